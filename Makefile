@@ -1,0 +1,53 @@
+# Each target sets up what it needs: `.venv` when it is missing or older than what it is made from.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PROTO_BIN := .venv-proto/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format bench proto clean
+
+help: ## Say what there is to do.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlrs needs Python 3.11 or newer")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-proto/.ready: proto/requirements.txt
+	$(PYTHON) -m venv --clear .venv-proto
+	$(PROTO_BIN)/pip install --quiet --disable-pip-version-check --requirement proto/requirements.txt
+	touch $@
+
+demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table, draw a picture.
+	$(BIN)/python examples/demo.py
+
+test: lint ## Lint, then run every test that is not slow.
+	$(BIN)/pytest
+
+test-slow: .venv/.ready ## Run the slow tests.
+	$(BIN)/pytest -m slow
+
+lint: .venv/.ready .venv-proto/.ready ## Check style, types, layers, the contract and its stubs.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py --check
+
+format: .venv/.ready ## Format, and mend what can be mended.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/.ready ## Measure advice against a bare gRPC echo, and the kernel against torch.
+	$(BIN)/python benchmarks/advice.py
+
+proto: .venv-proto/.ready ## Generate the Python stubs of the contract.
+	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py
+
+clean: ## Remove everything that can be made again.
+	rm -rf .venv .venv-proto .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

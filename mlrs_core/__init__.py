@@ -1,0 +1,15 @@
+"""The mathematics of mlrs: networks, scale rules, checkpoints. State in, state out.
+
+Nothing here knows gRPC, threads, clocks or databases, and importing it does not import torch:
+the torch modules (`architectures/*/reference.py`) are the oracles of the NumPy kernels and are
+imported by name.
+
+    config.py         what the advice of a run depends on besides its losses
+    policy.py         what a network must offer to be served
+    advise.py         one step of advice, with its rules for bad losses and bounds
+    scale.py          the authors' scale rule, guarded
+    architectures/    the family of networks, one package each
+    model.py          weights + architecture + provenance
+    checkpoint.py     models as safetensors files
+    official.py       import of the weights that the authors published
+"""

@@ -1,0 +1,28 @@
+"""What can go wrong in the core.
+
+CoreError
+├── InvalidFieldError   a value is out of range; names the field
+└── ModelFileError      a file cannot be read as a model
+"""
+
+from __future__ import annotations
+
+
+class CoreError(Exception):
+    """Root of the core's exceptions."""
+
+
+class InvalidFieldError(CoreError, ValueError):
+    """A value is out of range.
+
+    Attributes:
+        field: its name, as the user wrote it.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class ModelFileError(CoreError, ValueError):
+    """A file cannot be read as a model."""

@@ -1,0 +1,82 @@
+"""Import of the weights that the MLR-SNet authors published: torch files, one per snapshot.
+
+Needs torch, and is the only place that reads its files; with `weights_only=True`, nothing in them
+runs. The daemon never imports this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlrs_core.architectures import Weights
+from mlrs_core.architectures.paper import GateLayout, PaperSpec
+from mlrs_core.errors import ModelFileError
+from mlrs_core.model import Model
+
+
+def import_official(paths: Sequence[Path], *, gate_layout: GateLayout) -> Model:
+    """Return the authors' files, one per snapshot and in that order, as a model.
+
+    Args:
+        paths: files that hold a state dict with the authors' names.
+        gate_layout: `ifgo` for weights of their meta-test code, `ifog` for their meta-train code;
+            the files do not say.
+
+    Raises:
+        ModelFileError: a file is not such a state dict, or the files differ in shape.
+        OSError: a file cannot be read.
+    """
+    snapshots = [_read(path) for path in paths]
+    specs = [_spec_of(path, weights, gate_layout) for path, weights in zip(paths, snapshots, strict=True)]
+    for path, spec in zip(paths, specs, strict=True):
+        if spec != specs[0]:
+            raise ModelFileError(f"{path}: {spec} differs from the first file's {specs[0]}")
+    provenance = {
+        "method": "imported from the authors' files",
+        "files": [{"name": path.name, "sha256": _sha256(path)} for path in paths],
+    }
+    return Model(architecture=specs[0], snapshots=tuple(snapshots), provenance=provenance)
+
+
+def _read(path: Path) -> Weights:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of the legacy format that these files have
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path}: not a torch file of plain tensors: {error}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise ModelFileError(f"{path}: must hold a state dict of tensors, holds {type(loaded).__name__}")
+    return {_rename(path, str(name)): value.numpy().astype(np.float32) for name, value in loaded.items()}
+
+
+def _rename(path: Path, name: str) -> str:
+    """Return our name of an authors' weight: `layer1` is the first cell, `layer2` holds the others."""
+    if match := re.fullmatch(r"layer1\.fc_(i2h|h2h)\.(.+)", name):
+        return f"layers.0.{match[1]}.{match[2]}"
+    if match := re.fullmatch(r"layer2\.(\d+)\.fc_(i2h|h2h)\.(.+)", name):
+        return f"layers.{int(match[1]) + 1}.{match[2]}.{match[3]}"
+    if match := re.fullmatch(r"layer3\.(weight|bias)", name):
+        return f"head.{match[1]}"
+    raise ModelFileError(f"{path}: weight {name!r} is not one of the authors' MLR-SNet")
+
+
+def _spec_of(path: Path, weights: Weights, gate_layout: GateLayout) -> PaperSpec:
+    head = weights.get("head.weight")
+    if head is None or head.ndim != 2:
+        raise ModelFileError(f"{path}: has no layer3.weight of two dimensions")
+    layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}
+    return PaperSpec(hidden_size=head.shape[1], num_layers=len(layers), gate_layout=gate_layout)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
