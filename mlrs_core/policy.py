@@ -7,9 +7,9 @@ run is a row of a matrix that the caller keeps, as in optax's `init` / `update` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,8 @@ class RunColumns:
     @classmethod
     def empty(cls, size: int) -> RunColumns:
         """Return columns of `size` rows without meaning yet, for `put`."""
-        return cls(*(np.zeros(size, dtype) for dtype in COLUMN_TYPES.values()))
+        columns: Iterator[Any] = (np.zeros(size, dtype) for dtype in COLUMN_TYPES.values())
+        return cls(*columns)
 
     @classmethod
     def of(cls, configs: Sequence[RunConfig]) -> RunColumns:
@@ -78,7 +79,7 @@ class RunColumns:
         self.max_lr[row] = math.inf if config.max_lr is None else config.max_lr
 
 
-COLUMN_TYPES: dict[str, type[np.int64] | type[np.float64]] = {
+COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
     "horizon": np.int64,
     "log_classes": np.float64,
     "scale": np.float64,

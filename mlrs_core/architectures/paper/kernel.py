@@ -144,7 +144,8 @@ class PaperKernel:
             )
             hidden[:] = opened[:, 2 * size :] * np.tanh(np.ascontiguousarray(memory))
             x = np.ascontiguousarray(hidden)
-        return _sigmoid((x * snapshot.head).sum(axis=1) + snapshot.head_bias)
+        scores: Matrix = (x * snapshot.head).sum(axis=1) + snapshot.head_bias
+        return _sigmoid(scores)
 
 
 def _product(left: Matrix, right: Matrix) -> Matrix:
