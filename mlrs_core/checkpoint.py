@@ -66,13 +66,14 @@ def parse_model(data: bytes) -> Model:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"not a readable safetensors file: {error}") from error
     count = metadata["snapshots"]
+    indices = {str(index): index for index in range(count)}
     snapshots: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in range(count)]
     for name, array in tensors.items():
         prefix, _, rest = name.partition(".")
         index, _, weight = rest.partition(".")
-        if prefix != "snapshots" or not index.isdecimal() or int(index) >= count:
+        if prefix != "snapshots" or index not in indices:
             raise ModelFileError(f"tensor {name!r} belongs to none of the {count} snapshots")
-        snapshots[int(index)][weight] = array
+        snapshots[indices[index]][weight] = array
     return Model(
         architecture=architecture_from_json(metadata["architecture"]),
         snapshots=tuple(snapshots),
@@ -110,6 +111,7 @@ def _metadata(data: bytes) -> dict[str, Any]:
     try:
         header = json.loads(data[8 : 8 + length])
         metadata = json.loads(header["__metadata__"][METADATA_KEY])
+        json.dumps(metadata, allow_nan=False)  # what cannot be written again is not read
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"no metadata of an mlrs model in its header ({error!r})") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:

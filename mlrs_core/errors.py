@@ -7,6 +7,9 @@ CoreError
 
 from __future__ import annotations
 
+MAX_MESSAGE = 1000
+"""The longest message about a model file, in characters."""
+
 
 class CoreError(Exception):
     """Root of the core's exceptions."""
@@ -25,4 +28,11 @@ class InvalidFieldError(CoreError, ValueError):
 
 
 class ModelFileError(CoreError, ValueError):
-    """A file cannot be read as a model."""
+    """A file cannot be read as a model.
+
+    The message may quote the file, so it is cut to `MAX_MESSAGE` characters: it has to fit into a
+    status, whatever the file holds.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…")

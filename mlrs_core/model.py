@@ -12,13 +12,17 @@ from mlrs_core.architectures import Architecture, Weights
 from mlrs_core.errors import ModelFileError
 from mlrs_core.policy import Policy
 
+MAX_WEIGHT = 1e9
+"""The largest magnitude of a weight. Far from any that training gives, and no product of a network's
+can overflow float32 below it."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A network with its weights.
+    """A network with its weights. Two models are equal when their files are: compare digests.
 
     Raises:
-        ModelFileError: the weights do not fit the architecture, or are not finite.
+        ModelFileError: the weights do not fit the architecture, are not finite, or are huge.
     """
 
     architecture: Architecture
@@ -56,5 +60,7 @@ def _check_weights(where: str, weights: Weights, shapes: Mapping[str, tuple[int,
             raise ModelFileError(
                 f"{where}.{name}: must be float32 of shape {shape}, is {array.dtype} of {array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise ModelFileError(f"{where}.{name}: holds values that are not finite")
+        if not (np.abs(array) <= MAX_WEIGHT).all():
+            raise ModelFileError(
+                f"{where}.{name}: holds values that are not finite, or beyond {MAX_WEIGHT:g}"
+            )

@@ -7,7 +7,7 @@ runs. The daemon never imports this module.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import io
 import re
 import warnings
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mlrs_core.architectures import Weights
 from mlrs_core.architectures.paper import GateLayout, PaperSpec
-from mlrs_core.errors import ModelFileError
+from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_core.model import Model
 
 
@@ -35,28 +36,38 @@ def import_official(paths: Sequence[Path], *, gate_layout: GateLayout) -> Model:
         ModelFileError: a file is not such a state dict, or the files differ in shape.
         OSError: a file cannot be read.
     """
-    snapshots = [_read(path) for path in paths]
+    contents = [path.read_bytes() for path in paths]
+    snapshots = [_read(path, data) for path, data in zip(paths, contents, strict=True)]
     specs = [_spec_of(path, weights, gate_layout) for path, weights in zip(paths, snapshots, strict=True)]
     for path, spec in zip(paths, specs, strict=True):
         if spec != specs[0]:
             raise ModelFileError(f"{path}: {spec} differs from the first file's {specs[0]}")
     provenance = {
         "method": "imported from the authors' files",
-        "files": [{"name": path.name, "sha256": _sha256(path)} for path in paths],
+        "files": [
+            {"name": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in zip(paths, contents, strict=True)
+        ],
     }
     return Model(architecture=specs[0], snapshots=tuple(snapshots), provenance=provenance)
 
 
-def _read(path: Path) -> Weights:
+def _read(path: Path, data: bytes) -> Weights:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of the legacy format that these files have
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises whatever a broken file makes it trip over
         raise ModelFileError(f"{path}: not a torch file of plain tensors: {error}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise ModelFileError(f"{path}: must hold a state dict of tensors, holds {type(loaded).__name__}")
-    return {_rename(path, str(name)): value.numpy().astype(np.float32) for name, value in loaded.items()}
+    return {_rename(path, str(name)): _array(path, name, value) for name, value in loaded.items()}
+
+
+def _array(path: Path, name: str, value: torch.Tensor) -> npt.NDArray[np.float32]:
+    if value.layout != torch.strided or not value.is_floating_point():
+        raise ModelFileError(f"{path}: weight {name!r} must be dense and of floats, is {value.dtype}")
+    return value.detach().to(torch.float32).numpy()
 
 
 def _rename(path: Path, name: str) -> str:
@@ -75,8 +86,7 @@ def _spec_of(path: Path, weights: Weights, gate_layout: GateLayout) -> PaperSpec
     if head is None or head.ndim != 2:
         raise ModelFileError(f"{path}: has no layer3.weight of two dimensions")
     layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}
-    return PaperSpec(hidden_size=head.shape[1], num_layers=len(layers), gate_layout=gate_layout)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return PaperSpec(hidden_size=head.shape[1], num_layers=len(layers), gate_layout=gate_layout)
+    except InvalidFieldError as error:
+        raise ModelFileError(f"{path}: {error}") from error

@@ -152,9 +152,11 @@ def _product(left: Matrix, right: Matrix) -> Matrix:
     """Return left @ right, tile by tile; left is (m, k) with m a multiple of TILE."""
     m, k = left.shape
     if k == 1:
-        return left * right
+        scaled: Matrix = left * right
+        return scaled
     tiles = np.ascontiguousarray(left).reshape(m // TILE, TILE, k)
-    return np.matmul(tiles, right).reshape(m, right.shape[1])
+    product: Matrix = np.matmul(tiles, right).reshape(m, right.shape[1])
+    return product
 
 
 def _relu(x: Matrix) -> Matrix:

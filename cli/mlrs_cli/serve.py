@@ -1,0 +1,80 @@
+"""`mlrs serve`: the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlrs_cli.root import data_dir_option, reported
+
+
+@click.command()
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Where to listen; port 0 picks a free one. [default: 127.0.0.1:50051]",
+)
+@data_dir_option
+@click.option(
+    "--model",
+    metavar="NAME|FILE",
+    help="The model of runs that name none: a name (`mlrs models list`) or a .safetensors file. [default: paper]",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MLRS_CONFIG",
+    show_envvar=True,
+    help="A TOML file of settings.",
+)
+@click.option(
+    "--flush-interval-s", type=float, help="How long an answer waits to be stored, at most. [default: 0.1]"
+)
+@click.option(
+    "--drain-timeout-s", type=float, help="How long open calls may take to end at exit. [default: 10]"
+)
+@click.option(
+    "--max-waiting",
+    type=int,
+    help="The most observations that wait for an answer at once. [default: 1048576]",
+)
+@click.option("--max-message-bytes", type=int, help="The largest message that is read. [default: 4194304]")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="What is logged. [default: info]",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    help="How it is logged, on standard error. [default: auto]",
+)
+def serve(config: Path | None, **flags: Any) -> None:
+    """Serve learning-rate advice until told to stop (Ctrl-C or SIGTERM).
+
+    Runs, their records and their states are kept in the data folder: a daemon that is stopped, or
+    killed, goes on where it was when it is started again. On SIGTERM it turns unhealthy, lets every
+    open stream finish its step, stores everything, and exits.
+
+    \b
+    Every option is also a setting:
+      mlrs serve --listen 127.0.0.1:50051       a flag, which wins over
+      MLRS_LISTEN=127.0.0.1:50051 mlrs serve    an environment variable, which wins over
+      mlrs serve --config mlrs.toml             a line `listen = "127.0.0.1:50051"` in a file
+
+    \b
+    Is it up?
+      mlrs runs list
+      grpcurl -plaintext 127.0.0.1:50051 grpc.health.v1.Health/Check
+    """
+    from mlrs_server.config import load_config
+    from mlrs_server.daemon import serve as run_daemon
+    from mlrs_server.errors import AdvisorError
+    from mlrs_server.logs import configure_logs
+
+    with reported(AdvisorError):
+        settings = load_config(config, flags)
+        configure_logs(settings.log_level, settings.log_format)
+        run_daemon(settings)

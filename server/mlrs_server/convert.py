@@ -1,0 +1,209 @@
+"""Proto messages to the daemon's types, and back. Messages stop here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
+from mlrs_core.errors import InvalidFieldError
+from mlrs_core.policy import Floats, Steps
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server.engine import Answer
+from mlrs_server.errors import invalid_field
+from mlrs_server.models import CatalogModel
+from mlrs_server.registry import OpenMode, RunView
+from mlrs_server.runs import AdviceReason, Handles, RunStatus
+from mlrs_server.status import code_number
+from mlrs_server.store import Observations
+
+MAX_ENTRIES = 65_536
+"""The most entries in a StreamAdvice message."""
+MAX_PAGE = 1000
+"""The most runs or models in a page."""
+DEFAULT_PAGE = 100
+"""The size of a page that names none."""
+
+_MODES: dict[int, OpenMode] = {
+    pb.OPEN_MODE_UNSPECIFIED: "open",
+    pb.OPEN_MODE_CREATE: "create",
+    pb.OPEN_MODE_RESUME: "resume",
+}
+_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "min_lr", "max_lr")
+
+
+def config_from(message: pb.RunConfig) -> RunConfig:
+    """Return a run's config, checked.
+
+    Raises:
+        AdvisorError: a field is out of range; named as `config.<field>`.
+    """
+    values: dict[str, Any] = {name: getattr(message, name) for name in _OPTIONAL if _has(message, name)}
+    if int(message.optimizer) not in set(Optimizer):
+        raise invalid_field("config.optimizer", f"must be one of the contract's, is {message.optimizer}")
+    try:
+        return RunConfig(**values, optimizer=Optimizer(message.optimizer))
+    except InvalidFieldError as error:
+        raise invalid_field(f"config.{error.field}", str(error).partition(": ")[2]) from error
+
+
+def _has(message: Any, name: str) -> bool:
+    return bool(message.HasField(name))  # the stubs know field names as literals only
+
+
+def mode_from(value: int) -> OpenMode:
+    """Return what opening may do.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value not in _MODES:
+        raise invalid_field("mode", f"must be one of the contract's OpenMode, is {value}")
+    return _MODES[value]
+
+
+def page_size_from(value: int) -> int:
+    """Return the size of a page.
+
+    Raises:
+        AdvisorError: it is too large.
+    """
+    if value > MAX_PAGE:
+        raise invalid_field("page_size", f"must be at most {MAX_PAGE}, is {value}; ask for pages")
+    return value or DEFAULT_PAGE
+
+
+def status_from(value: int) -> RunStatus | None:
+    """Return a status to filter by; `None` is any.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value == pb.RUN_STATUS_UNSPECIFIED:
+        return None
+    if value not in tuple(RunStatus):
+        raise invalid_field("status", f"must be one of the contract's RunStatus, is {value}")
+    return RunStatus(value)
+
+
+def step_from(value: int, field: str) -> int:
+    """Return a step.
+
+    Raises:
+        AdvisorError: it is beyond any horizon.
+    """
+    if value > MAX_HORIZON:
+        raise invalid_field(field, f"must be at most {MAX_HORIZON}, is {value}")
+    return value
+
+
+def columns_from(message: pb.StreamAdviceRequest) -> tuple[Handles, Steps, Floats]:
+    """Return a message's columns as arrays, (n,) each.
+
+    Raises:
+        AdvisorError: there are none, too many, or their lengths differ; or a step is out of range.
+    """
+    n = len(message.steps)
+    if len(message.run_handles) != n or len(message.losses) != n:
+        raise invalid_field(
+            "steps",
+            "run_handles, steps and losses must be of equal length, are "
+            f"{len(message.run_handles)}, {n} and {len(message.losses)}",
+        )
+    if not 1 <= n <= MAX_ENTRIES:
+        raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
+    steps = np.array(message.steps, np.uint64)
+    if steps.max() > MAX_HORIZON:
+        raise invalid_field("steps", f"must be at most {MAX_HORIZON}, is {int(steps.max())}")
+    return (
+        np.array(message.run_handles, np.uint64),
+        steps.astype(np.int64),
+        np.array(message.losses, np.float64),
+    )
+
+
+def columns_to(answer: Answer) -> pb.StreamAdviceResponse:
+    """Return an answer as a message."""
+    advice = pb.AdviceColumns(learning_rates=answer.lrs.tolist(), durable_steps=answer.durable_steps.tolist())
+    if (answer.reasons != AdviceReason.FRESH).any():
+        advice.reasons.extend(answer.reasons.tolist())
+    for index, error in sorted(answer.errors.items()):
+        advice.errors.append(
+            pb.EntryError(
+                index=index,
+                code=code_number(error.reason),
+                reason=pb.ErrorReason.ValueType(error.reason),
+                message=str(error),
+                expected_step=error.expected_step,
+            )
+        )
+    return pb.StreamAdviceResponse(advice=advice)
+
+
+def advice_to(step: int, answer: Answer) -> pb.AdviseResponse:
+    """Return the only advice of an answer as a message."""
+    return pb.AdviseResponse(
+        step=step,
+        learning_rate=float(answer.lrs[0]),
+        reason=pb.AdviceReason.ValueType(int(answer.reasons[0])),
+        durable_step=int(answer.durable_steps[0]),
+    )
+
+
+def run_to(view: RunView) -> pb.Run:
+    """Return a run as a message."""
+    snapshot, config = view.snapshot, view.config
+    begun = snapshot.next_step > 0
+    return pb.Run(
+        run_id=view.run_id,
+        config=pb.RunConfig(
+            model=view.model_ref,
+            optimizer=pb.Optimizer.ValueType(config.optimizer),
+            **{name: getattr(config, name) for name in _OPTIONAL},
+        ),
+        status=pb.RunStatus.ValueType(snapshot.status),
+        next_step=snapshot.next_step,
+        durable_step=view.durable_step,
+        last_loss=snapshot.last_loss if begun else None,
+        last_learning_rate=snapshot.last_lr if begun else None,
+        create_time=_time_to(view.create_time),
+        update_time=_time_to(view.update_time),
+    )
+
+
+def record_to(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
+    """Return a stretch of a run's record as a message."""
+    return pb.WatchRunResponse(
+        run=run_to(view),
+        first_step=first_step,
+        losses=record.losses.tolist(),
+        learning_rates=record.lrs.tolist(),
+        reasons=record.reasons.tolist(),
+    )
+
+
+def model_to(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:
+    """Return a model as a message."""
+    architecture = model.model.architecture
+    return pb.Model(
+        ref=model.ref,
+        name=model.name,
+        digest=model.digest,
+        aliases=aliases,
+        architecture=architecture.kind,
+        architecture_json=json.dumps(architecture.to_json(), sort_keys=True),
+        snapshots=len(model.model.snapshots),
+        parameters=model.model.parameters,
+        provenance_json=json.dumps(dict(model.model.provenance), sort_keys=True),
+        size_bytes=model.size_bytes,
+    )
+
+
+def _time_to(seconds: float) -> Timestamp:
+    whole = math.floor(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))

@@ -1,0 +1,178 @@
+"""The daemon: start, health, reflection, and a drain that leaves nothing unfinished."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mlrs_proto.v1 import advisor_pb2
+from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_server.config import ServerConfig
+from mlrs_server.engine import Engine
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.models import ModelCatalog
+from mlrs_server.registry import RunRegistry
+from mlrs_server.service import AdvisorService
+from mlrs_server.status import StatusInterceptor
+from mlrs_server.store import open_sqlite
+
+log = structlog.get_logger()
+
+SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
+
+
+def serve(config: ServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        AdvisorError: the data folder or the address cannot be used, or the default model is none.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve_until_told(config))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's event loop where there is one: not on Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve_until_told(config: ServerConfig) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running_daemon(config) as address:
+        print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # for people and scripts alike
+        await stop.wait()
+
+
+@asynccontextmanager
+async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
+    """Run a daemon; yield the address that it listens on, HOST:PORT. Drain it on leaving.
+
+    Raises:
+        AdvisorError: as `serve`.
+    """
+    with _locked(config.data_dir), ThreadPoolExecutor(1, "mlrs-store") as executor:
+        store = executor.submit(open_sqlite, config.data_dir / "mlrs.sqlite3").result()
+        try:
+            catalog = ModelCatalog(config.data_dir, default=config.model)
+            default = catalog.find("")
+            registry = RunRegistry(store, executor, catalog, flush_interval_s=config.flush_interval_s)
+            engine = Engine(registry.groups, registry.journal, max_waiting=config.max_waiting)
+            service = AdvisorService(registry, engine, catalog)
+            server, checks = _build_server(service, config)
+            address = await _start(server, config.listen)
+            await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+            await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+            log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
+            try:
+                yield address
+            finally:
+                await _drain(server, checks, service, registry, config.drain_timeout_s)
+        finally:
+            executor.submit(store.close).result()
+
+
+async def _drain(
+    server: grpc.aio.Server,
+    checks: health.aio.HealthServicer,
+    service: AdvisorService,
+    registry: RunRegistry,
+    timeout_s: float,
+) -> None:
+    """Say goodbye: unhealthy first, streams finish their step, then everything is stored."""
+    log.info("draining")
+    await checks.enter_graceful_shutdown()
+    service.drain()
+    await server.stop(timeout_s)
+    try:
+        await registry.journal.flush()
+    except AdvisorError as error:
+        log.error("store_failing_at_exit", problem=str(error))
+        raise
+    log.info("stopped")
+
+
+def _build_server(
+    service: AdvisorService, config: ServerConfig
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    server = grpc.aio.server(
+        interceptors=[StatusInterceptor()],
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # two daemons on one port would split a run's stream
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients ping every 10 s
+            ("grpc.http2.max_ping_strikes", 0),
+        ],
+    )
+    add_AdvisorServiceServicer_to_server(service, server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server, checks
+
+
+async def _start(server: grpc.aio.Server, listen: str) -> str:
+    """Bind and start the server; return HOST:PORT with the port it got."""
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        await server.stop(None)
+        raise AdvisorError(
+            Reason.INVALID_FIELD,
+            f"listen: cannot listen on {listen}; is the port taken, or the host another machine's? "
+            "Choose another with --listen",
+            field="listen",
+        ) from error
+    await server.start()
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Make the data folder and hold its lock: two daemons on one store would answer twice.
+
+    Raises:
+        AdvisorError: the folder cannot be written, or another daemon has it.
+    """
+    import fcntl
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "daemon.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise AdvisorError(
+            Reason.STORE,
+            f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise AdvisorError(
+                Reason.STORE,
+                f"data_dir: another daemon (process {lock.read().strip() or 'unknown'}) uses {data_dir}; "
+                "stop it, or choose another folder with --data-dir",
+            ) from error
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield

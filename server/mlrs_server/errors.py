@@ -1,0 +1,54 @@
+"""What can go wrong in the daemon. `status.py` turns these into status codes; nothing else does."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Reason(enum.IntEnum):
+    """What went wrong, for programs. The numbers are those of the contract's `ErrorReason`."""
+
+    INVALID_FIELD = 1
+    RUN_NOT_FOUND = 2
+    RUN_EXISTS = 3
+    CONFIG_MISMATCH = 4
+    RUN_FINISHED = 5
+    STALE_HANDLE = 6
+    STEP_AHEAD = 7
+    STALE_STEP = 8
+    MODEL_NOT_FOUND = 9
+    MODEL_INVALID = 10
+    QUEUE_FULL = 11
+    DRAINING = 12
+    NOT_BUILT = 13
+    STORE = 14
+
+
+class AdvisorError(Exception):
+    """A request cannot be granted.
+
+    Attributes:
+        reason: what went wrong, for programs.
+        field: the request field at fault, if one is.
+        expected_step: the step expected next, where the step is at fault.
+    """
+
+    def __init__(
+        self, reason: Reason, message: str, *, field: str = "", expected_step: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.field = field
+        self.expected_step = expected_step
+
+
+def invalid_field(field: str, problem: str) -> AdvisorError:
+    """Return the error of a field that is missing, malformed or out of range."""
+    return AdvisorError(Reason.INVALID_FIELD, f"{field}: {problem}", field=field)
+
+
+def run_not_found(run_id: str) -> AdvisorError:
+    """Return the error of an id that no run has."""
+    return AdvisorError(
+        Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; create it with CreateRun", field="run_id"
+    )

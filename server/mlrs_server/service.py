@@ -1,0 +1,209 @@
+"""The RPCs of the contract, each a few lines over the registry and the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import numpy as np
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
+from mlrs_server import convert
+from mlrs_server.engine import Answer, Engine
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.models import ModelCatalog
+from mlrs_server.registry import RunRegistry
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Stream:
+    """An open StreamAdvice call: whether it waits for a message, and how to wake it for a drain."""
+
+    def __init__(self) -> None:
+        self._draining = False
+        self._reader: asyncio.Task[Any] | None = None
+
+    async def read(self, context: Context) -> Any:
+        """Return the next message; `grpc.aio.EOF` at the end or once the daemon drains."""
+        if self.is_draining():
+            return grpc.aio.EOF
+        reader = self._reader = asyncio.current_task()
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if reader is None or not self.is_draining():
+                raise
+            reader.uncancel()
+            return grpc.aio.EOF
+        finally:
+            self._reader = None
+
+    def is_draining(self) -> bool:
+        """Return whether the stream was told to end."""
+        return self._draining
+
+    def drain(self) -> None:
+        """Make the stream end after the step it is in."""
+        self._draining = True
+        if self._reader:
+            self._reader.cancel()
+
+
+class AdvisorService(AdvisorServiceServicer):
+    """The contract, served."""
+
+    def __init__(self, registry: RunRegistry, engine: Engine, catalog: ModelCatalog) -> None:
+        """Serve these runs and models."""
+        self._registry = registry
+        self._engine = engine
+        self._catalog = catalog
+        self._streams: set[_Stream] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Take no more observations; let every stream finish its step and tell it so."""
+        self._draining = True
+        for stream in self._streams:
+            stream.drain()
+
+    # --------------------------------------------------------------------------------- runs
+
+    async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
+        """Create or resume a run."""
+        opened = await self._registry.open(
+            request.run_id,
+            convert.config_from(request.config),
+            model=request.config.model,
+            mode=convert.mode_from(request.mode),
+            resume_from=convert.step_from(request.resume_from, "resume_from")
+            if request.HasField("resume_from")
+            else None,
+        )
+        return pb.CreateRunResponse(
+            run=convert.run_to(opened.view), run_handle=opened.handle, created=opened.created
+        )
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        """Read a run."""
+        return pb.GetRunResponse(run=convert.run_to(await self._registry.get(request.run_id)))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """List runs; the page token is the last id of the page before."""
+        size = convert.page_size_from(request.page_size)
+        views = await self._registry.list(
+            prefix=request.prefix,
+            status=convert.status_from(request.status),
+            after=request.page_token,
+            limit=size + 1,
+        )
+        page = views[:size]
+        token = page[-1].run_id if len(views) > size else ""
+        return pb.ListRunsResponse(runs=[convert.run_to(view) for view in page], next_page_token=token)
+
+    async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
+        """Finish a run."""
+        return pb.FinishRunResponse(run=convert.run_to(await self._registry.finish(request.run_id)))
+
+    async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
+        """Delete a run."""
+        await self._registry.delete(request.run_id)
+        return pb.DeleteRunResponse()
+
+    # ------------------------------------------------------------------------------- advice
+
+    async def Advise(self, request: pb.AdviseRequest, context: Context) -> pb.AdviseResponse:
+        """Answer one observation."""
+        if self._draining:
+            raise _draining()
+        step = convert.step_from(request.step, "step")
+        handle = await self._registry.handle_of(request.run_id)
+        answer = await self._engine.submit(
+            np.array([handle], np.uint64), np.array([step], np.int64), np.array([request.loss])
+        )
+        await self._registry.recall(answer)
+        if answer.errors:
+            raise answer.errors[0]
+        return convert.advice_to(step, answer)
+
+    async def StreamAdvice(
+        self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
+    ) -> AsyncIterator[pb.StreamAdviceResponse]:
+        """Answer observations, a message for a message, until the client or the daemon is done."""
+        if self._draining:
+            raise _draining()
+        stream = _Stream()
+        self._streams.add(stream)
+        try:
+            while (request := await stream.read(context)) is not grpc.aio.EOF:
+                yield convert.columns_to(await self._answer(request))
+            if stream.is_draining():
+                yield pb.StreamAdviceResponse(drain=pb.Drain(message=str(_draining())))
+        finally:
+            self._streams.discard(stream)
+
+    async def _answer(self, request: pb.StreamAdviceRequest) -> Answer:
+        answer = await self._engine.submit(*convert.columns_from(request))
+        if answer.recalls:
+            await self._registry.recall(answer)
+        return answer
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        """Stream a run's record."""
+        start = convert.step_from(request.from_step, "from_step")
+        async for view, first, record in self._registry.watch(request.run_id, start, follow=request.follow):
+            yield convert.record_to(view, first, record)
+
+    # ------------------------------------------------------------------------------- models
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """List models; the page token is the last reference of the page before."""
+        size = convert.page_size_from(request.page_size)
+        models = [model for model in self._catalog.all() if model.ref > request.page_token]
+        page = models[:size]
+        token = page[-1].ref if len(models) > size else ""
+        messages = [convert.model_to(model, self._catalog.aliases_of(model)) for model in page]
+        return pb.ListModelsResponse(models=messages, next_page_token=token)
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Read a model."""
+        model = self._catalog.find(request.model)
+        return pb.GetModelResponse(model=convert.model_to(model, self._catalog.aliases_of(model)))
+
+    # --------------------------------------------------------------- in the contract, not built
+
+    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("Adapt", "meta mode")
+
+    async def AdaptGradients(
+        self, request_iterator: AsyncIterator[pb.AdaptGradientsRequest], context: Context
+    ) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("AdaptGradients", "meta mode")
+
+    async def ImportModel(
+        self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
+    ) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("ImportModel", "upload of models; use `mlrs models import` beside the daemon")
+
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("SetAlias", "aliases; `mlrs serve --model` sets the default model")
+
+
+def _not_built(rpc: str, what: str) -> AdvisorError:
+    return AdvisorError(
+        Reason.NOT_BUILT,
+        f"{rpc} is in the contract, but this version of the daemon does not build it yet: {what}",
+    )
+
+
+def _draining() -> AdvisorError:
+    return AdvisorError(Reason.DRAINING, "the daemon is shutting down; connect again when it is back")

@@ -1,0 +1,120 @@
+"""Exceptions become status codes here and nowhere else.
+
+AdvisorError         the code of its reason, in the table below
+InvalidFieldError    INVALID_ARGUMENT, with the field
+ModelFileError       INVALID_ARGUMENT
+anything else        INTERNAL, logged with its traceback and without details on the wire
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+from mlrs_core.errors import InvalidFieldError, ModelFileError
+from mlrs_server.errors import AdvisorError, Reason
+
+log = structlog.get_logger()
+
+CODES: dict[Reason, grpc.StatusCode] = {
+    Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.RUN_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.RUN_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.CONFIG_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.RUN_FINISHED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STALE_HANDLE: grpc.StatusCode.NOT_FOUND,
+    Reason.STEP_AHEAD: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STALE_STEP: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.MODEL_INVALID: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.NOT_BUILT: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.STORE: grpc.StatusCode.UNAVAILABLE,
+}
+"""The status code of each reason."""
+
+
+def code_number(reason: Reason) -> int:
+    """Return a reason's code as a google.rpc.Code."""
+    number: int = CODES[reason].value[0]
+    return number
+
+
+def as_advisor_error(error: Exception) -> AdvisorError | None:
+    """Return an exception as one with a reason; `None` if it is a defect."""
+    match error:
+        case AdvisorError():
+            return error
+        case InvalidFieldError():
+            return AdvisorError(Reason.INVALID_FIELD, str(error), field=error.field)
+        case ModelFileError():
+            return AdvisorError(Reason.MODEL_INVALID, str(error))
+        case _:
+            return None
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception) -> NoReturn:
+    known = as_advisor_error(error)
+    if known is None:
+        log.error("internal_error", method=method, exc_info=error)
+        await context.abort(
+            grpc.StatusCode.INTERNAL,
+            f"{method} failed inside the daemon; its log says more ({type(error).__name__})",
+        )
+    trailing = [("mlrs-reason", f"ERROR_REASON_{known.reason.name}")]
+    if known.field:
+        trailing.append(("mlrs-field", known.field))
+    if known.expected_step is not None:
+        trailing.append(("mlrs-expected-step", str(known.expected_step)))
+    await context.abort(CODES[known.reason], str(known), tuple(trailing))
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):
+    """Translates whatever any RPC raises."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of a call."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:  # no such RPC; grpc answers UNIMPLEMENTED
+            return None
+        method = str(handler_call_details.method).rpartition("/")[2]
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(*_unary(handler.unary_unary, method, handler))
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(*_unary(handler.stream_unary, method, handler))
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(*_streaming(handler.unary_stream, method, handler))
+        return grpc.stream_stream_rpc_method_handler(*_streaming(handler.stream_stream, method, handler))
+
+
+def _unary(behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
+            await _abort(context, method, error)
+
+    return call, handler.request_deserializer, handler.response_serializer
+
+
+def _streaming(behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(request, context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
+            await _abort(context, method, error)
+
+    return call, handler.request_deserializer, handler.response_serializer

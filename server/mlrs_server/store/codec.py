@@ -1,0 +1,108 @@
+"""Records and snapshots as bytes, each closed by a CRC-32."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import asdict
+
+import numpy as np
+
+from mlrs_core.config import Optimizer, RunConfig
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.store.protocol import Observations
+
+_SNAPSHOT = struct.Struct("<qddBBI")
+"""next step, last loss, last lr, last reason, status, bad losses; then the state, float32."""
+_BYTES_PER_STEP = 8 + 8 + 1
+
+
+def pack_observations(observations: Observations) -> bytes:
+    """Return a stretch of record as bytes: losses, learning rates, reasons."""
+    return _seal(
+        observations.losses.astype("<f8").tobytes()
+        + observations.lrs.astype("<f8").tobytes()
+        + observations.reasons.astype(np.uint8).tobytes()
+    )
+
+
+def unpack_observations(data: bytes) -> Observations:
+    """Return the stretch of record in `data`.
+
+    Raises:
+        AdvisorError: the bytes are damaged.
+    """
+    body = _unseal(data)
+    if len(body) % _BYTES_PER_STEP:
+        raise _damaged()
+    n = len(body) // _BYTES_PER_STEP
+    return Observations(
+        np.frombuffer(body, "<f8", n).astype(np.float64),
+        np.frombuffer(body, "<f8", n, offset=8 * n).astype(np.float64),
+        np.frombuffer(body, np.uint8, n, offset=16 * n).copy(),
+    )
+
+
+def pack_snapshot(snapshot: RunSnapshot) -> bytes:
+    """Return a snapshot as bytes."""
+    head = _SNAPSHOT.pack(
+        snapshot.next_step,
+        snapshot.last_loss,
+        snapshot.last_lr,
+        snapshot.last_reason,
+        snapshot.status,
+        snapshot.bad_losses,
+    )
+    return _seal(head + snapshot.state.astype("<f4").tobytes())
+
+
+def unpack_snapshot(data: bytes) -> RunSnapshot:
+    """Return the snapshot in `data`.
+
+    Raises:
+        AdvisorError: the bytes are damaged.
+    """
+    body = _unseal(data)
+    if len(body) < _SNAPSHOT.size or (len(body) - _SNAPSHOT.size) % 4:
+        raise _damaged()
+    next_step, last_loss, last_lr, last_reason, status, bad_losses = _SNAPSHOT.unpack_from(body)
+    return RunSnapshot(
+        status=RunStatus(status),
+        next_step=next_step,
+        last_loss=last_loss,
+        last_lr=last_lr,
+        last_reason=last_reason,
+        bad_losses=bad_losses,
+        state=np.frombuffer(body, "<f4", offset=_SNAPSHOT.size).astype(np.float32),
+    )
+
+
+def pack_config(config: RunConfig) -> str:
+    """Return a config as JSON of the fields that were given."""
+    given = config.given()
+    return json.dumps({name: value for name, value in asdict(config).items() if name in given})
+
+
+def unpack_config(text: str) -> RunConfig:
+    """Return the config in `text`."""
+    values = json.loads(text)
+    return RunConfig(**{**values, "optimizer": Optimizer(values.get("optimizer", 0))})
+
+
+def _seal(body: bytes) -> bytes:
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def _unseal(data: bytes) -> bytes:
+    body, checksum = data[:-4], data[-4:]
+    if zlib.crc32(body).to_bytes(4, "little") != checksum:
+        raise _damaged()
+    return body
+
+
+def _damaged() -> AdvisorError:
+    return AdvisorError(
+        Reason.STORE, "the store holds a damaged record of this run; restore it from a backup"
+    )

@@ -1,0 +1,106 @@
+"""What a store of runs must offer. Stores are synchronous and used from one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlrs_core.config import RunConfig
+from mlrs_core.policy import Floats
+from mlrs_server.runs import Bytes, RunSnapshot, RunStatus
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A stretch of a run's record, step by step, all (n,)."""
+
+    losses: Floats
+    lrs: Floats
+    reasons: Bytes
+    """`AdviceReason`: fresh or held."""
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """A run to create."""
+
+    run_id: str
+    config: RunConfig
+    model_name: str
+    model_digest: str
+    snapshot: RunSnapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun(NewRun):
+    """A run as stored."""
+
+    key: int
+    """The store's own number of the run."""
+    create_time: float
+    """Seconds since the epoch, UTC."""
+    update_time: float
+    """When its last observations were stored, likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunUpdate:
+    """New observations of a run, and the run after them."""
+
+    key: int
+    first_step: int
+    observations: Observations
+    snapshot: RunSnapshot
+
+
+class Store(Protocol):
+    """Runs and their records. Every method is one transaction.
+
+    Raises:
+        AdvisorError: with `Reason.STORE`, the store cannot be read or written.
+    """
+
+    def create(self, run: NewRun) -> StoredRun:
+        """Store a new run. Its id must not be taken: `Reason.RUN_EXISTS`."""
+        ...
+
+    def get(self, run_id: str) -> StoredRun | None:
+        """Return a run, or `None`."""
+        ...
+
+    def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
+        """Return runs ordered by id, from the first id beyond `after`."""
+        ...
+
+    def append(self, updates: Sequence[RunUpdate]) -> None:
+        """Store new observations of some runs, all or none."""
+        ...
+
+    def read(self, key: int, first_step: int, limit: int) -> Observations:
+        """Return a run's record from a step on, at most `limit` steps."""
+        ...
+
+    def complete(self, key: int, config: RunConfig) -> None:
+        """Replace the config of a run that has no observation yet."""
+        ...
+
+    def set_status(self, key: int, status: RunStatus) -> None:
+        """Set the status of a run."""
+        ...
+
+    def rewind(self, key: int, snapshot: RunSnapshot) -> None:
+        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
+        ...
+
+    def delete(self, key: int) -> None:
+        """Delete a run and its record."""
+        ...
+
+    def close(self) -> None:
+        """Close the store."""
+        ...

@@ -1,0 +1,97 @@
+"""What the tests need to know of each architecture: specs to try, and its oracle.
+
+A new architecture gets an entry here, and with it every test that runs over `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mlrs_core.architectures import Architecture, Weights
+from mlrs_core.architectures.paper import PaperSpec
+from mlrs_core.architectures.paper.reference import net_with
+from mlrs_core.model import Model
+from mlrs_core.policy import Floats
+
+Oracle = Callable[[Floats], Floats]
+"""Losses of one step, (n,), to learning rates under a scale of 1, (n,); keeps the state."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture under test."""
+
+    specs: Sequence[Architecture]
+    """The shapes that the kernel is held against the oracle in."""
+    small: Sequence[Architecture]
+    """The shapes that tests of many examples use."""
+    oracle: Callable[[Architecture, Weights, int], Oracle]
+    """Makes the torch module with these weights, for n runs at their first step."""
+
+
+def paper_oracle(spec: Architecture, weights: Weights, n: int) -> Oracle:
+    """Return the paper's torch module, advancing n runs."""
+    assert isinstance(spec, PaperSpec)
+    net = net_with(spec, weights)
+    state = net.init_state(n)
+
+    def advance(losses: Floats) -> Floats:
+        nonlocal state
+        with torch.no_grad():
+            sigma, state = net(torch.from_numpy(losses.astype(np.float32)), state)
+        return sigma.double().numpy()
+
+    return advance
+
+
+FAMILIES: dict[str, Family] = {
+    "paper": Family(
+        specs=[
+            PaperSpec(hidden_size=size, num_layers=layers, gate_layout=layout)
+            for layout in ("ifgo", "ifog")
+            for size in (2, 8, 33, 50)
+            for layers in (1, 2, 3)
+        ],
+        small=[
+            PaperSpec(hidden_size=2),
+            PaperSpec(hidden_size=5, num_layers=2, gate_layout="ifog"),
+            PaperSpec(hidden_size=33, num_layers=3),
+            PaperSpec(hidden_size=50, gate_layout="ifog"),
+        ],
+        oracle=paper_oracle,
+    ),
+}
+"""The architectures by kind."""
+
+SPECS = [spec for family in FAMILIES.values() for spec in family.specs]
+"""Every shape of every architecture."""
+SMALL = [spec for family in FAMILIES.values() for spec in family.small]
+"""A few shapes of every architecture."""
+
+
+def label(value: object) -> str | None:
+    """Return a short test id for a spec."""
+    to_json = getattr(value, "to_json", None)
+    return "-".join(str(part) for part in to_json().values()) if to_json else None
+
+
+def random_weights(spec: Architecture, rng: np.random.Generator, *, gain: float = 1.0) -> Weights:
+    """Return weights drawn as torch initialises them, times `gain`."""
+    return {
+        name: (rng.uniform(-gain, gain, shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in spec.weight_shapes().items()
+    }
+
+
+def random_model(spec: Architecture, seed: int = 0, *, snapshots: int = 3) -> Model:
+    """Return a model with random weights."""
+    rng = np.random.default_rng(seed)
+    return Model(
+        architecture=spec,
+        snapshots=tuple(random_weights(spec, rng, gain=2) for _ in range(snapshots)),
+        provenance={"method": "random", "seed": seed},
+    )
