@@ -62,7 +62,9 @@ def show(model: str, address: str) -> None:
 
 
 @models.command("import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @data_dir_option
 @click.option("--name", required=True, help="The name that runs will use.")
 @click.option(
@@ -82,7 +84,7 @@ def import_model(
 
     \b
       mlrs models import --name mine runs/mine/model.safetensors
-      mlrs models import --name official --gate-layout ifgo 'mlr_snet 1.pth' 'mlr_snet 100.pth' 'mlr_snet 200.pth'
+      mlrs models import --name official --gate-layout ifgo first.pth middle.pth last.pth
     """
     from mlrs_core.errors import ModelFileError
     from mlrs_server.config import load_config
@@ -107,7 +109,7 @@ def _read(files: Sequence[Path], gate_layout: str | None) -> Model:
     if any(file.suffix == ".safetensors" for file in files):
         raise click.UsageError("give either one .safetensors file or the authors' files, not both")
     if gate_layout is None:
-        raise click.UsageError("--gate-layout: the authors' files do not say theirs; their published ones need ifgo")
+        raise click.UsageError("--gate-layout: .pth files do not say theirs; the published ones need ifgo")
     try:
         from mlrs_core.official import import_official
     except ModuleNotFoundError as error:

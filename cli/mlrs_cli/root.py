@@ -19,11 +19,11 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are wanted: `mlrs --help` loads none of torch."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """Return the names of the commands, in the order of use."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # likewise
         """Return a command by name."""
         return load(cmd_name) if cmd_name in COMMANDS else None
 

@@ -20,7 +20,8 @@ from mlrs_cli.root import data_dir_option, reported
 @click.option(
     "--model",
     metavar="NAME|FILE",
-    help="The model of runs that name none: a name (`mlrs models list`) or a .safetensors file. [default: paper]",
+    help="The model of runs that name none: a name (`mlrs models list`) or a .safetensors file. "
+    "[default: paper]",
 )
 @click.option(
     "--config",

@@ -1,0 +1,190 @@
+"""The main job, end to end: two training loops in processes of their own, advised by one daemon.
+
+A CNN in PyTorch and a logistic regression in plain NumPy train on digits at the same time, first
+advised, then with a constant, a cosine and a step schedule at their usual defaults. The table and
+the picture are what happened, whoever wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+HERE = Path(__file__).parent
+SCHEDULES = ["advised", "constant", "cosine", "step"]
+LOOPS = {"PyTorch CNN": "train_torch.py", "NumPy logistic regression": "train_numpy.py"}
+
+console = Console()
+
+
+@dataclass
+class Training:
+    """One training process and what it reported."""
+
+    loop: str
+    schedule: str
+    losses: list[float] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)
+    result: dict[str, float] = field(default_factory=dict)
+
+
+@contextmanager
+def daemon(data_dir: Path) -> Iterator[str]:
+    """Run `mlrs serve` on a free port; yield its address."""
+    command = [
+        sys.executable,
+        "-m",
+        "mlrs_cli",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        str(data_dir),
+    ]
+    with (data_dir / "daemon.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                sys.exit(f"the daemon did not start; see {log.name}")
+            yield line.split()[-1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def train(training: Training, address: str, steps: int, progress: Progress) -> None:
+    """Run one training process, following it on a progress bar."""
+    task = progress.add_task(f"{training.schedule:9}{training.loop}", total=steps, loss=math.nan, lr=math.nan)
+    command = [sys.executable, str(HERE / LOOPS[training.loop]), "--schedule", training.schedule]
+    command += ["--address", address, "--steps", str(steps), "--run-id", f"demo/{LOOPS[training.loop]}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        facts = json.loads(line)
+        if "step" in facts:
+            training.losses.append(facts["loss"])
+            training.lrs.append(facts["lr"])
+            progress.update(task, completed=facts["step"] + 1, loss=facts["loss"], lr=facts["lr"])
+        else:
+            training.result = facts
+    if process.wait() or not training.result:
+        console.print(f"[red]{' '.join(command)} failed with status {process.returncode}")
+
+
+def train_pair(schedule: str, address: str, steps: int, progress: Progress) -> list[Training]:
+    """Train both loops at the same time."""
+    pair = [Training(loop, schedule) for loop in LOOPS]
+    threads = [threading.Thread(target=train, args=(each, address, steps, progress)) for each in pair]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return pair
+
+
+def show(trainings: list[Training]) -> None:
+    """Print what happened."""
+    table = Table("training loop", "schedule", "final train loss", "test accuracy", "advice per step")
+    for loop in LOOPS:
+        for training in (each for each in trainings if each.loop == loop):
+            result = training.result
+            table.add_row(
+                loop,
+                training.schedule,
+                f"{result['train_loss']:.4f}",
+                f"{result['test_accuracy']:.1%}",
+                f"{result['advice_s'] * 1e6:.0f} µs",
+            )
+        table.add_section()
+    console.print(table)
+
+
+def draw(trainings: list[Training], path: Path) -> None:
+    """Draw losses and LRs of all trainings."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, len(LOOPS), figsize=(11, 6.5), sharex=True, layout="constrained")
+    colours = dict(zip(SCHEDULES, ["#d1495b", "#8d99ae", "#2e86ab", "#66a182"], strict=True))
+    for column, loop in enumerate(LOOPS):
+        for training in (each for each in trainings if each.loop == loop):
+            style = {"color": colours[training.schedule], "label": training.schedule}
+            style["linewidth"] = 2.0 if training.schedule == "advised" else 1.2
+            axes[0][column].plot(smooth(training.losses), **style)
+            axes[1][column].plot(training.lrs, **style)
+        axes[0][column].set_title(loop)
+        axes[0][column].set_yscale("log")
+        axes[1][column].set_yscale("log")
+        axes[1][column].set_ylim(bottom=1e-4)
+        axes[1][column].set_xlabel("step")
+        for row in range(2):
+            axes[row][column].grid(alpha=0.25)
+    axes[0][0].set_ylabel("training loss, nats (smoothed)")
+    axes[1][0].set_ylabel("learning rate")
+    axes[0][0].legend(frameon=False)
+    figure.suptitle("Digits, SGD: advised by the daemon, and schedules at their usual defaults")
+    figure.savefig(path, dpi=110)
+
+
+def smooth(losses: list[float], keep: float = 0.95) -> list[float]:
+    """Return the exponential moving average of losses, corrected for its start."""
+    average, weight, out = 0.0, 0.0, []
+    for loss in losses:
+        average = keep * average + (1 - keep) * loss
+        weight = keep * weight + (1 - keep)
+        out.append(average / weight)
+    return out
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=Path("demo-output"))
+    arguments = parser.parse_args()
+    state = arguments.out / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    trainings: list[Training] = []
+    columns = [
+        TextColumn("{task.description:36}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.5f}"),
+        TimeRemainingColumn(),
+    ]
+    with daemon(state) as address:
+        console.print(f"one daemon on {address}; two training processes at a time")
+        with Progress(*columns, console=console) as progress:
+            for schedule in SCHEDULES:
+                trainings += train_pair(schedule, address, arguments.steps, progress)
+    if not all(training.result for training in trainings):
+        sys.exit("a training process failed; see above")
+    show(trainings)
+    picture = arguments.out / "demo.png"
+    draw(trainings, picture)
+    results = [{"loop": each.loop, "schedule": each.schedule, **each.result} for each in trainings]
+    (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    console.print(f"losses and learning rates: {picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""A real daemon in a process of its own, for tests that need one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from mlrs_core.architectures.paper import PaperSpec
+from mlrs_core.checkpoint import dump_model
+from mlrs_core.model import Model
+
+
+class Daemon:
+    """`mlrs serve` on a free port of loopback; a context manager that stops it."""
+
+    def __init__(self, data_dir: Path, *arguments: str, listen: str = "127.0.0.1:0") -> None:
+        self.data_dir = data_dir
+        self._arguments = arguments
+        self._listen = listen
+        self._process: subprocess.Popen[str] | None = None
+        self.address = ""
+        self.log = data_dir.with_name(data_dir.name + ".log")
+
+    def start(self) -> Self:
+        """Start it and wait until it listens; the second time on the port it had before."""
+        command = [sys.executable, "-m", "mlrs_cli", "serve", "--listen", self.address or self._listen]
+        command += ["--data-dir", str(self.data_dir), *self._arguments]
+        with self.log.open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603  # our own command
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line.startswith("mlrs is listening on "), self.log.read_text(encoding="utf-8")
+        self.address = line.split()[-1]
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self) -> int:
+        """Tell it to drain; return its exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit status."""
+        assert self._process is not None
+        status = self._process.wait(30)
+        if self._process.stdout:
+            self._process.stdout.close()
+        return status
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+
+
+def write_random_model(path: Path, *, seed: int = 0, hidden_size: int = 8) -> Path:
+    """Write a small network of three snapshots with random weights; return its file."""
+    rng = np.random.default_rng(seed)
+    spec = PaperSpec(hidden_size=hidden_size)
+    snapshots = tuple(
+        {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.weight_shapes().items()}
+        for _ in range(3)
+    )
+    model = Model(architecture=spec, snapshots=snapshots, provenance={"method": "random", "seed": seed})
+    path.write_bytes(dump_model(model))
+    return path
