@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,11 +51,11 @@ def show(model: str, address: str) -> None:
         "model": found.ref,
         "digest": found.digest,
         "aliases": list(found.aliases),
-        "architecture": json.loads(found.architecture_json),
+        "architecture": {"kind": found.architecture, **found.architecture_parameters},
         "snapshots": found.snapshots,
         "parameters": found.parameters,
         "size_bytes": found.size_bytes,
-        "provenance": json.loads(found.provenance_json),
+        "provenance": dict(found.provenance),
     }
     Console().print_json(data=facts)
 

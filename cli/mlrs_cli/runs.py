@@ -1,0 +1,148 @@
+"""`mlrs runs`: the runs of a daemon."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+import mlrs_client
+from mlrs_cli.root import address_option, reported
+
+COLUMNS = ("step", "loss", "learning_rate", "reason")
+"""The columns of an exported record."""
+
+
+@click.group()
+def runs() -> None:
+    """List, show, follow and export runs."""
+
+
+@contextmanager
+def _advisor(address: str) -> Iterator[mlrs_client.Advisor]:
+    with reported(mlrs_client.MlrsError), mlrs_client.connect(address) as advisor:
+        yield advisor
+
+
+@runs.command("list")
+@click.option("--prefix", default="", help="Only runs whose ids begin with this.")
+@click.option(
+    "--status", type=click.Choice(["active", "diverged", "finished"]), help="Only runs of this status."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
+)
+@address_option
+def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None:
+    """List runs, ordered by id."""
+    table = Table("run", "status", "steps", "horizon", "last loss", "last LR", "model", "last stored")
+    with _advisor(address) as advisor:
+        for number, run in enumerate(advisor.runs(prefix=prefix, status=status)):
+            if number == limit:
+                table.caption = f"the first {limit}; --limit, --prefix and --status choose others"
+                break
+            table.add_row(
+                run.id,
+                run.status.value,
+                str(run.next_step),
+                _or_dash(run.config.horizon, "d"),
+                _or_dash(run.last_loss, ".5g"),
+                _or_dash(run.last_learning_rate, ".5g"),
+                run.config.model,
+                run.update_time.strftime("%Y-%m-%d %H:%M:%S UTC"),
+            )
+    Console().print(table)
+
+
+@runs.command()
+@click.argument("run_id")
+@address_option
+def show(run_id: str, address: str) -> None:
+    """Show everything about a run but its record, as JSON."""
+    with _advisor(address) as advisor:
+        facts = dataclasses.asdict(advisor.get_run(run_id))
+    click.echo(json.dumps({name: _plain(value) for name, value in facts.items()}, indent=2))
+
+
+@runs.command()
+@click.argument("run_id")
+@address_option
+def watch(run_id: str, address: str) -> None:
+    """Follow a run: its step, loss and learning rate, until it is finished (or Ctrl-C)."""
+    with _advisor(address) as advisor, Live(console=Console(), refresh_per_second=8) as live:
+        start = max(advisor.get_run(run_id).next_step - 1, 0)
+        for chunk in advisor.watch(run_id, from_step=start, follow=True):
+            live.update(_panel(chunk))
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option(
+    "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file. [default: standard output]"
+)
+@click.option(
+    "--format", "format_", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True, help="How."
+)
+@click.option("--from-step", type=click.IntRange(min=0), default=0, show_default=True, help="The first step.")
+@address_option
+def export(run_id: str, output: IO[str], format_: str, from_step: int, address: str) -> None:
+    """Write a run's record: a line a step with its loss, its learning rate, and why.
+
+    \b
+      mlrs runs export my-run > my-run.csv
+      mlrs runs export my-run --format jsonl --output my-run.jsonl
+    """
+    writer = csv.writer(output, lineterminator="\n")
+    with _advisor(address) as advisor:
+        if format_ == "csv":
+            writer.writerow(COLUMNS)
+        for chunk in advisor.watch(run_id, from_step=from_step):
+            for row in _rows(chunk):
+                if format_ == "csv":
+                    writer.writerow(row)
+                else:
+                    output.write(json.dumps(dict(zip(COLUMNS, map(_plain, row), strict=True))) + "\n")
+
+
+def _rows(chunk: mlrs_client.RecordChunk) -> Iterator[tuple[int, float, float, str]]:
+    columns = zip(chunk.losses, chunk.learning_rates, chunk.reasons, strict=True)
+    for offset, (loss, lr, reason) in enumerate(columns):
+        yield chunk.first_step + offset, loss, lr, reason.value
+
+
+def _panel(chunk: mlrs_client.RecordChunk) -> Table:
+    """Return a run at its newest step, on one line."""
+    run = chunk.run
+    table = Table("run", "status", "step", "loss", "learning rate", "durable step")
+    horizon = f" / {run.config.horizon}" if run.config.horizon else ""
+    table.add_row(
+        run.id,
+        run.status.value,
+        f"{run.next_step - 1}{horizon}",
+        _or_dash(run.last_loss, ".6g"),
+        _or_dash(run.last_learning_rate, ".6g"),
+        str(run.durable_step),
+    )
+    return table
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; a non-finite number as a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items() if inner is not None}
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)

@@ -1,0 +1,51 @@
+"""What `pip install` of the distribution brings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the tree."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own command
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
+    """The wheel has the six packages, typed, and the shipped model of at most 200 KB; no stray folders."""
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    tops = {name.partition("/")[0] for name in sizes if ".dist-info" not in name}
+    assert tops == {"mlrs_cli", "mlrs_client", "mlrs_core", "mlrs_proto", "mlrs_server", "mlrs_train"}
+    assert all(f"{top}/py.typed" in sizes for top in tops)
+    assert 0 < sizes["mlrs_core/models/paper.safetensors"] <= 200_000
+
+
+def test_plain_install_is_the_thin_client(wheel: Path, tmp_path: Path) -> None:
+    """`pip install` into an empty environment imports the client, with neither numpy nor torch there."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)]
+    installed = subprocess.run(install, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    if "No matching distribution" in installed.stderr and not os.environ.get("CI"):
+        pytest.skip("no package registry in reach to take grpcio and protobuf from")
+    assert installed.returncode == 0, installed.stderr
+    code = "import mlrs_client, importlib.util as u; print([n for n in ('numpy', 'torch') if u.find_spec(n)])"
+    tried = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    assert (tried.stdout.strip(), tried.stderr) == ("[]", "")
+    command = subprocess.run([str(python.with_name("mlrs"))], capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    assert command.returncode == 1
+    assert "pip install 'mlrs[server]'" in command.stderr
