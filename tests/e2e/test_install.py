@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the tree."""
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own command
+    subprocess.run(command, check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     return built
 
@@ -39,13 +39,13 @@ def test_plain_install_is_the_thin_client(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)]
-    installed = subprocess.run(install, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    installed = subprocess.run(install, capture_output=True, text=True, check=False)
     if "No matching distribution" in installed.stderr and not os.environ.get("CI"):
         pytest.skip("no package registry in reach to take grpcio and protobuf from")
     assert installed.returncode == 0, installed.stderr
     code = "import mlrs_client, importlib.util as u; print([n for n in ('numpy', 'torch') if u.find_spec(n)])"
-    tried = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    tried = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
     assert (tried.stdout.strip(), tried.stderr) == ("[]", "")
-    command = subprocess.run([str(python.with_name("mlrs"))], capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    command = subprocess.run([str(python.with_name("mlrs"))], capture_output=True, text=True, check=False)
     assert command.returncode == 1
     assert "pip install 'mlrs[server]'" in command.stderr

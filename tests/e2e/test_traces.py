@@ -37,7 +37,7 @@ def test_imported_weights_reproduce_the_authors_traces_through_the_daemon(tmp_pa
     files = [str(REFERENCE / "mlr-snet-official" / f"mlr_snet {epoch}.pth") for epoch in EPOCHS]
     command = [sys.executable, "-m", "mlrs_cli", "models", "import", "--data-dir", str(tmp_path / "data")]
     command += ["--name", "official", "--gate-layout", "ifgo", *files]
-    imported = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    imported = subprocess.run(command, capture_output=True, text=True, check=False)
     assert imported.returncode == 0, imported.stderr
     traces = json.loads((REFERENCE / "official_traces.json").read_text(encoding="utf-8"))
     with (

@@ -32,7 +32,7 @@ class Daemon:
         command = [sys.executable, "-m", "mlrs_cli", "serve", "--listen", self.address or self._listen]
         command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log.open("a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603  # our own command
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith("mlrs is listening on "), self.log.read_text(encoding="utf-8")
