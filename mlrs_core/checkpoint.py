@@ -27,7 +27,7 @@ FORMAT = 1
 METADATA_KEY = "mlrs"
 """The metadata entry that holds everything but the weights."""
 MAX_FILE_BYTES = 256 * 2**20
-"""The largest model file that is read: twice the largest architecture with one snapshot."""
+"""The largest model file that is read. One snapshot of the largest architecture has 158 MiB."""
 MAX_HEADER_BYTES = 2**20
 """The largest header that is parsed."""
 
@@ -99,7 +99,8 @@ def read_model(path: Path) -> tuple[Model, str]:
 
 def _metadata(data: bytes) -> dict[str, Any]:
     """Return the checked metadata of a file, without touching its tensors."""
-    if data[:2] == b"PK" or data[:1] == b"\x80":
+    is_pickle = data.startswith((b"PK", b"\x80"))  # but so can a header's length begin
+    if is_pickle and data[8:9] != b"{":
         raise ModelFileError(
             "a PyTorch pickle, which the daemon never loads; convert it with `mlrs models import`"
         )

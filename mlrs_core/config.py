@@ -75,7 +75,8 @@ class RunConfig:
         return [
             field.name
             for field in dataclasses.fields(self)
-            if getattr(self, field.name) not in (None, Optimizer.UNSPECIFIED)
+            if getattr(self, field.name) is not None
+            and getattr(self, field.name) is not Optimizer.UNSPECIFIED
         ]
 
 

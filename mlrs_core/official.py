@@ -33,9 +33,11 @@ def import_official(paths: Sequence[Path], *, gate_layout: GateLayout) -> Model:
             the files do not say.
 
     Raises:
-        ModelFileError: a file is not such a state dict, or the files differ in shape.
+        ModelFileError: there is no file, one is not such a state dict, or they differ in shape.
         OSError: a file cannot be read.
     """
+    if not paths:
+        raise ModelFileError("a model needs at least one file")
     contents = [path.read_bytes() for path in paths]
     snapshots = [_read(path, data) for path, data in zip(paths, contents, strict=True)]
     specs = [_spec_of(path, weights, gate_layout) for path, weights in zip(paths, snapshots, strict=True)]
@@ -74,7 +76,7 @@ def _rename(path: Path, name: str) -> str:
     """Return our name of an authors' weight: `layer1` is the first cell, `layer2` holds the others."""
     if match := re.fullmatch(r"layer1\.fc_(i2h|h2h)\.(.+)", name):
         return f"layers.0.{match[1]}.{match[2]}"
-    if match := re.fullmatch(r"layer2\.(\d+)\.fc_(i2h|h2h)\.(.+)", name):
+    if match := re.fullmatch(r"layer2\.(\d{1,3})\.fc_(i2h|h2h)\.(.+)", name):
         return f"layers.{int(match[1]) + 1}.{match[2]}.{match[3]}"
     if match := re.fullmatch(r"layer3\.(weight|bias)", name):
         return f"head.{match[1]}"

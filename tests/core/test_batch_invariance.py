@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,7 +47,7 @@ def follow(policy: Policy, runs: RunColumns, losses: Floats, cuts: list[int]) ->
     edges = [0, *cuts, n]
     for step, row in enumerate(losses):
         moved = states.copy()
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             part = np.arange(start, stop)
             at = np.full(len(part), step)
             lrs, moved[part], _ = advise(policy, states[part], at, row[part], last[part], runs.take(part))
@@ -95,3 +101,45 @@ def test_equal_runs_get_equal_bits(spec: Architecture) -> None:
         lrs, states = policy.step(states, np.full(157, step), np.full(157, loss), runs)
         assert len(np.unique(lrs)) == 1
         assert len(np.unique(states, axis=0)) == 1
+
+
+SCAN = """
+import numpy as np
+from mlrs_core.architectures.paper.kernel import TILE, _product
+rng = np.random.default_rng(0)
+for hidden in [*range(2, 81), 100, 128, 200, 255, 256, 512, 1024]:
+    for inputs, outputs in ((hidden // 2, 4 * hidden), (hidden, hidden // 2)):
+        weights = np.ascontiguousarray(rng.normal(size=(outputs, inputs)).astype(np.float32).T)
+        rows = rng.normal(size=(4 * TILE, inputs)).astype(np.float32)
+        alone = np.zeros((4 * TILE * TILE, inputs), np.float32)
+        alone[::TILE] = rows
+        order = rng.permutation(4 * TILE)
+        assert _product(rows[order], weights).tobytes() == _product(alone, weights)[::TILE][order].tobytes()
+"""
+
+
+@pytest.mark.parametrize("processor", [None, "SkylakeX", "Haswell", "Sandybridge", "Nehalem", "Prescott"])
+def test_products_treat_rows_alike_on_every_processor(processor: str | None) -> None:
+    """In a product of a tile, a row's bits depend on no other row and not on its place in the tile.
+
+    For every width of network, with each of the inner kernels that OpenBLAS has for x86.
+    """
+    if processor == "SkylakeX" and "avx512f" not in cpu_flags():
+        pytest.skip("this processor lacks AVX-512")
+    choice = {"OPENBLAS_CORETYPE": processor} if processor else {}
+    process = subprocess.run(
+        [sys.executable, "-c", SCAN],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **choice},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode < 0:
+        pytest.skip(f"this processor cannot run the kernel for {processor}")
+    assert process.returncode == 0, process.stderr
+
+
+def cpu_flags() -> str:
+    """Return what Linux says this processor can do; elsewhere nothing."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""

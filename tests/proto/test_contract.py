@@ -1,0 +1,138 @@
+"""The stubs of the contract: what the code relies on, and what users of old runtimes need."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+
+from mlrs_core.config import Optimizer, RunConfig
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto.v1 import advisor_pb2_grpc as rpc
+
+ROOM = Path(__file__).parents[2] / "proto"
+SERVICE = pb.DESCRIPTOR.services_by_name["AdvisorService"]
+ENUMS = pb.DESCRIPTOR.enum_types_by_name
+MESSAGES = pb.DESCRIPTOR.message_types_by_name
+
+UNARY, UP, DOWN, BOTH = (False, False), (True, False), (False, True), (True, True)
+"""Which sides of a call stream: (client, server)."""
+
+RPCS = {
+    "CreateRun": UNARY,
+    "GetRun": UNARY,
+    "ListRuns": UNARY,
+    "FinishRun": UNARY,
+    "DeleteRun": UNARY,
+    "Advise": UNARY,
+    "StreamAdvice": BOTH,
+    "WatchRun": DOWN,
+    "Adapt": UNARY,
+    "AdaptGradients": UP,
+    "ListModels": UNARY,
+    "GetModel": UNARY,
+    "ImportModel": UP,
+    "SetAlias": UNARY,
+}
+"""The calls of the service."""
+
+
+def test_service_has_its_calls() -> None:
+    """The service has every call of the design, streaming on the sides that it should."""
+    assert {
+        method.name: (method.client_streaming, method.server_streaming) for method in SERVICE.methods
+    } == RPCS
+
+
+@pytest.mark.parametrize("method", list(SERVICE.methods), ids=lambda method: method.name)
+def test_messages_are_named_after_their_call(method: MethodDescriptor) -> None:
+    """Each call has a request and a response of its own, named after it, so that each can grow."""
+    assert method.input_type.name == f"{method.name}Request"
+    assert method.output_type.name == f"{method.name}Response"
+
+
+def test_wire_name_is_not_the_import_path() -> None:
+    """On the wire the package is `mlrs.v1`, though its stubs are imported from `mlrs_proto.v1`."""
+    assert pb.DESCRIPTOR.package == "mlrs.v1"
+    assert SERVICE.full_name == "mlrs.v1.AdvisorService"
+
+
+@pytest.mark.parametrize("name", RPCS)
+def test_servicer_and_stub_have_the_calls(name: str) -> None:
+    """The generated base class has each call, and each is routed by its wire name."""
+    assert callable(getattr(rpc.AdvisorServiceServicer, name))
+    assert f"'/mlrs.v1.AdvisorService/{name}'" in (ROOM / "mlrs_proto/v1/advisor_pb2_grpc.py").read_text()
+
+
+def test_optimizers_have_the_numbers_of_the_core() -> None:
+    """An optimizer has one number, in the contract and in the core."""
+    numbers = {value.name.removeprefix("OPTIMIZER_"): value.number for value in ENUMS["Optimizer"].values}
+    assert numbers == {optimizer.name: optimizer.value for optimizer in Optimizer}
+
+
+def test_configs_have_the_fields_of_the_core() -> None:
+    """A run's config in the contract is the core's, and the model's name."""
+    contract = [field.name for field in MESSAGES["RunConfig"].fields]
+    assert contract == ["model", *RunConfig.__dataclass_fields__]
+
+
+@pytest.mark.parametrize("name", [name for name in RunConfig.__dataclass_fields__ if name != "optimizer"])
+def test_unset_config_fields_can_be_told_from_zero(name: str) -> None:
+    """Every number of a config is optional, so that 0 given is not the same as nothing given."""
+    assert MESSAGES["RunConfig"].fields_by_name[name].has_presence
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "kind"),
+    [
+        ("StreamAdviceRequest", "run_handles", FieldDescriptor.TYPE_FIXED64),
+        ("StreamAdviceRequest", "steps", FieldDescriptor.TYPE_UINT64),
+        ("StreamAdviceRequest", "losses", FieldDescriptor.TYPE_DOUBLE),
+        ("AdviceColumns", "learning_rates", FieldDescriptor.TYPE_DOUBLE),
+        ("AdviceColumns", "reasons", FieldDescriptor.TYPE_ENUM),
+        ("AdviceColumns", "durable_steps", FieldDescriptor.TYPE_SINT64),
+        ("WatchRunResponse", "losses", FieldDescriptor.TYPE_DOUBLE),
+        ("WatchRunResponse", "learning_rates", FieldDescriptor.TYPE_DOUBLE),
+    ],
+)
+def test_columns_are_packed(message: str, field: str, kind: int) -> None:
+    """The columns of a message are packed numbers: no object an entry, no rounding of a double."""
+    descriptor = MESSAGES[message].fields_by_name[field]
+    assert descriptor.is_packed
+    assert descriptor.type == kind
+
+
+@pytest.mark.parametrize("enum", list(ENUMS.values()), ids=lambda enum: enum.name)
+def test_zero_of_every_enum_says_nothing(enum: object) -> None:
+    """The value 0 of each enum is its `UNSPECIFIED`, which a reader without the field sees."""
+    first = enum.values[0]  # type: ignore[attr-defined]
+    assert first.number == 0
+    assert first.name.endswith("_UNSPECIFIED")
+
+
+def declarations(text: str) -> list[tuple[str, str]]:
+    """Return each declaration of a .proto file with the line before it."""
+    lines = [line.strip() for line in text.splitlines()]
+    declares = re.compile(r"(message|enum|service|rpc|oneof) \w+|[\w. ]+ = \d+;")
+    return [(line, before) for before, line in pairwise(lines) if declares.match(line)]
+
+
+def test_everything_has_a_comment() -> None:
+    """Each call, message, field and value of the contract has a comment right above it."""
+    found = declarations((ROOM / "mlrs/v1/advisor.proto").read_text())
+    fields = sum(len(message.fields) for message in MESSAGES.values())
+    assert len(found) > fields + len(RPCS)
+    assert [line for line, before in found if not before.startswith("//")] == []
+
+
+def test_old_runtimes_take_the_stubs() -> None:
+    """The stubs ask for protobuf 5.28.1 and grpcio 1.68.1, the oldest that the package allows."""
+    messages = (ROOM / "mlrs_proto/v1/advisor_pb2.py").read_text()
+    calls = (ROOM / "mlrs_proto/v1/advisor_pb2_grpc.py").read_text()
+    project = (ROOM.parent / "pyproject.toml").read_text()
+    assert "# Protobuf Python Version: 5.28.1\n" in messages
+    assert "GRPC_GENERATED_VERSION = '1.68.1'\n" in calls
+    assert 'dependencies = ["grpcio>=1.68.1", "protobuf>=5.28.1"]' in project

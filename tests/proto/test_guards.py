@@ -1,0 +1,86 @@
+"""The checks of the contract fail when it is broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+GENERATOR = REPOSITORY / ".venv-proto" / "bin"
+BUF = Path(sys.executable).with_name("buf")
+
+needs_generator = pytest.mark.skipif(
+    not (GENERATOR / "protoc-gen-mypy").exists(),
+    reason="`make lint` sets up the generator's environment, .venv-proto",
+)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """Return a copy of the contract's room."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(REPOSITORY / "proto", tmp_path / "proto", ignore=ignored))
+
+
+def run(*command: str | Path) -> tuple[int, str]:
+    """Return the exit status of a command, and what it said."""
+    path = os.pathsep.join([str(GENERATOR), os.environ["PATH"]])
+    process = subprocess.run(
+        command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    return process.returncode, process.stdout + process.stderr
+
+
+@needs_generator
+def test_tampered_stub_is_found(room: Path) -> None:
+    """A stub that the generator would not write fails the check, by name; an untouched room passes."""
+    check = (GENERATOR / "python", room / "generate.py", "--check")
+    assert run(*check)[0] == 0
+    stub = room / "mlrs_proto" / "v1" / "advisor_pb2.pyi"
+    stub.write_text(stub.read_text() + "\n# by hand\n")
+    status, said = run(*check)
+    assert status == 1
+    assert "advisor_pb2.pyi" in said
+    assert "make proto" in said
+
+
+@needs_generator
+def test_forgotten_regeneration_is_found(room: Path) -> None:
+    """A field added to the contract fails the check until the stubs are generated again."""
+    contract = room / "mlrs" / "v1" / "advisor.proto"
+    added = "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
+    contract.write_text(contract.read_text().replace("message GetRunRequest {\n", added))
+    assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 1
+    assert run(GENERATOR / "python", room / "generate.py")[0] == 0
+    assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rule"),
+    [
+        (
+            "  // A model's name, alias, or",
+            "  string a = 90;\n  // A model's name, alias, or",
+            "COMMENT_FIELD",
+        ),
+        ("rpc GetRun(GetRunRequest)", "rpc GetRun(FinishRunRequest)", "RPC_REQUEST_STANDARD_NAME"),
+        ("OPTIMIZER_SGD = 1", "SGD = 1", "ENUM_VALUE_PREFIX"),
+    ],
+    ids=["comment", "request", "prefix"],
+)
+@pytest.mark.skipif(not BUF.exists(), reason="buf is not installed beside this Python")
+def test_contract_lint_finds(room: Path, before: str, after: str, rule: str) -> None:
+    """A field without a comment, a shared request and a value without prefix fail buf's lint."""
+    assert run(BUF, "lint", room)[0] == 0
+    contract = room / "mlrs" / "v1" / "advisor.proto"
+    text = contract.read_text()
+    assert before in text
+    contract.write_text(text.replace(before, after))
+    status, said = run(BUF, "lint", "--error-format", "json", room)
+    assert status != 0
+    assert rule in said
