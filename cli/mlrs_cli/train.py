@@ -117,15 +117,17 @@ def _usage(error: InvalidFieldError | TrainError) -> click.ClickException:
         case SettingChangedError(setting=setting):
             return click.BadParameter(f"{error}; leave it out to go on", param_hint=_option(setting))
         case RunExistsError():
-            return click.BadParameter(f"{error}: go on with --resume, or take another", param_hint="--out")
+            return click.BadParameter(
+                f"{error}: go on with --resume, or take another", param_hint=_option("out")
+            )
         case NoRunError():
-            return click.BadParameter(f"{error}: start one without --resume", param_hint="--out")
+            return click.BadParameter(f"{error}: start one without --resume", param_hint=_option("out"))
         case _:
             return click.ClickException(str(error))
 
 
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return f"'--{name.replace('_', '-')}'"
 
 
 def _report(out: Path, outcome: Outcome) -> None:

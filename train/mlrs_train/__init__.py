@@ -1,1 +1,16 @@
-"""Placeholder."""
+"""Meta-training: how the models that mlrs serves are made. Offline; needs the extra `train`.
+
+The daemon never imports this room, and this room knows neither daemon nor client: it reads tasks,
+trains a torch module of `mlrs_core`, and writes a model file.
+
+    tasks/            what networks are trained on; a registry where adding one is one function
+    method.py         what a training method offers; methods are chosen by name
+    hypergradient/    the paper's algorithm (Shu et al., algorithm 1)
+    session.py        one training in one folder: start, checkpoint, interrupt, resume, finish
+    checkpoint.py     the state of an unfinished training as a file
+    journal.py        the log: one JSON line per record, and TensorBoard events
+    curves.py         the log as a picture
+    progress.py       the progress bar
+    evaluate.py       a model on a fresh run, beside default schedules
+    errors.py         what can go wrong
+"""

@@ -1,0 +1,86 @@
+"""`mlrs train` as its users meet it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from mlrs_core.checkpoint import digest_of
+
+SMALL = ("--tasks", "blobs", "--epochs", "3", "--t-val", "2", "--hidden-size", "6")
+Invoke = Callable[..., Result]
+
+
+def test_trains_and_says_where(invoke: Invoke, tmp_path: Path) -> None:
+    """The command ends with the model's file and digest."""
+    result = invoke(*SMALL, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert digest_of((tmp_path / "run" / "model.safetensors").read_bytes()) in result.output
+
+
+def test_resume_needs_no_settings(invoke: Invoke, tmp_path: Path) -> None:
+    """Resumed, a training takes its own settings."""
+    invoke(*SMALL, "--out", tmp_path)
+    result = invoke("--resume", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tasks", "blobs,nope"], "'--tasks': 'nope' is unknown; known: digits-cnn, topics-char"),
+        (["--tasks", ","], "'--tasks': must name tasks"),
+        (["--epochs", "0"], "'--epochs': must be a whole number"),
+        (["--t-val", "0"], "'--t-val': must be a whole number"),
+        (["--seed", "-1"], "'--seed': must be a whole number"),
+        (["--hidden-size", "1"], "'--hidden-size': must be a whole number, 2 to 1024"),
+        (["--meta-lr", "nan"], "'--meta-lr': must be finite and > 0"),
+        (["--weight-decay", "-1"], "'--weight-decay': must be finite and >= 0"),
+        (["--gate-layout", "gofi"], "'--gate-layout'"),
+        (["--method", "magic"], "'--method'"),
+        (["--resume"], "start one without --resume"),
+    ],
+)
+def test_wrong_options_are_named(invoke: Invoke, tmp_path: Path, arguments: list[str], expected: str) -> None:
+    """A wrong value gives an error that names its option, and leaves no folder behind."""
+    result = invoke(*arguments, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.replace("│", "").split()).replace("Invalid value for ", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_in_use(invoke: Invoke, tmp_path: Path) -> None:
+    """A folder that holds a training is refused, with the way on."""
+    invoke(*SMALL, "--out", tmp_path)
+    result = invoke(*SMALL, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "go on with --resume" in result.output
+
+
+def test_resume_with_another_setting(invoke: Invoke, tmp_path: Path) -> None:
+    """Another value of a setting is refused by name."""
+    invoke(*SMALL, "--out", tmp_path)
+    result = invoke("--resume", "--seed", "4", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "--seed" in result.output
+    assert "started with 0, not 4" in result.output
+
+
+def test_missing_extra(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the libraries of meta-training, the error says what to install."""
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    result = invoke("--tasks", "digits-cnn", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "sklearn.datasets is missing: pip install 'mlrs[train]'" in result.output
+
+
+def test_help_teaches(invoke: Invoke) -> None:
+    """The help has examples, and the default of each setting."""
+    result = invoke("--help")
+    assert "Examples:" in result.output
+    for default in ("[default: 200]", "[default: 20]", "[default: digits-cnn,topics-char]"):
+        assert default in " ".join(result.output.split())
