@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 HERE = Path(__file__).parent
 SCHEDULES = ["advised", "constant", "cosine", "step"]
-LOOPS = {"PyTorch CNN": "train_torch.py", "NumPy logistic regression": "train_numpy.py"}
+LOOPS = {"PyTorch CNN": "train_torch.py", "NumPy softmax": "train_numpy.py"}
 
 console = Console()
 
@@ -70,7 +70,9 @@ def daemon(data_dir: Path) -> Iterator[str]:
 
 def train(training: Training, address: str, steps: int, progress: Progress) -> None:
     """Run one training process, following it on a progress bar."""
-    task = progress.add_task(f"{training.schedule:9}{training.loop}", total=steps, loss=math.nan, lr=math.nan)
+    task = progress.add_task(
+        f"{training.schedule:9} {training.loop}", total=steps, loss=math.nan, lr=math.nan
+    )
     command = [sys.executable, str(HERE / LOOPS[training.loop]), "--schedule", training.schedule]
     command += ["--address", address, "--steps", str(steps), "--run-id", f"demo/{LOOPS[training.loop]}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -165,11 +167,11 @@ def main() -> None:
     state.mkdir(parents=True)
     trainings: list[Training] = []
     columns = [
-        TextColumn("{task.description:36}"),
-        BarColumn(),
+        TextColumn("{task.description:22}"),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.5f}"),
-        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f} lr {task.fields[lr]:.5f}"),
+        TimeElapsedColumn(),
     ]
     with daemon(state) as address:
         console.print(f"one daemon on {address}; two training processes at a time")

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from digits import load_split, parse_arguments, report
-from mlrs_client.torch import AdvisedLR
 from schedules import DEFAULT_LR, scheduled_lr
 from torch import nn
 from torch.nn import functional
 
 import mlrs_client
+from mlrs_client.torch import AdvisedLR
 
 
 def make_model() -> nn.Module:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 import click
@@ -78,10 +78,17 @@ def show(run_id: str, address: str) -> None:
 @address_option
 def watch(run_id: str, address: str) -> None:
     """Follow a run: its step, loss and learning rate, until it is finished (or Ctrl-C)."""
-    with _advisor(address) as advisor, Live(console=Console(), refresh_per_second=8) as live:
+    console = Console()
+    with _advisor(address) as advisor, ExitStack() as stack:
+        live = (
+            stack.enter_context(Live(console=console, refresh_per_second=8)) if console.is_terminal else None
+        )
         start = max(advisor.get_run(run_id).next_step - 1, 0)
         for chunk in advisor.watch(run_id, from_step=start, follow=True):
-            live.update(_panel(chunk))
+            if live:
+                live.update(_panel(chunk))
+            else:
+                click.echo(_line(chunk))
 
 
 @runs.command()
@@ -133,6 +140,13 @@ def _panel(chunk: mlrs_client.RecordChunk) -> Table:
         str(run.durable_step),
     )
     return table
+
+
+def _line(chunk: mlrs_client.RecordChunk) -> str:
+    """Return a run at its newest step as a line of text, for a pipe or a log."""
+    run = chunk.run
+    loss, lr = _or_dash(run.last_loss, ".6g"), _or_dash(run.last_learning_rate, ".6g")
+    return f"{run.id} {run.status.value} step {run.next_step - 1} loss {loss} lr {lr}"
 
 
 def _or_dash(value: float | None, form: str) -> str:

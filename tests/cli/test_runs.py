@@ -123,9 +123,7 @@ def test_interrupted_watch_leaves_no_traceback(daemon: Daemon) -> None:
     command = [sys.executable, "-m", "mlrs_cli", "runs", "watch", "a/two", "--address", daemon.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as watching:
         assert watching.stdout is not None
-        seen = ""
-        while "a/two" not in seen:
-            seen += watching.stdout.read(1)
+        assert "a/two" in watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
         rest, _ = watching.communicate(timeout=30)
     assert "Traceback" not in rest
