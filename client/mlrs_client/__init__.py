@@ -1,1 +1,105 @@
-"""Placeholder."""
+"""Learning rates from an mlrs daemon, for any training loop.
+
+    import mlrs_client
+
+    with mlrs_client.connect("localhost:50051") as advisor:
+        with advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10) as run:
+            for step in range(run.resume_step, 10_000):
+                loss = ...
+                pending = run.observe(step, loss)   # returns at once
+                ...                                 # the backward pass hides the round trip
+                lr = pending.lr()
+
+`mlrs_client.aio` has the same shape for asyncio. Adapters for frameworks are imported by name
+(`mlrs_client.torch`); nothing else here imports more than grpcio and protobuf.
+
+Each flavour, threaded and asyncio:
+
+    _advisor.py     aio.py               what users hold
+    _connection.py  _aio_connection.py   the channel: unary calls, and carrying out procedures
+    _stream.py      _aio_stream.py       the client's end of a StreamAdvice stream
+
+Shared by both; no thread, no event loop:
+
+    _session.py                 the rules: sending, waiting, joining again
+    _conversation.py            which answer belongs to which observation
+    _ledger.py                  what the client knows of one run
+    _calls.py, _convert.py      unary calls; proto messages to values and back
+    _arguments.py, _types.py    checks of what users hand in; what they get
+    _views.py                   what a run and a pending advice show of themselves
+    _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
+    _channel.py                 options of the channel
+"""
+
+from mlrs_client._advisor import Advisor, Pending, Run, connect
+from mlrs_client._exceptions import (
+    ClosedError,
+    ConfigMismatchError,
+    DaemonError,
+    DeadlineExceededError,
+    ForkedError,
+    InvalidArgumentError,
+    LimitError,
+    MessageTooLargeError,
+    MlrsError,
+    ModelInvalidError,
+    ModelNotFoundError,
+    NotBuiltError,
+    QueueFullError,
+    RecordGapError,
+    RunExistsError,
+    RunFinishedError,
+    RunNotFoundError,
+    StaleStepError,
+    StepAheadError,
+    StepError,
+    UnavailableError,
+    UsageError,
+)
+from mlrs_client._types import (
+    Advice,
+    AdviceReason,
+    ModelInfo,
+    Optimizer,
+    RecordChunk,
+    RunConfig,
+    RunInfo,
+    RunStatus,
+)
+
+__all__ = [
+    "Advice",
+    "AdviceReason",
+    "Advisor",
+    "ClosedError",
+    "ConfigMismatchError",
+    "DaemonError",
+    "DeadlineExceededError",
+    "ForkedError",
+    "InvalidArgumentError",
+    "LimitError",
+    "MessageTooLargeError",
+    "MlrsError",
+    "ModelInfo",
+    "ModelInvalidError",
+    "ModelNotFoundError",
+    "NotBuiltError",
+    "Optimizer",
+    "Pending",
+    "QueueFullError",
+    "RecordChunk",
+    "RecordGapError",
+    "Run",
+    "RunConfig",
+    "RunExistsError",
+    "RunFinishedError",
+    "RunInfo",
+    "RunNotFoundError",
+    "RunStatus",
+    "StaleStepError",
+    "StepAheadError",
+    "StepError",
+    "UnavailableError",
+    "UsageError",
+    "connect",
+]

@@ -1,0 +1,64 @@
+"""The asyncio client's end of a StreamAdvice stream: a queue that feeds it, a task that reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from mlrs_client._exceptions import DaemonError, MlrsError
+from mlrs_client._status import map_rpc_errors
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+
+class AdviceStream:
+    """One stream. The arguments are those of the threaded client's; callbacks run in the loop."""
+
+    def __init__(
+        self,
+        start: Callable[[AsyncIterator[pb.StreamAdviceRequest]], Any],
+        receive: Callable[[pb.StreamAdviceResponse], None],
+        ended: Callable[[MlrsError | None], None],
+        target: str,
+    ) -> None:
+        self._requests: asyncio.Queue[pb.StreamAdviceRequest | None] = asyncio.Queue()
+        self._receive, self._ended, self._target = receive, ended, target
+        self._call = start(self._messages())
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    def send(self, message: pb.StreamAdviceRequest) -> None:
+        """Send a message; does not wait."""
+        self._requests.put_nowait(message)
+
+    def half_close(self) -> None:
+        """Say that no more follow; does not wait."""
+        self._requests.put_nowait(None)
+
+    async def close(self, timeout_s: float) -> None:
+        """Half-close and read to the end; if that takes longer than `timeout_s`, cancel."""
+        self.half_close()
+        await asyncio.wait([self._reader], timeout=timeout_s)
+        if not self._reader.done():
+            self._call.cancel()
+            await asyncio.wait([self._reader])
+
+    async def _messages(self) -> AsyncIterator[pb.StreamAdviceRequest]:
+        while (message := await self._requests.get()) is not None:
+            yield message
+
+    async def _read(self) -> None:
+        error: MlrsError | None = None
+        try:
+            with map_rpc_errors(self._target):
+                async for message in self._call:
+                    self._receive(message)
+        except MlrsError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            pass  # of the call, by `close`; or of the task, by a loop that ends
+        except Exception as failure:  # noqa: BLE001 # callers wait for this task: it may not just die
+            error = DaemonError(f"an answer could not be read: {failure!r}")
+        finally:
+            self._call.cancel()
+            self.half_close()
+            self._ended(error)

@@ -1,0 +1,182 @@
+"""Checks of what users hand in. Each raises `InvalidArgumentError` that names the argument."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from typing import Any, Literal, get_args
+
+from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client._types import Optimizer, RunConfig, RunStatus
+
+OpenMode = Literal["open", "create", "resume"]
+"""What opening a run may do: `open` creates or resumes it, whichever applies."""
+MAX_HORIZON = 2**53
+"""The largest horizon and step: the last integer that a double counts up to without gaps."""
+MAX_COUNT = 2**31 - 1
+"""The largest number of classes, and of a snapshot."""
+MAX_TIMEOUT_S = 3e7
+"""The deadlines that are taken are below this."""
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+def target(value: object) -> str:
+    """Return a checked address of a daemon: `host:port`, `[ipv6]:port` or `unix:path`."""
+    address = _string("target", value)
+    if address.startswith("unix:"):
+        if not address.removeprefix("unix:").strip("/"):
+            raise _wrong("target", "names no socket; write unix:/path/to/socket", value)
+        return address
+    if "/" in address:
+        raise _wrong("target", "must be host:port or unix:path, without a scheme such as http://", value)
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise _wrong("target", "has no port; write host:port ([address]:port for IPv6) or unix:path", value)
+    if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
+        raise _wrong("target", "has a port that is not a number from 1 to 65535", value)
+    return address
+
+
+def timeout_s(value: object) -> float:
+    """Return a checked deadline in seconds: > 0 and below a year's worth."""
+    return _real("timeout_s", value, above=0.0, below=MAX_TIMEOUT_S)
+
+
+def run_id(value: object) -> str:
+    """Return a checked run id."""
+    if not _RUN_ID.fullmatch(_string("id", value)):
+        raise _wrong(
+            "id",
+            "must be 1 to 256 letters, digits and any of ._-/:+=@, beginning with a letter or digit",
+            value,
+        )
+    return str(value)
+
+
+def mode(value: object) -> OpenMode:
+    """Return a checked mode of opening."""
+    for known in get_args(OpenMode):
+        if value == known:
+            return known  # type: ignore[no-any-return] # get_args is untyped; these are the Literal's values
+    raise _wrong("mode", f"must be one of {', '.join(get_args(OpenMode))}", value)
+
+
+def step(value: object, name: str = "step") -> int:
+    """Return a checked step: 0 to 2**53."""
+    return _whole(name, value, low=0, high=MAX_HORIZON)
+
+
+def loss(value: Any) -> float:
+    """Return a loss as a double: any real number, NaN and infinities included."""
+    if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
+        raise _wrong("loss", "must be a real number (for a tensor, loss.item())", value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise _wrong("loss", f"cannot be read as one number: {error}", value) from error
+
+
+def prefix(value: object) -> str:
+    """Return a checked prefix of run ids; may be empty."""
+    if not isinstance(value, str):
+        raise _wrong("prefix", "must be a string", value)
+    return value
+
+
+def model(value: object) -> str:
+    """Return a checked name, alias or `name@digest` of a model."""
+    return _string("model", value)
+
+
+def status(value: object) -> RunStatus | None:
+    """Return a checked status of runs; `None`: any."""
+    if value is None:
+        return None
+    try:
+        return RunStatus(str(value))
+    except ValueError:
+        raise _wrong("status", f"must be one of {', '.join(RunStatus)}", value) from None
+
+
+def config(
+    *,
+    model: object = None,
+    horizon: object = None,
+    num_classes: object = None,
+    scale: object = None,
+    snapshot: object = None,
+    optimizer: object = None,
+    momentum: object = None,
+    min_lr: object = None,
+    max_lr: object = None,
+) -> RunConfig:
+    """Return a checked config of a run; `None` means not given."""
+    checked = RunConfig(
+        model=None if model is None else _string("model", model),
+        horizon=None if horizon is None else _whole("horizon", horizon, low=1, high=MAX_HORIZON),
+        num_classes=None
+        if num_classes is None
+        else _whole("num_classes", num_classes, low=2, high=MAX_COUNT),
+        scale=None if scale is None else _real("scale", scale, above=0.0),
+        snapshot=None if snapshot is None else _whole("snapshot", snapshot, low=0),
+        optimizer=None if optimizer is None else _optimizer(optimizer),
+        momentum=None if momentum is None else _real("momentum", momentum, least=0.0, below=1.0),
+        min_lr=None if min_lr is None else _real("min_lr", min_lr, least=0.0),
+        max_lr=None if max_lr is None else _real("max_lr", max_lr, above=0.0),
+    )
+    if checked.min_lr is not None and checked.max_lr is not None and checked.min_lr > checked.max_lr:
+        raise _wrong("min_lr", f"must not be above max_lr, {checked.max_lr}", min_lr)
+    return checked
+
+
+def _optimizer(value: object) -> Optimizer:
+    try:
+        return Optimizer(str(value))
+    except ValueError:
+        raise _wrong("optimizer", f"must be one of {', '.join(Optimizer)}", value) from None
+
+
+def _string(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(name, "must be a string that is not empty", value)
+    return value
+
+
+def _whole(name: str, value: Any, *, low: int, high: int = MAX_COUNT) -> int:
+    """Return an integer; NumPy's are welcome, booleans are not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise _wrong(name, "must be an int", value)
+    number = operator.index(value)
+    if not low <= number <= high:
+        raise _wrong(name, f"must be {low} to {high}", value)
+    return number
+
+
+def _real(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
+        raise _wrong(name, "must be a real number", value)
+    number = float(value)
+    if math.isfinite(number) and number > above and number >= least and number < below:
+        return number
+    bounds = [f"> {above:g}"] if above > -math.inf else []
+    bounds += [f">= {least:g}"] if least > -math.inf else []
+    bounds += [f"< {below:g}"] if below < math.inf else []
+    raise _wrong(name, f"must be finite and {' and '.join(bounds)}", value)
+
+
+def _wrong(name: str, what: str, value: object) -> InvalidArgumentError:
+    return InvalidArgumentError(f"{name} {what}; is {_shown(value)}", field=name)
+
+
+def _shown(value: object) -> str:
+    text = f"{type(value).__name__} {value!r}"
+    return text if len(text) <= 100 else f"{text[:97]}..."

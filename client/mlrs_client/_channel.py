@@ -1,0 +1,20 @@
+"""How a channel to the daemon is set up, for both flavours of the client."""
+
+from __future__ import annotations
+
+MAX_RECEIVE_BYTES = 64 * 2**20
+"""The largest message taken: well above a full message of 65,536 entries, each with an error."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A daemon that stopped answering is noticed within 15 s; without the ping timeout, after 60 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    # A daemon that restarts is found again within half a second of its return.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+"""Options of every channel, as `(name, value)`."""

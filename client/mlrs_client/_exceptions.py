@@ -1,0 +1,141 @@
+"""What can go wrong for a user of the client; every message says what to do.
+
+MlrsError
+├── InvalidArgumentError    (ValueError) an argument is wrong; `field` names it
+├── UsageError              (RuntimeError) a call in a place where none belongs
+│   ├── ClosedError         the advisor or the run was closed
+│   └── ForkedError         the advisor belongs to the parent process
+├── StepError               a step is not the expected one; `expected_step` is
+│   ├── StepAheadError      it is beyond the next one
+│   ├── StaleStepError      it was answered for another loss
+│   └── RecordGapError      the daemon's record and the client's do not meet
+├── RunNotFoundError        no run has this id
+├── RunExistsError          the id is taken
+├── RunFinishedError        the run takes no more observations
+├── ConfigMismatchError     the run exists with another config
+├── ModelNotFoundError      no model has this name, alias or digest
+├── ModelInvalidError       the model's file cannot be read as one
+├── UnavailableError        (ConnectionError) the daemon is out of reach, or stopping
+├── DeadlineExceededError   (TimeoutError) no answer within the deadline
+├── LimitError              something is larger than the daemon takes
+│   ├── QueueFullError      too many observations are waiting
+│   └── MessageTooLargeError  a message is
+├── NotBuiltError           (NotImplementedError) this daemon does not build the call yet
+└── DaemonError             any other failure of the daemon
+"""
+
+from __future__ import annotations
+
+
+class MlrsError(Exception):
+    """Root of the client's exceptions.
+
+    Attributes:
+        reason: what went wrong, for programs: a name of the contract's `ErrorReason` without its
+            prefix, such as `STALE_STEP`; `None` where the daemon gave none.
+        field: the argument or request field at fault, where there is one.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.field = field
+
+
+class InvalidArgumentError(MlrsError, ValueError):
+    """An argument is of a wrong type or out of range; `field` names it."""
+
+
+class UsageError(MlrsError, RuntimeError):
+    """A call in a place where none belongs."""
+
+
+class ClosedError(UsageError):
+    """The advisor or the run was closed."""
+
+
+class ForkedError(UsageError):
+    """The advisor was made by the parent of this process."""
+
+
+class StepError(MlrsError):
+    """A step is not the expected one.
+
+    Attributes:
+        expected_step: the step that is expected next, where it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected_step: int | None = None,
+        reason: str | None = None,
+        field: str | None = "step",
+    ) -> None:
+        super().__init__(message, reason=reason, field=field)
+        self.expected_step = expected_step
+
+
+class StepAheadError(StepError):
+    """The step is beyond the next one."""
+
+
+class StaleStepError(StepError):
+    """The step was answered for another loss."""
+
+
+class RecordGapError(StepError):
+    """The daemon's record of the run and the client's do not meet."""
+
+
+class RunNotFoundError(MlrsError):
+    """No run has this id."""
+
+
+class RunExistsError(MlrsError):
+    """The id is taken."""
+
+
+class RunFinishedError(MlrsError):
+    """The run is finished and takes no more observations."""
+
+
+class ConfigMismatchError(MlrsError):
+    """The run exists with another config."""
+
+
+class ModelNotFoundError(MlrsError):
+    """No model has this name, alias or digest."""
+
+
+class ModelInvalidError(MlrsError):
+    """The model's file cannot be read as one."""
+
+
+class UnavailableError(MlrsError, ConnectionError):
+    """The daemon is out of reach, or stopping."""
+
+
+class DeadlineExceededError(MlrsError, TimeoutError):
+    """There was no answer within the deadline."""
+
+
+class LimitError(MlrsError):
+    """Something is larger than the daemon takes."""
+
+
+class QueueFullError(LimitError):
+    """The daemon has as many observations waiting as it takes."""
+
+
+class MessageTooLargeError(LimitError):
+    """A message is larger than one side takes."""
+
+
+class NotBuiltError(MlrsError, NotImplementedError):
+    """The contract has this call and the daemon does not build it yet."""
+
+
+class DaemonError(MlrsError):
+    """Any other failure of the daemon."""

@@ -1,0 +1,256 @@
+"""What happens between an observation and its advice, for both flavours of the client.
+
+A session does no input or output of its own. What has to wait is a *procedure*: a generator that
+yields what it waits for (a `Wait`, or a `Call`) and returns its result. The threaded and the asyncio
+client each have a short loop that performs these; the rules are written once, here.
+
+The threaded client holds one lock whenever it is in here, and lets go of it while it waits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mlrs_client._calls import Call, finish_run, open_run
+from mlrs_client._conversation import Conversation, Transport
+from mlrs_client._exceptions import (
+    ClosedError,
+    DaemonError,
+    DeadlineExceededError,
+    ForkedError,
+    MlrsError,
+    UnavailableError,
+)
+from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._types import Advice, RunConfig, RunInfo
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
+"""Between attempts to join again: the first pause, and what its doubling ends at."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm."""
+
+    ledger: Ledger
+    timeout_s: float
+
+
+Procedure = Generator["Wait | Call[Any]", Any, T]
+"""Yields what to wait for; is sent a call's result, or thrown its failure; returns a T."""
+
+
+class Deadline:
+    """A point in time, counted from now."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._end = time.monotonic() + timeout_s
+
+    def left_s(self) -> float:
+        """Return the seconds that are left; 0 once it has passed."""
+        return max(0.0, self._end - time.monotonic())
+
+
+def check_process(pid: int) -> None:
+    """Raise unless this is the process of that id; called before any lock or channel is touched.
+
+    Raises:
+        ForkedError: it is a fork of that process.
+    """
+    if os.getpid() != pid:
+        raise ForkedError(
+            "this advisor was made before the process forked, and gRPC connections do not survive that;"
+            " connect again in the child"
+        )
+
+
+class Session:
+    """The open runs of one advisor, and the stream that they share while there is one.
+
+    Attributes:
+        target: the daemon's address.
+        closing: whether the advisor takes nothing new.
+    """
+
+    def __init__(self, target: str, open_transport: Callable[[Conversation], Transport]) -> None:
+        self.target = target
+        self.closing = False
+        self._open_transport = open_transport
+        self._conversation: Conversation | None = None
+        self._setbacks: weakref.WeakKeyDictionary[Ledger, MlrsError] = weakref.WeakKeyDictionary()
+        self._joining: set[Ledger] = set()
+
+    # ------------------------------------------------------------------------------ runs
+
+    def join(self, ledger: Ledger) -> None:
+        """Let a run that was just opened take part in the stream; opens one if there is none.
+
+        Raises:
+            ClosedError: the advisor was closed.
+        """
+        self.check_open()
+        self._send_again(ledger, [])
+
+    def observe(self, ledger: Ledger, step: int, loss: float) -> tuple[Entry, bool]:
+        """Enter an observation and send it, if there is a stream; waits for nothing.
+
+        Returns:
+            The entry, and whether it is new; if not, its advice is a replay.
+
+        Raises:
+            ClosedError: the advisor was closed.
+            StepError: the step is not the expected one.
+        """
+        self.check_open()
+        entry, is_new = ledger.observe(step, loss)
+        if is_new and self._conversation is not None and self._conversation.has(ledger):
+            self._conversation.send(ledger, [entry])
+        return entry, is_new
+
+    def leave(self, ledger: Ledger) -> None:
+        """Forget a run."""
+        if self._conversation is not None:
+            self._conversation.leave(ledger)
+
+    def check_open(self) -> None:
+        """Raise unless the advisor is open.
+
+        Raises:
+            ClosedError: it was closed.
+        """
+        if self.closing:
+            raise ClosedError("the advisor was closed; connect again")
+
+    # ------------------------------------------------------------------------ procedures
+
+    def advice(self, ledger: Ledger, entry: Entry, deadline: Deadline) -> Procedure[Advice]:
+        """Wait for the advice of an entry; joins the stream again when it broke.
+
+        Raises:
+            DeadlineExceededError: there was none in time. The observation is kept, and the next call
+                goes on with it.
+            UnavailableError: the daemon was out of reach all the time. As above.
+            MlrsError: the daemon refused the observation.
+        """
+        yield from self._until(ledger, lambda: entry.done, deadline, f"no advice for step {entry.step}")
+        return entry.result()
+
+    def finish(self, ledger: Ledger, deadline: Deadline) -> Procedure[RunInfo]:
+        """Wait until the daemon has every observation of a run, then mark it as finished."""
+        if ledger.has_volatile():
+            yield from self._until(
+                ledger,
+                lambda: self._has(ledger) and ledger.last_unanswered() is None,
+                deadline,
+                "not every observation was answered",
+            )
+        info: RunInfo = yield finish_run(ledger.run_id)
+        return info
+
+    def complete(self, ledger: Ledger, config: RunConfig) -> Procedure[None]:
+        """Add to a run's config what it lacks."""
+        opened = yield open_run(ledger.run_id, config)
+        ledger.config = opened.info.config
+
+    def _until(
+        self, ledger: Ledger, reached: Callable[[], bool], deadline: Deadline, failure: str
+    ) -> Procedure[None]:
+        pause_s = 0.0
+        not_before = Deadline(0.0)
+        while not reached():
+            if not deadline.left_s():
+                raise self._too_late(ledger, failure, deadline)
+            if self._has(ledger) or ledger in self._joining:
+                yield Wait(ledger, deadline.left_s())
+                continue
+            self.check_open()
+            if rest_s := not_before.left_s():
+                yield Wait(ledger, min(rest_s, deadline.left_s()))
+                continue
+            pause_s = min(2 * pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+            not_before = Deadline(pause_s)
+            yield from self._join_again(ledger)
+
+    def _join_again(self, ledger: Ledger) -> Procedure[None]:
+        """Ask the daemon where the run stands, and send what it lacks."""
+        self._joining.add(ledger)
+        try:
+            opened = yield open_run(ledger.run_id, RunConfig())
+            self.check_open()
+            self._send_again(ledger, ledger.rejoin(opened))
+            self._setbacks.pop(ledger, None)
+        except UnavailableError as error:
+            self._setbacks[ledger] = error
+        finally:
+            self._joining.discard(ledger)
+            ledger.changed.notify_all()
+
+    def _too_late(self, ledger: Ledger, failure: str, deadline: Deadline) -> MlrsError:
+        setback = self._setbacks.get(ledger)
+        what = (
+            f"run {ledger.run_id!r}: {failure} within {deadline.timeout_s:g} s from {self.target}"
+            f"{f' ({setback})' if setback else ''}; the observations are kept: try again, or raise timeout_s"
+        )
+        kind = DeadlineExceededError if setback is None else type(setback)
+        return kind(what, reason=setback.reason if setback else None)
+
+    # ----------------------------------------------------------------------------- stream
+
+    def receive(self, conversation: Conversation, message: pb.StreamAdviceResponse) -> None:
+        """Take in a message of a stream.
+
+        Raises:
+            DaemonError: it makes no sense.
+        """
+        if message.HasField("drain"):
+            self._abandon(conversation, UnavailableError(f"the daemon is stopping: {message.drain.message}"))
+        elif message.HasField("advice"):
+            ledger, setback = conversation.receive(message.advice)
+            if setback is not None:
+                self._setbacks[ledger] = setback
+            ledger.changed.notify_all()
+
+    def ended(self, conversation: Conversation, error: MlrsError | None) -> None:
+        """Take in that a stream has ended: what it left unanswered is sent on the next one.
+
+        Args:
+            conversation: the stream's.
+            error: why it ended, if not in good order. One about what was sent refuses that. Others
+                are taken to be the connection's, and a new stream to cure them: when a connection
+                breaks under a write, gRPC has been seen to call that an internal error.
+        """
+        if error is not None and not isinstance(error, (UnavailableError, DaemonError)):
+            conversation.fail(error)
+        self._abandon(conversation, error)
+
+    def _abandon(self, conversation: Conversation, setback: MlrsError | None) -> None:
+        """Send nothing more on a stream."""
+        if conversation is self._conversation:
+            self._conversation = None
+            if conversation.transport is not None:
+                conversation.transport.half_close()
+        for ledger in conversation.dissolve():
+            if setback is not None:
+                self._setbacks[ledger] = setback
+            ledger.changed.notify_all()
+
+    def _has(self, ledger: Ledger) -> bool:
+        return self._conversation is not None and self._conversation.has(ledger)
+
+    def _send_again(self, ledger: Ledger, entries: list[Entry]) -> None:
+        if self._conversation is None:
+            conversation = Conversation()
+            conversation.transport = self._open_transport(conversation)
+            self._conversation = conversation
+        self._conversation.join(ledger)
+        if entries:
+            self._conversation.send(ledger, entries)

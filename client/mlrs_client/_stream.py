@@ -1,0 +1,78 @@
+"""The threaded client's end of a StreamAdvice stream: a queue that feeds it, a thread that reads it.
+
+An abandoned stream can hang Python at exit. It does not when it was read to its end; nor when it was
+cancelled, its code read and its reader joined before the channel went. `close` sees to one or the
+other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any, Final
+
+from mlrs_client._exceptions import DaemonError, MlrsError
+from mlrs_client._status import map_rpc_errors
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+JOIN_S: Final = 1.0
+"""How long a cancelled stream's reader may take to notice."""
+
+
+class AdviceStream:
+    """One stream.
+
+    Args:
+        start: starts the call, given its requests; returns the call, an iterator of responses.
+        receive: is called with each response, in the reader's thread. An `MlrsError` of its ends the
+            stream.
+        ended: is called once, with the reason if it was not in good order, in the reader's thread.
+        target: the daemon's address, for messages.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Iterator[pb.StreamAdviceRequest]], Any],
+        receive: Callable[[pb.StreamAdviceResponse], None],
+        ended: Callable[[MlrsError | None], None],
+        target: str,
+    ) -> None:
+        self._requests: SimpleQueue[pb.StreamAdviceRequest | None] = SimpleQueue()
+        self._receive, self._ended, self._target = receive, ended, target
+        self._call = start(iter(self._requests.get, None))
+        self._reader = threading.Thread(target=self._read, name="mlrs-advice", daemon=True)
+        self._reader.start()
+
+    def send(self, message: pb.StreamAdviceRequest) -> None:
+        """Send a message; does not wait."""
+        self._requests.put(message)
+
+    def half_close(self) -> None:
+        """Say that no more follow; does not wait."""
+        self._requests.put(None)
+
+    def close(self, timeout_s: float) -> None:
+        """Half-close and read to the end; if that takes longer than `timeout_s`, cancel."""
+        self.half_close()
+        self._reader.join(timeout_s)
+        if self._reader.is_alive():
+            self._call.cancel()
+        self._call.code()
+        self._reader.join(JOIN_S)
+
+    def _read(self) -> None:
+        error: MlrsError | None = None
+        try:
+            with map_rpc_errors(self._target):
+                for message in self._call:
+                    self._receive(message)
+        except MlrsError as failure:
+            error = failure
+            self._call.cancel()
+        except Exception as failure:  # noqa: BLE001 # callers wait for this thread: it may not just die
+            error = DaemonError(f"an answer could not be read: {failure!r}")
+            self._call.cancel()
+        finally:
+            self.half_close()  # lets go of gRPC's thread that waits for requests
+            self._ended(error)

@@ -1,0 +1,148 @@
+"""The values that users of the client see."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Optimizer(enum.StrEnum):
+    """The update rule that a learning rate is advised for."""
+
+    SGD = "sgd"
+    MOMENTUM = "momentum"
+    NESTEROV = "nesterov"
+    ADAM = "adam"
+    ADAMW = "adamw"
+    OTHER = "other"
+
+
+class AdviceReason(enum.StrEnum):
+    """Why an advice says what it says."""
+
+    FRESH = "fresh"
+    """Computed from this observation."""
+    REPLAYED = "replayed"
+    """The observation was answered before; this is that answer."""
+    HELD = "held"
+    """The loss was not finite; the last learning rate is held."""
+    FALLBACK = "fallback"
+    """The daemon was out of reach and the client answered."""
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run stands."""
+
+    ACTIVE = "active"
+    """Takes observations."""
+    DIVERGED = "diverged"
+    """Its last losses were all non-finite; still takes observations."""
+    FINISHED = "finished"
+    """Takes no more observations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What the advice of a run depends on besides its losses; `None` means not given."""
+
+    model: str | None = None
+    """A name, an alias or `name@digest`; as the daemon resolved it, always `name@digest`."""
+    horizon: int | None = None
+    """The total number of steps, 1 to 2**53."""
+    num_classes: int | None = None
+    """The number of classes of a classification loss, at least 2."""
+    scale: float | None = None
+    """The scale gamma; finite and > 0. `None`: the model's scale rule."""
+    snapshot: int | None = None
+    """The snapshot that a run without a horizon stays on. `None`: the middle one."""
+    optimizer: Optimizer | None = None
+    """The update rule of the training loop."""
+    momentum: float | None = None
+    """Its momentum (for Adam, beta 1), in [0, 1)."""
+    min_lr: float | None = None
+    """No advice is below this; finite and >= 0."""
+    max_lr: float | None = None
+    """No advice is above this; finite, > 0 and >= `min_lr`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The answer to one observation."""
+
+    step: int
+    """The step it answers."""
+    learning_rate: float
+    """The learning rate for the update of that step."""
+    reason: AdviceReason
+    """Why."""
+    durable_step: int
+    """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """A run as the daemon knew it when asked."""
+
+    id: str
+    """The id that the user chose."""
+    config: RunConfig
+    """Its config, `model` resolved."""
+    status: RunStatus
+    """Where it stands."""
+    next_step: int
+    """The step of the next observation: the number of steps answered so far."""
+    durable_step: int
+    """Observations up to and including this step survive a crash; -1: none yet."""
+    last_loss: float | None
+    """The last loss observed, if any."""
+    last_learning_rate: float | None
+    """The last learning rate advised, if any."""
+    create_time: dt.datetime
+    """When it was created, in UTC."""
+    update_time: dt.datetime
+    """When its last observations were stored, in UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordChunk:
+    """A stretch of a run's record: entry i is of step `first_step + i`."""
+
+    run: RunInfo
+    """The run as of this chunk."""
+    first_step: int
+    """The step of the first entry."""
+    losses: tuple[float, ...] = field(repr=False)
+    """Losses, one a step."""
+    learning_rates: tuple[float, ...] = field(repr=False)
+    """Learning rates, one a step."""
+    reasons: tuple[AdviceReason, ...] = field(repr=False)
+    """Fresh or held, one a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A model that runs can name."""
+
+    ref: str
+    """`name@digest`, the digest's first 12 digits."""
+    name: str
+    """Its name."""
+    digest: str
+    """SHA-256 of its file, in hexadecimal."""
+    aliases: tuple[str, ...]
+    """The aliases that point at it."""
+    architecture: str
+    """The architecture's kind, such as `paper`."""
+    architecture_parameters: Mapping[str, Any] = field(repr=False)
+    """Hidden size, layers, gate layout and the like."""
+    snapshots: int
+    """How many snapshots it holds."""
+    parameters: int
+    """The number of weights in each."""
+    provenance: Mapping[str, Any] = field(repr=False)
+    """How it was made: method, tasks, seed, steps, versions."""
+    size_bytes: int
+    """The size of its file."""

@@ -1,0 +1,101 @@
+"""What a run and a pending advice show of themselves, in both flavours of the client."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mlrs_client._exceptions import ClosedError
+from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._types import Advice, AdviceReason, RunConfig
+
+
+class RunView:
+    """The attributes of an open run."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._detached = False
+
+    @property
+    def id(self) -> str:
+        """The id that the user chose."""
+        return self._ledger.run_id
+
+    @property
+    def config(self) -> RunConfig:
+        """The config as the daemon resolved it."""
+        return self._ledger.config
+
+    @property
+    def created(self) -> bool:
+        """Whether opening the run created it; if not, it was resumed."""
+        return self._ledger.created
+
+    @property
+    def resume_step(self) -> int:
+        """The step to observe next."""
+        return self._ledger.next_step
+
+    @property
+    def durable_step(self) -> int:
+        """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
+        return self._ledger.durable_step
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r}: next step {self.resume_step}, {self.config}>"
+
+    def _check_attached(self) -> None:
+        if self._detached:
+            raise ClosedError(f"run {self.id!r} was left; open it again with advisor.run({self.id!r})")
+
+    def _completion(self, **config: object) -> dict[str, object]:
+        """Return what of a description of the training loop the daemon should hear of.
+
+        Not what the caller gave, who knows better; and not what the run has stored already. What
+        differs from what is stored is told, so that the daemon refuses it.
+        """
+        stored = self._ledger.config
+        return {
+            name: value
+            for name, value in config.items()
+            if value is not None
+            and name not in self._ledger.given
+            and getattr(stored, name) != value
+            and (getattr(stored, name) is not None or self._ledger.next_step == 0)
+        }
+
+
+class PendingView:
+    """The attributes of an observation that was sent."""
+
+    def __init__(self, entry: Entry, *, replayed: bool) -> None:
+        self._entry = entry
+        self._replayed = replayed
+
+    @property
+    def step(self) -> int:
+        """The step that was observed."""
+        return self._entry.step
+
+    @property
+    def loss(self) -> float:
+        """The loss that was observed."""
+        return self._entry.loss
+
+    def done(self) -> bool:
+        """Return whether the advice, or the refusal, is here."""
+        return self._entry.done
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of step {self.step}, {'done' if self.done() else 'waiting'}>"
+
+    def _result(self) -> Advice:
+        advice = self._entry.result()
+        return dataclasses.replace(advice, reason=AdviceReason.REPLAYED) if self._replayed else advice
+
+
+def given_fields(config: RunConfig) -> frozenset[str]:
+    """Return the names of the fields that have a value."""
+    return frozenset(
+        field.name for field in dataclasses.fields(config) if getattr(config, field.name) is not None
+    )

@@ -1,0 +1,258 @@
+"""The adapter for PyTorch: a learning-rate scheduler whose schedule is a daemon's advice.
+
+    scheduler = AdvisedLR(optimizer, run)
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        scheduler.observe(loss)   # sends the loss and returns at once
+        loss.backward()           # the round trip hides behind this
+        optimizer.step()          # waits for the advice, then updates with it
+        scheduler.step()          # closes the step
+
+`scheduler.step(loss)` in place of the two calls sends, waits and applies at once, before or after
+`optimizer.step()`: the habit of `ReduceLROnPlateau`.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mlrs_client import _arguments as check
+from mlrs_client._advisor import Pending, Run
+from mlrs_client._exceptions import InvalidArgumentError, StepError, UsageError
+
+__all__ = ["AdvisedLR", "describe"]
+
+_STATE_KEYS = {"run_id", "step", "last_lr", "base_lrs"}
+
+
+def describe(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the `optimizer` and the `momentum` of a run's config, read off an optimizer.
+
+    Exactly PyTorch's SGD, Adam and AdamW are told apart; their subclasses count as they do, and
+    anything else is `other`, without momentum. Parameter groups are taken to agree; the first one
+    speaks for all.
+    """
+    group = optimizer.param_groups[0]
+    if isinstance(optimizer, (Adam, AdamW)):
+        decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
+        return {"optimizer": "adamw" if decoupled else "adam", "momentum": _momentum(group["betas"][0])}
+    if isinstance(optimizer, SGD):
+        momentum = _momentum(group["momentum"])
+        kind = "sgd" if momentum == 0.0 else "nesterov" if group["nesterov"] else "momentum"
+        return {"optimizer": kind, "momentum": momentum}
+    return {"optimizer": "other", "momentum": None}
+
+
+class AdvisedLR(LRScheduler):
+    """Sets the learning rate of every update to what a daemon advises for the loss of that update.
+
+    The parameter group with the largest initial learning rate gets the advice, the others keep their
+    ratio to it, also groups that are added later. Learning rates that are tensors are filled in
+    place.
+
+    Args:
+        optimizer: its learning rates are overwritten at each step.
+        run: an open run. What its config lacks of `optimizer` and `momentum` is read off the
+            optimizer, before the first step.
+        accumulation_steps: how many `observe` calls, one for each micro-batch, make one step; the
+            mean of their losses is what is sent. An `optimizer.step()` before that sends the mean of
+            those there are.
+
+    Raises:
+        InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
+        ConfigMismatchError: the run was begun with another optimizer.
+        MlrsError: the daemon is out of reach; only where the config has to be completed.
+    """
+
+    def __init__(self, optimizer: Optimizer, run: Run, *, accumulation_steps: int = 1) -> None:
+        if not isinstance(run, Run):
+            raise InvalidArgumentError(
+                f"run must be a run of mlrs_client.connect(...).run(...); is {type(run).__name__}",
+                field="run",
+            )
+        self._accumulation_steps = check.step(accumulation_steps, "accumulation_steps")
+        if self._accumulation_steps < 1:
+            raise InvalidArgumentError("accumulation_steps must be at least 1", field="accumulation_steps")
+        self._run = run
+        self._losses: list[float] = []  # of the micro-batches since the last observation was sent
+        self._pending: Pending | None = None  # the observation of the step that is open
+        self._applied = False  # whether its advice is in the optimizer
+        self._advised_lr: float | None = None
+        super().__init__(optimizer)
+        self._ratios()
+        run._complete(**describe(optimizer))  # noqa: SLF001 # the adapters' door into the package's own run
+        _wait_before_updates(optimizer, self)
+
+    def observe(self, loss: torch.Tensor | float) -> None:
+        """Send the training loss of this step, and return at once.
+
+        Args:
+            loss: one number, or a tensor of one element; NaN and infinities are legal.
+
+        Raises:
+            InvalidArgumentError: it is neither.
+            UsageError: the loss of this step was observed already.
+            MlrsError: see `Run.observe`.
+        """
+        value = _scalar(loss)
+        if self._pending is not None:
+            raise UsageError(
+                f"observe: the loss of step {self.last_epoch} was observed already. Call scheduler.step()"
+                " once the optimizer has stepped; to observe several micro-batches per step, pass"
+                " accumulation_steps= to AdvisedLR"
+            )
+        self._losses.append(value)
+        if len(self._losses) == self._accumulation_steps:
+            self._send()
+
+    def step(self, loss: torch.Tensor | float | None = None) -> None:
+        """Close this step. With a loss: observe it first, and apply the advice now.
+
+        Raises:
+            UsageError: no loss was observed since the last step.
+            MlrsError: see `observe` and `Pending.lr`.
+        """
+        if loss is not None:
+            self.observe(loss)
+        if self._pending is None and not self._losses:
+            raise UsageError(
+                f"step: no loss was observed for step {self.last_epoch}. Call scheduler.observe(loss)"
+                " right after the loss, or scheduler.step(loss)"
+            )
+        self._apply()  # not yet done if the optimizer's step was skipped, as a GradScaler may
+        self._pending, self._applied = None, False
+        self.last_epoch += 1
+        self._step_count += 1
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return the learning rates of the parameter groups, as `get_last_lr` does."""
+        return self.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the run's id, the step that comes next, the last advice and the initial LRs.
+
+        Plain values only. Take it after `step()`: losses of micro-batches that were not sent are not
+        in it.
+        """
+        return {
+            "run_id": self._run.id,
+            "step": self.last_epoch,
+            "last_lr": self._advised_lr,
+            "base_lrs": [float(lr) for lr in self.base_lrs],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state. May be called before or after the optimizer's `load_state_dict`.
+
+        Raises:
+            InvalidArgumentError: it is not a state of this class, or of another run.
+            StepError: the run is not at the state's step; the message names the way out.
+        """
+        if not state_dict.keys() >= _STATE_KEYS:
+            raise InvalidArgumentError(
+                f"state_dict lacks {sorted(_STATE_KEYS - state_dict.keys())}: it is not of an AdvisedLR",
+                field="state_dict",
+            )
+        if state_dict["run_id"] != self._run.id:
+            raise InvalidArgumentError(
+                f"state_dict is of run {state_dict['run_id']!r}, this scheduler advises {self._run.id!r}:"
+                " open that run, or leave the state out",
+                field="state_dict",
+            )
+        step = check.step(state_dict["step"])
+        if step != self._run.resume_step:
+            raise StepError(
+                f"the state was saved before step {step}, and run {self._run.id!r} expects"
+                f" step {self._run.resume_step}: open the run with"
+                f" advisor.run({self._run.id!r}, resume_from={step})",
+                expected_step=self._run.resume_step,
+            )
+        self._losses, self._pending, self._applied = [], None, False
+        self.last_epoch = step
+        saved = [float(lr) for lr in state_dict["base_lrs"]]
+        self.base_lrs[: len(saved)] = saved
+        self._advised_lr = state_dict["last_lr"]
+        if self._advised_lr is not None:
+            self._fill(self._advised_lr)
+
+    def _initial_step(self) -> None:
+        """Begin where the run stands; no learning rate is set before there is an advice."""
+        self._step_count = 1
+        self.last_epoch = self._run.resume_step
+        self._remember()
+
+    def _send(self) -> None:
+        mean = sum(self._losses) / len(self._losses)
+        self._pending = self._run.observe(self.last_epoch, mean)
+        self._losses = []
+
+    def _apply(self) -> None:
+        """Wait for the advice of this step, if one was observed, and put it into the optimizer."""
+        if self._losses:
+            self._send()
+        if self._pending is not None and not self._applied:
+            self._advised_lr = self._pending.lr()
+            self._fill(self._advised_lr)
+            self._applied = True
+
+    def _fill(self, learning_rate: float) -> None:
+        for group, ratio in zip(self.optimizer.param_groups, self._ratios(), strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(learning_rate * ratio)
+            else:
+                group["lr"] = learning_rate * ratio
+        self._remember()
+
+    def _ratios(self) -> list[float]:
+        """Return the initial LR of each group over the largest."""
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:
+            self.base_lrs.append(group.setdefault("initial_lr", float(group["lr"])))
+        bases = [float(lr) for lr in self.base_lrs]
+        if not (largest := max(bases)) > 0.0 or not math.isfinite(largest):
+            raise InvalidArgumentError(
+                f"optimizer: the largest initial LR is {largest}; the groups' ratios need it to be > 0",
+                field="optimizer",
+            )
+        return [base / largest for base in bases]
+
+    def _remember(self) -> None:
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
+
+
+def _wait_before_updates(optimizer: Optimizer, scheduler: AdvisedLR) -> None:
+    """Have each `optimizer.step()` fill in the advice first, for as long as the scheduler lives."""
+    alive = weakref.ref(scheduler)
+
+    def fill_in(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if (found := alive()) is not None:
+            found._apply()  # noqa: SLF001 # of this module
+
+    optimizer.register_step_pre_hook(fill_in)
+
+
+def _scalar(loss: torch.Tensor | float) -> float:
+    if not isinstance(loss, torch.Tensor):
+        return check.loss(loss)
+    if loss.numel() != 1 or loss.is_complex():
+        raise InvalidArgumentError(
+            f"loss must be one real number, is a {loss.dtype} tensor of shape {tuple(loss.shape)};"
+            " reduce it first, as with loss.mean()",
+            field="loss",
+        )
+    return float(loss.detach().item())
+
+
+def _momentum(value: Any) -> float | None:
+    """Return a momentum that the contract has room for, [0, 1), else `None`."""
+    momentum = float(value)
+    return momentum if 0.0 <= momentum < 1.0 else None

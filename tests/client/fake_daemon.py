@@ -1,0 +1,296 @@
+"""A daemon in this process, for tests of the client: the contract over a real socket, no network in it.
+
+Its learning rates are a simple recurrence of the losses, so that a lost, repeated or reordered
+observation shows in every later one. What can go wrong with a daemon is a method: `restart`, `drain`,
+`cut`, `lose`, and `gate`, which holds answers back.
+"""
+
+# ruff: noqa: ARG002, N802 # the contract's names and arguments
+
+from __future__ import annotations
+
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, NoReturn
+
+import grpc
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto.v1 import advisor_pb2_grpc as rpc
+
+CUT = object()
+"""In a stream's answers: end it as if the connection was lost."""
+
+
+def lr_sequence(losses: list[float]) -> list[float]:
+    """Return the learning rate of each step."""
+    state, lrs = 0.0, []
+    for loss in losses:
+        if math.isfinite(loss):
+            state = 0.9 * state + 0.1 * loss
+            lrs.append(0.1 / (1.0 + abs(state)))
+        else:
+            lrs.append(lrs[-1] if lrs else 0.0)
+    return lrs
+
+
+class Record:
+    """One run."""
+
+    def __init__(self, run_id: str, config: pb.RunConfig) -> None:
+        self.run_id, self.config = run_id, config
+        self.losses: list[float] = []
+        self.durable_step = -1
+        self.finished = False
+
+    def message(self) -> pb.Run:
+        """Return it as the contract shows it."""
+        status = pb.RUN_STATUS_FINISHED if self.finished else pb.RUN_STATUS_ACTIVE
+        return pb.Run(
+            run_id=self.run_id,
+            config=self.config,
+            status=status,
+            next_step=len(self.losses),
+            durable_step=self.durable_step,
+        )
+
+
+class FakeDaemon(rpc.AdvisorServiceServicer):
+    """The service; `target` is its address."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Record] = {}
+        self.refuse_next: list[pb.ErrorReason.ValueType] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entries = 0
+        self._lock = threading.Lock()
+        self._process = 1  # in every handle
+        self._streams: set[SimpleQueue[Any]] = set()
+        self.port = 0
+        self.start()
+
+    @property
+    def target(self) -> str:
+        """The address."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen, on the port of before if there was one."""
+        self._server = grpc.server(
+            ThreadPoolExecutor(32),
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20)],
+        )
+        rpc.add_AdvisorServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """Go away as a killed process does: what is not durable is lost."""
+        self.gate.set()
+        for outbox in list(self._streams):
+            outbox.put(CUT)
+        self._server.stop(0).wait()
+        self.lose()
+
+    def lose(self) -> None:
+        """Be another process: forget handles and what is not durable."""
+        with self._lock:
+            self._process += 1
+            for record in self.runs.values():
+                del record.losses[record.durable_step + 1 :]
+
+    def restart(self) -> None:
+        """Be killed and started again."""
+        self.stop()
+        self.start()
+
+    def tell(self, word: Any) -> None:
+        """Put a message, or `CUT`, into every open stream."""
+        for outbox in list(self._streams):
+            outbox.put(word)
+
+    def cut(self) -> None:
+        """Lose every connection."""
+        self.tell(CUT)
+
+    def drain(self) -> None:
+        """Announce the end on every open stream."""
+        self.tell(pb.StreamAdviceResponse(drain=pb.Drain(message="stopping")))
+
+    def handle(self, run_id: str) -> int:
+        """Return the handle of a run in this process."""
+        return self._process << 32 | list(self.runs).index(run_id)
+
+    # --------------------------------------------------------------------------- the contract
+
+    def CreateRun(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> pb.CreateRunResponse:
+        """Open a run."""
+        with self._lock:
+            record = self.runs.get(request.run_id)
+            if record is None and request.mode == pb.OPEN_MODE_RESUME:
+                _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, "no such run")
+            if record is not None and request.mode == pb.OPEN_MODE_CREATE:
+                _fail(context, grpc.StatusCode.ALREADY_EXISTS, pb.ERROR_REASON_RUN_EXISTS, "the id is taken")
+            created = record is None
+            if record is None:
+                record = self.runs[request.run_id] = Record(
+                    request.run_id, pb.RunConfig(model="fake@00000000")
+                )
+            _merge(record, request.config, context)
+            if request.HasField("resume_from"):
+                del record.losses[request.resume_from :]
+                record.durable_step = min(record.durable_step, request.resume_from - 1)
+            return pb.CreateRunResponse(
+                run=record.message(), run_handle=self.handle(request.run_id), created=created
+            )
+
+    def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:
+        """Read a run."""
+        return pb.GetRunResponse(run=self._record(request.run_id, context).message())
+
+    def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsResponse:
+        """List runs, two a page."""
+        ids = sorted(run_id for run_id in self.runs if run_id.startswith(request.prefix))
+        start = int(request.page_token or 0)
+        page = [self.runs[run_id].message() for run_id in ids[start : start + 2]]
+        more = str(start + 2) if start + 2 < len(ids) else ""
+        return pb.ListRunsResponse(runs=page, next_page_token=more)
+
+    def FinishRun(self, request: pb.FinishRunRequest, context: grpc.ServicerContext) -> pb.FinishRunResponse:
+        """Finish a run."""
+        record = self._record(request.run_id, context)
+        record.finished, record.durable_step = True, len(record.losses) - 1
+        return pb.FinishRunResponse(run=record.message())
+
+    def DeleteRun(self, request: pb.DeleteRunRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
+        """Delete a run."""
+        self.runs.pop(self._record(request.run_id, context).run_id)
+        return pb.DeleteRunResponse()
+
+    def ListModels(
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        """List the one model there is."""
+        model = pb.Model(
+            ref="fake@00000000", name="fake", architecture_json='{"hidden_size": 50}', snapshots=3
+        )
+        return pb.ListModelsResponse(models=[model])
+
+    def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Any:
+        """Stream the record of a run, a step a message."""
+        record = self._record(request.run_id, context)
+        step = request.from_step
+        while context.is_active():
+            lrs = lr_sequence(record.losses)
+            for step in range(step, len(lrs)):  # noqa: B020 # goes on where it stopped
+                yield pb.WatchRunResponse(
+                    run=record.message(),
+                    first_step=step,
+                    losses=[record.losses[step]],
+                    learning_rates=[lrs[step]],
+                    reasons=[pb.ADVICE_REASON_FRESH],
+                )
+            step = max(step, len(lrs))
+            if not request.follow:
+                return
+            threading.Event().wait(0.01)
+
+    def StreamAdvice(self, requests: Any, context: grpc.ServicerContext) -> Any:
+        """Answer observations; a thread reads them, so that `tell` can speak between."""
+        outbox: SimpleQueue[Any] = SimpleQueue()
+        self._streams.add(outbox)
+        threading.Thread(target=self._pump, args=(requests, outbox), daemon=True).start()
+        for answer in iter(outbox.get, None):
+            if answer is CUT:
+                self._streams.discard(outbox)
+                context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
+            yield answer
+        self._streams.discard(outbox)
+
+    def _pump(self, requests: Any, outbox: SimpleQueue[Any]) -> None:
+        try:
+            for request in requests:
+                answer = self._answer(request)
+                self.gate.wait()
+                outbox.put(answer)
+        except grpc.RpcError:
+            pass
+        outbox.put(None)
+
+    def _answer(self, request: pb.StreamAdviceRequest) -> pb.StreamAdviceResponse:
+        columns = pb.AdviceColumns()
+        rows = zip(request.run_handles, request.steps, request.losses, strict=True)
+        for index, (handle, step, loss) in enumerate(rows):
+            with self._lock:
+                self.entries += 1
+                error, lr, reason, durable = self._entry(handle, step, loss)
+            if error is not None:
+                error.index = index
+                columns.errors.append(error)
+            columns.learning_rates.append(lr)
+            columns.reasons.append(reason)
+            columns.durable_steps.append(durable)
+        return pb.StreamAdviceResponse(advice=columns)
+
+    def _entry(self, handle: int, step: int, loss: float) -> tuple[pb.EntryError | None, float, Any, int]:
+        error = self._refusal(handle, step, loss)
+        if error is not None:
+            return error, math.nan, pb.ADVICE_REASON_UNSPECIFIED, -1
+        record = self._of(handle)
+        reason = pb.ADVICE_REASON_REPLAYED
+        if step == len(record.losses):
+            record.losses.append(loss)
+            reason = pb.ADVICE_REASON_FRESH if math.isfinite(loss) else pb.ADVICE_REASON_HELD
+        return None, lr_sequence(record.losses)[step], reason, record.durable_step
+
+    def _refusal(self, handle: int, step: int, loss: float) -> pb.EntryError | None:
+        if handle >> 32 != self._process or handle & 0xFFFFFFFF >= len(self.runs):
+            return _refused(pb.ERROR_REASON_STALE_HANDLE)
+        if self.refuse_next:
+            return _refused(self.refuse_next.pop(0))
+        record = self._of(handle)
+        if record.finished:
+            return _refused(pb.ERROR_REASON_RUN_FINISHED)
+        if step > len(record.losses):
+            return _refused(pb.ERROR_REASON_STEP_AHEAD, len(record.losses))
+        if step < len(record.losses) and str(record.losses[step]) != str(loss):  # NaN is NaN
+            return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
+        return None
+
+    def _of(self, handle: int) -> Record:
+        return list(self.runs.values())[handle & 0xFFFFFFFF]
+
+    def _record(self, run_id: str, context: grpc.ServicerContext) -> Record:
+        if run_id not in self.runs:
+            _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, f"no run {run_id!r}")
+        return self.runs[run_id]
+
+
+def _merge(record: Record, config: pb.RunConfig, context: grpc.ServicerContext) -> None:
+    """Take over what the run lacks; refuse what differs, and after the first step what is new."""
+    stored = {field.name: value for field, value in record.config.ListFields()}
+    for field, value in config.ListFields():
+        if field.name == "model" or stored.get(field.name) == value:
+            continue
+        if record.losses or field.name in stored:
+            code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_CONFIG_MISMATCH
+            _fail(context, code, reason, "the run has another value", field.name)
+        setattr(record.config, field.name, value)
+
+
+def _refused(reason: pb.ErrorReason.ValueType, expected: int | None = None) -> pb.EntryError:
+    return pb.EntryError(reason=reason, message="refused by the test double", expected_step=expected)
+
+
+def _fail(
+    context: grpc.ServicerContext,
+    code: grpc.StatusCode,
+    reason: pb.ErrorReason.ValueType,
+    message: str,
+    field: str = "",
+) -> NoReturn:
+    context.set_trailing_metadata((("mlrs-reason", pb.ErrorReason.Name(reason)), ("mlrs-field", field)))
+    context.abort(code, message)

@@ -1,0 +1,139 @@
+"""Checks of what users hand in."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrs_client import InvalidArgumentError, Optimizer, RunConfig
+from mlrs_client import _arguments as check
+
+
+@pytest.mark.parametrize("address", ["localhost:50051", "10.0.0.1:1", "[::1]:50051", "unix:/run/mlrs.sock"])
+def test_addresses(address: str) -> None:
+    """Addresses with a port, and sockets, are taken as they are."""
+    assert check.target(address) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("localhost", "no port"),
+        ("::1", "no port"),
+        (":50051", "no port"),
+        ("localhost:", "1 to 65535"),
+        ("localhost:http", "1 to 65535"),
+        ("localhost:70000", "1 to 65535"),
+        ("http://localhost:50051", "without a scheme"),
+        ("unix:", "no socket"),
+        ("", "not empty"),
+        (50051, "string"),
+    ],
+)
+def test_wrong_addresses(address: Any, what: str) -> None:
+    """An address that cannot be one is refused before anything connects, and says why."""
+    with pytest.raises(InvalidArgumentError, match=what) as caught:
+        check.target(address)
+    assert caught.value.field == "target"
+
+
+@pytest.mark.parametrize("value", ["1.0", b"1", True, None, [1.0], 1j, np.zeros(2), 10**400])
+def test_losses_that_are_none(value: Any) -> None:
+    """What is not one real number is no loss."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        check.loss(value)
+    assert caught.value.field == "loss"
+
+
+@given(st.floats())
+def test_every_double_is_a_loss(value: float) -> None:
+    """Every double is a loss, NaN and infinities included, and stays what it is."""
+    found = check.loss(value)
+    assert found == value or (math.isnan(found) and math.isnan(value))
+
+
+@pytest.mark.parametrize("value", [3, Fraction(3), np.float32(3), np.int64(3), np.array(3.0)])
+def test_numbers_of_other_kinds_are_losses(value: Any) -> None:
+    """Numbers of NumPy and of the standard library are losses."""
+    assert check.loss(value) == 3.0
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.0, "1", None, 2**53 + 1])
+def test_steps_that_are_none(value: Any) -> None:
+    """A step is an int of at least 0; a bool or a float is none."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        check.step(value)
+    assert caught.value.field == "step"
+
+
+def test_numpy_steps() -> None:
+    """NumPy's integers are steps."""
+    assert check.step(np.int32(7)) == 7
+
+
+@pytest.mark.parametrize("value", ["", "-a", "a b", "a" * 257, "ä", None, 3])
+def test_run_ids_that_are_none(value: Any) -> None:
+    """A run id keeps to the contract's characters and length."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        check.run_id(value)
+    assert caught.value.field == "id"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", ""),
+        ("horizon", 0),
+        ("horizon", 1.5),
+        ("num_classes", 1),
+        ("scale", 0.0),
+        ("scale", math.inf),
+        ("scale", "big"),
+        ("snapshot", -1),
+        ("optimizer", "lion"),
+        ("optimizer", 3),
+        ("momentum", 1.0),
+        ("momentum", math.nan),
+        ("min_lr", -0.1),
+        ("max_lr", 0.0),
+    ],
+)
+def test_configs_that_are_none(field: str, value: Any) -> None:
+    """Each field of a config is checked, and the error names it."""
+    with pytest.raises(InvalidArgumentError, match=field) as caught:
+        check.config(**{field: value})
+    assert caught.value.field == field
+
+
+def test_bounds_of_the_advice() -> None:
+    """The lower bound must not be above the upper one."""
+    with pytest.raises(InvalidArgumentError, match="max_lr"):
+        check.config(min_lr=0.2, max_lr=0.1)
+    assert check.config(min_lr=0.1, max_lr=0.1).max_lr == 0.1
+
+
+def test_config_values() -> None:
+    """Values of a config become those of the contract's types."""
+    config = check.config(horizon=np.int64(10), scale=1, optimizer="adam")
+    assert config == RunConfig(horizon=10, scale=1.0, optimizer=Optimizer.ADAM)
+    assert type(config.scale) is float
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, True, "2"])
+def test_deadlines_that_are_none(value: Any) -> None:
+    """A deadline is a positive, finite number of seconds: nothing waits forever."""
+    with pytest.raises(InvalidArgumentError, match="timeout_s"):
+        check.timeout_s(value)
+
+
+def test_long_values_are_cut() -> None:
+    """A value of any size leaves the message readable."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        check.loss("x" * 10_000)
+    assert len(str(caught.value)) < 250

@@ -1,0 +1,149 @@
+"""The client's record of one run."""
+
+from __future__ import annotations
+
+import math
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrs_client import (
+    Advice,
+    AdviceReason,
+    DaemonError,
+    RecordGapError,
+    StaleStepError,
+    StepAheadError,
+)
+from mlrs_client import _ledger as module
+from mlrs_client._calls import OpenedRun
+from mlrs_client._convert import run_from_proto
+from mlrs_client._ledger import Entry, Ledger
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+
+def opened(next_step: int = 0, durable_step: int = -1) -> OpenedRun:
+    """Return a daemon's word on a run."""
+    run = pb.Run(run_id="a", next_step=next_step, durable_step=durable_step)
+    return OpenedRun(run_from_proto(run), handle=7, created=False)
+
+
+def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger:
+    """Return a ledger of a run that stands there."""
+    return Ledger(opened(next_step, durable_step), mock.Mock())
+
+
+def advise(ledger: Ledger, entry: Entry, durable_step: int = -1) -> None:
+    """Answer an entry."""
+    ledger.answer(entry, Advice(entry.step, 0.1, AdviceReason.FRESH, durable_step))
+
+
+def test_steps_follow_one_another() -> None:
+    """The next step is taken, one beyond it is refused with the step that is due."""
+    ledger = ledger_at(5)
+    with pytest.raises(StepAheadError, match="next step is 5") as caught:
+        ledger.observe(6, 1.0)
+    assert caught.value.expected_step == 5
+    entry, is_new = ledger.observe(5, 1.0)
+    assert is_new
+    assert ledger.next_step == 6
+    assert not entry.done
+
+
+def test_repeats_come_from_the_record() -> None:
+    """A step observed again with its loss is the same entry; NaN is the same loss as NaN."""
+    ledger = ledger_at()
+    first, _ = ledger.observe(0, 1.0)
+    nan, _ = ledger.observe(1, math.nan)
+    assert ledger.observe(0, 1.0) == (first, False)
+    assert ledger.observe(1, math.nan) == (nan, False)
+
+
+def test_another_loss_is_refused() -> None:
+    """A step observed again with another loss is refused; the message names the way back."""
+    ledger = ledger_at()
+    ledger.observe(0, 1.0)
+    with pytest.raises(StaleStepError, match="resume_from=0"):
+        ledger.observe(0, 2.0)
+
+
+def test_steps_of_the_past_are_asked_of_the_daemon() -> None:
+    """A step that this client never saw, or no longer keeps, is sent."""
+    ledger = ledger_at(5)
+    entry, is_new = ledger.observe(2, 1.0)
+    assert is_new
+    assert ledger.next_step == 5
+    assert ledger.last_unanswered() is entry
+    advise(ledger, entry)
+    assert ledger.last_unanswered() is None
+
+
+def test_durable_observations_are_let_go() -> None:
+    """What the daemon has made durable is kept no longer."""
+    ledger = ledger_at()
+    entries = [ledger.observe(step, 1.0)[0] for step in range(4)]
+    for entry in entries[:3]:
+        advise(ledger, entry)
+    assert ledger.has_volatile()
+    advise(ledger, entries[3], durable_step=3)
+    assert not ledger.has_volatile()
+
+
+def test_refused_steps_come_next_again() -> None:
+    """After a refusal the step is due again, and the steps behind it fall with it."""
+    ledger = ledger_at()
+    entries = [ledger.observe(step, 1.0)[0] for step in range(3)]
+    advise(ledger, entries[0])
+    ledger.refuse(entries[1], DaemonError("no"))
+    assert ledger.next_step == 1
+    for entry in entries[1:]:
+        with pytest.raises(DaemonError, match="no"):
+            entry.result()
+    again, is_new = ledger.observe(1, 2.0)
+    assert is_new
+    ledger.refuse(entries[2], DaemonError("late"))  # the answer to what fell
+    assert not again.done
+    assert ledger.next_step == 2
+
+
+def test_rejoining_beyond_what_is_known() -> None:
+    """A daemon that is further than the client says that someone else moved the run."""
+    with pytest.raises(RecordGapError, match="another process") as caught:
+        ledger_at(3).rejoin(opened(4))
+    assert caught.value.expected_step == 4
+
+
+def test_rejoining_before_what_is_kept() -> None:
+    """A daemon that lost more than the client keeps says from where to go on."""
+    with pytest.raises(RecordGapError, match="resume_from") as caught:
+        ledger_at(3).rejoin(opened(2))
+    assert caught.value.expected_step == 2
+
+
+def test_kept_observations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the oldest observation is dropped, and a daemon that needs it is told."""
+    monkeypatch.setattr(module, "MAX_KEPT", 3)
+    ledger = ledger_at()
+    for step in range(5):
+        advise(ledger, ledger.observe(step, 1.0)[0])
+    assert [entry.step for entry in ledger.rejoin(opened(2))] == [2, 3, 4]
+    with pytest.raises(RecordGapError):
+        ledger.rejoin(opened(1))
+
+
+@given(observed=st.integers(0, 30), data=st.data())
+def test_nothing_is_lost(observed: int, data: st.DataObject) -> None:
+    """Rejoining sends all that the daemon lacks or did not answer, in order, wherever it died."""
+    ledger = ledger_at()
+    entries = [ledger.observe(step, float(step))[0] for step in range(observed)]
+    answered = data.draw(st.integers(0, observed))
+    durable = data.draw(st.integers(0, observed))
+    for entry in entries[:answered]:
+        advise(ledger, entry, durable_step=min(durable, entry.step + 1) - 1)
+    expected = data.draw(st.integers(max(0, min(durable, answered)), observed))
+    again = [entry.step for entry in ledger.rejoin(opened(expected, expected - 1))]
+    assert again == sorted(set(again))
+    assert set(range(expected, observed)) <= set(again)
+    assert set(range(answered, observed)) <= set(again)

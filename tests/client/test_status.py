@@ -1,0 +1,82 @@
+"""From gRPC errors to exceptions."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+import pytest
+
+import mlrs_client
+from mlrs_client import _status
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+
+def _rpc_error(code: grpc.StatusCode, details: str, **trailers: str) -> grpc.RpcError:
+    pairs = [(key.replace("_", "-"), value) for key, value in trailers.items()]
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*pairs), details)
+
+
+def _mapped(error: grpc.RpcError) -> mlrs_client.MlrsError:
+    with pytest.raises(mlrs_client.MlrsError) as caught, _status.map_rpc_errors("host:1"):
+        raise error
+    assert caught.value.__cause__ is error
+    return caught.value
+
+
+@pytest.mark.parametrize("name", pb.ErrorReason.keys())
+def test_every_reason_has_an_exception(name: str) -> None:
+    """The daemon's reason decides, whatever the code, and is kept for programs."""
+    mapped = _mapped(_rpc_error(grpc.StatusCode.UNKNOWN, "way out", mlrs_reason=name, mlrs_field="horizon"))
+    assert mapped.reason == name.removeprefix("ERROR_REASON_")
+    assert mapped.field == "horizon"
+    assert "way out" in str(mapped)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "hint"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, mlrs_client.UnavailableError, "mlrs serve"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, mlrs_client.DeadlineExceededError, "timeout_s"),
+        (grpc.StatusCode.UNIMPLEMENTED, mlrs_client.NotBuiltError, "newer"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, mlrs_client.LimitError, "host:1"),
+        (grpc.StatusCode.INTERNAL, mlrs_client.DaemonError, "host:1"),
+    ],
+)
+def test_codes_of_the_transport(code: grpc.StatusCode, kind: type[Exception], hint: str) -> None:
+    """Without a reason the code decides, and the message names the daemon or the way out."""
+    mapped = _mapped(_rpc_error(code, "details"))
+    assert type(mapped) is kind
+    assert hint in str(mapped)
+
+
+def test_oversize_message() -> None:
+    """A message beyond the size limit says that it can be split or the limit raised."""
+    mapped = _mapped(
+        _rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (9 vs. 4)")
+    )
+    assert type(mapped) is mlrs_client.MessageTooLargeError
+    assert "fewer entries" in str(mapped)
+    assert "limit" in str(mapped)
+
+
+def test_standard_exceptions() -> None:
+    """Errors are also what Python calls them: a timeout, a connection error, a value error."""
+    assert isinstance(_mapped(_rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "")), TimeoutError)
+    assert isinstance(_mapped(_rpc_error(grpc.StatusCode.UNAVAILABLE, "")), ConnectionError)
+    assert isinstance(_mapped(_rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "")), ValueError)
+
+
+def test_entry_errors() -> None:
+    """An entry's error names the run and carries the expected step."""
+    entry = pb.EntryError(reason=pb.ERROR_REASON_STEP_AHEAD, message="step 9 is ahead", expected_step=0)
+    error = _status.from_entry_error(entry, "a")
+    assert isinstance(error, mlrs_client.StepAheadError)
+    assert error.expected_step == 0
+    assert "'a'" in str(error)
+
+
+def test_reasons_of_newer_daemons() -> None:
+    """A reason that this version does not know is a `DaemonError`, not a crash."""
+    entry = pb.EntryError(message="new")
+    entry.reason = 77  # type: ignore[assignment] # a number from the future
+    assert type(_status.from_entry_error(entry, "a")) is mlrs_client.DaemonError

@@ -1,0 +1,95 @@
+"""Many threads on one advisor."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import mlrs_client
+from tests.client.fake_daemon import FakeDaemon, lr_sequence
+
+
+def _train(advisor: mlrs_client.Advisor, run_id: str, steps: int) -> bool:
+    """Observe a run's own losses, some ahead, and return whether its learning rates are right."""
+    chance = random.Random(run_id)  # noqa: S311 # not a secret
+    losses = [chance.gauss(1.0, 1.0) for _ in range(steps)]
+    lrs: list[float] = []
+    with advisor.run(run_id) as run:
+        while len(lrs) < steps:
+            ahead = losses[len(lrs) : len(lrs) + chance.choice([1, 1, 2, 5])]
+            pendings = [run.observe(step, loss) for step, loss in enumerate(ahead, len(lrs))]
+            lrs += [pending.lr() for pending in pendings]
+    return lrs == lr_sequence(losses)
+
+
+def test_runs_do_not_mix(advisor: mlrs_client.Advisor) -> None:
+    """Runs of many threads share one stream, and each gets its own learning rates."""
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda index: _train(advisor, f"run-{index}", 60), range(8)))
+
+
+def test_runs_survive_a_daemon_that_keeps_failing(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
+    """Streams cut, drained and left by the daemon, at any moment, change no learning rate."""
+    chance = random.Random(0)  # noqa: S311 # not a secret
+    with ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(_train, advisor, f"run-{index}", 150) for index in range(4)]
+        while not all(result.done() for result in results):
+            chance.choice([daemon.cut, daemon.drain, daemon.lose])()
+            time.sleep(chance.uniform(0.0, 0.05))
+        assert all(result.result() for result in results)
+
+
+def test_threads_share_a_run(advisor: mlrs_client.Advisor) -> None:
+    """Threads that observe the same losses of the same run get the same learning rates."""
+    losses = [1.0 / (1 + step) for step in range(50)]
+    run = advisor.run("shared")
+    start = threading.Barrier(4)
+
+    def follow(_: int) -> list[float]:
+        start.wait()
+        return [run.next_lr(step, loss) for step, loss in enumerate(losses)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(lrs == lr_sequence(losses) for lrs in pool.map(follow, range(4)))
+
+
+def test_closing_frees_every_thread(daemon: FakeDaemon) -> None:
+    """Threads that wait while another closes the advisor are told, and none hangs."""
+    advisor = mlrs_client.connect(daemon.target, timeout_s=0.3)
+    daemon.gate.clear()
+    runs = [advisor.run(f"run-{index}", timeout_s=10.0) for index in range(4)]
+    waiting = threading.Semaphore(0)
+
+    def wait(run: mlrs_client.Run) -> None:
+        pending = run.observe(0, 1.0)
+        waiting.release()
+        pending.lr(timeout_s=60.0)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(wait, run) for run in runs]
+        for _ in runs:
+            waiting.acquire()
+        advisor.close()
+        for result in results:
+            with pytest.raises(mlrs_client.ClosedError):
+                result.result(timeout=10.0)
+
+
+def test_abandoned_watch(daemon: FakeDaemon) -> None:
+    """A watch that follows a run ends when the advisor is closed, and may be left half-way."""
+    advisor = mlrs_client.connect(daemon.target, timeout_s=10.0)
+    advisor.run("a").next_lr(0, 1.0)
+    left = advisor.watch("a", follow=True)
+    assert next(left).first_step == 0
+    left.close()  # type: ignore[attr-defined] # a generator
+    followed = advisor.watch("a", follow=True)
+    assert next(followed).first_step == 0
+    closer = threading.Timer(0.05, advisor.close)
+    closer.start()
+    with pytest.raises(mlrs_client.ClosedError):
+        next(followed)
+    closer.join()

@@ -1,0 +1,324 @@
+"""The PyTorch adapter."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import mlrs_client
+from mlrs_client.torch import AdvisedLR, describe
+from tests.client.fake_daemon import FakeDaemon, lr_sequence
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Let torch's threads not spin on the cores that the daemon needs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(advisor: mlrs_client.Advisor) -> mlrs_client.Run:
+    """An open run."""
+    return advisor.run("a")
+
+
+class Problem:
+    """A least-squares fit: a model, its optimizer, and losses as they come."""
+
+    def __init__(self, optimizer: type[torch.optim.Optimizer] = torch.optim.SGD, **settings: Any) -> None:
+        torch.manual_seed(0)
+        self.x, self.y = torch.randn(8, 3), torch.randn(8, 1)
+        self.model = nn.DataParallel(nn.Linear(3, 1))
+        self.optimizer = optimizer(self.model.parameters(), **{"lr": 0.1, **settings})
+        self.used: list[float] = []
+        self.losses: list[float] = []
+        self.optimizer.register_step_post_hook(
+            lambda optimizer, _args, _kwargs: self.used.append(float(optimizer.param_groups[0]["lr"]))
+        )
+
+    def loss(self) -> torch.Tensor:
+        """Return the loss, with a graph, and note it."""
+        self.optimizer.zero_grad()
+        loss: torch.Tensor = nn.functional.mse_loss(self.model(self.x), self.y)
+        self.losses.append(loss.item())
+        return loss
+
+    def train(self, scheduler: AdvisedLR, steps: int) -> None:
+        """Train as the adapter's documentation says."""
+        for _ in range(steps):
+            loss = self.loss()
+            scheduler.observe(loss)
+            loss.backward()
+            self.optimizer.step()
+            scheduler.step()
+
+
+def test_each_update_uses_the_advice_for_its_loss(run: mlrs_client.Run) -> None:
+    """The learning rate of an update is the advice for the loss of that very step, from the first on."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    assert scheduler.get_last_lr() == [0.1]
+    problem.train(scheduler, 10)
+    assert problem.used == lr_sequence(problem.losses)
+    assert scheduler.get_last_lr() == problem.used[-1:]
+    assert scheduler.last_epoch == 10
+
+
+def test_step_with_a_loss(run: mlrs_client.Run) -> None:
+    """`step(loss)` observes and applies at once, before or after the optimizer's step."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run)
+    for before in (True, False, True):
+        loss = problem.loss()
+        loss.backward()
+        if before:
+            scheduler.step(loss)
+        problem.optimizer.step()
+        if not before:
+            scheduler.step(loss.item())
+        assert scheduler.get_last_lr() == lr_sequence(problem.losses)[-1:]
+    assert problem.used[0] == lr_sequence(problem.losses)[0]
+
+
+def test_skipped_optimizer_step(run: mlrs_client.Run) -> None:
+    """A GradScaler that skips an update leaves the step closed and its advice applied."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for overflow in (False, True, False):
+        loss = problem.loss()
+        scheduler.observe(loss)
+        scaler.scale(loss).backward()
+        if overflow:
+            next(problem.model.parameters()).grad.fill_(math.inf)  # type: ignore[union-attr] # it has one now
+        scaler.step(problem.optimizer)
+        scaler.update()
+        scheduler.step()
+        assert scheduler.get_last_lr() == lr_sequence(problem.losses)[-1:]
+    lrs = lr_sequence(problem.losses)
+    assert problem.used == [lrs[0], lrs[2]]
+
+
+def test_accumulation(run: mlrs_client.Run) -> None:
+    """N micro-batches make one observation, their mean; a short last group makes the mean of itself."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run, accumulation_steps=3)
+    means = []
+    for count in (3, 3, 2):
+        micro = [float(index + count) for index in range(count)]
+        for value in micro:
+            scheduler.observe(value)
+        problem.loss().backward()
+        problem.optimizer.step()
+        scheduler.step()
+        means.append(sum(micro) / count)
+    assert problem.used == lr_sequence(means)
+
+
+def test_calls_out_of_order(run: mlrs_client.Run) -> None:
+    """Closing a step without a loss, or observing two, is an error that says what to call."""
+    scheduler = AdvisedLR(Problem().optimizer, run)
+    with pytest.raises(mlrs_client.UsageError, match=r"scheduler\.observe"):
+        scheduler.step()
+    scheduler.observe(1.0)
+    with pytest.raises(mlrs_client.UsageError, match="accumulation_steps"):
+        scheduler.observe(1.0)
+    scheduler.step()
+    assert scheduler.last_epoch == run.resume_step == 1
+
+
+@pytest.mark.parametrize("loss", [torch.ones(2), torch.ones(0), torch.ones((), dtype=torch.complex64), "1"])
+def test_losses_that_are_none(run: mlrs_client.Run, loss: Any) -> None:
+    """A loss of several elements is refused with the way to reduce it; nothing is sent."""
+    scheduler = AdvisedLR(Problem().optimizer, run)
+    with pytest.raises(mlrs_client.InvalidArgumentError) as caught:
+        scheduler.observe(loss)
+    assert caught.value.field == "loss"
+    assert run.resume_step == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_losses_of_other_types(run: mlrs_client.Run, dtype: torch.dtype) -> None:
+    """A loss may be a tensor of one element, of any real type."""
+    scheduler = AdvisedLR(Problem().optimizer, run)
+    scheduler.step(torch.full((1, 1), 2.0, dtype=dtype))
+    assert scheduler.get_last_lr() == lr_sequence([2.0])
+
+
+def test_parameter_groups_keep_their_ratios(run: mlrs_client.Run) -> None:
+    """The group with the largest initial LR gets the advice, the others in proportion; new ones too."""
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(4)]
+    groups = [{"params": [weights[0]], "lr": 0.01}, {"params": [weights[1]], "lr": 0.1}]
+    optimizer = torch.optim.SGD([*groups, {"params": [weights[2]], "lr": 0.0}])
+    scheduler = AdvisedLR(optimizer, run)
+    scheduler.step(1.0)
+    advice = lr_sequence([1.0])[0]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([advice / 10, advice, 0.0])
+    optimizer.add_param_group({"params": [weights[3]], "lr": 0.05})
+    scheduler.step(2.0)
+    advice = lr_sequence([1.0, 2.0])[1]
+    expected = pytest.approx([advice / 10, advice, 0.0, advice / 2])
+    assert [group["lr"] for group in optimizer.param_groups] == expected
+    assert optimizer.param_groups[1]["lr"] == advice
+
+
+def test_groups_without_a_learning_rate(run: mlrs_client.Run) -> None:
+    """If every initial LR is 0 there are no ratios, and the error says so."""
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="largest initial LR"):
+        AdvisedLR(Problem(lr=0.0).optimizer, run)
+
+
+def test_tensor_learning_rates_are_filled(run: mlrs_client.Run) -> None:
+    """A learning rate that is a tensor stays the same tensor, with the advice in it."""
+    tensor = torch.tensor(0.1, dtype=torch.float64)
+    problem = Problem(lr=tensor)
+    scheduler = AdvisedLR(problem.optimizer, run)
+    problem.train(scheduler, 2)
+    assert problem.optimizer.param_groups[0]["lr"] is tensor
+    assert tensor.item() == lr_sequence(problem.losses)[-1]
+    last = scheduler.get_last_lr()[0]
+    assert isinstance(last, torch.Tensor)
+    assert last is not tensor
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        (torch.optim.SGD, {}, ("sgd", 0.0)),
+        (torch.optim.SGD, {"momentum": 0.9}, ("momentum", 0.9)),
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, ("nesterov", 0.9)),
+        (torch.optim.Adam, {"betas": (0.8, 0.99)}, ("adam", 0.8)),
+        (torch.optim.AdamW, {}, ("adamw", 0.9)),
+        (torch.optim.RMSprop, {}, ("other", None)),
+        (torch.optim.SGD, {"momentum": 1.5}, ("momentum", None)),
+    ],
+)
+def test_describing_optimizers(
+    kind: Any, settings: dict[str, Any], expected: tuple[str, float | None]
+) -> None:
+    """The update rule and its momentum are read off the optimizer."""
+    description = describe(Problem(kind, **settings).optimizer)
+    assert (description["optimizer"], description["momentum"]) == expected
+
+
+def test_config_is_completed(advisor: mlrs_client.Advisor) -> None:
+    """What the run's config lacks is read off the optimizer; what the caller gave stays."""
+    run, named = advisor.run("a"), advisor.run("b", optimizer="other")
+    problem = Problem(momentum=0.9)
+    AdvisedLR(problem.optimizer, run)
+    assert (run.config.optimizer, run.config.momentum) == ("momentum", 0.9)
+    AdvisedLR(problem.optimizer, named)
+    assert (named.config.optimizer, named.config.momentum) == ("other", 0.9)
+
+
+def test_config_of_a_run_under_way(advisor: mlrs_client.Advisor) -> None:
+    """A run that began without an optimizer goes on without; one that began with another is refused."""
+    advisor.run("a").next_lr(0, 1.0)
+    AdvisedLR(Problem().optimizer, resumed := advisor.run("a"))
+    assert resumed.config.optimizer is None
+    advisor.run("b", optimizer="adam").next_lr(0, 1.0)
+    with pytest.raises(mlrs_client.ConfigMismatchError):
+        AdvisedLR(Problem().optimizer, advisor.run("b"))
+
+
+@pytest.mark.parametrize("scheduler_first", [True, False])
+def test_checkpoints(advisor: mlrs_client.Advisor, scheduler_first: bool) -> None:  # noqa: FBT001 # a parameter of the test
+    """Training from a checkpoint goes on with the LRs of training that never stopped, in either order."""
+    whole, run = Problem(torch.optim.Adam), advisor.run("whole")
+    whole.train(AdvisedLR(whole.optimizer, run), 12)
+
+    first = Problem(torch.optim.Adam)
+    scheduler = AdvisedLR(first.optimizer, advisor.run("parts"))
+    first.train(scheduler, 5)
+    file = io.BytesIO()
+    torch.save([first.model.state_dict(), first.optimizer.state_dict(), scheduler.state_dict()], file)
+    first.train(scheduler, 3)  # is lost: the job died after its checkpoint
+
+    file.seek(0)
+    model, optimizer, state = torch.load(file, weights_only=True)
+    second = Problem(torch.optim.Adam)
+    resumed = AdvisedLR(second.optimizer, advisor.run("parts", resume_from=state["step"]))
+    second.model.load_state_dict(model)
+    if scheduler_first:
+        resumed.load_state_dict(state)
+        second.optimizer.load_state_dict(optimizer)
+    else:
+        second.optimizer.load_state_dict(optimizer)
+        resumed.load_state_dict(state)
+    assert second.optimizer.param_groups[0]["lr"] == first.used[4]
+    second.train(resumed, 7)
+    assert first.used[:5] + second.used == whole.used
+
+
+def test_states_that_do_not_fit(advisor: mlrs_client.Advisor) -> None:
+    """A state of another run, of another step or of another class is refused with the way out."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, advisor.run("a"))
+    state = scheduler.state_dict()
+    scheduler.step(1.0)
+    with pytest.raises(mlrs_client.StepError, match="resume_from=0"):
+        scheduler.load_state_dict(state)
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="'b'"):
+        AdvisedLR(problem.optimizer, advisor.run("b")).load_state_dict(state)
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="not of an AdvisedLR"):
+        scheduler.load_state_dict({"last_epoch": 3})
+
+
+def test_state_is_plain(run: mlrs_client.Run) -> None:
+    """A state holds numbers, strings and lists of them."""
+    scheduler = AdvisedLR(Problem(lr=torch.tensor(0.5)).optimizer, run)
+    scheduler.step(1.0)
+    assert scheduler.state_dict() == {
+        "run_id": "a",
+        "step": 1,
+        "last_lr": lr_sequence([1.0])[0],
+        "base_lrs": [0.5],
+    }
+
+
+def test_failure_can_be_tried_again(run: mlrs_client.Run, daemon: FakeDaemon) -> None:
+    """An optimizer step that got no advice in time has not updated, and can be called again."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run)
+    daemon.gate.clear()
+    loss = problem.loss()
+    scheduler.observe(loss)
+    loss.backward()
+    run._connection.timeout_s = 0.05
+    with pytest.raises(mlrs_client.DeadlineExceededError):
+        problem.optimizer.step()
+    assert problem.used == []
+    run._connection.timeout_s = 10.0
+    daemon.gate.set()
+    problem.optimizer.step()
+    scheduler.step()
+    assert problem.used == lr_sequence(problem.losses)
+
+
+def test_dropped_scheduler_lets_go(advisor: mlrs_client.Advisor) -> None:
+    """A scheduler that nobody holds any more does not touch the optimizer's steps."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, advisor.run("a"))
+    scheduler.observe(problem.loss())
+    del scheduler
+    problem.optimizer.step()
+    assert problem.used == [0.1]
+
+
+def test_what_is_no_run(run: mlrs_client.Run) -> None:
+    """A wrong run or a wrong number of accumulation steps is refused by name."""
+    optimizer = Problem().optimizer
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="run"):
+        AdvisedLR(optimizer, "a")  # type: ignore[arg-type] # on purpose
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="accumulation_steps"):
+        AdvisedLR(optimizer, run, accumulation_steps=0)
