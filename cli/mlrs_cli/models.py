@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import mlrs_client
-from mlrs_cli.root import address_option, data_dir_option, reported
+from mlrs_cli.root import address_option, data_dir_option, print_table, reported
 from mlrs_core.model import Model
 
 
@@ -23,7 +23,9 @@ def models() -> None:
 @address_option
 def list_models(address: str) -> None:
     """List the models of a running daemon."""
-    table = Table("model", "aliases", "architecture", "snapshots", "parameters", "bytes")
+    table = Table(
+        Column("model", overflow="fold"), "aliases", "architecture", "snapshots", "parameters", "bytes"
+    )
     with reported(mlrs_client.MlrsError), mlrs_client.connect(address) as advisor:
         for model in advisor.models():
             table.add_row(
@@ -34,7 +36,7 @@ def list_models(address: str) -> None:
                 f"{model.parameters:,}",
                 f"{model.size_bytes:,}",
             )
-    Console().print(table)
+    print_table(table)
 
 
 @models.command()

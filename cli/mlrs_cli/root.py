@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from mlrs_cli.__main__ import COMMANDS, load
 
 F = TypeVar("F", bound=Callable[..., Any])
+PIPE_WIDTH = 400
+"""The width of tables that are not for a terminal, in characters."""
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
@@ -62,6 +66,12 @@ def data_dir_option(command: F) -> F:
         show_envvar=True,
         help="The daemon's data folder. Default: the platform's state folder.",
     )(command)
+
+
+def print_table(table: Table) -> None:
+    """Print a table; into a pipe, wide enough to cut nothing."""
+    console = Console()
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
 @contextmanager

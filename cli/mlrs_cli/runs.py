@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime as dt
 import json
 import math
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from typing import IO, Any
 import click
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 import mlrs_client
-from mlrs_cli.root import address_option, reported
+from mlrs_cli.root import address_option, print_table, reported
 
 COLUMNS = ("step", "loss", "learning_rate", "reason")
 """The columns of an exported record."""
@@ -44,7 +45,7 @@ def _advisor(address: str) -> Iterator[mlrs_client.Advisor]:
 @address_option
 def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None:
     """List runs, ordered by id."""
-    table = Table("run", "status", "steps", "horizon", "last loss", "last LR", "model", "last stored")
+    table = Table(Column("run", overflow="fold"), "status", "steps", "loss", "LR", "model", "stored")
     with _advisor(address) as advisor:
         for number, run in enumerate(advisor.runs(prefix=prefix, status=status)):
             if number == limit:
@@ -53,14 +54,13 @@ def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None
             table.add_row(
                 run.id,
                 run.status.value,
-                str(run.next_step),
-                _or_dash(run.config.horizon, "d"),
-                _or_dash(run.last_loss, ".5g"),
-                _or_dash(run.last_learning_rate, ".5g"),
-                run.config.model,
-                run.update_time.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                _steps(run),
+                _or_dash(run.last_loss, ".4g"),
+                _or_dash(run.last_learning_rate, ".4g"),
+                (run.config.model or "").partition("@")[0],
+                _age(run.update_time),
             )
-    Console().print(table)
+    print_table(table)
 
 
 @runs.command()
@@ -130,11 +130,10 @@ def _panel(chunk: mlrs_client.RecordChunk) -> Table:
     """Return a run at its newest step, on one line."""
     run = chunk.run
     table = Table("run", "status", "step", "loss", "learning rate", "durable step")
-    horizon = f" / {run.config.horizon}" if run.config.horizon else ""
     table.add_row(
         run.id,
         run.status.value,
-        f"{run.next_step - 1}{horizon}",
+        str(run.next_step - 1),
         _or_dash(run.last_loss, ".6g"),
         _or_dash(run.last_learning_rate, ".6g"),
         str(run.durable_step),
@@ -147,6 +146,20 @@ def _line(chunk: mlrs_client.RecordChunk) -> str:
     run = chunk.run
     loss, lr = _or_dash(run.last_loss, ".6g"), _or_dash(run.last_learning_rate, ".6g")
     return f"{run.id} {run.status.value} step {run.next_step - 1} loss {loss} lr {lr}"
+
+
+def _steps(run: mlrs_client.RunInfo) -> str:
+    """Return how many steps were answered, of how many."""
+    return str(run.next_step) + (f" / {run.config.horizon}" if run.config.horizon else "")
+
+
+def _age(time: dt.datetime) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = max(0.0, (dt.datetime.now(dt.UTC) - time).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 def _or_dash(value: float | None, form: str) -> str:
