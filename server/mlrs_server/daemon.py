@@ -28,6 +28,8 @@ from mlrs_server.store import open_sqlite
 
 log = structlog.get_logger()
 
+FAREWELL_S = 0.2
+"""How long the last answers may take to leave once every call of the service has ended."""
 SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
 
 
@@ -74,7 +76,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             registry = RunRegistry(store, executor, catalog, flush_interval_s=config.flush_interval_s)
             engine = Engine(registry.groups, registry.journal, max_waiting=config.max_waiting)
             service = AdvisorService(registry, engine, catalog)
-            server, checks = _build_server(service, config)
+            status = StatusInterceptor(SERVICE)
+            server, checks = _build_server(service, status, config)
             address = await _start(server, config.listen)
             await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
             await checks.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -82,7 +85,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             try:
                 yield address
             finally:
-                await _drain(server, checks, service, registry, config.drain_timeout_s)
+                await _drain(server, checks, service, status, registry, timeout_s=config.drain_timeout_s)
         finally:
             executor.submit(store.close).result()
 
@@ -91,16 +94,23 @@ async def _drain(
     server: grpc.aio.Server,
     checks: health.aio.HealthServicer,
     service: AdvisorService,
+    status: StatusInterceptor,
     registry: RunRegistry,
+    *,
     timeout_s: float,
 ) -> None:
     """Say goodbye: unhealthy first, streams finish their step, then everything is stored."""
     log.info("draining")
     await checks.enter_graceful_shutdown()
     service.drain()
-    await server.stop(timeout_s)
+    stopping = asyncio.create_task(server.stop(timeout_s))
+    calls = asyncio.create_task(status.idle())
+    await asyncio.wait({stopping, calls}, return_when=asyncio.FIRST_COMPLETED)
+    calls.cancel()
+    await server.stop(FAREWELL_S)  # what is left are health watches and the like, which end on no word
+    await stopping
     try:
-        await registry.journal.flush()
+        await registry.close()
     except AdvisorError as error:
         log.error("store_failing_at_exit", problem=str(error))
         raise
@@ -108,10 +118,10 @@ async def _drain(
 
 
 def _build_server(
-    service: AdvisorService, config: ServerConfig
+    service: AdvisorService, status: StatusInterceptor, config: ServerConfig
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
-        interceptors=[StatusInterceptor()],
+        interceptors=[status],
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", -1),

@@ -47,6 +47,11 @@ def invalid_field(field: str, problem: str) -> AdvisorError:
     return AdvisorError(Reason.INVALID_FIELD, f"{field}: {problem}", field=field)
 
 
+def draining() -> AdvisorError:
+    """Return the error of a call to a daemon that is shutting down."""
+    return AdvisorError(Reason.DRAINING, "the daemon is shutting down; connect again when it is back")
+
+
 def run_not_found(run_id: str) -> AdvisorError:
     """Return the error of an id that no run has."""
     return AdvisorError(

@@ -68,11 +68,15 @@ class Journal:
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def add(self, entry: Entry) -> None:
         """Add answers; they are stored within the interval."""
         self._entries.append(entry)
-        if self._timer is None:
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._start_flush)
 
     def _start_flush(self) -> None:
@@ -86,15 +90,35 @@ class Journal:
             await self.flush()
         except AdvisorError as error:
             log.error("store_failing", problem=str(error), waiting=len(self._entries))
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._start_flush)
+        except Exception as error:  # a defect: the record is kept, and tried again
+            log.error("flush_failed", waiting=len(self._entries), exc_info=error)
 
     async def flush(self) -> None:
         """Store everything answered before this call.
 
+        A caller that goes away does not stop it: the store's thread would write all the same, and
+        the next flush would write it again.
+
         Raises:
             AdvisorError: the store cannot be written; nothing is lost, a later flush tries again.
         """
+        task = asyncio.get_running_loop().create_task(self._flush())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Store everything and try no more.
+
+        Raises:
+            AdvisorError: the store cannot be written.
+        """
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.flush()
+
+    async def _flush(self) -> None:
         async with self._lock:
             entries, self._entries = self._entries, []
             if not entries:
@@ -102,8 +126,9 @@ class Journal:
             dirty, updates = _collect(entries)
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._store.append, updates)
-            except BaseException:
+            except Exception:
                 self._entries = entries + self._entries
+                self._arm()
                 raise
             self._settle(dirty)
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class ModelCatalog:
         self._folder = data_dir / "models"
         self._loaded: dict[str, CatalogModel] = {}
         self._shipped = _shipped_digests()
-        self._index, self._stamp = _Index(), -1
+        self._index, self._stamp = _Index(), (-1, -1)
         self._default = ""
         self._reload()
         if default is not None:
@@ -101,17 +101,18 @@ class ModelCatalog:
         self._reload()
         wanted = reference or self._default or DEFAULT_ALIAS
         name, _, digits = self._aliases().get(wanted, wanted).partition("@")
-        candidates = {digest for digest, origin in self._origins().items() if origin == name}
+        named = {digest for digest in (self._names().get(name),) if digest}
         if digits:
-            matching = {digest for digest in candidates if digest.startswith(digits)}
+            known_as = named | {digest for digest, origin in self._origins().items() if origin == name}
+            matching = {digest for digest in known_as if digest.startswith(digits)}
             candidates = matching if len(digits) >= MIN_DIGEST else set()
         else:
-            candidates = {digest for digest in (self._names().get(name),) if digest}
+            candidates = named
         if len(candidates) != 1:
             known = ", ".join(sorted({*self._names(), *self._aliases()}))
             raise AdvisorError(
                 Reason.MODEL_NOT_FOUND,
-                f"model: there is no model {wanted!r}; this daemon knows: {known}; "
+                f"model: there is no model {wanted[:100]!r}; this daemon knows: {known}; "
                 "`mlrs models import` adds one",
                 field="model",
             )
@@ -133,9 +134,14 @@ class ModelCatalog:
         return sorted(alias for alias, target in self._aliases().items() if target in names)
 
     def keep(self, model: CatalogModel) -> None:
-        """Copy a model into the data folder, where no upgrade of mlrs can lose it."""
-        if not (self._path(model.digest)).exists():
-            self.add(model.model, model.name, replace=True)
+        """Copy a model into the data folder, where no upgrade of mlrs can lose it.
+
+        Its name stays where it points: after an upgrade, new runs get the new model of that name.
+        """
+        if not self._path(model.digest).exists():
+            _write_atomically(self._path(model.digest), self._bytes(model.digest, model.name))
+            index = self._index
+            self._write_index(replace(index, origins={**index.origins, model.digest: model.name}))
 
     def add_file(self, path: Path, name: str, *, replace: bool = True) -> CatalogModel:
         """Import a model file under a name.
@@ -201,7 +207,7 @@ class ModelCatalog:
                     field="model",
                 ) from error
             self._loaded[digest] = CatalogModel(name, digest, model, model.policy(), len(data))
-        return self._loaded[digest]
+        return replace(self._loaded[digest], name=name)
 
     def _bytes(self, digest: str, name: str) -> bytes:
         if digest in self._shipped and not self._path(digest).exists():
@@ -212,11 +218,13 @@ class ModelCatalog:
         """Read the index again if it changed."""
         path = self._folder / "index.json"
         try:
-            stamp = path.stat().st_mtime_ns
+            status = path.stat()
+            stamp = status.st_mtime_ns, status.st_ino  # the clock of a file system is coarse
             if stamp == self._stamp:
                 return
             fields: Any = json.loads(path.read_text(encoding="utf-8"))
-            self._index, self._stamp = _Index(fields["names"], fields["aliases"], fields["origins"]), stamp
+            columns = (fields["names"], fields["aliases"], fields["origins"])
+            self._index, self._stamp = _Index(*map(_strings, columns)), stamp
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -228,6 +236,13 @@ class ModelCatalog:
         text = json.dumps(vars(index), indent=2, sort_keys=True)
         _write_atomically(self._folder / "index.json", text.encode())
         self._reload()
+
+
+def _strings(fields: Any) -> dict[str, str]:
+    """Return a mapping of strings, checked."""
+    if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+        raise TypeError(f"expected names, found {fields!r:.100}")
+    return dict(fields)
 
 
 def model_name(name: str) -> str:

@@ -126,13 +126,15 @@ class RunGroup:
         self.handles[row] = make_handle(self.index, row)
         return row
 
-    def close(self, row: int) -> None:
-        """Make a row's handle stale: it takes no more observations."""
+    def close(self, row: int) -> int:
+        """Make a row's handle stale, and return it: the row takes no more observations."""
+        handle = int(self.handles[row])
         self.handles[row] = 0
+        return handle
 
-    def reopen(self, row: int) -> None:
-        """Give a closed row a fresh handle."""
-        self.handles[row] = make_handle(self.index, row)
+    def reopen(self, row: int, handle: int) -> None:
+        """Give a closed row its handle back."""
+        self.handles[row] = handle
 
     def free(self, row: int) -> None:
         """Give a closed row back."""

@@ -13,7 +13,7 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
 from mlrs_server.engine import Answer, Engine
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, Reason, draining
 from mlrs_server.models import ModelCatalog
 from mlrs_server.registry import RunRegistry
 
@@ -67,6 +67,7 @@ class AdvisorService(AdvisorServiceServicer):
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
         self._draining = True
+        self._registry.drain()
         for stream in self._streams:
             stream.drain()
 
@@ -118,7 +119,7 @@ class AdvisorService(AdvisorServiceServicer):
     async def Advise(self, request: pb.AdviseRequest, context: Context) -> pb.AdviseResponse:
         """Answer one observation."""
         if self._draining:
-            raise _draining()
+            raise draining()
         step = convert.step_from(request.step, "step")
         handle = await self._registry.handle_of(request.run_id)
         answer = await self._engine.submit(
@@ -134,14 +135,14 @@ class AdvisorService(AdvisorServiceServicer):
     ) -> AsyncIterator[pb.StreamAdviceResponse]:
         """Answer observations, a message for a message, until the client or the daemon is done."""
         if self._draining:
-            raise _draining()
+            raise draining()
         stream = _Stream()
         self._streams.add(stream)
         try:
             while (request := await stream.read(context)) is not grpc.aio.EOF:
                 yield convert.columns_to(await self._answer(request))
             if stream.is_draining():
-                yield pb.StreamAdviceResponse(drain=pb.Drain(message=str(_draining())))
+                yield pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining())))
         finally:
             self._streams.discard(stream)
 
@@ -203,7 +204,3 @@ def _not_built(rpc: str, what: str) -> AdvisorError:
         Reason.NOT_BUILT,
         f"{rpc} is in the contract, but this version of the daemon does not build it yet: {what}",
     )
-
-
-def _draining() -> AdvisorError:
-    return AdvisorError(Reason.DRAINING, "the daemon is shutting down; connect again when it is back")

@@ -8,8 +8,10 @@ anything else        INTERNAL, logged with its traceback and without details on 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
@@ -18,6 +20,9 @@ from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_server.errors import AdvisorError, Reason
 
 log = structlog.get_logger()
+
+MAX_MESSAGE = 1000
+"""The longest message on the wire, in characters: a status must fit into 8 KiB of headers."""
 
 CODES: dict[Reason, grpc.StatusCode] = {
     Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
@@ -57,7 +62,8 @@ def as_advisor_error(error: Exception) -> AdvisorError | None:
             return None
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception) -> NoReturn:
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:
+    method = path.rpartition("/")[2]
     known = as_advisor_error(error)
     if known is None:
         log.error("internal_error", method=method, exc_info=error)
@@ -70,11 +76,33 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error
         trailing.append(("mlrs-field", known.field))
     if known.expected_step is not None:
         trailing.append(("mlrs-expected-step", str(known.expected_step)))
-    await context.abort(CODES[known.reason], str(known), tuple(trailing))
+    await context.abort(CODES[known.reason], str(known)[:MAX_MESSAGE], tuple(trailing))
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Translates whatever any RPC raises."""
+    """Translates whatever an RPC of the service raises, and knows whether any is under way."""
+
+    def __init__(self, service: str) -> None:
+        """`service` is the full name of the service."""
+        self._prefix = f"/{service}/"
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call of the service is under way."""
+        await self._idle.wait()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     async def intercept_service(
         self,
@@ -83,38 +111,42 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of a call."""
         handler: Any = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
         if handler is None:  # no such RPC; grpc answers UNIMPLEMENTED
             return None
-        method = str(handler_call_details.method).rpartition("/")[2]
+        if not method.startswith(self._prefix):  # health and reflection, whose handlers are of other kinds
+            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(*_unary(handler.unary_unary, method, handler))
+            return grpc.unary_unary_rpc_method_handler(*self._unary(handler.unary_unary, method, handler))
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(*_unary(handler.stream_unary, method, handler))
+            return grpc.stream_unary_rpc_method_handler(*self._unary(handler.stream_unary, method, handler))
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(*_streaming(handler.unary_stream, method, handler))
-        return grpc.stream_stream_rpc_method_handler(*_streaming(handler.stream_stream, method, handler))
+            return grpc.unary_stream_rpc_method_handler(
+                *self._streaming(handler.unary_stream, method, handler)
+            )
+        return grpc.stream_stream_rpc_method_handler(*self._streaming(handler.stream_stream, method, handler))
 
+    def _unary(self, behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            with self._counted():
+                try:
+                    return await behaviour(request, context)
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
+                    await _abort(context, method, error)
 
-def _unary(behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await behaviour(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
-            await _abort(context, method, error)
+        return call, handler.request_deserializer, handler.response_serializer
 
-    return call, handler.request_deserializer, handler.response_serializer
+    def _streaming(self, behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            with self._counted():
+                try:
+                    async for response in behaviour(request, context):
+                        yield response
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
+                    await _abort(context, method, error)
 
-
-def _streaming(behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        try:
-            async for response in behaviour(request, context):
-                yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
-            await _abort(context, method, error)
-
-    return call, handler.request_deserializer, handler.response_serializer
+        return call, handler.request_deserializer, handler.response_serializer

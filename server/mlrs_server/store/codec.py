@@ -17,6 +17,8 @@ from mlrs_server.store.protocol import Observations
 _SNAPSHOT = struct.Struct("<qddBBI")
 """next step, last loss, last lr, last reason, status, bad losses; then the state, float32."""
 _BYTES_PER_STEP = 8 + 8 + 1
+_SEED = 0x6D6C7273
+"""Where the checksum starts: four zero bytes must not pass as an empty record."""
 
 
 def pack_observations(observations: Observations) -> bytes:
@@ -79,25 +81,31 @@ def unpack_snapshot(data: bytes) -> RunSnapshot:
     )
 
 
-def pack_config(config: RunConfig) -> str:
+def pack_config(config: RunConfig) -> bytes:
     """Return a config as JSON of the fields that were given."""
     given = config.given()
-    return json.dumps({name: value for name, value in asdict(config).items() if name in given})
+    return _seal(
+        json.dumps({name: value for name, value in asdict(config).items() if name in given}).encode()
+    )
 
 
-def unpack_config(text: str) -> RunConfig:
-    """Return the config in `text`."""
-    values = json.loads(text)
+def unpack_config(data: bytes) -> RunConfig:
+    """Return the config in `data`.
+
+    Raises:
+        AdvisorError: the bytes are damaged.
+    """
+    values = json.loads(_unseal(data))
     return RunConfig(**{**values, "optimizer": Optimizer(values.get("optimizer", 0))})
 
 
 def _seal(body: bytes) -> bytes:
-    return body + zlib.crc32(body).to_bytes(4, "little")
+    return body + zlib.crc32(body, _SEED).to_bytes(4, "little")
 
 
 def _unseal(data: bytes) -> bytes:
     body, checksum = data[:-4], data[-4:]
-    if zlib.crc32(body).to_bytes(4, "little") != checksum:
+    if zlib.crc32(body, _SEED).to_bytes(4, "little") != checksum:
         raise _damaged()
     return body
 

@@ -33,7 +33,7 @@ runs = sa.Table(
     metadata,
     sa.Column("key", sa.Integer, primary_key=True),
     sa.Column("run_id", sa.String, nullable=False, unique=True),
-    sa.Column("config", sa.String, nullable=False),
+    sa.Column("config", sa.LargeBinary, nullable=False),
     sa.Column("model_name", sa.String, nullable=False),
     sa.Column("model_digest", sa.String, nullable=False),
     sa.Column("status", sa.Integer, nullable=False),
@@ -65,15 +65,20 @@ def open_sqlite(path: Path) -> SqliteStore:
     )
     sa.event.listen(engine, "connect", _configure)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    with _translated(f"cannot open the store {path}"), engine.begin() as connection:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > SCHEMA_VERSION:
-            raise AdvisorError(
-                Reason.STORE,
-                f"the store {path} is of version {version}; upgrade mlrs, which reads up to {SCHEMA_VERSION}",
-            )
-        metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    try:
+        with _translated(f"cannot open the store {path}"), engine.begin() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if version > SCHEMA_VERSION:
+                raise AdvisorError(
+                    Reason.STORE,
+                    f"the store {path} is of version {version}; upgrade mlrs, "
+                    f"which reads up to {SCHEMA_VERSION}",
+                )
+            metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        engine.dispose()
+        raise
     return SqliteStore(engine)
 
 

@@ -1,0 +1,223 @@
+"""A registry and an engine without a wire, and a daemon with one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from mlrs_core.config import RunConfig
+from mlrs_core.policy import Floats, Policy
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_server.config import ServerConfig
+from mlrs_server.daemon import running_daemon
+from mlrs_server.engine import Answer, Engine
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.models import ModelCatalog
+from mlrs_server.registry import Opened, OpenMode, RunRegistry
+from mlrs_server.runs import Replay
+from mlrs_server.store import Observations, Store, open_sqlite
+
+LOSSES: Floats = np.abs(np.random.default_rng(7).normal(2.0, 0.6, 400)) + 0.01
+"""Losses of a run, for tests that need any."""
+
+
+class FailingStore:
+    """A store that can be told to fail, and to wait."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.failing: set[str] = set()
+        """The methods that raise."""
+        self.gate = threading.Event()
+        """Calls wait until it is set."""
+        self.gate.set()
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            assert self.gate.wait(30)
+            if name in self.failing:
+                raise AdvisorError(Reason.STORE, "the disk is full")
+            return method(*args, **kwargs)
+
+        return call
+
+
+@dataclass(frozen=True)
+class Room:
+    """A registry and an engine over a store."""
+
+    registry: RunRegistry
+    engine: Engine
+    catalog: ModelCatalog
+    store: FailingStore
+
+    async def open(
+        self,
+        run_id: str,
+        config: RunConfig | None = None,
+        *,
+        model: str = "",
+        mode: OpenMode = "open",
+        resume_from: int | None = None,
+    ) -> Opened:
+        """Open a run."""
+        return await self.registry.open(
+            run_id, config or RunConfig(), model=model, mode=mode, resume_from=resume_from
+        )
+
+    async def ask(self, handles: Any, steps: Any, losses: Any) -> Answer:
+        """Have observations answered, those from the store included."""
+        answer = await self.engine.submit(
+            np.atleast_1d(np.asarray(handles, np.uint64)),
+            np.atleast_1d(np.asarray(steps, np.int64)),
+            np.atleast_1d(np.asarray(losses, np.float64)),
+        )
+        await self.registry.recall(answer)
+        return answer
+
+    async def follow(self, handle: int, losses: Sequence[float] | Floats, *, start: int = 0) -> Floats:
+        """Return the learning rates of losses from a step on, sent one by one."""
+        lrs = []
+        for step, loss in enumerate(losses, start):
+            answer = await self.ask(handle, step, loss)
+            assert not answer.errors, answer.errors
+            lrs.append(float(answer.lrs[0]))
+        return np.array(lrs)
+
+    async def history(self, run_id: str, from_step: int = 0) -> Observations:
+        """Return a run's record from a step on."""
+        parts = [part async for _, _, part in self.registry.watch(run_id, from_step, follow=False)]
+        return Observations(
+            np.concatenate([part.losses for part in parts]),
+            np.concatenate([part.lrs for part in parts]),
+            np.concatenate([part.reasons for part in parts]),
+        )
+
+
+@asynccontextmanager
+async def room(
+    data_dir: Path,
+    model: Path | str | None,
+    *,
+    flush_interval_s: float = 30.0,
+    max_waiting: int = 100_000,
+) -> AsyncIterator[Room]:
+    """Open a registry over a folder, as a daemon would; close it without a word to its callers.
+
+    The flush interval is long, so that a test decides what is stored when.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a test may block its loop
+    with ThreadPoolExecutor(1) as executor:
+        store = FailingStore(executor.submit(open_sqlite, data_dir / "mlrs.sqlite3").result())
+        try:
+            catalog = ModelCatalog(data_dir, default=None if model is None else str(model))
+            registry = RunRegistry(store, executor, catalog, flush_interval_s=flush_interval_s)
+            engine = Engine(registry.groups, registry.journal, max_waiting=max_waiting)
+            yield Room(registry, engine, catalog, store)
+            store.gate.set()
+            store.failing.clear()
+            await registry.close()
+        finally:
+            store.gate.set()
+            executor.submit(store._store.close).result()
+
+
+def replayed(policy: Policy, config: RunConfig, losses: Sequence[float] | Floats) -> Floats:
+    """Return the learning rates of a run that was alone in the world."""
+    return Replay(policy, config).feed(np.asarray(losses, np.float64))
+
+
+@contextmanager
+def raises(reason: Reason, *, field: str | None = None, match: str = "") -> Iterator[None]:
+    """Expect an `AdvisorError` of a reason, about a field."""
+    with pytest.raises(AdvisorError, match=match or None) as caught:
+        yield
+    assert caught.value.reason == reason
+    assert field in (None, caught.value.field)
+
+
+# ------------------------------------------------------------------------------------ the wire
+
+
+@asynccontextmanager
+async def service(
+    data_dir: Path, model: Path, **settings: Any
+) -> AsyncIterator[tuple[AdvisorServiceStub, str]]:
+    """Run a daemon in this process; yield a stub, and the address."""
+    config = ServerConfig(listen="127.0.0.1:0", data_dir=data_dir, model=str(model), **settings)
+    async with running_daemon(config) as address, channel(address) as stub:
+        yield stub, address
+
+
+@asynccontextmanager
+async def channel(address: str) -> AsyncIterator[AdvisorServiceStub]:
+    """Connect to a daemon."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with grpc.aio.insecure_channel(address, options=options) as connection:
+        yield AdvisorServiceStub(connection)
+
+
+async def create(stub: Any, run_id: str, **config: Any) -> int:
+    """Open a run over the wire; return its handle."""
+    request = pb.CreateRunRequest(run_id=run_id, config=pb.RunConfig(**config))
+    response = await stub.CreateRun(request, timeout=20)
+    return int(response.run_handle)
+
+
+async def advised(stub: Any, run_id: str, losses: Sequence[float] | Floats, *, start: int = 0) -> list[float]:
+    """Return the learning rates of losses from a step on, by unary calls."""
+    return [
+        (await stub.Advise(pb.AdviseRequest(run_id=run_id, step=step, loss=loss), timeout=20)).learning_rate
+        for step, loss in enumerate(losses, start)
+    ]
+
+
+def columns(*entries: tuple[int, int, float]) -> pb.StreamAdviceRequest:
+    """Return a message of (handle, step, loss) entries."""
+    handles, steps, losses = zip(*entries, strict=True) if entries else ((), (), ())
+    return pb.StreamAdviceRequest(run_handles=handles, steps=steps, losses=losses)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a failed call told the client."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    field: str
+
+
+def refusal_of(error: Any) -> Refusal:
+    """Read a failed call."""
+    trailing = dict(error.trailing_metadata() or ())
+    return Refusal(
+        error.code(), error.details() or "", trailing.get("mlrs-reason", ""), trailing.get("mlrs-field", "")
+    )
+
+
+async def refused(call: Any) -> Refusal:
+    """Return how a call fails, unary or stream."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (drained(call) if hasattr(call, "read") else call)
+    return refusal_of(caught.value)
+
+
+async def drained(call: Any) -> None:
+    """Read a stream to its end."""
+    while await call.read() is not grpc.aio.EOF:
+        pass

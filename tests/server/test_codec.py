@@ -1,0 +1,122 @@
+"""Records, snapshots and configs as bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
+from mlrs_server.errors import Reason
+from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.store import Observations, codec
+from tests.server.support import raises
+
+DOUBLES = st.floats(width=64)  # NaNs of any payload and infinities included
+SIZES = st.integers(0, 40)
+SNAPSHOTS = st.builds(
+    RunSnapshot,
+    status=st.sampled_from(RunStatus),
+    next_step=st.integers(0, MAX_HORIZON),
+    last_loss=DOUBLES,
+    last_lr=DOUBLES,
+    last_reason=st.integers(0, 3),
+    bad_losses=st.integers(0, 2**32 - 1),
+    state=SIZES.flatmap(lambda n: arrays(np.float32, n, elements=st.floats(width=32))),
+)
+CONFIGS = st.builds(
+    RunConfig,
+    horizon=st.none() | st.integers(1, MAX_HORIZON),
+    num_classes=st.none() | st.integers(2, 2**31 - 1),
+    scale=st.none() | st.floats(min_value=1e-300, allow_infinity=False),
+    snapshot=st.none() | st.integers(0, 2**31 - 1),
+    optimizer=st.sampled_from(Optimizer),
+    momentum=st.none() | st.floats(0, 1, exclude_max=True),
+    min_lr=st.none() | st.floats(0, 1),
+    max_lr=st.none() | st.floats(1, 10),
+)
+
+
+@st.composite
+def stretches(draw: st.DrawFn) -> Observations:
+    """Draw a stretch of record."""
+    n = draw(SIZES)
+    return Observations(
+        draw(arrays(np.float64, n, elements=DOUBLES)),
+        draw(arrays(np.float64, n, elements=DOUBLES)),
+        draw(arrays(np.uint8, n)),
+    )
+
+
+def bits(value: float) -> bytes:
+    """Return the bits of a double: NaN is not equal to itself."""
+    return np.float64(value).tobytes()
+
+
+@given(stretches())
+def test_observations_come_back_bit_for_bit(observations: Observations) -> None:
+    """What is unpacked has the bits of what was packed, NaNs of any payload included."""
+    again = codec.unpack_observations(codec.pack_observations(observations))
+    assert again.losses.tobytes() == observations.losses.tobytes()
+    assert again.lrs.tobytes() == observations.lrs.tobytes()
+    assert again.reasons.tobytes() == observations.reasons.tobytes()
+
+
+@given(SNAPSHOTS)
+def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
+    """A snapshot comes back whole."""
+    again = codec.unpack_snapshot(codec.pack_snapshot(snapshot))
+    for name in ("status", "next_step", "last_reason", "bad_losses"):
+        assert getattr(again, name) == getattr(snapshot, name)
+    assert bits(again.last_loss) == bits(snapshot.last_loss)
+    assert bits(again.last_lr) == bits(snapshot.last_lr)
+    assert again.state.tobytes() == snapshot.state.tobytes()
+
+
+@given(CONFIGS)
+def test_configs_come_back_equal(config: RunConfig) -> None:
+    """A config comes back with the same fields given, and the same doubles."""
+    assert codec.unpack_config(codec.pack_config(config)) == config
+
+
+PACKED = [
+    (
+        codec.unpack_observations,
+        codec.pack_observations(
+            Observations(np.array([1.0, math.nan]), np.array([0.1, 0.2]), np.array([1, 3], np.uint8))
+        ),
+    ),
+    (
+        codec.unpack_snapshot,
+        codec.pack_snapshot(
+            RunSnapshot(
+                status=RunStatus.ACTIVE,
+                next_step=2,
+                last_loss=1.0,
+                last_lr=0.1,
+                last_reason=1,
+                bad_losses=0,
+                state=np.arange(4, dtype=np.float32),
+            )
+        ),
+    ),
+    (codec.unpack_config, codec.pack_config(RunConfig(horizon=1000, scale=0.3))),
+]
+
+
+@pytest.mark.parametrize(("unpack", "packed"), PACKED, ids=["observations", "snapshot", "config"])
+def test_damage_is_detected(unpack: Any, packed: bytes) -> None:
+    """Every flipped byte, and every cut, is found out."""
+    unpack(packed)
+    for index in range(len(packed)):
+        flipped = bytearray(packed)
+        flipped[index] ^= 0x10
+        with raises(Reason.STORE, match="damaged"):
+            unpack(bytes(flipped))
+        with raises(Reason.STORE, match="damaged"):
+            unpack(packed[:index])

@@ -1,0 +1,138 @@
+"""Live runs in arrays."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrs_core.checkpoint import read_model
+from mlrs_core.config import RunConfig
+from mlrs_core.policy import Floats, Policy
+from mlrs_server.runs import (
+    DIVERGED_AFTER,
+    AdviceReason,
+    Replay,
+    RunGroup,
+    RunStatus,
+    first_snapshot,
+    make_handle,
+    split_handles,
+)
+from tests.server.support import LOSSES
+from tests.support.daemon import write_random_model
+
+MANY = st.lists(st.floats(width=64), max_size=30)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """A small network, ready to compute."""
+    return read_model(write_random_model(tmp_path_factory.mktemp("model") / "m.safetensors"))[0].policy()
+
+
+def add(group: RunGroup, name: str, config: RunConfig | None = None) -> int:
+    """Take a new run in."""
+    return group.add(name, 1, config or RunConfig(), first_snapshot(group.policy))
+
+
+def advance(group: RunGroup, row: int, losses: Floats) -> Floats:
+    """Advance one run by some losses; return the learning rates."""
+    rows = np.array([row])
+    return np.array([group.advance(rows, group.next_step[rows], np.array([loss])).lrs[0] for loss in losses])
+
+
+def test_growth_keeps_rows(policy: Policy) -> None:
+    """Runs are as they were, bit for bit, after the arrays have grown under them."""
+    group = RunGroup(3, "", policy)
+    configs = [RunConfig(horizon=10 + index, scale=0.1 + index, max_lr=1.0 + index) for index in range(40)]
+    rows, before = [], []
+    for index, config in enumerate(configs):
+        rows.append(add(group, f"run {index}", config))
+        advance(group, rows[-1], LOSSES[: index % 4])
+        before.append((group.snapshot(rows[-1]).state.tobytes(), int(group.handles[rows[-1]])))
+    assert len(set(rows)) == len(rows)
+    for index, (row, config) in enumerate(zip(rows, configs, strict=True)):
+        assert group.run_ids[row] == f"run {index}"
+        assert group.snapshot(row).next_step == index % 4
+        assert (group.snapshot(row).state.tobytes(), int(group.handles[row])) == before[index]
+        assert group.columns.horizon[row] == config.horizon
+        assert group.columns.scale[row] == config.scale
+        assert group.columns.max_lr[row] == config.max_lr
+
+
+def test_a_freed_row_is_used_again_under_another_handle(policy: Policy) -> None:
+    """A row's next run shares nothing with the one before, its handle included."""
+    group = RunGroup(0, "", policy)
+    row = add(group, "old", RunConfig(horizon=7, scale=3.0))
+    advance(group, row, LOSSES[:5])
+    handle = group.close(row)
+    assert group.handles[row] == 0
+    group.free(row)
+    assert add(group, "new") == row
+    assert group.handles[row] not in (0, handle)
+    fresh = RunGroup(0, "", policy)
+    other = add(fresh, "new")
+    assert advance(group, row, LOSSES[:9]).tobytes() == advance(fresh, other, LOSSES[:9]).tobytes()
+
+
+def test_a_reopened_row_has_its_handle_back(policy: Policy) -> None:
+    """What was closed for a moment is known by the same handle after."""
+    group = RunGroup(0, "", policy)
+    row = add(group, "a")
+    handle = int(group.handles[row])
+    assert group.close(row) == handle
+    group.reopen(row, handle)
+    assert group.handles[row] == handle
+
+
+@given(st.integers(0, 255), st.integers(0, 2**24 - 1))
+def test_handles_name_group_and_row(group: int, row: int) -> None:
+    """A handle is split into what it was made of, and is never 0."""
+    handle = make_handle(group, row)
+    assert 0 < handle < 2**64
+    groups, rows = split_handles(np.array([handle], np.uint64))
+    assert (groups[0], rows[0]) == (group, row)
+
+
+def test_a_run_diverges_and_comes_back(policy: Policy) -> None:
+    """Ten losses in a row that are not finite make a run diverged; a finite one makes it active."""
+    group = RunGroup(0, "", policy)
+    row = add(group, "a")
+    advance(group, row, np.array([2.0]))
+    held = float(group.last_lr[row])
+    for count in range(1, DIVERGED_AFTER + 3):
+        lrs = advance(group, row, np.array([(math.nan, math.inf, -math.inf)[count % 3]]))
+        assert lrs.tolist() == [held]
+        assert group.last_reason[row] == AdviceReason.HELD
+        expected = RunStatus.DIVERGED if count >= DIVERGED_AFTER else RunStatus.ACTIVE
+        assert group.snapshot(row).status == expected
+        assert group.snapshot(row).bad_losses == count
+    advance(group, row, np.array([2.0]))
+    assert group.snapshot(row).status == RunStatus.ACTIVE
+    assert group.snapshot(row).bad_losses == 0
+    assert group.last_reason[row] == AdviceReason.FRESH
+
+
+@given(MANY, MANY, st.none() | st.integers(1, 40))
+def test_a_replay_is_the_run(policy: Policy, first: list[float], then: list[float], horizon: int) -> None:
+    """A run recomputed from its losses, in any pieces, has the bits of the live one among others."""
+    config = RunConfig(horizon=horizon, num_classes=10)
+    group = RunGroup(5, "", policy)
+    rows = np.array([add(group, name, config) for name in "abc"])
+    losses = np.array(first + then)
+    live = np.array(
+        [
+            group.advance(rows, np.full(3, step), np.array([1.0, loss, 2.0])).lrs[1]
+            for step, loss in enumerate(losses)
+        ]
+    )
+    replay = Replay(policy, config)
+    lrs = np.concatenate([replay.feed(np.array(first)), replay.feed(np.array(then))])
+    assert lrs.tobytes() == live.tobytes()
+    left, right = replay.snapshot(), group.snapshot(int(rows[1]))
+    assert left.state.tobytes() == right.state.tobytes()
+    assert (left.status, left.next_step, left.bad_losses) == (right.status, right.next_step, right.bad_losses)

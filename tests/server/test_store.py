@@ -1,0 +1,353 @@
+"""The contract of a store, held against every store there is."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlrs_core.config import Optimizer, RunConfig
+from mlrs_server.errors import Reason
+from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.store import NewRun, Observations, RunUpdate, Store, StoredRun, open_sqlite
+from tests.server.support import raises
+
+Opener = Callable[[Path], Store]
+
+OPENERS: dict[str, Opener] = {"sqlite": open_sqlite}
+"""How each store is opened on a path of a test's own."""
+CONFIG = RunConfig(horizon=100, scale=0.5, optimizer=Optimizer.ADAM)
+
+
+@pytest.fixture(params=OPENERS)
+def opener(request: pytest.FixtureRequest) -> Opener:
+    """Each of the stores."""
+    return OPENERS[request.param]
+
+
+@pytest.fixture
+def store(opener: Opener, tmp_path: Path) -> Iterator[Store]:
+    """A store, empty."""
+    opened = opener(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+def snapshot_at(step: int, *, status: RunStatus = RunStatus.ACTIVE) -> RunSnapshot:
+    """Return a snapshot before a step."""
+    return RunSnapshot(
+        status=status,
+        next_step=step,
+        last_loss=float(step) if step else math.nan,
+        last_lr=step / 10 if step else math.nan,
+        last_reason=min(step, 1),
+        bad_losses=0,
+        state=np.full(5, step, np.float32),
+    )
+
+
+def create(store: Store, run_id: str, config: RunConfig = CONFIG) -> StoredRun:
+    """Store a new run."""
+    new = NewRun(run_id=run_id, config=config, model_name="m", model_digest="d" * 64, snapshot=snapshot_at(0))
+    return store.create(new)
+
+
+def stretch(start: int, end: int) -> Observations:
+    """Return the record of some steps."""
+    steps = np.arange(start, end, dtype=np.float64)
+    return Observations(steps + 0.5, steps / 7, np.ones(end - start, np.uint8))
+
+
+def update(run: StoredRun, start: int, end: int) -> RunUpdate:
+    """Return the observations of some steps, for appending."""
+    return RunUpdate(
+        key=run.key, first_step=start, observations=stretch(start, end), snapshot=snapshot_at(end)
+    )
+
+
+def fill(store: Store, run: StoredRun, *ends: int) -> None:
+    """Append chunks that end at these steps."""
+    for start, end in zip((0, *ends), ends, strict=False):
+        store.append([update(run, start, end)])
+
+
+def got(store: Store, run_id: str) -> StoredRun:
+    """Return a run that exists."""
+    found = store.get(run_id)
+    assert found is not None
+    return found
+
+
+def same(left: Observations, right: Observations) -> bool:
+    """Return whether two stretches have the same bits."""
+    return all(
+        getattr(left, name).tobytes() == getattr(right, name).tobytes()
+        for name in ("losses", "lrs", "reasons")
+    )
+
+
+def facts(run: StoredRun) -> dict[str, Any]:
+    """Return a run in comparable parts: NaNs and arrays as bytes."""
+    moving = {name: np.asarray(value).tobytes() for name, value in vars(run.snapshot).items()}
+    return {**vars(run), "snapshot": moving}
+
+
+def test_a_created_run_is_read_as_it_was(store: Store) -> None:
+    """`get` returns what `create` returned, and `None` for an id that no run has."""
+    run = create(store, "a")
+    assert facts(got(store, "a")) == facts(run)
+    assert run.config == CONFIG
+    assert run.create_time == run.update_time
+    assert store.get("b") is None
+
+
+def test_an_id_is_taken_once(store: Store) -> None:
+    """A second run of an id is refused, and the first is as it was."""
+    run = create(store, "a")
+    with raises(Reason.RUN_EXISTS, field="run_id"):
+        create(store, "a", RunConfig())
+    assert facts(got(store, "a")) == facts(run)
+
+
+def test_keys_never_come_back(store: Store) -> None:
+    """The key of a deleted run is not given to a later one, which has no record of it."""
+    first = create(store, "a")
+    fill(store, first, 3)
+    store.delete(first.key)
+    second = create(store, "a")
+    assert second.key > first.key
+    assert len(store.read(second.key, 0, 10)) == 0
+    assert len(store.read(first.key, 0, 10)) == 0
+
+
+def test_runs_are_listed_by_id(store: Store) -> None:
+    """A page begins beyond `after`, is ordered by bytes, and holds `limit` runs at most."""
+    names = ["Z", "a", "a-b", "a.b", "a/b", "a:b", "a@b", "aa", "b"]
+    for name in reversed(names):
+        create(store, name)
+    pages, after = [], ""
+    while page := store.list(prefix="", status=None, after=after, limit=4):
+        pages.append([run.run_id for run in page])
+        after = pages[-1][-1]
+    assert [name for page in pages for name in page] == sorted(names)
+    assert [len(page) for page in pages] == [4, 4, 1]
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "a-", "a/b", "zz", "%", "_", "a\x00", "\U0010ffff", "é"])
+def test_runs_are_listed_by_prefix(store: Store, prefix: str) -> None:
+    """A prefix is taken literally: no letter of it is a pattern."""
+    names = ["a", "a-b", "a-c", "a/b", "a/bc", "ab", "z"]
+    for name in names:
+        create(store, name)
+    listed = [run.run_id for run in store.list(prefix=prefix, status=None, after="", limit=10)]
+    assert listed == [name for name in names if name.startswith(prefix)]
+
+
+def test_runs_are_listed_by_status(store: Store) -> None:
+    """Runs of another status are left out."""
+    for name in ("a", "b", "c"):
+        create(store, name)
+    store.set_status(got(store, "b").key, RunStatus.FINISHED)
+    finished = store.list(prefix="", status=RunStatus.FINISHED, after="", limit=10)
+    assert [run.run_id for run in finished] == ["b"]
+    active = store.list(prefix="", status=RunStatus.ACTIVE, after="a", limit=10)
+    assert [run.run_id for run in active] == ["c"]
+
+
+def test_a_record_is_read_across_chunks(store: Store) -> None:
+    """Any stretch is read, wherever its chunks begin and end."""
+    run, other = create(store, "a"), create(store, "b")
+    fill(store, run, 1, 4, 5, 9)
+    fill(store, other, 2)
+    for start in range(11):
+        for limit in range(1, 12):
+            expected = stretch(min(start, 9), min(start + limit, 9))
+            assert same(store.read(run.key, start, limit), expected), (start, limit)
+
+
+def test_an_append_moves_the_run(store: Store) -> None:
+    """The run is stored as it is after its newest observation."""
+    run = create(store, "a")
+    fill(store, run, 3, 4)
+    after = got(store, "a")
+    assert after.snapshot.next_step == 4
+    assert after.snapshot.state.tolist() == [4] * 5
+    assert after.update_time >= run.update_time
+    assert after.create_time == run.create_time
+
+
+def test_an_append_is_all_or_nothing(store: Store) -> None:
+    """Where one update of several cannot be stored, none is."""
+    good, bad = create(store, "a"), create(store, "b")
+    fill(store, good, 2)
+    fill(store, bad, 2)
+    with raises(Reason.STORE):
+        store.append([update(good, 2, 5), update(bad, 0, 2)])
+    assert got(store, "a").snapshot.next_step == 2
+    assert len(store.read(good.key, 0, 10)) == 2
+    fill_from = update(good, 2, 5)
+    store.append([fill_from])
+    assert got(store, "a").snapshot.next_step == 5
+
+
+def test_losses_that_are_not_finite_survive(store: Store) -> None:
+    """NaNs of any payload, infinities and -0.0 come back bit for bit."""
+    run = create(store, "a")
+    odd = np.array([0x7FF8000000000001, 0xFFF8000000000002, 0x7FF0000000000000, 1 << 63], np.uint64)
+    record = Observations(odd.view(np.float64), odd[::-1].view(np.float64).copy(), np.full(4, 3, np.uint8))
+    store.append([RunUpdate(key=run.key, first_step=0, observations=record, snapshot=snapshot_at(4))])
+    assert same(store.read(run.key, 0, 4), record)
+
+
+def test_a_config_is_completed(store: Store) -> None:
+    """A completed config replaces the one before and leaves the rest alone."""
+    run = create(store, "a", RunConfig(scale=0.5))
+    store.complete(run.key, CONFIG)
+    assert facts(got(store, "a")) == facts(replace(run, config=CONFIG))
+
+
+def test_a_status_is_set(store: Store) -> None:
+    """A status is kept, and overrides that of the last observation."""
+    run = create(store, "a")
+    fill(store, run, 2)
+    store.set_status(run.key, RunStatus.FINISHED)
+    assert got(store, "a").snapshot.status == RunStatus.FINISHED
+    assert got(store, "a").snapshot.next_step == 2
+
+
+@pytest.mark.parametrize("step", range(10))
+def test_a_run_is_rewound_to_any_step(store: Store, step: int) -> None:
+    """The record from there on is dropped, chunks are cut, and the run goes on from there."""
+    run, other = create(store, "a"), create(store, "b")
+    fill(store, run, 1, 4, 5, 9)
+    fill(store, other, 9)
+    store.set_status(run.key, RunStatus.FINISHED)
+    store.rewind(run.key, snapshot_at(step))
+    assert same(store.read(run.key, 0, 20), stretch(0, step))
+    assert got(store, "a").snapshot.next_step == step
+    assert got(store, "a").snapshot.status == RunStatus.ACTIVE
+    store.append([update(run, step, 12)])
+    assert same(store.read(run.key, 0, 20), stretch(0, 12))
+    assert same(store.read(other.key, 0, 20), stretch(0, 9))
+
+
+def test_a_deleted_run_is_gone(store: Store) -> None:
+    """Neither the run nor its record is left, and other runs are untouched."""
+    run, other = create(store, "a"), create(store, "b")
+    fill(store, run, 4)
+    fill(store, other, 4)
+    store.delete(run.key)
+    assert store.get("a") is None
+    assert len(store.read(run.key, 0, 10)) == 0
+    assert same(store.read(other.key, 0, 10), stretch(0, 4))
+
+
+def test_everything_survives_closing(opener: Opener, tmp_path: Path) -> None:
+    """A store opened again holds what it held."""
+    store = opener(tmp_path / "again")
+    run = create(store, "a")
+    fill(store, run, 2, 5)
+    before = facts(got(store, "a"))
+    store.close()
+    store = opener(tmp_path / "again")
+    assert facts(got(store, "a")) == before
+    assert same(store.read(run.key, 0, 10), stretch(0, 5))
+    store.close()
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_store_is_a_dictionary(opener: Opener, tmp_path_factory: Any, data: st.DataObject) -> None:
+    """After any calls a store holds what a dictionary of lists would."""
+    store = opener(tmp_path_factory.mktemp("property") / "store")
+    keys: dict[str, int] = {}
+    records: dict[str, int] = {}
+    for _ in range(data.draw(st.integers(1, 15))):
+        name = data.draw(st.sampled_from("abc"))
+        if name not in keys:
+            keys[name], records[name] = create(store, name).key, 0
+            continue
+        run, at = got(store, name), records[name]
+        match data.draw(st.sampled_from(["append", "append", "append", "rewind", "delete"])):
+            case "append":
+                records[name] = at + data.draw(st.integers(1, 6))
+                store.append([update(run, at, records[name])])
+            case "rewind":
+                records[name] = data.draw(st.integers(0, at))
+                store.rewind(run.key, snapshot_at(records[name]))
+            case _:
+                store.delete(run.key)
+                del keys[name], records[name]
+    assert {
+        run.run_id: run.snapshot.next_step for run in store.list(prefix="", status=None, after="", limit=9)
+    } == (records)
+    for name, steps in records.items():
+        assert same(store.read(keys[name], 0, 1000), stretch(0, steps))
+    store.close()
+
+
+# -------------------------------------------------------------------------------------- SQLite
+
+
+@pytest.mark.parametrize(
+    ("damage", "look"),
+    [
+        (
+            "UPDATE runs SET snapshot = CAST(x'ffff' || substr(snapshot, 3) AS BLOB)",
+            "get",
+        ),
+        ("UPDATE runs SET config = CAST(x'00' || substr(config, 2) AS BLOB)", "get"),
+        (
+            "UPDATE observations SET record = CAST(x'ff' || substr(record, 2) AS BLOB)",
+            "read",
+        ),
+    ],
+    ids=["snapshot", "config", "record"],
+)
+def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) -> None:
+    """Bytes changed in the file behind the store's back are an error, never another answer."""
+    store = open_sqlite(tmp_path / "store")
+    run = create(store, "a")
+    fill(store, run, 4)
+    store.close()
+    file = sqlite3.connect(tmp_path / "store")
+    file.execute(damage)
+    file.commit()
+    file.close()
+    store = open_sqlite(tmp_path / "store")
+    with raises(Reason.STORE, match="damaged"):
+        store.get("a") if look == "get" else store.read(run.key, 0, 10)
+    store.close()
+
+
+def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+    """A file of a later version is not touched; the message says to upgrade."""
+    open_sqlite(tmp_path / "store").close()
+    file = sqlite3.connect(tmp_path / "store")
+    file.execute("PRAGMA user_version = 99")
+    file.close()
+    with raises(Reason.STORE, match="version 99; upgrade mlrs"):
+        open_sqlite(tmp_path / "store")
+
+
+@pytest.mark.parametrize("kind", ["text", "folder", "missing folder"])
+def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
+    """A file that is no database, a folder, and a place that is not there are named."""
+    path = tmp_path / "store"
+    match kind:
+        case "text":
+            path.write_text("not a database " * 100)
+        case "folder":
+            path.mkdir()
+        case _:
+            path = tmp_path / "nowhere" / "store"
+    with raises(Reason.STORE, match=f"cannot open the store {path}"):
+        open_sqlite(path)
