@@ -50,6 +50,8 @@ class RunConfig:
     """No advice is below this; finite and >= 0."""
     max_lr: float | None = None
     """No advice is above this; finite, > 0 and >= `min_lr`."""
+    initial_lr: float | None = None
+    """The learning rate to start from, for models that take one; finite and > 0. `None`: the usual one."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -57,6 +59,7 @@ class RunConfig:
         _check_whole("num_classes", self.num_classes, low=2, high=2**31 - 1, unit="classes")
         _check_whole("snapshot", self.snapshot, low=0, high=2**31 - 1, unit="")
         _check_real("scale", self.scale, above=0.0)
+        _check_real("initial_lr", self.initial_lr, above=0.0)
         _check_real("min_lr", self.min_lr, least=0.0)
         _check_real("max_lr", self.max_lr, above=0.0)
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:

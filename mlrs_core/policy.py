@@ -40,6 +40,8 @@ class RunColumns:
     """`Optimizer` as a number."""
     momentum: Floats
     """Momentum; NaN: unknown."""
+    initial_lr: Floats
+    """The learning rate to start from; NaN: the usual one."""
     min_lr: Floats
     """Lower bound of the advice; 0 where none was given."""
     max_lr: Floats
@@ -75,6 +77,7 @@ class RunColumns:
         self.snapshot[row] = -1 if config.snapshot is None else config.snapshot
         self.optimizer[row] = int(config.optimizer)
         self.momentum[row] = math.nan if config.momentum is None else config.momentum
+        self.initial_lr[row] = math.nan if config.initial_lr is None else config.initial_lr
         self.min_lr[row] = 0.0 if config.min_lr is None else config.min_lr
         self.max_lr[row] = math.inf if config.max_lr is None else config.max_lr
 
@@ -86,6 +89,7 @@ COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
     "snapshot": np.int64,
     "optimizer": np.int64,
     "momentum": np.float64,
+    "initial_lr": np.float64,
     "min_lr": np.float64,
     "max_lr": np.float64,
 }

@@ -56,6 +56,7 @@ class Advisor:
         snapshot: int | None = None,
         optimizer: Optimizer | str | None = None,
         momentum: float | None = None,
+        initial_lr: float | None = None,
         min_lr: float | None = None,
         max_lr: float | None = None,
         mode: check.OpenMode = "open",
@@ -73,6 +74,8 @@ class Advisor:
             snapshot: the snapshot that a run without a horizon stays on. Default: the middle one.
             optimizer: `sgd`, `momentum`, `nesterov`, `adam`, `adamw` or `other`.
             momentum: its momentum (for Adam, beta 1), in [0, 1).
+            initial_lr: the learning rate to start from, for models that take one; by default the
+                usual one of the optimizer's family.
             min_lr: no advice is below this.
             max_lr: no advice is above this.
             mode: `open`, or `create` if the run must be new, or `resume` if it must exist.
@@ -96,6 +99,7 @@ class Advisor:
             snapshot=snapshot,
             optimizer=optimizer,
             momentum=momentum,
+            initial_lr=initial_lr,
             min_lr=min_lr,
             max_lr=max_lr,
         )

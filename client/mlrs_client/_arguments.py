@@ -109,6 +109,7 @@ def config(
     snapshot: object = None,
     optimizer: object = None,
     momentum: object = None,
+    initial_lr: object = None,
     min_lr: object = None,
     max_lr: object = None,
 ) -> RunConfig:
@@ -123,6 +124,7 @@ def config(
         snapshot=None if snapshot is None else _whole("snapshot", snapshot, low=0),
         optimizer=None if optimizer is None else _optimizer(optimizer),
         momentum=None if momentum is None else _real("momentum", momentum, least=0.0, below=1.0),
+        initial_lr=None if initial_lr is None else _real("initial_lr", initial_lr, above=0.0),
         min_lr=None if min_lr is None else _real("min_lr", min_lr, least=0.0),
         max_lr=None if max_lr is None else _real("max_lr", max_lr, above=0.0),
     )

@@ -41,7 +41,7 @@ _REASONS: dict[pb.AdviceReason.ValueType, AdviceReason] = {
 }
 _OPTIMIZERS_TO_PROTO = {value: number for number, value in _OPTIMIZERS.items()}
 _STATUSES_TO_PROTO = {value: number for number, value in _STATUSES.items()}
-_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "min_lr", "max_lr")
+_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
 """The fields of a config that the contract marks as optional."""
 
 

@@ -62,6 +62,8 @@ class RunConfig:
     """The update rule of the training loop."""
     momentum: float | None = None
     """Its momentum (for Adam, beta 1), in [0, 1)."""
+    initial_lr: float | None = None
+    """The learning rate to start from, for models that take one; finite and > 0."""
     min_lr: float | None = None
     """No advice is below this; finite and >= 0."""
     max_lr: float | None = None

@@ -57,6 +57,7 @@ class Advisor:
         snapshot: int | None = None,
         optimizer: Optimizer | str | None = None,
         momentum: float | None = None,
+        initial_lr: float | None = None,
         min_lr: float | None = None,
         max_lr: float | None = None,
         mode: check.OpenMode = "open",
@@ -72,6 +73,7 @@ class Advisor:
             snapshot=snapshot,
             optimizer=optimizer,
             momentum=momentum,
+            initial_lr=initial_lr,
             min_lr=min_lr,
             max_lr=max_lr,
         )

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlrs_core.architectures.architecture import Architecture, Weights
+from mlrs_core.architectures.drift import DriftSpec
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.errors import ModelFileError
 
 __all__ = ["ARCHITECTURES", "Architecture", "Weights", "architecture_from_json"]
 
-ARCHITECTURES: dict[str, type[Architecture]] = {PaperSpec.kind: PaperSpec}
+ARCHITECTURES: dict[str, type[Architecture]] = {spec.kind: spec for spec in (PaperSpec, DriftSpec)}
 """The architectures by kind."""
 
 

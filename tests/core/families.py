@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from mlrs_core.architectures import Architecture, Weights
+from mlrs_core.architectures.drift import DriftSpec
+from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import net_with
 from mlrs_core.model import Model
@@ -48,6 +50,30 @@ def paper_oracle(spec: Architecture, weights: Weights, n: int) -> Oracle:
     return advance
 
 
+def drift_oracle(spec: Architecture, weights: Weights, n: int) -> Oracle:
+    """Return the drift network in torch, in double precision, advancing n runs of which nothing is known."""
+    assert isinstance(spec, DriftSpec)
+    reference, step = DriftReference(spec), 0
+    state = reference.init_state(n)
+    wide = {name: torch.from_numpy(weight).double() for name, weight in weights.items()}
+    unknown = torch.full((n,), torch.nan)
+    runs = DriftRuns(
+        horizon=torch.full((n,), -1),
+        log_classes=unknown,
+        initial_lr=unknown,
+        optimizer=torch.zeros(n, dtype=torch.int64),
+        momentum=unknown,
+    )
+
+    def advance(losses: Floats) -> Floats:
+        nonlocal state, step
+        lrs, state = reference.step(wide, state, torch.from_numpy(losses), step, runs)
+        step += 1
+        return lrs.numpy()
+
+    return advance
+
+
 FAMILIES: dict[str, Family] = {
     "paper": Family(
         specs=[
@@ -63,6 +89,11 @@ FAMILIES: dict[str, Family] = {
             PaperSpec(hidden_size=50, gate_layout="ifog"),
         ],
         oracle=paper_oracle,
+    ),
+    "drift": Family(
+        specs=[DriftSpec(hidden_size=size) for size in (1, 2, 24, 50)],
+        small=[DriftSpec(hidden_size=2), DriftSpec(hidden_size=24)],
+        oracle=drift_oracle,
     ),
 }
 """The architectures by kind."""

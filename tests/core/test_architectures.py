@@ -23,7 +23,10 @@ def test_every_architecture_is_under_test() -> None:
 @pytest.mark.parametrize("gain", [1.0, 3.0])
 @pytest.mark.parametrize("spec", SPECS, ids=label)
 def test_kernel_agrees_with_oracle(spec: Architecture, gain: float) -> None:
-    """Over 500 steps of random losses, state carried, the kernel stays within 1e-6 of the torch module."""
+    """Over 500 steps of random losses, state carried, the kernel stays within 1e-6 of the torch module.
+
+    An LR above 1, which random weights of the drift network can give, within as much of itself.
+    """
     rng = np.random.default_rng(7)
     n = 3
     weights = random_weights(spec, rng, gain=gain)
@@ -33,7 +36,8 @@ def test_kernel_agrees_with_oracle(spec: Architecture, gain: float) -> None:
     losses = rng.exponential(2.0, (500, n)) * rng.choice([0.01, 1.0, 1.0, -1.0], (500, n))
     for step, row in enumerate(losses):
         lrs, states = policy.step(states, np.full(n, step), row, runs)
-        np.testing.assert_allclose(lrs, oracle(row), rtol=0, atol=1e-6, err_msg=f"step {step}")
+        expected = oracle(row)
+        assert (np.abs(lrs - expected) <= 1e-6 * np.maximum(1.0, expected)).all(), f"step {step}"
 
 
 @pytest.mark.parametrize("spec", SMALL, ids=label)
@@ -112,7 +116,7 @@ def test_json_round_trip(spec: Architecture) -> None:
     ("fields", "said"),
     [
         ({}, "kind None is unknown"),
-        ({"kind": "transformer"}, "'transformer' is unknown; this version knows: paper"),
+        ({"kind": "transformer"}, "'transformer' is unknown; this version knows: drift, paper"),
         ({"kind": ["paper"]}, "is unknown"),
         ({"kind": "paper", "width": 3}, "width"),
         ({"kind": "paper", "hidden_size": 1}, "hidden_size: must be a whole number, 2 to 1024, is 1"),

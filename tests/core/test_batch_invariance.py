@@ -105,7 +105,7 @@ def test_equal_runs_get_equal_bits(spec: Architecture) -> None:
 
 SCAN = """
 import numpy as np
-from mlrs_core.architectures.paper.kernel import TILE, _product
+from mlrs_core.architectures.tiles import TILE, product
 rng = np.random.default_rng(0)
 for hidden in [*range(2, 81), 100, 128, 200, 255, 256, 512, 1024]:
     for inputs, outputs in ((hidden // 2, 4 * hidden), (hidden, hidden // 2)):
@@ -114,7 +114,7 @@ for hidden in [*range(2, 81), 100, 128, 200, 255, 256, 512, 1024]:
         alone = np.zeros((4 * TILE * TILE, inputs), np.float32)
         alone[::TILE] = rows
         order = rng.permutation(4 * TILE)
-        assert _product(rows[order], weights).tobytes() == _product(alone, weights)[::TILE][order].tobytes()
+        assert product(rows[order], weights).tobytes() == product(alone, weights)[::TILE][order].tobytes()
 """
 
 

@@ -257,7 +257,7 @@ def test_foreign_element_types_are_refused(dtype: object) -> None:
         ({"architecture": None}, "lacks the architecture"),
         ({"architecture": []}, "lacks the architecture"),
         ({"architecture": {}}, "kind None is unknown"),
-        ({"architecture": {"kind": "gru"}}, "'gru' is unknown; this version knows: paper"),
+        ({"architecture": {"kind": "gru"}}, "'gru' is unknown; this version knows: drift, paper"),
         ({"architecture": {"kind": "paper", "hidden_size": 0}}, "hidden_size: must be a whole number"),
         ({"architecture": {"kind": "paper", "hidden_size": 10**40}}, "hidden_size"),
         ({"architecture": {"kind": "paper", "depth": 3}}, "depth"),

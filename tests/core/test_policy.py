@@ -17,6 +17,7 @@ FULL = RunConfig(
     snapshot=0,
     optimizer=Optimizer.ADAMW,
     momentum=0.9,
+    initial_lr=0.02,
     min_lr=1e-4,
     max_lr=0.3,
 )
@@ -39,12 +40,12 @@ def test_columns_have_the_declared_types() -> None:
 
 def test_config_becomes_a_row() -> None:
     """A full config is written value by value, the class count as its logarithm."""
-    assert rows(RunColumns.of([FULL])) == [(90, math.log(10), 0.5, 0, 5, 0.9, 1e-4, 0.3)]
+    assert rows(RunColumns.of([FULL])) == [(90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3)]
 
 
 def test_unset_fields_have_their_stand_ins() -> None:
     """An empty config is written as -1 or NaN, and as bounds that bound nothing."""
-    assert rows(RunColumns.of([RunConfig()])) == [(-1, None, None, -1, 0, None, 0.0, math.inf)]
+    assert rows(RunColumns.of([RunConfig()])) == [(-1, None, None, -1, 0, None, None, 0.0, math.inf)]
 
 
 def test_put_overwrites_a_whole_row() -> None:

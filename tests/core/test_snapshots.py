@@ -11,7 +11,7 @@ from mlrs_core.advise import advise
 from mlrs_core.config import MAX_HORIZON, RunConfig
 from mlrs_core.policy import RunColumns
 from mlrs_core.snapshots import choose_snapshots
-from tests.core.families import SMALL, random_model
+from tests.core.families import FAMILIES, random_model
 
 
 def choose(steps: list[int], horizon: int = -1, named: int = -1, count: int = 3) -> list[int]:
@@ -85,7 +85,7 @@ def test_snapshots_come_in_order(horizon: int, count: int) -> None:
     assert set(chosen) == (set(range(count)) if horizon >= count else {count - 1})
 
 
-@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: spec.kind + str(spec.hidden_size))
+@pytest.mark.parametrize("spec", FAMILIES["paper"].small, ids=lambda spec: spec.kind + str(spec.hidden_size))
 def test_each_step_is_advised_by_its_snapshot(spec: object) -> None:
     """A run with a horizon equals one stitched together from runs on each snapshot, state carried."""
     policy = random_model(spec).policy()  # type: ignore[arg-type]

@@ -1,15 +1,12 @@
 """The paper's network as a NumPy kernel: a batch of runs in one go, batch-invariant.
 
-A BLAS product gives a row different last bits depending on how many rows there are, so every
-product here has exactly `TILE` rows: runs are padded to whole tiles, and a three-dimensional
-`matmul` takes the tiles one by one. Then the code path of a row is always the same, whatever its
-neighbours; `tests/core/test_batch_invariance.py` proves it. Everything else is elementwise.
+Products go through `tiles.product`, a fixed number of rows at a time; everything else is elementwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +14,13 @@ import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.paper.spec import GateLayout, PaperSpec
+from mlrs_core.architectures.tiles import Matrix, blocks, padded, product, sigmoid
 from mlrs_core.policy import Floats, RunColumns, States, Steps
 from mlrs_core.scale import guess_log_classes, shu_gamma
 from mlrs_core.snapshots import choose_snapshots
 
-TILE = 8
-"""Rows in a matrix product."""
-BLOCK = 16 * TILE
-"""Rows worked on before the next, so that their gates stay in the cache."""
 MAX_LOSS = 1e6
 """Losses enter the network within plus and minus this: beyond it float32 products overflow."""
-
-Matrix = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,11 @@ class PaperKernel:
         self._rescale(moved, chosen, losses, runs)
         inputs = np.clip(losses, -MAX_LOSS, MAX_LOSS).astype(np.float32)
         sigma = np.empty(len(losses), np.float32)
-        for index, rows in _groups(chosen, len(self._snapshots)):
-            self._forward(self._snapshots[index], inputs, moved, sigma, rows)
+        for index, block in blocks(chosen, len(self._snapshots)):
+            state = padded(moved[block, : self._gamma_at])
+            advanced = self._advance(self._snapshots[index], padded(inputs[block, None]), state)
+            sigma[block] = advanced[: len(block)]
+            moved[block, : self._gamma_at] = state[: len(block)]
         gamma = np.where(np.isnan(runs.scale), moved[:, self._gamma_at], runs.scale)
         return gamma * sigma, moved
 
@@ -108,73 +103,27 @@ class PaperKernel:
             states[row, self._chosen_at] = chosen[row]
             states[row, self._classes_at] = log_classes
 
-    def _forward(
-        self,
-        snapshot: _Snapshot,
-        inputs: Matrix,
-        states: States,
-        sigma: Matrix,
-        rows: npt.NDArray[np.intp],
-    ) -> None:
-        """Advance some rows in place under one snapshot's weights."""
-        recurrent = self._gamma_at
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            size = len(block)
-            padded = -(-size // TILE) * TILE
-            x = np.zeros((padded, 1), np.float32)
-            x[:size, 0] = inputs[block]
-            state = np.zeros((padded, recurrent), np.float32)
-            state[:size] = states[block, :recurrent]
-            sigma[block] = self._advance(snapshot, x, state)[:size]
-            states[block, :recurrent] = state[:size]
-
     def _advance(self, snapshot: _Snapshot, x: Matrix, state: Matrix) -> Matrix:
         """Advance whole tiles: x (m, 1), state (m, 2 L H) changed in place; sigma (m,)."""
         size = self._hidden
         for layer, cell in enumerate(snapshot.cells):
             hidden = state[:, layer * size : (layer + 1) * size]
             memory = state[:, self._cells_at + layer * size : self._cells_at + (layer + 1) * size]
-            gates = _product(_relu(_product(x, cell.input_in) + cell.input_bias), cell.input_out)
-            gates += _product(_relu(_product(hidden, cell.hidden_in) + cell.hidden_bias), cell.hidden_out)
+            gates = product(_relu(product(x, cell.input_in) + cell.input_bias), cell.input_out)
+            gates += product(_relu(product(hidden, cell.hidden_in) + cell.hidden_bias), cell.hidden_out)
             gates += cell.gate_bias
-            opened = _sigmoid(np.ascontiguousarray(gates[:, : 3 * size]))
+            opened = sigmoid(np.ascontiguousarray(gates[:, : 3 * size]))
             memory[:] = opened[:, size : 2 * size] * memory + opened[:, :size] * np.tanh(
                 np.ascontiguousarray(gates[:, 3 * size :])
             )
             hidden[:] = opened[:, 2 * size :] * np.tanh(np.ascontiguousarray(memory))
             x = np.ascontiguousarray(hidden)
         scores: Matrix = (x * snapshot.head).sum(axis=1) + snapshot.head_bias
-        return _sigmoid(scores)
-
-
-def _product(left: Matrix, right: Matrix) -> Matrix:
-    """Return left @ right, tile by tile; left is (m, k) with m a multiple of TILE."""
-    m, k = left.shape
-    if k == 1:
-        scaled: Matrix = left * right
-        return scaled
-    tiles = np.ascontiguousarray(left).reshape(m // TILE, TILE, k)
-    product: Matrix = np.matmul(tiles, right).reshape(m, right.shape[1])
-    return product
+        return sigmoid(scores)
 
 
 def _relu(x: Matrix) -> Matrix:
     return np.maximum(x, np.float32(0))
-
-
-def _sigmoid(x: Matrix) -> Matrix:
-    """Return 1 / (1 + exp(-x)) without overflow: exp only ever sees what it can hold."""
-    result: Matrix = np.float32(1) / (np.float32(1) + np.exp(np.minimum(-x, np.float32(80))))
-    return result
-
-
-def _groups(chosen: Steps, count: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Yield each snapshot in use with its rows."""
-    for index in range(count):
-        rows = np.flatnonzero(chosen == index)
-        if len(rows):
-            yield index, rows
 
 
 def _load(spec: PaperSpec, weights: Weights) -> _Snapshot:

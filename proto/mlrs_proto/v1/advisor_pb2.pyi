@@ -313,6 +313,7 @@ class RunConfig(google.protobuf.message.Message):
     MOMENTUM_FIELD_NUMBER: builtins.int
     MIN_LR_FIELD_NUMBER: builtins.int
     MAX_LR_FIELD_NUMBER: builtins.int
+    INITIAL_LR_FIELD_NUMBER: builtins.int
     model: builtins.str
     """A model's name, alias, or `name@digest` (a digest prefix of at least 8 digits). Unset: the
     alias `default`. Kept as `name@digest`, so a run never changes models under way.
@@ -335,6 +336,10 @@ class RunConfig(google.protobuf.message.Message):
     """No advice is below this; finite and >= 0."""
     max_lr: builtins.float
     """No advice is above this; finite, > 0 and >= `min_lr`."""
+    initial_lr: builtins.float
+    """The learning rate to start from, for models that take one (`drift`); finite and > 0. Unset: the
+    usual one of the optimizer's family.
+    """
     def __init__(
         self,
         *,
@@ -347,11 +352,14 @@ class RunConfig(google.protobuf.message.Message):
         momentum: builtins.float | None = ...,
         min_lr: builtins.float | None = ...,
         max_lr: builtins.float | None = ...,
+        initial_lr: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_snapshot", b"_snapshot", "horizon", b"horizon", "max_lr", b"max_lr", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "scale", b"scale", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_snapshot", b"_snapshot", "horizon", b"horizon", "max_lr", b"max_lr", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "scale", b"scale", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "scale", b"scale", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "scale", b"scale", "snapshot", b"snapshot"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_horizon", b"_horizon"]) -> typing.Literal["horizon"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_initial_lr", b"_initial_lr"]) -> typing.Literal["initial_lr"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_lr", b"_max_lr"]) -> typing.Literal["max_lr"] | None: ...
     @typing.overload
