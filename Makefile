@@ -49,5 +49,5 @@ proto: .venv-proto/.ready ## Generate the Python stubs of the contract.
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py
 
 clean: ## Remove everything that can be made again.
-	rm -rf .venv .venv-proto .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-proto benchmarks/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,12 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 2.0
 """How long a call waits for the daemon, in seconds, unless told otherwise."""
 RECORD_TIMEOUT_S = 60.0
-"""How long reading a record may take, in seconds, unless it is followed."""
+"""How long reading a record, or rewinding to a step of it, may take, in seconds."""
+
+
+def opening_timeout_s(timeout_s: float | None, resume_from: int | None) -> float | None:
+    """Return how long opening a run may take; `None`: as long as any call."""
+    return RECORD_TIMEOUT_S if timeout_s is None and resume_from is not None else timeout_s
 
 
 def connect(target: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Advisor:
@@ -81,7 +86,8 @@ class Advisor:
             mode: `open`, or `create` if the run must be new, or `resume` if it must exist.
             resume_from: rewinds the run to this step, for a job that restarts from a checkpoint. What
                 was recorded from there on is dropped.
-            timeout_s: the deadline, in seconds. Default: the advisor's.
+            timeout_s: the deadline, in seconds. Default: the advisor's; with `resume_from` a minute,
+                since the daemon computes the run anew up to there.
 
         Raises:
             InvalidArgumentError: an argument is of a wrong type or out of range.
@@ -103,7 +109,8 @@ class Advisor:
             min_lr=min_lr,
             max_lr=max_lr,
         )
-        opened = self._invoke(calls.checked_open_run(id, config, mode, resume_from), timeout_s)
+        call = calls.checked_open_run(id, config, mode, resume_from)
+        opened = self._invoke(call, opening_timeout_s(timeout_s, resume_from))
         ledger = Ledger(opened, self._connection.new_signal(), given_fields(config))
         self._connection.join(ledger)
         return Run(self._connection, ledger)

@@ -18,6 +18,8 @@ MAX_COUNT = 2**31 - 1
 """The largest number of classes, and of a snapshot."""
 MAX_TIMEOUT_S = 3e7
 """The deadlines that are taken are below this."""
+MAX_NAME = 4096
+"""The longest address, prefix, or model reference, in characters."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -80,9 +82,7 @@ def loss(value: Any) -> float:
 
 def prefix(value: object) -> str:
     """Return a checked prefix of run ids; may be empty."""
-    if not isinstance(value, str):
-        raise _wrong("prefix", "must be a string", value)
-    return value
+    return "" if value == "" else _string("prefix", value)
 
 
 def model(value: object) -> str:
@@ -141,8 +141,8 @@ def _optimizer(value: object) -> Optimizer:
 
 
 def _string(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise _wrong(name, "must be a string that is not empty", value)
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
+        raise _wrong(name, f"must be a string of 1 to {MAX_NAME} characters", value)
     return value
 
 

@@ -52,6 +52,7 @@ _BY_REASON: dict[str, type[MlrsError]] = {
     "QUEUE_FULL": QueueFullError,
     "DRAINING": UnavailableError,
     "NOT_BUILT": NotBuiltError,
+    "STORE": DaemonError,
 }
 _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
@@ -64,7 +65,8 @@ _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
 _WAY_OUT: dict[type[MlrsError], str] = {
     UnavailableError: "is `mlrs serve` running there?",
     DeadlineExceededError: "try again, or raise `timeout_s`",
-    MessageTooLargeError: "send fewer entries in a message, or raise the size limit of the side that refused",
+    MessageTooLargeError: "send fewer entries or shorter texts in a message, or raise the daemon's limit"
+    " (`mlrs serve --max-message-bytes`)",
     NotBuiltError: "use a daemon of a newer version",
 }
 

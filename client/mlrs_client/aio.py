@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
-from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S
+from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, opening_timeout_s
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._ledger import Entry, Ledger
 from mlrs_client._session import Deadline
@@ -78,7 +78,8 @@ class Advisor:
             max_lr=max_lr,
         )
         call = calls.checked_open_run(id, config, mode, resume_from)
-        return OpeningRun(self._connection, call, config, self._limit_s(timeout_s))
+        limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
+        return OpeningRun(self._connection, call, config, limit_s)
 
     async def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> AsyncIterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""

@@ -156,11 +156,7 @@ class AdvisedLR(LRScheduler):
             InvalidArgumentError: it is not a state of this class, or of another run.
             StepError: the run is not at the state's step; the message names the way out.
         """
-        if not state_dict.keys() >= _STATE_KEYS:
-            raise InvalidArgumentError(
-                f"state_dict lacks {sorted(_STATE_KEYS - state_dict.keys())}: it is not of an AdvisedLR",
-                field="state_dict",
-            )
+        saved, last_lr = self._checked_rates(state_dict)
         if state_dict["run_id"] != self._run.id:
             raise InvalidArgumentError(
                 f"state_dict is of run {state_dict['run_id']!r}, this scheduler advises {self._run.id!r}:"
@@ -177,11 +173,34 @@ class AdvisedLR(LRScheduler):
             )
         self._losses, self._pending, self._applied = [], None, False
         self.last_epoch = step
-        saved = [float(lr) for lr in state_dict["base_lrs"]]
         self.base_lrs[: len(saved)] = saved
-        self._advised_lr = state_dict["last_lr"]
+        self._advised_lr = last_lr
         if self._advised_lr is not None:
             self._fill(self._advised_lr)
+
+    def _checked_rates(self, state_dict: Mapping[str, Any]) -> tuple[list[float], float | None]:
+        """Return the initial LRs and the last advice of a state of this class."""
+        if not state_dict.keys() >= _STATE_KEYS:
+            raise InvalidArgumentError(
+                f"state_dict lacks {sorted(_STATE_KEYS - state_dict.keys())}: it is not of an AdvisedLR",
+                field="state_dict",
+            )
+        last_lr = state_dict["last_lr"]
+        try:
+            rates = [float(lr) for lr in state_dict["base_lrs"]]
+            last_lr = None if last_lr is None else float(last_lr)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"state_dict holds learning rates that are not numbers ({error})", field="state_dict"
+            ) from error
+        groups = len(self.optimizer.param_groups)
+        if len(rates) > groups:
+            raise InvalidArgumentError(
+                f"state_dict is of {len(rates)} parameter groups, the optimizer has {groups}: add its groups"
+                " before loading",
+                field="state_dict",
+            )
+        return rates, last_lr
 
     def _initial_step(self) -> None:
         """Begin where the run stands; no learning rate is set before there is an advice."""

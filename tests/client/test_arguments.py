@@ -32,7 +32,7 @@ def test_addresses(address: str) -> None:
         ("localhost:70000", "1 to 65535"),
         ("http://localhost:50051", "without a scheme"),
         ("unix:", "no socket"),
-        ("", "not empty"),
+        ("", "1 to 4096 characters"),
         (50051, "string"),
     ],
 )

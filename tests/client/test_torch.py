@@ -274,6 +274,25 @@ def test_states_that_do_not_fit(advisor: mlrs_client.Advisor) -> None:
         scheduler.load_state_dict({"last_epoch": 3})
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"base_lrs": [0.1, 0.1, 0.1, 0.1, 0.1]}, "5 parameter groups"),
+        ({"base_lrs": ["fast"]}, "not numbers"),
+        ({"base_lrs": None}, "not numbers"),
+        ({"last_lr": "fast"}, "not numbers"),
+    ],
+)
+def test_damaged_states_change_nothing(run: mlrs_client.Run, damage: dict[str, Any], message: str) -> None:
+    """A state whose learning rates make no sense is refused, and the scheduler stays as it was."""
+    scheduler = AdvisedLR(Problem().optimizer, run)
+    before = scheduler.state_dict()
+    with pytest.raises(mlrs_client.InvalidArgumentError, match=message):
+        scheduler.load_state_dict({**before, **damage})
+    assert scheduler.state_dict() == before
+    scheduler.step(1.0)
+
+
 def test_state_is_plain(run: mlrs_client.Run) -> None:
     """A state holds numbers, strings and lists of them."""
     scheduler = AdvisedLR(Problem(lr=torch.tensor(0.5)).optimizer, run)

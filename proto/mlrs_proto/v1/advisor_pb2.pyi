@@ -9,10 +9,14 @@ optimizer step and gets back one advice (step, learning rate). Everything else i
 Conventions
   * Steps count from 0 and have no gaps. A step that was answered is answered again from the
     record; it never moves the state twice.
-  * Calls fail with the codes of google.rpc.Code. Each failure also carries two trailing metadata
-    entries: `mlrs-reason`, an ErrorReason by name, for programs, and `mlrs-field`, the request
-    field at fault, where there is one. The message names the field and the way out.
-  * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered.
+  * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
+    carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
+    the request field at fault, where there is one; and `mlrs-expected-step`, where a step is at
+    fault. The message names the field and the way out. What gRPC refuses by itself, such as a
+    message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
+    and a message only.
+  * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
+    malformed columns (unequal, empty, too long, a step above 2**53) fail the call.
   * Fields are added, never renumbered. An RPC that this daemon does not build yet answers
     UNIMPLEMENTED and says so.
 """
@@ -319,9 +323,9 @@ class RunConfig(google.protobuf.message.Message):
     alias `default`. Kept as `name@digest`, so a run never changes models under way.
     """
     horizon: builtins.int
-    """The total number of steps, at least 1."""
+    """The total number of steps, 1 to 2**53."""
     num_classes: builtins.int
-    """The number of classes C of a classification loss, at least 2."""
+    """The number of classes C of a classification loss, 2 to 2**31 - 1."""
     scale: builtins.float
     """The scale gamma, the upper bound of the LR of a paper-exact model; finite and > 0. Unset: the
     model's scale rule, from the first loss and `num_classes`.

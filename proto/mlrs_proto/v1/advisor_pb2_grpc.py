@@ -115,7 +115,8 @@ class AdvisorServiceServicer(object):
         """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
-        FAILED_PRECONDITION: the run exists with another config, or is finished.
+        FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
+        damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

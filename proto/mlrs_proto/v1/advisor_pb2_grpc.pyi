@@ -9,10 +9,14 @@ optimizer step and gets back one advice (step, learning rate). Everything else i
 Conventions
   * Steps count from 0 and have no gaps. A step that was answered is answered again from the
     record; it never moves the state twice.
-  * Calls fail with the codes of google.rpc.Code. Each failure also carries two trailing metadata
-    entries: `mlrs-reason`, an ErrorReason by name, for programs, and `mlrs-field`, the request
-    field at fault, where there is one. The message names the field and the way out.
-  * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered.
+  * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
+    carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
+    the request field at fault, where there is one; and `mlrs-expected-step`, where a step is at
+    fault. The message names the field and the way out. What gRPC refuses by itself, such as a
+    message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
+    and a message only.
+  * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
+    malformed columns (unequal, empty, too long, a step above 2**53) fail the call.
   * Fields are added, never renumbered. An RPC that this daemon does not build yet answers
     UNIMPLEMENTED and says so.
 """
@@ -42,7 +46,8 @@ class AdvisorServiceStub:
     """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
-    FAILED_PRECONDITION: the run exists with another config, or is finished.
+    FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
+    damaged.
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
@@ -143,7 +148,8 @@ class AdvisorServiceAsyncStub:
     """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
-    FAILED_PRECONDITION: the run exists with another config, or is finished.
+    FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
+    damaged.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -246,7 +252,8 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
-        FAILED_PRECONDITION: the run exists with another config, or is finished.
+        FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
+        damaged.
         """
 
     @abc.abstractmethod
