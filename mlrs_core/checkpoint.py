@@ -102,7 +102,8 @@ def _metadata(data: bytes) -> dict[str, Any]:
     is_pickle = data.startswith((b"PK", b"\x80"))  # but so can a header's length begin
     if is_pickle and data[8:9] != b"{":
         raise ModelFileError(
-            "a PyTorch pickle, which the daemon never loads; convert it with `mlrs models import`"
+            "a PyTorch pickle, which is never loaded as a model; give the authors' files, named .pth, to "
+            "`mlrs models import`"
         )
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:

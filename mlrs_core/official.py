@@ -60,7 +60,11 @@ def _read(path: Path, data: bytes) -> Weights:
             warnings.simplefilter("ignore")  # torch warns of the legacy format that these files have
             loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises whatever a broken file makes it trip over
-        raise ModelFileError(f"{path}: not a torch file of plain tensors: {error}") from error
+        # Its message is not passed on: torch's advice is to load the file in the way that runs code.
+        raise ModelFileError(
+            f"{path}: not a torch file of plain tensors ({type(error).__name__}); nothing in it was run. "
+            "Take the file from where the authors published it"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise ModelFileError(f"{path}: must hold a state dict of tensors, holds {type(loaded).__name__}")
     return {_rename(path, str(name)): _array(path, name, value) for name, value in loaded.items()}

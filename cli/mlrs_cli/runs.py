@@ -87,7 +87,7 @@ def watch(run_id: str, address: str) -> None:
         for chunk in advisor.watch(run_id, from_step=start, follow=True):
             if live:
                 live.update(_panel(chunk))
-            else:
+            elif chunk.losses:
                 click.echo(_line(chunk))
 
 
@@ -110,6 +110,7 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, address: 
     """
     writer = csv.writer(output, lineterminator="\n")
     with _advisor(address) as advisor:
+        advisor.get_run(run_id)  # before a line is written: there may be none
         if format_ == "csv":
             writer.writerow(COLUMNS)
         for chunk in advisor.watch(run_id, from_step=from_step):
@@ -133,7 +134,7 @@ def _panel(chunk: mlrs_client.RecordChunk) -> Table:
     table.add_row(
         run.id,
         run.status.value,
-        str(run.next_step - 1),
+        str(run.next_step - 1) if run.next_step else "-",
         _or_dash(run.last_loss, ".6g"),
         _or_dash(run.last_learning_rate, ".6g"),
         str(run.durable_step),

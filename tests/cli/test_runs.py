@@ -83,7 +83,8 @@ def test_watch_ends_when_the_run_is_finished(daemon: Daemon) -> None:
     """`watch` on a finished run shows its last step and ends."""
     result = _run(daemon, "watch", "a/one")
     assert result.exit_code == 0, result.output
-    assert "finished" in result.output
+    (line,) = result.output.splitlines()
+    assert line.startswith("a/one finished step 5 loss ")
 
 
 def test_watch_follows_a_live_run(daemon: Daemon) -> None:
@@ -109,6 +110,7 @@ def test_an_unknown_run_is_a_clear_error(daemon: Daemon, command: str) -> None:
     assert result.exit_code == 1
     assert "nobody" in result.output
     assert "Traceback" not in result.output
+    assert "step,loss" not in result.output
 
 
 def test_an_unreachable_daemon_is_a_clear_error() -> None:
