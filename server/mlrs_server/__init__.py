@@ -2,10 +2,14 @@
 
 convert.py    proto messages <-> the types below; messages go no further
 status.py     exceptions -> status codes, in one table
-service.py    the RPCs, each a few lines over the registry and the engine
+service.py    the RPCs, each a few lines over the runs and the engine
 daemon.py     start, health, reflection, drain
 engine.py     one pass over everything that arrived since the last
-registry.py   opening, finishing, rewinding, deleting and watching runs
+answers.py    what an observation gets: advice, its answer again, or a refusal
+lifecycle.py  opening, completing, rewinding, finishing and deleting runs
+records.py    reading runs: one, a list, a record as it grows, answers given long ago
+watchers.py   those who follow runs, and what wakes them
+live.py       which runs are in memory and where, and the way to the store
 runs.py       live runs in arrays, a group a model
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk

@@ -14,10 +14,11 @@ from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.policy import Floats, Steps
 from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_server.engine import Answer
+from mlrs_server.answers import Answer
 from mlrs_server.errors import invalid_field
+from mlrs_server.lifecycle import OpenMode
+from mlrs_server.live import RunView
 from mlrs_server.models import CatalogModel
-from mlrs_server.registry import OpenMode, RunView
 from mlrs_server.runs import AdviceReason, Handles, RunStatus
 from mlrs_server.status import code_number
 from mlrs_server.store import Observations
@@ -34,7 +35,7 @@ _MODES: dict[int, OpenMode] = {
     pb.OPEN_MODE_CREATE: "create",
     pb.OPEN_MODE_RESUME: "resume",
 }
-_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "min_lr", "max_lr")
+_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
 
 
 def config_from(message: pb.RunConfig) -> RunConfig:

@@ -20,11 +20,14 @@ from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
-from mlrs_server.registry import RunRegistry
+from mlrs_server.records import RunRecords
 from mlrs_server.service import AdvisorService
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import open_sqlite
+from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
 
@@ -73,9 +76,17 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         try:
             catalog = ModelCatalog(config.data_dir, default=config.model)
             default = catalog.find("")
-            registry = RunRegistry(store, executor, catalog, flush_interval_s=config.flush_interval_s)
-            engine = Engine(registry.groups, registry.journal, max_waiting=config.max_waiting)
-            service = AdvisorService(registry, engine, catalog)
+            watchers = Watchers()
+            live = LiveRuns(
+                store,
+                executor,
+                catalog,
+                flush_interval_s=config.flush_interval_s,
+                on_flushed=watchers.wake,
+            )
+            lifecycle = RunLifecycle(live, watchers, catalog)
+            engine = Engine(live.groups, live.journal, max_waiting=config.max_waiting)
+            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
             status = StatusInterceptor(SERVICE)
             server, checks = _build_server(service, status, config)
             address = await _start(server, config.listen)
@@ -85,7 +96,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             try:
                 yield address
             finally:
-                await _drain(server, checks, service, status, registry, timeout_s=config.drain_timeout_s)
+                await _drain(server, checks, service, status, lifecycle, timeout_s=config.drain_timeout_s)
         finally:
             executor.submit(store.close).result()
 
@@ -95,7 +106,7 @@ async def _drain(
     checks: health.aio.HealthServicer,
     service: AdvisorService,
     status: StatusInterceptor,
-    registry: RunRegistry,
+    lifecycle: RunLifecycle,
     *,
     timeout_s: float,
 ) -> None:
@@ -110,7 +121,7 @@ async def _drain(
     await server.stop(FAREWELL_S)  # what is left are health watches and the like, which end on no word
     await stopping
     try:
-        await registry.close()
+        await lifecycle.close()
     except AdvisorError as error:
         log.error("store_failing_at_exit", problem=str(error))
         raise

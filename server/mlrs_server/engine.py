@@ -1,65 +1,77 @@
 """The batching engine: one pass over everything that arrived since the last.
 
 Observations wait until the event loop comes round; then one pass answers all of them, over all
-streams, with one kernel call per model. A pass never awaits, so nothing can come between reading a
-run's state and writing it, and there is no lock.
+streams, with one kernel call per model.
+
+A run's steps cannot be computed side by side: each in a message costs a turn, a kernel call of its
+own. A message with many of them (a replay after a reconnect) is therefore answered over several
+passes, and other streams in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.policy import Floats, Steps
-from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.journal import Entry, Journal
-from mlrs_server.runs import (
-    AdviceReason,
-    Bytes,
-    Handles,
-    Rows,
-    RunGroup,
-    RunStatus,
-    split_handles,
-)
+from mlrs_server.answers import Answer, Answerer, Recall, blank_answer, occurrences
+from mlrs_server.errors import AdvisorError, Reason, invalid_field
+from mlrs_server.journal import Journal
+from mlrs_server.runs import Handles, RunGroup
+
+MAX_TURNS = 256
+"""The most steps of one run that a pass answers."""
 
 
 @dataclass(frozen=True)
-class Recall:
-    """An entry that was answered long ago: its answer is in the store."""
+class _Cut:
+    """Where a part of a message belongs."""
 
-    index: int
-    run_id: str
-    step: int
-    loss: float
-
-
-@dataclass
-class Answer:
-    """Advice for n observations, in their order."""
-
-    lrs: Floats
-    """(n,); NaN where there is no answer."""
-    reasons: Bytes
-    """(n,) `AdviceReason`; 0 where there is no answer."""
-    durable_steps: Steps
-    """(n,)."""
-    errors: dict[int, AdvisorError] = field(default_factory=dict)
-    """What is wrong with the entries that cannot be answered, by index."""
-    recalls: list[Recall] = field(default_factory=list)
-    """The entries whose answers are in the store."""
+    whole: Answer
+    """The answer of the message, as far as it is."""
+    entries: npt.NDArray[np.intp]
+    """Which entries of the message these are."""
+    last: bool
+    """Whether they complete it."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
+    """A message that waits for its answer, or the part of one that is left."""
+
     handles: Handles
     steps: Steps
     losses: Floats
     answer: asyncio.Future[Answer]
+    cut: _Cut | None = None
+
+    def split(self, late: npt.NDArray[np.bool_]) -> tuple[_Waiting, _Waiting]:
+        """Return the part for this pass, and the late part."""
+        n = len(self.handles)
+        cut = self.cut or _Cut(blank_answer(n), np.arange(n), last=True)
+        now, later = (
+            _Waiting(
+                self.handles[mask],
+                self.steps[mask],
+                self.losses[mask],
+                self.answer,
+                _Cut(cut.whole, cut.entries[mask], last=last),
+            )
+            for mask, last in ((~late, False), (late, True))
+        )
+        return now, later
+
+    def settle(self, answer: Answer) -> None:
+        """Take an answer; hand it to the caller once it is complete, if the caller is still there."""
+        if self.cut is not None:
+            _fill(self.cut.whole, self.cut.entries, answer)
+            answer = self.cut.whole
+        if (self.cut is None or self.cut.last) and not self.answer.done():
+            self.answer.set_result(answer)
 
 
 class Engine:
@@ -67,8 +79,7 @@ class Engine:
 
     def __init__(self, groups: list[RunGroup], journal: Journal, *, max_waiting: int) -> None:
         """`groups` is the live list of groups, which may grow."""
-        self._groups = groups
-        self._journal = journal
+        self._answerer = Answerer(groups, journal)
         self._max_waiting = max_waiting
         self._queue: list[_Waiting] = []
         self._count = 0
@@ -77,8 +88,14 @@ class Engine:
         """Queue observations for the next pass; all (n,).
 
         Raises:
-            AdvisorError: the queue is full.
+            AdvisorError: the queue is full, or could never hold as many.
         """
+        if len(handles) > self._max_waiting:
+            raise invalid_field(
+                "steps",
+                f"a message holds at most {self._max_waiting} entries here (max_waiting), this one "
+                f"{len(handles)}; split it",
+            )
         if self._count + len(handles) > self._max_waiting:
             raise AdvisorError(
                 Reason.QUEUE_FULL,
@@ -94,14 +111,15 @@ class Engine:
         return future
 
     def _pass(self) -> None:
-        """Answer everything that waits."""
+        """Answer everything that waits, but of no run more than `MAX_TURNS` steps."""
         queue, self._queue, self._count = self._queue, [], 0
         try:
+            queue, late = _cut(queue)
             if len(queue) == 1:
                 (only,) = queue
-                answers = [self.answer(only.handles, only.steps, only.losses)]
+                answers = [self._answerer.answer(only.handles, only.steps, only.losses)]
             else:
-                whole = self.answer(
+                whole = self._answerer.answer(
                     np.concatenate([waiting.handles for waiting in queue]),
                     np.concatenate([waiting.steps for waiting in queue]),
                     np.concatenate([waiting.losses for waiting in queue]),
@@ -113,159 +131,38 @@ class Engine:
                     waiting.answer.set_exception(error)
             return
         for waiting, answer in zip(queue, answers, strict=True):
-            if not waiting.answer.done():  # its caller may have gone
-                waiting.answer.set_result(answer)
-
-    def answer(self, handles: Handles, steps: Steps, losses: Floats) -> Answer:
-        """Answer observations now; all (n,). Several of one run are taken in their order."""
-        n = len(handles)
-        answer = Answer(np.full(n, np.nan), np.zeros(n, np.uint8), np.full(n, -1, np.int64))
-        groups, rows = split_handles(handles)
-        for number in np.unique(groups):
-            entries = np.flatnonzero(groups == number)
-            group = self._groups[number] if number < len(self._groups) else None
-            for turn in _turns(rows[entries]):
-                chosen = entries[turn]
-                live = _live(group, rows[chosen], handles[chosen])
-                _each(chosen[~live], answer, _stale_handle)
-                if group is not None:
-                    part = _Part(answer, chosen[live], group, rows[chosen[live]])
-                    self._answer_group(part, steps, losses)
-        return answer
-
-    def _answer_group(self, part: _Part, steps: Steps, losses: Floats) -> None:
-        """Answer at most one entry for each of some rows of a group."""
-        group, rows, entries = part.group, part.rows, part.entries
-        expected = group.next_step[rows]
-        finished = group.status[rows] == RunStatus.FINISHED
-        fresh = (steps[entries] == expected) & ~finished
-        if fresh.any():
-            self._advance(part.take(fresh), steps, losses)
-        past = steps[entries] < expected
-        if not (fresh | past).all():
-            self._refuse(part.take(~fresh & ~past), steps)
-        if past.any():
-            self._replay(part.take(past), steps, losses)
-        part.answer.durable_steps[entries] = group.durable_step[rows]
-
-    def _advance(self, part: _Part, steps: Steps, losses: Floats) -> None:
-        group, rows, entries = part.group, part.rows, part.entries
-        done = group.advance(rows, steps[entries], losses[entries])
-        part.answer.lrs[entries] = done.lrs
-        part.answer.reasons[entries] = done.reasons
-        self._journal.add(Entry(group, rows, steps[entries], losses[entries], done.lrs, done.reasons))
-
-    def _replay(self, part: _Part, steps: Steps, losses: Floats) -> None:
-        """Answer observations of steps already answered, from memory or else by a recall."""
-        group, rows, entries = part.group, part.rows, part.entries
-        newest = steps[entries] == group.next_step[rows] - 1
-        same = newest & same_losses(group.last_loss[rows], losses[entries])
-        part.answer.lrs[entries[same]] = group.last_lr[rows[same]]
-        part.answer.reasons[entries[same]] = AdviceReason.REPLAYED
-        for entry, row, is_newest in zip(entries[~same], rows[~same], newest[~same], strict=True):
-            step = int(steps[entry])
-            if is_newest:
-                part.answer.errors[int(entry)] = stale_step(
-                    group.run_ids[row], step, float(group.last_loss[row]), int(group.next_step[row])
-                )
-            else:
-                recall = Recall(int(entry), group.run_ids[row], step, float(losses[entry]))
-                part.answer.recalls.append(recall)
-
-    def _refuse(self, part: _Part, steps: Steps) -> None:
-        """Refuse observations of finished runs, and of steps that skip ahead."""
-        for entry, row in zip(part.entries, part.rows, strict=True):
-            run_id, expected = part.group.run_ids[row], int(part.group.next_step[row])
-            if part.group.status[row] == RunStatus.FINISHED:
-                error = finished_run(run_id)
-            else:
-                error = AdvisorError(
-                    Reason.STEP_AHEAD,
-                    f"step: {int(steps[entry])} skips ahead; run {run_id!r} expects step {expected} next: "
-                    "send every step once, counting from 0",
-                    field="step",
-                    expected_step=expected,
-                )
-            part.answer.errors[int(entry)] = error
+            waiting.settle(answer)
+        if late:  # before whatever comes next: a run's steps stay in their order
+            self._queue, self._count = late, sum(len(waiting.handles) for waiting in late)
+            asyncio.get_running_loop().call_soon(self._pass)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some entries of an answer that are distinct rows of one group."""
-
-    answer: Answer
-    entries: npt.NDArray[np.intp]
-    group: RunGroup
-    rows: Rows
-
-    def take(self, mask: npt.NDArray[np.bool_]) -> _Part:
-        return _Part(self.answer, self.entries[mask], self.group, self.rows[mask])
-
-
-def finished_run(run_id: str) -> AdvisorError:
-    """Return the error of an observation, or a resume, of a run that is finished."""
-    return AdvisorError(
-        Reason.RUN_FINISHED,
-        f"run {run_id!r} is finished; use another run_id, or reopen it with resume_from",
-        field="run_id",
-    )
+def _cut(queue: list[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
+    """Return what a pass answers, and what is left for later; both in the order of the queue."""
+    sizes = [len(waiting.handles) for waiting in queue]
+    if sum(sizes) <= MAX_TURNS:
+        return queue, []
+    late = occurrences(np.concatenate([waiting.handles for waiting in queue])) >= MAX_TURNS
+    if not late.any():
+        return queue, []
+    now, later = [], []
+    for waiting, mask in zip(queue, np.split(late, np.cumsum(sizes)[:-1]), strict=True):
+        if mask.any():
+            first, second = waiting.split(mask)
+            now.append(first)
+            later.append(second)
+        else:
+            now.append(waiting)
+    return now, later
 
 
-def stale_step(run_id: str, step: int, recorded: float, expected: int) -> AdvisorError:
-    """Return the error of a step that was answered for another loss."""
-    return AdvisorError(
-        Reason.STALE_STEP,
-        f"step: {step} of run {run_id!r} was answered for the loss {recorded!r}; it expects step "
-        f"{expected} next. To go back, open the run with resume_from={step}",
-        field="step",
-        expected_step=expected,
-    )
-
-
-def same_losses(left: Floats, right: Floats) -> npt.NDArray[np.bool_]:
-    """Return where losses are the same; any two NaNs are."""
-    same: npt.NDArray[np.bool_] = (left == right) | (np.isnan(left) & np.isnan(right))
-    return same
-
-
-def _stale_handle() -> AdvisorError:
-    return AdvisorError(
-        Reason.STALE_HANDLE,
-        "run_handles: the handle is not of this daemon process, or its run was rewound or deleted; "
-        "call CreateRun again",
-        field="run_handles",
-    )
-
-
-def _each(entries: npt.NDArray[np.intp], answer: Answer, make: Callable[[], AdvisorError]) -> None:
-    for entry in entries:
-        answer.errors[int(entry)] = make()
-
-
-def _live(group: RunGroup | None, rows: Rows, handles: Handles) -> npt.NDArray[np.bool_]:
-    """Return which rows exist and have these handles."""
-    if group is None:
-        return np.zeros(len(rows), np.bool_)
-    capacity = len(group.handles)
-    if not capacity:
-        return np.zeros(len(rows), np.bool_)
-    known = group.handles[np.minimum(rows, capacity - 1)] == handles
-    live: npt.NDArray[np.bool_] = known & (rows < capacity) & (handles != 0)
-    return live
-
-
-def _turns(rows: Rows) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield indices such that each turn holds a row at most once, and all turns hold every index."""
-    if len(np.unique(rows)) == len(rows):
-        yield np.arange(len(rows))
-        return
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    lengths = np.diff(np.append(starts, len(ordered)))
-    occurrence = np.arange(len(ordered)) - np.repeat(starts, lengths)
-    for turn in range(int(lengths.max())):
-        yield np.sort(order[occurrence == turn])
+def _fill(whole: Answer, entries: npt.NDArray[np.intp], part: Answer) -> None:
+    """Put the answer of some entries where it belongs."""
+    whole.lrs[entries] = part.lrs
+    whole.reasons[entries] = part.reasons
+    whole.durable_steps[entries] = part.durable_steps
+    whole.errors |= {int(entries[index]): error for index, error in part.errors.items()}
+    whole.recalls += [replace(recall, index=int(entries[recall.index])) for recall in part.recalls]
 
 
 def _split(whole: Answer, sizes: list[int]) -> Iterator[Answer]:

@@ -20,7 +20,7 @@ import structlog
 
 from mlrs_core.policy import Floats, Steps
 from mlrs_server.errors import AdvisorError
-from mlrs_server.runs import Bytes, Handles, Rows, RunGroup
+from mlrs_server.runs import Bytes, Rows, RunGroup
 from mlrs_server.store import Observations, RunUpdate, Store
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class _Dirty:
 
     group: RunGroup
     rows: Rows
-    handles: Handles
+    keys: Steps
     last_steps: Steps
 
 
@@ -135,7 +135,7 @@ class Journal:
     def _settle(self, dirty: list[_Dirty]) -> None:
         """Move durable steps on, of the rows that are still the same runs."""
         for part in dirty:
-            same = part.group.handles[part.rows] == part.handles
+            same = part.group.keys[part.rows] == part.keys
             part.group.durable_step[part.rows[same]] = part.last_steps[same]
         self._on_flushed([part.group.run_ids[row] for part in dirty for row in part.rows])
 
@@ -173,4 +173,4 @@ def _collect_group(group: RunGroup, entries: list[Entry]) -> tuple[_Dirty, list[
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     ]
     unique = rows[starts]
-    return _Dirty(group, unique, group.handles[unique].copy(), steps[ends - 1]), updates
+    return _Dirty(group, unique, group.keys[unique], steps[ends - 1]), updates

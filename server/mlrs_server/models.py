@@ -13,6 +13,8 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -137,9 +139,12 @@ class ModelCatalog:
         """Copy a model into the data folder, where no upgrade of mlrs can lose it.
 
         Its name stays where it points: after an upgrade, new runs get the new model of that name.
+
+        Raises:
+            AdvisorError: its file is damaged or gone, or the data folder cannot be written.
         """
         if not self._path(model.digest).exists():
-            _write_atomically(self._path(model.digest), self._bytes(model.digest, model.name))
+            _write_atomically(self._path(model.digest), self._read(model.digest, model.name))
             index = self._index
             self._write_index(replace(index, origins={**index.origins, model.digest: model.name}))
 
@@ -147,7 +152,7 @@ class ModelCatalog:
         """Import a model file under a name.
 
         Raises:
-            AdvisorError: it cannot be read as a model, or the name is another model's.
+            AdvisorError: it cannot be read as a model, or as `add`.
         """
         try:
             model, _ = read_model(path)
@@ -159,7 +164,8 @@ class ModelCatalog:
         """Import a model under a name.
 
         Raises:
-            AdvisorError: the name is another model's and `replace` is not set.
+            AdvisorError: the name is another model's and `replace` is not set, or the data folder
+                cannot be written.
         """
         name = model_name(name)
         data = dump_model(model)
@@ -195,24 +201,22 @@ class ModelCatalog:
 
     def _load(self, digest: str, name: str) -> CatalogModel:
         if digest not in self._loaded:
-            try:
-                data = self._bytes(digest, name)
-                if digest_of(data) != digest:
-                    raise ModelFileError("its content does not match its digest")
+            data = self._read(digest, name)
+            with _readable(digest, name):
                 model = parse_model(data)
-            except (ModelFileError, OSError) as error:
-                raise AdvisorError(
-                    Reason.MODEL_INVALID,
-                    f"model: {name}@{digest[:SHORT_DIGEST]} cannot be read: {error}; import it again",
-                    field="model",
-                ) from error
             self._loaded[digest] = CatalogModel(name, digest, model, model.policy(), len(data))
         return replace(self._loaded[digest], name=name)
 
-    def _bytes(self, digest: str, name: str) -> bytes:
-        if digest in self._shipped and not self._path(digest).exists():
-            return (resources.files("mlrs_core") / "models" / f"{name}.safetensors").read_bytes()
-        return self._path(digest).read_bytes()
+    def _read(self, digest: str, name: str) -> bytes:
+        """Return a model's file, checked against its digest."""
+        with _readable(digest, name):
+            if digest in self._shipped and not self._path(digest).exists():
+                data = (resources.files("mlrs_core") / "models" / f"{name}.safetensors").read_bytes()
+            else:
+                data = self._path(digest).read_bytes()
+            if digest_of(data) != digest:
+                raise ModelFileError("its content does not match its digest")
+        return data
 
     def _reload(self) -> None:
         """Read the index again if it changed."""
@@ -236,6 +240,19 @@ class ModelCatalog:
         text = json.dumps(vars(index), indent=2, sort_keys=True)
         _write_atomically(self._folder / "index.json", text.encode())
         self._reload()
+
+
+@contextmanager
+def _readable(digest: str, name: str) -> Iterator[None]:
+    """Turn the exceptions of reading a model into the daemon's."""
+    try:
+        yield
+    except (ModelFileError, OSError) as error:
+        raise AdvisorError(
+            Reason.MODEL_INVALID,
+            f"model: {name}@{digest[:SHORT_DIGEST]} cannot be read: {error}; import it again",
+            field="model",
+        ) from error
 
 
 def _strings(fields: Any) -> dict[str, str]:
@@ -269,15 +286,26 @@ def _shipped_digests() -> dict[str, str]:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        AdvisorError: it cannot be written.
+    """
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise AdvisorError(
+            Reason.STORE,
+            f"the folder of models {path.parent} cannot be written: {error.strerror or error}; "
+            "free its disk, or let the daemon write there",
+        ) from error

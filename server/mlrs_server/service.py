@@ -1,4 +1,4 @@
-"""The RPCs of the contract, each a few lines over the registry and the engine."""
+"""The RPCs of the contract, each a few lines over the runs and the engine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
-from mlrs_server.engine import Answer, Engine
+from mlrs_server.answers import Answer
+from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
+from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.models import ModelCatalog
-from mlrs_server.registry import RunRegistry
+from mlrs_server.records import RunRecords
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,9 +58,12 @@ class _Stream:
 class AdvisorService(AdvisorServiceServicer):
     """The contract, served."""
 
-    def __init__(self, registry: RunRegistry, engine: Engine, catalog: ModelCatalog) -> None:
+    def __init__(
+        self, lifecycle: RunLifecycle, records: RunRecords, engine: Engine, catalog: ModelCatalog
+    ) -> None:
         """Serve these runs and models."""
-        self._registry = registry
+        self._lifecycle = lifecycle
+        self._records = records
         self._engine = engine
         self._catalog = catalog
         self._streams: set[_Stream] = set()
@@ -67,7 +72,7 @@ class AdvisorService(AdvisorServiceServicer):
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
         self._draining = True
-        self._registry.drain()
+        self._records.drain()
         for stream in self._streams:
             stream.drain()
 
@@ -75,7 +80,7 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
         """Create or resume a run."""
-        opened = await self._registry.open(
+        opened = await self._lifecycle.open(
             request.run_id,
             convert.config_from(request.config),
             model=request.config.model,
@@ -90,12 +95,12 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Read a run."""
-        return pb.GetRunResponse(run=convert.run_to(await self._registry.get(request.run_id)))
+        return pb.GetRunResponse(run=convert.run_to(await self._records.get(request.run_id)))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """List runs; the page token is the last id of the page before."""
         size = convert.page_size_from(request.page_size)
-        views = await self._registry.list(
+        views = await self._records.list(
             prefix=request.prefix,
             status=convert.status_from(request.status),
             after=request.page_token,
@@ -107,11 +112,11 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""
-        return pb.FinishRunResponse(run=convert.run_to(await self._registry.finish(request.run_id)))
+        return pb.FinishRunResponse(run=convert.run_to(await self._lifecycle.finish(request.run_id)))
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Delete a run."""
-        await self._registry.delete(request.run_id)
+        await self._lifecycle.delete(request.run_id)
         return pb.DeleteRunResponse()
 
     # ------------------------------------------------------------------------------- advice
@@ -121,11 +126,11 @@ class AdvisorService(AdvisorServiceServicer):
         if self._draining:
             raise draining()
         step = convert.step_from(request.step, "step")
-        handle = await self._registry.handle_of(request.run_id)
+        handle = await self._lifecycle.handle_of(request.run_id)
         answer = await self._engine.submit(
             np.array([handle], np.uint64), np.array([step], np.int64), np.array([request.loss])
         )
-        await self._registry.recall(answer)
+        await self._records.recall(answer)
         if answer.errors:
             raise answer.errors[0]
         return convert.advice_to(step, answer)
@@ -149,7 +154,7 @@ class AdvisorService(AdvisorServiceServicer):
     async def _answer(self, request: pb.StreamAdviceRequest) -> Answer:
         answer = await self._engine.submit(*convert.columns_from(request))
         if answer.recalls:
-            await self._registry.recall(answer)
+            await self._records.recall(answer)
         return answer
 
     async def WatchRun(
@@ -157,7 +162,7 @@ class AdvisorService(AdvisorServiceServicer):
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Stream a run's record."""
         start = convert.step_from(request.from_step, "from_step")
-        async for view, first, record in self._registry.watch(request.run_id, start, follow=request.follow):
+        async for view, first, record in self._records.watch(request.run_id, start, follow=request.follow):
             yield convert.record_to(view, first, record)
 
     # ------------------------------------------------------------------------------- models

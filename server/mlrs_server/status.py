@@ -2,7 +2,7 @@
 
 AdvisorError         the code of its reason, in the table below
 InvalidFieldError    INVALID_ARGUMENT, with the field
-ModelFileError       INVALID_ARGUMENT
+ModelFileError       FAILED_PRECONDITION
 anything else        INTERNAL, logged with its traceback and without details on the wire
 """
 

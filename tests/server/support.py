@@ -1,4 +1,4 @@
-"""A registry and an engine without a wire, and a daemon with one."""
+"""Runs and an engine without a wire, and a daemon with one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_server.answers import Answer
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon
-from mlrs_server.engine import Answer, Engine
+from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.lifecycle import Opened, OpenMode, RunLifecycle
+from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
-from mlrs_server.registry import Opened, OpenMode, RunRegistry
+from mlrs_server.records import RunRecords
 from mlrs_server.runs import Replay
 from mlrs_server.store import Observations, Store, open_sqlite
+from mlrs_server.watchers import Watchers
 
 LOSSES: Floats = np.abs(np.random.default_rng(7).normal(2.0, 0.6, 400)) + 0.01
 """Losses of a run, for tests that need any."""
@@ -58,9 +62,11 @@ class FailingStore:
 
 @dataclass(frozen=True)
 class Room:
-    """A registry and an engine over a store."""
+    """Runs and an engine over a store."""
 
-    registry: RunRegistry
+    live: LiveRuns
+    lifecycle: RunLifecycle
+    records: RunRecords
     engine: Engine
     catalog: ModelCatalog
     store: FailingStore
@@ -75,7 +81,7 @@ class Room:
         resume_from: int | None = None,
     ) -> Opened:
         """Open a run."""
-        return await self.registry.open(
+        return await self.lifecycle.open(
             run_id, config or RunConfig(), model=model, mode=mode, resume_from=resume_from
         )
 
@@ -86,7 +92,7 @@ class Room:
             np.atleast_1d(np.asarray(steps, np.int64)),
             np.atleast_1d(np.asarray(losses, np.float64)),
         )
-        await self.registry.recall(answer)
+        await self.records.recall(answer)
         return answer
 
     async def follow(self, handle: int, losses: Sequence[float] | Floats, *, start: int = 0) -> Floats:
@@ -100,7 +106,7 @@ class Room:
 
     async def history(self, run_id: str, from_step: int = 0) -> Observations:
         """Return a run's record from a step on."""
-        parts = [part async for _, _, part in self.registry.watch(run_id, from_step, follow=False)]
+        parts = [part async for _, _, part in self.records.watch(run_id, from_step, follow=False)]
         return Observations(
             np.concatenate([part.losses for part in parts]),
             np.concatenate([part.lrs for part in parts]),
@@ -116,7 +122,7 @@ async def room(
     flush_interval_s: float = 30.0,
     max_waiting: int = 100_000,
 ) -> AsyncIterator[Room]:
-    """Open a registry over a folder, as a daemon would; close it without a word to its callers.
+    """Open the runs of a folder, as a daemon would; close it without a word to its callers.
 
     The flush interval is long, so that a test decides what is stored when.
     """
@@ -125,12 +131,20 @@ async def room(
         store = FailingStore(executor.submit(open_sqlite, data_dir / "mlrs.sqlite3").result())
         try:
             catalog = ModelCatalog(data_dir, default=None if model is None else str(model))
-            registry = RunRegistry(store, executor, catalog, flush_interval_s=flush_interval_s)
-            engine = Engine(registry.groups, registry.journal, max_waiting=max_waiting)
-            yield Room(registry, engine, catalog, store)
+            watchers = Watchers()
+            live = LiveRuns(
+                store,
+                executor,
+                catalog,
+                flush_interval_s=flush_interval_s,
+                on_flushed=watchers.wake,
+            )
+            lifecycle = RunLifecycle(live, watchers, catalog)
+            engine = Engine(live.groups, live.journal, max_waiting=max_waiting)
+            yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
             store.gate.set()
             store.failing.clear()
-            await registry.close()
+            await lifecycle.close()
         finally:
             store.gate.set()
             executor.submit(store._store.close).result()

@@ -61,7 +61,7 @@ def bits(value: float) -> bytes:
 @given(stretches())
 def test_observations_come_back_bit_for_bit(observations: Observations) -> None:
     """What is unpacked has the bits of what was packed, NaNs of any payload included."""
-    again = codec.unpack_observations(codec.pack_observations(observations))
+    again = codec.unpack_observations(codec.pack_observations(observations), "a")
     assert again.losses.tobytes() == observations.losses.tobytes()
     assert again.lrs.tobytes() == observations.lrs.tobytes()
     assert again.reasons.tobytes() == observations.reasons.tobytes()
@@ -70,7 +70,7 @@ def test_observations_come_back_bit_for_bit(observations: Observations) -> None:
 @given(SNAPSHOTS)
 def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
     """A snapshot comes back whole."""
-    again = codec.unpack_snapshot(codec.pack_snapshot(snapshot))
+    again = codec.unpack_snapshot(codec.pack_snapshot(snapshot), "a")
     for name in ("status", "next_step", "last_reason", "bad_losses"):
         assert getattr(again, name) == getattr(snapshot, name)
     assert bits(again.last_loss) == bits(snapshot.last_loss)
@@ -81,7 +81,7 @@ def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
 @given(CONFIGS)
 def test_configs_come_back_equal(config: RunConfig) -> None:
     """A config comes back with the same fields given, and the same doubles."""
-    assert codec.unpack_config(codec.pack_config(config)) == config
+    assert codec.unpack_config(codec.pack_config(config), "a") == config
 
 
 PACKED = [
@@ -112,11 +112,11 @@ PACKED = [
 @pytest.mark.parametrize(("unpack", "packed"), PACKED, ids=["observations", "snapshot", "config"])
 def test_damage_is_detected(unpack: Any, packed: bytes) -> None:
     """Every flipped byte, and every cut, is found out."""
-    unpack(packed)
+    unpack(packed, "a")
     for index in range(len(packed)):
         flipped = bytearray(packed)
         flipped[index] ^= 0x10
-        with raises(Reason.STORE, match="damaged"):
-            unpack(bytes(flipped))
-        with raises(Reason.STORE, match="damaged"):
-            unpack(packed[:index])
+        with raises(Reason.STORE, match="damaged record of run 'a'"):
+            unpack(bytes(flipped), "a")
+        with raises(Reason.STORE, match="damaged record of run 'a'"):
+            unpack(packed[:index], "a")

@@ -1,4 +1,4 @@
-"""The engine: what shares a pass changes nothing, and every observation counts once."""
+"""The engine: what shares a pass changes nothing, and every message is answered whole."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
+from mlrs_server import engine
 from mlrs_server.errors import Reason
 from mlrs_server.runs import AdviceReason, make_handle
 from tests.server.support import LOSSES, raises, replayed, room
@@ -26,9 +27,12 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.parametrize("turns", [1, 2, engine.MAX_TURNS])
 @settings(max_examples=25)
 @given(data=st.data())
-def test_company_changes_nothing(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_company_changes_nothing(
+    turns: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Whatever runs, models, messages and order share its passes, a run's LRs are those it has alone."""
     folder = tmp_path_factory.mktemp("company")
 
@@ -68,115 +72,14 @@ def test_company_changes_nothing(data: st.DataObject, tmp_path_factory: pytest.T
                 alone = replayed(policy, config, losses[index])
                 assert np.array(lrs[index]).tobytes() == alone.tobytes()
 
-    asyncio.run(scenario())
+    with pytest.MonkeyPatch.context() as bound:
+        bound.setattr(engine, "MAX_TURNS", turns)
+        asyncio.run(scenario())
 
 
 def _arrays(entries: list[tuple[int, int, float]]) -> Any:
     handles, steps, losses = zip(*entries, strict=True)
     return np.array(handles, np.uint64), np.array(steps, np.int64), np.array(losses, np.float64)
-
-
-async def test_a_repeat_moves_nothing(tmp_path: Path, model_file: Path) -> None:
-    """The newest step, sent again with its loss, gets its answer again; the run goes on unmoved."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        first = await here.follow(opened.handle, LOSSES[:5])
-        for _ in range(3):
-            again = await here.ask(opened.handle, 4, LOSSES[4])
-            assert again.lrs.tolist() == [first[4]]
-            assert again.reasons.tolist() == [AdviceReason.REPLAYED]
-        rest = await here.follow(opened.handle, LOSSES[5:9], start=5)
-        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:9])
-        assert np.concatenate([first, rest]).tobytes() == alone.tobytes()
-
-
-async def test_a_repeated_bad_loss_is_the_same_loss(tmp_path: Path, model_file: Path) -> None:
-    """A NaN sent again is a repeat, not another loss."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, [1.0, math.nan])
-        again = await here.ask(opened.handle, 1, math.nan)
-        assert again.reasons.tolist() == [AdviceReason.REPLAYED]
-
-
-@pytest.mark.parametrize("step", [0, 3, 4])
-async def test_another_loss_is_refused(tmp_path: Path, model_file: Path, step: int) -> None:
-    """A step that was answered for another loss is refused; the error says where the run is."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, LOSSES[:5])
-        answer = await here.ask(opened.handle, step, 99.0)
-        error = answer.errors[0]
-        assert (error.reason, error.field, error.expected_step) == (Reason.STALE_STEP, "step", 5)
-        assert f"resume_from={step}" in str(error)
-        assert math.isnan(answer.lrs[0])
-        assert (await here.registry.get("a")).snapshot.next_step == 5
-
-
-async def test_old_steps_are_recalled(tmp_path: Path, model_file: Path) -> None:
-    """Any step ever answered is answered again, from the store, in any order and mix."""
-    async with room(tmp_path / "d", model_file) as here:
-        one, two = await here.open("a"), await here.open("b", RunConfig(scale=1.0))
-        lrs = {
-            one.handle: await here.follow(one.handle, LOSSES[:30]),
-            two.handle: await here.follow(two.handle, LOSSES[:20]),
-        }
-        entries = [(one.handle, 7), (two.handle, 0), (one.handle, 0), (one.handle, 29), (two.handle, 18)]
-        entries += [(one.handle, 7), (one.handle, 28)]
-        handles, steps = zip(*entries, strict=True)
-        answer = await here.ask(handles, steps, LOSSES[list(steps)])
-        assert not answer.errors
-        assert answer.lrs.tolist() == [lrs[handle][step] for handle, step in entries]
-        assert set(answer.reasons.tolist()) == {AdviceReason.REPLAYED}
-
-
-async def test_a_recall_tells_right_from_wrong(tmp_path: Path, model_file: Path) -> None:
-    """Of several old steps in a message those with another loss are refused, the others answered."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        lrs = await here.follow(opened.handle, LOSSES[:10])
-        losses = np.where(np.arange(8) % 2, LOSSES[:8], -1.0)
-        answer = await here.ask([opened.handle] * 8, np.arange(8), losses)
-        assert sorted(answer.errors) == [0, 2, 4, 6]
-        assert {error.reason for error in answer.errors.values()} == {Reason.STALE_STEP}
-        assert answer.lrs[1::2].tolist() == lrs[1:8:2].tolist()
-
-
-async def test_a_recall_that_fails_is_an_error_of_its_entries(tmp_path: Path, model_file: Path) -> None:
-    """When the store cannot be read, old steps get its error and new ones their advice."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, LOSSES[:5])
-        here.store.failing = {"read"}
-        answer = await here.ask([opened.handle] * 3, [0, 1, 5], LOSSES[[0, 1, 5]])
-        assert {index: error.reason for index, error in answer.errors.items()} == {
-            0: Reason.STORE,
-            1: Reason.STORE,
-        }
-        assert answer.reasons.tolist() == [0, 0, AdviceReason.FRESH]
-
-
-async def test_a_step_ahead_is_refused(tmp_path: Path, model_file: Path) -> None:
-    """A step beyond the next is refused, names the one expected, and moves nothing."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, LOSSES[:3])
-        answer = await here.ask([opened.handle] * 2, [4, 3], [1.0, LOSSES[3]])
-        assert answer.errors[0].reason == Reason.STEP_AHEAD
-        assert answer.errors[0].expected_step == 3
-        assert list(answer.errors) == [0]
-        assert answer.reasons[1] == AdviceReason.FRESH
-
-
-async def test_a_finished_run_answers_only_what_it_answered(tmp_path: Path, model_file: Path) -> None:
-    """A finished run refuses the next step and still repeats the ones it has."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        lrs = await here.follow(opened.handle, LOSSES[:3])
-        await here.registry.finish("a")
-        answer = await here.ask([opened.handle] * 4, [0, 2, 3, 7], [*LOSSES[[0, 2]], 1.0, 1.0])
-        assert answer.lrs[:2].tolist() == lrs[[0, 2]].tolist()
-        assert [answer.errors[index].reason for index in (2, 3)] == [Reason.RUN_FINISHED] * 2
 
 
 async def test_several_steps_of_a_run_share_a_message(tmp_path: Path, model_file: Path) -> None:
@@ -204,47 +107,12 @@ async def test_a_full_queue_is_refused_and_harms_nobody(tmp_path: Path, model_fi
         assert not (await here.ask([opened.handle] * 3, [3, 4, 5], [1.0] * 3)).errors
 
 
-async def test_stale_handles_are_refused(tmp_path: Path, model_file: Path) -> None:
-    """The handle of a deleted or rewound run, and one of another process, name nothing."""
-    async with room(tmp_path / "d", model_file) as here:
-        deleted, rewound, other = [await here.open(name) for name in "abc"]
-        await here.follow(rewound.handle, LOSSES[:4])
-        await here.registry.delete("a")
-        await here.open("b", resume_from=2)
-        foreign = make_handle(0, 2)
-        answer = await here.ask(
-            [deleted.handle, rewound.handle, foreign, other.handle], [0, 2, 0, 0], [1.0] * 4
-        )
-        assert {error.reason for error in answer.errors.values()} == {Reason.STALE_HANDLE}
-        assert sorted(answer.errors) == [0, 1, 2]
-        assert answer.reasons[3] == AdviceReason.FRESH
-
-
-@settings(max_examples=60)
-@given(
-    garbage=st.lists(
-        st.integers(0, 2**64 - 1) | st.integers(0, 2**25) | st.sampled_from([0, 1 << 24, (1 << 63) | 1]),
-        min_size=1,
-        max_size=20,
-    )
-)
-def test_garbage_handles_touch_nothing(garbage: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Any 64 bits that are no handle are refused as stale; every run is as it was."""
-    folder = tmp_path_factory.mktemp("garbage")
-
-    async def scenario() -> None:
-        async with room(folder, write_random_model(folder / "m.safetensors")) as here:
-            runs = [await here.open(name) for name in "abc"]
-            assert not {run.handle for run in runs} & set(garbage)
-            answer = await here.ask(
-                [*garbage, runs[0].handle], [0] * (len(garbage) + 1), [1.0] * (len(garbage) + 1)
-            )
-            assert sorted(answer.errors) == list(range(len(garbage)))
-            assert {error.reason for error in answer.errors.values()} == {Reason.STALE_HANDLE}
-            steps = [(await here.registry.get(name)).snapshot.next_step for name in "abc"]
-            assert steps == [1, 0, 0]
-
-    asyncio.run(scenario())
+async def test_a_message_beyond_the_queue_is_told_to_split(tmp_path: Path, model_file: Path) -> None:
+    """What could never wait is not told to come again, however empty the queue is."""
+    async with room(tmp_path / "d", model_file, max_waiting=3) as here:
+        opened = await here.open("a")
+        with raises(Reason.INVALID_FIELD, field="steps", match=r"3 entries here \(max_waiting\).*4; split"):
+            here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in range(4)]))
 
 
 async def test_a_caller_that_goes_away_harms_nobody(tmp_path: Path, model_file: Path) -> None:
@@ -266,9 +134,124 @@ async def test_a_defect_reaches_every_caller(
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         with monkeypatch.context() as broken:
-            broken.setattr(here.registry.groups[0], "policy", None)
+            broken.setattr(here.live.groups[0], "policy", None)
             pending = [here.engine.submit(*_arrays([(opened.handle, 0, 2.0)])) for _ in range(3)]
             results = await asyncio.gather(*pending, return_exceptions=True)
         assert all(isinstance(result, AttributeError) for result in results)
         lrs = await here.follow(opened.handle, LOSSES[:3])
         assert lrs.tobytes() == replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:3]).tobytes()
+
+
+# ------------------------------------------------------------------- many steps of one run
+
+
+async def test_a_long_replay_lets_others_in(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message of many steps of a run takes passes of bounded work; others are answered meanwhile."""
+    async with room(tmp_path / "d", model_file) as here:
+        long, short = await here.open("a"), await here.open("b")
+        group, turns, passes = here.live.groups[0], list[int](), list[int]()
+        advance = group.advance
+        monkeypatch.setattr(group, "advance", lambda *columns: turns.append(1) or advance(*columns))
+        losses = np.resize(LOSSES, 1000)
+        replay = here.engine.submit(*_arrays([(long.handle, step, losses[step]) for step in range(1000)]))
+        step = 0
+        while not replay.done():
+            before = len(turns)
+            answer = await here.engine.submit(*_arrays([(short.handle, step, LOSSES[step])]))
+            passes.append(len(turns) - before)
+            assert not answer.errors
+            step += 1
+        assert passes == [engine.MAX_TURNS] * 3 + [1000 - 3 * engine.MAX_TURNS]
+        answer = await replay
+        assert not answer.errors
+        policy = here.catalog.find("").policy
+        assert answer.lrs.tobytes() == replayed(policy, RunConfig(), losses).tobytes()
+        assert answer.reasons.tolist() == [AdviceReason.FRESH] * 1000
+
+
+async def test_a_long_message_mixes_anything(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeats, gaps, old steps and strangers in a message of several passes are each what they are."""
+    monkeypatch.setattr(engine, "MAX_TURNS", 2)
+    async with room(tmp_path / "d", model_file) as here:
+        one, two = await here.open("a"), await here.open("b")
+        foreign = make_handle(0, 5)
+        entries = [(one.handle, 0), (two.handle, 0), (one.handle, 1), (foreign, 0), (one.handle, 1)]
+        entries += [(one.handle, 9), (foreign, 0), (one.handle, 2), (foreign, 0), (one.handle, 0)]
+        handles, steps = zip(*entries, strict=True)
+        answer = await here.ask(handles, steps, LOSSES[list(steps)])
+        assert {index: error.reason for index, error in answer.errors.items()} == {
+            3: Reason.STALE_HANDLE,
+            5: Reason.STEP_AHEAD,
+            6: Reason.STALE_HANDLE,
+            8: Reason.STALE_HANDLE,
+        }
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:3])
+        right = [index for index in range(10) if index not in answer.errors]
+        assert answer.lrs[right].tolist() == alone[[steps[index] for index in right]].tolist()
+        replays = np.flatnonzero(answer.reasons == AdviceReason.REPLAYED)
+        assert replays.tolist() == [4, 9]
+
+
+async def test_messages_of_a_run_keep_their_order(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later message goes on where a long one ends, though it arrived while that was under way."""
+    monkeypatch.setattr(engine, "MAX_TURNS", 4)
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        first = here.engine.submit(*_arrays([(opened.handle, step, LOSSES[step]) for step in range(30)]))
+        await asyncio.sleep(0)
+        second = here.engine.submit(*_arrays([(opened.handle, 30, LOSSES[30])]))
+        answers = await asyncio.gather(first, second)
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:31])
+        assert np.concatenate([answer.lrs for answer in answers]).tobytes() == alone.tobytes()
+
+
+async def test_a_long_message_counts_while_it_waits(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of a long message holds its place in the queue, and frees it."""
+    monkeypatch.setattr(engine, "MAX_TURNS", 2)
+    async with room(tmp_path / "d", model_file, max_waiting=6) as here:
+        opened = await here.open("a")
+        first = here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in range(6)]))
+        await asyncio.sleep(0)
+        with raises(Reason.QUEUE_FULL, match="4 observations are waiting"):
+            here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in (6, 7, 8)]))
+        assert not (await first).errors
+        assert not (await here.ask([opened.handle] * 6, range(6, 12), [1.0] * 6)).errors
+
+
+async def test_a_long_message_counts_though_its_caller_goes_away(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step of it is taken, as if it had been short."""
+    monkeypatch.setattr(engine, "MAX_TURNS", 2)
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        gone = here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in range(6)]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert not (await here.ask(opened.handle, 6, 1.0)).errors
+
+
+async def test_a_defect_ends_a_long_message(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that fails half-way is an error of the whole message, and nothing of it lingers."""
+    monkeypatch.setattr(engine, "MAX_TURNS", 2)
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        pending = here.engine.submit(*_arrays([(opened.handle, step, LOSSES[step]) for step in range(6)]))
+        await asyncio.sleep(0)
+        with monkeypatch.context() as broken:
+            broken.setattr(here.live.groups[0], "policy", None)
+            with pytest.raises(AttributeError):
+                await pending
+        lrs = await here.follow(opened.handle, LOSSES[2:5], start=2)
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:5])
+        assert lrs.tobytes() == alone[2:].tobytes()

@@ -16,14 +16,14 @@ from tests.server.support import LOSSES, Room, raises, replayed, room
 
 async def stored_steps(here: Room, run_id: str) -> int:
     """Return how many steps of a run the store has, past the journal."""
-    found = await here.registry._in_store(lambda: here.store._store.get(run_id))
+    found = await here.live.in_store(lambda _: here.store._store.get(run_id))
     assert found is not None
     return found.snapshot.next_step
 
 
 def durable(here: Room) -> list[int]:
     """Return the durable steps of the first three rows of the first group."""
-    return here.registry.groups[0].durable_step[:3].tolist()
+    return here.live.groups[0].durable_step[:3].tolist()
 
 
 async def test_a_step_is_durable_once_it_is_stored(tmp_path: Path, model_file: Path) -> None:
@@ -32,7 +32,7 @@ async def test_a_step_is_durable_once_it_is_stored(tmp_path: Path, model_file: P
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         here.store.gate.clear()
-        flush = asyncio.create_task(here.registry.journal.flush())
+        flush = asyncio.create_task(here.live.journal.flush())
         while "append" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
             await asyncio.sleep(0.001)
         answer = await here.ask(opened.handle, 3, LOSSES[3])
@@ -50,11 +50,11 @@ async def test_a_flush_holds_everything_before_it(tmp_path: Path, model_file: Pa
         runs = [await here.open(name) for name in "abc"]
         await here.follow(runs[0].handle, LOSSES[:2])
         here.store.gate.clear()
-        first = asyncio.create_task(here.registry.journal.flush())
+        first = asyncio.create_task(here.live.journal.flush())
         await asyncio.sleep(0)
         for run in runs[1:]:
             await here.follow(run.handle, LOSSES[:5])
-        second = asyncio.create_task(here.registry.journal.flush())
+        second = asyncio.create_task(here.live.journal.flush())
         here.store.gate.set()
         await asyncio.gather(first, second)
         assert [await stored_steps(here, name) for name in "abc"] == [2, 5, 5]
@@ -85,7 +85,7 @@ async def test_advice_goes_on_while_the_store_fails(tmp_path: Path, model_file: 
             await asyncio.sleep(0.001)
         assert here.store.calls.count("append") > 1
         with raises(Reason.STORE, match="disk is full"):
-            await here.registry.journal.flush()
+            await here.live.journal.flush()
         here.store.failing.clear()
         async with asyncio.timeout(10):
             while durable(here)[0] < 59:  # noqa: ASYNC110  # as above
@@ -102,7 +102,7 @@ async def test_a_caller_that_goes_away_stops_no_flush(tmp_path: Path, model_file
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         here.store.gate.clear()
-        reads = [asyncio.create_task(here.registry.get("a")) for _ in range(3)]
+        reads = [asyncio.create_task(here.records.get("a")) for _ in range(3)]
         while "append" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
             await asyncio.sleep(0.001)
         for read in reads:
@@ -110,9 +110,25 @@ async def test_a_caller_that_goes_away_stops_no_flush(tmp_path: Path, model_file
         await asyncio.gather(*reads, return_exceptions=True)
         here.store.gate.set()
         await here.follow(opened.handle, LOSSES[3:6], start=3)
-        await here.registry.journal.flush()
+        await here.live.journal.flush()
         assert durable(here)[0] == 5
         assert (await here.history("a")).losses.tobytes() == LOSSES[:6].tobytes()
+
+
+async def test_a_closed_run_becomes_durable_too(tmp_path: Path, model_file: Path) -> None:
+    """A flush that was under way when a run closed for a change still moves its durable step."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:5])
+        here.store.gate.clear()
+        flush = asyncio.create_task(here.live.journal.flush())
+        while "append" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
+            await asyncio.sleep(0.001)
+        with here.live.closed("a"):
+            here.store.gate.set()
+            await flush
+        assert durable(here)[0] == 4
+        assert (await here.records.get("a")).durable_step == 4
 
 
 async def test_a_defect_in_a_flush_is_tried_again(
@@ -143,9 +159,9 @@ async def test_what_is_stored_of_a_run_is_of_one_moment(tmp_path: Path, model_fi
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, [*LOSSES[:4], *[float("nan")] * 10])
-        await here.registry.journal.flush()
+        await here.live.journal.flush()
         await here.follow(opened.handle, [1.0, 2.0], start=14)
-        found = await here.registry._in_store(lambda: here.store._store.get("a"))
+        found = await here.live.in_store(lambda _: here.store._store.get("a"))
         assert found is not None
         assert found.snapshot.next_step == 14
         assert found.snapshot.status == RunStatus.DIVERGED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -184,6 +186,58 @@ def test_malformed_names_are_refused(tmp_path: Path, model_file: Path, name: str
     """A name that could leave the folder, or clash with a reference, is refused."""
     with raises(Reason.INVALID_FIELD, field="name"):
         ModelCatalog(tmp_path / "d").add_file(model_file, name)
+
+
+async def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, model_file: Path, second_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is an error of the store, on an import and on a run that needs its model kept."""
+    package = tmp_path / "package" / "models"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    write_random_model(package / "paper.safetensors", seed=1)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with room(tmp_path / "d", model_file) as here:
+        with monkeypatch.context() as disk:
+            disk.setattr(models.os, "fsync", full)
+            with raises(Reason.STORE, match="models cannot be written: No space left on device"):
+                here.catalog.add_file(second_file, "second")
+            with raises(Reason.STORE, match="models cannot be written: No space left on device"):
+                await here.open("a", model="paper")
+        with raises(Reason.MODEL_NOT_FOUND):
+            here.catalog.find("second")
+        assert not list((tmp_path / "d" / "models").glob(".new-*"))
+        assert (await here.open("a", model="paper")).created
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path: Path, model_file: Path) -> None:
+    """Where the folder of models cannot be made, an import says so."""
+    (tmp_path / "d").mkdir()
+    catalog = ModelCatalog(tmp_path / "d")
+    (tmp_path / "d" / "models").write_text("in the way")
+    with raises(Reason.STORE, match="models cannot be written"):
+        catalog._write_index(models._Index())
+    with raises(Reason.MODEL_INVALID, match=r"index\.json cannot be read"):
+        catalog.add_file(model_file, "m")
+
+
+async def test_a_file_that_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When mlrs is upgraded under a running daemon, no run is given a file that is not its model."""
+    package = tmp_path / "package" / "models"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    write_random_model(package / "paper.safetensors", seed=1)
+    async with room(tmp_path / "d", None) as here:
+        here.catalog.find("paper")
+        write_random_model(package / "paper.safetensors", seed=2)
+        with raises(Reason.MODEL_INVALID, match="does not match its digest"):
+            await here.open("a")
+        (package / "paper.safetensors").unlink()
+        with raises(Reason.MODEL_INVALID, match="No such file"):
+            await here.open("a")
 
 
 def test_an_import_writes_the_file_as_it_was(tmp_path: Path, model_file: Path) -> None:

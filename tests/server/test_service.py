@@ -304,15 +304,16 @@ async def test_an_oversize_message_is_refused(stub: Any) -> None:
         assert not (await ask(other, (handle, 0, 1.0))).errors
 
 
-async def test_a_full_queue_says_its_limit(tmp_path: Path, model_file: Path) -> None:
-    """More observations than may wait are RESOURCE_EXHAUSTED, with the name of the limit."""
+async def test_a_message_beyond_the_queue_must_be_split(tmp_path: Path, model_file: Path) -> None:
+    """More observations in a message than may ever wait are its fault, with the name of the limit."""
     async with service(tmp_path / "d", model_file, max_waiting=4) as (stub, _):
         handle = await create(stub, "a")
         call = stub.StreamAdvice(timeout=TIMEOUT)
         await call.write(columns(*[(handle, step, 1.0) for step in range(5)]))
         refusal = await refused(call)
-        assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "ERROR_REASON_QUEUE_FULL")
-        assert "limit of 4 (max_waiting)" in refusal.message
+        assert (refusal.code, refusal.reason) == (Code.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
+        assert refusal.field == "steps"
+        assert "at most 4 entries here (max_waiting), this one 5; split it" in refusal.message
         assert len(await advised(stub, "a", LOSSES[:3])) == 3
 
 

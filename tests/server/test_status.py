@@ -11,7 +11,7 @@ import pytest
 from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.registry import RunRegistry
+from mlrs_server.records import RunRecords
 from mlrs_server.status import CODES, MAX_MESSAGE, as_advisor_error, code_number
 from tests.server.support import refusal_of, service
 
@@ -48,7 +48,7 @@ async def test_a_defect_leaks_nothing(
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(RunRegistry, "get", broken)
+    monkeypatch.setattr(RunRecords, "get", broken)
     async with service(tmp_path / "d", model_file) as (stub, _):
         await stub.CreateRun(pb.CreateRunRequest(run_id="a"))
         with pytest.raises(grpc.aio.AioRpcError) as unary:
@@ -72,7 +72,7 @@ async def test_a_long_message_is_cut(
         await asyncio.sleep(0)
         raise AdvisorError(Reason.STORE, "x" * 100_000)
 
-    monkeypatch.setattr(RunRegistry, "get", refuse)
+    monkeypatch.setattr(RunRecords, "get", refuse)
     async with service(tmp_path / "d", model_file) as (stub, _):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetRun(pb.GetRunRequest(run_id="a"))

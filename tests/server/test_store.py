@@ -323,8 +323,27 @@ def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) ->
     file.commit()
     file.close()
     store = open_sqlite(tmp_path / "store")
-    with raises(Reason.STORE, match="damaged"):
+    with raises(Reason.STORE, match="damaged record of run 'a'"):
         store.get("a") if look == "get" else store.read(run.key, 0, 10)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("lost", "first_step", "breaks_at"), [(0, 0, 0), (1, 0, 1), (1, 2, 2), (4, 1, 4), (5, 4, 5)]
+)
+def test_a_gap_in_a_record_is_named(tmp_path: Path, lost: int, first_step: int, breaks_at: int) -> None:
+    """Where a chunk is missing, what comes after it is not taken for what should be there."""
+    store = open_sqlite(tmp_path / "store")
+    run = create(store, "a")
+    fill(store, run, 1, 4, 5, 9, 10)
+    store.close()
+    file = sqlite3.connect(tmp_path / "store")
+    file.execute("DELETE FROM observations WHERE first_step = ?", (lost,))
+    file.commit()
+    file.close()
+    store = open_sqlite(tmp_path / "store")
+    with raises(Reason.STORE, match=f"run 'a' breaks off at step {breaks_at};"):
+        store.read(run.key, first_step, 10)
     store.close()
 
 

@@ -30,15 +30,15 @@ def pack_observations(observations: Observations) -> bytes:
     )
 
 
-def unpack_observations(data: bytes) -> Observations:
-    """Return the stretch of record in `data`.
+def unpack_observations(data: bytes, run_id: str) -> Observations:
+    """Return the stretch of record in `data`, of run `run_id`.
 
     Raises:
         AdvisorError: the bytes are damaged.
     """
-    body = _unseal(data)
+    body = _unseal(data, run_id)
     if len(body) % _BYTES_PER_STEP:
-        raise _damaged()
+        raise _damaged(run_id)
     n = len(body) // _BYTES_PER_STEP
     return Observations(
         np.frombuffer(body, "<f8", n).astype(np.float64),
@@ -60,15 +60,15 @@ def pack_snapshot(snapshot: RunSnapshot) -> bytes:
     return _seal(head + snapshot.state.astype("<f4").tobytes())
 
 
-def unpack_snapshot(data: bytes) -> RunSnapshot:
-    """Return the snapshot in `data`.
+def unpack_snapshot(data: bytes, run_id: str) -> RunSnapshot:
+    """Return the snapshot in `data`, of run `run_id`.
 
     Raises:
         AdvisorError: the bytes are damaged.
     """
-    body = _unseal(data)
+    body = _unseal(data, run_id)
     if len(body) < _SNAPSHOT.size or (len(body) - _SNAPSHOT.size) % 4:
-        raise _damaged()
+        raise _damaged(run_id)
     next_step, last_loss, last_lr, last_reason, status, bad_losses = _SNAPSHOT.unpack_from(body)
     return RunSnapshot(
         status=RunStatus(status),
@@ -89,13 +89,13 @@ def pack_config(config: RunConfig) -> bytes:
     )
 
 
-def unpack_config(data: bytes) -> RunConfig:
-    """Return the config in `data`.
+def unpack_config(data: bytes, run_id: str) -> RunConfig:
+    """Return the config in `data`, of run `run_id`.
 
     Raises:
         AdvisorError: the bytes are damaged.
     """
-    values = json.loads(_unseal(data))
+    values = json.loads(_unseal(data, run_id))
     return RunConfig(**{**values, "optimizer": Optimizer(values.get("optimizer", 0))})
 
 
@@ -103,14 +103,14 @@ def _seal(body: bytes) -> bytes:
     return body + zlib.crc32(body, _SEED).to_bytes(4, "little")
 
 
-def _unseal(data: bytes) -> bytes:
+def _unseal(data: bytes, run_id: str) -> bytes:
     body, checksum = data[:-4], data[-4:]
     if zlib.crc32(body, _SEED).to_bytes(4, "little") != checksum:
-        raise _damaged()
+        raise _damaged(run_id)
     return body
 
 
-def _damaged() -> AdvisorError:
+def _damaged(run_id: str) -> AdvisorError:
     return AdvisorError(
-        Reason.STORE, "the store holds a damaged record of this run; restore it from a backup"
+        Reason.STORE, f"the store holds a damaged record of run {run_id!r}; restore it from a backup"
     )

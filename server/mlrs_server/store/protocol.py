@@ -82,7 +82,10 @@ class Store(Protocol):
         ...
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
-        """Return a run's record from a step on, at most `limit` steps."""
+        """Return a run's record from a step on, at most `limit` steps.
+
+        A gap before its last step is an error that names the step.
+        """
         ...
 
     def complete(self, key: int, config: RunConfig) -> None:

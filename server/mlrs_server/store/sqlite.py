@@ -160,7 +160,8 @@ class SqliteStore:
         """Return a run's record from a step on, at most `limit` steps."""
         chunk = observations.c
         query = (
-            sa.select(chunk.first_step, chunk.record)
+            sa.select(runs.c.run_id, chunk.first_step, chunk.record)
+            .join_from(observations, runs, runs.c.key == chunk.run_key)
             .where(chunk.run_key == key)
             .where(chunk.first_step + chunk.steps > first_step, chunk.first_step < first_step + limit)
             .order_by(chunk.first_step)
@@ -169,8 +170,18 @@ class SqliteStore:
             rows = connection.execute(query).all()
         if not rows:
             return Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
-        whole = _joined([codec.unpack_observations(row.record) for row in rows])
-        return _slice(whole, max(first_step - rows[0].first_step, 0), limit)
+        step = min(first_step, rows[0].first_step)
+        parts = []
+        for row in rows:
+            if row.first_step != step:
+                raise AdvisorError(
+                    Reason.STORE,
+                    f"the store's record of run {row.run_id!r} breaks off at step {step}; "
+                    "restore it from a backup",
+                )
+            parts.append(codec.unpack_observations(row.record, row.run_id))
+            step += len(parts[-1])
+        return _slice(_joined(parts), first_step - rows[0].first_step, limit)
 
     def complete(self, key: int, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
@@ -193,9 +204,13 @@ class SqliteStore:
         )
         with self._transaction() as connection:
             connection.execute(observations.delete().where(chunk.run_key == key, chunk.first_step >= step))
-            cut = connection.execute(sa.select(chunk.first_step, chunk.record).where(straddles)).one_or_none()
+            cut = connection.execute(
+                sa.select(runs.c.run_id, chunk.first_step, chunk.record)
+                .join_from(observations, runs, runs.c.key == chunk.run_key)
+                .where(straddles)
+            ).one_or_none()
             if cut is not None:
-                kept = _slice(codec.unpack_observations(cut.record), 0, step - cut.first_step)
+                kept = _slice(codec.unpack_observations(cut.record, cut.run_id), 0, step - cut.first_step)
                 connection.execute(
                     observations.update()
                     .where(straddles)
@@ -229,11 +244,11 @@ def _moved(key: int, snapshot: RunSnapshot) -> dict[str, Any]:
 def _stored(row: Any) -> StoredRun:
     # The column holds the status too, so that runs can be listed by it: a finished run's snapshot
     # is that of its last step.
-    snapshot = codec.unpack_snapshot(row.snapshot)
+    snapshot = codec.unpack_snapshot(row.snapshot, row.run_id)
     return StoredRun(
         key=row.key,
         run_id=row.run_id,
-        config=codec.unpack_config(row.config),
+        config=codec.unpack_config(row.config, row.run_id),
         model_name=row.model_name,
         model_digest=row.model_digest,
         snapshot=RunSnapshot(**{**vars(snapshot), "status": RunStatus(row.status)}),

@@ -1,4 +1,4 @@
-"""Opening, finishing, rewinding, deleting, listing and watching runs, without a wire."""
+"""Opening, completing, rewinding, finishing and deleting runs, without a wire."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.registry import RunView
 from mlrs_server.runs import AdviceReason, RunStatus
-from mlrs_server.store import Observations
 from tests.server.support import LOSSES, Room, raises, replayed, room
 from tests.support.daemon import write_random_model
 
@@ -77,10 +75,10 @@ async def test_malformed_ids_are_refused(tmp_path: Path, model_file: Path, run_i
     async with room(tmp_path / "d", model_file) as here:
         for call in (
             here.open(run_id),
-            here.registry.get(run_id),
-            here.registry.finish(run_id),
-            here.registry.delete(run_id),
-            here.registry.handle_of(run_id),
+            here.records.get(run_id),
+            here.lifecycle.finish(run_id),
+            here.lifecycle.delete(run_id),
+            here.lifecycle.handle_of(run_id),
         ):
             with raises(Reason.INVALID_FIELD, field="run_id"):
                 await call
@@ -124,7 +122,7 @@ async def test_a_config_is_completed_before_the_first_observation_only(
         with raises(Reason.CONFIG_MISMATCH, field="config.max_lr", match="no value"):
             await here.open("a", RunConfig(max_lr=1.0))
     async with room(tmp_path / "d", model_file) as here:
-        assert (await here.registry.get("a")).config == config
+        assert (await here.records.get("a")).config == config
 
 
 async def test_no_observation_slips_under_a_changing_config(tmp_path: Path, model_file: Path) -> None:
@@ -179,7 +177,7 @@ async def test_concurrent_opens_make_one_run(tmp_path: Path, model_file: Path) -
         opened = await asyncio.gather(*(here.open("a", FULL) for _ in range(20)))
         assert sum(one.created for one in opened) == 1
         assert len({one.handle for one in opened}) == 1
-        assert len(await here.registry.list(prefix="", status=None, after="", limit=9)) == 1
+        assert len(await here.records.list(prefix="", status=None, after="", limit=9)) == 1
 
 
 # -------------------------------------------------------------------------------- rewinding
@@ -244,7 +242,7 @@ async def test_a_finished_run_is_reopened(tmp_path: Path, model_file: Path, step
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         await here.follow(opened.handle, LOSSES[:5])
-        await here.registry.finish("a")
+        await here.lifecycle.finish("a")
         with raises(Reason.RUN_FINISHED, match="resume_from"):
             await here.open("a")
         again = await here.open("a", resume_from=step)
@@ -292,12 +290,12 @@ async def test_finishing_stores_everything_and_may_be_repeated(tmp_path: Path, m
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         for _ in range(2):
-            view = await here.registry.finish("a")
+            view = await here.lifecycle.finish("a")
             assert view.snapshot.status == RunStatus.FINISHED
             assert (view.snapshot.next_step, view.durable_step) == (5, 4)
     async with room(tmp_path / "d", model_file) as here:
-        assert (await here.registry.get("a")).snapshot.status == RunStatus.FINISHED
-        assert (await here.registry.finish("a")).snapshot.status == RunStatus.FINISHED
+        assert (await here.records.get("a")).snapshot.status == RunStatus.FINISHED
+        assert (await here.lifecycle.finish("a")).snapshot.status == RunStatus.FINISHED
 
 
 @pytest.mark.parametrize("method", ["append", "set_status"])
@@ -307,13 +305,33 @@ async def test_finishing_that_fails_may_be_tried_again(tmp_path: Path, model_fil
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         here.store.failing = {method}
-        registry_finish = here.registry.finish
         with raises(Reason.STORE):
-            await registry_finish("a")
+            await here.lifecycle.finish("a")
         here.store.failing.clear()
         await here.follow(opened.handle, LOSSES[3:5], start=3)
         assert (await here.open("a")).view.snapshot.status == RunStatus.ACTIVE
-        assert (await registry_finish("a")).snapshot.next_step == 5
+        assert (await here.lifecycle.finish("a")).snapshot.next_step == 5
+
+
+async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_file: Path) -> None:
+    """When only the reading after it fails, memory and store agree that the run is finished."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:3])
+        get = here.store._store.get
+
+        def fails_after_the_change(run_id: str) -> Any:
+            if "set_status" in here.store.calls:
+                raise AdvisorError(Reason.STORE, "the disk is gone")
+            return get(run_id)
+
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(here.store._store, "get", fails_after_the_change)
+            with raises(Reason.STORE):
+                await here.lifecycle.finish("a")
+        answer = await here.ask(opened.handle, 3, LOSSES[3])
+        assert answer.errors[0].reason == Reason.RUN_FINISHED
+        assert (await here.lifecycle.finish("a")).snapshot.status == RunStatus.FINISHED
 
 
 async def test_a_deleted_id_begins_anew(tmp_path: Path, model_file: Path) -> None:
@@ -321,8 +339,8 @@ async def test_a_deleted_id_begins_anew(tmp_path: Path, model_file: Path) -> Non
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         await here.follow(opened.handle, LOSSES[:5])
-        await here.registry.delete("a")
-        for call in (here.registry.get("a"), here.registry.delete("a"), here.registry.finish("a")):
+        await here.lifecycle.delete("a")
+        for call in (here.records.get("a"), here.lifecycle.delete("a"), here.lifecycle.finish("a")):
             with raises(Reason.RUN_NOT_FOUND, field="run_id"):
                 await call
         again = await here.open("a", RunConfig(scale=0.1))
@@ -339,14 +357,14 @@ async def test_a_delete_that_fails_changes_nothing(tmp_path: Path, model_file: P
         await here.follow(opened.handle, LOSSES[:3])
         here.store.failing = {"delete"}
         with raises(Reason.STORE):
-            await here.registry.delete("a")
+            await here.lifecycle.delete("a")
         await here.follow(opened.handle, LOSSES[3:5], start=3)
 
 
 CHANGES: dict[str, Callable[[Room], Awaitable[Any]]] = {
-    "delete": lambda here: here.registry.delete("a"),
+    "delete": lambda here: here.lifecycle.delete("a"),
     "rewind": lambda here: here.open("a", resume_from=2),
-    "finish": lambda here: here.registry.finish("a"),
+    "finish": lambda here: here.lifecycle.finish("a"),
     "create": lambda here: here.open("new"),
 }
 
@@ -371,7 +389,7 @@ async def test_a_change_ends_though_its_caller_goes_away(
         await asyncio.gather(task, return_exceptions=True)
         here.store.gate.set()
         if change == "finish":
-            assert (await here.registry.finish("a")).durable_step == 4
+            assert (await here.lifecycle.finish("a")).durable_step == 4
             return
         again = await here.open("a")
         start = again.view.snapshot.next_step
@@ -382,141 +400,7 @@ async def test_a_change_ends_though_its_caller_goes_away(
         assert (await here.history("a")).lrs.tobytes() == alone.tobytes()
 
 
-# --------------------------------------------------------------------------------- watching
-
-
-class Follower:
-    """Collects what a watch yields, and lets a test wait for a number of steps."""
-
-    def __init__(self, here: Room, run_id: str, *, from_step: int = 0) -> None:
-        self.first_steps: list[int] = []
-        self.losses: list[float] = []
-        self.views: list[RunView] = []
-        self._grown = asyncio.Condition()
-        self.task = asyncio.create_task(self._follow(here, run_id, from_step))
-
-    async def _follow(self, here: Room, run_id: str, from_step: int) -> None:
-        async for view, first, part in here.registry.watch(run_id, from_step, follow=True):
-            async with self._grown:
-                self._take(view, first, part)
-                self._grown.notify_all()
-
-    def _take(self, view: RunView, first: int, part: Observations) -> None:
-        self.views.append(view)
-        self.first_steps.append(first)
-        self.losses += part.losses.tolist()
-
-    async def has(self, messages: int, steps: int) -> None:
-        """Wait until so many messages and steps have come."""
-        async with asyncio.timeout(10), self._grown:
-            await self._grown.wait_for(lambda: len(self.views) >= messages and len(self.losses) >= steps)
-
-
-async def test_watching_reads_history_then_follows(tmp_path: Path, model_file: Path) -> None:
-    """A follower gets what was, then what comes as it is stored, and ends when the run is finished."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, LOSSES[:5])
-        followers = [Follower(here, "a", from_step=2) for _ in range(5)]
-        for follower in followers:
-            await follower.has(2, 3)
-            assert follower.first_steps == [2, 2]
-        await here.follow(opened.handle, LOSSES[5:9], start=5)
-        await here.registry.journal.flush()
-        for follower in followers:
-            await follower.has(3, 7)
-        await here.follow(opened.handle, LOSSES[9:10], start=9)
-        await here.registry.finish("a")
-        async with asyncio.timeout(10):
-            for follower in followers:
-                await follower.task
-                assert follower.losses == LOSSES[2:10].tolist()
-                assert follower.views[-1].snapshot.next_step == 10
-        assert not here.registry._watchers
-
-
-async def test_watching_without_follow_ends(tmp_path: Path, model_file: Path) -> None:
-    """Without `follow` a watch ends at the newest step, from wherever it began."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        lrs = await here.follow(opened.handle, LOSSES[:5])
-        for start in (0, 3, 5, 9):
-            record = await here.history("a", start)
-            assert record.lrs.tolist() == lrs[start:].tolist()
-
-
-async def test_watching_ends_with_an_error_at_a_delete(tmp_path: Path, model_file: Path) -> None:
-    """A follower of a deleted run hears that it is gone, even if its id is taken anew at once."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, LOSSES[:2])
-        follower = Follower(here, "a")
-        await follower.has(2, 2)
-        deleting = asyncio.create_task(here.registry.delete("a"))
-        creating = asyncio.create_task(here.open("a"))
-        async with asyncio.timeout(10):
-            await asyncio.gather(deleting, creating)
-            with raises(Reason.RUN_NOT_FOUND):
-                await follower.task
-
-
-async def test_a_follower_sees_a_rewind(tmp_path: Path, model_file: Path) -> None:
-    """Steps that were observed again after a rewind are sent again."""
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        await here.follow(opened.handle, LOSSES[:5])
-        follower = Follower(here, "a")
-        await follower.has(2, 5)
-        again = await here.open("a", resume_from=2)
-        await here.follow(again.handle, [9.0, 8.0], start=2)
-        await here.registry.finish("a")
-        async with asyncio.timeout(10):
-            await follower.task
-        assert follower.losses == [*LOSSES[:5].tolist(), 9.0, 8.0]
-
-
-async def test_followers_go_when_the_daemon_drains(tmp_path: Path, model_file: Path) -> None:
-    """A drain ends follows, so that none holds it up."""
-    async with room(tmp_path / "d", model_file) as here:
-        await here.open("a")
-        follower = Follower(here, "a")
-        await follower.has(1, 0)
-        here.registry.drain()
-        async with asyncio.timeout(10):
-            with raises(Reason.DRAINING):
-                await follower.task
-
-
-async def test_watching_needs_a_run(tmp_path: Path, model_file: Path) -> None:
-    """An id that no run has cannot be watched, and leaves nothing behind."""
-    async with room(tmp_path / "d", model_file) as here:
-        with raises(Reason.RUN_NOT_FOUND):
-            await here.history("a")
-        assert not here.registry._watchers
-
-
-# -------------------------------------------------------------------------- listing, restarts
-
-
-async def test_runs_are_listed_as_they_are_now(tmp_path: Path, model_file: Path) -> None:
-    """A list has the newest step and status of each run, by prefix, status and page."""
-    async with room(tmp_path / "d", model_file) as here:
-        for name in ("x/1", "x/2", "y/1", "y/2"):
-            opened = await here.open(name)
-            await here.follow(opened.handle, LOSSES[: int(name[-1])])
-        await here.follow((await here.open("y/1")).handle, [math.nan] * 10, start=1)
-        await here.registry.finish("x/2")
-
-        async def names(prefix: str, status: RunStatus | None, after: str = "") -> list[str]:
-            views = await here.registry.list(prefix=prefix, status=status, after=after, limit=2)
-            return [f"{view.run_id} {view.snapshot.next_step}" for view in views]
-
-        assert await names("", None) == ["x/1 1", "x/2 2"]
-        assert await names("", None, "x/2") == ["y/1 11", "y/2 2"]
-        assert await names("y/", None) == ["y/1 11", "y/2 2"]
-        assert await names("", RunStatus.DIVERGED) == ["y/1 11"]
-        assert await names("", RunStatus.FINISHED) == ["x/2 2"]
-        assert await names("z", None) == []
+# -------------------------------------------------------------------------------- restarts
 
 
 async def test_a_restart_changes_nothing(tmp_path: Path, model_file: Path) -> None:

@@ -1,0 +1,274 @@
+"""Opening, finishing, rewinding and deleting runs.
+
+A call that changes a run goes on to its end when its caller goes away: what is in memory and what is
+stored must not part half-way. While it awaits the store, the run's row is closed or cannot move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import structlog
+
+from mlrs_core.config import RunConfig
+from mlrs_server.answers import finished_run
+from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.live import LiveRuns, RunView, check_run_id, model_ref
+from mlrs_server.models import CatalogModel, ModelCatalog
+from mlrs_server.runs import Replay, RunSnapshot, RunStatus, first_snapshot
+from mlrs_server.store import NewRun, StoredRun
+from mlrs_server.watchers import Watchers
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+OpenMode = Literal["open", "create", "resume"]
+"""What opening may do: whichever applies, create only, or resume only."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What opening a run gave."""
+
+    view: RunView
+    handle: int
+    created: bool
+
+
+class RunLifecycle:
+    """Takes runs from their creation to their end. Used from one event loop."""
+
+    def __init__(self, live: LiveRuns, watchers: Watchers, catalog: ModelCatalog) -> None:
+        """`watchers` hear of rewinds and ends."""
+        self._live = live
+        self._watchers = watchers
+        self._catalog = catalog
+        self._changes: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Let changes under way end, and store everything.
+
+        Raises:
+            AdvisorError: the store cannot be written.
+        """
+        while self._changes:
+            await asyncio.wait(self._changes)
+        await self._live.journal.close()
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """Return what a change of a run returns; if the caller goes away, the change goes on."""
+        task = asyncio.get_running_loop().create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    # ------------------------------------------------------------------------------ opening
+
+    async def open(
+        self, run_id: str, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
+    ) -> Opened:
+        """Create or resume a run.
+
+        Args:
+            run_id: the user's id.
+            asked: the config asked for; fields not given take the run's.
+            model: a model's name, alias or reference; "" is the default, or the run's.
+            mode: what is allowed.
+            resume_from: rewind to this step, dropping the record from there on.
+
+        Raises:
+            AdvisorError: as the contract's CreateRun says.
+        """
+        check_run_id(run_id)
+        return await self._to_the_end(
+            self._open(run_id, asked, model=model, mode=mode, resume_from=resume_from)
+        )
+
+    async def _open(
+        self, run_id: str, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
+    ) -> Opened:
+        async with self._live.lock(run_id):
+            stored = await self._live.stored(run_id)
+            created = stored is None
+            if stored is None:
+                stored = await self._create(run_id, asked, model=model, mode=mode, resume_from=resume_from)
+            else:
+                stored = await self._resume(stored, asked, model=model, mode=mode, resume_from=resume_from)
+            live = self._live.load(stored)
+            return Opened(self._live.view(stored), live.handle, created)
+
+    async def handle_of(self, run_id: str) -> int:
+        """Return the handle of a run, loading it if it is not in memory.
+
+        Raises:
+            AdvisorError: there is no such run.
+        """
+        if (live := self._live.find(run_id)) and (handle := live.handle):
+            return handle
+        async with self._live.lock(run_id):
+            live = self._live.find(run_id) or self._live.load(await self._live.required(run_id))
+            return live.handle
+
+    async def _create(
+        self, run_id: str, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
+    ) -> StoredRun:
+        if mode == "resume":
+            raise run_not_found(run_id)
+        if resume_from:
+            raise invalid_field(
+                "resume_from", f"run {run_id!r} does not exist, so it has no step {resume_from}"
+            )
+        found = self._catalog.find(model)
+        _check_snapshot(asked, found)
+        self._catalog.keep(found)
+        new = NewRun(
+            run_id=run_id,
+            config=asked,
+            model_name=found.name,
+            model_digest=found.digest,
+            snapshot=first_snapshot(found.policy),
+        )
+        stored = await self._live.in_store(lambda store: store.create(new))
+        log.info("run_created", run_id=run_id, model=found.ref)
+        return stored
+
+    async def _resume(
+        self, stored: StoredRun, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
+    ) -> StoredRun:
+        if mode == "create":
+            raise AdvisorError(
+                Reason.RUN_EXISTS,
+                f"run_id: run {stored.run_id!r} exists, at step {stored.snapshot.next_step}; "
+                "resume it, or use another run_id",
+                field="run_id",
+            )
+        if self._live.status(stored) == RunStatus.FINISHED and resume_from is None:
+            raise finished_run(stored.run_id)
+        self._check_model(stored, model)
+        config = self._reconciled(stored, asked, rewinds_to_start=resume_from == 0)
+        if resume_from is not None:
+            stored = await self._rewind(stored, resume_from)
+        if config != stored.config:
+            stored = await self._complete(stored, config)
+        return stored
+
+    def _check_model(self, stored: StoredRun, model: str) -> None:
+        if model and (found := self._catalog.find(model)).digest != stored.model_digest:
+            raise _mismatch(stored, "model", model_ref(stored), found.ref)
+
+    def _reconciled(self, stored: StoredRun, asked: RunConfig, *, rewinds_to_start: bool) -> RunConfig:
+        """Check the fields asked for against the run's; return its config with those it lacked."""
+        begun = self._live.next_step(stored) > 0 and not rewinds_to_start
+        has = stored.config.given()
+        for name in asked.given():
+            have, want = getattr(stored.config, name), getattr(asked, name)
+            if have != want and (begun or name in has):
+                raise _mismatch(stored, f"config.{name}", have if name in has else "no value", want)
+        config = stored.config.completed_by(asked)
+        if config != stored.config:
+            _check_snapshot(config, self._catalog.by_digest(stored.model_digest, stored.model_name))
+        return config
+
+    async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
+        """Replace the config of a run that has no observation yet, and let none come in between."""
+        with self._live.closed(stored.run_id):
+            await self._live.in_store(lambda store: store.complete(stored.key, config))
+            if live := self._live.find(stored.run_id):
+                live.group.columns.put(live.row, config)
+        return replace(stored, config=config)
+
+    # -------------------------------------------------------------------- rewinding, ending
+
+    async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
+        """Put a run back to where step `step` is next. Its handles so far become stale."""
+        at = self._live.next_step(stored)
+        if step > at:
+            raise invalid_field("resume_from", f"run {stored.run_id!r} has {at} steps, so none is {step}")
+        if step == at and self._live.status(stored) != RunStatus.FINISHED:
+            return stored
+        with self._live.closed(stored.run_id):
+            await self._live.journal.flush()
+            snapshot = await self._replayed(stored, step)
+            await self._live.in_store(lambda store: store.rewind(stored.key, snapshot))
+            self._live.drop(stored.run_id)
+        self._watchers.rewound(stored.run_id, step)
+        log.info("run_rewound", run_id=stored.run_id, step=step)
+        return replace(stored, snapshot=snapshot)
+
+    async def _replayed(self, stored: StoredRun, step: int) -> RunSnapshot:
+        """Return a run's snapshot before `step`, recomputed from its losses."""
+        policy = self._catalog.by_digest(stored.model_digest, stored.model_name).policy
+        replay = Replay(policy, stored.config)
+        async for first, record in self._live.pages(stored, 0, step):
+            lrs = await asyncio.to_thread(replay.feed, record.losses)
+            if lrs.tobytes() != record.lrs.tobytes():
+                log.warning("replay_differs", run_id=stored.run_id, from_step=first)
+        return replay.snapshot()
+
+    async def finish(self, run_id: str) -> RunView:
+        """Mark a run as finished and store all of it.
+
+        Raises:
+            AdvisorError: there is no such run, or the store fails.
+        """
+        return await self._to_the_end(self._finish(run_id))
+
+    async def _finish(self, run_id: str) -> RunView:
+        async with self._live.lock(run_id):
+            stored = await self._live.required(run_id)
+            before = self._live.status(stored)
+            if before == RunStatus.FINISHED:
+                return self._live.view(stored)
+            live = self._live.find(run_id)
+            if live:
+                live.group.status[live.row] = RunStatus.FINISHED
+            try:
+                await self._live.journal.flush()
+                await self._live.in_store(lambda store: store.set_status(stored.key, RunStatus.FINISHED))
+            except BaseException:
+                if live:
+                    live.group.status[live.row] = before
+                raise
+            self._watchers.wake([run_id])
+            log.info("run_finished", run_id=run_id, steps=self._live.next_step(stored))
+            return self._live.view(await self._live.required(run_id))
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run and its record.
+
+        Raises:
+            AdvisorError: there is no such run, or the store fails.
+        """
+        await self._to_the_end(self._delete(run_id))
+
+    async def _delete(self, run_id: str) -> None:
+        async with self._live.lock(run_id):
+            stored = await self._live.required(run_id)
+            with self._live.closed(run_id):
+                await self._live.journal.flush()
+                await self._live.in_store(lambda store: store.delete(stored.key))
+                self._live.drop(run_id)
+            self._watchers.deleted(run_id)
+            log.info("run_deleted", run_id=run_id)
+
+
+def _check_snapshot(config: RunConfig, model: CatalogModel) -> None:
+    count = len(model.model.snapshots)
+    if config.snapshot is not None and config.snapshot >= count:
+        raise invalid_field(
+            "config.snapshot",
+            f"must be 0 to {count - 1}, as {model.ref} has {count} snapshots, is {config.snapshot}",
+        )
+
+
+def _mismatch(stored: StoredRun, field: str, have: object, want: object) -> AdvisorError:
+    return AdvisorError(
+        Reason.CONFIG_MISMATCH,
+        f"{field}: run {stored.run_id!r} was opened with {have}, and this call asks for {want}; leave the "
+        "field out to keep the run's value, or use another run_id",
+        field=field,
+    )

@@ -1,0 +1,231 @@
+"""Which runs are in memory and where, and the way to the store.
+
+Calls about one run take turns (a lock per run id); the store's thread does all reading and writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mlrs_core.config import RunConfig
+from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.journal import Journal
+from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.runs import GROUP_BITS, RunGroup, RunSnapshot, RunStatus
+from mlrs_server.store import Observations, Store, StoredRun
+
+T = TypeVar("T")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
+"""What a run's id looks like."""
+PAGE = 8192
+"""Steps read from the store at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run as the outside sees it."""
+
+    run_id: str
+    config: RunConfig
+    model_ref: str
+    snapshot: RunSnapshot
+    durable_step: int
+    create_time: float
+    update_time: float
+
+
+@dataclass
+class LiveRun:
+    """Where a run that is in memory lives."""
+
+    group: RunGroup
+    row: int
+
+    @property
+    def handle(self) -> int:
+        """The run's handle; 0 while it is closed."""
+        return int(self.group.handles[self.row])
+
+
+class LiveRuns:
+    """The runs in memory, beside the store they come from. Used from one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        catalog: ModelCatalog,
+        *,
+        flush_interval_s: float,
+        on_flushed: Callable[[list[str]], None],
+    ) -> None:
+        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
+        self.groups: list[RunGroup] = []
+        self.journal = Journal(store, executor, interval_s=flush_interval_s, on_flushed=on_flushed)
+        self._store = store
+        self._executor = executor
+        self._catalog = catalog
+        self._live: dict[str, LiveRun] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def lock(self, run_id: str) -> asyncio.Lock:
+        """Return the lock under which calls about a run take turns."""
+        lock = self._locks.get(run_id)
+        if lock is None:
+            lock = self._locks[run_id] = asyncio.Lock()
+        return lock
+
+    # ---------------------------------------------------------------------------- the store
+
+    async def in_store(self, work: Callable[[Store], T]) -> T:
+        """Do something with the store, on its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, self._store)
+
+    async def stored(self, run_id: str) -> StoredRun | None:
+        """Return a run as stored, with all that was answered before this call; `None` if there is none.
+
+        Raises:
+            AdvisorError: the id is malformed, or the store fails.
+        """
+        check_run_id(run_id)
+        await self.journal.flush()
+        return await self.in_store(lambda store: store.get(run_id))
+
+    async def required(self, run_id: str) -> StoredRun:
+        """Return a run as `stored` does.
+
+        Raises:
+            AdvisorError: as `stored`, or there is no such run.
+        """
+        stored = await self.stored(run_id)
+        if stored is None:
+            raise run_not_found(run_id)
+        return stored
+
+    async def read(self, stored: StoredRun, first: int, limit: int) -> Observations:
+        """Return a run's record from a step on, at most `limit` steps."""
+        return await self.in_store(lambda store: store.read(stored.key, first, limit))
+
+    async def pages(self, stored: StoredRun, start: int, end: int) -> AsyncIterator[tuple[int, Observations]]:
+        """Yield a run's record of [start, end) in pages, each with its first step."""
+        step = start
+        while step < end:
+            record = await self.read(stored, step, min(PAGE, end - step))
+            if not len(record):
+                raise lacking(stored.run_id, step)
+            yield step, record
+            step += len(record)
+
+    # ------------------------------------------------------------------------------- memory
+
+    def find(self, run_id: str) -> LiveRun | None:
+        """Return where a run is, if it is in memory."""
+        return self._live.get(run_id)
+
+    def load(self, stored: StoredRun) -> LiveRun:
+        """Return where a run is, taking it into memory if it is not there.
+
+        Raises:
+            AdvisorError: its model or its state is damaged, or too many models are served.
+        """
+        if live := self._live.get(stored.run_id):
+            return live
+        group = self._group_of(stored)
+        if len(stored.snapshot.state) != group.policy.state_size:
+            raise AdvisorError(
+                Reason.STORE, f"the stored state of run {stored.run_id!r} does not fit its model"
+            )
+        row = group.add(stored.run_id, stored.key, stored.config, stored.snapshot)
+        live = self._live[stored.run_id] = LiveRun(group, row)
+        return live
+
+    def drop(self, run_id: str) -> None:
+        """Forget a closed run, if it is in memory."""
+        if live := self._live.pop(run_id, None):
+            live.group.free(live.row)
+
+    @contextmanager
+    def closed(self, run_id: str) -> Iterator[None]:
+        """Let a run take no observation meanwhile; its handle is good again after, if it is still there."""
+        live = self._live.get(run_id)
+        if live is None:
+            yield
+            return
+        handle = live.group.close(live.row)
+        try:
+            yield
+        finally:
+            if self._live.get(run_id) is live:
+                live.group.reopen(live.row, handle)
+
+    def _group_of(self, stored: StoredRun) -> RunGroup:
+        for group in self.groups:
+            if group.model_digest == stored.model_digest:
+                return group
+        if len(self.groups) >= 2**GROUP_BITS:
+            raise AdvisorError(
+                Reason.QUEUE_FULL,
+                f"model: the daemon serves {2**GROUP_BITS} models at once, and all are taken",
+            )
+        model = self._catalog.by_digest(stored.model_digest, stored.model_name)
+        group = RunGroup(len(self.groups), model.digest, model.policy)
+        self.groups.append(group)
+        return group
+
+    # ------------------------------------------------------------------------ a run as it is
+
+    def next_step(self, stored: StoredRun) -> int:
+        """Return the step that a run expects."""
+        live = self._live.get(stored.run_id)
+        return int(live.group.next_step[live.row]) if live else stored.snapshot.next_step
+
+    def status(self, stored: StoredRun) -> RunStatus:
+        """Return where a run stands."""
+        live = self._live.get(stored.run_id)
+        return RunStatus(int(live.group.status[live.row])) if live else stored.snapshot.status
+
+    def view(self, stored: StoredRun) -> RunView:
+        """Return a run as it is now: what moves, from memory where it is there."""
+        live = self._live.get(stored.run_id)
+        snapshot = live.group.snapshot(live.row) if live else stored.snapshot
+        durable = int(live.group.durable_step[live.row]) if live else snapshot.next_step - 1
+        return RunView(
+            run_id=stored.run_id,
+            config=stored.config,
+            model_ref=model_ref(stored),
+            snapshot=snapshot,
+            durable_step=durable,
+            create_time=stored.create_time,
+            update_time=stored.update_time,
+        )
+
+
+def check_run_id(run_id: str) -> None:
+    """Check a run's id.
+
+    Raises:
+        AdvisorError: it is malformed.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise invalid_field(
+            "run_id",
+            "must be 1 to 256 characters: letters, digits and any of ._-/:+=@, beginning with a letter "
+            f"or digit; is {run_id[:300]!r}",
+        )
+
+
+def model_ref(stored: StoredRun) -> str:
+    """Return the reference of a run's model, `name@digest`."""
+    return f"{stored.model_name}@{stored.model_digest[:SHORT_DIGEST]}"
+
+
+def lacking(run_id: str, step: int) -> AdvisorError:
+    """Return the error of a record that ends before it should."""
+    return AdvisorError(Reason.STORE, f"the store lacks the record of run {run_id!r} from step {step} on")

@@ -1,0 +1,114 @@
+"""Reading runs: one, a list, a record as it grows, and answers given long ago."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from mlrs_server.answers import Answer, Recall, same_losses, stale_step
+from mlrs_server.errors import AdvisorError, draining, run_not_found
+from mlrs_server.live import PAGE, LiveRuns, RunView, lacking
+from mlrs_server.runs import AdviceReason, RunStatus
+from mlrs_server.store import Observations
+from mlrs_server.watchers import Watchers
+
+_NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
+
+
+class RunRecords:
+    """Reads runs and their records. Used from one event loop."""
+
+    def __init__(self, live: LiveRuns, watchers: Watchers) -> None:
+        """`watchers` is where followers of runs wait."""
+        self._live = live
+        self._watchers = watchers
+
+    def drain(self) -> None:
+        """Let every follower go, once it has what there is."""
+        self._watchers.drain()
+
+    async def get(self, run_id: str) -> RunView:
+        """Return a run.
+
+        Raises:
+            AdvisorError: there is no such run.
+        """
+        return self._live.view(await self._live.required(run_id))
+
+    async def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[RunView]:
+        """Return runs ordered by id, from the first id beyond `after`."""
+        await self._live.journal.flush()
+        stored = await self._live.in_store(
+            lambda store: store.list(prefix=prefix, status=status, after=after, limit=limit)
+        )
+        return [self._live.view(run) for run in stored]
+
+    async def recall(self, answer: Answer) -> None:
+        """Answer, in place, the entries whose answers are in the store."""
+        recalls, answer.recalls = answer.recalls, []
+        by_run: dict[str, list[Recall]] = {}
+        for entry in sorted(recalls, key=lambda entry: entry.step):
+            by_run.setdefault(entry.run_id, []).append(entry)
+        for run_id, entries in by_run.items():
+            try:
+                await self._recall_run(run_id, entries, answer)
+            except AdvisorError as error:
+                unanswered = [entry.index for entry in entries if not answer.reasons[entry.index]]
+                answer.errors = {**dict.fromkeys(unanswered, error), **answer.errors}
+
+    async def _recall_run(self, run_id: str, entries: Sequence[Recall], answer: Answer) -> None:
+        """Answer entries of one run, in the order of their steps, reading its record in pages."""
+        stored = await self._live.required(run_id)
+        first, record = 0, _NO_RECORD
+        for entry in entries:
+            if entry.step >= first + len(record):
+                first, limit = entry.step, min(PAGE, entries[-1].step - entry.step + 1)
+                record = await self._live.read(stored, first, limit)
+                if not len(record):
+                    raise lacking(run_id, first)
+            at = entry.step - first
+            if same_losses(record.losses[at : at + 1], np.array([entry.loss]))[0]:
+                answer.lrs[entry.index] = record.lrs[at]
+                answer.reasons[entry.index] = AdviceReason.REPLAYED
+            else:
+                answer.errors[entry.index] = stale_step(
+                    run_id, entry.step, float(record.losses[at]), self._live.next_step(stored)
+                )
+
+    async def watch(
+        self, run_id: str, from_step: int, *, follow: bool
+    ) -> AsyncIterator[tuple[RunView, int, Observations]]:
+        """Yield a run's record from a step on, and with `follow` as it grows until the run is finished.
+
+        Steps that a rewind drops are sent again once they are observed again.
+
+        Yields:
+            The run, the first step of the stretch, and the stretch; first of all an empty stretch.
+
+        Raises:
+            AdvisorError: there is no such run (any more), or a follower must go as the daemon drains.
+        """
+        with self._watchers.following(run_id, from_step) as watcher:
+            yield await self.get(run_id), from_step, _NO_RECORD
+            while True:
+                watcher.grown.clear()
+                watcher.rewound = False
+                stored = await self._live.required(run_id)
+                first, end = watcher.step, stored.snapshot.next_step
+                record = await self._live.read(stored, first, PAGE)
+                if watcher.gone:
+                    raise run_not_found(run_id)
+                if watcher.rewound:  # what was read may be of before
+                    continue
+                if len(record):
+                    watcher.step += len(record)
+                    yield self._live.view(stored), first, record
+                elif first < end:
+                    raise lacking(run_id, first)
+                elif not follow or stored.snapshot.status == RunStatus.FINISHED:
+                    return
+                elif self._watchers.draining:
+                    raise draining()
+                else:
+                    await watcher.grown.wait()

@@ -1,0 +1,164 @@
+"""What an observation gets: advice, its answer again, or a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlrs_core.config import RunConfig
+from mlrs_server.errors import Reason
+from mlrs_server.runs import AdviceReason, make_handle
+from tests.server.support import LOSSES, replayed, room
+from tests.support.daemon import write_random_model
+
+
+async def test_a_repeat_moves_nothing(tmp_path: Path, model_file: Path) -> None:
+    """The newest step, sent again with its loss, gets its answer again; the run goes on unmoved."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        first = await here.follow(opened.handle, LOSSES[:5])
+        for _ in range(3):
+            again = await here.ask(opened.handle, 4, LOSSES[4])
+            assert again.lrs.tolist() == [first[4]]
+            assert again.reasons.tolist() == [AdviceReason.REPLAYED]
+        rest = await here.follow(opened.handle, LOSSES[5:9], start=5)
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:9])
+        assert np.concatenate([first, rest]).tobytes() == alone.tobytes()
+
+
+async def test_a_repeated_bad_loss_is_the_same_loss(tmp_path: Path, model_file: Path) -> None:
+    """A NaN sent again is a repeat, not another loss."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, [1.0, math.nan])
+        again = await here.ask(opened.handle, 1, math.nan)
+        assert again.reasons.tolist() == [AdviceReason.REPLAYED]
+
+
+@pytest.mark.parametrize("step", [0, 3, 4])
+async def test_another_loss_is_refused(tmp_path: Path, model_file: Path, step: int) -> None:
+    """A step that was answered for another loss is refused; the error says where the run is."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:5])
+        answer = await here.ask(opened.handle, step, 99.0)
+        error = answer.errors[0]
+        assert (error.reason, error.field, error.expected_step) == (Reason.STALE_STEP, "step", 5)
+        assert f"resume_from={step}" in str(error)
+        assert math.isnan(answer.lrs[0])
+        assert (await here.records.get("a")).snapshot.next_step == 5
+
+
+async def test_old_steps_are_recalled(tmp_path: Path, model_file: Path) -> None:
+    """Any step ever answered is answered again, from the store, in any order and mix."""
+    async with room(tmp_path / "d", model_file) as here:
+        one, two = await here.open("a"), await here.open("b", RunConfig(scale=1.0))
+        lrs = {
+            one.handle: await here.follow(one.handle, LOSSES[:30]),
+            two.handle: await here.follow(two.handle, LOSSES[:20]),
+        }
+        entries = [(one.handle, 7), (two.handle, 0), (one.handle, 0), (one.handle, 29), (two.handle, 18)]
+        entries += [(one.handle, 7), (one.handle, 28)]
+        handles, steps = zip(*entries, strict=True)
+        answer = await here.ask(handles, steps, LOSSES[list(steps)])
+        assert not answer.errors
+        assert answer.lrs.tolist() == [lrs[handle][step] for handle, step in entries]
+        assert set(answer.reasons.tolist()) == {AdviceReason.REPLAYED}
+
+
+async def test_a_recall_tells_right_from_wrong(tmp_path: Path, model_file: Path) -> None:
+    """Of several old steps in a message those with another loss are refused, the others answered."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        lrs = await here.follow(opened.handle, LOSSES[:10])
+        losses = np.where(np.arange(8) % 2, LOSSES[:8], -1.0)
+        answer = await here.ask([opened.handle] * 8, np.arange(8), losses)
+        assert sorted(answer.errors) == [0, 2, 4, 6]
+        assert {error.reason for error in answer.errors.values()} == {Reason.STALE_STEP}
+        assert answer.lrs[1::2].tolist() == lrs[1:8:2].tolist()
+
+
+async def test_a_recall_that_fails_is_an_error_of_its_entries(tmp_path: Path, model_file: Path) -> None:
+    """When the store cannot be read, old steps get its error and new ones their advice."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:5])
+        here.store.failing = {"read"}
+        answer = await here.ask([opened.handle] * 3, [0, 1, 5], LOSSES[[0, 1, 5]])
+        assert {index: error.reason for index, error in answer.errors.items()} == {
+            0: Reason.STORE,
+            1: Reason.STORE,
+        }
+        assert answer.reasons.tolist() == [0, 0, AdviceReason.FRESH]
+
+
+async def test_a_step_ahead_is_refused(tmp_path: Path, model_file: Path) -> None:
+    """A step beyond the next is refused, names the one expected, and moves nothing."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:3])
+        answer = await here.ask([opened.handle] * 2, [4, 3], [1.0, LOSSES[3]])
+        assert answer.errors[0].reason == Reason.STEP_AHEAD
+        assert answer.errors[0].expected_step == 3
+        assert list(answer.errors) == [0]
+        assert answer.reasons[1] == AdviceReason.FRESH
+
+
+async def test_a_finished_run_answers_only_what_it_answered(tmp_path: Path, model_file: Path) -> None:
+    """A finished run refuses the next step and still repeats the ones it has."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        lrs = await here.follow(opened.handle, LOSSES[:3])
+        await here.lifecycle.finish("a")
+        answer = await here.ask([opened.handle] * 4, [0, 2, 3, 7], [*LOSSES[[0, 2]], 1.0, 1.0])
+        assert answer.lrs[:2].tolist() == lrs[[0, 2]].tolist()
+        assert [answer.errors[index].reason for index in (2, 3)] == [Reason.RUN_FINISHED] * 2
+
+
+async def test_stale_handles_are_refused(tmp_path: Path, model_file: Path) -> None:
+    """The handle of a deleted or rewound run, and one of another process, name nothing."""
+    async with room(tmp_path / "d", model_file) as here:
+        deleted, rewound, other = [await here.open(name) for name in "abc"]
+        await here.follow(rewound.handle, LOSSES[:4])
+        await here.lifecycle.delete("a")
+        await here.open("b", resume_from=2)
+        foreign = make_handle(0, 2)
+        answer = await here.ask(
+            [deleted.handle, rewound.handle, foreign, other.handle], [0, 2, 0, 0], [1.0] * 4
+        )
+        assert {error.reason for error in answer.errors.values()} == {Reason.STALE_HANDLE}
+        assert sorted(answer.errors) == [0, 1, 2]
+        assert answer.reasons[3] == AdviceReason.FRESH
+
+
+@settings(max_examples=60)
+@given(
+    garbage=st.lists(
+        st.integers(0, 2**64 - 1) | st.integers(0, 2**25) | st.sampled_from([0, 1 << 24, (1 << 63) | 1]),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_garbage_handles_touch_nothing(garbage: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Any 64 bits that are no handle are refused as stale; every run is as it was."""
+    folder = tmp_path_factory.mktemp("garbage")
+
+    async def scenario() -> None:
+        async with room(folder, write_random_model(folder / "m.safetensors")) as here:
+            runs = [await here.open(name) for name in "abc"]
+            assert not {run.handle for run in runs} & set(garbage)
+            answer = await here.ask(
+                [*garbage, runs[0].handle], [0] * (len(garbage) + 1), [1.0] * (len(garbage) + 1)
+            )
+            assert sorted(answer.errors) == list(range(len(garbage)))
+            assert {error.reason for error in answer.errors.values()} == {Reason.STALE_HANDLE}
+            steps = [(await here.records.get(name)).snapshot.next_step for name in "abc"]
+            assert steps == [1, 0, 0]
+
+    asyncio.run(scenario())
