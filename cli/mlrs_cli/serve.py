@@ -15,7 +15,7 @@ from mlrs_cli.root import data_dir_option, reported
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Where to listen; port 0 picks a free one. [default: 127.0.0.1:50051]",
+    help="Where to listen; port 0 picks a free one, unix:/PATH is a socket. [default: 127.0.0.1:50051]",
 )
 @data_dir_option
 @click.option(

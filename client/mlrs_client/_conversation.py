@@ -17,8 +17,6 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 
 MAX_ENTRIES = 65_536
 """The most entries of a message that the contract allows."""
-_TRY_AGAIN = (pb.ERROR_REASON_STALE_HANDLE, pb.ERROR_REASON_DRAINING, pb.ERROR_REASON_QUEUE_FULL)
-"""Refusals that joining again and sending again may cure."""
 
 
 class Transport(Protocol):
@@ -122,7 +120,7 @@ class Conversation:
         if not self._is_current(batch):
             return None
         error = from_entry_error(refusal, batch.ledger.run_id)
-        if refusal.reason in _TRY_AGAIN:
+        if refusal.reason == pb.ERROR_REASON_STALE_HANDLE:  # joining and sending again may cure it
             self.leave(batch.ledger)
             return error
         batch.ledger.refuse(entry, error)

@@ -24,6 +24,7 @@ from mlrs_client._exceptions import (
     DeadlineExceededError,
     ForkedError,
     MlrsError,
+    QueueFullError,
     UnavailableError,
 )
 from mlrs_client._ledger import Entry, Ledger
@@ -225,10 +226,11 @@ class Session:
         Args:
             conversation: the stream's.
             error: why it ended, if not in good order. One about what was sent refuses that. Others
-                are taken to be the connection's, and a new stream to cure them: when a connection
-                breaks under a write, gRPC has been seen to call that an internal error.
+                are taken to pass, and a new stream to cure them: a daemon that is full has room
+                again, and when a connection breaks under a write, gRPC has been seen to call that an
+                internal error.
         """
-        if error is not None and not isinstance(error, (UnavailableError, DaemonError)):
+        if error is not None and not isinstance(error, (UnavailableError, QueueFullError, DaemonError)):
             conversation.fail(error)
         self._abandon(conversation, error)
 

@@ -17,7 +17,7 @@ from pydantic_settings import (
 
 from mlrs_server.errors import AdvisorError, Reason
 
-ADDRESS = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
+ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
 
 
 class ServerConfig(BaseSettings):
@@ -28,7 +28,7 @@ class ServerConfig(BaseSettings):
     )
 
     listen: str = "127.0.0.1:50051"
-    """Where to listen, HOST:PORT. Port 0 picks a free one."""
+    """Where to listen: HOST:PORT, where port 0 picks a free one, or unix:/PATH."""
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("mlrs")))
     """The folder of runs and models, made if missing."""
     model: str | None = None
@@ -50,8 +50,8 @@ class ServerConfig(BaseSettings):
     @classmethod
     def _check_listen(cls, value: str) -> str:
         match = ADDRESS.fullmatch(value)
-        if not match or int(match["port"]) > 65_535:
-            raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:50051, is {value!r}")
+        if not match or int(match["port"] or 0) > 65_535:
+            raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:50051, or unix:/PATH, is {value!r}")
         return value
 
     @classmethod

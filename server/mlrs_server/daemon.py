@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
 import structlog
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -42,17 +44,8 @@ def serve(config: ServerConfig) -> None:
     Raises:
         AdvisorError: the data folder or the address cannot be used, or the default model is none.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_told(config))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's event loop where there is one: not on Windows."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _serve_until_told(config: ServerConfig) -> None:
@@ -150,7 +143,7 @@ def _build_server(
 
 
 async def _start(server: grpc.aio.Server, listen: str) -> str:
-    """Bind and start the server; return HOST:PORT with the port it got."""
+    """Bind and start the server; return its address, with the port it got."""
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
@@ -162,7 +155,7 @@ async def _start(server: grpc.aio.Server, listen: str) -> str:
             field="listen",
         ) from error
     await server.start()
-    return f"{listen.rpartition(':')[0]}:{port}"
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
 
 @contextmanager
@@ -172,8 +165,6 @@ def _locked(data_dir: Path) -> Iterator[None]:
     Raises:
         AdvisorError: the folder cannot be written, or another daemon has it.
     """
-    import fcntl
-
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "daemon.lock").open("a+", encoding="utf-8")

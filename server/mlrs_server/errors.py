@@ -55,5 +55,5 @@ def draining() -> AdvisorError:
 def run_not_found(run_id: str) -> AdvisorError:
     """Return the error of an id that no run has."""
     return AdvisorError(
-        Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; create it with CreateRun", field="run_id"
+        Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; open it first", field="run_id"
     )

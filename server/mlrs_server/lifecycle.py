@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
-from mlrs_core.config import RunConfig
+from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server.answers import finished_run
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.live import LiveRuns, RunView, check_run_id, model_ref
@@ -266,6 +266,7 @@ def _check_snapshot(config: RunConfig, model: CatalogModel) -> None:
 
 
 def _mismatch(stored: StoredRun, field: str, have: object, want: object) -> AdvisorError:
+    have, want = (value.name.lower() if isinstance(value, Optimizer) else value for value in (have, want))
     return AdvisorError(
         Reason.CONFIG_MISMATCH,
         f"{field}: run {stored.run_id!r} was opened with {have}, and this call asks for {want}; leave the "

@@ -90,9 +90,19 @@ class ModelCatalog:
 
     def _resolve_default(self, default: str) -> str:
         path = Path(default)
-        if path.suffix == ".safetensors":
-            return self.add_file(path, model_name(path.stem)).ref
-        return self.find(default).ref
+        if path.suffix != ".safetensors":
+            return self.find(default).ref
+        try:
+            return self.add_file(path, path.stem).ref
+        except AdvisorError as error:
+            if error.field != "name":
+                raise
+            raise AdvisorError(
+                error.reason,
+                f"model: the file {path} gives the model its name: {error}; rename it, or import it under "
+                "another name with `mlrs models import`",
+                field="model",
+            ) from error
 
     def find(self, reference: str) -> CatalogModel:
         """Return the model that a name, an alias or `name@digest` names; "" is the default.
@@ -148,7 +158,7 @@ class ModelCatalog:
             index = self._index
             self._write_index(replace(index, origins={**index.origins, model.digest: model.name}))
 
-    def add_file(self, path: Path, name: str, *, replace: bool = True) -> CatalogModel:
+    def add_file(self, path: Path, name: str, *, replace: bool = False) -> CatalogModel:
         """Import a model file under a name.
 
         Raises:
@@ -171,6 +181,8 @@ class ModelCatalog:
         data = dump_model(model)
         digest = digest_of(data)
         self._reload()
+        if name in self._aliases():
+            raise invalid_field("name", f"{name!r} is an alias, which points at a model; choose another name")
         taken = self._names().get(name)
         if taken not in (None, digest) and not replace:
             raise AdvisorError(

@@ -20,7 +20,7 @@ import grpc
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1 import advisor_pb2_grpc as rpc
 
-CUT = object()
+CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""
 
 
@@ -204,9 +204,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self._streams.add(outbox)
         threading.Thread(target=self._pump, args=(requests, outbox), daemon=True).start()
         for answer in iter(outbox.get, None):
-            if answer is CUT:
+            if answer is CUT or answer is FULL:
                 self._streams.discard(outbox)
+            if answer is CUT:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
+            if answer is FULL:
+                _fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, pb.ERROR_REASON_QUEUE_FULL, "no room")
             yield answer
         self._streams.discard(outbox)
 
@@ -220,7 +223,10 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             pass
         outbox.put(None)
 
-    def _answer(self, request: pb.StreamAdviceRequest) -> pb.StreamAdviceResponse:
+    def _answer(self, request: pb.StreamAdviceRequest) -> Any:
+        if self.refuse_next[:1] == [pb.ERROR_REASON_QUEUE_FULL]:  # the call fails, as the daemon's does
+            self.refuse_next.pop(0)
+            return FULL
         columns = pb.AdviceColumns()
         rows = zip(request.run_handles, request.steps, request.losses, strict=True)
         for index, (handle, step, loss) in enumerate(rows):

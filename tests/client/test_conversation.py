@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlrs_client import DaemonError, QueueFullError
+from mlrs_client import DaemonError, UnavailableError
 from mlrs_client import _conversation as module
 from mlrs_client._conversation import Conversation
 from mlrs_client._ledger import Ledger
@@ -78,8 +78,8 @@ def test_late_refusals_are_passed_over() -> None:
     entries = [ledger.observe(step, 1.0)[0] for step in range(3)]
     for entry in entries:
         conversation.send(ledger, [entry])
-    _, setback = conversation.receive(refusal(pb.ERROR_REASON_QUEUE_FULL))
-    assert isinstance(setback, QueueFullError)
+    _, setback = conversation.receive(refusal(pb.ERROR_REASON_STALE_HANDLE))
+    assert isinstance(setback, UnavailableError)
     assert not conversation.has(ledger)
     conversation.join(ledger)
     conversation.send(ledger, entries)

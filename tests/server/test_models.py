@@ -246,3 +246,22 @@ def test_an_import_writes_the_file_as_it_was(tmp_path: Path, model_file: Path) -
     files = sorted(path.name for path in (tmp_path / "d" / "models").iterdir())
     assert files == sorted([f"{model.digest}.safetensors", "index.json"])
     assert (tmp_path / "d" / "models" / f"{model.digest}.safetensors").read_bytes() == dump_model(model.model)
+
+
+def test_a_default_file_takes_no_name_over(tmp_path: Path, model_file: Path, second_file: Path) -> None:
+    """A file whose name is another model's, or no model's name, is refused with what to do."""
+    first = ModelCatalog(tmp_path / "d", default=str(model_file)).find("")
+    model_file.write_bytes(second_file.read_bytes())
+    with raises(Reason.RUN_EXISTS, field="model", match="rename it, or import it"):
+        ModelCatalog(tmp_path / "d", default=str(model_file))
+    odd = second_file.rename(tmp_path / "Odd_Name.safetensors")
+    with raises(Reason.INVALID_FIELD, field="model", match="rename it, or import it"):
+        ModelCatalog(tmp_path / "d", default=str(odd))
+    assert ModelCatalog(tmp_path / "d").find("small").digest == first.digest
+
+
+def test_an_alias_is_no_name(tmp_path: Path, model_file: Path) -> None:
+    """A model cannot be imported under an alias's name: runs would still get what the alias points at."""
+    catalog = ModelCatalog(tmp_path / "d", default=str(model_file))
+    with raises(Reason.INVALID_FIELD, field="name", match="is an alias"):
+        catalog.add_file(model_file, "default")

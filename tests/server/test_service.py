@@ -125,7 +125,7 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
     ("CreateRun", opening(mode=9), Code.INVALID_ARGUMENT, "INVALID_FIELD", "mode", "is 9"),
     ("CreateRun", opening(model="nobody"), Code.NOT_FOUND, "MODEL_NOT_FOUND", "model", "this daemon knows"),
     ("CreateRun", opening(model=HUGE), Code.NOT_FOUND, "MODEL_NOT_FOUND", "model", "this daemon knows"),
-    ("CreateRun", opening(mode=2), Code.NOT_FOUND, "RUN_NOT_FOUND", "run_id", "CreateRun"),
+    ("CreateRun", opening(mode=2), Code.NOT_FOUND, "RUN_NOT_FOUND", "run_id", "open it first"),
     ("CreateRun", opening("b", mode=1), Code.ALREADY_EXISTS, "RUN_EXISTS", "run_id", "resume it"),
     (
         "CreateRun",
@@ -157,7 +157,7 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
         (rpc, getattr(pb, f"{rpc}Request")(run_id=run_id), code, reason, "run_id", says)
         for rpc in ("GetRun", "FinishRun", "DeleteRun", "Advise", "WatchRun")
         for run_id, code, reason, says in (
-            ("nobody", Code.NOT_FOUND, "RUN_NOT_FOUND", "CreateRun"),
+            ("nobody", Code.NOT_FOUND, "RUN_NOT_FOUND", "open it first"),
             ("", Code.INVALID_ARGUMENT, "INVALID_FIELD", "1 to 256"),
             (HUGE, Code.INVALID_ARGUMENT, "INVALID_FIELD", "1 to 256"),
             ("\U0001f600" * 3000, Code.INVALID_ARGUMENT, "INVALID_FIELD", "1 to 256"),
