@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,25 @@ from rich.console import Console
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.errors import NoRunError, RunExistsError, SettingChangedError, TrainError
+from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import SETTINGS
+from mlrs_train.method import SETTINGS, Settings
 
 if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does not
     from mlrs_train.session import Outcome, Session
 
-DEFAULT = HypergradientSettings()
+PAPER = HypergradientSettings()
+EVOLUTION = EvolutionSettings()
 RUNNING = ("out", "resume", "checkpoint_every")
 """The options that are no settings: the result does not depend on them."""
+LISTS = ("tasks", "families")
+"""The settings that are lists, separated by commas."""
+
+
+def _both(name: str) -> str:
+    """Return the default of a setting that both methods have, for the help."""
+    paper, evolution = getattr(PAPER, name), getattr(EVOLUTION, name)
+    return str(paper) if paper == evolution else f"{paper}; evolution: {evolution}"
 
 
 @click.command(context_settings={"show_default": True})
@@ -27,32 +38,81 @@ RUNNING = ("out", "resume", "checkpoint_every")
     "--method",
     type=click.Choice(sorted(SETTINGS)),
     default=HypergradientSettings.method,
-    help="hypergradient: the paper's algorithm, one-step gradients of a held-out loss.",
+    help="hypergradient: the paper's algorithm, one-step gradients of a held-out loss. "
+    "evolution: populations of networks, judged on whole trainings.",
+)
+@click.option("--seed", default=PAPER.seed, help="Seeds everything that is drawn at random.")
+@click.option(
+    "--hidden-size", type=int, show_default=_both("hidden_size"), help="The network's hidden units."
+)
+@click.option(
+    "--meta-lr", type=float, show_default=_both("meta_lr"), help="Adam's learning rate on the network."
+)
+@click.option(
+    "--log-every",
+    type=int,
+    show_default=_both("log_every"),
+    help="Steps of a task, or updates, per line of log.",
 )
 @click.option(
     "--tasks",
-    default=",".join(DEFAULT.tasks),
+    default=",".join(PAPER.tasks),
     metavar="NAMES",
-    help="What to train on, separated by commas. digits-cnn: images with a small CNN; "
+    help="[hypergradient] What to train on, separated by commas. digits-cnn: images with a small CNN; "
     "topics-char: English text with a character GRU.",
 )
-@click.option("--epochs", default=DEFAULT.epochs, help="Passes over each task's data.")
-@click.option("--t-val", default=DEFAULT.t_val, help="Update the network every so many steps of a task.")
-@click.option("--seed", default=DEFAULT.seed, help="Seeds the network, the base models and their data order.")
-@click.option("--hidden-size", default=DEFAULT.hidden_size, help="Hidden units of the network.")
-@click.option("--num-layers", default=DEFAULT.num_layers, help="LSTM layers of the network.")
+@click.option("--epochs", default=PAPER.epochs, help="[hypergradient] Passes over each task's data.")
+@click.option(
+    "--t-val", default=PAPER.t_val, help="[hypergradient] Update the network every so many steps of a task."
+)
+@click.option("--num-layers", default=PAPER.num_layers, help="[hypergradient] LSTM layers of the network.")
 @click.option(
     "--gate-layout",
     type=click.Choice(["ifgo", "ifog"]),
-    default=DEFAULT.gate_layout,
-    help="Order of the gates; ifog also subtracts 1 from the forget gate.",
+    default=PAPER.gate_layout,
+    help="[hypergradient] Order of the gates; ifog also subtracts 1 from the forget gate.",
 )
-@click.option("--meta-lr", default=DEFAULT.meta_lr, help="Adam's learning rate on the network.")
 @click.option(
-    "--meta-weight-decay", default=DEFAULT.meta_weight_decay, help="Adam's weight decay on the network."
+    "--meta-weight-decay",
+    default=PAPER.meta_weight_decay,
+    help="[hypergradient] Adam's weight decay on the network.",
 )
-@click.option("--weight-decay", default=DEFAULT.weight_decay, help="SGD's weight decay on the base models.")
-@click.option("--log-every", default=DEFAULT.log_every, help="Steps of a task in one line of the log.")
+@click.option(
+    "--weight-decay",
+    default=PAPER.weight_decay,
+    help="[hypergradient] SGD's weight decay on the base models.",
+)
+@click.option("--updates", default=EVOLUTION.updates, help="[evolution] Updates of the network.")
+@click.option(
+    "--minutes", type=float, help="[evolution] Train for this long instead; not the same bytes each time."
+)
+@click.option(
+    "--families",
+    default="",
+    show_default="all",
+    metavar="NAMES",
+    help="[evolution] Families to draw tasks from, separated by commas.",
+)
+@click.option("--population", default=EVOLUTION.population, help="[evolution] Networks per task; even.")
+@click.option("--tasks-per-update", default=EVOLUTION.tasks_per_update, help="[evolution] Tasks per update.")
+@click.option("--min-horizon", default=EVOLUTION.min_horizon, help="[evolution] The shortest task, in steps.")
+@click.option("--max-horizon", default=EVOLUTION.max_horizon, help="[evolution] The longest task, in steps.")
+@click.option(
+    "--objective",
+    type=click.Choice(["final", "window", "area"]),
+    default=EVOLUTION.objective,
+    help="[evolution] Validation loss after the last step, over the last tenth, or over all.",
+)
+@click.option("--sigma", default=EVOLUTION.sigma, help="[evolution] Standard deviation of a perturbation.")
+@click.option(
+    "--final-meta-lr", default=EVOLUTION.final_meta_lr, help="[evolution] What --meta-lr falls to at the end."
+)
+@click.option(
+    "--averaging", default=EVOLUTION.averaging, help="[evolution] What the average network keeps per update."
+)
+@click.option(
+    "--validate-every", default=EVOLUTION.validate_every, help="[evolution] Updates between validations."
+)
 @click.option(
     "--out",
     required=True,
@@ -62,16 +122,17 @@ RUNNING = ("out", "resume", "checkpoint_every")
 @click.option("--resume", is_flag=True, help="Go on with the training in --out, with its own settings.")
 @click.option(
     "--checkpoint-every",
-    default=1000,
     type=click.IntRange(min=1),
-    help="Steps of all tasks together between checkpoints.",
+    show_default=_both("checkpoint_every"),
+    help="Steps of all tasks together, or updates, between checkpoints.",
 )
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
     """Meta-train a model: how learning rates should follow losses.
 
     The result, OUT/model.safetensors, depends on the settings alone: the same command makes the same
-    bytes, whether it was interrupted or not. Ctrl-C saves a checkpoint.
+    bytes, whether it was interrupted or not. Ctrl-C saves a checkpoint. Options that name a method
+    in brackets belong to it alone.
 
     \b
     Examples:
@@ -79,34 +140,47 @@ def train(context: click.Context, /, **options: Any) -> None:
       mlrs train --out runs/quick --epochs 5           a look in ten seconds
       mlrs train --out runs/quick --resume             go on after an interruption
       mlrs train --out runs/deep --tasks digits-cnn --num-layers 2 --hidden-size 40
+      mlrs train --method evolution --out runs/drift --minutes 30
       tensorboard --logdir runs                        watch
     """
-    settings = {name: value for name, value in options.items() if name not in RUNNING}
-    settings["tasks"] = [name.strip() for name in settings["tasks"].split(",") if name.strip()]
     given = {
         name: value
-        for name, value in settings.items()
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        for name, value in options.items()
+        if name not in RUNNING and context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
+    for name in given.keys() & set(LISTS):
+        given[name] = [word.strip() for word in given[name].split(",") if word.strip()]
     out = options["out"]
     try:
-        session = _open(out, given if options["resume"] else settings, resume=options["resume"])
-        outcome = session.run(Console(), checkpoint_every=options["checkpoint_every"])
+        session = _open(out, given, resume=options["resume"])
+        every = options["checkpoint_every"] or session.settings.checkpoint_every
+        outcome = session.run(Console(), checkpoint_every=every)
     except (InvalidFieldError, TrainError) as error:
         raise _usage(error) from error
     _report(out, outcome)
 
 
-def _open(out: Path, settings: dict[str, Any], *, resume: bool) -> Session:
-    method = settings.pop("method", None)
+def _open(out: Path, given: dict[str, Any], *, resume: bool) -> Session:
+    """Return the training that these settings start, or the one in the folder."""
+    method = given.pop("method", None)
     try:
         from mlrs_train.session import resume_session, start_session
 
         if resume:
-            return resume_session(out, method, settings)
-        return start_session(out, SETTINGS[method](**settings))
+            return resume_session(out, method, given)
+        return start_session(out, _settings(method or HypergradientSettings.method, given))
     except ImportError as error:  # of torch here, of a task's library inside
         raise click.ClickException(f"{error.name} is missing: pip install 'mlrs[train]'") from error
+
+
+def _settings(method: str, given: dict[str, Any]) -> Settings:
+    """Return a method's settings; the others' are refused, by name."""
+    kind: Any = SETTINGS[method]
+    if foreign := given.keys() - {field.name for field in dataclasses.fields(kind)}:
+        name = min(foreign)
+        raise InvalidFieldError(name, f"is no setting of --method {method}")
+    settings: Settings = kind(**given)
+    return settings
 
 
 def _usage(error: InvalidFieldError | TrainError) -> click.ClickException:

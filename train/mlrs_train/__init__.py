@@ -3,9 +3,10 @@
 The daemon never imports this room, and this room knows neither daemon nor client: it reads tasks,
 trains a torch module of `mlrs_core`, and writes a model file.
 
-    tasks/            what networks are trained on; a registry where adding one is one function
+    tasks/            what `hypergradient` trains on; a registry where adding one is one function
     method.py         what a training method offers; methods are chosen by name
     hypergradient/    the paper's algorithm (Shu et al., algorithm 1)
+    evolution/        evolution strategies on whole trainings, with tasks of its own
     session.py        one training in one folder: start, checkpoint, interrupt, resume, finish
     checkpoint.py     the state of an unfinished training as a file
     journal.py        the log: one JSON line per record, and TensorBoard events

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlrs_train.method import Record
 
-LOSSES = {
-    "validation_loss": ("held out, after the virtual step", {"color": "#b9cbe4", "linewidth": 0.8}),
-    "train_loss": ("training", {"color": "#1f4e8c", "linewidth": 1.2}),
-}
-"""The lines in a panel of losses, the first at the back: label and style."""
-RATE = {"color": "#b5482a", "linewidth": 1.0}
-"""The style of a learning rate."""
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn beside each other."""
+
+    title: str
+    unit: str
+    lines: Mapping[str, tuple[str | None, Mapping[str, Any]]]
+    """Label and style by the name of the value, the first at the back."""
+    logarithmic: bool = True
+
+
+PANELS = (
+    Panel(
+        "loss",
+        "cross-entropy (nats)",
+        {
+            "validation_loss": (
+                "held out, after the virtual step",
+                {"color": "#b9cbe4", "linewidth": 0.8},
+            ),
+            "train_loss": ("training", {"color": "#1f4e8c", "linewidth": 1.2}),
+        },
+    ),
+    Panel(
+        "learning rate", "learning rate", {"learning_rate": (None, {"color": "#b5482a", "linewidth": 1.0})}
+    ),
+    Panel(
+        "tasks of the training, against cosine at the usual rate",
+        "ln (loss / its loss)",
+        {"to_default": ("median", {"color": "#1f4e8c", "linewidth": 0.8})},
+        logarithmic=False,
+    ),
+    Panel(
+        "held-out tasks, against the best of twelve schedules",
+        "ln (loss / its loss)",
+        {
+            "held_out_to_best_worst": ("worst", {"color": "#b9cbe4", "linewidth": 0.8}),
+            "held_out_to_best_mean": ("mean", {"color": "#b5482a", "linewidth": 1.0}),
+            "held_out_to_best": ("median", {"color": "#1f4e8c", "linewidth": 1.2}),
+        },
+        logarithmic=False,
+    ),
+)
+"""Every panel there is; a task has those whose values it logs, two of them."""
 DPI = 85
 """Pixels per inch: 935 across."""
 
@@ -29,38 +68,43 @@ def draw_curves(records: Sequence[Record], path: Path, *, title: str) -> None:
     figure = Figure(figsize=(11, 0.9 + 2.7 * max(len(tasks), 1)), layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
     grid: Any = figure.subplots(max(len(tasks), 1), 2, squeeze=False, sharex="row")
-    for (losses, rates), task in zip(grid, tasks, strict=False):
+    for axes, task in zip(grid, tasks, strict=False):
         chosen = [record for record in records if record.task == task]
-        for name, (label, style) in LOSSES.items():
-            _line(losses, chosen, name, label=label, **style)
-        _line(rates, chosen, "learning_rate", **RATE)
-        _dress(losses, f"{task}: loss", "cross-entropy (nats)")
-        _dress(rates, f"{task}: learning rate", "learning rate")
-        losses.legend(frameon=False, fontsize=8)
-    for panel in grid[-1]:
-        panel.set_xlabel("step of the base learner", fontsize=9)
+        logged = {name for record in chosen for name in record.values}
+        for axis, panel in zip(
+            axes, (panel for panel in PANELS if logged & panel.lines.keys()), strict=False
+        ):
+            _draw(axis, chosen, panel, task)
+    for axis in grid[-1]:
+        axis.set_xlabel("step", fontsize=9)
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": "mlrs"})
 
 
-def _line(panel: Any, records: Sequence[Record], name: str, **style: Any) -> None:
-    points = [(record.step, value) for record in records if (value := record.values.get(name)) is not None]
-    if points:
-        marker = "." if len(points) < 20 else None
-        panel.plot(*zip(*points, strict=True), marker=marker, **style)
+def _draw(axis: Any, records: Sequence[Record], panel: Panel, task: str) -> None:
+    for name, (label, style) in panel.lines.items():
+        points = [
+            (record.step, value) for record in records if (value := record.values.get(name)) is not None
+        ]
+        if points:
+            marker = "." if len(points) < 20 else None
+            axis.plot(*zip(*points, strict=True), marker=marker, label=label, **style)
+    axis.set_title(f"{task}: {panel.title}", fontsize=10, loc="left")
+    axis.set_ylabel(panel.unit, fontsize=9)
+    if axis.lines and panel.logarithmic:
+        _logarithmic(axis)
+    if any(label for label, _ in panel.lines.values()):
+        axis.legend(frameon=False, fontsize=8)
+    axis.grid(visible=True, which="major", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
 
 
-def _dress(panel: Any, title: str, unit: str) -> None:
+def _logarithmic(axis: Any) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    panel.set_title(title, fontsize=10, loc="left")
-    panel.set_ylabel(unit, fontsize=9)
-    if panel.lines:
-        panel.set_yscale("log")
-        low, high = panel.get_ylim()
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1,)))
-        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.grid(visible=True, which="major", alpha=0.25)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(labelsize=8)
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1,)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -43,7 +43,8 @@ class Journal:
     def write(self, record: Record, steps: int) -> None:
         """Add a record, made at this number of steps of the whole training."""
         values = {name: value if value is None else _short(value) for name, value in record.values.items()}
-        line = {"task": record.task, "step": record.step, "epoch": record.epoch, **values}
+        epoch = {} if record.epoch is None else {"epoch": record.epoch}
+        line = {"task": record.task, "step": record.step, **epoch, **values}
         self._lines.write(json.dumps(line).encode() + b"\n")
         for name, value in values.items():
             if value is not None:
@@ -74,7 +75,7 @@ def read_records(lines: Path) -> list[Record]:
     records = []
     for text in lines.read_text().splitlines():
         line = json.loads(text)
-        place = {name: line.pop(name) for name in ("task", "step", "epoch")}
+        place = {name: line.pop(name) for name in ("task", "step", "epoch") if name in line}
         records.append(Record(**place, values=line))
     return records
 

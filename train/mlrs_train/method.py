@@ -1,8 +1,8 @@
 """What a training method offers. Methods are chosen by name.
 
 To add one, write a package beside `hypergradient/` with a `settings.py` (its `Settings`, free of
-torch) and a `Method`, and enter the settings in `SETTINGS`; `cli/mlrs_cli/train.py` turns their
-fields into options. Everything around the algorithm is shared: see `session.py`.
+torch) and a `Method`, and enter the settings in `SETTINGS`; `cli/mlrs_cli/train.py` has an option
+for each of their fields. Everything around the algorithm is shared: see `session.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from mlrs_core.model import Model
+from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.hypergradient.settings import HypergradientSettings
 
 
@@ -22,9 +23,9 @@ class Record:
     task: str
     """The task it is about."""
     step: int
-    """Steps that the task's base learner has made."""
-    epoch: int
-    """The epoch that the step lies in, from 1."""
+    """Steps made: of the task's base learner, or of the training."""
+    epoch: int | None = None
+    """The epoch that the step lies in, from 1; `None` where there are none."""
     values: Mapping[str, float | None]
     """What was measured, by name; `None` where there is nothing yet."""
 
@@ -39,7 +40,7 @@ class Method(Protocol):
 
     @property
     def steps_total(self) -> int:
-        """How often it advances in all."""
+        """How often it advances in all; an estimate until the end, where time decides."""
         ...
 
     def advance(self) -> Record | None:
@@ -68,6 +69,8 @@ class Settings(Protocol):
 
     method: ClassVar[str]
     """Its name in commands and provenance."""
+    checkpoint_every: ClassVar[int]
+    """Steps between checkpoints, unless asked for otherwise."""
 
     def __init__(self, **fields: Any) -> None:
         """Check every field.
@@ -86,5 +89,8 @@ class Settings(Protocol):
         ...
 
 
-SETTINGS: dict[str, type[Settings]] = {HypergradientSettings.method: HypergradientSettings}
+SETTINGS: dict[str, type[Settings]] = {
+    HypergradientSettings.method: HypergradientSettings,
+    EvolutionSettings.method: EvolutionSettings,
+}
 """The settings of each method, by its name."""

@@ -12,7 +12,12 @@ from rich.text import Text
 
 from mlrs_train.method import Record
 
-SHOWN = {"train_loss": "loss", "learning_rate": "lr"}
+SHOWN = {
+    "train_loss": "loss",
+    "learning_rate": "lr",
+    "to_default": "ln(loss / default cosine's)",
+    "held_out_to_best": "held out: ln(loss / best schedule's)",
+}
 """What is shown of a record, and how it is called."""
 
 
@@ -27,19 +32,21 @@ class ProgressBar:
             MofNCompleteColumn(),
             TextColumn("steps, left"),
             TimeRemainingColumn(),
+            speed_estimate_period=300,  # updates differ in length; by default it looks back 30 s
             console=console,
         )
         self._bar = self._progress.add_task("", total=total, completed=done)
         self._lines: dict[str, Text] = {}
         self._live = Live(self._progress, console=console, refresh_per_second=5)
 
-    def step(self, record: Record | None) -> None:
-        """Move on by a step; show its record if there is one."""
-        self._progress.advance(self._bar)
+    def step(self, record: Record | None, *, total: int) -> None:
+        """Move on by a step, of so many as are now expected; show its record if there is one."""
+        self._progress.update(self._bar, advance=1, total=total)
         if record is not None:
             values = ((label, record.values.get(name)) for name, label in SHOWN.items())
             shown = "  ".join(f"{label} {value:.4g}" for label, value in values if value is not None)
-            self._lines[record.task] = Text(f"  {record.task}: epoch {record.epoch}  {shown}", style="cyan")
+            place = f"step {record.step}" if record.epoch is None else f"epoch {record.epoch}"
+            self._lines[record.task] = Text(f"  {record.task}: {place}  {shown}", style="cyan")
             self._live.update(Group(self._progress, *self._lines.values()))
 
     def __enter__(self) -> Self:

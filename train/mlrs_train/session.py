@@ -102,15 +102,15 @@ class Session:
         """
         torch.set_num_threads(1)  # more would sum in another order, and share small tensors badly
         steps = self.method.steps_done
-        total = self.method.steps_total
         with Journal(self.folder.log, self.folder.events, size=self._log_size, steps=steps) as journal:
             self._save(journal)
-            with ProgressBar(console, total=total, done=steps) as bar, _interruptions() as interrupted:
-                while self.method.steps_done < total and not interrupted():
+            bar = ProgressBar(console, total=self.method.steps_total, done=steps)
+            with bar, _interruptions() as interrupted:
+                while self.method.steps_done < self.method.steps_total and not interrupted():
                     record = self.method.advance()
                     if record is not None:
                         journal.write(record, self.method.steps_done)
-                    bar.step(record)
+                    bar.step(record, total=self.method.steps_total)
                     if self.method.steps_done % checkpoint_every == 0:
                         self._save(journal)
             self._save(journal)
@@ -203,6 +203,8 @@ def command_of(settings: Settings) -> str:
     """Return the command that trains with these settings, without its folder."""
     words = ["mlrs", "train", "--method", settings.method]
     for name, value in settings.to_json().items():
+        if value is None or value == []:
+            continue
         shown = ",".join(value) if isinstance(value, list) else str(value)
         words += [f"--{name.replace('_', '-')}", shown]
     return " ".join(words)

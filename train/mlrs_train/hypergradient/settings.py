@@ -23,6 +23,7 @@ class HypergradientSettings:
     """
 
     method: ClassVar[str] = "hypergradient"
+    checkpoint_every: ClassVar[int] = 1000
 
     tasks: Sequence[str] = ("digits-cnn", "topics-char")
     """The tasks, by name."""

@@ -1,0 +1,154 @@
+"""A training by evolution in its folder: it learns, and same settings make same bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from rich.console import Console
+
+from mlrs_core.checkpoint import read_model
+from mlrs_core.errors import InvalidFieldError
+from mlrs_train.evolution import yardsticks
+from mlrs_train.evolution.method import Evolution
+from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.method import Record
+from mlrs_train.session import Session, resume_session, start_session
+
+FAST = ("--updates", "4", "--population", "4", "--max-horizon", "12", "--min-horizon", "8")
+SMALL = EvolutionSettings(
+    updates=5,
+    population=4,
+    min_horizon=8,
+    max_horizon=12,
+    hidden_size=4,
+    log_every=2,
+    validate_every=3,
+    families=("teacher-mlp", "quadratic"),
+)
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks, "COUNT", 2)
+
+
+def finish(session: Session) -> bytes:
+    """Run a session to its end; return its model's bytes."""
+    outcome = session.run(Console(file=io.StringIO()), checkpoint_every=2)
+    assert outcome.digest is not None
+    return session.folder.model.read_bytes()
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    """Two trainings with one seed give the same model and log; another seed gives another."""
+    first, second = (start_session(tmp_path / name, SMALL) for name in "ab")
+    assert finish(first) == finish(second)
+    assert first.folder.log.read_bytes() == second.folder.log.read_bytes()
+    other = EvolutionSettings(**{**SMALL.to_json(), "seed": 1})
+    assert finish(start_session(tmp_path / "c", other)) != first.folder.model.read_bytes()
+
+
+def test_resumed_training_is_the_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that is interrupted anywhere and resumed ends with the same bytes."""
+    whole = start_session(tmp_path / "whole", SMALL)
+    model = finish(whole)
+    advance = Evolution.advance
+
+    def interrupted(self: Evolution) -> Record | None:
+        record = advance(self)
+        if self.steps_done in (1, 3):
+            os.kill(os.getpid(), signal.SIGINT)
+        return record
+
+    monkeypatch.setattr(Evolution, "advance", interrupted)
+    session = start_session(tmp_path / "part", SMALL)
+    for stop in (1, 3):
+        session.run(Console(file=io.StringIO()), checkpoint_every=2)
+        session = resume_session(tmp_path / "part", None, {})
+        assert session.method.steps_done == stop
+    assert finish(session) == model
+    assert session.folder.log.read_bytes() == whole.folder.log.read_bytes()
+
+
+def test_evolution_learns(tmp_path: Path) -> None:
+    """On quadratics alone, a few updates leave the untrained network behind, on tasks held out."""
+    settings = EvolutionSettings(
+        updates=16,
+        population=16,
+        families=("quadratic",),
+        min_horizon=20,
+        max_horizon=40,
+        hidden_size=8,
+        validate_every=16,
+        meta_lr=0.04,
+    )
+    session = start_session(tmp_path, settings)
+    untrained = session.method.yardsticks.compare(session.method.search.average)
+    finish(session)
+    trained = session.method.yardsticks.compare(session.method.search.average)
+    assert trained["held_out_to_best_mean"] < untrained["held_out_to_best_mean"] - 0.02
+
+
+def test_model_says_how_it_was_made(tmp_path: Path) -> None:
+    """The model is of the average, of the second architecture, and names its command."""
+    session = start_session(tmp_path, SMALL)
+    finish(session)
+    model, _ = read_model(session.folder.model)
+    assert model.architecture == SMALL.architecture()
+    flat = torch.cat([torch.from_numpy(weight).flatten() for weight in model.snapshots[0].values()])
+    assert flat.numel() == session.method.search.average.numel() == model.parameters
+    assert model.provenance["command"].startswith("mlrs train --method evolution --updates 5 ")
+    assert model.provenance["updates"] == 5
+
+
+def test_minutes_end_the_training(tmp_path: Path) -> None:
+    """Given a time, it trains for about that time, and knows how far it is."""
+    settings = EvolutionSettings(**{**SMALL.to_json(), "updates": None, "minutes": 0.01})
+    session = start_session(tmp_path, settings)
+    finish(session)
+    assert session.method.steps_done == session.method.steps_total > 0
+    assert json.loads(session.folder.log.read_text().splitlines()[-1])["step"] == session.method.steps_done
+
+
+def test_command_trains(invoke: Invoke, tmp_path: Path) -> None:
+    """`mlrs train --method evolution` ends with a model."""
+    result = invoke("--method", "evolution", *FAST, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert read_model(tmp_path / "run" / "model.safetensors")[0].architecture.kind == "drift"
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--population", "5"], "'--population': must be even"),
+        (["--families", "nope"], "'--families': 'nope' is unknown; known: teacher-mlp"),
+        (["--epochs", "3"], "'--epochs': is no setting of --method evolution"),
+        (["--updates", "3", "--minutes", "1"], "'--minutes': and updates cannot both be given"),
+        (["--max-horizon", "50"], "'--max-horizon': must be a whole number, 100"),
+        (["--objective", "best"], "'--objective'"),
+        (["--averaging", "1"], "'--averaging': must be finite and in [0, 1)"),
+        (["--hidden-size", "0"], "'--hidden-size'"),
+    ],
+)
+def test_wrong_options_are_named(invoke: Invoke, tmp_path: Path, arguments: list[str], expected: str) -> None:
+    """A wrong value gives an error that names its option, and leaves no folder behind."""
+    result = invoke("--method", "evolution", *arguments, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.replace("│", "").split()).replace("Invalid value for ", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_objective_is_checked() -> None:
+    """Settings refuse an objective that is unknown, without the command line as well."""
+    with pytest.raises(InvalidFieldError, match="known: final, window, area"):
+        EvolutionSettings(objective="best")

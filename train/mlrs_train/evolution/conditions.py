@@ -1,0 +1,126 @@
+"""What surrounds a task: update rule, horizon, the rate it starts from, and what the policy is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlrs_core.architectures.drift.reference import DriftRuns
+from mlrs_core.config import Optimizer
+from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.optimizers import DEFAULT_LRS, MOMENTUM
+from mlrs_train.evolution.problem import Problem
+
+OPTIMIZERS = {
+    Optimizer.SGD: 0.2,
+    Optimizer.MOMENTUM: 0.25,
+    Optimizer.NESTEROV: 0.1,
+    Optimizer.ADAM: 0.2,
+    Optimizer.ADAMW: 0.25,
+}
+"""How often each update rule is drawn."""
+CLIP = 1.0
+"""The norm that gradients are clipped to, in the tasks that clip."""
+MAX_REPORTED = 1e6
+"""What a policy is told of a loss that is larger or not finite, times the scale of the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """The conditions of one training."""
+
+    optimizer: Optimizer
+    """The update rule."""
+    horizon: int
+    """Steps."""
+    initial_lr: float
+    """The learning rate that a policy starts from."""
+    weight_decay: float = 0.0
+    """Added to the gradient; under AdamW, decoupled."""
+    clip: float | None = None
+    """The norm that gradients are clipped to."""
+    horizon_known: bool = True
+    """Whether the policy is told the horizon."""
+    log_classes: float = math.nan
+    """What the policy is told of ln C; NaN: nothing."""
+    loss_scale: float = 1.0
+    """Losses are reported times this ..."""
+    loss_offset: float = 0.0
+    """... minus this."""
+
+    @property
+    def default_lr(self) -> float:
+        """The usual learning rate of the update rule."""
+        return DEFAULT_LRS[self.optimizer]
+
+    def report(self, losses: Tensor) -> Tensor:
+        """Return what a policy is told of some losses, (n,), finite."""
+        finite = torch.nan_to_num(losses, nan=MAX_REPORTED).clamp(-MAX_REPORTED, MAX_REPORTED)
+        return finite * self.loss_scale - self.loss_offset
+
+    def runs(self, n: int) -> DriftRuns:
+        """Return what a network is told of n runs under these conditions."""
+        return DriftRuns(
+            horizon=torch.full((n,), self.horizon if self.horizon_known else -1),
+            log_classes=torch.full((n,), self.log_classes),
+            initial_lr=torch.full((n,), self.initial_lr),
+            optimizer=torch.full((n,), int(self.optimizer)),
+            momentum=torch.full((n,), MOMENTUM),
+        )
+
+
+def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int) -> Conditions:
+    """Return random conditions for a problem, with `shortest` to `longest` steps."""
+    optimizer = draw.pick(list(OPTIMIZERS), list(OPTIMIZERS.values()))
+    horizon = min(int(draw.log_uniform(shortest, longest + 1)), longest)
+    start = DEFAULT_LRS[optimizer] * _start_factor(draw)
+    decay, limit = _weight_decay(draw, optimizer), CLIP if draw.chance(0.25) else None
+    known = not draw.chance(1 / 6)
+    scale, offset, log_classes = _report(draw, problem)
+    return Conditions(
+        optimizer=optimizer,
+        horizon=horizon,
+        initial_lr=start,
+        weight_decay=decay,
+        clip=limit,
+        horizon_known=known,
+        log_classes=log_classes,
+        loss_scale=scale,
+        loss_offset=offset,
+    )
+
+
+def draw_weight_scale(draw: Draw, optimizer: Optimizer) -> float:
+    """Return a scale for a problem's weights, which spreads the best rates around the usual ones.
+
+    Networks as small as these, trained as briefly, do best far above the usual rates (most often
+    30 times). A policy would learn to raise them always, and overshoot on larger networks.
+    """
+    if optimizer in (Optimizer.ADAM, Optimizer.ADAMW):
+        return draw.log_uniform(2.0, 150.0)
+    return math.sqrt(draw.log_uniform(1.0, 40.0))
+
+
+def _start_factor(draw: Draw) -> float:
+    """Return by how much the first learning rate is off: not, 0.1 to 3, or sometimes down to 1/30."""
+    if draw.chance(0.5):
+        return 1.0
+    return draw.log_uniform(1 / 30 if draw.chance(0.15) else 0.1, 3.0)
+
+
+def _weight_decay(draw: Draw, optimizer: Optimizer) -> float:
+    if optimizer is Optimizer.ADAMW:
+        return draw.log_uniform(1e-3, 0.3)
+    likely = 0.2 if optimizer is Optimizer.ADAM else 0.5
+    return draw.log_uniform(1e-5, 1e-2) if draw.chance(likely) else 0.0
+
+
+def _report(draw: Draw, problem: Problem) -> tuple[float, float, float]:
+    """Return scale and offset of the reported losses, and what is told of ln C."""
+    log_classes = math.nan if draw.chance(0.25) else problem.log_classes
+    scale = draw.log_uniform(1e-4, 1e3) if draw.chance(0.125) else 1.0
+    offset = draw.log_uniform(0.1, 100.0) * scale if draw.chance(0.1) else 0.0
+    return scale, offset, log_classes if scale == 1.0 and offset == 0.0 else math.nan

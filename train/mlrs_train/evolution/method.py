@@ -1,0 +1,122 @@
+"""The algorithm: phi moves by what populations around it reach on random tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlrs_core.model import Model
+from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.estimator import Search
+from mlrs_train.evolution.families import choose_families
+from mlrs_train.evolution.sample import START, draw_sample, unpack
+from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.yardsticks import Yardsticks
+from mlrs_train.method import Record
+
+INITIAL_SCALE = 0.05
+"""The standard deviation of the first weights."""
+
+
+class Evolution:
+    """`Method` of meta-training by evolution."""
+
+    def __init__(self, settings: EvolutionSettings) -> None:
+        """Build a training at its first step."""
+        choose_families(settings.families)  # a wrong name is an error now, not an update later
+        self.settings = settings
+        self.search = Search(initial_phi(settings), averaging=settings.averaging)
+        self.yardsticks = Yardsticks(settings)
+        self.elapsed_s = 0.0
+        self._log_ratios: list[float] = []
+
+    @property
+    def steps_done(self) -> int:
+        """Updates of phi."""
+        return self.search.steps
+
+    @property
+    def steps_total(self) -> int:
+        """Updates in all; an estimate until the end where time is what is limited."""
+        if self.settings.updates is not None:
+            return self.settings.updates
+        done = self.steps_done
+        return done if self._share >= 1 else max(done + 1, round(done / max(self._share, 1e-9)))
+
+    @property
+    def _share(self) -> float:
+        """The share of the training that is over."""
+        if self.settings.minutes is not None:
+            return self.elapsed_s / (60 * self.settings.minutes)
+        return self.steps_done / (self.settings.updates or 1)
+
+    def advance(self) -> Record | None:
+        """Make one update of phi; return a record when one is due."""
+        began, share = time.monotonic(), min(self._share, 1.0)
+        lr = self.settings.meta_lr + share * (self.settings.final_meta_lr - self.settings.meta_lr)
+        samples = [
+            draw_sample(self.settings, self.search.phi, self.steps_done, index)
+            for index in range(self.settings.tasks_per_update)
+        ]
+        self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
+        self._log_ratios += [sample.log_ratio for sample in samples]
+        self.elapsed_s += time.monotonic() - began
+        return self._record(lr)
+
+    def _record(self, lr: float) -> Record | None:
+        """Return a record if one is due: now and then, and at the end."""
+        validates = self.steps_done == self.steps_total or self.steps_done % self.settings.validate_every == 0
+        if not (validates or self.steps_done % self.settings.log_every == 0):
+            return None
+        ratios, self._log_ratios = torch.tensor(self._log_ratios), []
+        values = {"to_default": float(ratios.median()), "meta_lr": lr}
+        if validates:
+            began = time.monotonic()
+            values |= self.yardsticks.compare(self.search.average)
+            self.elapsed_s += time.monotonic() - began
+        return Record(task="evolution", step=self.steps_done, values=values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later steps depend on, as tensors and plain values."""
+        return {
+            "search": self.search.state_dict(),
+            "yardsticks": self.yardsticks.state_dict(),
+            "elapsed_s": self.elapsed_s,
+            "log_ratios": list(self._log_ratios),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.search.load_state_dict(state["search"])
+        self.yardsticks.load_state_dict(state["yardsticks"])
+        self.elapsed_s = state["elapsed_s"]
+        self._log_ratios = list(state["log_ratios"])
+
+    def model(self, provenance: Mapping[str, Any]) -> Model:
+        """Return the model of the averaged weights, with what the method adds to its provenance."""
+        spec = self.settings.architecture()
+        weights = unpack(spec, self.search.average[None])
+        facts = {"updates": self.steps_done, "data": "generated; scikit-learn's wine, breast_cancer, iris"}
+        return Model(
+            architecture=spec,
+            snapshots=({name: tensor[0].numpy() for name, tensor in weights.items()},),
+            provenance={**provenance, **facts},
+        )
+
+
+def initial_phi(settings: EvolutionSettings) -> Tensor:
+    """Return the first weights: small and random, biases 0, so that the learning rate is held.
+
+    The head adds its own constant to the gate, so that a zero opens it almost fully.
+    """
+    shapes = settings.architecture().weight_shapes()
+    draw = Draw(START, settings.seed)
+    parts = [
+        torch.zeros(shape) if name.endswith("bias") else INITIAL_SCALE * draw.normal(*shape)
+        for name, shape in shapes.items()
+    ]
+    return torch.cat([part.flatten() for part in parts])

@@ -1,0 +1,84 @@
+"""What a task is: data, and the losses of many copies of a base model at once.
+
+Copies have one axis in front, n. All start from the same weights and see the same batches; what
+makes them differ is their learning rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlrs_train.tasks import Batch, Examples, Params
+
+Losses = Callable[[Params, Batch], Tensor]
+"""Maps parameters, each (n, ...), and one batch to the mean loss of each copy, (n,), differentiable.
+No copy's loss may depend on another's parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A base model, its initial weights and its data."""
+
+    params: Params
+    """The initial weights, without an axis for copies."""
+    losses: Losses
+    """The loss."""
+    train: Examples
+    """What is trained on."""
+    valid: Examples
+    """What the result is judged on."""
+    batch_size: int
+    """Examples in a batch."""
+    num_classes: int | None
+    """C of a cross-entropy in nats; `None` for other losses."""
+    weight_scale: float = 1.0
+    """s: what is trained is v, with weights s v. The same model, but its best learning rate is 1 / s^2
+    times as large under SGD, and 1 / s times under Adam."""
+
+    @property
+    def log_classes(self) -> float:
+        """Return ln C, NaN without C."""
+        return math.nan if self.num_classes is None else math.log(self.num_classes)
+
+    def copies(self, n: int) -> Tensor:
+        """Return what is trained of n copies, before the first step, as rows, (n, weights) float32."""
+        row = torch.cat([tensor.flatten() for tensor in self.params.values()])
+        return (row / self.weight_scale).expand(n, -1).clone()
+
+    def unpack(self, rows: Tensor) -> Params:
+        """Return the parameters that some rows stand for, each (n, ...)."""
+        if self.weight_scale != 1.0:
+            rows = rows * self.weight_scale
+        # One split, whose gradient is one concatenation: slices would add up a whole row each.
+        parts = torch.split(rows, [tensor.numel() for tensor in self.params.values()], dim=1)
+        return {
+            name: part.view(len(rows), *tensor.shape)
+            for (name, tensor), part in zip(self.params.items(), parts, strict=True)
+        }
+
+    def evaluate(self, rows: Tensor) -> Tensor:
+        """Return the validation losses of some copies, (n,)."""
+        with torch.no_grad():
+            return self.losses(self.unpack(rows), (self.valid.inputs, self.valid.targets))
+
+    def value_and_grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the losses of some copies on a batch, (n,), and their gradients, (n, weights)."""
+        with torch.enable_grad():
+            leaf = rows.detach().requires_grad_()
+            losses = self.losses(self.unpack(leaf), batch)
+            (gradients,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), gradients
+
+
+def batched(loss: Callable[[Params, Batch], Tensor]) -> Losses:
+    """Return the losses of many copies from the loss of one, a scalar.
+
+    Saves thinking about the axis of the copies; losses written with it are often faster.
+    """
+    mapped: Losses = torch.vmap(loss, in_dims=(0, None))
+    return mapped
