@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does n
 
 PAPER = HypergradientSettings()
 EVOLUTION = EvolutionSettings()
+INTERRUPTED = 130
+"""The exit status of a training that was told to stop: whoever waits for its model must not go on."""
 RUNNING = ("out", "resume", "checkpoint_every")
 """The options that are no settings: the result does not depend on them."""
 LISTS = ("tasks", "families")
@@ -131,8 +133,8 @@ def train(context: click.Context, /, **options: Any) -> None:
     """Meta-train a model: how learning rates should follow losses.
 
     The result, OUT/model.safetensors, depends on the settings alone: the same command makes the same
-    bytes, whether it was interrupted or not. Ctrl-C saves a checkpoint. Options that name a method
-    in brackets belong to it alone.
+    bytes, whether it was interrupted or not. Ctrl-C saves a checkpoint, and the status is then 130.
+    Options that name a method in brackets belong to it alone.
 
     \b
     Examples:
@@ -157,7 +159,13 @@ def train(context: click.Context, /, **options: Any) -> None:
         outcome = session.run(Console(), checkpoint_every=every)
     except (InvalidFieldError, TrainError) as error:
         raise _usage(error) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write {error.filename or out}: {error.strerror or error}"
+        ) from error
     _report(out, outcome)
+    if outcome.digest is None:
+        context.exit(INTERRUPTED)
 
 
 def _open(out: Path, given: dict[str, Any], *, resume: bool) -> Session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 from click.testing import Result
 
 from mlrs_core.checkpoint import digest_of
+from mlrs_train.hypergradient.method import Hypergradient
+from mlrs_train.method import Record
 
 SMALL = ("--tasks", "blobs", "--epochs", "3", "--t-val", "2", "--hidden-size", "6")
 Invoke = Callable[..., Result]
@@ -27,6 +31,34 @@ def test_resume_needs_no_settings(invoke: Invoke, tmp_path: Path) -> None:
     invoke(*SMALL, "--out", tmp_path)
     result = invoke("--resume", "--out", tmp_path)
     assert result.exit_code == 0, result.output
+
+
+def test_an_interrupted_training_is_no_success(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to stop, the command saves, says how to go on, and ends with status 130: no model is there."""
+    advance = Hypergradient.advance
+
+    def interrupted(self: Hypergradient) -> Record | None:
+        os.kill(os.getpid(), signal.SIGINT)
+        return advance(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Hypergradient, "advance", interrupted)
+        result = invoke(*SMALL, "--out", tmp_path)
+    assert result.exit_code == 130, result.output
+    assert "mlrs train --resume" in result.output
+    assert not (tmp_path / "model.safetensors").exists()
+    assert invoke("--resume", "--out", tmp_path).exit_code == 0
+
+
+def test_a_folder_that_cannot_be_made_is_named(invoke: Invoke, tmp_path: Path) -> None:
+    """An --out below a file is a clear error, without a traceback."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    result = invoke(*SMALL, "--out", tmp_path / "file" / "run")
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(
