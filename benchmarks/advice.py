@@ -31,10 +31,11 @@ from rich.console import Console
 from rich.table import Table
 
 import mlrs_client
+from mlrs_core.architectures.drift import DriftSpec
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import PaperNet, weights_of
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import RunColumns
+from mlrs_core.policy import Policy, RunColumns
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 
@@ -167,35 +168,39 @@ def _percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{level}": float(np.percentile(seconds, level)) * 1e6 for level in (50, 90, 99)}
 
 
-def measure_kernel(repeats: int = 200) -> dict[str, dict[str, float]]:
-    """Return µs per run of a step, by batch size: torch module and NumPy kernel."""
+def measure_kernels(repeats: int = 200) -> dict[str, dict[str, float]]:
+    """Return µs per run of a step, by batch size: the paper's torch module, and each NumPy kernel."""
     torch.set_num_threads(1)
-    spec = PaperSpec()
-    net = PaperNet(spec)
-    policy = spec.policy([weights_of(net)])
-    out = {}
-    for size in (1, 64, 1024):
-        runs = RunColumns.of([RunConfig(scale=1.0)] * size)
-        states, losses, steps = policy.init_state(size), np.full(size, 2.3), np.zeros(size, np.int64)
-        tensor, state = torch.full((size,), 2.3), net.init_state(size)
+    paper, drift = PaperSpec(), DriftSpec()
+    net, rng = PaperNet(paper), np.random.default_rng(0)
+    weights = {
+        name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in drift.weight_shapes().items()
+    }
+    policies = {"paper": paper.policy([weights_of(net)]), "drift": drift.policy([weights])}
+    return {str(size): _kernel_times(net, policies, size, repeats) for size in (1, 64, 1024)}
 
-        def with_torch(tensor: torch.Tensor = tensor, state: Any = state) -> None:
-            with torch.no_grad():
-                net(tensor, state)
 
-        def with_kernel(
-            states: Any = states, losses: Any = losses, steps: Any = steps, runs: Any = runs
-        ) -> None:
-            policy.step(states, steps, losses, runs)
+def _kernel_times(net: PaperNet, policies: dict[str, Policy], size: int, repeats: int) -> dict[str, float]:
+    runs = RunColumns.of([RunConfig(scale=1.0, horizon=1000)] * size)
+    losses, steps = np.full(size, 2.3), np.zeros(size, np.int64)
+    tensor, state = torch.full((size,), 2.3), net.init_state(size)
 
-        times: dict[str, list[float]] = {"torch": [], "kernel": []}
-        for _ in range(repeats):
-            for name, call in (("torch", with_torch), ("kernel", with_kernel)):
-                start = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - start)
-        out[str(size)] = {name: float(np.median(values)) * 1e6 / size for name, values in times.items()}
-    return out
+    def with_torch() -> None:
+        with torch.no_grad():
+            net(tensor, state)
+
+    def with_kernel(policy: Policy) -> Callable[[], object]:
+        states = policy.init_state(size)
+        return lambda: policy.step(states, steps, losses, runs)
+
+    calls = {"torch": with_torch, **{name: with_kernel(policy) for name, policy in policies.items()}}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) * 1e6 / size for name, values in times.items()}
 
 
 def main() -> None:
@@ -206,18 +211,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/advice.json"))
     arguments = parser.parse_args()
-    wire, kernel = measure_wire(arguments.rounds), measure_kernel()
+    wire, kernel = measure_wire(arguments.rounds), measure_kernels()
     console = Console()
     table = Table("one stream, one run", "p50 µs", "p90 µs", "p99 µs", "p50 / echo", "p99 / echo")
     for name, row in wire.items():
         ratios = [f"{row[level] / wire['echo'][level]:.2f}" for level in ("p50", "p99")]
         table.add_row(name, *(f"{row[level]:.0f}" for level in ("p50", "p90", "p99")), *ratios)
     console.print(table)
-    table = Table("runs in a batch", "torch module, µs a run", "NumPy kernel, µs a run", "kernel / torch")
+    table = Table(
+        "runs in a batch", "torch module, µs a run", "paper kernel", "drift kernel", "paper / torch"
+    )
     for size, row in kernel.items():
-        table.add_row(
-            size, f"{row['torch']:.2f}", f"{row['kernel']:.2f}", f"{row['kernel'] / row['torch']:.2f}"
-        )
+        figures = [f"{row[name]:.2f}" for name in ("torch", "paper", "drift")]
+        table.add_row(size, *figures, f"{row['paper'] / row['torch']:.2f}")
     console.print(table)
     machine = {"python": platform.python_version(), "grpcio": grpc.__version__, "cores": os.cpu_count()}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
