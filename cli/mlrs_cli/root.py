@@ -1,7 +1,8 @@
-"""The root command, and what all commands share."""
+"""The root command, and what all commands share. Commands are imported when they are called."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -12,12 +13,23 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from mlrs_cli.__main__ import COMMANDS, load
-
 F = TypeVar("F", bound=Callable[..., Any])
+COMMANDS = {
+    "serve": "mlrs_cli.serve",
+    "runs": "mlrs_cli.runs",
+    "models": "mlrs_cli.models",
+    "train": "mlrs_cli.train",
+}
+"""The module of each command; the command has the module's last name."""
 PIPE_WIDTH = 400
 """The width of tables that are not for a terminal, in characters."""
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+def load(name: str) -> click.Command:
+    """Return a command by name."""
+    command: click.Command = getattr(importlib.import_module(COMMANDS[name]), name)
+    return command
 
 
 class LazyGroup(click.Group):

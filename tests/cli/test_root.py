@@ -8,8 +8,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from mlrs_cli.__main__ import COMMANDS, load
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import COMMANDS, load, mlrs
 
 
 @pytest.mark.parametrize("name", COMMANDS)

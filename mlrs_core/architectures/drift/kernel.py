@@ -15,19 +15,18 @@ import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.drift.spec import (
+    ADAM_FAMILY,
     EXTRAS,
     MAX_DRIFT,
+    MOMENTUM_FAMILY,
     SCALES,
     SOFT_STEPS,
     DriftSpec,
 )
 from mlrs_core.architectures.tiles import blocks, padded, product, sigmoid
-from mlrs_core.config import Optimizer
 from mlrs_core.policy import Floats, RunColumns, States, Steps
 from mlrs_core.snapshots import choose_snapshots
 
-MOMENTUM_FAMILY = (Optimizer.MOMENTUM, Optimizer.NESTEROV)
-ADAM_FAMILY = (Optimizer.ADAM, Optimizer.ADAMW, Optimizer.OTHER)
 MAX_LEVEL = 1e4
 """The loss over its reference counts within plus and minus this."""
 

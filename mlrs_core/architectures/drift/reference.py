@@ -13,11 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.spec import EXTRAS, MAX_DRIFT, SCALES, SOFT_STEPS, DriftSpec
+from mlrs_core.architectures.drift.spec import (
+    ADAM_FAMILY,
+    EXTRAS,
+    MAX_DRIFT,
+    MOMENTUM_FAMILY,
+    SCALES,
+    SOFT_STEPS,
+    DriftSpec,
+)
 from mlrs_core.config import Optimizer
-
-MOMENTUM_FAMILY = (Optimizer.MOMENTUM, Optimizer.NESTEROV)
-ADAM_FAMILY = (Optimizer.ADAM, Optimizer.ADAMW, Optimizer.OTHER)
 
 
 @dataclass(frozen=True)

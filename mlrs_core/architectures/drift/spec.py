@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from mlrs_core.architectures.architecture import Weights
+from mlrs_core.config import Optimizer
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.policy import Policy
 
@@ -37,6 +38,10 @@ FEATURES = 1 + 2 * (SCALES - 1) + len(SOFT_STEPS) + 8
 """Inputs of the cell."""
 EXTRAS = SCALES + 5
 """Entries of a run's state besides the cell's: averages, variance, drift (twice), ref, mode."""
+MOMENTUM_FAMILY = (Optimizer.MOMENTUM, Optimizer.NESTEROV)
+"""Update rules that start at 0.1 times (1 - momentum)."""
+ADAM_FAMILY = (Optimizer.ADAM, Optimizer.ADAMW, Optimizer.OTHER)
+"""Update rules that start at 1e-3; all others start at 0.1."""
 MAX_DRIFT = 7.0
 """The log-LR stays within this of its family's usual start, either way."""
 
