@@ -190,7 +190,7 @@ def _kernel_times(net: PaperNet, policies: dict[str, Policy], size: int, repeats
             net(tensor, state)
 
     def with_kernel(policy: Policy) -> Callable[[], object]:
-        states = policy.init_state(size)
+        _, states = policy.step(policy.init_state(size), steps, losses, runs)  # the first step sets scales
         return lambda: policy.step(states, steps, losses, runs)
 
     calls = {"torch": with_torch, **{name: with_kernel(policy) for name, policy in policies.items()}}
