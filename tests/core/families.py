@@ -91,7 +91,11 @@ FAMILIES: dict[str, Family] = {
         oracle=paper_oracle,
     ),
     "drift": Family(
-        specs=[DriftSpec(hidden_size=size) for size in (1, 2, 24, 50)],
+        specs=[
+            *(DriftSpec(hidden_size=size) for size in (1, 2, 24, 50)),
+            DriftSpec(hidden_size=7, inputs="loss"),
+            DriftSpec(hidden_size=7, inputs="progress"),
+        ],
         small=[DriftSpec(hidden_size=2), DriftSpec(hidden_size=24)],
         oracle=drift_oracle,
     ),

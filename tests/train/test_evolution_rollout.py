@@ -26,6 +26,7 @@ from mlrs_train.tasks import Examples
 SETTINGS = EvolutionSettings(hidden_size=6)
 LRS = torch.tensor([0.3, 0.01, 0.001])
 STEPS = 25
+MU = 0.95
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def torch_optimizer(rule: Optimizer, weight: Tensor, lr: float, decay: float) ->
         case Optimizer.ADAMW:
             return torch.optim.AdamW([weight], lr=lr, weight_decay=decay)
         case _:
-            momentum = 0.0 if rule is Optimizer.SGD else 0.9
+            momentum = 0.0 if rule is Optimizer.SGD else MU
             nesterov = rule is Optimizer.NESTEROV
             return torch.optim.SGD([weight], lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay)
 
@@ -64,7 +65,7 @@ def test_batched_steps_are_those_of_torch(problem: Problem, rule: Optimizer, dec
     """Each copy moves as a plain loop with torch.optim moves it, clipping and changing rates included."""
     problem = in_double(problem)
     rows = problem.copies(3)
-    updates = Updates(rule, rows, weight_decay=decay)
+    updates = Updates(rule, rows, momentum=MU, weight_decay=decay)
     single = [problem.copies(1).requires_grad_() for _ in LRS]
     optimizers = [
         torch_optimizer(rule, weight, float(lr), decay) for weight, lr in zip(single, LRS, strict=True)
@@ -152,18 +153,22 @@ def test_objectives_look_where_they_say() -> None:
 
 
 def test_conditions_vary(problem: Problem) -> None:
-    """Starts are off in half of the tasks; some horizons, class counts and losses are disguised."""
+    """Half of the starts are off; momenta differ; horizons, class counts and losses may be disguised."""
     draws = [draw_conditions(Draw(8, k), problem, shortest=100, longest=1000) for k in range(400)]
     factors = [condition.initial_lr / condition.default_lr for condition in draws]
     off = sum(factor != 1 for factor in factors)
     assert 150 < off < 250
     assert 1 / 30 <= min(factors) < 0.1
-    assert 2 < max(factors) <= 3
+    assert 7 < max(factors) <= 10
     assert {condition.optimizer for condition in draws} == set(Optimizer) - {
         Optimizer.UNSPECIFIED,
         Optimizer.OTHER,
     }
-    assert 40 < sum(not condition.horizon_known for condition in draws) < 100
+    assert 40 < sum(condition.told_horizon == -1 for condition in draws) < 100
+    short = [condition for condition in draws if condition.told_horizon not in (None, -1)]
+    assert 5 < len(short) < 40
+    assert all(0.5 <= condition.told_horizon / condition.horizon <= 0.96 for condition in short)
+    assert {condition.momentum for condition in draws} == {0.8, 0.9, 0.95, 0.98}
     assert 100 < sum(math.isnan(condition.log_classes) for condition in draws) < 220
     assert any(condition.loss_offset for condition in draws)
     assert all(100 <= condition.horizon <= 1000 for condition in draws)

@@ -1,14 +1,15 @@
 """The drift network as a NumPy kernel: a batch of runs in one go, batch-invariant.
 
 Everything is computed in double precision and kept in single: differences of moving averages in units
-of the noise magnify last bits, and the log-LR adds them up over thousands of steps.
+of the noise magnify last bits, and the log-LR adds them up over thousands of steps. What a run
+remembers besides its cell is worked on with runs as columns, so that each entry is contiguous:
+NumPy's functions round strided rows and contiguous ones differently.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +18,37 @@ from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.drift.spec import (
     ADAM_FAMILY,
     EXTRAS,
+    FIRST_TICKS,
+    FIRST_VARIANCE,
+    FLOOR,
+    JUMP,
+    LOSS_FEATURES,
     MAX_DRIFT,
+    MAX_LEVEL,
+    MAX_REF,
+    MIN_REF,
     MOMENTUM_FAMILY,
+    MOVE,
+    PROGRESS_FEATURES,
     SCALES,
     SOFT_STEPS,
+    TICKS,
+    TIME_CONSTANTS,
+    VARIANCE_RATE,
     DriftSpec,
 )
 from mlrs_core.architectures.tiles import blocks, padded, product, sigmoid
+from mlrs_core.config import Optimizer
 from mlrs_core.policy import Floats, RunColumns, States, Steps
 from mlrs_core.snapshots import choose_snapshots
 
-MAX_LEVEL = 1e4
-"""The loss over its reference counts within plus and minus this."""
+VARIANCE, BEST, SUM, COUNT, AGE, HIGH, LOW, GATE, REF, MODE = range(SCALES, EXTRAS)
+"""Entries of what a run remembers, after the averages. AGE counts ticks; HIGH + LOW is the log-LR over
+the usual one; MODE is 0 before the first loss, then 1 if that was positive, else 2."""
+_FAST, _SLOW = TIME_CONSTANTS
+_RATES = 1 - np.exp(-1 / (_FAST * (_SLOW / _FAST) ** (np.arange(SCALES) / (SCALES - 1))))[:, None]
+_IS_MOMENTUM = np.array([optimizer in MOMENTUM_FAMILY for optimizer in Optimizer])
+_IS_ADAM = np.array([optimizer in ADAM_FAMILY for optimizer in Optimizer])
 
 
 @dataclass(frozen=True)
@@ -40,46 +60,27 @@ class _Snapshot:
     head: Floats
     head_bias: Floats
 
-
-@dataclass
-class _Extras:
-    """What a run remembers besides its cell, float64; the fields in the order of the state."""
-
-    averages: Floats
-    """(n, SCALES)."""
-    variance: Floats
-    drift_high: Floats
-    """The log-LR over the usual one, rounded to single precision; and"""
-    drift_low: Floats
-    """what the rounding left."""
-    ref: Floats
-    mode: Floats
-    """0: no loss yet; 1: the first loss was positive; 2: it was not."""
-
     @classmethod
-    def of(cls, rows: States) -> _Extras:
-        """Return extras of states' rows, (n, EXTRAS)."""
-        wide = rows.astype(np.float64)
-        singles = (np.ascontiguousarray(wide[:, at]) for at in range(SCALES, EXTRAS))
-        return cls(np.ascontiguousarray(wide[:, :SCALES]), *singles)
-
-    def rows(self) -> States:
-        """Return the extras as states' rows."""
-        singles = [getattr(self, field.name) for field in fields(self)[1:]]
-        return np.column_stack([self.averages, *singles]).astype(np.float32)
+    def of(cls, weights: Weights) -> _Snapshot:
+        """Return the weights, laid out for the kernel."""
+        wide = {name: weight.astype(np.float64) for name, weight in weights.items()}
+        cell = np.ascontiguousarray(wide["cell.weight"].T)
+        return cls(cell, wide["cell.bias"], wide["head.weight"], wide["head.bias"])
 
 
 class DriftKernel:
     """`Policy` of the drift network.
 
-    A run's state is a row of `2 * H + EXTRAS` floats: hidden state, cell state, and `_Extras`.
+    A run's state is a row of `2 * H + EXTRAS` floats: hidden state, cell state, and what it remembers.
     """
 
     def __init__(self, spec: DriftSpec, snapshots: Sequence[Weights]) -> None:
         """Lay out the weights of one or more snapshots for the kernel."""
         self._hidden = spec.hidden_size
         self._size = spec.state_size
-        self._snapshots = tuple(_load(weights) for weights in snapshots)
+        self._mask = None if spec.inputs == "all" else np.array(spec.feature_mask())
+        self._jumps = spec.inputs != "progress"
+        self._snapshots = tuple(_Snapshot.of(weights) for weights in snapshots)
 
     @property
     def state_size(self) -> int:
@@ -93,29 +94,50 @@ class DriftKernel:
     def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
         """Advance n runs by one step; see `Policy.step`."""
         recurrent = 2 * self._hidden
-        horizon = _effective_horizon(steps, runs)
-        extras = _Extras.of(states[:, recurrent:])
-        _remember(extras, losses, horizon, runs)
-        features = _features(extras, losses, steps, horizon, runs)
+        extras = np.ascontiguousarray(states[:, recurrent:].T, np.float64)
+        usual = _usual_lr(runs)
+        x = _take_in(extras, losses, usual, runs)
+        ticking = _is_regular(steps, runs)
+        if self._jumps:
+            ticking |= x > extras[0] + JUMP
+        after = states.copy()
+        if ticking.all():
+            after[:, :recurrent] = self._tick(states, steps, extras, usual, runs)
+        elif ticking.any():
+            rows = np.flatnonzero(ticking)
+            some = np.ascontiguousarray(extras[:, rows])
+            after[rows, :recurrent] = self._tick(
+                states[rows], steps[rows], some, usual[rows], runs.take(rows)
+            )
+            extras[:, rows] = some
+        after[:, recurrent:] = extras.T
+        return usual * np.exp(extras[HIGH] + extras[LOW]) * extras[GATE], after
+
+    def _tick(self, states: States, steps: Steps, extras: Floats, usual: Floats, runs: RunColumns) -> States:
+        """Make a tick of every run: change extras in place, return the cells' new states."""
+        mean = _remember(extras)
+        features = _features(extras, mean, steps, usual, runs)
+        if self._mask is not None:
+            features *= self._mask
         chosen = choose_snapshots(steps, runs.horizon, runs.snapshot, len(self._snapshots))
-        cells, heads = np.empty((len(losses), recurrent), np.float32), np.empty((len(losses), 2))
+        cells, heads = np.empty((len(mean), 2 * self._hidden), np.float32), np.empty((2, len(mean)))
         for index, block in blocks(chosen, len(self._snapshots)):
             inputs = np.column_stack([features[block], states[block, : self._hidden]])
-            memory = padded(states[block, self._hidden : recurrent].astype(np.float64))
-            cells[block], heads[block] = self._advance(
+            memory = padded(states[block, self._hidden : 2 * self._hidden].astype(np.float64))
+            cells[block], heads[:, block] = self._advance(
                 self._snapshots[index], padded(inputs), memory, len(block)
             )
-        drift = extras.drift_high + extras.drift_low + _move(horizon) * np.tanh(heads[:, 0].copy())
+        drift = extras[HIGH] + extras[LOW] + MOVE * np.tanh(heads[0])
         drift = np.clip(drift, -MAX_DRIFT, MAX_DRIFT)
-        extras.drift_high = drift.astype(np.float32).astype(np.float64)
-        extras.drift_low = drift - extras.drift_high
-        lrs = _usual_lr(runs) * np.exp(drift) * sigmoid(4 * heads[:, 1] + 3)
-        return lrs, np.column_stack([cells, extras.rows()])
+        extras[HIGH] = _single(drift)
+        extras[LOW] = _single(drift - extras[HIGH])
+        extras[GATE] = _single(sigmoid(4 * heads[1] + 3))
+        return cells
 
     def _advance(
         self, snapshot: _Snapshot, inputs: Floats, memory: Floats, count: int
     ) -> tuple[States, Floats]:
-        """Advance whole tiles; return the cell's state and the head's two numbers of `count` rows."""
+        """Advance whole tiles; return the cells' states and the heads, (2, count), of `count` rows."""
         size = self._hidden
         gates = product(inputs, snapshot.cell) + snapshot.cell_bias
         take = sigmoid(np.ascontiguousarray(gates[:, :size]))
@@ -124,96 +146,101 @@ class DriftKernel:
         memory = forget * memory + take * np.tanh(np.ascontiguousarray(gates[:, 3 * size :]))
         hidden = out * np.tanh(memory)
         heads = (hidden[:, None, :] * snapshot.head).sum(axis=2) + snapshot.head_bias
-        return np.column_stack([hidden, memory])[:count].astype(np.float32), heads[:count]
+        return np.column_stack([hidden, memory])[:count].astype(np.float32), heads[:count].T
 
 
-def _remember(extras: _Extras, losses: Floats, horizon: Floats, runs: RunColumns) -> None:
-    """Take in a loss, in place."""
-    first = extras.mode == 0
-    unknown = np.isnan(runs.log_classes)
-    fresh = np.where(unknown, np.maximum(np.abs(losses), 1e-8), runs.log_classes)
-    extras.ref = np.where(first, _single(fresh), extras.ref)
-    extras.mode = np.where(first, np.where(losses > 0, 1.0, 2.0), extras.mode)
-    x = _level(losses, extras)
-    extras.averages = np.where(first[:, None], x[:, None], extras.averages)
-    extras.variance = np.where(first, 0.01, extras.variance)
-    extras.drift_high = np.where(first, _first_drift(runs), extras.drift_high)
-    variance = 0.95 * extras.variance + 0.05 * (x - extras.averages[:, 1]) ** 2
-    extras.averages = _single(extras.averages + _rates(horizon) * (x[:, None] - extras.averages))
-    extras.variance = _single(variance)
+def _take_in(extras: Floats, losses: Floats, usual: Floats, runs: RunColumns) -> Floats:
+    """Add a loss up, in place; return it on the scale of x, (n,)."""
+    first = extras[MODE] == 0
+    begins = first.any()
+    if begins:
+        unknown = np.isnan(runs.log_classes)
+        ref = np.where(unknown, np.clip(np.abs(losses), MIN_REF, MAX_REF), runs.log_classes)
+        extras[REF] = np.where(first, _single(ref), extras[REF])
+        extras[MODE] = np.where(first, np.where(losses > 0, 1.0, 2.0), extras[MODE])
+        extras[HIGH] = np.where(first, _first_drift(usual, runs), extras[HIGH])
+    most = MAX_LEVEL * extras[REF]
+    u = np.clip(losses, -most, most) / extras[REF]
+    x = np.log(np.maximum(u, 0) + FLOOR)
+    if not (extras[MODE] == 1).all() or (u < 0).any():
+        x = np.where(extras[MODE] == 1, x - np.arcsinh(np.maximum(-u, 0)), np.arcsinh(u))
+    if begins:
+        extras[:SCALES] = np.where(first, x, extras[:SCALES])
+    extras[SUM] = _single(extras[SUM] + x)
+    extras[COUNT] += 1
+    return x
+
+
+def _is_regular(steps: Steps, runs: RunColumns) -> npt.NDArray[np.bool_]:
+    """Return whether a step is a tick whatever its loss, (n,)."""
+    spacing = -(-_effective_horizon(steps, runs) // TICKS)
+    regular: npt.NDArray[np.bool_] = steps % np.maximum(np.minimum(steps // FIRST_TICKS, spacing), 1) == 0
+    return regular
+
+
+def _effective_horizon(steps: Steps, runs: RunColumns) -> Steps:
+    """Return the horizon, (n,); an unknown one counts as twice the steps so far."""
+    return np.where(runs.horizon > 0, runs.horizon, np.maximum(2 * (steps + 1), 100))
+
+
+def _remember(extras: Floats) -> Floats:
+    """Take in the losses since the last tick, in place; return their mean, (n,)."""
+    mean: Floats = extras[SUM] / extras[COUNT]
+    extras[AGE] += 1
+    age = extras[AGE]
+    first = age == 1
+    variance = np.where(first, FIRST_VARIANCE, extras[VARIANCE])
+    change = (mean - extras[1]) ** 2 - variance
+    extras[VARIANCE] = _single(variance + np.maximum(1 / (age + 1), VARIANCE_RATE) * change)
+    averages = extras[:SCALES]
+    extras[:SCALES] = _single(averages + np.maximum(1 / age, _RATES) * (mean - averages))
+    extras[BEST] = np.where(first, extras[2], np.minimum(extras[BEST], extras[2]))
+    extras[SUM] = extras[COUNT] = 0
+    return mean
 
 
 def _single(values: Floats) -> Floats:
-    """Return values rounded to what single precision holds; beyond its range, its largest."""
-    largest = float(np.finfo(np.float32).max)
-    rounded: Floats = np.clip(values, -largest, largest).astype(np.float32).astype(np.float64)
-    return rounded
+    """Return values rounded to what single precision holds."""
+    return values.astype(np.float32).astype(np.float64)
 
 
-def _level(losses: Floats, extras: _Extras) -> Floats:
-    """Return the loss on a logarithmic scale: x of the spec."""
-    most = MAX_LEVEL * extras.ref
-    u = np.clip(losses, -most, most) / extras.ref
-    positive = np.log(np.maximum(u, 0) + 1e-3) - np.arcsinh(np.maximum(-u, 0))
-    return np.where(extras.mode == 1, positive, np.arcsinh(u))
-
-
-def _effective_horizon(steps: Steps, runs: RunColumns) -> Floats:
-    """Return the horizon, (n,); an unknown one counts as twice the steps so far."""
-    return np.where(runs.horizon > 0, runs.horizon, np.maximum(2 * (steps + 1), 100)).astype(np.float64)
-
-
-def _rates(horizon: Floats) -> Floats:
-    """Return how fast each average follows, (n, SCALES)."""
-    spread = np.log(np.maximum(horizon / 3, 30) / 3)
-    rates: Floats = np.exp(-spread[:, None] * (np.arange(SCALES) / (SCALES - 1))) / 3
-    return rates
-
-
-def _move(horizon: Floats) -> Floats:
-    """Return how far the log-LR can go in a step, (n,)."""
-    move: Floats = 0.15 * np.clip(np.sqrt(300 / horizon), 0.15, 1)
-    return move
-
-
-def _features(
-    extras: _Extras, losses: Floats, steps: Steps, horizon: Floats, runs: RunColumns
-) -> npt.NDArray[np.float64]:
+def _features(extras: Floats, mean: Floats, steps: Steps, usual: Floats, runs: RunColumns) -> Floats:
     """Return the features, (n, FEATURES)."""
-    deviation = np.sqrt(extras.variance)
-    slopes = extras.averages[:, :-1] - extras.averages[:, 1:]
+    noise = np.sqrt(extras[VARIANCE]) + 1e-4
+    slopes = extras[: SCALES - 1] - extras[1:SCALES]
+    above = extras[1] - extras[BEST]
+    horizon = _effective_horizon(steps, runs).astype(np.float64)
     known = (runs.horizon > 0).astype(np.float64)
-    columns: list[Any] = [
-        np.clip(_level(losses, extras), -3, 2),
-        3 * np.clip(slopes, -1, 1),
-        np.tanh(slopes / (deviation[:, None] + 1e-3)),
-        known[:, None] * np.tanh(10 * ((steps / horizon)[:, None] - np.array(SOFT_STEPS))),
-        0.5 * np.log(deviation + 1e-4) + 1,
-        0.3 * (extras.drift_high + extras.drift_low),
-        np.isin(runs.optimizer, MOMENTUM_FAMILY),
-        np.isin(runs.optimizer, ADAM_FAMILY),
-        0.5 * np.log10(horizon) - 1.3,
-        known,
-        ~np.isnan(runs.log_classes),
-        0.5 * np.log10(steps + 1.0) - 1,
-    ]
-    return np.column_stack(columns)
+    drift = extras[HIGH] + extras[LOW]
+    rows = np.empty((LOSS_FEATURES + PROGRESS_FEATURES + 6, len(mean)))
+    rows[0] = np.clip(mean, -3, 2)
+    rows[1] = 0.2 * np.clip(mean, -10, 5)
+    rows[2:7] = 3 * np.clip(slopes, -1, 1)
+    rows[7:12] = np.tanh(slopes / noise)
+    rows[12] = np.clip(above, -1, 2)
+    rows[13] = np.tanh(above / noise)
+    rows[14] = 0.5 * np.log(noise) + 1
+    rows[15:24] = known * np.tanh(10 * (steps / horizon - np.array(SOFT_STEPS)[:, None]))
+    rows[24] = known
+    rows[25] = np.tanh(0.7 * np.log10(horizon / 500))
+    rows[26] = np.tanh(0.7 * np.log10((steps + 1.0) / 30))
+    rows[27] = 0.3 * drift
+    rows[28] = 0.3 * (drift - _first_drift(usual, runs))
+    rows[29] = extras[GATE]
+    rows[30] = _IS_MOMENTUM[runs.optimizer]
+    rows[31] = _IS_ADAM[runs.optimizer]
+    rows[32] = ~np.isnan(runs.log_classes)
+    return np.ascontiguousarray(rows.T)
 
 
 def _usual_lr(runs: RunColumns) -> Floats:
     """Return where a family usually starts, (n,): 0.1 in effective units for SGD, 1e-3 for Adam."""
     momentum = np.clip(np.where(np.isnan(runs.momentum), 0.9, runs.momentum), 0, 0.999)
-    usual = np.where(np.isin(runs.optimizer, MOMENTUM_FAMILY), 0.1 * (1 - momentum), 0.1)
-    return np.where(np.isin(runs.optimizer, ADAM_FAMILY), 1e-3, usual)
+    usual = np.where(_IS_MOMENTUM[runs.optimizer], 0.1 * (1 - momentum), 0.1)
+    return np.where(_IS_ADAM[runs.optimizer], 1e-3, usual)
 
 
-def _first_drift(runs: RunColumns) -> Floats:
+def _first_drift(usual: Floats, runs: RunColumns) -> Floats:
     """Return the log of the initial LR over the usual one, (n,), 0 where not given."""
-    given = np.where(np.isnan(runs.initial_lr), _usual_lr(runs), np.maximum(runs.initial_lr, 1e-30))
-    return _single(np.clip(np.log(given / _usual_lr(runs)), -MAX_DRIFT, MAX_DRIFT))
-
-
-def _load(weights: Weights) -> _Snapshot:
-    wide = {name: weight.astype(np.float64) for name, weight in weights.items()}
-    cell = np.ascontiguousarray(wide["cell.weight"].T)
-    return _Snapshot(cell, wide["cell.bias"], wide["head.weight"], wide["head.bias"])
+    given = np.where(np.isnan(runs.initial_lr), usual, np.maximum(runs.initial_lr, 1e-30))
+    return _single(np.clip(np.log(given / usual), -MAX_DRIFT, MAX_DRIFT))

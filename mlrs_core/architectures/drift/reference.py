@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,13 +17,28 @@ from torch import Tensor
 from mlrs_core.architectures.drift.spec import (
     ADAM_FAMILY,
     EXTRAS,
+    FIRST_TICKS,
+    FIRST_VARIANCE,
+    FLOOR,
+    JUMP,
     MAX_DRIFT,
+    MAX_LEVEL,
+    MAX_REF,
+    MIN_REF,
     MOMENTUM_FAMILY,
+    MOVE,
     SCALES,
     SOFT_STEPS,
+    TICKS,
+    TIME_CONSTANTS,
+    VARIANCE_RATE,
     DriftSpec,
 )
 from mlrs_core.config import Optimizer
+
+_FAST, _SLOW = TIME_CONSTANTS
+RATES = 1 - torch.exp(-1 / (_FAST * (_SLOW / _FAST) ** (torch.arange(SCALES).double() / (SCALES - 1))))
+"""How fast each average follows, a tick, (SCALES,)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,60 @@ class DriftRuns:
     momentum: Tensor
     """Momentum, float32; NaN: 0.9."""
 
+    @cached_property
+    def usual_lr(self) -> Tensor:
+        """Where a family usually starts, (n,) float64: 0.1 in effective units for SGD, Adam 1e-3."""
+        momentum = torch.where(self.momentum.isnan(), torch.tensor(0.9), self.momentum).double()
+        heavy = 0.1 * (1 - momentum.clamp(0, 0.999))
+        usual = torch.where(_is_one_of(self.optimizer, MOMENTUM_FAMILY), heavy, torch.tensor(0.1).double())
+        return torch.where(_is_one_of(self.optimizer, ADAM_FAMILY), torch.tensor(1e-3).double(), usual)
+
+    @cached_property
+    def first_drift(self) -> Tensor:
+        """The log of the initial LR over the usual one, (n,) float64, 0 where not given."""
+        ratio = torch.log(self.initial_lr.double().clamp(min=1e-30) / self.usual_lr)
+        given = torch.where(self.initial_lr.isnan(), torch.zeros_like(ratio), ratio)
+        return given.clamp(-MAX_DRIFT, MAX_DRIFT).float().double()
+
+    @cached_property
+    def flags(self) -> Tensor:
+        """The optimizer's family, and whether the class count is known, (n, 3) float64."""
+        families = [_is_one_of(self.optimizer, family) for family in (MOMENTUM_FAMILY, ADAM_FAMILY)]
+        return torch.stack([*families, ~self.log_classes.isnan()], dim=1).double()
+
+
+@dataclass
+class _Extras:
+    """What a run remembers besides its cell, float64; the fields in the order of the state."""
+
+    averages: Tensor
+    """(n, SCALES)."""
+    variance: Tensor
+    best: Tensor
+    sum: Tensor
+    """Of x since the last tick; and"""
+    count: Tensor
+    """of how many."""
+    ticks: Tensor
+    drift_high: Tensor
+    """The log-LR over the usual one, rounded to single precision; and"""
+    drift_low: Tensor
+    """what the rounding left."""
+    gate: Tensor
+    ref: Tensor
+    mode: Tensor
+    """0: no loss yet; 1: the first loss was positive; 2: it was not."""
+
+    @classmethod
+    def of(cls, rows: Tensor) -> _Extras:
+        """Return extras of states' rows, (n, EXTRAS)."""
+        return cls(rows[:, :SCALES], *rows[:, SCALES:].unbind(1))
+
+    def rows(self) -> Tensor:
+        """Return the extras as states' rows, rounded to single precision."""
+        averages, *singles = vars(self).values()
+        return torch.cat([averages, torch.stack(singles, dim=1)], dim=1).float()
+
 
 class DriftReference:
     """The network without its weights."""
@@ -47,6 +117,7 @@ class DriftReference:
     def __init__(self, spec: DriftSpec) -> None:
         """Take the shape."""
         self.spec = spec
+        self._mask = torch.tensor(spec.feature_mask(), dtype=torch.float64)
 
     def init_state(self, n: int) -> Tensor:
         """Return the states of n runs before their first step, (n, state_size) float32."""
@@ -73,127 +144,127 @@ class DriftReference:
         Returns:
             Learning rates, (n,) float64; and the new states.
         """
-        size = self.spec.hidden_size
-        hidden, memory, extras = torch.split(state, [size, size, EXTRAS], dim=1)
-        features, extras = self._observe(extras.double(), losses.double(), steps, runs)
-        precision = weights["cell.weight"].dtype
-        inputs = torch.cat([features, hidden], dim=1).to(precision)
-        gates = _affine(weights["cell.weight"], weights["cell.bias"], inputs)
-        take, forget, out, candidate = gates.chunk(4, dim=1)
-        memory = torch.sigmoid(forget + 1) * memory.to(precision) + torch.sigmoid(take) * torch.tanh(
-            candidate
-        )
-        hidden = torch.sigmoid(out) * torch.tanh(memory)
-        moves, gates = _affine(weights["head.weight"], weights["head.bias"], hidden).double().unbind(1)
-        drift = extras[:, -4] + extras[:, -3] + _move(_effective_horizon(steps, runs)) * torch.tanh(moves)
-        drift = drift.clamp(-MAX_DRIFT, MAX_DRIFT)
-        extras[:, -4] = drift.float()
-        extras[:, -3] = drift - extras[:, -4]
-        lrs = _usual_lr(runs) * torch.exp(drift) * torch.sigmoid((4 * gates + 3).clamp(min=-80))
-        return lrs, torch.cat([hidden.float(), memory.float(), extras.float()], dim=1)
+        steps = torch.as_tensor(steps).expand(len(losses))
+        cell, rows = state.split([2 * self.spec.hidden_size, EXTRAS], dim=1)
+        extras = _Extras.of(rows.double())
+        x = _take_in(extras, losses.double(), runs)
+        ticking = _is_regular(steps, runs)
+        if self.spec.inputs != "progress":
+            ticking = ticking | (x > extras.averages[:, 0] + JUMP)
+        held = torch.cat([cell, extras.rows()], dim=1)
+        if ticking.any():
+            ticked = self._tick(weights, cell, extras, steps, runs)
+            held = torch.where(ticking[:, None], ticked, held)
+        extras = _Extras.of(held[:, 2 * self.spec.hidden_size :].double())
+        return runs.usual_lr * torch.exp(extras.drift_high + extras.drift_low) * extras.gate, held
 
-    def _observe(
-        self, extras: Tensor, losses: Tensor, steps: Tensor | int, runs: DriftRuns
-    ) -> tuple[Tensor, Tensor]:
-        """Take in a loss: return the features, (n, FEATURES), and the new extras, both float64."""
-        averages, rest = extras[:, :SCALES], extras[:, SCALES:]
-        variance, drift_high, drift_low, ref, mode = rest.unbind(1)
-        known_classes, first = ~runs.log_classes.isnan(), mode == 0
-        fresh_ref = torch.where(known_classes, runs.log_classes.double(), losses.abs().clamp(min=1e-8))
-        ref = torch.where(first, fresh_ref.float().double(), ref)
-        mode = torch.where(first, torch.where(losses > 0, 1.0, 2.0).double(), mode)
-        x = _level(losses.clamp(-1e4 * ref, 1e4 * ref) / ref, mode)
-        averages = torch.where(first[:, None], x[:, None], averages)
-        variance = torch.where(first, torch.full_like(variance, 0.01), variance)
-        drift_high = torch.where(first, _first_drift(runs), drift_high)
-        horizon = _effective_horizon(steps, runs)
-        variance = 0.95 * variance + 0.05 * (x - averages[:, 1]) ** 2
-        averages = averages + _rates(horizon) * (x[:, None] - averages)
-        # What is stored is rounded to single precision here, so that features see what is stored.
-        averages, variance = averages.float().double(), variance.float().double()
-        drift = drift_high + drift_low
-        features = _features(x, averages, variance, drift, steps, runs)
-        return features, torch.cat(
-            [averages, torch.stack([variance, drift_high, drift_low, ref, mode], dim=1)], dim=1
+    def _tick(
+        self, weights: Mapping[str, Tensor], cell: Tensor, extras: _Extras, steps: Tensor, runs: DriftRuns
+    ) -> Tensor:
+        """Return the states after a tick of every run."""
+        mean = _remember(extras)
+        features = _features(extras, mean, steps, runs) * self._mask
+        precision = weights["cell.weight"].dtype
+        hidden, memory = cell.to(precision).chunk(2, dim=1)
+        inputs = torch.cat([features.to(precision), hidden], dim=1)
+        take, forget, out, candidate = _affine(weights["cell.weight"], weights["cell.bias"], inputs).chunk(
+            4, dim=1
         )
+        memory = torch.sigmoid(forget + 1) * memory + torch.sigmoid(take) * torch.tanh(candidate)
+        hidden = torch.sigmoid(out) * torch.tanh(memory)
+        move, gate = _affine(weights["head.weight"], weights["head.bias"], hidden).double().unbind(1)
+        drift = extras.drift_high + extras.drift_low + MOVE * torch.tanh(move)
+        drift = drift.clamp(-MAX_DRIFT, MAX_DRIFT)
+        extras.drift_high = drift.float().double()
+        extras.drift_low = drift - extras.drift_high
+        extras.gate = torch.sigmoid((4 * gate + 3).clamp(min=-80))
+        return torch.cat([hidden.float(), memory.float(), extras.rows()], dim=1)
+
+
+def _take_in(extras: _Extras, losses: Tensor, runs: DriftRuns) -> Tensor:
+    """Add a loss up, in place; return it on the scale of x, (n,)."""
+    first = extras.mode == 0
+    known = ~runs.log_classes.isnan()
+    ref = torch.where(known, runs.log_classes.double(), losses.abs().clamp(MIN_REF, MAX_REF))
+    extras.ref = torch.where(first, ref.float().double(), extras.ref)
+    extras.mode = torch.where(first, torch.where(losses > 0, 1.0, 2.0).double(), extras.mode)
+    most = MAX_LEVEL * extras.ref
+    x = _level(losses.clamp(-most, most) / extras.ref, extras.mode)
+    extras.averages = torch.where(first[:, None], x[:, None], extras.averages)
+    extras.drift_high = torch.where(first, runs.first_drift, extras.drift_high)
+    extras.sum = (extras.sum + x).float().double()
+    extras.count = extras.count + 1
+    return x
+
+
+def _level(u: Tensor, mode: Tensor) -> Tensor:
+    """Return the loss on a logarithmic scale: x of the spec."""
+    positive = torch.log(u.clamp(min=0) + FLOOR) - torch.asinh((-u).clamp(min=0))
+    return torch.where(mode == 1, positive, torch.asinh(u))
+
+
+def _is_regular(steps: Tensor, runs: DriftRuns) -> Tensor:
+    """Return whether a step is a tick whatever its loss, (n,)."""
+    spacing = -(-_effective_horizon(steps, runs) // TICKS)
+    return steps % torch.minimum(steps // FIRST_TICKS, spacing).clamp(min=1) == 0
+
+
+def _effective_horizon(steps: Tensor, runs: DriftRuns) -> Tensor:
+    """Return the horizon, (n,) int64; an unknown one counts as twice the steps so far."""
+    return torch.where(runs.horizon > 0, runs.horizon, (2 * (steps + 1)).clamp(min=100))
+
+
+def _remember(extras: _Extras) -> Tensor:
+    """Take in the losses since the last tick, in place; return their mean, (n,)."""
+    mean = extras.sum / extras.count
+    extras.ticks = extras.ticks + 1
+    first = extras.ticks == 1
+    variance = torch.where(first, torch.full_like(mean, FIRST_VARIANCE), extras.variance)
+    change = (mean - extras.averages[:, 1]) ** 2 - variance
+    variance = variance + (1 / (extras.ticks + 1)).clamp(min=VARIANCE_RATE) * change
+    rates = torch.maximum((1 / extras.ticks)[:, None], RATES)
+    averages = extras.averages + rates * (mean[:, None] - extras.averages)
+    # What is stored is rounded to single precision here, so that features see what is stored.
+    extras.averages, extras.variance = averages.float().double(), variance.float().double()
+    best = torch.minimum(extras.best, extras.averages[:, 2])
+    extras.best = torch.where(first, extras.averages[:, 2], best)
+    extras.sum, extras.count = torch.zeros_like(mean), torch.zeros_like(mean)
+    return mean
+
+
+def _features(extras: _Extras, mean: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
+    """Return the features, (n, FEATURES)."""
+    deviation = extras.variance.sqrt()
+    noise = deviation[:, None] + 1e-4
+    slopes = extras.averages[:, :-1] - extras.averages[:, 1:]
+    above = (extras.averages[:, 1] - extras.best)[:, None]
+    horizon = _effective_horizon(steps, runs).double()
+    known = (runs.horizon > 0).double()[:, None]
+    progress = (steps.double() / horizon)[:, None] - torch.tensor(SOFT_STEPS, dtype=torch.float64)
+    drift = extras.drift_high + extras.drift_low
+    return torch.cat(
+        [
+            mean.clamp(-3, 2)[:, None],
+            0.2 * mean.clamp(-10, 5)[:, None],
+            3 * slopes.clamp(-1, 1),
+            torch.tanh(slopes / noise),
+            above.clamp(-1, 2),
+            torch.tanh(above / noise),
+            0.5 * torch.log(noise) + 1,
+            known * torch.tanh(10 * progress),
+            known,
+            torch.tanh(0.7 * torch.log10(horizon / 500))[:, None],
+            torch.tanh(0.7 * torch.log10((steps.double() + 1) / 30))[:, None],
+            torch.stack([0.3 * drift, 0.3 * (drift - runs.first_drift), extras.gate], dim=1),
+            runs.flags,
+        ],
+        dim=1,
+    )
 
 
 def _affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
     return (weight @ inputs.unsqueeze(-1)).squeeze(-1) + bias
 
 
-def _level(u: Tensor, mode: Tensor) -> Tensor:
-    """Return the loss on a logarithmic scale: x of the spec."""
-    positive = torch.log(u.clamp(min=0) + 1e-3) - torch.asinh((-u).clamp(min=0))
-    return torch.where(mode == 1, positive, torch.asinh(u))
-
-
-def _effective_horizon(steps: Tensor | int, runs: DriftRuns) -> Tensor:
-    """Return the horizon, (n,) float64; an unknown one counts as twice the steps so far."""
-    doubled = (2 * _elapsed(steps, runs)).clamp(min=100)
-    return torch.where(runs.horizon > 0, runs.horizon.double(), doubled)
-
-
-def _elapsed(steps: Tensor | int, runs: DriftRuns) -> Tensor:
-    """Return the number of steps with this one, (n,) float64."""
-    return torch.as_tensor(steps, dtype=torch.float64).expand(len(runs.horizon)) + 1
-
-
-def _rates(horizon: Tensor) -> Tensor:
-    """Return how fast each average follows, (n, SCALES)."""
-    spread = torch.log((horizon / 3).clamp(min=30) / 3)
-    return torch.exp(-spread[:, None] * (torch.arange(SCALES).double() / (SCALES - 1))) / 3
-
-
-def _move(horizon: Tensor) -> Tensor:
-    """Return how far the log-LR can go in a step, (n,)."""
-    return 0.15 * torch.sqrt(300 / horizon).clamp(0.15, 1)
-
-
-def _features(
-    x: Tensor, averages: Tensor, variance: Tensor, drift: Tensor, steps: Tensor | int, runs: DriftRuns
-) -> Tensor:
-    horizon, deviation = _effective_horizon(steps, runs), variance.sqrt()
-    slopes = averages[:, :-1] - averages[:, 1:]
-    known = (runs.horizon > 0).double()
-    progress = torch.as_tensor(steps, dtype=torch.float64) / horizon
-    soft = torch.tanh(10 * (progress[:, None] - torch.tensor(SOFT_STEPS, dtype=torch.float64)))
-    singles = [
-        0.5 * torch.log(deviation + 1e-4) + 1,
-        0.3 * drift,
-        _is_one_of(runs.optimizer, MOMENTUM_FAMILY).double(),
-        _is_one_of(runs.optimizer, ADAM_FAMILY).double(),
-        0.5 * torch.log10(horizon) - 1.3,
-        known,
-        (~runs.log_classes.isnan()).double(),
-        0.5 * torch.log10(_elapsed(steps, runs)) - 1,
-    ]
-    return torch.cat(
-        [
-            x.clamp(-3, 2)[:, None],
-            3 * slopes.clamp(-1, 1),
-            torch.tanh(slopes / (deviation[:, None] + 1e-3)),
-            known[:, None] * soft,
-            torch.stack(singles, dim=1),
-        ],
-        dim=1,
-    )
-
-
 def _is_one_of(optimizer: Tensor, family: tuple[Optimizer, ...]) -> Tensor:
     return torch.isin(optimizer, torch.tensor([int(member) for member in family]))
-
-
-def _usual_lr(runs: DriftRuns) -> Tensor:
-    """Return where a family usually starts, (n,) float64: 0.1 in effective units for SGD, Adam 1e-3."""
-    momentum = torch.where(runs.momentum.isnan(), torch.tensor(0.9), runs.momentum).double()
-    heavy = 0.1 * (1 - momentum.clamp(0, 0.999))
-    usual = torch.where(_is_one_of(runs.optimizer, MOMENTUM_FAMILY), heavy, torch.tensor(0.1).double())
-    return torch.where(_is_one_of(runs.optimizer, ADAM_FAMILY), torch.tensor(1e-3).double(), usual)
-
-
-def _first_drift(runs: DriftRuns) -> Tensor:
-    """Return the log of the initial LR over the usual one, (n,) float64, 0 where not given."""
-    ratio = torch.log(runs.initial_lr.double().clamp(min=1e-30) / _usual_lr(runs))
-    given = torch.where(runs.initial_lr.isnan(), torch.zeros_like(ratio), ratio)
-    return given.clamp(-MAX_DRIFT, MAX_DRIFT).float().double()

@@ -11,7 +11,7 @@ from torch import Tensor
 from mlrs_core.architectures.drift.reference import DriftRuns
 from mlrs_core.config import Optimizer
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.optimizers import DEFAULT_LRS, MOMENTUM
+from mlrs_train.evolution.optimizers import MOMENTUM, default_lr
 from mlrs_train.evolution.problem import Problem
 
 OPTIMIZERS = {
@@ -22,6 +22,8 @@ OPTIMIZERS = {
     Optimizer.ADAMW: 0.25,
 }
 """How often each update rule is drawn."""
+MOMENTA = {0.8: 0.1, MOMENTUM: 0.6, 0.95: 0.2, 0.98: 0.1}
+"""How often each momentum is drawn."""
 CLIP = 1.0
 """The norm that gradients are clipped to, in the tasks that clip."""
 MAX_REPORTED = 1e6
@@ -38,12 +40,14 @@ class Conditions:
     """Steps."""
     initial_lr: float
     """The learning rate that a policy starts from."""
+    momentum: float = MOMENTUM
+    """mu of SGD with momentum."""
     weight_decay: float = 0.0
     """Added to the gradient; under AdamW, decoupled."""
     clip: float | None = None
     """The norm that gradients are clipped to."""
-    horizon_known: bool = True
-    """Whether the policy is told the horizon."""
+    told_horizon: int | None = None
+    """The horizon that the policy is told; -1: none. `None`: the true one."""
     log_classes: float = math.nan
     """What the policy is told of ln C; NaN: nothing."""
     loss_scale: float = 1.0
@@ -54,7 +58,7 @@ class Conditions:
     @property
     def default_lr(self) -> float:
         """The usual learning rate of the update rule."""
-        return DEFAULT_LRS[self.optimizer]
+        return default_lr(self.optimizer, self.momentum)
 
     def report(self, losses: Tensor) -> Tensor:
         """Return what a policy is told of some losses, (n,), finite."""
@@ -64,11 +68,11 @@ class Conditions:
     def runs(self, n: int) -> DriftRuns:
         """Return what a network is told of n runs under these conditions."""
         return DriftRuns(
-            horizon=torch.full((n,), self.horizon if self.horizon_known else -1),
+            horizon=torch.full((n,), self.horizon if self.told_horizon is None else self.told_horizon),
             log_classes=torch.full((n,), self.log_classes),
             initial_lr=torch.full((n,), self.initial_lr),
             optimizer=torch.full((n,), int(self.optimizer)),
-            momentum=torch.full((n,), MOMENTUM),
+            momentum=torch.full((n,), self.momentum),
         )
 
 
@@ -76,17 +80,18 @@ def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int
     """Return random conditions for a problem, with `shortest` to `longest` steps."""
     optimizer = draw.pick(list(OPTIMIZERS), list(OPTIMIZERS.values()))
     horizon = min(int(draw.log_uniform(shortest, longest + 1)), longest)
-    start = DEFAULT_LRS[optimizer] * _start_factor(draw)
+    momentum = draw.pick(list(MOMENTA), list(MOMENTA.values()))
+    start = default_lr(optimizer, momentum) * _start_factor(draw)
     decay, limit = _weight_decay(draw, optimizer), CLIP if draw.chance(0.25) else None
-    known = not draw.chance(1 / 6)
     scale, offset, log_classes = _report(draw, problem)
     return Conditions(
         optimizer=optimizer,
         horizon=horizon,
         initial_lr=start,
+        momentum=momentum,
         weight_decay=decay,
         clip=limit,
-        horizon_known=known,
+        told_horizon=_told_horizon(draw, horizon),
         log_classes=log_classes,
         loss_scale=scale,
         loss_offset=offset,
@@ -105,10 +110,20 @@ def draw_weight_scale(draw: Draw, optimizer: Optimizer) -> float:
 
 
 def _start_factor(draw: Draw) -> float:
-    """Return by how much the first learning rate is off: not, 0.1 to 3, or sometimes down to 1/30."""
+    """Return by how much the first learning rate is off: not, by up to 10, or sometimes down to 1/30."""
     if draw.chance(0.5):
         return 1.0
-    return draw.log_uniform(1 / 30 if draw.chance(0.15) else 0.1, 3.0)
+    return draw.log_uniform(1 / 30 if draw.chance(0.15) else 0.1, 10.0)
+
+
+def _told_horizon(draw: Draw, horizon: int) -> int | None:
+    """Return what a policy is told of the horizon: mostly the truth, else nothing, or too little.
+
+    Too little is a run that goes on past the horizon that it was opened with.
+    """
+    if draw.chance(1 / 6):
+        return -1
+    return round(horizon * draw.uniform(0.5, 0.95)) if draw.chance(0.05) else None
 
 
 def _weight_decay(draw: Draw, optimizer: Optimizer) -> float:

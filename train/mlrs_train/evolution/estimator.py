@@ -3,9 +3,10 @@
 With e_1 ... e_m standard normal, member i has the weights phi + sigma e_i, and member m + i has
 phi - sigma e_i. With r their ranks in [-1/2, 1/2] (less is better), the gradient is estimated by
 
-    g = 1 / 2m * sum_i (r_i - r_{m + i}) e_i
+    g = s / (s + SPREAD) * 1 / 2m * sum_i (r_i - r_{m + i}) e_i
 
-up to a factor that Adam does not see.
+up to a factor that Adam does not see. s is the standard deviation of the log of what the members
+reached: ranks say nothing of how much was at stake, and where all end alike nothing was.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mlrs_train.evolution.draw import Draw
 
 BETAS = (0.9, 0.99)
 """Adam's, on phi."""
+SPREAD = 0.02
+"""Where members differ by this share, their ranks count half."""
 
 
 def antithetic(draw: Draw, pairs: int, size: int) -> Tensor:
@@ -35,8 +38,9 @@ def centered_ranks(values: Tensor) -> Tensor:
 
 
 def gradient(fitness: Tensor, perturbations: Tensor) -> Tensor:
-    """Return the estimated gradient, (size,), from what each member reached, (n,)."""
-    return (centered_ranks(fitness)[:, None] * perturbations).mean(0)
+    """Return the estimated gradient, (size,), from what each member reached, (n,), finite."""
+    spread = torch.log(fitness.clamp(min=1e-7)).std()
+    return spread / (spread + SPREAD) * (centered_ranks(fitness)[:, None] * perturbations).mean(0)
 
 
 class Search:

@@ -8,27 +8,34 @@ from torch import Tensor
 from mlrs_core.config import Optimizer
 
 MOMENTUM = 0.9
-"""mu of SGD with momentum."""
+"""The usual mu of SGD with momentum."""
 BETAS = (0.9, 0.999)
 """Of Adam and AdamW."""
 EPSILON = 1e-8
 """Of Adam and AdamW."""
-DEFAULT_LRS = {
-    Optimizer.SGD: 0.1,
-    Optimizer.MOMENTUM: 0.01,
-    Optimizer.NESTEROV: 0.01,
-    Optimizer.ADAM: 1e-3,
-    Optimizer.ADAMW: 1e-3,
-}
-"""The learning rate that people start from who know nothing else, by update rule."""
+
+
+def default_lr(rule: Optimizer, momentum: float) -> float:
+    """Return the learning rate that people start from who know nothing else.
+
+    With momentum mu, SGD's steps add up to 1 / (1 - mu) times as much, so its rate is that much lower.
+    """
+    match rule:
+        case Optimizer.ADAM | Optimizer.ADAMW:
+            return 1e-3
+        case Optimizer.MOMENTUM | Optimizer.NESTEROV:
+            return 0.1 * (1 - momentum)
+        case _:
+            return 0.1
 
 
 class Updates:
     """The update rule of some copies, and its buffers."""
 
-    def __init__(self, rule: Optimizer, rows: Tensor, *, weight_decay: float) -> None:
+    def __init__(self, rule: Optimizer, rows: Tensor, *, momentum: float, weight_decay: float) -> None:
         """Build it for weights of this shape, (n, weights), before their first step."""
         self.rule = rule
+        self.momentum = momentum
         self.weight_decay = weight_decay
         self.step = 0
         self.first = torch.zeros_like(rows) if rule is not Optimizer.SGD else None
@@ -51,9 +58,9 @@ class Updates:
             return gradients.clone()
         if self.second is not None:
             return self._adam(gradients, self.first, self.second)
-        self.first.mul_(MOMENTUM).add_(gradients)
+        self.first.mul_(self.momentum).add_(gradients)
         if self.rule is Optimizer.NESTEROV:
-            return gradients.add(self.first, alpha=MOMENTUM)
+            return gradients.add(self.first, alpha=self.momentum)
         return self.first.clone()
 
     def _adam(self, gradients: Tensor, first: Tensor, second: Tensor) -> Tensor:

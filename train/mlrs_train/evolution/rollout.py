@@ -27,7 +27,9 @@ def rollout(
         What the objective makes of each, (n,), finite; less is better.
     """
     rows = problem.copies(policy.size)
-    updates = Updates(conditions.optimizer, rows, weight_decay=conditions.weight_decay)
+    updates = Updates(
+        conditions.optimizer, rows, momentum=conditions.momentum, weight_decay=conditions.weight_decay
+    )
     initial, taken = problem.evaluate(rows), []
     points = evaluation_steps(objective, conditions.horizon)
     policy.begin(conditions)

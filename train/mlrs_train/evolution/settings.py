@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from mlrs_core.architectures.drift.spec import DriftSpec
+from mlrs_core.architectures.drift.spec import DriftSpec, Inputs
 from mlrs_core.errors import InvalidFieldError
 
 if TYPE_CHECKING:  # it needs torch, and settings are there without
@@ -49,6 +49,8 @@ class EvolutionSettings:
     """Seeds the network, the perturbations and the tasks."""
     hidden_size: int = DriftSpec.hidden_size
     """The network's hidden units."""
+    inputs: Inputs = "all"
+    """What the network sees: less than all is for measuring what the rest is worth."""
     sigma: float = 0.05
     """The standard deviation of a perturbation."""
     meta_lr: float = 0.02
@@ -95,7 +97,7 @@ class EvolutionSettings:
 
     def architecture(self) -> DriftSpec:
         """Return the shape of the network to train."""
-        return DriftSpec(hidden_size=self.hidden_size)
+        return DriftSpec(hidden_size=self.hidden_size, inputs=self.inputs)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -41,10 +41,10 @@ FAMILIES: dict[str, Family] = {
     "quadratic": Family(quadratic, 1.0),
     "least-squares": Family(least_squares, 1.0),
     "autoencoder": Family(autoencoder, 1.5, 0.6),
-    "cnn": Family(cnn, 0.7, 0.4),
-    "cnn-batch-norm": Family(cnn_batch_norm, 0.7, 0.4),
-    "gru": Family(gru, 0.7, 0.4),
-    "transformer": Family(transformer, 0.7, 0.4),
+    "cnn": Family(cnn, 1.0, 0.6),
+    "cnn-batch-norm": Family(cnn_batch_norm, 1.0, 0.6),
+    "gru": Family(gru, 0.8, 0.5),
+    "transformer": Family(transformer, 0.8, 0.5),
 }
 """The families by name."""
 

@@ -98,7 +98,8 @@ def _convolutional(draw: Draw, *, normalised: bool) -> Problem:
     data = _images(draw)
     train, valid = split(draw, data)
     scale, gain = draw.log_uniform(0.2, 3), draw.log_uniform(0.7, 2)
-    channels = (1, draw.pick((4, 8)), draw.pick((8, 12)))
+    pooled = draw.chance(0.2)  # rarely, and small: it costs five times as much as strides
+    channels = (1, 4, 8) if pooled else (1, draw.pick((4, 8)), draw.pick((8, 16)))
     params: Params = {}
     for layer, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
         weight = draw.normal(outputs, inputs, 3, 3) * (gain / (3 * math.sqrt(inputs)))
@@ -109,28 +110,30 @@ def _convolutional(draw: Draw, *, normalised: bool) -> Problem:
     params |= dense_params(draw, "head", channels[-1] * (SIDE // 4) ** 2, data.classes)
 
     def losses(params: Params, batch: Batch) -> Tensor:
-        return cross_entropy(dense(params, "head", _features(params, batch[0])), batch[1])
+        return cross_entropy(dense(params, "head", _features(params, batch[0], pooled=pooled)), batch[1])
 
     return Problem(
         params=params,
         losses=losses,
         train=Examples(train.inputs * scale, train.targets),
         valid=Examples(valid.inputs[:256] * scale, valid.targets[:256]),
-        batch_size=draw.pick((16, 32)),
+        batch_size=16 if pooled else draw.pick((16, 32)),
         num_classes=data.classes,
     )
 
 
-def _features(params: Params, images: Tensor) -> Tensor:
+def _features(params: Params, images: Tensor, *, pooled: bool) -> Tensor:
     """Return what two convolutions make of images (rows, 1, SIDE, SIDE): (n, rows, features)."""
+    stride = 1 if pooled else 2
     copies = len(params["head.weight"])
     maps = images
     for layer in range(2):
         weight, bias = params[f"conv.{layer}.weight"].flatten(0, 1), params[f"conv.{layer}.bias"]
         # The copies' channels lie side by side; the first layer's copies share their input.
-        maps = torch.conv2d(maps, weight, bias.flatten(), padding=1, groups=1 if layer == 0 else copies)
+        groups = 1 if layer == 0 else copies
+        maps = torch.conv2d(maps, weight, bias.flatten(), stride=stride, padding=1, groups=groups)
         if f"norm.{layer}.weight" in params:
             gains = params[f"norm.{layer}.weight"].flatten()
             maps = functional.batch_norm(maps, None, None, gains, training=True)
-        maps = functional.max_pool2d(torch.relu(maps), 2)
+        maps = functional.max_pool2d(torch.relu(maps), 2) if pooled else torch.relu(maps)
     return maps.reshape(len(images), copies, -1).transpose(0, 1)

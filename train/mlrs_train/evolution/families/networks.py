@@ -49,9 +49,10 @@ def mlp(params: Params, inputs: Tensor, layers: int, activation: Activation) -> 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy of each copy, (n,), from logits (n, rows, C) and targets (rows,)."""
-    scores = torch.log_softmax(logits, -1)
-    index = targets.expand(len(logits), -1).unsqueeze(-1)
-    return -scores.gather(2, index).squeeze(-1).mean(1)
+    # With the few classes in the last place, torch's softmax takes five times as long.
+    scores = torch.log_softmax(logits.transpose(1, 2).contiguous(), 1)
+    index = targets.expand(len(logits), -1).unsqueeze(1)
+    return -scores.gather(1, index).squeeze(1).mean(1)
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,12 +33,12 @@ def gru(draw: Draw) -> Problem:
             **dense_params(draw, "head", width, characters),
         }
 
-    return _model(draw, build, _gru_logits)
+    return _model(draw, build, _gru_logits, batch_sizes=(8, 16))
 
 
 def transformer(draw: Draw) -> Problem:
     """Return a character model: embedding, causal attention of two heads, a perceptron; all residual."""
-    width = draw.pick((16, 24))
+    width = draw.pick((12, 16, 24))
 
     def build(characters: int) -> Params:
         gain = draw.log_uniform(0.5, 1.5)
@@ -53,10 +53,16 @@ def transformer(draw: Draw) -> Problem:
             **{f"{name}.scale": torch.ones(width) for name in ("attention", "up", "head")},
         }
 
-    return _model(draw, build, _transformer_logits)
+    return _model(draw, build, _transformer_logits, batch_sizes=(4, 8))
 
 
-def _model(draw: Draw, build: Callable[[int], Params], logits: Callable[[Params, Tensor], Tensor]) -> Problem:
+def _model(
+    draw: Draw,
+    build: Callable[[int], Params],
+    logits: Callable[[Params, Tensor], Tensor],
+    *,
+    batch_sizes: Sequence[int],
+) -> Problem:
     """Return a character model on random sequences."""
     characters = draw.whole(4, 16)
     text = _markov(draw, characters) if draw.chance(0.5) else _automaton(draw, characters)
@@ -71,7 +77,7 @@ def _model(draw: Draw, build: Callable[[int], Params], logits: Callable[[Params,
         losses=losses,
         train=train,
         valid=valid,
-        batch_size=draw.pick((8, 16)),
+        batch_size=draw.pick(batch_sizes),
         num_classes=characters,
     )
 

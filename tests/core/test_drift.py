@@ -1,0 +1,140 @@
+"""What is special to the drift network: configs, ticks, and losses of any scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrs_core.architectures.drift import DriftSpec
+from mlrs_core.architectures.drift.kernel import AGE, DriftKernel
+from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
+from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.policy import Floats, RunColumns
+from tests.core.families import random_weights
+
+SPEC = DriftSpec(hidden_size=6)
+WEIGHTS = random_weights(SPEC, np.random.default_rng(5), gain=3.0)
+
+
+def columns_in_torch(columns: RunColumns) -> DriftRuns:
+    """Return the same configs for the oracle."""
+    return DriftRuns(
+        horizon=torch.from_numpy(columns.horizon),
+        log_classes=torch.from_numpy(columns.log_classes),
+        initial_lr=torch.from_numpy(columns.initial_lr),
+        optimizer=torch.from_numpy(columns.optimizer),
+        momentum=torch.from_numpy(columns.momentum),
+    )
+
+
+def rates_of(losses: Floats, config: RunConfig, *, spec: DriftSpec = SPEC) -> npt.NDArray[np.float64]:
+    """Return the learning rates of one run over some losses."""
+    policy = DriftKernel(spec, [random_weights(spec, np.random.default_rng(5), gain=3.0)])
+    runs, states, rates = RunColumns.of([config]), policy.init_state(1), []
+    for step, loss in enumerate(losses):
+        lrs, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        rates.append(lrs[0])
+    return np.array(rates)
+
+
+def test_kernel_agrees_with_oracle_whatever_the_configs() -> None:
+    """Over 700 steps, runs of all kinds side by side stay within 1e-6 of the torch module."""
+    rng, n = np.random.default_rng(3), 60
+    configs = [
+        RunConfig(
+            horizon=None if row % 4 == 0 else int(rng.integers(1, 4000)),
+            num_classes=None if row % 3 == 0 else int(rng.integers(2, 1000)),
+            initial_lr=None if row % 2 else float(10 ** rng.uniform(-8, 3)),
+            optimizer=Optimizer(row % len(Optimizer)),
+            momentum=None if row % 5 else float(rng.uniform(0, 1)),
+        )
+        for row in range(n)
+    ]
+    columns = RunColumns.of(configs)
+    policy, oracle, runs = DriftKernel(SPEC, [WEIGHTS]), DriftReference(SPEC), columns_in_torch(columns)
+    wide = {name: torch.from_numpy(weight).double() for name, weight in WEIGHTS.items()}
+    states, state = policy.init_state(n), oracle.init_state(n)
+    scale, offset = 10 ** rng.uniform(-6, 6, n), np.where(np.arange(n) % 7, 0, 300)
+    for step in range(700):
+        noise = np.exp(rng.normal(0, 0.3, n) + 4 * (rng.random(n) < 0.01))
+        losses = (noise * (1 + 2 / (1 + step / 50)) - offset) * scale
+        lrs, states = policy.step(states, np.full(n, step), losses, columns)
+        expected, state = oracle.step(wide, state, torch.from_numpy(losses), step, runs)
+        np.testing.assert_allclose(lrs, expected.numpy(), rtol=1e-6, atol=1e-12, err_msg=f"step {step}")
+
+
+@given(exponent=st.floats(-6, 6), seed=st.integers(0, 99))
+def test_losses_count_in_units_of_the_first(exponent: float, seed: int) -> None:
+    """Without a class count, losses a million times larger or smaller get the same learning rates."""
+    losses = np.exp(np.random.default_rng(seed).normal(0, 0.5, 60))
+    config = RunConfig(horizon=60)
+    np.testing.assert_allclose(rates_of(losses, config), rates_of(losses * 10**exponent, config), rtol=1e-3)
+
+
+def ticks_of(config: RunConfig, steps: int, losses: Floats | None = None) -> list[int]:
+    """Return the steps at which a run ticks; under equal losses unless given."""
+    policy, runs = DriftKernel(SPEC, [WEIGHTS]), RunColumns.of([config])
+    states, age, ticks = policy.init_state(1), 0.0, []
+    for step in range(steps):
+        loss = 1.0 if losses is None else losses[step]
+        _, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        after = states[0, 2 * SPEC.hidden_size + AGE]
+        if after > age:
+            ticks.append(step)
+        age = after
+    return ticks
+
+
+def test_short_runs_tick_at_each_step() -> None:
+    """A run of up to 200 steps looks at each of its losses."""
+    assert ticks_of(RunConfig(horizon=200), 200) == list(range(200))
+
+
+@pytest.mark.parametrize("horizon", [1000, 4000, 20_000])
+def test_long_runs_look_alike(horizon: int) -> None:
+    """Ticks are a step apart at first, a 200th of the horizon at last, and few more in longer runs."""
+    ticks = np.array(ticks_of(RunConfig(horizon=horizon), horizon))
+    gaps = np.diff(ticks)
+    assert (gaps[:99] == 1).all()
+    assert (gaps[ticks[1:] > horizon / 2] == horizon // 200).all()
+    assert 250 < len(ticks) < 550
+
+
+def test_unknown_horizon_ticks_ever_more_slowly() -> None:
+    """Without a horizon the gap between ticks grows with the steps so far."""
+    ticks = np.array(ticks_of(RunConfig(), 5000))
+    assert np.diff(ticks)[-1] >= 30
+    assert len(ticks) < 700
+
+
+def test_explosion_ticks_at_once() -> None:
+    """A loss far above its average moves the learning rate at that step, between ticks."""
+    losses = np.ones(4000)
+    losses[3010:] = 20.0
+    assert 3010 % 20
+    assert 3010 in ticks_of(RunConfig(horizon=4000), 3020, losses)
+    rates = rates_of(losses[:3020], RunConfig(horizon=4000))
+    assert rates[3009] == rates[3008]
+    assert rates[3010] != rates[3009]
+
+
+def test_progress_network_does_not_see_losses() -> None:
+    """With inputs `progress` the learning rates are the same whatever the losses are."""
+    spec, rng = DriftSpec(hidden_size=6, inputs="progress"), np.random.default_rng(0)
+    config = RunConfig(horizon=300, num_classes=10)
+    one, other = (rates_of(losses, config, spec=spec) for losses in (np.ones(300), rng.exponential(9.0, 300)))
+    assert (one == other).all()
+    assert one.std() > 0
+
+
+def test_loss_network_does_not_see_progress() -> None:
+    """With inputs `loss` two horizons that tick alike get the same learning rates."""
+    spec = DriftSpec(hidden_size=6, inputs="loss")
+    losses = np.random.default_rng(0).exponential(2.0, 90)
+    one, other = (rates_of(losses, RunConfig(horizon=horizon), spec=spec) for horizon in (100, 190))
+    assert (one == other).all()
+    assert (one != rates_of(losses, RunConfig(horizon=190))).any()
