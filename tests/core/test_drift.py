@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.drift.kernel import AGE, DriftKernel
+from mlrs_core.architectures.drift.kernel import AGE, HIGH, LOW, DriftKernel
 from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
+from mlrs_core.architectures.drift.spec import MAX_DRIFT, MOVE
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import Floats, RunColumns
 from tests.core.families import random_weights
@@ -138,3 +141,46 @@ def test_loss_network_does_not_see_progress() -> None:
     one, other = (rates_of(losses, RunConfig(horizon=horizon), spec=spec) for horizon in (100, 190))
     assert (one == other).all()
     assert (one != rates_of(losses, RunConfig(horizon=190))).any()
+
+
+@given(
+    losses=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40),
+    initial_lr=st.none() | st.floats(1e-300, 1e300),
+    horizon=st.none() | st.integers(1, 2**53),
+    optimizer=st.sampled_from(list(Optimizer)),
+    seed=st.integers(0, 3),
+)
+def test_rates_are_bounded_whatever_happens(
+    losses: list[float], initial_lr: float | None, horizon: int | None, optimizer: Optimizer, seed: int
+) -> None:
+    """Under any finite losses a rate is finite, positive, and at most e^7 times its family's usual one.
+
+    So over T steps their squares add up to at most T (e^7 usual)^2: what finite horizons need.
+    """
+    config = RunConfig(initial_lr=initial_lr, horizon=horizon, optimizer=optimizer)
+    usual = {Optimizer.MOMENTUM: 0.01, Optimizer.NESTEROV: 0.01, Optimizer.SGD: 0.1}.get(optimizer)
+    if usual is None:
+        usual = 0.1 if optimizer is Optimizer.UNSPECIFIED else 1e-3
+    weights = random_weights(SPEC, np.random.default_rng(seed), gain=30.0)
+    policy, runs = DriftKernel(SPEC, [weights]), RunColumns.of([config])
+    states, rates = policy.init_state(1), []
+    for step, loss in enumerate(losses):
+        lrs, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        rates.append(lrs[0])
+    assert np.isfinite(rates).all()
+    assert min(rates) > 0
+    assert max(rates) <= usual * math.exp(MAX_DRIFT) * (1 + 1e-6)
+
+
+@given(losses=st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=60), seed=st.integers(0, 3))
+def test_rate_moves_gradually(losses: list[float], seed: int) -> None:
+    """From a step to the next the rate over its gate moves by at most a factor of e^0.15."""
+    weights = random_weights(SPEC, np.random.default_rng(seed), gain=30.0)
+    policy, runs = DriftKernel(SPEC, [weights]), RunColumns.of([RunConfig()])
+    states, drift = policy.init_state(1), 0.0
+    for step, loss in enumerate(losses):
+        _, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        extras = states[0, 2 * SPEC.hidden_size :].astype(float)
+        after = extras[HIGH] + extras[LOW]
+        assert abs(after - drift) <= MOVE + 1e-9
+        drift = after
