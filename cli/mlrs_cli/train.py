@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,10 @@ from rich.console import Console
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.errors import NoRunError, RunExistsError, SettingChangedError, TrainError
+from mlrs_train.evolution.engines.choice import ENGINES, EngineChoice
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import SETTINGS, Settings
+from mlrs_train.method import SETTINGS, Method, Settings
 
 if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does not
     from mlrs_train.session import Outcome, Session
@@ -23,7 +26,9 @@ PAPER = HypergradientSettings()
 EVOLUTION = EvolutionSettings()
 INTERRUPTED = 130
 """The exit status of a training that was told to stop: whoever waits for its model must not go on."""
-RUNNING = ("out", "resume", "checkpoint_every")
+ENGINE = ("engine", "workers", "ray_address")
+"""The options of `EngineChoice`."""
+RUNNING = ("out", "resume", "checkpoint_every", *ENGINE)
 """The options that are no settings: the result does not depend on them."""
 LISTS = ("tasks", "families")
 """The settings that are lists, separated by commas."""
@@ -49,6 +54,13 @@ def _both(name: str) -> str:
 )
 @click.option(
     "--meta-lr", type=float, show_default=_both("meta_lr"), help="Adam's learning rate on the network."
+)
+@click.option(
+    "--inputs",
+    type=click.Choice(["all", "loss", "progress"]),
+    default=EVOLUTION.inputs,
+    help="[evolution] What the network sees. loss: all but its place in the horizon; "
+    "progress: all but the losses. Both are for measuring what the rest is worth.",
 )
 @click.option(
     "--log-every",
@@ -116,6 +128,26 @@ def _both(name: str) -> str:
     "--validate-every", default=EVOLUTION.validate_every, help="[evolution] Updates between validations."
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    show_default="1; with --engine ray, a core each",
+    help="[evolution] Processes that share the tasks of an update: up to the cores of this machine, and no "
+    "more than --tasks-per-update, or some idle. The result is the same with any number.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=EngineChoice.engine,
+    help="[evolution] What runs the workers. local: this machine; ray: a Ray cluster "
+    "(pip install 'mlrs[ray]').",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    show_default="a cluster of its own on this machine",
+    help="[evolution] The Ray cluster to use with --engine ray; `auto`: the one this machine is part of.",
+)
+@click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
@@ -143,20 +175,25 @@ def train(context: click.Context, /, **options: Any) -> None:
       mlrs train --out runs/quick --resume             go on after an interruption
       mlrs train --out runs/deep --tasks digits-cnn --num-layers 2 --hidden-size 40
       mlrs train --method evolution --out runs/drift --minutes 30
+      mlrs train --method evolution --out runs/drift --workers 8 --tasks-per-update 16
       tensorboard --logdir runs                        watch
     """
-    given = {
+    typed = {
         name: value
         for name, value in options.items()
-        if name not in RUNNING and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
+    given = {name: value for name, value in typed.items() if name not in RUNNING}
+    asked = {name: typed[name] for name in ENGINE if name in typed}
     for name in given.keys() & set(LISTS):
         given[name] = [word.strip() for word in given[name].split(",") if word.strip()]
     out = options["out"]
     try:
-        session = _open(out, given, resume=options["resume"])
+        choice = EngineChoice(**asked)
+        session = _open(out, given, asked, resume=options["resume"])
         every = options["checkpoint_every"] or session.settings.checkpoint_every
-        outcome = session.run(Console(), checkpoint_every=every)
+        with _engine(session.method, choice):
+            outcome = session.run(Console(), checkpoint_every=every)
     except (InvalidFieldError, TrainError) as error:
         raise _usage(error) from error
     except OSError as error:
@@ -168,17 +205,40 @@ def train(context: click.Context, /, **options: Any) -> None:
         context.exit(INTERRUPTED)
 
 
-def _open(out: Path, given: dict[str, Any], *, resume: bool) -> Session:
+def _open(out: Path, given: dict[str, Any], asked: dict[str, Any], *, resume: bool) -> Session:
     """Return the training that these settings start, or the one in the folder."""
     method = given.pop("method", None)
     try:
         from mlrs_train.session import resume_session, start_session
 
         if resume:
-            return resume_session(out, method, given)
+            session = resume_session(out, method, given)
+            _check_engine(session.settings.method, asked)
+            return session
+        _check_engine(method or HypergradientSettings.method, asked)
         return start_session(out, _settings(method or HypergradientSettings.method, given))
     except ImportError as error:  # of torch here, of a task's library inside
         raise click.ClickException(f"{error.name} is missing: pip install 'mlrs[train]'") from error
+
+
+def _check_engine(method: str, asked: dict[str, Any]) -> None:
+    """Refuse the engine's options where each step needs the one before it."""
+    if asked and method != EvolutionSettings.method:
+        raise InvalidFieldError(
+            next(iter(asked)), f"is for --method {EvolutionSettings.method}; {method} trains in one process"
+        )
+
+
+@contextmanager
+def _engine(method: Method, choice: EngineChoice) -> Iterator[None]:
+    """Let a training by evolution use an engine, which is closed at the end."""
+    from mlrs_train.evolution.method import Evolution
+
+    if not isinstance(method, Evolution):
+        yield
+        return
+    with closing(choice.open()) as method.engine:
+        yield
 
 
 def _settings(method: str, given: dict[str, Any]) -> Settings:

@@ -92,9 +92,9 @@ def test_evolution_learns(tmp_path: Path) -> None:
         meta_lr=0.04,
     )
     session = start_session(tmp_path, settings)
-    untrained = session.method.yardsticks.compare(session.method.search.average)
+    untrained = session.method.yardsticks.compare(session.method.search.average, session.method.engine)
     finish(session)
-    trained = session.method.yardsticks.compare(session.method.search.average)
+    trained = session.method.yardsticks.compare(session.method.search.average, session.method.engine)
     assert trained["held_out_to_best_mean"] < untrained["held_out_to_best_mean"] - 0.02
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mlrs_core.model import Model
 from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.engines.engine import Engine, Job
+from mlrs_train.evolution.engines.in_process import InProcess
 from mlrs_train.evolution.estimator import Search
 from mlrs_train.evolution.families import choose_families
 from mlrs_train.evolution.sample import START, draw_sample, unpack
@@ -23,12 +25,17 @@ INITIAL_SCALE = 0.05
 
 
 class Evolution:
-    """`Method` of meta-training by evolution."""
+    """`Method` of meta-training by evolution.
+
+    Attributes:
+        engine: what computes the tasks; any time another, for the result does not depend on it.
+    """
 
     def __init__(self, settings: EvolutionSettings) -> None:
         """Build a training at its first step."""
         choose_families(settings.families)  # a wrong name is an error now, not an update later
         self.settings = settings
+        self.engine: Engine = InProcess()
         self.search = Search(initial_phi(settings), averaging=settings.averaging)
         self.yardsticks = Yardsticks(settings)
         self.elapsed_s = 0.0
@@ -55,13 +62,23 @@ class Evolution:
         return self.steps_done / (self.settings.updates or 1)
 
     def advance(self) -> Record | None:
-        """Make one update of phi; return a record when one is due."""
+        """Make one update of phi; return a record when one is due.
+
+        Raises:
+            EngineError: a task failed, or no worker survived it.
+        """
         began, share = time.monotonic(), min(self._share, 1.0)
         lr = self.settings.meta_lr + share * (self.settings.final_meta_lr - self.settings.meta_lr)
-        samples = [
-            draw_sample(self.settings, self.search.phi, self.steps_done, index)
-            for index in range(self.settings.tasks_per_update)
-        ]
+        samples = self.engine.compute(
+            [
+                Job(
+                    f"Task {index} of update {self.steps_done} (counted from 0)",
+                    draw_sample,
+                    (self.settings, self.search.phi, self.steps_done, index),
+                )
+                for index in range(self.settings.tasks_per_update)
+            ]
+        )
         self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
         self._log_ratios += [sample.log_ratio for sample in samples]
         self.elapsed_s += time.monotonic() - began
@@ -76,7 +93,7 @@ class Evolution:
         values = {"to_default": float(ratios.median()), "meta_lr": lr}
         if validates:
             began = time.monotonic()
-            values |= self.yardsticks.compare(self.search.average)
+            values |= self.yardsticks.compare(self.search.average, self.engine)
             self.elapsed_s += time.monotonic() - began
         return Record(task="evolution", step=self.steps_done, values=values)
 

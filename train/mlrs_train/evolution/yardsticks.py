@@ -8,17 +8,15 @@ from six learning rates around the usual one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.engines.engine import Engine, Job
 from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.policies import Policy, Schedules
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.policies import Schedules
 from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio, networks
 from mlrs_train.evolution.settings import EvolutionSettings
@@ -33,56 +31,42 @@ DEFAULT = SCHEDULES.index(("cosine", 1.0))
 """The one that needs no tuning."""
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A task that is held out."""
-
-    problem: Problem
-    conditions: Conditions
-    number: int
-
-    def run(self, policy: Policy, settings: EvolutionSettings) -> Tensor:
-        """Train under a policy: always from the same weights, on the same batches."""
-        return rollout(
-            self.problem, self.conditions, policy, Draw(HELD_OUT, self.number, 1), settings.objective
-        )
-
-
 class Yardsticks:
-    """The tasks that are held out, and what the schedules reach on them."""
+    """What the schedules reach on the tasks that are held out."""
 
     def __init__(self, settings: EvolutionSettings) -> None:
-        """Take the settings; tasks are drawn when first needed."""
+        """Take the settings; nothing is computed before it is needed."""
         self._settings = settings
-        self._tasks: list[_Task] = []
         self._reached: Tensor | None = None
 
-    def compare(self, phi: Tensor) -> dict[str, float]:
+    def compare(self, phi: Tensor, engine: Engine) -> dict[str, float]:
         """Return log-ratios of a network to the schedules: below 0, the network is better.
 
         Args:
             phi: its weights, (weights,).
+            engine: what computes the tasks.
+
+        Raises:
+            EngineError: a task failed, or no worker survived it.
         """
-        if not self._tasks:
-            self._tasks = [self._draw(number) for number in range(COUNT)]
+        jobs = [self._job(number, phi) for number in range(COUNT)]
         if self._reached is None:
-            self._reached = torch.stack(
-                [task.run(Schedules(SCHEDULES), self._settings) for task in self._tasks]
-            )
-        policy = networks(self._settings.architecture(), phi[None])
-        ours = torch.cat([task.run(policy, self._settings) for task in self._tasks])
-        to_best = log_ratio(ours, self._reached.min(1).values)
+            jobs += [self._job(number, None) for number in range(COUNT)]
+        values = engine.compute(jobs)
+        ours = torch.cat(values[:COUNT])
+        reached = torch.stack(values[COUNT:]) if self._reached is None else self._reached
+        self._reached = reached
+        to_best = log_ratio(ours, reached.min(1).values)
         return {
-            "held_out_to_default": float(log_ratio(ours, self._reached[:, DEFAULT]).median()),
+            "held_out_to_default": float(log_ratio(ours, reached[:, DEFAULT]).median()),
             "held_out_to_best": float(to_best.median()),
             "held_out_to_best_mean": float(to_best.mean()),
             "held_out_to_best_worst": float(to_best.max()),
         }
 
-    def _draw(self, number: int) -> _Task:
-        families = list(choose_families(self._settings.families).values())
-        draw = Draw(HELD_OUT, number, 0)
-        return _Task(*draw_task(draw, families[number % len(families)], self._settings), number)
+    def _job(self, number: int, phi: Tensor | None) -> Job[Tensor]:
+        who = "the schedules" if phi is None else "the network"
+        return Job(f"Held-out task {number} under {who}", held_out, (self._settings, number, phi))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what took time to compute."""
@@ -91,3 +75,21 @@ class Yardsticks:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what was computed before."""
         self._reached = state["reached"]
+
+
+def held_out(settings: EvolutionSettings, number: int, phi: Tensor | None) -> Tensor:
+    """Train on one held-out task: always from the same weights, on the same batches.
+
+    Args:
+        settings: of the training.
+        number: the number of the task.
+        phi: the weights of a network, (weights,); `None`: under all the schedules.
+
+    Returns:
+        What the objective makes of the network, (1,), or of each schedule, (schedules,).
+    """
+    families = list(choose_families(settings.families).values())
+    draw = Draw(HELD_OUT, number, 0)
+    problem, conditions = draw_task(draw, families[number % len(families)], settings)
+    policy = Schedules(SCHEDULES) if phi is None else networks(settings.architecture(), phi[None])
+    return rollout(problem, conditions, policy, Draw(HELD_OUT, number, 1), settings.objective)

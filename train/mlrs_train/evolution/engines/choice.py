@@ -1,0 +1,59 @@
+"""Which engine to use. It can be asked for without torch or Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from mlrs_core.errors import InvalidFieldError
+from mlrs_train.evolution.engines.engine import Engine, EngineError
+
+ENGINES = ("local", "ray")
+"""The engines by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineChoice:
+    """What a user asked for. Results do not depend on it, so it is no setting.
+
+    Raises:
+        InvalidFieldError: a field is out of range, or does not go with another.
+    """
+
+    engine: str = "local"
+    """`local`: processes of this machine; `ray`: a Ray cluster."""
+    workers: int | None = None
+    """Processes. `None`: one, this one; with Ray, one for each core of this machine."""
+    ray_address: str | None = None
+    """A Ray cluster that runs already. `None`: one of our own, on this machine, for as long as we run."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.engine not in ENGINES:
+            raise InvalidFieldError("engine", f"{self.engine!r} is unknown; known: {', '.join(ENGINES)}")
+        if self.workers is not None and self.workers < 1:
+            raise InvalidFieldError("workers", f"must be a whole number, 1 or more, is {self.workers}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise InvalidFieldError("ray_address", "is for --engine ray")
+        if self.ray_address is not None and self.workers is not None:
+            raise InvalidFieldError("workers", "is what the cluster at --ray-address has; leave it out")
+        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
+            raise EngineError("--engine ray needs Ray, which is missing: pip install 'mlrs[ray]'")
+
+    def open(self) -> Engine:
+        """Return the engine, ready to compute.
+
+        Raises:
+            EngineError: the Ray cluster cannot be reached or started.
+        """
+        if self.engine == "ray":
+            from mlrs_train.evolution.engines.cluster import RayCluster
+
+            return RayCluster(workers=self.workers, address=self.ray_address)
+        if self.workers in (None, 1):
+            from mlrs_train.evolution.engines.in_process import InProcess
+
+            return InProcess()
+        from mlrs_train.evolution.engines.local import LocalProcesses
+
+        return LocalProcesses(self.workers)

@@ -1,0 +1,26 @@
+"""The engine that needs no workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, final
+
+from mlrs_train.evolution.engines.engine import Job, Outcome
+
+T = TypeVar("T")
+
+
+@final
+class InProcess:
+    """`Engine` that computes jobs here, one after the other."""
+
+    def compute(self, jobs: Sequence[Job[T]]) -> list[T]:
+        """Return what the jobs give, in their order.
+
+        Raises:
+            EngineError: a job raised an error.
+        """
+        return [Outcome.of(job).unwrap(job) for job in jobs]
+
+    def close(self) -> None:
+        """Do nothing: there are no workers."""
