@@ -5,10 +5,12 @@ the torch modules (`architectures/*/reference.py`) are the oracles of the NumPy 
 imported by name.
 
     config.py         what the advice of a run depends on besides its losses
-    policy.py         what a network must offer to be served
+    ranges.py         checks of numbers against their ranges
+    policy.py         what a network or a schedule must offer to be served
     advise.py         one step of advice, with its rules for bad losses and bounds
     scale.py          the authors' scale rule, guarded
     architectures/    the family of networks, one package each
+    schedules/        the schedules designed by hand
     model.py          weights + architecture + provenance
     checkpoint.py     models as safetensors files
     official.py       import of the weights that the authors published

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.ranges import check_real, check_whole
+from mlrs_core.schedules.spec import ScheduleSpec
 
 MAX_HORIZON = 2**53
 """The largest horizon, in steps: the last integer that a double counts up to without gaps."""
@@ -52,26 +53,29 @@ class RunConfig:
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     initial_lr: float | None = None
     """The learning rate to start from, for models that take one; finite and > 0. `None`: the usual one."""
+    schedule: ScheduleSpec | None = None
+    """The schedule that the run follows in place of a model."""
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_whole("horizon", self.horizon, low=1, high=MAX_HORIZON, unit="steps")
-        _check_whole("num_classes", self.num_classes, low=2, high=2**31 - 1, unit="classes")
-        _check_whole("snapshot", self.snapshot, low=0, high=2**31 - 1, unit="")
-        _check_real("scale", self.scale, above=0.0)
-        _check_real("initial_lr", self.initial_lr, above=0.0)
-        _check_real("min_lr", self.min_lr, least=0.0)
-        _check_real("max_lr", self.max_lr, above=0.0)
+        check_whole("horizon", self.horizon, low=1, high=MAX_HORIZON, unit="steps")
+        check_whole("num_classes", self.num_classes, low=2, high=2**31 - 1, unit="classes")
+        check_whole("snapshot", self.snapshot, low=0, high=2**31 - 1)
+        check_real("scale", self.scale, above=0.0)
+        check_real("initial_lr", self.initial_lr, above=0.0)
+        check_real("min_lr", self.min_lr, least=0.0)
+        check_real("max_lr", self.max_lr, above=0.0)
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise InvalidFieldError("momentum", f"must be in [0, 1), is {self.momentum}")
         if self.min_lr is not None and self.max_lr is not None and self.min_lr > self.max_lr:
             raise InvalidFieldError("min_lr", f"{self.min_lr} is above max_lr, {self.max_lr}")
 
     def completed_by(self, other: RunConfig) -> Self:
-        """Return this config with the fields it lacks taken from `other`."""
-        return dataclasses.replace(
-            self, **{name: getattr(other, name) for name in other.given() if name not in self.given()}
-        )
+        """Return this config with the fields it lacks taken from `other`, those of the schedule too."""
+        lacking = {name: getattr(other, name) for name in other.given() if name not in self.given()}
+        if self.schedule is not None and other.schedule is not None:
+            lacking["schedule"] = self.schedule.completed_by(other.schedule)
+        return dataclasses.replace(self, **lacking)
 
     def given(self) -> list[str]:
         """Return the names of the fields that have a value."""
@@ -82,19 +86,25 @@ class RunConfig:
             and getattr(self, field.name) is not Optimizer.UNSPECIFIED
         ]
 
+    def values(self) -> dict[str, Any]:
+        """Return the fields that have a value by name, those of the schedule as `schedule.<name>`."""
+        values = {name: getattr(self, name) for name in self.given() if name != "schedule"}
+        if self.schedule is not None:
+            spec = self.schedule
+            values |= {f"schedule.{name}": getattr(spec, name) for name in spec.given()}
+        return values
 
-def _check_whole(field: str, value: int | None, *, low: int, high: int, unit: str) -> None:
-    if value is not None and not low <= value <= high:
-        counted = f" {unit}" if unit else ""
-        raise InvalidFieldError(field, f"must be {low} to {high}{counted}, is {value}")
+    def check_complete(self) -> None:
+        """Check what only a whole config can be checked for: that its schedule has all it needs.
 
-
-def _check_real(
-    field: str, value: float | None, *, above: float | None = None, least: float | None = None
-) -> None:
-    if value is None:
-        return
-    bound = f"> {above:g}" if above is not None else f">= {least:g}"
-    low_enough = value > above if above is not None else value >= (least or 0.0)
-    if not (math.isfinite(value) and low_enough):
-        raise InvalidFieldError(field, f"must be finite and {bound}, is {value}")
+        Raises:
+            InvalidFieldError: a horizon is needed and not given, or too short.
+        """
+        if self.schedule is None:
+            return
+        try:
+            self.schedule.check_horizon(self.horizon)
+        except InvalidFieldError as error:
+            if error.field == "horizon":
+                raise
+            raise error.within("schedule") from error

@@ -20,11 +20,17 @@ class InvalidFieldError(CoreError, ValueError):
 
     Attributes:
         field: its name, as the user wrote it.
+        problem: what is wrong with it.
     """
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.problem = message
+
+    def within(self, parent: str) -> InvalidFieldError:
+        """Return this error as one of a field of `parent`."""
+        return InvalidFieldError(f"{parent}.{self.field}", self.problem)
 
 
 class ModelFileError(CoreError, ValueError):

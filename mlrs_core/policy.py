@@ -1,7 +1,8 @@
-"""What a network must offer to be served: a pure step over a batch of runs.
+"""What a network, or a schedule, must offer to be served: a pure step over a batch of runs.
 
-A policy is model and weights, ready to compute. It keeps nothing between calls: the state of each
-run is a row of a matrix that the caller keeps, as in optax's `init` / `update` pairs.
+A policy is ready to compute: a model with its weights, or a schedule with its shape. It keeps nothing
+between calls: the state of each run is a row of a matrix that the caller keeps, as in optax's `init` /
+`update` pairs.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class RunColumns:
     """Lower bound of the advice; 0 where none was given."""
     max_lr: Floats
     """Upper bound of the advice; inf where none was given."""
+    base_lr: Floats
+    """The LR that the run's schedule multiplies; NaN: not given, or no schedule."""
+    warmup: Steps
+    """Steps of the schedule's warmup; 0 where none was given."""
 
     def __len__(self) -> int:
         """Return the number of runs."""
@@ -80,6 +85,9 @@ class RunColumns:
         self.initial_lr[row] = math.nan if config.initial_lr is None else config.initial_lr
         self.min_lr[row] = 0.0 if config.min_lr is None else config.min_lr
         self.max_lr[row] = math.inf if config.max_lr is None else config.max_lr
+        spec = config.schedule
+        self.base_lr[row] = math.nan if spec is None or spec.base_lr is None else spec.base_lr
+        self.warmup[row] = 0 if spec is None or spec.warmup is None else spec.warmup
 
 
 COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
@@ -92,12 +100,14 @@ COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
     "initial_lr": np.float64,
     "min_lr": np.float64,
     "max_lr": np.float64,
+    "base_lr": np.float64,
+    "warmup": np.int64,
 }
 """The columns of `RunColumns` in order, with their element types."""
 
 
 class Policy(Protocol):
-    """A model, ready to compute. Implementations are final and batch-invariant.
+    """A model or a schedule, ready to compute. Implementations are final and batch-invariant.
 
     Batch-invariant: the bits of a row of the result depend on that row of the arguments alone, not
     on how many rows there are, which ones, or in what order.
@@ -122,6 +132,7 @@ class Policy(Protocol):
             runs: the configs of the n runs.
 
         Returns:
-            Learning rates, (n,) float64, finite and positive; and the new states.
+            Learning rates, (n,) float64, finite and positive (0 only where a schedule ends there); and
+            the new states.
         """
         ...

@@ -45,7 +45,7 @@ def _advisor(address: str) -> Iterator[mlrs_client.Advisor]:
 @address_option
 def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None:
     """List runs, ordered by id."""
-    table = Table(Column("run", overflow="fold"), "status", "steps", "loss", "LR", "model", "stored")
+    table = Table(Column("run", overflow="fold"), "status", "steps", "loss", "LR", "policy", "stored")
     with _advisor(address) as advisor:
         for number, run in enumerate(advisor.runs(prefix=prefix, status=status)):
             if number == limit:
@@ -57,7 +57,7 @@ def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None
                 _steps(run),
                 _or_dash(run.last_loss, ".4g"),
                 _or_dash(run.last_learning_rate, ".4g"),
-                (run.config.model or "").partition("@")[0],
+                _policy(run.config),
                 _age(run.update_time),
             )
     print_table(table)
@@ -154,6 +154,11 @@ def _steps(run: mlrs_client.RunInfo) -> str:
     return str(run.next_step) + (f" / {run.config.horizon}" if run.config.horizon else "")
 
 
+def _policy(config: mlrs_client.RunConfig) -> str:
+    """Return the name of a run's model or schedule."""
+    return str(config.schedule.kind) if config.schedule else (config.model or "").partition("@")[0]
+
+
 def _age(time: dt.datetime) -> str:
     """Return how long ago a time was, in its largest unit."""
     seconds = max(0.0, (dt.datetime.now(dt.UTC) - time).total_seconds())
@@ -173,4 +178,6 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
     return value if isinstance(value, (int, float, str, type(None))) else str(value)

@@ -29,6 +29,7 @@ Shared by both; no thread, no event loop:
     _views.py                   what a run and a pending advice show of themselves
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _channel.py                 options of the channel
+    schedules.py                schedules without a daemon; imported by name
 """
 
 from mlrs_client._advisor import Advisor, Pending, Run, connect
@@ -65,6 +66,8 @@ from mlrs_client._types import (
     RunConfig,
     RunInfo,
     RunStatus,
+    Schedule,
+    ScheduleKind,
 )
 
 __all__ = [
@@ -96,6 +99,8 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "RunStatus",
+    "Schedule",
+    "ScheduleKind",
     "StaleStepError",
     "StepAheadError",
     "StepError",

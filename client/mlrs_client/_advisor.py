@@ -11,7 +11,7 @@ from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
 from mlrs_client._ledger import Entry, Ledger
 from mlrs_client._session import Deadline
-from mlrs_client._types import Advice, ModelInfo, Optimizer, RecordChunk, RunInfo, RunStatus
+from mlrs_client._types import Advice, ModelInfo, Optimizer, RecordChunk, RunInfo, RunStatus, Schedule
 from mlrs_client._views import PendingView, RunView, given_fields
 
 T = TypeVar("T")
@@ -55,6 +55,9 @@ class Advisor:
         id: str,  # noqa: A002 # what users call it
         *,
         model: str | None = None,
+        policy: Schedule | str | None = None,
+        base_lr: float | None = None,
+        warmup: int | None = None,
         horizon: int | None = None,
         num_classes: int | None = None,
         scale: float | None = None,
@@ -73,6 +76,11 @@ class Advisor:
         Args:
             id: 1 to 256 letters, digits and any of `._-/:+=@`, beginning with a letter or digit.
             model: a name, an alias or `name@digest`. Default: the daemon's.
+            policy: a schedule designed by hand in place of a model: a `Schedule`, or the kind of one, such
+                as `cosine`.
+            base_lr: the LR that the schedule multiplies. Default: `initial_lr`, else the usual one of the
+                optimizer.
+            warmup: the steps of the schedule's linear warmup. Default: 0.
             horizon: the total number of steps, if known.
             num_classes: the number of classes of a classification loss.
             scale: the upper bound gamma of a paper-exact model's LR. Default: the model's rule.
@@ -99,6 +107,9 @@ class Advisor:
         """
         config = check.config(
             model=model,
+            policy=policy,
+            base_lr=base_lr,
+            warmup=warmup,
             horizon=horizon,
             num_classes=num_classes,
             scale=scale,

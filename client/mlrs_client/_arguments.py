@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import re
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from mlrs_client._exceptions import InvalidArgumentError
-from mlrs_client._types import Optimizer, RunConfig, RunStatus
+from mlrs_client._types import Optimizer, RunConfig, RunStatus, Schedule, ScheduleKind
 
 OpenMode = Literal["open", "create", "resume"]
 """What opening a run may do: `open` creates or resumes it, whichever applies."""
@@ -112,8 +114,13 @@ def config(
     initial_lr: object = None,
     min_lr: object = None,
     max_lr: object = None,
+    policy: object = None,
+    base_lr: object = None,
+    warmup: object = None,
 ) -> RunConfig:
     """Return a checked config of a run; `None` means not given."""
+    if policy is not None and model is not None:
+        raise _wrong("policy", "is a schedule in place of a model; leave one of them out", policy)
     checked = RunConfig(
         model=None if model is None else _string("model", model),
         horizon=None if horizon is None else _whole("horizon", horizon, low=1, high=MAX_HORIZON),
@@ -127,10 +134,53 @@ def config(
         initial_lr=None if initial_lr is None else _real("initial_lr", initial_lr, above=0.0),
         min_lr=None if min_lr is None else _real("min_lr", min_lr, least=0.0),
         max_lr=None if max_lr is None else _real("max_lr", max_lr, above=0.0),
+        schedule=schedule(policy, base_lr, warmup),
     )
     if checked.min_lr is not None and checked.max_lr is not None and checked.min_lr > checked.max_lr:
         raise _wrong("min_lr", f"must not be above max_lr, {checked.max_lr}", min_lr)
     return checked
+
+
+def schedule(policy: object, base_lr: object = None, warmup: object = None) -> Schedule | None:
+    """Return a checked schedule, given by its kind or whole; `None`: the run has a model.
+
+    `base_lr` and `warmup` fill in what the schedule does not say itself.
+    """
+    beside = {"base_lr": base_lr, "warmup": warmup}
+    given: dict[str, Any] = {name: value for name, value in beside.items() if value is not None}
+    if policy is None:
+        for name, value in given.items():
+            raise _wrong(name, "is of a schedule; name one, as with policy='cosine'", value)
+        return None
+    asked = policy if isinstance(policy, Schedule) else Schedule(_kind(policy))
+    for name, value in given.items():
+        if getattr(asked, name) is not None:
+            raise _wrong(name, "is given twice; leave it out here or in the schedule", value)
+    asked = dataclasses.replace(asked, **given)
+    values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(Schedule)}
+    numbers = {name: value for name, value in values.items() if value is not None and name != "kind"}
+    return Schedule(_kind(asked.kind), **{name: _parameter(name, value) for name, value in numbers.items()})
+
+
+def _kind(value: object) -> ScheduleKind:
+    try:
+        return ScheduleKind(str(value))
+    except ValueError:
+        known = ", ".join(ScheduleKind)
+        raise _wrong("policy", f"must be a Schedule, or the kind of one: {known}", value) from None
+
+
+def _parameter(name: str, value: Any) -> Any:
+    """Return a checked parameter of a schedule; the daemon knows the ranges of each kind."""
+    if name == "milestones":
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            raise _wrong(name, "must be a list of steps", value)
+        if not (milestones := tuple(_whole(name, step, low=1, high=MAX_HORIZON) for step in value)):
+            raise _wrong(name, "must hold a step at least", value)
+        return milestones
+    if name in {"warmup", "period", "period_mult", "patience", "cooldown", "smoothing"}:
+        return _whole(name, value, low=0, high=MAX_HORIZON)
+    return _real(name, value, above=0.0) if name == "base_lr" else _real(name, value, least=0.0)
 
 
 def _optimizer(value: object) -> Optimizer:

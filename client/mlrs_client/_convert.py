@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from mlrs_client._types import (
     RunConfig,
     RunInfo,
     RunStatus,
+    Schedule,
+    ScheduleKind,
 )
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -39,6 +42,19 @@ _REASONS: dict[pb.AdviceReason.ValueType, AdviceReason] = {
     pb.ADVICE_REASON_HELD: AdviceReason.HELD,
     pb.ADVICE_REASON_FALLBACK: AdviceReason.FALLBACK,
 }
+_KINDS: dict[pb.ScheduleKind.ValueType, ScheduleKind] = {
+    pb.SCHEDULE_KIND_CONSTANT: ScheduleKind.CONSTANT,
+    pb.SCHEDULE_KIND_MULTI_STEP: ScheduleKind.MULTI_STEP,
+    pb.SCHEDULE_KIND_EXPONENTIAL: ScheduleKind.EXPONENTIAL,
+    pb.SCHEDULE_KIND_COSINE: ScheduleKind.COSINE,
+    pb.SCHEDULE_KIND_LINEAR: ScheduleKind.LINEAR,
+    pb.SCHEDULE_KIND_WSD: ScheduleKind.WSD,
+    pb.SCHEDULE_KIND_ONE_CYCLE: ScheduleKind.ONE_CYCLE,
+    pb.SCHEDULE_KIND_SGDR: ScheduleKind.SGDR,
+    pb.SCHEDULE_KIND_PLATEAU: ScheduleKind.PLATEAU,
+    pb.SCHEDULE_KIND_GREEDY: ScheduleKind.GREEDY,
+}
+_KINDS_TO_PROTO = {value: number for number, value in _KINDS.items()}
 _OPTIMIZERS_TO_PROTO = {value: number for number, value in _OPTIMIZERS.items()}
 _STATUSES_TO_PROTO = {value: number for number, value in _STATUSES.items()}
 _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
@@ -51,6 +67,10 @@ def config_to_proto(config: RunConfig) -> pb.RunConfig:
     message = pb.RunConfig(model=config.model or "", **given)
     if config.optimizer is not None:
         message.optimizer = _OPTIMIZERS_TO_PROTO[config.optimizer]
+    if (schedule := config.schedule) is not None:
+        given = {name: value for name, value in vars(schedule).items() if value is not None}
+        kind = _KINDS_TO_PROTO[ScheduleKind(given.pop("kind"))]
+        message.schedule.CopyFrom(pb.Schedule(kind=kind, **given))
     return message
 
 
@@ -59,7 +79,22 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
     given: dict[str, Any] = {
         descriptor.name: value for descriptor, value in message.ListFields() if descriptor.name in _OPTIONAL
     }
-    return RunConfig(model=message.model or None, optimizer=_OPTIMIZERS.get(message.optimizer), **given)
+    return RunConfig(
+        model=message.model or None,
+        optimizer=_OPTIMIZERS.get(message.optimizer),
+        schedule=_schedule_from_proto(message.schedule) if message.HasField("schedule") else None,
+        **given,
+    )
+
+
+def _schedule_from_proto(message: pb.Schedule) -> Schedule:
+    """Return the schedule in a message; a kind that this version does not know has its number for a name."""
+    given: dict[str, Any] = {descriptor.name: value for descriptor, value in message.ListFields()}
+    kind = _KINDS.get(given.pop("kind", pb.SCHEDULE_KIND_UNSPECIFIED), f"kind {message.kind}")
+    if "milestones" in given:
+        given["milestones"] = tuple(message.milestones)
+    known = {field.name for field in dataclasses.fields(Schedule)}
+    return Schedule(kind, **{name: value for name, value in given.items() if name in known})
 
 
 def run_from_proto(message: pb.Run) -> RunInfo:

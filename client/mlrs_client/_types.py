@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 
@@ -44,12 +44,78 @@ class RunStatus(enum.StrEnum):
     """Takes no more observations."""
 
 
+class ScheduleKind(enum.StrEnum):
+    """A schedule designed by hand, by the name that users write."""
+
+    CONSTANT = "constant"
+    MULTI_STEP = "multi-step"
+    EXPONENTIAL = "exponential"
+    COSINE = "cosine"
+    LINEAR = "linear"
+    WSD = "wsd"
+    ONE_CYCLE = "one-cycle"
+    SGDR = "sgdr"
+    PLATEAU = "plateau"
+    GREEDY = "greedy"
+
+
+@dataclass(frozen=True, repr=False)
+class Schedule:
+    """A schedule designed by hand, for a run to follow in place of a model.
+
+        advisor.run("id", policy=Schedule("wsd", base_lr=0.1, cooldown_fraction=0.1), horizon=10_000)
+
+    `None` means the default, which docs/schedules.md lists; it has the formulas too. A parameter belongs
+    to the kinds named with it. The daemon refuses one that is of no meaning to the kind.
+    """
+
+    kind: ScheduleKind | str
+    """Which one; a `ScheduleKind` or its value."""
+    _: KW_ONLY
+    base_lr: float | None = None
+    """The LR that the schedule multiplies. Default: the run's `initial_lr`, else the optimizer's usual."""
+    warmup: int | None = None
+    """Steps of linear warmup. Default: 0."""
+    final_lr: float | None = None
+    """Where the LR ends, or its lower bound, as a fraction of the base LR. Not for the first three kinds
+    and one-cycle."""
+    milestones: Sequence[int] | None = None
+    """Multi-step: the steps from which on the LR is multiplied by `factor` once more."""
+    factor: float | None = None
+    """Multi-step, exponential (a step), plateau, greedy: what the LR is multiplied by."""
+    cooldown_fraction: float | None = None
+    """Wsd: how much of the horizon the cooldown takes."""
+    period: int | None = None
+    """Sgdr: the steps of the first cycle."""
+    period_mult: int | None = None
+    """Sgdr: how much longer each cycle is than the one before."""
+    peak_fraction: float | None = None
+    """One-cycle: where the peak is, which is the base LR."""
+    start_division: float | None = None
+    """One-cycle: the peak over the LR at the start."""
+    final_division: float | None = None
+    """One-cycle: the LR at the start over the final LR."""
+    patience: int | None = None
+    """Plateau, greedy: so many steps in a row without (or with) improvement move nothing yet."""
+    threshold: float | None = None
+    """Plateau, greedy: the least improvement that counts, as a fraction of the best loss."""
+    cooldown: int | None = None
+    """Plateau, greedy: steps after a reduction in which stagnation does not count."""
+    smoothing: int | None = None
+    """Plateau, greedy: the span of the loss's moving average, in steps; 1: none."""
+
+    def __repr__(self) -> str:
+        given = [f"{name}={value!r}" for name, value in vars(self).items() if value is not None]
+        return f"Schedule({', '.join([repr(str(self.kind)), *given[1:]])})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What the advice of a run depends on besides its losses; `None` means not given."""
 
     model: str | None = None
-    """A name, an alias or `name@digest`; as the daemon resolved it, always `name@digest`."""
+    """A name, an alias or `name@digest`; as the daemon resolved it, always `name@digest`. `None` where the
+    run follows a schedule."""
     horizon: int | None = None
     """The total number of steps, 1 to 2**53."""
     num_classes: int | None = None
@@ -68,6 +134,8 @@ class RunConfig:
     """No advice is below this; finite and >= 0."""
     max_lr: float | None = None
     """No advice is above this; finite, > 0 and >= `min_lr`."""
+    schedule: Schedule | None = None
+    """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
 
 
 @dataclass(frozen=True, slots=True)

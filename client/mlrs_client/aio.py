@@ -21,7 +21,16 @@ from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, opening_ti
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._ledger import Entry, Ledger
 from mlrs_client._session import Deadline
-from mlrs_client._types import Advice, ModelInfo, Optimizer, RecordChunk, RunConfig, RunInfo, RunStatus
+from mlrs_client._types import (
+    Advice,
+    ModelInfo,
+    Optimizer,
+    RecordChunk,
+    RunConfig,
+    RunInfo,
+    RunStatus,
+    Schedule,
+)
 from mlrs_client._views import PendingView, RunView, given_fields
 
 __all__ = ["Advisor", "Pending", "Run", "connect"]
@@ -51,6 +60,9 @@ class Advisor:
         id: str,  # noqa: A002 # what users call it
         *,
         model: str | None = None,
+        policy: Schedule | str | None = None,
+        base_lr: float | None = None,
+        warmup: int | None = None,
         horizon: int | None = None,
         num_classes: int | None = None,
         scale: float | None = None,
@@ -67,6 +79,9 @@ class Advisor:
         """Open a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
         config = check.config(
             model=model,
+            policy=policy,
+            base_lr=base_lr,
+            warmup=warmup,
             horizon=horizon,
             num_classes=num_classes,
             scale=scale,

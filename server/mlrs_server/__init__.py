@@ -10,7 +10,8 @@ lifecycle.py  opening, completing, rewinding, finishing and deleting runs
 records.py    reading runs: one, a list, a record as it grows, answers given long ago
 watchers.py   those who follow runs, and what wakes them
 live.py       which runs are in memory and where, and the way to the store
-runs.py       live runs in arrays, a group a model
+policies.py   what serves a run: a model, or a schedule
+runs.py       live runs in arrays, a group a model or a schedule's shape
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk
 models.py     the models that runs can name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.policy import Floats, Steps
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.answers import Answer
 from mlrs_server.errors import invalid_field
@@ -36,6 +38,7 @@ _MODES: dict[int, OpenMode] = {
     pb.OPEN_MODE_RESUME: "resume",
 }
 _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
+_OF_SCHEDULE = tuple(field.name for field in fields(ScheduleSpec) if field.name not in {"kind", "milestones"})
 
 
 def config_from(message: pb.RunConfig) -> RunConfig:
@@ -47,10 +50,43 @@ def config_from(message: pb.RunConfig) -> RunConfig:
     values: dict[str, Any] = {name: getattr(message, name) for name in _OPTIONAL if _has(message, name)}
     if int(message.optimizer) not in set(Optimizer):
         raise invalid_field("config.optimizer", f"must be one of the contract's, is {message.optimizer}")
+    if message.model and message.HasField("schedule"):
+        raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
     try:
-        return RunConfig(**values, optimizer=Optimizer(message.optimizer))
+        schedule = _schedule_from(message.schedule) if message.HasField("schedule") else None
+        return RunConfig(**values, optimizer=Optimizer(message.optimizer), schedule=schedule)
     except InvalidFieldError as error:
-        raise invalid_field(f"config.{error.field}", str(error).partition(": ")[2]) from error
+        raise invalid_field(f"config.{error.field}", error.problem) from error
+
+
+def _schedule_from(message: pb.Schedule) -> ScheduleSpec:
+    """Return the schedule in a message.
+
+    Raises:
+        InvalidFieldError: a parameter is out of range, or of no meaning to the kind.
+    """
+    if int(message.kind) not in set(ScheduleKind):
+        raise InvalidFieldError(
+            "schedule.kind", f"must be one of the contract's ScheduleKind, is {message.kind}"
+        )
+    values: dict[str, Any] = {name: getattr(message, name) for name in _OF_SCHEDULE if _has(message, name)}
+    try:
+        return ScheduleSpec(
+            ScheduleKind(message.kind), milestones=tuple(message.milestones) or None, **values
+        )
+    except InvalidFieldError as error:
+        raise error.within("schedule") from error
+
+
+def _schedule_to(spec: ScheduleSpec | None) -> pb.Schedule | None:
+    """Return a schedule as a message."""
+    if spec is None:
+        return None
+    return pb.Schedule(
+        kind=pb.ScheduleKind.ValueType(spec.kind),
+        milestones=spec.milestones or (),
+        **{name: getattr(spec, name) for name in _OF_SCHEDULE},
+    )
 
 
 def _has(message: Any, name: str) -> bool:
@@ -165,6 +201,7 @@ def run_to(view: RunView) -> pb.Run:
         config=pb.RunConfig(
             model=view.model_ref,
             optimizer=pb.Optimizer.ValueType(config.optimizer),
+            schedule=_schedule_to(config.schedule),
             **{name: getattr(config, name) for name in _OPTIONAL},
         ),
         status=pb.RunStatus.ValueType(snapshot.status),

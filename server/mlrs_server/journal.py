@@ -142,12 +142,12 @@ class Journal:
 
 def _collect(entries: list[Entry]) -> tuple[list[_Dirty], list[RunUpdate]]:
     """Gather entries by group and run."""
-    by_group: dict[int, list[Entry]] = {}
+    by_group: dict[RunGroup, list[Entry]] = {}
     for entry in entries:
-        by_group.setdefault(entry.group.index, []).append(entry)
+        by_group.setdefault(entry.group, []).append(entry)
     dirty, updates = [], []
-    for parts in by_group.values():
-        part, some = _collect_group(parts[0].group, parts)
+    for group, parts in by_group.items():
+        part, some = _collect_group(group, parts)
         dirty.append(part)
         updates.extend(some)
     return dirty, updates

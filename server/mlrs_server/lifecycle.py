@@ -13,13 +13,14 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import RunConfig
 from mlrs_server.answers import finished_run
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
-from mlrs_server.live import LiveRuns, RunView, check_run_id, model_ref
-from mlrs_server.models import CatalogModel, ModelCatalog
-from mlrs_server.runs import Replay, RunSnapshot, RunStatus, first_snapshot
-from mlrs_server.store import NewRun, StoredRun
+from mlrs_server.live import LiveRuns, RunView, check_run_id
+from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run, policy_of
+from mlrs_server.runs import Replay, RunSnapshot, RunStatus
+from mlrs_server.store import StoredRun
 from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
@@ -122,18 +123,10 @@ class RunLifecycle:
             raise invalid_field(
                 "resume_from", f"run {run_id!r} does not exist, so it has no step {resume_from}"
             )
-        found = self._catalog.find(model)
-        _check_snapshot(asked, found)
-        self._catalog.keep(found)
-        new = NewRun(
-            run_id=run_id,
-            config=asked,
-            model_name=found.name,
-            model_digest=found.digest,
-            snapshot=first_snapshot(found.policy),
-        )
+        new = new_run(run_id, asked, model, self._catalog)
+        self._live.check_room(new)
         stored = await self._live.in_store(lambda store: store.create(new))
-        log.info("run_created", run_id=run_id, model=found.ref)
+        log.info("run_created", run_id=run_id, policy=new.model_name, digest=new.model_digest[:SHORT_DIGEST])
         return stored
 
     async def _resume(
@@ -148,7 +141,7 @@ class RunLifecycle:
             )
         if self._live.status(stored) == RunStatus.FINISHED and resume_from is None:
             raise finished_run(stored.run_id)
-        self._check_model(stored, model)
+        check_same_policy(stored, asked, model, self._catalog)
         config = self._reconciled(stored, asked, rewinds_to_start=resume_from == 0)
         if resume_from is not None:
             stored = await self._rewind(stored, resume_from)
@@ -156,21 +149,16 @@ class RunLifecycle:
             stored = await self._complete(stored, config)
         return stored
 
-    def _check_model(self, stored: StoredRun, model: str) -> None:
-        if model and (found := self._catalog.find(model)).digest != stored.model_digest:
-            raise _mismatch(stored, "model", model_ref(stored), found.ref)
-
     def _reconciled(self, stored: StoredRun, asked: RunConfig, *, rewinds_to_start: bool) -> RunConfig:
         """Check the fields asked for against the run's; return its config with those it lacked."""
         begun = self._live.next_step(stored) > 0 and not rewinds_to_start
-        has = stored.config.given()
-        for name in asked.given():
-            have, want = getattr(stored.config, name), getattr(asked, name)
-            if have != want and (begun or name in has):
-                raise _mismatch(stored, f"config.{name}", have if name in has else "no value", want)
+        has = stored.config.values()
+        for name, want in asked.values().items():
+            if (have := has.get(name)) != want and (begun or name in has):
+                raise config_mismatch(stored, f"config.{name}", have, want)
         config = stored.config.completed_by(asked)
         if config != stored.config:
-            _check_snapshot(config, self._catalog.by_digest(stored.model_digest, stored.model_name))
+            check_config(stored, config, self._catalog)
         return config
 
     async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
@@ -201,8 +189,7 @@ class RunLifecycle:
 
     async def _replayed(self, stored: StoredRun, step: int) -> RunSnapshot:
         """Return a run's snapshot before `step`, recomputed from its losses."""
-        policy = self._catalog.by_digest(stored.model_digest, stored.model_name).policy
-        replay = Replay(policy, stored.config)
+        replay = Replay(policy_of(stored, self._catalog), stored.config)
         async for first, record in self._live.pages(stored, 0, step):
             lrs = await asyncio.to_thread(replay.feed, record.losses)
             if lrs.tobytes() != record.lrs.tobytes():
@@ -254,22 +241,3 @@ class RunLifecycle:
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
-
-
-def _check_snapshot(config: RunConfig, model: CatalogModel) -> None:
-    count = len(model.model.snapshots)
-    if config.snapshot is not None and config.snapshot >= count:
-        raise invalid_field(
-            "config.snapshot",
-            f"must be 0 to {count - 1}, as {model.ref} has {count} snapshots, is {config.snapshot}",
-        )
-
-
-def _mismatch(stored: StoredRun, field: str, have: object, want: object) -> AdvisorError:
-    have, want = (value.name.lower() if isinstance(value, Optimizer) else value for value in (have, want))
-    return AdvisorError(
-        Reason.CONFIG_MISMATCH,
-        f"{field}: run {stored.run_id!r} was opened with {have}, and this call asks for {want}; leave the "
-        "field out to keep the run's value, or use another run_id",
-        field=field,
-    )

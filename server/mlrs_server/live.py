@@ -17,9 +17,10 @@ from typing import TypeVar
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.journal import Journal
-from mlrs_server.models import SHORT_DIGEST, ModelCatalog
-from mlrs_server.runs import GROUP_BITS, RunGroup, RunSnapshot, RunStatus
-from mlrs_server.store import Observations, Store, StoredRun
+from mlrs_server.models import ModelCatalog
+from mlrs_server.policies import model_ref, policy_of
+from mlrs_server.runs import MAX_GROUPS, RunGroup, RunSnapshot, RunStatus
+from mlrs_server.store import NewRun, Observations, Store, StoredRun
 
 T = TypeVar("T")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
@@ -35,6 +36,7 @@ class RunView:
     run_id: str
     config: RunConfig
     model_ref: str
+    """`name@digest`; "" where the config has a schedule."""
     snapshot: RunSnapshot
     durable_step: int
     create_time: float
@@ -68,6 +70,7 @@ class LiveRuns:
     ) -> None:
         """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
         self.groups: list[RunGroup] = []
+        self._group_by_digest: dict[str, RunGroup] = {}
         self.journal = Journal(store, executor, interval_s=flush_interval_s, on_flushed=on_flushed)
         self._store = store
         self._executor = executor
@@ -133,7 +136,7 @@ class LiveRuns:
         """Return where a run is, taking it into memory if it is not there.
 
         Raises:
-            AdvisorError: its model or its state is damaged, or too many models are served.
+            AdvisorError: its model or its state is damaged, or there is no room; see `check_room`.
         """
         if live := self._live.get(stored.run_id):
             return live
@@ -165,18 +168,38 @@ class LiveRuns:
             if self._live.get(run_id) is live:
                 live.group.reopen(live.row, handle)
 
-    def _group_of(self, stored: StoredRun) -> RunGroup:
-        for group in self.groups:
-            if group.model_digest == stored.model_digest:
-                return group
-        if len(self.groups) >= 2**GROUP_BITS:
+    def check_room(self, run: NewRun) -> None:
+        """Check that a run can be taken into memory.
+
+        Raises:
+            AdvisorError: as many models and schedules are served, or runs of its own, as fit.
+        """
+        group = self._group_by_digest.get(run.model_digest)
+        if group is not None and not group.is_empty():
+            group.check_room()
+        elif len(self.groups) >= MAX_GROUPS and not any(group.is_empty() for group in self.groups):
             raise AdvisorError(
                 Reason.QUEUE_FULL,
-                f"model: the daemon serves {2**GROUP_BITS} models at once, and all are taken",
+                f"model: runs of {MAX_GROUPS} different models and schedule shapes are in memory, the most "
+                "that fit; delete runs of some, or let runs share one (schedules that differ in base_lr "
+                "and warmup alone do)",
+                field="model",
             )
-        model = self._catalog.by_digest(stored.model_digest, stored.model_name)
-        group = RunGroup(len(self.groups), model.digest, model.policy)
-        self.groups.append(group)
+
+    def _group_of(self, stored: StoredRun) -> RunGroup:
+        """Return the group of a run's model or schedule: its own, else a new one, else a reused one."""
+        self.check_room(stored)
+        if (group := self._group_by_digest.get(stored.model_digest)) is not None:
+            return group
+        policy = policy_of(stored, self._catalog)
+        if len(self.groups) < MAX_GROUPS:
+            group = RunGroup(len(self.groups), stored.model_digest, policy)
+            self.groups.append(group)
+        else:
+            index = next(group.index for group in self.groups if group.is_empty())
+            del self._group_by_digest[self.groups[index].model_digest]
+            group = self.groups[index] = RunGroup(index, stored.model_digest, policy)
+        self._group_by_digest[stored.model_digest] = group
         return group
 
     # ------------------------------------------------------------------------ a run as it is
@@ -219,11 +242,6 @@ def check_run_id(run_id: str) -> None:
             "must be 1 to 256 characters: letters, digits and any of ._-/:+=@, beginning with a letter "
             f"or digit; is {run_id[:300]!r}",
         )
-
-
-def model_ref(stored: StoredRun) -> str:
-    """Return the reference of a run's model, `name@digest`."""
-    return f"{stored.model_name}@{stored.model_digest[:SHORT_DIGEST]}"
 
 
 def lacking(run_id: str, step: int) -> AdvisorError:

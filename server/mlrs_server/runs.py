@@ -1,4 +1,4 @@
-"""Live runs in arrays: structure of arrays, a row a run, a group a model."""
+"""Live runs in arrays: structure of arrays, a row a run, a group a model or a schedule's shape."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import numpy.typing as npt
 from mlrs_core.advise import advise
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy, RunColumns, States, Steps
+from mlrs_server.errors import AdvisorError, Reason
 
 Handles = npt.NDArray[np.uint64]
-"""Run handles: 32 random bits, 8 bits of group, 24 bits of row. Never 0."""
+"""Run handles: 32 random bits, 12 bits of group, 20 bits of row. Never 0."""
 Rows = npt.NDArray[np.intp]
 """Indices of rows of a group."""
 Bytes = npt.NDArray[np.uint8]
 """Reasons and statuses as small numbers."""
 
-ROW_BITS, GROUP_BITS = 24, 8
+ROW_BITS, GROUP_BITS = 20, 12
+MAX_ROWS, MAX_GROUPS = 2**ROW_BITS, 2**GROUP_BITS
+"""The most runs of a group that are in memory at once, and the most groups."""
 DIVERGED_AFTER = 10
 """So many non-finite losses in a row make a run diverged."""
 
@@ -56,7 +59,7 @@ class RunSnapshot:
     bad_losses: int
     """How many of the last losses, without a gap, were not finite."""
     state: npt.NDArray[np.float32]
-    """The network's state, (state_size,)."""
+    """The policy's state, (state_size,)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Advanced:
 
 
 class RunGroup:
-    """The live runs of one model.
+    """The live runs of one model, or of one shape of a schedule.
 
     Columns grow by doubling and rows are reused. Row i of every column is one run; a row is in use
     while its handle is not 0.
@@ -107,8 +110,26 @@ class RunGroup:
         self.run_ids.extend([""] * (len(self.handles) - size))
         self._free.extend(range(len(self.handles) - 1, size - 1, -1))
 
+    def is_empty(self) -> bool:
+        """Return whether no row is in use."""
+        return len(self._free) == len(self.handles)
+
+    def check_room(self) -> None:
+        """Check that a row is left.
+
+        Raises:
+            AdvisorError: all are in use.
+        """
+        if not self._free and len(self.handles) >= MAX_ROWS:
+            raise AdvisorError(
+                Reason.QUEUE_FULL,
+                f"model: {MAX_ROWS} runs of one model or schedule are in memory, the most that fit; "
+                "delete runs that are not needed",
+                field="model",
+            )
+
     def add(self, run_id: str, key: int, config: RunConfig, snapshot: RunSnapshot) -> int:
-        """Take a run in, as stored; return its row."""
+        """Take a run in, as stored; return its row. There must be room; see `check_room`."""
         if not self._free:
             self._grow()
         row = self._free.pop()
@@ -194,8 +215,8 @@ def make_handle(group: int, row: int) -> int:
 def split_handles(handles: Handles) -> tuple[Rows, Rows]:
     """Return the groups and the rows that some handles name."""
     low = handles.astype(np.int64)
-    groups = (low >> ROW_BITS) & (2**GROUP_BITS - 1)
-    return groups.astype(np.intp), (low & (2**ROW_BITS - 1)).astype(np.intp)
+    groups = (low >> ROW_BITS) & (MAX_GROUPS - 1)
+    return groups.astype(np.intp), (low & (MAX_ROWS - 1)).astype(np.intp)
 
 
 class Replay:

@@ -38,6 +38,8 @@ NAMES = [
     "RunInfo",
     "RunNotFoundError",
     "RunStatus",
+    "Schedule",
+    "ScheduleKind",
     "StaleStepError",
     "StepAheadError",
     "StepError",

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import COLUMN_TYPES, RunColumns
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 
 FULL = RunConfig(
     horizon=90,
@@ -20,6 +21,7 @@ FULL = RunConfig(
     initial_lr=0.02,
     min_lr=1e-4,
     max_lr=0.3,
+    schedule=ScheduleSpec(ScheduleKind.COSINE, base_lr=0.2, warmup=7),
 )
 
 
@@ -40,12 +42,12 @@ def test_columns_have_the_declared_types() -> None:
 
 def test_config_becomes_a_row() -> None:
     """A full config is written value by value, the class count as its logarithm."""
-    assert rows(RunColumns.of([FULL])) == [(90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3)]
+    assert rows(RunColumns.of([FULL])) == [(90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3, 0.2, 7)]
 
 
 def test_unset_fields_have_their_stand_ins() -> None:
     """An empty config is written as -1 or NaN, and as bounds that bound nothing."""
-    assert rows(RunColumns.of([RunConfig()])) == [(-1, None, None, -1, 0, None, None, 0.0, math.inf)]
+    assert rows(RunColumns.of([RunConfig()])) == [(-1, None, None, -1, 0, None, None, 0.0, math.inf, None, 0)]
 
 
 def test_put_overwrites_a_whole_row() -> None:

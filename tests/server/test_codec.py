@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import Reason
-from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.runs import RunSnapshot, RunStatus, first_snapshot
 from mlrs_server.store import Observations, codec
+from tests.core.schedules import configs
 from tests.server.support import raises
 
 DOUBLES = st.floats(width=64)  # NaNs of any payload and infinities included
@@ -82,6 +85,24 @@ def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
 def test_configs_come_back_equal(config: RunConfig) -> None:
     """A config comes back with the same fields given, and the same doubles."""
     assert codec.unpack_config(codec.pack_config(config), "a") == config
+
+
+@given(configs(*ScheduleKind))
+def test_configs_with_schedules_come_back_equal(config: RunConfig) -> None:
+    """A config comes back with its schedule, number for number."""
+    assert codec.unpack_config(codec.pack_config(config), "a") == config
+
+
+def test_rows_from_before_schedules_are_read() -> None:
+    """A config that was stored when there were no schedules is read as one without."""
+    body = b'{"horizon": 9, "optimizer": 1}'
+    assert codec.unpack_config(codec._seal(body), "a") == RunConfig(horizon=9, optimizer=Optimizer.SGD)
+
+
+def test_an_empty_state_comes_back_empty() -> None:
+    """The snapshot of a run whose policy keeps nothing is stored and read like any."""
+    snapshot = first_snapshot(schedule_policy(ScheduleSpec(ScheduleKind.COSINE)))
+    assert codec.unpack_snapshot(codec.pack_snapshot(snapshot), "a").state.shape == (0,)
 
 
 PACKED = [

@@ -161,7 +161,7 @@ def _take_in(extras: Floats, losses: Floats, usual: Floats, runs: RunColumns) ->
         extras[HIGH] = np.where(first, _first_drift(usual, runs), extras[HIGH])
     most = MAX_LEVEL * extras[REF]
     u = np.clip(losses, -most, most) / extras[REF]
-    x = np.log(np.maximum(u, 0) + FLOOR)
+    x: Floats = np.log(np.maximum(u, 0) + FLOOR)
     if not (extras[MODE] == 1).all() or (u < 0).any():
         x = np.where(extras[MODE] == 1, x - np.arcsinh(np.maximum(-u, 0)), np.arcsinh(u))
     if begins:
@@ -201,7 +201,8 @@ def _remember(extras: Floats) -> Floats:
 
 def _single(values: Floats) -> Floats:
     """Return values rounded to what single precision holds."""
-    return values.astype(np.float32).astype(np.float64)
+    rounded: Floats = values.astype(np.float32).astype(np.float64)
+    return rounded
 
 
 def _features(extras: Floats, mean: Floats, steps: Steps, usual: Floats, runs: RunColumns) -> Floats:

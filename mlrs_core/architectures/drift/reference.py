@@ -145,7 +145,7 @@ class DriftReference:
             Learning rates, (n,) float64; and the new states.
         """
         steps = torch.as_tensor(steps).expand(len(losses))
-        cell, rows = state.split([2 * self.spec.hidden_size, EXTRAS], dim=1)
+        cell, rows = torch.split(state, [2 * self.spec.hidden_size, EXTRAS], dim=1)
         extras = _Extras.of(rows.double())
         x = _take_in(extras, losses.double(), runs)
         ticking = _is_regular(steps, runs)

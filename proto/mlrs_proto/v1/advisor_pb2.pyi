@@ -133,6 +133,62 @@ RUN_STATUS_FINISHED: RunStatus.ValueType  # 3
 """Takes no more observations."""
 global___RunStatus = RunStatus
 
+class _ScheduleKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ScheduleKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ScheduleKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SCHEDULE_KIND_UNSPECIFIED: _ScheduleKind.ValueType  # 0
+    """Not said."""
+    SCHEDULE_KIND_CONSTANT: _ScheduleKind.ValueType  # 1
+    """The base LR throughout."""
+    SCHEDULE_KIND_MULTI_STEP: _ScheduleKind.ValueType  # 2
+    """Multiplied by `factor` at each of the `milestones`."""
+    SCHEDULE_KIND_EXPONENTIAL: _ScheduleKind.ValueType  # 3
+    """Multiplied by `factor` at each step."""
+    SCHEDULE_KIND_COSINE: _ScheduleKind.ValueType  # 4
+    """Half a cosine over the horizon."""
+    SCHEDULE_KIND_LINEAR: _ScheduleKind.ValueType  # 5
+    """A straight line over the horizon."""
+    SCHEDULE_KIND_WSD: _ScheduleKind.ValueType  # 6
+    """Warmup, stable, decay: the base LR, then a cooldown of the form 1 - sqrt."""
+    SCHEDULE_KIND_ONE_CYCLE: _ScheduleKind.ValueType  # 7
+    """One cycle: up to the base LR, then down to next to nothing."""
+    SCHEDULE_KIND_SGDR: _ScheduleKind.ValueType  # 8
+    """Cosines with warm restarts."""
+    SCHEDULE_KIND_PLATEAU: _ScheduleKind.ValueType  # 9
+    """Multiplied by `factor` when the training loss stagnates."""
+    SCHEDULE_KIND_GREEDY: _ScheduleKind.ValueType  # 10
+    """Multiplied by `factor` when the training loss stagnates, divided by it when it improves."""
+
+class ScheduleKind(_ScheduleKind, metaclass=_ScheduleKindEnumTypeWrapper):
+    """A schedule designed by hand. docs/schedules.md has the formulas."""
+
+SCHEDULE_KIND_UNSPECIFIED: ScheduleKind.ValueType  # 0
+"""Not said."""
+SCHEDULE_KIND_CONSTANT: ScheduleKind.ValueType  # 1
+"""The base LR throughout."""
+SCHEDULE_KIND_MULTI_STEP: ScheduleKind.ValueType  # 2
+"""Multiplied by `factor` at each of the `milestones`."""
+SCHEDULE_KIND_EXPONENTIAL: ScheduleKind.ValueType  # 3
+"""Multiplied by `factor` at each step."""
+SCHEDULE_KIND_COSINE: ScheduleKind.ValueType  # 4
+"""Half a cosine over the horizon."""
+SCHEDULE_KIND_LINEAR: ScheduleKind.ValueType  # 5
+"""A straight line over the horizon."""
+SCHEDULE_KIND_WSD: ScheduleKind.ValueType  # 6
+"""Warmup, stable, decay: the base LR, then a cooldown of the form 1 - sqrt."""
+SCHEDULE_KIND_ONE_CYCLE: ScheduleKind.ValueType  # 7
+"""One cycle: up to the base LR, then down to next to nothing."""
+SCHEDULE_KIND_SGDR: ScheduleKind.ValueType  # 8
+"""Cosines with warm restarts."""
+SCHEDULE_KIND_PLATEAU: ScheduleKind.ValueType  # 9
+"""Multiplied by `factor` when the training loss stagnates."""
+SCHEDULE_KIND_GREEDY: ScheduleKind.ValueType  # 10
+"""Multiplied by `factor` when the training loss stagnates, divided by it when it improves."""
+global___ScheduleKind = ScheduleKind
+
 class _AdviceReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -300,6 +356,131 @@ DATA_TYPE_BFLOAT16: DataType.ValueType  # 3
 global___DataType = DataType
 
 @typing.final
+class Schedule(google.protobuf.message.Message):
+    """The schedule that a run follows in place of a model. A parameter that is of no meaning to the kind is
+    INVALID_ARGUMENT; one left unset has its default, which the run is stored with unless it depends on
+    the horizon. On resume, the parameters that are set must equal the run's.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    BASE_LR_FIELD_NUMBER: builtins.int
+    WARMUP_FIELD_NUMBER: builtins.int
+    FINAL_LR_FIELD_NUMBER: builtins.int
+    MILESTONES_FIELD_NUMBER: builtins.int
+    FACTOR_FIELD_NUMBER: builtins.int
+    COOLDOWN_FRACTION_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    PERIOD_MULT_FIELD_NUMBER: builtins.int
+    PEAK_FRACTION_FIELD_NUMBER: builtins.int
+    START_DIVISION_FIELD_NUMBER: builtins.int
+    FINAL_DIVISION_FIELD_NUMBER: builtins.int
+    PATIENCE_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    COOLDOWN_FIELD_NUMBER: builtins.int
+    SMOOTHING_FIELD_NUMBER: builtins.int
+    kind: global___ScheduleKind.ValueType
+    """Which one."""
+    base_lr: builtins.float
+    """The LR that the schedule multiplies; > 0 and <= 1e30. Unset: the run's `initial_lr`, else the usual
+    one of its optimizer: 0.1 for SGD or where none is given, 0.1 * (1 - momentum) with momentum, 1e-3 for
+    Adam and others.
+    """
+    warmup: builtins.int
+    """Steps of linear warmup, up to 2**53. Unset: 0."""
+    final_lr: builtins.float
+    """Where the LR ends, as a fraction of the base LR (cosine, linear, wsd, sgdr), or its lower bound
+    (plateau, greedy); 0 to 1. Unset: 0; greedy: 0.001.
+    """
+    factor: builtins.float
+    """> 0 and <= 1; plateau and greedy: <= 0.99999. Unset: multi-step, plateau 0.1; greedy 0.95;
+    exponential: such that 1 % is left at the horizon.
+    """
+    cooldown_fraction: builtins.float
+    """Wsd: how much of the horizon the cooldown takes, > 0 and <= 1. Unset: 0.2."""
+    period: builtins.int
+    """Sgdr: steps of the first cycle, 1 to 2**53. Unset: such that three cycles fill the horizon."""
+    period_mult: builtins.int
+    """Sgdr: how much longer each cycle is than the one before, 1 to 100. Unset: 1."""
+    peak_fraction: builtins.float
+    """One-cycle: where the peak is, > 0 and <= 1. Unset: 0.3."""
+    start_division: builtins.float
+    """One-cycle: the peak over the LR at the start, 1 to 1e12. Unset: 25."""
+    final_division: builtins.float
+    """One-cycle: the LR at the start over the final LR, 1 to 1e12. Unset: 10000."""
+    patience: builtins.int
+    """Plateau, greedy: so many steps in a row move nothing yet, up to 2**23. Unset: plateau, a tenth of the
+    horizon, or 1000 steps; greedy 10.
+    """
+    threshold: builtins.float
+    """Plateau, greedy: the least improvement that counts, as a fraction of the best loss; 0 to 1. Unset:
+    plateau 1e-4, greedy 1e-6.
+    """
+    cooldown: builtins.int
+    """Plateau, greedy: steps after a reduction in which stagnation does not count, up to 2**23. Unset: 0."""
+    smoothing: builtins.int
+    """Plateau, greedy: the span of the loss's moving average, 1 to 2**53 steps. Unset: plateau, a hundredth
+    of the horizon, or 100 steps; greedy 1, which is none.
+    """
+    @property
+    def milestones(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Multi-step: 1 to 64 rising steps, from 1. None: 1/2 and 3/4 of the horizon."""
+
+    def __init__(
+        self,
+        *,
+        kind: global___ScheduleKind.ValueType = ...,
+        base_lr: builtins.float | None = ...,
+        warmup: builtins.int | None = ...,
+        final_lr: builtins.float | None = ...,
+        milestones: collections.abc.Iterable[builtins.int] | None = ...,
+        factor: builtins.float | None = ...,
+        cooldown_fraction: builtins.float | None = ...,
+        period: builtins.int | None = ...,
+        period_mult: builtins.int | None = ...,
+        peak_fraction: builtins.float | None = ...,
+        start_division: builtins.float | None = ...,
+        final_division: builtins.float | None = ...,
+        patience: builtins.int | None = ...,
+        threshold: builtins.float | None = ...,
+        cooldown: builtins.int | None = ...,
+        smoothing: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_base_lr", b"_base_lr", "_cooldown", b"_cooldown", "_cooldown_fraction", b"_cooldown_fraction", "_factor", b"_factor", "_final_division", b"_final_division", "_final_lr", b"_final_lr", "_patience", b"_patience", "_peak_fraction", b"_peak_fraction", "_period", b"_period", "_period_mult", b"_period_mult", "_smoothing", b"_smoothing", "_start_division", b"_start_division", "_threshold", b"_threshold", "_warmup", b"_warmup", "base_lr", b"base_lr", "cooldown", b"cooldown", "cooldown_fraction", b"cooldown_fraction", "factor", b"factor", "final_division", b"final_division", "final_lr", b"final_lr", "patience", b"patience", "peak_fraction", b"peak_fraction", "period", b"period", "period_mult", b"period_mult", "smoothing", b"smoothing", "start_division", b"start_division", "threshold", b"threshold", "warmup", b"warmup"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_base_lr", b"_base_lr", "_cooldown", b"_cooldown", "_cooldown_fraction", b"_cooldown_fraction", "_factor", b"_factor", "_final_division", b"_final_division", "_final_lr", b"_final_lr", "_patience", b"_patience", "_peak_fraction", b"_peak_fraction", "_period", b"_period", "_period_mult", b"_period_mult", "_smoothing", b"_smoothing", "_start_division", b"_start_division", "_threshold", b"_threshold", "_warmup", b"_warmup", "base_lr", b"base_lr", "cooldown", b"cooldown", "cooldown_fraction", b"cooldown_fraction", "factor", b"factor", "final_division", b"final_division", "final_lr", b"final_lr", "kind", b"kind", "milestones", b"milestones", "patience", b"patience", "peak_fraction", b"peak_fraction", "period", b"period", "period_mult", b"period_mult", "smoothing", b"smoothing", "start_division", b"start_division", "threshold", b"threshold", "warmup", b"warmup"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_base_lr", b"_base_lr"]) -> typing.Literal["base_lr"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cooldown", b"_cooldown"]) -> typing.Literal["cooldown"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cooldown_fraction", b"_cooldown_fraction"]) -> typing.Literal["cooldown_fraction"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_factor", b"_factor"]) -> typing.Literal["factor"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_final_division", b"_final_division"]) -> typing.Literal["final_division"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_final_lr", b"_final_lr"]) -> typing.Literal["final_lr"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_patience", b"_patience"]) -> typing.Literal["patience"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_peak_fraction", b"_peak_fraction"]) -> typing.Literal["peak_fraction"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_period", b"_period"]) -> typing.Literal["period"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_period_mult", b"_period_mult"]) -> typing.Literal["period_mult"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_smoothing", b"_smoothing"]) -> typing.Literal["smoothing"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_division", b"_start_division"]) -> typing.Literal["start_division"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_warmup", b"_warmup"]) -> typing.Literal["warmup"] | None: ...
+
+global___Schedule = Schedule
+
+@typing.final
 class RunConfig(google.protobuf.message.Message):
     """What the advice of a run depends on, besides its losses. Everything is optional. A field left
     unset on resume takes the run's value; a field set on resume must equal it. Before its first
@@ -318,9 +499,10 @@ class RunConfig(google.protobuf.message.Message):
     MIN_LR_FIELD_NUMBER: builtins.int
     MAX_LR_FIELD_NUMBER: builtins.int
     INITIAL_LR_FIELD_NUMBER: builtins.int
+    SCHEDULE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """A model's name, alias, or `name@digest` (a digest prefix of at least 8 digits). Unset: the
-    alias `default`. Kept as `name@digest`, so a run never changes models under way.
+    alias `default`, or the `schedule`. Kept as `name@digest`, so a run never changes models under way.
     """
     horizon: builtins.int
     """The total number of steps, 1 to 2**53."""
@@ -344,6 +526,12 @@ class RunConfig(google.protobuf.message.Message):
     """The learning rate to start from, for models that take one (`drift`); finite and > 0. Unset: the
     usual one of the optimizer's family.
     """
+    @property
+    def schedule(self) -> global___Schedule:
+        """The schedule that the run follows in place of a model; excludes `model`. What only models take
+        (`num_classes`, `scale`, `snapshot`) it leaves alone.
+        """
+
     def __init__(
         self,
         *,
@@ -357,9 +545,10 @@ class RunConfig(google.protobuf.message.Message):
         min_lr: builtins.float | None = ...,
         max_lr: builtins.float | None = ...,
         initial_lr: builtins.float | None = ...,
+        schedule: global___Schedule | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "scale", b"scale", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "scale", b"scale", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_horizon", b"_horizon"]) -> typing.Literal["horizon"] | None: ...
     @typing.overload
@@ -374,6 +563,8 @@ class RunConfig(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_num_classes", b"_num_classes"]) -> typing.Literal["num_classes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_scale", b"_scale"]) -> typing.Literal["scale"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_schedule", b"_schedule"]) -> typing.Literal["schedule"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_snapshot", b"_snapshot"]) -> typing.Literal["snapshot"] | None: ...
 

@@ -47,7 +47,7 @@ class AdvisorServiceStub:
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
     FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-    damaged.
+    damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
@@ -149,7 +149,7 @@ class AdvisorServiceAsyncStub:
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
     FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-    damaged.
+    damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -253,7 +253,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
         FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-        damaged.
+        damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
         """
 
     @abc.abstractmethod

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.runs import RunSnapshot, RunStatus
 from mlrs_server.store.protocol import Observations
@@ -96,7 +97,11 @@ def unpack_config(data: bytes, run_id: str) -> RunConfig:
         AdvisorError: the bytes are damaged.
     """
     values = json.loads(_unseal(data, run_id))
-    return RunConfig(**{**values, "optimizer": Optimizer(values.get("optimizer", 0))})
+    values["optimizer"] = Optimizer(values.get("optimizer", 0))
+    if (schedule := values.get("schedule")) is not None:
+        kind, milestones = ScheduleKind(schedule.pop("kind")), schedule.pop("milestones")
+        values["schedule"] = ScheduleSpec(kind, milestones=milestones and tuple(milestones), **schedule)
+    return RunConfig(**values)
 
 
 def _seal(body: bytes) -> bytes:

@@ -1,0 +1,41 @@
+"""Checks of numbers against their ranges. Each raises `InvalidFieldError` that names the field."""
+
+from __future__ import annotations
+
+import math
+
+from mlrs_core.errors import InvalidFieldError
+
+
+def check_whole(field: str, value: int | None, *, low: int, high: int, unit: str = "") -> None:
+    """Check an integer against [low, high]; `None` passes.
+
+    Raises:
+        InvalidFieldError: it is outside.
+    """
+    if value is not None and not low <= value <= high:
+        counted = f" {unit}" if unit else ""
+        raise InvalidFieldError(field, f"must be {low} to {high}{counted}, is {value}")
+
+
+def check_real(
+    field: str,
+    value: float | None,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float = math.inf,
+) -> None:
+    """Check that a number is finite, > `above` or else >= `least`, and <= `most`; `None` passes.
+
+    Raises:
+        InvalidFieldError: it is not.
+    """
+    if value is None:
+        return
+    bound = f"> {above:g}" if above is not None else f">= {least:g}"
+    if most < math.inf:
+        bound += f" and <= {most:g}"
+    low_enough = value > above if above is not None else value >= (least or 0.0)
+    if not (math.isfinite(value) and low_enough and value <= most):
+        raise InvalidFieldError(field, f"must be finite and {bound}, is {value}")

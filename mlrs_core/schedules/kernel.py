@@ -1,0 +1,43 @@
+"""From a spec to its `Policy`: the LR is the base LR, times the warmup, times what the kind says."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from mlrs_core.policy import Floats, Policy, RunColumns, States, Steps
+from mlrs_core.schedules.base import base_lrs, warmup_ramp
+from mlrs_core.schedules.formulas import FORMULAS
+from mlrs_core.schedules.metric import MetricKernel
+from mlrs_core.schedules.spec import ScheduleSpec
+
+
+@final
+class StepKernel:
+    """`Policy` of a schedule that is a function of the step. Its state is empty."""
+
+    def __init__(self, spec: ScheduleSpec) -> None:
+        """Serve the shape of a spec; `base_lr` and `warmup` come from the runs."""
+        self._spec = spec.resolved()
+        self._formula = FORMULAS[spec.kind]
+
+    @property
+    def state_size(self) -> int:
+        """The length of a run's state: 0."""
+        return 0
+
+    def init_state(self, n: int) -> States:
+        """Return the states of n runs before their first step, (n, 0) float32."""
+        return np.zeros((n, 0), np.float32)
+
+    def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
+        """Advance n runs by one step; see `Policy.step`. The losses change nothing."""
+        del losses
+        share = warmup_ramp(steps, runs.warmup) * self._formula(self._spec, steps, runs)
+        return base_lrs(runs) * share, states.copy()
+
+
+def schedule_policy(spec: ScheduleSpec) -> Policy:
+    """Return a schedule ready to serve, for runs of its shape whatever their `base_lr` and `warmup`."""
+    return StepKernel(spec) if spec.kind in FORMULAS else MetricKernel(spec)

@@ -1,0 +1,120 @@
+"""What serves a run: a model of the catalogue, or a schedule; and whether a call asks for another.
+
+A run is stored with the name and the digest of what serves it. A schedule's are its kind and the digest
+of its shape; its numbers are in the run's config, so it needs no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.errors import InvalidFieldError
+from mlrs_core.policy import Policy
+from mlrs_core.schedules import ScheduleKind
+from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_server.errors import AdvisorError, Reason, invalid_field
+from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.runs import first_snapshot
+from mlrs_server.store import NewRun, StoredRun
+
+
+def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
+    """Return what serves a run.
+
+    Raises:
+        AdvisorError: its model's file is damaged or gone.
+    """
+    if run.config.schedule is not None:
+        return schedule_policy(run.config.schedule)
+    return catalog.by_digest(run.model_digest, run.model_name).policy
+
+
+def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog) -> NewRun:
+    """Return a run to create, with its model kept in the data folder or its schedule's defaults set.
+
+    Raises:
+        AdvisorError: there is no such model, a model and a schedule are asked for, or the config lacks
+            what they need.
+    """
+    if asked.schedule is None:
+        found = catalog.find(model)
+        name, digest, policy = found.name, found.digest, found.policy
+    else:
+        if model:
+            raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
+        asked = replace(asked, schedule=(spec := asked.schedule.resolved()))
+        name, digest, policy = spec.kind.spelling, spec.digest(), schedule_policy(spec)
+    new = NewRun(
+        run_id=run_id, config=asked, model_name=name, model_digest=digest, snapshot=first_snapshot(policy)
+    )
+    check_config(new, asked, catalog)
+    if asked.schedule is None:
+        catalog.keep(found)
+    return new
+
+
+def check_config(run: NewRun, config: RunConfig, catalog: ModelCatalog) -> None:
+    """Check a config against what serves its run.
+
+    Raises:
+        AdvisorError: the model has no such snapshot, or the schedule lacks a horizon.
+    """
+    if config.schedule is None:
+        model = catalog.by_digest(run.model_digest, run.model_name)
+        count = len(model.model.snapshots)
+        if config.snapshot is not None and config.snapshot >= count:
+            raise invalid_field(
+                "config.snapshot",
+                f"must be 0 to {count - 1}, as {model.ref} has {count} snapshots, is {config.snapshot}",
+            )
+        return
+    try:
+        config.check_complete()
+    except InvalidFieldError as error:
+        raise invalid_field(f"config.{error.field}", error.problem) from error
+
+
+def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, catalog: ModelCatalog) -> None:
+    """Check that a call which resumes a run asks for nothing else to serve it.
+
+    Raises:
+        AdvisorError: it does, or there is no such model.
+    """
+    has = stored.config.schedule
+    if model and has is not None:
+        raise config_mismatch(stored, "model", f"the schedule {has.kind.spelling}", model)
+    if model and (found := catalog.find(model)).digest != stored.model_digest:
+        raise config_mismatch(stored, "model", model_ref(stored), found.ref)
+    if asked.schedule is not None and has is None:
+        wants = f"the schedule {asked.schedule.kind.spelling}"
+        raise config_mismatch(stored, "config.schedule", f"the model {model_ref(stored)}", wants)
+
+
+def model_ref(stored: StoredRun) -> str:
+    """Return the reference of a run's model, `name@digest`; "" for a run that follows a schedule."""
+    if stored.config.schedule is not None:
+        return ""
+    return f"{stored.model_name}@{stored.model_digest[:SHORT_DIGEST]}"
+
+
+def config_mismatch(stored: StoredRun, field: str, have: object, want: object) -> AdvisorError:
+    """Return the error of a call that asks for another config than its run has."""
+    return AdvisorError(
+        Reason.CONFIG_MISMATCH,
+        f"{field}: run {stored.run_id!r} was opened with {_shown(have)}, and this call asks for "
+        f"{_shown(want)}; leave the field out to keep the run's value, or use another run_id",
+        field=field,
+    )
+
+
+def _shown(value: object) -> object:
+    match value:
+        case Optimizer():
+            return value.name.lower()
+        case ScheduleKind():
+            return value.spelling
+        case None:
+            return "no value"
+        case _:
+            return value

@@ -1,0 +1,153 @@
+"""Schedules on the client's side: what is sent, what is refused, and the LRs without a daemon."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrs_client import InvalidArgumentError, RunConfig, Schedule, ScheduleKind, schedules
+from mlrs_client import _arguments as check
+from mlrs_client import _convert as convert
+from mlrs_core import schedules as core
+from mlrs_core.config import RunConfig as CoreConfig
+from mlrs_core.policy import RunColumns
+from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server.convert import config_from
+from tests.core.schedules import LOSS_FREE, configs, follow
+
+
+@given(configs(*LOSS_FREE))
+def test_lrs_without_a_daemon_are_the_daemons(config: CoreConfig) -> None:
+    """The closed forms give the LRs of the daemon's kernel to 1e-12, at every step and beyond the horizon."""
+    spec = config.schedule
+    assert spec is not None
+    assert config.horizon is not None
+    formula = getattr(schedules, spec.kind.spelling.replace("-", "_"))
+    numbers = {name: getattr(spec, name) for name in spec.given() if name not in {"kind", "base_lr"}}
+    if spec.kind is not core.ScheduleKind.CONSTANT:
+        numbers["horizon"] = config.horizon
+    base_lr = 0.1 if spec.base_lr is None else spec.base_lr
+    steps = range(config.horizon + 5)
+    lrs = [formula(step, base_lr=base_lr, **numbers) for step in steps]
+    expected = follow(config, np.ones(len(steps)))
+    assert lrs == pytest.approx(expected.tolist(), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("kind", [core.ScheduleKind.COSINE, core.ScheduleKind.WSD, core.ScheduleKind.SGDR])
+def test_the_last_lrs_of_a_long_run_agree_too(kind: core.ScheduleKind) -> None:
+    """Client and daemon agree to 1e-12 a million steps on, where next to nothing is left of the LR."""
+    horizon = 10**6
+    spec = core.ScheduleSpec(kind, base_lr=0.1)
+    policy, runs = schedule_policy(spec), RunColumns.of([CoreConfig(horizon=horizon, schedule=spec)] * 40)
+    last = np.arange(horizon - 40, horizon)
+    expected, _ = policy.step(policy.init_state(40), last, np.ones(40), runs)
+    lrs = [getattr(schedules, kind.spelling)(int(step), base_lr=0.1, horizon=horizon) for step in last]
+    assert lrs == pytest.approx(expected.tolist(), rel=1e-12, abs=0)
+    assert lrs[-1] < 0.1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "field"),
+    [
+        ("constant", {"base_lr": 0.0}, "base_lr"),
+        ("constant", {"base_lr": None}, "base_lr"),
+        ("constant", {"warmup": -1}, "warmup"),
+        ("cosine", {"horizon": 0}, "horizon"),
+        ("cosine", {"horizon": 5, "warmup": 5}, "warmup"),
+        ("cosine", {"horizon": 5, "final_lr": 1.5}, "final_lr"),
+        ("exponential", {}, "horizon"),
+        ("exponential", {"factor": 0.0}, "factor"),
+        ("multi_step", {}, "horizon"),
+        ("sgdr", {}, "horizon"),
+        ("sgdr", {"period": 0}, "period"),
+        ("sgdr", {"period": 3, "period_mult": 0}, "period_mult"),
+        ("wsd", {"horizon": 9, "cooldown_fraction": 0.0}, "cooldown_fraction"),
+        ("one_cycle", {"horizon": 9, "start_division": 0.5}, "start_division"),
+    ],
+)
+def test_bad_arguments_of_a_formula_are_named(name: str, numbers: dict[str, Any], field: str) -> None:
+    """A formula refuses what is out of range, or lacks its horizon, and names the argument."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        getattr(schedules, name)(0, **{"base_lr": 0.1, **numbers})
+    assert caught.value.field == field
+
+
+def test_a_step_below_zero_is_none() -> None:
+    """A formula refuses a step that a run could not have."""
+    with pytest.raises(InvalidArgumentError, match="step"):
+        schedules.cosine(-1, base_lr=0.1, horizon=10)
+
+
+def test_a_kind_and_a_schedule_mean_the_same() -> None:
+    """A kind with `base_lr` and `warmup` beside it is the schedule with them inside."""
+    whole = check.config(policy=Schedule("cosine", base_lr=0.1, warmup=3))
+    assert check.config(policy="cosine", base_lr=0.1, warmup=3) == whole
+    assert check.config(policy=Schedule(ScheduleKind.COSINE, base_lr=0.1), warmup=3) == whole
+    assert check.config().schedule is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "what"),
+    [
+        ({"policy": "cosin"}, "policy", "constant, multi-step, .*, greedy; is str 'cosin'"),
+        ({"policy": 3}, "policy", "must be a Schedule, or the kind of one"),
+        ({"policy": "cosine", "model": "paper"}, "policy", "leave one of them out"),
+        ({"base_lr": 0.1}, "base_lr", "name one, as with policy='cosine'"),
+        ({"warmup": 1}, "warmup", "name one"),
+        ({"policy": Schedule("linear", warmup=3), "warmup": 3}, "warmup", "given twice"),
+        ({"policy": "cosine", "base_lr": 0.0}, "base_lr", "> 0"),
+        ({"policy": "cosine", "base_lr": math.nan}, "base_lr", "finite"),
+        ({"policy": "cosine", "warmup": 1.5}, "warmup", "must be an int"),
+        ({"policy": Schedule("multi-step", milestones="12")}, "milestones", "list of steps"),
+        ({"policy": Schedule("multi-step", milestones=[])}, "milestones", "a step at least"),
+        ({"policy": Schedule("multi-step", milestones=[0])}, "milestones", "1 to"),
+        ({"policy": Schedule("plateau", patience=-1)}, "patience", "0 to"),
+        ({"policy": Schedule("wsd", cooldown_fraction="a")}, "cooldown_fraction", "real number"),
+    ],
+)
+def test_bad_policies_are_refused_by_name(arguments: dict[str, Any], field: str, what: str) -> None:
+    """What is wrong with a policy is said before anything is sent; a wrong kind lists the known ones."""
+    with pytest.raises(InvalidArgumentError, match=what) as caught:
+        check.config(**arguments)
+    assert caught.value.field == field
+
+
+def test_a_schedule_shows_what_was_given() -> None:
+    """The representation of a schedule is the call that makes it."""
+    shown = repr(Schedule("sgdr", base_lr=0.1, period=10))
+    assert shown == "Schedule('sgdr', base_lr=0.1, period=10)"
+    assert eval(shown) == Schedule("sgdr", base_lr=0.1, period=10)  # noqa: S307 # of this very test
+
+
+@given(configs(*core.ScheduleKind))
+def test_schedules_survive_the_wire(config: CoreConfig) -> None:
+    """A schedule comes back as it was sent, and the daemon reads the same numbers."""
+    spec = config.schedule
+    assert spec is not None
+    numbers = {name: getattr(spec, name) for name in spec.given() if name != "kind"}
+    sent = check.config(policy=Schedule(spec.kind.spelling, **numbers))
+    wire = pb.RunConfig.FromString(convert.config_to_proto(sent).SerializeToString())
+    assert convert.config_from_proto(wire) == sent
+    assert config_from(wire).schedule == spec
+
+
+@given(st.sampled_from(ScheduleKind))
+def test_kinds_have_the_numbers_of_the_contract(kind: ScheduleKind) -> None:
+    """Every kind has one name: here, in the contract and in the core."""
+    number = convert.config_to_proto(RunConfig(schedule=Schedule(kind))).schedule.kind
+    assert pb.ScheduleKind.Name(number) == f"SCHEDULE_KIND_{kind.upper().replace('-', '_')}"
+    assert core.ScheduleKind(number).spelling == kind
+    assert len(ScheduleKind) == len(core.ScheduleKind) == len(pb.ScheduleKind.values()) - 1
+
+
+def test_a_kind_of_a_newer_daemon_is_shown() -> None:
+    """A schedule of a kind that this version does not know is shown by its number."""
+    message = pb.RunConfig(schedule=pb.Schedule(base_lr=0.5))
+    message.schedule.kind = 77  # type: ignore[assignment] # a number from the future
+    assert convert.config_from_proto(message).schedule == Schedule("kind 77", base_lr=0.5)
