@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = ["cli", "client", "mlrs_core", "proto", "server", "train"]
+SOURCES = ["bench", "cli", "client", "mlrs_core", "proto", "server", "train"]
 """The folders that hold the rooms' import packages."""
 
 LAYERS = "Rooms are layered"
+BENCH = "The benchmark is a user of the daemon"
 CORE = "The core knows no wire"
 CLIENT = "The client needs grpcio and protobuf only"
 TORCH = "Serving does not import torch"
@@ -68,6 +69,9 @@ def test_rules_hold(tree: Path) -> None:
         ("server/mlrs_server/engine.py", "mlrs_proto.v1", DOOR),
         ("server/mlrs_server/engine.py", "grpc", DOOR),
         ("train/mlrs_train/__init__.py", "mlrs_server", LAYERS),
+        ("train/mlrs_train/__init__.py", "mlrs_bench", LAYERS),
+        ("bench/mlrs_bench/__init__.py", "mlrs_cli", LAYERS),
+        ("bench/mlrs_bench/__init__.py", "mlrs_server", BENCH),
     ],
 )
 def test_forbidden_import_is_found(tree: Path, path: str, imports: str, rule: str) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "runs": "mlrs_cli.runs",
     "models": "mlrs_cli.models",
     "train": "mlrs_cli.train",
+    "bench": "mlrs_cli.bench",
 }
 """The module of each command; the command has the module's last name."""
 PIPE_WIDTH = 400

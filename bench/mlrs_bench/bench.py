@@ -1,0 +1,182 @@
+"""A table of the benchmark: what was asked for, what of it is there, and how to get the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from mlrs_bench.cache import Cache, digest_of
+from mlrs_bench.cell import Cell, CellKey
+from mlrs_bench.daemon import serving
+from mlrs_bench.errors import UnknownNameError
+from mlrs_bench.methods import all_methods, choose_methods
+from mlrs_bench.models import OPTIONAL, ModelFile, find_models
+from mlrs_bench.plan import Plan, Stage
+from mlrs_bench.rules import RULES
+from mlrs_bench.tasks import choose_tasks, collect_tasks
+from mlrs_bench.workers import Job, Workers, Workshop
+
+FORMAT = 1
+"""Changed when trainings are done differently, so that no result of before counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a table is asked for. Empty tuples stand for all there are."""
+
+    cache: Path
+    """The folder where cells are kept."""
+    tasks: tuple[str, ...] = ()
+    optimizers: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    seeds: int = 5
+    """Trainings of each kind that are evaluated."""
+    model: str | None = None
+    """The network in question: a shipped one's name, or a file."""
+    ablations: Mapping[str, Path] = field(default_factory=dict)
+    official: Path | None = None
+    cifar10: Path | None = None
+    task_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a table is."""
+
+    tuning: bool
+    """Whether trainings that tune are missing."""
+    cells: int
+    """Trainings, as far as they are known."""
+    cells_done: int
+    all: int
+    """Steps of all trainings."""
+    done: int
+    """Steps of those that are done."""
+
+
+Watch = Callable[[Progress, Cell | None], None]
+"""Told how things stand, and of each new cell."""
+
+
+class Table:
+    """A table, and the cells of it that are in the cache."""
+
+    def __init__(self, request: Request) -> None:
+        """Resolve what was asked for.
+
+        Raises:
+            BenchError: a name is unknown, or a file cannot be used.
+            OSError: the cache folder cannot be used.
+        """
+        if unknown := [name for name in request.optimizers if name not in RULES]:
+            raise UnknownNameError("optimizers", unknown[0], RULES)
+        self._request = request
+        self._cache = Cache(request.cache)
+        self._digests: dict[CellKey, str] = {}
+        self.models = find_models(
+            scratch=request.cache,
+            model=request.model,
+            official=request.official,
+            ablations=request.ablations,
+        )
+        available = collect_tasks(cache=request.cache, cifar10=request.cifar10, task_file=request.task_file)
+        self.plan = Plan(
+            tasks=choose_tasks(available, request.tasks),
+            optimizers=request.optimizers or tuple(RULES),
+            methods=choose_methods(all_methods(self.models), request.methods),
+            seeds=request.seeds,
+        )
+        self._fingerprints = {task.name: task.fingerprint(task.load()) for task in self.plan.tasks}
+        self._horizons = {task.name: task.horizon for task in self.plan.tasks}
+        self._identities = {method.name: method.identity for method in self.plan.methods}
+
+    def digest(self, key: CellKey) -> str:
+        """Return the digest of all that the result of a training depends on."""
+        if key not in self._digests:
+            self._digests[key] = self._digest(key)
+        return self._digests[key]
+
+    def _digest(self, key: CellKey) -> str:
+        return digest_of(
+            {
+                "format": FORMAT,
+                "key": vars(key),
+                "task": self._fingerprints[key.task],
+                "method": self._identities[key.method],
+                "torch": torch.__version__,
+            }
+        )
+
+    def find(self, key: CellKey) -> Cell | None:
+        """Return the cell of a training, if it was done."""
+        return self._cache.get(self.digest(key))
+
+    def stage(self) -> Stage:
+        """Return the trainings of the table, as far as they are known."""
+        return self.plan.stage(self.find)
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """The methods that are not there since their file was not given, and the option that gives it."""
+        return {name: option for name, option in OPTIONAL.items() if name not in self.models}
+
+    def progress(self) -> Progress:
+        """Return how far the table is."""
+        stage = self.stage()
+        keys = [*stage.tune, *stage.evaluate, *stage.undecided]
+        done = [key for key in keys if self.find(key) is not None]
+        return Progress(
+            tuning=bool(self._missing(stage.tune)),
+            cells=len(keys),
+            cells_done=len(done),
+            all=sum(self._horizons[key.task] for key in keys),
+            done=sum(self._horizons[key.task] for key in done),
+        )
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of the table that are there, tuning included."""
+        stage = self.stage()
+        found = (self.find(key) for key in [*stage.tune, *stage.evaluate])
+        return [cell for cell in found if cell is not None]
+
+    def run(self, *, workers: int, watch: Watch) -> None:
+        """Do the trainings that are not there: those that tune first, then those that are evaluated.
+
+        Raises:
+            BenchError: the daemon did not start, or a training failed by a defect.
+            KeyboardInterrupt: after Ctrl-C; what was trained is kept.
+        """
+
+        def keep(digest: str, cell: Cell) -> None:
+            self._cache.add(digest, cell)
+            watch(self.progress(), cell)
+
+        if not self._next():
+            return
+        with serving(self._served()) as daemon:
+            workshop = Workshop(
+                cache=self._request.cache,
+                cifar10=self._request.cifar10,
+                task_file=self._request.task_file,
+                models=self.models,
+                daemon=daemon,
+            )
+            with Workers(workshop, workers) as pool:
+                watch(self.progress(), None)
+                while jobs := self._next():
+                    pool.run(jobs, keep)
+
+    def _next(self) -> list[Job]:
+        """Return what can be trained now."""
+        stage = self.stage()
+        return self._missing(stage.tune) or self._missing(stage.evaluate)
+
+    def _missing(self, keys: Sequence[CellKey]) -> list[Job]:
+        return [Job(key, self.digest(key)) for key in keys if self.find(key) is None]
+
+    def _served(self) -> list[ModelFile]:
+        chosen = {method.name for method in self.plan.methods}
+        return [model for name, model in self.models.items() if name in chosen]

@@ -1,0 +1,133 @@
+"""The methods of the benchmark: what may set the LR of a training.
+
+    method.py           the interface: Method, Training, Control
+    served.py           schedules and networks, served by a daemon
+    hypergradient.py    hypergradient descent
+    l4.py               L4
+    packaged.py         optimizers that choose their own LR, from packages
+    three_step.py       the control for the authors' snapshots
+
+To add one, write its control and enter it in `all_methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from mlrs_bench.errors import NotGivenError, UnknownNameError
+from mlrs_bench.methods.hypergradient import Hypergradient
+from mlrs_bench.methods.l4 import L4
+from mlrs_bench.methods.method import Control, Method, Training
+from mlrs_bench.methods.packaged import packaged_methods
+from mlrs_bench.methods.served import modelled, scheduled
+from mlrs_bench.methods.three_step import ThreeStep
+from mlrs_bench.models import ADVISED, OPTIONAL, ModelFile
+from mlrs_bench.rules import RULES
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+
+__all__ = ["SCHEDULES", "TUNED", "Control", "Method", "Training", "all_methods", "choose_methods"]
+
+SCHEDULES = {
+    "cosine": "down along half a cosine, after 5 % of warmup",
+    "linear": "down along a line, after 5 % of warmup",
+    "wsd": "warmup, stable, decay: level until the last part, after 5 % of warmup",
+    "constant": "the same at every step",
+    "plateau": "down by a factor whenever the loss has stopped falling",
+    "greedy": "up while the loss falls, down while it rises",
+}
+"""The schedules of the daemon, each with the usual base LR."""
+TUNED = ("cosine", "linear", "wsd")
+"""Those that are also tuned, on each row."""
+STARTS = (1.0, 0.1, 10.0)
+"""The LRs that the network in question is told to start from, over the usual one."""
+
+
+def all_methods(models: Mapping[str, ModelFile]) -> list[Method]:
+    """Return all methods that can be run, the network in question first.
+
+    Args:
+        models: the networks to judge, by the name of their method.
+    """
+    return [*map(_network, models.values()), *_schedules(), *_own(), *packaged_methods()]
+
+
+def choose_methods(methods: Sequence[Method], names: Sequence[str]) -> list[Method]:
+    """Return the methods of these names; all of them for none.
+
+    Raises:
+        UnknownNameError: a name is unknown.
+        NotGivenError: a method is a network whose file was not given.
+    """
+    known = {method.name: method for method in methods}
+    for name in names:
+        if name not in known and name in OPTIONAL:
+            raise NotGivenError("methods", name, OPTIONAL[name])
+        if name not in known:
+            raise UnknownNameError("methods", name, known)
+    return [known[name] for name in names or known]
+
+
+def _network(model: ModelFile) -> Method:
+    return Method(
+        name=model.method,
+        about=model.about,
+        control=modelled(model.served_name),
+        identity=f"model {model.digest}",
+        starts=STARTS if model.method == ADVISED else (1.0,),
+    )
+
+
+def _schedules() -> list[Method]:
+    usual = {name: rule.usual_lr for name, rule in RULES.items()}
+    tuned = [
+        Method(
+            name=f"tuned-{policy}",
+            about=f"{SCHEDULES[policy]}; the base LR tuned on each row",
+            control=scheduled(policy),
+            identity=_schedule_identity(policy),
+            tuned=True,
+        )
+        for policy in TUNED
+    ]
+    untuned = [
+        Method(
+            name=policy,
+            about=about,
+            control=scheduled(policy),
+            identity=_schedule_identity(policy),
+            base_lrs=usual,
+        )
+        for policy, about in SCHEDULES.items()
+    ]
+    return [*tuned, *untuned]
+
+
+def _schedule_identity(policy: str) -> str:
+    """Return the release, and a digest of the schedule's defaults: they change without one."""
+    return f"mlrs {version('mlrs')} {ScheduleSpec(kind=ScheduleKind[policy.upper()]).digest()[:16]}"
+
+
+def _own() -> list[Method]:
+    """Return the methods that are built here; another `identity` makes their results be computed again."""
+    return [
+        Method(
+            name="hypergradient",
+            about="along the gradient of the loss with respect to the LR (Baydin et al., 2018)",
+            control=Hypergradient,
+            identity="hypergradient 1",
+            base_lrs={name: rule.usual_lr for name, rule in RULES.items()},
+        ),
+        Method(
+            name="l4",
+            about="by the linearized loss (Rolinek and Martius, 2018)",
+            control=L4,
+            identity="l4 1",
+        ),
+        Method(
+            name="three-step",
+            about="{0.73, 0.037, 0.018} gamma: the authors' snapshots without a network",
+            control=ThreeStep,
+            identity="three-step 1",
+        ),
+    ]

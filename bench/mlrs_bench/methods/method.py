@@ -1,0 +1,98 @@
+"""What sets the LR of a training: the interface of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import nn
+
+import mlrs_client
+from mlrs_bench.rules import RULES, Rule
+from mlrs_bench.task import Task
+
+OPTIMIZERS = tuple(RULES)
+"""The names of all optimizers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The training that a control is for."""
+
+    task: Task
+    """What is trained. Methods are told its horizon and class count, and nothing of its data."""
+    rule: Rule
+    """The optimizer of the row."""
+    network: nn.Module
+    """The network, with its first weights."""
+    base_lr: float | None
+    """The base LR, for methods that take one."""
+    start: float
+    """The LR to start from, over the usual one; 1: say nothing."""
+    run_id: str
+    """What a daemon knows the training by."""
+    advisor: mlrs_client.Advisor
+    """The daemon."""
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay of this task under this optimizer."""
+        return self.task.weight_decay[self.rule.name]
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of the row, at the base LR, or at 0 until an LR is set."""
+        return self.rule.build(self.network.parameters(), self.base_lr or 0.0, self.weight_decay)
+
+
+class Control(Protocol):
+    """What sets the LR of one training, and moves its weights."""
+
+    held: int
+    """How many advices were held, as the loss was not finite."""
+
+    def observe(self, step: int, loss: float) -> None:
+        """Take the training loss of a step, before its gradients are computed."""
+        ...
+
+    def update(self) -> float:
+        """Move the weights along their gradients, and return the LR that this was done with."""
+        ...
+
+    def finish(self, refresh: Callable[[], None]) -> None:
+        """Bring the network into the state that is judged.
+
+        Args:
+            refresh: computes the network's running statistics (of batch normalization) anew, for
+                methods that judge other weights than those that were trained with.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to set the LR."""
+
+    name: str
+    """As in a cell."""
+    about: str
+    """What it is, in a line."""
+    control: Callable[[Training], Control]
+    """Builds its control."""
+    identity: str
+    """What its results depend on, besides its name and settings: a digest, or a version."""
+    optimizers: tuple[str, ...] = OPTIMIZERS
+    """The optimizers that it can be combined with."""
+    tuned: bool = False
+    """Whether its base LR is tuned on each row."""
+    base_lrs: Mapping[str, float] = field(default_factory=dict)
+    """The base LR that it is given everywhere, by optimizer, if it takes one and is not tuned."""
+    starts: tuple[float, ...] = (1.0,)
+    """The LRs it is told to start from, over the usual one."""
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the LR of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

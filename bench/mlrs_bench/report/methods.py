@@ -1,0 +1,32 @@
+"""The names of methods that mean something to the report, and how methods are grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ADVISED = "mlr-snet"
+"""The method whose quality is in question."""
+ABLATION = "mlr-snet-progress"
+"""The same network, blind to the loss: what remains is a fixed schedule."""
+ABLATIONS = (ABLATION, "mlr-snet-loss")
+"""Networks that show what the advised method's inputs are worth; nobody would run them instead."""
+CONSTANT = "constant"
+"""The default learning rate, never changed: gap closed is 0 here."""
+COSINE = "cosine"
+"""Cosine decay from the default learning rate: the untuned schedule most people would take."""
+TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
+"""Schedules whose base learning rate was searched for, on validation losses."""
+BEST_TUNED = "best tuned"
+"""Not a method that ran: on each row, the tuned method with the least loss. Gap closed is 1 here."""
+
+
+def ordered(methods: Iterable[str]) -> tuple[str, ...]:
+    """Return the methods in the order of tables and pictures: advised, ablations, tuned, then by name."""
+    fixed = (ADVISED, *ABLATIONS, BEST_TUNED, *TUNED)
+    present = set(methods)
+    return (*(name for name in fixed if name in present), *sorted(present.difference(fixed)))
+
+
+def untuned(methods: Iterable[str]) -> tuple[str, ...]:
+    """Return the methods that somebody could have run instead, without a search."""
+    return tuple(name for name in ordered(methods) if name not in {ADVISED, *ABLATIONS, BEST_TUNED, *TUNED})

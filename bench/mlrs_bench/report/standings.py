@@ -1,0 +1,115 @@
+"""How one method stands over many rows, and in wins, ties and losses against another."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlrs_bench.report.bootstrap import Estimate, stratified_estimate
+from mlrs_bench.report.methods import ADVISED
+from mlrs_bench.report.rows import Row
+from mlrs_bench.report.statistics import Outcome
+
+NEAR = 0.02
+"""A final loss within this share of the best tuned one's is near it."""
+
+
+@dataclass(frozen=True)
+class Matchup:
+    """On how many rows one method won, tied and lost against another."""
+
+    wins: int
+    ties: int
+    losses: int
+    undecided: int
+    """Rows where the two share fewer than two seeds."""
+
+    @property
+    def decided(self) -> int:
+        """The rows that say something."""
+        return self.wins + self.ties + self.losses
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method over the rows where it ran; None where no row defines the figure."""
+
+    rows: int
+    gap_rows: int
+    """Rows behind `gap`."""
+    gap: Estimate | None
+    """Interquartile mean of gap closed."""
+    common_gap: Estimate | None
+    """The same, on the rows where the advised method has one, too."""
+    advised_gap: Estimate | None
+    """The advised method's, on those rows."""
+    log_ratio: Estimate | None
+    """Interquartile mean of ln(L / L_best)."""
+    median_log_ratio: float | None
+    worst_log_ratio: float | None
+    worst_row: str | None
+    near: float | None
+    """Share of rows with a loss within `NEAR` of the best tuned one's."""
+    advised: Matchup
+    """The advised method against this one."""
+
+
+def matchup(rows: Sequence[Row], method: str, other: str) -> Matchup:
+    """Return a method's wins, ties and losses against another over the rows that have both."""
+    found = Counter(row.outcome(method, other) for row in rows)
+    return Matchup(*(found[each] for each in (Outcome.WIN, Outcome.TIE, Outcome.LOSS, Outcome.UNDECIDED)))
+
+
+def gap_closed(rows: Sequence[Row], method: str, *, seed: int) -> Estimate | None:
+    """Return the interquartile mean of gap closed over the rows that define it with two seeds or more."""
+    strata = [scores for row in rows if (scores := row.gap_scores(method)) is not None and scores.size > 1]
+    return stratified_estimate(strata, np.random.default_rng(seed)) if strata else None
+
+
+def log_ratio(rows: Sequence[Row], method: str, *, seed: int) -> Estimate | None:
+    """Return the interquartile mean of ln(L / L_best) over the rows that define it, as `gap_closed`."""
+    strata = [scores for row in rows if (scores := row.log_scores(method)) is not None and scores.size > 1]
+    return stratified_estimate(strata, np.random.default_rng(seed)) if strata else None
+
+
+def standing(rows: Sequence[Row], method: str, *, seed: int) -> Standing:
+    """Return how a method stands over the rows where it ran.
+
+    Args:
+        rows: any; those without the method do not count.
+        method: its name.
+        seed: of the bootstrap; the same one gives the same intervals.
+    """
+    rows = [row for row in rows if method in row.losses]
+    scored = [row for row in rows if _has_gap(row, method)]
+    common = [row for row in scored if _has_gap(row, ADVISED)]
+    ratios = {row.name: ratio for row in rows if (ratio := row.log_ratio(method)) is not None}
+    worst = max(ratios, key=ratios.__getitem__, default=None)
+    gap = gap_closed(scored, method, seed=seed)
+    return Standing(
+        rows=len(rows),
+        gap_rows=len(scored),
+        gap=gap,
+        common_gap=gap if len(common) == len(scored) else gap_closed(common, method, seed=seed),
+        advised_gap=gap_closed(common, ADVISED, seed=seed),
+        log_ratio=log_ratio(rows, method, seed=seed),
+        median_log_ratio=float(np.median(list(ratios.values()))) if ratios else None,
+        worst_log_ratio=None if worst is None else ratios[worst],
+        worst_row=worst,
+        near=share_near(ratios.values()) if ratios else None,
+        advised=matchup(rows, ADVISED, method),
+    )
+
+
+def share_near(log_ratios: Collection[float]) -> float:
+    """Return the share of log ratios, at least one, that are at most ln(1 + NEAR)."""
+    return sum(ratio <= math.log1p(NEAR) for ratio in log_ratios) / len(log_ratios)
+
+
+def _has_gap(row: Row, method: str) -> bool:
+    scores = row.gap_scores(method)
+    return scores is not None and scores.size > 1

@@ -1,0 +1,102 @@
+"""All that the benchmark says, as numbers."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlrs_bench.cell import Cell
+from mlrs_bench.report.bookkeeping import Cost, Missing, Stability, missing, stabilities, tuning_costs
+from mlrs_bench.report.losses import Key, evaluations
+from mlrs_bench.report.methods import BEST_TUNED, ordered
+from mlrs_bench.report.rows import Row, rows_of
+from mlrs_bench.report.sensitivity import Sensitivity, sensitivities
+from mlrs_bench.report.standings import Matchup, Standing, matchup, standing
+from mlrs_bench.report.targets import EVERY, Target, targets
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The benchmark in numbers; rows, methods and groups are in the order of the tables."""
+
+    rows: tuple[Row, ...]
+    methods: tuple[str, ...]
+    """Every method with an evaluation at the usual start, and the best tuned one of each row."""
+    standings: Mapping[tuple[str, str], Standing]
+    """By group (`all`, or an optimizer) and method, for the methods that ran in the group."""
+    matchups: Mapping[tuple[str, str], Matchup]
+    """The first method against the second, over all rows."""
+    accuracies: Mapping[Key, Mapping[str, float]]
+    """Mean test accuracy by row and method, where the task has one."""
+    sensitivities: tuple[Sensitivity, ...]
+    stabilities: Mapping[str, Stability]
+    tuning: Mapping[str, Cost]
+    missing: tuple[Missing, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All rows, then the optimizers by name."""
+        return tuple(dict.fromkeys(group for group, _ in self.standings))
+
+
+def summarise(cells: Iterable[Cell], *, tasks: Collection[str] = (), seed: int = 0) -> Summary:
+    """Return what the cells say; their order does not matter.
+
+    Args:
+        cells: one training each; any part of the benchmark.
+        tasks: the tasks of the full benchmark, to say which are missing.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: two cells are the same measurement, or a diverged one has no finite loss.
+    """
+    cells = tuple(cells)
+    rows = rows_of(cells)
+    methods = ordered({method for row in rows for method in row.losses})
+    standings = _standings(rows, methods, seed)
+    stability = stabilities(cells)
+    moves = sensitivities(cells)
+    return Summary(
+        rows=rows,
+        methods=methods,
+        standings=standings,
+        matchups={pair: matchup(rows, *pair) for pair in itertools.permutations(methods, 2)},
+        accuracies=_accuracies(cells, rows),
+        sensitivities=moves,
+        stabilities=stability,
+        tuning=tuning_costs(cells),
+        missing=missing(cells, rows, tasks),
+        targets=targets(standings, stability, moves),
+    )
+
+
+def _standings(rows: Sequence[Row], methods: Sequence[str], seed: int) -> dict[tuple[str, str], Standing]:
+    groups = {EVERY: rows}
+    for optimizer in sorted({row.optimizer for row in rows}):
+        groups[optimizer] = [row for row in rows if row.optimizer == optimizer]
+    return {
+        (group, method): standing(members, method, seed=seed)
+        for group, members in groups.items()
+        for method in methods
+        if any(method in row.losses for row in members)
+    }
+
+
+def _accuracies(cells: Iterable[Cell], rows: Iterable[Row]) -> dict[Key, dict[str, float]]:
+    found: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cell in sorted(evaluations(cells), key=lambda cell: cell.seed):
+        if cell.test_accuracy is not None:
+            found[cell.task, cell.optimizer][cell.method].append(cell.test_accuracy)
+    for row in rows:
+        if row.best_tuned in found[row.task, row.optimizer]:
+            best = found[row.task, row.optimizer][row.best_tuned]
+            found[row.task, row.optimizer][BEST_TUNED] = best
+    return {
+        key: {method: float(np.mean(each)) for method, each in methods.items()}
+        for key, methods in found.items()
+    }

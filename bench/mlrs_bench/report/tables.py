@@ -1,0 +1,146 @@
+"""The parts of a summary as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mlrs_bench.report.methods import ADVISED, BEST_TUNED, CONSTANT
+from mlrs_bench.report.rows import Row
+from mlrs_bench.report.standings import Standing
+from mlrs_bench.report.summary import Summary
+from mlrs_bench.report.wording import NOTHING, interval, loss, record, share, signed
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others align to the right."""
+    ruler = [":---", *("---:" for _ in header[1:])]
+    rows = [header, ruler, *lines]
+    return "".join(f"| {' | '.join(each.replace('|', chr(92) + '|') for each in row)} |\n" for row in rows)
+
+
+def target_table(summary: Summary) -> str:
+    """Return the targets, each with what was measured."""
+    lines = [(each.name, each.goal, each.measured, each.status.value) for each in summary.targets]
+    return table(("target", "goal", "measured", "kept"), lines)
+
+
+def standing_table(summary: Summary, group: str) -> str:
+    """Return every method over the rows of a group (`all`, or an optimizer)."""
+    header = (
+        "method",
+        "rows",
+        "gap closed, IQM [95 %]",
+        f"{ADVISED} on the same rows",
+        "ln ratio, IQM [95 %]",
+        "median",
+        "worst",
+        "within 2 %",
+        f"{ADVISED} W / T / L",
+    )
+    lines = [
+        _standing(method, standing) for (each, method), standing in summary.standings.items() if each == group
+    ]
+    return table(header, lines)
+
+
+def _standing(method: str, standing: Standing) -> tuple[str, ...]:
+    return (
+        method,
+        f"{standing.rows} ({standing.gap_rows})",
+        interval(standing.gap),
+        interval(standing.advised_gap),
+        interval(standing.log_ratio, "+.3f"),
+        signed(standing.median_log_ratio),
+        signed(standing.worst_log_ratio),
+        share(standing.near),
+        NOTHING if method == ADVISED else record(standing.advised),
+    )
+
+
+def row_table(summary: Summary, metrics: Mapping[str, str]) -> str:
+    """Return every row: final losses, gap closed, log ratio and accuracies."""
+    header = (
+        "row",
+        "loss",
+        "best tuned",
+        CONSTANT,
+        ADVISED,
+        "gap closed",
+        "ln ratio",
+        f"accuracy: best tuned → {ADVISED}",
+    )
+    return table(header, [_row(summary, row, metrics) for row in summary.rows])
+
+
+def _row(summary: Summary, row: Row, metrics: Mapping[str, str]) -> tuple[str, ...]:
+    accuracies = summary.accuracies.get((row.task, row.optimizer), {})
+    best, advised = (accuracies.get(method) for method in (BEST_TUNED, ADVISED))
+    gap = row.gap(ADVISED)
+    return (
+        row.name,
+        metrics.get(row.task, NOTHING),
+        f"{loss(row.mean(BEST_TUNED))} ({row.best_tuned})" if row.best_tuned else NOTHING,
+        loss(row.mean(CONSTANT)),
+        loss(row.mean(ADVISED)),
+        NOTHING if gap is None else f"{gap:.2f}",
+        signed(row.log_ratio(ADVISED)),
+        f"{share(best, '.1f')} → {share(advised, '.1f')}" if accuracies else NOTHING,
+    )
+
+
+def excluded_table(summary: Summary) -> str:
+    """Return the rows without a gap figure, and why."""
+    return table(("row", "why"), [(row.name, row.excluded) for row in summary.rows if row.excluded])
+
+
+def loss_table(summary: Summary) -> str:
+    """Return the mean final loss of every method on every row."""
+    methods = [method for method in summary.methods if method != BEST_TUNED]
+    lines = [(row.name, *(loss(row.mean(method)) for method in methods)) for row in summary.rows]
+    return table(("row", *methods), lines)
+
+
+def matchup_table(summary: Summary) -> str:
+    """Return wins, ties and losses of each method (row) against each other (column)."""
+    lines = [
+        (method, *(_against(summary, method, other) for other in summary.methods))
+        for method in summary.methods
+    ]
+    return table(("against", *summary.methods), lines)
+
+
+def _against(summary: Summary, method: str, other: str) -> str:
+    return NOTHING if method == other else record(summary.matchups[method, other])
+
+
+def sensitivity_table(summary: Summary) -> str:
+    """Return what a start ten times off moves."""
+    header = ("method", "start", "rows", "median size of move", "worst move", "on", "diverged")
+    lines = [
+        (
+            each.method,
+            f"x{each.start:g}",
+            f"{each.rows}",
+            NOTHING if each.median_move is None else f"{each.median_move:.3f}",
+            signed(each.worst_move),
+            each.worst_row or NOTHING,
+            f"{each.diverged} of {each.runs}",
+        )
+        for each in summary.sensitivities
+    ]
+    return table(header, lines)
+
+
+def stability_table(summary: Summary) -> str:
+    """Return how many evaluation trainings diverged."""
+    lines = [(method, f"{each.diverged}", f"{each.runs}") for method, each in summary.stabilities.items()]
+    return table(("method", "diverged", "of runs"), lines)
+
+
+def tuning_table(summary: Summary) -> str:
+    """Return what the search for base learning rates cost."""
+    lines = [
+        (method, f"{each.rows}", f"{each.runs}", f"{each.steps:,}", f"{each.seconds / 3600:.2f}")
+        for method, each in summary.tuning.items()
+    ]
+    return table(("method", "rows", "runs", "steps", "hours"), lines)

@@ -1,0 +1,158 @@
+"""Processes that train, one training at a time each, with one thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import mlrs_client
+from mlrs_bench.cell import Cell, CellKey
+from mlrs_bench.daemon import Address
+from mlrs_bench.errors import BenchError, TrainingError
+from mlrs_bench.models import ModelFile
+
+CONNECT_S = 60.0
+"""How long a call of the daemon may take: machines that train may be busy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What a worker builds its tasks and methods from. Travels to other processes."""
+
+    cache: Path
+    cifar10: Path | None
+    task_file: Path | None
+    models: Mapping[str, ModelFile]
+    daemon: Address
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training to do."""
+
+    key: CellKey
+    digest: str
+    """Under which its cell is kept."""
+
+
+class Workers:
+    """A pool of processes. A context manager."""
+
+    def __init__(self, workshop: Workshop, count: int) -> None:
+        """Start up to `count` processes, as they are needed."""
+        self._count = count
+        self._pool = ProcessPoolExecutor(
+            count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(workshop,),
+        )
+
+    def run(self, jobs: Sequence[Job], keep: Callable[[str, Cell], None]) -> None:
+        """Do these trainings, and hand each result on as it comes.
+
+        On an interrupt, trainings under way are finished and handed on, others not begun.
+
+        Raises:
+            TrainingError: one failed by a defect.
+            KeyboardInterrupt: after that.
+        """
+        running: dict[Future[Cell], Job] = {}
+        try:
+            for job in jobs:
+                if len(running) == self._count:
+                    _collect(running, wait(running, return_when=FIRST_COMPLETED).done, keep)
+                running[self._pool.submit(_work, job)] = job
+            while running:
+                _collect(running, wait(running, return_when=FIRST_COMPLETED).done, keep)
+        except KeyboardInterrupt:
+            _collect(running, wait(running).done, keep)
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for trainings under way, and end the processes."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _collect(
+    running: dict[Future[Cell], Job], done: Iterable[Future[Cell]], keep: Callable[[str, Cell], None]
+) -> None:
+    for future in done:
+        job = running.pop(future)
+        try:
+            cell = future.result()
+        except BenchError:
+            raise
+        except Exception as error:
+            key = job.key
+            where = f"{key.task} / {key.optimizer}, {key.method}, seed {key.seed}"
+            raise TrainingError(f"{where}: {type(error).__name__}: {error}") from error
+        keep(job.digest, cell)
+
+
+# What follows runs in the workers' processes.
+
+_trainer: list[_Trainer] = []
+
+
+class _Trainer:
+    """What a worker keeps between trainings: the tasks' data, and the connection to the daemon."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        import torch
+
+        from mlrs_bench.methods import all_methods
+        from mlrs_bench.task import Splits
+        from mlrs_bench.tasks import collect_tasks
+
+        torch.set_num_threads(1)
+        tasks = collect_tasks(cache=workshop.cache, cifar10=workshop.cifar10, task_file=workshop.task_file)
+        self._tasks = {task.name: task for task in tasks}
+        self._methods = {method.name: method for method in all_methods(workshop.models)}
+        self._advisor = mlrs_client.connect(workshop.daemon.target, timeout_s=CONNECT_S)
+        self._splits: dict[str, Splits] = {}
+
+    def train(self, job: Job) -> Cell:
+        from mlrs_bench.training import train
+
+        task = self._tasks[job.key.task]
+        if task.name not in self._splits:
+            self._splits = {task.name: task.load()}
+        method = self._methods[job.key.method]
+        return train(job.key, task, self._splits[task.name], method, self._advisor, job.digest)
+
+
+def _begin(workshop: Workshop) -> None:
+    """Prepare a worker: signals are for the process that started it, and without that one it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(workshop.daemon.pid,), daemon=True).start()
+    _trainer.append(_Trainer(workshop))
+
+
+def _end_with_parent(daemon: int) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        with suppress(ProcessLookupError):
+            os.kill(daemon, signal.SIGTERM)
+        os._exit(1)
+
+
+def _work(job: Job) -> Cell:
+    return _trainer[0].train(job)

@@ -1,0 +1,250 @@
+"""`mlrs bench`: how good the advice is."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import platformdirs
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlrs_cli.root import print_table
+
+if TYPE_CHECKING:  # it needs the extra `bench`, which the command's help does not
+    from mlrs_bench.bench import Progress as State
+    from mlrs_bench.bench import Table as Cells
+    from mlrs_bench.cell import Cell
+
+INTERRUPTED = 130
+"""The exit status of a benchmark that was told to stop."""
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the names in a list with commas, each once."""
+    names = tuple(dict.fromkeys(word.strip() for word in (value or "").split(",") if word.strip()))
+    if value is not None and not names:
+        raise click.BadParameter("must give names, separated by commas")
+    return names
+
+
+def _named_files(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path]:
+    """Return the files by name of values like NAME=FILE."""
+    files = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not Path(path).is_file():
+            raise click.BadParameter(f"must be NAME=FILE with a file that is there, is {value!r}")
+        files[name] = Path(path)
+    return files
+
+
+@click.group()
+def bench() -> None:
+    """Measure how good the advice is."""
+
+
+@bench.command()
+@click.option("--tasks", callback=_names, metavar="NAMES", help="What to train. Default: all.")
+@click.option("--optimizers", callback=_names, metavar="NAMES", help="With what: sgd, adamw. Default: both.")
+@click.option(
+    "--methods",
+    callback=_names,
+    metavar="NAMES",
+    help="What sets the learning rate. Default: all; --list shows them.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Trainings that are evaluated, of each kind.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."
+)
+@click.option(
+    "--model",
+    metavar="NAME|FILE",
+    help="The network in question, method `mlr-snet`: a shipped model or a .safetensors file. "
+    "Default: the shipped `mlr-snet`.",
+)
+@click.option(
+    "--ablation",
+    "ablations",
+    callback=_named_files,
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Another network, as a method of this name: mlr-snet-progress, mlr-snet-loss. Give several.",
+)
+@click.option(
+    "--official",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of the authors' .pth files, for the method `official`.",
+)
+@click.option("--cifar10", type=FILE, help="CIFAR-10 as JPEG in an .npz, for the tasks of that name.")
+@click.option("--task-file", type=FILE, help="A Python file with tasks of your own. It is run.")
+@click.option(
+    "--cache",
+    type=FOLDER,
+    envvar="MLRS_BENCH_CACHE",
+    show_envvar=True,
+    help="Where results are kept. Default: the platform's cache folder.",
+)
+@click.option("--out", type=FOLDER, help="Write quality.md and its pictures into this folder.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all results to it."
+)
+@click.option(
+    "--list", "list_only", is_flag=True, help="Show what is done and what is missing; train nothing."
+)
+@click.pass_context
+def quality(context: click.Context, /, **options: Any) -> None:
+    """Train tasks to the end under many learning-rate methods, and compare the final test losses.
+
+    Each row is a task with an optimizer. Schedules are also tuned on each row, on seeds of their own and
+    by validation loss, over learning rates half a decade apart. The advice is not tuned. Within a row and
+    a seed, trainings begin at the same weights and see the same batches.
+
+    Results are kept as they come: Ctrl-C loses nothing, the same command goes on, and a changed model
+    costs its own trainings only.
+
+    \b
+    Examples:
+      mlrs bench quality --tasks digits-cnn --optimizers sgd --seeds 2     a look in some minutes
+      mlrs bench quality --list                                            what there is to do
+      mlrs bench quality --workers 4 --out docs/quality                    all of it, with a report
+      mlrs bench quality --model runs/mine/model.safetensors --methods mlr-snet
+      mlrs bench quality --task-file my_tasks.py                           tasks of your own
+    """
+    with _explained():
+        table = _open(options)
+        if options["list_only"]:
+            _list(table)
+        elif not _train(table, options["workers"]):
+            click.echo("Interrupted. What was trained is kept; the same command goes on.")
+            context.exit(INTERRUPTED)
+        _write(table, options)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what can go wrong into errors that name the option."""
+    try:
+        from mlrs_bench.errors import BenchError, NotGivenError, UnknownNameError
+    except ImportError as error:
+        raise _missing(error) from error
+    try:
+        yield
+    except (NotGivenError, UnknownNameError) as error:
+        raise click.BadParameter(str(error), param_hint=f"'--{error.field}'") from error
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot use {error.filename}: {error.strerror or error}") from error
+    except ImportError as error:
+        raise _missing(error) from error
+
+
+def _missing(error: ImportError) -> click.ClickException:
+    return click.ClickException(f"{error.name} is missing: pip install 'mlrs[bench]'")
+
+
+def _open(options: dict[str, Any]) -> Cells:
+    """Return the table that these options ask for."""
+    from mlrs_bench.bench import Request
+    from mlrs_bench.bench import Table as Cells
+
+    names = ("tasks", "optimizers", "methods", "seeds", "model", "official", "cifar10", "task_file")
+    return Cells(
+        Request(
+            cache=options["cache"] or Path(platformdirs.user_cache_dir("mlrs")) / "bench",
+            ablations=options["ablations"],
+            **{name: options[name] for name in names},
+        )
+    )
+
+
+def _train(table: Cells, workers: int) -> bool:
+    """Do the trainings that are missing, with a progress bar; return whether they were all done."""
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        TextColumn("{task.fields[cells]}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=600) as progress:
+        bar = progress.add_task("starting", total=None, cells="", last="")
+
+        def watch(state: State, cell: Cell | None) -> None:
+            phase, cells = "tuning" if state.tuning else "evaluating", f"{state.cells_done} of {state.cells}"
+            last = "" if cell is None else _describe(cell)
+            progress.update(
+                bar, description=phase, total=state.all, completed=state.done, cells=cells, last=last
+            )
+            if cell is not None and not console.is_terminal:  # a log, where a bar shows at the end only
+                click.echo(f"{phase}, {cells}: {last}", err=True)
+
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        try:
+            table.run(workers=workers, watch=watch)
+        except KeyboardInterrupt:
+            return False
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return True
+
+
+def _describe(cell: Cell) -> str:
+    end = "diverged" if cell.diverged else f"{cell.test_loss:.4f}"
+    return f"{cell.task} / {cell.optimizer}, {cell.method}: {end}"
+
+
+def _list(table: Cells) -> None:
+    """Print how many trainings of each method and row are done, of how many."""
+    stage = table.stage()
+    done: Counter[tuple[str, str, str, str]] = Counter()
+    wanted: Counter[tuple[str, str, str, str]] = Counter()
+    for key in [*stage.tune, *stage.evaluate, *stage.undecided]:
+        place = (key.task, key.optimizer, key.method, str(key.purpose))
+        wanted[place] += 1
+        done[place] += table.find(key) is not None
+    shown = Table("task", "optimizer", "method", "for", "done", "missing")
+    for place, count in sorted(wanted.items()):
+        shown.add_row(*place, str(done[place]), str(count - done[place]))
+    print_table(shown)
+    click.echo(f"{done.total():,} of {wanted.total():,} trainings are done.")
+    if stage.undecided:
+        click.echo("More may follow where the best base LR is at the edge of those tried.")
+    for name, reason in table.absent.items():
+        click.echo(f"{name} is left out: it needs {reason}")
+
+
+def _write(table: Cells, options: dict[str, Any]) -> None:
+    """Write the results where they are wanted."""
+    cells = table.cells()
+    if (file := options["json_file"]) is not None:
+        file.write_text(json.dumps([cell.to_json() for cell in cells], indent=1) + "\n", encoding="utf-8")
+        click.echo(f"{file}: {len(cells):,} trainings")
+    if (out := options["out"]) is not None:
+        from mlrs_bench.report import write_report
+
+        write_report(cells, tasks={task.name: task.loss_name for task in table.plan.tasks}, out=out)
+        click.echo(f"{out / 'quality.md'}: the tables and pictures")
+    if file is None and out is None and not options["list_only"]:
+        click.echo(f"{len(cells):,} trainings are there. Write them with --json FILE or --out FOLDER.")

@@ -1,0 +1,79 @@
+"""Cells as a benchmark would hand them over, made from the losses alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlrs_bench.cell import Cell
+
+FACTORS = {
+    "mlr-snet": 0.95,
+    "tuned-cosine": 1.0,
+    "tuned-linear": 1.05,
+    "tuned-wsd": 1.1,
+    "cosine": 1.3,
+    "constant": 1.5,
+    "mlr-snet-progress": 1.4,
+}
+"""Final losses over the best tuned one's, by method: what `benchmark` builds on."""
+
+
+def cell(method: str, test_loss: float, **fields: Any) -> Cell:
+    """Return an evaluation cell with this final loss."""
+    values: dict[str, Any] = {
+        "task": "digits",
+        "optimizer": "sgd",
+        "method": method,
+        "base_lr": None,
+        "start": 1.0,
+        "seed": 0,
+        "purpose": "eval",
+        "horizon": 100,
+        "test_loss": test_loss,
+        "test_accuracy": None,
+        "valid_loss": test_loss,
+        "diverged": False,
+        "initial_test_loss": 2.3,
+        "train_curve": tuple((step, 2.3 * math.exp(-step / 40)) for step in range(0, 100, 10)),
+        "lr_curve": tuple((step, 0.1 * (1 - step / 100)) for step in range(0, 100, 10)),
+        "held": 0,
+        "seconds": 1.5,
+        "identity": method,
+    }
+    return Cell(**(values | fields))
+
+
+def row(losses: Mapping[str, Sequence[float]], **fields: Any) -> list[Cell]:
+    """Return a row's cells: by method, a final loss a seed."""
+    return [
+        cell(method, loss, seed=seed, **fields)
+        for method, each in losses.items()
+        for seed, loss in enumerate(each)
+    ]
+
+
+def benchmark(
+    *, tasks: int = 3, seeds: int = 3, noise: float = 0.01, factors: Mapping[str, float] = FACTORS
+) -> list[Cell]:
+    """Return a whole benchmark under two optimizers, with wrong starts and tuning."""
+    generator = np.random.default_rng(7)
+    cells = []
+    for task in (f"task-{number}" for number in range(tasks)):
+        for optimizer in ("sgd", "adamw"):
+            place = {"task": task, "optimizer": optimizer}
+            base = generator.uniform(0.1, 1.0)
+            drawn = {
+                method: base * factor * np.exp(noise * generator.standard_normal(seeds))
+                for method, factor in factors.items()
+            }
+            cells += row(drawn, test_accuracy=0.9, **place)
+            for start in (0.1, 10.0):
+                cells += row({"mlr-snet": drawn["mlr-snet"] * 1.01}, start=start, **place)
+            cells += [
+                cell("tuned-cosine", 1.0, purpose="tune", base_lr=lr, **place) for lr in (0.01, 0.1, 1.0)
+            ]
+    return cells

@@ -1,0 +1,171 @@
+"""The report as files: what the Markdown says, and the pictures beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from mlrs_bench.report import Summary, summarise, write_report
+from mlrs_bench.report.panels import mean_curve
+from mlrs_bench.report.tables import table
+from mlrs_bench.report.targets import EVERY
+from mlrs_bench.report.verdicts import balance
+from mlrs_bench.report.wording import interval, record
+from tests.bench.report.cells import benchmark, cell, row
+
+TASKS = {f"task-{number}": "cross-entropy" for number in range(3)}
+PICTURES = ("gap.png", "learning-curves.png", "learning-rates.png", "matchups.png")
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    """Return the numbers of the whole report."""
+    return summarise(benchmark())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a whole report."""
+    out = tmp_path_factory.mktemp("report") / "deep" / "folder"
+    write_report(benchmark(), tasks=TASKS, out=out, command="make figures")
+    return out
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path) -> str:
+    """Return the report's Markdown."""
+    return (folder / "quality.md").read_text(encoding="utf-8")
+
+
+def lines(text: str, title: str) -> list[list[str]]:
+    """Return the cells of the first table under a heading."""
+    after = text.split(f"# {title}\n", 1)[1]
+    found = re.search(r"(?:^\|.*\n)+", after, re.MULTILINE)
+    assert found is not None
+    return [[each.strip() for each in line.strip("|").split("|")] for line in found[0].splitlines()]
+
+
+def test_header_names_the_command(text: str) -> None:
+    """The report begins with what made it and of how many trainings it speaks."""
+    assert text.startswith("# Quality\n\nMade by `make figures`: 6 rows")
+    assert "162 evaluation trainings, 18 for tuning" in text
+
+
+def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
+    """The targets table holds each target with its figure and verdict."""
+    expected = [[each.name, each.goal, each.measured, each.status.value] for each in summary.targets]
+    assert lines(text, "Targets")[2:] == expected
+
+
+@pytest.mark.parametrize(("group", "title"), [(EVERY, "All rows"), ("sgd", "sgd"), ("adamw", "adamw")])
+def test_standings_are_the_summarys(text: str, summary: Summary, group: str, title: str) -> None:
+    """The tables over rows hold each method's interval and record."""
+    for line in lines(text, title)[2:]:
+        standing = summary.standings[group, line[0]]
+        assert line[2] == interval(standing.gap)
+        assert line[4] == interval(standing.log_ratio, "+.3f")
+        assert line[-1] == ("-" if line[0] == "mlr-snet" else record(standing.advised))
+
+
+def test_rows_are_the_summarys(text: str, summary: Summary) -> None:
+    """Each row's losses, gap and accuracies stand in the table of rows."""
+    found = lines(text, "Rows")[2:]
+    assert [line[0] for line in found] == [each.name for each in summary.rows]
+    for line, each in zip(found, summary.rows, strict=True):
+        assert line[1] == "cross-entropy"
+        assert line[2] == f"{each.mean('best tuned'):.4g} (tuned-cosine)"
+        assert line[5] == f"{each.gap('mlr-snet'):.2f}"
+        assert line[7] == "90.0 % → 90.0 %"
+
+
+def test_matrix_has_every_pair(text: str, summary: Summary) -> None:
+    """The matrix holds the record of each method against each other one."""
+    header, _, *found = lines(text, "Wins, ties and losses")
+    for line in found:
+        for other, said in zip(header[1:], line[1:], strict=True):
+            assert said == ("-" if other == line[0] else record(summary.matchups[line[0], other]))
+
+
+def test_sections(text: str) -> None:
+    """A whole report has every section, and does not call itself incomplete."""
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles == [
+        "Targets",
+        "Over rows",
+        "Wins, ties and losses",
+        "Rows",
+        "Started at the wrong learning rate",
+        "Divergences",
+        "What tuning cost",
+        "How to read this",
+    ]
+    assert "Incomplete" not in text
+
+
+def test_pictures_exist(folder: Path, text: str) -> None:
+    """Each picture is linked, as wide as a README shows, and not blank."""
+    assert sorted(path.name for path in folder.glob("*.png")) == sorted(PICTURES)
+    for name in PICTURES:
+        assert f"]({name})" in text
+        picture = imread(folder / name)
+        assert 800 <= picture.shape[1] <= 1000
+        colours = np.unique(picture[..., :3].reshape(-1, 3), axis=0)
+        assert len(colours) > 20
+
+
+def test_partial_data(tmp_path: Path) -> None:
+    """Whatever part of a benchmark there is, the report is written and says what is missing."""
+    cells = benchmark()
+    for number in (1, 4, 80):
+        write_report(cells[:number], tasks=TASKS, out=tmp_path)
+        assert "**Incomplete.**" in (tmp_path / "quality.md").read_text(encoding="utf-8")
+        assert all((tmp_path / name).exists() for name in PICTURES)
+
+
+def test_no_cells(tmp_path: Path) -> None:
+    """Without cells there is a report without pictures."""
+    write_report([], tasks=TASKS, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["quality.md"]
+    assert "task-2: no evaluation" in (tmp_path / "quality.md").read_text(encoding="utf-8")
+
+
+def test_bad_runs_are_drawn(tmp_path: Path) -> None:
+    """Curves that are empty or end in NaN, and a method far off, spoil no picture."""
+    losses = {"constant": [1.0, 1.01], "tuned-wsd": [0.5, 0.52], "mlr-snet": [9.0, 9.5]}
+    cells = row(losses, train_curve=((0, 2.0), (50, float("nan"))))
+    cells += [cell("cosine", 2.3, diverged=True, train_curve=(), lr_curve=((0, 0.0), (9, 0.0)))]
+    write_report(cells, tasks={}, out=tmp_path)
+    assert "| -16.66 |" in (tmp_path / "quality.md").read_text(encoding="utf-8")
+    assert all((tmp_path / name).stat().st_size > 5_000 for name in PICTURES)
+
+
+def test_excluded_rows_are_listed(tmp_path: Path) -> None:
+    """A row without a gap figure stands in a list of its own, with the reason."""
+    write_report(row({"constant": [1.0, 1.0], "tuned-wsd": [1.1, 1.1]}), tasks={}, out=tmp_path)
+    text = (tmp_path / "quality.md").read_text(encoding="utf-8")
+    assert "| digits / sgd | tuning gains nothing beyond the noise: -0.1 ± 0 |" in text
+
+
+def test_mean_curve_by_hand() -> None:
+    """Curves are averaged where they overlap; past its end, and where it is NaN, one does not count."""
+    steps, values = mean_curve([((0, 1.0), (10, 3.0)), ((0, 3.0), (5, 4.0), (10, float("nan")))])
+    assert list(steps) == [0.0, 5.0, 10.0]
+    assert list(values) == [2.0, 3.0, 3.0]
+    assert mean_curve([()])[0].size == 0
+
+
+def test_balance_by_hand() -> None:
+    """The heat map shows (wins - losses) / rows, and nothing where no row is decided."""
+    summary = summarise([*row({"constant": [1.0, 1.0], "cosine": [0.5, 0.5]}), cell("step", 1.0)])
+    shares = balance(summary.methods, summary.matchups)
+    assert summary.methods == ("constant", "cosine", "step")
+    assert shares.filled(9.0).tolist() == [[9.0, -1.0, 9.0], [1.0, 9.0, 9.0], [9.0, 9.0, 9.0]]
+
+
+def test_a_bar_does_not_split_a_cell() -> None:
+    """A vertical bar in a name stays inside its cell."""
+    assert table(("a",), [("x|y",)]) == "| a |\n| :--- |\n| x\\|y |\n"
