@@ -19,6 +19,7 @@ MlrsError
 ├── DeadlineExceededError   (TimeoutError) no answer within the deadline
 ├── LimitError              something is larger than the daemon takes
 │   ├── QueueFullError      too many observations are waiting
+│   ├── MemoryFullError     too many runs, or different models and schedules, are in memory
 │   └── MessageTooLargeError  a message is
 ├── NotBuiltError           (NotImplementedError) this daemon does not build the call yet
 └── DaemonError             any other failure of the daemon
@@ -127,6 +128,10 @@ class LimitError(MlrsError):
 
 class QueueFullError(LimitError):
     """The daemon has as many observations waiting as it takes."""
+
+
+class MemoryFullError(LimitError):
+    """The daemon has as many runs, or different models and schedules, in memory as fit."""
 
 
 class MessageTooLargeError(LimitError):

@@ -22,6 +22,7 @@ class Reason(enum.IntEnum):
     DRAINING = 12
     NOT_BUILT = 13
     STORE = 14
+    MEMORY_FULL = 15
 
 
 class AdvisorError(Exception):

@@ -179,7 +179,7 @@ class LiveRuns:
             group.check_room()
         elif len(self.groups) >= MAX_GROUPS and not any(group.is_empty() for group in self.groups):
             raise AdvisorError(
-                Reason.QUEUE_FULL,
+                Reason.MEMORY_FULL,
                 f"model: runs of {MAX_GROUPS} different models and schedule shapes are in memory, the most "
                 "that fit; delete runs of some, or let runs share one (schedules that differ in base_lr "
                 "and warmup alone do)",

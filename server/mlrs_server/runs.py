@@ -122,7 +122,7 @@ class RunGroup:
         """
         if not self._free and len(self.handles) >= MAX_ROWS:
             raise AdvisorError(
-                Reason.QUEUE_FULL,
+                Reason.MEMORY_FULL,
                 f"model: {MAX_ROWS} runs of one model or schedule are in memory, the most that fit; "
                 "delete runs that are not needed",
                 field="model",

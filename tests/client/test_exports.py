@@ -20,6 +20,7 @@ NAMES = [
     "ForkedError",
     "InvalidArgumentError",
     "LimitError",
+    "MemoryFullError",
     "MessageTooLargeError",
     "MlrsError",
     "ModelInfo",

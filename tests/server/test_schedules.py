@@ -119,7 +119,7 @@ async def test_running_out_of_groups_is_said_and_passes(
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
     async with room(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", some[n])).handle for n in range(3)]
-        with raises(Reason.QUEUE_FULL, field="model", match="3 different models and schedule shapes"):
+        with raises(Reason.MEMORY_FULL, field="model", match="3 different models and schedule shapes"):
             await here.open("run-3", some[3])
         assert (await here.open("more", config_of(ScheduleKind.COSINE, base_lr=9.0))).created
         with raises(Reason.RUN_NOT_FOUND):
@@ -132,7 +132,7 @@ async def test_running_out_of_groups_is_said_and_passes(
         stale = await here.ask(handles[1], 3, 1.0)
         assert stale.errors[0].reason == Reason.STALE_HANDLE
         kept = await here.follow(handles[2], LOSSES[:20])
-        with raises(Reason.QUEUE_FULL):
+        with raises(Reason.MEMORY_FULL):
             await here.open("run-1", some[1])
         await here.lifecycle.delete("run-2")
         back = await here.follow((await here.open("run-1", some[1])).handle, LOSSES[:20])
@@ -149,7 +149,7 @@ async def test_running_out_of_rows_is_said(
     async with room(tmp_path / "d", model_file) as here:
         for number in range(8):
             await here.open(f"run-{number}", config_of(ScheduleKind.COSINE))
-        with raises(Reason.QUEUE_FULL, field="model", match="8 runs of one model or schedule"):
+        with raises(Reason.MEMORY_FULL, field="model", match="8 runs of one model or schedule"):
             await here.open("one-more", config_of(ScheduleKind.COSINE))
         await here.open("other", config_of(ScheduleKind.LINEAR))
         await here.lifecycle.delete("run-3")

@@ -264,6 +264,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The contract has this RPC and the daemon does not build it yet."""
     ERROR_REASON_STORE: _ErrorReason.ValueType  # 14
     """The store cannot be read or written."""
+    ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 15
+    """As many runs, or different models and schedule shapes, are in memory as fit."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """What went wrong, for programs."""
@@ -298,6 +300,8 @@ ERROR_REASON_NOT_BUILT: ErrorReason.ValueType  # 13
 """The contract has this RPC and the daemon does not build it yet."""
 ERROR_REASON_STORE: ErrorReason.ValueType  # 14
 """The store cannot be read or written."""
+ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 15
+"""As many runs, or different models and schedule shapes, are in memory as fit."""
 global___ErrorReason = ErrorReason
 
 class _AdaptScope:
