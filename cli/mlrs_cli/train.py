@@ -109,6 +109,14 @@ def _both(name: str) -> str:
 )
 @click.option("--population", default=EVOLUTION.population, help="[evolution] Networks per task; even.")
 @click.option("--tasks-per-update", default=EVOLUTION.tasks_per_update, help="[evolution] Tasks per update.")
+@click.option(
+    "--cloning-updates",
+    default=EVOLUTION.cloning_updates,
+    help="[evolution] Of the updates, the first so many learn from tuned schedules: a warm start.",
+)
+@click.option(
+    "--cloning-lr", default=EVOLUTION.cloning_lr, help="[evolution] Adam's first learning rate in these."
+)
 @click.option("--min-horizon", default=EVOLUTION.min_horizon, help="[evolution] The shortest task, in steps.")
 @click.option("--max-horizon", default=EVOLUTION.max_horizon, help="[evolution] The longest task, in steps.")
 @click.option(

@@ -25,6 +25,7 @@ from mlrs_train.session import Session, resume_session, start_session
 FAST = ("--updates", "4", "--population", "4", "--max-horizon", "12", "--min-horizon", "8")
 SMALL = EvolutionSettings(
     updates=5,
+    cloning_updates=2,
     population=4,
     min_horizon=8,
     max_horizon=12,

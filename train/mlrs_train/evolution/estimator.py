@@ -50,18 +50,24 @@ class Search:
         """Start from some weights, (size,)."""
         self.phi = phi
         self.average = phi.clone()
-        self.first, self.second = torch.zeros_like(phi), torch.zeros_like(phi)
         self.steps = 0
         self._averaging = averaging
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the moments: the estimates to come are of another size."""
+        self.first, self.second = torch.zeros_like(self.phi), torch.zeros_like(self.phi)
+        self.age = 0
 
     def step(self, estimate: Tensor, lr: float) -> None:
         """Move phi against an estimated gradient."""
         self.steps += 1
+        self.age += 1
         low, high = BETAS
         self.first = low * self.first + (1 - low) * estimate
         self.second = high * self.second + (1 - high) * estimate**2
-        scale = (self.second / (1 - high**self.steps)).sqrt() + 1e-12
-        self.phi = self.phi - lr * self.first / (1 - low**self.steps) / scale
+        scale = (self.second / (1 - high**self.age)).sqrt() + 1e-12
+        self.phi = self.phi - lr * self.first / (1 - low**self.age) / scale
         # A young average forgets faster: it would remember the start.
         keep = min(self._averaging, self.steps / (self.steps + 10))
         self.average = keep * self.average + (1 - keep) * self.phi
@@ -76,5 +82,5 @@ class Search:
             setattr(self, name, state[name])
 
 
-_STATE = ("phi", "average", "first", "second", "steps")
+_STATE = ("phi", "average", "first", "second", "steps", "age")
 """The attributes that are saved."""

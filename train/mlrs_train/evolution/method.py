@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlrs_core.model import Model
+from mlrs_train.evolution.cloning import clone_sample
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Engine, Job
 from mlrs_train.evolution.engines.in_process import InProcess
@@ -40,6 +42,7 @@ class Evolution:
         self.yardsticks = Yardsticks(settings)
         self.elapsed_s = 0.0
         self._log_ratios: list[float] = []
+        self._regrets: list[float] = []
 
     @property
     def steps_done(self) -> int:
@@ -67,22 +70,31 @@ class Evolution:
         Raises:
             EngineError: a task failed, or no worker survived it.
         """
-        began, share = time.monotonic(), min(self._share, 1.0)
-        lr = self.settings.meta_lr + share * (self.settings.final_meta_lr - self.settings.meta_lr)
+        began, lr, update = time.monotonic(), self._meta_lr(), self.steps_done
+        if update == self.settings.cloning_updates:
+            self.search.forget()
+        sample = clone_sample if update < self.settings.cloning_updates else draw_sample
+        arguments = (self.settings, self.search.phi, update)
         samples = self.engine.compute(
             [
-                Job(
-                    f"Task {index} of update {self.steps_done} (counted from 0)",
-                    draw_sample,
-                    (self.settings, self.search.phi, self.steps_done, index),
-                )
+                Job(f"Task {index} of update {update} (counted from 0)", sample, (*arguments, index))
                 for index in range(self.settings.tasks_per_update)
             ]
         )
         self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
         self._log_ratios += [sample.log_ratio for sample in samples]
+        self._regrets += [sample.regret for sample in samples if not math.isnan(sample.regret)]
         self.elapsed_s += time.monotonic() - began
         return self._record(lr)
+
+    def _meta_lr(self) -> float:
+        """Return Adam's learning rate on phi: down along a line while cloning, along another after it."""
+        cloning = self.settings.cloning_updates
+        if self.steps_done < cloning:
+            return self.settings.cloning_lr * (1 - 0.95 * self.steps_done / cloning)
+        before = cloning / max(self.steps_total, 1)
+        share = (min(self._share, 1.0) - before) / max(1 - before, 1e-9)
+        return self.settings.meta_lr + max(share, 0.0) * (self.settings.final_meta_lr - self.settings.meta_lr)
 
     def _record(self, lr: float) -> Record | None:
         """Return a record if one is due: now and then, and at the end."""
@@ -91,6 +103,9 @@ class Evolution:
             return None
         ratios, self._log_ratios = torch.tensor(self._log_ratios), []
         values = {"to_default": float(ratios.median()), "meta_lr": lr}
+        if self._regrets:
+            regrets, self._regrets = self._regrets, []
+            values["cloning_regret"] = math.fsum(regrets) / len(regrets)
         if validates:
             began = time.monotonic()
             values |= self.yardsticks.compare(self.search.average, self.engine)
@@ -104,6 +119,7 @@ class Evolution:
             "yardsticks": self.yardsticks.state_dict(),
             "elapsed_s": self.elapsed_s,
             "log_ratios": list(self._log_ratios),
+            "regrets": list(self._regrets),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -112,6 +128,7 @@ class Evolution:
         self.yardsticks.load_state_dict(state["yardsticks"])
         self.elapsed_s = state["elapsed_s"]
         self._log_ratios = list(state["log_ratios"])
+        self._regrets = list(state["regrets"])
 
     def model(self, provenance: Mapping[str, Any]) -> Model:
         """Return the model of the averaged weights, with what the method adds to its provenance."""

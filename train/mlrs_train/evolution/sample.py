@@ -37,6 +37,8 @@ class Sample:
     """What the objective made of each member, (population,)."""
     yardstick: float
     """What it made of the yardstick."""
+    regret: float = math.nan
+    """What the network's choices cost in log-loss, where teachers measured it."""
 
     @property
     def log_ratio(self) -> float:

@@ -30,7 +30,7 @@ class EvolutionSettings:
     checkpoint_every: ClassVar[int] = 10
 
     updates: int | None = None
-    """Updates of phi. `None`: as many as `minutes` allow."""
+    """Updates of phi, with those of cloning. `None`: as many as `minutes` allow."""
     minutes: float | None = None
     """Time to train for; the result then depends on the machine's speed. Neither: `DEFAULT_UPDATES`."""
     families: Sequence[str] = ()
@@ -39,6 +39,10 @@ class EvolutionSettings:
     """Perturbed networks per task; even, for they come in pairs."""
     tasks_per_update: int = 2
     """Tasks per update."""
+    cloning_updates: int = 0
+    """So many updates come first that learn from tuned schedules, by gradient: a warm start."""
+    cloning_lr: float = 0.005
+    """Adam's first learning rate on phi in these; it falls linearly to a twentieth."""
     min_horizon: int = 100
     """The shortest training, in steps."""
     max_horizon: int = 1000
@@ -72,7 +76,7 @@ class EvolutionSettings:
         if self.updates is None and self.minutes is None:
             object.__setattr__(self, "updates", DEFAULT_UPDATES)
         self._check_counts()
-        for field in ("sigma", "meta_lr"):
+        for field in ("sigma", "meta_lr", "cloning_lr"):
             _check_real(field, getattr(self, field), valid=getattr(self, field) > 0, bound="> 0")
         _check_real("final_meta_lr", self.final_meta_lr, valid=self.final_meta_lr >= 0, bound=">= 0")
         _check_real("averaging", self.averaging, valid=0 <= self.averaging < 1, bound="in [0, 1)")
@@ -92,6 +96,9 @@ class EvolutionSettings:
         _check_whole("seed", self.seed, least=0, most=2**63 - 1)
         for field in ("tasks_per_update", "log_every", "validate_every"):
             _check_whole(field, getattr(self, field), least=1, most=10**9)
+        _check_whole("cloning_updates", self.cloning_updates, least=0, most=10**9)
+        if self.updates is not None and self.cloning_updates > self.updates:
+            raise InvalidFieldError("cloning_updates", f"cannot be more than updates, {self.updates}")
         _check_whole("min_horizon", self.min_horizon, least=2, most=10**9)
         _check_whole("max_horizon", self.max_horizon, least=self.min_horizon, most=10**9)
 
