@@ -16,7 +16,7 @@ from mlrs_train.evolution.draw import Draw
 from mlrs_train.tasks import Examples
 
 VALID = 512
-"""The most examples that a result is judged on."""
+"""Examples that a result is judged on, where data is generated."""
 PACKAGED = ("wine", "breast_cancer", "iris")
 """scikit-learn's sets that are trained on."""
 
@@ -31,12 +31,14 @@ class Labelled:
     """(n,) int64."""
     classes: int
     """C."""
+    held: int = VALID
+    """How many of them, the first ones, a result is judged on."""
 
 
 def teacher(draw: Draw) -> Labelled:
     """Return normal inputs, labelled by a random network."""
     features, classes, width = draw.whole(4, 32), draw.whole(2, 10), draw.pick((8, 32, 64))
-    inputs = draw.normal(_count(draw), features)
+    inputs = draw.normal(VALID + draw_count(draw, 5000), features)
     hidden = torch.tanh(inputs @ draw.normal(features, width) / features**0.5 * draw.uniform(0.5, 3))
     scores = hidden @ draw.normal(width, classes)
     return Labelled(inputs, (scores - scores.mean(0)).argmax(1), classes)
@@ -45,7 +47,7 @@ def teacher(draw: Draw) -> Labelled:
 def mixture(draw: Draw) -> Labelled:
     """Return a mixture of Gaussians, one to three to a class, each with its own shape."""
     features, classes, parts = draw.whole(4, 32), draw.whole(2, 10), draw.whole(1, 3)
-    count, spread = _count(draw), draw.log_uniform(0.5, 4)
+    count, spread = VALID + draw_count(draw, 5000), draw.log_uniform(0.5, 4)
     centres = draw.normal(classes * parts, features) * spread / features**0.25
     shapes = 0.3 + draw.rand(classes * parts, features)
     component = draw.integers(classes * parts, count)
@@ -57,7 +59,7 @@ def packaged(draw: Draw) -> Labelled:
     """Return one of scikit-learn's small sets, in random order."""
     whole = _load(draw.pick(PACKAGED))
     order = torch.randperm(len(whole.labels), generator=draw.tensors)
-    return Labelled(whole.inputs[order], whole.labels[order], whole.classes)
+    return Labelled(whole.inputs[order], whole.labels[order], whole.classes, len(order) // 4)
 
 
 @cache
@@ -71,9 +73,8 @@ def _load(name: str) -> Labelled:
 
 def split(draw: Draw, data: Labelled) -> tuple[Examples, Examples]:
     """Return examples to train on and to judge on, at random with noisy or unequal labels."""
-    held = min(VALID, len(data.labels) // 4)
-    valid = Examples(data.inputs[:held], data.labels[:held])
-    inputs, labels = data.inputs[held:], data.labels[held:]
+    valid = Examples(data.inputs[: data.held], data.labels[: data.held])
+    inputs, labels = data.inputs[data.held :], data.labels[data.held :]
     if draw.chance(0.2):
         inputs, labels = _unequal(draw, inputs, labels, data.classes)
     if draw.chance(0.4):
@@ -96,8 +97,12 @@ def _unequal(draw: Draw, inputs: Tensor, labels: Tensor, classes: int) -> tuple[
     return inputs[rows], labels[rows]
 
 
-def _count(draw: Draw) -> int:
-    return int(draw.log_uniform(600, 6000))
+def draw_count(draw: Draw, most: int) -> int:
+    """Return how many examples to train on.
+
+    From 60 on: where few examples are seen a hundred times, a policy must learn to hold back.
+    """
+    return int(draw.log_uniform(60, most))
 
 
 def _standard(inputs: Tensor) -> Tensor:

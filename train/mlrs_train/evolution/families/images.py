@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.data import Labelled, split
+from mlrs_train.evolution.families.data import Labelled, draw_count, split
 from mlrs_train.evolution.families.networks import (
     cross_entropy,
     dense,
@@ -24,8 +24,8 @@ from mlrs_train.tasks import Batch, Examples, Params
 
 SIDE = 12
 """Pixels along a side."""
-COUNT = 1500
-"""Images drawn for a task."""
+VALID, MOST = 256, 1200
+"""Images that a result is judged on, and the most that are trained on."""
 
 
 def cnn(draw: Draw) -> Problem:
@@ -47,7 +47,7 @@ def autoencoder(draw: Draw) -> Problem:
     def losses(params: Params, batch: Batch) -> Tensor:
         return squared_error(mlp(params, batch[0], len(sizes) - 1, activation), batch[1])
 
-    valid, train = Examples(images, images).split((COUNT // 5, COUNT - COUNT // 5))
+    valid, train = Examples(images, images).split((VALID, len(images) - VALID))
     return Problem(
         params=mlp_params(draw, sizes, gain=draw.log_uniform(0.7, 1.5)),
         losses=losses,
@@ -59,13 +59,13 @@ def autoencoder(draw: Draw) -> Problem:
 
 
 def _images(draw: Draw) -> Labelled:
-    """Return noisy images, (COUNT, 1, SIDE, SIDE): gratings or pairs of blobs, different for each class."""
-    classes = draw.whole(3, 8)
-    labels = draw.integers(classes, COUNT)
+    """Return noisy images, (n, 1, SIDE, SIDE): gratings or pairs of blobs, different for each class."""
+    classes, count = draw.whole(3, 8), VALID + draw_count(draw, MOST)
+    labels = draw.integers(classes, count)
     kind = _gratings if draw.chance(0.5) else _blobs
-    images = kind(draw, labels, classes) + draw.log_uniform(0.1, 1.5) * draw.normal(COUNT, SIDE, SIDE)
+    images = kind(draw, labels, classes) + draw.log_uniform(0.1, 1.5) * draw.normal(count, SIDE, SIDE)
     images = (images - images.mean()) / images.std()
-    return Labelled(images[:, None], labels, classes)
+    return Labelled(images[:, None], labels, classes, VALID)
 
 
 def _gratings(draw: Draw, labels: Tensor, classes: int) -> Tensor:
@@ -116,7 +116,7 @@ def _convolutional(draw: Draw, *, normalised: bool) -> Problem:
         params=params,
         losses=losses,
         train=Examples(train.inputs * scale, train.targets),
-        valid=Examples(valid.inputs[:256] * scale, valid.targets[:256]),
+        valid=Examples(valid.inputs * scale, valid.targets),
         batch_size=16 if pooled else draw.pick((16, 32)),
         num_classes=data.classes,
     )

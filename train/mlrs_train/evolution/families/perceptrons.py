@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.data import Labelled, mixture, packaged, split, teacher
+from mlrs_train.evolution.families.data import VALID, Labelled, draw_count, mixture, packaged, split, teacher
 from mlrs_train.evolution.families.networks import (
     ACTIVATIONS,
     cross_entropy,
@@ -43,12 +43,11 @@ def packaged_mlp(draw: Draw) -> Problem:
 def regression_mlp(draw: Draw) -> Problem:
     """Return a regression on a random network's outputs, of any scale."""
     features, outputs, width = draw.whole(4, 24), draw.whole(1, 3), draw.pick(WIDTHS)
-    inputs = draw.normal(int(draw.log_uniform(600, 6000)), features)
+    inputs = draw.normal(VALID + draw_count(draw, 5000), features)
     hidden = torch.tanh(inputs @ draw.normal(features, width) / features**0.5)
     clean = hidden @ draw.normal(width, outputs) / width**0.5
     targets = (clean + draw.log_uniform(0.01, 1) * draw.normal(*clean.shape)) * draw.log_uniform(0.03, 5)
-    held = len(inputs) // 5
-    valid, train = Examples(inputs, targets).split((held, len(inputs) - held))
+    valid, train = Examples(inputs, targets).split((VALID, len(inputs) - VALID))
     return _perceptron(draw, train, valid, outputs, squared_error, None)
 
 

@@ -9,16 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.families.data import draw_count
 from mlrs_train.evolution.families.networks import cross_entropy, dense, dense_params
 from mlrs_train.evolution.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
 LENGTH = 12
 """Characters that are predicted in an example."""
-COUNT = 1200
-"""Examples drawn for a task."""
-VALID = 200
-"""Of these, what a result is judged on."""
+VALID, MOST = 200, 1000
+"""Examples that a result is judged on, and the most that are trained on."""
 
 
 def gru(draw: Draw) -> Problem:
@@ -64,10 +63,10 @@ def _model(
     batch_sizes: Sequence[int],
 ) -> Problem:
     """Return a character model on random sequences."""
-    characters = draw.whole(4, 16)
-    text = _markov(draw, characters) if draw.chance(0.5) else _automaton(draw, characters)
+    characters, count = draw.whole(4, 16), VALID + draw_count(draw, MOST)
+    text = (_markov if draw.chance(0.5) else _automaton)(draw, characters, count)
     inputs, targets = functional.one_hot(text[:, :-1], characters).float(), text[:, 1:]
-    valid, train = Examples(inputs, targets).split((VALID, COUNT - VALID))
+    valid, train = Examples(inputs, targets).split((VALID, count - VALID))
 
     def losses(params: Params, batch: Batch) -> Tensor:
         return cross_entropy(logits(params, batch[0]), batch[1].flatten())
@@ -82,27 +81,27 @@ def _model(
     )
 
 
-def _markov(draw: Draw, characters: int) -> Tensor:
-    """Return texts, (COUNT, LENGTH + 1) int64: each character depends on the two before it."""
+def _markov(draw: Draw, characters: int, count: int) -> Tensor:
+    """Return texts, (count, LENGTH + 1) int64: each character depends on the two before it."""
     sharpness = draw.uniform(1, 4)
     chances = (sharpness * draw.normal(characters, characters, characters)).softmax(-1)
-    text = draw.integers(characters, COUNT, LENGTH + 1)
+    text = draw.integers(characters, count, LENGTH + 1)
     for place in range(2, LENGTH + 1):
         following = chances[text[:, place - 2], text[:, place - 1]]
         text[:, place] = torch.multinomial(following, 1, generator=draw.tensors).squeeze(1)
     return text
 
 
-def _automaton(draw: Draw, characters: int) -> Tensor:
+def _automaton(draw: Draw, characters: int, count: int) -> Tensor:
     """Return texts of a regular language: a hidden state, two or three ways to leave it, some noise."""
     states, ways = draw.whole(3, 10), draw.whole(2, 3)
     follow, write = draw.integers(states, states, ways), draw.integers(characters, states, ways)
-    state, text = draw.integers(states, COUNT), torch.empty(COUNT, LENGTH + 1, dtype=torch.long)
+    state, text = draw.integers(states, count), torch.empty(count, LENGTH + 1, dtype=torch.long)
     for place in range(LENGTH + 1):
-        way = draw.integers(ways, COUNT)
+        way = draw.integers(ways, count)
         text[:, place], state = write[state, way], follow[state, way]
-    noise = draw.rand(COUNT, LENGTH + 1) < draw.uniform(0, 0.1)
-    return torch.where(noise, draw.integers(characters, COUNT, LENGTH + 1), text)
+    noise = draw.rand(count, LENGTH + 1) < draw.uniform(0, 0.1)
+    return torch.where(noise, draw.integers(characters, count, LENGTH + 1), text)
 
 
 def _gru_logits(params: Params, inputs: Tensor) -> Tensor:
