@@ -37,6 +37,8 @@ SIZE, ROWS, BATCH = 20, 1000, 4
 """Weights, examples, and examples in a batch of every problem."""
 HORIZONS = [round(10 ** (2 + k / 2)) for k in range(7)]
 """10^2 to 10^5, two a decade."""
+LEAST = 1e-12
+"""The least suboptimality that is told from 0."""
 MODEL = Path(mlrs_core.__file__).parent / "models" / "mlr-snet.safetensors"
 
 
@@ -199,8 +201,13 @@ def _least(problem: Problem) -> float:
 
 
 def exponent(horizons: list[int], reached: list[float]) -> float:
-    """Return p of the fit reached ~ T^-p, by least squares of logarithms."""
-    return float(-np.polyfit(np.log(horizons), np.log(reached), 1)[0])
+    """Return p of the fit reached ~ T^-p, by least squares of logarithms; NaN if anything diverged.
+
+    What is at the minimum to within rounding counts as `LEAST`.
+    """
+    if not np.isfinite(reached).all():
+        return math.nan
+    return float(-np.polyfit(np.log(horizons), np.log(np.maximum(reached, LEAST)), 1)[0])
 
 
 def measure(policy: Policy, horizons: list[int], seeds: int) -> dict[str, dict[str, list[float]]]:

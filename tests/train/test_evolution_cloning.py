@@ -9,7 +9,7 @@ import torch
 
 from mlrs_core.config import Optimizer
 from mlrs_core.errors import InvalidFieldError
-from mlrs_train.evolution.cloning import PUPILS, YARDSTICK, Pupils, clone_sample
+from mlrs_train.evolution.cloning import PUPILS, YARDSTICK, Pupils, clone_sample, limited
 from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.estimator import Search
 from mlrs_train.evolution.method import Evolution, initial_phi
@@ -121,6 +121,14 @@ def test_pupils_learn() -> None:
     assert regrets[-1] < 0.5 * regrets[0]
 
 
+def test_gradient_that_is_not_finite_says_nothing() -> None:
+    """One infinite or NaN entry does not reach phi; a long gradient is cut, a short one is as it is."""
+    assert torch.equal(limited(torch.tensor([1.0, math.inf])), torch.zeros(2))
+    assert torch.equal(limited(torch.tensor([1.0, math.nan])), torch.zeros(2))
+    assert float(limited(torch.tensor([30.0, 40.0])).norm()) == pytest.approx(0.5)
+    assert torch.equal(limited(torch.tensor([0.1, 0.0])), torch.tensor([0.1, 0.0]))
+
+
 def test_evolution_starts_afresh_from_the_clone() -> None:
     """When cloning is over, phi and its average stay, and Adam's moments are dropped."""
     settings = EvolutionSettings(**{**SETTINGS.to_json(), "population": 4, "cloning_updates": 2})
@@ -140,6 +148,8 @@ def test_rates_of_both_stages_fall_from_their_own_start() -> None:
     training, rates = Evolution(settings), []
     for update in range(10):
         training.search.steps = update
+        if update == 4:
+            training._share_cloned = training._share
         rates.append(training._meta_lr())
     assert rates[0] == pytest.approx(0.1)
     assert rates[4] == pytest.approx(0.5)

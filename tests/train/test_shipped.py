@@ -1,62 +1,108 @@
-"""The shipped model `paper` is what its command made."""
+"""The shipped models are what their commands made."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import mlrs_core
 from mlrs_core.checkpoint import read_model
-from mlrs_core.config import RunConfig
+from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import RunColumns
 from mlrs_train.hypergradient.settings import HypergradientSettings
+from mlrs_train.method import SETTINGS, Record
 
-MODEL = Path(mlrs_core.__file__).parent / "models" / "paper.safetensors"
-RECORDS = Path(__file__).parents[2] / "docs" / "models" / "paper"
+MODELS = Path(mlrs_core.__file__).parent / "models"
+RECORDS = Path(__file__).parents[2] / "docs" / "models"
 
 
-def test_page_is_about_the_shipped_file() -> None:
-    """The page of the model names its digest and its command; the file fits into the package."""
-    model, digest = read_model(MODEL)
-    page = (RECORDS / "README.md").read_text()
+def rates_over(model: str, losses: npt.NDArray[np.float64], config: RunConfig) -> list[float]:
+    """Return the learning rates of one run over some losses."""
+    policy = read_model(MODELS / f"{model}.safetensors")[0].policy()
+    columns, states, rates = RunColumns.of([config]), policy.init_state(1), []
+    for step, loss in enumerate(losses):
+        lrs, states = policy.step(states, np.array([step]), np.array([loss]), columns)
+        rates.append(float(lrs[0]))
+    return rates
+
+
+def logged(model: str, count: int) -> list[Mapping[str, Any]]:
+    """Return the first records of a shipped log."""
+    lines = (RECORDS / model / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines[:count]]
+
+
+def trained(model: str, advances: int) -> list[Record]:
+    """Return the records of a training's first advances, with a shipped model's settings."""
+    provenance = read_model(MODELS / f"{model}.safetensors")[0].provenance
+    training = SETTINGS[provenance["method"]](**provenance["settings"]).start()
+    steps = itertools.islice(iter(training.advance, object()), advances)
+    return [record for record in steps if record is not None]
+
+
+def test_every_shipped_model_has_a_page() -> None:
+    """A model cannot be shipped without a page and a log."""
+    assert {path.stem for path in MODELS.iterdir()} == {path.name for path in RECORDS.iterdir()}
+
+
+@pytest.mark.parametrize("model", ["mlr-snet", "paper"])
+def test_page_is_about_the_shipped_file(model: str) -> None:
+    """The page of a model names its digest and its command; the file fits into the package."""
+    path = MODELS / f"{model}.safetensors"
+    shipped, digest = read_model(path)
+    page = (RECORDS / model / "README.md").read_text()
     assert digest in page
-    assert model.provenance["command"] in page.replace("\\\n  ", "")
-    assert MODEL.stat().st_size <= 200_000
+    assert shipped.provenance["command"] in page.replace("\\\n  ", "")
+    assert path.stat().st_size <= 200_000
 
 
-def test_settings_are_the_defaults() -> None:
-    """`mlrs train` without settings makes this model."""
-    assert read_model(MODEL)[0].provenance["settings"] == HypergradientSettings().to_json()
+def test_settings_of_paper_are_the_defaults() -> None:
+    """`mlrs train` without settings makes `paper`."""
+    settings = read_model(MODELS / "paper.safetensors")[0].provenance["settings"]
+    assert settings == HypergradientSettings().to_json()
 
 
-def test_log_begins_as_logged() -> None:
-    """A training with the model's settings logs what the shipped log holds."""
-    settings = HypergradientSettings(**read_model(MODEL)[0].provenance["settings"])
-    training = settings.start()
-    lines = [json.loads(line) for line in (RECORDS / "log.jsonl").read_text().splitlines()]
-    steps = itertools.islice(iter(training.advance, object()), 270)
-    records = [record for record in steps if record is not None]
+def test_log_of_paper_begins_as_logged() -> None:
+    """A training with the settings of `paper` logs what the shipped log holds."""
+    records = trained("paper", 270)
     assert len(records) == 5
-    for record, line in zip(records, lines, strict=False):
+    for record, line in zip(records, logged("paper", 5), strict=True):
         assert (record.task, record.step) == (line["task"], line["step"])
         # Other processors round otherwise; the losses of a training drift apart with time.
         assert record.values["train_loss"] == pytest.approx(line["train_loss"], rel=1e-2)
         assert record.values["learning_rate"] == pytest.approx(line["learning_rate"], rel=1e-2)
 
 
-def test_rates_are_sane() -> None:
+def test_log_of_mlr_snet_begins_as_logged() -> None:
+    """A training with the settings of `mlr-snet` logs what the shipped log holds."""
+    (record,), (line,) = trained("mlr-snet", 5), logged("mlr-snet", 1)
+    assert (record.task, record.step) == (line["task"], line["step"])
+    # Other processors round otherwise, and a population on a chaotic task shows it.
+    assert record.values["to_default"] == pytest.approx(line["to_default"], abs=0.02)
+
+
+def test_rates_of_paper_are_sane() -> None:
     """Over a usual run, each third has lower rates than the one before, all far from 0 and from gamma."""
-    policy = read_model(MODEL)[0].policy()
-    columns = RunColumns.of([RunConfig(horizon=300, scale=1.0)])
-    state = policy.init_state(1)
-    rates = []
-    for step, loss in enumerate(np.geomspace(2.3, 0.1, 300)):
-        lr, state = policy.step(state, np.array([step]), np.array([loss]), columns)
-        rates.append(float(lr[0]))
+    rates = rates_over("paper", np.geomspace(2.3, 0.1, 300), RunConfig(horizon=300, scale=1.0))
     thirds = [float(np.median(rates[start : start + 100])) for start in (0, 100, 200)]
     assert thirds == sorted(thirds, reverse=True)
     assert 0.01 < min(rates) < max(rates) < 0.9
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAMW])
+@pytest.mark.parametrize("horizon", [300, 4000])
+def test_rates_of_mlr_snet_are_sane(optimizer: Optimizer, horizon: int) -> None:
+    """Over a usual run, rates stay within two decades of the usual one until they fall at the end."""
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.1, horizon))
+    usual = {Optimizer.SGD: 0.1, Optimizer.MOMENTUM: 0.01, Optimizer.ADAMW: 1e-3}[optimizer]
+    config = RunConfig(horizon=horizon, optimizer=optimizer, num_classes=10)
+    rates = np.array(rates_over("mlr-snet", np.geomspace(2.3, 0.3, horizon) * noise, config)) / usual
+    assert 0.01 < np.median(rates[: horizon // 2]) < 100
+    assert rates[-1] < 0.2 * rates.max()

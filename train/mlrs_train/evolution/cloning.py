@@ -60,11 +60,19 @@ def clone_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: i
     regret = pupils.regret(curve)
     (gradient,) = torch.autograd.grad(regret, leaf)
     return Sample(
-        estimate=gradient * (MAX_NORM / gradient.norm().clamp(min=MAX_NORM)),
+        estimate=limited(gradient),
         fitness=values[Teachers.size :][: PUPILS // 2],
         yardstick=float(values[YARDSTICK]),
         regret=float(regret.detach()),
     )
+
+
+def limited(gradient: Tensor) -> Tensor:
+    """Return a gradient with at most `MAX_NORM`; one that is not finite says nothing, and becomes 0."""
+    norm = gradient.norm()
+    if not norm.isfinite():
+        return torch.zeros_like(gradient)
+    return gradient * (MAX_NORM / norm.clamp(min=MAX_NORM))
 
 
 class Pupils:

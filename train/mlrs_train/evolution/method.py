@@ -41,6 +41,7 @@ class Evolution:
         self.search = Search(initial_phi(settings), averaging=settings.averaging)
         self.yardsticks = Yardsticks(settings)
         self.elapsed_s = 0.0
+        self._share_cloned = 0.0
         self._log_ratios: list[float] = []
         self._regrets: list[float] = []
 
@@ -73,6 +74,7 @@ class Evolution:
         began, lr, update = time.monotonic(), self._meta_lr(), self.steps_done
         if update == self.settings.cloning_updates:
             self.search.forget()
+            self._share_cloned = self._share
         sample = clone_sample if update < self.settings.cloning_updates else draw_sample
         arguments = (self.settings, self.search.phi, update)
         samples = self.engine.compute(
@@ -92,7 +94,7 @@ class Evolution:
         cloning = self.settings.cloning_updates
         if self.steps_done < cloning:
             return self.settings.cloning_lr * (1 - 0.95 * self.steps_done / cloning)
-        before = cloning / max(self.steps_total, 1)
+        before = self._share_cloned if self.steps_done > cloning else self._share
         share = (min(self._share, 1.0) - before) / max(1 - before, 1e-9)
         return self.settings.meta_lr + max(share, 0.0) * (self.settings.final_meta_lr - self.settings.meta_lr)
 
@@ -118,6 +120,7 @@ class Evolution:
             "search": self.search.state_dict(),
             "yardsticks": self.yardsticks.state_dict(),
             "elapsed_s": self.elapsed_s,
+            "share_cloned": self._share_cloned,
             "log_ratios": list(self._log_ratios),
             "regrets": list(self._regrets),
         }
@@ -127,6 +130,7 @@ class Evolution:
         self.search.load_state_dict(state["search"])
         self.yardsticks.load_state_dict(state["yardsticks"])
         self.elapsed_s = state["elapsed_s"]
+        self._share_cloned = state["share_cloned"]
         self._log_ratios = list(state["log_ratios"])
         self._regrets = list(state["regrets"])
 
