@@ -97,9 +97,9 @@ class DriftKernel:
         extras = np.ascontiguousarray(states[:, recurrent:].T, np.float64)
         usual = _usual_lr(runs)
         x = _take_in(extras, losses, usual, runs)
-        ticking = _is_regular(steps, runs)
+        ticking = _is_due(extras, steps, runs)
         if self._jumps:
-            ticking |= x > extras[0] + JUMP
+            ticking |= _jump(extras, x)
         after = states.copy()
         if ticking.all():
             after[:, :recurrent] = self._tick(states, steps, extras, usual, runs)
@@ -171,11 +171,20 @@ def _take_in(extras: Floats, losses: Floats, usual: Floats, runs: RunColumns) ->
     return x
 
 
-def _is_regular(steps: Steps, runs: RunColumns) -> npt.NDArray[np.bool_]:
-    """Return whether a step is a tick whatever its loss, (n,)."""
-    spacing = -(-_effective_horizon(steps, runs) // TICKS)
-    regular: npt.NDArray[np.bool_] = steps % np.maximum(np.minimum(steps // FIRST_TICKS, spacing), 1) == 0
-    return regular
+def _is_due(extras: Floats, steps: Steps, runs: RunColumns) -> npt.NDArray[np.bool_]:
+    """Return whether it is time for a tick, (n,): after the first loss, and then as the spec says."""
+    spacing = np.minimum(steps // FIRST_TICKS, -(-_effective_horizon(steps, runs) // TICKS))
+    due: npt.NDArray[np.bool_] = (extras[COUNT] >= spacing) | (extras[AGE] == 0)
+    return due
+
+
+def _jump(extras: Floats, x: Floats) -> npt.NDArray[np.bool_]:
+    """Return where a loss jumped, (n,); it then is all that the tick sees: in place."""
+    jump: npt.NDArray[np.bool_] = x > extras[0] + JUMP
+    if jump.any():
+        extras[SUM] = np.where(jump, _single(x), extras[SUM])
+        extras[COUNT] = np.where(jump, 1.0, extras[COUNT])
+    return jump
 
 
 def _effective_horizon(steps: Steps, runs: RunColumns) -> Steps:

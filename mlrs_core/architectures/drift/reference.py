@@ -59,10 +59,10 @@ class DriftRuns:
     @cached_property
     def usual_lr(self) -> Tensor:
         """Where a family usually starts, (n,) float64: 0.1 in effective units for SGD, Adam 1e-3."""
-        momentum = torch.where(self.momentum.isnan(), torch.tensor(0.9), self.momentum).double()
+        momentum = torch.where(self.momentum.isnan(), 0.9, self.momentum.double())
         heavy = 0.1 * (1 - momentum.clamp(0, 0.999))
-        usual = torch.where(_is_one_of(self.optimizer, MOMENTUM_FAMILY), heavy, torch.tensor(0.1).double())
-        return torch.where(_is_one_of(self.optimizer, ADAM_FAMILY), torch.tensor(1e-3).double(), usual)
+        usual = torch.where(_is_one_of(self.optimizer, MOMENTUM_FAMILY), heavy, 0.1)
+        return torch.where(_is_one_of(self.optimizer, ADAM_FAMILY), 1e-3, usual)
 
     @cached_property
     def first_drift(self) -> Tensor:
@@ -148,9 +148,12 @@ class DriftReference:
         cell, rows = torch.split(state, [2 * self.spec.hidden_size, EXTRAS], dim=1)
         extras = _Extras.of(rows.double())
         x = _take_in(extras, losses.double(), runs)
-        ticking = _is_regular(steps, runs)
+        ticking = _is_due(extras, steps, runs)
         if self.spec.inputs != "progress":
-            ticking = ticking | (x > extras.averages[:, 0] + JUMP)
+            jump = x > extras.averages[:, 0] + JUMP
+            extras.sum = torch.where(jump, x.float().double(), extras.sum)
+            extras.count = torch.where(jump, torch.ones_like(x), extras.count)
+            ticking = ticking | jump
         held = torch.cat([cell, extras.rows()], dim=1)
         if ticking.any():
             ticked = self._tick(weights, cell, extras, steps, runs)
@@ -203,10 +206,10 @@ def _level(u: Tensor, mode: Tensor) -> Tensor:
     return torch.where(mode == 1, positive, torch.asinh(u))
 
 
-def _is_regular(steps: Tensor, runs: DriftRuns) -> Tensor:
-    """Return whether a step is a tick whatever its loss, (n,)."""
-    spacing = -(-_effective_horizon(steps, runs) // TICKS)
-    return steps % torch.minimum(steps // FIRST_TICKS, spacing).clamp(min=1) == 0
+def _is_due(extras: _Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
+    """Return whether it is time for a tick, (n,): after the first loss, and then as the spec says."""
+    spacing = torch.minimum(steps // FIRST_TICKS, -(-_effective_horizon(steps, runs) // TICKS))
+    return (extras.count >= spacing) | (extras.ticks == 0)
 
 
 def _effective_horizon(steps: Tensor, runs: DriftRuns) -> Tensor:

@@ -1,10 +1,11 @@
 """The shape of the drift network, and what a step of it computes.
 
 A run is a series of **ticks**: at each the network looks at the losses since the last one and sets the
-learning rate that holds until the next. Ticks are a step apart at first, t/50 steps apart later on, and
-a TICKS-th of the horizon at most, so that a run of 100,000 steps looks to the network like one of 1,000:
-time runs as the logarithm of the steps first, in shares of the horizon then. All memory counts in ticks.
-A loss that jumps far above its recent average makes a tick of its own.
+learning rate that holds until the next. The first loss makes a tick; after it ticks are a step apart,
+later t/50 steps, and a TICKS-th of the horizon at most: time runs as the logarithm of the steps first, in
+shares of the horizon then, and a run of 100,000 steps has twice the ticks of one of 1,000. All memory
+counts in ticks. A loss that jumps far above its recent average makes a tick of its own, which sees that
+loss alone.
 
 At step t, with loss L, of a run with horizon T:
 

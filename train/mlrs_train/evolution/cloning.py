@@ -1,6 +1,6 @@
 """Learning from schedules that were tuned: a warm start, by gradient, before evolution.
 
-On a random task, teachers train from 14 learning rates each, side by side with pupils: copies under
+On a random task, teachers train from 16 learning rates each, side by side with pupils: copies under
 the network, from various first rates. At each of a pupil's steps the rate that it chose, divided by the
 best teacher's shape there, is the base rate of a schedule whose regret the teachers measured. The mean
 of these regrets is the loss, and its gradient goes through all of the network's ticks: from the losses

@@ -1,12 +1,13 @@
 """Schedules from many learning rates on one task, and what their results say about every other rate.
 
-Two shapes, each with a warmup, each from rates a third of a decade apart: so a task's regret is known
+Two shapes, each with a warmup, each from rates 0.3 of a decade apart: so a task's regret is known
 as a function of the rate that a schedule is scaled by.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,14 @@ WARMUP = 0.05
 """The share of the horizon in which schedules warm up."""
 COOLDOWN = 0.25
 """The share of the horizon in which `wsd` goes down."""
-LOWEST, HIGHEST, COUNT = -2.0, 7 / 3, 14
+LOWEST, HIGHEST, COUNT = -2.1, 2.4, 16
 """The rates, over the update rule's usual one, as powers of ten."""
 LOG_RATES = torch.linspace(LOWEST, HIGHEST, COUNT, dtype=torch.float64) * math.log(10)
 """Their natural logarithms, (COUNT,)."""
 WORST = 1.5
 """The largest regret that counts."""
+ALIKE = 0.1
+"""Where regrets differ by less, which rate is best says little, and the pull is that much weaker."""
 PULL = 0.02
 """What is added to a regret per unit of the log-rate off the best: a way back from where all is lost."""
 
@@ -44,7 +47,7 @@ def _warm(progress: float) -> float:
     return min(1.0, (progress + 1e-3) / WARMUP)
 
 
-SHAPES = (cosine, wsd)
+SHAPES: tuple[Callable[[float], float], ...] = (cosine, wsd)
 """The shapes, as functions of the share of the horizon that is over."""
 
 
@@ -71,21 +74,19 @@ class RegretCurve:
     """The shape that did best, of `SHAPES`."""
     regrets: Tensor
     """The regret at each of the rates, (COUNT,) float64, from 0 to `WORST`."""
-    best: float
-    """What the best of all reached."""
 
     @classmethod
     def of(cls, reached: Tensor) -> RegretCurve:
         """Return the curve of what the teachers reached, (Teachers.size,).
 
-        Neighbours are averaged a little: a result is noisy, and the best of 14 flatters itself.
+        Neighbours are averaged a little: a result is noisy, and the best of 16 flatters itself.
         """
         table = reached.view(len(SHAPES), COUNT).double()
         shape, best = int(table.min(1).values.argmin()), table.min()
         raw = log_ratio(table[shape], best).clamp(max=WORST)
         inner = (raw[:-2] + 2 * raw[1:-1] + raw[2:]) / 4
         smooth = torch.cat([raw[:1], inner, raw[-1:]])
-        return cls(shape, smooth - smooth.min(), float(best))
+        return cls(shape, smooth - smooth.min())
 
     def at(self, log_rates: Tensor) -> Tensor:
         """Return the regret at other rates, any shape, differentiable: linear in between."""
@@ -93,7 +94,8 @@ class RegretCurve:
         left = place.detach().floor().clamp(0, COUNT - 2).long()
         share = (place - left).clamp(0, 1)
         off = (log_rates - LOG_RATES[self.regrets.argmin()]).abs()
-        return torch.lerp(self.regrets[left], self.regrets[left + 1], share) + PULL * off
+        pull = PULL * min(1.0, float(self.regrets.max()) / ALIKE)
+        return torch.lerp(self.regrets[left], self.regrets[left + 1], share) + pull * off
 
     def log_share(self, progress: float) -> float:
         """Return the logarithm of the best shape's rate over its base."""

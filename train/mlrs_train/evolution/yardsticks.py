@@ -1,8 +1,8 @@
 """The tasks held out from training, and the schedules that a network is compared with on them.
 
 They have random numbers of their own, which do not depend on the training's seed. Each is trained
-on once per validation under the network, and once ever under twelve schedules: constant and cosine,
-from six learning rates around the usual one.
+on once per validation under the network, and once ever under sixteen schedules: constant and cosine,
+from eight learning rates around the usual one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mlrs_train.evolution.settings import EvolutionSettings
 
 COUNT = 12
 """Tasks that are held out."""
-MULTIPLES = (0.1, 0.32, 1.0, 3.2, 10.0, 32.0)
+MULTIPLES = (0.1, 0.32, 1.0, 3.2, 10.0, 32.0, 100.0, 320.0)
 """The learning rates of the schedules, in units of the update rule's usual one."""
 SCHEDULES = [(shape, multiple) for shape in ("cosine", "constant") for multiple in MULTIPLES]
 """The schedules."""
