@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from mlrs_bench.cache import Cache, digest_of
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.daemon import serving
@@ -16,6 +14,7 @@ from mlrs_bench.methods import all_methods, choose_methods
 from mlrs_bench.models import OPTIONAL, ModelFile, find_models
 from mlrs_bench.plan import Plan, Stage
 from mlrs_bench.rules import RULES
+from mlrs_bench.sources import code_digest
 from mlrs_bench.tasks import choose_tasks, collect_tasks
 from mlrs_bench.workers import Job, Workers, Workshop
 
@@ -106,7 +105,7 @@ class Table:
                 "key": vars(key),
                 "task": self._fingerprints[key.task],
                 "method": self._identities[key.method],
-                "torch": torch.__version__,
+                "code": code_digest(),
             }
         )
 

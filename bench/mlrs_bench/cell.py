@@ -45,14 +45,17 @@ class Cell(CellKey):
     horizon: int
     """Its steps."""
     test_loss: float
-    """Mean loss on the test examples; of a diverged training, `initial_test_loss`."""
+    """Mean loss on the test examples; at most four times `initial_test_loss`, which also stands for a loss
+    that is not finite."""
+    raw_test_loss: float | None = None
+    """The same as measured, whatever its size; `None`: it is not finite."""
     test_accuracy: float | None
     """The share of test examples that are classified right; `None` where there are no classes."""
     valid_loss: float
-    """Mean loss on the validation examples, capped likewise."""
+    """Mean loss on the validation examples, capped likewise by four times what it was before training."""
     diverged: bool
     """Whether a training loss was not finite, or the test loss is not or is above three times what it
-    was before training. `test_loss` is then capped at what it was before training."""
+    was before training."""
     initial_test_loss: float
     """Mean loss on the test examples before training."""
     train_curve: Points

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from mlrs_bench.models import ModelFile
 
 COMMAND = (sys.executable, "-m", "mlrs_cli")
 """The command `mlrs`, of the Python that runs this."""
+TIED_COMMAND = (sys.executable, "-m", "mlrs_bench.tied")
+"""The same, as a process that ends with this one."""
+START_S = 60.0
+"""How long the daemon may take to say where it listens."""
 STOP_S = 30
 """How long the daemon may take to stop."""
 
@@ -27,8 +32,6 @@ class Address:
 
     target: str
     """HOST:PORT."""
-    pid: int
-    """Its process."""
 
 
 @contextmanager
@@ -44,7 +47,8 @@ def serving(models: Iterable[ModelFile]) -> Iterator[Address]:
             _import(data, name, path)
         with (Path(folder) / "log").open("w+", encoding="utf-8") as log:
             process = subprocess.Popen(  # noqa: S603  # of our own arguments
-                [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data)],
+                [*TIED_COMMAND, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data)],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -52,7 +56,7 @@ def serving(models: Iterable[ModelFile]) -> Iterator[Address]:
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
             try:
-                yield Address(_wait(process, log.name), process.pid)
+                yield Address(_wait(process, log.name))
             finally:
                 _stop(process)
 
@@ -66,9 +70,15 @@ def _import(data: Path, name: str, path: Path) -> None:
 
 def _wait(process: subprocess.Popen[str], log: str) -> str:
     assert process.stdout is not None  # noqa: S101  # it is a pipe
-    line = process.stdout.readline()
+    timer = threading.Timer(START_S, process.kill)
+    timer.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        timer.cancel()
     if "listening on" not in line:
-        raise DaemonStartError(f"the daemon did not start: {Path(log).read_text(encoding='utf-8').strip()}")
+        said = Path(log).read_text(encoding="utf-8").strip() or f"it said nothing within {START_S:g} s"
+        raise DaemonStartError(f"the daemon did not start: {said}")
     return line.split()[-1]
 
 
@@ -79,5 +89,6 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()

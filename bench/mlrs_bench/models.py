@@ -69,16 +69,19 @@ def find_models(
         ablations: files by the name of their method.
 
     Raises:
-        UnknownNameError: there is no such shipped model.
+        UnknownNameError: there is no such shipped model, or no such ablation.
         DataFileError: a file is no model, or the folder holds no snapshots.
     """
+    for name in ablations or {}:
+        if name not in ABLATIONS:
+            raise UnknownNameError("ablation", name, ABLATIONS)
     found = []
     if model is not None or ADVISED in shipped():
         found.append(
             _read(ADVISED, f"the network in question: {model or ADVISED}", _locate(model or ADVISED))
         )
     for name, path in (ablations or {}).items():
-        found.append(_read(name, ABLATIONS.get(name, f"{path}"), path))
+        found.append(_read(name, ABLATIONS[name], path))
     found.append(_read(PAPER, "the shipped network that was meta-trained as in the paper", shipped()[PAPER]))
     if official is not None:
         about = "the paper's authors' snapshots, one per third of the horizon"

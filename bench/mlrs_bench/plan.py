@@ -24,7 +24,18 @@ TUNING_SEEDS = (0, 1)
 FIRST_SEED = 100
 """The first of the seeds that are evaluated."""
 MAX_EXTENSIONS = 6
-"""How far the grid may grow at either end."""
+"""How far the grid may grow; it does so at one end only."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A search that ended at an edge of what it tried: a better base LR may lie beyond."""
+
+    task: str
+    optimizer: str
+    method: str
+    base_lr: float
+    """The best one, and the highest or lowest that was tried."""
 
 
 @dataclass
@@ -37,6 +48,8 @@ class Stage:
     """Trainings that the table shows."""
     undecided: list[CellKey] = field(default_factory=list)
     """Those of which the base LR is still being chosen; theirs is `None`."""
+    edges: list[Edge] = field(default_factory=list)
+    """The searches that ended at an edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,8 @@ class Plan:
                 continue
             search = search_base_lr(task.name, optimizer, method.name, find)
             stage.tune += search.keys
+            if search.best is not None and search.at_edge:
+                stage.edges.append(Edge(task.name, optimizer, method.name, search.best))
             known = stage.undecided if search.best is None else stage.evaluate
             known += self._evaluations(task, optimizer, method, search.best)
         return stage
@@ -86,11 +101,14 @@ class Search:
     """Its trainings so far, and those to do next."""
     best: float | None
     """What it found; `None`: it needs the trainings that are not there yet."""
+    at_edge: bool = False
+    """Whether that is the highest or lowest it tried, and the grid has grown as far as it may."""
 
 
 def search_base_lr(task: str, optimizer: str, method: str, find: Find) -> Search:
     """Return where the search for a method's base LR on a row stands."""
-    base_lrs, first = list(RULES[optimizer].grid), len(RULES[optimizer].grid)
+    grid = RULES[optimizer].grid
+    base_lrs = list(grid)
     while True:
         keys = list(_tunings(task, optimizer, method, base_lrs))
         cells = [cell for key in keys if (cell := find(key)) is not None]
@@ -98,8 +116,11 @@ def search_base_lr(task: str, optimizer: str, method: str, find: Find) -> Search
             return Search(keys, None)
         best = best_base_lr(cells)
         beyond = _beyond(best, base_lrs)
-        if beyond is None or len(base_lrs) == first + MAX_EXTENSIONS:
+        if beyond is None:
             return Search(keys, best)
+        # All extensions are at one end: at the other, the loss is not the least, and stays so.
+        if len(base_lrs) == len(grid) + MAX_EXTENSIONS:
+            return Search(keys, best, at_edge=True)
         base_lrs = sorted([*base_lrs, beyond])
 
 

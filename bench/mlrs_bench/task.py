@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mlrs_bench.sources import described, source_of
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,20 @@ class Task:
     """Changed when results of before count no longer, for reasons that `fingerprint` does not see."""
 
     def fingerprint(self, splits: Splits) -> str:
-        """Return a digest of what a result of this task depends on: data, network, loss, settings."""
+        """Return a digest of what a result of this task depends on.
+
+        Data, first weights, the `forward` of every module, loss, accuracy, settings.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = self.network()
         parts = [self.version, str(network), self.horizon, self.batch_size, self.num_classes]
-        parts += [sorted(self.weight_decay.items()), _source(self.loss), _source(type(network).forward)]
+        parts += [sorted(self.weight_decay.items()), described(self.loss), described(self.accuracy)]
+        forwards = dict.fromkeys(type(module).forward for module in network.modules())
+        parts += map(source_of, forwards)
         state = hashlib.sha256(repr(parts).encode())
         sets = (splits.train, splits.valid, splits.test)
         for tensor in [*network.state_dict().values(), *(t for s in sets for t in (s.inputs, s.targets))]:
             state.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
             state.update(tensor.contiguous().numpy().tobytes())
         return state.hexdigest()
-
-
-def _source(function: Callable[..., object]) -> str:
-    """Return the source of a function; its name, if it was not written in Python."""
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return getattr(function, "__qualname__", type(function).__qualname__)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import mlrs_client
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.curve import Curves
+from mlrs_bench.errors import TrainingError
 from mlrs_bench.methods import Control, Method, Training
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Examples, Splits, Task
@@ -26,6 +27,9 @@ REFRESH_BATCHES = 50
 """Batches that running statistics are computed anew from."""
 DIVERGED = 3.0
 """A training that ends above this many times its first test loss has diverged."""
+CAP = 4.0
+"""A final loss counts as at most this many times the first one, as in meta-training by evolution: the worse
+run never counts as the better one, and one that explodes does not decide a mean by how far."""
 
 
 def train(
@@ -35,9 +39,11 @@ def train(
 
     Raises:
         mlrs_client.MlrsError: the daemon refuses the run, or is out of reach.
+        TrainingError: a loss before the first step is not a positive number.
     """
     network = first_network(task, key.seed)
-    first_valid, first_test = mean_loss(task, network, splits.valid), mean_loss(task, network, splits.test)
+    first_valid = _first_loss(task, network, splits.valid)
+    first_test = _first_loss(task, network, splits.test)
     control = method.control(
         Training(
             task=task,
@@ -60,10 +66,11 @@ def train(
     return Cell(
         **vars(key),
         horizon=task.horizon,
-        test_loss=_capped(test, first_test),
+        test_loss=counted_loss(test, first_test),
+        raw_test_loss=test if math.isfinite(test) else None,
         test_accuracy=_accuracy(task, network, splits.test),
-        valid_loss=_capped(valid, first_valid),
-        diverged=_is_lost(test, first_test),
+        valid_loss=counted_loss(valid, first_valid),
+        diverged=not test <= DIVERGED * first_test,  # so that NaN is
         initial_test_loss=first_test,
         train_curve=curves.losses,
         lr_curve=curves.lrs,
@@ -94,10 +101,26 @@ def mean_loss(task: Task, network: nn.Module, examples: Examples) -> float:
     return _mean(task.loss, network, examples)
 
 
+def counted_loss(loss: float, first: float) -> float:
+    """Return what a final loss counts as: at most `CAP` times the finite first one, as if not finite."""
+    limit = CAP * first
+    return min(loss, limit) if math.isfinite(loss) else limit
+
+
+def _first_loss(task: Task, network: nn.Module, examples: Examples) -> float:
+    loss = mean_loss(task, network, examples)
+    if not 0 < loss < math.inf:
+        raise TrainingError(
+            f"{task.name}: the loss before the first step must be a positive number, is {loss}: "
+            "change the task's loss or its first weights"
+        )
+    return loss
+
+
 def _steps(
     task: Task, network: nn.Module, control: Control, examples: Examples, batches: Tensor, curves: Curves
 ) -> bool:
-    """Train to the end, or until a loss is not finite; return whether all were."""
+    """Train to the end, or until a loss or an LR is not finite; return whether all were."""
     network.train()
     parameters = list(network.parameters())
     inputs, targets, measure = examples.inputs, examples.targets, task.loss
@@ -109,7 +132,7 @@ def _steps(
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         lr = control.update()
-        if not math.isfinite(value):  # and no weight is any more
+        if not (math.isfinite(value) and math.isfinite(lr)):  # and no weight is any more
             return False
         curves.add(step, value, lr)
     return True
@@ -134,12 +157,3 @@ def _mean(measure: Callable[[Tensor, Tensor], Tensor], network: nn.Module, examp
 
 def _accuracy(task: Task, network: nn.Module, examples: Examples) -> float | None:
     return None if task.accuracy is None else _mean(task.accuracy, network, examples)
-
-
-def _is_lost(loss: float, first: float) -> bool:
-    return not loss <= DIVERGED * first  # so that NaN is
-
-
-def _capped(loss: float, first: float) -> float:
-    """Return a loss; that of before training, if the training made it much worse."""
-    return first if _is_lost(loss, first) else loss

@@ -60,10 +60,10 @@ class Workers:
     def run(self, jobs: Sequence[Job], keep: Callable[[str, Cell], None]) -> None:
         """Do these trainings, and hand each result on as it comes.
 
-        On an interrupt, trainings under way are finished and handed on, others not begun.
+        On an interrupt or an error, trainings under way are finished and handed on, others not begun.
 
         Raises:
-            TrainingError: one failed by a defect.
+            TrainingError: one failed by a defect; after that.
             KeyboardInterrupt: after that.
         """
         running: dict[Future[Cell], Job] = {}
@@ -74,8 +74,9 @@ class Workers:
                 running[self._pool.submit(_work, job)] = job
             while running:
                 _collect(running, wait(running, return_when=FIRST_COMPLETED).done, keep)
-        except KeyboardInterrupt:
-            _collect(running, wait(running).done, keep)
+        except (KeyboardInterrupt, BenchError):
+            with suppress(BenchError):  # the first error is the one to tell
+                _collect(running, wait(running).done, keep)
             raise
 
     def __enter__(self) -> Self:
@@ -92,22 +93,36 @@ class Workers:
 def _collect(
     running: dict[Future[Cell], Job], done: Iterable[Future[Cell]], keep: Callable[[str, Cell], None]
 ) -> None:
+    """Hand on what these came to.
+
+    Raises:
+        TrainingError: one failed; after all the others were handed on.
+    """
+    failed: TrainingError | None = None
     for future in done:
         job = running.pop(future)
         try:
             cell = future.result()
-        except BenchError:
-            raise
-        except Exception as error:
-            key = job.key
-            where = f"{key.task} / {key.optimizer}, {key.method}, seed {key.seed}"
-            raise TrainingError(f"{where}: {type(error).__name__}: {error}") from error
-        keep(job.digest, cell)
+        except TrainingError as error:
+            failed = error
+        except Exception as error:  # noqa: BLE001  # the process ended, or its answer cannot be read
+            failed = _failure(job, error)
+        else:
+            keep(job.digest, cell)
+    if failed is not None:
+        raise failed
+
+
+def _failure(job: Job, error: Exception) -> TrainingError:
+    key = job.key
+    where = f"{key.task} / {key.optimizer}, {key.method}, seed {key.seed}"
+    return TrainingError(f"{where}: {type(error).__name__}: {error}")
 
 
 # What follows runs in the workers' processes.
 
-_trainer: list[_Trainer] = []
+_trainer: list[_Trainer | Exception] = []
+"""The one of this process, or why there is none."""
 
 
 class _Trainer:
@@ -141,18 +156,30 @@ def _begin(workshop: Workshop) -> None:
     """Prepare a worker: signals are for the process that started it, and without that one it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(workshop.daemon.pid,), daemon=True).start()
-    _trainer.append(_Trainer(workshop))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _trainer.append(_Trainer(workshop))
+    except Exception as error:  # noqa: BLE001  # raised by the first training: from here, none would read it
+        _trainer.append(error)
 
 
-def _end_with_parent(daemon: int) -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        with suppress(ProcessLookupError):
-            os.kill(daemon, signal.SIGTERM)
         os._exit(1)
 
 
 def _work(job: Job) -> Cell:
-    return _trainer[0].train(job)
+    """Train.
+
+    Raises:
+        TrainingError: it failed; as text, since not every exception can travel between processes.
+    """
+    (trainer,) = _trainer
+    try:
+        if isinstance(trainer, Exception):
+            raise trainer
+        return trainer.train(job)
+    except Exception as error:
+        raise _failure(job, error) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ INTERRUPTED = 130
 """The exit status of a benchmark that was told to stop."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+OUTPUT = click.Path(file_okay=False, writable=True, path_type=Path)
 
 
 def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -102,9 +105,12 @@ def bench() -> None:
     show_envvar=True,
     help="Where results are kept. Default: the platform's cache folder.",
 )
-@click.option("--out", type=FOLDER, help="Write quality.md and its pictures into this folder.")
+@click.option("--out", type=OUTPUT, help="Write quality.md and its pictures into this folder.")
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all results to it."
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write all results to it.",
 )
 @click.option(
     "--list", "list_only", is_flag=True, help="Show what is done and what is missing; train nothing."
@@ -128,6 +134,7 @@ def quality(context: click.Context, /, **options: Any) -> None:
       mlrs bench quality --model runs/mine/model.safetensors --methods mlr-snet
       mlrs bench quality --task-file my_tasks.py                           tasks of your own
     """
+    _check_outputs(options["json_file"], options["out"])
     with _explained():
         table = _open(options)
         if options["list_only"]:
@@ -135,7 +142,25 @@ def quality(context: click.Context, /, **options: Any) -> None:
         elif not _train(table, options["workers"]):
             click.echo("Interrupted. What was trained is kept; the same command goes on.")
             context.exit(INTERRUPTED)
+        _tell_edges(table)
         _write(table, options)
+
+
+def _check_outputs(json_file: Path | None, out: Path | None) -> None:
+    """Refuse places that cannot be written to, before hours of training and not after."""
+    if json_file is not None:
+        _check_folder("--json", json_file.parent)
+    if out is not None:
+        _check_folder("--out", out if out.exists() else out.parent)
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        reason = f"{folder}: {error.strerror}; give a folder that is there and can be written to"
+        raise click.BadParameter(reason, param_hint=f"'{option}'") from error
 
 
 @contextmanager
@@ -152,7 +177,8 @@ def _explained() -> Iterator[None]:
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"cannot use {error.filename}: {error.strerror or error}") from error
+        where = "" if error.filename is None else f"cannot use {error.filename}: "
+        raise click.ClickException(f"{where}{error.strerror or error}") from error
     except ImportError as error:
         raise _missing(error) from error
 
@@ -235,6 +261,15 @@ def _list(table: Cells) -> None:
         click.echo(f"{name} is left out: it needs {reason}")
 
 
+def _tell_edges(table: Cells) -> None:
+    """Say where tuning ended at an edge: a better base LR may lie beyond."""
+    for edge in table.stage().edges:
+        click.echo(
+            f"{edge.task} / {edge.optimizer}, {edge.method}: the best base LR, {edge.base_lr:g}, is at the "
+            "edge of those tried; a better one may lie beyond"
+        )
+
+
 def _write(table: Cells, options: dict[str, Any]) -> None:
     """Write the results where they are wanted."""
     cells = table.cells()
@@ -242,9 +277,16 @@ def _write(table: Cells, options: dict[str, Any]) -> None:
         file.write_text(json.dumps([cell.to_json() for cell in cells], indent=1) + "\n", encoding="utf-8")
         click.echo(f"{file}: {len(cells):,} trainings")
     if (out := options["out"]) is not None:
-        from mlrs_bench.report import write_report
+        from mlrs_bench.report import benchmark_scope, write_report
 
-        write_report(cells, tasks={task.name: task.loss_name for task in table.plan.tasks}, out=out)
+        asked = [(task.name, optimizer) for task in table.plan.tasks for optimizer in table.plan.optimizers]
+        write_report(
+            cells,
+            scope=benchmark_scope(asked if options["task_file"] is not None else None),
+            metrics={task.name: task.loss_name for task in table.plan.tasks},
+            out=out,
+            words=sys.argv,
+        )
         click.echo(f"{out / 'quality.md'}: the tables and pictures")
     if file is None and out is None and not options["list_only"]:
         click.echo(f"{len(cells):,} trainings are there. Write them with --json FILE or --out FOLDER.")

@@ -9,7 +9,7 @@ import pytest
 
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.methods import Method
-from mlrs_bench.plan import FIRST_SEED, MAX_EXTENSIONS, TUNING_SEEDS, Plan, Stage
+from mlrs_bench.plan import FIRST_SEED, MAX_EXTENSIONS, TUNING_SEEDS, Edge, Plan, Stage
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Task
 from tests.bench.cells import cell_of
@@ -60,13 +60,16 @@ def test_the_grid_grows_until_the_best_is_inside(plan: Plan, best: float, beyond
     """While the best base LR is at an edge of the grid, the next one beyond it is tried."""
     stage = finish(plan, lambda lr: abs(math.log10(lr / best)))
     assert tuned(stage) == {best}
+    assert stage.edges == []
     assert {key.base_lr for key in stage.tune} == set(RULES["sgd"].grid) | beyond
 
 
 def test_the_grid_does_not_grow_forever(plan: Plan) -> None:
-    """A task that is the better the lower the LR ends the search after a few base LRs more."""
+    """A task that is the better the lower the LR ends the search after a few base LRs more, and says so."""
     stage = finish(plan, lambda lr: lr)
     assert len({key.base_lr for key in stage.tune}) == len(RULES["sgd"].grid) + MAX_EXTENSIONS
+    assert stage.edges == [Edge("tiny", "sgd", "tuned-cosine", 1e-6)]
+    assert tuned(stage) == {1e-6}
 
 
 def test_evaluation_waits_for_its_tuning_only(plan: Plan) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +16,31 @@ from click.testing import CliRunner, Result
 from mlrs_bench.cache import FILE
 from mlrs_cli.root import mlrs
 from tests.bench.conftest import TASKS, write_network
+from tests.bench.processes import children_of, needs_proc, wait_for_end
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quality_task.py"
+UNLEARNABLE = """
+import torch
+from torch import nn
+
+from mlrs_bench.task import Examples, Splits, Task
+
+def load():
+    labels = torch.arange(90) % 3
+    inputs = 2 * torch.eye(3)[labels]
+    wrong = Examples(inputs, (labels + 1) % 3)
+    return Splits(train=Examples(inputs, labels), valid=wrong, test=wrong)
+
+TASKS = [Task(name="wrong", load=load, network=lambda: nn.Linear(3, 3), horizon=20, batch_size=10)]
+"""
+"""A task that is judged by other labels than those it trains on: the less it learns, the better."""
 COMMAND = (sys.executable, "-m", "mlrs_cli", "bench", "quality")
 
 
 @pytest.fixture
 def interrupted_table(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A table under way: 16 trainings of 0.2 seconds, of which at least two are done."""
-    arguments = [*COMMAND, "--task-file", TASKS, "--tasks", "slow", "--methods", "constant,three-step"]
+    arguments = [*COMMAND, "--task-file", TASKS, "--tasks", "slow", "--methods", "constant,l4"]
     process = subprocess.Popen(
         [*map(str, arguments), "--seeds", "4", "--cache", str(tmp_path)],
         stderr=subprocess.PIPE,
@@ -106,7 +121,7 @@ def test_ctrl_c_keeps_what_was_trained(
     kept = cells_in(tmp_path)
     assert 2 <= kept < 16
     rest = quality(
-        *("--task-file", TASKS, "--tasks", "slow", "--methods", "constant,three-step"),
+        *("--task-file", TASKS, "--tasks", "slow", "--methods", "constant,l4"),
         *("--seeds", 4, "--cache", tmp_path, "--json", tmp_path / "all.json"),
     )
     assert rest.exit_code == 0, rest.output
@@ -115,29 +130,16 @@ def test_ctrl_c_keeps_what_was_trained(
     assert len(json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))) == cells_in(tmp_path) == 16
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux shows them")
+@needs_proc
 def test_kill_leaves_no_process_behind(tmp_path: Path, interrupted_table: subprocess.Popen[str]) -> None:
     """Killed, the command leaves a cache that can be read; its workers and its daemon end by themselves."""
-    pid = interrupted_table.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    children = children_of(interrupted_table.pid)
     assert len(children) >= 2
     interrupted_table.kill()
-    until = time.monotonic() + 20
-    while running := [child for child in children if is_running(int(child))]:
-        assert time.monotonic() < until, running
-        time.sleep(0.05)
+    wait_for_end(children)
     listed = quality("--task-file", TASKS, "--tasks", "slow", "--cache", tmp_path, "--list", "--seeds", 4)
     assert listed.exit_code == 0, listed.output
     assert cells_in(tmp_path) >= 2
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process has not ended; one that nobody waited for has."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
 
 
 def test_the_example_of_a_task_file_runs(tmp_path: Path) -> None:
@@ -168,6 +170,10 @@ def test_the_example_of_a_task_file_runs(tmp_path: Path) -> None:
         (["--model", "nope"], "'--model': 'nope' is unknown; known:"),
         (["--model", __file__ + ".safetensors"], "mlr-snet: [Errno 2] No such file"),
         (["--ablation", "mlr-snet-loss"], "'--ablation': must be NAME=FILE"),
+        (["--ablation", f"mlr-snet-los={__file__}"], "'--ablation': 'mlr-snet-los' is unknown; known: mlr-"),
+        (["--json", "missing/all.json"], "'--json': missing: No such file or directory; give a folder"),
+        (["--json", f"{__file__}/all.json"], "Not a directory; give a folder that is there"),
+        (["--out", "missing/report"], "'--out': missing: No such file or directory; give a folder"),
         (["--official", str(Path(__file__).parent)], "holds no snapshots"),
         (["--seeds", "0"], "'--seeds'"),
         (["--workers", "0"], "'--workers'"),
@@ -181,3 +187,38 @@ def test_wrong_options_are_named(tmp_path: Path, arguments: list[str], expected:
     assert result.exit_code in {1, 2}
     assert expected in " ".join(result.output.replace("│", "").split()), result.output
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+@pytest.mark.parametrize("option", ["--json", "--out"])
+def test_places_that_cannot_be_written_to_are_refused(tmp_path: Path, option: str) -> None:
+    """Results that could not be written are refused before the training."""
+    arguments = ("--task-file", TASKS, "--tasks", "tiny", "--methods", "l4", "--cache", tmp_path)
+    result = quality(*arguments, option, "/proc/self/here")
+    assert result.exit_code == 2
+    assert f"'{option}'" in result.output
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_search_that_ends_at_an_edge_is_said(tmp_path: Path) -> None:
+    """Where the best base LR is the last that was tried, the command says that a better one may follow."""
+    file = tmp_path / "mine.py"
+    file.write_text(UNLEARNABLE, encoding="utf-8")
+    arguments = ("--task-file", file, "--tasks", "wrong", "--optimizers", "sgd", "--methods", "tuned-linear")
+    result = quality(*arguments, "--seeds", 1, "--cache", tmp_path)
+    assert result.exit_code == 0, result.output
+    said = "wrong / sgd, tuned-linear: the best base LR, 1e-06, is at the edge of those tried"
+    assert said in " ".join(result.output.split())
+
+
+def test_errors_without_a_file_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system that is about no file is told in its own words."""
+
+    def fail(_folder: Path) -> None:
+        raise OSError("the disk is tired")
+
+    monkeypatch.setattr("mlrs_bench.bench.Cache", fail)
+    result = quality("--cache", tmp_path, "--list")
+    assert result.exit_code == 1
+    assert "cannot use the disk is tired" not in result.output
+    assert "Error: the disk is tired" in result.output

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from PIL import Image
 
 from mlrs_bench.errors import DataFileError, TaskFileError
+from mlrs_bench.sources import digest_of_files
 from mlrs_bench.task import Splits, Task
 from mlrs_bench.tasks import TASKS, cifar10
 from mlrs_bench.tasks.task_file import load_task_file
@@ -55,8 +59,6 @@ def test_noise_is_in_the_training_labels_only() -> None:
 
 def test_a_fingerprint_sees_data_network_loss_and_settings(tiny: Task) -> None:
     """A task's digest changes with whatever a result depends on."""
-    from dataclasses import replace
-
     splits = tiny.load()
     changed = Splits(train=splits.train[:-1], valid=splits.valid, test=splits.test)
     prints = {tiny.fingerprint(splits), tiny.fingerprint(changed)}
@@ -70,6 +72,65 @@ def test_a_fingerprint_sees_data_network_loss_and_settings(tiny: Task) -> None:
     ):
         prints.add(other.fingerprint(splits))
     assert len(prints) == 8
+
+
+def scaled(outputs: torch.Tensor, targets: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """Return a loss with a setting."""
+    return scale * torch.nn.functional.cross_entropy(outputs, targets)
+
+
+class Plain(torch.nn.Linear):
+    """A layer."""
+
+
+class Doubled(torch.nn.Linear):
+    """The same layer but for what it computes."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return twice the layer's outputs."""
+        return 2 * super().forward(inputs)
+
+
+def test_a_fingerprint_sees_code_and_its_settings(tiny: Task) -> None:
+    """Losses by their arguments, closures and fields, inner modules by their code, and the accuracy count."""
+
+    def bent(by: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        return lambda outputs, targets: scaled(outputs, targets) + by
+
+    def layers(kind: type[torch.nn.Linear]) -> Callable[[], torch.nn.Module]:
+        kinds = type("Layer", (kind,), {})  # so that both print alike
+        return lambda: torch.nn.Sequential(kinds(3, 3))
+
+    splits = tiny.load()
+    variants = [
+        tiny,
+        replace(tiny, loss=functools.partial(scaled, scale=2.0)),
+        replace(tiny, loss=functools.partial(scaled, scale=3.0)),
+        replace(tiny, loss=bent(1.0)),
+        replace(tiny, loss=bent(2.0)),
+        replace(tiny, loss=torch.nn.CrossEntropyLoss()),
+        replace(tiny, loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1)),
+        replace(tiny, accuracy=None),
+        replace(tiny, network=layers(Plain)),
+        replace(tiny, network=layers(Doubled)),
+    ]
+    prints = [task.fingerprint(splits) for task in variants]
+    assert len(set(prints)) == len(variants)
+    again = replace(tiny, loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1))
+    assert again.fingerprint(splits) == prints[6]
+
+
+def test_changed_code_changes_the_digest(tmp_path: Path) -> None:
+    """The digest of a folder's code changes with a file's content or name, and with no other file."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "one.py").write_text("x = 1\n")
+    first = digest_of_files(tmp_path, ["**/*.py"])
+    (tmp_path / "notes.txt").write_text("nothing")
+    assert digest_of_files(tmp_path, ["**/*.py"]) == first
+    (tmp_path / "inner" / "one.py").write_text("x = 2\n")
+    changed = digest_of_files(tmp_path, ["**/*.py"])
+    (tmp_path / "inner" / "one.py").rename(tmp_path / "inner" / "two.py")
+    assert len({first, changed, digest_of_files(tmp_path, ["**/*.py"])}) == 3
 
 
 def test_cifar10_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mlrs_bench.cell import Cell
-from mlrs_bench.task import Task
-from mlrs_bench.training import draw_batches, first_network
+import mlrs_client
+from mlrs_bench.cell import Cell, CellKey
+from mlrs_bench.errors import TrainingError
+from mlrs_bench.methods import Method
+from mlrs_bench.task import Task, cross_entropy
+from mlrs_bench.training import CAP, counted_loss, draw_batches, first_network, train
 
 Train = Callable[..., Cell]
 
@@ -37,13 +43,43 @@ def test_a_training_repeats(train_tiny: Train) -> None:
     assert (one.test_loss, one.train_curve, one.lr_curve) == (two.test_loss, two.train_curve, two.lr_curve)
 
 
-@pytest.mark.parametrize("base_lr", [1e4, 1e30])
+@pytest.mark.parametrize("base_lr", [30.0, 1e30])
 def test_divergence_is_said_and_capped(train_tiny: Train, base_lr: float) -> None:
-    """A training that ends far above its first loss, or at none, counts with its first loss, and says so."""
+    """A training that ends far above its first loss, or at none, counts as four times that, and says so."""
     cell = train_tiny("constant", base_lr=base_lr)
     assert cell.diverged
-    assert cell.test_loss == cell.initial_test_loss
-    assert cell.valid_loss < 10
+    assert cell.test_loss == CAP * cell.initial_test_loss
+    assert 4 < cell.valid_loss < 10
+    if base_lr == 30:
+        assert cell.raw_test_loss is not None
+        assert cell.raw_test_loss > cell.test_loss
+    else:
+        assert cell.raw_test_loss is None
+    assert Cell.from_json(json.loads(json.dumps(cell.to_json(), allow_nan=False))) == cell
+
+
+def test_a_worse_end_never_counts_as_the_better_one() -> None:
+    """What a final loss counts as rises with it, up to the cap, where losses that are not finite are."""
+    ends = [0.5, 1.0, 2.9, 3.1, 3.9, 4.1, 1e9, math.inf, math.nan]
+    assert [counted_loss(end * 2.0, 2.0) for end in ends] == [1.0, 2.0, 5.8, 6.2, 7.8, 8.0, 8.0, 8.0, 8.0]
+
+
+def test_an_uncapped_end_is_as_measured(train_tiny: Train) -> None:
+    """A training that went well counts with the loss it ended at."""
+    cell = train_tiny("constant", base_lr=0.01)
+    assert cell.raw_test_loss == cell.test_loss < cell.initial_test_loss
+    assert not cell.diverged
+
+
+@pytest.mark.parametrize("factor", [math.nan, -1.0])
+def test_a_task_must_begin_at_a_positive_loss(
+    tiny: Task, methods: dict[str, Method], advisor: mlrs_client.Advisor, factor: float
+) -> None:
+    """A task whose first loss can be the measure of nothing is refused by name."""
+    task = replace(tiny, loss=lambda outputs, targets: factor * cross_entropy(outputs, targets))
+    key = CellKey(task="tiny", optimizer="sgd", method="l4", seed=1)
+    with pytest.raises(TrainingError, match="tiny: the loss before the first step must be a positive number"):
+        train(key, task, task.load(), methods["l4"], advisor, "never-made")
 
 
 def test_non_finite_losses_are_held(train_tiny: Train) -> None:
@@ -57,4 +93,4 @@ def test_cells_say_what_they_are(train_tiny: Train) -> None:
     assert Cell.from_json(cell.to_json()) == cell
     assert (cell.key.method, cell.key.seed, cell.row) == ("l4", 106, ("tiny", "sgd"))
     assert 0.3 < (cell.test_accuracy or 0) <= 1
-    assert cell.identity == "l4 1"
+    assert cell.identity == "l4 2"

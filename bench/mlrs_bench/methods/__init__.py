@@ -18,11 +18,11 @@ from importlib.metadata import version
 from mlrs_bench.errors import NotGivenError, UnknownNameError
 from mlrs_bench.methods.hypergradient import Hypergradient
 from mlrs_bench.methods.l4 import L4
-from mlrs_bench.methods.method import Control, Method, Training
+from mlrs_bench.methods.method import OPTIMIZERS, Control, Method, Training
 from mlrs_bench.methods.packaged import packaged_methods
 from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
-from mlrs_bench.models import ADVISED, OPTIONAL, ModelFile
+from mlrs_bench.models import ADVISED, OFFICIAL, OPTIONAL, PAPER, ModelFile
 from mlrs_bench.rules import RULES
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 
@@ -39,6 +39,8 @@ SCHEDULES = {
 """The schedules of the daemon, each with the usual base LR."""
 TUNED = ("cosine", "linear", "wsd")
 """Those that are also tuned, on each row."""
+SGD_ONLY = ("sgd",)
+"""The optimizer that the paper's scale of LRs, gamma, is a rule for."""
 STARTS = (1.0, 0.1, 10.0)
 """The LRs that the network in question is told to start from, over the usual one."""
 
@@ -74,6 +76,7 @@ def _network(model: ModelFile) -> Method:
         about=model.about,
         control=modelled(model.served_name),
         identity=f"model {model.digest}",
+        optimizers=SGD_ONLY if model.method in {PAPER, OFFICIAL} else OPTIMIZERS,
         starts=STARTS if model.method == ADVISED else (1.0,),
     )
 
@@ -122,12 +125,13 @@ def _own() -> list[Method]:
             name="l4",
             about="by the linearized loss (Rolinek and Martius, 2018)",
             control=L4,
-            identity="l4 1",
+            identity="l4 2",
         ),
         Method(
             name="three-step",
             about="{0.73, 0.037, 0.018} gamma: the authors' snapshots without a network",
             control=ThreeStep,
             identity="three-step 1",
+            optimizers=SGD_ONLY,
         ),
     ]

@@ -5,8 +5,8 @@
 with g the average gradient, v the update per unit of LR, and L_min the least loss so far, which is
 forgotten slowly. Rolinek and Martius, L4: Practical loss-based stepsize adaptation for deep learning,
 NeurIPS 2018, algorithm 1; constants as there. v = g is L4Mom, for SGD with momentum; v = g over the
-root of the mean squared gradient is L4Adam, for AdamW. Weight decay is the row's: part of the gradient
-in the first, decoupled in the second.
+root of the mean squared gradient is L4Adam, for AdamW. Weight decay is the row's: in the first, part of
+the function that is minimized, so of both L and g; in the second decoupled, so of neither.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class L4:
 
     def observe(self, step: int, loss: float) -> None:
         """Take the loss, and the least so far."""
-        self._loss = loss
-        self._least = min(self._least, loss) if step else FIRST_GAMMA * loss
+        self._loss = loss if self._adaptive else loss + self._penalty()
+        self._least = min(self._least, self._loss) if step else FIRST_GAMMA * self._loss
 
     @torch.no_grad()
     def update(self) -> float:
@@ -72,6 +72,11 @@ class L4:
 
     def finish(self, refresh: Callable[[], None]) -> None:
         """Do nothing."""
+
+    @torch.no_grad()
+    def _penalty(self) -> float:
+        """Return the function whose gradient the weight decay is, at the weights now."""
+        return 0.5 * self._weight_decay * sum(float(each.square().sum()) for each in self._parameters)
 
     def _directions(self, gradients: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
         """Return g and v after another gradient of each parameter."""

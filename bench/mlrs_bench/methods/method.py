@@ -22,7 +22,7 @@ class Training:
     """The training that a control is for."""
 
     task: Task
-    """What is trained. Methods are told its horizon and class count, and nothing of its data."""
+    """What is trained. Methods may use its horizon, class count and weight decay, nothing of its data."""
     rule: Rule
     """The optimizer of the row."""
     network: nn.Module

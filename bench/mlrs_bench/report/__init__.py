@@ -10,7 +10,10 @@ what is missing is said, never guessed.
     bootstrap.py      the stratified bootstrap interval of an interquartile mean
     standings.py      one method over many rows
     sensitivity.py    what a start ten times off changes
-    bookkeeping.py    what tuning cost, and which cells are missing
+    scope.py          the full benchmark: rows, methods, starts and seeds
+    coverage.py       what of it was measured, and what is missing
+    bookkeeping.py    what tuning cost, and how many trainings failed
+    provenance.py     which networks, packages and seeds, on what machine
     targets.py        the promises, and whether the numbers keep them
     summary.py        all of the above in one value
     wording.py        figures as text
@@ -22,7 +25,8 @@ what is missing is said, never guessed.
     write.py          the report as files
 """
 
+from mlrs_bench.report.scope import Scope, benchmark_scope
 from mlrs_bench.report.summary import Summary, summarise
 from mlrs_bench.report.write import write_report
 
-__all__ = ["Summary", "summarise", "write_report"]
+__all__ = ["Scope", "Summary", "benchmark_scope", "summarise", "write_report"]

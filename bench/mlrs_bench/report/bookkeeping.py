@@ -1,17 +1,13 @@
-"""What the trainings cost, how many diverged, and which are missing."""
+"""What the trainings cost, and how many failed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.losses import diverged, evaluations
-from mlrs_bench.report.methods import ADVISED, BEST_TUNED, CONSTANT, TUNED, ordered
-from mlrs_bench.report.rows import Row
-
-NEEDED = (ADVISED, CONSTANT, *TUNED)
-"""The methods that the figures are about."""
+from mlrs_bench.report.losses import diverged, not_learning
+from mlrs_bench.report.methods import ordered
 
 
 @dataclass(frozen=True)
@@ -27,18 +23,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Stability:
-    """How many of a method's evaluation trainings diverged, whatever their start."""
+    """How many of a method's evaluation trainings failed, whatever their start."""
 
     runs: int
     diverged: int
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Measurements that the other rows have and these rows lack."""
-
-    what: str
-    rows: tuple[str, ...]
+    not_learning: int
+    """Ended within 5 % of the initial test loss or above; most that diverged are among them."""
 
 
 def tuning_costs(cells: Iterable[Cell]) -> dict[str, Cost]:
@@ -51,32 +41,13 @@ def tuning_costs(cells: Iterable[Cell]) -> dict[str, Cost]:
 
 
 def stabilities(cells: Iterable[Cell]) -> dict[str, Stability]:
-    """Return how many evaluation trainings ran and how many diverged, by method."""
+    """Return how many evaluation trainings ran and how many failed, by method."""
     ran = [cell for cell in cells if cell.purpose == "eval"]
     found = {}
     for method in ordered(cell.method for cell in ran):
         own = [cell for cell in ran if cell.method == method]
-        found[method] = Stability(len(own), sum(map(diverged, own)))
+        found[method] = Stability(len(own), sum(map(diverged, own)), sum(map(not_learning, own)))
     return found
-
-
-def missing(cells: Sequence[Cell], rows: Sequence[Row], tasks: Collection[str]) -> tuple[Missing, ...]:
-    """Return what a full table would have and this one lacks: tasks, methods on rows, seeds on rows.
-
-    A method that ran on no row of an optimizer is taken not to work with it, unless every figure
-    needs the method.
-    """
-    measured = {row.task for row in rows}
-    found = [Missing(f"task {task}: no evaluation", ()) for task in tasks if task not in measured]
-    seeds = {cell.seed for cell in evaluations(cells)}
-    for method in ordered({name for row in rows for name in row.losses} - {BEST_TUNED}):
-        ran = [row for row in rows if method in row.losses]
-        optimizers = {row.optimizer for row in (rows if method in NEEDED else ran)}
-        absent = tuple(row.name for row in rows if row not in ran and row.optimizer in optimizers)
-        partial = tuple(row.name for row in ran if seeds - row.losses[method].keys())
-        found += [Missing(f"{method}: not run", absent)] if absent else []
-        found += [Missing(f"{method}: fewer than {len(seeds)} seeds", partial)] if partial else []
-    return tuple(found)
 
 
 def _cost(cells: Sequence[Cell]) -> Cost:

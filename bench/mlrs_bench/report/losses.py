@@ -13,6 +13,10 @@ from mlrs_bench.report.statistics import Floats
 
 Key = tuple[str, str]
 """A row: task and optimizer."""
+CAP = 4.0
+"""A training whose final test loss is no number counts with this many times its initial one."""
+NOT_LEARNING = 0.95
+"""A training that ends at this share of its initial test loss or above did not learn."""
 Losses = Mapping[int, float]
 """Final test loss by seed."""
 
@@ -28,20 +32,24 @@ def diverged(cell: Cell) -> bool:
 
 
 def final_loss(cell: Cell) -> float:
-    """Return what the training counts as; a diverged one never less than before it began.
+    """Return what the training counts as: its test loss, which cells hold capped, or the cap itself.
 
     Raises:
         ValueError: neither the final nor the initial test loss is a number.
     """
-    if not diverged(cell):
+    if math.isfinite(cell.test_loss):
         return cell.test_loss
-    finite = [loss for loss in (cell.test_loss, cell.initial_test_loss) if math.isfinite(loss)]
-    if not finite:
+    if not math.isfinite(cell.initial_test_loss):
         raise ValueError(
             f"{describe(cell)}: the training diverged, and its initial_test_loss is "
             f"{cell.initial_test_loss}; record the loss before the first step"
         )
-    return max(finite)
+    return CAP * cell.initial_test_loss
+
+
+def not_learning(cell: Cell) -> bool:
+    """Return whether the training ended within 5 % of its initial test loss, or above it."""
+    return final_loss(cell) >= NOT_LEARNING * cell.initial_test_loss
 
 
 def by_row(cells: Iterable[Cell]) -> dict[Key, dict[str, dict[int, float]]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlrs_bench.report import tables
-from mlrs_bench.report.bookkeeping import Missing
-from mlrs_bench.report.summary import Summary
+from mlrs_bench.report.coverage import Missing
+from mlrs_bench.report.provenance import Machine
+from mlrs_bench.report.summary import DEVELOPMENT, UNTOUCHED, Summary
 from mlrs_bench.report.targets import EVERY
 
 READING = """\
@@ -14,6 +15,13 @@ READING = """\
 every method starts from the same weights and sees the same batches, so differences are taken seed by seed.
 - *Best tuned* is, on each row, whichever of tuned-cosine, tuned-linear and tuned-wsd has the least L. \
 Choosing the best of three after the fact, on the losses they are judged by, favours this baseline.
+- Rows are not independent: a task appears under each optimizer, and five tasks (digits-cnn, -noisy, -tenth, \
+digits-autoencoder, linear) share the digits data. tabular-regression has 80 test rows only.
+- `paper` was meta-trained on digits: for it, those rows are not new.
+- *Development rows* (digits-cnn, digits-cnn-noisy, digits-cnn-tenth, digits-autoencoder, char-lstm, \
+char-transformer) were looked at during development, and meta-training's task distribution was changed \
+after that: figures on them may flatter the advice. *Untouched rows* (linear, tabular-*, cifar10-*) were not \
+looked at.
 - *Gap closed* is (L_constant - L) / (L_constant - L_best): 0 is as good as the default learning rate, \
 1 as good as the best tuned schedule, above 1 better. A row where tuning gains nothing beyond two standard \
 errors of the paired difference has no gap to close: it is listed as excluded, and still counts in the log \
@@ -28,19 +36,28 @@ Statistical Precipice*. The interval is about the noise of trainings on these ro
 every row is compared on the rows that it shares.
 - *W / T / L*: wins, ties and losses by row, at two standard errors of the paired difference. With few \
 seeds that is laxer than 95 %, and no correction is made for the number of comparisons.
-- A *diverged* training counts with its test loss before the first step, or after the last if that is more.
+- Better than an untuned method, or than an ablation, is judged by ln(L_mlr-snet / L), seeds paired, on all \
+rows that both ran on: rows without a gap count as well. Gap figures stand beside it.
+- A target is *met* or *missed* only when all rows, methods, starts and seeds that it speaks of were \
+measured; *judged on* says on how many rows its figure is defined.
+- A final test loss counts as it is up to four times the loss before training; one above that, or that is \
+no number, counts as four times. *Diverged*: a training loss was no number, or the final test loss is none \
+or above three times the loss before training. *Not learning*: ended within 5 % of the loss before training, \
+or above it, diverged or not.
+- *tuned-schedule-free* was tuned as the schedules were, but is an optimizer: it does not define best tuned.
 - *Start*: the learning rate that a training begins with, as a multiple of the usual one; a move is \
 ln(L from there / L from the usual one).
 """
 
 
-def report(summary: Summary, metrics: Mapping[str, str], *, command: str) -> str:
+def report(summary: Summary, metrics: Mapping[str, str], *, command: str, machine: Machine) -> str:
     """Return the report.
 
     Args:
         summary: the numbers.
         metrics: what the loss of each task is, by task.
-        command: what makes the report, for its header.
+        command: what made the report, for its header.
+        machine: where it was made.
     """
     parts = [_header(summary, command), _missing(summary.missing)]
     parts += [_section("Targets", tables.target_table(summary)), _over_rows(summary)]
@@ -48,9 +65,10 @@ def report(summary: Summary, metrics: Mapping[str, str], *, command: str) -> str
     if summary.sensitivities:
         moved = tables.sensitivity_table(summary)
         parts.append(_section("Started at the wrong learning rate", moved))
-    parts.append(_section("Divergences", tables.stability_table(summary)))
+    parts.append(_section("Divergences, and trainings that did not learn", tables.stability_table(summary)))
     if summary.tuning:
         parts.append(_section("What tuning cost", tables.tuning_table(summary)))
+    parts.append(_section("What was measured", _measured(summary, machine)))
     parts.append(_section("How to read this", READING))
     return "\n".join(part for part in parts if part)
 
@@ -71,6 +89,17 @@ def _missing(missing: Sequence[Missing]) -> str:
     return f"**Incomplete.** Every figure below is of what has been measured. Missing:\n\n{listed}"
 
 
+def _measured(summary: Summary, machine: Machine) -> str:
+    seeds = ", ".join(map(str, summary.measured.seeds)) or "none"
+    tuning = ", ".join(map(str, summary.measured.tuning_seeds)) or "none"
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    return (
+        f"- Seeds of evaluation: {seeds}; of tuning: {tuning}.\n"
+        f"- This report was written on {machine.platform}, {machine.cpu}; torch trains with 1 thread.\n"
+        f"- With {packages}.\n\n{tables.identity_table(summary)}"
+    )
+
+
 def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}"
 
@@ -78,8 +107,13 @@ def _section(title: str, body: str) -> str:
 def _over_rows(summary: Summary) -> str:
     parts = ["## Over rows\n", "![Gap closed by method](gap.png)\n"] if summary.rows else []
     for group in summary.groups:
-        parts += [f"### {'All rows' if group == EVERY else group}\n", tables.standing_table(summary, group)]
+        parts += [f"### {_title(group)}\n", tables.standing_table(summary, group)]
     return "\n".join(parts)
+
+
+def _title(group: str) -> str:
+    titles = {EVERY: "All rows", DEVELOPMENT: "Development rows", UNTOUCHED: "Untouched rows"}
+    return titles.get(group, group)
 
 
 def _matchups(summary: Summary) -> str:

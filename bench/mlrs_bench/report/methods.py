@@ -16,17 +16,20 @@ COSINE = "cosine"
 """Cosine decay from the default learning rate: the untuned schedule most people would take."""
 TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
 """Schedules whose base learning rate was searched for, on validation losses."""
+OTHER_TUNED = ("tuned-schedule-free",)
+"""Methods that were tuned likewise, but are no schedules: neither yardsticks nor untuned."""
 BEST_TUNED = "best tuned"
 """Not a method that ran: on each row, the tuned method with the least loss. Gap closed is 1 here."""
 
 
 def ordered(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods in the order of tables and pictures: advised, ablations, tuned, then by name."""
-    fixed = (ADVISED, *ABLATIONS, BEST_TUNED, *TUNED)
+    fixed = (ADVISED, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED)
     present = set(methods)
     return (*(name for name in fixed if name in present), *sorted(present.difference(fixed)))
 
 
 def untuned(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods that somebody could have run instead, without a search."""
-    return tuple(name for name in ordered(methods) if name not in {ADVISED, *ABLATIONS, BEST_TUNED, *TUNED})
+    others = {ADVISED, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED}
+    return tuple(name for name in ordered(methods) if name not in others)

@@ -46,17 +46,17 @@ class Row:
         scale is the row's. Its mean over seeds is (L_constant - L) / (L_constant - L_best), and
         noise in the scale stretches the distance from 1 without moving a score across it.
         """
-        losses, best = self._against_best(method)
+        losses, best = self._paired(method)
         if self.scale is None or not losses.size:
             return None
         return 1.0 - (losses - best) / self.scale
 
-    def log_scores(self, method: str) -> Floats | None:
-        """Return ln(L_seed / L_best_seed), (n,) float64; None when it is not defined."""
-        losses, best = self._against_best(method)
-        if not losses.size or min(losses.min(), best.min()) <= 0.0:
+    def log_scores(self, method: str, other: str = BEST_TUNED) -> Floats | None:
+        """Return ln(L_seed / L_other_seed), (n,) float64; None when it is not defined."""
+        losses, others = self._paired(method, other)
+        if not losses.size or min(losses.min(), others.min()) <= 0.0:
             return None
-        return np.log(losses / best)
+        return np.log(losses / others)
 
     def gap(self, method: str) -> float | None:
         """Return the gap closed by the mean losses over the shared seeds; None when not defined."""
@@ -65,7 +65,7 @@ class Row:
 
     def log_ratio(self, method: str) -> float | None:
         """Return ln(L / L_best) of the mean losses over the shared seeds; None when not defined."""
-        return log_of_means(*self._against_best(method))
+        return log_of_means(*self._paired(method))
 
     def outcome(self, method: str, other: str) -> Outcome | None:
         """Return how a method did against another; None when one of them did not run."""
@@ -73,8 +73,8 @@ class Row:
             return None
         return outcome(*paired(self.losses[method], self.losses[other]))
 
-    def _against_best(self, method: str) -> tuple[Floats, Floats]:
-        return paired(self.losses.get(method, {}), self.losses.get(BEST_TUNED, {}))
+    def _paired(self, method: str, other: str = BEST_TUNED) -> tuple[Floats, Floats]:
+        return paired(self.losses.get(method, {}), self.losses.get(other, {}))
 
 
 def log_of_means(losses: Floats, others: Floats) -> float | None:

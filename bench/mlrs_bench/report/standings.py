@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlrs_bench.report.bootstrap import Estimate, stratified_estimate
-from mlrs_bench.report.methods import ADVISED
+from mlrs_bench.report.methods import ADVISED, BEST_TUNED
 from mlrs_bench.report.rows import Row
 from mlrs_bench.report.statistics import Outcome
 
 NEAR = 0.02
 """A final loss within this share of the best tuned one's is near it."""
+ROUNDING = 1e-9
+"""What a log ratio may be off by its arithmetic: the boundary itself is near."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,16 @@ class Standing:
     median_log_ratio: float | None
     worst_log_ratio: float | None
     worst_row: str | None
+    ratio_rows: int
+    """Rows behind the median, the worst and `near`."""
     near: float | None
     """Share of rows with a loss within `NEAR` of the best tuned one's."""
     advised: Matchup
     """The advised method against this one."""
+    advised_ratio: Estimate | None
+    """Interquartile mean of ln(L_advised / L), seeds paired: below 0, the advised method is better."""
+    common_rows: int
+    """Rows behind `advised_ratio`: those where both ran, with or without a gap."""
 
 
 def matchup(rows: Sequence[Row], method: str, other: str) -> Matchup:
@@ -70,10 +78,14 @@ def gap_closed(rows: Sequence[Row], method: str, *, seed: int) -> Estimate | Non
     return stratified_estimate(strata, np.random.default_rng(seed)) if strata else None
 
 
-def log_ratio(rows: Sequence[Row], method: str, *, seed: int) -> Estimate | None:
-    """Return the interquartile mean of ln(L / L_best) over the rows that define it, as `gap_closed`."""
-    strata = [scores for row in rows if (scores := row.log_scores(method)) is not None and scores.size > 1]
-    return stratified_estimate(strata, np.random.default_rng(seed)) if strata else None
+def log_ratio(
+    rows: Sequence[Row], method: str, other: str = BEST_TUNED, *, seed: int
+) -> tuple[Estimate | None, int]:
+    """Return the interquartile mean of ln(L / L_other), as `gap_closed`, and how many rows define it."""
+    found = [row.log_scores(method, other) for row in rows]
+    strata = [scores for scores in found if scores is not None and scores.size > 1]
+    estimate = stratified_estimate(strata, np.random.default_rng(seed)) if strata else None
+    return estimate, len(strata)
 
 
 def standing(rows: Sequence[Row], method: str, *, seed: int) -> Standing:
@@ -90,24 +102,28 @@ def standing(rows: Sequence[Row], method: str, *, seed: int) -> Standing:
     ratios = {row.name: ratio for row in rows if (ratio := row.log_ratio(method)) is not None}
     worst = max(ratios, key=ratios.__getitem__, default=None)
     gap = gap_closed(scored, method, seed=seed)
+    advised_ratio, common_rows = log_ratio(rows, ADVISED, method, seed=seed)
     return Standing(
         rows=len(rows),
         gap_rows=len(scored),
         gap=gap,
         common_gap=gap if len(common) == len(scored) else gap_closed(common, method, seed=seed),
         advised_gap=gap_closed(common, ADVISED, seed=seed),
-        log_ratio=log_ratio(rows, method, seed=seed),
+        log_ratio=log_ratio(rows, method, seed=seed)[0],
         median_log_ratio=float(np.median(list(ratios.values()))) if ratios else None,
         worst_log_ratio=None if worst is None else ratios[worst],
         worst_row=worst,
+        ratio_rows=len(ratios),
         near=share_near(ratios.values()) if ratios else None,
         advised=matchup(rows, ADVISED, method),
+        advised_ratio=advised_ratio,
+        common_rows=common_rows,
     )
 
 
 def share_near(log_ratios: Collection[float]) -> float:
-    """Return the share of log ratios, at least one, that are at most ln(1 + NEAR)."""
-    return sum(ratio <= math.log1p(NEAR) for ratio in log_ratios) / len(log_ratios)
+    """Return the share of log ratios, at least one, that are at most ln(1 + NEAR), up to rounding."""
+    return sum(ratio <= math.log1p(NEAR) + ROUNDING for ratio in log_ratios) / len(log_ratios)
 
 
 def _has_gap(row: Row, method: str) -> bool:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.bookkeeping import Cost, Missing, Stability, missing, stabilities, tuning_costs
+from mlrs_bench.report.bookkeeping import Cost, Stability, stabilities, tuning_costs
+from mlrs_bench.report.coverage import Missing, coverage
 from mlrs_bench.report.losses import Key, evaluations
 from mlrs_bench.report.methods import BEST_TUNED, ordered
+from mlrs_bench.report.provenance import Measured, measured
 from mlrs_bench.report.rows import Row, rows_of
+from mlrs_bench.report.scope import DEVELOPMENT_TASKS, UNTOUCHED_TASKS, Scope
 from mlrs_bench.report.sensitivity import Sensitivity, sensitivities
 from mlrs_bench.report.standings import Matchup, Standing, matchup, standing
 from mlrs_bench.report.targets import EVERY, Target, targets
+
+DEVELOPMENT = "development rows"
+"""The group of rows that were looked at while meta-training was still being changed."""
+UNTOUCHED = "untouched rows"
+"""The group of built-in rows that were not."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Summary:
     methods: tuple[str, ...]
     """Every method with an evaluation at the usual start, and the best tuned one of each row."""
     standings: Mapping[tuple[str, str], Standing]
-    """By group (`all`, or an optimizer) and method, for the methods that ran in the group."""
+    """By group (`all`, development, untouched, an optimizer) and method, for those that ran in it."""
     matchups: Mapping[tuple[str, str], Matchup]
     """The first method against the second, over all rows."""
     accuracies: Mapping[Key, Mapping[str, float]]
@@ -35,21 +43,22 @@ class Summary:
     sensitivities: tuple[Sensitivity, ...]
     stabilities: Mapping[str, Stability]
     tuning: Mapping[str, Cost]
+    measured: Measured
     missing: tuple[Missing, ...]
     targets: tuple[Target, ...]
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """All rows, then the optimizers by name."""
+        """All rows, development and untouched ones, then the optimizers by name."""
         return tuple(dict.fromkeys(group for group, _ in self.standings))
 
 
-def summarise(cells: Iterable[Cell], *, tasks: Collection[str] = (), seed: int = 0) -> Summary:
+def summarise(cells: Iterable[Cell], *, scope: Scope, seed: int = 0) -> Summary:
     """Return what the cells say; their order does not matter.
 
     Args:
         cells: one training each; any part of the benchmark.
-        tasks: the tasks of the full benchmark, to say which are missing.
+        scope: the full benchmark, to say what is missing and which targets can be judged.
         seed: of the bootstrap.
 
     Raises:
@@ -61,6 +70,7 @@ def summarise(cells: Iterable[Cell], *, tasks: Collection[str] = (), seed: int =
     standings = _standings(rows, methods, seed)
     stability = stabilities(cells)
     moves = sensitivities(cells)
+    covered = coverage(cells, scope)
     return Summary(
         rows=rows,
         methods=methods,
@@ -70,13 +80,16 @@ def summarise(cells: Iterable[Cell], *, tasks: Collection[str] = (), seed: int =
         sensitivities=moves,
         stabilities=stability,
         tuning=tuning_costs(cells),
-        missing=missing(cells, rows, tasks),
-        targets=targets(standings, stability, moves),
+        measured=measured(cells),
+        missing=covered.missing(),
+        targets=targets(standings, stability, moves, covered),
     )
 
 
 def _standings(rows: Sequence[Row], methods: Sequence[str], seed: int) -> dict[tuple[str, str], Standing]:
     groups = {EVERY: rows}
+    for group, tasks in ((DEVELOPMENT, DEVELOPMENT_TASKS), (UNTOUCHED, UNTOUCHED_TASKS)):
+        groups[group] = [row for row in rows if row.task in tasks]
     for optimizer in sorted({row.optimizer for row in rows}):
         groups[optimizer] = [row for row in rows if row.optimizer == optimizer]
     return {

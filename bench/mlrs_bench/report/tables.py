@@ -20,12 +20,12 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def target_table(summary: Summary) -> str:
     """Return the targets, each with what was measured."""
-    lines = [(each.name, each.goal, each.measured, each.status.value) for each in summary.targets]
-    return table(("target", "goal", "measured", "kept"), lines)
+    lines = [(each.name, each.goal, each.measured, each.judged, each.verdict) for each in summary.targets]
+    return table(("target", "goal", "measured", "judged on", "verdict"), lines)
 
 
 def standing_table(summary: Summary, group: str) -> str:
-    """Return every method over the rows of a group (`all`, or an optimizer)."""
+    """Return every method over the rows of a group (`all`, an optimizer and so on)."""
     header = (
         "method",
         "rows",
@@ -35,6 +35,7 @@ def standing_table(summary: Summary, group: str) -> str:
         "median",
         "worst",
         "within 2 %",
+        f"ln({ADVISED} / it), IQM [95 %]",
         f"{ADVISED} W / T / L",
     )
     lines = [
@@ -53,6 +54,7 @@ def _standing(method: str, standing: Standing) -> tuple[str, ...]:
         signed(standing.median_log_ratio),
         signed(standing.worst_log_ratio),
         share(standing.near),
+        NOTHING if method == ADVISED else interval(standing.advised_ratio, "+.3f"),
         NOTHING if method == ADVISED else record(standing.advised),
     )
 
@@ -132,9 +134,18 @@ def sensitivity_table(summary: Summary) -> str:
 
 
 def stability_table(summary: Summary) -> str:
-    """Return how many evaluation trainings diverged."""
-    lines = [(method, f"{each.diverged}", f"{each.runs}") for method, each in summary.stabilities.items()]
-    return table(("method", "diverged", "of runs"), lines)
+    """Return how many evaluation trainings diverged, and how many did not learn."""
+    lines = [
+        (method, f"{each.diverged}", f"{each.not_learning}", f"{each.runs}")
+        for method, each in summary.stabilities.items()
+    ]
+    return table(("method", "diverged", "not learning", "of runs"), lines)
+
+
+def identity_table(summary: Summary) -> str:
+    """Return what set the learning rates, exactly."""
+    lines = [(method, "; ".join(each)) for method, each in summary.measured.identities.items()]
+    return table(("method", "identity"), lines)
 
 
 def tuning_table(summary: Summary) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlrs_bench.report.bookkeeping import Stability
-from mlrs_bench.report.methods import ABLATION, ADVISED, untuned
+from mlrs_bench.report.coverage import Coverage
+from mlrs_bench.report.methods import ABLATION, ADVISED, CONSTANT, TUNED, untuned
 from mlrs_bench.report.sensitivity import STARTS, Sensitivity
 from mlrs_bench.report.standings import NEAR, Standing
 from mlrs_bench.report.wording import NOTHING, interval, share
@@ -25,7 +26,7 @@ WORST_MOVE = 0.03
 
 
 class Status(enum.Enum):
-    """Whether a target is kept."""
+    """Whether a target is kept, as far as that was measured."""
 
     MET = "met"
     MISSED = "missed"
@@ -40,6 +41,20 @@ class Target:
     goal: str
     measured: str
     status: Status
+    """By what there is so far."""
+    judged: str
+    """Over how many of how many rows."""
+    complete: bool
+    """Whether all rows, methods, starts and seeds that the target speaks of are there."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is kept; of a part of the measurements, only what it looks like so far."""
+        if self.complete or self.measured == NOTHING:
+            return self.status.value
+        if self.status is Status.UNMEASURED:
+            return "not fully measured"
+        return f"not fully measured: so far {self.status.value}"
 
 
 def verdict(parts: Iterable[bool | None]) -> Status:
@@ -51,104 +66,153 @@ def verdict(parts: Iterable[bool | None]) -> Status:
 
 
 def targets(
-    standings: Standings, stability: Mapping[str, Stability], moves: Sequence[Sensitivity]
+    standings: Standings, stability: Mapping[str, Stability], moves: Sequence[Sensitivity], covered: Coverage
 ) -> tuple[Target, ...]:
     """Return every target with its figure, from what was measured of the advised method."""
     advised = standings.get((EVERY, ADVISED))
     return (
-        _gap(advised),
-        _beats_untuned(standings),
-        _near(advised),
-        _worst(advised),
-        _stable(stability.get(ADVISED)),
-        _typical_move(moves),
-        _worst_move(moves),
-        _ablation(standings.get((EVERY, ABLATION))),
+        _gap(advised, covered),
+        _beats_untuned(standings, covered),
+        _near(advised, covered),
+        _worst(advised, covered),
+        _stable(stability.get(ADVISED), covered),
+        _typical_move(moves, covered),
+        _worst_move(moves, covered),
+        _ablation(standings.get((EVERY, ABLATION)), covered),
     )
 
 
-def _gap(advised: Standing | None) -> Target:
+def _gap(advised: Standing | None, covered: Coverage) -> Target:
     gap = advised.gap if advised else None
-    kept = None if gap is None else gap.point >= GAP and gap.low >= GAP_LOW
-    measured = f"{interval(gap)}, {advised.gap_rows} rows" if advised and gap else NOTHING
-    goal = f"IQM ≥ {GAP:.1f}, lower end of its interval ≥ {GAP_LOW:.1f}"
-    return Target("gap to the best tuned schedule closed", goal, measured, verdict([kept]))
-
-
-def _beats_untuned(standings: Standings) -> Target:
-    parts: list[bool | None] = []
-    said = []
-    for group in sorted({group for group, _ in standings} - {EVERY}):
-        apart = {
-            method: _apart(standings[group, method])
-            for method in untuned(method for each, method in standings if each == group)
-        }
-        parts += apart.values() or [None]
-        others = [method for method, kept in apart.items() if not kept]
-        kept = f"{len(apart) - len(others)} of {len(apart)}"
-        said.append(f"{group}: {kept}" + (f" (not {', '.join(others)})" if others else ""))
     return Target(
-        "better than every untuned method, for each optimizer",
-        "IQM of gap closed above theirs on common rows, intervals apart",
-        "; ".join(said) or NOTHING,
-        verdict(parts),
+        name="gap to the best tuned schedule closed",
+        goal=f"IQM ≥ {GAP:.1f}, lower end of its interval ≥ {GAP_LOW:.1f}",
+        measured=interval(gap),
+        status=verdict([None if gap is None else gap.point >= GAP and gap.low >= GAP_LOW]),
+        judged=_of(advised.gap_rows if advised else 0, covered),
+        complete=covered.complete((ADVISED, CONSTANT, *TUNED)),
     )
 
 
-def _apart(other: Standing) -> bool | None:
-    if other.common_gap is None or other.advised_gap is None:
-        return None
-    return other.advised_gap.above(other.common_gap)
+def _beats_untuned(standings: Standings, covered: Coverage) -> Target:
+    parts: list[bool | None] = []
+    said, judged, complete = [], [], []
+    for optimizer in sorted({optimizer for _, optimizer in covered.rows}):
+        others = [name for name in untuned(covered.methods) if optimizer in covered.methods[name]]
+        found = {name: each for name in others if (each := standings.get((optimizer, name))) is not None}
+        parts += [_better(each) for each in found.values()]
+        said += [f"{optimizer}: {_compared(found)}"] if found else []
+        fewest = min((each.common_rows for each in found.values()), default=0)
+        rows = _of(fewest, covered, optimizer=optimizer)
+        judged.append(f"{optimizer}: {rows}, {len(found)} of {len(others)} methods")
+        complete.append(covered.complete((ADVISED, *others), optimizer=optimizer))
+    return Target(
+        name="better than every untuned method, for each optimizer",
+        goal=f"IQM of ln(L_{ADVISED} / L) on common rows, upper end of its interval < 0",
+        measured="; ".join(said) or NOTHING,
+        status=verdict(parts),
+        judged="; ".join(judged) or NOTHING,
+        complete=bool(complete) and all(complete),
+    )
 
 
-def _near(advised: Standing | None) -> Target:
+def _better(other: Standing) -> bool | None:
+    return None if other.advised_ratio is None else other.advised_ratio.high < 0.0
+
+
+def _compared(others: Mapping[str, Standing]) -> str:
+    """Return how many methods were beaten, and the figures of the closest one."""
+    beaten = [name for name, each in others.items() if _better(each)]
+    rest = [name for name in others if name not in beaten]
+    text = f"better than {len(beaten)} of {len(others)}" + (f" (not {', '.join(rest)})" if rest else "")
+    known = {name: each.advised_ratio.high for name, each in others.items() if each.advised_ratio}
+    if not known:
+        return text
+    closest = max(known, key=known.__getitem__)
+    return f"{text}, closest {closest}: {_against(others[closest])}"
+
+
+def _against(other: Standing) -> str:
+    """Return the paired log ratio, and beside it what both closed of the gap where there is one."""
+    gaps = f"gap closed {interval(other.advised_gap)} against {interval(other.common_gap)}"
+    return f"ln {interval(other.advised_ratio, '+.3f')}, {gaps}"
+
+
+def _near(advised: Standing | None, covered: Coverage) -> Target:
     near = advised.near if advised else None
-    kept = None if near is None else near >= NEAR_SHARE
-    goal = f"at most {share(NEAR)} above it on ≥ {share(NEAR_SHARE)} of rows"
-    measured = NOTHING if near is None else f"{share(near)} of rows"
-    return Target("final loss near the best tuned one's", goal, measured, verdict([kept]))
+    return Target(
+        name="final loss near the best tuned one's",
+        goal=f"at most {share(NEAR)} above it on ≥ {share(NEAR_SHARE)} of rows",
+        measured=NOTHING if near is None else f"{share(near)} of rows",
+        status=verdict([None if near is None else near >= NEAR_SHARE]),
+        judged=_of(advised.ratio_rows if advised else 0, covered),
+        complete=covered.complete((ADVISED, *TUNED)),
+    )
 
 
-def _worst(advised: Standing | None) -> Target:
+def _worst(advised: Standing | None, covered: Coverage) -> Target:
     worst = advised.worst_log_ratio if advised else None
-    kept = None if worst is None else worst <= math.log1p(WORST_EXCESS)
-    goal = f"on no row more than {share(WORST_EXCESS)} above it"
-    measured = (
-        f"{share(math.expm1(worst), '+.1f')} ({advised.worst_row})"
+    return Target(
+        name="final loss never far from it",
+        goal=f"on no row more than {share(WORST_EXCESS)} above it",
+        measured=f"{share(math.expm1(worst), '+.1f')} ({advised.worst_row})"
         if advised and worst is not None
-        else NOTHING
+        else NOTHING,
+        status=verdict([None if worst is None else worst <= math.log1p(WORST_EXCESS)]),
+        judged=_of(advised.ratio_rows if advised else 0, covered),
+        complete=covered.complete((ADVISED, *TUNED)),
     )
-    return Target("final loss never far from it", goal, measured, verdict([kept]))
 
 
-def _stable(advised: Stability | None) -> Target:
-    kept = None if advised is None else advised.diverged == 0
-    measured = f"{advised.diverged} of {advised.runs} runs" if advised else NOTHING
-    return Target("divergences", "0, whatever the start", measured, verdict([kept]))
+def _stable(advised: Stability | None, covered: Coverage) -> Target:
+    ran = [covered.counts.get((ADVISED, start), {}) for start in (1.0, *STARTS)]
+    return Target(
+        name="divergences",
+        goal="0, whatever the start",
+        measured=f"{advised.diverged} of {advised.runs} runs" if advised else NOTHING,
+        status=verdict([None if advised is None else advised.diverged == 0]),
+        judged=_of(min(map(len, ran)), covered),
+        complete=covered.complete([ADVISED], starts=(1.0, *STARTS)),
+    )
 
 
-def _typical_move(moves: Sequence[Sensitivity]) -> Target:
-    found = {each.start: each.median_move for each in moves if each.method == ADVISED}
-    return _move("median row", found)
+def _typical_move(moves: Sequence[Sensitivity], covered: Coverage) -> Target:
+    sizes = {each.start: each.median_move for each in moves if each.method == ADVISED}
+    return _move("median row", sizes, moves, covered)
 
 
-def _worst_move(moves: Sequence[Sensitivity]) -> Target:
-    found = {each.start: each.worst_move for each in moves if each.method == ADVISED}
-    return _move("every row", found)
+def _worst_move(moves: Sequence[Sensitivity], covered: Coverage) -> Target:
+    sizes = {each.start: each.worst_move for each in moves if each.method == ADVISED}
+    return _move("every row", sizes, moves, covered)
 
 
-def _move(which: str, moves: Mapping[float, float | None]) -> Target:
-    sizes = {start: moves.get(start) for start in STARTS}
-    kept = [None if move is None else abs(move) < WORST_MOVE for move in sizes.values()]
+def _move(
+    which: str, found: Mapping[float, float | None], moves: Sequence[Sensitivity], covered: Coverage
+) -> Target:
+    sizes = {start: found.get(start) for start in STARTS}
+    rows = {each.start: each.rows for each in moves if each.method == ADVISED}
     said = [f"x{start:g}: {share(move, '+.1f')}" for start, move in sizes.items() if move is not None]
-    goal = f"ln(L / L_best) moves by less than {share(WORST_MOVE)}"
-    return Target(f"start ten times off, {which}", goal, "; ".join(said) or NOTHING, verdict(kept))
-
-
-def _ablation(ablation: Standing | None) -> Target:
-    kept = _apart(ablation) if ablation else None
-    measured = (
-        f"{interval(ablation.common_gap)} against {interval(ablation.advised_gap)}" if ablation else NOTHING
+    return Target(
+        name=f"start ten times off, {which}",
+        goal=f"ln(L / L_best) moves by less than {share(WORST_MOVE)}",
+        measured="; ".join(said) or NOTHING,
+        status=verdict(None if move is None else abs(move) < WORST_MOVE for move in sizes.values()),
+        judged="; ".join(f"x{start:g}: {_of(rows.get(start, 0), covered)}" for start in STARTS),
+        complete=covered.complete([ADVISED], starts=(1.0, *STARTS)),
     )
-    goal = "IQM of gap closed below the full network's, intervals apart"
-    return Target(f"without the loss ({ABLATION}) clearly worse", goal, measured, verdict([kept]))
+
+
+def _ablation(ablation: Standing | None, covered: Coverage) -> Target:
+    return Target(
+        name=f"without the loss ({ABLATION}) clearly worse",
+        goal=f"IQM of ln(L_{ADVISED} / L) on common rows, upper end of its interval < 0",
+        measured=_against(ablation) if ablation else NOTHING,
+        status=verdict([_better(ablation) if ablation else None]),
+        judged=_of(ablation.common_rows if ablation else 0, covered),
+        complete=covered.complete((ADVISED, ABLATION)),
+    )
+
+
+def _of(rows: int, covered: Coverage, *, optimizer: str | None = None) -> str:
+    every = [row for row in covered.rows if optimizer in (None, row[1])]
+    return f"{rows} of {len(every)} rows"

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlrs_bench.cell import Cell
 from mlrs_bench.report.markdown import report
 from mlrs_bench.report.panels import draw_learning_curves, draw_learning_rates
+from mlrs_bench.report.provenance import command_line, this_machine
+from mlrs_bench.report.scope import Scope
 from mlrs_bench.report.summary import summarise
 from mlrs_bench.report.verdicts import draw_gaps, draw_matchups
 
-COMMAND = "mlrs bench quality --out FOLDER"
-
 
 def write_report(
-    cells: Iterable[Cell], *, tasks: Mapping[str, str], out: Path, command: str = COMMAND
+    cells: Iterable[Cell], *, scope: Scope, metrics: Mapping[str, str], out: Path, words: Sequence[str]
 ) -> None:
     """Write `quality.md` and, beside it, its pictures: all that is there is replaced.
 
     Args:
         cells: one training each; any part of the benchmark. Without an evaluation there are no pictures.
-        tasks: what the loss of each task of the full benchmark is, by task.
+        scope: the full benchmark.
+        metrics: what the loss of each task is, by task.
         out: the folder; made where it is missing.
-        command: what the report says it was made by.
+        words: the command that makes the report, program first.
 
     Raises:
         ValueError: two cells are the same measurement, or a diverged one has no finite loss.
     """
     cells = tuple(cells)
-    summary = summarise(cells, tasks=tasks)
+    summary = summarise(cells, scope=scope)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "quality.md").write_text(report(summary, tasks, command=command), encoding="utf-8")
+    text = report(summary, metrics, command=command_line(words), machine=this_machine())
+    (out / "quality.md").write_text(text, encoding="utf-8")
     if summary.rows:
         draw_learning_curves(cells, summary.rows, out / "learning-curves.png")
         draw_learning_rates(cells, summary.rows, out / "learning-rates.png")

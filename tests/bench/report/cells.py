@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mlrs_bench.cell import Cell
+from mlrs_bench.report import Scope, Summary, summarise
 
 FACTORS = {
     "mlr-snet": 0.95,
@@ -77,3 +78,23 @@ def benchmark(
                 cell("tuned-cosine", 1.0, purpose="tune", base_lr=lr, **place) for lr in (0.01, 0.1, 1.0)
             ]
     return cells
+
+
+def scope_of(cells: Iterable[Cell]) -> Scope:
+    """Return the scope of a benchmark of which these cells are all, each row with as many seeds."""
+    ran = [each for each in cells if each.purpose == "eval"]
+    rows = sorted({each.row for each in ran})
+    return Scope(
+        rows=tuple(rows),
+        methods={
+            method: tuple(sorted({each.optimizer for each in ran if each.method == method}))
+            for method in sorted({each.method for each in ran})
+        },
+        seeds=len({each.seed for each in ran}),
+    )
+
+
+def summary_of(cells: Iterable[Cell], *, scope: Scope | None = None) -> Summary:
+    """Return the summary of cells, in a scope that is theirs if no other is given."""
+    cells = tuple(cells)
+    return summarise(cells, scope=scope or scope_of(cells))

@@ -9,29 +9,33 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mlrs_bench.report import Summary, summarise, write_report
+from mlrs_bench.report import Summary, benchmark_scope, write_report
+from mlrs_bench.report.markdown import READING
 from mlrs_bench.report.panels import mean_curve
+from mlrs_bench.report.scope import DEVELOPMENT_TASKS
 from mlrs_bench.report.tables import table
 from mlrs_bench.report.targets import EVERY
 from mlrs_bench.report.verdicts import balance
 from mlrs_bench.report.wording import interval, record
-from tests.bench.report.cells import benchmark, cell, row
+from tests.bench.report.cells import benchmark, cell, row, scope_of, summary_of
 
 TASKS = {f"task-{number}": "cross-entropy" for number in range(3)}
+WORDS = ("/opt/bin/mlrs", "bench", "quality", "--out", "my folder")
 PICTURES = ("gap.png", "learning-curves.png", "learning-rates.png", "matchups.png")
 
 
 @pytest.fixture(scope="module")
 def summary() -> Summary:
     """Return the numbers of the whole report."""
-    return summarise(benchmark())
+    return summary_of(benchmark())
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a whole report."""
     out = tmp_path_factory.mktemp("report") / "deep" / "folder"
-    write_report(benchmark(), tasks=TASKS, out=out, command="make figures")
+    cells = benchmark()
+    write_report(cells, scope=scope_of(cells), metrics=TASKS, out=out, words=WORDS)
     return out
 
 
@@ -51,13 +55,13 @@ def lines(text: str, title: str) -> list[list[str]]:
 
 def test_header_names_the_command(text: str) -> None:
     """The report begins with what made it and of how many trainings it speaks."""
-    assert text.startswith("# Quality\n\nMade by `make figures`: 6 rows")
+    assert text.startswith("# Quality\n\nMade by `mlrs bench quality --out 'my folder'`: 6 rows")
     assert "162 evaluation trainings, 18 for tuning" in text
 
 
 def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
     """The targets table holds each target with its figure and verdict."""
-    expected = [[each.name, each.goal, each.measured, each.status.value] for each in summary.targets]
+    expected = [[each.name, each.goal, each.measured, each.judged, each.verdict] for each in summary.targets]
     assert lines(text, "Targets")[2:] == expected
 
 
@@ -99,11 +103,29 @@ def test_sections(text: str) -> None:
         "Wins, ties and losses",
         "Rows",
         "Started at the wrong learning rate",
-        "Divergences",
+        "Divergences, and trainings that did not learn",
         "What tuning cost",
+        "What was measured",
         "How to read this",
     ]
     assert "Incomplete" not in text
+
+
+def test_development_and_untouched_rows_are_apart(tmp_path: Path) -> None:
+    """The figures over rows are given for development and for untouched rows as well."""
+    losses = {"constant": [1.0, 1.1], "tuned-wsd": [0.5, 0.52], "mlr-snet": [0.4, 0.5]}
+    cells = row(losses, task="char-lstm") + row(losses, task="linear") + row(losses, task="cifar10-resnet")
+    write_report(cells, scope=benchmark_scope(), metrics={}, out=tmp_path, words=WORDS)
+    text = (tmp_path / "quality.md").read_text(encoding="utf-8")
+    found = {title: lines(text, title)[2][:2] for title in ("Development rows", "Untouched rows")}
+    assert found == {"Development rows": ["mlr-snet", "1 (1)"], "Untouched rows": ["mlr-snet", "2 (2)"]}
+
+
+def test_reading_names_every_development_task() -> None:
+    """What a reader is told of development rows is what the groups hold."""
+    said = re.search(r"\*Development rows\* \(([^)]*)\)", READING)
+    assert said is not None
+    assert set(said[1].split(", ")) == DEVELOPMENT_TASKS
 
 
 def test_pictures_exist(folder: Path, text: str) -> None:
@@ -121,16 +143,18 @@ def test_partial_data(tmp_path: Path) -> None:
     """Whatever part of a benchmark there is, the report is written and says what is missing."""
     cells = benchmark()
     for number in (1, 4, 80):
-        write_report(cells[:number], tasks=TASKS, out=tmp_path)
+        write_report(cells[:number], scope=scope_of(cells), metrics=TASKS, out=tmp_path, words=WORDS)
         assert "**Incomplete.**" in (tmp_path / "quality.md").read_text(encoding="utf-8")
         assert all((tmp_path / name).exists() for name in PICTURES)
 
 
 def test_no_cells(tmp_path: Path) -> None:
     """Without cells there is a report without pictures."""
-    write_report([], tasks=TASKS, out=tmp_path)
+    write_report([], scope=benchmark_scope(), metrics=TASKS, out=tmp_path, words=WORDS)
     assert [path.name for path in tmp_path.iterdir()] == ["quality.md"]
-    assert "task-2: no evaluation" in (tmp_path / "quality.md").read_text(encoding="utf-8")
+    text = (tmp_path / "quality.md").read_text(encoding="utf-8")
+    assert "- no evaluation: digits-cnn / sgd, digits-cnn / adamw, " in text
+    assert "- official: not run\n" in text
 
 
 def test_bad_runs_are_drawn(tmp_path: Path) -> None:
@@ -138,14 +162,15 @@ def test_bad_runs_are_drawn(tmp_path: Path) -> None:
     losses = {"constant": [1.0, 1.01], "tuned-wsd": [0.5, 0.52], "mlr-snet": [9.0, 9.5]}
     cells = row(losses, train_curve=((0, 2.0), (50, float("nan"))))
     cells += [cell("cosine", 2.3, diverged=True, train_curve=(), lr_curve=((0, 0.0), (9, 0.0)))]
-    write_report(cells, tasks={}, out=tmp_path)
+    write_report(cells, scope=scope_of(cells), metrics={}, out=tmp_path, words=WORDS)
     assert "| -16.66 |" in (tmp_path / "quality.md").read_text(encoding="utf-8")
     assert all((tmp_path / name).stat().st_size > 5_000 for name in PICTURES)
 
 
 def test_excluded_rows_are_listed(tmp_path: Path) -> None:
     """A row without a gap figure stands in a list of its own, with the reason."""
-    write_report(row({"constant": [1.0, 1.0], "tuned-wsd": [1.1, 1.1]}), tasks={}, out=tmp_path)
+    cells = row({"constant": [1.0, 1.0], "tuned-wsd": [1.1, 1.1]})
+    write_report(cells, scope=scope_of(cells), metrics={}, out=tmp_path, words=WORDS)
     text = (tmp_path / "quality.md").read_text(encoding="utf-8")
     assert "| digits / sgd | tuning gains nothing beyond the noise: -0.1 ± 0 |" in text
 
@@ -160,7 +185,7 @@ def test_mean_curve_by_hand() -> None:
 
 def test_balance_by_hand() -> None:
     """The heat map shows (wins - losses) / rows, and nothing where no row is decided."""
-    summary = summarise([*row({"constant": [1.0, 1.0], "cosine": [0.5, 0.5]}), cell("step", 1.0)])
+    summary = summary_of([*row({"constant": [1.0, 1.0], "cosine": [0.5, 0.5]}), cell("step", 1.0)])
     shares = balance(summary.methods, summary.matchups)
     assert summary.methods == ("constant", "cosine", "step")
     assert shares.filled(9.0).tolist() == [[9.0, -1.0, 9.0], [1.0, 9.0, 9.0], [9.0, 9.0, 9.0]]

@@ -12,11 +12,14 @@ from mlrs_bench.report.methods import (
     ADVISED,
     CONSTANT,
     COSINE,
+    OTHER_TUNED,
     TUNED,
     ordered,
     untuned,
 )
+from mlrs_bench.report.rows import rows_of
 from mlrs_bench.report.sensitivity import STARTS
+from tests.bench.report.cells import row
 
 
 def test_names_are_the_benchmarks() -> None:
@@ -41,3 +44,12 @@ def test_order() -> None:
         "zoom",
     )
     assert untuned(methods) == ("cosine", "zoom")
+
+
+def test_other_tuned_methods() -> None:
+    """Tuned schedule-free stands with the tuned methods, is no yardstick and not untuned."""
+    assert OTHER_TUNED == ("tuned-schedule-free",)
+    assert ordered(["cosine", *OTHER_TUNED, "tuned-wsd"]) == ("tuned-wsd", *OTHER_TUNED, "cosine")
+    assert untuned(["cosine", *OTHER_TUNED]) == ("cosine",)
+    (found,) = rows_of(row({"tuned-wsd": [0.5, 0.5], "tuned-schedule-free": [0.1, 0.1]}))
+    assert found.best_tuned == "tuned-wsd"

@@ -94,10 +94,10 @@ def test_excluded_rows_keep_their_log_ratio() -> None:
 
 
 @pytest.mark.parametrize(
-    ("final", "counted"), [(math.nan, 2.3), (math.inf, 2.3), (2.3, 2.3), (50.0, 50.0), (0.1, 2.3)]
+    ("final", "counted"), [(math.nan, 9.2), (math.inf, 9.2), (9.2, 9.2), (2.3, 2.3), (0.1, 0.1)]
 )
 def test_diverged_training_counts(final: float, counted: float) -> None:
-    """A diverged training counts with its loss before training, or its final one if that is more."""
+    """A diverged training counts as its cell says; without a number, as four times its initial loss."""
     assert only([cell("mlr-snet", final, diverged=True)]).mean("mlr-snet") == counted
 
 

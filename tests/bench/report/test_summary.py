@@ -8,33 +8,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlrs_bench.report.bookkeeping import Cost, Missing, Stability
+from mlrs_bench.report.bookkeeping import Cost, Stability
 from mlrs_bench.report.methods import BEST_TUNED
-from mlrs_bench.report.standings import Matchup
-from mlrs_bench.report.summary import Summary, summarise
+from mlrs_bench.report.standings import Matchup, share_near
+from mlrs_bench.report.summary import DEVELOPMENT, UNTOUCHED, Summary
 from mlrs_bench.report.targets import EVERY
-from tests.bench.report.cells import FACTORS, benchmark, cell, row
+from tests.bench.report.cells import FACTORS, benchmark, cell, row, scope_of, summary_of
 
 
 @pytest.fixture(scope="module")
 def whole() -> Summary:
     """Return the summary of a benchmark with everything in it."""
-    return summarise(benchmark())
+    return summary_of(benchmark())
 
 
 def test_nothing_measured() -> None:
     """Without cells there is a summary, and it says that nothing was measured."""
-    empty = summarise([], tasks=["digits"])
+    empty = summary_of([], scope=scope_of(benchmark()))
     assert not empty.rows
-    assert empty.missing == (Missing("task digits: no evaluation", ()),)
-    assert {target.status.value for target in empty.targets} == {"not measured"}
+    assert {target.verdict for target in empty.targets} == {"not measured"}
 
 
 def test_order_of_cells_does_not_matter(whole: Summary) -> None:
     """Cells in any order give the same summary, intervals included."""
     cells = benchmark()
     order = np.random.default_rng(5).permutation(len(cells))
-    assert summarise(cells[each] for each in order) == whole
+    assert summary_of(cells[each] for each in order) == whole
 
 
 def test_factors_come_out(whole: Summary) -> None:
@@ -79,7 +78,7 @@ def test_matchup_by_hand() -> None:
         for task, losses in others.items()
         for each in row({"mlr-snet": [0.6, 0.61], "cosine": losses}, task=task)
     ]
-    found = summarise(cells)
+    found = summary_of(cells)
     assert found.matchups["mlr-snet", "cosine"] == Matchup(wins=1, ties=1, losses=1, undecided=1)
     assert found.standings[EVERY, "cosine"].advised == found.matchups["mlr-snet", "cosine"]
 
@@ -89,11 +88,41 @@ def test_worst_and_near() -> None:
     cells = []
     for task, factor in {"a": 1.01, "b": 1.019, "c": 1.3}.items():
         cells += row({"tuned-wsd": [1.0, 1.2], "mlr-snet": [factor, 1.2 * factor]}, task=task)
-    standing = summarise(cells).standings[EVERY, "mlr-snet"]
+    standing = summary_of(cells).standings[EVERY, "mlr-snet"]
     assert standing.near == pytest.approx(2 / 3)
     assert standing.worst_row == "c / sgd"
     assert standing.worst_log_ratio == pytest.approx(math.log(1.3))
     assert standing.gap is None
+
+
+@pytest.mark.parametrize(("loss", "share"), [(1.02, 1.0), (1.0199, 1.0), (1.0201, 0.0)])
+def test_boundary_of_near(loss: float, share: float) -> None:
+    """A loss 2 % above the best tuned one's is within 2 %; one a hundredth of a percent more is not."""
+    cells = row({"tuned-wsd": [1.0, 1.0], "mlr-snet": [loss, loss]})
+    assert summary_of(cells).standings[EVERY, "mlr-snet"].near == share
+    assert share_near([math.log(loss)]) == share
+
+
+def test_paired_log_ratio_by_hand() -> None:
+    """Advice is compared with a method seed by seed, on rows with and without a gap to close."""
+    gainless = {"constant": [1.0, 1.2], "tuned-cosine": [1.0, 1.2], "mlr-snet": [0.9, 1.08]}
+    cells = row(gainless, task="a") + row({"constant": [9.0, 1.0], "mlr-snet": [8.1, 0.9]}, task="b")
+    standing = summary_of(cells).standings[EVERY, "constant"]
+    assert (standing.gap_rows, standing.common_rows) == (0, 2)
+    assert standing.advised_ratio is not None
+    assert (standing.advised_ratio.low, standing.advised_ratio.high) == pytest.approx([math.log(0.9)] * 2)
+
+
+def test_development_rows_apart() -> None:
+    """Rows looked at during development and those that were not are groups of their own."""
+    cells = [
+        each
+        for task in ("char-lstm", "linear", "cifar10-resnet", "mine")
+        for each in row({"constant": [2.0, 2.1]}, task=task)
+    ]
+    found = summary_of(cells)
+    assert found.groups == (EVERY, DEVELOPMENT, UNTOUCHED, "sgd")
+    assert [found.standings[group, "constant"].rows for group in found.groups] == [4, 1, 2, 4]
 
 
 def test_common_rows() -> None:
@@ -101,7 +130,7 @@ def test_common_rows() -> None:
     easy = {"constant": [2.0, 2.1], "tuned-cosine": [1.0, 1.1], "mlr-snet": [1.0, 1.1]}
     hard = easy | {"mlr-snet": [1.5, 1.6]}
     cells = row(easy, task="easy") + row(hard | {"cosine": [1.8, 1.9]}, task="hard")
-    standing = summarise(cells).standings[EVERY, "cosine"]
+    standing = summary_of(cells).standings[EVERY, "cosine"]
     assert (standing.rows, standing.gap_rows) == (1, 1)
     assert standing.advised_gap is not None
     assert standing.advised_gap.point == pytest.approx(0.5)
@@ -111,29 +140,10 @@ def test_common_rows_when_advice_is_missing() -> None:
     """Rows that the advised method lacks do not count where the two are compared."""
     easy = {"constant": [2.0, 2.1], "tuned-cosine": [1.0, 1.1], "cosine": [1.0, 1.1]}
     hard = easy | {"cosine": [1.8, 1.9], "mlr-snet": [1.5, 1.6]}
-    standing = summarise(row(easy, task="easy") + row(hard, task="hard")).standings[EVERY, "cosine"]
+    standing = summary_of(row(easy, task="easy") + row(hard, task="hard")).standings[EVERY, "cosine"]
     assert standing.gap is not None
     assert standing.common_gap is not None
     assert (standing.gap.point, standing.common_gap.point) == pytest.approx((0.6, 0.2))
-
-
-def test_missing_cells() -> None:
-    """Methods and seeds that some rows lack are named, with the rows; so are tasks never run."""
-    cells = row({"cosine": [1.0, 1.0], "constant": [1.0, 1.0]}, task="a")
-    cells += row({"cosine": [1.0]}, task="b")
-    assert summarise(cells, tasks=["a", "b", "c"]).missing == (
-        Missing("task c: no evaluation", ()),
-        Missing("constant: not run", ("b / sgd",)),
-        Missing("cosine: fewer than 2 seeds", ("b / sgd",)),
-    )
-
-
-def test_methods_of_one_optimizer() -> None:
-    """A method that works with one optimizer is not missed under another; one that figures need is."""
-    cells = row({"constant": [1.0, 1.0], "packaged": [1.0, 1.0]}) + row(
-        {"cosine": [1.0, 1.0]}, optimizer="adamw"
-    )
-    assert summarise(cells).missing == (Missing("constant: not run", ("digits / adamw",)),)
 
 
 def test_nothing_missing(whole: Summary) -> None:
@@ -143,7 +153,7 @@ def test_nothing_missing(whole: Summary) -> None:
 
 def test_one_seed_gives_no_interval() -> None:
     """With one seed, losses and log ratios are there, and intervals and outcomes are not made up."""
-    found = summarise(benchmark(seeds=1))
+    found = summary_of(benchmark(seeds=1))
     standing = found.standings[EVERY, "mlr-snet"]
     assert standing.gap is None
     assert standing.log_ratio is None
@@ -158,7 +168,7 @@ def test_wrong_start_by_hand(moved: list[float], sign: float) -> None:
     cells += row({"mlr-snet": moved}, task="a", start=0.1) + row(
         {"mlr-snet": [0.5, 0.6]}, task="b", start=0.1
     )
-    (found,) = summarise(cells).sensitivities
+    (found,) = summary_of(cells).sensitivities
     assert (found.method, found.start, found.rows) == ("mlr-snet", 0.1, 2)
     assert found.worst_move == pytest.approx(sign * math.log(1.1))
     assert found.median_move == pytest.approx(math.log(1.1) / 2)
@@ -167,16 +177,16 @@ def test_wrong_start_by_hand(moved: list[float], sign: float) -> None:
 
 def test_wrong_start_without_the_usual_one() -> None:
     """A wrong start on rows that lack the usual one moves nothing that is known."""
-    (found,) = summarise([cell("mlr-snet", 1.0, start=10.0)]).sensitivities
+    (found,) = summary_of([cell("mlr-snet", 1.0, start=10.0)]).sensitivities
     assert (found.rows, found.median_move, found.worst_move, found.runs) == (0, None, None, 1)
 
 
-def test_divergences_count_whatever_the_start() -> None:
-    """Evaluations that diverged are counted at every start, and trainings for tuning are not."""
+def test_failures_count_whatever_the_start() -> None:
+    """Evaluations that diverged or did not learn count at every start; trainings for tuning do not."""
     bad: dict[str, Any] = {"diverged": True}
-    cells = [cell("cosine", 2.3, **bad), cell("cosine", 2.3, start=10.0, **bad), cell("cosine", 1.0, seed=1)]
-    cells += [cell("cosine", 2.3, purpose="tune", base_lr=1.0, **bad)]
-    assert summarise(cells).stabilities == {"cosine": Stability(runs=3, diverged=2)}
+    cells = [cell("cosine", 9.2, **bad), cell("cosine", 2.2, start=10.0), cell("cosine", 1.0, seed=1)]
+    cells += [cell("cosine", 2.18, start=0.1), cell("cosine", 2.3, purpose="tune", base_lr=1.0, **bad)]
+    assert summary_of(cells).stabilities == {"cosine": Stability(runs=4, diverged=1, not_learning=2)}
 
 
 def test_tuning_cost(whole: Summary) -> None:
@@ -187,5 +197,5 @@ def test_tuning_cost(whole: Summary) -> None:
 def test_accuracies() -> None:
     """Accuracy is the mean over seeds, absent where the task has none."""
     cells = [cell("tuned-wsd", 1.0, seed=seed, test_accuracy=each) for seed, each in enumerate([0.5, 0.7])]
-    found = summarise([*cells, cell("cosine", 1.0)]).accuracies["digits", "sgd"]
+    found = summary_of([*cells, cell("cosine", 1.0)]).accuracies["digits", "sgd"]
     assert found == pytest.approx({"tuned-wsd": 0.6, BEST_TUNED: 0.6})
