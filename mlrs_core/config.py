@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.ranges import check_real, check_whole
+from mlrs_core.ranges import check_real, check_type, check_whole
 from mlrs_core.schedules.spec import ScheduleSpec
 
 MAX_HORIZON = 2**53
@@ -65,6 +66,10 @@ class RunConfig:
         check_real("initial_lr", self.initial_lr, above=0.0)
         check_real("min_lr", self.min_lr, least=0.0)
         check_real("max_lr", self.max_lr, above=0.0)
+        if not isinstance(self.optimizer, Optimizer):
+            raise InvalidFieldError("optimizer", f"must be an Optimizer, is {self.optimizer!r:.100}")
+        check_type("schedule", self.schedule, ScheduleSpec, "a ScheduleSpec")
+        check_type("momentum", self.momentum, Real, "a number")
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise InvalidFieldError("momentum", f"must be in [0, 1), is {self.momentum}")
         if self.min_lr is not None and self.max_lr is not None and self.min_lr > self.max_lr:

@@ -132,7 +132,7 @@ class Policy(Protocol):
             runs: the configs of the n runs.
 
         Returns:
-            Learning rates, (n,) float64, finite and positive (0 only where a schedule ends there); and
-            the new states.
+            Learning rates, (n,) float64, finite and positive (0 only from where a schedule ends, if
+            its final LR is 0); and the new states.
         """
         ...

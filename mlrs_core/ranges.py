@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+import sys
+from numbers import Integral, Real
 
 from mlrs_core.errors import InvalidFieldError
+
+
+def check_type(field: str, value: object, kind: type, name: str) -> None:
+    """Check that a value is of a type, and no boolean in place of a number; `None` passes.
+
+    Raises:
+        InvalidFieldError: it is not; the message calls the type `name`.
+    """
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise InvalidFieldError(field, f"must be {name}, is {value!r:.100}")
 
 
 def check_whole(field: str, value: int | None, *, low: int, high: int, unit: str = "") -> None:
     """Check an integer against [low, high]; `None` passes.
 
     Raises:
-        InvalidFieldError: it is outside.
+        InvalidFieldError: it is outside, or no integer.
     """
+    check_type(field, value, Integral, "a whole number")
     if value is not None and not low <= value <= high:
         counted = f" {unit}" if unit else ""
         raise InvalidFieldError(field, f"must be {low} to {high}{counted}, is {value}")
@@ -29,13 +42,14 @@ def check_real(
     """Check that a number is finite, > `above` or else >= `least`, and <= `most`; `None` passes.
 
     Raises:
-        InvalidFieldError: it is not.
+        InvalidFieldError: it is not, or no number.
     """
+    check_type(field, value, Real, "a number")
     if value is None:
         return
     bound = f"> {above:g}" if above is not None else f">= {least:g}"
     if most < math.inf:
         bound += f" and <= {most:g}"
     low_enough = value > above if above is not None else value >= (least or 0.0)
-    if not (math.isfinite(value) and low_enough and value <= most):
+    if not (abs(value) <= sys.float_info.max and low_enough and value <= most):
         raise InvalidFieldError(field, f"must be finite and {bound}, is {value}")

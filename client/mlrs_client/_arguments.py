@@ -7,6 +7,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from mlrs_client._exceptions import InvalidArgumentError
@@ -22,6 +23,28 @@ MAX_TIMEOUT_S = 3e7
 """The deadlines that are taken are below this."""
 MAX_NAME = 4096
 """The longest address, prefix, or model reference, in characters."""
+MAX_MILESTONES = 64
+"""The most milestones."""
+_WHOLE_PARAMETERS = {
+    "warmup": (0, MAX_HORIZON),
+    "period": (1, MAX_HORIZON),
+    "period_mult": (1, 100),
+    "patience": (0, 2**23),
+    "cooldown": (0, 2**23),
+    "smoothing": (1, MAX_HORIZON),
+}
+"""The whole numbers of a schedule, each with the least and the most that the contract allows."""
+_REAL_PARAMETERS = {
+    "base_lr": {"least": 1e-30, "most": 1e30},
+    "final_lr": {"least": 0.0, "most": 1.0},
+    "factor": {"above": 0.0, "most": 1.0},
+    "cooldown_fraction": {"above": 0.0, "most": 1.0},
+    "peak_fraction": {"above": 0.0, "most": 1.0},
+    "start_division": {"least": 1.0, "most": 1e12},
+    "final_division": {"least": 1.0, "most": 1e12},
+    "threshold": {"least": 0.0, "most": 1.0},
+}
+"""Its other numbers, each with its bounds."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -70,6 +93,11 @@ def mode(value: object) -> OpenMode:
 def step(value: object, name: str = "step") -> int:
     """Return a checked step: 0 to 2**53."""
     return _whole(name, value, low=0, high=MAX_HORIZON)
+
+
+def horizon(value: object) -> int:
+    """Return a checked horizon: 1 to 2**53 steps."""
+    return _whole("horizon", value, low=1, high=MAX_HORIZON)
 
 
 def loss(value: Any) -> float:
@@ -159,7 +187,7 @@ def schedule(policy: object, base_lr: object = None, warmup: object = None) -> S
     asked = dataclasses.replace(asked, **given)
     values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(Schedule)}
     numbers = {name: value for name, value in values.items() if value is not None and name != "kind"}
-    return Schedule(_kind(asked.kind), **{name: _parameter(name, value) for name, value in numbers.items()})
+    return Schedule(_kind(asked.kind), **{name: parameter(name, value) for name, value in numbers.items()})
 
 
 def _kind(value: object) -> ScheduleKind:
@@ -170,17 +198,25 @@ def _kind(value: object) -> ScheduleKind:
         raise _wrong("policy", f"must be a Schedule, or the kind of one: {known}", value) from None
 
 
-def _parameter(name: str, value: Any) -> Any:
-    """Return a checked parameter of a schedule; the daemon knows the ranges of each kind."""
+def parameter(name: str, value: Any) -> Any:
+    """Return a checked parameter of a schedule; the daemon knows which kind takes which."""
     if name == "milestones":
-        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-            raise _wrong(name, "must be a list of steps", value)
-        if not (milestones := tuple(_whole(name, step, low=1, high=MAX_HORIZON) for step in value)):
-            raise _wrong(name, "must hold a step at least", value)
-        return milestones
-    if name in {"warmup", "period", "period_mult", "patience", "cooldown", "smoothing"}:
-        return _whole(name, value, low=0, high=MAX_HORIZON)
-    return _real(name, value, above=0.0) if name == "base_lr" else _real(name, value, least=0.0)
+        return _milestones(value)
+    if name in _WHOLE_PARAMETERS:
+        low, high = _WHOLE_PARAMETERS[name]
+        return _whole(name, value, low=low, high=high)
+    return _real(name, value, **_REAL_PARAMETERS[name])
+
+
+def _milestones(value: Any) -> tuple[int, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise _wrong("milestones", "must be a list of steps", value)
+    milestones = tuple(_whole("milestones", step, low=1, high=MAX_HORIZON) for step in value)
+    if not 1 <= len(milestones) <= MAX_MILESTONES:
+        raise _wrong("milestones", f"must hold 1 to {MAX_MILESTONES} steps", value)
+    if any(after <= before for before, after in pairwise(milestones)):
+        raise _wrong("milestones", "must rise", value)
+    return milestones
 
 
 def _optimizer(value: object) -> Optimizer:
@@ -213,15 +249,20 @@ def _real(
     above: float = -math.inf,
     least: float = -math.inf,
     below: float = math.inf,
+    most: float = math.inf,
 ) -> float:
     if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
         raise _wrong(name, "must be a real number", value)
-    number = float(value)
-    if math.isfinite(number) and number > above and number >= least and number < below:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _wrong(name, f"cannot be read as one number: {error}", value) from error
+    if math.isfinite(number) and above < number < below and least <= number <= most:
         return number
     bounds = [f"> {above:g}"] if above > -math.inf else []
     bounds += [f">= {least:g}"] if least > -math.inf else []
     bounds += [f"< {below:g}"] if below < math.inf else []
+    bounds += [f"<= {most:g}"] if most < math.inf else []
     raise _wrong(name, f"must be finite and {' and '.join(bounds)}", value)
 
 

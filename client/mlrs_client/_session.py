@@ -23,6 +23,7 @@ from mlrs_client._exceptions import (
     DaemonError,
     DeadlineExceededError,
     ForkedError,
+    MemoryFullError,
     MlrsError,
     QueueFullError,
     UnavailableError,
@@ -140,6 +141,7 @@ class Session:
             DeadlineExceededError: there was none in time. The observation is kept, and the next call
                 goes on with it.
             UnavailableError: the daemon was out of reach all the time. As above.
+            MemoryFullError: it had no room all the time. As above.
             MlrsError: the daemon refused the observation.
         """
         yield from self._until(ledger, lambda: entry.done, deadline, f"no advice for step {entry.step}")
@@ -189,7 +191,7 @@ class Session:
             self.check_open()
             self._send_again(ledger, ledger.rejoin(opened))
             self._setbacks.pop(ledger, None)
-        except UnavailableError as error:
+        except (UnavailableError, MemoryFullError) as error:  # either may pass before the deadline
             self._setbacks[ledger] = error
         finally:
             self._joining.discard(ledger)

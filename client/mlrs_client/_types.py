@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -103,6 +103,11 @@ class Schedule:
     """Plateau, greedy: steps after a reduction in which stagnation does not count."""
     smoothing: int | None = None
     """Plateau, greedy: the span of the loss's moving average, in steps; 1: none."""
+
+    def __post_init__(self) -> None:
+        """Keep milestones as a tuple: equal ones are equal, and nobody changes them under way."""
+        if isinstance(self.milestones, Iterable) and not isinstance(self.milestones, (str, bytes)):
+            object.__setattr__(self, "milestones", tuple(self.milestones))
 
     def __repr__(self) -> str:
         given = [f"{name}={value!r}" for name, value in vars(self).items() if value is not None]

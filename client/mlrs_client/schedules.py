@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mlrs_client import _arguments as check
 from mlrs_client._exceptions import InvalidArgumentError
@@ -26,11 +27,13 @@ __all__ = ["constant", "cosine", "exponential", "linear", "multi_step", "one_cyc
 
 _CYCLES = 3
 """Cycles of warm restarts in a horizon, where no period is given."""
+_LEAST = 1e-200
+"""No product of factors goes below this."""
 
 
 def constant(step: int, *, base_lr: float, warmup: int = 0) -> float:
     """Return the base LR, after the warmup."""
-    return _warmed(step, base_lr, warmup)
+    return _Place.of(step, base_lr, warmup).lr
 
 
 def multi_step(
@@ -43,34 +46,39 @@ def multi_step(
     warmup: int = 0,
 ) -> float:
     """Return the LR times `factor` for each milestone passed; by default 1/2 and 3/4 of the horizon."""
-    if milestones is None:
-        total = _horizon(horizon, 0, "or milestones")
-        milestones = [-(-total // 2), -(-3 * total // 4)]
-    passed = sum(1 for milestone in milestones if step >= milestone)
-    return _warmed(step, base_lr, warmup) * _fraction("factor", factor) ** passed
+    place = _Place.of(step, base_lr, warmup)
+    falls = check.parameter("factor", factor)
+    if milestones is not None:
+        at = check.parameter("milestones", milestones)
+    else:
+        total = place.until(horizon, "or milestones")
+        at = (-(-total // 2), -(-3 * total // 4))
+    passed = sum(1 for milestone in at if place.step >= milestone)
+    return place.lr * max(float(falls**passed), _LEAST)
 
 
 def exponential(
     step: int, *, base_lr: float, factor: float | None = None, horizon: int | None = None, warmup: int = 0
 ) -> float:
     """Return the LR times `factor` for each step since the warmup; by default 1 % is left at the horizon."""
-    since = max(step - warmup, 0)
+    place = _Place.of(step, base_lr, warmup)
     if factor is None:
-        exponent = math.log(0.01) * (since / (_horizon(horizon, warmup, "or a factor") - warmup))
+        exponent = math.log(0.01) * (place.since / place.span(horizon, "or a factor"))
     else:
-        exponent = math.log(_fraction("factor", factor)) * since
-    return _warmed(step, base_lr, warmup) * math.exp(max(exponent, math.log(1e-300)))
+        exponent = math.log(check.parameter("factor", factor)) * place.since
+    return place.lr * math.exp(max(exponent, math.log(_LEAST)))
 
 
 def cosine(step: int, *, base_lr: float, horizon: int, warmup: int = 0, final_lr: float = 0.0) -> float:
     """Return half a cosine from the base LR to `final_lr` times it."""
-    left = _left(step, horizon, warmup)
-    return _warmed(step, base_lr, warmup) * _towards(final_lr, _half_cosine(left))
+    place = _Place.of(step, base_lr, warmup)
+    return place.lr * _towards(final_lr, _half_cosine(place.left(horizon)))
 
 
 def linear(step: int, *, base_lr: float, horizon: int, warmup: int = 0, final_lr: float = 0.0) -> float:
     """Return a straight line from the base LR to `final_lr` times it."""
-    return _warmed(step, base_lr, warmup) * _towards(final_lr, _left(step, horizon, warmup))
+    place = _Place.of(step, base_lr, warmup)
+    return place.lr * _towards(final_lr, place.left(horizon))
 
 
 def wsd(
@@ -83,10 +91,11 @@ def wsd(
     cooldown_fraction: float = 0.2,
 ) -> float:
     """Return the base LR, then a cooldown of the form 1 - sqrt over the last part of the horizon."""
-    cooldown = _fraction("cooldown_fraction", cooldown_fraction) * horizon
-    length = min(cooldown, _horizon(horizon, warmup) - warmup)
-    left = min(max((horizon - step) / length, 0.0), 1.0)
-    return _warmed(step, base_lr, warmup) * _towards(final_lr, left / (1 + math.sqrt(1 - left)))
+    place = _Place.of(step, base_lr, warmup)
+    total = place.until(horizon)
+    length = min(check.parameter("cooldown_fraction", cooldown_fraction) * total, place.span(horizon))
+    left = min(max((total - place.step) / length, 0.0), 1.0)
+    return place.lr * _towards(final_lr, left / (1 + math.sqrt(1 - left)))
 
 
 def one_cycle(
@@ -100,17 +109,17 @@ def one_cycle(
     final_division: float = 1e4,
 ) -> float:
     """Return half a cosine up to the base LR, then one down to next to nothing."""
-    start = 1 / _division("start_division", start_division)
-    end = start / _division("final_division", final_division)
-    span = _horizon(horizon, warmup) - warmup
-    since, last = max(step - warmup, 0), span - 1
-    peak = max(_fraction("peak_fraction", peak_fraction) * span - 1, 0.0)
-    if since < peak:
-        share = start + (1 - start) * _half_cosine(since / max(peak, 1e-9))
+    place = _Place.of(step, base_lr, warmup)
+    start = 1 / check.parameter("start_division", start_division)
+    end = start / check.parameter("final_division", final_division)
+    last = place.span(horizon) - 1
+    peak = check.parameter("peak_fraction", peak_fraction) * place.span(horizon) - 1
+    if place.since <= peak:
+        share = start + (1 - start) * _half_cosine(place.since / peak if peak else 1.0)
     else:
-        left = min(max((last - since) / max(last - peak, 1e-9), 0.0), 1.0)
+        left = max(last - place.since, 0) / (last - peak) if last > peak else 0.0
         share = end + (1 - end) * _half_cosine(left)
-    return _warmed(step, base_lr, warmup) * share
+    return float(place.lr * share)
 
 
 def sgdr(
@@ -124,46 +133,57 @@ def sgdr(
     final_lr: float = 0.0,
 ) -> float:
     """Return half a cosine in each cycle; by default three cycles fill the horizon."""
-    if period_mult < 1:
-        raise InvalidArgumentError(f"period_mult must be >= 1; is {period_mult!r}", field="period_mult")
+    place = _Place.of(step, base_lr, warmup)
+    mult = check.parameter("period_mult", period_mult)
     if period is None:
-        cycles = sum(period_mult**k for k in range(_CYCLES))
-        period = -(-(_horizon(horizon, warmup, "or a period") - warmup) // cycles)
-    if period < 1:
-        raise InvalidArgumentError(f"period must be >= 1; is {period!r}", field="period")
-    since, length = max(step - warmup, 0), period
-    if period_mult == 1:
-        since %= length
+        length = -(-place.span(horizon, "or a period") // sum(mult**k for k in range(_CYCLES)))
+    else:
+        length = check.parameter("period", period)
+    since = place.since % length if mult == 1 else place.since
     while since >= length:
-        since, length = since - length, length * period_mult
-    left = (length - since) / length
-    return _warmed(step, base_lr, warmup) * _towards(final_lr, _half_cosine(left))
+        since, length = since - length, length * mult
+    return place.lr * _towards(final_lr, _half_cosine((length - since) / length))
 
 
-def _warmed(step: int, base_lr: float, warmup: int) -> float:
-    """Return the base LR as far as the warmup lets it through."""
-    checked = check.schedule("constant", base_lr, warmup)
-    if checked is None or checked.base_lr is None:
-        raise InvalidArgumentError("base_lr must be a number: there is no daemon to ask", field="base_lr")
-    return checked.base_lr * min((check.step(step) + 1) / (warmup + 1), 1.0)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A step of a schedule, checked."""
 
+    step: int
+    warmup: int
+    lr: float
+    """The base LR as far as the warmup lets it through."""
 
-def _horizon(horizon: int | None, warmup: int, instead: str = "") -> int:
-    """Return a horizon beyond the warmup."""
-    if horizon is None:
-        raise InvalidArgumentError(f"horizon must be given, {instead}", field="horizon")
-    if horizon < 1:
-        raise InvalidArgumentError(f"horizon must be at least 1; is {horizon!r}", field="horizon")
-    if horizon <= warmup:
-        raise InvalidArgumentError(
-            f"warmup must be below the horizon, {horizon!r}; is {warmup!r}", field="warmup"
-        )
-    return horizon
+    @classmethod
+    def of(cls, step: int, base_lr: float, warmup: int) -> _Place:
+        at, steps = check.step(step), check.parameter("warmup", warmup)
+        base = check.parameter("base_lr", base_lr)
+        return cls(at, steps, base * min((at + 1) / (steps + 1), 1.0))
 
+    @property
+    def since(self) -> int:
+        """Steps since the warmup."""
+        return max(self.step - self.warmup, 0)
 
-def _left(step: int, horizon: int, warmup: int) -> float:
-    """Return the share of what follows the warmup that is left."""
-    return min(max((horizon - step) / (_horizon(horizon, warmup) - warmup), 0.0), 1.0)
+    def until(self, horizon: int | None, instead: str = "") -> int:
+        """Return a horizon, which must be beyond the warmup."""
+        if horizon is None and instead:
+            raise InvalidArgumentError(f"horizon must be given, {instead}", field="horizon")
+        total = check.horizon(horizon)
+        if total <= self.warmup:
+            raise InvalidArgumentError(
+                f"warmup must be below the horizon, {total}; is {self.warmup}", field="warmup"
+            )
+        return total
+
+    def span(self, horizon: int | None, instead: str = "") -> int:
+        """Return the steps of a horizon that follow the warmup."""
+        return self.until(horizon, instead) - self.warmup
+
+    def left(self, horizon: int) -> float:
+        """Return the share of them that is left."""
+        span = self.span(horizon)
+        return min(max((self.warmup + span - self.step) / span, 0.0), 1.0)
 
 
 def _half_cosine(left: float) -> float:
@@ -172,20 +192,5 @@ def _half_cosine(left: float) -> float:
 
 
 def _towards(final_lr: float, left: float) -> float:
-    if not 0.0 <= final_lr <= 1.0:
-        raise InvalidArgumentError(
-            f"final_lr must be in [0, 1], a fraction of the base LR; is {final_lr!r}", field="final_lr"
-        )
-    return final_lr + (1 - final_lr) * left
-
-
-def _fraction(name: str, value: float) -> float:
-    if not 0.0 < value <= 1.0:
-        raise InvalidArgumentError(f"{name} must be > 0 and <= 1; is {value!r}", field=name)
-    return value
-
-
-def _division(name: str, value: float) -> float:
-    if not 1.0 <= value <= 1e12:
-        raise InvalidArgumentError(f"{name} must be 1 to 1e12; is {value!r}", field=name)
-    return value
+    final = float(check.parameter("final_lr", final_lr))
+    return final + (1 - final) * left

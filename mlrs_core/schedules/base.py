@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlrs_core.architectures.drift.spec import ADAM_FAMILY, MOMENTUM_FAMILY
 from mlrs_core.policy import Floats, RunColumns, Steps
-from mlrs_core.schedules.spec import MAX_BASE_LR
-
-USUAL_LR, USUAL_ADAM_LR, USUAL_MOMENTUM = 0.1, 1e-3, 0.9
-"""Where SGD and Adam usually start, and the momentum where it is not known."""
-
-
-def usual_lrs(runs: RunColumns) -> Floats:
-    """Return where each run's optimizer usually starts, (n,).
-
-    0.1 for SGD, and where no optimizer was given; 0.1 * (1 - momentum) for momentum and Nesterov, so
-    0.01 at the usual 0.9; 1e-3 for Adam, AdamW and any other rule. As the drift architecture does.
-    """
-    momentum = np.clip(np.where(np.isnan(runs.momentum), USUAL_MOMENTUM, runs.momentum), 0, 0.999)
-    usual = np.where(np.isin(runs.optimizer, MOMENTUM_FAMILY), USUAL_LR * (1 - momentum), USUAL_LR)
-    return np.where(np.isin(runs.optimizer, ADAM_FAMILY), USUAL_ADAM_LR, usual)
+from mlrs_core.schedules.spec import MAX_BASE_LR, MIN_BASE_LR
+from mlrs_core.usual import usual_lrs
 
 
 def base_lrs(runs: RunColumns) -> Floats:
     """Return the base LR of each run, (n,): its own, else its `initial_lr`, else the usual one."""
-    initial = np.minimum(runs.initial_lr, MAX_BASE_LR)
+    initial = np.clip(runs.initial_lr, MIN_BASE_LR, MAX_BASE_LR)
     unset = np.where(np.isnan(initial), usual_lrs(runs), initial)
     return np.where(np.isnan(runs.base_lr), unset, runs.base_lr)
 

@@ -24,6 +24,8 @@ Formula = Callable[[ScheduleSpec, Steps, RunColumns], Floats]
 
 DEFAULT_MILESTONES = (0.5, 0.75)
 """Of the horizon, where a multi-step schedule is given none (He et al. 2016)."""
+LEAST = 1e-200
+"""No product of factors goes below this: times the least base LR and a share of a warmup, it is not 0."""
 FALLEN = 0.01
 """Where an exponential schedule without a factor is at the horizon."""
 DEFAULT_CYCLES = 3
@@ -36,7 +38,7 @@ def constant(_spec: ScheduleSpec, steps: Steps, _runs: RunColumns) -> Floats:
 
 
 def multi_step(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
-    """Return factor**k, where k milestones are at or before t.
+    """Return factor**k, at least 1e-200, where k milestones are at or before t.
 
     He et al. 2016 (arXiv 1512.03385, section 4.2): milestones at 1/2 and 3/4 of the horizon, the
     default. `torch.optim.lr_scheduler.MultiStepLR`.
@@ -49,7 +51,7 @@ def multi_step(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
     else:
         passed = np.searchsorted(np.array(spec.milestones), steps, side="right")
         count = len(spec.milestones)
-    powers = np.array([_given(spec.factor) ** k for k in range(count + 1)])
+    powers = np.maximum([_given(spec.factor) ** k for k in range(count + 1)], LEAST)
     multipliers: Floats = powers[passed]
     return multipliers
 
@@ -57,14 +59,14 @@ def multi_step(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
 def exponential(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
     """Return factor**s; without a factor 0.01**(s / S), so that 1 % is left at the horizon.
 
-    `torch.optim.lr_scheduler.ExponentialLR`. It falls on beyond the horizon, but not below 1e-300.
+    `torch.optim.lr_scheduler.ExponentialLR`. It falls on beyond the horizon, but not below 1e-200.
     """
     since = _since_warmup(steps, runs)
     if spec.factor is None:
         exponent = math.log(FALLEN) * (since / _span(runs))
     else:
         exponent = math.log(spec.factor) * since
-    return np.exp(np.maximum(exponent, math.log(1e-300)))
+    return np.exp(np.maximum(exponent, math.log(LEAST)))
 
 
 def cosine(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
@@ -100,17 +102,18 @@ def one_cycle(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
 
     It starts at 1 / `start_division` and ends at that over `final_division`; P = `peak_fraction` * S - 1.
     Smith & Topin 2018 (arXiv 1708.07120), in the form of `torch.optim.lr_scheduler.OneCycleLR`, whose
-    `max_lr` is the base LR here. The warmup, if any, leads up to the start.
+    `max_lr` is the base LR here. Where P < 0 the peak is before the first step, as it is there; where P = 0
+    it is the first step, for which torch divides by 0. The warmup, if any, leads up to the start.
     """
     start = 1 / _given(spec.start_division)
     end = start / _given(spec.final_division)
     since, last = _since_warmup(steps, runs), _span(runs) - 1
-    peak = np.maximum(_given(spec.peak_fraction) * _span(runs) - 1, 0.0)
-    risen = np.clip(since / np.maximum(peak, 1e-9), 0.0, 1.0)
-    left = np.clip((last - since) / np.maximum(last - peak, 1e-9), 0.0, 1.0)
+    peak = _given(spec.peak_fraction) * _span(runs) - 1
+    risen = np.where(peak > 0, np.clip(since / np.where(peak > 0, peak, 1.0), 0.0, 1.0), 1.0)
+    left = np.clip((last - since) / np.where(last > peak, last - peak, 1.0), 0.0, 1.0)
     up = start + (1 - start) * _half_cosine(risen)
     down = end + (1 - end) * _half_cosine(left)
-    return np.where(since < peak, up, down)
+    return np.where(since <= peak, up, down)
 
 
 def sgdr(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:

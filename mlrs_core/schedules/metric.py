@@ -20,6 +20,7 @@ averaging unless asked for. The bounds, [`final_lr`, 10] times the base, are our
 
 A move counts the exponent of the factor, a whole number, so a state in single precision holds it exactly.
 The LR stops moving at its bounds, the run's `min_lr` and `max_lr` included: nothing piles up behind them.
+A base LR beyond them starts at the nearer one.
 """
 
 from __future__ import annotations
@@ -104,25 +105,25 @@ class MetricKernel:
     def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
         """Advance n runs by one step; see `Policy.step`."""
         memory = _Memory.of(states)
-        epoch = _epochs(runs)
-        improved = self._remember(memory, losses, epoch)
+        improved = self._remember(memory, losses, _share(runs, 1))
         self._count(memory, improved, steps < runs.warmup)
         base = base_lrs(runs)
-        low = np.maximum(base * max(self._spec.final_lr or 0.0, LEAST), runs.min_lr)
-        high = np.minimum(base * MOST[self._spec.kind], runs.max_lr)
-        self._move(memory, self._patience(epoch), self._lrs(base, memory), low, high)
-        lrs = np.clip(self._lrs(base, memory), low, high)
+        low = np.clip(base * max(self._spec.final_lr or 0.0, LEAST), runs.min_lr, runs.max_lr)
+        high = np.clip(base * MOST[self._spec.kind], runs.min_lr, runs.max_lr)
+        start = np.clip(base, low, high)
+        self._move(memory, self._patience(runs), self._lrs(start, memory), low, high)
+        lrs = np.clip(self._lrs(start, memory), low, high)
         return warmup_ramp(steps, runs.warmup) * lrs, memory.rows()
 
-    def _lrs(self, base: Floats, memory: _Memory) -> Floats:
+    def _lrs(self, start: Floats, memory: _Memory) -> Floats:
         """Return the LRs before their bounds and the warmup, (n,)."""
-        lrs: Floats = base * np.exp(self._log_factor * memory.exponent)
+        lrs: Floats = start * np.exp(self._log_factor * memory.exponent)
         return lrs
 
-    def _patience(self, epoch: Floats) -> Floats:
+    def _patience(self, runs: RunColumns) -> Floats:
         if self._spec.patience is None:
-            return np.minimum(PATIENCE_EPOCHS * epoch, MAX_COUNT)
-        return np.full(len(epoch), float(self._spec.patience))
+            return np.minimum(_share(runs, PATIENCE_EPOCHS), MAX_COUNT)
+        return np.full(len(runs), float(self._spec.patience))
 
     def _remember(self, memory: _Memory, losses: Floats, epoch: Floats) -> npt.NDArray[np.bool_]:
         """Take in a loss, in place; return where it is an improvement."""
@@ -159,10 +160,10 @@ class MetricKernel:
         memory.cooldown = np.where(falls, float(self._spec.cooldown or 0), memory.cooldown)
 
 
-def _epochs(runs: RunColumns) -> Floats:
-    """Return the steps that stand for an epoch, (n,)."""
-    known = np.maximum(runs.horizon // EPOCHS, 1)
-    return np.where(runs.horizon > 0, known, UNKNOWN_EPOCH).astype(np.float64)
+def _share(runs: RunColumns, epochs: int) -> Floats:
+    """Return the steps that stand for so many epochs, (n,): those of the horizon in one division."""
+    known = np.maximum(runs.horizon // (EPOCHS // epochs), 1)
+    return np.where(runs.horizon > 0, known, UNKNOWN_EPOCH * epochs).astype(np.float64)
 
 
 def _halves(values: Floats) -> tuple[Floats, Floats]:

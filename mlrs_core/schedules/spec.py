@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.ranges import check_real, check_whole
+from mlrs_core.ranges import check_real, check_type, check_whole
 
 MAX_STEPS = 2**53
 """The largest number of steps: the last integer that a double counts up to without gaps."""
@@ -20,8 +20,8 @@ MAX_COUNT = 2**23
 """The largest patience and cooldown: single precision, which states are kept in, counts that far."""
 MAX_MILESTONES = 64
 """The most milestones."""
-MAX_BASE_LR = 1e30
-"""The largest base LR; ten times of it is finite with room to spare."""
+MIN_BASE_LR, MAX_BASE_LR = 1e-30, 1e30
+"""The bounds of the base LR: what a schedule makes of it is finite, and above 0 until it ends."""
 MAX_STEADY_FACTOR = 0.99999
 """The largest factor of a schedule that watches the loss: its moves are counted in single precision."""
 
@@ -98,7 +98,7 @@ class ScheduleSpec:
     """Which schedule."""
     _: KW_ONLY
     base_lr: float | None = None
-    """The LR that the schedule multiplies; > 0. `None`: the run's `initial_lr`, else the usual one."""
+    """What the schedule multiplies; 1e-30 to 1e30. `None`: the run's `initial_lr`, else the usual LR."""
     warmup: int | None = None
     """Steps of linear warmup; >= 0."""
     final_lr: float | None = None
@@ -130,8 +130,10 @@ class ScheduleSpec:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        if not isinstance(self.kind, ScheduleKind):
+            raise InvalidFieldError("kind", f"must be a ScheduleKind, is {self.kind!r:.100}")
         self._check_belonging()
-        check_real("base_lr", self.base_lr, above=0.0, most=MAX_BASE_LR)
+        check_real("base_lr", self.base_lr, least=MIN_BASE_LR, most=MAX_BASE_LR)
         check_whole("warmup", self.warmup, low=0, high=MAX_STEPS, unit="steps")
         check_real("final_lr", self.final_lr, least=0.0, most=1.0)
         watches = self.kind in (ScheduleKind.PLATEAU, ScheduleKind.GREEDY)
@@ -160,6 +162,7 @@ class ScheduleSpec:
     def _check_milestones(self) -> None:
         if self.milestones is None:
             return
+        check_type("milestones", self.milestones, tuple, "a tuple of steps")
         if not 1 <= len(self.milestones) <= MAX_MILESTONES:
             raise InvalidFieldError(
                 "milestones", f"must be 1 to {MAX_MILESTONES} steps, are {len(self.milestones)}"

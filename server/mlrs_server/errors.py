@@ -58,3 +58,8 @@ def run_not_found(run_id: str) -> AdvisorError:
     return AdvisorError(
         Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; open it first", field="run_id"
     )
+
+
+def record_lacking(run_id: str, step: int) -> AdvisorError:
+    """Return the error of a record that ends before it should."""
+    return AdvisorError(Reason.STORE, f"the store lacks the record of run {run_id!r} from step {step} on")

@@ -18,7 +18,14 @@ from mlrs_server.answers import finished_run
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.live import LiveRuns, RunView, check_run_id
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
-from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run, policy_of
+from mlrs_server.policies import (
+    check_config,
+    check_same_policy,
+    config_mismatch,
+    keep_model,
+    new_run,
+    policy_of,
+)
 from mlrs_server.runs import Replay, RunSnapshot, RunStatus
 from mlrs_server.store import StoredRun
 from mlrs_server.watchers import Watchers
@@ -124,8 +131,10 @@ class RunLifecycle:
                 "resume_from", f"run {run_id!r} does not exist, so it has no step {resume_from}"
             )
         new = new_run(run_id, asked, model, self._catalog)
-        self._live.check_room(new)
-        stored = await self._live.in_store(lambda store: store.create(new))
+        with self._live.reserved(new) as place:
+            keep_model(new, self._catalog)
+            stored = await self._live.in_store(lambda store: store.create(new))
+            self._live.put(place, stored)
         log.info("run_created", run_id=run_id, policy=new.model_name, digest=new.model_digest[:SHORT_DIGEST])
         return stored
 
@@ -163,10 +172,10 @@ class RunLifecycle:
 
     async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
         """Replace the config of a run that has no observation yet, and let none come in between."""
+        live = self._live.load(stored)
         with self._live.closed(stored.run_id):
             await self._live.in_store(lambda store: store.complete(stored.key, config))
-            if live := self._live.find(stored.run_id):
-                live.group.columns.put(live.row, config)
+            live.group.columns.put(live.row, config)
         return replace(stored, config=config)
 
     # -------------------------------------------------------------------- rewinding, ending
@@ -178,14 +187,15 @@ class RunLifecycle:
             raise invalid_field("resume_from", f"run {stored.run_id!r} has {at} steps, so none is {step}")
         if step == at and self._live.status(stored) != RunStatus.FINISHED:
             return stored
-        with self._live.closed(stored.run_id):
+        with self._live.reserved(stored) as place:
             await self._live.journal.flush()
             snapshot = await self._replayed(stored, step)
             await self._live.in_store(lambda store: store.rewind(stored.key, snapshot))
-            self._live.drop(stored.run_id)
+            rewound = replace(stored, snapshot=snapshot)
+            self._live.put(place, rewound)
         self._watchers.rewound(stored.run_id, step)
         log.info("run_rewound", run_id=stored.run_id, step=step)
-        return replace(stored, snapshot=snapshot)
+        return rewound
 
     async def _replayed(self, stored: StoredRun, step: int) -> RunSnapshot:
         """Return a run's snapshot before `step`, recomputed from its losses."""

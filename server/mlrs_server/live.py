@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mlrs_core.config import RunConfig
-from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.errors import AdvisorError, Reason, invalid_field, record_lacking, run_not_found
 from mlrs_server.journal import Journal
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import model_ref, policy_of
@@ -27,6 +27,8 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
 """What a run's id looks like."""
 PAGE = 8192
 """Steps read from the store at a time."""
+DROPPED_AT_ONCE = 1024
+"""Finished runs of a full group that make room at a time: enough to be rare, few enough to be quick."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ class LiveRuns:
         while step < end:
             record = await self.read(stored, step, min(PAGE, end - step))
             if not len(record):
-                raise lacking(stored.run_id, step)
+                raise record_lacking(stored.run_id, step)
             yield step, record
             step += len(record)
 
@@ -136,18 +138,42 @@ class LiveRuns:
         """Return where a run is, taking it into memory if it is not there.
 
         Raises:
-            AdvisorError: its model or its state is damaged, or there is no room; see `check_room`.
+            AdvisorError: its model or its state is damaged, or there is no room.
         """
         if live := self._live.get(stored.run_id):
             return live
-        group = self._group_of(stored)
-        if len(stored.snapshot.state) != group.policy.state_size:
-            raise AdvisorError(
-                Reason.STORE, f"the stored state of run {stored.run_id!r} does not fit its model"
-            )
-        row = group.add(stored.run_id, stored.key, stored.config, stored.snapshot)
-        live = self._live[stored.run_id] = LiveRun(group, row)
-        return live
+        with self.reserved(stored) as place:
+            if len(stored.snapshot.state) != place.group.policy.state_size:
+                raise AdvisorError(
+                    Reason.STORE, f"the stored state of run {stored.run_id!r} does not fit its model"
+                )
+            self.put(place, stored)
+        return place
+
+    @contextmanager
+    def reserved(self, run: NewRun) -> Iterator[LiveRun]:
+        """Keep a place for a run that is about to be stored: its own, closed meanwhile, or a new one.
+
+        The block ends with `put`. If it fails, all is as before.
+
+        Raises:
+            AdvisorError: its model is damaged, or there is no room.
+        """
+        if live := self._live.get(run.run_id):
+            with self.closed(run.run_id):
+                yield live
+            return
+        place = self._new_place(run)
+        try:
+            yield place
+        except BaseException:
+            place.group.free(place.row)
+            raise
+
+    def put(self, place: LiveRun, stored: StoredRun) -> None:
+        """Put a run, as stored, where a place is reserved for it, under a new handle."""
+        place.group.put(place.row, stored.run_id, stored.key, stored.config, stored.snapshot)
+        self._live[stored.run_id] = place
 
     def drop(self, run_id: str) -> None:
         """Forget a closed run, if it is in memory."""
@@ -156,7 +182,10 @@ class LiveRuns:
 
     @contextmanager
     def closed(self, run_id: str) -> Iterator[None]:
-        """Let a run take no observation meanwhile; its handle is good again after, if it is still there."""
+        """Let a run take no observation meanwhile.
+
+        Its handle is good again after, if it is still there and was given no other.
+        """
         live = self._live.get(run_id)
         if live is None:
             yield
@@ -165,42 +194,63 @@ class LiveRuns:
         try:
             yield
         finally:
-            if self._live.get(run_id) is live:
+            if self._live.get(run_id) is live and not live.handle:
                 live.group.reopen(live.row, handle)
 
-    def check_room(self, run: NewRun) -> None:
-        """Check that a run can be taken into memory.
-
-        Raises:
-            AdvisorError: as many models and schedules are served, or runs of its own, as fit.
-        """
-        group = self._group_by_digest.get(run.model_digest)
-        if group is not None and not group.is_empty():
-            group.check_room()
-        elif len(self.groups) >= MAX_GROUPS and not any(group.is_empty() for group in self.groups):
-            raise AdvisorError(
-                Reason.MEMORY_FULL,
-                f"model: runs of {MAX_GROUPS} different models and schedule shapes are in memory, the most "
-                "that fit; delete runs of some, or let runs share one (schedules that differ in base_lr "
-                "and warmup alone do)",
-                field="model",
+    def _new_place(self, run: NewRun) -> LiveRun:
+        """Return a row of a run's group that is in use from now on."""
+        group = self._group_of(run)
+        if group.is_full():
+            self._drop_done(group, DROPPED_AT_ONCE)
+        if group.is_full():
+            raise _memory_full(
+                run,
+                f"{len(group.handles)} runs of one model or schedule are in memory, the most that fit; "
+                "finish or delete runs that are done",
             )
+        return LiveRun(group, group.reserve())
 
-    def _group_of(self, stored: StoredRun) -> RunGroup:
+    def _group_of(self, run: NewRun) -> RunGroup:
         """Return the group of a run's model or schedule: its own, else a new one, else a reused one."""
-        self.check_room(stored)
-        if (group := self._group_by_digest.get(stored.model_digest)) is not None:
+        if (group := self._group_by_digest.get(run.model_digest)) is not None:
             return group
-        policy = policy_of(stored, self._catalog)
+        policy = policy_of(run, self._catalog)
         if len(self.groups) < MAX_GROUPS:
-            group = RunGroup(len(self.groups), stored.model_digest, policy)
+            group = RunGroup(len(self.groups), run.model_digest, policy)
             self.groups.append(group)
         else:
-            index = next(group.index for group in self.groups if group.is_empty())
+            index = self._vacated(run)
             del self._group_by_digest[self.groups[index].model_digest]
-            group = self.groups[index] = RunGroup(index, stored.model_digest, policy)
-        self._group_by_digest[stored.model_digest] = group
+            group = self.groups[index] = RunGroup(index, run.model_digest, policy)
+        self._group_by_digest[run.model_digest] = group
         return group
+
+    def _vacated(self, run: NewRun) -> int:
+        """Return the index of a group without runs, if need be after dropping those that are done."""
+        if not any(group.is_empty() for group in self.groups):
+            for group in self.groups:
+                self._drop_done(group)
+        for group in self.groups:
+            if group.is_empty():
+                return group.index
+        raise _memory_full(
+            run,
+            f"runs of {len(self.groups)} different models and schedule shapes are in memory, the most that "
+            "fit; finish or delete all runs of one, or let runs share one (schedules that differ in "
+            "base_lr, warmup and horizon alone do)",
+        )
+
+    def _drop_done(self, group: RunGroup, limit: int | None = None) -> None:
+        """Forget runs of a group that are finished and stored; they are loaded again when asked for.
+
+        Those that a call is about stay: it may be changing them.
+        """
+        for row in group.done_rows()[:limit].tolist():
+            run_id = group.run_ids[row]
+            lock = self._locks.get(run_id)
+            if lock is None or not lock.locked():
+                group.close(row)
+                self.drop(run_id)
 
     # ------------------------------------------------------------------------ a run as it is
 
@@ -244,6 +294,7 @@ def check_run_id(run_id: str) -> None:
         )
 
 
-def lacking(run_id: str, step: int) -> AdvisorError:
-    """Return the error of a record that ends before it should."""
-    return AdvisorError(Reason.STORE, f"the store lacks the record of run {run_id!r} from step {step} on")
+def _memory_full(run: NewRun, problem: str) -> AdvisorError:
+    """Return the error of a run for which there is no room."""
+    field = "model" if run.config.schedule is None else "config.schedule"
+    return AdvisorError(Reason.MEMORY_FULL, f"{field}: {problem}", field=field)

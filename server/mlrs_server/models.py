@@ -20,11 +20,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from mlrs_core.checkpoint import digest_of, dump_model, parse_model, read_model
 from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
 from mlrs_core.policy import Policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
+
+log = structlog.get_logger()
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """What a model's name or an alias looks like."""
@@ -135,9 +139,14 @@ class ModelCatalog:
         return self._load(digest, name)
 
     def all(self) -> list[CatalogModel]:
-        """Return every model, ordered by reference."""
+        """Return every model that can be read, ordered by reference."""
         self._reload()
-        models = [self._load(digest, name) for digest, name in self._origins().items()]
+        models = []
+        for digest, name in self._origins().items():
+            try:
+                models.append(self._load(digest, name))
+            except AdvisorError as error:
+                log.warning("model_unreadable", problem=str(error))
         return sorted(models, key=lambda model: model.ref)
 
     def aliases_of(self, model: CatalogModel) -> list[str]:

@@ -31,7 +31,7 @@ def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
 
 
 def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog) -> NewRun:
-    """Return a run to create, with its model kept in the data folder or its schedule's defaults set.
+    """Return a run to create, with its model found or its schedule's defaults set.
 
     Raises:
         AdvisorError: there is no such model, a model and a schedule are asked for, or the config lacks
@@ -49,9 +49,17 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog) ->
         run_id=run_id, config=asked, model_name=name, model_digest=digest, snapshot=first_snapshot(policy)
     )
     check_config(new, asked, catalog)
-    if asked.schedule is None:
-        catalog.keep(found)
     return new
+
+
+def keep_model(run: NewRun, catalog: ModelCatalog) -> None:
+    """Keep the model of a run to create, if it has one, in the data folder.
+
+    Raises:
+        AdvisorError: its file is damaged or gone, or the data folder cannot be written.
+    """
+    if run.config.schedule is None:
+        catalog.keep(catalog.by_digest(run.model_digest, run.model_name))
 
 
 def check_config(run: NewRun, config: RunConfig, catalog: ModelCatalog) -> None:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 
 from mlrs_server.answers import Answer, Recall, same_losses, stale_step
-from mlrs_server.errors import AdvisorError, draining, run_not_found
-from mlrs_server.live import PAGE, LiveRuns, RunView, lacking
+from mlrs_server.errors import AdvisorError, draining, record_lacking, run_not_found
+from mlrs_server.live import PAGE, LiveRuns, RunView
 from mlrs_server.runs import AdviceReason, RunStatus
 from mlrs_server.store import Observations
 from mlrs_server.watchers import Watchers
@@ -66,7 +66,7 @@ class RunRecords:
                 first, limit = entry.step, min(PAGE, entries[-1].step - entry.step + 1)
                 record = await self._live.read(stored, first, limit)
                 if not len(record):
-                    raise lacking(run_id, first)
+                    raise record_lacking(run_id, first)
             at = entry.step - first
             if same_losses(record.losses[at : at + 1], np.array([entry.loss]))[0]:
                 answer.lrs[entry.index] = record.lrs[at]
@@ -105,7 +105,7 @@ class RunRecords:
                     watcher.step += len(record)
                     yield self._live.view(stored), first, record
                 elif first < end:
-                    raise lacking(run_id, first)
+                    raise record_lacking(run_id, first)
                 elif not follow or stored.snapshot.status == RunStatus.FINISHED:
                     return
                 elif self._watchers.draining:

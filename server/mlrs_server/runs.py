@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mlrs_core.advise import advise
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy, RunColumns, States, Steps
-from mlrs_server.errors import AdvisorError, Reason
 
 Handles = npt.NDArray[np.uint64]
 """Run handles: 32 random bits, 12 bits of group, 20 bits of row. Never 0."""
@@ -73,8 +72,8 @@ class Advanced:
 class RunGroup:
     """The live runs of one model, or of one shape of a schedule.
 
-    Columns grow by doubling and rows are reused. Row i of every column is one run; a row is in use
-    while its handle is not 0.
+    Columns grow by doubling and rows are reused. Row i of every column is one run; a row whose handle
+    is 0 is closed, or free.
     """
 
     def __init__(self, index: int, model_digest: str, policy: Policy) -> None:
@@ -114,25 +113,18 @@ class RunGroup:
         """Return whether no row is in use."""
         return len(self._free) == len(self.handles)
 
-    def check_room(self) -> None:
-        """Check that a row is left.
+    def is_full(self) -> bool:
+        """Return whether every row that can be is in use."""
+        return not self._free and len(self.handles) >= MAX_ROWS
 
-        Raises:
-            AdvisorError: all are in use.
-        """
-        if not self._free and len(self.handles) >= MAX_ROWS:
-            raise AdvisorError(
-                Reason.MEMORY_FULL,
-                f"model: {MAX_ROWS} runs of one model or schedule are in memory, the most that fit; "
-                "delete runs that are not needed",
-                field="model",
-            )
-
-    def add(self, run_id: str, key: int, config: RunConfig, snapshot: RunSnapshot) -> int:
-        """Take a run in, as stored; return its row. There must be room; see `check_room`."""
+    def reserve(self) -> int:
+        """Return a row that is in use from now on, closed until `put`. The group must not be full."""
         if not self._free:
             self._grow()
-        row = self._free.pop()
+        return self._free.pop()
+
+    def put(self, row: int, run_id: str, key: int, config: RunConfig, snapshot: RunSnapshot) -> None:
+        """Put a run into a row that is reserved or closed, as stored, under a new handle."""
         self.run_ids[row] = run_id
         self.keys[row] = key
         self.columns.put(row, config)
@@ -145,7 +137,11 @@ class RunGroup:
         self.bad_losses[row] = snapshot.bad_losses
         self.states[row] = snapshot.state
         self.handles[row] = make_handle(self.index, row)
-        return row
+
+    def done_rows(self) -> Rows:
+        """Return the open rows of runs that are finished and stored to their last step."""
+        stored = self.durable_step == self.next_step - 1
+        return np.flatnonzero((self.handles != 0) & (self.status == RunStatus.FINISHED) & stored)
 
     def close(self, row: int) -> int:
         """Make a row's handle stale, and return it: the row takes no more observations."""
@@ -225,7 +221,9 @@ class Replay:
     def __init__(self, policy: Policy, config: RunConfig) -> None:
         """Begin before the first step."""
         self._group = RunGroup(0, "", policy)
-        self._row = np.array([self._group.add("", 0, config, first_snapshot(policy))])
+        row = self._group.reserve()
+        self._group.put(row, "", 0, config, first_snapshot(policy))
+        self._row = np.array([row])
 
     def feed(self, losses: Floats) -> Floats:
         """Take the next losses, (n,); return their learning rates, (n,)."""

@@ -63,6 +63,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
     def __init__(self) -> None:
         self.runs: dict[str, Record] = {}
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
+        self.full_opens = 0  # so many calls that open a run find no room
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
@@ -129,6 +130,10 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
     def CreateRun(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> pb.CreateRunResponse:
         """Open a run."""
         with self._lock:
+            if self.full_opens:
+                self.full_opens -= 1
+                code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, pb.ERROR_REASON_MEMORY_FULL
+                _fail(context, code, reason, "no room", "model")
             record = self.runs.get(request.run_id)
             if record is None and request.mode == pb.OPEN_MODE_RESUME:
                 _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, "no such run")

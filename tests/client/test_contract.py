@@ -247,6 +247,37 @@ async def test_full_queue(advisor: Any, daemon: FakeDaemon) -> None:
     assert [await done(pending.lr()) for pending in pendings] == lr_sequence(LOSSES)
 
 
+async def test_memory_full_on_a_new_run(advisor: Any, daemon: FakeDaemon) -> None:
+    """A new run for which the daemon has no room fails at once."""
+    daemon.full_opens = 1
+    with pytest.raises(mlrs_client.MemoryFullError):
+        await done(advisor.run("a"))
+    assert daemon.full_opens == 0
+
+
+async def test_memory_full_on_the_way_back(advisor: Any, daemon: FakeDaemon) -> None:
+    """A run that a restarted daemon has no room for yet is tried again, and goes on once there is some."""
+    run = await done(advisor.run("a"))
+    await next_lrs(run, LOSSES[:3])
+    daemon.full_opens = 2
+    daemon.lose()
+    assert await next_lrs(run, LOSSES[3:]) == lr_sequence(LOSSES)[3:]
+    assert daemon.full_opens == 0
+
+
+async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
+    """No room until the deadline is a `MemoryFullError`; the observation is kept, and goes on after."""
+    run = await done(advisor.run("a"))
+    await next_lrs(run, LOSSES[:3])
+    daemon.full_opens = 1000
+    daemon.lose()
+    pending = run.observe(3, LOSSES[3])
+    with pytest.raises(mlrs_client.MemoryFullError, match="kept"):
+        await done(pending.lr(timeout_s=0.3))
+    daemon.full_opens = 0
+    assert await done(pending.lr()) == lr_sequence(LOSSES)[3]
+
+
 async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon without room until the deadline is a `QueueFullError`."""
     run = await done(advisor.run("a"))

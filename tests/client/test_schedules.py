@@ -78,6 +78,70 @@ def test_bad_arguments_of_a_formula_are_named(name: str, numbers: dict[str, Any]
     assert caught.value.field == field
 
 
+FORMULA_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "multi_step": {"milestones": [3], "horizon": 9, "factor": 0.5},
+    "exponential": {"horizon": 9, "factor": 0.5},
+    "cosine": {"horizon": 9, "final_lr": 0.1},
+    "linear": {"horizon": 9, "final_lr": 0.1},
+    "wsd": {"horizon": 9, "final_lr": 0.1, "cooldown_fraction": 0.5},
+    "one_cycle": {"horizon": 9, "peak_fraction": 0.3, "start_division": 9.0, "final_division": 9.0},
+    "sgdr": {"period": 3, "period_mult": 2, "final_lr": 0.1},
+}
+"""Every formula with all its arguments, but `milestones`, `factor` or `period` in place of a horizon."""
+IN_PLACE_OF_A_HORIZON = {"multi_step": "milestones", "exponential": "factor"}
+
+
+@pytest.mark.parametrize("bad", ["1", None, True, math.nan, math.inf, -1, [1.5]], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        (name, field)
+        for name, numbers in FORMULA_ARGUMENTS.items()
+        for field in ("step", "base_lr", "warmup", *numbers)
+    ],
+)
+def test_every_argument_of_a_formula_is_checked(name: str, field: str, bad: Any) -> None:
+    """An argument of a wrong type, not finite or negative is refused by name, by every formula."""
+    numbers = {"step": 1, "base_lr": 0.1, "warmup": 2, **FORMULA_ARGUMENTS[name]}
+    assert getattr(schedules, name)(**numbers) > 0
+    if field == "horizon":
+        numbers.pop(IN_PLACE_OF_A_HORIZON.get(name, ""), None)
+    if bad is None and field in {"milestones", "factor", "period"} and name != "multi_step":
+        numbers.pop("horizon", None)
+        field_at_fault = "horizon"  # the default that it stands for needs one
+    elif bad is None and field == "milestones":
+        numbers.pop("horizon")
+        field_at_fault = "horizon"
+    else:
+        field_at_fault = field
+    with pytest.raises(InvalidArgumentError) as caught:
+        getattr(schedules, name)(**{**numbers, field: bad})
+    assert caught.value.field == field_at_fault
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("peak_fraction", [0.01, 0.1, 0.3, 0.5, 1.0])
+def test_short_one_cycles_are_the_daemons(horizon: int, peak_fraction: float) -> None:
+    """On horizons of a few steps, where the peak is before the first step or the last one, both agree."""
+    spec = core.ScheduleSpec(core.ScheduleKind.ONE_CYCLE, base_lr=0.1, peak_fraction=peak_fraction)
+    expected = follow(CoreConfig(horizon=horizon, schedule=spec), np.ones(horizon + 2)).tolist()
+    lrs = [
+        schedules.one_cycle(step, base_lr=0.1, horizon=horizon, peak_fraction=peak_fraction)
+        for step in range(horizon + 2)
+    ]
+    assert lrs == pytest.approx(expected, rel=1e-12, abs=0)
+
+
+def test_milestones_are_a_tuple() -> None:
+    """Milestones given as a list are kept as a tuple, so a schedule equals the one that comes back."""
+    given = [3, 5]
+    schedule = Schedule("multi-step", milestones=given)
+    given.append(6)
+    assert schedule == Schedule("multi-step", milestones=(3, 5))
+    assert hash(schedule) == hash(Schedule("multi-step", milestones=(3, 5)))
+
+
 def test_a_step_below_zero_is_none() -> None:
     """A formula refuses a step that a run could not have."""
     with pytest.raises(InvalidArgumentError, match="step"):
@@ -101,13 +165,26 @@ def test_a_kind_and_a_schedule_mean_the_same() -> None:
         ({"base_lr": 0.1}, "base_lr", "name one, as with policy='cosine'"),
         ({"warmup": 1}, "warmup", "name one"),
         ({"policy": Schedule("linear", warmup=3), "warmup": 3}, "warmup", "given twice"),
-        ({"policy": "cosine", "base_lr": 0.0}, "base_lr", "> 0"),
+        ({"policy": "cosine", "base_lr": 0.0}, "base_lr", ">= 1e-30"),
         ({"policy": "cosine", "base_lr": math.nan}, "base_lr", "finite"),
         ({"policy": "cosine", "warmup": 1.5}, "warmup", "must be an int"),
         ({"policy": Schedule("multi-step", milestones="12")}, "milestones", "list of steps"),
-        ({"policy": Schedule("multi-step", milestones=[])}, "milestones", "a step at least"),
+        ({"policy": Schedule("multi-step", milestones=[])}, "milestones", "1 to 64 steps"),
+        ({"policy": Schedule("multi-step", milestones=[5, 4])}, "milestones", "must rise"),
+        ({"policy": Schedule("multi-step", milestones=5)}, "milestones", "list of steps"),
         ({"policy": Schedule("multi-step", milestones=[0])}, "milestones", "1 to"),
         ({"policy": Schedule("plateau", patience=-1)}, "patience", "0 to"),
+        ({"policy": Schedule("plateau", patience=2**23 + 1)}, "patience", "0 to 8388608"),
+        ({"policy": Schedule("greedy", cooldown=2**23 + 1)}, "cooldown", "0 to 8388608"),
+        ({"policy": Schedule("greedy", smoothing=0)}, "smoothing", "1 to"),
+        ({"policy": Schedule("sgdr", period=0)}, "period", "1 to"),
+        ({"policy": Schedule("sgdr", period_mult=101)}, "period_mult", "1 to 100"),
+        ({"policy": Schedule("plateau", threshold=1.5)}, "threshold", ">= 0 and <= 1"),
+        ({"policy": Schedule("cosine", final_lr=1.5)}, "final_lr", ">= 0 and <= 1"),
+        ({"policy": Schedule("exponential", factor=0.0)}, "factor", "> 0 and <= 1"),
+        ({"policy": Schedule("one-cycle", peak_fraction=0.0)}, "peak_fraction", "> 0 and <= 1"),
+        ({"policy": Schedule("one-cycle", start_division=0.5)}, "start_division", ">= 1 and"),
+        ({"policy": Schedule("one-cycle", final_division=1e13)}, "final_division", "<= 1e"),
         ({"policy": Schedule("wsd", cooldown_fraction="a")}, "cooldown_fraction", "real number"),
     ],
 )

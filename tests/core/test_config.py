@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,26 @@ def test_value_at_the_edge_is_taken(fields: dict[str, float]) -> None:
     """The ends of each range belong to it."""
     config = RunConfig(**fields)  # type: ignore[arg-type]
     assert config.given() == list(fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schedule", "cosine"),
+        ("optimizer", "sgd"),
+        ("optimizer", None),
+        ("momentum", "0.9"),
+        ("horizon", 1.5),
+        ("horizon", True),
+        ("scale", "1"),
+        ("min_lr", False),
+    ],
+)
+def test_value_of_a_wrong_type_is_refused_by_name(field: str, value: Any) -> None:
+    """A value of another type is refused, and the error carries its name."""
+    with pytest.raises(InvalidFieldError, match=rf"^{field}: must be ") as caught:
+        RunConfig(**{field: value})
+    assert caught.value.field == field
 
 
 def test_bounds_that_cross_are_refused() -> None:

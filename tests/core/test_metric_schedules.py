@@ -89,6 +89,25 @@ def test_greedy_leaves_its_lower_bound_at_once() -> None:
         assert lrs[3001] > bound
 
 
+@pytest.mark.parametrize("kind", METRIC)
+@pytest.mark.parametrize(("bounds", "start"), [({"max_lr": 0.001}, 0.001), ({"min_lr": 0.2}, 0.2)])
+def test_a_base_beyond_the_bounds_starts_at_the_nearer(
+    kind: ScheduleKind, bounds: dict[str, float], start: float
+) -> None:
+    """With the base LR outside [min_lr, max_lr], the LR is the bound; it moves inwards at the first move."""
+    spec = ScheduleSpec(kind, base_lr=0.1, factor=0.5, patience=0, smoothing=1, final_lr=0.0)
+    if "max_lr" in bounds:
+        lrs = follow(RunConfig(**bounds, schedule=spec), np.full(4, 1.0))
+        assert lrs == pytest.approx([start, start / 2, start / 4, start / 8])
+    else:
+        stagnating = follow(RunConfig(**bounds, schedule=spec), np.full(500, 1.0))
+        assert stagnating[1:] == pytest.approx(np.full(499, start))  # the first loss is an improvement
+        if kind is ScheduleKind.GREEDY:
+            losses = np.concatenate([np.full(500, 1.0), [0.5, 0.4]])
+            rising = follow(RunConfig(**bounds, schedule=spec), losses)
+            assert rising[500:] == pytest.approx([2 * start, 4 * start])
+
+
 def test_smoothing_sees_through_noise() -> None:
     """A loss that falls slowly under noise keeps its LR when it is averaged, and loses it when it is not."""
     rng = np.random.default_rng(0)

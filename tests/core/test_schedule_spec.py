@@ -22,6 +22,14 @@ WSD_DIGEST = "e0c0bffcc20a4ca6929277bf73ffbdc3711989af11f40fed9dcf9a8e44464bbe"
         (K.COSINE, "base_lr", 0.0),
         (K.COSINE, "base_lr", math.nan),
         (K.COSINE, "base_lr", 1e31),
+        (K.COSINE, "base_lr", 1e-31),
+        (K.COSINE, "base_lr", "0.1"),
+        (K.COSINE, "base_lr", True),
+        (K.COSINE, "base_lr", 10**400),
+        (K.COSINE, "warmup", 1.5),
+        (K.PLATEAU, "patience", True),
+        (K.MULTI_STEP, "milestones", [1, 2]),
+        (K.MULTI_STEP, "milestones", (1.5,)),
         (K.COSINE, "warmup", -1),
         (K.COSINE, "warmup", 2**53 + 1),
         (K.COSINE, "final_lr", -0.1),
@@ -54,6 +62,14 @@ def test_value_out_of_range_is_refused_by_name(kind: ScheduleKind, field: str, v
     with pytest.raises(InvalidFieldError, match=rf"^{field}: must ") as caught:
         ScheduleSpec(kind, **{field: value})
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("kind", [4, "cosine", None, True])
+def test_a_kind_that_is_none_is_refused(kind: Any) -> None:
+    """A kind must be a `ScheduleKind`; its number or its name is none."""
+    with pytest.raises(InvalidFieldError, match=r"^kind: must be a ScheduleKind, is ") as caught:
+        ScheduleSpec(kind)
+    assert caught.value.field == "kind"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from torch.optim import lr_scheduler
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
-from mlrs_core.schedules.base import usual_lrs
 from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_core.usual import usual_lrs
 from tests.core.schedules import LOSS_FREE, configs, follow, lrs_of
 
 BASE = 0.3
@@ -183,8 +184,12 @@ def test_batches_change_no_bit(some: list[RunConfig], random: Any) -> None:
         assert config.schedule is not None
         others = [
             RunConfig(
-                horizon=(config.horizon or 1) + int(rng.integers(0, 50)),
-                schedule=config.schedule,
+                horizon=(horizon := int(rng.integers(1, 200))),
+                schedule=replace(
+                    config.schedule,
+                    base_lr=None if rng.random() < 0.2 else float(rng.uniform(1e-3, 1.0)),
+                    warmup=int(rng.integers(0, horizon)),
+                ),
                 momentum=float(rng.random()),
                 optimizer=Optimizer(int(rng.integers(0, 7))),
             )
@@ -211,6 +216,85 @@ def test_huge_steps_are_advised(kind: ScheduleKind) -> None:
         for step in (0, top - 1, top):
             lrs, _ = policy.step(policy.init_state(1), np.array([step]), np.array([1.0]), runs)
             assert 0 <= lrs[0] <= 1
+            assert lrs[0] > 0 or step == top
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (ScheduleKind.MULTI_STEP, {"milestones": tuple(range(1, 65)), "factor": 1e-300}),
+        (ScheduleKind.EXPONENTIAL, {"factor": 1e-300}),
+        (ScheduleKind.ONE_CYCLE, {"start_division": 1e12, "final_division": 1e12}),
+        (ScheduleKind.PLATEAU, {"factor": 1e-300, "patience": 0, "smoothing": 1}),
+    ],
+)
+def test_the_least_base_lr_does_not_underflow(kind: ScheduleKind, shape: dict[str, Any]) -> None:
+    """The least base LR, under the smallest factors there are, is above 0 at every step of the horizon."""
+    for warmup in (0, 90):
+        lrs = lrs_of(kind, 100, horizon=100, base_lr=1e-30, warmup=warmup, **shape)
+        assert (lrs > 0).all()
+    initial = RunConfig(horizon=100, initial_lr=5e-324, schedule=ScheduleSpec(kind, **shape))
+    assert (follow(initial, np.ones(100)) > 0).all()
+
+
+ONE_CYCLES = [
+    (steps, fraction)
+    for steps in (1, 2, 3, 4, 5, 7, 11)
+    for fraction in (0.05, 0.2, 0.3, 0.5, 0.9)
+    if fraction * steps != 1  # where torch divides by 0
+]
+
+
+@pytest.mark.parametrize(("steps", "fraction"), ONE_CYCLES)
+def test_short_one_cycle_is_that_of_torch(steps: int, fraction: float) -> None:
+    """A cycle of a few steps is torch's, also with its peak before the first step."""
+    expected = torch_lrs(
+        lambda o: lr_scheduler.OneCycleLR(o, BASE, steps, pct_start=fraction, cycle_momentum=False), steps
+    )
+    lrs = lrs_of(ScheduleKind.ONE_CYCLE, steps, horizon=steps, base_lr=BASE, peak_fraction=fraction)
+    assert lrs == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 11])
+def test_one_cycle_may_end_at_its_peak(steps: int) -> None:
+    """With the whole cycle before the peak, the LRs are torch's, and the last is the base LR."""
+    expected = torch_lrs(
+        lambda o: lr_scheduler.OneCycleLR(o, BASE, steps, pct_start=1.0, cycle_momentum=False), steps - 1
+    )
+    lrs = lrs_of(ScheduleKind.ONE_CYCLE, steps, horizon=steps, base_lr=BASE, peak_fraction=1.0)
+    assert lrs == pytest.approx([*expected, BASE], rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_one_cycle_may_begin_at_its_peak(steps: int) -> None:
+    """With the peak at the first step, where torch divides by 0, that step has the base LR."""
+    lrs = lrs_of(ScheduleKind.ONE_CYCLE, steps, horizon=steps, base_lr=BASE, peak_fraction=1 / steps)
+    assert lrs[0] == BASE
+    assert (np.diff(lrs) < 0).all()
+
+
+def ratios(kind: ScheduleKind, steps: list[int], horizon: int, **numbers: Any) -> list[float]:
+    """Return the LRs at some steps over the base LR."""
+    lrs = lrs_of(kind, max(steps) + 1, horizon=horizon, base_lr=1.0, **numbers)
+    return [float(lrs[step]) for step in steps]
+
+
+def test_derived_defaults_are_for_ever() -> None:
+    """What the horizon sets where nothing is given is not stored with a run: it never changes."""
+    K = ScheduleKind  # noqa: N806 # short, for a table
+    assert ratios(K.MULTI_STEP, [50, 51, 75, 76], 101) == pytest.approx([1.0, 0.1, 0.1, 0.01])
+    assert ratios(K.EXPONENTIAL, [0, 50, 100], 100) == pytest.approx([1.0, 0.1, 0.01])
+    assert np.flatnonzero(lrs_of(K.SGDR, 100, horizon=100, base_lr=1.0) == 1).tolist() == [0, 34, 68]
+    flat = np.full(200, 1.0)
+    spec = ScheduleSpec(K.PLATEAU, base_lr=1.0)
+    for horizon, fall in ((150, 16), (99, 10), (5, 2)):
+        assert int(np.argmax(follow(RunConfig(horizon=horizon, schedule=spec), flat) < 1)) == fall
+    spec, dropping = replace(spec, patience=0), np.array([1.0] + 400 * [0.5])
+    for horizon, smoothing in ((1000, 10), (None, 100)):
+        derived = follow(RunConfig(horizon=horizon, schedule=spec), dropping)
+        given = follow(RunConfig(schedule=replace(spec, smoothing=smoothing)), dropping)
+        other = follow(RunConfig(schedule=replace(spec, smoothing=smoothing + 1)), dropping)
+        assert derived.tobytes() == given.tobytes() != other.tobytes()
 
 
 @pytest.mark.parametrize(

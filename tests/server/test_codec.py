@@ -99,6 +99,22 @@ def test_rows_from_before_schedules_are_read() -> None:
     assert codec.unpack_config(codec._seal(body), "a") == RunConfig(horizon=9, optimizer=Optimizer.SGD)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"horizon": 9, "later": 1}',
+        b'{"optimizer": 99}',
+        b'{"schedule": {"kind": 99, "milestones": null}}',
+        b'{"schedule": {"kind": 4, "milestones": null, "later": 1}}',
+        b'{"schedule": {"kind": 4, "milestones": null, "final_lr": 7.0}}',
+    ],
+)
+def test_configs_of_a_newer_version_say_so(body: bytes) -> None:
+    """A field, a kind or a value that this version does not know is an error that says to upgrade."""
+    with raises(Reason.STORE, match="run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
+        codec.unpack_config(codec._seal(body), "a")
+
+
 def test_an_empty_state_comes_back_empty() -> None:
     """The snapshot of a run whose policy keeps nothing is stored and read like any."""
     snapshot = first_snapshot(schedule_policy(ScheduleSpec(ScheduleKind.COSINE)))

@@ -81,6 +81,18 @@ def test_one_model_may_have_two_names(tmp_path: Path, model_file: Path) -> None:
         assert catalog.find(f"{name}@{first.digest[:12]}").ref == f"{name}@{first.digest[:12]}"
 
 
+def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path, model_file: Path, second_file: Path) -> None:
+    """One damaged file does not hide the other models; asked for by name, it is named as damaged."""
+    bad = ModelCatalog(tmp_path / "d", default=str(model_file)).add_file(second_file, "second")
+    (tmp_path / "d" / "models" / f"{bad.digest}.safetensors").write_bytes(b"rubbish")
+    catalog = ModelCatalog(tmp_path / "d", default="small")
+    names = [model.name for model in catalog.all()]
+    assert "small" in names
+    assert "second" not in names
+    with raises(Reason.MODEL_INVALID, match="second@.* cannot be read"):
+        catalog.find("second")
+
+
 def test_a_running_catalog_sees_an_import(tmp_path: Path, model_file: Path, second_file: Path) -> None:
     """What another process imports is found at once, however fast imports follow one another."""
     running = ModelCatalog(tmp_path / "d", default=str(model_file))

@@ -36,7 +36,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 def add(group: RunGroup, name: str, config: RunConfig | None = None) -> int:
     """Take a new run in."""
-    return group.add(name, 1, config or RunConfig(), first_snapshot(group.policy))
+    row = group.reserve()
+    group.put(row, name, 1, config or RunConfig(), first_snapshot(group.policy))
+    return row
 
 
 def advance(group: RunGroup, row: int, losses: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server import live, runs
-from mlrs_server.errors import Reason
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.lifecycle import Opened
 from tests.server.support import LOSSES, advised, create, raises, refused, replayed, room, service
 
 HORIZON = 60
@@ -119,7 +121,9 @@ async def test_running_out_of_groups_is_said_and_passes(
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
     async with room(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", some[n])).handle for n in range(3)]
-        with raises(Reason.MEMORY_FULL, field="model", match="3 different models and schedule shapes"):
+        with raises(
+            Reason.MEMORY_FULL, field="config.schedule", match="3 different models and schedule shapes"
+        ):
             await here.open("run-3", some[3])
         assert (await here.open("more", config_of(ScheduleKind.COSINE, base_lr=9.0))).created
         with raises(Reason.RUN_NOT_FOUND):
@@ -149,11 +153,132 @@ async def test_running_out_of_rows_is_said(
     async with room(tmp_path / "d", model_file) as here:
         for number in range(8):
             await here.open(f"run-{number}", config_of(ScheduleKind.COSINE))
-        with raises(Reason.MEMORY_FULL, field="model", match="8 runs of one model or schedule"):
+        with raises(Reason.MEMORY_FULL, field="config.schedule", match="8 runs of one model or schedule"):
             await here.open("one-more", config_of(ScheduleKind.COSINE))
         await here.open("other", config_of(ScheduleKind.LINEAR))
         await here.lifecycle.delete("run-3")
         assert (await here.open("one-more", config_of(ScheduleKind.COSINE))).created
+
+
+async def test_finished_runs_make_room_for_other_shapes(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every group taken, one whose runs are all finished is used again; they can still be read."""
+    monkeypatch.setattr(live, "MAX_GROUPS", 2)
+    some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
+    async with room(tmp_path / "d", model_file) as here:
+        active = await here.open("active", some[0])
+        for number in range(1, 5):
+            opened = await here.open(f"run-{number}", some[number])
+            await here.follow(opened.handle, LOSSES[:5])
+            await here.lifecycle.finish(f"run-{number}")
+        assert (await here.follow(active.handle, LOSSES[:20])).tobytes() == alone(some[0])[:20].tobytes()
+        assert (await here.records.get("run-1")).snapshot.next_step == 5
+        again = await here.open("run-2", resume_from=5)
+        rest = await here.follow(again.handle, LOSSES[5:20], start=5)
+        with raises(Reason.MEMORY_FULL, match="finish or delete"):
+            await here.open("run-3", resume_from=2)
+        assert (await here.records.get("run-3")).snapshot.next_step == 5
+    assert rest.tobytes() == alone(some[2])[5:20].tobytes()
+
+
+async def test_finished_runs_make_room_for_runs_of_their_shape(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every row of a group taken, a finished run gives its row; its handle is stale from then on."""
+    monkeypatch.setattr(runs, "MAX_ROWS", 8)
+    async with room(tmp_path / "d", model_file) as here:
+        handles = [(await here.open(f"run-{n}", config_of(ScheduleKind.COSINE))).handle for n in range(8)]
+        await here.lifecycle.finish("run-3")
+        finished = await here.ask(handles[3], 0, 1.0)
+        assert finished.errors[0].reason == Reason.RUN_FINISHED
+        assert (await here.open("one-more", config_of(ScheduleKind.COSINE))).created
+        dropped = await here.ask(handles[3], 0, 1.0)
+        assert dropped.errors[0].reason == Reason.STALE_HANDLE
+        with raises(Reason.MEMORY_FULL):
+            await here.open("another", config_of(ScheduleKind.COSINE))
+
+
+async def test_a_run_that_a_call_is_about_stays(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is being finished makes no room yet: the call may fail, and the run then goes on."""
+    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a", config_of(ScheduleKind.COSINE))
+        here.store.gate.clear()
+        here.store.failing = {"set_status"}
+        finishing = asyncio.create_task(here.lifecycle.finish("a"))
+        other = asyncio.create_task(here.open("b", config_of(ScheduleKind.LINEAR)))
+        await asyncio.sleep(0)
+        here.store.gate.set()
+        with raises(Reason.STORE):
+            await finishing
+        with raises(Reason.MEMORY_FULL):
+            await other
+        lrs = await here.follow(opened.handle, LOSSES[:5])
+    assert lrs.tobytes() == alone(config_of(ScheduleKind.COSINE))[:5].tobytes()
+
+
+async def test_the_last_group_goes_to_one_of_two(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two runs created at once with room for one, one is; the other is refused and not stored."""
+    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    async with room(tmp_path / "d", model_file) as here:
+        results = await asyncio.gather(
+            here.open("a", config_of(ScheduleKind.COSINE)),
+            here.open("b", config_of(ScheduleKind.LINEAR)),
+            return_exceptions=True,
+        )
+        (refusal,) = [result for result in results if isinstance(result, AdvisorError)]
+        assert refusal.reason == Reason.MEMORY_FULL
+        stored = await here.records.list(prefix="", status=None, after="", limit=9)
+    (opened,) = [result for result in results if isinstance(result, Opened)]
+    assert [view.run_id for view in stored] == [opened.view.run_id]
+
+
+async def test_a_run_that_cannot_be_stored_gives_its_place_back(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the store refuses a new run, the room that was kept for it is there for the next."""
+    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    async with room(tmp_path / "d", model_file) as here:
+        here.store.failing = {"create"}
+        with raises(Reason.STORE):
+            await here.open("a", config_of(ScheduleKind.COSINE))
+        here.store.failing = set()
+        assert (await here.open("b", config_of(ScheduleKind.LINEAR))).created
+
+
+async def test_a_rewound_run_keeps_its_place(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run is rewound, nobody gets its place, and it goes on in it."""
+    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    async with room(tmp_path / "d", model_file) as here:
+        before = await here.open("a", config_of(ScheduleKind.COSINE))
+        await here.follow(before.handle, LOSSES[:9])
+        rewound, refusal = await asyncio.gather(
+            here.open("a", resume_from=4),
+            here.open("b", config_of(ScheduleKind.LINEAR)),
+            return_exceptions=True,
+        )
+        assert isinstance(refusal, AdvisorError)
+        assert refusal.reason == Reason.MEMORY_FULL
+        assert isinstance(rewound, Opened)
+        lrs = await here.follow(rewound.handle, LOSSES[4:20], start=4)
+    assert lrs.tobytes() == alone(config_of(ScheduleKind.COSINE))[4:20].tobytes()
+
+
+async def test_a_model_without_room_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is refused for want of room leaves no shipped model in the data folder."""
+    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    async with room(tmp_path / "d", None) as here:
+        await here.open("a", config_of(ScheduleKind.COSINE))
+        with raises(Reason.MEMORY_FULL, field="model"):
+            await here.open("b")
+    assert not list((tmp_path / "d").rglob("*.safetensors"))
 
 
 # ------------------------------------------------------------------------------------ the wire

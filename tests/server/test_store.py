@@ -357,6 +357,37 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
         open_sqlite(tmp_path / "store")
 
 
+def test_an_older_store_is_read(tmp_path: Path) -> None:
+    """A file of version 1, from before schedules, is read, and is of this version from then on."""
+    store = open_sqlite(tmp_path / "store")
+    create(store, "a")
+    store.close()
+    file = sqlite3.connect(tmp_path / "store")
+    file.execute("PRAGMA user_version = 1")
+    file.close()
+    store = open_sqlite(tmp_path / "store")
+    assert got(store, "a").config == CONFIG
+    store.close()
+    file = sqlite3.connect(tmp_path / "store")
+    assert file.execute("PRAGMA user_version").fetchone() == (2,)
+    file.close()
+
+
+def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    """One damaged run does not hide the others: a list has as many as asked for, without it."""
+    store = open_sqlite(tmp_path / "store")
+    for run_id in "abcd":
+        create(store, run_id)
+    file = sqlite3.connect(tmp_path / "store")
+    file.execute("UPDATE runs SET config = x'00' WHERE run_id = 'b'")
+    file.commit()
+    file.close()
+    assert [run.run_id for run in store.list(prefix="", status=None, after="", limit=3)] == ["a", "c", "d"]
+    with raises(Reason.STORE, match="damaged record of run 'b'"):
+        store.get("b")
+    store.close()
+
+
 @pytest.mark.parametrize("kind", ["text", "folder", "missing folder"])
 def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
     """A file that is no database, a folder, and a place that is not there are named."""

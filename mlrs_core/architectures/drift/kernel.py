@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.drift.spec import (
-    ADAM_FAMILY,
     EXTRAS,
     FIRST_TICKS,
     FIRST_VARIANCE,
@@ -27,7 +26,6 @@ from mlrs_core.architectures.drift.spec import (
     MAX_LEVEL,
     MAX_REF,
     MIN_REF,
-    MOMENTUM_FAMILY,
     MOVE,
     PROGRESS_FEATURES,
     SCALES,
@@ -38,17 +36,15 @@ from mlrs_core.architectures.drift.spec import (
     DriftSpec,
 )
 from mlrs_core.architectures.tiles import blocks, padded, product, sigmoid
-from mlrs_core.config import Optimizer
 from mlrs_core.policy import Floats, RunColumns, States, Steps
 from mlrs_core.snapshots import choose_snapshots
+from mlrs_core.usual import IS_ADAM, IS_MOMENTUM, usual_lrs
 
 VARIANCE, BEST, SUM, COUNT, AGE, HIGH, LOW, GATE, REF, MODE = range(SCALES, EXTRAS)
 """Entries of what a run remembers, after the averages. AGE counts ticks; HIGH + LOW is the log-LR over
 the usual one; MODE is 0 before the first loss, then 1 if that was positive, else 2."""
 _FAST, _SLOW = TIME_CONSTANTS
 _RATES = 1 - np.exp(-1 / (_FAST * (_SLOW / _FAST) ** (np.arange(SCALES) / (SCALES - 1))))[:, None]
-_IS_MOMENTUM = np.array([optimizer in MOMENTUM_FAMILY for optimizer in Optimizer])
-_IS_ADAM = np.array([optimizer in ADAM_FAMILY for optimizer in Optimizer])
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ class DriftKernel:
         """Advance n runs by one step; see `Policy.step`."""
         recurrent = 2 * self._hidden
         extras = np.ascontiguousarray(states[:, recurrent:].T, np.float64)
-        usual = _usual_lr(runs)
+        usual = usual_lrs(runs)
         x = _take_in(extras, losses, usual, runs)
         ticking = _is_due(extras, steps, runs)
         if self._jumps:
@@ -237,17 +233,10 @@ def _features(extras: Floats, mean: Floats, steps: Steps, usual: Floats, runs: R
     rows[27] = 0.3 * drift
     rows[28] = 0.3 * (drift - _first_drift(usual, runs))
     rows[29] = extras[GATE]
-    rows[30] = _IS_MOMENTUM[runs.optimizer]
-    rows[31] = _IS_ADAM[runs.optimizer]
+    rows[30] = IS_MOMENTUM[runs.optimizer]
+    rows[31] = IS_ADAM[runs.optimizer]
     rows[32] = ~np.isnan(runs.log_classes)
     return np.ascontiguousarray(rows.T)
-
-
-def _usual_lr(runs: RunColumns) -> Floats:
-    """Return where a family usually starts, (n,): 0.1 in effective units for SGD, 1e-3 for Adam."""
-    momentum = np.clip(np.where(np.isnan(runs.momentum), 0.9, runs.momentum), 0, 0.999)
-    usual = np.where(_IS_MOMENTUM[runs.optimizer], 0.1 * (1 - momentum), 0.1)
-    return np.where(_IS_ADAM[runs.optimizer], 1e-3, usual)
 
 
 def _first_drift(usual: Floats, runs: RunColumns) -> Floats:

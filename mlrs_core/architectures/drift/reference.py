@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mlrs_core.architectures.drift.spec import (
-    ADAM_FAMILY,
     EXTRAS,
     FIRST_TICKS,
     FIRST_VARIANCE,
@@ -25,7 +24,6 @@ from mlrs_core.architectures.drift.spec import (
     MAX_LEVEL,
     MAX_REF,
     MIN_REF,
-    MOMENTUM_FAMILY,
     MOVE,
     SCALES,
     SOFT_STEPS,
@@ -35,6 +33,14 @@ from mlrs_core.architectures.drift.spec import (
     DriftSpec,
 )
 from mlrs_core.config import Optimizer
+from mlrs_core.usual import (
+    ADAM_FAMILY,
+    MAX_MOMENTUM,
+    MOMENTUM_FAMILY,
+    USUAL_ADAM_LR,
+    USUAL_LR,
+    USUAL_MOMENTUM,
+)
 
 _FAST, _SLOW = TIME_CONSTANTS
 RATES = 1 - torch.exp(-1 / (_FAST * (_SLOW / _FAST) ** (torch.arange(SCALES).double() / (SCALES - 1))))
@@ -59,10 +65,10 @@ class DriftRuns:
     @cached_property
     def usual_lr(self) -> Tensor:
         """Where a family usually starts, (n,) float64: 0.1 in effective units for SGD, Adam 1e-3."""
-        momentum = torch.where(self.momentum.isnan(), 0.9, self.momentum.double())
-        heavy = 0.1 * (1 - momentum.clamp(0, 0.999))
-        usual = torch.where(_is_one_of(self.optimizer, MOMENTUM_FAMILY), heavy, 0.1)
-        return torch.where(_is_one_of(self.optimizer, ADAM_FAMILY), 1e-3, usual)
+        momentum = torch.where(self.momentum.isnan(), USUAL_MOMENTUM, self.momentum.double())
+        heavy = USUAL_LR * (1 - momentum.clamp(0, MAX_MOMENTUM))
+        usual = torch.where(_is_one_of(self.optimizer, MOMENTUM_FAMILY), heavy, USUAL_LR)
+        return torch.where(_is_one_of(self.optimizer, ADAM_FAMILY), USUAL_ADAM_LR, usual)
 
     @cached_property
     def first_drift(self) -> Tensor:

@@ -36,7 +36,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from mlrs_core.architectures.architecture import Weights
-from mlrs_core.config import Optimizer
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.policy import Policy
 
@@ -77,10 +76,6 @@ FEATURES = LOSS_FEATURES + PROGRESS_FEATURES + OWN_FEATURES
 EXTRAS = SCALES + 10
 """Entries of a run's state besides the cell's: averages, variance, best, sum, count, ticks, drift
 (twice), gate, ref, mode."""
-MOMENTUM_FAMILY = (Optimizer.MOMENTUM, Optimizer.NESTEROV)
-"""Update rules that start at 0.1 times (1 - momentum)."""
-ADAM_FAMILY = (Optimizer.ADAM, Optimizer.ADAMW, Optimizer.OTHER)
-"""Update rules that start at 1e-3; all others start at 0.1."""
 MOVE = 0.15
 """How far the log-LR can go at a tick."""
 MAX_DRIFT = 7.0

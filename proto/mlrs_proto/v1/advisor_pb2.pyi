@@ -387,7 +387,7 @@ class Schedule(google.protobuf.message.Message):
     kind: global___ScheduleKind.ValueType
     """Which one."""
     base_lr: builtins.float
-    """The LR that the schedule multiplies; > 0 and <= 1e30. Unset: the run's `initial_lr`, else the usual
+    """The LR that the schedule multiplies; 1e-30 to 1e30. Unset: the run's `initial_lr`, else the usual
     one of its optimizer: 0.1 for SGD or where none is given, 0.1 * (1 - momentum) with momentum, 1e-3 for
     Adam and others.
     """

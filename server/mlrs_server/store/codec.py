@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -94,9 +95,19 @@ def unpack_config(data: bytes, run_id: str) -> RunConfig:
     """Return the config in `data`, of run `run_id`.
 
     Raises:
-        AdvisorError: the bytes are damaged.
+        AdvisorError: the bytes are damaged, or a newer version wrote what this one does not know.
     """
-    values = json.loads(_unseal(data, run_id))
+    body = _unseal(data, run_id)
+    try:
+        return _config_of(json.loads(body))
+    except (KeyError, TypeError, ValueError) as error:  # InvalidFieldError is a ValueError
+        raise AdvisorError(
+            Reason.STORE,
+            f"the config of run {run_id!r} is of a newer version of mlrs ({error}); upgrade mlrs",
+        ) from error
+
+
+def _config_of(values: dict[str, Any]) -> RunConfig:
     values["optimizer"] = Optimizer(values.get("optimizer", 0))
     if (schedule := values.get("schedule")) is not None:
         kind, milestones = ScheduleKind(schedule.pop("kind")), schedule.pop("milestones")

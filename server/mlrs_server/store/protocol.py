@@ -74,7 +74,7 @@ class Store(Protocol):
         ...
 
     def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
-        """Return runs ordered by id, from the first id beyond `after`."""
+        """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
         ...
 
     def append(self, updates: Sequence[RunUpdate]) -> None:

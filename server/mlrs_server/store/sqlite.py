@@ -8,13 +8,15 @@ process loses nothing that was committed, a power cut at most the last commits, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.pool import StaticPool
 
 from mlrs_core.config import RunConfig
@@ -23,8 +25,10 @@ from mlrs_server.runs import RunSnapshot, RunStatus
 from mlrs_server.store import codec
 from mlrs_server.store.protocol import NewRun, Observations, RunUpdate, StoredRun
 
-SCHEMA_VERSION = 1
-"""The layout of the tables; kept in SQLite's `user_version`."""
+log = structlog.get_logger()
+
+SCHEMA_VERSION = 2
+"""What the tables hold; kept in SQLite's `user_version`. Since 2, configs may have a schedule."""
 
 metadata = sa.MetaData()
 
@@ -130,14 +134,14 @@ class SqliteStore:
         return None if row is None else _stored(row)
 
     def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
-        """Return runs ordered by id, from the first id beyond `after`."""
-        query = sa.select(runs).where(runs.c.run_id > after).order_by(runs.c.run_id).limit(limit)
+        """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
+        query = sa.select(runs).where(runs.c.run_id > after).order_by(runs.c.run_id)
         if prefix:
             query = query.where(runs.c.run_id >= prefix, runs.c.run_id < prefix + chr(0x10FFFF))
         if status is not None:
             query = query.where(runs.c.status == int(status))
         with self._transaction() as connection:
-            return [_stored(row) for row in connection.execute(query)]
+            return list(islice(_readable(connection.execute(query)), limit))
 
     def append(self, updates: Sequence[RunUpdate]) -> None:
         """Store new observations of some runs, all or none."""
@@ -255,6 +259,15 @@ def _stored(row: Any) -> StoredRun:
         create_time=row.create_time,
         update_time=row.update_time,
     )
+
+
+def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
+    """Yield the runs of rows, without those that are damaged or of a newer version."""
+    for row in rows:
+        try:
+            yield _stored(row)
+        except AdvisorError as error:
+            log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
 
 
 def _joined(parts: Sequence[Observations]) -> Observations:

@@ -72,7 +72,8 @@ def limited(gradient: Tensor) -> Tensor:
     norm = gradient.norm()
     if not norm.isfinite():
         return torch.zeros_like(gradient)
-    return gradient * (MAX_NORM / norm.clamp(min=MAX_NORM))
+    shortened: Tensor = gradient * (MAX_NORM / norm.clamp(min=MAX_NORM))
+    return shortened
 
 
 class Pupils:
