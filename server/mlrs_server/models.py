@@ -34,7 +34,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """What a model's name or an alias looks like."""
 DEFAULT_ALIAS = "default"
 """The alias of the model that a run gets when it names none."""
-SHIPPED_DEFAULT = "paper"
+SHIPPED_DEFAULT = "mlr-snet"
 """Where the alias points until someone says otherwise."""
 SHORT_DIGEST = 12
 """Digits of the digest in a reference."""

@@ -25,13 +25,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
-    """The wheel has the six packages, typed, and the shipped model of at most 200 KB; no stray folders."""
+    """The wheel has the seven packages, typed, and the shipped models of at most 200 KB; no stray folders."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     tops = {name.partition("/")[0] for name in sizes if ".dist-info" not in name}
-    assert tops == {"mlrs_cli", "mlrs_client", "mlrs_core", "mlrs_proto", "mlrs_server", "mlrs_train"}
+    rooms = ("bench", "cli", "client", "core", "proto", "server", "train")
+    assert tops == {f"mlrs_{room}" for room in rooms}
     assert all(f"{top}/py.typed" in sizes for top in tops)
-    assert 0 < sizes["mlrs_core/models/paper.safetensors"] <= 200_000
+    for model in ("mlr-snet", "paper"):
+        assert 0 < sizes[f"mlrs_core/models/{model}.safetensors"] <= 200_000
 
 
 def test_plain_install_is_the_thin_client(wheel: Path, tmp_path: Path) -> None:

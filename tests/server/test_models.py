@@ -123,19 +123,19 @@ async def test_a_shipped_model_outlives_an_upgrade(tmp_path: Path, monkeypatch: 
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
     monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
-    write_random_model(package / "paper.safetensors", seed=1)
+    write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
-        old = here.catalog.find("paper")
+        old = here.catalog.find("mlr-snet")
         opened = await here.open("a")
         lrs = (await here.follow(opened.handle, LOSSES[:5])).tolist()
-    write_random_model(package / "paper.safetensors", seed=2)
+    write_random_model(package / "mlr-snet.safetensors", seed=2)
     async with room(tmp_path / "d", None) as here:
         again = await here.open("a")
         lrs += (await here.follow(again.handle, LOSSES[5:9], start=5)).tolist()
         assert lrs == replayed(old.policy, RunConfig(), LOSSES[:9]).tolist()
-        assert here.catalog.find("paper").digest != old.digest
+        assert here.catalog.find("mlr-snet").digest != old.digest
         assert here.catalog.find(old.ref).digest == old.digest
-        assert (await here.open("b")).view.model_ref == here.catalog.find("paper").ref
+        assert (await here.open("b")).view.model_ref == here.catalog.find("mlr-snet").ref
 
 
 class _Bomb:
@@ -207,7 +207,7 @@ async def test_a_folder_that_cannot_be_written_is_named(
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
     monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
-    write_random_model(package / "paper.safetensors", seed=1)
+    write_random_model(package / "mlr-snet.safetensors", seed=1)
 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -218,11 +218,11 @@ async def test_a_folder_that_cannot_be_written_is_named(
             with raises(Reason.STORE, match="models cannot be written: No space left on device"):
                 here.catalog.add_file(second_file, "second")
             with raises(Reason.STORE, match="models cannot be written: No space left on device"):
-                await here.open("a", model="paper")
+                await here.open("a", model="mlr-snet")
         with raises(Reason.MODEL_NOT_FOUND):
             here.catalog.find("second")
         assert not list((tmp_path / "d" / "models").glob(".new-*"))
-        assert (await here.open("a", model="paper")).created
+        assert (await here.open("a", model="mlr-snet")).created
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path, model_file: Path) -> None:
@@ -241,13 +241,13 @@ async def test_a_file_that_changed_is_not_kept(tmp_path: Path, monkeypatch: pyte
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
     monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
-    write_random_model(package / "paper.safetensors", seed=1)
+    write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
-        here.catalog.find("paper")
-        write_random_model(package / "paper.safetensors", seed=2)
+        here.catalog.find("mlr-snet")
+        write_random_model(package / "mlr-snet.safetensors", seed=2)
         with raises(Reason.MODEL_INVALID, match="does not match its digest"):
             await here.open("a")
-        (package / "paper.safetensors").unlink()
+        (package / "mlr-snet.safetensors").unlink()
         with raises(Reason.MODEL_INVALID, match="No such file"):
             await here.open("a")
 

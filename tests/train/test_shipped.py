@@ -84,8 +84,9 @@ def test_log_of_mlr_snet_begins_as_logged() -> None:
     """A training with the settings of `mlr-snet` logs what the shipped log holds."""
     (record,), (line,) = trained("mlr-snet", 5), logged("mlr-snet", 1)
     assert (record.task, record.step) == (line["task"], line["step"])
-    # Other processors round otherwise, and a population on a chaotic task shows it.
+    # Other processors round otherwise, and a chaotic task shows it.
     assert record.values["to_default"] == pytest.approx(line["to_default"], abs=0.02)
+    assert record.values["cloning_regret"] == pytest.approx(line["cloning_regret"], abs=0.02)
 
 
 def test_rates_of_paper_are_sane() -> None:
