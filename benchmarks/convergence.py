@@ -239,7 +239,7 @@ def plot(results: Mapping[str, Mapping[str, list[float]]], horizons: list[int], 
             panel.loglog(
                 horizons, reached, marker=marker, label=f"{name}: p = {exponent(horizons, reached):.2f}"
             )
-        panel.set(title=problem, xlabel="horizon T, steps")
+        panel.set(title=problem.replace(" (", "\n("), xlabel="horizon T, steps")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     figure.savefig(path, dpi=110)
