@@ -19,6 +19,8 @@ OWN_CLUSTER = {
     # Read when Ray is imported. "0" makes all of Ray listen on the loopback interface only; otherwise
     # anyone who reaches this machine could run code on it.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray's own wait is too short for a machine whose cores are all busy.
+    "RAY_gcs_server_port_wait_time_s": "90",
 }
 """Environment of a cluster of our own; what the user has set holds."""
 PROBE_TIMEOUT_S = 5.0
