@@ -100,7 +100,7 @@ def test_rates_of_paper_are_sane() -> None:
 @pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAMW])
 @pytest.mark.parametrize("horizon", [300, 4000])
 def test_rates_of_mlr_snet_are_sane(optimizer: Optimizer, horizon: int) -> None:
-    """Over a smooth run, rates stay in the range that training spread the best ones over, and fall at the end."""
+    """Over a smooth run, rates stay where training spread the best ones, and fall at the end."""
     noise = np.exp(np.random.default_rng(0).normal(0, 0.1, horizon))
     usual = {Optimizer.SGD: 0.1, Optimizer.MOMENTUM: 0.01, Optimizer.ADAMW: 1e-3}[optimizer]
     config = RunConfig(horizon=horizon, optimizer=optimizer, num_classes=10)
