@@ -115,6 +115,11 @@ def _both(name: str) -> str:
     help="[evolution] Of the updates, the first so many learn from tuned schedules: a warm start.",
 )
 @click.option(
+    "--cloning-steps",
+    default=EVOLUTION.cloning_steps,
+    help="[evolution] Steps by gradient in each of these, on all that was seen so far.",
+)
+@click.option(
     "--cloning-lr", default=EVOLUTION.cloning_lr, help="[evolution] Adam's first learning rate in these."
 )
 @click.option("--min-horizon", default=EVOLUTION.min_horizon, help="[evolution] The shortest task, in steps.")
@@ -130,7 +135,7 @@ def _both(name: str) -> str:
     "--final-meta-lr", default=EVOLUTION.final_meta_lr, help="[evolution] What --meta-lr falls to at the end."
 )
 @click.option(
-    "--averaging", default=EVOLUTION.averaging, help="[evolution] What the average network keeps per update."
+    "--averaging", default=EVOLUTION.averaging, help="[evolution] What the average network keeps per step."
 )
 @click.option(
     "--validate-every", default=EVOLUTION.validate_every, help="[evolution] Updates between validations."

@@ -1,13 +1,14 @@
 """The drift network as a NumPy kernel: a batch of runs in one go, batch-invariant.
 
 Everything is computed in double precision and kept in single: differences of moving averages in units
-of the noise magnify last bits, and the log-LR adds them up over thousands of steps. What a run
+of the noise magnify last bits. What a run
 remembers besides its cell is worked on with runs as columns, so that each entry is contiguous:
 NumPy's functions round strided rows and contiguous ones differently.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.drift.spec import (
     EXTRAS,
+    FALL,
     FIRST_TICKS,
     FIRST_VARIANCE,
     FLOOR,
@@ -25,14 +27,19 @@ from mlrs_core.architectures.drift.spec import (
     MAX_DRIFT,
     MAX_LEVEL,
     MAX_REF,
+    MAX_START,
+    MIN_DRIFT,
     MIN_REF,
-    MOVE,
+    OWN_FEATURES,
     PROGRESS_FEATURES,
+    REACH,
+    RISE,
     SCALES,
     SOFT_STEPS,
     TICKS,
     TIME_CONSTANTS,
     VARIANCE_RATE,
+    WARMUP,
     DriftSpec,
 )
 from mlrs_core.architectures.tiles import blocks, padded, product, sigmoid
@@ -40,7 +47,7 @@ from mlrs_core.policy import Floats, RunColumns, States, Steps
 from mlrs_core.snapshots import choose_snapshots
 from mlrs_core.usual import IS_ADAM, IS_MOMENTUM, usual_lrs
 
-VARIANCE, BEST, SUM, COUNT, AGE, HIGH, LOW, GATE, REF, MODE = range(SCALES, EXTRAS)
+VARIANCE, BEST, SUM, COUNT, AGE, HIGH, LOW, REF, MODE = range(SCALES, EXTRAS)
 """Entries of what a run remembers, after the averages. AGE counts ticks; HIGH + LOW is the log-LR over
 the usual one; MODE is 0 before the first loss, then 1 if that was positive, else 2."""
 _FAST, _SLOW = TIME_CONSTANTS
@@ -107,7 +114,7 @@ class DriftKernel:
             )
             extras[:, rows] = some
         after[:, recurrent:] = extras.T
-        return usual * np.exp(extras[HIGH] + extras[LOW]) * extras[GATE], after
+        return usual * np.exp(extras[HIGH] + extras[LOW]), after
 
     def _tick(self, states: States, steps: Steps, extras: Floats, usual: Floats, runs: RunColumns) -> States:
         """Make a tick of every run: change extras in place, return the cells' new states."""
@@ -123,11 +130,11 @@ class DriftKernel:
             cells[block], heads[:, block] = self._advance(
                 self._snapshots[index], padded(inputs), memory, len(block)
             )
-        drift = extras[HIGH] + extras[LOW] + MOVE * np.tanh(heads[0])
-        drift = np.clip(drift, -MAX_DRIFT, MAX_DRIFT)
+        aim = REACH * heads[0] - np.logaddexp(0, -(4 * heads[1] + 3))
+        drift = extras[HIGH] + extras[LOW]
+        drift = np.clip(drift + np.clip(aim - drift, -FALL, RISE), MIN_DRIFT, MAX_DRIFT)
         extras[HIGH] = _single(drift)
         extras[LOW] = _single(drift - extras[HIGH])
-        extras[GATE] = _single(sigmoid(4 * heads[1] + 3))
         return cells
 
     def _advance(
@@ -154,7 +161,8 @@ def _take_in(extras: Floats, losses: Floats, usual: Floats, runs: RunColumns) ->
         ref = np.where(unknown, np.clip(np.abs(losses), MIN_REF, MAX_REF), runs.log_classes)
         extras[REF] = np.where(first, _single(ref), extras[REF])
         extras[MODE] = np.where(first, np.where(losses > 0, 1.0, 2.0), extras[MODE])
-        extras[HIGH] = np.where(first, _first_drift(usual, runs), extras[HIGH])
+        begin = _single(_first_drift(usual, runs) - math.log(WARMUP))
+        extras[HIGH] = np.where(first, begin, extras[HIGH])
     most = MAX_LEVEL * extras[REF]
     u = np.clip(losses, -most, most) / extras[REF]
     x: Floats = np.log(np.maximum(u, 0) + FLOOR)
@@ -218,7 +226,7 @@ def _features(extras: Floats, mean: Floats, steps: Steps, usual: Floats, runs: R
     horizon = _effective_horizon(steps, runs).astype(np.float64)
     known = (runs.horizon > 0).astype(np.float64)
     drift = extras[HIGH] + extras[LOW]
-    rows = np.empty((LOSS_FEATURES + PROGRESS_FEATURES + 6, len(mean)))
+    rows = np.empty((LOSS_FEATURES + PROGRESS_FEATURES + OWN_FEATURES, len(mean)))
     rows[0] = np.clip(mean, -3, 2)
     rows[1] = 0.2 * np.clip(mean, -10, 5)
     rows[2:7] = 3 * np.clip(slopes, -1, 1)
@@ -232,14 +240,13 @@ def _features(extras: Floats, mean: Floats, steps: Steps, usual: Floats, runs: R
     rows[26] = np.tanh(0.7 * np.log10((steps + 1.0) / 30))
     rows[27] = 0.3 * drift
     rows[28] = 0.3 * (drift - _first_drift(usual, runs))
-    rows[29] = extras[GATE]
-    rows[30] = IS_MOMENTUM[runs.optimizer]
-    rows[31] = IS_ADAM[runs.optimizer]
-    rows[32] = ~np.isnan(runs.log_classes)
+    rows[29] = IS_MOMENTUM[runs.optimizer]
+    rows[30] = IS_ADAM[runs.optimizer]
+    rows[31] = ~np.isnan(runs.log_classes)
     return np.ascontiguousarray(rows.T)
 
 
 def _first_drift(usual: Floats, runs: RunColumns) -> Floats:
     """Return the log of the initial LR over the usual one, (n,), 0 where not given."""
     given = np.where(np.isnan(runs.initial_lr), usual, np.maximum(runs.initial_lr, 1e-30))
-    return _single(np.clip(np.log(given / usual), -MAX_DRIFT, MAX_DRIFT))
+    return _single(np.clip(np.log(given / usual), -MAX_START, MAX_START))

@@ -7,15 +7,18 @@ the kernel's oracle, single to train fast. States are kept in single precision e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from mlrs_core.architectures.drift.spec import (
     EXTRAS,
+    FALL,
     FIRST_TICKS,
     FIRST_VARIANCE,
     FLOOR,
@@ -23,13 +26,17 @@ from mlrs_core.architectures.drift.spec import (
     MAX_DRIFT,
     MAX_LEVEL,
     MAX_REF,
+    MAX_START,
+    MIN_DRIFT,
     MIN_REF,
-    MOVE,
+    REACH,
+    RISE,
     SCALES,
     SOFT_STEPS,
     TICKS,
     TIME_CONSTANTS,
     VARIANCE_RATE,
+    WARMUP,
     DriftSpec,
 )
 from mlrs_core.config import Optimizer
@@ -75,7 +82,12 @@ class DriftRuns:
         """The log of the initial LR over the usual one, (n,) float64, 0 where not given."""
         ratio = torch.log(self.initial_lr.double().clamp(min=1e-30) / self.usual_lr)
         given = torch.where(self.initial_lr.isnan(), torch.zeros_like(ratio), ratio)
-        return given.clamp(-MAX_DRIFT, MAX_DRIFT).float().double()
+        return given.clamp(-MAX_START, MAX_START).float().double()
+
+    @cached_property
+    def before_first_tick(self) -> Tensor:
+        """The log-LR over the usual one that the first tick starts from, (n,) float64."""
+        return (self.first_drift - math.log(WARMUP)).float().double()
 
     @cached_property
     def flags(self) -> Tensor:
@@ -85,7 +97,7 @@ class DriftRuns:
 
 
 @dataclass
-class _Extras:
+class Extras:
     """What a run remembers besides its cell, float64; the fields in the order of the state."""
 
     averages: Tensor
@@ -101,13 +113,12 @@ class _Extras:
     """The log-LR over the usual one, rounded to single precision; and"""
     drift_low: Tensor
     """what the rounding left."""
-    gate: Tensor
     ref: Tensor
     mode: Tensor
     """0: no loss yet; 1: the first loss was positive; 2: it was not."""
 
     @classmethod
-    def of(cls, rows: Tensor) -> _Extras:
+    def of(cls, rows: Tensor) -> Extras:
         """Return extras of states' rows, (n, EXTRAS)."""
         return cls(rows[:, :SCALES], *rows[:, SCALES:].unbind(1))
 
@@ -152,7 +163,17 @@ class DriftReference:
         """
         steps = torch.as_tensor(steps).expand(len(losses))
         cell, rows = torch.split(state, [2 * self.spec.hidden_size, EXTRAS], dim=1)
-        extras = _Extras.of(rows.double())
+        extras = Extras.of(rows.double())
+        ticking = self.take_in(extras, losses, steps, runs)
+        held = torch.cat([cell, extras.rows()], dim=1)
+        if ticking.any():
+            ticked = self._tick(weights, cell, extras, steps, runs)
+            held = torch.where(ticking[:, None], ticked, held)
+        extras = Extras.of(held[:, 2 * self.spec.hidden_size :].double())
+        return runs.usual_lr * torch.exp(extras.drift_high + extras.drift_low), held
+
+    def take_in(self, extras: Extras, losses: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
+        """Add one loss of each run up, in place; return whether it makes a tick, (n,)."""
         x = _take_in(extras, losses.double(), runs)
         ticking = _is_due(extras, steps, runs)
         if self.spec.inputs != "progress":
@@ -160,19 +181,18 @@ class DriftReference:
             extras.sum = torch.where(jump, x.float().double(), extras.sum)
             extras.count = torch.where(jump, torch.ones_like(x), extras.count)
             ticking = ticking | jump
-        held = torch.cat([cell, extras.rows()], dim=1)
-        if ticking.any():
-            ticked = self._tick(weights, cell, extras, steps, runs)
-            held = torch.where(ticking[:, None], ticked, held)
-        extras = _Extras.of(held[:, 2 * self.spec.hidden_size :].double())
-        return runs.usual_lr * torch.exp(extras.drift_high + extras.drift_low) * extras.gate, held
+        return ticking
+
+    def look(self, extras: Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
+        """Remember, in place, the losses since the last tick; return what the cell sees, (n, FEATURES)."""
+        mean = _remember(extras)
+        return _features(extras, mean, steps, runs) * self._mask
 
     def _tick(
-        self, weights: Mapping[str, Tensor], cell: Tensor, extras: _Extras, steps: Tensor, runs: DriftRuns
+        self, weights: Mapping[str, Tensor], cell: Tensor, extras: Extras, steps: Tensor, runs: DriftRuns
     ) -> Tensor:
         """Return the states after a tick of every run."""
-        mean = _remember(extras)
-        features = _features(extras, mean, steps, runs) * self._mask
+        features = self.look(extras, steps, runs)
         precision = weights["cell.weight"].dtype
         hidden, memory = cell.to(precision).chunk(2, dim=1)
         inputs = torch.cat([features.to(precision), hidden], dim=1)
@@ -181,16 +201,20 @@ class DriftReference:
         )
         memory = torch.sigmoid(forget + 1) * memory + torch.sigmoid(take) * torch.tanh(candidate)
         hidden = torch.sigmoid(out) * torch.tanh(memory)
-        move, gate = _affine(weights["head.weight"], weights["head.bias"], hidden).double().unbind(1)
-        drift = extras.drift_high + extras.drift_low + MOVE * torch.tanh(move)
-        drift = drift.clamp(-MAX_DRIFT, MAX_DRIFT)
+        aim = aim_of(_affine(weights["head.weight"], weights["head.bias"], hidden).double())
+        drift = extras.drift_high + extras.drift_low
+        drift = (drift + (aim - drift).clamp(-FALL, RISE)).clamp(MIN_DRIFT, MAX_DRIFT)
         extras.drift_high = drift.float().double()
         extras.drift_low = drift - extras.drift_high
-        extras.gate = torch.sigmoid((4 * gate + 3).clamp(min=-80))
         return torch.cat([hidden.float(), memory.float(), extras.rows()], dim=1)
 
 
-def _take_in(extras: _Extras, losses: Tensor, runs: DriftRuns) -> Tensor:
+def aim_of(heads: Tensor) -> Tensor:
+    """Return where the log-LR over the usual one should be, (...), from what the head says, (..., 2)."""
+    return REACH * heads[..., 0] + logsigmoid(4 * heads[..., 1] + 3)
+
+
+def _take_in(extras: Extras, losses: Tensor, runs: DriftRuns) -> Tensor:
     """Add a loss up, in place; return it on the scale of x, (n,)."""
     first = extras.mode == 0
     known = ~runs.log_classes.isnan()
@@ -200,7 +224,7 @@ def _take_in(extras: _Extras, losses: Tensor, runs: DriftRuns) -> Tensor:
     most = MAX_LEVEL * extras.ref
     x = _level(losses.clamp(-most, most) / extras.ref, extras.mode)
     extras.averages = torch.where(first[:, None], x[:, None], extras.averages)
-    extras.drift_high = torch.where(first, runs.first_drift, extras.drift_high)
+    extras.drift_high = torch.where(first, runs.before_first_tick, extras.drift_high)
     extras.sum = (extras.sum + x).float().double()
     extras.count = extras.count + 1
     return x
@@ -212,7 +236,7 @@ def _level(u: Tensor, mode: Tensor) -> Tensor:
     return torch.where(mode == 1, positive, torch.asinh(u))
 
 
-def _is_due(extras: _Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
+def _is_due(extras: Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
     """Return whether it is time for a tick, (n,): after the first loss, and then as the spec says."""
     spacing = torch.minimum(steps // FIRST_TICKS, -(-_effective_horizon(steps, runs) // TICKS))
     return (extras.count >= spacing) | (extras.ticks == 0)
@@ -223,7 +247,7 @@ def _effective_horizon(steps: Tensor, runs: DriftRuns) -> Tensor:
     return torch.where(runs.horizon > 0, runs.horizon, (2 * (steps + 1)).clamp(min=100))
 
 
-def _remember(extras: _Extras) -> Tensor:
+def _remember(extras: Extras) -> Tensor:
     """Take in the losses since the last tick, in place; return their mean, (n,)."""
     mean = extras.sum / extras.count
     extras.ticks = extras.ticks + 1
@@ -241,7 +265,7 @@ def _remember(extras: _Extras) -> Tensor:
     return mean
 
 
-def _features(extras: _Extras, mean: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
+def _features(extras: Extras, mean: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
     """Return the features, (n, FEATURES)."""
     deviation = extras.variance.sqrt()
     noise = deviation[:, None] + 1e-4
@@ -264,7 +288,7 @@ def _features(extras: _Extras, mean: Tensor, steps: Tensor, runs: DriftRuns) -> 
             known,
             torch.tanh(0.7 * torch.log10(horizon / 500))[:, None],
             torch.tanh(0.7 * torch.log10((steps.double() + 1) / 30))[:, None],
-            torch.stack([0.3 * drift, 0.3 * (drift - runs.first_drift), extras.gate], dim=1),
+            torch.stack([0.3 * drift, 0.3 * (drift - runs.first_drift)], dim=1),
             runs.flags,
         ],
         dim=1,

@@ -19,14 +19,15 @@ At step t, with loss L, of a run with horizon T:
 3. **Features**, FEATURES of them: m, clipped near and far; differences of neighbouring averages, plain
    and in units of the noise; how far the loss is above its best, likewise; noise; soft steps
    tanh(10 (t/T - c)) through the horizon; the log-LR so far, over the usual one and over the initial
-   one; the gate; the optimizer's family; log horizon and log of the steps so far, squashed; which of
-   horizon and class count are known.
+   one; the optimizer's family; log horizon and log of the steps so far, squashed; which of horizon and
+   class count are known.
 4. **Cell.** A plain LSTM with H hidden units, forget bias 1.
-5. **Head.** Two numbers y: the log-LR moves by `MOVE * tanh(y0)`, is kept within +-MAX_DRIFT of its
-   family's usual start, and is shut gradually by the gate `sigmoid(4 y1 + 3)`:
-   lr = usual * exp(drift) * gate.
+5. **Head.** Two numbers y say where the log-LR over the usual one should be: a base, `REACH * y0`, shut
+   gradually by the decay gate, `ln sigmoid(4 y1 + 3)`. It drifts there by at most RISE upwards and FALL
+   downwards a tick, and stays within MIN_DRIFT and MAX_DRIFT: lr = usual * exp(drift).
 
-An unknown horizon counts as twice the steps so far, at least 100.
+The first tick starts from ln WARMUP below the initial LR, so that the way up is a warmup. An unknown
+horizon counts as twice the steps so far, at least 100.
 """
 
 from __future__ import annotations
@@ -69,17 +70,25 @@ LOSS_FEATURES = 2 + 2 * (SCALES - 1) + 2 + 1
 """Inputs of the cell that come from the losses ..."""
 PROGRESS_FEATURES = len(SOFT_STEPS) + 3
 """... from the place in the horizon ..."""
-OWN_FEATURES = 3 + 3
+OWN_FEATURES = 2 + 3
 """... and from the log-LR so far and the config."""
 FEATURES = LOSS_FEATURES + PROGRESS_FEATURES + OWN_FEATURES
 """Inputs of the cell, in this order."""
-EXTRAS = SCALES + 10
+EXTRAS = SCALES + 9
 """Entries of a run's state besides the cell's: averages, variance, best, sum, count, ticks, drift
-(twice), gate, ref, mode."""
-MOVE = 0.15
-"""How far the log-LR can go at a tick."""
-MAX_DRIFT = 7.0
-"""The log-LR stays within this of its family's usual start, either way."""
+(twice), ref, mode."""
+REACH = 3.0
+"""The log-LR that one unit of the head's first number stands for."""
+RISE = 0.2
+"""How far the log-LR can go up at a tick."""
+FALL = 0.6
+"""How far it can go down."""
+WARMUP = 5.0
+"""The initial LR over where the first tick starts from."""
+MIN_DRIFT, MAX_DRIFT = -14.0, 7.0
+"""The log-LR over its family's usual start stays within these."""
+MAX_START = 7.0
+"""The initial LR counts as within e to this of the usual one, either way."""
 
 
 @dataclass(frozen=True, kw_only=True)

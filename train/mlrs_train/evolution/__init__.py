@@ -10,6 +10,9 @@ policies.py     who chooses the learning rates: networks, fixed schedules
 rollout.py      one batched training of many copies
 objective.py    a number for how a training went, capped
 estimator.py    perturbations, ranks, Adam and averaging of phi
+teachers.py     schedules from many rates, and what their results say about every other rate
+lessons.py      what one task teaches: runs as a network saw them, and what each rate would cost
+cloning.py      learning from lessons: the warm start
 yardsticks.py   held-out tasks, and the schedules that the network is compared with
 method.py       the algorithm
 """

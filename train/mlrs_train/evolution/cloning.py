@@ -1,70 +1,114 @@
 """Learning from schedules that were tuned: a warm start, by gradient, before evolution.
 
-On a random task, teachers train from 16 learning rates each, side by side with pupils: copies under
-the network, from various first rates. At each of a pupil's steps the rate that it chose, divided by the
-best teacher's shape there, is the base rate of a schedule whose regret the teachers measured. The mean
-of these regrets is the loss, and its gradient goes through all of the network's ticks: from the losses
-it has seen, it learns to tell which rate the task wants. Pupils choose their rates themselves, so they
-meet what they will meet (Ross et al. 2011, DAgger), and where the regret is lopsided they learn to keep
-to the safe side.
+A learning rate, divided by a schedule's shape at that place, is the base rate of a schedule whose regret
+the teachers measured (`teachers.py`). The loss of a network on a run is what the rates it aims at would
+cost, averaged over the ticks: so it learns to tell, from the losses it has seen under whatever rates they
+came about, which rate the task wants, and where the regret is lopsided, to keep to the safe side. Runs
+are trained on again and again. Those of earlier networks stay as good as new, for what a run was steered
+by is an input like any other; and the network meets what it will meet, for new ones are steered by its
+average (Ross et al. 2011, DAgger).
 
 What teachers cannot show, such as rates that first feel their way or fit no shape, is left to evolution.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlrs_core.architectures.drift.reference import DriftReference
-from mlrs_core.architectures.drift.spec import DriftSpec
-from mlrs_train.evolution.conditions import Conditions, draw_start_factor
+from mlrs_core.architectures.drift.reference import aim_of
+from mlrs_core.architectures.drift.spec import FEATURES, DriftSpec
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.policies import Together
-from mlrs_train.evolution.rollout import rollout
-from mlrs_train.evolution.sample import Sample, draw_task, unpack
-from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.evolution.teachers import COUNT, LOG_RATES, SHAPES, WARMUP, RegretCurve, Teachers, cosine
+from mlrs_train.evolution.lessons import Lesson, Run
+from mlrs_train.evolution.sample import unpack
+from mlrs_train.evolution.teachers import RegretCurve, regret
 
-CLONING = 3
-"""The first number of the key of this module's random numbers."""
-PUPILS = 12
-"""Copies under the network; the first half from the usual rate."""
-MAX_NORM = 0.5
-"""A task's gradient counts with at most this norm: tasks on which everything is lost do not lead."""
-YARDSTICK = SHAPES.index(cosine) * COUNT + int(LOG_RATES.abs().argmin())
-"""The teacher that needs no tuning: cosine from the usual rate."""
+BATCH = 256
+"""Runs in a batch."""
+BUCKETS = 4
+"""A batch is one of so many parts of a larger draw, sorted by length: runs of a batch are alike long."""
+MAX_NORM = 1.0
+"""A gradient counts with at most this norm."""
 
 
-def clone_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: int) -> Sample:
-    """Return the gradient of one task's mean regret by phi.
+class Study:
+    """All lessons so far, and the gradient of what a network aims at in them."""
 
-    Args:
-        settings: of the training.
-        phi: (weights,).
-        update: the number of the update.
-        index: the number of the task within it.
-    """
-    draw = Draw(CLONING, settings.seed, update, index)
-    families = choose_families(settings.families)
-    family = draw.pick(list(families.values()), [family.weight for family in families.values()])
-    problem, conditions = draw_task(draw, family, settings)
-    factors = [draw_start_factor(draw) if number >= PUPILS // 2 else 1.0 for number in range(PUPILS)]
-    leaf = phi.clone().requires_grad_()
-    pupils = Pupils(settings.architecture(), leaf, torch.tensor(factors))
-    values = rollout(problem, conditions, Together([Teachers(), pupils]), draw, settings.objective)
-    curve = RegretCurve.of(values[: Teachers.size])
-    regret = pupils.regret(curve)
-    (gradient,) = torch.autograd.grad(regret, leaf)
-    return Sample(
-        estimate=limited(gradient),
-        fitness=values[Teachers.size :][: PUPILS // 2],
-        yardstick=float(values[YARDSTICK]),
-        regret=float(regret.detach()),
-    )
+    def __init__(self, spec: DriftSpec) -> None:
+        """Start without a lesson."""
+        self._spec = spec
+        self._cell = nn.LSTM(FEATURES, spec.hidden_size, batch_first=True)
+        self._runs: list[Run] = []
+
+    def add(self, lessons: Sequence[Lesson]) -> None:
+        """Remember some lessons."""
+        self._runs += [run for lesson in lessons for run in lesson.runs]
+
+    def gradient(self, phi: Tensor, draw: Draw) -> Tensor:
+        """Return the gradient by phi of the mean regret of some runs, with at most `MAX_NORM`."""
+        chosen = draw.numbers.integers(len(self._runs), size=BATCH * BUCKETS).tolist()
+        chosen.sort(key=lambda number: len(self._runs[number].stakes))
+        part = draw.whole(0, BUCKETS - 1)
+        runs = [self._runs[number] for number in chosen[part * BATCH :][:BATCH]]
+        leaf = phi.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.regret(leaf, runs), leaf)
+        return limited(gradient)
+
+    def regret(self, phi: Tensor, runs: Sequence[Run]) -> Tensor:
+        """Return the mean regret of where a network aims in some runs, differentiable by phi."""
+        features = nn.utils.rnn.pad_sequence([run.features for run in runs], batch_first=True).to(phi.dtype)
+        shares = nn.utils.rnn.pad_sequence([run.shares.T for run in runs], batch_first=True).mT
+        stakes = nn.utils.rnn.pad_sequence([run.stakes for run in runs], batch_first=True)
+        costs = regret(self.aims(phi, features), shares, [run.curve for run in runs])
+        return (costs * stakes).sum(1).mean()
+
+    def aims(self, phi: Tensor, features: Tensor) -> Tensor:
+        """Return the log-LRs that a network aims at, (runs, ticks): `DriftReference`, all ticks at once."""
+        weights = {name: weight[0] for name, weight in unpack(self._spec, phi[None]).items()}
+        size = self._spec.hidden_size
+        # torch's cell has its gates in the order i, f, g, o, two biases, and adds nothing to the forget gate.
+        take, forget, out, candidate = weights["cell.weight"].chunk(4)
+        rows = torch.cat([take, forget, candidate, out])
+        take, forget, out, candidate = weights["cell.bias"].chunk(4)
+        bias = torch.cat([take, forget + 1, candidate, out])
+        parameters = {
+            "weight_ih_l0": rows[:, :FEATURES],
+            "weight_hh_l0": rows[:, FEATURES:],
+            "bias_ih_l0": bias,
+            "bias_hh_l0": torch.zeros(4 * size, dtype=phi.dtype),
+        }
+        hidden, _ = torch.func.functional_call(self._cell, parameters, (features,))
+        return aim_of(hidden @ weights["head.weight"].mT + weights["head.bias"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all runs, one after another, in a few large tensors."""
+        runs = self._runs
+        if not runs:
+            return {}
+        return {
+            "lengths": torch.tensor([len(run.stakes) for run in runs]),
+            "features": torch.cat([run.features for run in runs]),
+            "shares": torch.cat([run.shares for run in runs], dim=1),
+            "stakes": torch.cat([run.stakes for run in runs]),
+            "regrets": torch.stack([run.curve.regrets for run in runs]),
+            "curve_shares": torch.stack([run.curve.shares for run in runs]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self._runs = []
+        if not state:
+            return
+        lengths = state["lengths"].tolist()
+        columns = (
+            torch.split(state["features"], lengths),
+            torch.split(state["shares"], lengths, dim=1),
+            torch.split(state["stakes"], lengths),
+            map(RegretCurve, state["regrets"], state["curve_shares"]),
+        )
+        self._runs = [Run(*parts) for parts in zip(*columns, strict=True)]
 
 
 def limited(gradient: Tensor) -> Tensor:
@@ -74,36 +118,3 @@ def limited(gradient: Tensor) -> Tensor:
         return torch.zeros_like(gradient)
     shortened: Tensor = gradient * (MAX_NORM / norm.clamp(min=MAX_NORM))
     return shortened
-
-
-class Pupils:
-    """`Policy` of copies under one network, each from its own first rate. Remembers what they chose."""
-
-    def __init__(self, spec: DriftSpec, phi: Tensor, factors: Tensor) -> None:
-        """Take the weights, (weights,), and the first rates over the usual one, (n,)."""
-        self.size = len(factors)
-        self._reference = DriftReference(spec)
-        self._weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
-        self._factors = factors
-
-    def begin(self, conditions: Conditions) -> None:
-        """Start under these conditions, but for the first rate."""
-        self._horizon = conditions.horizon
-        first = (conditions.default_lr * self._factors).float()
-        self._runs = dataclasses.replace(conditions.runs(self.size), initial_lr=first)
-        self._state = self._reference.init_state(self.size)
-        self._log_lrs: list[Tensor] = []
-
-    @torch.enable_grad()
-    def advise(self, step: int, losses: Tensor) -> Tensor:
-        """Return learning rates from the losses."""
-        lrs, self._state = self._reference.step(self._weights, self._state, losses, step, self._runs)
-        self._log_lrs.append(lrs.log())
-        return lrs.detach().float()
-
-    def regret(self, curve: RegretCurve) -> Tensor:
-        """Return the mean regret of what was chosen after the warmup, differentiable by the weights."""
-        first = int(WARMUP * self._horizon)
-        shares = [curve.log_share(step / self._horizon) for step in range(first, self._horizon)]
-        log_lrs = torch.stack(self._log_lrs[first:]) - self._runs.usual_lr.log()
-        return curve.at(log_lrs - torch.tensor(shares, dtype=torch.float64)[:, None]).mean()

@@ -65,12 +65,18 @@ class Conditions:
         finite = torch.nan_to_num(losses, nan=MAX_REPORTED).clamp(-MAX_REPORTED, MAX_REPORTED)
         return finite * self.loss_scale - self.loss_offset
 
-    def runs(self, n: int) -> DriftRuns:
-        """Return what a network is told of n runs under these conditions."""
+    def runs(self, n: int, *, starts: Tensor | None = None) -> DriftRuns:
+        """Return what a network is told of n runs under these conditions.
+
+        Args:
+            n: runs.
+            starts: their first rates over the usual one, (n,), instead of the conditions'.
+        """
+        first = torch.full((n,), self.initial_lr) if starts is None else (self.default_lr * starts).float()
         return DriftRuns(
             horizon=torch.full((n,), self.horizon if self.told_horizon is None else self.told_horizon),
             log_classes=torch.full((n,), self.log_classes),
-            initial_lr=torch.full((n,), self.initial_lr),
+            initial_lr=first,
             optimizer=torch.full((n,), int(self.optimizer)),
             momentum=torch.full((n,), self.momentum),
         )

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from mlrs_core.model import Model
-from mlrs_train.evolution.cloning import clone_sample
+from mlrs_train.evolution.cloning import Study
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Engine, Job
 from mlrs_train.evolution.engines.in_process import InProcess
 from mlrs_train.evolution.estimator import Search
 from mlrs_train.evolution.families import choose_families
+from mlrs_train.evolution.lessons import collect
 from mlrs_train.evolution.sample import START, draw_sample, unpack
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.yardsticks import Yardsticks
 from mlrs_train.method import Record
 
+T = TypeVar("T")
+
+STUDY = 4
+"""The first number of the key of the random numbers that choose batches."""
 INITIAL_SCALE = 0.05
 """The standard deviation of the first weights."""
 
@@ -31,6 +36,7 @@ class Evolution:
 
     Attributes:
         engine: what computes the tasks; any time another, for the result does not depend on it.
+        steps_done: updates.
     """
 
     def __init__(self, settings: EvolutionSettings) -> None:
@@ -40,15 +46,12 @@ class Evolution:
         self.engine: Engine = InProcess()
         self.search = Search(initial_phi(settings), averaging=settings.averaging)
         self.yardsticks = Yardsticks(settings)
+        self.study = Study(settings.architecture()) if settings.cloning_updates else None
+        self.steps_done = 0
         self.elapsed_s = 0.0
         self._share_cloned = 0.0
         self._log_ratios: list[float] = []
         self._regrets: list[float] = []
-
-    @property
-    def steps_done(self) -> int:
-        """Updates of phi."""
-        return self.search.steps
 
     @property
     def steps_total(self) -> int:
@@ -71,25 +74,42 @@ class Evolution:
         Raises:
             EngineError: a task failed, or no worker survived it.
         """
-        began, lr, update = time.monotonic(), self._meta_lr(), self.steps_done
-        if update == self.settings.cloning_updates:
+        began, lr = time.monotonic(), self.meta_lr()
+        if self.steps_done == self.settings.cloning_updates:
             self.search.forget()
+            self.study = None
             self._share_cloned = self._share
-        sample = clone_sample if update < self.settings.cloning_updates else draw_sample
-        arguments = (self.settings, self.search.phi, update)
-        samples = self.engine.compute(
-            [
-                Job(f"Task {index} of update {update} (counted from 0)", sample, (*arguments, index))
-                for index in range(self.settings.tasks_per_update)
-            ]
-        )
-        self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
-        self._log_ratios += [sample.log_ratio for sample in samples]
-        self._regrets += [sample.regret for sample in samples if not math.isnan(sample.regret)]
+        if self.study is not None:
+            self._learn(self.study, lr)
+        else:
+            samples = self._compute(draw_sample, self.search.phi)
+            self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
+            self._log_ratios += [sample.log_ratio for sample in samples]
+        self.steps_done += 1
         self.elapsed_s += time.monotonic() - began
         return self._record(lr)
 
-    def _meta_lr(self) -> float:
+    def _learn(self, study: Study, lr: float) -> None:
+        """Collect lessons, and make some steps on all that there are."""
+        lessons = self._compute(collect, self.search.average)
+        study.add(lessons)
+        self._log_ratios += [lesson.log_ratio for lesson in lessons]
+        self._regrets += [lesson.regret for lesson in lessons]
+        draw = Draw(STUDY, self.settings.seed, self.steps_done)
+        for _ in range(self.settings.cloning_steps):
+            self.search.step(study.gradient(self.search.phi, draw), lr)
+
+    def _compute(self, function: Callable[..., T], phi: Tensor) -> list[T]:
+        """Return what each task of this update says about phi."""
+        update, arguments = self.steps_done, (self.settings, phi, self.steps_done)
+        return self.engine.compute(
+            [
+                Job(f"Task {index} of update {update} (counted from 0)", function, (*arguments, index))
+                for index in range(self.settings.tasks_per_update)
+            ]
+        )
+
+    def meta_lr(self) -> float:
         """Return Adam's learning rate on phi: down along a line while cloning, along another after it."""
         cloning = self.settings.cloning_updates
         if self.steps_done < cloning:
@@ -119,6 +139,8 @@ class Evolution:
         return {
             "search": self.search.state_dict(),
             "yardsticks": self.yardsticks.state_dict(),
+            "study": None if self.study is None else self.study.state_dict(),
+            "steps_done": self.steps_done,
             "elapsed_s": self.elapsed_s,
             "share_cloned": self._share_cloned,
             "log_ratios": list(self._log_ratios),
@@ -129,6 +151,11 @@ class Evolution:
         """Go on from where `state_dict` was taken."""
         self.search.load_state_dict(state["search"])
         self.yardsticks.load_state_dict(state["yardsticks"])
+        if state["study"] is None:
+            self.study = None
+        elif self.study is not None:
+            self.study.load_state_dict(state["study"])
+        self.steps_done = state["steps_done"]
         self.elapsed_s = state["elapsed_s"]
         self._share_cloned = state["share_cloned"]
         self._log_ratios = list(state["log_ratios"])
@@ -147,7 +174,7 @@ class Evolution:
 
 
 def initial_phi(settings: EvolutionSettings) -> Tensor:
-    """Return the first weights: small and random, biases 0, so that the learning rate is held.
+    """Return the first weights: small and random, biases 0, so that the network aims at the usual rate.
 
     The head adds its own constant to the gate, so that a zero opens it almost fully.
     """

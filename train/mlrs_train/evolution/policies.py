@@ -33,16 +33,30 @@ class Policy(Protocol):
 class Networks:
     """One network for all copies, or one for each: weights with an axis in front."""
 
-    def __init__(self, reference: DriftReference, weights: Mapping[str, Tensor], size: int) -> None:
-        """Take the weights, each as the architecture says or (size, ...)."""
+    def __init__(
+        self,
+        reference: DriftReference,
+        weights: Mapping[str, Tensor],
+        size: int,
+        starts: Tensor | None = None,
+    ) -> None:
+        """Take the weights, each as the architecture says or (size, ...).
+
+        Args:
+            reference: the network without them.
+            weights: by name.
+            size: copies.
+            starts: the first rate of each copy over the usual one, (size,), instead of the conditions'.
+        """
         self.size = size
+        self._starts = starts
         self._reference = reference
         self._weights = weights
 
     def begin(self, conditions: Conditions) -> None:
         """Forget everything, and start under these conditions."""
         self._state = self._reference.init_state(self.size)
-        self._runs = conditions.runs(self.size)
+        self._runs = conditions.runs(self.size, starts=self._starts)
 
     def advise(self, step: int, losses: Tensor) -> Tensor:
         """Return learning rates from the losses."""

@@ -37,8 +37,6 @@ class Sample:
     """What the objective made of each member, (population,)."""
     yardstick: float
     """What it made of the yardstick."""
-    regret: float = math.nan
-    """What the network's choices cost in log-loss, where teachers measured it."""
 
     @property
     def log_ratio(self) -> float:
@@ -79,6 +77,12 @@ def draw_task(draw: Draw, family: Family, settings: EvolutionSettings) -> tuple[
 def networks(spec: DriftSpec, rows: Tensor) -> Networks:
     """Return one network for each row of weights, (n, weights)."""
     return Networks(DriftReference(spec), unpack(spec, rows), len(rows))
+
+
+def one_network(spec: DriftSpec, phi: Tensor, starts: Tensor) -> Networks:
+    """Return copies under one network, (weights,), each from a first rate over the usual one, (n,)."""
+    weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
+    return Networks(DriftReference(spec), weights, len(starts), starts)
 
 
 def unpack(spec: DriftSpec, rows: Tensor) -> Params:

@@ -27,7 +27,7 @@ class EvolutionSettings:
     """
 
     method: ClassVar[str] = "evolution"
-    checkpoint_every: ClassVar[int] = 10
+    checkpoint_every: ClassVar[int] = 25
 
     updates: int | None = None
     """Updates of phi, with those of cloning. `None`: as many as `minutes` allow."""
@@ -41,6 +41,8 @@ class EvolutionSettings:
     """Tasks per update."""
     cloning_updates: int = 0
     """So many updates come first that learn from tuned schedules, by gradient: a warm start."""
+    cloning_steps: int = 4
+    """Steps by gradient in each of them, on all that was seen so far."""
     cloning_lr: float = 0.005
     """Adam's first learning rate on phi in these; it falls linearly to a twentieth."""
     min_horizon: int = 100
@@ -62,7 +64,7 @@ class EvolutionSettings:
     final_meta_lr: float = 0.0015
     """Adam's last learning rate on phi."""
     averaging: float = 0.97
-    """What the average of phi, which becomes the model, keeps of itself at each update."""
+    """What the average of phi, which becomes the model, keeps of itself at each step of phi."""
     log_every: int = 5
     """Updates in one record of the log."""
     validate_every: int = 25
@@ -94,7 +96,7 @@ class EvolutionSettings:
         if self.population % 2:
             raise InvalidFieldError("population", f"must be even, is {self.population}")
         _check_whole("seed", self.seed, least=0, most=2**63 - 1)
-        for field in ("tasks_per_update", "log_every", "validate_every"):
+        for field in ("tasks_per_update", "cloning_steps", "log_every", "validate_every"):
             _check_whole(field, getattr(self, field), least=1, most=10**9)
         _check_whole("cloning_updates", self.cloning_updates, least=0, most=10**9)
         if self.updates is not None and self.cloning_updates > self.updates:

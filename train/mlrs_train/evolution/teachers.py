@@ -1,13 +1,13 @@
 """Schedules from many learning rates on one task, and what their results say about every other rate.
 
-Two shapes, each with a warmup, each from rates 0.3 of a decade apart: so a task's regret is known
-as a function of the rate that a schedule is scaled by.
+Two shapes, each with a warmup, each from rates 0.375 of a decade apart: so a task's regret is known as a
+function of the rate that a schedule is scaled by.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,18 @@ WARMUP = 0.05
 """The share of the horizon in which schedules warm up."""
 COOLDOWN = 0.25
 """The share of the horizon in which `wsd` goes down."""
-LOWEST, HIGHEST, COUNT = -2.1, 2.4, 16
+LOWEST, HIGHEST, COUNT = -1.875, 2.625, 13
 """The rates, over the update rule's usual one, as powers of ten."""
 LOG_RATES = torch.linspace(LOWEST, HIGHEST, COUNT, dtype=torch.float64) * math.log(10)
 """Their natural logarithms, (COUNT,)."""
 WORST = 1.5
 """The largest regret that counts."""
+FLOOR = 0.01
+"""Added to what is reached, in units of the loss before the first step: hundredths of that say little."""
 ALIKE = 0.1
 """Where regrets differ by less, which rate is best says little, and the pull is that much weaker."""
+CLOSE = 0.03
+"""A shape that does this much worse than the other counts e times less."""
 PULL = 0.02
 """What is added to a regret per unit of the log-rate off the best: a way back from where all is lost."""
 
@@ -66,37 +70,66 @@ class Teachers:
         return torch.cat([self._rates * shape(step / self._horizon) for shape in SHAPES])
 
 
+YARDSTICK = SHAPES.index(cosine) * COUNT + int(LOG_RATES.abs().argmin())
+"""The teacher that needs no tuning: cosine from the usual rate."""
+
+
 @dataclass(frozen=True)
 class RegretCurve:
     """What following a shape at a rate costs on one task, in log-loss over the best that was tried."""
 
-    shape: int
-    """The shape that did best, of `SHAPES`."""
     regrets: Tensor
-    """The regret at each of the rates, (COUNT,) float64, from 0 to `WORST`."""
+    """The regret of each shape at each of the rates, (shapes, COUNT) float32, from 0 to `WORST`."""
+    shares: Tensor
+    """How much each shape counts, (shapes,) float32, 1 together: the better, the more."""
 
     @classmethod
-    def of(cls, reached: Tensor) -> RegretCurve:
+    def of(cls, reached: Tensor, initial: float) -> RegretCurve:
         """Return the curve of what the teachers reached, (Teachers.size,).
 
-        Neighbours are averaged a little: a result is noisy, and the best of 16 flatters itself.
+        Neighbours are averaged a little: a result is noisy, and the best of many flatters itself.
+
+        Args:
+            reached: what the objective made of each.
+            initial: the loss before the first step; one that is not finite counts as 0.
         """
-        table = reached.view(len(SHAPES), COUNT).double()
-        shape, best = int(table.min(1).values.argmin()), table.min()
-        raw = log_ratio(table[shape], best).clamp(max=WORST)
-        inner = (raw[:-2] + 2 * raw[1:-1] + raw[2:]) / 4
-        smooth = torch.cat([raw[:1], inner, raw[-1:]])
-        return cls(shape, smooth - smooth.min())
+        unit = max(initial, 0.0) if math.isfinite(initial) else 0.0
+        table = reached.view(len(SHAPES), COUNT).double() + FLOOR * unit
+        raw = log_ratio(table, table.min()).clamp(max=WORST)
+        inner = (raw[:, :-2] + 2 * raw[:, 1:-1] + raw[:, 2:]) / 4
+        smooth = torch.cat([raw[:, :1], inner, raw[:, -1:]], dim=1)
+        smooth = smooth - smooth.min()
+        return cls(smooth.float(), torch.softmax(-smooth.amin(1) / CLOSE, 0).float())
 
-    def at(self, log_rates: Tensor) -> Tensor:
-        """Return the regret at other rates, any shape, differentiable: linear in between."""
-        place = (log_rates - LOG_RATES[0]) / (LOG_RATES[1] - LOG_RATES[0])
-        left = place.detach().floor().clamp(0, COUNT - 2).long()
-        share = (place - left).clamp(0, 1)
-        off = (log_rates - LOG_RATES[self.regrets.argmin()]).abs()
-        pull = PULL * min(1.0, float(self.regrets.max()) / ALIKE)
-        return torch.lerp(self.regrets[left], self.regrets[left + 1], share) + pull * off
 
-    def log_share(self, progress: float) -> float:
-        """Return the logarithm of the best shape's rate over its base."""
-        return math.log(SHAPES[self.shape](progress))
+def log_shares(progress: Tensor) -> Tensor:
+    """Return the logarithms of the shapes' rates over their bases, without warmup: (shapes, n) float32.
+
+    Args:
+        progress: the shares of the horizon that are over, (n,).
+    """
+    rows = [[math.log(shape(max(place, WARMUP))) for place in progress.tolist()] for shape in SHAPES]
+    return torch.tensor(rows)
+
+
+def regret(log_lrs: Tensor, shares: Tensor, curves: Sequence[RegretCurve]) -> Tensor:
+    """Return what learning rates cost, (runs, ticks), differentiable: linear between the rates tried.
+
+    A rate, divided by a shape's there, is the base rate of a schedule whose regret is known.
+
+    Args:
+        log_lrs: log-LRs over the usual one, (runs, ticks).
+        shares: `log_shares` of the places of the ticks, (runs, shapes, ticks).
+        curves: of each run's task.
+    """
+    regrets = torch.stack([curve.regrets for curve in curves]).to(log_lrs.dtype)
+    weights = torch.stack([curve.shares for curve in curves]).to(log_lrs.dtype)
+    rates = LOG_RATES.to(log_lrs.dtype)
+    bases = log_lrs[:, None, :] - shares
+    place = (bases - rates[0]) / (rates[1] - rates[0])
+    left = place.detach().floor().clamp(0, COUNT - 2).long()
+    between = (place - left).clamp(0, 1)
+    costs = torch.lerp(regrets.gather(2, left), regrets.gather(2, left + 1), between)
+    off = (bases - rates[regrets.argmin(2)][..., None]).abs()
+    pull = PULL * (regrets.amax(2) / ALIKE).clamp(max=1)
+    return ((costs + pull[..., None] * off) * weights[..., None]).sum(1)

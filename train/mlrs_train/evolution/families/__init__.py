@@ -34,15 +34,15 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "teacher-mlp": Family(teacher_mlp, 4.0),
-    "mixture-mlp": Family(mixture_mlp, 3.0),
-    "packaged-mlp": Family(packaged_mlp, 3.0),
+    "teacher-mlp": Family(teacher_mlp, 3.0),
+    "mixture-mlp": Family(mixture_mlp, 2.5),
+    "packaged-mlp": Family(packaged_mlp, 2.0),
     "regression-mlp": Family(regression_mlp, 2.0),
     "quadratic": Family(quadratic, 1.0),
     "least-squares": Family(least_squares, 1.0),
     "autoencoder": Family(autoencoder, 1.5, 0.6),
-    "cnn": Family(cnn, 1.0, 0.6),
-    "cnn-batch-norm": Family(cnn_batch_norm, 1.0, 0.6),
+    "cnn": Family(cnn, 1.5, 0.6),
+    "cnn-batch-norm": Family(cnn_batch_norm, 1.5, 0.6),
     "gru": Family(gru, 0.8, 0.5),
     "transformer": Family(transformer, 0.8, 0.5),
 }
