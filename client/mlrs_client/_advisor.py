@@ -81,14 +81,15 @@ class Advisor:
             base_lr: the LR that the schedule multiplies. Default: `initial_lr`, else the usual one of the
                 optimizer.
             warmup: the steps of the schedule's linear warmup. Default: 0.
-            horizon: the total number of steps, if known.
+            horizon: the total number of steps, if known. A run may go on beyond it: a model then
+                advises as at the end, and a schedule holds its last learning rate.
             num_classes: the number of classes of a classification loss.
             scale: the upper bound gamma of a paper-exact model's LR. Default: the model's rule.
             snapshot: the snapshot that a run without a horizon stays on. Default: the middle one.
             optimizer: `sgd`, `momentum`, `nesterov`, `adam`, `adamw` or `other`.
             momentum: its momentum (for Adam, beta 1), in [0, 1).
             initial_lr: the learning rate to start from, for models that take one; by default the
-                usual one of the optimizer's family.
+                usual one of the optimizer's family. `mlr-snet` begins with a fifth of it, a warmup.
             min_lr: no advice is below this.
             max_lr: no advice is above this.
             mode: `open`, or `create` if the run must be new, or `resume` if it must exist.

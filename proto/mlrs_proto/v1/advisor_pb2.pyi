@@ -509,7 +509,9 @@ class RunConfig(google.protobuf.message.Message):
     alias `default`, or the `schedule`. Kept as `name@digest`, so a run never changes models under way.
     """
     horizon: builtins.int
-    """The total number of steps, 1 to 2**53."""
+    """The total number of steps, 1 to 2**53. A run may go on beyond it: a model then advises as at the
+    end, and a schedule holds its last learning rate.
+    """
     num_classes: builtins.int
     """The number of classes C of a classification loss, 2 to 2**31 - 1."""
     scale: builtins.float
@@ -527,8 +529,8 @@ class RunConfig(google.protobuf.message.Message):
     max_lr: builtins.float
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     initial_lr: builtins.float
-    """The learning rate to start from, for models that take one (`drift`); finite and > 0. Unset: the
-    usual one of the optimizer's family.
+    """The learning rate to start from, for models that take one (`drift`, whose first advice is a fifth of
+    it: a warmup); finite and > 0. Unset: the usual one of the optimizer's family.
     """
     @property
     def schedule(self) -> global___Schedule:
