@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlrs_bench.cache import Cache, digest_of
+from mlrs_bench.cache import Cache, digest_of, write_cells
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.daemon import serving
 from mlrs_bench.errors import UnknownNameError
@@ -28,6 +28,8 @@ class Request:
 
     cache: Path
     """The folder where cells are kept."""
+    known: tuple[Path, ...] = ()
+    """Files of cells that count as well, as `Cache.write` wrote them."""
     tasks: tuple[str, ...] = ()
     optimizers: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -74,6 +76,8 @@ class Table:
             raise UnknownNameError("optimizers", unknown[0], RULES)
         self._request = request
         self._cache = Cache(request.cache)
+        for file in request.known:
+            self._cache.learn(file)
         self._digests: dict[CellKey, str] = {}
         self.models = find_models(
             scratch=request.cache,
@@ -90,7 +94,7 @@ class Table:
         )
         self._fingerprints = {task.name: task.fingerprint(task.load()) for task in self.plan.tasks}
         self._horizons = {task.name: task.horizon for task in self.plan.tasks}
-        self._identities = {method.name: method.identity for method in self.plan.methods}
+        self._methods = {method.name: method for method in self.plan.methods}
 
     def digest(self, key: CellKey) -> str:
         """Return the digest of all that the result of a training depends on."""
@@ -104,8 +108,8 @@ class Table:
                 "format": FORMAT,
                 "key": vars(key),
                 "task": self._fingerprints[key.task],
-                "method": self._identities[key.method],
-                "code": code_digest(),
+                "method": self._methods[key.method].identity,
+                "code": code_digest(self._methods[key.method].core_files),
             }
         )
 
@@ -134,6 +138,18 @@ class Table:
             all=sum(self._horizons[key.task] for key in keys),
             done=sum(self._horizons[key.task] for key in done),
         )
+
+    def write(self, file: Path) -> int:
+        """Write the cells of the table that are there to a file for `known`; return how many.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        stage = self.stage()
+        found = {self.digest(key): self.find(key) for key in [*stage.tune, *stage.evaluate]}
+        cells = {digest: cell for digest, cell in found.items() if cell is not None}
+        write_cells(file, cells)
+        return len(cells)
 
     def cells(self) -> list[Cell]:
         """Return the cells of the table that are there, tuning included."""

@@ -27,10 +27,14 @@ DEPTH = 6
 
 
 @functools.cache
-def code_digest() -> str:
-    """Return a digest of `mlrs_core` and of what trains here, and of the libraries that compute."""
+def code_digest(core_files: tuple[str, ...]) -> str:
+    """Return a digest of what trains here, of some files of `mlrs_core`, and of the libraries that compute.
+
+    Args:
+        core_files: patterns of the files in `mlrs_core`.
+    """
     own, core = (Path(str(resources.files(package))) for package in ("mlrs_bench", "mlrs_core"))
-    state = hashlib.sha256(digest_of_files(core, ["**/*.py"]).encode())
+    state = hashlib.sha256(digest_of_files(core, core_files).encode())
     state.update(digest_of_files(own, TRAINING_FILES).encode())
     for package in ("numpy", "torch"):
         state.update(f"{package} {metadata.version(package)}".encode())

@@ -105,6 +105,17 @@ def bench() -> None:
     show_envvar=True,
     help="Where results are kept. Default: the platform's cache folder.",
 )
+@click.option(
+    "--known",
+    type=FILE,
+    multiple=True,
+    help="Results of before, as --save wrote them: those that still hold are not computed again.",
+)
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write all results to it, packed, for --known: here or on another machine.",
+)
 @click.option("--out", type=OUTPUT, help="Write quality.md and its pictures into this folder.")
 @click.option(
     "--json",
@@ -134,7 +145,7 @@ def quality(context: click.Context, /, **options: Any) -> None:
       mlrs bench quality --model runs/mine/model.safetensors --methods mlr-snet
       mlrs bench quality --task-file my_tasks.py                           tasks of your own
     """
-    _check_outputs(options["json_file"], options["out"])
+    _check_outputs(options)
     with _explained():
         table = _open(options)
         if options["list_only"]:
@@ -146,11 +157,12 @@ def quality(context: click.Context, /, **options: Any) -> None:
         _write(table, options)
 
 
-def _check_outputs(json_file: Path | None, out: Path | None) -> None:
+def _check_outputs(options: dict[str, Any]) -> None:
     """Refuse places that cannot be written to, before hours of training and not after."""
-    if json_file is not None:
-        _check_folder("--json", json_file.parent)
-    if out is not None:
+    for option, name in (("--json", "json_file"), ("--save", "save")):
+        if (file := options[name]) is not None:
+            _check_folder(option, file.parent)
+    if (out := options["out"]) is not None:
         _check_folder("--out", out if out.exists() else out.parent)
 
 
@@ -192,7 +204,7 @@ def _open(options: dict[str, Any]) -> Cells:
     from mlrs_bench.bench import Request
     from mlrs_bench.bench import Table as Cells
 
-    names = ("tasks", "optimizers", "methods", "seeds", "model", "official", "cifar10", "task_file")
+    names = ("tasks", "optimizers", "methods", "seeds", "model", "official", "cifar10", "task_file", "known")
     return Cells(
         Request(
             cache=options["cache"] or Path(platformdirs.user_cache_dir("mlrs")) / "bench",
@@ -276,6 +288,8 @@ def _write(table: Cells, options: dict[str, Any]) -> None:
     if (file := options["json_file"]) is not None:
         file.write_text(json.dumps([cell.to_json() for cell in cells], indent=1) + "\n", encoding="utf-8")
         click.echo(f"{file}: {len(cells):,} trainings")
+    if (file := options["save"]) is not None:
+        click.echo(f"{file}: {table.write(file):,} trainings, for --known")
     if (out := options["out"]) is not None:
         from mlrs_bench.report import benchmark_scope, write_report
 
@@ -288,5 +302,5 @@ def _write(table: Cells, options: dict[str, Any]) -> None:
             words=sys.argv,
         )
         click.echo(f"{out / 'quality.md'}: the tables and pictures")
-    if file is None and out is None and not options["list_only"]:
+    if not (options["json_file"] or options["save"] or out or options["list_only"]):
         click.echo(f"{len(cells):,} trainings are there. Write them with --json FILE or --out FOLDER.")

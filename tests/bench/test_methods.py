@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 import torch
 
 import mlrs_client
+import mlrs_core
 from mlrs_bench.cell import Cell
 from mlrs_bench.errors import NotGivenError, UnknownNameError
-from mlrs_bench.methods import Method, all_methods, choose_methods
+from mlrs_bench.methods import SCHEDULE_FILES, Method, all_methods, choose_methods
 from mlrs_bench.methods.hypergradient import HYPER_LR
 from mlrs_bench.methods.l4 import ALPHA, FIRST_GAMMA, FORGET, GAMMA, MOMENT_STEPS
 from mlrs_bench.methods.packaged import Estimated, cosine_shares
@@ -45,6 +48,18 @@ UNTUNED = [
     "prodigy",
     "d-adaptation",
 ]
+
+
+def test_results_of_schedules_depend_on_all_that_schedules_import() -> None:
+    """Whatever of `mlrs_core` a served schedule runs through, a change of it makes results count no more."""
+    script = (
+        "import sys, mlrs_core.advise, mlrs_core.schedules.kernel\n"
+        "print(*(sys.modules[name].__file__ for name in sys.modules if name.startswith('mlrs_core')))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    core = Path(mlrs_core.__file__).parent
+    covered = {str(path) for pattern in SCHEDULE_FILES for path in core.glob(pattern)}
+    assert set(result.stdout.split()) == covered
 
 
 @pytest.mark.parametrize("optimizer", RULES)

@@ -44,6 +44,18 @@ SGD_ONLY = ("sgd",)
 STARTS = (1.0, 0.1, 10.0)
 """The LRs that the network in question is told to start from, over the usual one."""
 
+SCHEDULE_FILES = (
+    "__init__.py",
+    "advise.py",
+    "config.py",
+    "errors.py",
+    "policy.py",
+    "ranges.py",
+    "schedules/*.py",
+    "usual.py",
+)
+"""The files of `mlrs_core` that served schedules depend on: no networks."""
+
 
 def all_methods(models: Mapping[str, ModelFile]) -> list[Method]:
     """Return all methods that can be run, the network in question first.
@@ -76,6 +88,7 @@ def _network(model: ModelFile) -> Method:
         about=model.about,
         control=modelled(model.served_name),
         identity=f"model {model.digest}",
+        core_files=("**/*.py",),
         optimizers=SGD_ONLY if model.method in {PAPER, OFFICIAL} else OPTIMIZERS,
         starts=STARTS if model.method == ADVISED else (1.0,),
     )
@@ -89,6 +102,7 @@ def _schedules() -> list[Method]:
             about=f"{SCHEDULES[policy]}; the base LR tuned on each row",
             control=scheduled(policy),
             identity=_schedule_identity(policy),
+            core_files=SCHEDULE_FILES,
             tuned=True,
         )
         for policy in TUNED
@@ -99,6 +113,7 @@ def _schedules() -> list[Method]:
             about=about,
             control=scheduled(policy),
             identity=_schedule_identity(policy),
+            core_files=SCHEDULE_FILES,
             base_lrs=usual,
         )
         for policy, about in SCHEDULES.items()
@@ -132,6 +147,7 @@ def _own() -> list[Method]:
             about="{0.73, 0.037, 0.018} gamma: the authors' snapshots without a network",
             control=ThreeStep,
             identity="three-step 1",
+            core_files=("scale.py",),
             optimizers=SGD_ONLY,
         ),
     ]

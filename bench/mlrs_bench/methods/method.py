@@ -82,6 +82,8 @@ class Method:
     """Builds its control."""
     identity: str
     """What its results depend on, besides its name and settings: a digest, or a version."""
+    core_files: tuple[str, ...] = ()
+    """The files of `mlrs_core` that its results depend on, as patterns."""
     optimizers: tuple[str, ...] = OPTIMIZERS
     """The optimizers that it can be combined with."""
     tuned: bool = False
