@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mlrs_core.architectures.drift.spec import FALL, RISE, WARMUP
 from mlrs_core.config import Optimizer
 from mlrs_train.evolution.conditions import Conditions, draw_conditions
 from mlrs_train.evolution.draw import Draw
@@ -96,13 +97,13 @@ def test_member_is_a_single_run(problem: Problem) -> None:
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-6)
 
 
-def test_untrained_network_holds_the_initial_rate() -> None:
-    """Before any update, the learning rate stays near the one that the run starts from."""
+def test_untrained_network_goes_to_the_usual_rate() -> None:
+    """Before any update, the learning rate goes from a fifth of the initial one to the optimizer's usual."""
     policy = networks(SETTINGS.architecture(), initial_phi(SETTINGS)[None])
-    policy.begin(Conditions(optimizer=Optimizer.ADAM, horizon=300, initial_lr=0.004))
+    policy.begin(Conditions(optimizer=Optimizer.ADAM, horizon=300, initial_lr=0.04))
     rates = [float(policy.advise(step, torch.tensor([2.3]))) for step in range(30)]
-    assert 0.8 < rates[0] / 0.004 < 1
-    assert 0.5 < rates[-1] / 0.004 < 2
+    assert 0.04 / WARMUP * math.exp(-FALL) < rates[0] < 0.04 / WARMUP * math.exp(RISE)
+    assert 0.8 < rates[-1] / 1e-3 < 1
 
 
 def test_divergence_is_capped_and_private(problem: Problem) -> None:
