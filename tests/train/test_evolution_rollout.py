@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.spec import FALL, RISE, WARMUP
+from mlrs_core.architectures.drift.spec import FALL, WARMUP
 from mlrs_core.config import Optimizer
 from mlrs_train.evolution.conditions import Conditions, draw_conditions
 from mlrs_train.evolution.draw import Draw
@@ -102,8 +102,8 @@ def test_untrained_network_goes_to_the_usual_rate() -> None:
     policy = networks(SETTINGS.architecture(), initial_phi(SETTINGS)[None])
     policy.begin(Conditions(optimizer=Optimizer.ADAM, horizon=300, initial_lr=0.04))
     rates = [float(policy.advise(step, torch.tensor([2.3]))) for step in range(30)]
-    assert 0.04 / WARMUP * math.exp(-FALL) < rates[0] < 0.04 / WARMUP * math.exp(RISE)
-    assert 0.8 < rates[-1] / 1e-3 < 1
+    assert rates[0] == pytest.approx(0.04 / WARMUP * math.exp(-FALL), rel=1e-3)  # as far down as it can
+    assert rates[-1] == pytest.approx(1e-3, rel=0.2)
 
 
 def test_divergence_is_capped_and_private(problem: Problem) -> None:
