@@ -57,16 +57,15 @@ class RayCluster:
     def compute(self, jobs: Sequence[Job[T]]) -> list[T]:
         """Return what the jobs give, in their order.
 
+        After an error, the jobs that others still work on go on to their end, and nobody hears of them.
+        They are not cancelled: in Ray 2.60 a task that ends while it is cancelled ends the whole driver,
+        without an exception ("Tried to complete task that was not pending").
+
         Raises:
             EngineError: a job raised an error, or no worker survived it.
         """
         references = [self._compute.remote(job) for job in jobs]
-        try:
-            return [self._take(*pair) for pair in zip(jobs, references, strict=True)]
-        except BaseException:
-            for reference in references:
-                self._ray.cancel(reference, force=True)
-            raise
+        return [self._take(*pair) for pair in zip(jobs, references, strict=True)]
 
     def _take(self, job: Job[T], reference: Any) -> T:
         try:
