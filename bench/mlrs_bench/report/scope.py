@@ -22,6 +22,9 @@ DEVELOPMENT_TASKS = frozenset(
         "digits-autoencoder",
         "char-lstm",
         "char-transformer",
+        "tabular-regression",
+        "tabular-classification",
+        "linear",
     }
 )
 """Tasks whose results were looked at before meta-training's task distribution was last changed."""

@@ -118,7 +118,7 @@ def test_development_and_untouched_rows_are_apart(tmp_path: Path) -> None:
     write_report(cells, scope=benchmark_scope(), metrics={}, out=tmp_path, words=WORDS)
     text = (tmp_path / "quality.md").read_text(encoding="utf-8")
     found = {title: lines(text, title)[2][:2] for title in ("Development rows", "Untouched rows")}
-    assert found == {"Development rows": ["mlr-snet", "1 (1)"], "Untouched rows": ["mlr-snet", "2 (2)"]}
+    assert found == {"Development rows": ["mlr-snet", "2 (2)"], "Untouched rows": ["mlr-snet", "1 (1)"]}
 
 
 def test_reading_names_every_development_task() -> None:
