@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import hypothesis
 import pytest
 
 import mlrs_client
 from tests.client.fake_daemon import FakeDaemon
-
-hypothesis.settings.register_profile("mlrs", deadline=None, derandomize=True, database=None)
-hypothesis.settings.load_profile("mlrs")
 
 
 @pytest.fixture
