@@ -35,7 +35,7 @@ from mlrs_core.architectures.drift import DriftSpec
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import PaperNet, weights_of
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Policy, RunColumns
+from mlrs_core.policy import Policy, table_of
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 
@@ -169,7 +169,7 @@ def _percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 def measure_kernels(repeats: int = 200) -> dict[str, dict[str, float]]:
-    """Return µs per run of a step, by batch size: the paper's torch module, and each NumPy kernel."""
+    """Return µs per run of a step, by batch size: the paper's torch module, and each kernel."""
     torch.set_num_threads(1)
     paper, drift = PaperSpec(), DriftSpec()
     net, rng = PaperNet(paper), np.random.default_rng(0)
@@ -181,17 +181,18 @@ def measure_kernels(repeats: int = 200) -> dict[str, dict[str, float]]:
 
 
 def _kernel_times(net: PaperNet, policies: dict[str, Policy], size: int, repeats: int) -> dict[str, float]:
-    runs = RunColumns.of([RunConfig(scale=1.0, horizon=1000)] * size)
-    losses, steps = np.full(size, 2.3), np.zeros(size, np.int64)
+    table, rows = table_of([RunConfig(scale=1.0, horizon=1000)] * size), np.arange(size)
+    losses, steps, lrs = np.full(size, 2.3), np.zeros(size, np.int64), np.empty(size)
     tensor, state = torch.full((size,), 2.3), net.init_state(size)
 
     def with_torch() -> None:
         with torch.no_grad():
             net(tensor, state)
 
-    def with_kernel(policy: Policy) -> Callable[[], object]:
-        _, states = policy.step(policy.init_state(size), steps, losses, runs)  # the first step sets scales
-        return lambda: policy.step(states, steps, losses, runs)
+    def with_kernel(policy: Policy) -> Callable[[], None]:
+        states = policy.init_state(size)
+        policy.advance(states, table, rows, steps, losses, lrs)  # the first step sets scales
+        return lambda: policy.advance(states, table, rows, steps, losses, lrs)
 
     calls = {"torch": with_torch, **{name: with_kernel(policy) for name, policy in policies.items()}}
     times: dict[str, list[float]] = {name: [] for name in calls}

@@ -25,6 +25,7 @@ from rich.table import Table
 from scipy.optimize import minimize
 
 import mlrs_core
+from mlrs_core.advise import step as step_of
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import Policy, RunColumns
@@ -172,7 +173,7 @@ def train(problem: Problem, policy: Policy, horizon: int, seeds: int) -> dict[st
     for step in range(horizon):
         rows = np.tile(draws.integers(ROWS, size=(seeds, BATCH)), (1 + len(schedules), 1))
         losses, gradients = problem.sample(weights, rows)
-        advised, states = policy.step(states, np.full(seeds, step), losses[:seeds], runs)
+        advised, states = step_of(policy, states, np.full(seeds, step), losses[:seeds], runs)
         fixed = [np.full(seeds, schedule.rate(step)) for schedule in schedules]
         weights -= np.concatenate([advised, *fixed])[:, None] * gradients
     reached = [_suboptimality(problem, row) for row in weights]

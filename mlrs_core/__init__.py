@@ -1,7 +1,7 @@
 """The mathematics of mlrs: networks, scale rules, checkpoints. State in, state out.
 
 Nothing here knows gRPC, threads, clocks or databases, and importing it does not import torch:
-the torch modules (`architectures/*/reference.py`) are the oracles of the NumPy kernels and are
+the torch modules (`architectures/*/reference.py`) are the oracles of the kernels and are
 imported by name.
 
     config.py         what the advice of a run depends on besides its losses

@@ -1,48 +1,84 @@
-"""One step of advice: the network's step, and the rules around it that no network may bend."""
+"""One step of advice: the policy's step, and the rules around it that no policy may bend."""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import math
 
-from mlrs_core.policy import Floats, Policy, RunColumns, States, Steps
+import numpy as np
+
+from mlrs_core.compiled import clip, compiled
+from mlrs_core.policy import Floats, Policy, Rows, RunColumns, RunTable, States, Steps
+
+
+@compiled
+def bounded(loss: float, lr: float, last_lr: float, min_lr: float, max_lr: float) -> float:
+    """Return the learning rate that a loop is told.
+
+    The policy's, within the run's bounds. Where the loss is not finite the run is held: its state has not
+    moved, and its learning rate is the last one. Before any finite loss there is none, and `min_lr` (0
+    where not given) stands in: the gradient of such a loss must not move the weights.
+
+    Args:
+        loss: any value.
+        lr: the policy's learning rate, if the loss is finite.
+        last_lr: the run's last learning rate; NaN if it has none.
+        min_lr: the lower bound.
+        max_lr: the upper bound.
+    """
+    if math.isfinite(loss):
+        return clip(lr, min_lr, max_lr)
+    return min_lr if math.isnan(last_lr) else last_lr
+
+
+@compiled
+def _bound(table: RunTable, rows: Rows, losses: Floats, last_lrs: Floats, lrs: Floats) -> None:
+    for entry in range(len(rows)):
+        row = rows[entry]
+        lr = bounded(losses[entry], lrs[entry], last_lrs[row], table[row].min_lr, table[row].max_lr)
+        last_lrs[row] = lrs[entry] = lr
 
 
 def advise(
     policy: Policy,
     states: States,
+    table: RunTable,
+    rows: Rows,
     steps: Steps,
     losses: Floats,
     last_lrs: Floats,
-    runs: RunColumns,
-) -> tuple[Floats, States, npt.NDArray[np.bool_]]:
-    """Advise n runs for one step each.
-
-    A row whose loss is not finite is held: its state does not move and its learning rate is the
-    last one. Before any finite loss there is none, and `min_lr` (0 where not given) stands in:
-    the gradient of such a loss must not move the weights. All other rows get the policy's
-    learning rate within [min_lr, max_lr].
+) -> Floats:
+    """Advise runs for a step each entry, in the order of the entries; return the learning rates, (n,).
 
     Args:
-        policy: the model.
-        states: (n, state_size) float32; not changed.
+        policy: the model, or schedule.
+        states: (runs, state_size) float32; changed in place.
+        table: the configs of the runs, (runs,).
+        rows: the runs to advance, (n,).
         steps: (n,) int64.
         losses: (n,) float64; any value.
-        last_lrs: (n,) float64, NaN for a run that has no advice yet.
-        runs: the configs of the n runs.
+        last_lrs: (runs,) float64, NaN for a run that has no advice yet; changed in place.
+    """
+    lrs = np.full(len(rows), np.nan)
+    policy.advance(states, table, rows, steps, losses, lrs)
+    _bound(table, rows, losses, last_lrs, lrs)
+    return lrs
+
+
+def step(
+    policy: Policy, states: States, steps: Steps, losses: Floats, runs: RunColumns
+) -> tuple[Floats, States]:
+    """Return what one step of n runs gives, and change nothing.
+
+    Args:
+        policy: the model, or schedule.
+        states: (n, state_size) float32.
+        steps: (n,) int64.
+        losses: (n,) float64, finite.
+        runs: the configs.
 
     Returns:
-        Learning rates, (n,) float64; the new states; and which rows were held, (n,) bool.
+        The policy's learning rates, (n,) float64, and the new states.
     """
-    held = ~np.isfinite(losses)
-    if not held.any():
-        lrs, moved = policy.step(states, steps, losses, runs)
-        return np.clip(lrs, runs.min_lr, runs.max_lr), moved, held
-    live = ~held
-    lrs = np.where(np.isnan(last_lrs), runs.min_lr, last_lrs)
-    moved = states.copy()
-    if live.any():
-        some = runs.take(live)
-        fresh, moved[live] = policy.step(states[live], steps[live], losses[live], some)
-        lrs[live] = np.clip(fresh, some.min_lr, some.max_lr)
-    return lrs, moved, held
+    moved, lrs = states.copy(), np.full(len(losses), np.nan)
+    policy.advance(moved, runs.table(), np.arange(len(losses)), steps, losses, lrs)
+    return lrs, moved

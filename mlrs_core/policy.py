@@ -8,9 +8,9 @@ between calls: the state of each run is a row of a matrix that the caller keeps,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,38 +56,17 @@ class RunColumns:
         """Return the number of runs."""
         return len(self.horizon)
 
-    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> RunColumns:
-        """Return the columns of some rows, given as indices or as a mask."""
-        return RunColumns(*(getattr(self, name)[rows] for name in COLUMN_TYPES))
-
-    @classmethod
-    def empty(cls, size: int) -> RunColumns:
-        """Return columns of `size` rows without meaning yet, for `put`."""
-        columns: Iterator[Any] = (np.zeros(size, dtype) for dtype in COLUMN_TYPES.values())
-        return cls(*columns)
-
     @classmethod
     def of(cls, configs: Sequence[RunConfig]) -> RunColumns:
         """Return the columns of some configs."""
-        columns = cls.empty(len(configs))
-        for row, config in enumerate(configs):
-            columns.put(row, config)
-        return columns
+        return columns_of(table_of(configs))
 
-    def put(self, row: int, config: RunConfig) -> None:
-        """Write a config into a row."""
-        self.horizon[row] = -1 if config.horizon is None else config.horizon
-        self.log_classes[row] = math.nan if config.num_classes is None else math.log(config.num_classes)
-        self.scale[row] = math.nan if config.scale is None else config.scale
-        self.snapshot[row] = -1 if config.snapshot is None else config.snapshot
-        self.optimizer[row] = int(config.optimizer)
-        self.momentum[row] = math.nan if config.momentum is None else config.momentum
-        self.initial_lr[row] = math.nan if config.initial_lr is None else config.initial_lr
-        self.min_lr[row] = 0.0 if config.min_lr is None else config.min_lr
-        self.max_lr[row] = math.inf if config.max_lr is None else config.max_lr
-        spec = config.schedule
-        self.base_lr[row] = math.nan if spec is None or spec.base_lr is None else spec.base_lr
-        self.warmup[row] = 0 if spec is None or spec.warmup is None else spec.warmup
+    def table(self) -> RunTable:
+        """Return the same runs as a table."""
+        table = np.empty(len(self), RUN)
+        for name in COLUMN_TYPES:
+            table[name] = getattr(self, name)
+        return table
 
 
 COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
@@ -106,11 +85,50 @@ COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
 """The columns of `RunColumns` in order, with their element types."""
 
 
+RUN = np.dtype(list(COLUMN_TYPES.items()))
+"""A run's config as a record."""
+RunTable = npt.NDArray[np.void]
+"""The configs of runs, (n,) of `RUN`: what kernels read, a record a run."""
+Rows = npt.NDArray[np.int64]
+"""Indices of rows of a table and of the states beside it."""
+
+
+def table_of(configs: Sequence[RunConfig]) -> RunTable:
+    """Return the table of some configs."""
+    table = np.zeros(len(configs), RUN)
+    for row, config in enumerate(configs):
+        put(table, row, config)
+    return table
+
+
+def columns_of(table: RunTable) -> RunColumns:
+    """Return the columns of a table, each in one piece."""
+    return RunColumns(*(np.ascontiguousarray(table[name]) for name in COLUMN_TYPES))
+
+
+def put(table: RunTable, row: int, config: RunConfig) -> None:
+    """Write a config into a row of a table."""
+    spec = config.schedule
+    table[row] = (
+        -1 if config.horizon is None else config.horizon,
+        math.nan if config.num_classes is None else math.log(config.num_classes),
+        math.nan if config.scale is None else config.scale,
+        -1 if config.snapshot is None else config.snapshot,
+        int(config.optimizer),
+        math.nan if config.momentum is None else config.momentum,
+        math.nan if config.initial_lr is None else config.initial_lr,
+        0.0 if config.min_lr is None else config.min_lr,
+        math.inf if config.max_lr is None else config.max_lr,
+        math.nan if spec is None or spec.base_lr is None else spec.base_lr,
+        0 if spec is None or spec.warmup is None else spec.warmup,
+    )
+
+
 class Policy(Protocol):
     """A model or a schedule, ready to compute. Implementations are final and batch-invariant.
 
-    Batch-invariant: the bits of a row of the result depend on that row of the arguments alone, not
-    on how many rows there are, which ones, or in what order.
+    Batch-invariant: the bits of a run's learning rates and state depend on its own config, steps and losses
+    alone, not on which runs are advanced beside it, how many, or in what order.
     """
 
     @property
@@ -122,17 +140,19 @@ class Policy(Protocol):
         """Return the states of n runs before their first step, (n, state_size) float32."""
         ...
 
-    def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
-        """Advance n runs by one step.
+    def advance(
+        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+    ) -> None:
+        """Advance runs by a step for each entry, in the order of the entries.
 
         Args:
-            states: (n, state_size) float32; not changed.
-            steps: (n,) int64, the steps the losses belong to.
-            losses: (n,) float64, nats or whatever the loop's loss is in; finite.
-            runs: the configs of the n runs.
-
-        Returns:
-            Learning rates, (n,) float64, finite and positive (0 only from where a schedule ends, if
-            its final LR is 0); and the new states.
+            states: (runs, state_size) float32; changed in place.
+            table: the configs of the runs, (runs,).
+            rows: the runs to advance, (n,); a run that is there k times advances k steps.
+            steps: (n,) int64, the steps that the losses belong to.
+            losses: (n,) float64, nats or whatever the loop's loss is in. Where one is not finite, nothing
+                happens.
+            lrs: (n,) float64; where the loss is finite, filled with learning rates that are finite and
+                positive (0 only from where a schedule ends, if its final LR is 0).
         """
         ...

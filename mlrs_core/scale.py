@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import math
 
+from mlrs_core.compiled import clip, compiled
+
 MAX_GAMMA = 10.0
 """The largest gamma that the rule gives."""
 MIN_MAGNITUDE = 1e-6
@@ -28,11 +30,13 @@ MIN_LOG_CLASSES, MAX_LOG_CLASSES = math.log(2), math.log(1e6)
 """The range in which ln C is guessed."""
 
 
+@compiled
 def guess_log_classes(first_loss: float) -> float:
     """Return ln C as guessed from the first loss of a run, in nats."""
-    return min(max(abs(first_loss), MIN_LOG_CLASSES), MAX_LOG_CLASSES)
+    return clip(abs(first_loss), MIN_LOG_CLASSES, MAX_LOG_CLASSES)
 
 
+@compiled
 def shu_gamma(loss: float, log_classes: float) -> float:
     """Return gamma by the authors' rule, guarded as the module says.
 

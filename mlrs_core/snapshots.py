@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from mlrs_core.policy import Steps
+from mlrs_core.compiled import compiled
 
 
-def choose_snapshots(steps: Steps, horizon: Steps, named: Steps, count: int) -> Steps:
-    """Return the snapshot of each run at its step.
+@compiled
+def snapshot_at(step: int, horizon: int, named: int, count: int) -> int:
+    """Return the snapshot of a run at a step, 0 to count - 1.
 
     With a horizon, each of the `count` snapshots has one part of it: snapshot k while
     `step < (k + 1) * (horizon // count)`, the last one from there on. Without one, the run stays on
     the snapshot it names, by default the middle one.
 
     Args:
-        steps: (n,) int64.
-        horizon: (n,) int64, -1 where unknown.
-        named: (n,) int64, -1 where not given.
+        step: from 0.
+        horizon: in steps; -1 if unknown.
+        named: -1 if none is.
         count: how many snapshots the model holds.
-
-    Returns:
-        (n,) int64, each 0 to count - 1.
     """
-    part = horizon // count
-    by_step = np.where(part > 0, steps // np.maximum(part, 1), count - 1)
-    stay = np.where(named >= 0, named, count // 2)
-    return np.minimum(np.where(horizon >= 0, by_step, stay), count - 1)
+    if horizon < 0:
+        chosen = named if named >= 0 else count // 2
+    else:
+        part = horizon // count
+        chosen = step // part if part > 0 else count - 1
+    return min(chosen, count - 1)

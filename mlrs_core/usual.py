@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
+from mlrs_core.compiled import clip, compiled
 from mlrs_core.config import Optimizer
 from mlrs_core.policy import Floats, RunColumns
 
@@ -20,13 +24,30 @@ IS_ADAM = np.array([optimizer in ADAM_FAMILY for optimizer in Optimizer])
 """Which update rule is of which family, by its number."""
 
 
-def usual_lrs(runs: RunColumns) -> Floats:
-    """Return where each run's optimizer usually starts, (n,).
+@compiled
+def usual_lr(run: Any) -> float:
+    """Return where the optimizer of a run, a record of `RUN`, usually starts.
 
     0.1 for SGD, and where no optimizer was given; 0.1 * (1 - momentum) for momentum and Nesterov, so
     0.01 at the usual 0.9; 1e-3 for Adam, AdamW and any other rule. These are for ever: runs are stored
     without them.
     """
-    momentum = np.clip(np.where(np.isnan(runs.momentum), USUAL_MOMENTUM, runs.momentum), 0, MAX_MOMENTUM)
-    usual = np.where(IS_MOMENTUM[runs.optimizer], USUAL_LR * (1 - momentum), USUAL_LR)
-    return np.where(IS_ADAM[runs.optimizer], USUAL_ADAM_LR, usual)
+    if IS_ADAM[run.optimizer]:
+        return USUAL_ADAM_LR
+    if not IS_MOMENTUM[run.optimizer]:
+        return USUAL_LR
+    momentum = USUAL_MOMENTUM if math.isnan(run.momentum) else run.momentum
+    return USUAL_LR * (1 - clip(momentum, 0.0, MAX_MOMENTUM))
+
+
+@compiled
+def _usual_lrs(table: Any, lrs: Floats) -> None:
+    for row in range(len(table)):
+        lrs[row] = usual_lr(table[row])
+
+
+def usual_lrs(runs: RunColumns) -> Floats:
+    """Return where each run's optimizer usually starts, (n,)."""
+    lrs = np.empty(len(runs))
+    _usual_lrs(runs.table(), lrs)
+    return lrs

@@ -37,11 +37,6 @@ from mlrs_cli.root import data_dir_option, reported
 @click.option(
     "--drain-timeout-s", type=float, help="How long open calls may take to end at exit. [default: 10]"
 )
-@click.option(
-    "--max-waiting",
-    type=int,
-    help="The most observations that wait for an answer at once. [default: 1048576]",
-)
 @click.option("--max-message-bytes", type=int, help="The largest message that is read. [default: 4194304]")
 @click.option(
     "--log-level",

@@ -33,5 +33,5 @@ class Architecture(Protocol):
         ...
 
     def policy(self, snapshots: Sequence[Weights]) -> Policy:
-        """Return the NumPy kernel over one or more snapshots of weights of these shapes."""
+        """Return the kernel over one or more snapshots of weights of these shapes."""
         ...

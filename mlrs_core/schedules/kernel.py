@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from mlrs_core.policy import Floats, Policy, RunColumns, States, Steps
+from mlrs_core.policy import Floats, Policy, Rows, RunTable, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.formulas import FORMULAS
 from mlrs_core.schedules.metric import MetricKernel
@@ -31,11 +31,14 @@ class StepKernel:
         """Return the states of n runs before their first step, (n, 0) float32."""
         return np.zeros((n, 0), np.float32)
 
-    def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
-        """Advance n runs by one step; see `Policy.step`. The losses change nothing."""
-        del losses
-        share = warmup_ramp(steps, runs.warmup) * self._formula(self._spec, steps, runs)
-        return base_lrs(runs) * share, states.copy()
+    def advance(
+        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+    ) -> None:
+        """Advance runs by a step for each entry; see `Policy.advance`. No loss matters."""
+        del states
+        runs = columns_of(table[rows])
+        multiplier = warmup_ramp(steps, runs.warmup) * self._formula(self._spec, steps, runs)
+        np.copyto(lrs, base_lrs(runs) * multiplier, where=np.isfinite(losses))
 
 
 def schedule_policy(spec: ScheduleSpec) -> Policy:

@@ -32,9 +32,10 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.policy import Floats, RunColumns, States, Steps
+from mlrs_core.policy import Floats, Rows, RunColumns, RunTable, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.spec import MAX_COUNT, ScheduleKind, ScheduleSpec
+from mlrs_core.schedules.turns import turns
 
 LEAST = 1e-12
 """No reduction goes below this times the base LR."""
@@ -102,8 +103,20 @@ class MetricKernel:
         """Return the states of n runs before their first step, (n, STATE_SIZE) float32."""
         return np.zeros((n, STATE_SIZE), np.float32)
 
-    def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
-        """Advance n runs by one step; see `Policy.step`."""
+    def advance(
+        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+    ) -> None:
+        """Advance runs by a step for each entry; see `Policy.advance`."""
+        finite = np.flatnonzero(np.isfinite(losses))
+        for turn in turns(rows[finite]):
+            entries = finite[turn]
+            runs = columns_of(table[rows[entries]])
+            lrs[entries], states[rows[entries]] = self._step(
+                states[rows[entries]], steps[entries], losses[entries], runs
+            )
+
+    def _step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
+        """Return what a step of distinct runs gives."""
         memory = _Memory.of(states)
         improved = self._remember(memory, losses, _share(runs, 1))
         self._count(memory, improved, steps < runs.warmup)

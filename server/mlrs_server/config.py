@@ -37,8 +37,6 @@ class ServerConfig(BaseSettings):
     """How long an answer waits to be stored, at most."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     """How long open calls may take to end once the daemon is told to stop."""
-    max_waiting: Annotated[int, Field(ge=1)] = 1_048_576
-    """The most observations that wait for an answer at once."""
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 4 * 2**20
     """The largest message that is read."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -18,10 +18,10 @@ from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.answers import Answer
 from mlrs_server.errors import invalid_field
+from mlrs_server.ledger import AdviceReason, Handles, RunStatus
 from mlrs_server.lifecycle import OpenMode
 from mlrs_server.live import RunView
 from mlrs_server.models import CatalogModel
-from mlrs_server.runs import AdviceReason, Handles, RunStatus
 from mlrs_server.status import code_number
 from mlrs_server.store import Observations
 
@@ -167,7 +167,7 @@ def columns_from(message: pb.StreamAdviceRequest) -> tuple[Handles, Steps, Float
 def columns_to(answer: Answer) -> pb.StreamAdviceResponse:
     """Return an answer as a message."""
     advice = pb.AdviceColumns(learning_rates=answer.lrs.tolist(), durable_steps=answer.durable_steps.tolist())
-    if (answer.reasons != AdviceReason.FRESH).any():
+    if not answer.plain and (answer.reasons != AdviceReason.FRESH).any():
         advice.reasons.extend(answer.reasons.tolist())
     for index, error in sorted(answer.errors.items()):
         advice.errors.append(

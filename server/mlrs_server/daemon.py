@@ -78,7 +78,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
                 on_flushed=watchers.wake,
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
-            engine = Engine(live.groups, live.journal, max_waiting=config.max_waiting)
+            engine = Engine(live.groups, live.journal)
             service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
             status = StatusInterceptor(SERVICE)
             server, checks = _build_server(service, status, config)

@@ -11,24 +11,27 @@ durable steps stand still.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
-from mlrs_core.policy import Floats, Steps
+from mlrs_core.policy import Floats, Rows, States, Steps
 from mlrs_server.errors import AdvisorError
-from mlrs_server.runs import Bytes, Rows, RunGroup
+from mlrs_server.ledger import Bytes, Records
+from mlrs_server.runs import RunGroup, snapshot_of
 from mlrs_server.store import Observations, RunUpdate, Store
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One engine pass over one group: a step of each of some rows, all (n,)."""
+class Entry(NamedTuple):
+    """Fresh answers of one group, in their order, all (n,)."""
 
     group: RunGroup
     rows: Rows
@@ -39,13 +42,63 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Dirty:
-    """The rows of one group that a flush stores."""
+class _Batch:
+    """What a flush stores of one group: answers sorted by row, and copies of what the runs are after them."""
 
     group: RunGroup
     rows: Rows
-    keys: Steps
-    last_steps: Steps
+    """The rows that were answered, (k,)."""
+    bounds: npt.NDArray[np.intp]
+    """Where their answers begin, and the end of the last, (k + 1,)."""
+    steps: Steps
+    losses: Floats
+    lrs: Floats
+    reasons: Bytes
+    records: Records
+    """(k,)."""
+    states: States
+    """(k, state_size)."""
+
+    @classmethod
+    def of(cls, group: RunGroup, entries: list[Entry]) -> _Batch:
+        """Gather the entries of a group."""
+        rows, steps, losses, lrs, reasons = (
+            np.concatenate(columns) for columns in list(zip(*entries, strict=True))[1:]
+        )
+        order = np.argsort(rows, kind="stable")  # entries are in the order of steps already
+        rows = rows[order]
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        unique = rows[starts]
+        return cls(
+            group,
+            unique,
+            np.append(starts, len(rows)),
+            steps[order],
+            losses[order],
+            lrs[order],
+            reasons[order],
+            group.records[unique],
+            group.states[unique],
+        )
+
+    def updates(self) -> Iterator[RunUpdate]:
+        """Yield what to store of each run; on any thread."""
+        for index, (start, end) in enumerate(pairwise(self.bounds.tolist())):
+            yield RunUpdate(
+                key=int(self.records["key"][index]),
+                first_step=int(self.steps[start]),
+                observations=Observations(
+                    self.losses[start:end], self.lrs[start:end], self.reasons[start:end]
+                ),
+                snapshot=snapshot_of(self.records[index], self.states[index]),
+            )
+
+    def settle(self) -> list[str]:
+        """Move durable steps on, of the rows that are still the same runs; return the ids of the rows."""
+        records = self.group.records
+        same = records["key"][self.rows] == self.records["key"]
+        records["durable_step"][self.rows[same]] = self.steps[self.bounds[1:] - 1][same]
+        return [self.group.run_ids[row] for row in self.rows]
 
 
 class Journal:
@@ -123,54 +176,22 @@ class Journal:
             entries, self._entries = self._entries, []
             if not entries:
                 return
-            dirty, updates = _collect(entries)
+            batches = _batches(entries)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, self._store.append, updates)
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._store_all, batches)
             except Exception:
                 self._entries = entries + self._entries
                 self._arm()
                 raise
-            self._settle(dirty)
+            self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
-    def _settle(self, dirty: list[_Dirty]) -> None:
-        """Move durable steps on, of the rows that are still the same runs."""
-        for part in dirty:
-            same = part.group.keys[part.rows] == part.keys
-            part.group.durable_step[part.rows[same]] = part.last_steps[same]
-        self._on_flushed([part.group.run_ids[row] for part in dirty for row in part.rows])
+    def _store_all(self, batches: list[_Batch]) -> None:
+        self._store.append([update for batch in batches for update in batch.updates()])
 
 
-def _collect(entries: list[Entry]) -> tuple[list[_Dirty], list[RunUpdate]]:
-    """Gather entries by group and run."""
+def _batches(entries: list[Entry]) -> list[_Batch]:
+    """Gather entries by group."""
     by_group: dict[RunGroup, list[Entry]] = {}
     for entry in entries:
         by_group.setdefault(entry.group, []).append(entry)
-    dirty, updates = [], []
-    for group, parts in by_group.items():
-        part, some = _collect_group(group, parts)
-        dirty.append(part)
-        updates.extend(some)
-    return dirty, updates
-
-
-def _collect_group(group: RunGroup, entries: list[Entry]) -> tuple[_Dirty, list[RunUpdate]]:
-    rows = np.concatenate([entry.rows for entry in entries])
-    order = np.argsort(rows, kind="stable")  # entries are in the order of steps already
-    rows = rows[order]
-    steps = np.concatenate([entry.steps for entry in entries])[order]
-    losses = np.concatenate([entry.losses for entry in entries])[order]
-    lrs = np.concatenate([entry.lrs for entry in entries])[order]
-    reasons = np.concatenate([entry.reasons for entry in entries])[order]
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    ends = np.append(starts[1:], len(rows))
-    updates = [
-        RunUpdate(
-            key=int(group.keys[rows[start]]),
-            first_step=int(steps[start]),
-            observations=Observations(losses[start:end], lrs[start:end], reasons[start:end]),
-            snapshot=group.snapshot(int(rows[start])),
-        )
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-    ]
-    unique = rows[starts]
-    return _Dirty(group, unique, group.keys[unique], steps[ends - 1]), updates
+    return [_Batch.of(group, some) for group, some in by_group.items()]

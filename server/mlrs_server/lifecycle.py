@@ -14,8 +14,10 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from mlrs_core.config import RunConfig
+from mlrs_core.policy import put
 from mlrs_server.answers import finished_run
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView, check_run_id
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
 from mlrs_server.policies import (
@@ -26,7 +28,7 @@ from mlrs_server.policies import (
     new_run,
     policy_of,
 )
-from mlrs_server.runs import Replay, RunSnapshot, RunStatus
+from mlrs_server.runs import Replay, RunSnapshot
 from mlrs_server.store import StoredRun
 from mlrs_server.watchers import Watchers
 
@@ -175,7 +177,7 @@ class RunLifecycle:
         live = self._live.load(stored)
         with self._live.closed(stored.run_id):
             await self._live.in_store(lambda store: store.complete(stored.key, config))
-            live.group.columns.put(live.row, config)
+            put(live.group.table, live.row, config)
         return replace(stored, config=config)
 
     # -------------------------------------------------------------------- rewinding, ending
@@ -222,13 +224,13 @@ class RunLifecycle:
                 return self._live.view(stored)
             live = self._live.find(run_id)
             if live:
-                live.group.status[live.row] = RunStatus.FINISHED
+                live.group.records["status"][live.row] = RunStatus.FINISHED
             try:
                 await self._live.journal.flush()
                 await self._live.in_store(lambda store: store.set_status(stored.key, RunStatus.FINISHED))
             except BaseException:
                 if live:
-                    live.group.status[live.row] = before
+                    live.group.records["status"][live.row] = before
                 raise
             self._watchers.wake([run_id])
             log.info("run_finished", run_id=run_id, steps=self._live.next_step(stored))

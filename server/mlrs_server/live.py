@@ -17,9 +17,10 @@ from typing import TypeVar
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, record_lacking, run_not_found
 from mlrs_server.journal import Journal
+from mlrs_server.ledger import MAX_GROUPS, RunStatus
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import model_ref, policy_of
-from mlrs_server.runs import MAX_GROUPS, RunGroup, RunSnapshot, RunStatus
+from mlrs_server.runs import RunGroup, RunSnapshot
 from mlrs_server.store import NewRun, Observations, Store, StoredRun
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class LiveRun:
     @property
     def handle(self) -> int:
         """The run's handle; 0 while it is closed."""
-        return int(self.group.handles[self.row])
+        return int(self.group.records["handle"][self.row])
 
 
 class LiveRuns:
@@ -205,7 +206,7 @@ class LiveRuns:
         if group.is_full():
             raise _memory_full(
                 run,
-                f"{len(group.handles)} runs of one model or schedule are in memory, the most that fit; "
+                f"{len(group.records)} runs of one model or schedule are in memory, the most that fit; "
                 "finish or delete runs that are done",
             )
         return LiveRun(group, group.reserve())
@@ -257,18 +258,18 @@ class LiveRuns:
     def next_step(self, stored: StoredRun) -> int:
         """Return the step that a run expects."""
         live = self._live.get(stored.run_id)
-        return int(live.group.next_step[live.row]) if live else stored.snapshot.next_step
+        return int(live.group.records["next_step"][live.row]) if live else stored.snapshot.next_step
 
     def status(self, stored: StoredRun) -> RunStatus:
         """Return where a run stands."""
         live = self._live.get(stored.run_id)
-        return RunStatus(int(live.group.status[live.row])) if live else stored.snapshot.status
+        return RunStatus(int(live.group.records["status"][live.row])) if live else stored.snapshot.status
 
     def view(self, stored: StoredRun) -> RunView:
         """Return a run as it is now: what moves, from memory where it is there."""
         live = self._live.get(stored.run_id)
         snapshot = live.group.snapshot(live.row) if live else stored.snapshot
-        durable = int(live.group.durable_step[live.row]) if live else snapshot.next_step - 1
+        durable = int(live.group.records["durable_step"][live.row]) if live else snapshot.next_step - 1
         return RunView(
             run_id=stored.run_id,
             config=stored.config,

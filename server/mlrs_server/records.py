@@ -8,8 +8,8 @@ import numpy as np
 
 from mlrs_server.answers import Answer, Recall, same_losses, stale_step
 from mlrs_server.errors import AdvisorError, draining, record_lacking, run_not_found
+from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
-from mlrs_server.runs import AdviceReason, RunStatus
 from mlrs_server.store import Observations
 from mlrs_server.watchers import Watchers
 

@@ -127,7 +127,7 @@ class AdvisorService(AdvisorServiceServicer):
             raise draining()
         step = convert.step_from(request.step, "step")
         handle = await self._lifecycle.handle_of(request.run_id)
-        answer = await self._engine.submit(
+        answer = await self._engine.answer(
             np.array([handle], np.uint64), np.array([step], np.int64), np.array([request.loss])
         )
         await self._records.recall(answer)
@@ -135,9 +135,9 @@ class AdvisorService(AdvisorServiceServicer):
             raise answer.errors[0]
         return convert.advice_to(step, answer)
 
-    async def StreamAdvice(
+    async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only
         self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
-    ) -> AsyncIterator[pb.StreamAdviceResponse]:
+    ) -> None:
         """Answer observations, a message for a message, until the client or the daemon is done."""
         if self._draining:
             raise draining()
@@ -145,14 +145,14 @@ class AdvisorService(AdvisorServiceServicer):
         self._streams.add(stream)
         try:
             while (request := await stream.read(context)) is not grpc.aio.EOF:
-                yield convert.columns_to(await self._answer(request))
+                await context.write(convert.columns_to(await self._answer(request)))
             if stream.is_draining():
-                yield pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining())))
+                await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
         finally:
             self._streams.discard(stream)
 
     async def _answer(self, request: pb.StreamAdviceRequest) -> Answer:
-        answer = await self._engine.submit(*convert.columns_from(request))
+        answer = await self._engine.answer(*convert.columns_from(request))
         if answer.recalls:
             await self._records.recall(answer)
         return answer

@@ -9,6 +9,7 @@ anything else        INTERNAL, logged with its traceback and without details on 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
@@ -140,6 +141,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         return call, handler.request_deserializer, handler.response_serializer
 
     def _streaming(self, behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
+        if not inspect.isasyncgenfunction(behaviour):  # it writes its responses itself
+            return self._unary(behaviour, method, handler)
+
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             with self._counted():
                 try:

@@ -14,6 +14,7 @@ from mlrs_client import InvalidArgumentError, RunConfig, Schedule, ScheduleKind,
 from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
 from mlrs_core import schedules as core
+from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig as CoreConfig
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
@@ -46,7 +47,7 @@ def test_the_last_lrs_of_a_long_run_agree_too(kind: core.ScheduleKind) -> None:
     spec = core.ScheduleSpec(kind, base_lr=0.1)
     policy, runs = schedule_policy(spec), RunColumns.of([CoreConfig(horizon=horizon, schedule=spec)] * 40)
     last = np.arange(horizon - 40, horizon)
-    expected, _ = policy.step(policy.init_state(40), last, np.ones(40), runs)
+    expected, _ = step_of(policy, policy.init_state(40), last, np.ones(40), runs)
     lrs = [getattr(schedules, kind.spelling)(int(step), base_lr=0.1, horizon=horizon) for step in last]
     assert lrs == pytest.approx(expected.tolist(), rel=1e-12, abs=0)
     assert lrs[-1] < 0.1e-5

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, RunColumns
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
@@ -72,7 +73,7 @@ def follow(config: RunConfig, losses: Floats) -> Floats:
     policy, runs = schedule_policy(config.schedule), RunColumns.of([config])
     state, lrs = policy.init_state(1), np.empty(len(losses))
     for step, loss in enumerate(losses):
-        lr, state = policy.step(state, np.array([step]), np.array([loss]), runs)
+        lr, state = step_of(policy, state, np.array([step]), np.array([loss]), runs)
         lrs[step] = lr[0]
     return lrs
 

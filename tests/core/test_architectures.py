@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlrs_core.advise import step as step_of
 from mlrs_core.architectures import ARCHITECTURES, Architecture, architecture_from_json
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import InvalidFieldError, ModelFileError
@@ -35,7 +36,7 @@ def test_kernel_agrees_with_oracle(spec: Architecture, gain: float) -> None:
     states = policy.init_state(n)
     losses = rng.exponential(2.0, (500, n)) * rng.choice([0.01, 1.0, 1.0, -1.0], (500, n))
     for step, row in enumerate(losses):
-        lrs, states = policy.step(states, np.full(n, step), row, runs)
+        lrs, states = step_of(policy, states, np.full(n, step), row, runs)
         expected = oracle(row)
         assert (np.abs(lrs - expected) <= 1e-6 * np.maximum(1.0, expected)).all(), f"step {step}"
 
@@ -45,10 +46,10 @@ def test_learning_rates_depend_on_the_losses(spec: Architecture) -> None:
     """The state is carried: the same loss gets another learning rate after another past."""
     policy = random_model(spec).policy()
     runs = RunColumns.of([RunConfig(scale=1.0)] * 2)
-    _, states = policy.step(policy.init_state(2), np.zeros(2, np.int64), np.array([0.5, 4.0]), runs)
+    _, states = step_of(policy, policy.init_state(2), np.zeros(2, np.int64), np.array([0.5, 4.0]), runs)
     apart = 0
     for step in range(1, 60):  # not at once: a rate may rise as fast as it can after either
-        lrs, states = policy.step(states, np.full(2, step), np.array([1.0, 1.0]), runs)
+        lrs, states = step_of(policy, states, np.full(2, step), np.array([1.0, 1.0]), runs)
         apart += lrs[0] != lrs[1]
     assert apart
 
@@ -63,8 +64,8 @@ def test_step_is_pure(spec: Architecture) -> None:
     for step in range(40):
         arguments = (states, np.full(n, step), rng.normal(2.0, 3.0, n))
         before = [argument.tobytes() for argument in arguments]
-        lrs, moved = policy.step(*arguments, runs)
-        again, moved_again = policy.step(*arguments, runs)
+        lrs, moved = step_of(policy, *arguments, runs)
+        again, moved_again = step_of(policy, *arguments, runs)
         assert [argument.tobytes() for argument in arguments] == before
         assert (lrs.tobytes(), moved.tobytes()) == (again.tobytes(), moved_again.tobytes())
         assert not np.shares_memory(moved, states)
@@ -76,7 +77,7 @@ def test_states_are_flat_rows_of_float32(spec: Architecture) -> None:
     """A policy's state is a row of `state_size` float32 a run, and a step keeps shape and type."""
     policy = random_model(spec).policy()
     states = policy.init_state(4)
-    lrs, moved = policy.step(states, np.zeros(4, np.int64), np.ones(4), RunColumns.of([RunConfig()] * 4))
+    lrs, moved = step_of(policy, states, np.zeros(4, np.int64), np.ones(4), RunColumns.of([RunConfig()] * 4))
     assert states.shape == moved.shape == (4, policy.state_size)
     assert states.dtype == moved.dtype == np.float32
     assert (lrs.shape, lrs.dtype) == ((4,), np.float64)
@@ -86,7 +87,7 @@ def test_states_are_flat_rows_of_float32(spec: Architecture) -> None:
 def test_no_runs_are_a_batch(spec: Architecture) -> None:
     """A batch of no runs gives no learning rates."""
     policy = random_model(spec).policy()
-    lrs, states = policy.step(policy.init_state(0), np.zeros(0, np.int64), np.zeros(0), RunColumns.of([]))
+    lrs, states = step_of(policy, policy.init_state(0), np.zeros(0, np.int64), np.zeros(0), RunColumns.of([]))
     assert (len(lrs), states.shape) == (0, (0, policy.state_size))
 
 
@@ -103,7 +104,7 @@ def test_extreme_losses_give_finite_positive_rates(spec: Architecture, magnitude
     runs = RunColumns.of([RunConfig(num_classes=10 if row % 2 else None) for row in range(n)])
     states = policy.init_state(n)
     for step in range(50):
-        lrs, states = policy.step(states, np.full(n, step), rng.permutation(EXTREMES), runs)
+        lrs, states = step_of(policy, states, np.full(n, step), rng.permutation(EXTREMES), runs)
         assert np.isfinite(lrs).all()
         assert (lrs > 0).all()
         assert np.isfinite(states).all()
@@ -156,10 +157,9 @@ def test_gate_layouts_differ_by_order_and_forget_offset() -> None:
     """The same weights mean another network under the other layout; nothing guesses which."""
     weights = random_weights(ARCHITECTURES["paper"](), np.random.default_rng(0))
     runs = RunColumns.of([RunConfig(scale=1.0)])
+    start = (np.zeros((1, 103), np.float32), np.zeros(1, np.int64), np.ones(1), runs)
     rates = {
-        layout: ARCHITECTURES["paper"](gate_layout=layout)
-        .policy([weights])
-        .step(np.zeros((1, 103), np.float32), np.zeros(1, np.int64), np.ones(1), runs)[0]
+        layout: step_of(ARCHITECTURES["paper"](gate_layout=layout).policy([weights]), *start)[0]
         for layout in ("ifgo", "ifog")
     }
     assert rates["ifgo"] != rates["ifog"]

@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.advise import advise
 from mlrs_core.architectures import Architecture
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats, Policy, RunColumns, States
+from mlrs_core.policy import Floats, Policy, States
 from tests.core.families import SMALL, label, random_model
+from tests.core.runs import Runs
 
 STEPS = 4
 """Steps of a comparison; a horizon of 6 takes a run through all three snapshots in them."""
 
 
-def mixed_runs(n: int, rng: np.random.Generator) -> RunColumns:
+def mixed_runs(n: int, rng: np.random.Generator) -> list[RunConfig]:
     """Return n configs that use every snapshot, scale rule and bound."""
-    return RunColumns.of(
-        [
-            RunConfig(
-                horizon=int(rng.integers(1, 7)) if rng.random() < 0.5 else None,
-                num_classes=int(rng.integers(2, 1000)) if rng.random() < 0.5 else None,
-                scale=float(rng.uniform(0.01, 2)) if rng.random() < 0.3 else None,
-                snapshot=int(rng.integers(0, 3)) if rng.random() < 0.5 else None,
-                max_lr=0.05 if rng.random() < 0.2 else None,
-            )
-            for _ in range(n)
-        ]
-    )
+    return [
+        RunConfig(
+            horizon=int(rng.integers(1, 7)) if rng.random() < 0.5 else None,
+            num_classes=int(rng.integers(2, 1000)) if rng.random() < 0.5 else None,
+            scale=float(rng.uniform(0.01, 2)) if rng.random() < 0.3 else None,
+            snapshot=int(rng.integers(0, 3)) if rng.random() < 0.5 else None,
+            max_lr=0.05 if rng.random() < 0.2 else None,
+        )
+        for _ in range(n)
+    ]
 
 
-def follow(policy: Policy, runs: RunColumns, losses: Floats, cuts: list[int]) -> tuple[bytes, States]:
+def follow(
+    policy: Policy, configs: list[RunConfig], losses: Floats, cuts: list[int]
+) -> tuple[Floats, States]:
     """Return the learning rates and the last states of all runs, each batch cut up at `cuts`."""
-    n = len(runs)
-    states, last = policy.init_state(n), np.full(n, np.nan)
-    record = []
-    edges = [0, *cuts, n]
+    runs, rates = Runs(policy, configs), []
     for step, row in enumerate(losses):
-        moved = states.copy()
-        for start, stop in pairwise(edges):
-            part = np.arange(start, stop)
-            at = np.full(len(part), step)
-            lrs, moved[part], _ = advise(policy, states[part], at, row[part], last[part], runs.take(part))
-            last[part] = lrs
-        states = moved
-        record.append(last.copy())
-    return np.array(record).tobytes(), states
+        for start, stop in pairwise([0, *cuts, len(configs)]):
+            runs.advise(step, row[start:stop], np.arange(start, stop))
+        rates.append(runs.last.copy())
+    return np.array(rates), runs.states
 
 
 @pytest.mark.parametrize("spec", SMALL, ids=label)
@@ -72,10 +62,9 @@ def test_neighbours_number_and_order_change_no_bit(spec: Architecture, data: st.
     whole, states = follow(policy, runs, losses, [])
 
     order = rng.permutation(n)
-    cut, cut_states = follow(policy, runs.take(order), losses[:, order], sorted(cuts))
+    cut, cut_states = follow(policy, [runs[row] for row in order], losses[:, order], sorted(cuts))
     back = np.argsort(order)
-    rates = np.frombuffer(cut).reshape(STEPS, n)[:, back]
-    assert rates.tobytes() == whole
+    assert cut[:, back].tobytes() == whole.tobytes()
     assert cut_states[back].tobytes() == states.tobytes()
 
 
@@ -87,7 +76,7 @@ def test_alone_equals_in_company(spec: Architecture) -> None:
     losses = rng.exponential(2.0, (3, 300))
     whole, states = follow(policy, runs, losses, [])
     alone, alone_states = follow(policy, runs, losses, list(range(1, 300)))
-    assert alone == whole
+    assert alone.tobytes() == whole.tobytes()
     assert alone_states.tobytes() == states.tobytes()
 
 
@@ -95,51 +84,32 @@ def test_alone_equals_in_company(spec: Architecture) -> None:
 def test_equal_runs_get_equal_bits(spec: Architecture) -> None:
     """Runs with the same config and losses get the same bits in every row of one batch."""
     policy = random_model(spec).policy()
-    runs = RunColumns.of([RunConfig(horizon=9, num_classes=10)] * 157)
-    states = policy.init_state(157)
+    runs = Runs(policy, [RunConfig(horizon=9, num_classes=10)] * 157)
     for step, loss in enumerate(np.random.default_rng(2).exponential(2.0, 9)):
-        lrs, states = policy.step(states, np.full(157, step), np.full(157, loss), runs)
-        assert len(np.unique(lrs)) == 1
-        assert len(np.unique(states, axis=0)) == 1
+        assert len(np.unique(runs.advise(step, np.full(157, loss)))) == 1
+        assert len(np.unique(runs.states, axis=0)) == 1
 
 
-SCAN = """
+AGAIN = """
+import sys
 import numpy as np
-from mlrs_core.architectures.tiles import TILE, product
-rng = np.random.default_rng(0)
-for hidden in [*range(2, 81), 100, 128, 200, 255, 256, 512, 1024]:
-    for inputs, outputs in ((hidden // 2, 4 * hidden), (hidden, hidden // 2)):
-        weights = np.ascontiguousarray(rng.normal(size=(outputs, inputs)).astype(np.float32).T)
-        rows = rng.normal(size=(4 * TILE, inputs)).astype(np.float32)
-        alone = np.zeros((4 * TILE * TILE, inputs), np.float32)
-        alone[::TILE] = rows
-        order = rng.permutation(4 * TILE)
-        assert product(rows[order], weights).tobytes() == product(alone, weights)[::TILE][order].tobytes()
+from tests.core.families import SMALL, random_model
+from tests.core.test_batch_invariance import follow, mixed_runs
+rng = np.random.default_rng(4)
+policy, runs = random_model(SMALL[int(sys.argv[1])]).policy(), mixed_runs(50, rng)
+rates, states = follow(policy, runs, rng.exponential(2.0, (60, 50)), [7, 31])
+print((rates.tobytes() + states.tobytes()).hex())
 """
 
 
-@pytest.mark.parametrize("processor", [None, "SkylakeX", "Haswell", "Sandybridge", "Nehalem", "Prescott"])
-def test_products_treat_rows_alike_on_every_processor(processor: str | None) -> None:
-    """In a product of a tile, a row's bits depend on no other row and not on its place in the tile.
-
-    For every width of network, with each of the inner kernels that OpenBLAS has for x86.
-    """
-    if processor == "SkylakeX" and "avx512f" not in cpu_flags():
-        pytest.skip("this processor lacks AVX-512")
-    choice = {"OPENBLAS_CORETYPE": processor} if processor else {}
-    process = subprocess.run(
-        [sys.executable, "-c", SCAN],
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **choice},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode < 0:
-        pytest.skip(f"this processor cannot run the kernel for {processor}")
-    assert process.returncode == 0, process.stderr
-
-
-def cpu_flags() -> str:
-    """Return what Linux says this processor can do; elsewhere nothing."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
+@pytest.mark.parametrize("number", range(len(SMALL)), ids=[label(spec) for spec in SMALL])
+def test_another_process_gets_the_same_bits(number: int) -> None:
+    """After a restart, by a process of its own, runs get the bits that they got before."""
+    outputs = [
+        subprocess.run([sys.executable, "-c", AGAIN, str(number)], capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    rng = np.random.default_rng(4)
+    runs = mixed_runs(50, rng)
+    rates, states = follow(random_model(SMALL[number]).policy(), runs, rng.exponential(2.0, (60, 50)), [])
+    assert {*outputs} == {f"{(rates.tobytes() + states.tobytes()).hex()}\n".encode()}

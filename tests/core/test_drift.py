@@ -11,13 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlrs_core.advise import step as step_of
 from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.drift.kernel import AGE, COUNT, HIGH, LOW, DriftKernel, _is_due
+from mlrs_core.architectures.drift.kernel import DriftKernel
+from mlrs_core.architectures.drift.memory import is_due
 from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
+from mlrs_core.architectures.drift.rows import AGE, COUNT, HIGH, LOW
 from mlrs_core.architectures.drift.spec import EXTRAS, FALL, MAX_DRIFT, RISE, WARMUP
 from mlrs_core.config import Optimizer, RunConfig
-from mlrs_core.policy import Floats, RunColumns
+from mlrs_core.policy import Floats, RunColumns, table_of
 from tests.core.families import random_weights
+from tests.core.runs import Runs
 
 SPEC = DriftSpec(hidden_size=6)
 WEIGHTS = random_weights(SPEC, np.random.default_rng(5), gain=3.0)
@@ -39,7 +43,7 @@ def rates_of(losses: Floats, config: RunConfig, *, spec: DriftSpec = SPEC) -> np
     policy = DriftKernel(spec, [random_weights(spec, np.random.default_rng(5), gain=3.0)])
     runs, states, rates = RunColumns.of([config]), policy.init_state(1), []
     for step, loss in enumerate(losses):
-        lrs, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        lrs, states = step_of(policy, states, np.array([step]), np.array([loss]), runs)
         rates.append(lrs[0])
     return np.array(rates)
 
@@ -65,7 +69,7 @@ def test_kernel_agrees_with_oracle_whatever_the_configs() -> None:
     for step in range(700):
         noise = np.exp(rng.normal(0, 0.3, n) + 4 * (rng.random(n) < 0.01))
         losses = (noise * (1 + 2 / (1 + step / 50)) - offset) * scale
-        lrs, states = policy.step(states, np.full(n, step), losses, columns)
+        lrs, states = step_of(policy, states, np.full(n, step), losses, columns)
         expected, state = oracle.step(wide, state, torch.from_numpy(losses), step, runs)
         np.testing.assert_allclose(lrs, expected.numpy(), rtol=2e-7, atol=1e-12, err_msg=f"step {step}")
 
@@ -84,7 +88,7 @@ def ticks_of(config: RunConfig, steps: int, losses: Floats | None = None) -> lis
     states, age, ticks = policy.init_state(1), 0.0, []
     for step in range(steps):
         loss = 1.0 if losses is None else losses[step]
-        _, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        _, states = step_of(policy, states, np.array([step]), np.array([loss]), runs)
         after = states[0, 2 * SPEC.hidden_size + AGE]
         if after > age:
             ticks.append(step)
@@ -99,13 +103,13 @@ def test_short_runs_tick_at_each_step() -> None:
 
 def due_steps(horizon: int, steps: int) -> npt.NDArray[np.int64]:
     """Return the steps of a run at which it is time for a tick, by the kernel's own rule."""
-    runs = RunColumns.of([RunConfig(horizon=horizon if horizon > 0 else None)])
-    extras, ticks = np.zeros((EXTRAS, 1)), []
+    run = table_of([RunConfig(horizon=horizon if horizon > 0 else None)])[0]
+    memory, ticks = np.zeros(EXTRAS, np.float32), []
     for step in range(steps):
-        extras[COUNT] += 1
-        if _is_due(extras, np.array([step]), runs)[0]:
+        memory[COUNT] += 1
+        if is_due(memory, step, run):
             ticks.append(step)
-            extras[COUNT], extras[AGE] = 0, 1
+            memory[COUNT], memory[AGE] = 0, 1
     return np.array(ticks)
 
 
@@ -134,7 +138,7 @@ def test_unknown_horizon_ticks_ever_more_slowly_and_for_ever() -> None:
 def test_first_loss_ticks_whenever_it_comes(step: int) -> None:
     """A run whose losses before were all held gets a positive rate from its first finite one."""
     policy, runs = DriftKernel(SPEC, [WEIGHTS]), RunColumns.of([RunConfig(horizon=100_000)])
-    lrs, states = policy.step(policy.init_state(1), np.array([step]), np.array([1.0]), runs)
+    lrs, states = step_of(policy, policy.init_state(1), np.array([step]), np.array([1.0]), runs)
     assert lrs[0] > 1e-6
     assert states[0, 2 * SPEC.hidden_size + AGE] == 1
 
@@ -142,22 +146,17 @@ def test_first_loss_ticks_whenever_it_comes(step: int) -> None:
 def test_rows_that_do_not_tick_change_no_bit_of_those_that_do() -> None:
     """Late in runs of many horizons, when some tick and some do not, each gets the bits it gets alone."""
     rng, n, first = np.random.default_rng(1), 21, 500
-    columns = RunColumns.of(
-        [RunConfig(horizon=None if row % 3 == 0 else int(rng.integers(600, 9000))) for row in range(n)]
-    )
-    policy = DriftKernel(SPEC, [WEIGHTS])
-    together = alone = policy.init_state(n)
-    mixed = 0
+    configs = [RunConfig(horizon=None if row % 3 == 0 else int(rng.integers(600, 9000))) for row in range(n)]
+    together, alone = (Runs(DriftKernel(SPEC, [WEIGHTS]), configs) for _ in range(2))
+    age, mixed = 2 * SPEC.hidden_size + AGE, 0
     for step in range(first, first + 80):
         losses = np.exp(rng.normal(0, 0.3, n) + 4 * (rng.random(n) < 0.02))
-        before = together[:, 2 * SPEC.hidden_size + AGE]
-        lrs, together = policy.step(together, np.full(n, step), losses, columns)
-        mixed += 0 < (together[:, 2 * SPEC.hidden_size + AGE] > before).sum() < n
-        rows = [np.array([row]) for row in range(n)]
-        each = [policy.step(alone[row], np.array([step]), losses[row], columns.take(row)) for row in rows]
-        alone = np.concatenate([states for _, states in each])
-        assert np.concatenate([rate for rate, _ in each]).tobytes() == lrs.tobytes()
-        assert alone.tobytes() == together.tobytes()
+        before = together.states[:, age].copy()
+        lrs = together.advise(step, losses)
+        mixed += 0 < (together.states[:, age] > before).sum() < n
+        each = [alone.advise(step, losses[[row]], np.array([row])) for row in range(n)]
+        assert np.concatenate(each).tobytes() == lrs.tobytes()
+        assert alone.states.tobytes() == together.states.tobytes()
     assert mixed > 20
 
 
@@ -218,7 +217,7 @@ def test_rates_are_bounded_whatever_happens(
     policy, runs = DriftKernel(SPEC, [weights]), RunColumns.of([config])
     states, rates = policy.init_state(1), []
     for step, loss in enumerate(losses, first):
-        lrs, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        lrs, states = step_of(policy, states, np.array([step]), np.array([loss]), runs)
         rates.append(lrs[0])
     assert np.isfinite(rates).all()
     assert min(rates) > 0
@@ -232,7 +231,7 @@ def test_rate_moves_gradually(losses: list[float], seed: int) -> None:
     policy, runs = DriftKernel(SPEC, [weights]), RunColumns.of([RunConfig()])
     states, drift = policy.init_state(1), -math.log(WARMUP)
     for step, loss in enumerate(losses):
-        _, states = policy.step(states, np.array([step]), np.array([loss]), runs)
+        _, states = step_of(policy, states, np.array([step]), np.array([loss]), runs)
         extras = states[0, 2 * SPEC.hidden_size :].astype(float)
         after = extras[HIGH] + extras[LOW]
         assert -FALL - 1e-6 <= after - drift <= RISE + 1e-6

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, RunColumns
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
@@ -163,7 +164,7 @@ def test_state_goes_through_single_precision(config: RunConfig, cut: int) -> Non
         if step == cut:
             state = np.frombuffer(state.tobytes(), np.float32).reshape(1, policy.state_size).copy()
         assert state.dtype == np.float32
-        lr, state = policy.step(state, np.array([step]), np.array([loss]), runs)
+        lr, state = step_of(policy, state, np.array([step]), np.array([loss]), runs)
         lrs.append(lr[0])
     assert np.array(lrs).tobytes() == follow(config, losses).tobytes()
 
@@ -173,5 +174,5 @@ def test_states_that_go_in_are_not_changed(kind: ScheduleKind) -> None:
     """A step leaves the states that it was given as they were."""
     policy = schedule_policy(ScheduleSpec(kind))
     before = policy.init_state(3)
-    policy.step(before, np.zeros(3, np.int64), np.ones(3), RunColumns.of([RunConfig()] * 3))
+    step_of(policy, before, np.zeros(3, np.int64), np.ones(3), RunColumns.of([RunConfig()] * 3))
     assert not before.any()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlrs_core.advise import advise
+from mlrs_core.advise import step as step_of
 from mlrs_core.architectures.paper import GateLayout, PaperSpec
 from mlrs_core.architectures.paper.reference import net_with
 from mlrs_core.checkpoint import dump_model, parse_model
@@ -24,6 +24,7 @@ from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
 from mlrs_core.official import import_official
 from mlrs_core.policy import RunColumns
+from tests.core.runs import Runs
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 """The authors' files and traces, where this checkout has them beside it."""
@@ -114,7 +115,7 @@ def test_imported_model_computes_what_the_authors_do(tmp_path: Path, layers: int
     states = policy.init_state(n)
     oracle = [(torch.zeros(n, 10), torch.zeros(n, 10)) for _ in range(layers)]
     for step, losses in enumerate(np.random.default_rng(0).exponential(2.0, (200, n))):
-        lrs, states = policy.step(states, np.full(n, step), losses, runs)
+        lrs, states = step_of(policy, states, np.full(n, step), losses, runs)
         sigma, oracle = authors_step(weights, layout, torch.from_numpy(losses).float(), oracle)
         np.testing.assert_allclose(lrs, sigma.numpy(), rtol=0, atol=1e-6)
 
@@ -273,12 +274,8 @@ def test_official_traces_through_the_kernel(case: Any) -> None:
         if len(set(used)) == 3
         else RunConfig(scale=1.0, snapshot=(1, 100, 200).index(used[0]))
     )
-    policy, runs = official_model().policy(), RunColumns.of([config])
-    states, last = policy.init_state(1), np.full(1, np.nan)
-    lrs = []
-    for step, loss in enumerate(case["losses"]):
-        last, states, _ = advise(policy, states, np.array([step]), np.array([loss]), last, runs)
-        lrs.append(float(last[0]))
+    runs = Runs(official_model().policy(), [config])
+    lrs = [float(runs.advise(step, [loss])[0]) for step, loss in enumerate(case["losses"])]
     np.testing.assert_allclose(lrs, case["sigma"], rtol=0, atol=1e-6)
 
 

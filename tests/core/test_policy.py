@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import numpy as np
-
 from mlrs_core.config import Optimizer, RunConfig
-from mlrs_core.policy import COLUMN_TYPES, RunColumns
+from mlrs_core.policy import COLUMN_TYPES, RunColumns, columns_of, put, table_of
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 
 FULL = RunConfig(
@@ -51,21 +49,20 @@ def test_unset_fields_have_their_stand_ins() -> None:
 
 
 def test_put_overwrites_a_whole_row() -> None:
-    """A row that is put again keeps nothing of what was there."""
-    columns = RunColumns.of([RunConfig(), FULL, RunConfig()])
-    columns.put(1, RunConfig())
-    assert rows(columns) == rows(RunColumns.of([RunConfig()] * 3))
+    """A row that is put again keeps nothing of what was there, and its neighbours are left alone."""
+    table = table_of([RunConfig(), FULL, FULL])
+    put(table, 1, RunConfig())
+    assert rows(columns_of(table)) == rows(RunColumns.of([RunConfig(), RunConfig(), FULL]))
 
 
-def test_take_selects_by_index_and_by_mask() -> None:
-    """Rows are taken in the order of the indices, or where the mask is true, as copies."""
-    columns = RunColumns.of([RunConfig(horizon=horizon) for horizon in (1, 2, 3)])
-    by_index = columns.take(np.array([2, 0]))
-    by_mask = columns.take(np.array([True, False, True]))
-    assert by_index.horizon.tolist() == [3, 1]
-    assert by_mask.horizon.tolist() == [1, 3]
-    by_index.put(0, FULL)
-    assert columns.horizon.tolist() == [1, 2, 3]
+def test_table_and_columns_hold_the_same() -> None:
+    """From columns to a table and back nothing is lost, and columns are copies."""
+    columns = RunColumns.of([RunConfig(), FULL])
+    table = columns.table()
+    back = columns_of(table)
+    assert rows(back) == rows(columns)
+    put(table, 0, FULL)
+    assert rows(back) == rows(columns)
 
 
 def test_length_is_the_number_of_runs() -> None:

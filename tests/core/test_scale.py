@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from mlrs_core.advise import advise
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Policy, RunColumns
+from mlrs_core.policy import Policy
 from mlrs_core.scale import MAX_GAMMA, guess_log_classes, shu_gamma
+from tests.core.runs import Runs
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -27,13 +27,8 @@ def flat_policy(snapshots: int = 3) -> Policy:
 
 def gammas(config: RunConfig, losses: list[float]) -> list[float]:
     """Return the gamma behind each advice of a run with these losses from step 0."""
-    policy, runs = flat_policy(), RunColumns.of([config])
-    states, last = policy.init_state(1), np.full(1, math.nan)
-    result = []
-    for step, loss in enumerate(losses):
-        last, states, _ = advise(policy, states, np.array([step]), np.array([loss]), last, runs)
-        result.append(2 * float(last[0]))
-    return result
+    runs = Runs(flat_policy(), [config])
+    return [2 * float(runs.advise(step, [loss])[0]) for step, loss in enumerate(losses)]
 
 
 @given(loss=st.floats(1e-6, 100), classes=st.integers(2, 10_000))

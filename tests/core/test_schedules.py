@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
+from mlrs_core.advise import step as step_of
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
@@ -200,7 +201,7 @@ def test_batches_change_no_bit(some: list[RunConfig], random: Any) -> None:
         losses = rng.exponential(2.0, (40, len(group)))
         states, batched = policy.init_state(len(group)), []
         for step, row in enumerate(losses):
-            lrs, states = policy.step(states, np.full(len(group), step), row, runs)
+            lrs, states = step_of(policy, states, np.full(len(group), step), row, runs)
             batched.append(lrs[10])
         assert np.array(batched).tobytes() == follow(config, losses[:, 10]).tobytes()
 
@@ -214,7 +215,7 @@ def test_huge_steps_are_advised(kind: ScheduleKind) -> None:
         runs = RunColumns.of([RunConfig(horizon=top, schedule=spec)])
         policy = schedule_policy(spec)
         for step in (0, top - 1, top):
-            lrs, _ = policy.step(policy.init_state(1), np.array([step]), np.array([1.0]), runs)
+            lrs, _ = step_of(policy, policy.init_state(1), np.array([step]), np.array([1.0]), runs)
             assert 0 <= lrs[0] <= 1
             assert lrs[0] > 0 or step == top
 

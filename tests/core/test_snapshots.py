@@ -7,18 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_core.advise import advise
 from mlrs_core.config import MAX_HORIZON, RunConfig
-from mlrs_core.policy import RunColumns
-from mlrs_core.snapshots import choose_snapshots
+from mlrs_core.snapshots import snapshot_at
 from tests.core.families import FAMILIES, random_model
+from tests.core.runs import Runs
 
 
 def choose(steps: list[int], horizon: int = -1, named: int = -1, count: int = 3) -> list[int]:
     """Return the snapshot at each of some steps of one run."""
-    n = len(steps)
-    chosen = choose_snapshots(np.array(steps), np.full(n, horizon), np.full(n, named), count)
-    return [int(snapshot) for snapshot in chosen]
+    return [snapshot_at(step, horizon, named, count) for step in steps]
 
 
 @given(step=st.integers(0, 2**62), horizon=st.integers(1, MAX_HORIZON))
@@ -89,13 +86,8 @@ def test_snapshots_come_in_order(horizon: int, count: int) -> None:
 def test_each_step_is_advised_by_its_snapshot(spec: object) -> None:
     """A run with a horizon equals one stitched together from runs on each snapshot, state carried."""
     policy = random_model(spec).policy()  # type: ignore[arg-type]
-    losses = np.random.default_rng(5).exponential(2.0, 10)
-    whole, stitched = (policy.init_state(1) for _ in range(2))
-    last = np.full(1, np.nan)
-    for step, loss in enumerate(losses):
-        at, observed = np.array([step]), np.array([loss])
-        horizon = RunColumns.of([RunConfig(scale=1.0, horizon=9)])
-        named = RunColumns.of([RunConfig(scale=1.0, snapshot=min(step // 3, 2))])
-        lr, whole, _ = advise(policy, whole, at, observed, last, horizon)
-        expected, stitched, _ = advise(policy, stitched, at, observed, last, named)
-        assert lr.tobytes() == expected.tobytes()
+    whole = Runs(policy, [RunConfig(scale=1.0, horizon=9)])
+    stitched = Runs(policy, [RunConfig(scale=1.0)])
+    for step, loss in enumerate(np.random.default_rng(5).exponential(2.0, 10)):
+        stitched.table["snapshot"] = min(step // 3, 2)
+        assert whole.advise(step, [loss]).tobytes() == stitched.advise(step, [loss]).tobytes()

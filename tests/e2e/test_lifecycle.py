@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,20 +151,6 @@ def test_a_unix_socket_serves_as_well(tmp_path: Path, model: Path) -> None:
     with Daemon(tmp_path / "other", "--model", str(model), listen=socket) as daemon:
         assert daemon.address == socket
         assert _undisturbed(socket) == expected
-
-
-def test_a_daemon_without_room_slows_loops_and_stops_none(tmp_path: Path, model: Path) -> None:
-    """Twelve loops on a daemon that lets one observation wait all get an undisturbed run's LRs."""
-    with Daemon(tmp_path / "data", "--model", str(model), "--max-waiting", "1") as daemon:
-        expected = _undisturbed(daemon.address)[:50]
-
-        def train(number: int) -> list[float]:
-            with mlrs_client.connect(daemon.address, timeout_s=60) as advisor:
-                run = advisor.run(f"loop-{number}", horizon=1000, num_classes=10)
-                return [run.next_lr(step, _loss(step)) for step in range(50)]
-
-        with ThreadPoolExecutor(12) as pool:
-            assert list(pool.map(train, range(12))) == [expected] * 12
 
 
 def test_a_stopped_daemon_is_told_by_the_deadline(tmp_path: Path, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.ledger import MAX_ROWS
 from mlrs_server.lifecycle import Opened, OpenMode, RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
@@ -87,13 +89,18 @@ class Room:
 
     async def ask(self, handles: Any, steps: Any, losses: Any) -> Answer:
         """Have observations answered, those from the store included."""
-        answer = await self.engine.submit(
+        answer = await self.engine.answer(
             np.atleast_1d(np.asarray(handles, np.uint64)),
             np.atleast_1d(np.asarray(steps, np.int64)),
             np.atleast_1d(np.asarray(losses, np.float64)),
         )
+        await asyncio.sleep(0)  # as a stream does between two messages
         await self.records.recall(answer)
         return answer
+
+    def row(self, handle: int) -> int:
+        """Return the row of a run's group that a handle names."""
+        return handle & (MAX_ROWS - 1)
 
     async def follow(self, handle: int, losses: Sequence[float] | Floats, *, start: int = 0) -> Floats:
         """Return the learning rates of losses from a step on, sent one by one."""
@@ -120,7 +127,6 @@ async def room(
     model: Path | str | None,
     *,
     flush_interval_s: float = 30.0,
-    max_waiting: int = 100_000,
 ) -> AsyncIterator[Room]:
     """Open the runs of a folder, as a daemon would; close it without a word to its callers.
 
@@ -140,7 +146,7 @@ async def room(
                 on_flushed=watchers.wake,
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
-            engine = Engine(live.groups, live.journal, max_waiting=max_waiting)
+            engine = Engine(live.groups, live.journal)
             yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
             store.gate.set()
             store.failing.clear()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import Reason
-from mlrs_server.runs import AdviceReason, make_handle
+from mlrs_server.ledger import AdviceReason
+from mlrs_server.runs import make_handle
 from tests.server.support import LOSSES, replayed, room
 from tests.support.daemon import write_random_model
 

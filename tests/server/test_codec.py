@@ -15,7 +15,8 @@ from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import Reason
-from mlrs_server.runs import RunSnapshot, RunStatus, first_snapshot
+from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunSnapshot, first_snapshot
 from mlrs_server.store import Observations, codec
 from tests.core.schedules import configs
 from tests.server.support import raises

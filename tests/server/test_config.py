@@ -24,11 +24,11 @@ def test_flags_win_over_environment_over_file_over_defaults(
 ) -> None:
     """Each source stands in for the ones behind it, setting by setting."""
     file = tmp_path / "mlrs.toml"
-    file.write_text('listen = "h:1"\nmax_waiting = 11\ndrain_timeout_s = 1\n')
+    file.write_text('listen = "h:1"\nmax_message_bytes = 4111\ndrain_timeout_s = 1\n')
     monkeypatch.setenv("MLRS_LISTEN", "h:2")
-    monkeypatch.setenv("MLRS_MAX_WAITING", "22")
-    config = load_config(file, {"listen": "h:3", "max_waiting": None, "log_level": None})
-    assert (config.listen, config.max_waiting, config.drain_timeout_s) == ("h:3", 22, 1.0)
+    monkeypatch.setenv("MLRS_MAX_MESSAGE_BYTES", "4222")
+    config = load_config(file, {"listen": "h:3", "max_message_bytes": None, "log_level": None})
+    assert (config.listen, config.max_message_bytes, config.drain_timeout_s) == ("h:3", 4222, 1.0)
     assert config.flush_interval_s == ServerConfig().flush_interval_s == 0.1
     assert load_config(None, {}).listen == "h:2"
 
@@ -42,7 +42,6 @@ def test_flags_win_over_environment_over_file_over_defaults(
         ("flush_interval_s", 0),
         ("flush_interval_s", "soon"),
         ("drain_timeout_s", -1),
-        ("max_waiting", 0),
         ("max_message_bytes", 2**31),
         ("log_level", "loud"),
         ("log_format", "xml"),
@@ -75,8 +74,8 @@ def test_addresses_are_taken(listen: str) -> None:
 def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
     """A typing error in the file does not pass in silence; the message lists what there is."""
     file = tmp_path / "mlrs.toml"
-    file.write_text("max_wating = 3\n")
-    with raises(Reason.INVALID_FIELD, match=r"unknown setting 'max_wating'; there are: .*max_waiting"):
+    file.write_text("max_mesage_bytes = 3\n")
+    with raises(Reason.INVALID_FIELD, match=r"unknown setting 'max_mesage_bytes'; there are: .*max_mes"):
         load_config(file, {})
 
 

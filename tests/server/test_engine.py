@@ -1,4 +1,4 @@
-"""The engine: what shares a pass changes nothing, and every message is answered whole."""
+"""The engine: what shares a message changes nothing, and every message is answered whole."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mlrs_core.config import RunConfig
 from mlrs_server import engine
 from mlrs_server.errors import Reason
-from mlrs_server.runs import AdviceReason, make_handle
-from tests.server.support import LOSSES, raises, replayed, room
+from mlrs_server.ledger import AdviceReason
+from mlrs_server.runs import make_handle
+from tests.server.support import LOSSES, replayed, room
 from tests.support.daemon import write_random_model
 
 CONFIGS = [
@@ -27,13 +28,13 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("turns", [1, 2, engine.MAX_TURNS])
+@pytest.mark.parametrize("size", [1, 2, engine.SLICE])
 @settings(max_examples=25)
 @given(data=st.data())
 def test_company_changes_nothing(
-    turns: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    size: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever runs, models, messages and order share its passes, a run's LRs are those it has alone."""
+    """Whatever runs and models share its messages, in any order, a run's LRs are those it has alone."""
     folder = tmp_path_factory.mktemp("company")
 
     async def scenario() -> None:
@@ -50,30 +51,24 @@ def test_company_changes_nothing(
             ]
             losses: dict[int, list[float]] = {index: [] for index in range(7)}
             lrs: dict[int, list[float]] = {index: [] for index in range(7)}
-            for _ in range(data.draw(st.integers(1, 6), label="passes")):
-                messages = data.draw(
-                    st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=12), min_size=1, max_size=3)
-                )
-                pending = []
-                for message in messages:
-                    entries = []
-                    for index in message:
-                        loss = data.draw(st.floats(-10, 10) | st.sampled_from([math.nan, math.inf]))
-                        entries.append((runs[index][0].handle, len(losses[index]), loss))
-                        losses[index].append(loss)
-                    pending.append((message, here.engine.submit(*_arrays(entries))))
-                for message, future in pending:
-                    answer = await future
-                    assert not answer.errors
-                    for index, lr in zip(message, answer.lrs, strict=True):
-                        lrs[index].append(float(lr))
+            messages = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=12), min_size=1, max_size=12)
+            for message in data.draw(messages, label="messages"):
+                entries = []
+                for index in message:
+                    loss = data.draw(st.floats(-10, 10) | st.sampled_from([math.nan, math.inf]))
+                    entries.append((runs[index][0].handle, len(losses[index]), loss))
+                    losses[index].append(loss)
+                answer = await here.engine.answer(*_arrays(entries))
+                assert not answer.errors
+                for index, lr in zip(message, answer.lrs, strict=True):
+                    lrs[index].append(float(lr))
             for index, (_, config) in enumerate(runs):
                 policy = here.catalog.find(f"m{index % 3}").policy
                 alone = replayed(policy, config, losses[index])
                 assert np.array(lrs[index]).tobytes() == alone.tobytes()
 
     with pytest.MonkeyPatch.context() as bound:
-        bound.setattr(engine, "MAX_TURNS", turns)
+        bound.setattr(engine, "SLICE", size)
         asyncio.run(scenario())
 
 
@@ -94,88 +89,52 @@ async def test_several_steps_of_a_run_share_a_message(tmp_path: Path, model_file
         assert answer.reasons[2] == AdviceReason.REPLAYED
 
 
-async def test_a_full_queue_is_refused_and_harms_nobody(tmp_path: Path, model_file: Path) -> None:
-    """Beyond `max_waiting` a message is refused by that name; those before it are answered."""
-    async with room(tmp_path / "d", model_file, max_waiting=3) as here:
-        opened = await here.open("a")
-        first = here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in (0, 1)]))
-        with raises(Reason.QUEUE_FULL, match=r"3 \(max_waiting\)"):
-            here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in (2, 3)]))
-        last = here.engine.submit(*_arrays([(opened.handle, 2, 1.0)]))
-        assert not (await first).errors
-        assert not (await last).errors
-        assert not (await here.ask([opened.handle] * 3, [3, 4, 5], [1.0] * 3)).errors
-
-
-async def test_a_message_beyond_the_queue_is_told_to_split(tmp_path: Path, model_file: Path) -> None:
-    """What could never wait is not told to come again, however empty the queue is."""
-    async with room(tmp_path / "d", model_file, max_waiting=3) as here:
-        opened = await here.open("a")
-        with raises(Reason.INVALID_FIELD, field="steps", match=r"3 entries here \(max_waiting\).*4; split"):
-            here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in range(4)]))
-
-
-async def test_a_caller_that_goes_away_harms_nobody(tmp_path: Path, model_file: Path) -> None:
-    """Its observation counts, and everyone else in the pass is answered."""
-    async with room(tmp_path / "d", model_file) as here:
-        one, two = await here.open("a"), await here.open("b")
-        gone = here.engine.submit(*_arrays([(one.handle, 0, 2.0)]))
-        stays = here.engine.submit(*_arrays([(two.handle, 0, 2.0)]))
-        gone.cancel()
-        assert not (await stays).errors
-        again = await here.ask(one.handle, 0, 2.0)
-        assert again.reasons.tolist() == [AdviceReason.REPLAYED]
-
-
-async def test_a_defect_reaches_every_caller(
+async def test_a_defect_moves_nothing(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the kernel fails every caller hears of it, none waits for ever, and the engine goes on."""
+    """When the kernel fails the caller hears of it, and every run in the message is as it was."""
     async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
+        one, two = await here.open("a"), await here.open("b")
+        await here.follow(one.handle, LOSSES[:2])
         with monkeypatch.context() as broken:
             broken.setattr(here.live.groups[0], "policy", None)
-            pending = [here.engine.submit(*_arrays([(opened.handle, 0, 2.0)])) for _ in range(3)]
-            results = await asyncio.gather(*pending, return_exceptions=True)
-        assert all(isinstance(result, AttributeError) for result in results)
-        lrs = await here.follow(opened.handle, LOSSES[:3])
-        assert lrs.tobytes() == replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:3]).tobytes()
+            handles = [one.handle, two.handle, one.handle, one.handle]
+            with pytest.raises(AttributeError):
+                await here.ask(handles, [2, 0, 3, 3], [9.0, 9.0, 9.0, 9.0])
+        assert (await here.ask(one.handle, 1, LOSSES[1])).reasons.tolist() == [AdviceReason.REPLAYED]
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:4])
+        assert (await here.follow(one.handle, LOSSES[2:4], start=2)).tobytes() == alone[2:].tobytes()
+        assert (await here.follow(two.handle, LOSSES[:4])).tobytes() == alone.tobytes()
 
 
 # ------------------------------------------------------------------- many steps of one run
 
 
-async def test_a_long_replay_lets_others_in(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A message of many steps of a run takes passes of bounded work; others are answered meanwhile."""
+async def test_a_long_message_lets_others_in(tmp_path: Path, model_file: Path) -> None:
+    """A message of many entries is answered in slices; others are answered in between."""
     async with room(tmp_path / "d", model_file) as here:
         long, short = await here.open("a"), await here.open("b")
-        group, turns, passes = here.live.groups[0], list[int](), list[int]()
-        advance = group.advance
-        monkeypatch.setattr(group, "advance", lambda *columns: turns.append(1) or advance(*columns))
-        losses = np.resize(LOSSES, 1000)
-        replay = here.engine.submit(*_arrays([(long.handle, step, losses[step]) for step in range(1000)]))
-        step = 0
-        while not replay.done():
-            before = len(turns)
-            answer = await here.engine.submit(*_arrays([(short.handle, step, LOSSES[step])]))
-            passes.append(len(turns) - before)
-            assert not answer.errors
-            step += 1
-        assert passes == [engine.MAX_TURNS] * 3 + [1000 - 3 * engine.MAX_TURNS]
-        answer = await replay
+        losses = np.resize(LOSSES, 4 * engine.SLICE - 5)
+        entries = [(long.handle, step, losses[step]) for step in range(len(losses))]
+        whole = asyncio.create_task(here.engine.answer(*_arrays(entries)))
+        places = []
+        for step in range(3):
+            assert not (await here.ask(short.handle, step, LOSSES[step])).errors
+            places.append(int(here.live.groups[0].records["next_step"][here.row(long.handle)]))
+        answer = await whole
+        assert places == [engine.SLICE, 2 * engine.SLICE, 3 * engine.SLICE]
         assert not answer.errors
         policy = here.catalog.find("").policy
         assert answer.lrs.tobytes() == replayed(policy, RunConfig(), losses).tobytes()
-        assert answer.reasons.tolist() == [AdviceReason.FRESH] * 1000
+        assert answer.reasons.tolist() == [AdviceReason.FRESH] * len(losses)
 
 
+@pytest.mark.parametrize("size", [2, engine.SLICE])
 async def test_a_long_message_mixes_anything(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Repeats, gaps, old steps and strangers in a message of several passes are each what they are."""
-    monkeypatch.setattr(engine, "MAX_TURNS", 2)
+    """Repeats, gaps, old steps and strangers in a message of several slices are each what they are."""
+    monkeypatch.setattr(engine, "SLICE", size)
     async with room(tmp_path / "d", model_file) as here:
         one, two = await here.open("a"), await here.open("b")
         foreign = make_handle(0, 5)
@@ -196,62 +155,32 @@ async def test_a_long_message_mixes_anything(
         assert replays.tolist() == [4, 9]
 
 
-async def test_messages_of_a_run_keep_their_order(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A later message goes on where a long one ends, though it arrived while that was under way."""
-    monkeypatch.setattr(engine, "MAX_TURNS", 4)
+async def test_another_loss_within_a_message_is_refused(tmp_path: Path, model_file: Path) -> None:
+    """A step that is there twice with two losses counts once, also when the run goes on after it."""
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
-        first = here.engine.submit(*_arrays([(opened.handle, step, LOSSES[step]) for step in range(30)]))
-        await asyncio.sleep(0)
-        second = here.engine.submit(*_arrays([(opened.handle, 30, LOSSES[30])]))
-        answers = await asyncio.gather(first, second)
-        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:31])
-        assert np.concatenate([answer.lrs for answer in answers]).tobytes() == alone.tobytes()
+        answer = await here.ask([opened.handle] * 4, [0, 0, 1, 1], [2.0, 3.0, 1.5, 7.0])
+        assert {index: error.reason for index, error in answer.errors.items()} == {
+            1: Reason.STALE_STEP,
+            3: Reason.STALE_STEP,
+        }
+        alone = replayed(here.catalog.find("").policy, RunConfig(), [2.0, 1.5])
+        assert answer.lrs[[0, 2]].tobytes() == alone.tobytes()
 
 
-async def test_a_long_message_counts_while_it_waits(
+async def test_a_message_cut_short_can_be_sent_again(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left of a long message holds its place in the queue, and frees it."""
-    monkeypatch.setattr(engine, "MAX_TURNS", 2)
-    async with room(tmp_path / "d", model_file, max_waiting=6) as here:
-        opened = await here.open("a")
-        first = here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in range(6)]))
-        await asyncio.sleep(0)
-        with raises(Reason.QUEUE_FULL, match="4 observations are waiting"):
-            here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in (6, 7, 8)]))
-        assert not (await first).errors
-        assert not (await here.ask([opened.handle] * 6, range(6, 12), [1.0] * 6)).errors
-
-
-async def test_a_long_message_counts_though_its_caller_goes_away(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every step of it is taken, as if it had been short."""
-    monkeypatch.setattr(engine, "MAX_TURNS", 2)
+    """When a caller goes away in the middle of a long message, the same message, sent again, is completed."""
+    monkeypatch.setattr(engine, "SLICE", 2)
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
-        gone = here.engine.submit(*_arrays([(opened.handle, step, 1.0) for step in range(6)]))
+        entries = _arrays([(opened.handle, step, LOSSES[step]) for step in range(6)])
+        gone = asyncio.create_task(here.engine.answer(*entries))
         await asyncio.sleep(0)
         gone.cancel()
-        assert not (await here.ask(opened.handle, 6, 1.0)).errors
-
-
-async def test_a_defect_ends_a_long_message(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kernel that fails half-way is an error of the whole message, and nothing of it lingers."""
-    monkeypatch.setattr(engine, "MAX_TURNS", 2)
-    async with room(tmp_path / "d", model_file) as here:
-        opened = await here.open("a")
-        pending = here.engine.submit(*_arrays([(opened.handle, step, LOSSES[step]) for step in range(6)]))
-        await asyncio.sleep(0)
-        with monkeypatch.context() as broken:
-            broken.setattr(here.live.groups[0], "policy", None)
-            with pytest.raises(AttributeError):
-                await pending
-        lrs = await here.follow(opened.handle, LOSSES[2:5], start=2)
-        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:5])
-        assert lrs.tobytes() == alone[2:].tobytes()
+        answer = await here.ask(*entries)
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:6])
+        assert answer.lrs.tobytes() == alone.tobytes()
+        assert answer.reasons[0] == AdviceReason.REPLAYED
+        assert answer.reasons[5] == AdviceReason.FRESH

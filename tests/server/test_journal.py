@@ -10,7 +10,7 @@ import pytest
 
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import Reason
-from mlrs_server.runs import RunStatus
+from mlrs_server.ledger import RunStatus
 from tests.server.support import LOSSES, Room, raises, replayed, room
 
 
@@ -23,7 +23,7 @@ async def stored_steps(here: Room, run_id: str) -> int:
 
 def durable(here: Room) -> list[int]:
     """Return the durable steps of the first three rows of the first group."""
-    return here.live.groups[0].durable_step[:3].tolist()
+    return here.live.groups[0].records["durable_step"][:3].tolist()
 
 
 async def test_a_step_is_durable_once_it_is_stored(tmp_path: Path, model_file: Path) -> None:

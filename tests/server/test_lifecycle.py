@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.runs import AdviceReason, RunStatus
+from mlrs_server.ledger import AdviceReason, RunStatus
 from tests.server.support import LOSSES, Room, raises, replayed, room
 from tests.support.daemon import write_random_model
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlrs_server.errors import Reason
+from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
-from mlrs_server.runs import RunStatus
 from mlrs_server.store import Observations, StoredRun
 from tests.server.support import LOSSES, Room, raises, room
 

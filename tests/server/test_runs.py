@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
-from mlrs_server.runs import (
-    DIVERGED_AFTER,
-    AdviceReason,
-    Replay,
-    RunGroup,
-    RunStatus,
-    first_snapshot,
-    make_handle,
-    split_handles,
-)
+from mlrs_server.ledger import DIVERGED_AFTER, MAX_ROWS, AdviceReason, RunStatus, common_group
+from mlrs_server.runs import Replay, RunGroup, first_snapshot, make_handle
 from tests.server.support import LOSSES
 from tests.support.daemon import write_random_model
 
@@ -43,8 +35,9 @@ def add(group: RunGroup, name: str, config: RunConfig | None = None) -> int:
 
 def advance(group: RunGroup, row: int, losses: Floats) -> Floats:
     """Advance one run by some losses; return the learning rates."""
-    rows = np.array([row])
-    return np.array([group.advance(rows, group.next_step[rows], np.array([loss])).lrs[0] for loss in losses])
+    start = int(group.records["next_step"][row])
+    steps = np.arange(start, start + len(losses))
+    return group.answer(np.full(len(losses), group.records["handle"][row]), steps, np.asarray(losses)).lrs
 
 
 def test_growth_keeps_rows(policy: Policy) -> None:
@@ -55,15 +48,15 @@ def test_growth_keeps_rows(policy: Policy) -> None:
     for index, config in enumerate(configs):
         rows.append(add(group, f"run {index}", config))
         advance(group, rows[-1], LOSSES[: index % 4])
-        before.append((group.snapshot(rows[-1]).state.tobytes(), int(group.handles[rows[-1]])))
+        before.append((group.snapshot(rows[-1]).state.tobytes(), int(group.records["handle"][rows[-1]])))
     assert len(set(rows)) == len(rows)
     for index, (row, config) in enumerate(zip(rows, configs, strict=True)):
         assert group.run_ids[row] == f"run {index}"
         assert group.snapshot(row).next_step == index % 4
-        assert (group.snapshot(row).state.tobytes(), int(group.handles[row])) == before[index]
-        assert group.columns.horizon[row] == config.horizon
-        assert group.columns.scale[row] == config.scale
-        assert group.columns.max_lr[row] == config.max_lr
+        assert (group.snapshot(row).state.tobytes(), int(group.records["handle"][row])) == before[index]
+        assert group.table["horizon"][row] == config.horizon
+        assert group.table["scale"][row] == config.scale
+        assert group.table["max_lr"][row] == config.max_lr
 
 
 def test_a_freed_row_is_used_again_under_another_handle(policy: Policy) -> None:
@@ -72,10 +65,10 @@ def test_a_freed_row_is_used_again_under_another_handle(policy: Policy) -> None:
     row = add(group, "old", RunConfig(horizon=7, scale=3.0))
     advance(group, row, LOSSES[:5])
     handle = group.close(row)
-    assert group.handles[row] == 0
+    assert group.records["handle"][row] == 0
     group.free(row)
     assert add(group, "new") == row
-    assert group.handles[row] not in (0, handle)
+    assert group.records["handle"][row] not in (0, handle)
     fresh = RunGroup(0, "", policy)
     other = add(fresh, "new")
     assert advance(group, row, LOSSES[:9]).tobytes() == advance(fresh, other, LOSSES[:9]).tobytes()
@@ -85,10 +78,10 @@ def test_a_reopened_row_has_its_handle_back(policy: Policy) -> None:
     """What was closed for a moment is known by the same handle after."""
     group = RunGroup(0, "", policy)
     row = add(group, "a")
-    handle = int(group.handles[row])
+    handle = int(group.records["handle"][row])
     assert group.close(row) == handle
     group.reopen(row, handle)
-    assert group.handles[row] == handle
+    assert group.records["handle"][row] == handle
 
 
 @given(st.integers(0, 2**12 - 1), st.integers(0, 2**20 - 1))
@@ -96,8 +89,14 @@ def test_handles_name_group_and_row(group: int, row: int) -> None:
     """A handle is split into what it was made of, and is never 0."""
     handle = make_handle(group, row)
     assert 0 < handle < 2**64
-    groups, rows = split_handles(np.array([handle], np.uint64))
-    assert (groups[0], rows[0]) == (group, row)
+    assert common_group(np.array([handle, handle], np.uint64)) == group
+    assert handle & (MAX_ROWS - 1) == row
+
+
+def test_handles_of_two_groups_have_none_in_common() -> None:
+    """A message over several groups is told from one of a single group."""
+    handles = [make_handle(group, 1) for group in (0, 2**12 - 1, 0)]
+    assert common_group(np.array(handles, np.uint64)) == -1
 
 
 def test_a_run_diverges_and_comes_back(policy: Policy) -> None:
@@ -105,18 +104,18 @@ def test_a_run_diverges_and_comes_back(policy: Policy) -> None:
     group = RunGroup(0, "", policy)
     row = add(group, "a")
     advance(group, row, np.array([2.0]))
-    held = float(group.last_lr[row])
+    held = float(group.records["last_lr"][row])
     for count in range(1, DIVERGED_AFTER + 3):
         lrs = advance(group, row, np.array([(math.nan, math.inf, -math.inf)[count % 3]]))
         assert lrs.tolist() == [held]
-        assert group.last_reason[row] == AdviceReason.HELD
+        assert group.records["last_reason"][row] == AdviceReason.HELD
         expected = RunStatus.DIVERGED if count >= DIVERGED_AFTER else RunStatus.ACTIVE
         assert group.snapshot(row).status == expected
         assert group.snapshot(row).bad_losses == count
     advance(group, row, np.array([2.0]))
     assert group.snapshot(row).status == RunStatus.ACTIVE
     assert group.snapshot(row).bad_losses == 0
-    assert group.last_reason[row] == AdviceReason.FRESH
+    assert group.records["last_reason"][row] == AdviceReason.FRESH
 
 
 @given(MANY, MANY, st.none() | st.integers(1, 40))
@@ -124,11 +123,12 @@ def test_a_replay_is_the_run(policy: Policy, first: list[float], then: list[floa
     """A run recomputed from its losses, in any pieces, has the bits of the live one among others."""
     config = RunConfig(horizon=horizon, num_classes=10)
     group = RunGroup(5, "", policy)
-    rows = np.array([add(group, name, config) for name in "abc"])
+    rows = [add(group, name, config) for name in "abc"]
+    handles = group.records["handle"][rows]
     losses = np.array(first + then)
     live = np.array(
         [
-            group.advance(rows, np.full(3, step), np.array([1.0, loss, 2.0])).lrs[1]
+            group.answer(handles, np.full(3, step), np.array([1.0, loss, 2.0])).lrs[1]
             for step, loss in enumerate(losses)
         ]
     )

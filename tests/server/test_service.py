@@ -16,8 +16,8 @@ import pytest
 from mlrs_core.config import RunConfig
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_server.ledger import DIVERGED_AFTER
 from mlrs_server.models import ModelCatalog
-from mlrs_server.runs import DIVERGED_AFTER
 from tests.server.support import (
     LOSSES,
     advised,
@@ -302,19 +302,6 @@ async def test_an_oversize_message_is_refused(stub: Any) -> None:
         refusal = await refused(stub.GetRun(pb.GetRunRequest(run_id="x" * 100 * 2**20), timeout=60))
         assert refusal.code == Code.RESOURCE_EXHAUSTED
         assert not (await ask(other, (handle, 0, 1.0))).errors
-
-
-async def test_a_message_beyond_the_queue_must_be_split(tmp_path: Path, model_file: Path) -> None:
-    """More observations in a message than may ever wait are its fault, with the name of the limit."""
-    async with service(tmp_path / "d", model_file, max_waiting=4) as (stub, _):
-        handle = await create(stub, "a")
-        call = stub.StreamAdvice(timeout=TIMEOUT)
-        await call.write(columns(*[(handle, step, 1.0) for step in range(5)]))
-        refusal = await refused(call)
-        assert (refusal.code, refusal.reason) == (Code.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
-        assert refusal.field == "steps"
-        assert "at most 4 entries here (max_waiting), this one 5; split it" in refusal.message
-        assert len(await advised(stub, "a", LOSSES[:3])) == 3
 
 
 async def test_an_unknown_method_is_refused(tmp_path: Path, model_file: Path) -> None:

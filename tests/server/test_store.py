@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server.errors import Reason
-from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import NewRun, Observations, RunUpdate, Store, StoredRun, open_sqlite
 from tests.server.support import raises
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 import mlrs_core
+from mlrs_core.advise import step as step_of
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import RunColumns
@@ -28,7 +29,7 @@ def rates_over(model: str, losses: npt.NDArray[np.float64], config: RunConfig) -
     policy = read_model(MODELS / f"{model}.safetensors")[0].policy()
     columns, states, rates = RunColumns.of([config]), policy.init_state(1), []
     for step, loss in enumerate(losses):
-        lrs, states = policy.step(states, np.array([step]), np.array([loss]), columns)
+        lrs, states = step_of(policy, states, np.array([step]), np.array([loss]), columns)
         rates.append(float(lrs[0]))
     return rates
 

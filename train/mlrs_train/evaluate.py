@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlrs_core.advise import advise
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.model import Model
-from mlrs_core.policy import RunColumns
+from mlrs_core.policy import table_of
 from mlrs_train.hypergradient.gradient import sgd_direction, sgd_step, value_and_grad
 from mlrs_train.tasks import Batch, Params, Task, load_tasks
 
@@ -37,13 +38,11 @@ FIRST_SEED = 1000
 def advised(model: Model, horizon: int, num_classes: int) -> Schedule:
     """Return the model's advice for one run, as the daemon gives it."""
     policy = model.policy()
-    columns = RunColumns.of([RunConfig(horizon=horizon, num_classes=num_classes)])
-    state = policy.init_state(1)
+    table = table_of([RunConfig(horizon=horizon, num_classes=num_classes)])
+    state, row, last = policy.init_state(1), np.zeros(1, np.int64), np.full(1, np.nan)
 
     def schedule(step: int, loss: float) -> float:
-        nonlocal state
-        lr, state = policy.step(state, np.array([step]), np.array([loss]), columns)
-        return float(lr[0])
+        return float(advise(policy, state, table, row, np.array([step]), np.array([loss]), last)[0])
 
     return schedule
 

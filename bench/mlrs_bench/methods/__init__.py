@@ -47,6 +47,7 @@ STARTS = (1.0, 0.1, 10.0)
 SCHEDULE_FILES = (
     "__init__.py",
     "advise.py",
+    "compiled.py",
     "config.py",
     "errors.py",
     "policy.py",

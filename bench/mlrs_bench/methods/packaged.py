@@ -27,6 +27,7 @@ import torch
 from mlrs_bench.methods.method import Method, Training, set_lr
 from mlrs_bench.methods.served import WARMUP_SHARE
 from mlrs_bench.rules import BETAS
+from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, RunColumns
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
@@ -115,9 +116,9 @@ def cosine_shares(horizon: int) -> Floats:
     """Return the benchmark's cosine as shares of the base LR, one a step, (horizon,)."""
     warmup = math.ceil(WARMUP_SHARE * horizon)
     spec = ScheduleSpec(kind=ScheduleKind.COSINE, base_lr=1.0, warmup=warmup)
-    runs = RunColumns.of([RunConfig(horizon=horizon, schedule=spec)]).take(np.zeros(horizon, np.intp))
+    runs = RunColumns.of([RunConfig(horizon=horizon, schedule=spec)] * horizon)
     policy = schedule_policy(spec)
-    shares, _ = policy.step(policy.init_state(horizon), np.arange(horizon), np.ones(horizon), runs)
+    shares, _ = step_of(policy, policy.init_state(horizon), np.arange(horizon), np.ones(horizon), runs)
     return shares
 
 

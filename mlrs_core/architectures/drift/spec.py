@@ -140,7 +140,7 @@ class DriftSpec:
         return (loss,) * LOSS_FEATURES + (progress,) * PROGRESS_FEATURES + (1.0,) * OWN_FEATURES
 
     def policy(self, snapshots: Sequence[Weights]) -> Policy:
-        """Return the NumPy kernel. This network has one snapshot: it knows its place in the horizon."""
+        """Return the kernel. This network has one snapshot: it knows its place in the horizon."""
         from mlrs_core.architectures.drift.kernel import DriftKernel
 
         return DriftKernel(self, snapshots)

@@ -1,48 +1,27 @@
-"""The paper's network as a NumPy kernel: a batch of runs in one go, batch-invariant.
+"""The paper's network as a compiled kernel: a loop over runs, so that a run's bits are its own.
 
-Products go through `tiles.product`, a fixed number of rows at a time; everything else is elementwise.
+Products and sums are in single precision, as the authors' are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.paper.spec import GateLayout, PaperSpec
-from mlrs_core.architectures.tiles import Matrix, blocks, padded, product, sigmoid
-from mlrs_core.policy import Floats, RunColumns, States, Steps
+from mlrs_core.compiled import clip, compiled, sigmoid, wide
+from mlrs_core.policy import Floats, Rows, RunTable, States, Steps
 from mlrs_core.scale import guess_log_classes, shu_gamma
-from mlrs_core.snapshots import choose_snapshots
+from mlrs_core.snapshots import snapshot_at
 
 MAX_LOSS = 1e6
 """Losses enter the network within plus and minus this: beyond it float32 products overflow."""
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """The weights of one layer, transposed, with gate columns in the order i, f, o, g."""
-
-    input_in: Matrix
-    input_bias: Matrix
-    input_out: Matrix
-    hidden_in: Matrix
-    hidden_bias: Matrix
-    hidden_out: Matrix
-    gate_bias: Matrix
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """The weights of one snapshot."""
-
-    cells: tuple[_Cell, ...]
-    head: Matrix
-    head_bias: np.float32
+Vector = npt.NDArray[np.float32]
 
 
 class PaperKernel:
@@ -56,103 +35,132 @@ class PaperKernel:
         """Lay out the weights of one or more snapshots for the kernel."""
         self._hidden = spec.hidden_size
         self._layers = spec.num_layers
-        self._snapshots = tuple(_load(spec, weights) for weights in snapshots)
-        self._cells_at = spec.num_layers * spec.hidden_size
-        self._gamma_at = 2 * self._cells_at
-        self._chosen_at = self._gamma_at + 1
-        self._classes_at = self._gamma_at + 2
+        self._weights = np.stack([_packed(spec, weights) for weights in snapshots])
 
     @property
     def state_size(self) -> int:
         """The length of a run's state."""
-        return self._gamma_at + 3
+        return 2 * self._layers * self._hidden + 3
 
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         states = np.zeros((n, self.state_size), np.float32)
-        states[:, self._chosen_at] = -1
+        states[:, -2] = -1
         return states
 
-    def step(self, states: States, steps: Steps, losses: Floats, runs: RunColumns) -> tuple[Floats, States]:
-        """Advance n runs by one step; see `Policy.step`."""
-        chosen = choose_snapshots(steps, runs.horizon, runs.snapshot, len(self._snapshots))
-        moved = states.copy()
-        self._rescale(moved, chosen, losses, runs)
-        inputs = np.clip(losses, -MAX_LOSS, MAX_LOSS).astype(np.float32)
-        sigma = np.empty(len(losses), np.float32)
-        for index, block in blocks(chosen, len(self._snapshots)):
-            state = padded(moved[block, : self._gamma_at])
-            advanced = self._advance(self._snapshots[index], padded(inputs[block, None]), state)
-            sigma[block] = advanced[: len(block)]
-            moved[block, : self._gamma_at] = state[: len(block)]
-        gamma = np.where(np.isnan(runs.scale), moved[:, self._gamma_at], runs.scale)
-        return gamma * sigma, moved
-
-    def _rescale(self, states: States, chosen: Steps, losses: Floats, runs: RunColumns) -> None:
-        """Choose gamma anew for the runs that are at a snapshot for the first time.
-
-        A scalar loop: a run comes here once per snapshot, and scalars make it batch-invariant.
-        """
-        for row in np.flatnonzero(states[:, self._chosen_at] != chosen):
-            loss, log_classes = float(losses[row]), float(runs.log_classes[row])
-            if math.isnan(log_classes):
-                first = states[row, self._chosen_at] < 0
-                guess = guess_log_classes(loss) if first else float(states[row, self._classes_at])
-                log_classes = guess
-            states[row, self._gamma_at] = shu_gamma(loss, log_classes)
-            states[row, self._chosen_at] = chosen[row]
-            states[row, self._classes_at] = log_classes
-
-    def _advance(self, snapshot: _Snapshot, x: Matrix, state: Matrix) -> Matrix:
-        """Advance whole tiles: x (m, 1), state (m, 2 L H) changed in place; sigma (m,)."""
-        size = self._hidden
-        for layer, cell in enumerate(snapshot.cells):
-            hidden = state[:, layer * size : (layer + 1) * size]
-            memory = state[:, self._cells_at + layer * size : self._cells_at + (layer + 1) * size]
-            gates = product(_relu(product(x, cell.input_in) + cell.input_bias), cell.input_out)
-            gates += product(_relu(product(hidden, cell.hidden_in) + cell.hidden_bias), cell.hidden_out)
-            gates += cell.gate_bias
-            opened = sigmoid(np.ascontiguousarray(gates[:, : 3 * size]))
-            memory[:] = opened[:, size : 2 * size] * memory + opened[:, :size] * np.tanh(
-                np.ascontiguousarray(gates[:, 3 * size :])
-            )
-            hidden[:] = opened[:, 2 * size :] * np.tanh(np.ascontiguousarray(memory))
-            x = np.ascontiguousarray(hidden)
-        scores: Matrix = (x * snapshot.head).sum(axis=1) + snapshot.head_bias
-        return sigmoid(scores)
+    def advance(
+        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+    ) -> None:
+        """Advance runs by a step for each entry; see `Policy.advance`."""
+        _advance(states, table, rows, steps, losses, lrs, self._weights, self._hidden, self._layers)
 
 
-def _relu(x: Matrix) -> Matrix:
-    return np.maximum(x, np.float32(0))
+@compiled
+def _advance(
+    states: States,
+    table: RunTable,
+    rows: Rows,
+    steps: Steps,
+    losses: Floats,
+    lrs: Floats,
+    weights: npt.NDArray[np.float32],
+    hidden: int,
+    layers: int,
+) -> None:
+    inputs, between = np.empty(hidden, np.float32), np.empty(hidden // 2, np.float32)
+    gates = np.empty(4 * hidden, np.float32)
+    for entry in range(len(rows)):
+        loss = losses[entry]
+        if not math.isfinite(loss):
+            continue
+        run, state = table[rows[entry]], states[rows[entry]]
+        chosen = snapshot_at(steps[entry], run.horizon, run.snapshot, len(weights))
+        if state[-2] != chosen:
+            _rescale(state, chosen, loss, run)
+        inputs[0] = clip(loss, -MAX_LOSS, MAX_LOSS)
+        place, width = 0, 1
+        for layer in range(layers):
+            below = layer * hidden
+            h = state[below : below + hidden]
+            c = state[layers * hidden + below : layers * hidden + below + hidden]
+            place = _cell(inputs[:width], h, c, weights[chosen], place, between, gates)
+            width = hidden
+            inputs[:] = h
+        score = weights[chosen, place + hidden]
+        for unit in range(hidden):
+            score += inputs[unit] * weights[chosen, place + unit]
+        gamma = wide(state[-3]) if math.isnan(run.scale) else run.scale
+        lrs[entry] = gamma * sigmoid(score)
 
 
-def _load(spec: PaperSpec, weights: Weights) -> _Snapshot:
+@compiled
+def _cell(
+    x: Vector, h: Vector, c: Vector, weights: Vector, place: int, between: Vector, gates: Vector
+) -> int:
+    """Advance one cell, h and c (H,) in place, with the weights from a place on; return the next place."""
+    hidden = len(h)
+    gates[:] = weights[place : place + 4 * hidden]
+    place += 4 * hidden
+    place = _perceptron(x, weights, place, between, gates)
+    place = _perceptron(h, weights, place, between, gates)
+    for unit in range(hidden):
+        kept = sigmoid(gates[hidden + unit]) * c[unit] + sigmoid(gates[unit]) * math.tanh(
+            gates[3 * hidden + unit]
+        )
+        c[unit] = kept
+        h[unit] = sigmoid(gates[2 * hidden + unit]) * math.tanh(kept)
+    return place
+
+
+@compiled
+def _perceptron(x: Vector, weights: Vector, place: int, between: Vector, gates: Vector) -> int:
+    """Add what a perceptron with one hidden layer of ReLUs gives to the gates; return the next place."""
+    half = len(between)
+    between[:] = weights[place : place + half]
+    place += half
+    for unit in range(len(x)):
+        row = weights[place : place + half]
+        for inner in range(half):
+            between[inner] += x[unit] * row[inner]
+        place += half
+    for inner in range(half):
+        row = weights[place : place + len(gates)]
+        if between[inner] > 0:
+            for gate in range(len(gates)):
+                gates[gate] += between[inner] * row[gate]
+        place += len(gates)
+    return place
+
+
+@compiled
+def _rescale(state: Vector, chosen: int, loss: float, run: Any) -> None:
+    """Choose gamma anew for a run that is at a snapshot for the first time."""
+    log_classes = run.log_classes
+    if math.isnan(log_classes):
+        log_classes = guess_log_classes(loss) if state[-2] < 0 else wide(state[-1])
+    state[-3] = shu_gamma(loss, log_classes)
+    state[-2] = chosen
+    state[-1] = log_classes
+
+
+def _packed(spec: PaperSpec, weights: Weights) -> Vector:
+    """Return the weights of a snapshot in the order in which the kernel reads them."""
     order = _gate_order(spec.gate_layout, spec.hidden_size)
-    cells = []
+    parts = []
     for layer in range(spec.num_layers):
         i2h, h2h = (f"layers.{layer}.{name}" for name in ("i2h", "h2h"))
         bias = weights[f"{i2h}.2.bias"] + weights[f"{h2h}.2.bias"]
         if spec.gate_layout == "ifog":
             bias[spec.hidden_size : 2 * spec.hidden_size] -= 1
-        cells.append(
-            _Cell(
-                input_in=_transposed(weights[f"{i2h}.0.weight"]),
-                input_bias=weights[f"{i2h}.0.bias"],
-                input_out=_transposed(weights[f"{i2h}.2.weight"][order]),
-                hidden_in=_transposed(weights[f"{h2h}.0.weight"]),
-                hidden_bias=weights[f"{h2h}.0.bias"],
-                hidden_out=_transposed(weights[f"{h2h}.2.weight"][order]),
-                gate_bias=bias[order],
-            )
-        )
-    return _Snapshot(tuple(cells), weights["head.weight"][0], np.float32(weights["head.bias"][0]))
+        parts.append(bias[order])
+        for net in (i2h, h2h):
+            parts += [weights[f"{net}.0.bias"], weights[f"{net}.0.weight"].T]
+            parts.append(weights[f"{net}.2.weight"][order].T)
+    parts += [weights["head.weight"][0], weights["head.bias"]]
+    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
 
 
 def _gate_order(layout: GateLayout, size: int) -> npt.NDArray[np.intp]:
     """Return the gate rows of a layout in the order i, f, o, g."""
     blocks = [layout.index(gate) for gate in "ifog"]
     return np.concatenate([np.arange(block * size, (block + 1) * size) for block in blocks])
-
-
-def _transposed(weight: Matrix) -> Matrix:
-    return np.ascontiguousarray(weight.T)

@@ -1,6 +1,6 @@
 """The paper's network as a torch module: slow, obvious, differentiable.
 
-The oracle of the NumPy kernel, and what meta-training trains.
+The oracle of the kernel, and what meta-training trains.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class PaperSpec:
         return {**shapes, "head.weight": (1, hidden), "head.bias": (1,)}
 
     def policy(self, snapshots: Sequence[Weights]) -> Policy:
-        """Return the NumPy kernel over one or more snapshots."""
+        """Return the kernel over one or more snapshots."""
         from mlrs_core.architectures.paper.kernel import PaperKernel
 
         return PaperKernel(self, snapshots)

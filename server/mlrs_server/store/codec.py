@@ -13,7 +13,8 @@ import numpy as np
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunSnapshot
 from mlrs_server.store.protocol import Observations
 
 _SNAPSHOT = struct.Struct("<qddBBI")

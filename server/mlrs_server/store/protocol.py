@@ -8,7 +8,8 @@ from typing import Protocol
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats
-from mlrs_server.runs import Bytes, RunSnapshot, RunStatus
+from mlrs_server.ledger import Bytes, RunStatus
+from mlrs_server.runs import RunSnapshot
 
 
 @dataclass(frozen=True)

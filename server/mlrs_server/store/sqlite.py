@@ -21,7 +21,8 @@ from sqlalchemy.pool import StaticPool
 
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.runs import RunSnapshot, RunStatus
+from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
 from mlrs_server.store.protocol import NewRun, Observations, RunUpdate, StoredRun
 

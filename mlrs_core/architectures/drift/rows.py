@@ -1,0 +1,9 @@
+"""What a run of the drift network remembers besides its cell: where in its state each number is."""
+
+from __future__ import annotations
+
+from mlrs_core.architectures.drift.spec import EXTRAS, SCALES
+
+VARIANCE, BEST, SUM, COUNT, AGE, HIGH, LOW, REF, MODE = range(SCALES, EXTRAS)
+"""Entries after the averages. AGE counts ticks; HIGH + LOW is the log-LR over the usual one; MODE is 0
+before the first loss, then 1 if that was positive, else 2."""

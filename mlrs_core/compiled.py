@@ -1,0 +1,41 @@
+"""Compiled loops: what every kernel computes with.
+
+A kernel is a loop over runs, written for one run at a time and compiled by Numba. So a run's bits cannot
+depend on which runs are computed beside it, or on how many (ADR 0014). Machine code is kept beside the
+sources, or where `NUMBA_CACHE_DIR` says: it is made once per machine and version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function of numbers and arrays when it is first called. A division by 0 is no error."""
+    made: Function = numba.njit(cache=True, error_model="numpy")(function)
+    return made
+
+
+@compiled
+def sigmoid(x: float) -> float:
+    """Return 1 / (1 + exp(-x)) without overflow."""
+    return 1.0 / (1.0 + math.exp(min(-x, 80.0)))
+
+
+@compiled
+def wide(x: Any) -> float:
+    """Return a number in double precision. Compiled, `float` leaves one in single precision as it is."""
+    return np.float64(x)
+
+
+@compiled
+def clip(x: float, low: float, high: float) -> float:
+    """Return x within [low, high]."""
+    return min(max(x, low), high)
