@@ -19,12 +19,12 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def compiled(function: Function) -> Function:
     """Compile a function of numbers and arrays when it is first called. A division by 0 is no error."""
-    made: Function
     try:
-        made = numba.njit(cache=True, error_model="numpy")(function)
+        made: Any = numba.njit(cache=True, error_model="numpy")(function)
     except RuntimeError:  # no folder to keep machine code in, as in a sealed container: made at each start
         made = numba.njit(error_model="numpy")(function)
-    return made
+    result: Function = made
+    return result
 
 
 @compiled
