@@ -7,6 +7,7 @@ imported by name.
     config.py         what the advice of a run depends on besides its losses
     ranges.py         checks of numbers against their ranges
     policy.py         what a network or a schedule must offer to be served
+    compiled.py       what turns a loop over runs into machine code
     advise.py         one step of advice, with its rules for bad losses and bounds
     scale.py          the authors' scale rule, guarded
     architectures/    the family of networks, one package each

@@ -1,7 +1,7 @@
 """The family of networks. An architecture is input features + cell + head, in a package of its own.
 
 To add one, write a package beside `paper/` with a `spec.py` (an `Architecture`), a `kernel.py`
-(its `Policy` in NumPy) and a `reference.py` (its torch module, the kernel's oracle), and enter the
+(its `Policy`, compiled) and a `reference.py` (its torch module, the kernel's oracle), and enter the
 spec in `ARCHITECTURES`. The tests in `tests/core/test_architectures.py` then run on it.
 """
 

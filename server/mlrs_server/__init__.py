@@ -4,7 +4,8 @@ convert.py    proto messages <-> the types below; messages go no further
 status.py     exceptions -> status codes, in one table
 service.py    the RPCs, each a few lines over the runs and the engine
 daemon.py     start, health, reflection, drain
-engine.py     one pass over everything that arrived since the last
+warmup.py     machine code before the first run
+engine.py     answers observations as they come, long messages in slices
 answers.py    what an observation gets: advice, its answer again, or a refusal
 lifecycle.py  opening, completing, rewinding, finishing and deleting runs
 records.py    reading runs: one, a list, a record as it grows, answers given long ago
@@ -12,6 +13,7 @@ watchers.py   those who follow runs, and what wakes them
 live.py       which runs are in memory and where, and the way to the store
 policies.py   what serves a run: a model, or a schedule
 runs.py       live runs in arrays, a group a model or a schedule's shape
+ledger.py     exactly once, compiled: what an entry is, and a run's record after it
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk
 models.py     the models that runs can name

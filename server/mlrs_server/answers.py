@@ -106,10 +106,11 @@ def _refuse_or_recall(
 ) -> None:
     """Say what is wrong with an entry that is neither fresh nor its run's newest, or that it is recalled."""
     verdict, row = Verdict(int(done.verdicts[entry])), int(done.rows[entry])
+    if verdict == Verdict.STALE_HANDLE:
+        answer.errors[entry] = _stale_handle()
+        return
     run_id, expected = group.run_ids[row], int(done.expected[entry])
     match verdict:
-        case Verdict.STALE_HANDLE:
-            answer.errors[entry] = _stale_handle()
         case Verdict.RECALL:
             answer.recalls.append(Recall(entry, run_id, step, loss))
         case Verdict.OTHER_LOSS if expected == group.records["next_step"][row]:

@@ -29,6 +29,7 @@ from mlrs_server.records import RunRecords
 from mlrs_server.service import AdvisorService
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import open_sqlite
+from mlrs_server.warmup import warm_up
 from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
@@ -69,6 +70,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         try:
             catalog = ModelCatalog(config.data_dir, default=config.model)
             default = catalog.find("")
+            warm_up()
             watchers = Watchers()
             live = LiveRuns(
                 store,

@@ -1,0 +1,40 @@
+"""Machine code before the first run: made once per machine, which takes seconds, and loaded after that.
+
+Compiled functions are compiled when they are first called. On a machine that has not done so yet, the first
+observation would wait for it, beyond a client's deadline, and with it all others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import structlog
+
+from mlrs_core.architectures import ARCHITECTURES
+from mlrs_core.config import RunConfig
+from mlrs_core.policy import Policy
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_server.ledger import common_group
+from mlrs_server.runs import Replay
+
+log = structlog.get_logger()
+
+
+def warm_up() -> None:
+    """Have everything on the way of an observation compiled: each architecture, and what schedules call."""
+    began = time.monotonic()
+    common_group(np.ones(1, np.uint64))
+    for policy in _policies():
+        Replay(policy, RunConfig()).feed(np.ones(1))
+    log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
+
+
+def _policies() -> Iterator[Policy]:
+    for architecture in ARCHITECTURES.values():
+        spec = architecture()
+        weights = {name: np.zeros(shape, np.float32) for name, shape in spec.weight_shapes().items()}
+        yield spec.policy([weights])
+    yield schedule_policy(ScheduleSpec(ScheduleKind.CONSTANT))
