@@ -228,7 +228,9 @@ class Run(RunView):
         Raises:
             MlrsError: as `observe` and `Pending.lr`.
         """
-        return self.observe(step, loss).lr(timeout_s=timeout_s)
+        self._check_attached()
+        deadline = _deadline(self._connection, timeout_s)
+        return self._connection.exchange(self._ledger, check.step(step), check.loss(loss), deadline).lr()
 
     def finish(self, *, timeout_s: float | None = None) -> RunInfo:
         """Mark the run as finished: it takes no more observations, and all of its record is durable."""
@@ -268,7 +270,8 @@ class Pending(PendingView):
 
     def lr(self, *, timeout_s: float | None = None) -> float:
         """Return the learning rate for the update of the step. See `advice`."""
-        return self.advice(timeout_s=timeout_s).learning_rate
+        self._wait(timeout_s)
+        return self._entry.lr()
 
     def advice(self, *, timeout_s: float | None = None) -> Advice:
         """Return the advice; waits for it, and joins the daemon again if the connection broke.
@@ -281,12 +284,14 @@ class Pending(PendingView):
             UnavailableError: the daemon was out of reach all the time. As above.
             MlrsError: the daemon refused the observation; the error says why.
         """
+        self._wait(timeout_s)
+        return self._result()
+
+    def _wait(self, timeout_s: float | None) -> None:
         if not self._entry.done:
             deadline = _deadline(self._connection, timeout_s)
-            self._connection.perform(
-                self._connection.session.advice(self._ledger, self._entry, deadline), deadline
-            )
-        return self._result()
+            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
+            self._connection.perform(procedure, deadline)
 
 
 def _deadline(connection: Connection, timeout_s: float | None) -> Deadline:

@@ -26,7 +26,7 @@ class AdviceStream:
         self._call = start(self._messages())
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
-    def send(self, message: pb.StreamAdviceRequest) -> None:
+    def send(self, message: pb.StreamAdviceRequest, *, attended: bool) -> None:  # noqa: ARG002 # a task reads
         """Send a message; does not wait."""
         self._requests.put_nowait(message)
 

@@ -96,6 +96,28 @@ class Connection:
         with self._lock:
             return self.session.observe(ledger, step, loss)
 
+    def exchange(self, ledger: Ledger, step: int, loss: float, deadline: Deadline) -> Entry:
+        """Send an observation and wait until it is done.
+
+        The short way, where this thread reads the answer itself, is without a procedure: all that is done
+        between sending and reading delays gRPC's thread that sends.
+        """
+        self.check()
+        with self._lock:
+            stream = cast("AdviceStream | None", self.session.transport)
+            attended = stream is not None and stream.may_read(deadline.timeout_s)
+            try:
+                entry, _ = self.session.observe(ledger, step, loss, attended=attended)
+            except BaseException:
+                if stream is not None and attended:
+                    stream.pass_on()
+                raise
+        if stream is not None and attended:
+            stream.read(deadline.timeout_s)
+        if not entry.done:
+            self.perform(self.session.answered(ledger, entry, deadline), deadline)
+        return entry
+
     def perform(self, procedure: Procedure[T], deadline: Deadline) -> T:
         """Carry out a procedure of the session and return its result."""
         self.check()
@@ -109,7 +131,7 @@ class Connection:
                     return cast("T", stop.value)
                 outcome, failure = None, None
                 if isinstance(wanted, Wait):
-                    cast("threading.Condition", wanted.ledger.changed).wait(wanted.timeout_s)
+                    self._wait(wanted)
                     continue
                 self._lock.release()
                 try:
@@ -118,6 +140,18 @@ class Connection:
                     failure = error
                 finally:
                     self._lock.acquire()
+
+    def _wait(self, wanted: Wait) -> None:
+        """Wait for word of a run: by reading the stream, if no other thread is at it, else for the reader's."""
+        stream = cast("AdviceStream | None", self.session.transport)
+        if stream is None or not wanted.reading or not stream.may_read(wanted.timeout_s):
+            cast("threading.Condition", wanted.ledger.changed).wait(wanted.timeout_s)
+            return
+        self._lock.release()
+        try:
+            stream.read(wanted.timeout_s)
+        finally:
+            self._lock.acquire()
 
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
@@ -158,6 +192,7 @@ class Connection:
             self._stub.StreamAdvice,
             partial(self._receive, conversation),
             partial(self._ended, conversation),
+            conversation.is_owed,
             self.target,
         )
         self._streams.add(stream)

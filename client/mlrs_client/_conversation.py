@@ -12,7 +12,7 @@ from mlrs_client._convert import reason_from_proto
 from mlrs_client._exceptions import DaemonError, MlrsError
 from mlrs_client._ledger import Entry, Ledger
 from mlrs_client._status import from_entry_error
-from mlrs_client._types import Advice, AdviceReason
+from mlrs_client._types import AdviceReason
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 MAX_ENTRIES = 65_536
@@ -22,8 +22,8 @@ MAX_ENTRIES = 65_536
 class Transport(Protocol):
     """The sending side of a stream; neither call waits."""
 
-    def send(self, message: pb.StreamAdviceRequest) -> None:
-        """Send a message after those sent before."""
+    def send(self, message: pb.StreamAdviceRequest, *, attended: bool) -> None:
+        """Send a message after those sent before; `attended`: the sender goes on to wait for the answer."""
 
     def half_close(self) -> None:
         """Say that no more follow. The daemon answers what it has and ends the stream."""
@@ -69,8 +69,12 @@ class Conversation:
         self._members.clear()
         return members
 
-    def send(self, ledger: Ledger, entries: Sequence[Entry]) -> None:
-        """Send entries of one run."""
+    def is_owed(self) -> bool:
+        """Return whether a message has no answer yet."""
+        return bool(self._sent)
+
+    def send(self, ledger: Ledger, entries: Sequence[Entry], *, attended: bool = False) -> None:
+        """Send entries of one run; `attended` as for `Transport`."""
         if self.transport is None:
             raise AssertionError("a conversation without a transport")
         for start in range(0, len(entries), MAX_ENTRIES):
@@ -81,7 +85,8 @@ class Conversation:
                     run_handles=[ledger.handle] * len(part),
                     steps=[entry.step for entry in part],
                     losses=[entry.loss for entry in part],
-                )
+                ),
+                attended=attended,
             )
 
     def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger, MlrsError | None]:
@@ -97,16 +102,17 @@ class Conversation:
             raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
         batch = self._sent.popleft()
         count = len(batch.entries)
-        lengths = {len(columns.learning_rates), len(columns.durable_steps), len(columns.reasons) or count}
-        if lengths != {count}:
+        lrs, durable_steps, reasons = columns.learning_rates, columns.durable_steps, columns.reasons
+        if len(lrs) != count or len(durable_steps) != count or len(reasons or lrs) != count:
             raise DaemonError(f"the daemon answered {count} entries with columns of another length")
         errors = {error.index: error for error in columns.errors}
         setback: MlrsError | None = None
         for index, entry in enumerate(batch.entries):
-            if index not in errors:
-                batch.ledger.answer(entry, _advice(columns, index, entry))
-            else:
+            if index in errors:
                 setback = self._refuse(batch, entry, errors[index]) or setback
+            else:
+                reason = reason_from_proto(reasons[index]) if reasons else AdviceReason.FRESH
+                batch.ledger.answer(entry, lrs[index], reason, durable_steps[index])
         return batch.ledger, setback
 
     def fail(self, error: MlrsError) -> None:
@@ -129,11 +135,3 @@ class Conversation:
     def _is_current(self, batch: _Batch) -> bool:
         return self._members.get(batch.ledger) == batch.joining
 
-
-def _advice(columns: pb.AdviceColumns, index: int, entry: Entry) -> Advice:
-    return Advice(
-        entry.step,
-        columns.learning_rates[index],
-        reason_from_proto(columns.reasons[index]) if columns.reasons else AdviceReason.FRESH,
-        columns.durable_steps[index],
-    )

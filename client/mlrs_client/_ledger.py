@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mlrs_client._calls import OpenedRun
 from mlrs_client._exceptions import MlrsError, RecordGapError, StaleStepError, StepAheadError
-from mlrs_client._types import Advice, RunConfig
+from mlrs_client._types import Advice, AdviceReason, RunConfig
 
 MAX_KEPT = 65_536
 """Observations kept per run. Beyond it the oldest are dropped, and a daemon that crashes before it
@@ -26,27 +26,35 @@ class Entry:
     """Its step."""
     loss: float
     """Its loss."""
-    advice: Advice | None = None
-    """The answer, once there is one."""
+    learning_rate: float | None = None
+    """The answer, once there is one ..."""
+    reason: AdviceReason = AdviceReason.FRESH
+    """... why it is what it is ..."""
+    durable_step: int = -1
+    """... and how far the run was durable then."""
     error: MlrsError | None = None
-    """Why there will be none."""
+    """Why there will be no answer."""
 
     @property
     def done(self) -> bool:
         """Whether there is an answer, or never will be."""
-        return self.advice is not None or self.error is not None
+        return self.learning_rate is not None or self.error is not None
 
-    def result(self) -> Advice:
-        """Return the advice of an entry that is done.
+    def lr(self) -> float:
+        """Return the learning rate of an entry that is done.
 
         Raises:
             MlrsError: there is none; the error says why.
         """
         if self.error is not None:
             raise self.error.with_traceback(None)
-        if self.advice is None:
+        if self.learning_rate is None:
             raise AssertionError("asked before it was done")
-        return self.advice
+        return self.learning_rate
+
+    def result(self) -> Advice:
+        """Return the advice of an entry that is done; raises as `lr`."""
+        return Advice(self.step, self.lr(), self.reason, self.durable_step)
 
 
 class Wakeable(Protocol):
@@ -115,14 +123,14 @@ class Ledger:
                 self._kept.popleft()
         return entry, True
 
-    def answer(self, entry: Entry, advice: Advice) -> None:
+    def answer(self, entry: Entry, learning_rate: float, reason: AdviceReason, durable_step: int) -> None:
         """Enter the answer to an entry. A second one is the same, and changes nothing."""
         if self._unanswered.get(entry.step) is entry:
             del self._unanswered[entry.step]
-        if entry.advice is None and entry.error is None:
-            entry.advice = advice
-        self.durable_step = max(self.durable_step, advice.durable_step)
-        while self._kept and self._kept[0].done and self._kept[0].step <= self.durable_step:
+        if not entry.done:
+            entry.learning_rate, entry.reason, entry.durable_step = learning_rate, reason, durable_step
+        self.durable_step = max(self.durable_step, durable_step)
+        while self._kept and self._kept[0].step <= self.durable_step and self._kept[0].done:
             self._kept.popleft()
 
     def refuse(self, entry: Entry, error: MlrsError) -> None:

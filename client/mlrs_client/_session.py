@@ -29,7 +29,7 @@ from mlrs_client._exceptions import (
     UnavailableError,
 )
 from mlrs_client._ledger import Entry, Ledger
-from mlrs_client._types import Advice, RunConfig, RunInfo
+from mlrs_client._types import RunConfig, RunInfo
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
@@ -40,10 +40,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm."""
+    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm.
+
+    `reading`: what is waited for comes on the stream, which the waiting thread may read itself.
+    """
 
     ledger: Ledger
     timeout_s: float
+    reading: bool = False
 
 
 Procedure = Generator["Wait | Call[Any]", Any, T]
@@ -102,8 +106,21 @@ class Session:
         self.check_open()
         self._send_again(ledger, [])
 
-    def observe(self, ledger: Ledger, step: int, loss: float) -> tuple[Entry, bool]:
+    @property
+    def transport(self) -> Transport | None:
+        """The sending side of the stream, while there is one."""
+        return None if self._conversation is None else self._conversation.transport
+
+    def observe(
+        self, ledger: Ledger, step: int, loss: float, *, attended: bool = False
+    ) -> tuple[Entry, bool]:
         """Enter an observation and send it, if there is a stream; waits for nothing.
+
+        Args:
+            ledger: the run's.
+            step: its step.
+            loss: its loss.
+            attended: whether the caller goes on to wait for the advice.
 
         Returns:
             The entry, and whether it is new; if not, its advice is a replay.
@@ -115,7 +132,7 @@ class Session:
         self.check_open()
         entry, is_new = ledger.observe(step, loss)
         if is_new and self._conversation is not None and self._conversation.has(ledger):
-            self._conversation.send(ledger, [entry])
+            self._conversation.send(ledger, [entry], attended=attended)
         return entry, is_new
 
     def leave(self, ledger: Ledger) -> None:
@@ -134,18 +151,16 @@ class Session:
 
     # ------------------------------------------------------------------------ procedures
 
-    def advice(self, ledger: Ledger, entry: Entry, deadline: Deadline) -> Procedure[Advice]:
-        """Wait for the advice of an entry; joins the stream again when it broke.
+    def answered(self, ledger: Ledger, entry: Entry, deadline: Deadline) -> Procedure[None]:
+        """Wait until an entry is done; joins the stream again when it broke.
 
         Raises:
             DeadlineExceededError: there was none in time. The observation is kept, and the next call
                 goes on with it.
             UnavailableError: the daemon was out of reach all the time. As above.
             MemoryFullError: it had no room all the time. As above.
-            MlrsError: the daemon refused the observation.
         """
         yield from self._until(ledger, lambda: entry.done, deadline, f"no advice for step {entry.step}")
-        return entry.result()
 
     def finish(self, ledger: Ledger, deadline: Deadline) -> Procedure[RunInfo]:
         """Wait until the daemon has every observation of a run, then mark it as finished."""
@@ -172,8 +187,8 @@ class Session:
         while not reached():
             if not deadline.left_s():
                 raise self._too_late(ledger, failure, deadline)
-            if self._has(ledger) or ledger in self._joining:
-                yield Wait(ledger, deadline.left_s())
+            if (on_stream := self._has(ledger)) or ledger in self._joining:
+                yield Wait(ledger, deadline.left_s(), on_stream)
                 continue
             self.check_open()
             if rest_s := not_before.left_s():

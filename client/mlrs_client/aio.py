@@ -246,16 +246,19 @@ class Pending(PendingView):
 
     async def lr(self, *, timeout_s: float | None = None) -> float:
         """Return the learning rate for the update of the step."""
-        return (await self.advice(timeout_s=timeout_s)).learning_rate
+        await self._wait(timeout_s)
+        return self._entry.lr()
 
     async def advice(self, *, timeout_s: float | None = None) -> Advice:
         """Return the advice. See `mlrs_client.Pending.advice`."""
+        await self._wait(timeout_s)
+        return self._result()
+
+    async def _wait(self, timeout_s: float | None) -> None:
         if not self._entry.done:
             deadline = _deadline(self._connection, timeout_s)
-            await self._connection.perform(
-                self._connection.session.advice(self._ledger, self._entry, deadline), deadline
-            )
-        return self._result()
+            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
+            await self._connection.perform(procedure, deadline)
 
     def __await__(self) -> Generator[Any, None, float]:
         return self.lr().__await__()

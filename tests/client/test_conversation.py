@@ -19,7 +19,7 @@ class Outbox:
         self.messages: list[pb.StreamAdviceRequest] = []
         self.closed = False
 
-    def send(self, message: pb.StreamAdviceRequest) -> None:
+    def send(self, message: pb.StreamAdviceRequest, *, attended: bool) -> None:  # noqa: ARG002 # none waits
         """Keep a message."""
         self.messages.append(message)
 

@@ -37,7 +37,7 @@ def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger:
 
 def advise(ledger: Ledger, entry: Entry, durable_step: int = -1) -> None:
     """Answer an entry."""
-    ledger.answer(entry, Advice(entry.step, 0.1, AdviceReason.FRESH, durable_step))
+    ledger.answer(entry, 0.1, AdviceReason.FRESH, durable_step)
 
 
 def test_steps_follow_one_another() -> None:
