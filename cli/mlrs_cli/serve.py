@@ -35,6 +35,12 @@ from mlrs_cli.root import data_dir_option, reported
     "--flush-interval-s", type=float, help="How long an answer waits to be stored, at most. [default: 0.1]"
 )
 @click.option(
+    "--max-undurable",
+    type=int,
+    help="The most answers that wait to be stored, 40 bytes each; beyond it observations are refused. "
+    "[default: 4194304]",
+)
+@click.option(
     "--drain-timeout-s", type=float, help="How long open calls may take to end at exit. [default: 10]"
 )
 @click.option("--max-message-bytes", type=int, help="The largest message that is read. [default: 4194304]")

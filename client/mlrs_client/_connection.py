@@ -142,7 +142,7 @@ class Connection:
                     self._lock.acquire()
 
     def _wait(self, wanted: Wait) -> None:
-        """Wait for word of a run: by reading the stream, if no other thread is at it, else for the reader's."""
+        """Wait for word of a run: by reading the stream, or if another thread is at it, for its word."""
         stream = cast("AdviceStream | None", self.session.transport)
         if stream is None or not wanted.reading or not stream.may_read(wanted.timeout_s):
             cast("threading.Condition", wanted.ledger.changed).wait(wanted.timeout_s)

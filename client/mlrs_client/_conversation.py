@@ -134,4 +134,3 @@ class Conversation:
 
     def _is_current(self, batch: _Batch) -> bool:
         return self._members.get(batch.ledger) == batch.joining
-

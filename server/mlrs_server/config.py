@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.journal import MAX_UNDURABLE
 
 ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
 
@@ -35,6 +36,8 @@ class ServerConfig(BaseSettings):
     """The model of runs that name none: a name, or a .safetensors file."""
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.1
     """How long an answer waits to be stored, at most."""
+    max_undurable: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNDURABLE
+    """The most answers that wait to be stored, 40 bytes each; beyond it observations are refused."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     """How long open calls may take to end once the daemon is told to stop."""
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 4 * 2**20

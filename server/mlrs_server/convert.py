@@ -13,12 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.policy import Floats, Steps
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.answers import Answer
+from mlrs_server.entries import ENTRY, Entries
 from mlrs_server.errors import invalid_field
-from mlrs_server.ledger import AdviceReason, Handles, RunStatus
+from mlrs_server.ledger import RunStatus
 from mlrs_server.lifecycle import OpenMode
 from mlrs_server.live import RunView
 from mlrs_server.models import CatalogModel
@@ -139,36 +139,45 @@ def step_from(value: int, field: str) -> int:
     return value
 
 
-def columns_from(message: pb.StreamAdviceRequest) -> tuple[Handles, Steps, Floats]:
-    """Return a message's columns as arrays, (n,) each.
+def entries_from(message: pb.StreamAdviceRequest) -> Entries:
+    """Return a message's columns as entries.
 
     Raises:
         AdvisorError: there are none, too many, or their lengths differ; or a step is out of range.
     """
-    n = len(message.steps)
-    if len(message.run_handles) != n or len(message.losses) != n:
+    handles, steps, losses = message.run_handles, message.steps, message.losses
+    n = len(steps)
+    if len(handles) != n or len(losses) != n:
         raise invalid_field(
             "steps",
             "run_handles, steps and losses must be of equal length, are "
-            f"{len(message.run_handles)}, {n} and {len(message.losses)}",
+            f"{len(handles)}, {n} and {len(losses)}",
         )
+    if n == 1:
+        return entry_of(handles[0], step_from(steps[0], "steps"), losses[0])
     if not 1 <= n <= MAX_ENTRIES:
         raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
-    steps = np.array(message.steps, np.uint64)
-    if steps.max() > MAX_HORIZON:
-        raise invalid_field("steps", f"must be at most {MAX_HORIZON}, is {int(steps.max())}")
-    return (
-        np.array(message.run_handles, np.uint64),
-        steps.astype(np.int64),
-        np.array(message.losses, np.float64),
-    )
+    whole = np.array(steps, np.uint64)
+    step_from(int(whole.max()), "steps")
+    return Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
+
+
+def entry_of(handle: int, step: int, loss: float) -> Entries:
+    """Return a single observation as entries: the quick way, for a training loop's every step."""
+    table = np.empty(1, ENTRY)
+    table["handle"], table["step"], table["loss"] = handle, step, loss
+    return Entries(table)
 
 
 def columns_to(answer: Answer) -> pb.StreamAdviceResponse:
     """Return an answer as a message."""
-    advice = pb.AdviceColumns(learning_rates=answer.lrs.tolist(), durable_steps=answer.durable_steps.tolist())
-    if not answer.plain and (answer.reasons != AdviceReason.FRESH).any():
-        advice.reasons.extend(answer.reasons.tolist())
+    entries = answer.entries
+    message = pb.StreamAdviceResponse()
+    advice = message.advice
+    advice.learning_rates.extend(entries.lrs.tolist())
+    advice.durable_steps.extend(entries.durable_steps.tolist())
+    if answer.plain < len(entries):
+        advice.reasons.extend(entries.reasons.tolist())
     for index, error in sorted(answer.errors.items()):
         advice.errors.append(
             pb.EntryError(
@@ -179,16 +188,16 @@ def columns_to(answer: Answer) -> pb.StreamAdviceResponse:
                 expected_step=error.expected_step,
             )
         )
-    return pb.StreamAdviceResponse(advice=advice)
+    return message
 
 
 def advice_to(step: int, answer: Answer) -> pb.AdviseResponse:
     """Return the only advice of an answer as a message."""
     return pb.AdviseResponse(
         step=step,
-        learning_rate=float(answer.lrs[0]),
-        reason=pb.AdviceReason.ValueType(int(answer.reasons[0])),
-        durable_step=int(answer.durable_steps[0]),
+        learning_rate=float(answer.entries.lrs[0]),
+        reason=pb.AdviceReason.ValueType(int(answer.entries.reasons[0])),
+        durable_step=int(answer.entries.durable_steps[0]),
     )
 
 

@@ -78,6 +78,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
                 catalog,
                 flush_interval_s=config.flush_interval_s,
                 on_flushed=watchers.wake,
+                max_undurable=config.max_undurable,
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)

@@ -2,6 +2,8 @@
 
 The kernels take runs one by one, so there is nothing to gain by waiting for company (ADR 0014): a message is
 answered where it is read. A long one is answered in slices, and whatever else has arrived comes in between.
+Within a slice nothing awaits, so nothing can come between reading a run's state and writing it, and there is
+no lock.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import numpy.typing as npt
 
-from mlrs_core.policy import Floats, Steps
-from mlrs_server.answers import Answer, Answerer
+from mlrs_server.answers import Answer, refuse_or_recall, stale_handle
+from mlrs_server.entries import Entries
 from mlrs_server.journal import Journal
-from mlrs_server.ledger import Handles
+from mlrs_server.ledger import GROUP_BITS, ROW_BITS, Verdict, common_group
 from mlrs_server.runs import RunGroup
 
 SLICE = 512
@@ -25,16 +28,61 @@ class Engine:
 
     def __init__(self, groups: list[RunGroup], journal: Journal) -> None:
         """`groups` is the live list of groups, which may grow."""
-        self._answerer = Answerer(groups, journal)
+        self._groups = groups
+        self._journal = journal
 
-    async def answer(self, handles: Handles, steps: Steps, losses: Floats) -> Answer:
-        """Answer observations, in their order; all (n,) with n > 0."""
-        n = len(handles)
-        if n <= SLICE:
-            return self._answerer.answer(handles, steps, losses)
-        whole = Answer(np.empty(n), np.empty(n, np.uint8), np.empty(n, np.int64))
-        for start in range(0, n, SLICE):
-            part = slice(start, start + SLICE)
-            whole.put(np.arange(n)[part], self._answerer.answer(handles[part], steps[part], losses[part]))
-            await asyncio.sleep(0)
-        return whole
+    async def answer(self, entries: Entries) -> Answer:
+        """Answer observations, in their order, a slice at a time; one at least.
+
+        Raises:
+            AdvisorError: more answers wait to be stored than are kept.
+        """
+        answer = Answer(entries)
+        for start in range(0, len(entries), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            self._answer_slice(answer, Entries(entries.table[start : start + SLICE]), start)
+        return answer
+
+    def answer_now(self, entries: Entries) -> Answer:
+        """Answer at most a slice of observations; see `answer`."""
+        answer = Answer(entries)
+        self._answer_slice(answer, entries, 0)
+        return answer
+
+    def _answer_slice(self, answer: Answer, entries: Entries, start: int) -> None:
+        """Answer some entries of a message, those from `start` on."""
+        self._journal.check_room()
+        common = common_group(entries.table)
+        if 0 <= common < len(self._groups):
+            self._answer_group(answer, self._groups[common], entries, start)
+        else:
+            self._answer_groups(answer, entries, start)
+
+    def _answer_group(
+        self, answer: Answer, group: RunGroup, entries: Entries, places: npt.NDArray[np.intp] | int
+    ) -> None:
+        """Answer entries of one group; `places` says where in the message they are, or where they begin."""
+        fresh, plain = group.answer(entries)
+        answer.plain += plain
+        if fresh:
+            self._journal.note(group, fresh)
+        if fresh == len(entries):
+            return
+        for index in np.flatnonzero(entries.verdicts > Verdict.REPLAY).tolist():
+            place = places + index if isinstance(places, int) else int(places[index])
+            refuse_or_recall(answer, place, group, entries.table[index])
+
+    def _answer_groups(self, answer: Answer, entries: Entries, start: int) -> None:
+        """Answer entries of several groups, and of none."""
+        table = entries.table
+        numbers = (table["handle"] >> np.uint64(ROW_BITS)).astype(np.int64) & (2**GROUP_BITS - 1)
+        for number in np.unique(numbers):
+            places = np.flatnonzero(numbers == number)
+            some = Entries(table[places])
+            if number < len(self._groups):
+                self._answer_group(answer, self._groups[number], some, places + start)
+            else:
+                some.lrs[:], some.reasons[:], some.durable_steps[:] = np.nan, 0, -1
+                answer.errors |= {int(place) + start: stale_handle() for place in places}
+            table[places] = some.table

@@ -1,11 +1,11 @@
 """What was answered and is not stored yet.
 
-The engine adds to the journal; every flush interval the journal goes to the store, together with a
-snapshot of each run in it, in one transaction. So what is stored is always a run's record up to some
+Each group logs its fresh answers; every flush interval the logs go to the store, together with a snapshot
+of each run in them, in one transaction. So what is stored is always a run's record up to some
 step and its state after that step, and recovery is reading one row.
 
-A flush that fails keeps what it held and is tried again at the next interval: advice goes on, and
-durable steps stand still.
+A flush that fails keeps what it held and is tried again, ever less often: advice goes on, and durable steps
+stand still, until as many answers wait as are kept.
 """
 
 from __future__ import annotations
@@ -15,30 +15,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
-from mlrs_core.policy import Floats, Rows, States, Steps
-from mlrs_server.errors import AdvisorError
-from mlrs_server.ledger import Bytes, Records
+from mlrs_core.policy import Rows, States
+from mlrs_server.entries import Table
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.ledger import Records
 from mlrs_server.runs import RunGroup, snapshot_of
 from mlrs_server.store import Observations, RunUpdate, Store
 
 log = structlog.get_logger()
 
 
-class Entry(NamedTuple):
-    """Fresh answers of one group, in their order, all (n,)."""
-
-    group: RunGroup
-    rows: Rows
-    steps: Steps
-    losses: Floats
-    lrs: Floats
-    reasons: Bytes
+MAX_UNDURABLE = 4 * 2**20
+"""Answers that may wait to be stored, unless told otherwise: 160 MiB."""
+LONGEST_PAUSE_S = 5.0
+"""Between attempts at a store that fails."""
 
 
 @dataclass(frozen=True)
@@ -46,50 +41,37 @@ class _Batch:
     """What a flush stores of one group: answers sorted by row, and copies of what the runs are after them."""
 
     group: RunGroup
+    taken: Table
+    """The answers, in the order that they were given in."""
+    answers: Table
+    """The same by row, and of a row by step."""
     rows: Rows
     """The rows that were answered, (k,)."""
     bounds: npt.NDArray[np.intp]
     """Where their answers begin, and the end of the last, (k + 1,)."""
-    steps: Steps
-    losses: Floats
-    lrs: Floats
-    reasons: Bytes
     records: Records
     """(k,)."""
     states: States
     """(k, state_size)."""
 
     @classmethod
-    def of(cls, group: RunGroup, entries: list[Entry]) -> _Batch:
-        """Gather the entries of a group."""
-        rows, steps, losses, lrs, reasons = (
-            np.concatenate(columns) for columns in list(zip(*entries, strict=True))[1:]
-        )
-        order = np.argsort(rows, kind="stable")  # entries are in the order of steps already
-        rows = rows[order]
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        unique = rows[starts]
-        return cls(
-            group,
-            unique,
-            np.append(starts, len(rows)),
-            steps[order],
-            losses[order],
-            lrs[order],
-            reasons[order],
-            group.records[unique],
-            group.states[unique],
-        )
+    def of(cls, group: RunGroup) -> _Batch:
+        """Take what a group has to store."""
+        taken = group.log.take()
+        answers = taken[np.argsort(taken["row"], kind="stable")]  # they are in the order of steps already
+        starts = np.flatnonzero(np.diff(answers["row"], prepend=-1))
+        rows = answers["row"][starts]
+        bounds = np.append(starts, len(answers))
+        return cls(group, taken, answers, rows, bounds, group.records[rows], group.states[rows])
 
     def updates(self) -> Iterator[RunUpdate]:
         """Yield what to store of each run; on any thread."""
+        steps, losses, lrs, reasons = (self.answers[name] for name in ("step", "loss", "lr", "reason"))
         for index, (start, end) in enumerate(pairwise(self.bounds.tolist())):
             yield RunUpdate(
                 key=int(self.records["key"][index]),
-                first_step=int(self.steps[start]),
-                observations=Observations(
-                    self.losses[start:end], self.lrs[start:end], self.reasons[start:end]
-                ),
+                first_step=int(steps[start]),
+                observations=Observations(losses[start:end], lrs[start:end], reasons[start:end]),
                 snapshot=snapshot_of(self.records[index], self.states[index]),
             )
 
@@ -97,12 +79,12 @@ class _Batch:
         """Move durable steps on, of the rows that are still the same runs; return the ids of the rows."""
         records = self.group.records
         same = records["key"][self.rows] == self.records["key"]
-        records["durable_step"][self.rows[same]] = self.steps[self.bounds[1:] - 1][same]
+        records["durable_step"][self.rows[same]] = self.answers["step"][self.bounds[1:] - 1][same]
         return [self.group.run_ids[row] for row in self.rows]
 
 
 class Journal:
-    """Collects answers and flushes them to the store, from one event loop."""
+    """Flushes what groups have logged to the store, from one event loop."""
 
     def __init__(
         self,
@@ -111,26 +93,46 @@ class Journal:
         *,
         interval_s: float,
         on_flushed: Callable[[list[str]], None],
+        max_undurable: int = MAX_UNDURABLE,
     ) -> None:
         """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
         self._store = store
         self._executor = executor
         self._interval_s = interval_s
         self._on_flushed = on_flushed
-        self._entries: list[Entry] = []
+        self._max_undurable = max_undurable
+        self._undurable = 0
+        self._groups: dict[RunGroup, None] = {}  # those that have something to store, in order
+        self._pause_s = interval_s
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def add(self, entry: Entry) -> None:
-        """Add answers; they are stored within the interval."""
-        self._entries.append(entry)
-        self._arm()
+    def check_room(self) -> None:
+        """Raise if no more answers may wait to be stored.
+
+        Raises:
+            AdvisorError: as many wait as are kept.
+        """
+        if self._undurable >= self._max_undurable:
+            raise AdvisorError(
+                Reason.QUEUE_FULL,
+                f"max_undurable: {self._undurable} answers wait to be stored, the most that are kept; the "
+                "store does not keep up, or fails (see the daemon's log). Send the observation again later",
+                field="max_undurable",
+            )
+
+    def note(self, group: RunGroup, count: int) -> None:
+        """Take note that a group has logged so many answers; they are stored within the interval."""
+        self._undurable += count
+        self._groups[group] = None
+        if self._timer is None:
+            self._arm()
 
     def _arm(self) -> None:
         if self._timer is None and not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._start_flush)
+            self._timer = asyncio.get_running_loop().call_later(self._pause_s, self._start_flush)
 
     def _start_flush(self) -> None:
         self._timer = None
@@ -142,9 +144,9 @@ class Journal:
         try:
             await self.flush()
         except AdvisorError as error:
-            log.error("store_failing", problem=str(error), waiting=len(self._entries))
+            log.error("store_failing", problem=str(error), waiting=self._undurable)
         except Exception as error:  # a defect: the record is kept, and tried again
-            log.error("flush_failed", waiting=len(self._entries), exc_info=error)
+            log.error("flush_failed", waiting=self._undurable, exc_info=error)
 
     async def flush(self) -> None:
         """Store everything answered before this call.
@@ -173,25 +175,22 @@ class Journal:
 
     async def _flush(self) -> None:
         async with self._lock:
-            entries, self._entries = self._entries, []
-            if not entries:
+            if not self._groups:
                 return
-            batches = _batches(entries)
+            groups, self._groups = self._groups, {}
+            batches = [_Batch.of(group) for group in groups]
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._store_all, batches)
             except Exception:
-                self._entries = entries + self._entries
+                for batch in batches:
+                    batch.group.log.put_back(batch.taken)
+                self._groups = groups | self._groups
+                self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
                 self._arm()
                 raise
+            self._pause_s = self._interval_s
+            self._undurable -= sum(len(batch.taken) for batch in batches)
             self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _store_all(self, batches: list[_Batch]) -> None:
         self._store.append([update for batch in batches for update in batch.updates()])
-
-
-def _batches(entries: list[Entry]) -> list[_Batch]:
-    """Gather entries by group."""
-    by_group: dict[RunGroup, list[Entry]] = {}
-    for entry in entries:
-        by_group.setdefault(entry.group, []).append(entry)
-    return [_Batch.of(group, some) for group, some in by_group.items()]

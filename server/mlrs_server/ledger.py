@@ -16,12 +16,9 @@ import numpy.typing as npt
 
 from mlrs_core.advise import bounded
 from mlrs_core.compiled import compiled
-from mlrs_core.policy import Floats, Rows, RunTable, Steps
+from mlrs_core.policy import RunTable
+from mlrs_server.entries import Table
 
-Handles = npt.NDArray[np.uint64]
-"""Run handles: 32 random bits, 12 bits of group, 20 bits of row. Never 0."""
-Bytes = npt.NDArray[np.uint8]
-"""Reasons, statuses and verdicts as small numbers."""
 ROW_BITS, GROUP_BITS = 20, 12
 MAX_ROWS, MAX_GROUPS = 2**ROW_BITS, 2**GROUP_BITS
 """The most runs of a group that are in memory at once, and the most groups."""
@@ -88,116 +85,92 @@ Records = npt.NDArray[np.void]
 
 
 @compiled
-def common_group(handles: Handles) -> int:
-    """Return the group that all handles, (n,) with n > 0, name; -1 if they name several."""
-    first = (np.int64(handles[0]) >> ROW_BITS) & (MAX_GROUPS - 1)
-    for entry in range(1, len(handles)):
-        if (np.int64(handles[entry]) >> ROW_BITS) & (MAX_GROUPS - 1) != first:
+def common_group(entries: Table) -> int:
+    """Return the group that all entries, (n,) of `ENTRY` with n > 0, name; -1 if they name several."""
+    first = (np.int64(entries[0].handle) >> ROW_BITS) & (MAX_GROUPS - 1)
+    for index in range(1, len(entries)):
+        if (np.int64(entries[index].handle) >> ROW_BITS) & (MAX_GROUPS - 1) != first:
             return -1
     return int(first)
 
 
 @compiled
-def admit(
-    records: Records,
-    handles: Handles,
-    steps: Steps,
-    losses: Floats,
-    rows: Rows,
-    verdicts: Bytes,
-    expected: Steps,
-    before: Floats,
-) -> int:
+def admit(records: Records, entries: Table) -> int:
     """Say what each entry is, in order, and move the fresh ones' runs on; return how many are fresh.
 
     Args:
         records: of the group; changed in place.
-        handles: (n,), all of the group.
-        steps: (n,).
-        losses: (n,).
-        rows: (n,), filled; 0 where the handle is stale.
-        verdicts: (n,), filled.
-        expected: (n,), filled with the steps that the runs expect next, before the entry.
-        before: (n,), filled where an entry is fresh: the run's last loss until then, for `undo`.
+        entries: (n,) of `ENTRY`, all of the group; `row`, `verdict`, `expected` and `before` are filled.
     """
     fresh = 0
-    for entry in range(len(handles)):
-        handle, step, loss = handles[entry], steps[entry], losses[entry]
-        row = np.int64(handle) & (MAX_ROWS - 1)
-        if row >= len(records) or records[row].handle != handle or handle == 0:
-            rows[entry], verdicts[entry], expected[entry] = 0, _STALE, 0
+    for index in range(len(entries)):
+        entry = entries[index]
+        row = np.int64(entry.handle) & (MAX_ROWS - 1)
+        if row >= len(records) or records[row].handle != entry.handle or entry.handle == 0:
+            entry.row, entry.verdict, entry.expected = 0, _STALE, 0
             continue
         record = records[row]
-        rows[entry], expected[entry] = row, record.next_step
-        if step < record.next_step - 1:
-            verdicts[entry] = _RECALL
-        elif step < record.next_step:
-            last = record.last_loss
-            same = loss == last or (math.isnan(loss) and math.isnan(last))
-            verdicts[entry] = _REPLAY if same else _OTHER_LOSS
+        entry.row, entry.expected = row, record.next_step
+        if entry.step < record.next_step - 1:
+            entry.verdict = _RECALL
+        elif entry.step < record.next_step:
+            same = entry.loss == record.last_loss or (math.isnan(entry.loss) and math.isnan(record.last_loss))
+            entry.verdict = _REPLAY if same else _OTHER_LOSS
         elif record.status == _DONE:
-            verdicts[entry] = _FINISHED
-        elif step > record.next_step:
-            verdicts[entry] = _AHEAD
+            entry.verdict = _FINISHED
+        elif entry.step > record.next_step:
+            entry.verdict = _AHEAD
         else:
-            verdicts[entry] = _FRESH
-            before[entry] = record.last_loss
-            record.next_step = step + 1
-            record.last_loss = loss
+            entry.verdict = _FRESH
+            entry.before = record.last_loss
+            record.next_step = entry.step + 1
+            record.last_loss = entry.loss
             fresh += 1
     return fresh
 
 
-def undo(records: Records, rows: Rows, steps: Steps, verdicts: Bytes, before: Floats) -> None:
+def undo(records: Records, entries: Table) -> None:
     """Take back what `admit` did, since the policy failed."""
-    for entry in np.flatnonzero(verdicts == Verdict.FRESH)[::-1]:
-        records["next_step"][rows[entry]] = steps[entry]
-        records["last_loss"][rows[entry]] = before[entry]
+    for entry in entries[entries["verdict"] == Verdict.FRESH][::-1]:
+        records["next_step"][entry["row"]] = entry["step"]
+        records["last_loss"][entry["row"]] = entry["before"]
 
 
 @compiled
-def settle(
-    records: Records,
-    table: RunTable,
-    rows: Rows,
-    losses: Floats,
-    verdicts: Bytes,
-    lrs: Floats,
-    reasons: Bytes,
-    durable_steps: Steps,
-) -> int:
+def settle(records: Records, table: RunTable, entries: Table, answered: Table, count: int) -> int:
     """Say what the learning rates are, and write down what was said; return how many are fresh, not held.
 
     Args:
         records: of the group; changed in place.
         table: the configs of its runs.
-        rows: (n,), as `admit` filled it.
-        losses: (n,).
-        verdicts: (n,), as `admit` filled it.
-        lrs: (n,), the policy's of the fresh entries with finite losses; changed to what is advised, NaN
-            where nothing is.
-        reasons: (n,), filled; 0 where nothing is advised.
-        durable_steps: (n,), filled; -1 where the handle is stale.
+        entries: (n,) of `ENTRY` as `admit` filled it, with the policy's `lr` where the entry is fresh and its
+            loss finite; `lr`, `reason` and `durable_step` are filled.
+        answered: of `ANSWERED`, with room for the fresh ones ...
+        count: ... from here on.
     """
     plain = 0
-    for entry in range(len(rows)):
-        verdict, row = verdicts[entry], rows[entry]
-        reasons[entry] = 0
-        if verdict == _STALE:
-            lrs[entry], durable_steps[entry] = math.nan, -1
+    for index in range(len(entries)):
+        entry = entries[index]
+        entry.reason = 0
+        if entry.verdict == _STALE:
+            entry.lr, entry.durable_step = math.nan, -1
             continue
-        record = records[row]
-        durable_steps[entry] = record.durable_step
-        if verdict == _FRESH:
-            held = not math.isfinite(losses[entry])
-            lr = bounded(losses[entry], lrs[entry], record.last_lr, table[row].min_lr, table[row].max_lr)
-            record.last_lr = lrs[entry] = lr
-            record.last_reason = reasons[entry] = _IS_HELD if held else _IS_FRESH
+        record, run = records[entry.row], table[entry.row]
+        entry.durable_step = record.durable_step
+        if entry.verdict == _FRESH:
+            held = not math.isfinite(entry.loss)
+            entry.lr = bounded(entry.loss, entry.lr, record.last_lr, run.min_lr, run.max_lr)
+            entry.reason = _IS_HELD if held else _IS_FRESH
+            record.last_lr, record.last_reason = entry.lr, entry.reason
             plain += not held
             record.bad_losses = record.bad_losses + 1 if held else 0
             record.status = _DIVERGED if record.bad_losses >= DIVERGED_AFTER else _ACTIVE
-        elif verdict == _REPLAY:
-            lrs[entry], reasons[entry] = record.last_lr, _IS_REPLAYED
+            answer = answered[count]
+            answer.row, answer.step, answer.loss = entry.row, entry.step, entry.loss
+            answer.lr, answer.reason = entry.lr, entry.reason
+            count += 1
+        elif entry.verdict == _REPLAY:
+            entry.lr, entry.reason = record.last_lr, _IS_REPLAYED
         else:
-            lrs[entry] = math.nan
+            entry.lr = math.nan
     return plain

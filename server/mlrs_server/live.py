@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason, invalid_field, record_lacking, run_not_found
-from mlrs_server.journal import Journal
+from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import MAX_GROUPS, RunStatus
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import model_ref, policy_of
@@ -70,11 +70,18 @@ class LiveRuns:
         *,
         flush_interval_s: float,
         on_flushed: Callable[[list[str]], None],
+        max_undurable: int = MAX_UNDURABLE,
     ) -> None:
         """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
         self.groups: list[RunGroup] = []
         self._group_by_digest: dict[str, RunGroup] = {}
-        self.journal = Journal(store, executor, interval_s=flush_interval_s, on_flushed=on_flushed)
+        self.journal = Journal(
+            store,
+            executor,
+            interval_s=flush_interval_s,
+            on_flushed=on_flushed,
+            max_undurable=max_undurable,
+        )
         self._store = store
         self._executor = executor
         self._catalog = catalog

@@ -54,7 +54,7 @@ class RunRecords:
             try:
                 await self._recall_run(run_id, entries, answer)
             except AdvisorError as error:
-                unanswered = [entry.index for entry in entries if not answer.reasons[entry.index]]
+                unanswered = [entry.index for entry in entries if not answer.entries.reasons[entry.index]]
                 answer.errors = {**dict.fromkeys(unanswered, error), **answer.errors}
 
     async def _recall_run(self, run_id: str, entries: Sequence[Recall], answer: Answer) -> None:
@@ -69,8 +69,8 @@ class RunRecords:
                     raise record_lacking(run_id, first)
             at = entry.step - first
             if same_losses(record.losses[at : at + 1], np.array([entry.loss]))[0]:
-                answer.lrs[entry.index] = record.lrs[at]
-                answer.reasons[entry.index] = AdviceReason.REPLAYED
+                answer.entries.lrs[entry.index] = record.lrs[at]
+                answer.entries.reasons[entry.index] = AdviceReason.REPLAYED
             else:
                 answer.errors[entry.index] = stale_step(
                     run_id, entry.step, float(record.losses[at]), self._live.next_step(stored)

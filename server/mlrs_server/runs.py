@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import RUN, Floats, Policy, Rows, RunTable, States, Steps, put
+from mlrs_core.policy import RUN, Floats, Policy, RunTable, States, put
+from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (
     MAX_ROWS,
     RECORD,
     ROW_BITS,
-    Bytes,
-    Handles,
     Records,
     RunStatus,
     Verdict,
@@ -45,22 +44,12 @@ class RunSnapshot:
 
 
 class Pass(NamedTuple):
-    """What some entries are, and what they get; all (n,)."""
+    """What became of some entries."""
 
-    rows: Rows
-    verdicts: Bytes
-    expected: Steps
-    """The steps that the runs expected when it was the entries' turn."""
     fresh: int
     """How many are fresh ..."""
     plain: int
     """... and how many of these are not held."""
-    lrs: Floats
-    """NaN where nothing is advised."""
-    reasons: Bytes
-    """`AdviceReason`; 0 where nothing is advised."""
-    durable_steps: Steps
-    """-1 where the handle is stale."""
 
 
 class RunGroup:
@@ -79,6 +68,7 @@ class RunGroup:
         self.records: Records = np.zeros(0, RECORD)
         self.table: RunTable = np.zeros(0, RUN)
         self.states: States = policy.init_state(0)
+        self.log = AnswerLog()
 
     def _grow(self) -> None:
         size = len(self.records)
@@ -143,30 +133,32 @@ class RunGroup:
         self.run_ids[row] = ""
         self._free.append(row)
 
-    def answer(self, handles: Handles, steps: Steps, losses: Floats) -> Pass:
-        """Answer entries of this group, (n,), in their order."""
-        n = len(handles)
-        rows, verdicts, before, lrs = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n), np.empty(n)
-        reasons, durable_steps, expected = np.empty(n, np.uint8), np.empty(n, np.int64), np.empty(n, np.int64)
-        fresh = admit(self.records, handles, steps, losses, rows, verdicts, expected, before)
+    def answer(self, entries: Entries) -> Pass:
+        """Answer entries of this group, in their order; they are filled, the fresh ones are logged."""
+        fresh = admit(self.records, entries.table)
         try:
-            if fresh == n:
-                self.policy.advance(self.states, self.table, rows, steps, losses, lrs)
+            if fresh == len(entries):
+                self._advance(entries)
             elif fresh:
-                self._advance_some(verdicts == Verdict.FRESH, rows, steps, losses, lrs)
+                which = entries.verdicts == Verdict.FRESH
+                some = Entries(entries.table[which])
+                self._advance(some)
+                entries.lrs[which] = some.lrs
         except Exception:
-            undo(self.records, rows, steps, verdicts, before)
+            undo(self.records, entries.table)
             raise
-        plain = settle(self.records, self.table, rows, losses, verdicts, lrs, reasons, durable_steps)
-        return Pass(rows, verdicts, expected, fresh, plain, lrs, reasons, durable_steps)
+        log = self.log
+        log.make_room(fresh)
+        plain = settle(self.records, self.table, entries.table, log.table, log.count)
+        log.count += fresh
+        return Pass(fresh, plain)
 
-    def _advance_some(
-        self, which: npt.NDArray[np.bool_], rows: Rows, steps: Steps, losses: Floats, lrs: Floats
-    ) -> None:
-        """Have the policy advance some of the entries."""
-        some = np.empty(int(which.sum()))
-        self.policy.advance(self.states, self.table, rows[which], steps[which], losses[which], some)
-        lrs[which] = some
+    def _advance(self, entries: Entries) -> None:
+        """Have the policy advance runs. Columns in one piece: kernels are compiled for these alone."""
+        rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
+        losses, lrs = np.ascontiguousarray(entries.losses), np.empty(len(entries))
+        self.policy.advance(self.states, self.table, rows, steps, losses, lrs)
+        entries.lrs[:] = lrs
 
     def snapshot(self, row: int) -> RunSnapshot:
         """Return a copy of all of a run that moves."""
@@ -219,7 +211,10 @@ class Replay:
         """Take the next losses, (n,); return their learning rates, (n,)."""
         steps = np.arange(self._next_step, self._next_step + len(losses))
         self._next_step += len(losses)
-        return self._group.answer(np.full(len(losses), self._handle), steps, losses).lrs
+        entries = Entries.of(np.full(len(losses), self._handle), steps, losses)
+        self._group.answer(entries)
+        self._group.log.take()
+        return entries.lrs.copy()
 
     def snapshot(self) -> RunSnapshot:
         """Return the run after the losses fed so far."""

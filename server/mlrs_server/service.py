@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
-import numpy as np
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
-from mlrs_server.answers import Answer
-from mlrs_server.engine import Engine
+from mlrs_server.engine import SLICE, Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.models import ModelCatalog
@@ -26,33 +24,21 @@ class _Stream:
     """An open StreamAdvice call: whether it waits for a message, and how to wake it for a drain."""
 
     def __init__(self) -> None:
-        self._draining = False
-        self._reader: asyncio.Task[Any] | None = None
-
-    async def read(self, context: Context) -> Any:
-        """Return the next message; `grpc.aio.EOF` at the end or once the daemon drains."""
-        if self.is_draining():
-            return grpc.aio.EOF
-        reader = self._reader = asyncio.current_task()
-        try:
-            return await context.read()
-        except asyncio.CancelledError:
-            if reader is None or not self.is_draining():
-                raise
-            reader.uncancel()
-            return grpc.aio.EOF
-        finally:
-            self._reader = None
-
-    def is_draining(self) -> bool:
-        """Return whether the stream was told to end."""
-        return self._draining
+        self.reading = False
+        """Whether it waits for a message."""
+        self.draining = False
+        """Whether it was told to end."""
+        self._task = asyncio.current_task()
 
     def drain(self) -> None:
         """Make the stream end after the step it is in."""
-        self._draining = True
-        if self._reader:
-            self._reader.cancel()
+        self.draining = True
+        if self.reading and self._task is not None:
+            self._task.cancel()
+
+    def was_woken(self) -> bool:
+        """Return whether it is by `drain` that the stream's task was cancelled; it then goes on."""
+        return self.draining and self.reading and self._task is not None and not self._task.uncancel()
 
 
 class AdvisorService(AdvisorServiceServicer):
@@ -127,9 +113,7 @@ class AdvisorService(AdvisorServiceServicer):
             raise draining()
         step = convert.step_from(request.step, "step")
         handle = await self._lifecycle.handle_of(request.run_id)
-        answer = await self._engine.answer(
-            np.array([handle], np.uint64), np.array([step], np.int64), np.array([request.loss])
-        )
+        answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss))
         await self._records.recall(answer)
         if answer.errors:
             raise answer.errors[0]
@@ -144,18 +128,29 @@ class AdvisorService(AdvisorServiceServicer):
         stream = _Stream()
         self._streams.add(stream)
         try:
-            while (request := await stream.read(context)) is not grpc.aio.EOF:
-                await context.write(convert.columns_to(await self._answer(request)))
-            if stream.is_draining():
-                await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
+            await self._converse(stream, context)
+        except asyncio.CancelledError:
+            if not stream.was_woken():
+                raise
         finally:
             self._streams.discard(stream)
+        if stream.draining:
+            await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
 
-    async def _answer(self, request: pb.StreamAdviceRequest) -> Answer:
-        answer = await self._engine.answer(*convert.columns_from(request))
-        if answer.recalls:
-            await self._records.recall(answer)
-        return answer
+    async def _converse(self, stream: _Stream, context: Context) -> None:
+        """Answer messages until there are no more, or the daemon drains."""
+        while not stream.draining:
+            stream.reading = True
+            request = await context.read()
+            stream.reading = False
+            if request is grpc.aio.EOF:
+                return
+            entries = convert.entries_from(request)
+            quick = len(entries) <= SLICE
+            answer = self._engine.answer_now(entries) if quick else await self._engine.answer(entries)
+            if answer.recalls:
+                await self._records.recall(answer)
+            await context.write(convert.columns_to(answer))
 
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Context

@@ -17,6 +17,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_server.entries import ENTRY
 from mlrs_server.ledger import common_group
 from mlrs_server.runs import Replay
 
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 def warm_up() -> None:
     """Have everything on the way of an observation compiled: each architecture, and what schedules call."""
     began = time.monotonic()
-    common_group(np.ones(1, np.uint64))
+    common_group(np.zeros(1, ENTRY))
     for policy in _policies():
         Replay(policy, RunConfig()).feed(np.ones(1))
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))

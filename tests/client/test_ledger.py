@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_client import (
-    Advice,
     AdviceReason,
     DaemonError,
     RecordGapError,

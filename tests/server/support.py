@@ -23,7 +23,9 @@ from mlrs_server.answers import Answer
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon
 from mlrs_server.engine import Engine
+from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.journal import MAX_UNDURABLE
 from mlrs_server.ledger import MAX_ROWS
 from mlrs_server.lifecycle import Opened, OpenMode, RunLifecycle
 from mlrs_server.live import LiveRuns
@@ -62,6 +64,25 @@ class FailingStore:
         return call
 
 
+class Asked:
+    """What some observations got, by columns."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.errors = answer.errors
+        self.lrs: Floats = answer.entries.lrs
+        self.reasons = answer.entries.reasons
+        self.durable_steps = answer.entries.durable_steps
+
+
+def observed(handles: Any, steps: Any, losses: Any) -> Entries:
+    """Return observations, one or (n,) of them, as entries."""
+    return Entries.of(
+        np.atleast_1d(np.asarray(handles, np.uint64)),
+        np.atleast_1d(np.asarray(steps, np.int64)),
+        np.atleast_1d(np.asarray(losses, np.float64)),
+    )
+
+
 @dataclass(frozen=True)
 class Room:
     """Runs and an engine over a store."""
@@ -87,16 +108,12 @@ class Room:
             run_id, config or RunConfig(), model=model, mode=mode, resume_from=resume_from
         )
 
-    async def ask(self, handles: Any, steps: Any, losses: Any) -> Answer:
+    async def ask(self, handles: Any, steps: Any, losses: Any) -> Asked:
         """Have observations answered, those from the store included."""
-        answer = await self.engine.answer(
-            np.atleast_1d(np.asarray(handles, np.uint64)),
-            np.atleast_1d(np.asarray(steps, np.int64)),
-            np.atleast_1d(np.asarray(losses, np.float64)),
-        )
+        answer = await self.engine.answer(observed(handles, steps, losses))
         await asyncio.sleep(0)  # as a stream does between two messages
         await self.records.recall(answer)
-        return answer
+        return Asked(answer)
 
     def row(self, handle: int) -> int:
         """Return the row of a run's group that a handle names."""
@@ -127,6 +144,7 @@ async def room(
     model: Path | str | None,
     *,
     flush_interval_s: float = 30.0,
+    max_undurable: int = MAX_UNDURABLE,
 ) -> AsyncIterator[Room]:
     """Open the runs of a folder, as a daemon would; close it without a word to its callers.
 
@@ -144,6 +162,7 @@ async def room(
                 catalog,
                 flush_interval_s=flush_interval_s,
                 on_flushed=watchers.wake,
+                max_undurable=max_undurable,
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +13,11 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
 from mlrs_server import engine
+from mlrs_server.entries import Entries
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import AdviceReason
 from mlrs_server.runs import make_handle
-from tests.server.support import LOSSES, replayed, room
+from tests.server.support import LOSSES, observed, replayed, room
 from tests.support.daemon import write_random_model
 
 CONFIGS = [
@@ -58,9 +58,9 @@ def test_company_changes_nothing(
                     loss = data.draw(st.floats(-10, 10) | st.sampled_from([math.nan, math.inf]))
                     entries.append((runs[index][0].handle, len(losses[index]), loss))
                     losses[index].append(loss)
-                answer = await here.engine.answer(*_arrays(entries))
+                answer = await here.engine.answer(_entries(entries))
                 assert not answer.errors
-                for index, lr in zip(message, answer.lrs, strict=True):
+                for index, lr in zip(message, answer.entries.lrs, strict=True):
                     lrs[index].append(float(lr))
             for index, (_, config) in enumerate(runs):
                 policy = here.catalog.find(f"m{index % 3}").policy
@@ -72,9 +72,8 @@ def test_company_changes_nothing(
         asyncio.run(scenario())
 
 
-def _arrays(entries: list[tuple[int, int, float]]) -> Any:
-    handles, steps, losses = zip(*entries, strict=True)
-    return np.array(handles, np.uint64), np.array(steps, np.int64), np.array(losses, np.float64)
+def _entries(rows: list[tuple[int, int, float]]) -> Entries:
+    return observed(*zip(*rows, strict=True))
 
 
 async def test_several_steps_of_a_run_share_a_message(tmp_path: Path, model_file: Path) -> None:
@@ -115,18 +114,19 @@ async def test_a_long_message_lets_others_in(tmp_path: Path, model_file: Path) -
     async with room(tmp_path / "d", model_file) as here:
         long, short = await here.open("a"), await here.open("b")
         losses = np.resize(LOSSES, 4 * engine.SLICE - 5)
-        entries = [(long.handle, step, losses[step]) for step in range(len(losses))]
-        whole = asyncio.create_task(here.engine.answer(*_arrays(entries)))
+        rows = [(long.handle, step, losses[step]) for step in range(len(losses))]
+        whole = asyncio.create_task(here.engine.answer(_entries(rows)))
         places = []
         for step in range(3):
             assert not (await here.ask(short.handle, step, LOSSES[step])).errors
             places.append(int(here.live.groups[0].records["next_step"][here.row(long.handle)]))
         answer = await whole
+        lrs, reasons = answer.entries.lrs, answer.entries.reasons
         assert places == [engine.SLICE, 2 * engine.SLICE, 3 * engine.SLICE]
         assert not answer.errors
         policy = here.catalog.find("").policy
-        assert answer.lrs.tobytes() == replayed(policy, RunConfig(), losses).tobytes()
-        assert answer.reasons.tolist() == [AdviceReason.FRESH] * len(losses)
+        assert lrs.tobytes() == replayed(policy, RunConfig(), losses).tobytes()
+        assert reasons.tolist() == [AdviceReason.FRESH] * len(losses)
 
 
 @pytest.mark.parametrize("size", [2, engine.SLICE])
@@ -175,11 +175,11 @@ async def test_a_message_cut_short_can_be_sent_again(
     monkeypatch.setattr(engine, "SLICE", 2)
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
-        entries = _arrays([(opened.handle, step, LOSSES[step]) for step in range(6)])
-        gone = asyncio.create_task(here.engine.answer(*entries))
+        message = [opened.handle] * 6, range(6), LOSSES[:6]
+        gone = asyncio.create_task(here.engine.answer(observed(*message)))
         await asyncio.sleep(0)
         gone.cancel()
-        answer = await here.ask(*entries)
+        answer = await here.ask(*message)
         alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:6])
         assert answer.lrs.tobytes() == alone.tobytes()
         assert answer.reasons[0] == AdviceReason.REPLAYED

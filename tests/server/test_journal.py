@@ -165,3 +165,20 @@ async def test_what_is_stored_of_a_run_is_of_one_moment(tmp_path: Path, model_fi
         assert found is not None
         assert found.snapshot.next_step == 14
         assert found.snapshot.status == RunStatus.DIVERGED
+
+
+async def test_the_journal_is_bounded(tmp_path: Path, model_file: Path) -> None:
+    """When the store fails for long, observations are refused with the limit; then all goes on."""
+    async with room(tmp_path / "d", model_file, flush_interval_s=0.01, max_undurable=20) as here:
+        opened = await here.open("a")
+        here.store.failing = {"append"}
+        lrs = await here.follow(opened.handle, LOSSES[:20])
+        for step in (20, 19):
+            with raises(Reason.QUEUE_FULL, field="max_undurable", match="20 answers wait"):
+                await here.ask(opened.handle, step, LOSSES[step])
+        here.store.failing.clear()
+        await here.live.journal.flush()
+        rest = await here.follow(opened.handle, LOSSES[20:30], start=20)
+        alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:30])
+        assert np.concatenate([lrs, rest]).tobytes() == alone.tobytes()
+        assert (await here.history("a")).lrs.tobytes() == alone.tobytes()

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Rows, RunTable, States, Steps, table_of
+from mlrs_server.entries import ANSWERED, Entries, Handles
 from mlrs_server.ledger import (
     DIVERGED_AFTER,
     RECORD,
     AdviceReason,
-    Handles,
     Records,
     RunStatus,
     Verdict,
@@ -110,17 +110,17 @@ def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, in
             )
         n = len(which)
         named = np.array([int(handles[run]) if run >= 0 else 7 << 32 for run in which], np.uint64)
-        rows, verdicts, lrs = np.empty(n, np.int64), np.empty(n, np.uint8), np.full(n, 99.0)
-        reasons, durable = np.empty(n, np.uint8), np.empty(n, np.int64)
-        observed = np.array(losses)
-        fresh = admit(
-            records, named, np.array(steps), observed, rows, verdicts, np.empty(n, np.int64), np.empty(n)
-        )
-        mask = verdicts == Verdict.FRESH
-        some = np.full(fresh, 99.0)
-        Counting().advance(states, table, rows[mask], np.array(steps)[mask], observed[mask], some)
-        lrs[mask] = some
-        plain = settle(records, table, rows, observed, verdicts, lrs, reasons, durable)
+        message = Entries.of(named, np.array(steps), np.array(losses))
+        fresh = admit(records, message.table)
+        mask, some = message.verdicts == Verdict.FRESH, np.full(fresh, 99.0)
+        Counting().advance(states, table, message.rows[mask], message.steps[mask], message.losses[mask], some)
+        message.lrs[:] = 99.0
+        message.lrs[mask] = some
+        log = np.zeros(n + 1, ANSWERED)
+        plain = settle(records, table, message.table, log, 1)
+        verdicts, lrs, reasons = message.verdicts, message.lrs, message.reasons
+        assert log[1 : 1 + fresh]["lr"].tobytes() == lrs[mask].tobytes()
+        assert (log[1 : 1 + fresh]["step"] == message.steps[mask]).all()
         assert fresh == mask.sum()
         assert plain == (reasons == AdviceReason.FRESH).sum()
         for entry, (verdict, lr, reason) in enumerate(expected):
@@ -143,9 +143,7 @@ def test_undo_takes_back_what_admit_did(entries: list[tuple[int, float]]) -> Non
     before = records.tobytes()
     which = [run for run, _ in entries]
     steps = np.array([5 + which[:entry].count(run) for entry, run in enumerate(which)])
-    losses = np.array([loss for _, loss in entries])
-    n = len(which)
-    rows, verdicts, old = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n)
-    assert admit(records, handles[which], steps, losses, rows, verdicts, np.empty(n, np.int64), old) == n
-    undo(records, rows, steps, verdicts, old)
+    message = Entries.of(handles[which], steps, np.array([loss for _, loss in entries]))
+    assert admit(records, message.table) == len(which)
+    undo(records, message.table)
     assert records.tobytes() == before

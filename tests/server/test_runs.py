@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_server.ledger import DIVERGED_AFTER, MAX_ROWS, AdviceReason, RunStatus, common_group
 from mlrs_server.runs import Replay, RunGroup, first_snapshot, make_handle
-from tests.server.support import LOSSES
+from tests.server.support import LOSSES, observed
 from tests.support.daemon import write_random_model
 
 MANY = st.lists(st.floats(width=64), max_size=30)
@@ -33,11 +34,18 @@ def add(group: RunGroup, name: str, config: RunConfig | None = None) -> int:
     return row
 
 
+def answered(group: RunGroup, handles: Any, steps: Any, losses: Any) -> Floats:
+    """Return the learning rates that some observations get."""
+    some = observed(handles, steps, losses)
+    group.answer(some)
+    return some.lrs
+
+
 def advance(group: RunGroup, row: int, losses: Floats) -> Floats:
     """Advance one run by some losses; return the learning rates."""
     start = int(group.records["next_step"][row])
     steps = np.arange(start, start + len(losses))
-    return group.answer(np.full(len(losses), group.records["handle"][row]), steps, np.asarray(losses)).lrs
+    return answered(group, np.full(len(losses), group.records["handle"][row]), steps, losses)
 
 
 def test_growth_keeps_rows(policy: Policy) -> None:
@@ -89,14 +97,14 @@ def test_handles_name_group_and_row(group: int, row: int) -> None:
     """A handle is split into what it was made of, and is never 0."""
     handle = make_handle(group, row)
     assert 0 < handle < 2**64
-    assert common_group(np.array([handle, handle], np.uint64)) == group
+    assert common_group(observed([handle, handle], 0, 0).table) == group
     assert handle & (MAX_ROWS - 1) == row
 
 
 def test_handles_of_two_groups_have_none_in_common() -> None:
     """A message over several groups is told from one of a single group."""
     handles = [make_handle(group, 1) for group in (0, 2**12 - 1, 0)]
-    assert common_group(np.array(handles, np.uint64)) == -1
+    assert common_group(observed(handles, 0, 0).table) == -1
 
 
 def test_a_run_diverges_and_comes_back(policy: Policy) -> None:
@@ -127,10 +135,7 @@ def test_a_replay_is_the_run(policy: Policy, first: list[float], then: list[floa
     handles = group.records["handle"][rows]
     losses = np.array(first + then)
     live = np.array(
-        [
-            group.answer(handles, np.full(3, step), np.array([1.0, loss, 2.0])).lrs[1]
-            for step, loss in enumerate(losses)
-        ]
+        [answered(group, handles, np.full(3, step), [1.0, loss, 2.0])[1] for step, loss in enumerate(losses)]
     )
     replay = Replay(policy, config)
     lrs = np.concatenate([replay.feed(np.array(first)), replay.feed(np.array(then))])

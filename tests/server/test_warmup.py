@@ -12,7 +12,8 @@ from mlrs_core.architectures.drift import kernel as drift
 from mlrs_core.architectures.paper import kernel as paper
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
-from mlrs_server import ledger, runs
+from mlrs_server import convert, ledger, runs
+from mlrs_server.entries import Entries
 from mlrs_server.warmup import _policies, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
@@ -27,10 +28,13 @@ for policy in _policies():
     for row in rows:
         group.put(row, str(row), row, RunConfig(horizon=9, num_classes=10), runs.first_snapshot(policy))
     handles = group.records["handle"][rows]
-    ledger.common_group(handles)
-    done = group.answer(handles, np.zeros(20, np.int64), np.linspace(0, 2, 20))
+    message = Entries.of(handles, np.zeros(20, np.int64), np.linspace(0, 2, 20))
+    ledger.common_group(message.table)
+    done = group.answer(message)
     assert done.fresh == done.plain == 20
-    group.answer(handles[:5], np.array([0, 1, 1, 2, 7]), np.array([0.0, np.nan, 1.0, 1.0, 1.0]))
+    losses = np.array([0.0, np.nan, 1.0, 1.0, 1.0])
+    group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
+    group.answer(convert.entry_of(int(handles[6]), 1, 0.5))
 assert [list(function.signatures) for function in functions] == made
 """
 

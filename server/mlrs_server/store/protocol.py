@@ -8,7 +8,8 @@ from typing import Protocol
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats
-from mlrs_server.ledger import Bytes, RunStatus
+from mlrs_server.entries import Bytes
+from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 
 

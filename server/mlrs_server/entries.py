@@ -1,0 +1,136 @@
+"""Observations and what they get, as tables with a row each: of a message, and of what is to be stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.policy import Floats, Rows, Steps
+
+Handles = npt.NDArray[np.uint64]
+"""Run handles: 32 random bits, 12 bits of group, 20 bits of row. Never 0."""
+Bytes = npt.NDArray[np.uint8]
+"""Reasons, statuses and verdicts as small numbers."""
+
+ENTRY = np.dtype(
+    [
+        ("handle", np.uint64),
+        ("step", np.int64),
+        ("loss", np.float64),
+        ("row", np.int64),
+        ("expected", np.int64),
+        ("before", np.float64),
+        ("lr", np.float64),
+        ("durable_step", np.int64),
+        ("verdict", np.uint8),
+        ("reason", np.uint8),
+    ],
+    align=True,
+)
+"""An observation, its run's row and what it gets.
+
+`handle`, `step` and `loss` come in, the rest is filled. `expected` is the step that the run expected when
+it was the entry's turn, `before` its last loss until then (of fresh entries), `lr` NaN and `reason` 0 where
+nothing is advised, `durable_step` -1 where the handle is stale.
+"""
+Table = npt.NDArray[np.void]
+"""A table: of `ENTRY`, or of `ANSWERED`."""
+
+ANSWERED = np.dtype(
+    [
+        ("row", np.int64),
+        ("step", np.int64),
+        ("loss", np.float64),
+        ("lr", np.float64),
+        ("reason", np.uint8),
+    ],
+    align=True,
+)
+"""A fresh answer of a group, as it is to be stored: 40 bytes."""
+
+
+class Entries:
+    """Entries of a message, in their order. The columns are views of the table, (n,) each."""
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: Table) -> None:
+        """Wrap a table of `ENTRY`, (n,)."""
+        self.table = table
+
+    @classmethod
+    def of(cls, handles: Handles, steps: Steps, losses: Floats) -> Entries:
+        """Return the entries of some columns, (n,) each."""
+        table = np.empty(len(handles), ENTRY)
+        table["handle"], table["step"], table["loss"] = handles, steps, losses
+        return cls(table)
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self.table)
+
+    @property
+    def handles(self) -> Handles:
+        """What names the runs."""
+        return self.table["handle"]
+
+    @property
+    def steps(self) -> Steps:
+        """The steps."""
+        return self.table["step"]
+
+    @property
+    def losses(self) -> Floats:
+        """The losses; any value."""
+        return self.table["loss"]
+
+    @property
+    def rows(self) -> Rows:
+        """The runs' rows; 0 where the handle is stale."""
+        return self.table["row"]
+
+    @property
+    def verdicts(self) -> Bytes:
+        """What each entry is: `Verdict`."""
+        return self.table["verdict"]
+
+    @property
+    def lrs(self) -> Floats:
+        """The learning rates; NaN where nothing is advised."""
+        return self.table["lr"]
+
+    @property
+    def reasons(self) -> Bytes:
+        """Why: `AdviceReason`; 0 where nothing is advised."""
+        return self.table["reason"]
+
+    @property
+    def durable_steps(self) -> Steps:
+        """How far the runs are stored; -1 where the handle is stale."""
+        return self.table["durable_step"]
+
+
+class AnswerLog:
+    """Fresh answers of a group that are not stored yet, in their order. Its table grows by doubling."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.table: Table = np.empty(8, ANSWERED)
+        self.count = 0
+
+    def make_room(self, count: int) -> None:
+        """See to it that so many more fit."""
+        if self.count + count > len(self.table):
+            grown = np.empty(max(2 * len(self.table), self.count + count), ANSWERED)
+            grown[: self.count] = self.table[: self.count]
+            self.table = grown
+
+    def take(self) -> Table:
+        """Return all answers, and keep none."""
+        taken, self.table, self.count = self.table[: self.count], np.empty(8, ANSWERED), 0
+        return taken
+
+    def put_back(self, taken: Table) -> None:
+        """Put answers that were taken before those that came since."""
+        both = np.concatenate([taken, self.table[: self.count]])
+        self.table, self.count = both, len(both)
