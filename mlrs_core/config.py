@@ -77,18 +77,18 @@ class RunConfig:
 
     def completed_by(self, other: RunConfig) -> Self:
         """Return this config with the fields it lacks taken from `other`, those of the schedule too."""
-        lacking = {name: getattr(other, name) for name in other.given() if name not in self.given()}
+        has = self.given()
+        lacking = {name: getattr(other, name) for name in other.given() if name not in has}
         if self.schedule is not None and other.schedule is not None:
             lacking["schedule"] = self.schedule.completed_by(other.schedule)
-        return dataclasses.replace(self, **lacking)
+        return dataclasses.replace(self, **lacking) if lacking else self
 
     def given(self) -> list[str]:
         """Return the names of the fields that have a value."""
         return [
-            field.name
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
-            and getattr(self, field.name) is not Optimizer.UNSPECIFIED
+            name
+            for name, value in vars(self).items()
+            if value is not None and value is not Optimizer.UNSPECIFIED
         ]
 
     def values(self) -> dict[str, Any]:

@@ -25,8 +25,10 @@ def check_whole(field: str, value: int | None, *, low: int, high: int, unit: str
     Raises:
         InvalidFieldError: it is outside, or no integer.
     """
+    if value is None:
+        return
     check_type(field, value, Integral, "a whole number")
-    if value is not None and not low <= value <= high:
+    if not low <= value <= high:
         counted = f" {unit}" if unit else ""
         raise InvalidFieldError(field, f"must be {low} to {high}{counted}, is {value}")
 
@@ -44,12 +46,12 @@ def check_real(
     Raises:
         InvalidFieldError: it is not, or no number.
     """
-    check_type(field, value, Real, "a number")
     if value is None:
         return
-    bound = f"> {above:g}" if above is not None else f">= {least:g}"
-    if most < math.inf:
-        bound += f" and <= {most:g}"
+    check_type(field, value, Real, "a number")
     low_enough = value > above if above is not None else value >= (least or 0.0)
     if not (abs(value) <= sys.float_info.max and low_enough and value <= most):
+        bound = f"> {above:g}" if above is not None else f">= {least:g}"
+        if most < math.inf:
+            bound += f" and <= {most:g}"
         raise InvalidFieldError(field, f"must be finite and {bound}, is {value}")

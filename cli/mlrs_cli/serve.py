@@ -35,6 +35,11 @@ from mlrs_cli.root import data_dir_option, reported
     "--flush-interval-s", type=float, help="How long an answer waits to be stored, at most. [default: 0.1]"
 )
 @click.option(
+    "--idle-after-s",
+    type=float,
+    help="How long a run stays in memory unobserved; it comes back when it is asked for. [default: 3600]",
+)
+@click.option(
     "--max-undurable",
     type=int,
     help="The most answers that wait to be stored, 40 bytes each; beyond it observations are refused. "

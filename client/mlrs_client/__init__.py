@@ -15,7 +15,9 @@
 
 Each flavour, threaded and asyncio:
 
-    _advisor.py     aio.py               what users hold
+    _advisor.py     aio.py               what users hold: advisors,
+    _run.py         _aio_run.py          runs,
+    _sweep.py       _aio_sweep.py        and sweeps, which alone import NumPy
     _connection.py  _aio_connection.py   the channel: unary calls, and carrying out procedures
     _stream.py      _aio_stream.py       the client's end of a StreamAdvice stream
 
@@ -23,7 +25,7 @@ Shared by both; no thread, no event loop:
 
     _session.py                 the rules: sending, waiting, joining again
     _conversation.py            which answer belongs to which observation
-    _ledger.py                  what the client knows of one run
+    _ledger.py, _rows.py        what the client knows of a run; what it keeps of a sweep's step
     _calls.py, _convert.py      unary calls; proto messages to values and back
     _arguments.py, _types.py    checks of what users hand in; what they get
     _views.py                   what a run and a pending advice show of themselves
@@ -32,7 +34,7 @@ Shared by both; no thread, no event loop:
     schedules.py                schedules without a daemon; imported by name
 """
 
-from mlrs_client._advisor import Advisor, Pending, Run, connect
+from mlrs_client._advisor import Advisor, connect
 from mlrs_client._exceptions import (
     ClosedError,
     ConfigMismatchError,
@@ -58,6 +60,7 @@ from mlrs_client._exceptions import (
     UnavailableError,
     UsageError,
 )
+from mlrs_client._run import Pending, Run
 from mlrs_client._types import (
     Advice,
     AdviceReason,

@@ -1,18 +1,31 @@
-"""The threaded client: `connect`, and the advisor, runs and pending advice that come of it."""
+"""The threaded client: `connect`, and the advisor that comes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
+from mlrs_client._exceptions import UsageError
 from mlrs_client._ledger import Entry, Ledger
-from mlrs_client._session import Deadline
-from mlrs_client._types import Advice, ModelInfo, Optimizer, RecordChunk, RunInfo, RunStatus, Schedule
-from mlrs_client._views import PendingView, RunView, given_fields
+from mlrs_client._run import Run
+from mlrs_client._types import (
+    ModelInfo,
+    Optimizer,
+    RecordChunk,
+    RunInfo,
+    RunStatus,
+    Schedule,
+    SweepConfig,
+)
+from mlrs_client._views import given_fields
+
+if TYPE_CHECKING:
+    from mlrs_client._sweep import Sweep
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 2.0
@@ -24,6 +37,20 @@ RECORD_TIMEOUT_S = 60.0
 def opening_timeout_s(timeout_s: float | None, resume_from: int | None) -> float | None:
     """Return how long opening a run may take; `None`: as long as any call."""
     return RECORD_TIMEOUT_S if timeout_s is None and resume_from is not None else timeout_s
+
+
+def import_sweeps(flavour: str) -> tuple[Any, Any]:
+    """Return the modules of sweeps, which import NumPy; the rest of the client does without.
+
+    Raises:
+        UsageError: NumPy is not installed.
+    """
+    try:
+        return import_module("mlrs_client._rows"), import_module(f"mlrs_client.{flavour}")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "sweeps work on NumPy arrays, and NumPy is not installed: pip install numpy"
+        ) from error
 
 
 def connect(target: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Advisor:
@@ -123,9 +150,47 @@ class Advisor:
         )
         call = calls.checked_open_run(id, config, mode, resume_from)
         opened = self._invoke(call, opening_timeout_s(timeout_s, resume_from))
-        ledger = Ledger(opened, self._connection.new_signal(), given_fields(config))
+        ledger = Ledger(calls.Opened((opened,)), self._connection.new_signal(), Entry, given_fields(config))
         self._connection.join(ledger)
         return Run(self._connection, ledger)
+
+    def sweep(
+        self,
+        ids: Sequence[str],
+        *,
+        mode: check.OpenMode = "open",
+        resume_from: int | None = None,
+        timeout_s: float | None = None,
+        **config: Unpack[SweepConfig],
+    ) -> Sweep:
+        """Open many training runs that take their steps together, such as those of a vmapped population.
+
+            sweep = advisor.sweep([f"member-{i}" for i in range(256)], horizon=1000, initial_lr=rates)
+            lrs = sweep.next_lrs(step, losses)   # arrays, (256,)
+
+        Args:
+            ids: the runs' ids, 1 to 65,536, all different.
+            mode: as for `run`.
+            resume_from: as for `run`, for every run.
+            timeout_s: the deadline of each call that opens a thousand runs, in seconds. Default: 60.
+            config: what `run` takes: each a value for all runs, or a list or array of one a run.
+
+        Raises:
+            UsageError: NumPy is not installed.
+            InvalidArgumentError: an argument is of a wrong type, length or range.
+            MlrsError: as for `run`; the error names the run. New runs of the same thousand are then not
+                created, those of earlier ones are.
+        """
+        run_ids, configs = check.sweep(ids, config)
+        limit_s = RECORD_TIMEOUT_S if timeout_s is None else timeout_s
+        rows, flavour = import_sweeps("_sweep")
+        runs: tuple[calls.OpenedRun, ...] = ()
+        for call in calls.open_runs(run_ids, configs, *check.opening(mode, resume_from)):
+            runs += self._invoke(call, limit_s)
+        ledger = Ledger(calls.Opened(runs), self._connection.new_signal(), rows.Row)
+        self._connection.join(ledger)
+        opened: Sweep = flavour.Sweep(self._connection, ledger)
+        return opened
 
     def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> Iterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""
@@ -196,103 +261,3 @@ class Advisor:
     def _invoke(self, call: calls.Call[T], timeout_s: float | None = None) -> T:
         limit_s = self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
         return self._connection.invoke(call, limit_s)
-
-
-class Run(RunView):
-    """An open training run. Leaving its `with` block detaches from it and does not finish it."""
-
-    def __init__(self, connection: Connection, ledger: Ledger) -> None:
-        super().__init__(ledger)
-        self._connection = connection
-
-    def observe(self, step: int, loss: float) -> Pending:
-        """Send the loss of a step and return at once.
-
-        Args:
-            step: the run's next step, or one observed before, with the same loss.
-            loss: any real number. NaN and infinities are legal: the last learning rate is held.
-
-        Raises:
-            InvalidArgumentError: the step or the loss is none.
-            StepAheadError: the step is beyond the next one.
-            StaleStepError: the step was observed with another loss.
-            ClosedError, ForkedError: see `Advisor`.
-        """
-        self._check_attached()
-        entry, is_new = self._connection.observe(self._ledger, check.step(step), check.loss(loss))
-        return Pending(self._connection, self._ledger, entry, replayed=not is_new)
-
-    def next_lr(self, step: int, loss: float, *, timeout_s: float | None = None) -> float:
-        """Return the learning rate for the update of a step; waits for it.
-
-        Raises:
-            MlrsError: as `observe` and `Pending.lr`.
-        """
-        self._check_attached()
-        deadline = _deadline(self._connection, timeout_s)
-        return self._connection.exchange(self._ledger, check.step(step), check.loss(loss), deadline).lr()
-
-    def finish(self, *, timeout_s: float | None = None) -> RunInfo:
-        """Mark the run as finished: it takes no more observations, and all of its record is durable."""
-        self._check_attached()
-        deadline = _deadline(self._connection, timeout_s)
-        return self._connection.perform(self._connection.session.finish(self._ledger, deadline), deadline)
-
-    def detach(self) -> None:
-        """Leave the run without finishing it, as the end of its `with` block does."""
-        self._detached = True
-        self._connection.leave(self._ledger)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.detach()
-
-    def _complete(self, **config: object) -> None:
-        """Tell the daemon what the caller did not: fields of the config, read off the training loop."""
-        self._check_attached()
-        if missing := self._completion(**config):
-            deadline = _deadline(self._connection, None)
-            checked = check.config(**missing)
-            self._connection.perform(self._connection.session.complete(self._ledger, checked), deadline)
-
-
-class Pending(PendingView):
-    """An observation that was sent; its advice is here or on its way."""
-
-    def __init__(self, connection: Connection, ledger: Ledger, entry: Entry, *, replayed: bool) -> None:
-        super().__init__(entry, replayed=replayed)
-        self._connection = connection
-        self._ledger = ledger
-
-    def lr(self, *, timeout_s: float | None = None) -> float:
-        """Return the learning rate for the update of the step. See `advice`."""
-        self._wait(timeout_s)
-        return self._entry.lr()
-
-    def advice(self, *, timeout_s: float | None = None) -> Advice:
-        """Return the advice; waits for it, and joins the daemon again if the connection broke.
-
-        Args:
-            timeout_s: the deadline, in seconds. Default: the advisor's.
-
-        Raises:
-            DeadlineExceededError: it did not come in time. The observation is kept: ask again.
-            UnavailableError: the daemon was out of reach all the time. As above.
-            MlrsError: the daemon refused the observation; the error says why.
-        """
-        self._wait(timeout_s)
-        return self._result()
-
-    def _wait(self, timeout_s: float | None) -> None:
-        if not self._entry.done:
-            deadline = _deadline(self._connection, timeout_s)
-            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
-            self._connection.perform(procedure, deadline)
-
-
-def _deadline(connection: Connection, timeout_s: float | None) -> Deadline:
-    return Deadline(connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc.aio
 
+from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
 from mlrs_client._aio_stream import AdviceStream
 from mlrs_client._calls import Call
 from mlrs_client._channel import CHANNEL_OPTIONS
 from mlrs_client._conversation import Conversation
-from mlrs_client._exceptions import MlrsError
+from mlrs_client._exceptions import ClosedError, MlrsError
+from mlrs_client._ledger import Ledger, Observed
 from mlrs_client._session import Deadline, Procedure, Session, Wait, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
@@ -66,11 +68,16 @@ class Connection:
         self._stub = rpc.AdvisorServiceStub(self._channel)
         self._streams: set[AdviceStream] = set()
         self._watches: set[Any] = set()
+        self._catching_up: dict[Ledger[Any], asyncio.Task[None]] = {}
 
     def check(self) -> None:
         """Raise unless this process may use the connection, as for the threaded client."""
         check_process(self._pid)
         self.session.check_open()
+
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """Return the deadline of a call that begins now; `None`: the usual one."""
+        return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
 
     async def invoke(self, call: Call[T], timeout_s: float) -> T:
         """Make a unary call.
@@ -85,6 +92,20 @@ class Connection:
         except MlrsError:
             self.session.check_open()
             raise
+
+    def catch_up(self, ledger: Ledger[Any], entry: Observed) -> None:
+        """Have a run that fell off the stream join it again, in a task of its own; does not wait."""
+        if ledger in self._catching_up or not self.session.is_cut_off(ledger):
+            return
+
+        async def work() -> None:
+            deadline = self.deadline(None)
+            with suppress(ClosedError):
+                await self.perform(self.session.catch_up(ledger, entry, deadline), deadline)
+
+        task = asyncio.get_running_loop().create_task(work())
+        self._catching_up[ledger] = task
+        task.add_done_callback(lambda _: self._catching_up.pop(ledger))
 
     async def perform(self, procedure: Procedure[T], deadline: Deadline) -> T:
         """Carry out a procedure of the session and return its result."""

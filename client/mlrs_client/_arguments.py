@@ -6,7 +6,7 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,8 @@ MAX_TIMEOUT_S = 3e7
 """The deadlines that are taken are below this."""
 MAX_NAME = 4096
 """The longest address, prefix, or model reference, in characters."""
+MAX_SWEEP = 65_536
+"""The most runs of a sweep: the entries that fit into a message."""
 MAX_MILESTONES = 64
 """The most milestones."""
 _WHOLE_PARAMETERS = {
@@ -88,6 +90,18 @@ def mode(value: object) -> OpenMode:
         if value == known:
             return known  # type: ignore[no-any-return] # get_args is untyped; these are the Literal's values
     raise _wrong("mode", f"must be one of {', '.join(get_args(OpenMode))}", value)
+
+
+def opening(mode_: object, resume_from: object) -> tuple[OpenMode, int | None]:
+    """Return checked what opening a run may do, and where it rewinds to."""
+    checked = mode(mode_)
+    if resume_from is None:
+        return checked, None
+    if checked == "create":
+        raise InvalidArgumentError(
+            "resume_from rewinds a run that exists; leave it out with mode='create'", field="resume_from"
+        )
+    return checked, step(resume_from, "resume_from")
 
 
 def step(value: object, name: str = "step") -> int:
@@ -167,6 +181,39 @@ def config(
     if checked.min_lr is not None and checked.max_lr is not None and checked.min_lr > checked.max_lr:
         raise _wrong("min_lr", f"must not be above max_lr, {checked.max_lr}", min_lr)
     return checked
+
+
+def sweep(ids: Any, config_: Mapping[str, Any]) -> tuple[tuple[str, ...], list[RunConfig]]:
+    """Return the checked ids of a sweep's runs, and a config for each.
+
+    Values of the config that are lists, tuples or arrays hold a value a run, others are for all.
+    """
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise _wrong("ids", "must be a list of run ids", ids)
+    checked = tuple(run_id(id_) for id_ in ids)
+    if not 1 <= len(checked) <= MAX_SWEEP:
+        raise _wrong("ids", f"must be 1 to {MAX_SWEEP} run ids", len(checked))
+    if len(set(checked)) < len(checked):
+        twice = next(id_ for id_ in checked if checked.count(id_) > 1)
+        raise _wrong("ids", "must be different runs", twice)
+    columns = {name: _column(name, value, len(checked)) for name, value in config_.items()}
+    several = {name: values for name, values in columns.items() if values is not None}
+    shared = {name: value for name, value in config_.items() if name not in several}
+    if not several:
+        return checked, [config(**shared)] * len(checked)
+    rows = zip(*several.values(), strict=True)
+    return checked, [config(**shared, **dict(zip(several, row, strict=True))) for row in rows]
+
+
+def _column(name: str, value: Any, count: int) -> list[Any] | None:
+    """Return a value for each run; `None`: it is one for all."""
+    if hasattr(value, "tolist"):  # an array, or a scalar of NumPy
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return None
+    if len(value) != count:
+        raise _wrong(name, f"must be one value, or one for each of the {count} runs", value)
+    return list(value)
 
 
 def schedule(policy: object, base_lr: object = None, warmup: object = None) -> Schedule | None:

@@ -5,17 +5,18 @@ Both flavours of the client send these; neither knows more of a call than is her
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
-from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._types import ModelInfo, RunConfig, RunInfo, RunStatus
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 T = TypeVar("T")
+MAX_BATCH = 1000
+"""The most runs that the contract opens or finishes in one call."""
 _MODES: dict[check.OpenMode, pb.OpenMode.ValueType] = {
     "open": pb.OPEN_MODE_UNSPECIFIED,
     "create": pb.OPEN_MODE_CREATE,
@@ -48,6 +49,49 @@ class OpenedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """What the daemon says of the runs of a ledger, at least one."""
+
+    runs: tuple[OpenedRun, ...]
+    """The runs."""
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(run.info.id for run in self.runs)
+
+    @property
+    def handles(self) -> list[int]:
+        """Their names in StreamAdvice."""
+        return [run.handle for run in self.runs]
+
+    @property
+    def created(self) -> bool:
+        """Whether this call created every one."""
+        return all(run.created for run in self.runs)
+
+    @property
+    def config(self) -> RunConfig:
+        """The config of the first."""
+        return self.runs[0].info.config
+
+    @property
+    def next_step(self) -> int:
+        """The step that the run expects that is the furthest behind ..."""
+        return min(run.info.next_step for run in self.runs)
+
+    @property
+    def furthest_step(self) -> int:
+        """... and that the one expects that is the furthest ahead."""
+        return max(run.info.next_step for run in self.runs)
+
+    @property
+    def durable_step(self) -> int:
+        """Observations of all runs up to and including this step survive a crash; -1: none yet."""
+        return min(run.info.durable_step for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A page of a list."""
 
@@ -64,18 +108,45 @@ def open_run(
     resume_from: int | None = None,
 ) -> Call[OpenedRun]:
     """Create a run, resume it, or whichever applies."""
-    return Call(
-        "CreateRun",
-        pb.CreateRunRequest(
-            run_id=run_id,
-            config=convert.config_to_proto(config),
-            mode=_MODES[mode],
-            resume_from=resume_from,
-        ),
-        lambda response: OpenedRun(
-            convert.run_from_proto(response.run), response.run_handle, response.created
-        ),
-    )
+    return Call("CreateRun", _opening(run_id, config, mode, resume_from), _opened)
+
+
+def open_runs(
+    run_ids: Sequence[str],
+    configs: Sequence[RunConfig],
+    mode: check.OpenMode = "resume",
+    resume_from: int | None = None,
+) -> Iterator[Call[tuple[OpenedRun, ...]]]:
+    """Create runs, resume them, or whichever applies, in as few calls as the contract allows."""
+    for start in range(0, len(run_ids), MAX_BATCH):
+        part = zip(run_ids[start : start + MAX_BATCH], configs[start : start + MAX_BATCH], strict=True)
+        requests = [_opening(run_id, config, mode, resume_from) for run_id, config in part]
+        yield Call(
+            "BatchCreateRuns",
+            pb.BatchCreateRunsRequest(requests=requests),
+            lambda response: tuple(map(_opened, response.responses)),
+        )
+
+
+def reopen(run_ids: Sequence[str]) -> Generator[Call[Any], Any, Opened]:
+    """Resume runs that were opened before: yields calls, is sent their results, returns what they say."""
+    if len(run_ids) == 1:
+        return Opened(((yield open_run(run_ids[0], RunConfig())),))
+    runs: tuple[OpenedRun, ...] = ()
+    for call in open_runs(run_ids, [RunConfig()] * len(run_ids)):
+        runs += yield call
+    return Opened(runs)
+
+
+def _opening(
+    run_id: str, config: RunConfig, mode: check.OpenMode, resume_from: int | None
+) -> pb.CreateRunRequest:
+    message = convert.config_to_proto(config)
+    return pb.CreateRunRequest(run_id=run_id, config=message, mode=_MODES[mode], resume_from=resume_from)
+
+
+def _opened(response: pb.CreateRunResponse) -> OpenedRun:
+    return OpenedRun(convert.run_from_proto(response.run), response.run_handle, response.created)
 
 
 def checked_open_run(run_id: object, config: RunConfig, mode: object, resume_from: object) -> Call[OpenedRun]:
@@ -84,14 +155,7 @@ def checked_open_run(run_id: object, config: RunConfig, mode: object, resume_fro
     Raises:
         InvalidArgumentError: an argument is wrong; the error names it.
     """
-    checked = check.mode(mode)
-    if resume_from is None:
-        return open_run(check.run_id(run_id), config, checked)
-    if checked == "create":
-        raise InvalidArgumentError(
-            "resume_from rewinds a run that exists; leave it out with mode='create'", field="resume_from"
-        )
-    return open_run(check.run_id(run_id), config, checked, check.step(resume_from, "resume_from"))
+    return open_run(check.run_id(run_id), config, *check.opening(mode, resume_from))
 
 
 def get_run(run_id: object) -> Call[RunInfo]:
@@ -99,9 +163,18 @@ def get_run(run_id: object) -> Call[RunInfo]:
     return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _run)
 
 
-def finish_run(run_id: str) -> Call[RunInfo]:
-    """Mark a run as finished."""
-    return Call("FinishRun", pb.FinishRunRequest(run_id=run_id), _run)
+def finish(run_ids: Sequence[str]) -> Generator[Call[Any], Any, tuple[RunInfo, ...]]:
+    """Mark runs as finished: yields calls, is sent their results, returns the runs."""
+    if len(run_ids) == 1:
+        return ((yield Call("FinishRun", pb.FinishRunRequest(run_id=run_ids[0]), _run)),)
+    runs: tuple[RunInfo, ...] = ()
+    for start in range(0, len(run_ids), MAX_BATCH):
+        runs += yield Call(
+            "BatchFinishRuns",
+            pb.BatchFinishRunsRequest(run_ids=run_ids[start : start + MAX_BATCH]),
+            lambda response: tuple(map(convert.run_from_proto, response.runs)),
+        )
+    return runs
 
 
 def delete_run(run_id: object) -> Call[None]:

@@ -13,12 +13,13 @@ from typing import Any, TypeVar, cast
 
 import grpc
 
+from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
 from mlrs_client._calls import Call
 from mlrs_client._channel import CHANNEL_OPTIONS
 from mlrs_client._conversation import Conversation
-from mlrs_client._exceptions import MlrsError
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._exceptions import ClosedError, MlrsError
+from mlrs_client._ledger import E, Ledger, Observed
 from mlrs_client._session import Deadline, Procedure, Session, Wait, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._stream import AdviceStream
@@ -48,6 +49,7 @@ class Connection:
         self.session = Session(target, self._open_stream)
         self._streams: set[AdviceStream] = set()
         self._watches: set[Any] = set()
+        self._catching_up: set[Ledger[Any]] = set()
         _open_connections.add(self)
 
     def new_signal(self) -> threading.Condition:
@@ -64,6 +66,10 @@ class Connection:
         check_process(self._pid)
         self.session.check_open()
 
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """Return the deadline of a call that begins now; `None`: the usual one."""
+        return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
+
     def invoke(self, call: Call[T], timeout_s: float) -> T:
         """Make a unary call.
 
@@ -78,25 +84,25 @@ class Connection:
             self.session.check_open()
             raise
 
-    def join(self, ledger: Ledger) -> None:
+    def join(self, ledger: Ledger[Any]) -> None:
         """Let a run that was just opened take part in the stream."""
         self.check()
         with self._lock:
             self.session.join(ledger)
 
-    def leave(self, ledger: Ledger) -> None:
+    def leave(self, ledger: Ledger[Any]) -> None:
         """Forget a run. In a forked child: nothing, as no lock of the parent's may be waited for."""
         if os.getpid() == self._pid:
             with self._lock:
                 self.session.leave(ledger)
 
-    def observe(self, ledger: Ledger, step: int, loss: float) -> tuple[Entry, bool]:
+    def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
         """Send an observation; does not wait. See `Session.observe`."""
         self.check()
         with self._lock:
             return self.session.observe(ledger, step, loss)
 
-    def exchange(self, ledger: Ledger, step: int, loss: float, deadline: Deadline) -> Entry:
+    def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
         """Send an observation and wait until it is done.
 
         The short way, where this thread reads the answer itself, is without a procedure: all that is done
@@ -117,6 +123,24 @@ class Connection:
         if not entry.done:
             self.perform(self.session.answered(ledger, entry, deadline), deadline)
         return entry
+
+    def catch_up(self, ledger: Ledger[Any], entry: Observed) -> None:
+        """Have a run that fell off the stream join it again, in a thread of its own; does not wait."""
+        with self._lock:
+            if ledger in self._catching_up or not self.session.is_cut_off(ledger):
+                return
+            self._catching_up.add(ledger)
+
+        def work() -> None:
+            deadline = self.deadline(None)
+            try:
+                self.perform(self.session.catch_up(ledger, entry, deadline), deadline)
+            except ClosedError:
+                pass
+            finally:
+                self._catching_up.discard(ledger)
+
+        threading.Thread(target=work, name="mlrs-catch-up", daemon=True).start()
 
     def perform(self, procedure: Procedure[T], deadline: Deadline) -> T:
         """Carry out a procedure of the session and return its result."""

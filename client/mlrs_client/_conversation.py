@@ -6,13 +6,11 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from mlrs_client._convert import reason_from_proto
 from mlrs_client._exceptions import DaemonError, MlrsError
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._ledger import Ledger, Observed
 from mlrs_client._status import from_entry_error
-from mlrs_client._types import AdviceReason
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 MAX_ENTRIES = 65_536
@@ -31,10 +29,10 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """What one message was about, and which joining of its run it belongs to."""
+    """What one message was about, and which joining of its runs it belongs to."""
 
-    ledger: Ledger
-    entries: Sequence[Entry]
+    ledger: Ledger[Any]
+    entries: Sequence[Observed]
     joining: int
 
 
@@ -48,22 +46,22 @@ class Conversation:
     def __init__(self) -> None:
         self.transport: Transport | None = None
         self._sent: deque[_Batch] = deque()
-        self._members: dict[Ledger, int] = {}
+        self._members: dict[Ledger[Any], int] = {}
         self._joinings = itertools.count()
 
-    def has(self, ledger: Ledger) -> bool:
+    def has(self, ledger: Ledger[Any]) -> bool:
         """Return whether a run takes part, so that its observations can be sent here."""
         return ledger in self._members
 
-    def join(self, ledger: Ledger) -> None:
+    def join(self, ledger: Ledger[Any]) -> None:
         """Let a run take part."""
         self._members[ledger] = next(self._joinings)
 
-    def leave(self, ledger: Ledger) -> None:
+    def leave(self, ledger: Ledger[Any]) -> None:
         """Let a run take part no more."""
         self._members.pop(ledger, None)
 
-    def dissolve(self) -> list[Ledger]:
+    def dissolve(self) -> list[Ledger[Any]]:
         """Let every run leave, and return them."""
         members = list(self._members)
         self._members.clear()
@@ -73,23 +71,17 @@ class Conversation:
         """Return whether a message has no answer yet."""
         return bool(self._sent)
 
-    def send(self, ledger: Ledger, entries: Sequence[Entry], *, attended: bool = False) -> None:
-        """Send entries of one run; `attended` as for `Transport`."""
+    def send(self, ledger: Ledger[Any], entries: Sequence[Observed], *, attended: bool = False) -> None:
+        """Send entries of one run, or one sweep; `attended` as for `Transport`."""
         if self.transport is None:
             raise AssertionError("a conversation without a transport")
-        for start in range(0, len(entries), MAX_ENTRIES):
-            part = entries[start : start + MAX_ENTRIES]
+        most = max(MAX_ENTRIES // ledger.size, 1)
+        for start in range(0, len(entries), most):
+            part = entries[start : start + most]
             self._sent.append(_Batch(ledger, part, self._members[ledger]))
-            self.transport.send(
-                pb.StreamAdviceRequest(
-                    run_handles=[ledger.handle] * len(part),
-                    steps=[entry.step for entry in part],
-                    losses=[entry.loss for entry in part],
-                ),
-                attended=attended,
-            )
+            self.transport.send(_message(ledger.handles, part), attended=attended)
 
-    def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger, MlrsError | None]:
+    def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None]:
         """Take in the answer to the oldest message that has none.
 
         Returns:
@@ -101,19 +93,19 @@ class Conversation:
         if not self._sent:
             raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
         batch = self._sent.popleft()
-        count = len(batch.entries)
-        lrs, durable_steps, reasons = columns.learning_rates, columns.durable_steps, columns.reasons
-        if len(lrs) != count or len(durable_steps) != count or len(reasons or lrs) != count:
+        ledger, size = batch.ledger, batch.ledger.size
+        count = len(batch.entries) * size
+        lengths = len(columns.learning_rates), len(columns.durable_steps), len(columns.reasons) or count
+        if lengths != (count, count, count):
             raise DaemonError(f"the daemon answered {count} entries with columns of another length")
-        errors = {error.index: error for error in columns.errors}
+        refusals = {error.index // size: error for error in reversed(columns.errors)}
         setback: MlrsError | None = None
         for index, entry in enumerate(batch.entries):
-            if index in errors:
-                setback = self._refuse(batch, entry, errors[index]) or setback
+            if index in refusals:
+                setback = self._refuse(batch, entry, refusals[index]) or setback
             else:
-                reason = reason_from_proto(reasons[index]) if reasons else AdviceReason.FRESH
-                batch.ledger.answer(entry, lrs[index], reason, durable_steps[index])
-        return batch.ledger, setback
+                ledger.answer(entry, columns, index * size)
+        return ledger, setback
 
     def fail(self, error: MlrsError) -> None:
         """Refuse everything that has no answer."""
@@ -122,10 +114,10 @@ class Conversation:
                 for entry in batch.entries:
                     batch.ledger.refuse(entry, error)
 
-    def _refuse(self, batch: _Batch, entry: Entry, refusal: pb.EntryError) -> MlrsError | None:
+    def _refuse(self, batch: _Batch, entry: Observed, refusal: pb.EntryError) -> MlrsError | None:
         if not self._is_current(batch):
             return None
-        error = from_entry_error(refusal, batch.ledger.run_id)
+        error = from_entry_error(refusal, batch.ledger.run_ids[refusal.index % batch.ledger.size])
         if refusal.reason == pb.ERROR_REASON_STALE_HANDLE:  # joining and sending again may cure it
             self.leave(batch.ledger)
             return error
@@ -134,3 +126,14 @@ class Conversation:
 
     def _is_current(self, batch: _Batch) -> bool:
         return self._members.get(batch.ledger) == batch.joining
+
+
+def _message(handles: list[int], entries: Sequence[Observed]) -> pb.StreamAdviceRequest:
+    if len(entries) == 1:
+        (entry,) = entries
+        return pb.StreamAdviceRequest(run_handles=handles, steps=entry.steps, losses=entry.losses)
+    return pb.StreamAdviceRequest(
+        run_handles=handles * len(entries),
+        steps=list(itertools.chain.from_iterable(entry.steps for entry in entries)),
+        losses=list(itertools.chain.from_iterable(entry.losses for entry in entries)),
+    )

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlrs_client._calls import Call, finish_run, open_run
+from mlrs_client._calls import Call, finish, open_run, reopen
 from mlrs_client._conversation import Conversation, Transport
 from mlrs_client._exceptions import (
     ClosedError,
@@ -28,7 +28,7 @@ from mlrs_client._exceptions import (
     QueueFullError,
     UnavailableError,
 )
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._ledger import E, Ledger, Observed
 from mlrs_client._types import RunConfig, RunInfo
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -45,7 +45,7 @@ class Wait:
     `reading`: what is waited for comes on the stream, which the waiting thread may read itself.
     """
 
-    ledger: Ledger
+    ledger: Ledger[Any]
     timeout_s: float
     reading: bool = False
 
@@ -92,12 +92,12 @@ class Session:
         self.closing = False
         self._open_transport = open_transport
         self._conversation: Conversation | None = None
-        self._setbacks: weakref.WeakKeyDictionary[Ledger, MlrsError] = weakref.WeakKeyDictionary()
-        self._joining: set[Ledger] = set()
+        self._setbacks: weakref.WeakKeyDictionary[Ledger[Any], MlrsError] = weakref.WeakKeyDictionary()
+        self._joining: set[Ledger[Any]] = set()
 
     # ------------------------------------------------------------------------------ runs
 
-    def join(self, ledger: Ledger) -> None:
+    def join(self, ledger: Ledger[Any]) -> None:
         """Let a run that was just opened take part in the stream; opens one if there is none.
 
         Raises:
@@ -111,15 +111,13 @@ class Session:
         """The sending side of the stream, while there is one."""
         return None if self._conversation is None else self._conversation.transport
 
-    def observe(
-        self, ledger: Ledger, step: int, loss: float, *, attended: bool = False
-    ) -> tuple[Entry, bool]:
+    def observe(self, ledger: Ledger[E], step: int, loss: Any, *, attended: bool = False) -> tuple[E, bool]:
         """Enter an observation and send it, if there is a stream; waits for nothing.
 
         Args:
             ledger: the run's.
             step: its step.
-            loss: its loss.
+            loss: its loss, or its losses.
             attended: whether the caller goes on to wait for the advice.
 
         Returns:
@@ -135,7 +133,20 @@ class Session:
             self._conversation.send(ledger, [entry], attended=attended)
         return entry, is_new
 
-    def leave(self, ledger: Ledger) -> None:
+    def is_cut_off(self, ledger: Ledger[Any]) -> bool:
+        """Return whether a run has fallen off the stream, and nobody is about to join it again."""
+        return not (self._has(ledger) or ledger in self._joining or self.closing)
+
+    def catch_up(self, ledger: Ledger[Any], entry: Observed, deadline: Deadline) -> Procedure[None]:
+        """Join the stream again for a loop that does not wait; what cannot pass refuses what was sent."""
+        try:
+            yield from self.answered(ledger, entry, deadline)
+        except (UnavailableError, DeadlineExceededError, MemoryFullError):
+            pass  # the next step tries again
+        except MlrsError as error:
+            ledger.refuse_all(error)
+
+    def leave(self, ledger: Ledger[Any]) -> None:
         """Forget a run."""
         if self._conversation is not None:
             self._conversation.leave(ledger)
@@ -151,7 +162,7 @@ class Session:
 
     # ------------------------------------------------------------------------ procedures
 
-    def answered(self, ledger: Ledger, entry: Entry, deadline: Deadline) -> Procedure[None]:
+    def answered(self, ledger: Ledger[Any], entry: Observed, deadline: Deadline) -> Procedure[None]:
         """Wait until an entry is done; joins the stream again when it broke.
 
         Raises:
@@ -162,8 +173,8 @@ class Session:
         """
         yield from self._until(ledger, lambda: entry.done, deadline, f"no advice for step {entry.step}")
 
-    def finish(self, ledger: Ledger, deadline: Deadline) -> Procedure[RunInfo]:
-        """Wait until the daemon has every observation of a run, then mark it as finished."""
+    def finish(self, ledger: Ledger[Any], deadline: Deadline) -> Procedure[tuple[RunInfo, ...]]:
+        """Wait until the daemon has every observation of a ledger's runs, then mark them as finished."""
         if ledger.has_volatile():
             yield from self._until(
                 ledger,
@@ -171,16 +182,15 @@ class Session:
                 deadline,
                 "not every observation was answered",
             )
-        info: RunInfo = yield finish_run(ledger.run_id)
-        return info
+        return (yield from finish(ledger.run_ids))
 
-    def complete(self, ledger: Ledger, config: RunConfig) -> Procedure[None]:
+    def complete(self, ledger: Ledger[Any], config: RunConfig) -> Procedure[None]:
         """Add to a run's config what it lacks."""
-        opened = yield open_run(ledger.run_id, config)
+        opened = yield open_run(ledger.run_ids[0], config)
         ledger.config = opened.info.config
 
     def _until(
-        self, ledger: Ledger, reached: Callable[[], bool], deadline: Deadline, failure: str
+        self, ledger: Ledger[Any], reached: Callable[[], bool], deadline: Deadline, failure: str
     ) -> Procedure[None]:
         pause_s = 0.0
         not_before = Deadline(0.0)
@@ -198,11 +208,11 @@ class Session:
             not_before = Deadline(pause_s)
             yield from self._join_again(ledger)
 
-    def _join_again(self, ledger: Ledger) -> Procedure[None]:
+    def _join_again(self, ledger: Ledger[Any]) -> Procedure[None]:
         """Ask the daemon where the run stands, and send what it lacks."""
         self._joining.add(ledger)
         try:
-            opened = yield open_run(ledger.run_id, RunConfig())
+            opened = yield from reopen(ledger.run_ids)
             self.check_open()
             self._send_again(ledger, ledger.rejoin(opened))
             self._setbacks.pop(ledger, None)
@@ -212,10 +222,10 @@ class Session:
             self._joining.discard(ledger)
             ledger.changed.notify_all()
 
-    def _too_late(self, ledger: Ledger, failure: str, deadline: Deadline) -> MlrsError:
+    def _too_late(self, ledger: Ledger[Any], failure: str, deadline: Deadline) -> MlrsError:
         setback = self._setbacks.get(ledger)
         what = (
-            f"run {ledger.run_id!r}: {failure} within {deadline.timeout_s:g} s from {self.target}"
+            f"{ledger.label}: {failure} within {deadline.timeout_s:g} s from {self.target}"
             f"{f' ({setback})' if setback else ''}; the observations are kept: try again, or raise timeout_s"
         )
         kind = DeadlineExceededError if setback is None else type(setback)
@@ -262,10 +272,10 @@ class Session:
                 self._setbacks[ledger] = setback
             ledger.changed.notify_all()
 
-    def _has(self, ledger: Ledger) -> bool:
+    def _has(self, ledger: Ledger[Any]) -> bool:
         return self._conversation is not None and self._conversation.has(ledger)
 
-    def _send_again(self, ledger: Ledger, entries: list[Entry]) -> None:
+    def _send_again(self, ledger: Ledger[Any], entries: Sequence[Observed]) -> None:
         if self._conversation is None:
             conversation = Conversation()
             conversation.transport = self._open_transport(conversation)

@@ -6,7 +6,7 @@ import datetime as dt
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 
 class Optimizer(enum.StrEnum):
@@ -141,6 +141,27 @@ class RunConfig:
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     schedule: Schedule | None = None
     """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
+
+
+class SweepConfig(TypedDict, total=False):
+    """What runs of a sweep may be opened with: each a value for all, or a list or array of one a run.
+
+    The fields are those of `Advisor.run`.
+    """
+
+    model: str | Sequence[str] | None
+    policy: Schedule | str | Sequence[Schedule | str] | None
+    base_lr: float | Sequence[float] | None
+    warmup: int | Sequence[int] | None
+    horizon: int | Sequence[int] | None
+    num_classes: int | Sequence[int] | None
+    scale: float | Sequence[float] | None
+    snapshot: int | Sequence[int] | None
+    optimizer: Optimizer | str | Sequence[Optimizer | str] | None
+    momentum: float | Sequence[float] | None
+    initial_lr: float | Sequence[float] | None
+    min_lr: float | Sequence[float] | None
+    max_lr: float | Sequence[float] | None
 
 
 @dataclass(frozen=True, slots=True)

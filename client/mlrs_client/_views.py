@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections import deque
 
 from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Entry, Ledger
@@ -12,14 +14,15 @@ from mlrs_client._types import Advice, AdviceReason, RunConfig
 class RunView:
     """The attributes of an open run."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger[Entry]) -> None:
         self._ledger = ledger
         self._detached = False
+        self._lag = Lag()
 
     @property
     def id(self) -> str:
         """The id that the user chose."""
-        return self._ledger.run_id
+        return self._ledger.run_ids[0]
 
     @property
     def config(self) -> RunConfig:
@@ -63,6 +66,38 @@ class RunView:
             and getattr(stored, name) != value
             and (getattr(stored, name) is not None or self._ledger.next_step == 0)
         }
+
+
+class Lag:
+    """The advice of a loop that never waits: at each step, that for the step before, if it is here.
+
+    May be shared by threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent: deque[Entry] = deque()
+        self._newest: float | None = None
+
+    def newest(self, before: int) -> float | None:
+        """Return the newest learning rate of the steps before one; `None`: there is none yet.
+
+        Raises:
+            MlrsError: the daemon refused one of these steps; the error says why.
+        """
+        with self._lock:
+            while self._sent and self._sent[0].done and self._sent[0].step < before:
+                self._newest = self._sent.popleft().lr()
+            return self._newest
+
+    def add(self, entry: Entry) -> None:
+        """Add a step that was sent."""
+        with self._lock:
+            self._sent.append(entry)
+
+    def is_late(self) -> bool:
+        """Return whether the step before the newest has no answer yet."""
+        return len(self._sent) > 1
 
 
 class PendingView:

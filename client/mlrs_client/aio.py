@@ -11,27 +11,29 @@ the methods of the same names in `mlrs_client`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
-from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, opening_timeout_s
+from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, import_sweeps, opening_timeout_s
 from mlrs_client._aio_connection import Connection, Signal
+from mlrs_client._aio_run import Opening, Pending, Run
 from mlrs_client._ledger import Entry, Ledger
-from mlrs_client._session import Deadline
 from mlrs_client._types import (
-    Advice,
     ModelInfo,
     Optimizer,
     RecordChunk,
-    RunConfig,
     RunInfo,
     RunStatus,
     Schedule,
+    SweepConfig,
 )
-from mlrs_client._views import PendingView, RunView, given_fields
+from mlrs_client._views import given_fields
+
+if TYPE_CHECKING:
+    from mlrs_client._aio_sweep import Sweep
 
 __all__ = ["Advisor", "Pending", "Run", "connect"]
 
@@ -75,7 +77,7 @@ class Advisor:
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
         timeout_s: float | None = None,
-    ) -> OpeningRun:
+    ) -> Opening[Run]:
         """Open a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
         config = check.config(
             model=model,
@@ -94,7 +96,40 @@ class Advisor:
         )
         call = calls.checked_open_run(id, config, mode, resume_from)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
-        return OpeningRun(self._connection, call, config, limit_s)
+
+        async def opened() -> Run:
+            runs = (await self._connection.invoke(call, limit_s),)
+            ledger = Ledger(calls.Opened(runs), Signal(), Entry, given_fields(config))
+            self._connection.session.join(ledger)
+            return Run(self._connection, ledger)
+
+        return Opening(opened)
+
+    def sweep(
+        self,
+        ids: Sequence[str],
+        *,
+        mode: check.OpenMode = "open",
+        resume_from: int | None = None,
+        timeout_s: float | None = None,
+        **config: Unpack[SweepConfig],
+    ) -> Opening[Sweep]:
+        """Open many training runs as one, with `async with` or `await`. See `mlrs_client.Advisor.sweep`."""
+        run_ids, configs = check.sweep(ids, config)
+        opening = calls.open_runs(run_ids, configs, *check.opening(mode, resume_from))
+        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
+        rows, flavour = import_sweeps("_aio_sweep")
+
+        async def opened() -> Sweep:
+            runs: tuple[calls.OpenedRun, ...] = ()
+            for call in opening:
+                runs += await self._connection.invoke(call, limit_s)
+            ledger = Ledger(calls.Opened(runs), Signal(), rows.Row)
+            self._connection.session.join(ledger)
+            sweep: Sweep = flavour.Sweep(self._connection, ledger)
+            return sweep
+
+        return Opening(opened)
 
     async def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> AsyncIterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""
@@ -162,107 +197,3 @@ class Advisor:
                 yield item
             if not (token := page.next_token):
                 return
-
-
-class OpeningRun:
-    """A run that is about to be opened: await it, or enter it with `async with`."""
-
-    def __init__(
-        self, connection: Connection, call: calls.Call[calls.OpenedRun], config: RunConfig, timeout_s: float
-    ) -> None:
-        self._connection = connection
-        self._call = call
-        self._config = config
-        self._timeout_s = timeout_s
-        self._run: Run | None = None
-
-    async def _open(self) -> Run:
-        opened = await self._connection.invoke(self._call, self._timeout_s)
-        ledger = Ledger(opened, Signal(), given_fields(self._config))
-        self._connection.session.join(ledger)
-        return Run(self._connection, ledger)
-
-    def __await__(self) -> Generator[Any, None, Run]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Run:
-        self._run = await self._open()
-        return self._run
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._run is not None:
-            self._run.detach()
-
-
-class Run(RunView):
-    """An open training run. See `mlrs_client.Run`."""
-
-    def __init__(self, connection: Connection, ledger: Ledger) -> None:
-        super().__init__(ledger)
-        self._connection = connection
-
-    def observe(self, step: int, loss: float) -> Pending:
-        """Send the loss of a step and return at once; not to be awaited itself."""
-        self._check_attached()
-        self._connection.check()
-        entry, is_new = self._connection.session.observe(self._ledger, check.step(step), check.loss(loss))
-        return Pending(self._connection, self._ledger, entry, replayed=not is_new)
-
-    async def next_lr(self, step: int, loss: float, *, timeout_s: float | None = None) -> float:
-        """Return the learning rate for the update of a step."""
-        return await self.observe(step, loss).lr(timeout_s=timeout_s)
-
-    async def finish(self, *, timeout_s: float | None = None) -> RunInfo:
-        """Mark the run as finished: it takes no more observations, and all of its record is durable."""
-        self._check_attached()
-        deadline = _deadline(self._connection, timeout_s)
-        return await self._connection.perform(
-            self._connection.session.finish(self._ledger, deadline), deadline
-        )
-
-    def detach(self) -> None:
-        """Leave the run without finishing it, as the end of an `async with` block does."""
-        self._detached = True
-        self._connection.session.leave(self._ledger)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.detach()
-
-
-class Pending(PendingView):
-    """An observation that was sent; its advice is here or on its way. Awaited, it is the LR."""
-
-    def __init__(self, connection: Connection, ledger: Ledger, entry: Entry, *, replayed: bool) -> None:
-        super().__init__(entry, replayed=replayed)
-        self._connection = connection
-        self._ledger = ledger
-
-    async def lr(self, *, timeout_s: float | None = None) -> float:
-        """Return the learning rate for the update of the step."""
-        await self._wait(timeout_s)
-        return self._entry.lr()
-
-    async def advice(self, *, timeout_s: float | None = None) -> Advice:
-        """Return the advice. See `mlrs_client.Pending.advice`."""
-        await self._wait(timeout_s)
-        return self._result()
-
-    async def _wait(self, timeout_s: float | None) -> None:
-        if not self._entry.done:
-            deadline = _deadline(self._connection, timeout_s)
-            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
-            await self._connection.perform(procedure, deadline)
-
-    def __await__(self) -> Generator[Any, None, float]:
-        return self.lr().__await__()
-
-
-def _deadline(connection: Connection, timeout_s: float | None) -> Deadline:
-    return Deadline(connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s))

@@ -11,13 +11,18 @@
 
 `scheduler.step(loss)` in place of the two calls sends, waits and applies at once, before or after
 `optimizer.step()`: the habit of `ReduceLROnPlateau`.
+
+A loss that is still being computed on a device does not hold `observe` up: it is read, and sent, by another
+thread once the device has it.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -25,8 +30,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mlrs_client import _arguments as check
-from mlrs_client._advisor import Pending, Run
 from mlrs_client._exceptions import InvalidArgumentError, StepError, UsageError
+from mlrs_client._run import Run
+from mlrs_client._torch_loss import Loss, loss_of
 
 __all__ = ["AdvisedLR", "describe"]
 
@@ -65,6 +71,8 @@ class AdvisedLR(LRScheduler):
         accumulation_steps: how many `observe` calls, one for each micro-batch, make one step; the
             mean of their losses is what is sent. An `optimizer.step()` before that sends the mean of
             those there are.
+        lagged: never wait: update with the newest advice of the steps before, as a rule that for the step
+            before. The first step waits, as there is none yet.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
@@ -72,7 +80,9 @@ class AdvisedLR(LRScheduler):
         MlrsError: the daemon is out of reach; only where the config has to be completed.
     """
 
-    def __init__(self, optimizer: Optimizer, run: Run, *, accumulation_steps: int = 1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, run: Run, *, accumulation_steps: int = 1, lagged: bool = False
+    ) -> None:
         if not isinstance(run, Run):
             raise InvalidArgumentError(
                 f"run must be a run of mlrs_client.connect(...).run(...); is {type(run).__name__}",
@@ -82,8 +92,11 @@ class AdvisedLR(LRScheduler):
         if self._accumulation_steps < 1:
             raise InvalidArgumentError("accumulation_steps must be at least 1", field="accumulation_steps")
         self._run = run
-        self._losses: list[float] = []  # of the micro-batches since the last observation was sent
-        self._pending: Pending | None = None  # the observation of the step that is open
+        self._lagged = bool(lagged)
+        self._losses: list[Loss] = []  # of the micro-batches since the last observation was sent
+        self._pending: Callable[[], float] | None = None  # returns the advice of the step that is open
+        self._reader: ThreadPoolExecutor | None = None  # reads losses off a device
+        self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
         self._applied = False  # whether its advice is in the optimizer
         self._advised_lr: float | None = None
         super().__init__(optimizer)
@@ -102,7 +115,7 @@ class AdvisedLR(LRScheduler):
             UsageError: the loss of this step was observed already.
             MlrsError: see `Run.observe`.
         """
-        value = _scalar(loss)
+        value = loss_of(loss)
         if self._pending is not None:
             raise UsageError(
                 f"observe: the loss of step {self.last_epoch} was observed already. Call scheduler.step()"
@@ -172,6 +185,7 @@ class AdvisedLR(LRScheduler):
                 expected_step=self._run.resume_step,
             )
         self._losses, self._pending, self._applied = [], None, False
+        self._unread.clear()
         self.last_epoch = step
         self.base_lrs[: len(saved)] = saved
         self._advised_lr = last_lr
@@ -209,16 +223,42 @@ class AdvisedLR(LRScheduler):
         self._remember()
 
     def _send(self) -> None:
-        mean = sum(self._losses) / len(self._losses)
-        self._pending = self._run.observe(self.last_epoch, mean)
+        """Send the mean of the losses; those that a device still has, as soon as it gives them away."""
+        losses, step = self._losses, self.last_epoch
         self._losses = []
+        if all(loss.is_here for loss in losses):
+            self._pending = self._ask(step, losses)
+            return
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, "mlrs-loss")
+        read = self._reader.submit(self._ask, step, losses)
+        if self._lagged:
+            self._unread.append(read)
+            self._pending = self._newest
+        else:
+            self._pending = lambda: read.result()()  # noqa: PLW0108 # the result, too, is asked for later
+
+    def _ask(self, step: int, losses: Sequence[Loss]) -> Callable[[], float]:
+        """Observe the mean of some losses; return what returns the advice to update with."""
+        mean = sum(loss.value() for loss in losses) / len(losses)
+        if not self._lagged:
+            return self._run.observe(step, mean).lr
+        lr = self._run.next_lr(step, mean, lagged=True)
+        return lambda: lr
+
+    def _newest(self) -> float:
+        """Return the newest advice that a lagged loop has; wait for the very first."""
+        while len(self._unread) > 1 and self._unread[0].done():
+            self._unread.popleft().result()  # which raises if it could not be sent
+        lr = self._run._lag.newest(before=self.last_epoch)  # noqa: SLF001 # of the package's own run
+        return self._unread[0].result()() if lr is None else lr
 
     def _apply(self) -> None:
         """Wait for the advice of this step, if one was observed, and put it into the optimizer."""
         if self._losses:
             self._send()
         if self._pending is not None and not self._applied:
-            self._advised_lr = self._pending.lr()
+            self._advised_lr = self._pending()
             self._fill(self._advised_lr)
             self._applied = True
 
@@ -257,18 +297,6 @@ def _wait_before_updates(optimizer: Optimizer, scheduler: AdvisedLR) -> None:
             found._apply()  # noqa: SLF001 # of this module
 
     optimizer.register_step_pre_hook(fill_in)
-
-
-def _scalar(loss: torch.Tensor | float) -> float:
-    if not isinstance(loss, torch.Tensor):
-        return check.loss(loss)
-    if loss.numel() != 1 or loss.is_complex():
-        raise InvalidArgumentError(
-            f"loss must be one real number, is a {loss.dtype} tensor of shape {tuple(loss.shape)};"
-            " reduce it first, as with loss.mean()",
-            field="loss",
-        )
-    return float(loss.detach().item())
 
 
 def _momentum(value: Any) -> float | None:

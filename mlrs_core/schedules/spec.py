@@ -174,12 +174,14 @@ class ScheduleSpec:
 
     def given(self) -> list[str]:
         """Return the names of the fields that have a value."""
-        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        return [name for name, value in vars(self).items() if value is not None]
 
     def completed_by(self, other: ScheduleSpec) -> Self:
         """Return this spec with the fields it lacks taken from `other`."""
         lacking = set(other.given()) - set(self.given())
-        return dataclasses.replace(self, **{name: getattr(other, name) for name in lacking})
+        return (
+            dataclasses.replace(self, **{name: getattr(other, name) for name in lacking}) if lacking else self
+        )
 
     def resolved(self) -> Self:
         """Return this spec with its defaults, but for those that depend on the run.
@@ -187,9 +189,12 @@ class ScheduleSpec:
         What a run is stored with: a later default must change no run.
         """
         defaults = {"warmup": 0, **SHAPES[self.kind]}
-        return dataclasses.replace(
-            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
-        )
+        lacking = {
+            name: value
+            for name, value in defaults.items()
+            if value is not None and getattr(self, name) is None
+        }
+        return dataclasses.replace(self, **lacking) if lacking else self
 
     def digest(self) -> str:
         """Return what identifies the shape: a SHA-256 in hexadecimal.

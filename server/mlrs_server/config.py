@@ -36,6 +36,8 @@ class ServerConfig(BaseSettings):
     """The model of runs that name none: a name, or a .safetensors file."""
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.1
     """How long an answer waits to be stored, at most."""
+    idle_after_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
+    """How long a run stays in memory unobserved; it comes back when it is asked for."""
     max_undurable: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNDURABLE
     """The most answers that wait to be stored, 40 bytes each; beyond it observations are refused."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
@@ -17,11 +18,11 @@ from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.answers import Answer
 from mlrs_server.entries import ENTRY, Entries
-from mlrs_server.errors import invalid_field
+from mlrs_server.errors import about, invalid_field
 from mlrs_server.ledger import RunStatus
-from mlrs_server.lifecycle import OpenMode
 from mlrs_server.live import RunView
 from mlrs_server.models import CatalogModel
+from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.status import code_number
 from mlrs_server.store import Observations
 
@@ -37,6 +38,8 @@ _MODES: dict[int, OpenMode] = {
     pb.OPEN_MODE_CREATE: "create",
     pb.OPEN_MODE_RESUME: "resume",
 }
+_OPTIMIZERS: frozenset[int] = frozenset(Optimizer)
+_SCHEDULE_KINDS: frozenset[int] = frozenset(ScheduleKind)
 _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
 _OF_SCHEDULE = tuple(field.name for field in fields(ScheduleSpec) if field.name not in {"kind", "milestones"})
 
@@ -47,8 +50,8 @@ def config_from(message: pb.RunConfig) -> RunConfig:
     Raises:
         AdvisorError: a field is out of range; named as `config.<field>`.
     """
-    values: dict[str, Any] = {name: getattr(message, name) for name in _OPTIONAL if _has(message, name)}
-    if int(message.optimizer) not in set(Optimizer):
+    values = _given(message, _OPTIONAL)
+    if message.optimizer not in _OPTIMIZERS:
         raise invalid_field("config.optimizer", f"must be one of the contract's, is {message.optimizer}")
     if message.model and message.HasField("schedule"):
         raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
@@ -65,11 +68,11 @@ def _schedule_from(message: pb.Schedule) -> ScheduleSpec:
     Raises:
         InvalidFieldError: a parameter is out of range, or of no meaning to the kind.
     """
-    if int(message.kind) not in set(ScheduleKind):
+    if message.kind not in _SCHEDULE_KINDS:
         raise InvalidFieldError(
             "schedule.kind", f"must be one of the contract's ScheduleKind, is {message.kind}"
         )
-    values: dict[str, Any] = {name: getattr(message, name) for name in _OF_SCHEDULE if _has(message, name)}
+    values = _given(message, _OF_SCHEDULE)
     try:
         return ScheduleSpec(
             ScheduleKind(message.kind), milestones=tuple(message.milestones) or None, **values
@@ -89,8 +92,9 @@ def _schedule_to(spec: ScheduleSpec | None) -> pb.Schedule | None:
     )
 
 
-def _has(message: Any, name: str) -> bool:
-    return bool(message.HasField(name))  # the stubs know field names as literals only
+def _given(message: Message, names: Collection[str]) -> dict[str, Any]:
+    """Return those of some optional fields that are set, by name."""
+    return {field.name: value for field, value in message.ListFields() if field.name in names}
 
 
 def mode_from(value: int) -> OpenMode:
@@ -102,6 +106,28 @@ def mode_from(value: int) -> OpenMode:
     if value not in _MODES:
         raise invalid_field("mode", f"must be one of the contract's OpenMode, is {value}")
     return _MODES[value]
+
+
+def opening_from(message: pb.CreateRunRequest, *, among: int = 1) -> OpenRequest:
+    """Return what a call asks to open, alone or among so many.
+
+    Raises:
+        AdvisorError: a field is out of range.
+    """
+    rewinds = message.HasField("resume_from")
+    with about(message.run_id, among=among):
+        return OpenRequest(
+            run_id=message.run_id,
+            asked=config_from(message.config),
+            model=message.config.model,
+            mode=mode_from(message.mode),
+            resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
+        )
+
+
+def opened_to(opened: Opened) -> pb.CreateRunResponse:
+    """Return an opened run as a message."""
+    return pb.CreateRunResponse(run=run_to(opened.view), run_handle=opened.handle, created=opened.created)
 
 
 def page_size_from(value: int) -> int:

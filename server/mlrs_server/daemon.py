@@ -22,6 +22,7 @@ from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
@@ -89,9 +90,11 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
             await checks.set("", health_pb2.HealthCheckResponse.SERVING)
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
+            idle = asyncio.create_task(drop_idle_runs(live, config.idle_after_s))
             try:
                 yield address
             finally:
+                idle.cancel()
                 await _drain(server, checks, service, status, lifecycle, timeout_s=config.drain_timeout_s)
         finally:
             executor.submit(store.close).result()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SHOWN = 300
+"""The most characters of an id in a message: more than a well-formed one has."""
 
 
 class Reason(enum.IntEnum):
@@ -63,3 +68,25 @@ def run_not_found(run_id: str) -> AdvisorError:
 def record_lacking(run_id: str, step: int) -> AdvisorError:
     """Return the error of a record that ends before it should."""
     return AdvisorError(Reason.STORE, f"the store lacks the record of run {run_id!r} from step {step} on")
+
+
+@contextmanager
+def about(run_id: str, *, among: int) -> Iterator[None]:
+    """Have errors name the run that they are about, where a call is about several.
+
+    Args:
+        run_id: its id, which may be malformed.
+        among: how many runs the call is about.
+    """
+    try:
+        yield
+    except AdvisorError as error:
+        shown = repr(run_id[:SHOWN])
+        if among == 1 or shown in str(error):
+            raise
+        raise AdvisorError(
+            error.reason,
+            f"run {shown}: {error}",
+            field=error.field,
+            expected_step=error.expected_step,
+        ) from error

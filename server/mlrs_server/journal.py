@@ -11,48 +11,41 @@ stand still, until as many answers wait as are kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
-from mlrs_core.policy import Rows, States
+from mlrs_core.policy import Rows
 from mlrs_server.entries import Table
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.ledger import Records
-from mlrs_server.runs import RunGroup, snapshot_of
-from mlrs_server.store import Observations, RunUpdate, Store
+from mlrs_server.runs import RunGroup
+from mlrs_server.store import RunUpdates, Store
 
 log = structlog.get_logger()
 
 
 MAX_UNDURABLE = 4 * 2**20
 """Answers that may wait to be stored, unless told otherwise: 160 MiB."""
+REST = 4
+"""So many times as long as a flush took, the store rests after it: flushes share a core with advice."""
 LONGEST_PAUSE_S = 5.0
 """Between attempts at a store that fails."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What a flush stores of one group: answers sorted by row, and copies of what the runs are after them."""
+    """What a flush stores of one group."""
 
     group: RunGroup
     taken: Table
     """The answers, in the order that they were given in."""
-    answers: Table
-    """The same by row, and of a row by step."""
     rows: Rows
     """The rows that were answered, (k,)."""
-    bounds: npt.NDArray[np.intp]
-    """Where their answers begin, and the end of the last, (k + 1,)."""
-    records: Records
-    """(k,)."""
-    states: States
-    """(k, state_size)."""
+    updates: RunUpdates
+    """The answers by row, and copies of what the runs are after them."""
 
     @classmethod
     def of(cls, group: RunGroup) -> _Batch:
@@ -62,24 +55,14 @@ class _Batch:
         starts = np.flatnonzero(np.diff(answers["row"], prepend=-1))
         rows = answers["row"][starts]
         bounds = np.append(starts, len(answers))
-        return cls(group, taken, answers, rows, bounds, group.records[rows], group.states[rows])
-
-    def updates(self) -> Iterator[RunUpdate]:
-        """Yield what to store of each run; on any thread."""
-        steps, losses, lrs, reasons = (self.answers[name] for name in ("step", "loss", "lr", "reason"))
-        for index, (start, end) in enumerate(pairwise(self.bounds.tolist())):
-            yield RunUpdate(
-                key=int(self.records["key"][index]),
-                first_step=int(steps[start]),
-                observations=Observations(losses[start:end], lrs[start:end], reasons[start:end]),
-                snapshot=snapshot_of(self.records[index], self.states[index]),
-            )
+        return cls(group, taken, rows, RunUpdates(answers, bounds, group.records[rows], group.states[rows]))
 
     def settle(self) -> list[str]:
         """Move durable steps on, of the rows that are still the same runs; return the ids of the rows."""
-        records = self.group.records
-        same = records["key"][self.rows] == self.records["key"]
-        records["durable_step"][self.rows[same]] = self.answers["step"][self.bounds[1:] - 1][same]
+        records, updates = self.group.records, self.updates
+        same = records["key"][self.rows] == updates.records["key"]
+        newest = updates.answers["step"][updates.bounds[1:] - 1]
+        records["durable_step"][self.rows[same]] = newest[same]
         return [self.group.run_ids[row] for row in self.rows]
 
 
@@ -179,8 +162,10 @@ class Journal:
                 return
             groups, self._groups = self._groups, {}
             batches = [_Batch.of(group) for group in groups]
+            loop = asyncio.get_running_loop()
+            began = loop.time()
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, self._store_all, batches)
+                await loop.run_in_executor(self._executor, self._store_all, batches)
             except Exception:
                 for batch in batches:
                     batch.group.log.put_back(batch.taken)
@@ -188,9 +173,9 @@ class Journal:
                 self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
                 self._arm()
                 raise
-            self._pause_s = self._interval_s
+            self._pause_s = max(self._interval_s, REST * (loop.time() - began))
             self._undurable -= sum(len(batch.taken) for batch in batches)
             self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _store_all(self, batches: list[_Batch]) -> None:
-        self._store.append([update for batch in batches for update in batch.updates()])
+        self._store.append([batch.updates for batch in batches])

@@ -74,12 +74,14 @@ RECORD = np.dtype(
         ("last_loss", np.float64),
         ("last_lr", np.float64),
         ("bad_losses", np.int64),
+        ("seen", np.int64),
         ("last_reason", np.uint8),
         ("status", np.uint8),
     ],
     align=True,
 )
-"""What moves of a run, but for its state; a handle of 0 is a row that is closed, or free."""
+"""What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the lap
+of its group in which the run was last observed."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 
@@ -137,7 +139,7 @@ def undo(records: Records, entries: Table) -> None:
 
 
 @compiled
-def settle(records: Records, table: RunTable, entries: Table, answered: Table, count: int) -> int:
+def settle(records: Records, table: RunTable, entries: Table, answered: Table, count: int, lap: int) -> int:
     """Say what the learning rates are, and write down what was said; return how many are fresh, not held.
 
     Args:
@@ -147,6 +149,7 @@ def settle(records: Records, table: RunTable, entries: Table, answered: Table, c
             loss finite; `lr`, `reason` and `durable_step` are filled.
         answered: of `ANSWERED`, with room for the fresh ones ...
         count: ... from here on.
+        lap: the group is in.
     """
     plain = 0
     for index in range(len(entries)):
@@ -157,6 +160,7 @@ def settle(records: Records, table: RunTable, entries: Table, answered: Table, c
             continue
         record, run = records[entry.row], table[entry.row]
         entry.durable_step = record.durable_step
+        record.seen = lap
         if entry.verdict == _FRESH:
             held = not math.isfinite(entry.loss)
             entry.lr = bounded(entry.loss, entry.lr, record.last_lr, run.min_lr, run.max_lr)

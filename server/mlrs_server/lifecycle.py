@@ -7,46 +7,36 @@ stored must not part half-way. While it awaits the store, the run's row is close
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
-from mlrs_server.answers import finished_run
-from mlrs_server.errors import AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.errors import about
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import LiveRuns, RunView, check_run_id
+from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
-from mlrs_server.policies import (
-    check_config,
-    check_same_policy,
-    config_mismatch,
-    keep_model,
-    new_run,
-    policy_of,
+from mlrs_server.opening import (
+    Opened,
+    OpenRequest,
+    check_batch,
+    config_to_resume,
+    must_rewind,
+    run_to_create,
 )
+from mlrs_server.policies import keep_model, policy_of
 from mlrs_server.runs import Replay, RunSnapshot
-from mlrs_server.store import StoredRun
+from mlrs_server.store import NewRun, StoredRun
+from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-OpenMode = Literal["open", "create", "resume"]
-"""What opening may do: whichever applies, create only, or resume only."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What opening a run gave."""
-
-    view: RunView
-    handle: int
-    created: bool
 
 
 class RunLifecycle:
@@ -78,38 +68,56 @@ class RunLifecycle:
 
     # ------------------------------------------------------------------------------ opening
 
-    async def open(
-        self, run_id: str, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
-    ) -> Opened:
+    async def open(self, request: OpenRequest) -> Opened:
         """Create or resume a run.
-
-        Args:
-            run_id: the user's id.
-            asked: the config asked for; fields not given take the run's.
-            model: a model's name, alias or reference; "" is the default, or the run's.
-            mode: what is allowed.
-            resume_from: rewind to this step, dropping the record from there on.
 
         Raises:
             AdvisorError: as the contract's CreateRun says.
         """
-        check_run_id(run_id)
-        return await self._to_the_end(
-            self._open(run_id, asked, model=model, mode=mode, resume_from=resume_from)
-        )
+        (opened,) = await self.open_many([request])
+        return opened
 
-    async def _open(
-        self, run_id: str, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
-    ) -> Opened:
-        async with self._live.lock(run_id):
-            stored = await self._live.stored(run_id)
-            created = stored is None
-            if stored is None:
-                stored = await self._create(run_id, asked, model=model, mode=mode, resume_from=resume_from)
-            else:
-                stored = await self._resume(stored, asked, model=model, mode=mode, resume_from=resume_from)
-            live = self._live.load(stored)
-            return Opened(self._live.view(stored), live.handle, created)
+    async def open_many(self, requests: Sequence[OpenRequest]) -> list[Opened]:
+        """Create or resume runs, as opening one after the other would, in their order.
+
+        All that can be checked is checked before anything changes. Then the new runs are created, all or
+        none, and then those that exist are rewound and completed, up to the first that fails.
+
+        Raises:
+            AdvisorError: as the contract's BatchCreateRuns says; of several runs, about the first.
+        """
+        check_batch("requests", [request.run_id for request in requests])
+        return await self._to_the_end(self._open(requests))
+
+    async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
+        run_ids = [request.run_id for request in requests]
+        async with self._live.locked(run_ids):
+            runs = await self._live.stored(run_ids)
+            existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
+            new = await self._create(await self._checked(requests, runs), among=len(requests))
+            runs |= {run.run_id: run for run in new}
+            runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
+            created = {run.run_id for run in new}
+            return [
+                self._opened(runs[run_id], created=run_id in created) async for run_id in in_turns(run_ids)
+            ]
+
+    async def _checked(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> list[NewRun]:
+        """Check all requests, and take the runs that exist into memory; return those to create."""
+        new = []
+        async for request in in_turns(requests):
+            with about(request.run_id, among=len(requests)):
+                if (stored := runs.get(request.run_id)) is None:
+                    new.append(run_to_create(request, self._catalog))
+                    continue
+                config_to_resume(stored, request, self._live, self._catalog)
+                if not must_rewind(stored, request, self._live):  # a rewind makes another state
+                    self._live.load(stored)
+        return new
+
+    def _opened(self, stored: StoredRun, *, created: bool) -> Opened:
+        live = self._live.load(stored)
+        return Opened(self._live.view(stored), live.handle, created)
 
     async def handle_of(self, run_id: str) -> int:
         """Return the handle of a run, loading it if it is not in memory.
@@ -123,54 +131,44 @@ class RunLifecycle:
             live = self._live.find(run_id) or self._live.load(await self._live.required(run_id))
             return live.handle
 
-    async def _create(
-        self, run_id: str, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
-    ) -> StoredRun:
-        if mode == "resume":
-            raise run_not_found(run_id)
-        if resume_from:
-            raise invalid_field(
-                "resume_from", f"run {run_id!r} does not exist, so it has no step {resume_from}"
-            )
-        new = new_run(run_id, asked, model, self._catalog)
-        with self._live.reserved(new) as place:
-            keep_model(new, self._catalog)
-            stored = await self._live.in_store(lambda store: store.create(new))
-            self._live.put(place, stored)
-        log.info("run_created", run_id=run_id, policy=new.model_name, digest=new.model_digest[:SHORT_DIGEST])
-        return stored
+    async def _create(self, new: Sequence[NewRun], *, among: int) -> list[StoredRun]:
+        """Create runs, all or none, with a place in memory for each."""
+        if not new:
+            return []
+        with ExitStack() as reserved:
+            places = []
+            async for run in in_turns(new):
+                with about(run.run_id, among=among):
+                    places.append(reserved.enter_context(self._live.reserved(run)))
+            for run in {run.model_digest: run for run in reversed(new)}.values():
+                with about(run.run_id, among=among):
+                    keep_model(run, self._catalog)
+            created = await self._live.in_store(lambda store: store.create(new))
+            async for place, stored in in_turns(zip(places, created, strict=True)):
+                self._live.put(place, stored)
+        digest = new[0].model_digest[:SHORT_DIGEST]
+        _log("run_created", "runs_created", new, policy=new[0].model_name, digest=digest)
+        return created
 
     async def _resume(
-        self, stored: StoredRun, asked: RunConfig, *, model: str, mode: OpenMode, resume_from: int | None
-    ) -> StoredRun:
-        if mode == "create":
-            raise AdvisorError(
-                Reason.RUN_EXISTS,
-                f"run_id: run {stored.run_id!r} exists, at step {stored.snapshot.next_step}; "
-                "resume it, or use another run_id",
-                field="run_id",
-            )
-        if self._live.status(stored) == RunStatus.FINISHED and resume_from is None:
-            raise finished_run(stored.run_id)
-        check_same_policy(stored, asked, model, self._catalog)
-        config = self._reconciled(stored, asked, rewinds_to_start=resume_from == 0)
-        if resume_from is not None:
-            stored = await self._rewind(stored, resume_from)
-        if config != stored.config:
-            stored = await self._complete(stored, config)
-        return stored
-
-    def _reconciled(self, stored: StoredRun, asked: RunConfig, *, rewinds_to_start: bool) -> RunConfig:
-        """Check the fields asked for against the run's; return its config with those it lacked."""
-        begun = self._live.next_step(stored) > 0 and not rewinds_to_start
-        has = stored.config.values()
-        for name, want in asked.values().items():
-            if (have := has.get(name)) != want and (begun or name in has):
-                raise config_mismatch(stored, f"config.{name}", have, want)
-        config = stored.config.completed_by(asked)
-        if config != stored.config:
-            check_config(stored, config, self._catalog)
-        return config
+        self, existing: Sequence[tuple[OpenRequest, StoredRun]], *, among: int
+    ) -> list[StoredRun]:
+        """Rewind runs and complete their configs, one after the other, up to the first that fails."""
+        resumed, rewound = list[StoredRun](), list[StoredRun]()
+        try:
+            async for request, stored in in_turns(existing):
+                with about(request.run_id, among=among):
+                    # The run may have gone on since it was checked.
+                    config = config_to_resume(stored, request, self._live, self._catalog)
+                    run = stored
+                    if request.resume_from is not None and must_rewind(stored, request, self._live):
+                        run = await self._rewind(stored, request.resume_from)
+                        rewound.append(run)
+                    resumed.append(run if config == run.config else await self._complete(run, config))
+        finally:
+            if rewound:
+                _log("run_rewound", "runs_rewound", rewound, step=rewound[0].snapshot.next_step)
+        return resumed
 
     async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
         """Replace the config of a run that has no observation yet, and let none come in between."""
@@ -184,11 +182,6 @@ class RunLifecycle:
 
     async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
         """Put a run back to where step `step` is next. Its handles so far become stale."""
-        at = self._live.next_step(stored)
-        if step > at:
-            raise invalid_field("resume_from", f"run {stored.run_id!r} has {at} steps, so none is {step}")
-        if step == at and self._live.status(stored) != RunStatus.FINISHED:
-            return stored
         with self._live.reserved(stored) as place:
             await self._live.journal.flush()
             snapshot = await self._replayed(stored, step)
@@ -196,7 +189,6 @@ class RunLifecycle:
             rewound = replace(stored, snapshot=snapshot)
             self._live.put(place, rewound)
         self._watchers.rewound(stored.run_id, step)
-        log.info("run_rewound", run_id=stored.run_id, step=step)
         return rewound
 
     async def _replayed(self, stored: StoredRun, step: int) -> RunSnapshot:
@@ -214,27 +206,43 @@ class RunLifecycle:
         Raises:
             AdvisorError: there is no such run, or the store fails.
         """
-        return await self._to_the_end(self._finish(run_id))
+        (view,) = await self.finish_many([run_id])
+        return view
 
-    async def _finish(self, run_id: str) -> RunView:
-        async with self._live.lock(run_id):
-            stored = await self._live.required(run_id)
-            before = self._live.status(stored)
-            if before == RunStatus.FINISHED:
-                return self._live.view(stored)
-            live = self._live.find(run_id)
-            if live:
-                live.group.records["status"][live.row] = RunStatus.FINISHED
-            try:
-                await self._live.journal.flush()
-                await self._live.in_store(lambda store: store.set_status(stored.key, RunStatus.FINISHED))
-            except BaseException:
-                if live:
-                    live.group.records["status"][live.row] = before
-                raise
-            self._watchers.wake([run_id])
-            log.info("run_finished", run_id=run_id, steps=self._live.next_step(stored))
-            return self._live.view(await self._live.required(run_id))
+    async def finish_many(self, run_ids: Sequence[str]) -> list[RunView]:
+        """Mark runs as finished, all or none, and store all of them; return them in the order of the ids.
+
+        Raises:
+            AdvisorError: there is no run of one of the ids, or an id is there twice, or the store fails.
+        """
+        check_batch("run_ids", run_ids)
+        return await self._to_the_end(self._finish(run_ids))
+
+    async def _finish(self, run_ids: Sequence[str]) -> list[RunView]:
+        async with self._live.locked(run_ids):
+            runs = await self._live.required_all(run_ids)
+            going = [run for run in runs if self._live.status(run) != RunStatus.FINISHED]
+            if going:
+                await self._end(going)
+                runs = await self._live.required_all(run_ids)
+            return [self._live.view(run) async for run in in_turns(runs)]
+
+    async def _end(self, going: Sequence[StoredRun]) -> None:
+        """Finish runs that are not finished: no observation comes in once this begins."""
+        places = [live for run in going if (live := self._live.find(run.run_id))]
+        before = [live.status for live in places]
+        for live in places:
+            live.status = RunStatus.FINISHED
+        try:
+            await self._live.journal.flush()
+            keys = [run.key for run in going]
+            await self._live.in_store(lambda store: store.set_status(keys, RunStatus.FINISHED))
+        except BaseException:
+            for live, status in zip(places, before, strict=True):
+                live.status = status
+            raise
+        self._watchers.wake([run.run_id for run in going])
+        _log("run_finished", "runs_finished", going, steps=self._live.next_step(going[0]))
 
     async def delete(self, run_id: str) -> None:
         """Delete a run and its record.
@@ -253,3 +261,11 @@ class RunLifecycle:
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
+
+
+def _log(of_one: str, of_many: str, runs: Sequence[NewRun], **about_one: object) -> None:
+    """Log what became of some runs: of one with what there is to say about it, of more how many."""
+    if len(runs) == 1:
+        log.info(of_one, run_id=runs[0].run_id, **about_one)
+    else:
+        log.info(of_many, count=len(runs))

@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from mlrs_core.config import RunConfig
-from mlrs_server.errors import AdvisorError, Reason, invalid_field, record_lacking, run_not_found
+from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
-from mlrs_server.ledger import MAX_GROUPS, RunStatus
+from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
-from mlrs_server.policies import model_ref, policy_of
+from mlrs_server.places import LiveRun, Places
+from mlrs_server.policies import model_ref
 from mlrs_server.runs import RunGroup, RunSnapshot
 from mlrs_server.store import NewRun, Observations, Store, StoredRun
 
@@ -28,8 +30,6 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
 """What a run's id looks like."""
 PAGE = 8192
 """Steps read from the store at a time."""
-DROPPED_AT_ONCE = 1024
-"""Finished runs of a full group that make room at a time: enough to be rare, few enough to be quick."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +46,6 @@ class RunView:
     update_time: float
 
 
-@dataclass
-class LiveRun:
-    """Where a run that is in memory lives."""
-
-    group: RunGroup
-    row: int
-
-    @property
-    def handle(self) -> int:
-        """The run's handle; 0 while it is closed."""
-        return int(self.group.records["handle"][self.row])
-
-
 class LiveRuns:
     """The runs in memory, beside the store they come from. Used from one event loop."""
 
@@ -73,8 +60,8 @@ class LiveRuns:
         max_undurable: int = MAX_UNDURABLE,
     ) -> None:
         """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
-        self.groups: list[RunGroup] = []
-        self._group_by_digest: dict[str, RunGroup] = {}
+        self._places = Places(catalog, self._drop_done)
+        self.groups = self._places.groups
         self.journal = Journal(
             store,
             executor,
@@ -84,7 +71,6 @@ class LiveRuns:
         )
         self._store = store
         self._executor = executor
-        self._catalog = catalog
         self._live: dict[str, LiveRun] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -95,32 +81,51 @@ class LiveRuns:
             lock = self._locks[run_id] = asyncio.Lock()
         return lock
 
+    @asynccontextmanager
+    async def locked(self, run_ids: Iterable[str]) -> AsyncIterator[None]:
+        """Hold the locks of some runs, all different.
+
+        They are taken in the order of the ids, so of two calls about overlapping runs one waits for the
+        other, and never each for the other.
+        """
+        async with AsyncExitStack() as held:
+            for run_id in sorted(run_ids):
+                await held.enter_async_context(self.lock(run_id))
+            yield
+
     # ---------------------------------------------------------------------------- the store
 
     async def in_store(self, work: Callable[[Store], T]) -> T:
         """Do something with the store, on its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, self._store)
 
-    async def stored(self, run_id: str) -> StoredRun | None:
-        """Return a run as stored, with all that was answered before this call; `None` if there is none.
+    async def stored(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return runs as stored, by id, with all that was answered before this call; without those not there.
 
         Raises:
-            AdvisorError: the id is malformed, or the store fails.
+            AdvisorError: an id is malformed, or the store fails.
         """
-        check_run_id(run_id)
+        for run_id in run_ids:
+            check_run_id(run_id)
         await self.journal.flush()
-        return await self.in_store(lambda store: store.get(run_id))
+        return await self.in_store(lambda store: store.get(run_ids))
 
     async def required(self, run_id: str) -> StoredRun:
-        """Return a run as `stored` does.
+        """Return a run as `required_all` does."""
+        (stored,) = await self.required_all([run_id])
+        return stored
+
+    async def required_all(self, run_ids: Sequence[str]) -> list[StoredRun]:
+        """Return runs as `stored` does, in the order of the ids.
 
         Raises:
-            AdvisorError: as `stored`, or there is no such run.
+            AdvisorError: as `stored`, or there is no run of one of the ids.
         """
-        stored = await self.stored(run_id)
-        if stored is None:
-            raise run_not_found(run_id)
-        return stored
+        stored = await self.stored(run_ids)
+        for run_id in run_ids:
+            if run_id not in stored:
+                raise run_not_found(run_id)
+        return [stored[run_id] for run_id in run_ids]
 
     async def read(self, stored: StoredRun, first: int, limit: int) -> Observations:
         """Return a run's record from a step on, at most `limit` steps."""
@@ -171,7 +176,7 @@ class LiveRuns:
             with self.closed(run.run_id):
                 yield live
             return
-        place = self._new_place(run)
+        place = self._places.new_place(run)
         try:
             yield place
         except BaseException:
@@ -205,60 +210,26 @@ class LiveRuns:
             if self._live.get(run_id) is live and not live.handle:
                 live.group.reopen(live.row, handle)
 
-    def _new_place(self, run: NewRun) -> LiveRun:
-        """Return a row of a run's group that is in use from now on."""
-        group = self._group_of(run)
-        if group.is_full():
-            self._drop_done(group, DROPPED_AT_ONCE)
-        if group.is_full():
-            raise _memory_full(
-                run,
-                f"{len(group.records)} runs of one model or schedule are in memory, the most that fit; "
-                "finish or delete runs that are done",
-            )
-        return LiveRun(group, group.reserve())
-
-    def _group_of(self, run: NewRun) -> RunGroup:
-        """Return the group of a run's model or schedule: its own, else a new one, else a reused one."""
-        if (group := self._group_by_digest.get(run.model_digest)) is not None:
-            return group
-        policy = policy_of(run, self._catalog)
-        if len(self.groups) < MAX_GROUPS:
-            group = RunGroup(len(self.groups), run.model_digest, policy)
-            self.groups.append(group)
-        else:
-            index = self._vacated(run)
-            del self._group_by_digest[self.groups[index].model_digest]
-            group = self.groups[index] = RunGroup(index, run.model_digest, policy)
-        self._group_by_digest[run.model_digest] = group
-        return group
-
-    def _vacated(self, run: NewRun) -> int:
-        """Return the index of a group without runs, if need be after dropping those that are done."""
-        if not any(group.is_empty() for group in self.groups):
-            for group in self.groups:
-                self._drop_done(group)
-        for group in self.groups:
-            if group.is_empty():
-                return group.index
-        raise _memory_full(
-            run,
-            f"runs of {len(self.groups)} different models and schedule shapes are in memory, the most that "
-            "fit; finish or delete all runs of one, or let runs share one (schedules that differ in "
-            "base_lr, warmup and horizon alone do)",
-        )
-
-    def _drop_done(self, group: RunGroup, limit: int | None = None) -> None:
-        """Forget runs of a group that are finished and stored; they are loaded again when asked for.
+    def drop_rows(self, group: RunGroup, rows: Iterable[int], limit: int | None = None) -> int:
+        """Forget runs of a group that are stored, and return how many; they are loaded again when asked for.
 
         Those that a call is about stay: it may be changing them.
         """
-        for row in group.done_rows()[:limit].tolist():
-            run_id = group.run_ids[row]
-            lock = self._locks.get(run_id)
-            if lock is None or not lock.locked():
-                group.close(row)
-                self.drop(run_id)
+        dropped = 0
+        free = (row for row in map(int, rows) if not self._is_locked(group.run_ids[row]))
+        for row in islice(free, limit):
+            group.close(row)
+            self.drop(group.run_ids[row])
+            dropped += 1
+        return dropped
+
+    def _drop_done(self, group: RunGroup, limit: int | None) -> None:
+        """Forget runs of a group that are finished and stored."""
+        self.drop_rows(group, group.done_rows(), limit)
+
+    def _is_locked(self, run_id: str) -> bool:
+        lock = self._locks.get(run_id)
+        return lock is not None and lock.locked()
 
     # ------------------------------------------------------------------------ a run as it is
 
@@ -270,7 +241,7 @@ class LiveRuns:
     def status(self, stored: StoredRun) -> RunStatus:
         """Return where a run stands."""
         live = self._live.get(stored.run_id)
-        return RunStatus(int(live.group.records["status"][live.row])) if live else stored.snapshot.status
+        return live.status if live else stored.snapshot.status
 
     def view(self, stored: StoredRun) -> RunView:
         """Return a run as it is now: what moves, from memory where it is there."""
@@ -298,11 +269,5 @@ def check_run_id(run_id: str) -> None:
         raise invalid_field(
             "run_id",
             "must be 1 to 256 characters: letters, digits and any of ._-/:+=@, beginning with a letter "
-            f"or digit; is {run_id[:300]!r}",
+            f"or digit; is {run_id[:SHOWN]!r}",
         )
-
-
-def _memory_full(run: NewRun, problem: str) -> AdvisorError:
-    """Return the error of a run for which there is no room."""
-    field = "model" if run.config.schedule is None else "config.schedule"
-    return AdvisorError(Reason.MEMORY_FULL, f"{field}: {problem}", field=field)

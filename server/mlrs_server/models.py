@@ -84,7 +84,9 @@ class ModelCatalog:
             AdvisorError: the default does not exist or is no model, or the index is damaged.
         """
         self._folder = data_dir / "models"
+        self._index_file = self._folder / "index.json"
         self._loaded: dict[str, CatalogModel] = {}
+        self._found: dict[str, CatalogModel] = {}  # what `find` returned, until the index changes
         self._shipped = _shipped_digests()
         self._index, self._stamp = _Index(), (-1, -1)
         self._default = ""
@@ -116,6 +118,8 @@ class ModelCatalog:
         """
         self._reload()
         wanted = reference or self._default or DEFAULT_ALIAS
+        if (found := self._found.get(wanted)) is not None:
+            return found
         name, _, digits = self._aliases().get(wanted, wanted).partition("@")
         named = {digest for digest in (self._names().get(name),) if digest}
         if digits:
@@ -132,7 +136,8 @@ class ModelCatalog:
                 "`mlrs models import` adds one",
                 field="model",
             )
-        return self._load(candidates.pop(), name)
+        found = self._found[wanted] = self._load(candidates.pop(), name)
+        return found
 
     def by_digest(self, digest: str, name: str) -> CatalogModel:
         """Return the model of a run that exists."""
@@ -226,7 +231,8 @@ class ModelCatalog:
             with _readable(digest, name):
                 model = parse_model(data)
             self._loaded[digest] = CatalogModel(name, digest, model, model.policy(), len(data))
-        return replace(self._loaded[digest], name=name)
+        loaded = self._loaded[digest]
+        return loaded if loaded.name == name else replace(loaded, name=name)
 
     def _read(self, digest: str, name: str) -> bytes:
         """Return a model's file, checked against its digest."""
@@ -241,7 +247,7 @@ class ModelCatalog:
 
     def _reload(self) -> None:
         """Read the index again if it changed."""
-        path = self._folder / "index.json"
+        path = self._index_file
         try:
             status = path.stat()
             stamp = status.st_mtime_ns, status.st_ino  # the clock of a file system is coarse
@@ -250,6 +256,7 @@ class ModelCatalog:
             fields: Any = json.loads(path.read_text(encoding="utf-8"))
             columns = (fields["names"], fields["aliases"], fields["origins"])
             self._index, self._stamp = _Index(*map(_strings, columns)), stamp
+            self._found.clear()
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -259,7 +266,7 @@ class ModelCatalog:
 
     def _write_index(self, index: _Index) -> None:
         text = json.dumps(vars(index), indent=2, sort_keys=True)
-        _write_atomically(self._folder / "index.json", text.encode())
+        _write_atomically(self._index_file, text.encode())
         self._reload()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import secrets
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from mlrs_server.ledger import (
     settle,
     undo,
 )
+
+SMALLEST = 8
+"""Rows that a group has room for at least, once it has any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,8 @@ class Pass(NamedTuple):
 class RunGroup:
     """The live runs of one model, or of one shape of a schedule.
 
-    Arrays grow by doubling and rows are reused. A row whose handle is 0 is closed, or free.
+    Arrays grow by doubling, and shrink again once a quarter of them would do. Rows are reused, the lowest
+    first, so that what is in use stays at the front. A row whose handle is 0 is closed, or free.
     """
 
     def __init__(self, index: int, model_digest: str, policy: Policy) -> None:
@@ -63,37 +68,50 @@ class RunGroup:
         self.index = index
         self.model_digest = model_digest
         self.policy = policy
-        self.run_ids: list[str] = []
-        self._free: list[int] = []
+        self.run_ids: list[str] = []  # as many as rows were ever in use at once; "" where one is free
+        self._free: list[int] = []  # a heap of the free ones among them
         self.records: Records = np.zeros(0, RECORD)
         self.table: RunTable = np.zeros(0, RUN)
         self.states: States = policy.init_state(0)
         self.log = AnswerLog()
+        self.lap = 0
+        """Counts up as time goes by; records keep the lap in which their run was last observed."""
 
-    def _grow(self) -> None:
-        size = len(self.records)
-        capacity = max(8, 2 * size)
+    def _resize(self, capacity: int) -> None:
         for name in ("records", "table", "states"):
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            new[:size] = old
+            kept = min(capacity, len(old))
+            new[:kept] = old[:kept]
             setattr(self, name, new)
-        self.run_ids.extend([""] * (capacity - size))
-        self._free.extend(range(capacity - 1, size - 1, -1))
 
     def is_empty(self) -> bool:
         """Return whether no row is in use."""
-        return len(self._free) == len(self.records)
+        return len(self._free) == len(self.run_ids)
 
     def is_full(self) -> bool:
         """Return whether every row that can be is in use."""
-        return not self._free and len(self.records) >= MAX_ROWS
+        return not self._free and len(self.run_ids) >= MAX_ROWS
 
     def reserve(self) -> int:
         """Return a row that is in use from now on, closed until `put`. The group must not be full."""
-        if not self._free:
-            self._grow()
-        return self._free.pop()
+        if self._free:
+            return heapq.heappop(self._free)
+        row = len(self.run_ids)
+        if row == len(self.records):
+            self._resize(max(SMALLEST, 2 * row))
+        self.run_ids.append("")
+        return row
+
+    def shrink(self) -> None:
+        """Give memory back: rows at the end that are free, if those in use need a quarter of it or less."""
+        used, free = len(self.run_ids), set(self._free)
+        while used - 1 in free:
+            used -= 1
+        if len(self.records) > SMALLEST and 4 * used <= len(self.records):
+            del self.run_ids[used:]
+            self._free = sorted(row for row in free if row < used)
+            self._resize(max(SMALLEST, 2 * used))
 
     def put(self, row: int, run_id: str, key: int, config: RunConfig, snapshot: RunSnapshot) -> None:
         """Put a run into a row that is reserved or closed, as stored, under a new handle."""
@@ -108,15 +126,24 @@ class RunGroup:
             snapshot.last_loss,
             snapshot.last_lr,
             snapshot.bad_losses,
+            self.lap,
             snapshot.last_reason,
             snapshot.status,
         )
 
     def done_rows(self) -> npt.NDArray[np.intp]:
         """Return the open rows of runs that are finished and stored to their last step."""
+        return np.flatnonzero(self._stored() & (self.records["status"] == RunStatus.FINISHED))
+
+    def idle_rows(self, lap: int) -> npt.NDArray[np.intp]:
+        """Return the open rows of runs that are stored to their last step, and last observed before a lap."""
+        return np.flatnonzero(self._stored() & (self.records["seen"] < lap))
+
+    def _stored(self) -> npt.NDArray[np.bool_]:
         records = self.records
-        stored = records["durable_step"] == records["next_step"] - 1
-        return np.flatnonzero((records["handle"] != 0) & (records["status"] == RunStatus.FINISHED) & stored)
+        stored: npt.NDArray[np.bool_] = records["durable_step"] == records["next_step"] - 1
+        stored &= records["handle"] != 0
+        return stored
 
     def close(self, row: int) -> int:
         """Make a row's handle stale, and return it: the row takes no more observations."""
@@ -131,7 +158,7 @@ class RunGroup:
     def free(self, row: int) -> None:
         """Give a closed row back."""
         self.run_ids[row] = ""
-        self._free.append(row)
+        heapq.heappush(self._free, row)
 
     def answer(self, entries: Entries) -> Pass:
         """Answer entries of this group, in their order; they are filled, the fresh ones are logged."""
@@ -149,7 +176,7 @@ class RunGroup:
             raise
         log = self.log
         log.make_room(fresh)
-        plain = settle(self.records, self.table, entries.table, log.table, log.count)
+        plain = settle(self.records, self.table, entries.table, log.table, log.count, self.lap)
         log.count += fresh
         return Pass(fresh, plain)
 

@@ -15,7 +15,9 @@ from mlrs_server.engine import SLICE, Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.models import ModelCatalog
+from mlrs_server.opening import check_batch_size
 from mlrs_server.records import RunRecords
+from mlrs_server.turns import in_turns
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,17 +68,18 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
         """Create or resume a run."""
-        opened = await self._lifecycle.open(
-            request.run_id,
-            convert.config_from(request.config),
-            model=request.config.model,
-            mode=convert.mode_from(request.mode),
-            resume_from=convert.step_from(request.resume_from, "resume_from")
-            if request.HasField("resume_from")
-            else None,
-        )
-        return pb.CreateRunResponse(
-            run=convert.run_to(opened.view), run_handle=opened.handle, created=opened.created
+        return convert.opened_to(await self._lifecycle.open(convert.opening_from(request)))
+
+    async def BatchCreateRuns(
+        self, request: pb.BatchCreateRunsRequest, context: Context
+    ) -> pb.BatchCreateRunsResponse:
+        """Create or resume many runs."""
+        asked = request.requests
+        check_batch_size("requests", len(asked))
+        openings = [convert.opening_from(one, among=len(asked)) async for one in in_turns(asked)]
+        opened = await self._lifecycle.open_many(openings)
+        return pb.BatchCreateRunsResponse(
+            responses=[convert.opened_to(one) async for one in in_turns(opened)]
         )
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
@@ -99,6 +102,13 @@ class AdvisorService(AdvisorServiceServicer):
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""
         return pb.FinishRunResponse(run=convert.run_to(await self._lifecycle.finish(request.run_id)))
+
+    async def BatchFinishRuns(
+        self, request: pb.BatchFinishRunsRequest, context: Context
+    ) -> pb.BatchFinishRunsResponse:
+        """Finish many runs."""
+        views = await self._lifecycle.finish_many(list(request.run_ids))
+        return pb.BatchFinishRunsResponse(runs=[convert.run_to(view) async for view in in_turns(views)])
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Delete a run."""

@@ -3,6 +3,7 @@
 AdvisorError         the code of its reason, in the table below
 InvalidFieldError    INVALID_ARGUMENT, with the field
 ModelFileError       FAILED_PRECONDITION
+grpc's InternalError none: the client went away
 anything else        INTERNAL, logged with its traceback and without details on the wire
 """
 
@@ -67,6 +68,8 @@ def as_advisor_error(error: Exception) -> AdvisorError | None:
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:
     method = path.rpartition("/")[2]
     known = as_advisor_error(error)
+    if isinstance(error, grpc.aio.InternalError):  # the client went away: what failed is writing to it
+        raise asyncio.CancelledError from error
     if known is None:
         log.error("internal_error", method=method, exc_info=error)
         await context.abort(

@@ -1,13 +1,21 @@
-"""Fixtures: a daemon of this process and an advisor of it."""
+"""Fixtures: a daemon of this process, and advisors of it in both flavours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 import mlrs_client
+import mlrs_client.aio
 from tests.client.fake_daemon import FakeDaemon
+
+
+async def done(result: Any) -> Any:
+    """Return the result of a call of either flavour."""
+    return await result if inspect.isawaitable(result) else result
 
 
 @pytest.fixture
@@ -23,3 +31,17 @@ def advisor(daemon: FakeDaemon) -> Iterator[mlrs_client.Advisor]:
     """An advisor of it, with a deadline that slow machines meet."""
     with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
         yield advisor
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def connect(request: pytest.FixtureRequest) -> Any:
+    """`connect` of a flavour."""
+    return mlrs_client.connect if request.param == "threads" else mlrs_client.aio.connect
+
+
+@pytest.fixture
+async def either(connect: Any, daemon: FakeDaemon) -> AsyncIterator[Any]:
+    """An advisor of a flavour."""
+    advisor = connect(daemon.target, timeout_s=10.0)
+    yield advisor
+    await done(advisor.close())

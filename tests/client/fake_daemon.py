@@ -67,6 +67,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
+        self.batches: list[int] = []  # how many runs each batch opened
         self._lock = threading.Lock()
         self._process = 1  # in every handle
         self._streams: set[SimpleQueue[Any]] = set()
@@ -151,6 +152,22 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             return pb.CreateRunResponse(
                 run=record.message(), run_handle=self.handle(request.run_id), created=created
             )
+
+    def BatchCreateRuns(
+        self, request: pb.BatchCreateRunsRequest, context: grpc.ServicerContext
+    ) -> pb.BatchCreateRunsResponse:
+        """Open runs, one by one."""
+        self.batches.append(len(request.requests))
+        return pb.BatchCreateRunsResponse(
+            responses=[self.CreateRun(one, context) for one in request.requests]
+        )
+
+    def BatchFinishRuns(
+        self, request: pb.BatchFinishRunsRequest, context: grpc.ServicerContext
+    ) -> pb.BatchFinishRunsResponse:
+        """Finish runs, one by one."""
+        ids = [pb.FinishRunRequest(run_id=run_id) for run_id in request.run_ids]
+        return pb.BatchFinishRunsResponse(runs=[self.FinishRun(one, context).run for one in ids])
 
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:
         """Read a run."""

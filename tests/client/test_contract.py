@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import mlrs_client
-import mlrs_client.aio
 from mlrs_client import AdviceReason
 from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 
 LOSSES = [2.3, 1.9, math.nan, 1.2, -0.5, math.inf, 0.9, 0.8]
-
-
-async def done(result: Any) -> Any:
-    """Return the result of a call of either flavour."""
-    return await result if inspect.isawaitable(result) else result
 
 
 async def items(iterator: Any) -> list[Any]:
@@ -32,18 +25,10 @@ async def items(iterator: Any) -> list[Any]:
     return list(iterator)
 
 
-@pytest.fixture(params=["threads", "asyncio"])
-def connect(request: pytest.FixtureRequest) -> Any:
-    """`connect` of a flavour."""
-    return mlrs_client.connect if request.param == "threads" else mlrs_client.aio.connect
-
-
 @pytest.fixture
-async def advisor(connect: Any, daemon: FakeDaemon) -> AsyncIterator[Any]:
+def advisor(either: Any) -> Any:
     """An advisor of a flavour."""
-    advisor = connect(daemon.target, timeout_s=10.0)
-    yield advisor
-    await done(advisor.close())
+    return either
 
 
 async def next_lrs(run: Any, losses: list[float]) -> list[float]:

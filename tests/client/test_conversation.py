@@ -7,7 +7,7 @@ import pytest
 from mlrs_client import DaemonError, UnavailableError
 from mlrs_client import _conversation as module
 from mlrs_client._conversation import Conversation
-from mlrs_client._ledger import Ledger
+from mlrs_client._ledger import Entry, Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.test_ledger import ledger_at
 
@@ -28,7 +28,7 @@ class Outbox:
         self.closed = True
 
 
-def conversation_of(*ledgers: Ledger) -> tuple[Conversation, Outbox]:
+def conversation_of(*ledgers: Ledger[Entry]) -> tuple[Conversation, Outbox]:
     """Return a conversation that runs have joined."""
     conversation, outbox = Conversation(), Outbox()
     conversation.transport = outbox

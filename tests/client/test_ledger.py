@@ -10,33 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_client import (
-    AdviceReason,
     DaemonError,
     RecordGapError,
     StaleStepError,
     StepAheadError,
 )
 from mlrs_client import _ledger as module
-from mlrs_client._calls import OpenedRun
+from mlrs_client._calls import Opened, OpenedRun
 from mlrs_client._convert import run_from_proto
 from mlrs_client._ledger import Entry, Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 
-def opened(next_step: int = 0, durable_step: int = -1) -> OpenedRun:
+def opened(next_step: int = 0, durable_step: int = -1) -> Opened:
     """Return a daemon's word on a run."""
     run = pb.Run(run_id="a", next_step=next_step, durable_step=durable_step)
-    return OpenedRun(run_from_proto(run), handle=7, created=False)
+    return Opened((OpenedRun(run_from_proto(run), handle=7, created=False),))
 
 
-def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger:
+def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger[Entry]:
     """Return a ledger of a run that stands there."""
-    return Ledger(opened(next_step, durable_step), mock.Mock())
+    return Ledger(opened(next_step, durable_step), mock.Mock(), Entry)
 
 
-def advise(ledger: Ledger, entry: Entry, durable_step: int = -1) -> None:
+def advise(ledger: Ledger[Entry], entry: Entry, durable_step: int = -1) -> None:
     """Answer an entry."""
-    ledger.answer(entry, 0.1, AdviceReason.FRESH, durable_step)
+    ledger.answer(entry, pb.AdviceColumns(learning_rates=[0.1], durable_steps=[durable_step]), 0)
 
 
 def test_steps_follow_one_another() -> None:
@@ -124,6 +123,7 @@ def test_rejoining_before_what_is_kept() -> None:
 def test_kept_observations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the oldest observation is dropped, and a daemon that needs it is told."""
     monkeypatch.setattr(module, "MAX_KEPT", 3)
+    monkeypatch.setattr(module, "LEAST_KEPT", 1)
     ledger = ledger_at()
     for step in range(5):
         advise(ledger, ledger.observe(step, 1.0)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 import mlrs_client
+from mlrs_client import _torch_loss
 from mlrs_client.torch import AdvisedLR, describe
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 
@@ -341,3 +343,61 @@ def test_what_is_no_run(run: mlrs_client.Run) -> None:
         AdvisedLR(optimizer, "a")  # type: ignore[arg-type] # on purpose
     with pytest.raises(mlrs_client.InvalidArgumentError, match="accumulation_steps"):
         AdvisedLR(optimizer, run, accumulation_steps=0)
+
+
+def test_lagged_updates_use_the_advice_of_the_step_before(run: mlrs_client.Run) -> None:
+    """A lagged loop updates with the newest advice of the steps before, the first step with its own."""
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run, lagged=True)
+    for _ in range(8):
+        problem.train(scheduler, 1)
+        while run._ledger.last_unanswered() is not None:
+            threading.Event().wait(0.001)
+    lrs = lr_sequence(problem.losses)
+    assert problem.used == [lrs[0], *lrs[:-1]]
+
+
+@pytest.mark.parametrize("lagged", [False, True])
+def test_losses_on_a_device_are_read_by_another_thread(
+    run: mlrs_client.Run, monkeypatch: pytest.MonkeyPatch, *, lagged: bool
+) -> None:
+    """While a device computes the loss, `observe` returns; the loss is sent once it is there, in order."""
+    problem, computed = Problem(), threading.Event()
+    value = _torch_loss.Loss.value
+
+    def wait(loss: _torch_loss.Loss) -> float:
+        assert threading.current_thread().name.startswith("mlrs-loss")
+        assert computed.wait(10)
+        return value(loss)
+
+    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
+    monkeypatch.setattr(_torch_loss.Loss, "value", wait)
+    scheduler = AdvisedLR(problem.optimizer, run, lagged=lagged, accumulation_steps=2)
+    for step in range(6):
+        computed.clear()
+        losses = [problem.loss(), problem.loss()]
+        for loss in losses:
+            scheduler.observe(loss)
+            loss.backward()
+        assert run.resume_step == step
+        computed.set()
+        problem.optimizer.step()
+        scheduler.step()
+        while run.resume_step == step or run._ledger.last_unanswered() is not None:
+            threading.Event().wait(0.001)
+    means = [sum(problem.losses[at : at + 2]) / 2 for at in range(0, 12, 2)]
+    lrs = lr_sequence(means)
+    assert problem.used == pytest.approx([lrs[0], *lrs[:-1]] if lagged else lrs, rel=1e-6)
+
+
+def test_a_bad_loss_on_a_device(run: mlrs_client.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor that is not one number is refused at once; what fails later raises where it is waited for."""
+    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run)
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="reduce it first"):
+        scheduler.observe(torch.zeros(2))
+    run.detach()
+    scheduler.observe(problem.loss())
+    with pytest.raises(mlrs_client.ClosedError):
+        problem.optimizer.step()

@@ -23,9 +23,11 @@ UNARY, UP, DOWN, BOTH = (False, False), (True, False), (False, True), (True, Tru
 
 RPCS = {
     "CreateRun": UNARY,
+    "BatchCreateRuns": UNARY,
     "GetRun": UNARY,
     "ListRuns": UNARY,
     "FinishRun": UNARY,
+    "BatchFinishRuns": UNARY,
     "DeleteRun": UNARY,
     "Advise": UNARY,
     "StreamAdvice": BOTH,

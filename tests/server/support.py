@@ -27,9 +27,10 @@ from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.journal import MAX_UNDURABLE
 from mlrs_server.ledger import MAX_ROWS
-from mlrs_server.lifecycle import Opened, OpenMode, RunLifecycle
+from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
+from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.records import RunRecords
 from mlrs_server.runs import Replay
 from mlrs_server.store import Observations, Store, open_sqlite
@@ -104,9 +105,10 @@ class Room:
         resume_from: int | None = None,
     ) -> Opened:
         """Open a run."""
-        return await self.lifecycle.open(
-            run_id, config or RunConfig(), model=model, mode=mode, resume_from=resume_from
+        request = OpenRequest(
+            run_id=run_id, asked=config or RunConfig(), model=model, mode=mode, resume_from=resume_from
         )
+        return await self.lifecycle.open(request)
 
     async def ask(self, handles: Any, steps: Any, losses: Any) -> Asked:
         """Have observations answered, those from the store included."""

@@ -16,7 +16,7 @@ from tests.server.support import LOSSES, Room, raises, replayed, room
 
 async def stored_steps(here: Room, run_id: str) -> int:
     """Return how many steps of a run the store has, past the journal."""
-    found = await here.live.in_store(lambda _: here.store._store.get(run_id))
+    found = await here.live.in_store(lambda _: here.store._store.get([run_id]).get(run_id))
     assert found is not None
     return found.snapshot.next_step
 
@@ -161,7 +161,7 @@ async def test_what_is_stored_of_a_run_is_of_one_moment(tmp_path: Path, model_fi
         await here.follow(opened.handle, [*LOSSES[:4], *[float("nan")] * 10])
         await here.live.journal.flush()
         await here.follow(opened.handle, [1.0, 2.0], start=14)
-        found = await here.live.in_store(lambda _: here.store._store.get("a"))
+        found = await here.live.in_store(lambda _: here.store._store.get(["a"]).get("a"))
         assert found is not None
         assert found.snapshot.next_step == 14
         assert found.snapshot.status == RunStatus.DIVERGED

@@ -117,7 +117,7 @@ def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, in
         message.lrs[:] = 99.0
         message.lrs[mask] = some
         log = np.zeros(n + 1, ANSWERED)
-        plain = settle(records, table, message.table, log, 1)
+        plain = settle(records, table, message.table, log, 1, 7)
         verdicts, lrs, reasons = message.verdicts, message.lrs, message.reasons
         assert log[1 : 1 + fresh]["lr"].tobytes() == lrs[mask].tobytes()
         assert (log[1 : 1 + fresh]["step"] == message.steps[mask]).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -320,10 +320,10 @@ async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_
         await here.follow(opened.handle, LOSSES[:3])
         get = here.store._store.get
 
-        def fails_after_the_change(run_id: str) -> Any:
+        def fails_after_the_change(run_ids: Sequence[str]) -> Any:
             if "set_status" in here.store.calls:
                 raise AdvisorError(Reason.STORE, "the disk is gone")
-            return get(run_id)
+            return get(run_ids)
 
         with pytest.MonkeyPatch.context() as broken:
             broken.setattr(here.store._store, "get", fails_after_the_change)

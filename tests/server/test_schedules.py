@@ -15,7 +15,7 @@ from mlrs_core.policy import Floats
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_server import live, runs
+from mlrs_server import places, runs
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.lifecycle import Opened
 from tests.server.support import LOSSES, advised, create, raises, refused, replayed, room, service
@@ -117,7 +117,7 @@ async def test_running_out_of_groups_is_said_and_passes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every group taken a new shape is refused and not created; once a group is empty, it is taken."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 3)
+    monkeypatch.setattr(places, "MAX_GROUPS", 3)
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
     async with room(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", some[n])).handle for n in range(3)]
@@ -164,7 +164,7 @@ async def test_finished_runs_make_room_for_other_shapes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every group taken, one whose runs are all finished is used again; they can still be read."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 2)
+    monkeypatch.setattr(places, "MAX_GROUPS", 2)
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
     async with room(tmp_path / "d", model_file) as here:
         active = await here.open("active", some[0])
@@ -203,7 +203,7 @@ async def test_a_run_that_a_call_is_about_stays(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is being finished makes no room yet: the call may fail, and the run then goes on."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config_of(ScheduleKind.COSINE))
         here.store.gate.clear()
@@ -224,7 +224,7 @@ async def test_the_last_group_goes_to_one_of_two(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two runs created at once with room for one, one is; the other is refused and not stored."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         results = await asyncio.gather(
             here.open("a", config_of(ScheduleKind.COSINE)),
@@ -242,7 +242,7 @@ async def test_a_run_that_cannot_be_stored_gives_its_place_back(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store refuses a new run, the room that was kept for it is there for the next."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         here.store.failing = {"create"}
         with raises(Reason.STORE):
@@ -255,7 +255,7 @@ async def test_a_rewound_run_keeps_its_place(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a run is rewound, nobody gets its place, and it goes on in it."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         before = await here.open("a", config_of(ScheduleKind.COSINE))
         await here.follow(before.handle, LOSSES[:9])
@@ -273,7 +273,7 @@ async def test_a_rewound_run_keeps_its_place(
 
 async def test_a_model_without_room_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is refused for want of room leaves no shipped model in the data folder."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", None) as here:
         await here.open("a", config_of(ScheduleKind.COSINE))
         with raises(Reason.MEMORY_FULL, field="model"):
@@ -329,7 +329,7 @@ async def test_no_room_is_resource_exhausted(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the wire, a run for which there is no group left is RESOURCE_EXHAUSTED."""
-    monkeypatch.setattr(live, "MAX_GROUPS", 1)
+    monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "a")
         request = pb.CreateRunRequest(run_id="b", config=pb.RunConfig(horizon=60, schedule=COSINE))

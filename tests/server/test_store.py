@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_server.entries import ANSWERED
 from mlrs_server.errors import Reason
-from mlrs_server.ledger import RunStatus
+from mlrs_server.ledger import RECORD, RunStatus
 from mlrs_server.runs import RunSnapshot
-from mlrs_server.store import NewRun, Observations, RunUpdate, Store, StoredRun, open_sqlite
+from mlrs_server.store import NewRun, Observations, RunUpdates, Store, StoredRun, open_sqlite
+from mlrs_server.store.sqlite import AT_ONCE
 from tests.server.support import raises
 
 Opener = Callable[[Path], Store]
@@ -55,10 +57,17 @@ def snapshot_at(step: int, *, status: RunStatus = RunStatus.ACTIVE) -> RunSnapsh
     )
 
 
+def new_run(run_id: str, config: RunConfig = CONFIG) -> NewRun:
+    """Return a run to create."""
+    return NewRun(
+        run_id=run_id, config=config, model_name="m", model_digest="d" * 64, snapshot=snapshot_at(0)
+    )
+
+
 def create(store: Store, run_id: str, config: RunConfig = CONFIG) -> StoredRun:
     """Store a new run."""
-    new = NewRun(run_id=run_id, config=config, model_name="m", model_digest="d" * 64, snapshot=snapshot_at(0))
-    return store.create(new)
+    (run,) = store.create([new_run(run_id, config)])
+    return run
 
 
 def stretch(start: int, end: int) -> Observations:
@@ -67,11 +76,26 @@ def stretch(start: int, end: int) -> Observations:
     return Observations(steps + 0.5, steps / 7, np.ones(end - start, np.uint8))
 
 
-def update(run: StoredRun, start: int, end: int) -> RunUpdate:
+def update(run: StoredRun, start: int, end: int) -> RunUpdates:
     """Return the observations of some steps, for appending."""
-    return RunUpdate(
-        key=run.key, first_step=start, observations=stretch(start, end), snapshot=snapshot_at(end)
-    )
+    return updates([(run.key, start, stretch(start, end), snapshot_at(end))])
+
+
+def updates(runs: Sequence[tuple[int, int, Observations, RunSnapshot]]) -> RunUpdates:
+    """Return, for appending, observations of runs: of each, its key, first step, record, and snapshot."""
+    records, tables = np.zeros(len(runs), RECORD), []
+    for record, (key, first_step, observations, snapshot) in zip(records, runs, strict=True):
+        record["key"] = key
+        for name in ("status", "next_step", "last_loss", "last_lr", "last_reason", "bad_losses"):
+            record[name] = getattr(snapshot, name)
+        table = np.zeros(len(observations), ANSWERED)
+        table["step"] = first_step + np.arange(len(observations))
+        table["loss"], table["lr"] = observations.losses, observations.lrs
+        table["reason"] = observations.reasons
+        tables.append(table)
+    bounds = np.cumsum([0, *map(len, tables)])
+    states = np.array([snapshot.state for _, _, _, snapshot in runs])
+    return RunUpdates(np.concatenate(tables), bounds, records, states)
 
 
 def fill(store: Store, run: StoredRun, *ends: int) -> None:
@@ -82,9 +106,7 @@ def fill(store: Store, run: StoredRun, *ends: int) -> None:
 
 def got(store: Store, run_id: str) -> StoredRun:
     """Return a run that exists."""
-    found = store.get(run_id)
-    assert found is not None
-    return found
+    return store.get([run_id])[run_id]
 
 
 def same(left: Observations, right: Observations) -> bool:
@@ -107,7 +129,48 @@ def test_a_created_run_is_read_as_it_was(store: Store) -> None:
     assert facts(got(store, "a")) == facts(run)
     assert run.config == CONFIG
     assert run.create_time == run.update_time
-    assert store.get("b") is None
+    assert store.get(["b"]) == {}
+
+
+def test_runs_are_created_together(store: Store) -> None:
+    """Many runs come back in their order, each under a key of its own, and are read by any of their ids."""
+    before = create(store, "before")
+    names = [f"run-{index}" for index in range(2 * AT_ONCE + 1)]
+    created = store.create([new_run(name, RunConfig(horizon=1 + index)) for index, name in enumerate(names)])
+    assert [run.run_id for run in created] == names
+    assert len({before.key, *(run.key for run in created)}) == len(names) + 1
+    found = store.get([*names, "nobody", "before"])
+    assert set(found) == {*names, "before"}
+    assert [facts(found[name]) for name in names] == [facts(run) for run in created]
+    for run in created[::400]:
+        fill(store, run, 2)
+    assert got(store, names[400]).snapshot.next_step == 2
+    assert got(store, names[401]).snapshot.next_step == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [(["c", "d", "b", "a"], "b"), (["c", "d", "c"], "c"), ([f"c{n}" for n in range(1200)] + ["a"], "a")],
+    ids=["taken", "twice", "many"],
+)
+def test_runs_are_created_all_or_none(store: Store, names: list[str], taken: str) -> None:
+    """An id that is taken, or there twice, is named, and no run is created; the store goes on."""
+    for name in "ab":
+        create(store, name)
+    with raises(Reason.RUN_EXISTS, field="run_id", match=f"'{taken}' is taken"):
+        store.create([new_run(name) for name in names])
+    listed = store.list(prefix="", status=None, after="", limit=2000)
+    assert [run.run_id for run in listed] == ["a", "b"]
+    assert create(store, "c").key > listed[-1].key
+
+
+def test_nothing_is_asked_of_no_runs(store: Store) -> None:
+    """Creating, reading and finishing none of the runs is done at once."""
+    run = create(store, "a")
+    assert store.create([]) == []
+    assert store.get([]) == {}
+    store.set_status([], RunStatus.FINISHED)
+    assert facts(got(store, "a")) == facts(run)
 
 
 def test_an_id_is_taken_once(store: Store) -> None:
@@ -156,7 +219,7 @@ def test_runs_are_listed_by_status(store: Store) -> None:
     """Runs of another status are left out."""
     for name in ("a", "b", "c"):
         create(store, name)
-    store.set_status(got(store, "b").key, RunStatus.FINISHED)
+    store.set_status([got(store, "b").key], RunStatus.FINISHED)
     finished = store.list(prefix="", status=RunStatus.FINISHED, after="", limit=10)
     assert [run.run_id for run in finished] == ["b"]
     active = store.list(prefix="", status=RunStatus.ACTIVE, after="a", limit=10)
@@ -204,7 +267,7 @@ def test_losses_that_are_not_finite_survive(store: Store) -> None:
     run = create(store, "a")
     odd = np.array([0x7FF8000000000001, 0xFFF8000000000002, 0x7FF0000000000000, 1 << 63], np.uint64)
     record = Observations(odd.view(np.float64), odd[::-1].view(np.float64).copy(), np.full(4, 3, np.uint8))
-    store.append([RunUpdate(key=run.key, first_step=0, observations=record, snapshot=snapshot_at(4))])
+    store.append([updates([(run.key, 0, record, snapshot_at(4))])])
     assert same(store.read(run.key, 0, 4), record)
 
 
@@ -219,9 +282,17 @@ def test_a_status_is_set(store: Store) -> None:
     """A status is kept, and overrides that of the last observation."""
     run = create(store, "a")
     fill(store, run, 2)
-    store.set_status(run.key, RunStatus.FINISHED)
+    store.set_status([run.key], RunStatus.FINISHED)
     assert got(store, "a").snapshot.status == RunStatus.FINISHED
     assert got(store, "a").snapshot.next_step == 2
+
+
+def test_a_status_is_set_of_many(store: Store) -> None:
+    """Any number of runs get a status at once, and the others keep theirs."""
+    created = store.create([new_run(f"run-{index:04}") for index in range(2 * AT_ONCE + 2)])
+    store.set_status([run.key for run in created[1:]], RunStatus.FINISHED)
+    active = store.list(prefix="", status=RunStatus.ACTIVE, after="", limit=9)
+    assert [run.run_id for run in active] == ["run-0000"]
 
 
 @pytest.mark.parametrize("step", range(10))
@@ -230,7 +301,7 @@ def test_a_run_is_rewound_to_any_step(store: Store, step: int) -> None:
     run, other = create(store, "a"), create(store, "b")
     fill(store, run, 1, 4, 5, 9)
     fill(store, other, 9)
-    store.set_status(run.key, RunStatus.FINISHED)
+    store.set_status([run.key], RunStatus.FINISHED)
     store.rewind(run.key, snapshot_at(step))
     assert same(store.read(run.key, 0, 20), stretch(0, step))
     assert got(store, "a").snapshot.next_step == step
@@ -246,7 +317,7 @@ def test_a_deleted_run_is_gone(store: Store) -> None:
     fill(store, run, 4)
     fill(store, other, 4)
     store.delete(run.key)
-    assert store.get("a") is None
+    assert store.get(["a"]) == {}
     assert len(store.read(run.key, 0, 10)) == 0
     assert same(store.read(other.key, 0, 10), stretch(0, 4))
 
@@ -325,7 +396,7 @@ def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) ->
     file.close()
     store = open_sqlite(tmp_path / "store")
     with raises(Reason.STORE, match="damaged record of run 'a'"):
-        store.get("a") if look == "get" else store.read(run.key, 0, 10)
+        store.get(["a"]) if look == "get" else store.read(run.key, 0, 10)
     store.close()
 
 
@@ -385,7 +456,7 @@ def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     file.close()
     assert [run.run_id for run in store.list(prefix="", status=None, after="", limit=3)] == ["a", "c", "d"]
     with raises(Reason.STORE, match="damaged record of run 'b'"):
-        store.get("b")
+        store.get(["b"])
     store.close()
 
 

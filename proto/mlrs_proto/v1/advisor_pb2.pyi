@@ -247,7 +247,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_RUN_FINISHED: _ErrorReason.ValueType  # 5
     """The run is finished."""
     ERROR_REASON_STALE_HANDLE: _ErrorReason.ValueType  # 6
-    """The handle is not of this daemon process, or its run is gone: call CreateRun again."""
+    """The handle is not of this daemon process, or its run is gone or left memory: call CreateRun again."""
     ERROR_REASON_STEP_AHEAD: _ErrorReason.ValueType  # 7
     """The step is beyond the next one."""
     ERROR_REASON_STALE_STEP: _ErrorReason.ValueType  # 8
@@ -283,7 +283,7 @@ ERROR_REASON_CONFIG_MISMATCH: ErrorReason.ValueType  # 4
 ERROR_REASON_RUN_FINISHED: ErrorReason.ValueType  # 5
 """The run is finished."""
 ERROR_REASON_STALE_HANDLE: ErrorReason.ValueType  # 6
-"""The handle is not of this daemon process, or its run is gone: call CreateRun again."""
+"""The handle is not of this daemon process, or its run is gone or left memory: call CreateRun again."""
 ERROR_REASON_STEP_AHEAD: ErrorReason.ValueType  # 7
 """The step is beyond the next one."""
 ERROR_REASON_STALE_STEP: ErrorReason.ValueType  # 8
@@ -683,7 +683,10 @@ class CreateRunResponse(google.protobuf.message.Message):
     RUN_HANDLE_FIELD_NUMBER: builtins.int
     CREATED_FIELD_NUMBER: builtins.int
     run_handle: builtins.int
-    """Names the run in StreamAdvice. Lasts as long as this daemon process."""
+    """Names the run in StreamAdvice, until it is rewound or deleted, leaves the daemon's memory because nobody
+    observed it for long (an hour, `mlrs serve --idle-after-s`), or the daemon process ends. Then it is
+    ERROR_REASON_STALE_HANDLE, and the run is opened again.
+    """
     created: builtins.bool
     """Whether this call created it."""
     @property
@@ -701,6 +704,46 @@ class CreateRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["created", b"created", "run", b"run", "run_handle", b"run_handle"]) -> None: ...
 
 global___CreateRunResponse = CreateRunResponse
+
+@typing.final
+class BatchCreateRunsRequest(google.protobuf.message.Message):
+    """Opens many runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateRunRequest]:
+        """1 to 1000, of different runs."""
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[global___CreateRunRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["requests", b"requests"]) -> None: ...
+
+global___BatchCreateRunsRequest = BatchCreateRunsRequest
+
+@typing.final
+class BatchCreateRunsResponse(google.protobuf.message.Message):
+    """The opened runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: builtins.int
+    @property
+    def responses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateRunResponse]:
+        """In the order of the requests."""
+
+    def __init__(
+        self,
+        *,
+        responses: collections.abc.Iterable[global___CreateRunResponse] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["responses", b"responses"]) -> None: ...
+
+global___BatchCreateRunsResponse = BatchCreateRunsResponse
 
 @typing.final
 class GetRunRequest(google.protobuf.message.Message):
@@ -833,6 +876,46 @@ class FinishRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["run", b"run"]) -> None: ...
 
 global___FinishRunResponse = FinishRunResponse
+
+@typing.final
+class BatchFinishRunsRequest(google.protobuf.message.Message):
+    """Finishes many runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    @property
+    def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The runs' ids: 1 to 1000, all different."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_ids", b"run_ids"]) -> None: ...
+
+global___BatchFinishRunsRequest = BatchFinishRunsRequest
+
+@typing.final
+class BatchFinishRunsResponse(google.protobuf.message.Message):
+    """The finished runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: builtins.int
+    @property
+    def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
+        """In the order of the ids; all of their records are durable."""
+
+    def __init__(
+        self,
+        *,
+        runs: collections.abc.Iterable[global___Run] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["runs", b"runs"]) -> None: ...
+
+global___BatchFinishRunsResponse = BatchFinishRunsResponse
 
 @typing.final
 class DeleteRunRequest(google.protobuf.message.Message):

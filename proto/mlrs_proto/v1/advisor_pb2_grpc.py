@@ -40,6 +40,11 @@ class AdvisorServiceStub(object):
                 request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunResponse.FromString,
                 _registered_method=True)
+        self.BatchCreateRuns = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/BatchCreateRuns',
+                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/GetRun',
                 request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetRunRequest.SerializeToString,
@@ -54,6 +59,11 @@ class AdvisorServiceStub(object):
                 '/mlrs.v1.AdvisorService/FinishRun',
                 request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunResponse.FromString,
+                _registered_method=True)
+        self.BatchFinishRuns = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/BatchFinishRuns',
+                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsResponse.FromString,
                 _registered_method=True)
         self.DeleteRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/DeleteRun',
@@ -122,6 +132,15 @@ class AdvisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCreateRuns(self, request, context):
+        """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+        them is created, or none; runs that exist are rewound one after the other, up to the first that
+        cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
         """Reads one run. NOT_FOUND: there is none of that id.
         """
@@ -139,6 +158,13 @@ class AdvisorServiceServicer(object):
     def FinishRun(self, request, context):
         """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
         is not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchFinishRuns(self, request, context):
+        """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +252,11 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunResponse.SerializeToString,
             ),
+            'BatchCreateRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateRuns,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetRunRequest.FromString,
@@ -240,6 +271,11 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     servicer.FinishRun,
                     request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunResponse.SerializeToString,
+            ),
+            'BatchFinishRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchFinishRuns,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsResponse.SerializeToString,
             ),
             'DeleteRun': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteRun,
@@ -331,6 +367,33 @@ class AdvisorService(object):
             _registered_method=True)
 
     @staticmethod
+    def BatchCreateRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/BatchCreateRuns',
+            mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetRun(request,
             target,
             options=(),
@@ -401,6 +464,33 @@ class AdvisorService(object):
             '/mlrs.v1.AdvisorService/FinishRun',
             mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchFinishRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/BatchFinishRuns',
+            mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

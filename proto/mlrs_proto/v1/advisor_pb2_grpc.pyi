@@ -50,6 +50,15 @@ class AdvisorServiceStub:
     damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
     """
 
+    BatchCreateRuns: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.BatchCreateRunsRequest,
+        mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse,
+    ]
+    """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+    them is created, or none; runs that exist are rewound one after the other, up to the first that
+    cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+    """
+
     GetRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.GetRunRequest,
         mlrs_proto.v1.advisor_pb2.GetRunResponse,
@@ -69,6 +78,12 @@ class AdvisorServiceStub:
     """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
     is not an error.
     """
+
+    BatchFinishRuns: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.BatchFinishRunsRequest,
+        mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse,
+    ]
+    """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
 
     DeleteRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.DeleteRunRequest,
@@ -152,6 +167,15 @@ class AdvisorServiceAsyncStub:
     damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
     """
 
+    BatchCreateRuns: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.BatchCreateRunsRequest,
+        mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse,
+    ]
+    """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+    them is created, or none; runs that exist are rewound one after the other, up to the first that
+    cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+    """
+
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.GetRunRequest,
         mlrs_proto.v1.advisor_pb2.GetRunResponse,
@@ -171,6 +195,12 @@ class AdvisorServiceAsyncStub:
     """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
     is not an error.
     """
+
+    BatchFinishRuns: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.BatchFinishRunsRequest,
+        mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse,
+    ]
+    """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
 
     DeleteRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.DeleteRunRequest,
@@ -257,6 +287,17 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def BatchCreateRuns(
+        self,
+        request: mlrs_proto.v1.advisor_pb2.BatchCreateRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse]]:
+        """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+        them is created, or none; runs that exist are rewound one after the other, up to the first that
+        cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+        """
+
+    @abc.abstractmethod
     def GetRun(
         self,
         request: mlrs_proto.v1.advisor_pb2.GetRunRequest,
@@ -281,6 +322,14 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
         is not an error.
         """
+
+    @abc.abstractmethod
+    def BatchFinishRuns(
+        self,
+        request: mlrs_proto.v1.advisor_pb2.BatchFinishRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse]]:
+        """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
 
     @abc.abstractmethod
     def DeleteRun(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
-    RunUpdate,
+    RunUpdates,
     Store,
     StoredRun,
 )
 from mlrs_server.store.sqlite import open_sqlite
 
-__all__ = ["NewRun", "Observations", "RunUpdate", "Store", "StoredRun", "open_sqlite"]
+__all__ = ["NewRun", "Observations", "RunUpdates", "Store", "StoredRun", "open_sqlite"]

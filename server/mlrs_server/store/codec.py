@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,10 @@ from mlrs_server.store.protocol import Observations
 
 _SNAPSHOT = struct.Struct("<qddBBI")
 """next step, last loss, last lr, last reason, status, bad losses; then the state, float32."""
-_BYTES_PER_STEP = 8 + 8 + 1
-_SEED = 0x6D6C7273
+BYTES_PER_STEP = 8 + 8 + 1
+_JSON = json.JSONEncoder(default=vars)
+"""A schedule is its fields."""
+SEED = 0x6D6C7273
 """Where the checksum starts: four zero bytes must not pass as an empty record."""
 
 
@@ -40,9 +41,9 @@ def unpack_observations(data: bytes, run_id: str) -> Observations:
         AdvisorError: the bytes are damaged.
     """
     body = _unseal(data, run_id)
-    if len(body) % _BYTES_PER_STEP:
+    if len(body) % BYTES_PER_STEP:
         raise _damaged(run_id)
-    n = len(body) // _BYTES_PER_STEP
+    n = len(body) // BYTES_PER_STEP
     return Observations(
         np.frombuffer(body, "<f8", n).astype(np.float64),
         np.frombuffer(body, "<f8", n, offset=8 * n).astype(np.float64),
@@ -86,10 +87,8 @@ def unpack_snapshot(data: bytes, run_id: str) -> RunSnapshot:
 
 def pack_config(config: RunConfig) -> bytes:
     """Return a config as JSON of the fields that were given."""
-    given = config.given()
-    return _seal(
-        json.dumps({name: value for name, value in asdict(config).items() if name in given}).encode()
-    )
+    given = {name: getattr(config, name) for name in config.given()}
+    return _seal(_JSON.encode(given).encode())
 
 
 def unpack_config(data: bytes, run_id: str) -> RunConfig:
@@ -117,12 +116,12 @@ def _config_of(values: dict[str, Any]) -> RunConfig:
 
 
 def _seal(body: bytes) -> bytes:
-    return body + zlib.crc32(body, _SEED).to_bytes(4, "little")
+    return body + zlib.crc32(body, SEED).to_bytes(4, "little")
 
 
 def _unseal(data: bytes, run_id: str) -> bytes:
     body, checksum = data[:-4], data[-4:]
-    if zlib.crc32(body, _SEED).to_bytes(4, "little") != checksum:
+    if zlib.crc32(body, SEED).to_bytes(4, "little") != checksum:
         raise _damaged(run_id)
     return body
 

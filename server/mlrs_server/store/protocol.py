@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats
-from mlrs_server.entries import Bytes
-from mlrs_server.ledger import RunStatus
+from mlrs_core.policy import Floats, States
+from mlrs_server.entries import Bytes, Table
+from mlrs_server.ledger import Records, RunStatus
 from mlrs_server.runs import RunSnapshot
 
 
@@ -50,14 +53,18 @@ class StoredRun(NewRun):
     """When its last observations were stored, likewise."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunUpdate:
-    """New observations of a run, and the run after them."""
+@dataclass(frozen=True)
+class RunUpdates:
+    """New observations of k runs of one policy, and the runs after them; in columns, for thousands."""
 
-    key: int
-    first_step: int
-    observations: Observations
-    snapshot: RunSnapshot
+    answers: Table
+    """(n,) of `ANSWERED`, one run's after another's, each in the order of its steps."""
+    bounds: npt.NDArray[np.intp]
+    """Where each run's begin, and the end of the last, (k + 1,)."""
+    records: Records
+    """The runs after them, (k,) of `RECORD`."""
+    states: States
+    """Likewise, (k, state_size)."""
 
 
 class Store(Protocol):
@@ -67,19 +74,22 @@ class Store(Protocol):
         AdvisorError: with `Reason.STORE`, the store cannot be read or written.
     """
 
-    def create(self, run: NewRun) -> StoredRun:
-        """Store a new run. Its id must not be taken: `Reason.RUN_EXISTS`."""
+    def create(self, new: Sequence[NewRun]) -> list[StoredRun]:
+        """Store new runs, all or none, and return them in their order.
+
+        Their ids must differ and not be taken: `Reason.RUN_EXISTS`, which names the first that is.
+        """
         ...
 
-    def get(self, run_id: str) -> StoredRun | None:
-        """Return a run, or `None`."""
+    def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return runs by id, without those that are not there; any number."""
         ...
 
     def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
         """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
         ...
 
-    def append(self, updates: Sequence[RunUpdate]) -> None:
+    def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations of some runs, all or none."""
         ...
 
@@ -94,8 +104,8 @@ class Store(Protocol):
         """Replace the config of a run that has no observation yet."""
         ...
 
-    def set_status(self, key: int, status: RunStatus) -> None:
-        """Set the status of a run."""
+    def set_status(self, keys: Sequence[int], status: RunStatus) -> None:
+        """Set the status of some runs, all or none."""
         ...
 
     def rewind(self, key: int, snapshot: RunSnapshot) -> None:

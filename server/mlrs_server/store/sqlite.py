@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -24,39 +24,31 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
-from mlrs_server.store.protocol import NewRun, Observations, RunUpdate, StoredRun
+from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
+from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredRun
+from mlrs_server.store.tables import (
+    FIND,
+    INSERT,
+    MOVE,
+    SCHEMA_VERSION,
+    metadata,
+    moved_to,
+    observations,
+    row_of,
+    run_of,
+    runs,
+)
 
 log = structlog.get_logger()
 
-SCHEMA_VERSION = 2
-"""What the tables hold; kept in SQLite's `user_version`. Since 2, configs may have a schedule."""
+# Written out: SQLAlchemy takes longer to bind a thousand rows than SQLite to store them.
+_APPEND = "INSERT INTO observations (run_key, first_step, steps, record) VALUES (?, ?, ?, ?)"
+_MOVE_ALL = "UPDATE runs SET status = ?, snapshot = ?, update_time = ? WHERE key = ?"
 
-metadata = sa.MetaData()
+AT_ONCE = 500
+"""Values that a statement lists: SQLite takes 999 at most before its version 3.32."""
 
-runs = sa.Table(
-    "runs",
-    metadata,
-    sa.Column("key", sa.Integer, primary_key=True),
-    sa.Column("run_id", sa.String, nullable=False, unique=True),
-    sa.Column("config", sa.LargeBinary, nullable=False),
-    sa.Column("model_name", sa.String, nullable=False),
-    sa.Column("model_digest", sa.String, nullable=False),
-    sa.Column("status", sa.Integer, nullable=False),
-    sa.Column("snapshot", sa.LargeBinary, nullable=False),
-    sa.Column("create_time", sa.Float, nullable=False),
-    sa.Column("update_time", sa.Float, nullable=False),
-    sqlite_autoincrement=True,  # the key of a deleted run never comes back
-)
-
-observations = sa.Table(
-    "observations",
-    metadata,
-    sa.Column("run_key", sa.Integer, primary_key=True),
-    sa.Column("first_step", sa.Integer, primary_key=True),
-    sa.Column("steps", sa.Integer, nullable=False),
-    sa.Column("record", sa.LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
-)
+T = TypeVar("T")
 
 
 def open_sqlite(path: Path) -> SqliteStore:
@@ -105,34 +97,33 @@ class SqliteStore:
         with _translated("the store cannot be read or written"), self._engine.begin() as connection:
             yield connection
 
-    def create(self, run: NewRun) -> StoredRun:
-        """Store a new run."""
+    def create(self, new: Sequence[NewRun]) -> list[StoredRun]:
+        """Store new runs, all or none, and return them in their order."""
+        if not new:
+            return []
         now = time.time()
-        values = {
-            "run_id": run.run_id,
-            "config": codec.pack_config(run.config),
-            "model_name": run.model_name,
-            "model_digest": run.model_digest,
-            "status": int(run.snapshot.status),
-            "snapshot": codec.pack_snapshot(run.snapshot),
-            "create_time": now,
-            "update_time": now,
-        }
         with self._transaction() as connection:
+            # Keys are chosen here: an insert of many rows does not say which it gave.
+            last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").scalar()
+            first = (last or 0) + 1
+            stored = [
+                StoredRun(**vars(run), key=key, create_time=now, update_time=now)
+                for key, run in enumerate(new, first)
+            ]
             try:
-                result = connection.execute(runs.insert().values(values))
+                connection.exec_driver_sql(INSERT, [row_of(run) for run in stored])
             except sa.exc.IntegrityError as error:
+                taken = _first_taken(connection, [run.run_id for run in new], first)
                 raise AdvisorError(
-                    Reason.RUN_EXISTS, f"run_id: {run.run_id!r} is taken", field="run_id"
+                    Reason.RUN_EXISTS, f"run_id: {taken!r} is taken", field="run_id"
                 ) from error
-            (key,) = result.inserted_primary_key or (0,)
-        return StoredRun(**vars(run), key=key, create_time=now, update_time=now)
+        return stored
 
-    def get(self, run_id: str) -> StoredRun | None:
-        """Return a run, or `None`."""
+    def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return runs by id, without those that are not there; any number."""
         with self._transaction() as connection:
-            row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).one_or_none()
-        return None if row is None else _stored(row)
+            rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
+        return {row.run_id: run_of(row) for row in rows}
 
     def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
         """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
@@ -144,22 +135,20 @@ class SqliteStore:
         with self._transaction() as connection:
             return list(islice(_readable(connection.execute(query)), limit))
 
-    def append(self, updates: Sequence[RunUpdate]) -> None:
+    def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations of some runs, all or none."""
         now = time.time()
-        records = [
-            {
-                "run_key": update.key,
-                "first_step": update.first_step,
-                "steps": len(update.observations),
-                "record": codec.pack_observations(update.observations),
-            }
-            for update in updates
-        ]
-        moved = [{**_moved(update.key, update.snapshot), "update_time": now} for update in updates]
+        records: list[tuple[Any, ...]] = []
+        moved: list[tuple[Any, ...]] = []
+        for update in updates:
+            keys, firsts = update.records["key"].tolist(), update.answers["step"][update.bounds[:-1]].tolist()
+            packed = pack_all_observations(update.answers, update.bounds)
+            records += zip(keys, firsts, np.diff(update.bounds).tolist(), packed, strict=True)
+            states = pack_all_snapshots(update.records, update.states)
+            moved += zip(update.records["status"].tolist(), states, repeat(now), keys, strict=False)
         with self._transaction() as connection:
-            connection.execute(observations.insert(), records)
-            connection.execute(_MOVE.values(update_time=sa.bindparam("update_time")), moved)
+            connection.exec_driver_sql(_APPEND, records)
+            connection.exec_driver_sql(_MOVE_ALL, moved)
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
         """Return a run's record from a step on, at most `limit` steps."""
@@ -195,10 +184,11 @@ class SqliteStore:
                 runs.update().where(runs.c.key == key).values(config=codec.pack_config(config))
             )
 
-    def set_status(self, key: int, status: RunStatus) -> None:
-        """Set the status of a run."""
+    def set_status(self, keys: Sequence[int], status: RunStatus) -> None:
+        """Set the status of some runs, all or none."""
         with self._transaction() as connection:
-            connection.execute(runs.update().where(runs.c.key == key).values(status=int(status)))
+            for some in _parts(keys):
+                connection.execute(runs.update().where(runs.c.key.in_(some)).values(status=int(status)))
 
     def rewind(self, key: int, snapshot: RunSnapshot) -> None:
         """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
@@ -221,7 +211,7 @@ class SqliteStore:
                     .where(straddles)
                     .values(steps=len(kept), record=codec.pack_observations(kept))
                 )
-            connection.execute(_MOVE, [_moved(key, snapshot)])
+            connection.execute(MOVE, [moved_to(key, snapshot)])
 
     def delete(self, key: int) -> None:
         """Delete a run and its record."""
@@ -234,39 +224,33 @@ class SqliteStore:
         self._engine.dispose()
 
 
-_MOVE = (
-    runs.update()
-    .where(runs.c.key == sa.bindparam("at_key"))
-    .values(status=sa.bindparam("status"), snapshot=sa.bindparam("snapshot"))
-)
-"""Moves a run to a snapshot."""
+def _first_taken(connection: sa.Connection, run_ids: Sequence[str], first_key: int) -> str | None:
+    """Return the first id that has a run from before `first_key`, or is there twice."""
+    taken: set[str] = set()
+    for some in _parts(run_ids):
+        taken.update(
+            connection.scalars(
+                sa.select(runs.c.run_id).where(runs.c.run_id.in_(some), runs.c.key < first_key)
+            )
+        )
+    for run_id in run_ids:
+        if run_id in taken:
+            return run_id
+        taken.add(run_id)
+    return None
 
 
-def _moved(key: int, snapshot: RunSnapshot) -> dict[str, Any]:
-    return {"at_key": key, "status": int(snapshot.status), "snapshot": codec.pack_snapshot(snapshot)}
-
-
-def _stored(row: Any) -> StoredRun:
-    # The column holds the status too, so that runs can be listed by it: a finished run's snapshot
-    # is that of its last step.
-    snapshot = codec.unpack_snapshot(row.snapshot, row.run_id)
-    return StoredRun(
-        key=row.key,
-        run_id=row.run_id,
-        config=codec.unpack_config(row.config, row.run_id),
-        model_name=row.model_name,
-        model_digest=row.model_digest,
-        snapshot=RunSnapshot(**{**vars(snapshot), "status": RunStatus(row.status)}),
-        create_time=row.create_time,
-        update_time=row.update_time,
-    )
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield values in parts that a statement can list."""
+    for start in range(0, len(values), AT_ONCE):
+        yield values[start : start + AT_ONCE]
 
 
 def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
     """Yield the runs of rows, without those that are damaged or of a newer version."""
     for row in rows:
         try:
-            yield _stored(row)
+            yield run_of(row)
         except AdvisorError as error:
             log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
 

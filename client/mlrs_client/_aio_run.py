@@ -1,0 +1,126 @@
+"""Runs and pending advice of the asyncio client."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from mlrs_client import _arguments as check
+from mlrs_client._aio_connection import Connection
+from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._types import Advice, RunInfo
+from mlrs_client._views import PendingView, RunView
+
+
+class _Detachable(Protocol):
+    def detach(self) -> None:
+        """Leave the run, or the runs, without finishing."""
+
+
+Held = TypeVar("Held", bound=_Detachable)
+
+
+class Opening(Generic[Held]):
+    """A run, or a sweep, that is about to be opened: await it, or enter it with `async with`."""
+
+    def __init__(self, open_: Callable[[], Awaitable[Held]]) -> None:
+        self._open = open_
+        self._opened: Held | None = None
+
+    def __await__(self) -> Generator[Any, None, Held]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Held:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            self._opened.detach()
+
+
+class Run(RunView):
+    """An open training run. See `mlrs_client.Run`."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Entry]) -> None:
+        super().__init__(ledger)
+        self._connection = connection
+
+    def observe(self, step: int, loss: float) -> Pending:
+        """Send the loss of a step and return at once; not to be awaited itself."""
+        entry, is_new = self._observe(step, loss)
+        return Pending(self._connection, self._ledger, entry, replayed=not is_new)
+
+    def _observe(self, step: int, loss: float) -> tuple[Entry, bool]:
+        self._check_attached()
+        self._connection.check()
+        return self._connection.session.observe(self._ledger, check.step(step), check.loss(loss))
+
+    async def next_lr(
+        self, step: int, loss: float, *, lagged: bool = False, timeout_s: float | None = None
+    ) -> float:
+        """Return the learning rate for the update of a step. See `mlrs_client.Run.next_lr`."""
+        lr = self._lag.newest(before=step) if lagged else None
+        entry, is_new = self._observe(step, loss)
+        if lagged:
+            self._lag.add(entry)
+        if lr is not None:
+            if self._lag.is_late():
+                self._connection.catch_up(self._ledger, entry)
+            return lr
+        pending = Pending(self._connection, self._ledger, entry, replayed=not is_new)
+        return await pending.lr(timeout_s=timeout_s)
+
+    async def finish(self, *, timeout_s: float | None = None) -> RunInfo:
+        """Mark the run as finished: it takes no more observations, and all of its record is durable."""
+        self._check_attached()
+        deadline = self._connection.deadline(timeout_s)
+        procedure = self._connection.session.finish(self._ledger, deadline)
+        (info,) = await self._connection.perform(procedure, deadline)
+        return info
+
+    def detach(self) -> None:
+        """Leave the run without finishing it, as the end of an `async with` block does."""
+        self._detached = True
+        self._connection.session.leave(self._ledger)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+class Pending(PendingView):
+    """An observation that was sent; its advice is here or on its way. Awaited, it is the LR."""
+
+    def __init__(
+        self, connection: Connection, ledger: Ledger[Entry], entry: Entry, *, replayed: bool
+    ) -> None:
+        super().__init__(entry, replayed=replayed)
+        self._connection = connection
+        self._ledger = ledger
+
+    async def lr(self, *, timeout_s: float | None = None) -> float:
+        """Return the learning rate for the update of the step."""
+        await self._wait(timeout_s)
+        return self._entry.lr()
+
+    async def advice(self, *, timeout_s: float | None = None) -> Advice:
+        """Return the advice. See `mlrs_client.Pending.advice`."""
+        await self._wait(timeout_s)
+        return self._result()
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        if not self._entry.done:
+            deadline = self._connection.deadline(timeout_s)
+            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
+            await self._connection.perform(procedure, deadline)
+
+    def __await__(self) -> Generator[Any, None, float]:
+        return self.lr().__await__()

@@ -1,0 +1,70 @@
+"""Sweeps of the asyncio client. See `_sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any, Self
+
+from mlrs_client._aio_connection import Connection
+from mlrs_client._ledger import Ledger
+from mlrs_client._rows import Floats, Row
+from mlrs_client._sweep import PendingSweepView, SweepView
+from mlrs_client._types import RunInfo
+
+
+class Sweep(SweepView):
+    """Many open runs as one. See `mlrs_client.Sweep`."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Row]) -> None:
+        super().__init__(ledger)
+        self._connection = connection
+
+    def observe(self, step: int, losses: Any) -> PendingSweep:
+        """Send the losses of a step and return at once; not to be awaited itself."""
+        self._connection.check()
+        row, _ = self._connection.session.observe(self._ledger, *self._checked(step, losses))
+        return PendingSweep(self._connection, self._ledger, row)
+
+    async def next_lrs(self, step: int, losses: Any, *, timeout_s: float | None = None) -> Floats:
+        """Return the learning rates for the updates of a step, (runs,) float64."""
+        return await self.observe(step, losses).lrs(timeout_s=timeout_s)
+
+    async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
+        """Mark the runs as finished: they take no more observations, and all of their records are durable."""
+        deadline = self._connection.deadline(timeout_s)
+        procedure = self._connection.session.finish(self._ledger, deadline)
+        return await self._connection.perform(procedure, deadline)
+
+    def detach(self) -> None:
+        """Leave the runs without finishing them, as the end of an `async with` block does."""
+        self._detached = True
+        self._connection.session.leave(self._ledger)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+class PendingSweep(PendingSweepView):
+    """Observations of a step that were sent. Awaited, they are the learning rates."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Row], row: Row) -> None:
+        super().__init__(row)
+        self._connection = connection
+        self._ledger = ledger
+
+    async def lrs(self, *, timeout_s: float | None = None) -> Floats:
+        """Return the learning rates, (runs,) float64. See `mlrs_client.PendingSweep.lrs`."""
+        if not self._row.done:
+            deadline = self._connection.deadline(timeout_s)
+            procedure = self._connection.session.answered(self._ledger, self._row, deadline)
+            await self._connection.perform(procedure, deadline)
+        return self._row.lrs()
+
+    def __await__(self) -> Generator[Any, None, Floats]:
+        return self.lrs().__await__()

@@ -1,0 +1,129 @@
+"""Runs and pending advice of the threaded client."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from mlrs_client import _arguments as check
+from mlrs_client._connection import Connection
+from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._types import Advice, RunInfo
+from mlrs_client._views import PendingView, RunView
+
+
+class Run(RunView):
+    """An open training run. Leaving its `with` block detaches from it and does not finish it."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Entry]) -> None:
+        super().__init__(ledger)
+        self._connection = connection
+
+    def observe(self, step: int, loss: float) -> Pending:
+        """Send the loss of a step and return at once.
+
+        Args:
+            step: the run's next step, or one observed before, with the same loss.
+            loss: any real number. NaN and infinities are legal: the last learning rate is held.
+
+        Raises:
+            InvalidArgumentError: the step or the loss is none.
+            StepAheadError: the step is beyond the next one.
+            StaleStepError: the step was observed with another loss.
+            ClosedError, ForkedError: see `Advisor`.
+        """
+        self._check_attached()
+        entry, is_new = self._connection.observe(self._ledger, check.step(step), check.loss(loss))
+        return Pending(self._connection, self._ledger, entry, replayed=not is_new)
+
+    def next_lr(
+        self, step: int, loss: float, *, lagged: bool = False, timeout_s: float | None = None
+    ) -> float:
+        """Return the learning rate for the update of a step; waits for it.
+
+        Args:
+            step: as for `observe`.
+            loss: as for `observe`.
+            lagged: return the newest learning rate of the steps before instead, as a rule that for the step
+                before, and do not wait. The first call of a run waits, as there is none yet.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Raises:
+            MlrsError: as `observe` and `Pending.lr`; if `lagged`, also because of a step before.
+        """
+        self._check_attached()
+        step, loss = check.step(step), check.loss(loss)
+        if lagged:
+            lr = self._lag.newest(before=step)
+            entry, _ = self._connection.observe(self._ledger, step, loss)
+            self._lag.add(entry)
+            if lr is not None:
+                if self._lag.is_late():
+                    self._connection.catch_up(self._ledger, entry)
+                return lr
+        deadline = self._connection.deadline(timeout_s)
+        return self._connection.exchange(self._ledger, step, loss, deadline).lr()
+
+    def finish(self, *, timeout_s: float | None = None) -> RunInfo:
+        """Mark the run as finished: it takes no more observations, and all of its record is durable."""
+        self._check_attached()
+        deadline = self._connection.deadline(timeout_s)
+        (info,) = self._connection.perform(self._connection.session.finish(self._ledger, deadline), deadline)
+        return info
+
+    def detach(self) -> None:
+        """Leave the run without finishing it, as the end of its `with` block does."""
+        self._detached = True
+        self._connection.leave(self._ledger)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def _complete(self, **config: object) -> None:
+        """Tell the daemon what the caller did not: fields of the config, read off the training loop."""
+        self._check_attached()
+        if missing := self._completion(**config):
+            deadline = self._connection.deadline(None)
+            checked = check.config(**missing)
+            self._connection.perform(self._connection.session.complete(self._ledger, checked), deadline)
+
+
+class Pending(PendingView):
+    """An observation that was sent; its advice is here or on its way."""
+
+    def __init__(
+        self, connection: Connection, ledger: Ledger[Entry], entry: Entry, *, replayed: bool
+    ) -> None:
+        super().__init__(entry, replayed=replayed)
+        self._connection = connection
+        self._ledger = ledger
+
+    def lr(self, *, timeout_s: float | None = None) -> float:
+        """Return the learning rate for the update of the step. See `advice`."""
+        self._wait(timeout_s)
+        return self._entry.lr()
+
+    def advice(self, *, timeout_s: float | None = None) -> Advice:
+        """Return the advice; waits for it, and joins the daemon again if the connection broke.
+
+        Args:
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Raises:
+            DeadlineExceededError: it did not come in time. The observation is kept: ask again.
+            UnavailableError: the daemon was out of reach all the time. As above.
+            MlrsError: the daemon refused the observation; the error says why.
+        """
+        self._wait(timeout_s)
+        return self._result()
+
+    def _wait(self, timeout_s: float | None) -> None:
+        if not self._entry.done:
+            deadline = self._connection.deadline(timeout_s)
+            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
+            self._connection.perform(procedure, deadline)

@@ -1,0 +1,152 @@
+"""Sweeps of the threaded client: many runs that take their steps together, on arrays."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from mlrs_client import _arguments as check
+from mlrs_client._connection import Connection
+from mlrs_client._exceptions import ClosedError
+from mlrs_client._ledger import Ledger
+from mlrs_client._rows import Floats, Row, losses_of
+from mlrs_client._types import RunInfo
+
+
+class SweepView:
+    """The attributes of an open sweep, in both flavours of the client."""
+
+    def __init__(self, ledger: Ledger[Row]) -> None:
+        self._ledger = ledger
+        self._detached = False
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The runs' ids; arrays are in their order."""
+        return self._ledger.run_ids
+
+    @property
+    def created(self) -> bool:
+        """Whether opening the sweep created every run."""
+        return self._ledger.created
+
+    @property
+    def resume_step(self) -> int:
+        """The step to observe next: that of the run that is the furthest behind."""
+        return self._ledger.next_step
+
+    @property
+    def durable_step(self) -> int:
+        """Observations of all runs up to and including this step survive a crash; -1: none yet."""
+        return self._ledger.durable_step
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return self._ledger.size
+
+    def __repr__(self) -> str:
+        first, step = self.ids[0], self.resume_step
+        return f"<{type(self).__name__} of {len(self)} runs, {first!r} the first: next step {step}>"
+
+    def _checked(self, step: Any, losses: Any) -> tuple[int, Floats]:
+        if self._detached:
+            raise ClosedError(f"{self._ledger.label} was left; open it again with advisor.sweep(...)")
+        return check.step(step), losses_of(losses, len(self))
+
+
+class Sweep(SweepView):
+    """Many open runs as one. Leaving its `with` block detaches from them and does not finish them."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Row]) -> None:
+        super().__init__(ledger)
+        self._connection = connection
+
+    def observe(self, step: int, losses: Any) -> PendingSweep:
+        """Send the losses of a step and return at once.
+
+        Args:
+            step: the sweep's next step, or one observed before, with the same losses.
+            losses: (runs,), an array, list or tensor of real numbers, in the order of `ids`. The learning
+                rate of a run whose loss is NaN or infinite is held.
+
+        Raises:
+            InvalidArgumentError: the step is none, or the losses are not one number a run.
+            StepAheadError: the step is beyond the next one.
+            StaleStepError: the step was observed with other losses.
+            ClosedError, ForkedError: see `Advisor`.
+        """
+        row, _ = self._connection.observe(self._ledger, *self._checked(step, losses))
+        return PendingSweep(self._connection, self._ledger, row)
+
+    def next_lrs(self, step: int, losses: Any, *, timeout_s: float | None = None) -> Floats:
+        """Return the learning rates for the updates of a step, (runs,) float64; waits for them.
+
+        Raises:
+            MlrsError: as `observe` and `PendingSweep.lrs`.
+        """
+        deadline = self._connection.deadline(timeout_s)
+        return self._connection.exchange(self._ledger, *self._checked(step, losses), deadline).lrs()
+
+    def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
+        """Mark the runs as finished: they take no more observations, and all of their records are durable."""
+        deadline = self._connection.deadline(timeout_s)
+        return self._connection.perform(self._connection.session.finish(self._ledger, deadline), deadline)
+
+    def detach(self) -> None:
+        """Leave the runs without finishing them, as the end of a `with` block does."""
+        self._detached = True
+        self._connection.leave(self._ledger)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+class PendingSweepView:
+    """The attributes of the observations of a step, in both flavours of the client."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    @property
+    def step(self) -> int:
+        """The step that was observed."""
+        return self._row.step
+
+    def done(self) -> bool:
+        """Return whether the advice, or the refusal, is here."""
+        return self._row.done
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of step {self.step}, {'done' if self.done() else 'waiting'}>"
+
+
+class PendingSweep(PendingSweepView):
+    """Observations of a step that were sent; their advice is here or on its way."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Row], row: Row) -> None:
+        super().__init__(row)
+        self._connection = connection
+        self._ledger = ledger
+
+    def lrs(self, *, timeout_s: float | None = None) -> Floats:
+        """Return the learning rates, (runs,) float64; waits for them.
+
+        Args:
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Raises:
+            DeadlineExceededError: they did not come in time. The losses are kept: ask again.
+            UnavailableError: the daemon was out of reach all the time. As above.
+            MlrsError: the daemon refused the loss of a run; the error says whose and why. The other runs
+                were advised: open the sweep again, with `resume_from` if it is to go back.
+        """
+        if not self._row.done:
+            deadline = self._connection.deadline(timeout_s)
+            procedure = self._connection.session.answered(self._ledger, self._row, deadline)
+            self._connection.perform(procedure, deadline)
+        return self._row.lrs()

@@ -1,0 +1,148 @@
+"""What a call that opens runs asks for, and whether it may be done. Nothing here changes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mlrs_core.config import RunConfig
+from mlrs_core.errors import InvalidFieldError
+from mlrs_server.answers import finished_run
+from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.ledger import RunStatus
+from mlrs_server.live import LiveRuns, RunView, check_run_id
+from mlrs_server.models import ModelCatalog
+from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run
+from mlrs_server.store import NewRun, StoredRun
+
+OpenMode = Literal["open", "create", "resume"]
+"""What opening may do: whichever applies, create only, or resume only."""
+MAX_BATCH = 1000
+"""The most runs of a call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRequest:
+    """A run to create or resume.
+
+    Raises:
+        AdvisorError: the id is malformed.
+    """
+
+    run_id: str
+    """The user's id."""
+    asked: RunConfig = field(default_factory=RunConfig)
+    """The config asked for; fields not given take the run's."""
+    model: str = ""
+    """A model's name, alias or reference; "" is the default, or the run's."""
+    mode: OpenMode = "open"
+    """What is allowed."""
+    resume_from: int | None = None
+    """Rewind to this step, dropping the record from there on."""
+
+    def __post_init__(self) -> None:
+        """Check the id."""
+        check_run_id(self.run_id)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What opening a run gave."""
+
+    view: RunView
+    handle: int
+    created: bool
+
+
+def check_batch_size(field: str, size: int) -> None:
+    """Check how many runs a call is about; `field` lists them.
+
+    Raises:
+        AdvisorError: there are none, or too many.
+    """
+    if not 1 <= size <= MAX_BATCH:
+        raise invalid_field(field, f"a call is about 1 to {MAX_BATCH} runs, this one about {size}; split it")
+
+
+def check_batch(field: str, run_ids: Sequence[str]) -> None:
+    """Check that a call is about some runs, each of them once; `field` lists them.
+
+    Raises:
+        AdvisorError: it is not, or about too many.
+    """
+    check_batch_size(field, len(run_ids))
+    seen: set[str] = set()
+    for run_id in run_ids:
+        if run_id in seen:
+            raise invalid_field(field, f"run {run_id[:SHOWN]!r} is there twice; name each run once")
+        seen.add(run_id)
+
+
+def run_to_create(request: OpenRequest, catalog: ModelCatalog) -> NewRun:
+    """Return the run that a request creates, as no run has its id.
+
+    Raises:
+        AdvisorError: only resuming is allowed, or as `new_run`.
+    """
+    if request.mode == "resume":
+        raise run_not_found(request.run_id)
+    if request.resume_from:
+        raise invalid_field(
+            "resume_from",
+            f"run {request.run_id!r} does not exist, so it has no step {request.resume_from}",
+        )
+    return new_run(request.run_id, request.asked, request.model, catalog)
+
+
+def config_to_resume(
+    stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog: ModelCatalog
+) -> RunConfig:
+    """Return the config of a run once it is resumed: its own, with fields that it lacked.
+
+    Raises:
+        AdvisorError: the run cannot be resumed as asked.
+    """
+    if request.mode == "create":
+        raise AdvisorError(
+            Reason.RUN_EXISTS,
+            f"run_id: run {stored.run_id!r} exists, at step {stored.snapshot.next_step}; "
+            "resume it, or use another run_id",
+            field="run_id",
+        )
+    if live.status(stored) == RunStatus.FINISHED and request.resume_from is None:
+        raise finished_run(stored.run_id)
+    check_same_policy(stored, request.asked, request.model, catalog)
+    config = _reconciled(stored, request, live, catalog)
+    must_rewind(stored, request, live)
+    return config
+
+
+def must_rewind(stored: StoredRun, request: OpenRequest, live: LiveRuns) -> bool:
+    """Return whether a run goes back to an earlier step, or is taken up again though it is finished.
+
+    Raises:
+        AdvisorError: the run has not come to the step.
+    """
+    step, at = request.resume_from, live.next_step(stored)
+    if step is None:
+        return False
+    if step > at:
+        raise invalid_field("resume_from", f"run {stored.run_id!r} has {at} steps, so none is {step}")
+    return step < at or live.status(stored) == RunStatus.FINISHED
+
+
+def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog: ModelCatalog) -> RunConfig:
+    """Check the fields asked for against the run's; return its config with those it lacked."""
+    begun = live.next_step(stored) > 0 and request.resume_from != 0
+    has = stored.config.values()
+    for name, want in request.asked.values().items():
+        if (have := has.get(name)) != want and (begun or name in has):
+            raise config_mismatch(stored, f"config.{name}", have, want)
+    try:
+        config = stored.config.completed_by(request.asked)
+    except InvalidFieldError as error:  # each value is in its range, and both together are not
+        raise invalid_field(f"config.{error.field}", error.problem) from error
+    if config != stored.config:
+        check_config(stored, config, catalog)
+    return config

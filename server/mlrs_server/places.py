@@ -1,0 +1,102 @@
+"""Where runs can live in memory: groups by what serves them, and how a full one gets room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.ledger import MAX_GROUPS, RunStatus
+from mlrs_server.models import ModelCatalog
+from mlrs_server.policies import policy_of
+from mlrs_server.runs import RunGroup
+from mlrs_server.store import NewRun
+
+DROPPED_AT_ONCE = 1024
+"""Finished runs of a full group that make room at a time: enough to be rare, few enough to be quick."""
+
+
+@dataclass(slots=True)
+class LiveRun:
+    """Where a run that is in memory lives."""
+
+    group: RunGroup
+    row: int
+
+    @property
+    def handle(self) -> int:
+        """The run's handle; 0 while it is closed."""
+        return int(self.group.records["handle"][self.row])
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run stands."""
+        return RunStatus(int(self.group.records["status"][self.row]))
+
+    @status.setter
+    def status(self, status: RunStatus) -> None:
+        self.group.records["status"][self.row] = status
+
+
+class Places:
+    """The groups of runs in memory, at most as many as handles can name."""
+
+    def __init__(self, catalog: ModelCatalog, drop_done: Callable[[RunGroup, int | None], None]) -> None:
+        """`drop_done` forgets runs of a group that are done, so many at most."""
+        self.groups: list[RunGroup] = []
+        self._group_by_digest: dict[str, RunGroup] = {}
+        self._catalog = catalog
+        self._drop_done = drop_done
+
+    def new_place(self, run: NewRun) -> LiveRun:
+        """Return a row of a run's group that is in use from now on.
+
+        Raises:
+            AdvisorError: the run's model is damaged, or there is no room.
+        """
+        group = self._group_of(run)
+        if group.is_full():
+            self._drop_done(group, DROPPED_AT_ONCE)
+        if group.is_full():
+            raise _memory_full(
+                run,
+                f"{len(group.records)} runs of one model or schedule are in memory, the most that fit; "
+                "finish or delete runs that are done",
+            )
+        return LiveRun(group, group.reserve())
+
+    def _group_of(self, run: NewRun) -> RunGroup:
+        """Return the group of a run's model or schedule: its own, else a new one, else a reused one."""
+        if (group := self._group_by_digest.get(run.model_digest)) is not None:
+            return group
+        policy = policy_of(run, self._catalog)
+        if len(self.groups) < MAX_GROUPS:
+            group = RunGroup(len(self.groups), run.model_digest, policy)
+            self.groups.append(group)
+        else:
+            index = self._vacated(run)
+            del self._group_by_digest[self.groups[index].model_digest]
+            group = self.groups[index] = RunGroup(index, run.model_digest, policy)
+        self._group_by_digest[run.model_digest] = group
+        return group
+
+    def _vacated(self, run: NewRun) -> int:
+        """Return the index of a group without runs, if need be after dropping those that are done."""
+        if not any(group.is_empty() for group in self.groups):
+            for group in self.groups:
+                self._drop_done(group, None)
+        for group in self.groups:
+            if group.is_empty():
+                return group.index
+        raise _memory_full(
+            run,
+            f"runs of {len(self.groups)} different models and schedule shapes are in memory, the most that "
+            "fit; finish or delete all runs of one, or let runs share one (schedules that differ in "
+            "base_lr, warmup and horizon alone do)",
+        )
+
+
+def _memory_full(run: NewRun, problem: str) -> AdvisorError:
+    """Return the error of a run for which there is no room."""
+    field = "model" if run.config.schedule is None else "config.schedule"
+    return AdvisorError(Reason.MEMORY_FULL, f"{field}: {problem}", field=field)

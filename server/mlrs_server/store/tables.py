@@ -1,0 +1,95 @@
+"""The tables, and runs as rows of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunSnapshot
+from mlrs_server.store import codec
+from mlrs_server.store.protocol import StoredRun
+
+SCHEMA_VERSION = 2
+"""What the tables hold; kept in SQLite's `user_version`. Since 2, configs may have a schedule."""
+
+metadata = sa.MetaData()
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("key", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String, nullable=False, unique=True),
+    sa.Column("config", sa.LargeBinary, nullable=False),
+    sa.Column("model_name", sa.String, nullable=False),
+    sa.Column("model_digest", sa.String, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),
+    sa.Column("create_time", sa.Float, nullable=False),
+    sa.Column("update_time", sa.Float, nullable=False),
+    sqlite_autoincrement=True,  # the key of a deleted run never comes back
+)
+
+observations = sa.Table(
+    "observations",
+    metadata,
+    sa.Column("run_key", sa.Integer, primary_key=True),
+    sa.Column("first_step", sa.Integer, primary_key=True),
+    sa.Column("steps", sa.Integer, nullable=False),
+    sa.Column("record", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Written out: SQLAlchemy takes longer to bind a thousand rows than SQLite to store them.
+INSERT = f"INSERT INTO runs ({', '.join(runs.c.keys())}) VALUES ({', '.join('?' * len(runs.c))})"  # noqa: S608  # names of columns
+"""Inserts rows of runs."""
+FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
+"""Finds runs by their ids."""
+MOVE = (
+    runs.update()
+    .where(runs.c.key == sa.bindparam("at_key"))
+    .values(status=sa.bindparam("status"), snapshot=sa.bindparam("snapshot"))
+)
+"""Moves a run to a snapshot."""
+
+
+def row_of(run: StoredRun) -> tuple[Any, ...]:
+    """Return a run as a row, in the order of the columns."""
+    return (
+        run.key,
+        run.run_id,
+        codec.pack_config(run.config),
+        run.model_name,
+        run.model_digest,
+        int(run.snapshot.status),
+        codec.pack_snapshot(run.snapshot),
+        run.create_time,
+        run.update_time,
+    )
+
+
+def run_of(row: Any) -> StoredRun:
+    """Return the run of a row.
+
+    Raises:
+        AdvisorError: it is damaged, or of a newer version.
+    """
+    # The column holds the status too, so that runs can be listed by it: a finished run's snapshot
+    # is that of its last step.
+    snapshot = codec.unpack_snapshot(row.snapshot, row.run_id)
+    return StoredRun(
+        key=row.key,
+        run_id=row.run_id,
+        config=codec.unpack_config(row.config, row.run_id),
+        model_name=row.model_name,
+        model_digest=row.model_digest,
+        snapshot=RunSnapshot(**{**vars(snapshot), "status": RunStatus(row.status)}),
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )
+
+
+def moved_to(key: int, snapshot: RunSnapshot) -> dict[str, Any]:
+    """Return what `MOVE` takes to move a run to a snapshot."""
+    return {"at_key": key, "status": int(snapshot.status), "snapshot": codec.pack_snapshot(snapshot)}

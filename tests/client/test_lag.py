@@ -1,0 +1,110 @@
+"""Lagged advice: a loop that never waits gets the learning rate of the step before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+import mlrs_client
+from mlrs_client._ledger import Entry
+from mlrs_client._views import Lag
+from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.client.conftest import done
+from tests.client.fake_daemon import FakeDaemon, lr_sequence
+
+LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6]
+
+
+async def answered(run: Any) -> None:
+    """Wait until every observation of a run has its answer."""
+    async with asyncio.timeout(10):
+        while run._ledger.last_unanswered() is not None:  # noqa: ASYNC110 # threads answer
+            await asyncio.sleep(0.001)
+
+
+async def test_the_step_before(either: Any) -> None:
+    """Each step gets the learning rate of the loss before it, the first its own."""
+    run = await done(either.run("a"))
+    lrs = []
+    for step, loss in enumerate(LOSSES):
+        lrs.append(await done(run.next_lr(step, loss, lagged=True)))
+        await answered(run)
+    rates = lr_sequence(LOSSES)
+    assert lrs == [rates[0], *rates[:-1]]
+
+
+async def test_it_never_waits(either: Any, daemon: FakeDaemon) -> None:
+    """While the daemon answers nothing, the last learning rate stands, and no step waits for a deadline."""
+    run = await done(either.run("a"))
+    first = await done(run.next_lr(0, LOSSES[0], lagged=True))
+    daemon.gate.clear()
+    began = time.monotonic()
+    held = [await done(run.next_lr(step, LOSSES[step], lagged=True)) for step in range(1, 6)]
+    assert held == [first] * 5
+    assert time.monotonic() - began < 5.0  # the deadline is 10
+    daemon.gate.set()
+    await answered(run)
+    assert await done(run.next_lr(6, LOSSES[6], lagged=True)) == lr_sequence(LOSSES)[5]
+
+
+@pytest.mark.parametrize("event", ["cut", "drain", "restart"])
+async def test_it_joins_again_behind_the_loop(either: Any, daemon: FakeDaemon, event: str) -> None:
+    """A broken stream is joined again without any step waiting, and no loss is lost."""
+    run = await done(either.run("a"))
+    for step in range(3):
+        await done(run.next_lr(step, LOSSES[step], lagged=True))
+    await asyncio.to_thread(getattr(daemon, event))
+    step = 3
+    async with asyncio.timeout(20):
+        while run._ledger.last_unanswered() is not None or step == 3:
+            await done(run.next_lr(step, 0.5, lagged=True))
+            step += 1
+            await asyncio.sleep(0.02)
+    losses = [*LOSSES[:3], *[0.5] * (step - 3)]
+    assert await done(run.next_lr(step, 0.5)) == lr_sequence([*losses, 0.5])[-1]
+    assert daemon.runs["a"].losses == [*losses, 0.5]
+
+
+async def test_refusals_are_told(either: Any, daemon: FakeDaemon) -> None:
+    """What the daemon refused raises at a later step, with its reason."""
+    run = await done(either.run("a"))
+    await done(run.next_lr(0, LOSSES[0], lagged=True))
+    daemon.runs["a"].finished = True
+    await done(run.next_lr(1, LOSSES[1], lagged=True))
+    await answered(run)
+    with pytest.raises(mlrs_client.RunFinishedError):
+        await done(run.next_lr(2, LOSSES[2], lagged=True))
+
+
+async def test_a_gap_is_told(either: Any, daemon: FakeDaemon) -> None:
+    """A run that cannot be caught up, as another process moved it, raises at a later step."""
+    run = await done(either.run("a"))
+    await done(run.next_lr(0, LOSSES[0], lagged=True))
+    daemon.runs["a"].losses += [9.0] * 50
+    daemon.runs["a"].durable_step = 50
+    await asyncio.to_thread(daemon.restart)
+
+    async def go_on() -> None:
+        for step in range(1, 50):
+            await done(run.next_lr(step, 0.5, lagged=True))
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(mlrs_client.RecordGapError):
+        await asyncio.wait_for(go_on(), 20)
+
+
+def test_lag() -> None:
+    """The newest learning rate is that of the last step which has one, with all before it answered."""
+    lag, entries = Lag(), [Entry(step, 1.0) for step in range(3)]
+    for entry in entries:
+        assert lag.newest(before=2) is None
+        lag.add(entry)
+    assert lag.is_late()
+    entries[1].fill(pb.AdviceColumns(learning_rates=[0.2], durable_steps=[0]), 0)
+    assert lag.newest(before=2) is None
+    entries[0].fill(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[0]), 0)
+    assert lag.newest(before=2) == 0.2
+    assert not lag.is_late()
