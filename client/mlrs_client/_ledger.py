@@ -14,13 +14,28 @@ from mlrs_client._calls import Opened
 from mlrs_client._convert import reason_from_proto
 from mlrs_client._exceptions import MlrsError, RecordGapError, StaleStepError, StepAheadError
 from mlrs_client._types import Advice, AdviceReason, RunConfig
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 MAX_KEPT = 65_536
 """Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
 crashes before it stored them cannot be caught up: for one run, hours of a daemon's absence."""
 LEAST_KEPT = 64
 """Steps kept, however many runs there are."""
+
+
+class Columns(Protocol):
+    """Answers in columns, as a stream brings them."""
+
+    @property
+    def learning_rates(self) -> Sequence[float]:
+        """Learning rates."""
+
+    @property
+    def durable_steps(self) -> Sequence[int]:
+        """How far the runs are durable."""
+
+    @property
+    def reasons(self) -> Sequence[Any]:
+        """Reasons, as the contract numbers them; empty: all are fresh."""
 
 
 class Observed(Protocol):
@@ -46,10 +61,10 @@ class Observed(Protocol):
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
 
-    def fill(self, columns: pb.AdviceColumns, place: int) -> None:
+    def fill(self, columns: Columns, place: int) -> None:
         """Take the answer, which begins at a place in the columns."""
 
-    def durable_step(self, columns: pb.AdviceColumns, place: int) -> int:
+    def durable_step(self, columns: Columns, place: int) -> int:
         """Return how far all runs are durable by such an answer."""
 
 
@@ -89,14 +104,14 @@ class Entry:
         """Return whether it is of this loss."""
         return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
 
-    def fill(self, columns: pb.AdviceColumns, place: int) -> None:
+    def fill(self, columns: Columns, place: int) -> None:
         """Take the answer at a place in the columns."""
         self.learning_rate = columns.learning_rates[place]
         self.durable = columns.durable_steps[place]
         if columns.reasons:
             self.reason = reason_from_proto(columns.reasons[place])
 
-    def durable_step(self, columns: pb.AdviceColumns, place: int) -> int:
+    def durable_step(self, columns: Columns, place: int) -> int:
         """Return how far the run is durable by such an answer."""
         return columns.durable_steps[place]
 
@@ -203,7 +218,7 @@ class Ledger(Generic[E]):
                 self._kept.popleft()
         return entry, True
 
-    def answer(self, entry: E, columns: pb.AdviceColumns, place: int) -> None:
+    def answer(self, entry: E, columns: Columns, place: int) -> None:
         """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
         if self._unanswered.get(entry.step) is entry:
             del self._unanswered[entry.step]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_client._exceptions import InvalidArgumentError, MlrsError
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_client._ledger import Columns
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -52,11 +52,11 @@ class Row:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)
 
-    def fill(self, columns: pb.AdviceColumns, place: int) -> None:
+    def fill(self, columns: Columns, place: int) -> None:
         """Take the answer, which begins at a place in the columns."""
         self.learning_rates = np.array(columns.learning_rates, np.float64)[place : place + len(self.values)]
 
-    def durable_step(self, columns: pb.AdviceColumns, place: int) -> int:
+    def durable_step(self, columns: Columns, place: int) -> int:
         """Return how far all runs are durable by such an answer."""
         return int(np.array(columns.durable_steps, np.int64)[place : place + len(self.values)].min())
 
