@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
+BENCHMARKS := latency kernels load columns live_runs startup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format bench proto clean
@@ -42,8 +43,9 @@ format: .venv/.ready ## Format, and mend what can be mended.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/.ready ## Measure advice against a bare gRPC echo, and the kernel against torch.
-	$(BIN)/python benchmarks/advice.py
+bench: .venv/.ready ## Measure the way of an observation against baselines, in ten minutes; write docs/performance/.
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py; done
+	$(BIN)/python benchmarks/report.py
 
 proto: .venv-proto/.ready ## Generate the Python stubs of the contract.
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py

@@ -1,8 +1,14 @@
-"""The baseline: a bare grpc.aio server that parses the contract's messages and answers at once."""
+"""The baseline: a bare grpc.aio server that parses the contract's messages and answers at once.
+
+Its answers are of the size that the daemon's have: a learning rate and a step for each entry.
+
+    python benchmarks/echo_server.py [HOST:PORT | unix:/PATH]
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import grpc
@@ -15,24 +21,24 @@ METHOD = "/bench.Echo/Stream"
 
 async def _echo(_requests: Any, context: Any) -> None:
     while (request := await context.read()) is not grpc.aio.EOF:
-        size = len(request.steps)
-        advice = pb.AdviceColumns(learning_rates=request.losses, durable_steps=[0] * size)
+        advice = pb.AdviceColumns(learning_rates=request.losses, durable_steps=request.steps)
         await context.write(pb.StreamAdviceResponse(advice=advice))
 
 
-async def main() -> None:
+async def main(listen: str) -> None:
     """Serve until killed; print the address first."""
     server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(
         _echo, pb.StreamAdviceRequest.FromString, pb.StreamAdviceResponse.SerializeToString
     )
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench.Echo", {"Stream": handler})])
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(listen)
     await server.start()
-    print(f"echo is listening on 127.0.0.1:{port}", flush=True)
+    address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+    print(f"echo is listening on {address}", flush=True)
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        runner.run(main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:0"))

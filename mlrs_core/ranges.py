@@ -27,7 +27,8 @@ def check_whole(field: str, value: int | None, *, low: int, high: int, unit: str
     """
     if value is None:
         return
-    check_type(field, value, Integral, "a whole number")
+    if type(value) is not int:  # the usual case first: to ask an abstract class takes longer than the rest
+        check_type(field, value, Integral, "a whole number")
     if not low <= value <= high:
         counted = f" {unit}" if unit else ""
         raise InvalidFieldError(field, f"must be {low} to {high}{counted}, is {value}")
@@ -48,7 +49,8 @@ def check_real(
     """
     if value is None:
         return
-    check_type(field, value, Real, "a number")
+    if type(value) is not float:
+        check_type(field, value, Real, "a number")
     low_enough = value > above if above is not None else value >= (least or 0.0)
     if not (abs(value) <= sys.float_info.max and low_enough and value <= most):
         bound = f"> {above:g}" if above is not None else f">= {least:g}"

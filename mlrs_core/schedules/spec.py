@@ -152,8 +152,9 @@ class ScheduleSpec:
 
     def _check_belonging(self) -> None:
         known = SHAPES[self.kind]
+        own = {"kind", "base_lr", "warmup", *known}
         for name in self.given():
-            if name not in {"kind", "base_lr", "warmup", *known}:
+            if name not in own:
                 takes = ", ".join(known) or "none"
                 raise InvalidFieldError(
                     name, f"the schedule {self.kind.spelling} has no such parameter; its own: {takes}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -35,6 +37,8 @@ from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
 
+SWITCH_S = 0.0005
+"""How long the store's thread may keep the interpreter from an observation: a tenth of Python's default."""
 FAREWELL_S = 0.2
 """How long the last answers may take to leave once every call of the service has ended."""
 SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
@@ -46,6 +50,7 @@ def serve(config: ServerConfig) -> None:
     Raises:
         AdvisorError: the data folder or the address cannot be used, or the default model is none.
     """
+    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_told(config))
 
@@ -55,6 +60,8 @@ async def _serve_until_told(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running_daemon(config) as address:
+        gc.collect()
+        gc.freeze()  # modules, machine code and models stay: no collection need look at them again
         print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # for people and scripts alike
         await stop.wait()
 

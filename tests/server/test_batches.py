@@ -452,6 +452,22 @@ async def test_a_sweep_over_the_wire(tmp_path: Path, model_file: Path) -> None:
         assert {(run.status, run.durable_step) for run in finished.runs} == {(pb.RUN_STATUS_FINISHED, 0)}
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.06])
+async def test_a_call_that_is_cancelled_opens_all_or_none(
+    tmp_path: Path, model_file: Path, after_s: float
+) -> None:
+    """Whenever a client hangs up, it finds all runs of its call there when it comes back, or none."""
+    asked = [pb.CreateRunRequest(run_id=f"run-{index}") for index in range(MAX_BATCH)]
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        call = stub.BatchCreateRuns(pb.BatchCreateRunsRequest(requests=asked), timeout=20)
+        await asyncio.sleep(after_s)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        again = await stub.BatchCreateRuns(pb.BatchCreateRunsRequest(requests=asked), timeout=20)
+        assert len({one.created for one in again.responses}) == 1
+        assert {one.run.next_step for one in again.responses} == {0}
+
+
 async def test_what_is_wrong_with_a_batch_is_named(tmp_path: Path, model_file: Path) -> None:
     """The first run at fault is named by its id, its field by its name; no run is created."""
     wrong: list[tuple[pb.CreateRunRequest, str, str]] = [
