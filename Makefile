@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
-BENCHMARKS := latency kernels load columns live_runs startup
+BENCHMARKS := latency kernels load columns live_runs processes startup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format bench proto clean

@@ -220,12 +220,45 @@ def startup(figures: Figures) -> list[Table]:
     ]
 
 
+def processes(figures: Figures) -> list[Table]:
+    """Return the table of `processes.py`."""
+    columns = [
+        "",
+        "messages/s",
+        "two / one",
+        "p50 ms",
+        "server CPU µs a message",
+        "cores of servers",
+        "of generators",
+    ]
+    rows = []
+    for name in ("daemon", "echo"):
+        for count, row in figures[name].items():
+            rows.append(
+                [
+                    f"{count} {name}{'s' * (count == 'two')}",
+                    number(row["rate"]),
+                    ratio(row["rate_ratio"]) if "rate_ratio" in row else "",
+                    number(row["p50_us"] / MS),
+                    number(row["server_us"]),
+                    f"{row['servers_of_a_core']:.2f}",
+                    f"{row['generators_of_a_core']:.2f}",
+                ]
+            )
+    note = (
+        f"{figures['streams']} streams on one daemon, and divided between two that share nothing, on "
+        f"{figures['cores']} cores. {RATIO}"
+    )
+    return [Table("One process and two", columns, rows, note)]
+
+
 TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "latency": latency,
     "kernels": kernels,
     "load": load,
     "columns": columns,
     "live_runs": live_runs,
+    "processes": processes,
     "startup": startup,
 }
 """By benchmark, in the page's order."""

@@ -19,10 +19,19 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def compiled(function: Function) -> Function:
     """Compile a function of numbers and arrays when it is first called. A division by 0 is no error."""
+    return _compiled(function, nogil=False)
+
+
+def compiled_aside(function: Function) -> Function:
+    """Compile likewise a function that lets other threads go on: for long work beside the event loop."""
+    return _compiled(function, nogil=True)
+
+
+def _compiled(function: Function, *, nogil: bool) -> Function:
     try:
-        made: Any = numba.njit(cache=True, error_model="numpy")(function)
+        made: Any = numba.njit(cache=True, error_model="numpy", nogil=nogil)(function)
     except RuntimeError:  # no folder to keep machine code in, as in a sealed container: made at each start
-        made = numba.njit(error_model="numpy")(function)
+        made = numba.njit(error_model="numpy", nogil=nogil)(function)
     result: Function = made
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.compiled import compiled_aside
 from mlrs_core.policy import Floats, Rows, Steps
 
 Handles = npt.NDArray[np.uint64]
@@ -47,6 +48,31 @@ ANSWERED = np.dtype(
     align=True,
 )
 """A fresh answer of a group, as it is to be stored: 40 bytes."""
+
+
+@compiled_aside
+def count_rows(answers: Table, counts: Steps) -> None:
+    """Add up how many answers, (n,) of `ANSWERED`, each row has."""
+    for index in range(len(answers)):
+        counts[answers[index].row] += 1
+
+
+@compiled_aside
+def sort_by_row(answers: Table, places: Steps, into: Table) -> None:
+    """Sort answers, (n,) of `ANSWERED`, by row, those of a row in their order.
+
+    Args:
+        answers: (n,).
+        places: where each row's begin; changed.
+        into: (n,), filled.
+    """
+    for index in range(len(answers)):
+        answer = answers[index]
+        place = places[answer.row]
+        places[answer.row] = place + 1
+        sorted_ = into[place]
+        sorted_.row, sorted_.step, sorted_.loss = answer.row, answer.step, answer.loss
+        sorted_.lr, sorted_.reason = answer.lr, answer.reason
 
 
 class Entries:

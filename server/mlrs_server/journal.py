@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from mlrs_core.policy import Rows
-from mlrs_server.entries import Table
+from mlrs_core.policy import Rows, States
+from mlrs_server.entries import Table, count_rows, sort_by_row
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.ledger import Records
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import RunUpdates, Store
 
@@ -29,8 +30,9 @@ log = structlog.get_logger()
 
 MAX_UNDURABLE = 4 * 2**20
 """Answers that may wait to be stored, unless told otherwise: 160 MiB."""
-REST = 4
-"""So many times as long as a flush took, the store rests after it: flushes share a core with advice."""
+REST, LONGEST_REST_S = 4, 0.5
+"""So many times as long as a flush took, and at most so long, the store rests after it: flushes and advice
+share the interpreter."""
 LONGEST_PAUSE_S = 5.0
 """Between attempts at a store that fails."""
 
@@ -43,26 +45,36 @@ class _Batch:
     taken: Table
     """The answers, in the order that they were given in."""
     rows: Rows
-    """The rows that were answered, (k,)."""
-    updates: RunUpdates
-    """The answers by row, and copies of what the runs are after them."""
+    """The rows that were answered, (k,), ascending."""
+    records: Records
+    """What the runs are after them, (k,)."""
+    states: States
+    """Likewise, (k, state_size)."""
 
     @classmethod
     def of(cls, group: RunGroup) -> _Batch:
         """Take what a group has to store."""
         taken = group.log.take()
-        answers = taken[np.argsort(taken["row"], kind="stable")]  # they are in the order of steps already
-        starts = np.flatnonzero(np.diff(answers["row"], prepend=-1))
-        rows = answers["row"][starts]
-        bounds = np.append(starts, len(answers))
-        return cls(group, taken, rows, RunUpdates(answers, bounds, group.records[rows], group.states[rows]))
+        counts = np.zeros(len(group.records), np.int64)
+        count_rows(taken, counts)
+        rows = np.flatnonzero(counts)
+        return cls(group, taken, rows, group.records[rows], group.states[rows])
+
+    def updates(self) -> RunUpdates:
+        """Return what to store; on any thread."""
+        counts = np.zeros(self.rows[-1] + 1, np.int64)
+        count_rows(self.taken, counts)
+        ends = np.cumsum(counts)
+        bounds = np.append(ends[self.rows] - counts[self.rows], len(self.taken))
+        answers = np.empty_like(self.taken)
+        sort_by_row(self.taken, ends - counts, answers)
+        return RunUpdates(answers, bounds, self.records, self.states)
 
     def settle(self) -> list[str]:
         """Move durable steps on, of the rows that are still the same runs; return the ids of the rows."""
-        records, updates = self.group.records, self.updates
-        same = records["key"][self.rows] == updates.records["key"]
-        newest = updates.answers["step"][updates.bounds[1:] - 1]
-        records["durable_step"][self.rows[same]] = newest[same]
+        records = self.group.records
+        same = records["key"][self.rows] == self.records["key"]
+        records["durable_step"][self.rows[same]] = self.records["next_step"][same] - 1
         return [self.group.run_ids[row] for row in self.rows]
 
 
@@ -173,9 +185,10 @@ class Journal:
                 self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
                 self._arm()
                 raise
-            self._pause_s = max(self._interval_s, REST * (loop.time() - began))
+            rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
+            self._pause_s = max(self._interval_s, rest_s)
             self._undurable -= sum(len(batch.taken) for batch in batches)
             self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _store_all(self, batches: list[_Batch]) -> None:
-        self._store.append([batch.updates for batch in batches])
+        self._store.append([batch.updates() for batch in batches])

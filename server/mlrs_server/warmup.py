@@ -17,9 +17,10 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_server.entries import ENTRY
+from mlrs_server.entries import ANSWERED, ENTRY, count_rows, sort_by_row
 from mlrs_server.ledger import common_group
 from mlrs_server.runs import Replay
+from mlrs_server.store.packing import pack_all_observations
 
 log = structlog.get_logger()
 
@@ -30,6 +31,10 @@ def warm_up() -> None:
     common_group(np.zeros(1, ENTRY))
     for policy in _policies():
         Replay(policy, RunConfig()).feed(np.ones(1))
+    answers = np.zeros(1, ANSWERED)
+    count_rows(answers, np.zeros(1, np.int64))
+    sort_by_row(answers, np.zeros(1, np.int64), np.zeros(1, ANSWERED))
+    pack_all_observations(answers, np.array([0, 1]))
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
 
 

@@ -12,11 +12,14 @@ from mlrs_core.architectures.drift import kernel as drift
 from mlrs_core.architectures.paper import kernel as paper
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
-from mlrs_server import convert, ledger, runs
+from mlrs_server import convert, entries, ledger, runs
+from mlrs_server.journal import _Batch
+from mlrs_server.store import packing
 from mlrs_server.entries import Entries
 from mlrs_server.warmup import _policies, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
+functions += [entries.count_rows, entries.sort_by_row, packing._lay_out]
 functions += [drift._advance, paper._advance, usual._usual_lrs]
 assert not any(function.signatures for function in functions)
 warm_up()
@@ -35,6 +38,8 @@ for policy in _policies():
     losses = np.array([0.0, np.nan, 1.0, 1.0, 1.0])
     group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
     group.answer(convert.entry_of(int(handles[6]), 1, 0.5))
+    updates = _Batch.of(group).updates()
+    packing.pack_all_observations(updates.answers, updates.bounds)
 assert [list(function.signatures) for function in functions] == made
 """
 

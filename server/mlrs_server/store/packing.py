@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.compiled import compiled_aside
 from mlrs_core.policy import States
 from mlrs_server.entries import Table
 from mlrs_server.ledger import Records
@@ -26,26 +27,35 @@ _HEAD = np.dtype(
 )
 """`codec`'s head of a snapshot, without padding."""
 _Raw = npt.NDArray[np.uint8]
+_Places = npt.NDArray[np.intp]
 
 
-def pack_all_observations(answers: Table, bounds: npt.NDArray[np.intp]) -> list[bytes]:
+def pack_all_observations(answers: Table, bounds: _Places) -> list[bytes]:
     """Return the records of k runs as bytes.
 
     Args:
         answers: (n,) of `ANSWERED`, one run's after another's.
         bounds: (k + 1,), where each run's begin, and the end of the last.
     """
-    counts = np.diff(bounds)
-    sizes = BYTES_PER_STEP * counts + _CRC_BYTES
-    starts = np.concatenate([[0], np.cumsum(sizes)])
+    starts = np.concatenate([[0], np.cumsum(BYTES_PER_STEP * np.diff(bounds) + _CRC_BYTES)])
     out = np.zeros(starts[-1], np.uint8)
-    place = np.arange(len(answers)) - np.repeat(bounds[:-1], counts)  # of each answer in its run
-    start, count = np.repeat(starts[:-1], counts), np.repeat(counts, counts)
-    wide = np.arange(8)
-    out[(start + 8 * place)[:, None] + wide] = _raw(answers["loss"].astype("<f8"), 8)
-    out[(start + 8 * (count + place))[:, None] + wide] = _raw(answers["lr"].astype("<f8"), 8)
-    out[start + 16 * count + place] = answers["reason"]
+    losses, lrs = (_raw(answers[name].astype("<f8"), 8) for name in ("loss", "lr"))
+    _lay_out(losses, lrs, np.ascontiguousarray(answers["reason"]), bounds, starts, out)
     return _sealed(out, starts)
+
+
+@compiled_aside
+def _lay_out(losses: _Raw, lrs: _Raw, reasons: _Raw, bounds: _Places, starts: _Places, out: _Raw) -> None:
+    """Write each run's losses, learning rates, (n, 8), and reasons, (n,), as bytes from its start on."""
+    for run in range(len(bounds) - 1):
+        first, count = bounds[run], bounds[run + 1] - bounds[run]
+        loss_place = starts[run]
+        lr_place, reason_place = loss_place + 8 * count, loss_place + 16 * count
+        for step in range(count):
+            for byte in range(8):
+                out[loss_place + 8 * step + byte] = losses[first + step, byte]
+                out[lr_place + 8 * step + byte] = lrs[first + step, byte]
+            out[reason_place + step] = reasons[first + step]
 
 
 def pack_all_snapshots(records: Records, states: States) -> list[bytes]:
@@ -66,7 +76,7 @@ def _raw(array: npt.NDArray[np.generic], width: int) -> _Raw:
     return raw.reshape(-1, width)
 
 
-def _sealed(out: _Raw, starts: npt.NDArray[np.intp]) -> list[bytes]:
+def _sealed(out: _Raw, starts: _Places) -> list[bytes]:
     """Return the stretches of bytes between `starts`, each closed by its checksum."""
     bodies = out.data
     ends = (starts[1:] - _CRC_BYTES).tolist()

@@ -1,0 +1,54 @@
+"""Observations and answers as tables."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrs_server.entries import ANSWERED, AnswerLog, Entries, count_rows, sort_by_row
+
+
+@given(rows=st.lists(st.integers(0, 9), max_size=60))
+def test_answers_are_sorted_by_row(rows: list[int]) -> None:
+    """Answers come out run after run, those of a run in the order they went in."""
+    answers = np.zeros(len(rows), ANSWERED)
+    answers["row"], answers["step"] = rows, np.arange(len(rows))
+    counts, into = np.zeros(10, np.int64), np.empty_like(answers)
+    count_rows(answers, counts)
+    assert counts.tolist() == [rows.count(row) for row in range(10)]
+    sort_by_row(answers, np.cumsum(counts) - counts, into)
+    assert into.tolist() == answers[np.argsort(answers["row"], kind="stable")].tolist()
+
+
+@given(moves=st.lists(st.integers(-1, 30), max_size=30))
+def test_a_log_keeps_its_order(moves: list[int]) -> None:
+    """What was taken and put back comes before what was added since; nothing is lost as the log grows."""
+    log, kept, added = AnswerLog(), list[int](), 0
+    for count in moves:
+        if count < 0:
+            taken = log.take()
+            log.make_room(1)
+            log.table[0]["step"], log.count = added, 1
+            log.put_back(taken)
+            kept, added = [*kept, added], added + 1
+            continue
+        log.make_room(count)
+        log.table["step"][log.count : log.count + count] = range(added, added + count)
+        log.count += count
+        kept, added = [*kept, *range(added, added + count)], added + count
+    assert log.take()["step"].tolist() == kept
+    assert log.count == 0
+
+
+def test_columns_are_views() -> None:
+    """What is written to a column is in the table, and a slice of the table is a part of the entries."""
+    entries = Entries.of(np.array([1, 2, 3], np.uint64), np.arange(3), np.array([0.5, 1.0, 2.0]))
+    entries.lrs[:] = 7.0
+    Entries(entries.table[1:]).lrs[:] = 8.0
+    assert entries.table["lr"].tolist() == [7.0, 8.0, 8.0]
+    assert (entries.handles.tolist(), entries.losses.tolist(), len(entries)) == (
+        [1, 2, 3],
+        [0.5, 1.0, 2.0],
+        3,
+    )
