@@ -9,6 +9,7 @@ are asked for advice about one run in turns, and so is an echo.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -30,6 +31,9 @@ HORIZON = 10_000
 """Steps of the runs: more than are taken."""
 BLOCK = 200
 ROUNDS = 20
+IDLE_S = 20
+"""How long runs stay in memory, in the daemon where they leave it: longer than opening all takes."""
+LEFT = re.compile(r'"count": (\d+), "event": "idle_runs_left_memory"')
 SETTLE_S = 2.0
 """By then the daemon has stored the last of the runs, and is idle."""
 
@@ -105,7 +109,30 @@ def measure(quick: bool) -> results.Figures:  # noqa: FBT001  # what every bench
             live, before = wanted, rss
         for one in asked.values():
             runner.run(one.close())
-    return {"rss_at_start": at_start, "observations": OBSERVATIONS, "runs": rows}
+    figures = {"rss_at_start": at_start, "observations": OBSERVATIONS, "runs": rows}
+    return figures if quick else figures | {"idle": _idle(LIVE[-1])}
+
+
+def _idle(count: int) -> dict[str, Any]:
+    """Return what so many runs take while they are live, and once they have left memory."""
+    with ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        daemon = stack.enter_context(servers.daemon("--idle-after-s", str(IDLE_S)))
+        asked = Asked(runner, daemon)
+        asked.block()
+        at_start = daemon.rss_bytes()
+        runner.run(asked.add(count))
+        live, left = daemon.rss_bytes(), 0
+        while left < count:
+            time.sleep(0.5)
+            left = sum(map(int, LEFT.findall(daemon.log.read_text(encoding="utf-8"))))
+        idle = daemon.rss_bytes()
+        runner.run(asked.close())
+    return {
+        "count": count,
+        "live_bytes_per_run": (live - at_start) / count,
+        "idle_bytes_per_run": (idle - at_start) / count,
+    }
 
 
 def _grown(runner: asyncio.Runner, daemon: Asked, count: int) -> dict[str, Any]:

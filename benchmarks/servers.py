@@ -56,11 +56,11 @@ def echo_command(listen: str = LOOPBACK) -> list[str]:
 
 
 @contextmanager
-def daemon(*, unix: bool = False) -> Iterator[Server]:
+def daemon(*arguments: str, unix: bool = False) -> Iterator[Server]:
     """Run a daemon with an empty data folder, on loopback or on a unix socket."""
     with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as folder:
         home = Path(folder)
-        command = daemon_command(home / "data", _listen(home, unix=unix))
+        command = [*daemon_command(home / "data", _listen(home, unix=unix)), *arguments]
         with _running("daemon", ADVICE_METHOD, command, home / "log") as server:
             yield server
 

@@ -185,7 +185,19 @@ def live_runs(figures: Figures) -> list[Table]:
         f"Before its first run the daemon has {number(figures['rss_at_start'] / 2**20)} MiB; bytes a run are "
         f"what came since, after {figures['observations']} observations of each. {RATIO}"
     )
-    return [Table("Live runs in one daemon", titles, rows, note)]
+    tables = [Table("Live runs in one daemon", titles, rows, note)]
+    if idle := figures.get("idle"):
+        row = [
+            f"{idle['count']:,}",
+            *(f"{idle[key]:,.0f}" for key in ("live_bytes_per_run", "idle_bytes_per_run")),
+        ]
+        titles = [
+            "runs",
+            "bytes a run just after they were opened and observed",
+            "once they left memory as idle",
+        ]
+        tables.append(Table("Runs that leave memory", titles, [row]))
+    return tables
 
 
 def startup(figures: Figures) -> list[Table]:

@@ -19,7 +19,7 @@ from mlrs_server.journal import Journal
 from mlrs_server.ledger import GROUP_BITS, ROW_BITS, Verdict, common_group
 from mlrs_server.runs import RunGroup
 
-SLICE = 512
+SLICE = 1024
 """Entries answered at a time: one or two milliseconds under the models that come with mlrs."""
 
 

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from mlrs_server.live import LiveRuns
+from mlrs_server.memory import give_back
 from mlrs_server.runs import RunGroup
 
 log = structlog.get_logger()
@@ -26,6 +27,8 @@ async def drop_idle_runs(live: LiveRuns, idle_after_s: float) -> None:
     while True:
         await asyncio.sleep(idle_after_s / LAPS)
         if dropped := sum([await _drop_idle(live, group) for group in list(live.groups)]):
+            live.shrink()
+            give_back()
             log.info("idle_runs_left_memory", count=dropped)
 
 

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 MAX_UNDURABLE = 4 * 2**20
 """Answers that may wait to be stored, unless told otherwise: 160 MiB."""
-REST, LONGEST_REST_S = 4, 0.5
+REST, LONGEST_REST_S = 9, 0.5
 """So many times as long as a flush took, and at most so long, the store rests after it: flushes and advice
 share the interpreter."""
 LONGEST_PAUSE_S = 5.0

@@ -223,6 +223,11 @@ class LiveRuns:
             dropped += 1
         return dropped
 
+    def shrink(self) -> None:
+        """Give back the memory of runs that were dropped: a dictionary keeps the size that it once had."""
+        self._live = dict(self._live)
+        self._locks = weakref.WeakValueDictionary(self._locks)
+
     def _drop_done(self, group: RunGroup, limit: int | None) -> None:
         """Forget runs of a group that are finished and stored."""
         self.drop_rows(group, group.done_rows(), limit)
