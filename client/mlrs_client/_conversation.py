@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mlrs_client._exceptions import DaemonError, MlrsError
 from mlrs_client._ledger import Ledger, Observed
@@ -27,8 +26,7 @@ class Transport(Protocol):
         """Say that no more follow. The daemon answers what it has and ends the stream."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
+class _Batch(NamedTuple):
     """What one message was about, and which joining of its runs it belongs to."""
 
     ledger: Ledger[Any]
@@ -98,7 +96,9 @@ class Conversation:
         lengths = len(columns.learning_rates), len(columns.durable_steps), len(columns.reasons) or count
         if lengths != (count, count, count):
             raise DaemonError(f"the daemon answered {count} entries with columns of another length")
-        refusals = {error.index // size: error for error in reversed(columns.errors)}
+        refusals = (
+            {error.index // size: error for error in reversed(columns.errors)} if columns.errors else {}
+        )
         setback: MlrsError | None = None
         for index, entry in enumerate(batch.entries):
             if index in refusals:

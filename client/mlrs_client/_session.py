@@ -239,9 +239,10 @@ class Session:
         Raises:
             DaemonError: it makes no sense.
         """
-        if message.HasField("drain"):
+        kind = message.WhichOneof("kind")
+        if kind == "drain":
             self._abandon(conversation, UnavailableError(f"the daemon is stopping: {message.drain.message}"))
-        elif message.HasField("advice"):
+        elif kind == "advice":
             ledger, setback = conversation.receive(message.advice)
             if setback is not None:
                 self._setbacks[ledger] = setback

@@ -8,11 +8,17 @@ warmup.py     machine code before the first run
 engine.py     answers observations as they come, long messages in slices
 answers.py    what an observation gets: advice, its answer again, or a refusal
 lifecycle.py  opening, completing, rewinding, finishing and deleting runs
+opening.py    what a call that opens runs asks for, and whether it may be done
+turns.py      work on many runs, in turns with everything else
 records.py    reading runs: one, a list, a record as it grows, answers given long ago
 watchers.py   those who follow runs, and what wakes them
 live.py       which runs are in memory and where, and the way to the store
+places.py     where runs can live in memory: groups, and room in them
+idle.py       runs that nobody observes leave memory ...
+memory.py     ... which goes back to the system
 policies.py   what serves a run: a model, or a schedule
 runs.py       live runs in arrays, a group a model or a schedule's shape
+entries.py    observations and answers, as tables
 ledger.py     exactly once, compiled: what an entry is, and a run's record after it
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk

@@ -20,6 +20,9 @@ advisor = mlrs_client.connect(sys.argv[1])
 runs = [advisor.run(f"{sys.argv[2]}-{index}") for index in range(2)]
 def train(run):
     for step in range(1_000_000):
+        if chance.random() < 0.5:
+            run.next_lr(step, 1.0)
+            continue
         pending = run.observe(step, 1.0)
         if chance.random() < 0.8:
             pending.lr()
