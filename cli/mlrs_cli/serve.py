@@ -32,7 +32,9 @@ from mlrs_cli.root import data_dir_option, reported
     help="A TOML file of settings.",
 )
 @click.option(
-    "--flush-interval-s", type=float, help="How long an answer waits to be stored, at most. [default: 0.1]"
+    "--flush-interval-s",
+    type=float,
+    help="How long an answer waits to be stored, unless the store is busy. [default: 0.1]",
 )
 @click.option(
     "--idle-after-s",

@@ -178,8 +178,7 @@ class Advisor:
         Raises:
             UsageError: NumPy is not installed.
             InvalidArgumentError: an argument is of a wrong type, length or range.
-            MlrsError: as for `run`; the error names the run. New runs of the same thousand are then not
-                created, those of earlier ones are.
+            MlrsError: as for `run`; the error names the run. Runs that were opened before it stay open.
         """
         run_ids, configs = check.sweep(ids, config)
         limit_s = RECORD_TIMEOUT_S if timeout_s is None else timeout_s

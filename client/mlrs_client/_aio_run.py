@@ -63,7 +63,9 @@ class Run(RunView):
         self, step: int, loss: float, *, lagged: bool = False, timeout_s: float | None = None
     ) -> float:
         """Return the learning rate for the update of a step. See `mlrs_client.Run.next_lr`."""
-        lr = self._lag.newest(before=step) if lagged else None
+        self._check_attached()
+        self._connection.check()
+        lr = self._lag.newest(before=check.step(step)) if lagged else None
         entry, is_new = self._observe(step, loss)
         if lagged:
             self._lag.add(entry)
@@ -85,7 +87,7 @@ class Run(RunView):
     def detach(self) -> None:
         """Leave the run without finishing it, as the end of an `async with` block does."""
         self._detached = True
-        self._connection.session.leave(self._ledger)
+        self._connection.session.forget(self._ledger)
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,8 +26,9 @@ class AdviceStream:
         self._call = start(self._messages())
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
-    def send(self, message: pb.StreamAdviceRequest, *, attended: bool) -> None:  # noqa: ARG002 # a task reads
-        """Send a message; does not wait."""
+    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
+        """Send a message; does not wait. `leaving` is called at once: what is queued goes out in order."""
+        leaving()
         self._requests.put_nowait(message)
 
     def half_close(self) -> None:

@@ -14,7 +14,7 @@ from mlrs_client._types import RunInfo
 
 
 class Sweep(SweepView):
-    """Many open runs as one. See `mlrs_client.Sweep`."""
+    """Many open runs as one. See `Sweep` of the threaded client."""
 
     def __init__(self, connection: Connection, ledger: Ledger[Row]) -> None:
         super().__init__(ledger)
@@ -39,7 +39,7 @@ class Sweep(SweepView):
     def detach(self) -> None:
         """Leave the runs without finishing them, as the end of an `async with` block does."""
         self._detached = True
-        self._connection.session.leave(self._ledger)
+        self._connection.session.forget(self._ledger)
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,7 +59,7 @@ class PendingSweep(PendingSweepView):
         self._ledger = ledger
 
     async def lrs(self, *, timeout_s: float | None = None) -> Floats:
-        """Return the learning rates, (runs,) float64. See `mlrs_client.PendingSweep.lrs`."""
+        """Return the learning rates, (runs,) float64. See the threaded client's."""
         if not self._row.done:
             deadline = self._connection.deadline(timeout_s)
             procedure = self._connection.session.answered(self._ledger, self._row, deadline)

@@ -128,14 +128,17 @@ def open_runs(
         )
 
 
-def reopen(run_ids: Sequence[str]) -> Generator[Call[Any], Any, Opened]:
-    """Resume runs that were opened before: yields calls, is sent their results, returns what they say."""
+def reopen(run_ids: Sequence[str], opened: list[OpenedRun]) -> Generator[Call[Any], Any, None]:
+    """Resume runs that were opened before: yields calls, is sent their results.
+
+    `opened` is filled in the order of the ids; where it holds some already, those are left out.
+    """
     if len(run_ids) == 1:
-        return Opened(((yield open_run(run_ids[0], RunConfig())),))
-    runs: tuple[OpenedRun, ...] = ()
-    for call in open_runs(run_ids, [RunConfig()] * len(run_ids)):
-        runs += yield call
-    return Opened(runs)
+        opened[:] = [(yield open_run(run_ids[0], RunConfig()))]
+        return
+    rest = run_ids[len(opened) :]
+    for call in open_runs(rest, [RunConfig()] * len(rest)):
+        opened += yield call
 
 
 def _opening(

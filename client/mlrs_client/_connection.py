@@ -94,7 +94,7 @@ class Connection:
         """Forget a run. In a forked child: nothing, as no lock of the parent's may be waited for."""
         if os.getpid() == self._pid:
             with self._lock:
-                self.session.leave(ledger)
+                self.session.forget(ledger)
 
     def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
         """Send an observation; does not wait. See `Session.observe`."""
@@ -103,23 +103,12 @@ class Connection:
             return self.session.observe(ledger, step, loss)
 
     def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
-        """Send an observation and wait until it is done.
-
-        The short way, where this thread reads the answer itself, is without a procedure: all that is done
-        between sending and reading delays gRPC's thread that sends.
-        """
+        """Send an observation and wait until it is done: usually one wait, and no procedure."""
         self.check()
         with self._lock:
-            stream = cast("AdviceStream | None", self.session.transport)
-            attended = stream is not None and stream.may_read(deadline.timeout_s)
-            try:
-                entry, _ = self.session.observe(ledger, step, loss, attended=attended)
-            except BaseException:
-                if stream is not None and attended:
-                    stream.pass_on()
-                raise
-        if stream is not None and attended:
-            stream.read(deadline.timeout_s)
+            entry, _ = self.session.observe(ledger, step, loss)
+            if not entry.done and not self.session.is_cut_off(ledger):
+                cast("threading.Condition", ledger.changed).wait(deadline.timeout_s)
         if not entry.done:
             self.perform(self.session.answered(ledger, entry, deadline), deadline)
         return entry
@@ -155,7 +144,7 @@ class Connection:
                     return cast("T", stop.value)
                 outcome, failure = None, None
                 if isinstance(wanted, Wait):
-                    self._wait(wanted)
+                    cast("threading.Condition", wanted.ledger.changed).wait(wanted.timeout_s)
                     continue
                 self._lock.release()
                 try:
@@ -164,18 +153,6 @@ class Connection:
                     failure = error
                 finally:
                     self._lock.acquire()
-
-    def _wait(self, wanted: Wait) -> None:
-        """Wait for word of a run: by reading the stream, or if another thread is at it, for its word."""
-        stream = cast("AdviceStream | None", self.session.transport)
-        if stream is None or not wanted.reading or not stream.may_read(wanted.timeout_s):
-            cast("threading.Condition", wanted.ledger.changed).wait(wanted.timeout_s)
-            return
-        self._lock.release()
-        try:
-            stream.read(wanted.timeout_s)
-        finally:
-            self._lock.acquire()
 
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
@@ -216,7 +193,6 @@ class Connection:
             self._stub.StreamAdvice,
             partial(self._receive, conversation),
             partial(self._ended, conversation),
-            conversation.is_owed,
             self.target,
         )
         self._streams.add(stream)

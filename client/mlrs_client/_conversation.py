@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from mlrs_client._exceptions import DaemonError, MlrsError
@@ -19,8 +20,11 @@ MAX_ENTRIES = 65_536
 class Transport(Protocol):
     """The sending side of a stream; neither call waits."""
 
-    def send(self, message: pb.StreamAdviceRequest, *, attended: bool) -> None:
-        """Send a message after those sent before; `attended`: the sender goes on to wait for the answer."""
+    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
+        """Send a message after those sent before; `leaving` is called just before it goes out.
+
+        One step, so that an interrupt finds it done or not begun.
+        """
 
     def half_close(self) -> None:
         """Say that no more follow. The daemon answers what it has and ends the stream."""
@@ -65,19 +69,15 @@ class Conversation:
         self._members.clear()
         return members
 
-    def is_owed(self) -> bool:
-        """Return whether a message has no answer yet."""
-        return bool(self._sent)
-
-    def send(self, ledger: Ledger[Any], entries: Sequence[Observed], *, attended: bool = False) -> None:
-        """Send entries of one run, or one sweep; `attended` as for `Transport`."""
+    def send(self, ledger: Ledger[Any], entries: Sequence[Observed]) -> None:
+        """Send entries of one run, or one sweep."""
         if self.transport is None:
             raise AssertionError("a conversation without a transport")
         most = max(MAX_ENTRIES // ledger.size, 1)
         for start in range(0, len(entries), most):
             part = entries[start : start + most]
-            self._sent.append(_Batch(ledger, part, self._members[ledger]))
-            self.transport.send(_message(ledger.handles, part), attended=attended)
+            batch = _Batch(ledger, part, self._members[ledger])
+            self.transport.send(_message(ledger.handles, part), partial(self._sent.append, batch))
 
     def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None]:
         """Take in the answer to the oldest message that has none.
@@ -109,7 +109,7 @@ class Conversation:
 
     def fail(self, error: MlrsError) -> None:
         """Refuse everything that has no answer."""
-        for batch in self._sent:
+        for batch in list(self._sent):
             if self._is_current(batch):
                 for entry in batch.entries:
                     batch.ledger.refuse(entry, error)

@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from mlrs_client._calls import Opened
 from mlrs_client._convert import reason_from_proto
-from mlrs_client._exceptions import MlrsError, RecordGapError, StaleStepError, StepAheadError
+from mlrs_client._exceptions import LimitError, MlrsError, RecordGapError, StaleStepError, StepAheadError
 from mlrs_client._types import Advice, AdviceReason, RunConfig
 
 MAX_KEPT = 65_536
 """Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
 crashes before it stored them cannot be caught up: for one run, hours of a daemon's absence."""
+MAX_UNANSWERED = 2**20
+"""Observations that may wait for an answer, of all runs of a ledger: those of a loop that never waits, while
+the daemon is away."""
 LEAST_KEPT = 64
 """Steps kept, however many runs there are."""
 
@@ -155,6 +159,7 @@ class Ledger(Generic[E]):
         handles: the runs' names in the streams of one daemon process.
         next_step: the step that the caller may observe next.
         durable_step: observations up to and including this one survive a crash; -1: none yet.
+        left: whether the caller has left it.
     """
 
     def __init__(
@@ -174,8 +179,10 @@ class Ledger(Generic[E]):
         self.handles = opened.handles
         self.next_step = opened.next_step
         self.durable_step = opened.durable_step
+        self.left = False
         self._entry = entry
         self._furthest = opened.furthest_step
+        self._most_unanswered = max(MAX_UNANSWERED // len(opened.run_ids), LEAST_KEPT)
         self._most = max(MAX_KEPT // len(opened.run_ids), LEAST_KEPT)
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
         self._unanswered: dict[int, E] = {}  # in the order sent
@@ -194,6 +201,7 @@ class Ledger(Generic[E]):
         Raises:
             StepAheadError: the step is beyond the next one.
             StaleStepError: the step was observed before, with another loss.
+            LimitError: too many steps wait for an answer.
         """
         if step > self.next_step:
             raise StepAheadError(
@@ -209,11 +217,18 @@ class Ledger(Generic[E]):
                     expected_step=self.next_step,
                 )
             return entry, False
+        if len(self._unanswered) >= self._most_unanswered:
+            raise LimitError(
+                f"{self.label}: {len(self._unanswered)} steps have no answer, the most that are kept; the"
+                " daemon has been away for too long. Wait for it, or go on with a schedule of your own"
+            )
         entry = self._entry(step, loss)
         self._unanswered[step] = entry
         if step == self.next_step:
+            if self._kept and self._kept[-1].step == step:  # half entered when an interrupt came
+                self._kept.pop()
             self._kept.append(entry)
-            self.next_step += 1
+            self.next_step = step + 1
             if len(self._kept) > self._most:
                 self._kept.popleft()
         return entry, True
@@ -256,7 +271,9 @@ class Ledger(Generic[E]):
                 client keeps.
         """
         expected, furthest = opened.next_step, opened.furthest_step
-        oldest = self._kept[0].step if self._kept else self.next_step
+        oldest = min(
+            [self.next_step, *(kept.step for kept in islice(self._kept, 1)), *islice(self._unanswered, 1)]
+        )
         if furthest > max(self.next_step, self._furthest):
             raise RecordGapError(
                 f"{self.label}: the daemon expects step {furthest}, this client step"
@@ -275,6 +292,10 @@ class Ledger(Generic[E]):
         again = {entry.step: entry for entry in self._kept if entry.step >= expected}
         self._unanswered = dict(sorted((self._unanswered | again).items()))
         return list(self._unanswered.values())
+
+    def unanswered(self, step: int) -> E | None:
+        """Return the entry of a step, if the daemon still has to answer it."""
+        return self._unanswered.get(step)
 
     def last_unanswered(self) -> E | None:
         """Return the last entry that the daemon still has to answer, if any."""

@@ -54,6 +54,7 @@ class Run(RunView):
         self._check_attached()
         step, loss = check.step(step), check.loss(loss)
         if lagged:
+            self._connection.check()
             lr = self._lag.newest(before=step)
             entry, _ = self._connection.observe(self._ledger, step, loss)
             self._lag.add(entry)

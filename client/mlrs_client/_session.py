@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlrs_client._calls import Call, finish, open_run, reopen
+from mlrs_client._calls import Call, Opened, OpenedRun, finish, open_run, reopen
 from mlrs_client._conversation import Conversation, Transport
 from mlrs_client._exceptions import (
     ClosedError,
@@ -40,14 +40,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm.
-
-    `reading`: what is waited for comes on the stream, which the waiting thread may read itself.
-    """
+    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm."""
 
     ledger: Ledger[Any]
     timeout_s: float
-    reading: bool = False
 
 
 Procedure = Generator["Wait | Call[Any]", Any, T]
@@ -94,6 +90,8 @@ class Session:
         self._conversation: Conversation | None = None
         self._setbacks: weakref.WeakKeyDictionary[Ledger[Any], MlrsError] = weakref.WeakKeyDictionary()
         self._joining: set[Ledger[Any]] = set()
+        # Of sweeps that take several calls: those opened so far. A deadline in between loses none.
+        self._reopened: weakref.WeakKeyDictionary[Ledger[Any], list[OpenedRun]] = weakref.WeakKeyDictionary()
 
     # ------------------------------------------------------------------------------ runs
 
@@ -106,19 +104,13 @@ class Session:
         self.check_open()
         self._send_again(ledger, [])
 
-    @property
-    def transport(self) -> Transport | None:
-        """The sending side of the stream, while there is one."""
-        return None if self._conversation is None else self._conversation.transport
-
-    def observe(self, ledger: Ledger[E], step: int, loss: Any, *, attended: bool = False) -> tuple[E, bool]:
+    def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
         """Enter an observation and send it, if there is a stream; waits for nothing.
 
         Args:
             ledger: the run's.
             step: its step.
             loss: its loss, or its losses.
-            attended: whether the caller goes on to wait for the advice.
 
         Returns:
             The entry, and whether it is new; if not, its advice is a replay.
@@ -128,9 +120,18 @@ class Session:
             StepError: the step is not the expected one.
         """
         self.check_open()
-        entry, is_new = ledger.observe(step, loss)
-        if is_new and self._conversation is not None and self._conversation.has(ledger):
-            self._conversation.send(ledger, [entry], attended=attended)
+        conversation = self._conversation
+        try:
+            entry, is_new = ledger.observe(step, loss)
+            if is_new and conversation is not None and conversation.has(ledger):
+                conversation.send(ledger, [entry])
+        except MlrsError:
+            raise
+        except BaseException:  # Ctrl-C: whether it was sent is not known, and sending it twice does no harm
+            interrupted = ledger.unanswered(step)
+            if interrupted is not None and conversation is not None and conversation.has(ledger):
+                conversation.send(ledger, [interrupted])
+            raise
         return entry, is_new
 
     def is_cut_off(self, ledger: Ledger[Any]) -> bool:
@@ -141,15 +142,20 @@ class Session:
         """Join the stream again for a loop that does not wait; what cannot pass refuses what was sent."""
         try:
             yield from self.answered(ledger, entry, deadline)
-        except (UnavailableError, DeadlineExceededError, MemoryFullError):
+        except (UnavailableError, DeadlineExceededError, MemoryFullError, QueueFullError, DaemonError):
             pass  # the next step tries again
         except MlrsError as error:
             ledger.refuse_all(error)
 
     def leave(self, ledger: Ledger[Any]) -> None:
-        """Forget a run."""
+        """Let a run take part in the stream no more; it joins again when somebody waits for it."""
         if self._conversation is not None:
             self._conversation.leave(ledger)
+
+    def forget(self, ledger: Ledger[Any]) -> None:
+        """Let a run that its caller has left take part in no stream any more."""
+        ledger.left = True
+        self.leave(ledger)
 
     def check_open(self) -> None:
         """Raise unless the advisor is open.
@@ -197,8 +203,8 @@ class Session:
         while not reached():
             if not deadline.left_s():
                 raise self._too_late(ledger, failure, deadline)
-            if (on_stream := self._has(ledger)) or ledger in self._joining:
-                yield Wait(ledger, deadline.left_s(), on_stream)
+            if self._has(ledger) or ledger in self._joining:
+                yield Wait(ledger, deadline.left_s())
                 continue
             self.check_open()
             if rest_s := not_before.left_s():
@@ -212,9 +218,12 @@ class Session:
         """Ask the daemon where the run stands, and send what it lacks."""
         self._joining.add(ledger)
         try:
-            opened = yield from reopen(ledger.run_ids)
+            reopened = self._reopened.setdefault(ledger, [])
+            yield from reopen(ledger.run_ids, reopened)
+            del self._reopened[ledger]
             self.check_open()
-            self._send_again(ledger, ledger.rejoin(opened))
+            if not ledger.left:
+                self._send_again(ledger, ledger.rejoin(Opened(tuple(reopened))))
             self._setbacks.pop(ledger, None)
         except (UnavailableError, MemoryFullError) as error:  # either may pass before the deadline
             self._setbacks[ledger] = error
@@ -281,6 +290,10 @@ class Session:
             conversation = Conversation()
             conversation.transport = self._open_transport(conversation)
             self._conversation = conversation
-        self._conversation.join(ledger)
-        if entries:
-            self._conversation.send(ledger, entries)
+        try:
+            self._conversation.join(ledger)
+            if entries:
+                self._conversation.send(ledger, entries)
+        except BaseException:  # Ctrl-C: whoever waits next joins again
+            self.leave(ledger)
+            raise

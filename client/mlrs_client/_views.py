@@ -87,12 +87,17 @@ class Lag:
         """
         with self._lock:
             while self._sent and self._sent[0].done and self._sent[0].step < before:
-                self._newest = self._sent.popleft().lr()
+                entry = self._sent.popleft()
+                if entry.error is not None:  # those that fell with it are told with it
+                    self._sent = deque(other for other in self._sent if other.error is None)
+                self._newest = entry.lr()
             return self._newest
 
     def add(self, entry: Entry) -> None:
-        """Add a step that was sent."""
+        """Add a step that was sent; it takes the place of what was sent of it, and of later ones, before."""
         with self._lock:
+            while self._sent and self._sent[-1].step >= entry.step:
+                self._sent.pop()
             self._sent.append(entry)
 
     def is_late(self) -> bool:

@@ -93,6 +93,7 @@ class AdvisedLR(LRScheduler):
             raise InvalidArgumentError("accumulation_steps must be at least 1", field="accumulation_steps")
         self._run = run
         self._lagged = bool(lagged)
+        self._has_asked = False  # whether a loss was sent, so that there is, or will be, advice to lag behind
         self._losses: list[Loss] = []  # of the micro-batches since the last observation was sent
         self._pending: Callable[[], float] | None = None  # returns the advice of the step that is open
         self._reader: ThreadPoolExecutor | None = None  # reads losses off a device
@@ -186,6 +187,7 @@ class AdvisedLR(LRScheduler):
             )
         self._losses, self._pending, self._applied = [], None, False
         self._unread.clear()
+        self._has_asked = False
         self.last_epoch = step
         self.base_lrs[: len(saved)] = saved
         self._advised_lr = last_lr
@@ -225,10 +227,11 @@ class AdvisedLR(LRScheduler):
     def _send(self) -> None:
         """Send the mean of the losses; those that a device still has, as soon as it gives them away."""
         losses, step = self._losses, self.last_epoch
-        self._losses = []
         if all(loss.is_here for loss in losses):
             self._pending = self._ask(step, losses)
+            self._losses = []
             return
+        self._losses = []
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "mlrs-loss")
         read = self._reader.submit(self._ask, step, losses)
@@ -241,16 +244,20 @@ class AdvisedLR(LRScheduler):
     def _ask(self, step: int, losses: Sequence[Loss]) -> Callable[[], float]:
         """Observe the mean of some losses; return what returns the advice to update with."""
         mean = sum(loss.value() for loss in losses) / len(losses)
-        if not self._lagged:
-            return self._run.observe(step, mean).lr
-        lr = self._run.next_lr(step, mean, lagged=True)
-        return lambda: lr
+        if self._lagged and self._has_asked:
+            lr = self._run.next_lr(step, mean, lagged=True)
+            return lambda: lr
+        pending = self._run.observe(step, mean)
+        if self._lagged:
+            self._run._lag.add(pending._entry)  # noqa: SLF001 # of the package's own run
+            self._has_asked = True
+        return pending.lr
 
     def _newest(self) -> float:
         """Return the newest advice that a lagged loop has; wait for the very first."""
         while len(self._unread) > 1 and self._unread[0].done():
             self._unread.popleft().result()  # which raises if it could not be sent
-        lr = self._run._lag.newest(before=self.last_epoch)  # noqa: SLF001 # of the package's own run
+        lr = self._run._lag.newest(before=self.last_epoch)  # noqa: SLF001 # as above
         return self._unread[0].result()() if lr is None else lr
 
     def _apply(self) -> None:

@@ -35,7 +35,7 @@ class ServerConfig(BaseSettings):
     model: str | None = None
     """The model of runs that name none: a name, or a .safetensors file."""
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.1
-    """How long an answer waits to be stored, at most."""
+    """How long an answer waits to be stored; where the store is busy, up to half a second more."""
     idle_after_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """How long a run stays in memory unobserved; it comes back when it is asked for."""
     max_undurable: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNDURABLE

@@ -26,7 +26,12 @@ async def drop_idle_runs(live: LiveRuns, idle_after_s: float) -> None:
     """
     while True:
         await asyncio.sleep(idle_after_s / LAPS)
-        if dropped := sum([await _drop_idle(live, group) for group in list(live.groups)]):
+        try:
+            dropped = sum([await _drop_idle(live, group) for group in list(live.groups)])
+        except Exception as error:  # a defect: the next lap may fare better
+            log.error("idle_runs_stay", exc_info=error)
+            continue
+        if dropped:
             live.shrink()
             give_back()
             log.info("idle_runs_left_memory", count=dropped)

@@ -54,11 +54,11 @@ class _Batch:
     @classmethod
     def of(cls, group: RunGroup) -> _Batch:
         """Take what a group has to store."""
-        taken = group.log.take()
         counts = np.zeros(len(group.records), np.int64)
-        count_rows(taken, counts)
+        count_rows(group.log.table[: group.log.count], counts)
         rows = np.flatnonzero(counts)
-        return cls(group, taken, rows, group.records[rows], group.states[rows])
+        records, states = group.records[rows], group.states[rows]
+        return cls(group, group.log.take(), rows, records, states)
 
     def updates(self) -> RunUpdates:
         """Return what to store; on any thread."""
@@ -173,13 +173,14 @@ class Journal:
             if not self._groups:
                 return
             groups, self._groups = self._groups, {}
-            batches = [_Batch.of(group) for group in groups]
+            batches = list[_Batch]()
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
+                batches += map(_Batch.of, groups)
                 await loop.run_in_executor(self._executor, self._store_all, batches)
             except Exception:
-                for batch in batches:
+                for batch in batches:  # those that there are: the others have given up nothing
                     batch.group.log.put_back(batch.taken)
                 self._groups = groups | self._groups
                 self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))

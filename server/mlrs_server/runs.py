@@ -162,6 +162,8 @@ class RunGroup:
 
     def answer(self, entries: Entries) -> Pass:
         """Answer entries of this group, in their order; they are filled, the fresh ones are logged."""
+        log = self.log
+        log.make_room(len(entries))  # nothing may fail once runs have moved
         fresh = admit(self.records, entries.table)
         try:
             if fresh == len(entries):
@@ -174,8 +176,6 @@ class RunGroup:
         except Exception:
             undo(self.records, entries.table)
             raise
-        log = self.log
-        log.make_room(fresh)
         plain = settle(self.records, self.table, entries.table, log.table, log.count, self.lap)
         log.count += fresh
         return Pass(fresh, plain)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, NoReturn
@@ -68,6 +69,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.gate.set()
         self.entries = 0
         self.batches: list[int] = []  # how many runs each batch opened
+        self.open_s = 0.0  # how long opening a batch takes
         self._lock = threading.Lock()
         self._process = 1  # in every handle
         self._streams: set[SimpleQueue[Any]] = set()
@@ -157,6 +159,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self, request: pb.BatchCreateRunsRequest, context: grpc.ServicerContext
     ) -> pb.BatchCreateRunsResponse:
         """Open runs, one by one."""
+        time.sleep(self.open_s)
         self.batches.append(len(request.requests))
         return pb.BatchCreateRunsResponse(
             responses=[self.CreateRun(one, context) for one in request.requests]

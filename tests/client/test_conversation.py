@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mlrs_client import DaemonError, UnavailableError
@@ -19,8 +21,9 @@ class Outbox:
         self.messages: list[pb.StreamAdviceRequest] = []
         self.closed = False
 
-    def send(self, message: pb.StreamAdviceRequest, *, attended: bool) -> None:  # noqa: ARG002 # none waits
+    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
         """Keep a message."""
+        leaving()
         self.messages.append(message)
 
     def half_close(self) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import mlrs_client
+from mlrs_client import _ledger
 from mlrs_client._ledger import Entry
+from mlrs_client._session import Deadline
 from mlrs_client._views import Lag
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
@@ -108,3 +110,61 @@ def test_lag() -> None:
     entries[0].fill(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[0]), 0)
     assert lag.newest(before=2) == 0.2
     assert not lag.is_late()
+
+
+async def test_a_long_outage_loses_nothing(
+    either: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that is away for more steps than a ledger keeps of answered ones gets all when it is back."""
+    monkeypatch.setattr(_ledger, "MAX_KEPT", 70)
+    run = await done(either.run("a"))
+    first = await done(run.next_lr(0, LOSSES[0], lagged=True))
+    daemon.runs["a"].durable_step = 0
+    await asyncio.to_thread(daemon.stop)
+    losses = [LOSSES[0], *[1.0 + step for step in range(150)]]
+    for step in range(1, len(losses)):
+        assert await done(run.next_lr(step, losses[step], lagged=True)) == first
+    await asyncio.to_thread(daemon.start)
+    assert await done(run.next_lr(len(losses), 0.5)) == lr_sequence([*losses, 0.5])[-1]
+    assert daemon.runs["a"].losses == [*losses, 0.5]
+
+
+async def test_an_endless_outage_is_told(
+    either: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for an answer is bounded; at the bound a step is refused, and says so."""
+    monkeypatch.setattr(_ledger, "MAX_UNANSWERED", 80)
+    run = await done(either.run("a"))
+    await done(run.next_lr(0, 1.0, lagged=True))
+    daemon.gate.clear()
+    for step in range(1, 81):
+        await done(run.next_lr(step, 1.0, lagged=True))
+    with pytest.raises(mlrs_client.LimitError, match="80 steps have no answer"):
+        await done(run.next_lr(81, 1.0, lagged=True))
+    daemon.gate.set()
+
+
+def test_refused_steps_are_told_once() -> None:
+    """Steps that fell with one that was refused are told with it; sent again, they are new."""
+    lag, entries = Lag(), [Entry(step, 1.0) for step in range(4)]
+    for entry in entries:
+        lag.add(entry)
+        entry.error = mlrs_client.RunFinishedError("refused")
+    with pytest.raises(mlrs_client.RunFinishedError):
+        lag.newest(before=4)
+    assert lag.newest(before=4) is None
+    for step in (0, 1):
+        lag.add(again := Entry(step, 1.0))
+        again.fill(pb.AdviceColumns(learning_rates=[0.1 + step], durable_steps=[0]), 0)
+    assert lag.newest(before=2) == 1.1
+
+
+async def test_a_run_that_was_left_does_not_come_back(either: Any, daemon: FakeDaemon) -> None:
+    """A run that is left while it is being joined again takes part in nothing any more."""
+    run = await done(either.run("a"))
+    await done(run.next_lr(0, 1.0, lagged=True))
+    await asyncio.to_thread(daemon.cut)
+    run.detach()
+    connection = either._connection
+    await done(connection.perform(connection.session._join_again(run._ledger), Deadline(10.0)))
+    assert not connection.session._has(run._ledger)

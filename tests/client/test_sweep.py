@@ -91,6 +91,26 @@ async def test_broken_streams(either: Any, daemon: FakeDaemon, event: str) -> No
     assert np.array(lrs).tolist() == expected(LOSSES[:12]).tolist()
 
 
+async def test_a_long_way_back_is_gone_in_parts(either: Any, daemon: FakeDaemon) -> None:
+    """A sweep that cannot join again within one deadline goes on where it was with the next."""
+    ids = [f"run-{index}" for index in range(8)]
+    with mock.patch.object(_calls, "MAX_BATCH", 2):
+        sweep = await done(either.sweep(ids))
+        lrs = [await done(sweep.next_lrs(0, np.ones(8)))]
+        await asyncio.to_thread(daemon.restart)
+        daemon.batches.clear()
+        daemon.open_s = 0.2
+        late = 0
+        while len(lrs) == 1:
+            try:
+                lrs.append(await done(sweep.next_lrs(1, np.ones(8), timeout_s=0.5)))
+            except (mlrs_client.DeadlineExceededError, mlrs_client.UnavailableError):
+                late += 1
+        assert late >= 1
+        assert len(daemon.batches) <= 4 + late
+    assert np.array(lrs).tolist() == expected(np.ones((2, 8))).tolist()
+
+
 async def test_repeats(either: Any, daemon: FakeDaemon) -> None:
     """A step observed again with its losses is answered again; with others it is refused."""
     sweep = await done(either.sweep(IDS))

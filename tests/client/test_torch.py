@@ -401,3 +401,23 @@ def test_a_bad_loss_on_a_device(run: mlrs_client.Run, monkeypatch: pytest.Monkey
     scheduler.observe(problem.loss())
     with pytest.raises(mlrs_client.ClosedError):
         problem.optimizer.step()
+
+
+def test_a_first_step_that_came_late_can_be_asked_for_again(
+    run: mlrs_client.Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the first advice of a lagged loop is late, the update can be tried again, and then has it."""
+    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
+    problem = Problem()
+    scheduler = AdvisedLR(problem.optimizer, run, lagged=True)
+    daemon.gate.clear()
+    loss = problem.loss()
+    scheduler.observe(loss)
+    loss.backward()
+    monkeypatch.setattr(run._connection, "timeout_s", 0.1)
+    with pytest.raises(mlrs_client.DeadlineExceededError):
+        problem.optimizer.step()
+    daemon.gate.set()
+    monkeypatch.setattr(run._connection, "timeout_s", 10.0)
+    problem.optimizer.step()
+    assert problem.used == lr_sequence(problem.losses)

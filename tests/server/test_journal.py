@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from mlrs_core.config import RunConfig
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_server import journal
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunGroup
 from tests.server.support import LOSSES, Room, raises, replayed, room
 
 
@@ -182,3 +185,33 @@ async def test_the_journal_is_bounded(tmp_path: Path, model_file: Path) -> None:
         alone = replayed(here.catalog.find("").policy, RunConfig(), LOSSES[:30])
         assert np.concatenate([lrs, rest]).tobytes() == alone.tobytes()
         assert (await here.history("a")).lrs.tobytes() == alone.tobytes()
+
+
+async def test_a_flush_that_cannot_begin_gives_nothing_up(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When there is no memory to prepare a flush, every answer is kept, and a later flush stores it."""
+    async with room(tmp_path / "d", model_file) as here:
+        one, two = (
+            await here.open("a"),
+            await here.open("b", RunConfig(schedule=ScheduleSpec(ScheduleKind.CONSTANT))),
+        )
+        await here.follow(one.handle, LOSSES[:4])
+        await here.follow(two.handle, LOSSES[:3])
+        prepare, calls = journal._Batch.of, []
+
+        def fail(group: RunGroup) -> journal._Batch:
+            calls.append(group)
+            if len(calls) == 2:
+                raise MemoryError
+            return prepare(group)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal._Batch, "of", fail)
+            with pytest.raises(MemoryError):
+                await here.live.journal.flush()
+        await here.follow(one.handle, LOSSES[4:6], start=4)
+        await here.live.journal.flush()
+        assert here.live.journal._undurable == 0
+        assert (await here.history("a")).losses.tobytes() == LOSSES[:6].tobytes()
+        assert (await here.history("b")).losses.tobytes() == LOSSES[:3].tobytes()
