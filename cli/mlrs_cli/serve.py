@@ -22,7 +22,7 @@ from mlrs_cli.root import data_dir_option, reported
     "--model",
     metavar="NAME|FILE",
     help="The model of runs that name none: a name (`mlrs models list`) or a .safetensors file. "
-    "[default: paper]",
+    "[default: mlr-snet]",
 )
 @click.option(
     "--config",

@@ -16,7 +16,8 @@ Conventions
     message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
     and a message only.
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
-    malformed columns (unequal, empty, too long, a step above 2**53) fail the call.
+    malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
+    answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
   * Fields are added, never renumbered. An RPC that this daemon does not build yet answers
     UNIMPLEMENTED and says so.
 """
@@ -257,7 +258,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_MODEL_INVALID: _ErrorReason.ValueType  # 10
     """The model's file cannot be read as one."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 11
-    """The daemon has as many observations waiting as it takes."""
+    """As many answers wait to be stored as the daemon keeps (`mlrs serve --max-undurable`): send it again later."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 12
     """The daemon is shutting down."""
     ERROR_REASON_NOT_BUILT: _ErrorReason.ValueType  # 13
@@ -293,7 +294,7 @@ ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 9
 ERROR_REASON_MODEL_INVALID: ErrorReason.ValueType  # 10
 """The model's file cannot be read as one."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 11
-"""The daemon has as many observations waiting as it takes."""
+"""As many answers wait to be stored as the daemon keeps (`mlrs serve --max-undurable`): send it again later."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 12
 """The daemon is shutting down."""
 ERROR_REASON_NOT_BUILT: ErrorReason.ValueType  # 13

@@ -16,7 +16,8 @@ Conventions
     message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
     and a message only.
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
-    malformed columns (unequal, empty, too long, a step above 2**53) fail the call.
+    malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
+    answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
   * Fields are added, never renumbered. An RPC that this daemon does not build yet answers
     UNIMPLEMENTED and says so.
 """
