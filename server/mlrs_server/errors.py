@@ -28,6 +28,10 @@ class Reason(enum.IntEnum):
     NOT_BUILT = 13
     STORE = 14
     MEMORY_FULL = 15
+    NOT_OWNER = 16
+    UNAUTHENTICATED = 17
+    PERMISSION_DENIED = 18
+    TENANT_LIMIT = 19
 
 
 class AdvisorError(Exception):
@@ -37,15 +41,23 @@ class AdvisorError(Exception):
         reason: what went wrong, for programs.
         field: the request field at fault, if one is.
         expected_step: the step expected next, where the step is at fault.
+        owner: the address to ask instead, where another replica has the run and is known.
     """
 
     def __init__(
-        self, reason: Reason, message: str, *, field: str = "", expected_step: int | None = None
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        field: str = "",
+        expected_step: int | None = None,
+        owner: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.field = field
         self.expected_step = expected_step
+        self.owner = owner
 
 
 def invalid_field(field: str, problem: str) -> AdvisorError:
@@ -89,4 +101,5 @@ def about(run_id: str, *, among: int) -> Iterator[None]:
             f"run {shown}: {error}",
             field=error.field,
             expected_step=error.expected_step,
+            owner=error.owner,
         ) from error

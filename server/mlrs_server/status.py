@@ -42,6 +42,10 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.NOT_BUILT: grpc.StatusCode.UNIMPLEMENTED,
     Reason.STORE: grpc.StatusCode.UNAVAILABLE,
+    Reason.NOT_OWNER: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.TENANT_LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 """The status code of each reason."""
 
@@ -81,6 +85,8 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
         trailing.append(("mlrs-field", known.field))
     if known.expected_step is not None:
         trailing.append(("mlrs-expected-step", str(known.expected_step)))
+    if known.owner:
+        trailing.append(("mlrs-owner", known.owner))
     await context.abort(CODES[known.reason], str(known)[:MAX_MESSAGE], tuple(trailing))
 
 

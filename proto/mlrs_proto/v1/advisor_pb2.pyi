@@ -11,10 +11,16 @@ Conventions
     record; it never moves the state twice.
   * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
     carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
-    the request field at fault, where there is one; and `mlrs-expected-step`, where a step is at
-    fault. The message names the field and the way out. What gRPC refuses by itself, such as a
+    the request field at fault, where there is one; `mlrs-expected-step`, where a step is at
+    fault; and `mlrs-owner`, the address to ask instead, where another replica has the run. The
+    message names the field and the way out. What gRPC refuses by itself, such as a
     message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
     and a message only.
+  * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
+    stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.
+  * Of several replicas over one database, each run has one owner. CreateRun, FinishRun, DeleteRun,
+    Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
+    again there. When ownership moves, the handles of its runs become stale, and CreateRun says where to.
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
     malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
     answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
@@ -267,6 +273,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The store cannot be read or written."""
     ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 15
     """As many runs, or different models and schedule shapes, are in memory as fit."""
+    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 16
+    """Another replica owns the run; trailing metadata `mlrs-owner` is its address, where one is known."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 17
+    """No token, or one that is not, or no longer, good."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 18
+    """The token's role does not cover the call."""
+    ERROR_REASON_TENANT_LIMIT: _ErrorReason.ValueType  # 19
+    """The tenant is at one of its limits; the message names it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """What went wrong, for programs."""
@@ -303,6 +317,14 @@ ERROR_REASON_STORE: ErrorReason.ValueType  # 14
 """The store cannot be read or written."""
 ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 15
 """As many runs, or different models and schedule shapes, are in memory as fit."""
+ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 16
+"""Another replica owns the run; trailing metadata `mlrs-owner` is its address, where one is known."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 17
+"""No token, or one that is not, or no longer, good."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 18
+"""The token's role does not cover the call."""
+ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
+"""The tenant is at one of its limits; the message names it."""
 global___ErrorReason = ErrorReason
 
 class _AdaptScope:
@@ -648,6 +670,7 @@ class CreateRunRequest(google.protobuf.message.Message):
     CONFIG_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
     RESUME_FROM_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """1 to 256 characters: letters, digits and any of `._-/:+=@`, beginning with a letter or digit."""
     mode: global___OpenMode.ValueType
@@ -655,6 +678,10 @@ class CreateRunRequest(google.protobuf.message.Message):
     resume_from: builtins.int
     """Rewinds a run to this step: the record from there on is dropped, and the step is observed next.
     For a job that restarts from a checkpoint. At most the run's `next_step`.
+    """
+    group: builtins.str
+    """Of a new run: runs of one group are owned by one replica, so that one message can carry their
+    observations. The same characters as a run's id. Unset: the run's id.
     """
     @property
     def config(self) -> global___RunConfig:
@@ -667,9 +694,10 @@ class CreateRunRequest(google.protobuf.message.Message):
         config: global___RunConfig | None = ...,
         mode: global___OpenMode.ValueType = ...,
         resume_from: builtins.int | None = ...,
+        group: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "config", b"config", "resume_from", b"resume_from"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "config", b"config", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "config", b"config", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_resume_from", b"_resume_from"]) -> typing.Literal["resume_from"] | None: ...
 
 global___CreateRunRequest = CreateRunRequest
@@ -1144,7 +1172,9 @@ global___EntryError = EntryError
 
 @typing.final
 class Drain(google.protobuf.message.Message):
-    """The daemon stops soon: it reads nothing more from this stream. Open a new one when it is back."""
+    """The daemon stops soon, and has given its runs away if there are other replicas: it reads nothing more
+    from this stream. Open the runs again, here or at another replica, which says where each is.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

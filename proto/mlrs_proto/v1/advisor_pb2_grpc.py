@@ -126,7 +126,8 @@ class AdvisorServiceServicer(object):
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
         FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-        damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
+        damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
+        in memory as fit, or the tenant has as many as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,10 +11,16 @@ Conventions
     record; it never moves the state twice.
   * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
     carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
-    the request field at fault, where there is one; and `mlrs-expected-step`, where a step is at
-    fault. The message names the field and the way out. What gRPC refuses by itself, such as a
+    the request field at fault, where there is one; `mlrs-expected-step`, where a step is at
+    fault; and `mlrs-owner`, the address to ask instead, where another replica has the run. The
+    message names the field and the way out. What gRPC refuses by itself, such as a
     message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
     and a message only.
+  * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
+    stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.
+  * Of several replicas over one database, each run has one owner. CreateRun, FinishRun, DeleteRun,
+    Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
+    again there. When ownership moves, the handles of its runs become stale, and CreateRun says where to.
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
     malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
     answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
@@ -48,7 +54,8 @@ class AdvisorServiceStub:
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
     FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-    damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
+    damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
+    in memory as fit, or the tenant has as many as it may.
     """
 
     BatchCreateRuns: grpc.UnaryUnaryMultiCallable[
@@ -165,7 +172,8 @@ class AdvisorServiceAsyncStub:
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
     FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-    damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
+    damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
+    in memory as fit, or the tenant has as many as it may.
     """
 
     BatchCreateRuns: grpc.aio.UnaryUnaryMultiCallable[
@@ -284,7 +292,8 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
         FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-        damaged. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are in memory as fit.
+        damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
+        in memory as fit, or the tenant has as many as it may.
         """
 
     @abc.abstractmethod
