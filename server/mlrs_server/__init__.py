@@ -17,6 +17,7 @@ places.py     where runs can live in memory: groups, and room in them
 idle.py       runs that nobody observes leave memory ...
 memory.py     ... which goes back to the system
 policies.py   what serves a run: a model, or a schedule
+shards.py     which shard a run is of
 runs.py       live runs in arrays, a group a model or a schedule's shape
 entries.py    observations and answers, as tables
 ledger.py     exactly once, compiled: what an entry is, and a run's record after it

@@ -121,6 +121,7 @@ def opening_from(message: pb.CreateRunRequest, *, among: int = 1) -> OpenRequest
             asked=config_from(message.config),
             model=message.config.model,
             mode=mode_from(message.mode),
+            group=message.group,
             resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
         )
 

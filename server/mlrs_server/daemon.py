@@ -31,7 +31,7 @@ from mlrs_server.models import ModelCatalog
 from mlrs_server.records import RunRecords
 from mlrs_server.service import AdvisorService
 from mlrs_server.status import StatusInterceptor
-from mlrs_server.store import open_sqlite
+from mlrs_server.store import open_store
 from mlrs_server.warmup import warm_up
 from mlrs_server.watchers import Watchers
 
@@ -74,7 +74,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         AdvisorError: as `serve`.
     """
     with _locked(config.data_dir), ThreadPoolExecutor(1, "mlrs-store") as executor:
-        store = executor.submit(open_sqlite, config.data_dir / "mlrs.sqlite3").result()
+        store = executor.submit(open_store, config.data_dir / "mlrs.sqlite3").result()
         try:
             catalog = ModelCatalog(config.data_dir, default=config.model)
             default = catalog.find("")

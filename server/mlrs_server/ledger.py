@@ -77,11 +77,12 @@ RECORD = np.dtype(
         ("seen", np.int64),
         ("last_reason", np.uint8),
         ("status", np.uint8),
+        ("shard", np.uint8),
     ],
     align=True,
 )
 """What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the lap
-of its group in which the run was last observed."""
+of its group in which the run was last observed, `shard` that of `shards`."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 

@@ -174,7 +174,7 @@ class RunLifecycle:
         """Replace the config of a run that has no observation yet, and let none come in between."""
         live = self._live.load(stored)
         with self._live.closed(stored.run_id):
-            await self._live.in_store(lambda store: store.complete(stored.key, config))
+            await self._live.in_store(lambda store: store.complete(stored, config))
             put(live.group.table, live.row, config)
         return replace(stored, config=config)
 
@@ -185,7 +185,7 @@ class RunLifecycle:
         with self._live.reserved(stored) as place:
             await self._live.journal.flush()
             snapshot = await self._replayed(stored, step)
-            await self._live.in_store(lambda store: store.rewind(stored.key, snapshot))
+            await self._live.in_store(lambda store: store.rewind(stored, snapshot))
             rewound = replace(stored, snapshot=snapshot)
             self._live.put(place, rewound)
         self._watchers.rewound(stored.run_id, step)
@@ -235,8 +235,7 @@ class RunLifecycle:
             live.status = RunStatus.FINISHED
         try:
             await self._live.journal.flush()
-            keys = [run.key for run in going]
-            await self._live.in_store(lambda store: store.set_status(keys, RunStatus.FINISHED))
+            await self._live.in_store(lambda store: store.set_status(going, RunStatus.FINISHED))
         except BaseException:
             for live, status in zip(places, before, strict=True):
                 live.status = status
@@ -257,7 +256,7 @@ class RunLifecycle:
             stored = await self._live.required(run_id)
             with self._live.closed(run_id):
                 await self._live.journal.flush()
-                await self._live.in_store(lambda store: store.delete(stored.key))
+                await self._live.in_store(lambda store: store.delete(stored))
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)

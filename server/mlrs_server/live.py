@@ -185,7 +185,9 @@ class LiveRuns:
 
     def put(self, place: LiveRun, stored: StoredRun) -> None:
         """Put a run, as stored, where a place is reserved for it, under a new handle."""
-        place.group.put(place.row, stored.run_id, stored.key, stored.config, stored.snapshot)
+        place.group.put(
+            place.row, stored.run_id, stored.key, stored.config, stored.snapshot, shard=stored.shard
+        )
         self._live[stored.run_id] = place
 
     def drop(self, run_id: str) -> None:
@@ -264,15 +266,15 @@ class LiveRuns:
         )
 
 
-def check_run_id(run_id: str) -> None:
-    """Check a run's id.
+def check_run_id(run_id: str, field: str = "run_id") -> None:
+    """Check a run's id, or what looks like one, in a field.
 
     Raises:
         AdvisorError: it is malformed.
     """
     if not RUN_ID.fullmatch(run_id):
         raise invalid_field(
-            "run_id",
+            field,
             "must be 1 to 256 characters: letters, digits and any of ._-/:+=@, beginning with a letter "
             f"or digit; is {run_id[:SHOWN]!r}",
         )

@@ -27,7 +27,7 @@ class OpenRequest:
     """A run to create or resume.
 
     Raises:
-        AdvisorError: the id is malformed.
+        AdvisorError: the id or the group is malformed.
     """
 
     run_id: str
@@ -38,12 +38,16 @@ class OpenRequest:
     """A model's name, alias or reference; "" is the default, or the run's."""
     mode: OpenMode = "open"
     """What is allowed."""
+    group: str = ""
+    """Of a new run: runs of one group are of one shard; "" is the run by itself."""
     resume_from: int | None = None
     """Rewind to this step, dropping the record from there on."""
 
     def __post_init__(self) -> None:
-        """Check the id."""
+        """Check the id and the group."""
         check_run_id(self.run_id)
+        if self.group:
+            check_run_id(self.group, "group")
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def run_to_create(request: OpenRequest, catalog: ModelCatalog) -> NewRun:
             "resume_from",
             f"run {request.run_id!r} does not exist, so it has no step {request.resume_from}",
         )
-    return new_run(request.run_id, request.asked, request.model, catalog)
+    return new_run(request.run_id, request.asked, request.model, catalog, group=request.group)
 
 
 def config_to_resume(

@@ -16,6 +16,7 @@ from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
 from mlrs_server.runs import first_snapshot
+from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, StoredRun
 
 
@@ -30,7 +31,7 @@ def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
     return catalog.by_digest(run.model_digest, run.model_name).policy
 
 
-def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog) -> NewRun:
+def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *, group: str = "") -> NewRun:
     """Return a run to create, with its model found or its schedule's defaults set.
 
     Raises:
@@ -46,7 +47,12 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog) ->
         asked = replace(asked, schedule=(spec := asked.schedule.resolved()))
         name, digest, policy = spec.kind.spelling, spec.digest(), schedule_policy(spec)
     new = NewRun(
-        run_id=run_id, config=asked, model_name=name, model_digest=digest, snapshot=first_snapshot(policy)
+        run_id=run_id,
+        shard=shard_of(group or run_id),
+        config=asked,
+        model_name=name,
+        model_digest=digest,
+        snapshot=first_snapshot(policy),
     )
     check_config(new, asked, catalog)
     return new

@@ -113,7 +113,16 @@ class RunGroup:
             self._free = sorted(row for row in free if row < used)
             self._resize(max(SMALLEST, 2 * used))
 
-    def put(self, row: int, run_id: str, key: int, config: RunConfig, snapshot: RunSnapshot) -> None:
+    def put(
+        self,
+        row: int,
+        run_id: str,
+        key: int,
+        config: RunConfig,
+        snapshot: RunSnapshot,
+        *,
+        shard: int = 0,
+    ) -> None:
         """Put a run into a row that is reserved or closed, as stored, under a new handle."""
         self.run_ids[row] = run_id
         put(self.table, row, config)
@@ -129,6 +138,7 @@ class RunGroup:
             self.lap,
             snapshot.last_reason,
             snapshot.status,
+            shard,
         )
 
     def done_rows(self) -> npt.NDArray[np.intp]:

@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
-    """The wheel has the seven packages, typed, and the shipped models of at most 200 KB; no stray folders."""
+    """The wheel has the seven packages, typed, migrations, and small shipped models; no stray folders."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     tops = {name.partition("/")[0] for name in sizes if ".dist-info" not in name}
@@ -34,6 +34,9 @@ def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
     assert all(f"{top}/py.typed" in sizes for top in tops)
     for model in ("mlr-snet", "paper"):
         assert 0 < sizes[f"mlrs_core/models/{model}.safetensors"] <= 200_000
+    migrations = "mlrs_server/store/migrations"
+    assert f"{migrations}/env.py" in sizes
+    assert any(name.startswith(f"{migrations}/versions/v0001") for name in sizes)
 
 
 def test_plain_install_is_the_thin_client(wheel: Path, tmp_path: Path) -> None:

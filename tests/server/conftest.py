@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import write_random_model
+from tests.support.postgres import PostgresServer, postgres_or_skip
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, for all tests that leave it as it is."""
+    server = postgres_or_skip()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from mlrs_server.models import ModelCatalog
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.records import RunRecords
 from mlrs_server.runs import Replay
-from mlrs_server.store import Observations, Store, open_sqlite
+from mlrs_server.store import Observations, Store, open_store
 from mlrs_server.watchers import Watchers
 
 LOSSES: Floats = np.abs(np.random.default_rng(7).normal(2.0, 0.6, 400)) + 0.01
@@ -154,7 +154,7 @@ async def room(
     """
     data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a test may block its loop
     with ThreadPoolExecutor(1) as executor:
-        store = FailingStore(executor.submit(open_sqlite, data_dir / "mlrs.sqlite3").result())
+        store = FailingStore(executor.submit(open_store, data_dir / "mlrs.sqlite3").result())
         try:
             catalog = ModelCatalog(data_dir, default=None if model is None else str(model))
             watchers = Watchers()

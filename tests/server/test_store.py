@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,113 +15,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.config import Optimizer, RunConfig
-from mlrs_server.entries import ANSWERED
+from mlrs_core.config import RunConfig
 from mlrs_server.errors import Reason
-from mlrs_server.ledger import RECORD, RunStatus
-from mlrs_server.runs import RunSnapshot
-from mlrs_server.store import NewRun, Observations, RunUpdates, Store, StoredRun, open_sqlite
-from mlrs_server.store.sqlite import AT_ONCE
+from mlrs_server.ledger import RunStatus
+from mlrs_server.store import Observations, SqlStore, Store, open_store
+from mlrs_server.store.sql import AT_ONCE
+from tests.server.stored import (
+    CONFIG,
+    create,
+    facts,
+    fill,
+    got,
+    new_run,
+    same,
+    snapshot_at,
+    stretch,
+    update,
+    updates,
+)
 from tests.server.support import raises
+from tests.support.postgres import PostgresServer
 
-Opener = Callable[[Path], Store]
-
-OPENERS: dict[str, Opener] = {"sqlite": open_sqlite}
-"""How each store is opened on a path of a test's own."""
-CONFIG = RunConfig(horizon=100, scale=0.5, optimizer=Optimizer.ADAM)
+Opener = Callable[[Path], SqlStore]
+"""Opens the store of a path of a test's own."""
 
 
-@pytest.fixture(params=OPENERS)
+@pytest.fixture(params=["sqlite", "postgresql"])
 def opener(request: pytest.FixtureRequest) -> Opener:
     """Each of the stores."""
-    return OPENERS[request.param]
+    if request.param == "sqlite":
+        return open_store
+    server: PostgresServer = request.getfixturevalue("postgres")
+    urls = defaultdict[Path, str](server.new_database)
+    return lambda path: open_store(urls[path])
 
 
 @pytest.fixture
-def store(opener: Opener, tmp_path: Path) -> Iterator[Store]:
+def store(opener: Opener, tmp_path: Path) -> Iterator[SqlStore]:
     """A store, empty."""
     opened = opener(tmp_path / "store")
     yield opened
     opened.close()
-
-
-def snapshot_at(step: int, *, status: RunStatus = RunStatus.ACTIVE) -> RunSnapshot:
-    """Return a snapshot before a step."""
-    return RunSnapshot(
-        status=status,
-        next_step=step,
-        last_loss=float(step) if step else math.nan,
-        last_lr=step / 10 if step else math.nan,
-        last_reason=min(step, 1),
-        bad_losses=0,
-        state=np.full(5, step, np.float32),
-    )
-
-
-def new_run(run_id: str, config: RunConfig = CONFIG) -> NewRun:
-    """Return a run to create."""
-    return NewRun(
-        run_id=run_id, config=config, model_name="m", model_digest="d" * 64, snapshot=snapshot_at(0)
-    )
-
-
-def create(store: Store, run_id: str, config: RunConfig = CONFIG) -> StoredRun:
-    """Store a new run."""
-    (run,) = store.create([new_run(run_id, config)])
-    return run
-
-
-def stretch(start: int, end: int) -> Observations:
-    """Return the record of some steps."""
-    steps = np.arange(start, end, dtype=np.float64)
-    return Observations(steps + 0.5, steps / 7, np.ones(end - start, np.uint8))
-
-
-def update(run: StoredRun, start: int, end: int) -> RunUpdates:
-    """Return the observations of some steps, for appending."""
-    return updates([(run.key, start, stretch(start, end), snapshot_at(end))])
-
-
-def updates(runs: Sequence[tuple[int, int, Observations, RunSnapshot]]) -> RunUpdates:
-    """Return, for appending, observations of runs: of each, its key, first step, record, and snapshot."""
-    records, tables = np.zeros(len(runs), RECORD), []
-    for record, (key, first_step, observations, snapshot) in zip(records, runs, strict=True):
-        record["key"] = key
-        for name in ("status", "next_step", "last_loss", "last_lr", "last_reason", "bad_losses"):
-            record[name] = getattr(snapshot, name)
-        table = np.zeros(len(observations), ANSWERED)
-        table["step"] = first_step + np.arange(len(observations))
-        table["loss"], table["lr"] = observations.losses, observations.lrs
-        table["reason"] = observations.reasons
-        tables.append(table)
-    bounds = np.cumsum([0, *map(len, tables)])
-    states = np.array([snapshot.state for _, _, _, snapshot in runs])
-    return RunUpdates(np.concatenate(tables), bounds, records, states)
-
-
-def fill(store: Store, run: StoredRun, *ends: int) -> None:
-    """Append chunks that end at these steps."""
-    for start, end in zip((0, *ends), ends, strict=False):
-        store.append([update(run, start, end)])
-
-
-def got(store: Store, run_id: str) -> StoredRun:
-    """Return a run that exists."""
-    return store.get([run_id])[run_id]
-
-
-def same(left: Observations, right: Observations) -> bool:
-    """Return whether two stretches have the same bits."""
-    return all(
-        getattr(left, name).tobytes() == getattr(right, name).tobytes()
-        for name in ("losses", "lrs", "reasons")
-    )
-
-
-def facts(run: StoredRun) -> dict[str, Any]:
-    """Return a run in comparable parts: NaNs and arrays as bytes."""
-    moving = {name: np.asarray(value).tobytes() for name, value in vars(run.snapshot).items()}
-    return {**vars(run), "snapshot": moving}
 
 
 def test_a_created_run_is_read_as_it_was(store: Store) -> None:
@@ -185,7 +120,7 @@ def test_keys_never_come_back(store: Store) -> None:
     """The key of a deleted run is not given to a later one, which has no record of it."""
     first = create(store, "a")
     fill(store, first, 3)
-    store.delete(first.key)
+    store.delete(first)
     second = create(store, "a")
     assert second.key > first.key
     assert len(store.read(second.key, 0, 10)) == 0
@@ -219,7 +154,7 @@ def test_runs_are_listed_by_status(store: Store) -> None:
     """Runs of another status are left out."""
     for name in ("a", "b", "c"):
         create(store, name)
-    store.set_status([got(store, "b").key], RunStatus.FINISHED)
+    store.set_status([got(store, "b")], RunStatus.FINISHED)
     finished = store.list(prefix="", status=RunStatus.FINISHED, after="", limit=10)
     assert [run.run_id for run in finished] == ["b"]
     active = store.list(prefix="", status=RunStatus.ACTIVE, after="a", limit=10)
@@ -267,14 +202,14 @@ def test_losses_that_are_not_finite_survive(store: Store) -> None:
     run = create(store, "a")
     odd = np.array([0x7FF8000000000001, 0xFFF8000000000002, 0x7FF0000000000000, 1 << 63], np.uint64)
     record = Observations(odd.view(np.float64), odd[::-1].view(np.float64).copy(), np.full(4, 3, np.uint8))
-    store.append([updates([(run.key, 0, record, snapshot_at(4))])])
+    store.append([updates([(run, 0, record, snapshot_at(4))])])
     assert same(store.read(run.key, 0, 4), record)
 
 
 def test_a_config_is_completed(store: Store) -> None:
     """A completed config replaces the one before and leaves the rest alone."""
     run = create(store, "a", RunConfig(scale=0.5))
-    store.complete(run.key, CONFIG)
+    store.complete(run, CONFIG)
     assert facts(got(store, "a")) == facts(replace(run, config=CONFIG))
 
 
@@ -282,7 +217,7 @@ def test_a_status_is_set(store: Store) -> None:
     """A status is kept, and overrides that of the last observation."""
     run = create(store, "a")
     fill(store, run, 2)
-    store.set_status([run.key], RunStatus.FINISHED)
+    store.set_status([run], RunStatus.FINISHED)
     assert got(store, "a").snapshot.status == RunStatus.FINISHED
     assert got(store, "a").snapshot.next_step == 2
 
@@ -290,7 +225,7 @@ def test_a_status_is_set(store: Store) -> None:
 def test_a_status_is_set_of_many(store: Store) -> None:
     """Any number of runs get a status at once, and the others keep theirs."""
     created = store.create([new_run(f"run-{index:04}") for index in range(2 * AT_ONCE + 2)])
-    store.set_status([run.key for run in created[1:]], RunStatus.FINISHED)
+    store.set_status(created[1:], RunStatus.FINISHED)
     active = store.list(prefix="", status=RunStatus.ACTIVE, after="", limit=9)
     assert [run.run_id for run in active] == ["run-0000"]
 
@@ -301,8 +236,8 @@ def test_a_run_is_rewound_to_any_step(store: Store, step: int) -> None:
     run, other = create(store, "a"), create(store, "b")
     fill(store, run, 1, 4, 5, 9)
     fill(store, other, 9)
-    store.set_status([run.key], RunStatus.FINISHED)
-    store.rewind(run.key, snapshot_at(step))
+    store.set_status([run], RunStatus.FINISHED)
+    store.rewind(run, snapshot_at(step))
     assert same(store.read(run.key, 0, 20), stretch(0, step))
     assert got(store, "a").snapshot.next_step == step
     assert got(store, "a").snapshot.status == RunStatus.ACTIVE
@@ -316,7 +251,7 @@ def test_a_deleted_run_is_gone(store: Store) -> None:
     run, other = create(store, "a"), create(store, "b")
     fill(store, run, 4)
     fill(store, other, 4)
-    store.delete(run.key)
+    store.delete(run)
     assert store.get(["a"]) == {}
     assert len(store.read(run.key, 0, 10)) == 0
     assert same(store.read(other.key, 0, 10), stretch(0, 4))
@@ -339,31 +274,31 @@ def test_everything_survives_closing(opener: Opener, tmp_path: Path) -> None:
 @given(st.data())
 def test_a_store_is_a_dictionary(opener: Opener, tmp_path_factory: Any, data: st.DataObject) -> None:
     """After any calls a store holds what a dictionary of lists would."""
-    store = opener(tmp_path_factory.mktemp("property") / "store")
-    keys: dict[str, int] = {}
-    records: dict[str, int] = {}
-    for _ in range(data.draw(st.integers(1, 15))):
-        name = data.draw(st.sampled_from("abc"))
-        if name not in keys:
-            keys[name], records[name] = create(store, name).key, 0
-            continue
-        run, at = got(store, name), records[name]
-        match data.draw(st.sampled_from(["append", "append", "append", "rewind", "delete"])):
-            case "append":
-                records[name] = at + data.draw(st.integers(1, 6))
-                store.append([update(run, at, records[name])])
-            case "rewind":
-                records[name] = data.draw(st.integers(0, at))
-                store.rewind(run.key, snapshot_at(records[name]))
-            case _:
-                store.delete(run.key)
-                del keys[name], records[name]
-    assert {
-        run.run_id: run.snapshot.next_step for run in store.list(prefix="", status=None, after="", limit=9)
-    } == (records)
-    for name, steps in records.items():
-        assert same(store.read(keys[name], 0, 1000), stretch(0, steps))
-    store.close()
+    with closing(opener(tmp_path_factory.mktemp("property") / "store")) as store:
+        keys: dict[str, int] = {}
+        records: dict[str, int] = {}
+        for _ in range(data.draw(st.integers(1, 15))):
+            name = data.draw(st.sampled_from("abc"))
+            if name not in keys:
+                keys[name], records[name] = create(store, name).key, 0
+                continue
+            run, at = got(store, name), records[name]
+            match data.draw(st.sampled_from(["append", "append", "append", "rewind", "delete"])):
+                case "append":
+                    records[name] = at + data.draw(st.integers(1, 6))
+                    store.append([update(run, at, records[name])])
+                case "rewind":
+                    records[name] = data.draw(st.integers(0, at))
+                    store.rewind(run, snapshot_at(records[name]))
+                case _:
+                    store.delete(run)
+                    del keys[name], records[name]
+        assert {
+            run.run_id: run.snapshot.next_step
+            for run in store.list(prefix="", status=None, after="", limit=9)
+        } == records
+        for name, steps in records.items():
+            assert same(store.read(keys[name], 0, 1000), stretch(0, steps))
 
 
 # -------------------------------------------------------------------------------------- SQLite
@@ -386,7 +321,7 @@ def test_a_store_is_a_dictionary(opener: Opener, tmp_path_factory: Any, data: st
 )
 def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) -> None:
     """Bytes changed in the file behind the store's back are an error, never another answer."""
-    store = open_sqlite(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     run = create(store, "a")
     fill(store, run, 4)
     store.close()
@@ -394,7 +329,7 @@ def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) ->
     file.execute(damage)
     file.commit()
     file.close()
-    store = open_sqlite(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     with raises(Reason.STORE, match="damaged record of run 'a'"):
         store.get(["a"]) if look == "get" else store.read(run.key, 0, 10)
     store.close()
@@ -405,7 +340,7 @@ def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) ->
 )
 def test_a_gap_in_a_record_is_named(tmp_path: Path, lost: int, first_step: int, breaks_at: int) -> None:
     """Where a chunk is missing, what comes after it is not taken for what should be there."""
-    store = open_sqlite(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     run = create(store, "a")
     fill(store, run, 1, 4, 5, 9, 10)
     store.close()
@@ -413,41 +348,15 @@ def test_a_gap_in_a_record_is_named(tmp_path: Path, lost: int, first_step: int, 
     file.execute("DELETE FROM observations WHERE first_step = ?", (lost,))
     file.commit()
     file.close()
-    store = open_sqlite(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     with raises(Reason.STORE, match=f"run 'a' breaks off at step {breaks_at};"):
         store.read(run.key, first_step, 10)
     store.close()
 
 
-def test_a_newer_store_is_refused(tmp_path: Path) -> None:
-    """A file of a later version is not touched; the message says to upgrade."""
-    open_sqlite(tmp_path / "store").close()
-    file = sqlite3.connect(tmp_path / "store")
-    file.execute("PRAGMA user_version = 99")
-    file.close()
-    with raises(Reason.STORE, match="version 99; upgrade mlrs"):
-        open_sqlite(tmp_path / "store")
-
-
-def test_an_older_store_is_read(tmp_path: Path) -> None:
-    """A file of version 1, from before schedules, is read, and is of this version from then on."""
-    store = open_sqlite(tmp_path / "store")
-    create(store, "a")
-    store.close()
-    file = sqlite3.connect(tmp_path / "store")
-    file.execute("PRAGMA user_version = 1")
-    file.close()
-    store = open_sqlite(tmp_path / "store")
-    assert got(store, "a").config == CONFIG
-    store.close()
-    file = sqlite3.connect(tmp_path / "store")
-    assert file.execute("PRAGMA user_version").fetchone() == (2,)
-    file.close()
-
-
 def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     """One damaged run does not hide the others: a list has as many as asked for, without it."""
-    store = open_sqlite(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     for run_id in "abcd":
         create(store, run_id)
     file = sqlite3.connect(tmp_path / "store")
@@ -472,4 +381,4 @@ def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
         case _:
             path = tmp_path / "nowhere" / "store"
     with raises(Reason.STORE, match=f"cannot open the store {path}"):
-        open_sqlite(path)
+        open_store(path)

@@ -1,7 +1,20 @@
-"""Runs on disk: what a store must offer, and the types that go in and out."""
+"""Runs on disk: what a store must offer, and the types that go in and out.
+
+protocol.py    what a store offers
+sql.py         the store, in the SQL that engines share
+dialect.py     what differs between engines; sqlite.py and postgresql.py are those there are
+opening.py     by a file or a URL
+tables.py      the tables, and runs as rows
+schema.py      tables made or brought up to date, by migrations/
+fence.py       who may write
+codec.py       records and snapshots as bytes ...
+packing.py     ... and many of them at once
+"""
 
 from __future__ import annotations
 
+from mlrs_server.store.fence import Fence, NoFence
+from mlrs_server.store.opening import open_store
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
@@ -9,6 +22,16 @@ from mlrs_server.store.protocol import (
     Store,
     StoredRun,
 )
-from mlrs_server.store.sqlite import open_sqlite
+from mlrs_server.store.sql import SqlStore
 
-__all__ = ["NewRun", "Observations", "RunUpdates", "Store", "StoredRun", "open_sqlite"]
+__all__ = [
+    "Fence",
+    "NewRun",
+    "NoFence",
+    "Observations",
+    "RunUpdates",
+    "SqlStore",
+    "Store",
+    "StoredRun",
+    "open_store",
+]

@@ -35,6 +35,8 @@ class NewRun:
     """A run to create."""
 
     run_id: str
+    shard: int
+    """That of its group, or of its id (`shards`): who owns the shard writes the run."""
     config: RunConfig
     model_name: str
     model_digest: str
@@ -100,19 +102,19 @@ class Store(Protocol):
         """
         ...
 
-    def complete(self, key: int, config: RunConfig) -> None:
+    def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
         ...
 
-    def set_status(self, keys: Sequence[int], status: RunStatus) -> None:
+    def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
         """Set the status of some runs, all or none."""
         ...
 
-    def rewind(self, key: int, snapshot: RunSnapshot) -> None:
+    def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
         """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
         ...
 
-    def delete(self, key: int) -> None:
+    def delete(self, run: StoredRun) -> None:
         """Delete a run and its record."""
         ...
 

@@ -1,4 +1,4 @@
-"""The tables, and runs as rows of them."""
+"""The tables, and runs as rows of them. Every change here is a migration there (`migrations/versions`)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
 from mlrs_server.store.protocol import StoredRun
 
-SCHEMA_VERSION = 2
-"""What the tables hold; kept in SQLite's `user_version`. Since 2, configs may have a schedule."""
-
 metadata = sa.MetaData()
+
+WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite's integers are of 64 bits, and only those called so count up by themselves."""
+TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+"""Compared byte by byte, whatever the database's language."""
 
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("key", sa.Integer, primary_key=True),
-    sa.Column("run_id", sa.String, nullable=False, unique=True),
+    sa.Column("key", WHOLE, primary_key=True),
+    sa.Column("run_id", TEXT, nullable=False, unique=True),
     sa.Column("config", sa.LargeBinary, nullable=False),
     sa.Column("model_name", sa.String, nullable=False),
     sa.Column("model_digest", sa.String, nullable=False),
@@ -28,22 +30,22 @@ runs = sa.Table(
     sa.Column("snapshot", sa.LargeBinary, nullable=False),
     sa.Column("create_time", sa.Float, nullable=False),
     sa.Column("update_time", sa.Float, nullable=False),
+    sa.Column("shard", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("loose_chunks", sa.Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,  # the key of a deleted run never comes back
 )
+"""`loose_chunks` is how many rows of observations a run got since they were last merged."""
 
 observations = sa.Table(
     "observations",
     metadata,
-    sa.Column("run_key", sa.Integer, primary_key=True),
-    sa.Column("first_step", sa.Integer, primary_key=True),
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("first_step", WHOLE, primary_key=True, autoincrement=False),
     sa.Column("steps", sa.Integer, nullable=False),
     sa.Column("record", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 
-# Written out: SQLAlchemy takes longer to bind a thousand rows than SQLite to store them.
-INSERT = f"INSERT INTO runs ({', '.join(runs.c.keys())}) VALUES ({', '.join('?' * len(runs.c))})"  # noqa: S608  # names of columns
-"""Inserts rows of runs."""
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""
 MOVE = (
@@ -66,6 +68,8 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
         codec.pack_snapshot(run.snapshot),
         run.create_time,
         run.update_time,
+        run.shard,
+        0,
     )
 
 
@@ -81,6 +85,7 @@ def run_of(row: Any) -> StoredRun:
     return StoredRun(
         key=row.key,
         run_id=row.run_id,
+        shard=row.shard,
         config=codec.unpack_config(row.config, row.run_id),
         model_name=row.model_name,
         model_digest=row.model_digest,

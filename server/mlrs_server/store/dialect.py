@@ -1,0 +1,73 @@
+"""What differs from one database engine to the next, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+Row = tuple[Any, ...]
+
+
+class Dialect(Protocol):
+    """One database, by its engine."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the database; without a password."""
+        ...
+
+    def engine(self) -> sa.Engine:
+        """Return an engine whose transactions write at once, unless their option `READS` is set."""
+        ...
+
+    # ------------------------------------------------------------------------------- the schema
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Keep others from making or changing tables until this transaction ends."""
+        ...
+
+    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:
+        """Check what has no version of ours, given the names of its tables.
+
+        Raises:
+            AdvisorError: it is not a store, or of a newer version.
+        """
+        ...
+
+    def keep_copy(self, engine: sa.Engine, revision: str) -> None:
+        """Keep a copy of the database, if it is a file, before it is brought to a revision."""
+        ...
+
+    def mark(self, connection: sa.Connection) -> None:
+        """Have versions of mlrs from before revisions refuse the database."""
+        ...
+
+    # --------------------------------------------------------------------------------- the rows
+
+    def next_keys(self, connection: sa.Connection, count: int) -> Sequence[int]:
+        """Return keys for so many new runs, ascending."""
+        ...
+
+    def insert(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
+        """Insert rows of `runs`, without those whose ids are taken; return how many."""
+        ...
+
+    def append(self, connection: sa.Connection, chunks: Sequence[Row], moves: Sequence[Row]) -> None:
+        """Insert rows of `observations`, and move runs: rows of status, snapshot, time and key."""
+        ...
+
+    # --------------------------------------------------------------------------------- failures
+
+    def explain(self, error: BaseException) -> str:
+        """Return what is wrong and what to do, in a line."""
+        ...
+
+    def is_spoilt(self, error: BaseException) -> bool:
+        """Return whether a connection that failed so is no good any more."""
+        ...
+
+
+READS = "mlrs_reads"
+"""The execution option of a transaction that only reads."""

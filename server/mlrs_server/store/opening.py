@@ -1,0 +1,66 @@
+"""Opening a store by its file or its URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.store.dialect import Dialect
+from mlrs_server.store.fence import Fence, NoFence
+from mlrs_server.store.postgresql import PostgresDialect
+from mlrs_server.store.schema import bring_up_to_date
+from mlrs_server.store.sql import SqlStore, translated
+from mlrs_server.store.sqlite import SqliteDialect
+
+
+def open_store(where: Path | str, *, fence: Fence | None = None) -> SqlStore:
+    """Open a store; its tables are made if missing, and brought up to date if old.
+
+    Args:
+        where: a SQLite file, made if missing, or a URL: `sqlite:///FILE` or
+            `postgresql://USER:PASSWORD@HOST/DATABASE`.
+        fence: who may write; by default, this store.
+
+    Raises:
+        AdvisorError: the database cannot be opened, is no store, or is of a newer version.
+    """
+    dialect = dialect_of(where)
+    engine = dialect.engine()
+    try:
+        with translated(dialect, f"cannot open the store {dialect.name}"):
+            bring_up_to_date(engine, dialect)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStore(engine, dialect, fence or NoFence())
+
+
+def dialect_of(where: Path | str) -> Dialect:
+    """Return the database that a file or a URL names.
+
+    Raises:
+        AdvisorError: it is no URL of a store.
+    """
+    if isinstance(where, Path):
+        return SqliteDialect(where)
+    try:
+        url = sa.make_url(where)
+    except (sa.exc.ArgumentError, ValueError):  # its message holds all of the URL, the password included
+        raise _no_url() from None
+    engine = url.get_backend_name()
+    if engine == "sqlite" and url.database:
+        return SqliteDialect(Path(url.database))
+    if engine in {"postgres", "postgresql"}:
+        return PostgresDialect(url.set(drivername="postgresql+psycopg"))
+    raise _no_url()
+
+
+def _no_url() -> AdvisorError:
+    return AdvisorError(
+        Reason.INVALID_FIELD,
+        "store: is no URL of a store; give postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+        "or sqlite:////FOLDER/FILE",
+        field="store",
+    )

@@ -1,0 +1,112 @@
+"""The engine past one machine: PostgreSQL through psycopg 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.store.dialect import Row
+
+ROWS_AT_ONCE = 4096
+"""Rows of a statement, so that each of a long transaction ends well before its time is up."""
+_SCHEMA_LOCK = 0x6D6C7273
+"""The advisory lock under which tables change."""
+
+_COLUMNS = {
+    "key": "bigint",
+    "run_id": "text",
+    "config": "bytea",
+    "model_name": "text",
+    "model_digest": "text",
+    "status": "integer",
+    "snapshot": "bytea",
+    "create_time": "double precision",
+    "update_time": "double precision",
+    "shard": "integer",
+    "loose_chunks": "integer",
+}
+# A statement of arrays costs one round trip and one plan, however many rows: a tenth of executemany's.
+_INSERT = f"""INSERT INTO runs ({", ".join(_COLUMNS)})
+SELECT * FROM unnest({", ".join(f"%b::{_COLUMNS[name]}[]" for name in _COLUMNS)})
+ON CONFLICT (run_id) DO NOTHING"""  # noqa: S608  # names of columns
+_APPEND = """INSERT INTO observations (run_key, first_step, steps, record)
+SELECT * FROM unnest(%b::bigint[], %b::bigint[], %b::integer[], %b::bytea[])"""
+_MOVE = """UPDATE runs
+SET status = moved.status, snapshot = moved.snapshot, update_time = moved.time,
+    loose_chunks = loose_chunks + 1
+FROM unnest(%b::integer[], %b::bytea[], %b::double precision[], %b::bigint[])
+AS moved (status, snapshot, time, key) WHERE runs.key = moved.key"""
+
+
+class PostgresDialect:
+    """`Dialect` of a PostgreSQL database."""
+
+    def __init__(self, url: sa.URL) -> None:
+        """`url` is of psycopg."""
+        self._url = url
+        self.name = url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+    def engine(self) -> sa.Engine:
+        """Return an engine of a few connections: the store's thread has one, others may renew leases."""
+        return sa.create_engine(
+            self._url,
+            pool_pre_ping=True,
+            pool_size=2,
+            max_overflow=2,
+            hide_parameters=True,
+            connect_args={"client_encoding": "utf8", "connect_timeout": 5},
+        )
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Take the lock under which tables change."""
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+
+    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:
+        """Refuse a schema with tables of our names that are not ours."""
+        if taken := sorted({"runs", "observations"} & tables):
+            raise AdvisorError(
+                Reason.STORE,
+                f"{self.name} has a table {taken[0]!r} of something else; choose another database or schema",
+            )
+
+    def keep_copy(self, engine: sa.Engine, revision: str) -> None:
+        """Do nothing: backups of a server are the operator's."""
+
+    def mark(self, connection: sa.Connection) -> None:
+        """Do nothing: no version from before revisions knows PostgreSQL."""
+
+    def next_keys(self, connection: sa.Connection, count: int) -> Sequence[int]:
+        """Return the next numbers of the sequence."""
+        found = connection.exec_driver_sql(
+            "SELECT nextval('runs_key_seq') FROM generate_series(1, %s)", (count,)
+        )
+        return sorted(found.scalars())
+
+    def insert(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
+        """Insert runs, without those whose ids are taken; return how many."""
+        return sum(
+            connection.exec_driver_sql(_INSERT, columns).rowcount for columns in _columns_of_parts(rows)
+        )
+
+    def append(self, connection: sa.Connection, chunks: Sequence[Row], moves: Sequence[Row]) -> None:
+        """Insert chunks and move runs."""
+        for columns in _columns_of_parts(chunks):
+            connection.exec_driver_sql(_APPEND, columns)
+        for columns in _columns_of_parts(moves):
+            connection.exec_driver_sql(_MOVE, columns)
+
+    def explain(self, error: BaseException) -> str:
+        """Return what is wrong and what to do, in a line."""
+        return str(error)
+
+    def is_spoilt(self, error: BaseException) -> bool:
+        """Return whether a connection that failed so is no good any more; SQLAlchemy sees to it."""
+        return False
+
+
+def _columns_of_parts(rows: Sequence[Row]) -> Iterator[tuple[list[object], ...]]:
+    """Yield the columns of rows, so many rows at a time."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield tuple(map(list, zip(*rows[start : start + ROWS_AT_ONCE], strict=True)))

@@ -1,0 +1,70 @@
+"""Tables made, or brought up to date, as a store is opened."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.store.dialect import Dialect
+from mlrs_server.store.tables import metadata
+
+REVISIONS = ("0001", "0002")
+"""Those of `migrations/versions`, in their order."""
+HEAD = REVISIONS[-1]
+"""The one that `tables` describes."""
+VERSION_TABLE = "mlrs_version"
+"""Where the revision of a database is; Alembic's."""
+
+_version = sa.Table(
+    VERSION_TABLE,
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
+
+def bring_up_to_date(engine: sa.Engine, dialect: Dialect) -> None:
+    """Make the tables, or bring them to the newest revision, in one transaction.
+
+    Raises:
+        AdvisorError: the database is of something else, or of a newer version.
+        SQLAlchemyError: it cannot be read or written.
+    """
+    with engine.begin() as connection:
+        found = _revision(connection, dialect)
+        if found == HEAD:  # a store that cannot be written must be seen now, not at the first flush
+            connection.execute(_version.update().values(version_num=HEAD))
+            return
+    if found is not None:
+        dialect.keep_copy(engine, HEAD)
+    with engine.begin() as connection:
+        dialect.lock_schema(connection)
+        found = _revision(connection, dialect)  # another daemon may have come first
+        if found is None:
+            metadata.create_all(connection)
+            _version.create(connection)
+            connection.execute(_version.insert().values(version_num=HEAD))
+        elif found != HEAD:
+            from mlrs_server.store.migrations.upgrade import upgrade  # Alembic costs start-up time
+
+            upgrade(connection, found)
+        dialect.mark(connection)
+
+
+def _revision(connection: sa.Connection, dialect: Dialect) -> str | None:
+    """Return the revision of a database; `None` if it has no tables yet.
+
+    Raises:
+        AdvisorError: it is of something else, or of a newer version.
+    """
+    tables = set(sa.inspect(connection).get_table_names())
+    if VERSION_TABLE not in tables:
+        dialect.check_foreign(connection, tables)
+        return REVISIONS[0] if "runs" in tables else None
+    found = connection.execute(sa.select(_version.c.version_num)).scalar()
+    if found not in REVISIONS:
+        raise AdvisorError(
+            Reason.STORE,
+            f"the store {dialect.name} is of version {found}; upgrade mlrs, which knows up to {HEAD}",
+        )
+    return str(found)

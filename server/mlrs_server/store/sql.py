@@ -1,0 +1,254 @@
+"""Runs in an SQL database, through SQLAlchemy Core: what all engines share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, repeat
+from typing import Any, TypeVar
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+
+from mlrs_core.config import RunConfig
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.ledger import RunStatus
+from mlrs_server.runs import RunSnapshot
+from mlrs_server.store import codec
+from mlrs_server.store.dialect import READS, Dialect, Row
+from mlrs_server.store.fence import Fence
+from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
+from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredRun
+from mlrs_server.store.tables import FIND, MOVE, moved_to, observations, row_of, run_of, runs
+
+log = structlog.get_logger()
+
+AT_ONCE = 500
+"""Values that a statement lists: SQLite takes 999 at most before its version 3.32."""
+
+T = TypeVar("T")
+
+
+class SqlStore:
+    """`Store` in an SQL database."""
+
+    def __init__(self, engine: sa.Engine, dialect: Dialect, fence: Fence) -> None:
+        """Wrap an open engine; `open_store` makes it."""
+        self.fence = fence
+        """Asked before each write."""
+        self._engine = engine
+        self._readers = engine.execution_options(**{READS: True})
+        self._dialect = dialect
+
+    @property
+    def name(self) -> str:
+        """The file, or the URL without its password."""
+        return self._dialect.name
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Do something in a transaction that may write, whatever the fence says.
+
+        On PostgreSQL it may be used from any thread, each with a connection of its own.
+
+        Raises:
+            AdvisorError: the database fails; all is as before.
+        """
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Do something in a transaction that only reads.
+
+        Raises:
+            AdvisorError: the database fails.
+        """
+        with self._translated(), self._readers.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self, shards: Collection[int]) -> Iterator[sa.Connection]:
+        """Write runs of these shards, if the fence lets it."""
+        with self.transaction() as connection:
+            self.fence.check(connection, shards)
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._dialect, f"the store {self.name}"):
+                yield
+        except AdvisorError as error:
+            if error.__cause__ is not None and self._dialect.is_spoilt(error.__cause__):
+                self._engine.dispose()  # the next transaction connects anew
+            raise
+
+    def create(self, new: Sequence[NewRun]) -> list[StoredRun]:
+        """Store new runs, all or none, and return them in their order."""
+        if not new:
+            return []
+        now = time.time()
+        with self._writing({run.shard for run in new}) as connection:
+            # Keys are chosen here: an insert of many rows does not say which it gave.
+            stored = [
+                StoredRun(**vars(run), key=key, create_time=now, update_time=now)
+                for key, run in zip(self._dialect.next_keys(connection, len(new)), new, strict=True)
+            ]
+            if self._dialect.insert(connection, [row_of(run) for run in stored]) < len(stored):
+                taken = _first_taken(connection, stored)
+                raise AdvisorError(Reason.RUN_EXISTS, f"run_id: {taken!r} is taken", field="run_id")
+        return stored
+
+    def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return runs by id, without those that are not there; any number."""
+        with self.reading() as connection:
+            rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
+        return {row.run_id: run_of(row) for row in rows}
+
+    def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
+        """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
+        if not prefix.isascii() or "\x00" in prefix:  # no id is like that, and PostgreSQL takes no such text
+            return []
+        query = sa.select(runs).where(runs.c.run_id > after.partition("\x00")[0]).order_by(runs.c.run_id)
+        if prefix:
+            query = query.where(runs.c.run_id >= prefix, runs.c.run_id < prefix + "\x7f")
+        if status is not None:
+            query = query.where(runs.c.status == int(status))
+        with self.reading() as connection:
+            return list(islice(_readable(connection.execute(query)), limit))
+
+    def append(self, updates: Sequence[RunUpdates]) -> None:
+        """Store new observations of some runs, all or none."""
+        now = time.time()
+        chunks, moves, shards = list[Row](), list[Row](), set[int]()
+        for update in updates:
+            keys, firsts = update.records["key"].tolist(), update.answers["step"][update.bounds[:-1]].tolist()
+            packed = pack_all_observations(update.answers, update.bounds)
+            chunks += zip(keys, firsts, np.diff(update.bounds).tolist(), packed, strict=True)
+            states = pack_all_snapshots(update.records, update.states)
+            shards.update(np.unique(update.records["shard"]).tolist())
+            moves += zip(update.records["status"].tolist(), states, repeat(now), keys, strict=False)
+        with self._writing(shards) as connection:
+            self._dialect.append(connection, chunks, moves)
+
+    def read(self, key: int, first_step: int, limit: int) -> Observations:
+        """Return a run's record from a step on, at most `limit` steps."""
+        chunk = observations.c
+        query = (
+            sa.select(runs.c.run_id, chunk.first_step, chunk.record)
+            .join_from(observations, runs, runs.c.key == chunk.run_key)
+            .where(chunk.run_key == key)
+            .where(chunk.first_step + chunk.steps > first_step, chunk.first_step < first_step + limit)
+            .order_by(chunk.first_step)
+        )
+        with self.reading() as connection:
+            rows = connection.execute(query).all()
+        if not rows:
+            return Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
+        step = min(first_step, rows[0].first_step)
+        parts = []
+        for row in rows:
+            if row.first_step != step:
+                raise AdvisorError(
+                    Reason.STORE,
+                    f"the store's record of run {row.run_id!r} breaks off at step {step}; "
+                    "restore it from a backup",
+                )
+            parts.append(codec.unpack_observations(row.record, row.run_id))
+            step += len(parts[-1])
+        return _slice(_joined(parts), first_step - rows[0].first_step, limit)
+
+    def complete(self, run: StoredRun, config: RunConfig) -> None:
+        """Replace the config of a run that has no observation yet."""
+        with self._writing({run.shard}) as connection:
+            connection.execute(
+                runs.update().where(runs.c.key == run.key).values(config=codec.pack_config(config))
+            )
+
+    def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
+        """Set the status of some runs, all or none."""
+        with self._writing({run.shard for run in going}) as connection:
+            for some in _parts([run.key for run in going]):
+                connection.execute(runs.update().where(runs.c.key.in_(some)).values(status=int(status)))
+
+    def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
+        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
+        key, step = run.key, snapshot.next_step
+        chunk = observations.c
+        straddles = sa.and_(
+            chunk.run_key == key, chunk.first_step < step, chunk.first_step + chunk.steps > step
+        )
+        with self._writing({run.shard}) as connection:
+            connection.execute(observations.delete().where(chunk.run_key == key, chunk.first_step >= step))
+            cut = connection.execute(
+                sa.select(runs.c.run_id, chunk.first_step, chunk.record)
+                .join_from(observations, runs, runs.c.key == chunk.run_key)
+                .where(straddles)
+            ).one_or_none()
+            if cut is not None:
+                kept = _slice(codec.unpack_observations(cut.record, cut.run_id), 0, step - cut.first_step)
+                connection.execute(
+                    observations.update()
+                    .where(straddles)
+                    .values(steps=len(kept), record=codec.pack_observations(kept))
+                )
+            connection.execute(MOVE, [moved_to(key, snapshot)])
+
+    def delete(self, run: StoredRun) -> None:
+        """Delete a run and its record."""
+        with self._writing({run.shard}) as connection:
+            connection.execute(observations.delete().where(observations.c.run_key == run.key))
+            connection.execute(runs.delete().where(runs.c.key == run.key))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def _first_taken(connection: sa.Connection, stored: Sequence[StoredRun]) -> str | None:
+    """Return the first id of runs just inserted that has another run, or is there twice."""
+    keys: dict[str, int] = {}
+    for some in _parts([run.run_id for run in stored]):
+        rows = connection.execute(sa.select(runs.c.run_id, runs.c.key).where(runs.c.run_id.in_(some)))
+        keys.update((row.run_id, row.key) for row in rows)
+    return next((run.run_id for run in stored if keys.get(run.run_id) != run.key), None)
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield values in parts that a statement can list."""
+    for start in range(0, len(values), AT_ONCE):
+        yield values[start : start + AT_ONCE]
+
+
+def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
+    """Yield the runs of rows, without those that are damaged or of a newer version."""
+    for row in rows:
+        try:
+            yield run_of(row)
+        except AdvisorError as error:
+            log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
+
+
+def _joined(parts: Sequence[Observations]) -> Observations:
+    return Observations(
+        np.concatenate([part.losses for part in parts]),
+        np.concatenate([part.lrs for part in parts]),
+        np.concatenate([part.reasons for part in parts]),
+    )
+
+
+def _slice(whole: Observations, start: int, count: int) -> Observations:
+    part = slice(start, start + count)
+    return Observations(whole.losses[part], whole.lrs[part], whole.reasons[part])
+
+
+@contextmanager
+def translated(dialect: Dialect, what: str) -> Iterator[None]:
+    """Turn the database's exceptions into the daemon's; nothing else does."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise AdvisorError(Reason.STORE, f"{what}: {dialect.explain(error)}") from error

@@ -1,0 +1,202 @@
+"""Stores of older versions are brought up to date as they are opened; of newer ones they are refused."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from mlrs_server.errors import Reason
+from mlrs_server.shards import shard_of
+from mlrs_server.store import codec, open_store, schema
+from mlrs_server.store.migrations.upgrade import head, upgrade
+from mlrs_server.store.opening import dialect_of
+from mlrs_server.store.tables import metadata
+from tests.server.stored import CONFIG, facts, got, new_run, same, snapshot_at, stretch, update
+from tests.server.support import raises
+from tests.support.postgres import PostgresServer
+
+# As version 0.1 made them.
+_BEFORE_REVISIONS = """
+CREATE TABLE runs (
+    "key" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    run_id VARCHAR NOT NULL,
+    config BLOB NOT NULL,
+    model_name VARCHAR NOT NULL,
+    model_digest VARCHAR NOT NULL,
+    status INTEGER NOT NULL,
+    snapshot BLOB NOT NULL,
+    create_time FLOAT NOT NULL,
+    update_time FLOAT NOT NULL,
+    UNIQUE (run_id)
+);
+CREATE TABLE observations (
+    run_key INTEGER NOT NULL,
+    first_step INTEGER NOT NULL,
+    steps INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    PRIMARY KEY (run_key, first_step)
+) WITHOUT ROWID;
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """An empty database of each engine."""
+    if request.param == "sqlite":
+        return tmp_path / "store"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def engine(where: Path | str) -> Iterator[sa.Engine]:
+    """The engine of that database."""
+    engine = dialect_of(where).engine()
+    yield engine
+    engine.dispose()
+
+
+def write_old(path: Path, version: int, *statements: str) -> None:
+    """Write a store from before revisions, with runs "a" and "b" of three steps in two chunks each."""
+    with closing(sqlite3.connect(path)) as file, file:
+        file.executescript(f"PRAGMA journal_mode = WAL; {_BEFORE_REVISIONS} PRAGMA user_version = {version}")
+        for key, name in enumerate("ab", 1):
+            snapshot = codec.pack_snapshot(snapshot_at(3))
+            run = (key, name, codec.pack_config(CONFIG), "m", "d" * 64, 1, snapshot, 5.0, 6.0)
+            file.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", run)
+            for start, end in ((0, 2), (2, 3)):
+                record = codec.pack_observations(stretch(start, end))
+                file.execute(
+                    "INSERT INTO observations VALUES (?, ?, ?, ?)", (key, start, end - start, record)
+                )
+        for statement in statements:
+            file.execute(statement)
+
+
+def asked(path: Path, query: str) -> list[Any]:
+    """Return what a file says, behind the store's back."""
+    with closing(sqlite3.connect(path)) as file:
+        return file.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_from_before_revisions_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    """Its runs are read as they were, have their shards, and go on; versions of before refuse it."""
+    path = tmp_path / "mlrs.sqlite3"
+    write_old(path, version)
+    with closing(open_store(path)) as store:
+        run = got(store, "a")
+        assert facts(run)["snapshot"] == facts(new_run("a", snapshot=snapshot_at(3)))["snapshot"]
+        assert (run.config, run.create_time, run.update_time) == (CONFIG, 5.0, 6.0)
+        assert [run.shard, got(store, "b").shard] == [shard_of("a"), shard_of("b")]
+        assert same(store.read(run.key, 0, 10), stretch(0, 3))
+        store.append([update(run, 3, 5)])
+        assert same(store.read(run.key, 0, 10), stretch(0, 5))
+    assert asked(path, "SELECT loose_chunks FROM runs ORDER BY key") == [(3,), (2,)]
+    assert asked(path, "PRAGMA user_version") == [(3,)]
+    assert asked(path, "SELECT version_num FROM mlrs_version") == [(schema.HEAD,)]
+
+
+def test_a_copy_is_kept_before_a_store_is_brought_up_to_date(tmp_path: Path) -> None:
+    """The file as it was lies beside the store, and is made once."""
+    path, copy = tmp_path / "mlrs.sqlite3", tmp_path / f"mlrs.sqlite3.before-{schema.HEAD}"
+    write_old(path, 2)
+    open_store(path).close()
+    assert asked(copy, "PRAGMA user_version") == [(2,)]
+    assert asked(copy, "SELECT run_id FROM runs ORDER BY key") == [("a",), ("b",)]
+    assert len(asked(copy, "SELECT * FROM observations")) == 4
+    made = copy.stat().st_mtime_ns
+    open_store(path).close()
+    assert copy.stat().st_mtime_ns == made
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, copy.name]
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """A file that cannot be brought up to date is as it was, and is refused again."""
+    path = tmp_path / "mlrs.sqlite3"
+    write_old(path, 2, "ALTER TABLE runs ADD COLUMN loose_chunks TEXT")  # not ours, and in the way
+    before = asked(path, "SELECT sql FROM sqlite_master")
+    for _ in range(2):
+        with raises(Reason.STORE, match="duplicate column name: loose_chunks"):
+            open_store(path)
+        assert asked(path, "SELECT sql FROM sqlite_master") == before
+        assert asked(path, "PRAGMA user_version") == [(2,)]
+
+
+def test_a_newer_store_is_refused(where: Path | str, engine: sa.Engine) -> None:
+    """A database of a later version is not touched; the message says to upgrade."""
+    open_store(where).close()
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE mlrs_version SET version_num = '9999'"))
+    with raises(Reason.STORE, match="is of version 9999; upgrade mlrs"):
+        open_store(where)
+
+
+def test_a_newer_store_without_revisions_is_refused(tmp_path: Path) -> None:
+    """Neither is a file whose version no file from before revisions had."""
+    write_old(tmp_path / "store", 7)
+    with raises(Reason.STORE, match="is of version 7; upgrade mlrs"):
+        open_store(tmp_path / "store")
+
+
+def test_migrations_make_what_new_stores_get(where: Path | str, engine: sa.Engine) -> None:
+    """All migrations in a row give the tables that a new store is made with, to the letter."""
+    with engine.begin() as connection:
+        upgrade(connection, "base")
+        compared = MigrationContext.configure(
+            connection, opts={"compare_server_default": True, "version_table": schema.VERSION_TABLE}
+        )
+        assert compare_metadata(compared, metadata) == []
+        migrated = _described(connection)
+        for table in reversed(metadata.sorted_tables):
+            table.drop(connection)
+        connection.execute(sa.text(f"DROP TABLE {schema.VERSION_TABLE}"))
+    open_store(where).close()
+    with engine.begin() as connection:
+        assert _described(connection) == migrated
+
+
+def _described(connection: sa.Connection) -> dict[str, Any]:
+    """Return all that an engine says about its tables."""
+    inspector = sa.inspect(connection)
+    tables = {
+        name: (
+            [{**column, "type": repr(column["type"])} for column in inspector.get_columns(name)],
+            inspector.get_pk_constraint(name),
+            inspector.get_unique_constraints(name),
+            inspector.get_indexes(name),
+        )
+        for name in inspector.get_table_names()
+    }
+    if connection.dialect.name == "sqlite":
+        texts = connection.execute(sa.text("SELECT name, sql FROM sqlite_master")).all()
+        kinds = {
+            name: [word in (sql or "") for word in ("AUTOINCREMENT", "WITHOUT ROWID")] for name, sql in texts
+        }
+        return {"tables": tables, "kinds": kinds}
+    return {"tables": tables}
+
+
+def test_the_newest_revision_is_the_one_that_is_known() -> None:
+    """The list of revisions, which spares the import of Alembic, is that of the migrations."""
+    assert head() == schema.HEAD
+
+
+def test_a_store_that_is_up_to_date_needs_no_alembic(tmp_path: Path) -> None:
+    """Making a store, and opening it again, does not import what only migrations need."""
+    code = (
+        "import sys, pathlib; from mlrs_server.store import open_store\n"
+        f"for _ in range(2): open_store(pathlib.Path({str(tmp_path / 'store')!r})).close()\n"
+        "assert not [name for name in sys.modules if name.startswith('alembic')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
