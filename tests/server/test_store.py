@@ -367,18 +367,3 @@ def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     with raises(Reason.STORE, match="damaged record of run 'b'"):
         store.get(["b"])
     store.close()
-
-
-@pytest.mark.parametrize("kind", ["text", "folder", "missing folder"])
-def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
-    """A file that is no database, a folder, and a place that is not there are named."""
-    path = tmp_path / "store"
-    match kind:
-        case "text":
-            path.write_text("not a database " * 100)
-        case "folder":
-            path.mkdir()
-        case _:
-            path = tmp_path / "nowhere" / "store"
-    with raises(Reason.STORE, match=f"cannot open the store {path}"):
-        open_store(path)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import Row
+from mlrs_server.store.faults import postgres_problem
+
+if TYPE_CHECKING:
+    from mlrs_server.store.bounded import BoundedConnection
 
 ROWS_AT_ONCE = 4096
 """Rows of a statement, so that each of a long transaction ends well before its time is up."""
@@ -50,20 +55,36 @@ class PostgresDialect:
 
     def engine(self) -> sa.Engine:
         """Return an engine of a few connections: the store's thread has one, others may renew leases."""
-        return sa.create_engine(
+        try:
+            from mlrs_server.store.bounded import PARAMETERS, PATIENCE_S, BoundedConnection
+        except ImportError as error:
+            raise AdvisorError(
+                Reason.STORE, "PostgreSQL needs psycopg: pip install 'mlrs[server,postgres]'"
+            ) from error
+        engine = sa.create_engine(
             self._url,
-            pool_pre_ping=True,
+            pool_pre_ping=True,  # a server that was restarted is met with a fresh connection
             pool_size=2,
             max_overflow=2,
+            pool_timeout=PATIENCE_S,
             hide_parameters=True,
-            connect_args={"client_encoding": "utf8", "connect_timeout": 5},
         )
 
+        def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
+            return BoundedConnection.connect(*arguments, **{**PARAMETERS, **parameters})
+
+        sa.event.listen(engine, "do_connect", connect)
+        sa.event.listen(engine, "begin", lambda connection: _driver(connection).be_impatient())
+        return engine
+
     def lock_schema(self, connection: sa.Connection) -> None:
-        """Take the lock under which tables change."""
+        """Take the lock under which tables change, and all the time that they need."""
+        _driver(connection).be_patient()
+        for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
 
-    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:
+    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:  # noqa: ARG002  # likewise
         """Refuse a schema with tables of our names that are not ours."""
         if taken := sorted({"runs", "observations"} & tables):
             raise AdvisorError(
@@ -99,11 +120,16 @@ class PostgresDialect:
 
     def explain(self, error: BaseException) -> str:
         """Return what is wrong and what to do, in a line."""
-        return str(error)
+        return postgres_problem(error)
 
-    def is_spoilt(self, error: BaseException) -> bool:
+    def is_spoilt(self, error: BaseException) -> bool:  # noqa: ARG002  # a protocol's
         """Return whether a connection that failed so is no good any more; SQLAlchemy sees to it."""
         return False
+
+
+def _driver(connection: sa.Connection) -> BoundedConnection:
+    driver: Any = connection.connection.driver_connection
+    return cast("BoundedConnection", driver)
 
 
 def _columns_of_parts(rows: Sequence[Row]) -> Iterator[tuple[list[object], ...]]:

@@ -18,6 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import READS, Row
+from mlrs_server.store.faults import sqlite_is_spoilt, sqlite_problem
 from mlrs_server.store.tables import runs
 
 BUSY_S = 5.0
@@ -40,21 +41,35 @@ class SqliteDialect:
     """`Dialect` of a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        """`path` is made if missing."""
+        """`path` is made if missing, but only now: a file that is moved away later is not made again."""
         self.path = path
         self.name = str(path)
+        self._mode = "rw" if path.exists() else "rwc"
 
     def engine(self) -> sa.Engine:
-        """Return an engine of one connection."""
+        """Return an engine of one connection.
+
+        Raises:
+            AdvisorError: the file is empty.
+        """
+        if self._mode == "rw" and self.path.is_file() and not self.path.stat().st_size:
+            raise AdvisorError(
+                Reason.STORE,
+                f"cannot open the store {self.name}: the file is empty, so what it held is lost; bring a "
+                "backup back with `mlrs store restore FILE --replace`, or delete the file to begin anew",
+            )
         engine = sa.create_engine(
-            f"sqlite:///{self.path}",
-            poolclass=StaticPool,
-            connect_args={"check_same_thread": False, "timeout": BUSY_S},
-            hide_parameters=True,
+            "sqlite://", creator=self._connect, poolclass=StaticPool, hide_parameters=True
         )
         sa.event.listen(engine, "connect", _configure)
         sa.event.listen(engine, "begin", _begin)
         return engine
+
+    def _connect(self) -> sqlite3.Connection:
+        file = f"{self.path.absolute().as_uri()}?mode={self._mode}"
+        connection = sqlite3.connect(file, uri=True, check_same_thread=False, timeout=BUSY_S)
+        self._mode = "rw"
+        return connection
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """Do nothing: a transaction that writes is the only one."""
@@ -105,11 +120,11 @@ class SqliteDialect:
 
     def explain(self, error: BaseException) -> str:
         """Return what is wrong and what to do, in a line."""
-        return str(error)
+        return sqlite_problem(error, self.path)
 
     def is_spoilt(self, error: BaseException) -> bool:
         """Return whether the file should be opened again."""
-        return False
+        return sqlite_is_spoilt(error)
 
 
 def _configure(connection: Any, _record: object) -> None:
