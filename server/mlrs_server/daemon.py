@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
@@ -97,7 +98,10 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
             await checks.set("", health_pb2.HealthCheckResponse.SERVING)
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
-            idle = asyncio.create_task(drop_idle_runs(live, config.idle_after_s))
+            idle = asyncio.gather(
+                drop_idle_runs(live, config.idle_after_s),
+                compact_resting_runs(live, config.idle_after_s),
+            )
             try:
                 yield address
             finally:
