@@ -19,6 +19,22 @@ from mlrs_cli.root import data_dir_option, reported
 )
 @data_dir_option
 @click.option(
+    "--store",
+    metavar="URL",
+    help="A database that several daemons share, postgresql://USER:PASSWORD@HOST/NAME; better said in "
+    "MLRS_STORE, as other users of the machine can read a command line. [default: a file in the data folder]",
+)
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    help="Where clients reach this daemon, if others share its store. [default: where it listens]",
+)
+@click.option(
+    "--lease-s",
+    type=float,
+    help="How long it may be silent before those others take its runs over. [default: 5]",
+)
+@click.option(
     "--model",
     metavar="NAME|FILE",
     help="The model of runs that name none: a name (`mlrs models list`) or a .safetensors file. "

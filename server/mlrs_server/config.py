@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +19,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.journal import MAX_UNDURABLE
 
 ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
+STORE = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
 
 
 class ServerConfig(BaseSettings):
@@ -32,6 +33,15 @@ class ServerConfig(BaseSettings):
     """Where to listen: HOST:PORT, where port 0 picks a free one, or unix:/PATH."""
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("mlrs")))
     """The folder of runs and models, made if missing."""
+    store: SecretStr | None = None
+    """The database of runs, postgresql://USER:PASSWORD@HOST/NAME, which several daemons may share.
+
+    Without one, runs are in a file of the data folder, for one daemon.
+    """
+    advertise: str | None = None
+    """Where clients reach this daemon, HOST:PORT, of those that share a store: where others send them."""
+    lease_s: Annotated[float, Field(ge=0.5, le=3600)] = 5.0
+    """How long a daemon that others share a store with may be silent before they take its runs over."""
     model: str | None = None
     """The model of runs that name none: a name, or a .safetensors file."""
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.1
@@ -49,12 +59,21 @@ class ServerConfig(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """How: for people, as JSON lines, or by whether standard error is a terminal."""
 
-    @field_validator("listen")
+    @field_validator("listen", "advertise")
     @classmethod
-    def _check_listen(cls, value: str) -> str:
+    def _check_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         match = ADDRESS.fullmatch(value)
         if not match or int(match["port"] or 0) > 65_535:
             raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:50051, or unix:/PATH, is {value!r}")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not STORE.match(value.get_secret_value()):
+            raise ValueError("must be postgresql://USER:PASSWORD@HOST/NAME")
         return value
 
     @classmethod

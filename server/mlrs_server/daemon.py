@@ -21,7 +21,6 @@ from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
-from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
@@ -30,7 +29,9 @@ from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
 from mlrs_server.records import RunRecords
+from mlrs_server.replica import Replica
 from mlrs_server.service import AdvisorService
+from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import open_store
 from mlrs_server.warmup import warm_up
@@ -75,7 +76,9 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         AdvisorError: as `serve`.
     """
     with _locked(config.data_dir), ThreadPoolExecutor(1, "mlrs-store") as executor:
-        store = executor.submit(open_store, config.data_dir / "mlrs.sqlite3").result()
+        where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
+        store = executor.submit(open_store, where).result()
+        shared = Sharing(store, lease_s=config.lease_s) if config.store else None
         try:
             catalog = ModelCatalog(config.data_dir, default=config.model)
             default = catalog.find("")
@@ -88,26 +91,30 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
                 flush_interval_s=config.flush_interval_s,
                 on_flushed=watchers.wake,
                 max_undurable=config.max_undurable,
+                ownership=shared.ownership if shared else None,
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)
             service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
             status = StatusInterceptor(SERVICE)
             server, checks = _build_server(service, status, config)
-            address = await _start(server, config.listen)
+            address = await _bind(server, config.listen)
+            replica = await shared.join(live, watchers, config.advertise or address) if shared else None
+            await server.start()
             await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
             await checks.set("", health_pb2.HealthCheckResponse.SERVING)
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
-            idle = asyncio.gather(
-                drop_idle_runs(live, config.idle_after_s),
-                compact_resting_runs(live, config.idle_after_s),
-            )
+            idle = asyncio.create_task(drop_idle_runs(live, config.idle_after_s))
             try:
                 yield address
             finally:
                 idle.cancel()
-                await _drain(server, checks, service, status, lifecycle, timeout_s=config.drain_timeout_s)
+                await _drain(
+                    server, checks, service, status, lifecycle, replica, timeout_s=config.drain_timeout_s
+                )
         finally:
+            if shared:
+                shared.close()
             executor.submit(store.close).result()
 
 
@@ -117,12 +124,15 @@ async def _drain(
     service: AdvisorService,
     status: StatusInterceptor,
     lifecycle: RunLifecycle,
+    replica: Replica | None,
     *,
     timeout_s: float,
 ) -> None:
-    """Say goodbye: unhealthy first, streams finish their step, then everything is stored."""
+    """Say goodbye: unhealthy first, runs go to other replicas, streams finish their step, all is stored."""
     log.info("draining")
     await checks.enter_graceful_shutdown()
+    if replica is not None:
+        await replica.drain()
     service.drain()
     stopping = asyncio.create_task(server.stop(timeout_s))
     calls = asyncio.create_task(status.idle())
@@ -132,6 +142,8 @@ async def _drain(
     await stopping
     try:
         await lifecycle.close()
+        if replica is not None:
+            await replica.leave()
     except AdvisorError as error:
         log.error("store_failing_at_exit", problem=str(error))
         raise
@@ -159,8 +171,8 @@ def _build_server(
     return server, checks
 
 
-async def _start(server: grpc.aio.Server, listen: str) -> str:
-    """Bind and start the server; return its address, with the port it got."""
+async def _bind(server: grpc.aio.Server, listen: str) -> str:
+    """Bind the server; return its address, with the port it got."""
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
@@ -171,7 +183,6 @@ async def _start(server: grpc.aio.Server, listen: str) -> str:
             "Choose another with --listen",
             field="listen",
         ) from error
-    await server.start()
     return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
 

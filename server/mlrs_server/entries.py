@@ -160,3 +160,10 @@ class AnswerLog:
         """Put answers that were taken before those that came since."""
         both = np.concatenate([taken, self.table[: self.count]])
         self.table, self.count = both, len(both)
+
+    def drop(self, rows: Rows) -> int:
+        """Drop the answers of some rows, (k,); return how many there were."""
+        answers = self.table[: self.count]
+        kept = answers[~np.isin(answers["row"], rows)]
+        dropped, self.table, self.count = self.count - len(kept), kept, len(kept)
+        return dropped

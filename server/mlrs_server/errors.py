@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 SHOWN = 300
@@ -60,6 +60,20 @@ class AdvisorError(Exception):
         self.owner = owner
 
 
+class FencedError(AdvisorError):
+    """Another replica has, or had, shards that were to be written.
+
+    Attributes:
+        shards: those.
+    """
+
+    def __init__(self, shards: Collection[int]) -> None:
+        super().__init__(
+            Reason.NOT_OWNER, f"another replica has taken over {len(shards)} shards of runs; connect again"
+        )
+        self.shards = frozenset(shards)
+
+
 def invalid_field(field: str, problem: str) -> AdvisorError:
     """Return the error of a field that is missing, malformed or out of range."""
     return AdvisorError(Reason.INVALID_FIELD, f"{field}: {problem}", field=field)
@@ -74,6 +88,13 @@ def run_not_found(run_id: str) -> AdvisorError:
     """Return the error of an id that no run has."""
     return AdvisorError(
         Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; open it first", field="run_id"
+    )
+
+
+def moved_elsewhere(run_id: str) -> AdvisorError:
+    """Return the error of a call about a run that another replica has taken over."""
+    return AdvisorError(
+        Reason.NOT_OWNER, f"run_id: another replica has taken over {run_id!r}; call again", field="run_id"
     )
 
 

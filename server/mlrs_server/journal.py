@@ -11,8 +11,9 @@ stand still, until as many answers wait as are kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ import structlog
 
 from mlrs_core.policy import Rows, States
 from mlrs_server.entries import Table, count_rows, sort_by_row
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, FencedError, Reason
 from mlrs_server.ledger import Records
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import RunUpdates, Store
@@ -103,6 +104,11 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._when_fenced: Callable[[Collection[int]], None] = _raise_fenced
+
+    def when_fenced(self, then: Callable[[Collection[int]], None]) -> None:
+        """Have a function forget the runs of shards that a flush finds to be another replica's."""
+        self._when_fenced = then
 
     def check_room(self) -> None:
         """Raise if no more answers may wait to be stored.
@@ -143,6 +149,16 @@ class Journal:
         except Exception as error:  # a defect: the record is kept, and tried again
             log.error("flush_failed", waiting=self._undurable, exc_info=error)
 
+    @asynccontextmanager
+    async def between_flushes(self) -> AsyncIterator[None]:
+        """Let no flush be under way meanwhile."""
+        async with self._lock:
+            yield
+
+    def forget(self, group: RunGroup, rows: Rows) -> None:
+        """Store nothing of some rows of a group, (k,): what clients keep of them goes to another replica."""
+        self._undurable -= group.log.drop(rows)
+
     async def flush(self) -> None:
         """Store everything answered before this call.
 
@@ -170,26 +186,40 @@ class Journal:
 
     async def _flush(self) -> None:
         async with self._lock:
-            if not self._groups:
+            while self._groups:
+                try:
+                    await self._flush_once()
+                except FencedError as error:
+                    self._when_fenced(error.shards)
+                else:
+                    return
+
+    async def _flush_once(self) -> None:
+        groups, self._groups = self._groups, {}
+        batches = list[_Batch]()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            batches += [_Batch.of(group) for group in groups if group.log.count]
+            if not batches:  # all of it was forgotten
                 return
-            groups, self._groups = self._groups, {}
-            batches = list[_Batch]()
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            try:
-                batches += map(_Batch.of, groups)
-                await loop.run_in_executor(self._executor, self._store_all, batches)
-            except Exception:
-                for batch in batches:  # those that there are: the others have given up nothing
-                    batch.group.log.put_back(batch.taken)
-                self._groups = groups | self._groups
-                self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
-                self._arm()
-                raise
-            rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
-            self._pause_s = max(self._interval_s, rest_s)
-            self._undurable -= sum(len(batch.taken) for batch in batches)
-            self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
+            await loop.run_in_executor(self._executor, self._store_all, batches)
+        except Exception:
+            for batch in batches:  # those that there are: the others have given up nothing
+                batch.group.log.put_back(batch.taken)
+            self._groups = groups | self._groups
+            self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
+            self._arm()
+            raise
+        rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
+        self._pause_s = max(self._interval_s, rest_s)
+        self._undurable -= sum(len(batch.taken) for batch in batches)
+        self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _store_all(self, batches: list[_Batch]) -> None:
         self._store.append([batch.updates() for batch in batches])
+
+
+def _raise_fenced(shards: Collection[int]) -> None:
+    """Fail: a daemon that has its store to itself can lose nothing to another."""
+    raise FencedError(shards)

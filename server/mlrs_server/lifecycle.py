@@ -16,7 +16,7 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
-from mlrs_server.errors import about
+from mlrs_server.errors import about, run_not_found
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
@@ -28,8 +28,10 @@ from mlrs_server.opening import (
     must_rewind,
     run_to_create,
 )
+from mlrs_server.owned import owned
 from mlrs_server.policies import keep_model, policy_of
 from mlrs_server.runs import Replay, RunSnapshot
+from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, StoredRun
 from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
@@ -91,8 +93,8 @@ class RunLifecycle:
 
     async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
         run_ids = [request.run_id for request in requests]
-        async with self._live.locked(run_ids):
-            runs = await self._live.stored(run_ids)
+        shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
+        async with self._live.locked(run_ids), owned(self._live, run_ids, shards) as runs:
             existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
             new = await self._create(await self._checked(requests, runs), among=len(requests))
             runs |= {run.run_id: run for run in new}
@@ -127,8 +129,8 @@ class RunLifecycle:
         """
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
-        async with self._live.lock(run_id):
-            live = self._live.find(run_id) or self._live.load(await self._live.required(run_id))
+        async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
+            live = self._live.find(run_id) or self._live.load(_of(runs, run_id))
             return live.handle
 
     async def _create(self, new: Sequence[NewRun], *, among: int) -> list[StoredRun]:
@@ -219,8 +221,8 @@ class RunLifecycle:
         return await self._to_the_end(self._finish(run_ids))
 
     async def _finish(self, run_ids: Sequence[str]) -> list[RunView]:
-        async with self._live.locked(run_ids):
-            runs = await self._live.required_all(run_ids)
+        async with self._live.locked(run_ids), owned(self._live, run_ids) as found:
+            runs = [_of(found, run_id) for run_id in run_ids]
             going = [run for run in runs if self._live.status(run) != RunStatus.FINISHED]
             if going:
                 await self._end(going)
@@ -229,7 +231,8 @@ class RunLifecycle:
 
     async def _end(self, going: Sequence[StoredRun]) -> None:
         """Finish runs that are not finished: no observation comes in once this begins."""
-        places = [live for run in going if (live := self._live.find(run.run_id))]
+        ids = [run.run_id for run in going if self._live.find(run.run_id)]
+        places = [live for run_id in ids if (live := self._live.find(run_id))]
         before = [live.status for live in places]
         for live in places:
             live.status = RunStatus.FINISHED
@@ -237,8 +240,9 @@ class RunLifecycle:
             await self._live.journal.flush()
             await self._live.in_store(lambda store: store.set_status(going, RunStatus.FINISHED))
         except BaseException:
-            for live, status in zip(places, before, strict=True):
-                live.status = status
+            for live, run_id, status in zip(places, ids, before, strict=True):
+                if self._live.find(run_id) is live:  # else it was lost to another replica meanwhile
+                    live.status = status
             raise
         self._watchers.wake([run.run_id for run in going])
         _log("run_finished", "runs_finished", going, steps=self._live.next_step(going[0]))
@@ -252,14 +256,25 @@ class RunLifecycle:
         await self._to_the_end(self._delete(run_id))
 
     async def _delete(self, run_id: str) -> None:
-        async with self._live.lock(run_id):
-            stored = await self._live.required(run_id)
+        async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
+            stored = _of(runs, run_id)
             with self._live.closed(run_id):
                 await self._live.journal.flush()
                 await self._live.in_store(lambda store: store.delete(stored))
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
+
+
+def _of(runs: Mapping[str, StoredRun], run_id: str) -> StoredRun:
+    """Return a run by id.
+
+    Raises:
+        AdvisorError: there is none.
+    """
+    if run_id not in runs:
+        raise run_not_found(run_id)
+    return runs[run_id]
 
 
 def _log(of_one: str, of_many: str, runs: Sequence[NewRun], **about_one: object) -> None:

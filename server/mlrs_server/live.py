@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,10 +20,12 @@ from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, recor
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
+from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import model_ref
-from mlrs_server.runs import RunGroup, RunSnapshot
+from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot
 from mlrs_server.store import NewRun, Observations, Store, StoredRun
+from mlrs_server.turns import in_turns
 
 T = TypeVar("T")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
@@ -58,8 +60,13 @@ class LiveRuns:
         flush_interval_s: float,
         on_flushed: Callable[[list[str]], None],
         max_undurable: int = MAX_UNDURABLE,
+        ownership: Ownership | None = None,
     ) -> None:
-        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
+        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored.
+
+        Without an ownership, every run is this daemon's.
+        """
+        self.ownership: Ownership = ownership or SoleOwner()
         self._places = Places(catalog, self._drop_done)
         self.groups = self._places.groups
         self.journal = Journal(
@@ -223,6 +230,32 @@ class LiveRuns:
             group.close(row)
             self.drop(group.run_ids[row])
             dropped += 1
+        return dropped
+
+    def close_shards(self, shards: Collection[int]) -> list[ClosedRows]:
+        """Let the runs of some shards take no more observations; return what reopens them."""
+        return [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
+
+    def forget_shards(self, shards: Collection[int]) -> None:
+        """Store nothing more of the runs of some shards, and let them take no more observations."""
+        for closed in self.close_shards(shards):
+            self.journal.forget(closed.group, closed.rows)
+
+    async def drop_shards(self, shards: Collection[int]) -> list[str]:
+        """Forget the runs of some shards, and what was not stored of them; return their ids.
+
+        No call may be changing one of them meanwhile.
+        """
+        dropped = list[str]()
+        async with self.journal.between_flushes():
+            for group in list(self.groups):
+                rows = group.rows_of(shards)
+                self.journal.forget(group, rows)
+                group.records["handle"][rows] = 0
+                async for row in in_turns(map(int, rows)):
+                    if run_id := group.run_ids[row]:  # else it was idle, and has left just now
+                        self.drop(run_id)
+                        dropped.append(run_id)
         return dropped
 
     def shrink(self) -> None:

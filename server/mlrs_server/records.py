@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 
 from mlrs_server.answers import Answer, Recall, same_losses, stale_step
-from mlrs_server.errors import AdvisorError, draining, record_lacking, run_not_found
+from mlrs_server.errors import AdvisorError, draining, moved_elsewhere, record_lacking, run_not_found
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
+from mlrs_server.owned import owned
 from mlrs_server.store import Observations
 from mlrs_server.watchers import Watchers
 
@@ -90,6 +91,9 @@ class RunRecords:
             AdvisorError: there is no such run (any more), or a follower must go as the daemon drains.
         """
         with self._watchers.following(run_id, from_step) as watcher:
+            if follow:  # only the run's owner hears of news
+                async with owned(self._live, [run_id]):
+                    pass
             yield await self.get(run_id), from_step, _NO_RECORD
             while True:
                 watcher.grown.clear()
@@ -99,6 +103,8 @@ class RunRecords:
                 record = await self._live.read(stored, first, PAGE)
                 if watcher.gone:
                     raise run_not_found(run_id)
+                if watcher.moved:
+                    raise moved_elsewhere(run_id)
                 if watcher.rewound:  # what was read may be of before
                     continue
                 if len(record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from mlrs_server.ledger import (
     settle,
     undo,
 )
+from mlrs_server.shards import SHARDS
 
 SMALLEST = 8
 """Rows that a group has room for at least, once it has any."""
@@ -145,6 +147,12 @@ class RunGroup:
         """Return the open rows of runs that are finished and stored to their last step."""
         return np.flatnonzero(self._stored() & (self.records["status"] == RunStatus.FINISHED))
 
+    def rows_of(self, shards: Collection[int]) -> npt.NDArray[np.intp]:
+        """Return the rows of the runs of some shards."""
+        among = np.zeros(SHARDS, np.bool_)
+        among[list(shards)] = True
+        return np.flatnonzero(among[self.records["shard"]] & (self.records["key"] > 0))
+
     def idle_rows(self, lap: int) -> npt.NDArray[np.intp]:
         """Return the open rows of runs that are stored to their last step, and last observed before a lap."""
         return np.flatnonzero(self._stored() & (self.records["seen"] < lap))
@@ -168,6 +176,7 @@ class RunGroup:
     def free(self, row: int) -> None:
         """Give a closed row back."""
         self.run_ids[row] = ""
+        self.records[row] = np.zeros((), RECORD)
         heapq.heappush(self._free, row)
 
     def answer(self, entries: Entries) -> Pass:
@@ -200,6 +209,32 @@ class RunGroup:
     def snapshot(self, row: int) -> RunSnapshot:
         """Return a copy of all of a run that moves."""
         return snapshot_of(self.records[row], self.states[row])
+
+
+@dataclass(frozen=True)
+class ClosedRows:
+    """Rows of a group that were closed together, and what reopens them."""
+
+    group: RunGroup
+    rows: npt.NDArray[np.intp]
+    """(k,)."""
+    keys: npt.NDArray[np.int64]
+    """Whose they were, (k,)."""
+    handles: npt.NDArray[np.uint64]
+    """(k,); 0 where it was closed before."""
+
+    @classmethod
+    def of(cls, group: RunGroup, rows: npt.NDArray[np.intp]) -> ClosedRows:
+        """Close rows of a group."""
+        keys, handles = group.records["key"][rows], group.records["handle"][rows]
+        group.records["handle"][rows] = 0
+        return cls(group, rows, keys, handles)
+
+    def reopen(self) -> None:
+        """Give the rows that are still the same runs their handles back."""
+        records = self.group.records
+        same = records["key"][self.rows] == self.keys
+        records["handle"][self.rows[same]] = self.handles[same]
 
 
 def snapshot_of(record: np.void, state: npt.NDArray[np.float32]) -> RunSnapshot:

@@ -18,6 +18,8 @@ class Watcher:
     """Whether the run was rewound since this was last unset."""
     gone: bool = False
     """Whether the run was deleted."""
+    moved: bool = False
+    """Whether another replica has the run now."""
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be news."""
 
@@ -60,6 +62,13 @@ class Watchers:
         for watcher in self._of.get(run_id, ()):
             watcher.gone = True
         self.wake([run_id])
+
+    def moved(self, run_ids: Iterable[str]) -> None:
+        """Tell the followers of runs that another replica has them."""
+        for run_id in run_ids:
+            for watcher in self._of.get(run_id, ()):
+                watcher.moved = True
+            self.wake([run_id])
 
     def drain(self) -> None:
         """Let every follower go, once it has what there is."""

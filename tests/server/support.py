@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -147,21 +147,19 @@ async def room(
     *,
     flush_interval_s: float = 30.0,
     max_undurable: int = MAX_UNDURABLE,
-    store: str | None = None,
 ) -> AsyncIterator[Room]:
-    """Open the runs of a folder, or of a store's URL, as a daemon would; close it without a word to callers.
+    """Open the runs of a folder, as a daemon would; close it without a word to its callers.
 
     The flush interval is long, so that a test decides what is stored when.
     """
     data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a test may block its loop
     with ThreadPoolExecutor(1) as executor:
-        opened = executor.submit(open_store, store or data_dir / "mlrs.sqlite3").result()
-        failing = FailingStore(opened)
+        store = FailingStore(executor.submit(open_store, data_dir / "mlrs.sqlite3").result())
         try:
             catalog = ModelCatalog(data_dir, default=None if model is None else str(model))
             watchers = Watchers()
             live = LiveRuns(
-                failing,
+                store,
                 executor,
                 catalog,
                 flush_interval_s=flush_interval_s,
@@ -170,13 +168,19 @@ async def room(
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)
-            yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, failing)
-            failing.gate.set()
-            failing.failing.clear()
+            yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
+            store.gate.set()
+            store.failing.clear()
             await lifecycle.close()
         finally:
-            failing.gate.set()
-            executor.submit(opened.close).result()
+            store.gate.set()
+            executor.submit(store._store.close).result()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Let others have their turns until a condition holds."""
+    while not reached():
+        await asyncio.sleep(0)  # noqa: ASYNC110  # what is waited for tells nobody
 
 
 def replayed(policy: Policy, config: RunConfig, losses: Sequence[float] | Floats) -> Floats:

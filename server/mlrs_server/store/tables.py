@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
+from mlrs_server.shards import SHARDS
 from mlrs_server.store import codec
 from mlrs_server.store.protocol import StoredRun
 
@@ -45,6 +46,32 @@ observations = sa.Table(
     sa.Column("record", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("address", sa.String, nullable=False),
+    sa.Column("draining", sa.Boolean, nullable=False),
+    sa.Column("lease_until", sa.Float, nullable=False),
+)
+"""Daemons that share the store; leases are on the database's clock, in seconds since the epoch."""
+
+shards = sa.Table(
+    "shards",
+    metadata,
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("epoch", WHOLE, nullable=False),
+)
+"""Who owns the runs of a shard, "" or a replica's id, and how often that changed; always `SHARDS` rows."""
+
+
+@sa.event.listens_for(shards, "after_create")
+def _fill_shards(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    """Begin with shards that nobody owns."""
+    connection.execute(shards.insert(), [{"shard": n, "owner": "", "epoch": 0} for n in range(SHARDS)])
+
 
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""

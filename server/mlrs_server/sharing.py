@@ -1,0 +1,39 @@
+"""What a daemon needs that shares its store with others, put together."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+from mlrs_server.live import LiveRuns
+from mlrs_server.ownership import Leases, SharedOwnership
+from mlrs_server.replica import Replica
+from mlrs_server.store import SqlStore
+from mlrs_server.watchers import Watchers
+
+
+class Sharing:
+    """A replica in the making: first its ownership, which the runs need, then its place among others."""
+
+    def __init__(self, store: SqlStore, *, lease_s: float) -> None:
+        """`store` is asked, from now on, to write only what this replica owns."""
+        self._leases = Leases(store, secrets.token_hex(8), lease_s=lease_s)
+        self._executor = ThreadPoolExecutor(1, "mlrs-leases")
+        self.ownership = SharedOwnership(self._leases, self._executor)
+        store.fence = self.ownership
+
+    async def join(self, live: LiveRuns, watchers: Watchers, address: str) -> Replica:
+        """Take a place among the replicas, under the address where clients reach this one.
+
+        Raises:
+            AdvisorError: the database cannot be asked.
+        """
+        self._leases.address = address
+        replica = Replica(self.ownership, live, watchers, lease_s=self._leases.lease_s)
+        await replica.look_round()
+        replica.start()
+        return replica
+
+    def close(self) -> None:
+        """Give up the thread."""
+        self._executor.shutdown(wait=False)

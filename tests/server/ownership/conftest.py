@@ -1,0 +1,106 @@
+"""Stores that replicas can share, and replicas without a wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlrs_server.engine import Engine
+from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.live import LiveRuns
+from mlrs_server.models import ModelCatalog
+from mlrs_server.ownership.leases import Leases
+from mlrs_server.records import RunRecords
+from mlrs_server.replica import Replica
+from mlrs_server.sharing import Sharing
+from mlrs_server.store import SqlStore, open_store
+from mlrs_server.store.tables import replicas
+from mlrs_server.watchers import Watchers
+from tests.server.support import FailingStore, Room
+from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """A database of each engine, empty."""
+    if request.param == "sqlite":
+        return tmp_path / "shared.sqlite3"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def store(where: Path | str) -> Iterator[SqlStore]:
+    """A store of it."""
+    opened = open_store(where)
+    yield opened
+    opened.close()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A replica without a wire."""
+
+    room: Room
+    replica: Replica
+    sharing: Sharing
+
+    @property
+    def shards(self) -> set[int]:
+        """What it holds."""
+        return set(self.sharing.ownership.epochs)
+
+    @property
+    def leases(self) -> Leases:
+        """Its way to the tables."""
+        return self.sharing._leases
+
+
+Join = Callable[[str], AbstractAsyncContextManager[Member]]
+"""Adds a replica, by the name that is its address; it looks round when told to."""
+
+
+@pytest.fixture
+def join(where: Path | str, tmp_path: Path, model_file: Path) -> Join:
+    """Return what adds a replica."""
+
+    @asynccontextmanager
+    async def joined(name: str) -> AsyncIterator[Member]:
+        with ThreadPoolExecutor(1) as executor:
+            opened = open_store(where)
+            sharing = Sharing(opened, lease_s=3600.0)
+            if opened.engine_name == "sqlite":  # one connection, of one thread
+                sharing.ownership._executor = executor
+            store = FailingStore(opened)
+            catalog = ModelCatalog(tmp_path / name, default=str(model_file))
+            watchers = Watchers()
+            live = LiveRuns(
+                store,
+                executor,
+                catalog,
+                flush_interval_s=3600.0,
+                on_flushed=watchers.wake,
+                ownership=sharing.ownership,
+            )
+            lifecycle = RunLifecycle(live, watchers, catalog)
+            engine = Engine(live.groups, live.journal)
+            room = Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
+            try:
+                yield Member(room, await sharing.join(live, watchers, name), sharing)
+            finally:
+                sharing.close()
+                opened.close()
+
+    return joined
+
+
+def expire(store: SqlStore, member: Member) -> None:
+    """Let a replica's lease have run out."""
+    row = replicas.c.id == member.leases.replica_id
+    with store.transaction() as connection:
+        connection.execute(replicas.update().where(row).values(lease_until=0.0))
