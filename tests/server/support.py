@@ -179,8 +179,8 @@ async def room(
 
 async def until(reached: Callable[[], bool]) -> None:
     """Let others have their turns until a condition holds."""
-    while not reached():
-        await asyncio.sleep(0)  # noqa: ASYNC110  # what is waited for tells nobody
+    while not reached():  # noqa: ASYNC110  # what is waited for tells nobody
+        await asyncio.sleep(0)
 
 
 def replayed(policy: Policy, config: RunConfig, losses: Sequence[float] | Floats) -> Floats:
