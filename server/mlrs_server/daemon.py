@@ -24,6 +24,7 @@ from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
@@ -96,6 +97,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             address = await _start(server, config.listen)
             await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
             await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+            if ARMED:
+                log.warning("failpoints_armed", points=sorted(ARMED))
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
             idle = asyncio.create_task(drop_idle_runs(live, config.idle_after_s))
             try:
@@ -118,6 +121,7 @@ async def _drain(
 ) -> None:
     """Say goodbye: unhealthy first, streams finish their step, then everything is stored."""
     log.info("draining")
+    reach("daemon.drain")
     await checks.enter_graceful_shutdown()
     service.drain()
     stopping = asyncio.create_task(server.stop(timeout_s))
@@ -126,6 +130,7 @@ async def _drain(
     calls.cancel()
     await server.stop(FAREWELL_S)  # what is left are health watches and the like, which end on no word
     await stopping
+    reach("daemon.drained")
     try:
         await lifecycle.close()
     except AdvisorError as error:

@@ -17,6 +17,7 @@ import structlog
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
 from mlrs_server.errors import about
+from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
@@ -144,6 +145,7 @@ class RunLifecycle:
                 with about(run.run_id, among=among):
                     keep_model(run, self._catalog)
             created = await self._live.in_store(lambda store: store.create(new))
+            reach("lifecycle.created")
             async for place, stored in in_turns(zip(places, created, strict=True)):
                 self._live.put(place, stored)
         digest = new[0].model_digest[:SHORT_DIGEST]
@@ -185,7 +187,9 @@ class RunLifecycle:
         with self._live.reserved(stored) as place:
             await self._live.journal.flush()
             snapshot = await self._replayed(stored, step)
+            reach("lifecycle.rewind")
             await self._live.in_store(lambda store: store.rewind(stored.key, snapshot))
+            reach("lifecycle.rewound")
             rewound = replace(stored, snapshot=snapshot)
             self._live.put(place, rewound)
         self._watchers.rewound(stored.run_id, step)
@@ -236,7 +240,9 @@ class RunLifecycle:
         try:
             await self._live.journal.flush()
             keys = [run.key for run in going]
+            reach("lifecycle.finish")
             await self._live.in_store(lambda store: store.set_status(keys, RunStatus.FINISHED))
+            reach("lifecycle.finished")
         except BaseException:
             for live, status in zip(places, before, strict=True):
                 live.status = status
@@ -258,6 +264,7 @@ class RunLifecycle:
             with self._live.closed(run_id):
                 await self._live.journal.flush()
                 await self._live.in_store(lambda store: store.delete(stored.key))
+                reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)

@@ -21,6 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
@@ -148,7 +149,9 @@ class SqliteStore:
             moved += zip(update.records["status"].tolist(), states, repeat(now), keys, strict=False)
         with self._transaction() as connection:
             connection.exec_driver_sql(_APPEND, records)
+            reach("store.append")
             connection.exec_driver_sql(_MOVE_ALL, moved)
+            reach("store.commit")
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
         """Return a run's record from a step on, at most `limit` steps."""
