@@ -101,6 +101,7 @@ class Trainer:
                 return self._journal.timed(what, self._timeout_s, call)
             except TRY_AGAIN as error:
                 self._journal.note("again", what, type(error).__name__)
+                time.sleep(0.05)  # opening a run fails at once while the daemon is away
 
 
 def main() -> None:
