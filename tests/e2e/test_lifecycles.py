@@ -25,7 +25,7 @@ from tests.support.reliability import save
     ],
 )
 def test_a_daemon_is_a_dictionary(tmp_path: Path, examples: int, steps: int) -> None:
-    """Whatever is done to runs, in whatever order, the daemon says what a dictionary would, crashes or not."""
+    """Whatever is done to runs, and however it crashes, the daemon says what a dictionary would."""
     began = time.monotonic()
     model = write_random_model(tmp_path / "model.safetensors")
     policy = read_model(model)[0].policy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,26 +20,36 @@ LATE_S = 0.1
 """By how much a call may outlive its deadline."""
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model."""
+    return write_random_model(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Daemon]:
+    """A daemon for all tests here: nothing happens to it, only to its connections."""
+    with Daemon(tmp_path_factory.mktemp("daemon") / "data", "--model", str(model)) as running:
+        yield running
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_is_survived(tmp_path: Path, kind: str) -> None:
+def test_a_fault_is_survived(daemon: Daemon, model: Path, kind: str) -> None:
     """A run that meets one fault in the middle gets the learning rates of an undisturbed one."""
-    model = write_random_model(tmp_path / "model.safetensors")
-    expected = Undisturbed(model).lrs("run")[:60]
     lrs = []
     with (
-        Daemon(tmp_path / "data", "--model", str(model)) as daemon,
         FaultProxy(daemon.address) as proxy,
         mlrs_client.connect(proxy.open_port(), timeout_s=20) as advisor,
     ):
-        run = advisor.run("run", **settings_of("run"))
-        for step in range(60):
+        run = advisor.run(kind, **settings_of(kind))
+        for step in range(40):
             if step == 20:
                 assert proxy.fault(kind, seconds=0.3) == 1
-            lrs.append(run.next_lr(step, loss_of("run", step)).hex())
+            lrs.append(run.next_lr(step, loss_of(kind, step)).hex())
         assert proxy.injected == {kind: 1}
         if kind not in {"delay", "throttle"}:
             assert proxy.accepted > 1
-    assert tuple(lrs) == expected
+    assert tuple(lrs) == Undisturbed(model).lrs(kind)[:40]
 
 
 @pytest.mark.parametrize(
@@ -48,11 +59,10 @@ def test_a_fault_is_survived(tmp_path: Path, kind: str) -> None:
         pytest.param(10_000, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
     ],
 )
-def test_a_storm_of_faults(tmp_path: Path, faults: int) -> None:
+def test_a_storm_of_faults(tmp_path: Path, daemon: Daemon, model: Path, faults: int) -> None:
     """Whatever happens to connections, LRs are an undisturbed run's, and no call outlives its deadline."""
     began = time.monotonic()
-    model = write_random_model(tmp_path / "model.safetensors")
-    with Daemon(tmp_path / "data", "--model", str(model)) as daemon, FaultProxy(daemon.address) as proxy:
+    with FaultProxy(daemon.address) as proxy:
         trainings = [
             Training(f"process-{index}", tmp_path, [proxy.open_port() for _ in range(THREADS)])
             for index in range(PROCESSES)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,7 +52,13 @@ class Training:
     """A training process with so many threads, which can be killed and started again."""
 
     def __init__(
-        self, name: str, folder: Path, addresses: Sequence[str], *, timeout_s: float = 2.0, pause_s: float = 0.005
+        self,
+        name: str,
+        folder: Path,
+        addresses: Sequence[str],
+        *,
+        timeout_s: float = 2.0,
+        pause_s: float = 0.005,
     ) -> None:
         self.name = name
         self.journal = folder / f"{name}.journal"
@@ -123,8 +129,9 @@ def _read_journal(training: Training, undisturbed: Undisturbed, found: Findings)
     durable: dict[str, int] = defaultdict(lambda: -1)
     seen: dict[str, set[int]] = defaultdict(set)
     finished = []
-    for line in training.journal.read_text(encoding="utf-8").splitlines():
-        match line.split():
+    for words in _noted(training, found):
+        line = " ".join(words)
+        match words:
             case ["lr", run_id, step, lr, durable_step]:
                 found.steps += 1
                 seen[run_id].add(int(step))
@@ -139,16 +146,26 @@ def _read_journal(training: Training, undisturbed: Undisturbed, found: Findings)
                 finished.append(run_id)
                 if seen[run_id] - {-1} != set(range(steps_of(run_id))):
                     found.wrong.append(f"{run_id}: finished with steps that nobody saw")
+    return finished
+
+
+def _noted(training: Training, found: Findings) -> Iterator[list[str]]:
+    """Yield what a training process noted of its runs; take in what it noted of its calls."""
+    for line in training.journal.read_text(encoding="utf-8").splitlines():
+        match line.split():
             case ["late", seconds, *_]:
                 found.late_s = max(found.late_s, float(seconds))
             case ["again", *_, problem]:
                 found.again[problem] += 1
             case ["error", *_]:
                 found.wrong.append(f"{training.name}: {line}")
-    return finished
+            case words:
+                yield words
 
 
-def _check_record(advisor: mlrs_client.Advisor, run_id: str, undisturbed: Undisturbed, found: Findings) -> None:
+def _check_record(
+    advisor: mlrs_client.Advisor, run_id: str, undisturbed: Undisturbed, found: Findings
+) -> None:
     """Check that the daemon stored every observation of a run, and the advice that it gave."""
     chunks = list(advisor.watch(run_id))
     losses = [loss.hex() for chunk in chunks for loss in chunk.losses]

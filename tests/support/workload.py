@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-HORIZON = 200
+HORIZON = 100
 KINDS: tuple[dict[str, Any], ...] = (
     {"horizon": HORIZON, "num_classes": 10},
     {"optimizer": "adam"},
@@ -29,8 +29,8 @@ def settings_of(run_id: str) -> dict[str, Any]:
 
 
 def steps_of(run_id: str) -> int:
-    """Return how many steps a run has: 40 to 239."""
-    return 40 + _number(run_id) // 7 % 200
+    """Return how many steps a run has: 40 to 119."""
+    return 40 + _number(run_id) // 7 % 80
 
 
 def loss_of(run_id: str, step: int) -> float:
