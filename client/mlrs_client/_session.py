@@ -26,6 +26,7 @@ from mlrs_client._exceptions import (
     MemoryFullError,
     MlrsError,
     QueueFullError,
+    RunFinishedError,
     UnavailableError,
 )
 from mlrs_client._ledger import E, Ledger, Observed
@@ -181,13 +182,19 @@ class Session:
 
     def finish(self, ledger: Ledger[Any], deadline: Deadline) -> Procedure[tuple[RunInfo, ...]]:
         """Wait until the daemon has every observation of a ledger's runs, then mark them as finished."""
-        if ledger.has_volatile():
-            yield from self._until(
-                ledger,
-                lambda: self._has(ledger) and ledger.last_unanswered() is None,
-                deadline,
-                "not every observation was answered",
-            )
+        try:
+            if ledger.has_volatile():
+                yield from self._until(
+                    ledger,
+                    lambda: self._has(ledger) and ledger.last_unanswered() is None,
+                    deadline,
+                    "not every observation was answered",
+                )
+        except RunFinishedError:  # by a call whose answer was lost, if the daemon has all that there was
+            infos = yield from finish(ledger.run_ids)
+            if any(info.next_step != ledger.next_step for info in infos):
+                raise
+            return infos
         return (yield from finish(ledger.run_ids))
 
     def complete(self, ledger: Ledger[Any], config: RunConfig) -> Procedure[None]:

@@ -26,4 +26,5 @@ store/        runs on disk
 models.py     the models that runs can name
 config.py     the daemon's settings
 errors.py     what can go wrong, as reasons
+failpoints.py where tests make the daemon fail
 """

@@ -24,6 +24,7 @@ from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
@@ -103,6 +104,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             await server.start()
             await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
             await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+            if ARMED:
+                log.warning("failpoints_armed", points=sorted(ARMED))
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
             idle = asyncio.create_task(drop_idle_runs(live, config.idle_after_s))
             try:
@@ -130,6 +133,7 @@ async def _drain(
 ) -> None:
     """Say goodbye: unhealthy first, runs go to other replicas, streams finish their step, all is stored."""
     log.info("draining")
+    reach("daemon.drain")
     await checks.enter_graceful_shutdown()
     if replica is not None:
         await replica.drain()
@@ -140,6 +144,7 @@ async def _drain(
     calls.cancel()
     await server.stop(FAREWELL_S)  # what is left are health watches and the like, which end on no word
     await stopping
+    reach("daemon.drained")
     try:
         await lifecycle.close()
         if replica is not None:

@@ -22,6 +22,7 @@ import structlog
 from mlrs_core.policy import Rows, States
 from mlrs_server.entries import Table, count_rows, sort_by_row
 from mlrs_server.errors import AdvisorError, FencedError, Reason
+from mlrs_server.failpoints import reach
 from mlrs_server.ledger import Records
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import RunUpdates, Store
@@ -204,6 +205,7 @@ class Journal:
             if not batches:  # all of it was forgotten
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
+            reach("journal.stored")
         except Exception:
             for batch in batches:  # those that there are: the others have given up nothing
                 batch.group.log.put_back(batch.taken)
@@ -217,6 +219,7 @@ class Journal:
         self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _store_all(self, batches: list[_Batch]) -> None:
+        reach("journal.store")
         self._store.append([batch.updates() for batch in batches])
 
 

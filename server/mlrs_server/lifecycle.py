@@ -17,6 +17,7 @@ import structlog
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
 from mlrs_server.errors import about, run_not_found
+from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
@@ -146,6 +147,7 @@ class RunLifecycle:
                 with about(run.run_id, among=among):
                     keep_model(run, self._catalog)
             created = await self._live.in_store(lambda store: store.create(new))
+            reach("lifecycle.created")
             async for place, stored in in_turns(zip(places, created, strict=True)):
                 self._live.put(place, stored)
         digest = new[0].model_digest[:SHORT_DIGEST]
@@ -187,7 +189,9 @@ class RunLifecycle:
         with self._live.reserved(stored) as place:
             await self._live.journal.flush()
             snapshot = await self._replayed(stored, step)
+            reach("lifecycle.rewind")
             await self._live.in_store(lambda store: store.rewind(stored, snapshot))
+            reach("lifecycle.rewound")
             rewound = replace(stored, snapshot=snapshot)
             self._live.put(place, rewound)
         self._watchers.rewound(stored.run_id, step)
@@ -238,7 +242,9 @@ class RunLifecycle:
             live.status = RunStatus.FINISHED
         try:
             await self._live.journal.flush()
+            reach("lifecycle.finish")
             await self._live.in_store(lambda store: store.set_status(going, RunStatus.FINISHED))
+            reach("lifecycle.finished")
         except BaseException:
             for live, run_id, status in zip(places, ids, before, strict=True):
                 if self._live.find(run_id) is live:  # else it was lost to another replica meanwhile
@@ -261,6 +267,7 @@ class RunLifecycle:
             with self._live.closed(run_id):
                 await self._live.journal.flush()
                 await self._live.in_store(lambda store: store.delete(stored))
+                reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)

@@ -3,6 +3,7 @@
 AdvisorError         the code of its reason, in the table below
 InvalidFieldError    INVALID_ARGUMENT, with the field
 ModelFileError       FAILED_PRECONDITION
+DecodeError          INVALID_ARGUMENT: the bytes are no message of the RPC
 grpc's InternalError none: the client went away
 anything else        INTERNAL, logged with its traceback and without details on the wire
 """
@@ -17,6 +18,7 @@ from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_server.errors import AdvisorError, Reason
@@ -65,6 +67,10 @@ def as_advisor_error(error: Exception) -> AdvisorError | None:
             return AdvisorError(Reason.INVALID_FIELD, str(error), field=error.field)
         case ModelFileError():
             return AdvisorError(Reason.MODEL_INVALID, str(error))
+        case DecodeError():
+            return AdvisorError(
+                Reason.INVALID_FIELD, f"{error}; is the client of another version, or not a client of mlrs?"
+            )
         case _:
             return None
 
@@ -88,6 +94,24 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     if known.owner:
         trailing.append(("mlrs-owner", known.owner))
     await context.abort(CODES[known.reason], str(known)[:MAX_MESSAGE], tuple(trailing))
+
+
+def _decoding(handler: Any) -> Callable[[bytes], Any]:
+    """Return a handler's deserializer.
+
+    That of a single request returns its error, for the call to raise: gRPC's own word for it is UNKNOWN.
+    """
+    deserializer: Callable[[bytes], Any] = handler.request_deserializer
+    if handler.request_streaming:  # each is read, and may fail, inside the call
+        return deserializer
+
+    def decode(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError as error:
+            return error
+
+    return decode
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
@@ -141,13 +165,15 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             with self._counted():
                 try:
+                    if isinstance(request, DecodeError):
+                        raise request
                     return await behaviour(request, context)
                 except grpc.aio.AbortError:
                     raise
                 except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
                     await _abort(context, method, error)
 
-        return call, handler.request_deserializer, handler.response_serializer
+        return call, _decoding(handler), handler.response_serializer
 
     def _streaming(self, behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
         if not inspect.isasyncgenfunction(behaviour):  # it writes its responses itself
@@ -156,6 +182,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             with self._counted():
                 try:
+                    if isinstance(request, DecodeError):
+                        raise request
                     async for response in behaviour(request, context):
                         yield response
                 except grpc.aio.AbortError:
@@ -163,4 +191,4 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
                     await _abort(context, method, error)
 
-        return call, handler.request_deserializer, handler.response_serializer
+        return call, _decoding(handler), handler.response_serializer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,7 +14,7 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.records import RunRecords
 from mlrs_server.status import CODES, MAX_MESSAGE, as_advisor_error, code_number
-from tests.server.support import refusal_of, service
+from tests.server.support import refusal_of, refused, service
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -77,3 +78,20 @@ async def test_a_long_message_is_cut(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetRun(pb.GetRunRequest(run_id="a"))
         assert refusal_of(caught.value).message == "x" * MAX_MESSAGE
+
+
+@pytest.mark.parametrize("method", ["CreateRun", "WatchRun", "StreamAdvice"])
+async def test_bytes_that_are_no_message_are_an_invalid_argument(
+    tmp_path: Path, model_file: Path, method: str
+) -> None:
+    """Bytes that cannot be parsed are the client's fault, in a plain call and in streams, and said so."""
+    async with service(tmp_path / "d", model_file) as (_, address), grpc.aio.insecure_channel(address) as raw:
+        path = f"/mlrs.v1.AdvisorService/{method}"
+        call: Any = {
+            "CreateRun": lambda: raw.unary_unary(path)(b"\xff\xff"),
+            "WatchRun": lambda: raw.unary_stream(path)(b"\xff\xff"),
+            "StreamAdvice": lambda: raw.stream_stream(path)(iter([b"\xff\xff"])),
+        }[method]()
+        refusal = await refused(call)
+    assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.reason == "ERROR_REASON_INVALID_FIELD"

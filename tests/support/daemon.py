@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +20,16 @@ from mlrs_core.model import Model
 class Daemon:
     """`mlrs serve` on a free port of loopback; a context manager that stops it."""
 
-    def __init__(self, data_dir: Path, *arguments: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.data_dir = data_dir
+        self.environment = dict(environment or {})
+        """Variables that it is started with, beside this process's."""
         self._arguments = arguments
         self._listen = listen
         self._process: subprocess.Popen[str] | None = None
@@ -29,10 +38,25 @@ class Daemon:
 
     def start(self) -> Self:
         """Start it and wait until it listens; the second time on the port it had before."""
+        return self.launch().listening()
+
+    def launch(self) -> Self:
+        """Start it and do not wait."""
         command = [sys.executable, "-m", "mlrs_cli", "serve", "--listen", self.address or self._listen]
         command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log.open("a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self.environment},
+            )
+        return self
+
+    def listening(self) -> Self:
+        """Wait until it listens."""
+        assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith("mlrs is listening on "), self.log.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
@@ -138,6 +139,7 @@ class SqlStore:
             moves += zip(update.records["status"].tolist(), states, repeat(now), keys, strict=False)
         with self._writing(shards) as connection:
             self._dialect.append(connection, chunks, moves)
+            reach("store.commit")
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
         """Return a run's record from a step on, at most `limit` steps."""

@@ -1,0 +1,22 @@
+"""Where the long tests write what they measured; `benchmarks/reliability.py` makes the table of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reliability"
+
+
+def save(name: str, command: str, began: float, ended: float, **figures: Any) -> None:
+    """Save the figures of a test that passed; times are `time.monotonic()`."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    saved = {
+        "command": command,
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "seconds": round(ended - began, 1),
+        "figures": figures,
+    }
+    (FOLDER / f"{name}.json").write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")

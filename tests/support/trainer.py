@@ -1,0 +1,130 @@
+"""A training process for tests under fire: it trains one run after the other until it is told to stop.
+
+    python -m tests.support.trainer NAME JOURNAL ADDRESS...
+
+A thread for each address, each with an advisor of its own, writes down what it sees. Killed and started
+again it goes on where it was, as its journal and the daemon know. On SIGTERM it ends the runs that it is in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import mlrs_client
+from tests.support.workload import loss_of, settings_of, steps_of
+
+T = TypeVar("T")
+TRY_AGAIN = (mlrs_client.UnavailableError, mlrs_client.DeadlineExceededError)
+"""What a training loop that has no time limit of its own passes over."""
+
+
+class Journal:
+    """The process's notes: a line each, written at once, so that a kill loses none."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        before = path.read_text(encoding="utf-8").splitlines()
+        self._finished = [line.split()[1] for line in before if line.startswith("finished ")]
+        self._worst_s = 0.0
+
+    def note(self, *words: object) -> None:
+        """Write a line."""
+        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+
+    def finished(self, name: str) -> int:
+        """Return how many runs of a name were finished before."""
+        return sum(run_id.startswith(f"{name}/") for run_id in self._finished)
+
+    def timed(self, what: str, timeout_s: float, call: Callable[[], T]) -> T:
+        """Make a call; note by how much it outlived its deadline, if by more than any before."""
+        began = time.monotonic()
+        try:
+            return call()
+        finally:
+            excess_s = time.monotonic() - began - timeout_s
+            if excess_s > self._worst_s:
+                self._worst_s = excess_s
+                self.note("late", f"{excess_s:.4f}", what)
+
+
+class Trainer:
+    """One thread: an advisor, and runs one after the other."""
+
+    def __init__(self, name: str, address: str, journal: Journal, options: argparse.Namespace) -> None:
+        self.name = name
+        self._address = address
+        self._journal = journal
+        self._timeout_s: float = options.timeout
+        self._pause_s: float = options.pause
+        self.stopping = threading.Event()
+
+    def train(self) -> None:
+        """Train until told to stop; note what went wrong, if anything did."""
+        try:
+            with mlrs_client.connect(self._address, timeout_s=self._timeout_s) as advisor:
+                for index in itertools.count(self._journal.finished(self.name)):
+                    if self.stopping.is_set():
+                        return
+                    self._follow(advisor, f"{self.name}/{index}")
+        except Exception as error:  # noqa: BLE001  # the test reads it
+            self._journal.note("error", repr(error))
+
+    def _follow(self, advisor: mlrs_client.Advisor, run_id: str) -> None:
+        """Train a run to its end."""
+        try:
+            run = self._insist(f"open {run_id}", lambda: advisor.run(run_id, **settings_of(run_id)))
+        except mlrs_client.RunFinishedError:  # killed between the end of the run and the note of it
+            self._journal.note("finished", run_id)
+            return
+        with run:
+            self._journal.note("open", run_id, run.resume_step)
+            for step in range(run.resume_step, steps_of(run_id)):
+                pending = run.observe(step, loss_of(run_id, step))
+                time.sleep(self._pause_s)  # the backward pass
+                advice = self._insist(f"advice {run_id} {step}", pending.advice)
+                self._journal.note("lr", run_id, step, advice.learning_rate.hex(), advice.durable_step)
+            self._insist(f"finish {run_id}", run.finish)
+        self._journal.note("finished", run_id)
+
+    def _insist(self, what: str, call: Callable[[], T]) -> T:
+        """Make a call again until it works."""
+        while True:
+            try:
+                return self._journal.timed(what, self._timeout_s, call)
+            except TRY_AGAIN as error:
+                self._journal.note("again", what, type(error).__name__)
+                time.sleep(0.05)  # opening a run fails at once while the daemon is away
+
+
+def main() -> None:
+    """Train in a thread an address until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("journal", type=Path)
+    parser.add_argument("addresses", nargs="+")
+    parser.add_argument("--timeout", type=float, default=2.0)
+    parser.add_argument("--pause", type=float, default=0.005)
+    options = parser.parse_args()
+    journal = Journal(options.journal)
+    trainers = [
+        Trainer(f"{options.name}-{index}", address, journal, options)
+        for index, address in enumerate(options.addresses)
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: [trainer.stopping.set() for trainer in trainers])
+    threads = [threading.Thread(target=trainer.train) for trainer in trainers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
