@@ -201,7 +201,9 @@ class Journal:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            batches += [_Batch.of(group) for group in groups if group.log.count]
+            for group in groups:
+                if group.log.count:
+                    batches.append(_Batch.of(group))  # noqa: PERF401  # what was taken must be put back
             if not batches:  # all of it was forgotten
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
