@@ -203,7 +203,7 @@ class Journal:
         try:
             for group in groups:
                 if group.log.count:
-                    batches.append(_Batch.of(group))  # noqa: PERF401  # what was taken must be put back
+                    batches.append(_Batch.of(group))  # one by one: what was taken must be put back
             if not batches:  # all of it was forgotten
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
