@@ -48,7 +48,7 @@ def _flushes(opened: Callable[[], SqlStore], count: int, level: str = "") -> dic
     """Return how long flushes of all runs, and of one, take in the middle, in milliseconds."""
     with closing(opened()) as store:
         if level:
-            driver = store._engine.raw_connection().driver_connection
+            driver = store._engine.raw_connection().driver_connection  # noqa: SLF001  # to set a pragma
             assert isinstance(driver, sqlite3.Connection)
             driver.execute(f"PRAGMA synchronous = {level}")
         created = store.create([new_run(f"run-{index}") for index in range(RUNS)])

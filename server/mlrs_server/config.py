@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,16 +25,31 @@ from pydantic_settings import (
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.journal import MAX_UNDURABLE
+from mlrs_server.names import check_tenant
+from mlrs_server.security.gate import Reflection
+from mlrs_server.security.limits import LimitChanges, Limits
+from mlrs_server.security.tls import TlsFiles
 
+IN_FILE_ONLY = frozenset({"limits", "tenants"})
+"""Settings that are tables of the file, and no flags."""
 ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
 STORE = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
+
+
+class TenantSettings(BaseModel):
+    """Settings of one tenant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: LimitChanges = LimitChanges()
+    """Limits that are not as all others'."""
 
 
 class ServerConfig(BaseSettings):
     """Settings of a daemon."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MLRS_", frozen=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="MLRS_", frozen=True, extra="ignore", use_attribute_docstrings=True, validate_default=True
     )
 
     listen: str = "127.0.0.1:50051"
@@ -54,17 +77,74 @@ class ServerConfig(BaseSettings):
     """How long open calls may take to end once the daemon is told to stop."""
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 4 * 2**20
     """The largest message that is read."""
+    tls_cert: Path | None = None
+    """The daemon's certificate and those up to its authority's, as PEM; with `tls_key` it speaks TLS."""
+    tls_key: Path | None = None
+    """The certificate's private key, as PEM."""
+    tls_client_ca: Path | None = None
+    """The authorities of clients' certificates, as PEM; clients then need one (mutual TLS)."""
+    tokens_file: Path | None = None
+    """The tokens that calls need. Unset: tokens.json in the data folder, if it has any."""
+    insecure: bool = False
+    """Listen beyond this machine though TLS or tokens are missing."""
+    reflection: Reflection = "auto"
+    """Who is told what the service offers: with tokens admins (auto), all callers (on), nobody (off)."""
+    metrics: str | None = None
+    """Where Prometheus finds metrics, HOST:PORT, over plain HTTP; nowhere if unset."""
+    limits: Limits = Limits()
+    """What each tenant may have at once."""
+    tenants: dict[str, TenantSettings] = Field(default_factory=dict)
+    """Settings of single tenants, by name."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """How: for people, as JSON lines, or by whether standard error is a terminal."""
 
-    @field_validator("listen", "advertise")
+    @property
+    def tokens_path(self) -> Path:
+        """Where the tokens are."""
+        return self.tokens_file or self.data_dir / "tokens.json"
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Where the certificates are; `None` without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    def limits_of(self, tenant: str) -> Limits:
+        """Return the limits of a tenant."""
+        changes = self.tenants.get(tenant, TenantSettings()).limits
+        return self.limits.model_copy(update=changes.model_dump(exclude_none=True))
+
+    @field_validator("tls_key", "tls_client_ca")
     @classmethod
-    def _check_address(cls, value: str | None) -> str | None:
+    def _check_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        cert = info.data.get("tls_cert")
+        if info.field_name == "tls_key" and (cert is None) != (value is None):
+            raise ValueError("tls_cert and tls_key go together; give both, or neither")
+        if info.field_name == "tls_client_ca" and value is not None and cert is None:
+            raise ValueError("needs tls_cert and tls_key")
+        return value
+
+    @field_validator("tenants")
+    @classmethod
+    def _check_tenants(cls, value: dict[str, TenantSettings]) -> dict[str, TenantSettings]:
+        for tenant in value:
+            try:
+                check_tenant(tenant)
+            except AdvisorError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("listen", "metrics", "advertise")
+    @classmethod
+    def _check_listen(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         match = ADDRESS.fullmatch(value)
+        if info.field_name == "metrics" and value.startswith("unix:"):
+            raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:9464, is {value!r}")
         if not match or int(match["port"] or 0) > 65_535:
             raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:50051, or unix:/PATH, is {value!r}")
         return value
@@ -129,6 +209,9 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"][0] in IN_FILE_ONLY:
+            lines.append(f"{name}: {message} (in the file)")
+            continue
         lines.append(
             f"{name}: {message} (--{name.replace('_', '-')}, MLRS_{name.upper()}, or {name} in the file)"
         )

@@ -22,6 +22,7 @@ from mlrs_server.errors import about, invalid_field
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
 from mlrs_server.models import CatalogModel
+from mlrs_server.names import bare, check_run_id, full_name, spoken
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.status import code_number
 from mlrs_server.store import Observations
@@ -108,8 +109,8 @@ def mode_from(value: int) -> OpenMode:
     return _MODES[value]
 
 
-def opening_from(message: pb.CreateRunRequest, *, among: int = 1) -> OpenRequest:
-    """Return what a call asks to open, alone or among so many.
+def opening_from(message: pb.CreateRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
+    """Return what a call of a tenant asks to open, alone or among so many.
 
     Raises:
         AdvisorError: a field is out of range.
@@ -117,11 +118,11 @@ def opening_from(message: pb.CreateRunRequest, *, among: int = 1) -> OpenRequest
     rewinds = message.HasField("resume_from")
     with about(message.run_id, among=among):
         return OpenRequest(
-            run_id=message.run_id,
+            run_id=full_name(tenant, check_run_id(message.run_id)),
             asked=config_from(message.config),
             model=message.config.model,
             mode=mode_from(message.mode),
-            group=message.group,
+            group=message.group and full_name(tenant, check_run_id(message.group, "group")),
             resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
         )
 
@@ -196,8 +197,8 @@ def entry_of(handle: int, step: int, loss: float) -> Entries:
     return Entries(table)
 
 
-def columns_to(answer: Answer) -> pb.StreamAdviceResponse:
-    """Return an answer as a message."""
+def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
+    """Return an answer as a message to a tenant."""
     entries = answer.entries
     message = pb.StreamAdviceResponse()
     advice = message.advice
@@ -211,7 +212,7 @@ def columns_to(answer: Answer) -> pb.StreamAdviceResponse:
                 index=index,
                 code=code_number(error.reason),
                 reason=pb.ErrorReason.ValueType(error.reason),
-                message=str(error),
+                message=spoken(str(error), tenant),
                 expected_step=error.expected_step,
             )
         )
@@ -233,7 +234,7 @@ def run_to(view: RunView) -> pb.Run:
     snapshot, config = view.snapshot, view.config
     begun = snapshot.next_step > 0
     return pb.Run(
-        run_id=view.run_id,
+        run_id=bare(view.run_id),
         config=pb.RunConfig(
             model=view.model_ref,
             optimizer=pb.Optimizer.ValueType(config.optimizer),
@@ -276,6 +277,30 @@ def model_to(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:
         provenance_json=json.dumps(dict(model.model.provenance), sort_keys=True),
         size_bytes=model.size_bytes,
     )
+
+
+def import_header_from(message: pb.ImportModelRequest | None) -> tuple[str, str]:
+    """Return the name, and the digest or "", of a model that is about to be uploaded.
+
+    Raises:
+        AdvisorError: the message is not a header.
+    """
+    if message is None or message.WhichOneof("kind") != "header":
+        raise invalid_field(
+            "header", "the first message must be the header, and the next ones the file's pieces"
+        )
+    return message.header.name, message.header.digest
+
+
+def chunk_from(message: pb.ImportModelRequest) -> bytes:
+    """Return a piece of a model's file.
+
+    Raises:
+        AdvisorError: the message is not a piece.
+    """
+    if message.WhichOneof("kind") != "chunk":
+        raise invalid_field("chunk", "every message after the first must be a piece of the file")
+    return message.chunk
 
 
 def _time_to(seconds: float) -> Timestamp:

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -25,12 +25,20 @@ from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import ARMED, reach
+from mlrs_server.health import STORE, StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
+from mlrs_server.metrics import DaemonCollector, serving_metrics
 from mlrs_server.models import ModelCatalog
 from mlrs_server.records import RunRecords
 from mlrs_server.replica import Replica
+from mlrs_server.security.book import TokenBook
+from mlrs_server.security.exposure import check_exposure, is_local
+from mlrs_server.security.gate import Gate
+from mlrs_server.security.quota import RunQuota
+from mlrs_server.security.tls import server_credentials
+from mlrs_server.security.tokens import TokenFile
 from mlrs_server.service import AdvisorService
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
@@ -76,7 +84,10 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     Raises:
         AdvisorError: as `serve`.
     """
-    with _locked(config.data_dir), ThreadPoolExecutor(1, "mlrs-store") as executor:
+    with ExitStack() as opened:
+        opened.enter_context(_locked(config.data_dir))
+        book, credentials = _checked_security(config)
+        executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
         where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
         store = executor.submit(open_store, where).result()
         shared = Sharing(store, lease_s=config.lease_s) if config.store else None
@@ -94,24 +105,37 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
                 max_undurable=config.max_undurable,
                 ownership=shared.ownership if shared else None,
             )
-            lifecycle = RunLifecycle(live, watchers, catalog)
+            quota = RunQuota(config.limits_of, live.count_unfinished)
+            lifecycle = RunLifecycle(live, watchers, catalog, quota.take)
             engine = Engine(live.groups, live.journal)
             service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
-            status = StatusInterceptor(SERVICE)
+            gate = Gate(book, config.limits_of, reflection=config.reflection)
+            status = StatusInterceptor(SERVICE, gate)
             server, checks = _build_server(service, status, config)
-            address = await _bind(server, config.listen)
+            address = await _bind(server, config.listen, credentials)
             replica = await shared.join(live, watchers, config.advertise or address) if shared else None
             await server.start()
-            await checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-            await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+            for name in (SERVICE, "", STORE):
+                await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+            live.journal.on_health = StoreHealth(checks)
+            if config.metrics is not None:
+                collector = DaemonCollector(
+                    service.counts, live.journal, live.count, lambda: gate.streams, status.refusals
+                )
+                at = opened.enter_context(serving_metrics(collector, config.metrics))
+                log.info("serving_metrics", address=at)
             if ARMED:
                 log.warning("failpoints_armed", points=sorted(ARMED))
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
-            idle = asyncio.create_task(drop_idle_runs(live, config.idle_after_s))
+            tasks = [
+                asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
+                asyncio.create_task(book.keep_fresh()),
+            ]
             try:
                 yield address
             finally:
-                idle.cancel()
+                for task in tasks:
+                    task.cancel()
                 await _drain(
                     server, checks, service, status, lifecycle, replica, timeout_s=config.drain_timeout_s
                 )
@@ -155,6 +179,26 @@ async def _drain(
     log.info("stopped")
 
 
+def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCredentials | None]:
+    """Return the tokens and the credentials to serve with, if they do for where the daemon is to listen.
+
+    Raises:
+        AdvisorError: a file cannot be used, or the daemon would be open to others.
+    """
+    book = TokenBook(TokenFile(config.tokens_path), required=config.tokens_file is not None)
+    credentials = None if config.tls is None else server_credentials(config.tls)
+    check_exposure(
+        config.listen,
+        tls=credentials is not None,
+        client_certificates=config.tls_client_ca is not None,
+        tokens=book.is_on,
+        insecure=config.insecure,
+    )
+    if config.insecure and not is_local(config.listen):
+        log.warning("insecure", listen=config.listen, tls=credentials is not None, tokens=book.is_on)
+    return book, credentials
+
+
 def _build_server(
     service: AdvisorService, status: StatusInterceptor, config: ServerConfig
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
@@ -172,14 +216,19 @@ def _build_server(
     add_AdvisorServiceServicer_to_server(service, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    if config.reflection != "off":
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
     return server, checks
 
 
-async def _bind(server: grpc.aio.Server, listen: str) -> str:
+async def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Bind the server; return its address, with the port it got."""
     try:
-        port = server.add_insecure_port(listen)
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         await server.stop(None)
         raise AdvisorError(

@@ -31,8 +31,12 @@ class Engine:
         self._groups = groups
         self._journal = journal
 
-    async def answer(self, entries: Entries) -> Answer:
+    async def answer(self, entries: Entries, tenant: int = 0) -> Answer:
         """Answer observations, in their order, a slice at a time; one at least.
+
+        Args:
+            entries: the observations.
+            tenant: the number of the caller's tenant (`names.py`): handles of others are stale to it.
 
         Raises:
             AdvisorError: more answers wait to be stored than are kept.
@@ -41,29 +45,34 @@ class Engine:
         for start in range(0, len(entries), SLICE):
             if start:
                 await asyncio.sleep(0)
-            self._answer_slice(answer, Entries(entries.table[start : start + SLICE]), start)
+            self._answer_slice(answer, Entries(entries.table[start : start + SLICE]), start, tenant)
         return answer
 
-    def answer_now(self, entries: Entries) -> Answer:
+    def answer_now(self, entries: Entries, tenant: int = 0) -> Answer:
         """Answer at most a slice of observations; see `answer`."""
         answer = Answer(entries)
-        self._answer_slice(answer, entries, 0)
+        self._answer_slice(answer, entries, 0, tenant)
         return answer
 
-    def _answer_slice(self, answer: Answer, entries: Entries, start: int) -> None:
+    def _answer_slice(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
         """Answer some entries of a message, those from `start` on."""
         self._journal.check_room()
         common = common_group(entries.table)
         if 0 <= common < len(self._groups):
-            self._answer_group(answer, self._groups[common], entries, start)
+            self._answer_group(answer, self._groups[common], entries, start, tenant)
         else:
-            self._answer_groups(answer, entries, start)
+            self._answer_groups(answer, entries, start, tenant)
 
     def _answer_group(
-        self, answer: Answer, group: RunGroup, entries: Entries, places: npt.NDArray[np.intp] | int
+        self,
+        answer: Answer,
+        group: RunGroup,
+        entries: Entries,
+        places: npt.NDArray[np.intp] | int,
+        tenant: int,
     ) -> None:
         """Answer entries of one group; `places` says where in the message they are, or where they begin."""
-        fresh, plain = group.answer(entries)
+        fresh, plain = group.answer(entries, tenant)
         answer.plain += plain
         if fresh:
             self._journal.note(group, fresh)
@@ -73,7 +82,7 @@ class Engine:
             place = places + index if isinstance(places, int) else int(places[index])
             refuse_or_recall(answer, place, group, entries.table[index])
 
-    def _answer_groups(self, answer: Answer, entries: Entries, start: int) -> None:
+    def _answer_groups(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
         """Answer entries of several groups, and of none."""
         table = entries.table
         numbers = (table["handle"] >> np.uint64(ROW_BITS)).astype(np.int64) & (2**GROUP_BITS - 1)
@@ -81,7 +90,7 @@ class Engine:
             places = np.flatnonzero(numbers == number)
             some = Entries(table[places])
             if number < len(self._groups):
-                self._answer_group(answer, self._groups[number], some, places + start)
+                self._answer_group(answer, self._groups[number], some, places + start, tenant)
             else:
                 some.lrs[:], some.reasons[:], some.durable_steps[:] = np.nan, 0, -1
                 answer.errors |= {int(place) + start: stale_handle() for place in places}

@@ -11,10 +11,11 @@ stand still, until as many answers wait as are kept.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
@@ -37,6 +38,22 @@ REST, LONGEST_REST_S = 9, 0.5
 share the interpreter."""
 LONGEST_PAUSE_S = 5.0
 """Between attempts at a store that fails."""
+
+
+@dataclass(slots=True)
+class FlushFigures:
+    """How storing goes. Written by one thread, read by any."""
+
+    count: int = 0
+    """Flushes that stored something."""
+    seconds: float = 0.0
+    """How long they took."""
+    failures: int = 0
+    """Flushes that failed."""
+    last: float = field(default_factory=time.monotonic)
+    """When the last one ended that stored something, on the monotonic clock; at first, the start."""
+    failing: bool = False
+    """Whether the newest one failed."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,9 @@ class Journal:
         self._undurable = 0
         self._groups: dict[RunGroup, None] = {}  # those that have something to store, in order
         self._pause_s = interval_s
+        self.figures = FlushFigures()
+        self.on_health: Callable[[bool], None] = lambda _works: None
+        """Hears when flushes begin to fail, and when they work again."""
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +130,11 @@ class Journal:
     def when_fenced(self, then: Callable[[Collection[int]], None]) -> None:
         """Have a function forget the runs of shards that a flush finds to be another replica's."""
         self._when_fenced = then
+
+    @property
+    def undurable(self) -> int:
+        """How many answers wait to be stored."""
+        return self._undurable
 
     def check_room(self) -> None:
         """Raise if no more answers may wait to be stored.
@@ -208,17 +233,31 @@ class Journal:
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
             reach("journal.stored")
-        except Exception:
+        except Exception as error:
             for batch in batches:  # those that there are: the others have given up nothing
                 batch.group.log.put_back(batch.taken)
             self._groups = groups | self._groups
+            if isinstance(error, FencedError):  # the store works
+                raise
             self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
             self._arm()
+            self.figures.failures += 1
+            self._tell(works=False)
             raise
+        figures = self.figures
+        figures.count, figures.last = figures.count + 1, time.monotonic()
+        figures.seconds += loop.time() - began
+        self._tell(works=True)
         rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
         self._pause_s = max(self._interval_s, rest_s)
         self._undurable -= sum(len(batch.taken) for batch in batches)
         self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
+
+    def _tell(self, *, works: bool) -> None:
+        """Say whether the store works, if that is news."""
+        if works == self.figures.failing:
+            self.figures.failing = not works
+            self.on_health(works)
 
     def _store_all(self, batches: list[_Batch]) -> None:
         reach("journal.store")

@@ -58,7 +58,7 @@ class Verdict(enum.IntEnum):
     FINISHED = 6
     """Any step not answered before, of a run that is finished."""
     STALE_HANDLE = 7
-    """No run of this group has the handle."""
+    """No run of this group, and of the caller's tenant, has the handle."""
 
 
 _FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE = (int(verdict) for verdict in Verdict)
@@ -75,6 +75,7 @@ RECORD = np.dtype(
         ("last_lr", np.float64),
         ("bad_losses", np.int64),
         ("seen", np.int64),
+        ("tenant", np.uint32),
         ("last_reason", np.uint8),
         ("status", np.uint8),
         ("shard", np.uint8),
@@ -82,7 +83,8 @@ RECORD = np.dtype(
     align=True,
 )
 """What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the lap
-of its group in which the run was last observed, `shard` that of `shards`."""
+of its group in which the run was last observed; `tenant` is the number of the run's (`names.py`), `shard`
+that of `shards.py`."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 
@@ -98,18 +100,24 @@ def common_group(entries: Table) -> int:
 
 
 @compiled
-def admit(records: Records, entries: Table) -> int:
+def admit(records: Records, entries: Table, tenant: int) -> int:
     """Say what each entry is, in order, and move the fresh ones' runs on; return how many are fresh.
 
     Args:
         records: of the group; changed in place.
         entries: (n,) of `ENTRY`, all of the group; `row`, `verdict`, `expected` and `before` are filled.
+        tenant: the number of the caller's; to it, the handles of others are stale.
     """
     fresh = 0
     for index in range(len(entries)):
         entry = entries[index]
         row = np.int64(entry.handle) & (MAX_ROWS - 1)
-        if row >= len(records) or records[row].handle != entry.handle or entry.handle == 0:
+        if (
+            row >= len(records)
+            or records[row].handle != entry.handle
+            or entry.handle == 0
+            or records[row].tenant != tenant
+        ):
             entry.row, entry.verdict, entry.expected = 0, _STALE, 0
             continue
         record = records[row]

@@ -7,7 +7,7 @@ stored must not part half-way. While it awaits the store, the run's row is close
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -45,8 +45,15 @@ T = TypeVar("T")
 class RunLifecycle:
     """Takes runs from their creation to their end. Used from one event loop."""
 
-    def __init__(self, live: LiveRuns, watchers: Watchers, catalog: ModelCatalog) -> None:
-        """`watchers` hear of rewinds and ends."""
+    def __init__(
+        self,
+        live: LiveRuns,
+        watchers: Watchers,
+        catalog: ModelCatalog,
+        take_quota: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+    ) -> None:
+        """`watchers` hear of rewinds and ends; `take_quota` raises if runs are too many to create."""
+        self._take_quota = take_quota
         self._live = live
         self._watchers = watchers
         self._catalog = catalog
@@ -97,7 +104,10 @@ class RunLifecycle:
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
         async with self._live.locked(run_ids), owned(self._live, run_ids, shards) as runs:
             existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-            new = await self._create(await self._checked(requests, runs), among=len(requests))
+            checked = await self._checked(requests, runs)
+            if checked and self._take_quota is not None:
+                await self._take_quota([run.run_id for run in checked])
+            new = await self._create(checked, among=len(requests))
             runs |= {run.run_id: run for run in new}
             runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
             created = {run.run_id for run in new}

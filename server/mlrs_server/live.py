@@ -6,7 +6,6 @@ Calls about one run take turns (a lock per run id); the store's thread does all 
 from __future__ import annotations
 
 import asyncio
-import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -16,10 +15,11 @@ from itertools import islice
 from typing import TypeVar
 
 from mlrs_core.config import RunConfig
-from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, record_lacking, run_not_found
+from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
+from mlrs_server.names import check_full_name
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import model_ref
@@ -28,8 +28,6 @@ from mlrs_server.store import NewRun, Observations, Store, StoredRun
 from mlrs_server.turns import in_turns
 
 T = TypeVar("T")
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
-"""What a run's id looks like."""
 PAGE = 8192
 """Steps read from the store at a time."""
 
@@ -100,6 +98,10 @@ class LiveRuns:
                 await held.enter_async_context(self.lock(run_id))
             yield
 
+    def count(self) -> int:
+        """Return how many runs are in memory; on any thread."""
+        return len(self._live)
+
     # ---------------------------------------------------------------------------- the store
 
     async def in_store(self, work: Callable[[Store], T]) -> T:
@@ -113,9 +115,13 @@ class LiveRuns:
             AdvisorError: an id is malformed, or the store fails.
         """
         for run_id in run_ids:
-            check_run_id(run_id)
+            check_full_name(run_id)
         await self.journal.flush()
         return await self.in_store(lambda store: store.get(run_ids))
+
+    async def count_unfinished(self, tenant: str) -> int:
+        """Return how many runs of a tenant are not finished."""
+        return await self.in_store(lambda store: store.count_unfinished(tenant))
 
     async def required(self, run_id: str) -> StoredRun:
         """Return a run as `required_all` does."""
@@ -296,18 +302,4 @@ class LiveRuns:
             durable_step=durable,
             create_time=stored.create_time,
             update_time=stored.update_time,
-        )
-
-
-def check_run_id(run_id: str, field: str = "run_id") -> None:
-    """Check a run's id, or what looks like one, in a field.
-
-    Raises:
-        AdvisorError: it is malformed.
-    """
-    if not RUN_ID.fullmatch(run_id):
-        raise invalid_field(
-            field,
-            "must be 1 to 256 characters: letters, digits and any of ._-/:+=@, beginning with a letter "
-            f"or digit; is {run_id[:SHOWN]!r}",
         )

@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from mlrs_server.security.redact import redact
+
 
 def configure_logs(
     level: Literal["debug", "info", "warning", "error"], style: Literal["auto", "console", "json"]
@@ -23,8 +25,7 @@ def configure_logs(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if not for_people:
-        processors.append(structlog.processors.format_exc_info)
+    processors += [structlog.processors.format_exc_info, redact]  # a traceback's text may hold a secret too
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -1,7 +1,9 @@
 """The models that runs can name: those shipped with mlrs, and those imported into the data folder.
 
     DATA_DIR/models/<digest>.safetensors   a model, named by its content
-    DATA_DIR/models/index.json             names and aliases, replaced atomically
+    DATA_DIR/models/index.json             names and aliases by tenant, replaced atomically
+
+A tenant sees the models that are shipped, those of the default tenant, and its own.
 
 A model that a run was created with is kept in the data folder, shipped or not, so an upgrade of mlrs
 changes no run. The index is read again when its file changed: an import is seen by a running daemon.
@@ -9,16 +11,12 @@ changes no run. The index is read again when its file changed: an import is seen
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -27,6 +25,8 @@ from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
 from mlrs_core.policy import Policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
+from mlrs_server.files import changing, write_atomically
+from mlrs_server.model_index import Index, IndexFile, Space, resolved
 
 log = structlog.get_logger()
 
@@ -38,8 +38,6 @@ SHIPPED_DEFAULT = "mlr-snet"
 """Where the alias points until someone says otherwise."""
 SHORT_DIGEST = 12
 """Digits of the digest in a reference."""
-MIN_DIGEST = 8
-"""The fewest digits that a reference may give."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +56,6 @@ class CatalogModel:
         return f"{self.name}@{self.digest[:SHORT_DIGEST]}"
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Names and aliases."""
-
-    names: dict[str, str] = field(default_factory=dict)
-    """Digest by name."""
-    aliases: dict[str, str] = field(default_factory=dict)
-    """Name by alias."""
-    origins: dict[str, str] = field(default_factory=dict)
-    """The name each digest was imported under."""
-
-
 class ModelCatalog:
     """Finds models by name, alias or digest. Used from one thread."""
 
@@ -84,15 +70,19 @@ class ModelCatalog:
             AdvisorError: the default does not exist or is no model, or the index is damaged.
         """
         self._folder = data_dir / "models"
-        self._index_file = self._folder / "index.json"
+        self._file = IndexFile(self._folder / "index.json")
         self._loaded: dict[str, CatalogModel] = {}
-        self._found: dict[str, CatalogModel] = {}  # what `find` returned, until the index changes
+        self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned, until the index changes
         self._shipped = _shipped_digests()
-        self._index, self._stamp = _Index(), (-1, -1)
         self._default = ""
         self._reload()
         if default is not None:
             self._default = self._resolve_default(default)
+
+    def folder(self) -> Path:
+        """Return the folder of the models' files, made if missing."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder
 
     def _resolve_default(self, default: str) -> str:
         path = Path(default)
@@ -110,54 +100,58 @@ class ModelCatalog:
                 field="model",
             ) from error
 
-    def find(self, reference: str) -> CatalogModel:
-        """Return the model that a name, an alias or `name@digest` names; "" is the default.
+    # ----------------------------------------------------------------------------- reading
+
+    def find(self, reference: str, tenant: str = "") -> CatalogModel:
+        """Return the model that a tenant calls by a name, an alias or `name@digest`; "" is the default.
+
+        What is its own comes before what the default tenant shares with all.
 
         Raises:
             AdvisorError: there is none, or its file is damaged.
         """
         self._reload()
-        wanted = reference or self._default or DEFAULT_ALIAS
-        if (found := self._found.get(wanted)) is not None:
+        wanted = reference or DEFAULT_ALIAS
+        if (found := self._found.get((tenant, wanted))) is not None:
             return found
-        name, _, digits = self._aliases().get(wanted, wanted).partition("@")
-        named = {digest for digest in (self._names().get(name),) if digest}
-        if digits:
-            known_as = named | {digest for digest, origin in self._origins().items() if origin == name}
-            matching = {digest for digest in known_as if digest.startswith(digits)}
-            candidates = matching if len(digits) >= MIN_DIGEST else set()
-        else:
-            candidates = named
-        if len(candidates) != 1:
-            known = ", ".join(sorted({*self._names(), *self._aliases()}))
+        spaces = self._spaces(tenant)
+        meant = resolved(wanted, spaces)
+        if meant is None:
+            known = ", ".join(sorted({name for space in spaces for name in {*space.names, *space.aliases}}))
             raise AdvisorError(
                 Reason.MODEL_NOT_FOUND,
                 f"model: there is no model {wanted[:100]!r}; this daemon knows: {known}; "
                 "`mlrs models import` adds one",
                 field="model",
             )
-        found = self._found[wanted] = self._load(candidates.pop(), name)
+        found = self._found[tenant, wanted] = self._load(*meant)
         return found
 
     def by_digest(self, digest: str, name: str) -> CatalogModel:
         """Return the model of a run that exists."""
         return self._load(digest, name)
 
-    def all(self) -> list[CatalogModel]:
-        """Return every model that can be read, ordered by reference."""
+    def all(self, tenant: str = "") -> list[CatalogModel]:
+        """Return every model of a tenant, or shared with it, that can be read, ordered by reference."""
         self._reload()
-        models = []
-        for digest, name in self._origins().items():
-            try:
-                models.append(self._load(digest, name))
-            except AdvisorError as error:
-                log.warning("model_unreadable", problem=str(error))
-        return sorted(models, key=lambda model: model.ref)
+        models = dict[str, CatalogModel]()
+        for space in self._spaces(tenant):
+            for digest, name in space.origins.items():
+                try:
+                    model = self._load(digest, name)
+                except AdvisorError as error:
+                    log.warning("model_unreadable", problem=str(error))
+                else:
+                    models[model.ref] = model
+        return [models[ref] for ref in sorted(models)]
 
-    def aliases_of(self, model: CatalogModel) -> list[str]:
-        """Return the aliases that point at a model, sorted."""
-        names = [model.ref, *([model.name] if self._names().get(model.name) == model.digest else [])]
-        return sorted(alias for alias, target in self._aliases().items() if target in names)
+    def aliases_of(self, model: CatalogModel, tenant: str = "") -> list[str]:
+        """Return the aliases by which a tenant finds a model, sorted."""
+        spaces = self._spaces(tenant)
+        aliases = sorted({alias for space in spaces for alias in space.aliases})
+        return [alias for alias in aliases if resolved(alias, spaces) == (model.digest, model.name)]
+
+    # ----------------------------------------------------------------------------- writing
 
     def keep(self, model: CatalogModel) -> None:
         """Copy a model into the data folder, where no upgrade of mlrs can lose it.
@@ -168,9 +162,9 @@ class ModelCatalog:
             AdvisorError: its file is damaged or gone, or the data folder cannot be written.
         """
         if not self._path(model.digest).exists():
-            _write_atomically(self._path(model.digest), self._read(model.digest, model.name))
-            index = self._index
-            self._write_index(replace(index, origins={**index.origins, model.digest: model.name}))
+            data = self._read(model.digest, model.name)
+            write_atomically(self._path(model.digest), data, what="models")
+            self._change(lambda index: index.with_origin(model.digest, model.name))
 
     def add_file(self, path: Path, name: str, *, replace: bool = False) -> CatalogModel:
         """Import a model file under a name.
@@ -184,43 +178,110 @@ class ModelCatalog:
             raise AdvisorError(Reason.MODEL_INVALID, f"model: {error}", field="model") from error
         return self.add(model, name, replace=replace)
 
-    def add(self, model: Model, name: str, *, replace: bool = False) -> CatalogModel:
-        """Import a model under a name.
+    def add(self, model: Model, name: str, tenant: str = "", *, replace: bool = False) -> CatalogModel:
+        """Import a model under a name of a tenant.
 
         Raises:
-            AdvisorError: the name is another model's and `replace` is not set, or the data folder
-                cannot be written.
+            AdvisorError: the name is malformed, or another model's and `replace` is not set, or the data
+                folder cannot be written.
         """
-        name = model_name(name)
+        self.check_name(name, tenant)
+        return self.register(self.prepared(model, name), tenant, replace=replace)
+
+    def check_name(self, name: str, tenant: str = "") -> None:
+        """Check the name that a model is to be imported under.
+
+        Raises:
+            AdvisorError: it is malformed, or an alias.
+        """
+        model_name(name)
+        self._reload()
+        if name == DEFAULT_ALIAS or name in self._spaces(tenant)[0].aliases:
+            raise invalid_field("name", f"{name!r} is an alias, which points at a model; choose another name")
+
+    def prepared(self, model: Model, name: str) -> CatalogModel:
+        """Write a model's file, and return the model as it will be; on any thread. No name points at it yet.
+
+        Raises:
+            AdvisorError: the data folder cannot be written.
+        """
         data = dump_model(model)
         digest = digest_of(data)
+        write_atomically(self._path(digest), data, what="models")
+        return CatalogModel(name, digest, model, model.policy(), len(data))
+
+    def register(self, model: CatalogModel, tenant: str = "", *, replace: bool = False) -> CatalogModel:
+        """Have a tenant's runs find a model that was prepared, by its name.
+
+        Raises:
+            AdvisorError: as `add`.
+        """
+
+        def named(index: Index) -> Index:
+            self.check_name(model.name, tenant)
+            taken = self._spaces(tenant)[0].names.get(model.name)
+            if taken not in (None, model.digest) and not replace:
+                raise AdvisorError(
+                    Reason.RUN_EXISTS,
+                    f"name: {model.name!r} is the model {model.name}@{str(taken)[:SHORT_DIGEST]}; choose "
+                    "another name, or replace it with `mlrs models import --replace` beside the daemon (runs "
+                    "keep the model they began with)",
+                    field="name",
+                )
+            return index.with_model(tenant, model.name, model.digest)
+
+        self._change(named)
+        self._loaded.setdefault(model.digest, model)
+        return model
+
+    def set_alias(self, alias: str, reference: str, tenant: str = "") -> CatalogModel:
+        """Point an alias of a tenant at a model, by its name or a reference; return the model.
+
+        An alias of a name goes where the name goes.
+
+        Raises:
+            AdvisorError: the alias is malformed, or a model's name, or there is no such model, or the data
+                folder cannot be written.
+        """
+        model_name(alias, "alias")
+        if not reference:
+            raise invalid_field("model", "must be a model's name, or name@digest")
+        if alias == DEFAULT_ALIAS and self._default and not tenant:
+            raise invalid_field("alias", "the default model is what `mlrs serve --model` says on this daemon")
+        found = self.find(reference, tenant)
+        target = reference if reference == found.name else found.ref
+
+        def pointed(index: Index) -> Index:
+            if alias in self._spaces(tenant)[0].names:
+                raise invalid_field("alias", f"{alias!r} is a model's name; choose another alias")
+            return index.with_alias(tenant, alias, target)
+
+        self._change(pointed)
+        return found
+
+    def _change(self, change: Callable[[Index], Index]) -> None:
+        """Change the index, while no other process does."""
+        with changing(self._folder, what="models"):
+            self._reload()
+            self._file.write(change(self._file.index))
         self._reload()
-        if name in self._aliases():
-            raise invalid_field("name", f"{name!r} is an alias, which points at a model; choose another name")
-        taken = self._names().get(name)
-        if taken not in (None, digest) and not replace:
-            raise AdvisorError(
-                Reason.RUN_EXISTS,
-                f"name: {name!r} is the model {name}@{str(taken)[:SHORT_DIGEST]}; choose another name, "
-                "or pass --replace (runs keep the model they began with)",
-                field="name",
-            )
-        _write_atomically(self._path(digest), data)
-        index = self._index
-        self._write_index(
-            _Index({**index.names, name: digest}, index.aliases, {**index.origins, digest: name})
+
+    def _reload(self) -> None:
+        """Read the index again if it changed."""
+        if self._file.reload():
+            self._found.clear()
+
+    def _spaces(self, tenant: str) -> list[Space]:
+        """Return what a tenant's references can mean: what is its own, then what is shared."""
+        index = self._file.index
+        kept = index.of("")
+        default = {DEFAULT_ALIAS: self._default} if self._default else {}
+        shared = Space(
+            {**{name: digest for digest, name in self._shipped.items()}, **kept.names},
+            {DEFAULT_ALIAS: SHIPPED_DEFAULT, **kept.aliases, **default},
+            {**self._shipped, **kept.origins},
         )
-        return self._load(digest, name)
-
-    def _names(self) -> dict[str, str]:
-        return {**{name: digest for digest, name in self._shipped.items()}, **self._index.names}
-
-    def _origins(self) -> dict[str, str]:
-        return {**self._shipped, **self._index.origins}
-
-    def _aliases(self) -> dict[str, str]:
-        default = {DEFAULT_ALIAS: self._default or SHIPPED_DEFAULT}
-        return {**default, **self._index.aliases}
+        return [index.of(tenant), shared] if tenant else [shared]
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.safetensors"
@@ -245,30 +306,6 @@ class ModelCatalog:
                 raise ModelFileError("its content does not match its digest")
         return data
 
-    def _reload(self) -> None:
-        """Read the index again if it changed."""
-        path = self._index_file
-        try:
-            status = path.stat()
-            stamp = status.st_mtime_ns, status.st_ino  # the clock of a file system is coarse
-            if stamp == self._stamp:
-                return
-            fields: Any = json.loads(path.read_text(encoding="utf-8"))
-            columns = (fields["names"], fields["aliases"], fields["origins"])
-            self._index, self._stamp = _Index(*map(_strings, columns)), stamp
-            self._found.clear()
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AdvisorError(
-                Reason.MODEL_INVALID, f"the index of models {path} cannot be read: {error!r}; restore it"
-            ) from error
-
-    def _write_index(self, index: _Index) -> None:
-        text = json.dumps(vars(index), indent=2, sort_keys=True)
-        _write_atomically(self._index_file, text.encode())
-        self._reload()
-
 
 @contextmanager
 def _readable(digest: str, name: str) -> Iterator[None]:
@@ -283,22 +320,15 @@ def _readable(digest: str, name: str) -> Iterator[None]:
         ) from error
 
 
-def _strings(fields: Any) -> dict[str, str]:
-    """Return a mapping of strings, checked."""
-    if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
-        raise TypeError(f"expected names, found {fields!r:.100}")
-    return dict(fields)
-
-
-def model_name(name: str) -> str:
-    """Return a model's name, checked.
+def model_name(name: str, field: str = "name") -> str:
+    """Return a model's name, or an alias, checked.
 
     Raises:
         AdvisorError: it is malformed.
     """
     if not NAME.fullmatch(name):
         raise invalid_field(
-            "name", f"must be 1 to 64 of a-z, 0-9 and ._-, beginning with a letter or digit, is {name!r}"
+            field, f"must be 1 to 64 of a-z, 0-9 and ._-, beginning with a letter or digit, is {name!r}"
         )
     return name
 
@@ -311,29 +341,3 @@ def _shipped_digests() -> dict[str, str]:
         for entry in folder.iterdir()
         if entry.name.endswith(".safetensors")
     }
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all.
-
-    Raises:
-        AdvisorError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise AdvisorError(
-            Reason.STORE,
-            f"the folder of models {path.parent} cannot be written: {error.strerror or error}; "
-            "free its disk, or let the daemon write there",
-        ) from error

@@ -11,8 +11,9 @@ from mlrs_core.errors import InvalidFieldError
 from mlrs_server.answers import finished_run
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import LiveRuns, RunView, check_run_id
+from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import ModelCatalog
+from mlrs_server.names import check_full_name
 from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run
 from mlrs_server.store import NewRun, StoredRun
 
@@ -31,7 +32,7 @@ class OpenRequest:
     """
 
     run_id: str
-    """The user's id."""
+    """The run's full name (`names.py`)."""
     asked: RunConfig = field(default_factory=RunConfig)
     """The config asked for; fields not given take the run's."""
     model: str = ""
@@ -45,9 +46,7 @@ class OpenRequest:
 
     def __post_init__(self) -> None:
         """Check the id and the group."""
-        check_run_id(self.run_id)
-        if self.group:
-            check_run_id(self.group, "group")
+        check_full_name(self.run_id)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mlrs_core.schedules import ScheduleKind
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.names import tenant_of
 from mlrs_server.runs import first_snapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, StoredRun
@@ -39,7 +40,7 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *,
             what they need.
     """
     if asked.schedule is None:
-        found = catalog.find(model)
+        found = catalog.find(model, tenant_of(run_id))
         name, digest, policy = found.name, found.digest, found.policy
     else:
         if model:
@@ -98,7 +99,7 @@ def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, catalog: 
     has = stored.config.schedule
     if model and has is not None:
         raise config_mismatch(stored, "model", f"the schedule {has.kind.spelling}", model)
-    if model and (found := catalog.find(model)).digest != stored.model_digest:
+    if model and (found := catalog.find(model, tenant_of(stored.run_id))).digest != stored.model_digest:
         raise config_mismatch(stored, "model", model_ref(stored), found.ref)
     if asked.schedule is not None and has is None:
         wants = f"the schedule {asked.schedule.kind.spelling}"

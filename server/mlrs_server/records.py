@@ -37,11 +37,13 @@ class RunRecords:
         """
         return self._live.view(await self._live.required(run_id))
 
-    async def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[RunView]:
-        """Return runs ordered by id, from the first id beyond `after`."""
+    async def list(
+        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+    ) -> list[RunView]:
+        """Return a tenant's runs ordered by id, from the first id beyond `after`; ids are bare."""
         await self._live.journal.flush()
         stored = await self._live.in_store(
-            lambda store: store.list(prefix=prefix, status=status, after=after, limit=limit)
+            lambda store: store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
         )
         return [self._live.view(run) for run in stored]
 

@@ -25,6 +25,7 @@ from mlrs_server.ledger import (
     settle,
     undo,
 )
+from mlrs_server.names import number_of, tenant_of
 from mlrs_server.shards import SHARDS
 
 SMALLEST = 8
@@ -138,6 +139,7 @@ class RunGroup:
             snapshot.last_lr,
             snapshot.bad_losses,
             self.lap,
+            number_of(tenant_of(run_id)),
             snapshot.last_reason,
             snapshot.status,
             shard,
@@ -179,11 +181,16 @@ class RunGroup:
         self.records[row] = np.zeros((), RECORD)
         heapq.heappush(self._free, row)
 
-    def answer(self, entries: Entries) -> Pass:
-        """Answer entries of this group, in their order; they are filled, the fresh ones are logged."""
+    def answer(self, entries: Entries, tenant: int = 0) -> Pass:
+        """Answer entries of this group, in their order; they are filled, the fresh ones are logged.
+
+        Args:
+            entries: the entries.
+            tenant: the number of the caller's tenant.
+        """
         log = self.log
         log.make_room(len(entries))  # nothing may fail once runs have moved
-        fresh = admit(self.records, entries.table)
+        fresh = admit(self.records, entries.table, tenant)
         try:
             if fresh == len(entries):
                 self._advance(entries)

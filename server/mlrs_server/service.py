@@ -11,13 +11,16 @@ import grpc
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
+from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
 from mlrs_server.lifecycle import RunLifecycle
-from mlrs_server.models import ModelCatalog
+from mlrs_server.models import CatalogModel, ModelCatalog
 from mlrs_server.opening import check_batch_size
 from mlrs_server.records import RunRecords
+from mlrs_server.security.caller import current_caller
 from mlrs_server.turns import in_turns
+from mlrs_server.uploads import Upload
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -54,8 +57,11 @@ class AdvisorService(AdvisorServiceServicer):
         self._records = records
         self._engine = engine
         self._catalog = catalog
+        self._importing = asyncio.Lock()
         self._streams: set[_Stream] = set()
         self._draining = False
+        self.counts = AdviceCounts()
+        """What was advised so far."""
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
@@ -68,15 +74,16 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
         """Create or resume a run."""
-        return convert.opened_to(await self._lifecycle.open(convert.opening_from(request)))
+        opening = convert.opening_from(request, current_caller().tenant)
+        return convert.opened_to(await self._lifecycle.open(opening))
 
     async def BatchCreateRuns(
         self, request: pb.BatchCreateRunsRequest, context: Context
     ) -> pb.BatchCreateRunsResponse:
         """Create or resume many runs."""
-        asked = request.requests
+        asked, tenant = request.requests, current_caller().tenant
         check_batch_size("requests", len(asked))
-        openings = [convert.opening_from(one, among=len(asked)) async for one in in_turns(asked)]
+        openings = [convert.opening_from(one, tenant, among=len(asked)) async for one in in_turns(asked)]
         opened = await self._lifecycle.open_many(openings)
         return pb.BatchCreateRunsResponse(
             responses=[convert.opened_to(one) async for one in in_turns(opened)]
@@ -84,7 +91,8 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Read a run."""
-        return pb.GetRunResponse(run=convert.run_to(await self._records.get(request.run_id)))
+        view = await self._records.get(current_caller().full(request.run_id))
+        return pb.GetRunResponse(run=convert.run_to(view))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """List runs; the page token is the last id of the page before."""
@@ -94,25 +102,29 @@ class AdvisorService(AdvisorServiceServicer):
             status=convert.status_from(request.status),
             after=request.page_token,
             limit=size + 1,
+            tenant=current_caller().tenant,
         )
-        page = views[:size]
+        page = [convert.run_to(view) for view in views[:size]]
         token = page[-1].run_id if len(views) > size else ""
-        return pb.ListRunsResponse(runs=[convert.run_to(view) for view in page], next_page_token=token)
+        return pb.ListRunsResponse(runs=page, next_page_token=token)
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""
-        return pb.FinishRunResponse(run=convert.run_to(await self._lifecycle.finish(request.run_id)))
+        view = await self._lifecycle.finish(current_caller().full(request.run_id))
+        return pb.FinishRunResponse(run=convert.run_to(view))
 
     async def BatchFinishRuns(
         self, request: pb.BatchFinishRunsRequest, context: Context
     ) -> pb.BatchFinishRunsResponse:
         """Finish many runs."""
-        views = await self._lifecycle.finish_many(list(request.run_ids))
+        caller = current_caller()
+        check_batch_size("run_ids", len(request.run_ids))
+        views = await self._lifecycle.finish_many([caller.full(run_id) for run_id in request.run_ids])
         return pb.BatchFinishRunsResponse(runs=[convert.run_to(view) async for view in in_turns(views)])
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Delete a run."""
-        await self._lifecycle.delete(request.run_id)
+        await self._lifecycle.delete(current_caller().full(request.run_id))
         return pb.DeleteRunResponse()
 
     # ------------------------------------------------------------------------------- advice
@@ -122,9 +134,11 @@ class AdvisorService(AdvisorServiceServicer):
         if self._draining:
             raise draining()
         step = convert.step_from(request.step, "step")
-        handle = await self._lifecycle.handle_of(request.run_id)
-        answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss))
+        caller = current_caller()
+        handle = await self._lifecycle.handle_of(caller.full(request.run_id))
+        answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss), caller.number)
         await self._records.recall(answer)
+        self.counts.note(answer)
         if answer.errors:
             raise answer.errors[0]
         return convert.advice_to(step, answer)
@@ -148,26 +162,35 @@ class AdvisorService(AdvisorServiceServicer):
             await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
 
     async def _converse(self, stream: _Stream, context: Context) -> None:
-        """Answer messages until there are no more, or the daemon drains."""
+        """Answer messages until there are no more, the daemon drains, or the caller is to go."""
+        caller = current_caller()
+        tenant, number, usage = caller.tenant, caller.number, caller.usage
         while not stream.draining:
             stream.reading = True
             request = await context.read()
             stream.reading = False
             if request is grpc.aio.EOF:
                 return
+            caller.check()
+            if not usage.take():
+                await usage.turn()
             entries = convert.entries_from(request)
-            quick = len(entries) <= SLICE
-            answer = self._engine.answer_now(entries) if quick else await self._engine.answer(entries)
+            if len(entries) <= SLICE:
+                answer = self._engine.answer_now(entries, number)
+            else:
+                answer = await self._engine.answer(entries, number)
             if answer.recalls:
                 await self._records.recall(answer)
-            await context.write(convert.columns_to(answer))
+            self.counts.note(answer)
+            await context.write(convert.columns_to(answer, tenant))
 
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Context
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Stream a run's record."""
         start = convert.step_from(request.from_step, "from_step")
-        async for view, first, record in self._records.watch(request.run_id, start, follow=request.follow):
+        run_id = current_caller().full(request.run_id)
+        async for view, first, record in self._records.watch(run_id, start, follow=request.follow):
             yield convert.record_to(view, first, record)
 
     # ------------------------------------------------------------------------------- models
@@ -175,16 +198,40 @@ class AdvisorService(AdvisorServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """List models; the page token is the last reference of the page before."""
         size = convert.page_size_from(request.page_size)
-        models = [model for model in self._catalog.all() if model.ref > request.page_token]
+        tenant = current_caller().tenant
+        models = [model for model in self._catalog.all(tenant) if model.ref > request.page_token]
         page = models[:size]
         token = page[-1].ref if len(models) > size else ""
-        messages = [convert.model_to(model, self._catalog.aliases_of(model)) for model in page]
-        return pb.ListModelsResponse(models=messages, next_page_token=token)
+        return pb.ListModelsResponse(
+            models=[self._model_to(model, tenant) for model in page], next_page_token=token
+        )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Read a model."""
-        model = self._catalog.find(request.model)
-        return pb.GetModelResponse(model=convert.model_to(model, self._catalog.aliases_of(model)))
+        tenant = current_caller().tenant
+        return pb.GetModelResponse(model=self._model_to(self._catalog.find(request.model, tenant), tenant))
+
+    async def ImportModel(
+        self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
+    ) -> pb.ImportModelResponse:
+        """Take a model's file, and have runs of the caller's tenant name it."""
+        caller = current_caller()
+        name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
+        with Upload(self._catalog, name, caller.tenant, caller.usage) as upload:
+            async for message in request_iterator:
+                await upload.add(convert.chunk_from(message))
+            async with self._importing:  # one file at a time in memory
+                model = await upload.done(digest)
+        return pb.ImportModelResponse(model=self._model_to(model, caller.tenant))
+
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
+        """Point an alias of the caller's tenant at a model."""
+        tenant = current_caller().tenant
+        model = self._catalog.set_alias(request.alias, request.model, tenant)
+        return pb.SetAliasResponse(model=self._model_to(model, tenant))
+
+    def _model_to(self, model: CatalogModel, tenant: str) -> pb.Model:
+        return convert.model_to(model, self._catalog.aliases_of(model, tenant))
 
     # --------------------------------------------------------------- in the contract, not built
 
@@ -197,16 +244,6 @@ class AdvisorService(AdvisorServiceServicer):
     ) -> NoReturn:
         """Refuse: not built yet."""
         raise _not_built("AdaptGradients", "meta mode")
-
-    async def ImportModel(
-        self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
-    ) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("ImportModel", "upload of models; use `mlrs models import` beside the daemon")
-
-    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("SetAlias", "aliases; `mlrs serve --model` sets the default model")
 
 
 def _not_built(rpc: str, what: str) -> AdvisorError:

@@ -11,9 +11,9 @@ anything else        INTERNAL, logged with its traceback and without details on 
 from __future__ import annotations
 
 import asyncio
-import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -22,9 +22,14 @@ from google.protobuf.message import DecodeError
 
 from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.names import spoken
+from mlrs_server.security.caller import Caller, set_caller
+from mlrs_server.security.gate import Gate
 
 log = structlog.get_logger()
 
+REFLECTION = "/grpc.reflection."
+"""What methods of reflection begin with."""
 MAX_MESSAGE = 1000
 """The longest message on the wire, in characters: a status must fit into 8 KiB of headers."""
 
@@ -75,8 +80,9 @@ def as_advisor_error(error: Exception) -> AdvisorError | None:
             return None
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:
-    method = path.rpartition("/")[2]
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception, tenant: str
+) -> NoReturn:
     known = as_advisor_error(error)
     if isinstance(error, grpc.aio.InternalError):  # the client went away: what failed is writing to it
         raise asyncio.CancelledError from error
@@ -93,7 +99,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
         trailing.append(("mlrs-expected-step", str(known.expected_step)))
     if known.owner:
         trailing.append(("mlrs-owner", known.owner))
-    await context.abort(CODES[known.reason], str(known)[:MAX_MESSAGE], tuple(trailing))
+    await context.abort(CODES[known.reason], spoken(str(known), tenant)[:MAX_MESSAGE], tuple(trailing))
 
 
 def _decoding(handler: Any) -> Callable[[bytes], Any]:
@@ -114,19 +120,123 @@ def _decoding(handler: Any) -> Callable[[bytes], Any]:
     return decode
 
 
-class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Translates whatever an RPC of the service raises, and knows whether any is under way."""
+def _raise_if_malformed(request: Any) -> None:
+    if isinstance(request, DecodeError):
+        raise request
 
-    def __init__(self, service: str) -> None:
-        """`service` is the full name of the service."""
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):
+    """Lets calls of the service in, translates whatever they raise, and knows whether any is under way."""
+
+    def __init__(self, service: str, gate: Gate) -> None:
+        """`service` is the full name of the service, `gate` says who may call it."""
         self._prefix = f"/{service}/"
+        self._gate = gate
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self.refusals: Counter[Reason | None] = Counter()
+        """How many calls failed, by reason; `None` is a defect."""
 
     async def idle(self) -> None:
         """Wait until no call of the service is under way."""
         await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of a call; if the caller may not make it, the message is not even read."""
+        handler: Any = await continuation(handler_call_details)
+        path, metadata = str(handler_call_details.method), handler_call_details.invocation_metadata
+        if handler is None:  # no such RPC; grpc answers UNIMPLEMENTED
+            return None
+        rpc = path.rpartition("/")[2]
+        try:
+            if path.startswith(REFLECTION):
+                self._gate.admit_reflection(metadata)
+            if not path.startswith(self._prefix):  # health and reflection, whose handlers are of other kinds
+                return cast("grpc.RpcMethodHandler[Any, Any]", handler)
+            caller = self._gate.admit(rpc, metadata)
+        except AdvisorError as error:
+            return self._refusing(error, rpc)
+        return self._wrapped(handler, rpc, caller)
+
+    def _refusing(self, error: AdvisorError, rpc: str) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of a call that is not let in: of a kind that fits any RPC."""
+
+        async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            self.refusals[error.reason] += 1
+            await _abort(context, rpc, error, "")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _wrapped(self, handler: Any, rpc: str, caller: Caller) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of a call that is let in."""
+        codecs = _decoding(handler), handler.response_serializer
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, rpc, caller), *codecs)
+        if handler.stream_unary:
+            taking = self._taking(handler.stream_unary, rpc, caller)
+            return grpc.stream_unary_rpc_method_handler(taking, *codecs)
+        if handler.unary_stream:
+            giving = self._giving(handler.unary_stream, rpc, caller)
+            return grpc.unary_stream_rpc_method_handler(giving, *codecs)
+        # It reads and writes itself, and looks at its caller with every message.
+        both = self._unary(handler.stream_stream, rpc, caller, streaming=True)
+        return grpc.stream_stream_rpc_method_handler(both, *codecs)
+
+    def _unary(self, behaviour: Any, rpc: str, caller: Caller, *, streaming: bool = False) -> Any:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with self._entered(rpc, caller, context, streaming=streaming):
+                _raise_if_malformed(request)
+                return await behaviour(request, context)
+
+        return call
+
+    def _taking(self, behaviour: Any, rpc: str, caller: Caller) -> Any:
+        async def messages(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for request in requests:
+                await caller.message()
+                yield request
+
+        async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with self._entered(rpc, caller, context, streaming=True):
+                return await behaviour(messages(requests), context)
+
+        return call
+
+    def _giving(self, behaviour: Any, rpc: str, caller: Caller) -> Any:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with self._entered(rpc, caller, context, streaming=True):
+                _raise_if_malformed(request)
+                async for response in behaviour(request, context):
+                    caller.check()
+                    yield response
+
+        return call
+
+    @asynccontextmanager
+    async def _entered(
+        self, rpc: str, caller: Caller, context: grpc.aio.ServicerContext[Any, Any], *, streaming: bool
+    ) -> AsyncIterator[None]:
+        """Be in a call: within its caller's limits, counted, and whatever it raises becomes a status."""
+        with self._counted():
+            try:
+                set_caller(caller)
+                await caller.message()
+                with caller.usage.stream() if streaming else nullcontext():
+                    yield
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
+                self._count(error)
+                await _abort(context, rpc, error, caller.tenant)
+
+    def _count(self, error: Exception) -> None:
+        known = as_advisor_error(error)
+        self.refusals[None if known is None else known.reason] += 1
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -138,57 +248,3 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler of a call."""
-        handler: Any = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        if handler is None:  # no such RPC; grpc answers UNIMPLEMENTED
-            return None
-        if not method.startswith(self._prefix):  # health and reflection, whose handlers are of other kinds
-            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(*self._unary(handler.unary_unary, method, handler))
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(*self._unary(handler.stream_unary, method, handler))
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                *self._streaming(handler.unary_stream, method, handler)
-            )
-        return grpc.stream_stream_rpc_method_handler(*self._streaming(handler.stream_stream, method, handler))
-
-    def _unary(self, behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            with self._counted():
-                try:
-                    if isinstance(request, DecodeError):
-                        raise request
-                    return await behaviour(request, context)
-                except grpc.aio.AbortError:
-                    raise
-                except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
-                    await _abort(context, method, error)
-
-        return call, _decoding(handler), handler.response_serializer
-
-    def _streaming(self, behaviour: Any, method: str, handler: Any) -> tuple[Any, Any, Any]:
-        if not inspect.isasyncgenfunction(behaviour):  # it writes its responses itself
-            return self._unary(behaviour, method, handler)
-
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            with self._counted():
-                try:
-                    if isinstance(request, DecodeError):
-                        raise request
-                    async for response in behaviour(request, context):
-                        yield response
-                except grpc.aio.AbortError:
-                    raise
-                except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
-                    await _abort(context, method, error)
-
-        return call, _decoding(handler), handler.response_serializer

@@ -111,7 +111,7 @@ def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, in
         n = len(which)
         named = np.array([int(handles[run]) if run >= 0 else 7 << 32 for run in which], np.uint64)
         message = Entries.of(named, np.array(steps), np.array(losses))
-        fresh = admit(records, message.table)
+        fresh = admit(records, message.table, 0)
         mask, some = message.verdicts == Verdict.FRESH, np.full(fresh, 99.0)
         Counting().advance(states, table, message.rows[mask], message.steps[mask], message.losses[mask], some)
         message.lrs[:] = 99.0

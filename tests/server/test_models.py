@@ -11,7 +11,7 @@ import pytest
 
 from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.config import RunConfig
-from mlrs_server import models
+from mlrs_server import files, models
 from mlrs_server.errors import Reason
 from mlrs_server.models import ModelCatalog
 from tests.server.support import LOSSES, raises, replayed, room
@@ -214,7 +214,7 @@ async def test_a_folder_that_cannot_be_written_is_named(
 
     async with room(tmp_path / "d", model_file) as here:
         with monkeypatch.context() as disk:
-            disk.setattr(models.os, "fsync", full)
+            disk.setattr(files.os, "fsync", full)
             with raises(Reason.STORE, match="models cannot be written: No space left on device"):
                 here.catalog.add_file(second_file, "second")
             with raises(Reason.STORE, match="models cannot be written: No space left on device"):
@@ -231,7 +231,7 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path, model_file: Path) ->
     catalog = ModelCatalog(tmp_path / "d")
     (tmp_path / "d" / "models").write_text("in the way")
     with raises(Reason.STORE, match="models cannot be written"):
-        catalog._write_index(models._Index())
+        catalog.set_alias("stable", "paper")
     with raises(Reason.MODEL_INVALID, match=r"index\.json cannot be read"):
         catalog.add_file(model_file, "m")
 

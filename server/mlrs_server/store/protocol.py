@@ -35,6 +35,7 @@ class NewRun:
     """A run to create."""
 
     run_id: str
+    """Its full name (`names.py`)."""
     shard: int
     """That of its group, or of its id (`shards`): who owns the shard writes the run."""
     config: RunConfig
@@ -87,8 +88,17 @@ class Store(Protocol):
         """Return runs by id, without those that are not there; any number."""
         ...
 
-    def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
-        """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
+    def list(
+        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+    ) -> list[StoredRun]:
+        """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable.
+
+        `prefix` and `after` are ids as the tenant writes them.
+        """
+        ...
+
+    def count_unfinished(self, tenant: str) -> int:
+        """Return how many runs of a tenant are not finished."""
         ...
 
     def append(self, updates: Sequence[RunUpdates]) -> None:

@@ -16,13 +16,14 @@ from mlrs_core.config import RunConfig
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
+from mlrs_server.names import full_name
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
 from mlrs_server.store.dialect import READS, Dialect, Row
 from mlrs_server.store.fence import Fence
 from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
 from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredRun
-from mlrs_server.store.tables import FIND, MOVE, moved_to, observations, row_of, run_of, runs
+from mlrs_server.store.tables import FIND, MOVE, moved_to, observations, of_tenant, row_of, run_of, runs
 
 log = structlog.get_logger()
 
@@ -114,17 +115,25 @@ class SqlStore:
             rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
         return {row.run_id: run_of(row) for row in rows}
 
-    def list(self, *, prefix: str, status: RunStatus | None, after: str, limit: int) -> list[StoredRun]:
-        """Return runs ordered by id, from the first beyond `after`, without those that cannot be read."""
+    def list(
+        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+    ) -> list[StoredRun]:
+        """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable."""
         if not prefix.isascii() or "\x00" in prefix:  # no id is like that, and PostgreSQL takes no such text
             return []
-        query = sa.select(runs).where(runs.c.run_id > after.partition("\x00")[0]).order_by(runs.c.run_id)
-        if prefix:
-            query = query.where(runs.c.run_id >= prefix, runs.c.run_id < prefix + "\x7f")
+        query = sa.select(runs).where(of_tenant(tenant, prefix)).order_by(runs.c.run_id)
+        if after := after.partition("\x00")[0]:
+            query = query.where(runs.c.run_id > full_name(tenant, after))
         if status is not None:
             query = query.where(runs.c.status == int(status))
         with self.reading() as connection:
             return list(islice(_readable(connection.execute(query)), limit))
+
+    def count_unfinished(self, tenant: str) -> int:
+        """Return how many runs of a tenant are not finished."""
+        query = sa.select(sa.func.count()).where(of_tenant(tenant), runs.c.status != int(RunStatus.FINISHED))
+        with self.reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations of some runs, all or none."""

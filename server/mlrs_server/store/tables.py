@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlrs_server.ledger import RunStatus
+from mlrs_server.names import SEPARATOR, full_name
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import SHARDS
 from mlrs_server.store import codec
@@ -120,6 +121,13 @@ def run_of(row: Any) -> StoredRun:
         create_time=row.create_time,
         update_time=row.update_time,
     )
+
+
+def of_tenant(tenant: str, prefix: str = "") -> sa.ColumnElement[bool]:
+    """Return the condition of a tenant's runs, of those whose ids begin with a prefix."""
+    first = full_name(tenant, prefix)
+    those = runs.c.run_id.between(first, first + "\x7f") if first else sa.true()
+    return those if tenant else sa.and_(those, ~runs.c.run_id.contains(SEPARATOR))
 
 
 def moved_to(key: int, snapshot: RunSnapshot) -> dict[str, Any]:

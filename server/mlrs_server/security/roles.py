@@ -1,0 +1,42 @@
+"""What each RPC of the contract needs."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Role(enum.IntEnum):
+    """What a token is for; each may do what those before it may."""
+
+    ADVISE = 1
+    """Open, observe, follow, finish and delete the tenant's runs; read models."""
+    ADAPT = 2
+    """Meta mode too."""
+    ADMIN = 3
+    """Import models and point aliases too; reflection."""
+
+    @property
+    def spelling(self) -> str:
+        """The role as it is written."""
+        return self.name.lower()
+
+
+ROLE_OF: dict[str, Role] = {
+    "CreateRun": Role.ADVISE,
+    "BatchCreateRuns": Role.ADVISE,
+    "GetRun": Role.ADVISE,
+    "ListRuns": Role.ADVISE,
+    "FinishRun": Role.ADVISE,
+    "BatchFinishRuns": Role.ADVISE,
+    "DeleteRun": Role.ADVISE,
+    "Advise": Role.ADVISE,
+    "StreamAdvice": Role.ADVISE,
+    "WatchRun": Role.ADVISE,
+    "Adapt": Role.ADAPT,
+    "AdaptGradients": Role.ADAPT,
+    "ListModels": Role.ADVISE,
+    "GetModel": Role.ADVISE,
+    "ImportModel": Role.ADMIN,
+    "SetAlias": Role.ADMIN,
+}
+"""The role that each RPC needs. An RPC that is missing here cannot be called."""
