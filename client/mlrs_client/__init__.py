@@ -34,6 +34,7 @@ Shared by both; no thread, no event loop:
     schedules.py                schedules without a daemon; imported by name
 """
 
+from mlrs_client._access import TLS
 from mlrs_client._advisor import Advisor, connect
 from mlrs_client._exceptions import (
     ClosedError,
@@ -49,6 +50,7 @@ from mlrs_client._exceptions import (
     ModelInvalidError,
     ModelNotFoundError,
     NotBuiltError,
+    PermissionDeniedError,
     QueueFullError,
     RecordGapError,
     RunExistsError,
@@ -57,6 +59,8 @@ from mlrs_client._exceptions import (
     StaleStepError,
     StepAheadError,
     StepError,
+    TenantLimitError,
+    UnauthenticatedError,
     UnavailableError,
     UsageError,
 )
@@ -75,6 +79,7 @@ from mlrs_client._types import (
 )
 
 __all__ = [
+    "TLS",
     "Advice",
     "AdviceReason",
     "Advisor",
@@ -94,6 +99,7 @@ __all__ = [
     "NotBuiltError",
     "Optimizer",
     "Pending",
+    "PermissionDeniedError",
     "QueueFullError",
     "RecordChunk",
     "RecordGapError",
@@ -109,6 +115,8 @@ __all__ = [
     "StaleStepError",
     "StepAheadError",
     "StepError",
+    "TenantLimitError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UsageError",
     "connect",

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
+from mlrs_client._access import TLS, access_of
 from mlrs_client._connection import Connection
+from mlrs_client._entries import Entry
 from mlrs_client._exceptions import UsageError
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._fallback import FallbackLike, fallback_of
+from mlrs_client._joining import opened
+from mlrs_client._ledger import Ledger
 from mlrs_client._run import Run
+from mlrs_client._signal import Signal
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
@@ -53,17 +58,31 @@ def import_sweeps(flavour: str) -> tuple[Any, Any]:
         ) from error
 
 
-def connect(target: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Advisor:
+def connect(
+    target: str | Sequence[str],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    token: str | None = None,
+    tls: TLS | bool | None = None,
+    allow_insecure_token: bool = False,
+) -> Advisor:
     """Return an advisor of the daemon at an address. Does not wait: the first call connects.
 
     Args:
-        target: `host:port`, `[ipv6]:port` or `unix:path`.
+        target: `host:port`, `[ipv6]:port` or `unix:path`; several, as a list or with commas between, are
+            replicas over one database. Replicas that these name are found by themselves.
         timeout_s: the deadline of every call that names none, in seconds.
+        token: says who calls, where the daemon wants that. Default: `MLRS_TOKEN` in the environment.
+        tls: `True`, or a `TLS` that says more: connections are encrypted.
+        allow_insecure_token: let the token travel in the clear beyond this machine.
 
     Raises:
-        InvalidArgumentError: the address names no port, or the deadline is not positive.
+        InvalidArgumentError: an address names no port, the deadline is not positive, a file of `tls` cannot
+            be read, or the token would travel in the clear.
     """
-    return Advisor(Connection(check.target(target), check.timeout_s(timeout_s)))
+    addresses = check.targets(target)
+    access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
+    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s)))
 
 
 class Advisor:
@@ -96,6 +115,7 @@ class Advisor:
         max_lr: float | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
+        fallback: FallbackLike = "last",
         timeout_s: float | None = None,
     ) -> Run:
         """Open a training run: create it, or resume it if it exists.
@@ -122,6 +142,10 @@ class Advisor:
             mode: `open`, or `create` if the run must be new, or `resume` if it must exist.
             resume_from: rewinds the run to this step, for a job that restarts from a checkpoint. What
                 was recorded from there on is dropped.
+            fallback: what the run goes on with when a deadline passes without advice, until the daemon is
+                back: `last`, the last advice (before there is any: `initial_lr`, or else the error); a
+                `Schedule` that is a function of the step; a function of the step; or `None` or `error`,
+                and the error is raised. Losses are kept and sent again; a warning is logged.
             timeout_s: the deadline, in seconds. Default: the advisor's; with `resume_from` a minute,
                 since the daemon computes the run anew up to there.
 
@@ -149,10 +173,14 @@ class Advisor:
             max_lr=max_lr,
         )
         call = calls.checked_open_run(id, config, mode, resume_from)
-        opened = self._invoke(call, opening_timeout_s(timeout_s, resume_from))
-        ledger = Ledger(calls.Opened((opened,)), self._connection.new_signal(), Entry, given_fields(config))
-        self._connection.join(ledger)
-        return Run(self._connection, ledger)
+        limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
+        checked = fallback_of(fallback, [config])
+
+        def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
+            return Ledger(runs, Signal(), Entry, given_fields(config), checked)
+
+        opening = opened(self._connection.session, [call], limit_s, ledger_of)
+        return Run(self._connection, self._connection.perform(opening, limit_s))
 
     def sweep(
         self,
@@ -160,6 +188,7 @@ class Advisor:
         *,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
+        fallback: FallbackLike = "last",
         timeout_s: float | None = None,
         **config: Unpack[SweepConfig],
     ) -> Sweep:
@@ -172,6 +201,7 @@ class Advisor:
             ids: the runs' ids, 1 to 65,536, all different.
             mode: as for `run`.
             resume_from: as for `run`, for every run.
+            fallback: as for `run`; a function may return an array, one learning rate a run.
             timeout_s: the deadline of each call that opens a thousand runs, in seconds. Default: 60.
             config: what `run` takes: each a value for all runs, or a list or array of one a run.
 
@@ -181,15 +211,18 @@ class Advisor:
             MlrsError: as for `run`; the error names the run. Runs that were opened before it stay open.
         """
         run_ids, configs = check.sweep(ids, config)
-        limit_s = RECORD_TIMEOUT_S if timeout_s is None else timeout_s
+        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
         rows, flavour = import_sweeps("_sweep")
-        runs: tuple[calls.OpenedRun, ...] = ()
-        for call in calls.open_runs(run_ids, configs, *check.opening(mode, resume_from)):
-            runs += self._invoke(call, limit_s)
-        ledger = Ledger(calls.Opened(runs), self._connection.new_signal(), rows.Row)
-        self._connection.join(ledger)
-        opened: Sweep = flavour.Sweep(self._connection, ledger)
-        return opened
+        batches = calls.open_runs(run_ids, configs, *check.opening(mode, resume_from), group=run_ids[0])
+        checked = fallback_of(fallback, configs)
+
+        def ledger_of(runs: calls.Opened) -> Ledger[Any]:
+            return Ledger(runs, Signal(), rows.Row, fallback=checked)
+
+        opening = opened(self._connection.session, batches, limit_s, ledger_of)
+        whole_s = limit_s * -(-len(run_ids) // calls.MAX_BATCH)
+        sweep: Sweep = flavour.Sweep(self._connection, self._connection.perform(opening, whole_s))
+        return sweep
 
     def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> Iterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""
@@ -255,8 +288,10 @@ class Advisor:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Advisor of {self._connection.target}>"
+        return f"<Advisor of {self._connection.addresses}>"
 
-    def _invoke(self, call: calls.Call[T], timeout_s: float | None = None) -> T:
-        limit_s = self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
-        return self._connection.invoke(call, limit_s)
+    def _limit_s(self, timeout_s: float | None) -> float:
+        return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
+
+    def _invoke(self, call: calls.Call[T]) -> T:
+        return self._connection.invoke(call, self._connection.timeout_s)

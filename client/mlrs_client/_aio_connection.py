@@ -1,11 +1,12 @@
-"""The asyncio client's channel: unary calls, procedures, and an end that never hangs."""
+"""The asyncio client's channels: calls, procedures, and an end that never hangs."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -13,19 +14,25 @@ import grpc.aio
 
 from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
+from mlrs_client._access import Access
+from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
 from mlrs_client._calls import Call
-from mlrs_client._channel import CHANNEL_OPTIONS
 from mlrs_client._conversation import Conversation
-from mlrs_client._exceptions import ClosedError, MlrsError
-from mlrs_client._ledger import Ledger, Observed
-from mlrs_client._session import Deadline, Procedure, Session, Wait, check_process
+from mlrs_client._deadline import Deadline
+from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
+from mlrs_client._joining import called
+from mlrs_client._ledger import Ledger
+from mlrs_client._links import Links
+from mlrs_client._routing import Attempt, Procedure, Route
+from mlrs_client._session import Session, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
+from mlrs_client._waiting import Waiting
 from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1 import advisor_pb2_grpc as rpc
 
 T = TypeVar("T")
+_logger = logging.getLogger("mlrs_client")
 
 
 class Signal:
@@ -51,64 +58,52 @@ class Signal:
 
 
 class Connection:
-    """One channel, one stream at a time, any number of tasks of one event loop.
+    """Channels to a daemon's addresses, a stream for each in use, any number of tasks of one event loop.
 
     Attributes:
-        target: the daemon's address.
+        addresses: the daemon's.
         timeout_s: the deadline of a call that names none, in seconds.
-        session: what `perform` performs comes from here.
+        session: the rules.
     """
 
-    def __init__(self, target: str, timeout_s: float) -> None:
-        self.target = target
+    def __init__(self, addresses: tuple[str, ...], access: Access, timeout_s: float) -> None:
+        self.addresses = Addresses(addresses)
         self.timeout_s = timeout_s
-        self.session = Session(target, self._open_stream)
+        self.session = Session(self.addresses, timeout_s, self)
         self._pid = os.getpid()
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        self._stub = rpc.AdvisorServiceStub(self._channel)
+        self._loop = asyncio.get_running_loop()
+        self._links = Links(grpc.aio.insecure_channel, grpc.aio.secure_channel, access)
         self._streams: set[AdviceStream] = set()
         self._watches: set[Any] = set()
-        self._catching_up: dict[Ledger[Any], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self) -> None:
         """Raise unless this process may use the connection, as for the threaded client."""
         check_process(self._pid)
         self.session.check_open()
 
+    def check_process(self) -> None:
+        """Raise `ForkedError` if the process is a fork of the one that made it."""
+        check_process(self._pid)
+
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Return the deadline of a call that begins now; `None`: the usual one."""
         return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
 
-    async def invoke(self, call: Call[T], timeout_s: float) -> T:
-        """Make a unary call.
+    async def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
+        """Make a unary call, at `home` first if that is given.
 
         Raises:
             MlrsError: it failed.
         """
-        self.check()
-        try:
-            with map_rpc_errors(self.target):
-                return call.read(await getattr(self._stub, call.method)(call.request, timeout=timeout_s))
-        except MlrsError:
-            self.session.check_open()
-            raise
+        return await self.perform(called(self.session, call, timeout_s, home))
 
-    def catch_up(self, ledger: Ledger[Any], entry: Observed) -> None:
-        """Have a run that fell off the stream join it again, in a task of its own; does not wait."""
-        if ledger in self._catching_up or not self.session.is_cut_off(ledger):
-            return
+    async def perform(self, procedure: Procedure[T]) -> T:
+        """Carry out a procedure and return its result.
 
-        async def work() -> None:
-            deadline = self.deadline(None)
-            with suppress(ClosedError):
-                await self.perform(self.session.catch_up(ledger, entry, deadline), deadline)
-
-        task = asyncio.get_running_loop().create_task(work())
-        self._catching_up[ledger] = task
-        task.add_done_callback(lambda _: self._catching_up.pop(ledger))
-
-    async def perform(self, procedure: Procedure[T], deadline: Deadline) -> T:
-        """Carry out a procedure of the session and return its result."""
+        Raises:
+            MlrsError: it failed.
+        """
         self.check()
         with closing(procedure):
             outcome: Any = None
@@ -119,32 +114,47 @@ class Connection:
                 except StopIteration as stop:
                     return cast("T", stop.value)
                 outcome, failure = None, None
-                if isinstance(wanted, Wait):
-                    await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
-                    continue
                 try:
-                    outcome = await self.invoke(wanted, deadline.left_s())
+                    if isinstance(wanted, Attempt):
+                        outcome = await self._attempt(wanted)
+                    else:
+                        await asyncio.sleep(wanted.timeout_s)
                 except MlrsError as error:
                     failure = error
+
+    async def wait(self, waiting: Waiting[T]) -> T:
+        """Wait as the rules say; return what they return."""
+        self.check()
+        with closing(waiting):
+            while True:
+                try:
+                    wanted = next(waiting)
+                except StopIteration as stop:
+                    return cast("T", stop.value)
+                await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
 
     async def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        call = cast("Any", self._stub.WatchRun)(request, timeout=timeout_s)
-        self._watches.add(call)
-        try:
-            with map_rpc_errors(self.target):
-                async for message in call:
+        route = Route(self.addresses, Deadline(self.timeout_s if timeout_s is None else timeout_s))
+        has_begun = False
+        while True:
+            try:
+                async for message in self._messages(route.address, request, timeout_s):
+                    if not has_begun:
+                        route.works()
+                        has_begun = True
                     yield convert.chunk_from_proto(message)
-        except MlrsError:
-            self.session.check_open()
-            raise
-        finally:
-            self._watches.discard(call)
-            call.cancel()
+            except MlrsError as error:
+                self.session.check_open()
+                if has_begun:
+                    raise
+                await asyncio.sleep(route.failed(error))
+            else:
+                return
 
     async def close(self) -> None:
-        """Let the stream end in good order, for at most `timeout_s`; then cancel what is left.
+        """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.
 
         May be called again. In a forked child it does nothing.
         """
@@ -152,21 +162,86 @@ class Connection:
             return
         self.session.closing = True
         deadline = Deadline(self.timeout_s)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
         for watch in list(self._watches):
             watch.cancel()
         for stream in list(self._streams):
+            stream.half_close()
+        for stream in list(self._streams):
             await stream.close(deadline.left_s())
-        await self._channel.close()
+        if tasks:
+            await asyncio.wait(tasks)
+        for channel in self._links.channels():
+            await channel.close()
+        self.session.closed()
 
-    def _open_stream(self, conversation: Conversation) -> AdviceStream:
+    # ---------------------------------------------------------------------- the session's host
+
+    def open_transport(self, conversation: Conversation) -> AdviceStream:
+        """Open a stream. See `Host`."""
+        method = self._links.method(conversation.address, "StreamAdvice")
         stream = AdviceStream(
-            cast("Any", self._stub.StreamAdvice),
+            partial(method, metadata=self._links.metadata),
+            conversation.take,
             partial(self.session.receive, conversation),
             partial(self._ended, conversation),
-            self.target,
+            conversation.address,
         )
         self._streams.add(stream)
         return stream
+
+    def start(self, procedure: Procedure[None]) -> None:
+        """Carry out a procedure in a task of its own. See `Host`."""
+        task = self._loop.create_task(self._in_background(procedure))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def attend(self, ledger: Ledger[Any]) -> None:
+        """See to a run. See `Host`."""
+        self.session.attended(ledger)
+
+    def abandon(self, conversation: Conversation, error: MlrsError) -> None:
+        """Give a stream up. See `Host`."""
+        self.session.abandoned(conversation, error)
+
+    def say(self, message: str) -> None:
+        """Log a warning."""
+        _logger.warning("%s", message)
+
+    async def _in_background(self, procedure: Procedure[None]) -> None:
+        try:
+            await self.perform(procedure)
+        except ClosedError:
+            pass
+        except Exception:
+            _logger.exception("a defect of mlrs_client; please report it")
+
+    async def _attempt(self, attempt: Attempt) -> Any:
+        method = self._links.method(attempt.address, attempt.call.method)
+        try:
+            with map_rpc_errors(attempt.address):
+                request, metadata = attempt.call.request, self._links.metadata
+                response = await method(request, timeout=attempt.timeout_s, metadata=metadata)
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            self.session.check_open()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise UnavailableError(f"the connection to {attempt.address} was closed") from error
+        return attempt.call.read(response)
+
+    async def _messages(self, address: str, request: Any, timeout_s: float | None) -> AsyncIterator[Any]:
+        method = self._links.method(address, "WatchRun")
+        call = method(request, timeout=timeout_s, metadata=self._links.metadata)
+        self._watches.add(call)
+        try:
+            with map_rpc_errors(address):
+                async for message in call:
+                    yield message
+        finally:
+            self._watches.discard(call)
+            call.cancel()
 
     def _ended(self, conversation: Conversation, error: MlrsError | None) -> None:
         self._streams.discard(cast("AdviceStream", conversation.transport))

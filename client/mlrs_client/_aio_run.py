@@ -7,10 +7,13 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from mlrs_client import _arguments as check
+from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._entries import Entry
+from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, RunInfo
 from mlrs_client._views import PendingView, RunView
+from mlrs_client._waiting import answered, lagging, settled
 
 
 class _Detachable(Protocol):
@@ -70,18 +73,18 @@ class Run(RunView):
         if lagged:
             self._lag.add(entry)
         if lr is not None:
-            if self._lag.is_late():
-                self._connection.catch_up(self._ledger, entry)
-            return lr
+            return lagging(self._connection.session, self._ledger, entry, lr, self._lag.late_s())
         pending = Pending(self._connection, self._ledger, entry, replayed=not is_new)
         return await pending.lr(timeout_s=timeout_s)
 
     async def finish(self, *, timeout_s: float | None = None) -> RunInfo:
-        """Mark the run as finished: it takes no more observations, and all of its record is durable."""
+        """Mark the run as finished. See `mlrs_client.Run.finish`."""
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
-        procedure = self._connection.session.finish(self._ledger, deadline)
-        (info,) = await self._connection.perform(procedure, deadline)
+        await self._connection.wait(settled(self._connection.session, self._ledger, deadline))
+        home = self._connection.session.home_of(self._ledger)
+        (call,) = calls.finishing(self._ledger.run_ids)
+        (info,) = await self._connection.invoke(call, deadline.left_s(), home)
         return info
 
     def detach(self) -> None:
@@ -119,10 +122,11 @@ class Pending(PendingView):
         return self._result()
 
     async def _wait(self, timeout_s: float | None) -> None:
+        self._connection.check_process()
         if not self._entry.done:
             deadline = self._connection.deadline(timeout_s)
-            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
-            await self._connection.perform(procedure, deadline)
+            session = self._connection.session
+            await self._connection.wait(answered(session, self._ledger, self._entry, deadline))
 
     def __await__(self) -> Generator[Any, None, float]:
         return self.lr().__await__()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mlrs_client._exceptions import DaemonError, MlrsError
+from mlrs_client._ledger import Ledger
 from mlrs_client._status import map_rpc_errors
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -17,23 +18,27 @@ class AdviceStream:
     def __init__(
         self,
         start: Callable[[AsyncIterator[pb.StreamAdviceRequest]], Any],
+        take: Callable[[Ledger[Any]], list[pb.StreamAdviceRequest]],
         receive: Callable[[pb.StreamAdviceResponse], None],
         ended: Callable[[MlrsError | None], None],
         target: str,
     ) -> None:
-        self._requests: asyncio.Queue[pb.StreamAdviceRequest | None] = asyncio.Queue()
-        self._receive, self._ended, self._target = receive, ended, target
+        self._pokes: asyncio.Queue[Ledger[Any] | None] = asyncio.Queue()
+        self._take, self._receive, self._ended, self._target = take, receive, ended, target
         self._call = start(self._messages())
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
-    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
-        """Send a message; does not wait. `leaving` is called at once: what is queued goes out in order."""
-        leaving()
-        self._requests.put_nowait(message)
+    def poke(self, ledger: Ledger[Any]) -> None:
+        """Have what a run has to send sent; does not wait."""
+        self._pokes.put_nowait(ledger)
 
     def half_close(self) -> None:
         """Say that no more follow; does not wait."""
-        self._requests.put_nowait(None)
+        self._pokes.put_nowait(None)
+
+    def cancel(self) -> None:
+        """End it now."""
+        self._call.cancel()
 
     async def close(self, timeout_s: float) -> None:
         """Half-close and read to the end; if that takes longer than `timeout_s`, cancel."""
@@ -44,8 +49,9 @@ class AdviceStream:
             await asyncio.wait([self._reader])
 
     async def _messages(self) -> AsyncIterator[pb.StreamAdviceRequest]:
-        while (message := await self._requests.get()) is not None:
-            yield message
+        while (ledger := await self._pokes.get()) is not None:
+            for message in self._take(ledger):
+                yield message
 
     async def _read(self) -> None:
         error: MlrsError | None = None

@@ -6,11 +6,13 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
 
+from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
 from mlrs_client._ledger import Ledger
 from mlrs_client._rows import Floats, Row
 from mlrs_client._sweep import PendingSweepView, SweepView
 from mlrs_client._types import RunInfo
+from mlrs_client._waiting import answered, settled
 
 
 class Sweep(SweepView):
@@ -31,10 +33,14 @@ class Sweep(SweepView):
         return await self.observe(step, losses).lrs(timeout_s=timeout_s)
 
     async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
-        """Mark the runs as finished: they take no more observations, and all of their records are durable."""
+        """Mark the runs as finished. See the threaded client's."""
         deadline = self._connection.deadline(timeout_s)
-        procedure = self._connection.session.finish(self._ledger, deadline)
-        return await self._connection.perform(procedure, deadline)
+        await self._connection.wait(settled(self._connection.session, self._ledger, deadline))
+        home = self._connection.session.home_of(self._ledger)
+        finished: tuple[RunInfo, ...] = ()
+        for call in calls.finishing(self.ids):
+            finished += await self._connection.invoke(call, deadline.left_s(), home)
+        return finished
 
     def detach(self) -> None:
         """Leave the runs without finishing them, as the end of an `async with` block does."""
@@ -60,10 +66,10 @@ class PendingSweep(PendingSweepView):
 
     async def lrs(self, *, timeout_s: float | None = None) -> Floats:
         """Return the learning rates, (runs,) float64. See the threaded client's."""
+        self._connection.check_process()
         if not self._row.done:
             deadline = self._connection.deadline(timeout_s)
-            procedure = self._connection.session.answered(self._ledger, self._row, deadline)
-            await self._connection.perform(procedure, deadline)
+            await self._connection.wait(answered(self._connection.session, self._ledger, self._row, deadline))
         return self._row.lrs()
 
     def __await__(self) -> Generator[Any, None, Floats]:

@@ -68,6 +68,18 @@ def target(value: object) -> str:
     return address
 
 
+def targets(value: object) -> tuple[str, ...]:
+    """Return checked addresses: a list of them, or a string with commas between."""
+    if isinstance(value, str):
+        value = [address.strip() for address in value.split(",")]
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise _wrong("target", "must be an address, or a list of addresses", value)
+    checked = tuple(dict.fromkeys(target(address) for address in value))
+    if not checked:
+        raise _wrong("target", "must be at least one address", value)
+    return checked
+
+
 def timeout_s(value: object) -> float:
     """Return a checked deadline in seconds: > 0 and below a year's worth."""
     return _real("timeout_s", value, above=0.0, below=MAX_TIMEOUT_S)

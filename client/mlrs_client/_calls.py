@@ -5,7 +5,7 @@ Both flavours of the client send these; neither knows more of a call than is her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -76,6 +76,15 @@ class Opened:
         return self.runs[0].info.config
 
     @property
+    def last_learning_rates(self) -> list[float | None]:
+        """The last advice of each, or else the learning rate that it was told to start from."""
+        infos = [run.info for run in self.runs]
+        return [
+            info.config.initial_lr if info.last_learning_rate is None else info.last_learning_rate
+            for info in infos
+        ]
+
+    @property
     def next_step(self) -> int:
         """The step that the run expects that is the furthest behind ..."""
         return min(run.info.next_step for run in self.runs)
@@ -106,9 +115,10 @@ def open_run(
     config: RunConfig,
     mode: check.OpenMode = "resume",
     resume_from: int | None = None,
-) -> Call[OpenedRun]:
+) -> Call[tuple[OpenedRun, ...]]:
     """Create a run, resume it, or whichever applies."""
-    return Call("CreateRun", _opening(run_id, config, mode, resume_from), _opened)
+    request = _opening(run_id, config, mode, resume_from)
+    return Call("CreateRun", request, lambda response: (_opened(response),))
 
 
 def open_runs(
@@ -116,11 +126,15 @@ def open_runs(
     configs: Sequence[RunConfig],
     mode: check.OpenMode = "resume",
     resume_from: int | None = None,
+    group: str = "",
 ) -> Iterator[Call[tuple[OpenedRun, ...]]]:
-    """Create runs, resume them, or whichever applies, in as few calls as the contract allows."""
+    """Create runs, resume them, or whichever applies, in as few calls as the contract allows.
+
+    Runs of one `group` have one owner.
+    """
     for start in range(0, len(run_ids), MAX_BATCH):
         part = zip(run_ids[start : start + MAX_BATCH], configs[start : start + MAX_BATCH], strict=True)
-        requests = [_opening(run_id, config, mode, resume_from) for run_id, config in part]
+        requests = [_opening(run_id, config, mode, resume_from, group) for run_id, config in part]
         yield Call(
             "BatchCreateRuns",
             pb.BatchCreateRunsRequest(requests=requests),
@@ -128,31 +142,33 @@ def open_runs(
         )
 
 
-def reopen(run_ids: Sequence[str], opened: list[OpenedRun]) -> Generator[Call[Any], Any, None]:
-    """Resume runs that were opened before: yields calls, is sent their results.
-
-    `opened` is filled in the order of the ids; where it holds some already, those are left out.
-    """
+def reopening(run_ids: Sequence[str], start: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Resume runs that were opened before, as many from a place on as one call may."""
     if len(run_ids) == 1:
-        opened[:] = [(yield open_run(run_ids[0], RunConfig()))]
-        return
-    rest = run_ids[len(opened) :]
-    for call in open_runs(rest, [RunConfig()] * len(rest)):
-        opened += yield call
+        return open_run(run_ids[0], RunConfig())
+    rest = run_ids[start : start + MAX_BATCH]
+    return next(open_runs(rest, [RunConfig()] * len(rest), group=run_ids[0]))
 
 
 def _opening(
-    run_id: str, config: RunConfig, mode: check.OpenMode, resume_from: int | None
+    run_id: str, config: RunConfig, mode: check.OpenMode, resume_from: int | None, group: str = ""
 ) -> pb.CreateRunRequest:
-    message = convert.config_to_proto(config)
-    return pb.CreateRunRequest(run_id=run_id, config=message, mode=_MODES[mode], resume_from=resume_from)
+    return pb.CreateRunRequest(
+        run_id=run_id,
+        config=convert.config_to_proto(config),
+        mode=_MODES[mode],
+        resume_from=resume_from,
+        group=group,
+    )
 
 
 def _opened(response: pb.CreateRunResponse) -> OpenedRun:
     return OpenedRun(convert.run_from_proto(response.run), response.run_handle, response.created)
 
 
-def checked_open_run(run_id: object, config: RunConfig, mode: object, resume_from: object) -> Call[OpenedRun]:
+def checked_open_run(
+    run_id: object, config: RunConfig, mode: object, resume_from: object
+) -> Call[tuple[OpenedRun, ...]]:
     """Open a run as a user asks for it.
 
     Raises:
@@ -166,18 +182,18 @@ def get_run(run_id: object) -> Call[RunInfo]:
     return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _run)
 
 
-def finish(run_ids: Sequence[str]) -> Generator[Call[Any], Any, tuple[RunInfo, ...]]:
-    """Mark runs as finished: yields calls, is sent their results, returns the runs."""
+def finishing(run_ids: Sequence[str]) -> Iterator[Call[tuple[RunInfo, ...]]]:
+    """Mark runs as finished, in as few calls as the contract allows."""
     if len(run_ids) == 1:
-        return ((yield Call("FinishRun", pb.FinishRunRequest(run_id=run_ids[0]), _run)),)
-    runs: tuple[RunInfo, ...] = ()
+        request = pb.FinishRunRequest(run_id=run_ids[0])
+        yield Call("FinishRun", request, lambda response: (_run(response),))
+        return
     for start in range(0, len(run_ids), MAX_BATCH):
-        runs += yield Call(
+        yield Call(
             "BatchFinishRuns",
             pb.BatchFinishRunsRequest(run_ids=run_ids[start : start + MAX_BATCH]),
             lambda response: tuple(map(convert.run_from_proto, response.runs)),
         )
-    return runs
 
 
 def delete_run(run_id: object) -> Call[None]:

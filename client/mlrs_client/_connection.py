@@ -1,60 +1,75 @@
-"""The threaded client's channel: unary calls, procedures, and an end that never hangs."""
+"""The threaded client's channels: calls, procedures, and an end that never hangs.
+
+Users' threads hand work over and wait on C locks. All that is gRPC runs in threads of the client's own: the
+worker's, and one for each stream that is read.
+"""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
 
 from mlrs_client import _arguments as check
-from mlrs_client import _convert as convert
+from mlrs_client._access import Access
+from mlrs_client._addresses import Addresses
 from mlrs_client._calls import Call
-from mlrs_client._channel import CHANNEL_OPTIONS
 from mlrs_client._conversation import Conversation
-from mlrs_client._exceptions import ClosedError, MlrsError
-from mlrs_client._ledger import E, Ledger, Observed
-from mlrs_client._session import Deadline, Procedure, Session, Wait, check_process
-from mlrs_client._status import map_rpc_errors
-from mlrs_client._stream import AdviceStream
+from mlrs_client._deadline import Deadline
+from mlrs_client._entries import Entry
+from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
+from mlrs_client._joining import called
+from mlrs_client._ledger import E, Ledger
+from mlrs_client._links import Links
+from mlrs_client._routing import Procedure, Route
+from mlrs_client._session import Session, check_process
+from mlrs_client._signal import Reply, Signal, held_lock
+from mlrs_client._stream import JOIN_S, AdviceStream
+from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
+from mlrs_client._waiting import Waiting, answered, lagging, patience_s
+from mlrs_client._watch import Watch
+from mlrs_client._worker import Worker
 from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1 import advisor_pb2_grpc as rpc
 
 T = TypeVar("T")
+GRACE_S = 0.05
+"""How long the worker may take to say that a deadline has passed."""
+_logger = logging.getLogger("mlrs_client")
 
 
 class Connection:
-    """One channel, one stream at a time, any number of threads.
+    """Channels to a daemon's addresses, a stream for each in use, any number of threads.
 
     Attributes:
-        target: the daemon's address.
+        addresses: the daemon's.
         timeout_s: the deadline of a call that names none, in seconds.
-        session: what `perform` performs comes from here.
+        session: the rules.
     """
 
-    def __init__(self, target: str, timeout_s: float) -> None:
-        self.target = target
+    def __init__(self, addresses: tuple[str, ...], access: Access, timeout_s: float) -> None:
+        self.addresses = Addresses(addresses)
         self.timeout_s = timeout_s
+        self.session = Session(self.addresses, timeout_s, self)
         self._pid = os.getpid()
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-        self._stub = rpc.AdvisorServiceStub(self._channel)
         self._lock = threading.Lock()
-        self.session = Session(target, self._open_stream)
+        self._links = Links(grpc.insecure_channel, grpc.secure_channel, access)
         self._streams: set[AdviceStream] = set()
-        self._watches: set[Any] = set()
-        self._catching_up: set[Ledger[Any]] = set()
+        self._watches: set[Watch] = set()
+        self._tasks: set[Task[Any]] = set()
+        self._is_closing = False  # in the worker's thread
+        self._has_closed = held_lock()  # released at the end of the worker
+        self._worker = Worker()
+        weakref.finalize(self, self._worker.put, self._worker.stop).atexit = False
         _open_connections.add(self)
-
-    def new_signal(self) -> threading.Condition:
-        """Return what a ledger of this connection notifies."""
-        return threading.Condition(self._lock)
 
     def check(self) -> None:
         """Raise unless this process may use the connection.
@@ -66,29 +81,39 @@ class Connection:
         check_process(self._pid)
         self.session.check_open()
 
+    def check_process(self) -> None:
+        """Raise `ForkedError` if the process is a fork of the one that made it."""
+        check_process(self._pid)
+
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Return the deadline of a call that begins now; `None`: the usual one."""
         return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
 
-    def invoke(self, call: Call[T], timeout_s: float) -> T:
-        """Make a unary call.
+    # ----------------------------------------------------------------------- users' threads
+
+    def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
+        """Make a unary call, at `home` first if that is given.
+
+        Raises:
+            MlrsError: it failed.
+        """
+        return self.perform(called(self.session, call, timeout_s, home), timeout_s)
+
+    def perform(self, procedure: Procedure[T], timeout_s: float) -> T:
+        """Have a procedure carried out, which takes no longer than `timeout_s`, and return its result.
 
         Raises:
             MlrsError: it failed.
         """
         self.check()
-        try:
-            with map_rpc_errors(self.target):
-                return call.read(getattr(self._stub, call.method)(call.request, timeout=timeout_s))
-        except (MlrsError, ValueError):  # a closed channel raises ValueError
-            self.session.check_open()
-            raise
-
-    def join(self, ledger: Ledger[Any]) -> None:
-        """Let a run that was just opened take part in the stream."""
-        self.check()
-        with self._lock:
-            self.session.join(ledger)
+        reply: Reply[T] = Reply()
+        self._worker.put(lambda: self._begin(procedure, reply))
+        if not reply.wait(timeout_s + GRACE_S):
+            self.check()
+            raise DeadlineExceededError(
+                f"daemon at {self.addresses}: no answer within {timeout_s:g} s; try again, or raise timeout_s"
+            )
+        return reply.result()
 
     def leave(self, ledger: Ledger[Any]) -> None:
         """Forget a run. In a forked child: nothing, as no lock of the parent's may be waited for."""
@@ -103,100 +128,155 @@ class Connection:
             return self.session.observe(ledger, step, loss)
 
     def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
-        """Send an observation and wait until it is done: usually one wait, and no procedure."""
+        """Send an observation and wait until it is done: usually one wait, and nothing else."""
         self.check()
+        waiter = None
         with self._lock:
             entry, _ = self.session.observe(ledger, step, loss)
-            if not entry.done and not self.session.is_cut_off(ledger):
-                cast("threading.Condition", ledger.changed).wait(deadline.timeout_s)
+            if not entry.done and ledger.outage is None:
+                waiter = cast("Signal", ledger.changed).waiter()
+        if waiter is not None:
+            waiter.acquire(timeout=patience_s(self.session, deadline.timeout_s))
         if not entry.done:
-            self.perform(self.session.answered(ledger, entry, deadline), deadline)
+            self.wait(answered(self.session, ledger, entry, deadline))
         return entry
 
-    def catch_up(self, ledger: Ledger[Any], entry: Observed) -> None:
-        """Have a run that fell off the stream join it again, in a thread of its own; does not wait."""
-        with self._lock:
-            if ledger in self._catching_up or not self.session.is_cut_off(ledger):
-                return
-            self._catching_up.add(ledger)
-
-        def work() -> None:
-            deadline = self.deadline(None)
-            try:
-                self.perform(self.session.catch_up(ledger, entry, deadline), deadline)
-            except ClosedError:
-                pass
-            finally:
-                self._catching_up.discard(ledger)
-
-        threading.Thread(target=work, name="mlrs-catch-up", daemon=True).start()
-
-    def perform(self, procedure: Procedure[T], deadline: Deadline) -> T:
-        """Carry out a procedure of the session and return its result."""
+    def wait(self, waiting: Waiting[T]) -> T:
+        """Wait as the rules say; return what they return."""
         self.check()
-        with self._lock, closing(procedure):
-            outcome: Any = None
-            failure: MlrsError | None = None
+        with closing(waiting):
             while True:
-                try:
-                    wanted = procedure.throw(failure) if failure else procedure.send(outcome)
-                except StopIteration as stop:
-                    return cast("T", stop.value)
-                outcome, failure = None, None
-                if isinstance(wanted, Wait):
-                    cast("threading.Condition", wanted.ledger.changed).wait(wanted.timeout_s)
-                    continue
-                self._lock.release()
-                try:
-                    outcome = self.invoke(wanted, deadline.left_s())
-                except MlrsError as error:
-                    failure = error
-                finally:
-                    self._lock.acquire()
+                with self._lock:
+                    try:
+                        wanted = next(waiting)
+                    except StopIteration as stop:
+                        return cast("T", stop.value)
+                    signal = cast("Signal", wanted.ledger.changed)
+                    waiter = signal.waiter()
+                if not waiter.acquire(timeout=wanted.timeout_s):
+                    with self._lock:
+                        signal.forget(waiter)
+
+    def lagging(self, ledger: Ledger[Any], entry: Entry, lr: float, late_s: float) -> float:
+        """Return what a loop that never waits goes on with. See `_waiting.lagging`."""
+        with self._lock:
+            return lagging(self.session, ledger, entry, lr, late_s)
 
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        call = self._stub.WatchRun(request, timeout=timeout_s)
-        self._watches.add(call)
+        route = Route(self.addresses, Deadline(self.timeout_s if timeout_s is None else timeout_s))
+
+        def start(address: str) -> Any:
+            method = self._links.method(address, "WatchRun")
+            return method(request, timeout=timeout_s, metadata=self._links.metadata)
+
+        watch = Watch(start, route)
+        self._worker.put(lambda: self._begin_watch(watch))
         try:
-            with map_rpc_errors(self.target):
-                for message in call:
-                    yield convert.chunk_from_proto(message)
-        except MlrsError:
-            self.session.check_open()
-            raise
+            yield from watch.chunks()
         finally:
-            self._watches.discard(call)
-            call.cancel()
+            self._worker.put(watch.cancel)
+            self._watches.discard(watch)
 
     def close(self) -> None:
-        """Let the stream end in good order, for at most `timeout_s`; then cancel what is left.
+        """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.
 
         May be called again, from any thread. In a forked child it does nothing.
         """
         if os.getpid() != self._pid:
             return
+        self.session.closing = True
+        self._worker.put(self._close)
+        if self._has_closed.acquire(timeout=self.timeout_s + 3 * JOIN_S):
+            self._has_closed.release()
         _open_connections.discard(self)
-        with self._lock:
-            self.session.closing = True
-            streams, watches = list(self._streams), list(self._watches)
-        deadline = Deadline(self.timeout_s)
-        for watch in watches:
-            watch.cancel()
-        for stream in streams:
-            stream.close(deadline.left_s())
-        self._channel.close()
 
-    def _open_stream(self, conversation: Conversation) -> AdviceStream:
+    # --------------------------------------------------------------------- the worker's thread
+
+    def open_transport(self, conversation: Conversation) -> AdviceStream:
+        """Open a stream. See `Host`."""
+        method = self._links.method(conversation.address, "StreamAdvice")
         stream = AdviceStream(
-            self._stub.StreamAdvice,
+            partial(method, metadata=self._links.metadata),
+            partial(self._take, conversation),
             partial(self._receive, conversation),
             partial(self._ended, conversation),
-            self.target,
+            conversation.address,
         )
         self._streams.add(stream)
         return stream
+
+    def start(self, procedure: Procedure[None]) -> None:
+        """Carry out a procedure. See `Host`."""
+        task = Task(procedure, self._worker, self._links, self._lock, self._finished)
+        self._tasks.add(task)
+        self._worker.put(task.advance)
+
+    def attend(self, ledger: Ledger[Any]) -> None:
+        """Have a run seen to. See `Host`."""
+        self._worker.put(partial(self._locked, self.session.attended, ledger))
+
+    def abandon(self, conversation: Conversation, error: MlrsError) -> None:
+        """Have a stream given up. See `Host`."""
+        self._worker.put(partial(self._locked, self.session.abandoned, conversation, error))
+
+    def say(self, message: str) -> None:
+        """Log a warning, in the worker's thread."""
+        self._worker.put(partial(_logger.warning, "%s", message))
+
+    def _locked(self, work: Any, *arguments: Any) -> None:
+        with self._lock:
+            work(*arguments)
+
+    def _begin(self, procedure: Procedure[T], reply: Reply[T]) -> None:
+        if self.session.closing:
+            reply.settle(None, ClosedError("the advisor was closed; connect again"))
+            return
+        task = Task(procedure, self._worker, self._links, self._lock, self._finished, reply)
+        self._tasks.add(task)
+        task.advance()
+
+    def _finished(self, task: Task[Any]) -> None:
+        self._tasks.discard(task)
+
+    def _begin_watch(self, watch: Watch) -> None:
+        if self.session.closing:
+            watch.refuse()
+            return
+        self._watches.add(watch)
+        watch.begin()
+
+    def _close(self) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
+        deadline = Deadline(self.timeout_s)
+        with self._lock:
+            streams, watches, tasks = list(self._streams), list(self._watches), list(self._tasks)
+        for task in tasks:
+            task.fail(ClosedError("the advisor was closed; connect again"))
+        for watch in watches:
+            watch.cancel()
+        for stream in streams:
+            stream.half_close()
+        for stream in streams:
+            stream.close(deadline.left_s())
+        for watch in watches:
+            watch.close(JOIN_S)
+        for channel in self._links.channels():
+            with suppress(Exception):
+                channel.close()
+        with self._lock:
+            self.session.closed()
+        self._worker.stop()
+        self._has_closed.release()
+
+    # ------------------------------------------------------------------- threads of the streams
+
+    def _take(self, conversation: Conversation, ledger: Ledger[Any]) -> list[pb.StreamAdviceRequest]:
+        with self._lock:
+            return conversation.take(ledger)
 
     def _receive(self, conversation: Conversation, message: pb.StreamAdviceResponse) -> None:
         with self._lock:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from mlrs_client._entries import Observed
 from mlrs_client._exceptions import DaemonError, MlrsError
-from mlrs_client._ledger import Ledger, Observed
+from mlrs_client._ledger import Ledger
 from mlrs_client._status import from_entry_error
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -18,16 +18,27 @@ MAX_ENTRIES = 65_536
 
 
 class Transport(Protocol):
-    """The sending side of a stream; neither call waits."""
+    """The sending side of a stream; no call waits."""
 
-    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
-        """Send a message after those sent before; `leaving` is called just before it goes out.
-
-        One step, so that an interrupt finds it done or not begun.
-        """
+    def poke(self, ledger: Ledger[Any]) -> None:
+        """Have what a run has to send sent, with `Conversation.take`. Doing it twice does no harm."""
 
     def half_close(self) -> None:
         """Say that no more follow. The daemon answers what it has and ends the stream."""
+
+    def cancel(self) -> None:
+        """End the stream now, as nothing comes of it any more."""
+
+
+_PASSING = {
+    pb.ERROR_REASON_STALE_HANDLE,
+    pb.ERROR_REASON_QUEUE_FULL,
+    pb.ERROR_REASON_STORE,
+    pb.ERROR_REASON_DRAINING,
+    pb.ERROR_REASON_NOT_OWNER,
+    pb.ERROR_REASON_MEMORY_FULL,
+}
+"""Refusals that say nothing against what was sent."""
 
 
 class _Batch(NamedTuple):
@@ -45,7 +56,8 @@ class Conversation:
     is welcome: the answers are the same. Refusals of it are not: the entries were sent again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.transport: Transport | None = None
         self._sent: deque[_Batch] = deque()
         self._members: dict[Ledger[Any], int] = {}
@@ -69,21 +81,25 @@ class Conversation:
         self._members.clear()
         return members
 
-    def send(self, ledger: Ledger[Any], entries: Sequence[Observed]) -> None:
-        """Send entries of one run, or one sweep."""
-        if self.transport is None:
-            raise AssertionError("a conversation without a transport")
+    def take(self, ledger: Ledger[Any]) -> list[pb.StreamAdviceRequest]:
+        """Return the messages that a run has to send, which go out now, in order."""
+        if ledger not in self._members:
+            return []
+        entries = ledger.take_unsent()
         most = max(MAX_ENTRIES // ledger.size, 1)
+        messages = []
         for start in range(0, len(entries), most):
             part = entries[start : start + most]
-            batch = _Batch(ledger, part, self._members[ledger])
-            self.transport.send(_message(ledger.handles, part), partial(self._sent.append, batch))
+            self._sent.append(_Batch(ledger, part, self._members[ledger]))
+            messages.append(_message(ledger.handles, part))
+        return messages
 
-    def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None]:
+    def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None, bool]:
         """Take in the answer to the oldest message that has none.
 
         Returns:
-            The run it is about; and the refusal because of which the run has left, if it has.
+            The run it is about; the refusal because of which the run has left, if it has; and whether its
+            outage is over.
 
         Raises:
             DaemonError: it answers no message, or has columns of another length.
@@ -100,12 +116,14 @@ class Conversation:
             {error.index // size: error for error in reversed(columns.errors)} if columns.errors else {}
         )
         setback: MlrsError | None = None
+        is_back = False
         for index, entry in enumerate(batch.entries):
             if index in refusals:
                 setback = self._refuse(batch, entry, refusals[index]) or setback
             else:
                 ledger.answer(entry, columns, index * size)
-        return ledger, setback
+                is_back = is_back or (ledger.outage is not None and ledger.is_back(entry))
+        return ledger, setback, is_back
 
     def fail(self, error: MlrsError) -> None:
         """Refuse everything that has no answer."""
@@ -118,7 +136,7 @@ class Conversation:
         if not self._is_current(batch):
             return None
         error = from_entry_error(refusal, batch.ledger.run_ids[refusal.index % batch.ledger.size])
-        if refusal.reason == pb.ERROR_REASON_STALE_HANDLE:  # joining and sending again may cure it
+        if refusal.reason in _PASSING:  # joining and sending again may cure it
             self.leave(batch.ledger)
             return error
         batch.ledger.refuse(entry, error)

@@ -16,10 +16,13 @@ MlrsError
 ├── ModelNotFoundError      no model has this name, alias or digest
 ├── ModelInvalidError       the model's file cannot be read as one
 ├── UnavailableError        (ConnectionError) the daemon is out of reach, or stopping
+├── UnauthenticatedError    (PermissionError) the daemon wants a token, or another one
+├── PermissionDeniedError   (PermissionError) the token's role does not cover the call
 ├── DeadlineExceededError   (TimeoutError) no answer within the deadline
 ├── LimitError              something is larger than the daemon takes
 │   ├── QueueFullError      too many observations are waiting
 │   ├── MemoryFullError     too many runs, or different models and schedules, are in memory
+│   ├── TenantLimitError    the tenant is at one of its limits
 │   └── MessageTooLargeError  a message is
 ├── NotBuiltError           (NotImplementedError) this daemon does not build the call yet
 └── DaemonError             any other failure of the daemon
@@ -118,6 +121,28 @@ class UnavailableError(MlrsError, ConnectionError):
     """The daemon is out of reach, or stopping."""
 
 
+class NotOwnerError(UnavailableError):
+    """Another replica owns the run. Calls are made again there; no user sees this one.
+
+    Attributes:
+        owner: the other replica's address; `None`: not known.
+    """
+
+    def __init__(
+        self, message: str, *, owner: str | None = None, reason: str | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message, reason=reason, field=field)
+        self.owner = owner
+
+
+class UnauthenticatedError(MlrsError, PermissionError):
+    """The daemon wants a token, or another one than it got."""
+
+
+class PermissionDeniedError(MlrsError, PermissionError):
+    """The token's role does not cover the call."""
+
+
 class DeadlineExceededError(MlrsError, TimeoutError):
     """There was no answer within the deadline."""
 
@@ -132,6 +157,10 @@ class QueueFullError(LimitError):
 
 class MemoryFullError(LimitError):
     """The daemon has as many runs, or different models and schedules, in memory as fit."""
+
+
+class TenantLimitError(LimitError):
+    """The tenant is at one of its limits; the message names it."""
 
 
 class MessageTooLargeError(LimitError):

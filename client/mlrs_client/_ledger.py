@@ -1,20 +1,23 @@
 """What the client knows of a run, or of a sweep: the next step, and what it may have to send again.
 
-A ledger knows no stream and no thread; its owner sees to it that one caller is in it at a time.
+A ledger knows no stream and no thread; its owner sees to it that one caller is in it at a time. That caller
+may be the main thread, where Ctrl-C raises between any two lines of Python: what users' calls do here
+(`observe`, `stand_in`, `cut_off`) is so ordered that, broken off anywhere, it can be called again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from mlrs_client._calls import Opened
-from mlrs_client._convert import reason_from_proto
+from mlrs_client._entries import Columns, Observed
 from mlrs_client._exceptions import LimitError, MlrsError, RecordGapError, StaleStepError, StepAheadError
-from mlrs_client._types import Advice, AdviceReason, RunConfig
+from mlrs_client._fallback import Fallback
+from mlrs_client._outage import Outage
+from mlrs_client._types import RunConfig
 
 MAX_KEPT = 65_536
 """Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
@@ -24,116 +27,6 @@ MAX_UNANSWERED = 2**20
 the daemon is away."""
 LEAST_KEPT = 64
 """Steps kept, however many runs there are."""
-
-
-class Columns(Protocol):
-    """Answers in columns, as a stream brings them."""
-
-    @property
-    def learning_rates(self) -> Sequence[float]:
-        """Learning rates."""
-
-    @property
-    def durable_steps(self) -> Sequence[int]:
-        """How far the runs are durable."""
-
-    @property
-    def reasons(self) -> Sequence[Any]:
-        """Reasons, as the contract numbers them; empty: all are fresh."""
-
-
-class Observed(Protocol):
-    """What a ledger keeps of a step: an `Entry` of one run, or a `Row` of a sweep."""
-
-    step: int
-    """The step."""
-    error: MlrsError | None
-    """Why there will be no answer, if there will be none."""
-
-    @property
-    def done(self) -> bool:
-        """Whether there is an answer, or never will be."""
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """The step, once for each run."""
-
-    @property
-    def losses(self) -> Sequence[float]:
-        """The losses, one for each run."""
-
-    def has(self, loss: Any) -> bool:
-        """Return whether it is of this loss, or these; NaN is the same as NaN."""
-
-    def fill(self, columns: Columns, place: int) -> None:
-        """Take the answer, which begins at a place in the columns."""
-
-    def durable_step(self, columns: Columns, place: int) -> int:
-        """Return how far all runs are durable by such an answer."""
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One observation of one run, and what came of it."""
-
-    step: int
-    """Its step."""
-    loss: float
-    """Its loss."""
-    learning_rate: float | None = None
-    """The answer, once there is one ..."""
-    reason: AdviceReason = AdviceReason.FRESH
-    """... why it is what it is ..."""
-    durable: int = -1
-    """... and how far the run was durable then."""
-    error: MlrsError | None = None
-    """Why there will be no answer."""
-
-    @property
-    def done(self) -> bool:
-        """Whether there is an answer, or never will be."""
-        return self.learning_rate is not None or self.error is not None
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """The step."""
-        return (self.step,)
-
-    @property
-    def losses(self) -> Sequence[float]:
-        """The loss."""
-        return (self.loss,)
-
-    def has(self, loss: float) -> bool:
-        """Return whether it is of this loss."""
-        return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
-
-    def fill(self, columns: Columns, place: int) -> None:
-        """Take the answer at a place in the columns."""
-        self.learning_rate = columns.learning_rates[place]
-        self.durable = columns.durable_steps[place]
-        if columns.reasons:
-            self.reason = reason_from_proto(columns.reasons[place])
-
-    def durable_step(self, columns: Columns, place: int) -> int:
-        """Return how far the run is durable by such an answer."""
-        return columns.durable_steps[place]
-
-    def lr(self) -> float:
-        """Return the learning rate of an entry that is done.
-
-        Raises:
-            MlrsError: there is none; the error says why.
-        """
-        if self.error is not None:
-            raise self.error.with_traceback(None)
-        if self.learning_rate is None:
-            raise AssertionError("asked before it was done")
-        return self.learning_rate
-
-    def result(self) -> Advice:
-        """Return the advice of an entry that is done; raises as `lr`."""
-        return Advice(self.step, self.lr(), self.reason, self.durable)
 
 
 class Wakeable(Protocol):
@@ -160,6 +53,9 @@ class Ledger(Generic[E]):
         next_step: the step that the caller may observe next.
         durable_step: observations up to and including this one survive a crash; -1: none yet.
         left: whether the caller has left it.
+        fallback: what answers while no daemon can be reached; `None`: nothing.
+        fallback_steps: how many steps it has answered.
+        outage: the outage that it is in, if any.
     """
 
     def __init__(
@@ -168,6 +64,7 @@ class Ledger(Generic[E]):
         changed: Wakeable,
         entry: Callable[[int, Any], E],
         given: frozenset[str] = frozenset(),
+        fallback: Fallback | None = None,
     ) -> None:
         """`entry` makes what is kept of a step, from the step and the loss, or losses."""
         self.changed = changed
@@ -180,12 +77,19 @@ class Ledger(Generic[E]):
         self.next_step = opened.next_step
         self.durable_step = opened.durable_step
         self.left = False
+        self.fallback = fallback
+        self.fallback_steps = 0
+        self.outage: Outage | None = None
+        self._last_lr = _last_lr(opened)
+        self._last_step = -1  # what it was advised for
+        self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
         self._entry = entry
         self._furthest = opened.furthest_step
         self._most_unanswered = max(MAX_UNANSWERED // len(opened.run_ids), LEAST_KEPT)
         self._most = max(MAX_KEPT // len(opened.run_ids), LEAST_KEPT)
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
         self._unanswered: dict[int, E] = {}  # in the order sent
+        self._unsent: deque[E] = deque()  # those of them that are still to be sent
 
     @property
     def size(self) -> int:
@@ -203,6 +107,9 @@ class Ledger(Generic[E]):
             StaleStepError: the step was observed before, with another loss.
             LimitError: too many steps wait for an answer.
         """
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            raise owed.with_traceback(None)
         if step > self.next_step:
             raise StepAheadError(
                 f"{self.label}: step {step} is ahead; the next step is {self.next_step}, and steps"
@@ -217,28 +124,34 @@ class Ledger(Generic[E]):
                     expected_step=self.next_step,
                 )
             return entry, False
-        if len(self._unanswered) >= self._most_unanswered:
-            raise LimitError(
-                f"{self.label}: {len(self._unanswered)} steps have no answer, the most that are kept; the"
-                " daemon has been away for too long. Wait for it, or go on with a schedule of your own"
-            )
+        if len(self._unanswered) >= self._most_unanswered and not self.is_lost:
+            self._overflow()
         entry = self._entry(step, loss)
-        self._unanswered[step] = entry
-        if step == self.next_step:
-            if self._kept and self._kept[-1].step == step:  # half entered when an interrupt came
-                self._kept.pop()
-            self._kept.append(entry)
-            self.next_step = step + 1
-            if len(self._kept) > self._most:
-                self._kept.popleft()
+        if not self.is_lost:
+            self._unsent.append(entry)  # first, and passed over unless the next line was reached, too
+            self._unanswered[step] = entry
+            if step == self.next_step:
+                if self._kept and self._kept[-1].step == step:  # half entered when an interrupt came
+                    self._kept.pop()
+                self._kept.append(entry)
+        self.next_step = max(self.next_step, step + 1)
+        if len(self._kept) > self._most:
+            self._kept.popleft()
         return entry, True
+
+    def take_unsent(self) -> list[E]:
+        """Return what is to be sent, in order, and count it as sent."""
+        entries = [entry for entry in self._unsent if self._unanswered.get(entry.step) is entry]
+        self._unsent.clear()
+        return entries
 
     def answer(self, entry: E, columns: Columns, place: int) -> None:
         """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
         if self._unanswered.get(entry.step) is entry:
             del self._unanswered[entry.step]
-        if not entry.done:
-            entry.fill(columns, place)
+        learning_rate = entry.fill(columns, place)
+        if entry.step >= self._last_step:
+            self._last_step, self._last_lr = entry.step, learning_rate
         self.durable_step = max(self.durable_step, entry.durable_step(columns, place))
         while self._kept and self._kept[0].step <= self.durable_step and self._kept[0].done:
             self._kept.popleft()
@@ -281,21 +194,25 @@ class Ledger(Generic[E]):
                 expected_step=furthest,
             )
         if expected < oldest:
-            raise RecordGapError(
+            gap = RecordGapError(
                 f"{self.label}: the daemon expects step {expected}, and this client keeps losses"
                 f" from step {oldest} on only. Go on from a checkpoint of step {expected} or before:"
                 " open it with resume_from= its step",
                 expected_step=expected,
             )
+            if not self.can_stand_in():
+                raise gap
+            self.lose(gap)
+            return []
         self.handles, self.config = opened.handles, opened.config
         self.durable_step = opened.durable_step
         again = {entry.step: entry for entry in self._kept if entry.step >= expected}
         self._unanswered = dict(sorted((self._unanswered | again).items()))
-        return list(self._unanswered.values())
-
-    def unanswered(self, step: int) -> E | None:
-        """Return the entry of a step, if the daemon still has to answer it."""
-        return self._unanswered.get(step)
+        entries = list(self._unanswered.values())
+        self._unsent = deque(entries)
+        if self.outage is not None and entries:
+            self.outage.until = entries[-1].step
+        return entries
 
     def last_unanswered(self) -> E | None:
         """Return the last entry that the daemon still has to answer, if any."""
@@ -305,8 +222,63 @@ class Ledger(Generic[E]):
         """Return whether the client keeps observations that a crash of the daemon would lose."""
         return bool(self._kept)
 
+    # ----------------------------------------------------------------------- without a daemon
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the daemon cannot be told any more what it missed: the fallback goes on for good."""
+        return self.outage is not None and self.outage.lost is not None
+
+    def can_stand_in(self) -> bool:
+        """Return whether the fallback, if there is one, has something to answer."""
+        return self.fallback is not None and (self.fallback.rate is not None or self._last_lr is not None)
+
+    def stand_in(self, entry: E) -> None:
+        """Have the fallback answer an entry, which stays to be sent.
+
+        Raises:
+            InvalidArgumentError: what the fallback gives is no learning rate.
+        """
+        if entry.done or self.fallback is None:
+            return
+        entry.stand_in(self.fallback.lr(entry.step, self._last_lr), self.durable_step)
+        self.fallback_steps += 1
+
+    def cut_off(self, cause: MlrsError) -> None:
+        """Enter that an answer did not come in time: the fallback answers until the daemon has caught up."""
+        if self.outage is None:
+            last = self.last_unanswered()
+            until = self.next_step if last is None else last.step
+            self.outage = Outage(self.label, cause, until, self.fallback_steps)
+
+    def is_back(self, entry: E) -> bool:
+        """Return whether the answer to an entry ends the outage."""
+        outage = self.outage
+        return outage is not None and outage.lost is None and entry.step >= outage.until
+
+    def lose(self, error: MlrsError) -> None:
+        """Enter that the daemon cannot be caught up: from here on nothing is kept, the fallback answers."""
+        self.cut_off(error)
+        if self.outage is not None:
+            self.outage.lost = error
+        self._unsent.clear()
+        self._unanswered.clear()
+        self._kept.clear()
+
+    def _overflow(self) -> None:
+        error = LimitError(
+            f"{self.label}: {len(self._unanswered)} steps have no answer, the most that are kept; the"
+            f" daemon, at step {next(iter(self._unanswered))}, has been away for too long. To have its advice"
+            " again, go on from a checkpoint of that step or before: open it with resume_from= its step"
+        )
+        if not self.can_stand_in():
+            raise error
+        self.lose(error)
+
     def _fail(self, entry: E, error: MlrsError) -> None:
-        if not entry.done:
+        if entry.done and entry.error is None and entry.step in self._unanswered:
+            self._owed = error  # the fallback has answered it: the caller hears of this at the next step
+        elif not entry.done:
             entry.error = error
         self._unanswered.pop(entry.step, None)
 
@@ -314,6 +286,13 @@ class Ledger(Generic[E]):
         if self._kept and step >= self._kept[0].step:
             return self._kept[step - self._kept[0].step]
         return self._unanswered.get(step)
+
+
+def _last_lr(opened: Opened) -> Any:
+    rates = opened.last_learning_rates
+    if any(rate is None for rate in rates):
+        return None
+    return rates[0] if len(rates) == 1 else rates
 
 
 def _label(run_ids: Sequence[str]) -> str:

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_client._entries import Columns
 from mlrs_client._exceptions import InvalidArgumentError, MlrsError
-from mlrs_client._ledger import Columns
+from mlrs_client._fallback import wrong_rate
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -52,9 +53,22 @@ class Row:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)
 
-    def fill(self, columns: Columns, place: int) -> None:
-        """Take the answer, which begins at a place in the columns."""
-        self.learning_rates = np.array(columns.learning_rates, np.float64)[place : place + len(self.values)]
+    def fill(self, columns: Columns, place: int) -> Floats:
+        """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
+        learning_rates = np.array(columns.learning_rates, np.float64)[place : place + len(self.values)]
+        if not self.done:
+            self.learning_rates = learning_rates
+        return learning_rates
+
+    def stand_in(self, learning_rate: Any, durable_step: int) -> None:  # noqa: ARG002 # of the protocol
+        """Take what a fallback answers: one learning rate for all runs, or one a run."""
+        try:
+            rates = np.broadcast_to(np.asarray(learning_rate, np.float64), self.values.shape).copy()
+        except (TypeError, ValueError) as error:
+            raise wrong_rate(learning_rate) from error
+        if not (np.isfinite(rates) & (rates >= 0.0)).all():
+            raise wrong_rate(learning_rate)
+        self.learning_rates = rates
 
     def durable_step(self, columns: Columns, place: int) -> int:
         """Return how far all runs are durable by such an answer."""

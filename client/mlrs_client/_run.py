@@ -6,10 +6,14 @@ from types import TracebackType
 from typing import Self
 
 from mlrs_client import _arguments as check
+from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._entries import Entry
+from mlrs_client._joining import completed
+from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, RunInfo
 from mlrs_client._views import PendingView, RunView
+from mlrs_client._waiting import answered, settled
 
 
 class Run(RunView):
@@ -59,17 +63,24 @@ class Run(RunView):
             entry, _ = self._connection.observe(self._ledger, step, loss)
             self._lag.add(entry)
             if lr is not None:
-                if self._lag.is_late():
-                    self._connection.catch_up(self._ledger, entry)
-                return lr
+                return self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
         deadline = self._connection.deadline(timeout_s)
         return self._connection.exchange(self._ledger, step, loss, deadline).lr()
 
     def finish(self, *, timeout_s: float | None = None) -> RunInfo:
-        """Mark the run as finished: it takes no more observations, and all of its record is durable."""
+        """Mark the run as finished: it takes no more observations, and all of its record is durable.
+
+        Raises:
+            DeadlineExceededError: the daemon did not get everything, or answer, in time. Call it again.
+            UnavailableError: it was out of reach. As above.
+            LimitError, RecordGapError: it can never get everything, as it was away for too long.
+        """
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
-        (info,) = self._connection.perform(self._connection.session.finish(self._ledger, deadline), deadline)
+        self._connection.wait(settled(self._connection.session, self._ledger, deadline))
+        home = self._connection.session.home_of(self._ledger)
+        (call,) = calls.finishing(self._ledger.run_ids)
+        (info,) = self._connection.invoke(call, deadline.left_s(), home)
         return info
 
     def detach(self) -> None:
@@ -89,9 +100,8 @@ class Run(RunView):
         """Tell the daemon what the caller did not: fields of the config, read off the training loop."""
         self._check_attached()
         if missing := self._completion(**config):
-            deadline = self._connection.deadline(None)
-            checked = check.config(**missing)
-            self._connection.perform(self._connection.session.complete(self._ledger, checked), deadline)
+            completion = completed(self._connection.session, self._ledger, check.config(**missing))
+            self._connection.perform(completion, self._connection.timeout_s)
 
 
 class Pending(PendingView):
@@ -110,13 +120,14 @@ class Pending(PendingView):
         return self._entry.lr()
 
     def advice(self, *, timeout_s: float | None = None) -> Advice:
-        """Return the advice; waits for it, and joins the daemon again if the connection broke.
+        """Return the advice; waits for it. If it does not come in time, the run's fallback answers.
 
         Args:
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Raises:
-            DeadlineExceededError: it did not come in time. The observation is kept: ask again.
+            DeadlineExceededError: it did not come in time, and there is no fallback, or nothing that it could
+                answer yet. The observation is kept: ask again.
             UnavailableError: the daemon was out of reach all the time. As above.
             MlrsError: the daemon refused the observation; the error says why.
         """
@@ -124,7 +135,8 @@ class Pending(PendingView):
         return self._result()
 
     def _wait(self, timeout_s: float | None) -> None:
+        self._connection.check_process()
         if not self._entry.done:
             deadline = self._connection.deadline(timeout_s)
-            procedure = self._connection.session.answered(self._ledger, self._entry, deadline)
-            self._connection.perform(procedure, deadline)
+            session = self._connection.session
+            self._connection.wait(answered(session, self._ledger, self._entry, deadline))

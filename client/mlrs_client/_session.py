@@ -1,23 +1,25 @@
 """What happens between an observation and its advice, for both flavours of the client.
 
-A session does no input or output of its own. What has to wait is a *procedure*: a generator that
-yields what it waits for (a `Wait`, or a `Call`) and returns its result. The threaded and the asyncio
-client each have a short loop that performs these; the rules are written once, here.
+A session does no input or output of its own. What it wants done is left to its *host*, the threaded or the
+asyncio connection. What takes time is a generator that says what it waits for, and there are two kinds:
+callers wait (`_waiting.py`), and procedures make calls (`_routing.py`, `_joining.py`), in the background.
+Waiting and joining again are apart: whoever waits looks only at whether the answer is here.
 
-The threaded client holds one lock whenever it is in here, and lets go of it while it waits.
+The threaded client holds one lock whenever it is in here. Its users' threads come here with observations
+only; there, Ctrl-C raises between any two lines, so that what they do is always safe to do again.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Generator
+from typing import Any, Protocol
 
-from mlrs_client._calls import Call, Opened, OpenedRun, finish, open_run, reopen
+from mlrs_client._addresses import Addresses
+from mlrs_client._calls import OpenedRun
 from mlrs_client._conversation import Conversation, Transport
+from mlrs_client._deadline import Backoff
 from mlrs_client._exceptions import (
     ClosedError,
     DaemonError,
@@ -25,42 +27,45 @@ from mlrs_client._exceptions import (
     ForkedError,
     MemoryFullError,
     MlrsError,
+    PermissionDeniedError,
     QueueFullError,
-    RunFinishedError,
+    TenantLimitError,
+    UnauthenticatedError,
     UnavailableError,
 )
-from mlrs_client._ledger import E, Ledger, Observed
-from mlrs_client._types import RunConfig, RunInfo
+from mlrs_client._ledger import E, Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
-"""Between attempts to join again: the first pause, and what its doubling ends at."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm."""
-
-    ledger: Ledger[Any]
-    timeout_s: float
-
-
-Procedure = Generator["Wait | Call[Any]", Any, T]
-"""Yields what to wait for; is sent a call's result, or thrown its failure; returns a T."""
+PASSING = (
+    UnavailableError,
+    DeadlineExceededError,
+    DaemonError,
+    QueueFullError,
+    MemoryFullError,
+    TenantLimitError,
+)
+"""Failures of joining, or of a stream, that say nothing against what was sent and may pass."""
+DENIALS = (UnauthenticatedError, PermissionDeniedError)
+"""Failures that may pass, too, if somebody sees to the token; until then a fallback goes on."""
 
 
-class Deadline:
-    """A point in time, counted from now."""
+class Host(Protocol):
+    """What a session needs of its connection. No call waits; each may come twice."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self._end = time.monotonic() + timeout_s
+    def open_transport(self, conversation: Conversation) -> Transport:
+        """Open a stream to the conversation's address. Called in the background only."""
 
-    def left_s(self) -> float:
-        """Return the seconds that are left; 0 once it has passed."""
-        return max(0.0, self._end - time.monotonic())
+    def attend(self, ledger: Ledger[Any]) -> None:
+        """Have `Session.attended` called for a run, in the background."""
+
+    def start(self, procedure: Generator[Any, Any, None]) -> None:
+        """Carry out a procedure. Called in the background only."""
+
+    def abandon(self, conversation: Conversation, error: MlrsError) -> None:
+        """Have `Session.abandoned` called for a conversation, in the background."""
+
+    def say(self, message: str) -> None:
+        """Log a warning."""
 
 
 def check_process(pid: int) -> None:
@@ -77,36 +82,38 @@ def check_process(pid: int) -> None:
 
 
 class Session:
-    """The open runs of one advisor, and the stream that they share while there is one.
+    """The open runs of one advisor, and a stream for each address at which one of them is.
 
     Attributes:
-        target: the daemon's address.
+        addresses: the daemon's.
+        timeout_s: how long a caller waits that says nothing else, in seconds.
+        host: what does what the session wants done.
         closing: whether the advisor takes nothing new.
+        joining: the runs that are being joined again.
+        setbacks: why each run was last cut off.
+        backoffs: how long the next pause of each is before it is joined again.
+        reopened: of sweeps that take several calls: where, and those opened so far.
     """
 
-    def __init__(self, target: str, open_transport: Callable[[Conversation], Transport]) -> None:
-        self.target = target
+    def __init__(self, addresses: Addresses, timeout_s: float, host: Host) -> None:
+        self.addresses = addresses
+        self.timeout_s = timeout_s
+        self.host = host
         self.closing = False
-        self._open_transport = open_transport
-        self._conversation: Conversation | None = None
-        self._setbacks: weakref.WeakKeyDictionary[Ledger[Any], MlrsError] = weakref.WeakKeyDictionary()
-        self._joining: set[Ledger[Any]] = set()
-        # Of sweeps that take several calls: those opened so far. A deadline in between loses none.
-        self._reopened: weakref.WeakKeyDictionary[Ledger[Any], list[OpenedRun]] = weakref.WeakKeyDictionary()
+        self.joining: set[Ledger[Any]] = set()
+        self.setbacks: weakref.WeakKeyDictionary[Ledger[Any], MlrsError] = weakref.WeakKeyDictionary()
+        self.backoffs: weakref.WeakKeyDictionary[Ledger[Any], Backoff] = weakref.WeakKeyDictionary()
+        self.reopened: weakref.WeakKeyDictionary[Ledger[Any], tuple[str, list[OpenedRun]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._conversations: dict[str, Conversation] = {}
+        self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
+        self._homes: weakref.WeakKeyDictionary[Ledger[Any], str] = weakref.WeakKeyDictionary()
 
     # ------------------------------------------------------------------------------ runs
 
-    def join(self, ledger: Ledger[Any]) -> None:
-        """Let a run that was just opened take part in the stream; opens one if there is none.
-
-        Raises:
-            ClosedError: the advisor was closed.
-        """
-        self.check_open()
-        self._send_again(ledger, [])
-
     def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
-        """Enter an observation and send it, if there is a stream; waits for nothing.
+        """Enter an observation and have it sent; waits for nothing.
 
         Args:
             ledger: the run's.
@@ -121,42 +128,46 @@ class Session:
             StepError: the step is not the expected one.
         """
         self.check_open()
-        conversation = self._conversation
-        try:
-            entry, is_new = ledger.observe(step, loss)
-            if is_new and conversation is not None and conversation.has(ledger):
-                conversation.send(ledger, [entry])
-        except MlrsError:
-            raise
-        except BaseException:  # Ctrl-C: whether it was sent is not known, and sending it twice does no harm
-            interrupted = ledger.unanswered(step)
-            if interrupted is not None and conversation is not None and conversation.has(ledger):
-                conversation.send(ledger, [interrupted])
-            raise
+        entry, is_new = ledger.observe(step, loss)
+        if is_new or not entry.done:  # again: an interrupt may have come between entering and sending
+            self.see_to(ledger)
         return entry, is_new
 
-    def is_cut_off(self, ledger: Ledger[Any]) -> bool:
-        """Return whether a run has fallen off the stream, and nobody is about to join it again."""
-        return not (self._has(ledger) or ledger in self._joining or self.closing)
+    def see_to(self, ledger: Ledger[Any]) -> None:
+        """Have what a run has to send sent, on the stream or, if it fell off, once it has joined again."""
+        conversation = self.conversation_of(ledger)
+        if conversation is not None and conversation.transport is not None:
+            conversation.transport.poke(ledger)
+        elif ledger not in self.joining:
+            self.host.attend(ledger)
 
-    def catch_up(self, ledger: Ledger[Any], entry: Observed, deadline: Deadline) -> Procedure[None]:
-        """Join the stream again for a loop that does not wait; what cannot pass refuses what was sent."""
-        try:
-            yield from self.answered(ledger, entry, deadline)
-        except (UnavailableError, DeadlineExceededError, MemoryFullError, QueueFullError, DaemonError):
-            pass  # the next step tries again
-        except MlrsError as error:
-            ledger.refuse_all(error)
+    def want(self, ledger: Ledger[Any]) -> None:
+        """Have a run join the stream though it has nothing to send."""
+        self._wanted.add(ledger)
+        self.see_to(ledger)
 
-    def leave(self, ledger: Ledger[Any]) -> None:
-        """Let a run take part in the stream no more; it joins again when somebody waits for it."""
-        if self._conversation is not None:
-            self._conversation.leave(ledger)
+    def needs_joining(self, ledger: Ledger[Any]) -> bool:
+        """Return whether a run has fallen off, and there is something that it has to be on a stream for."""
+        if self.closing or ledger.is_lost or self.conversation_of(ledger) is not None:
+            return False
+        return ledger.last_unanswered() is not None or (ledger in self._wanted and not ledger.left)
 
     def forget(self, ledger: Ledger[Any]) -> None:
-        """Let a run that its caller has left take part in no stream any more."""
+        """Let a run that its caller has left take part in no stream, once it has its answers."""
         ledger.left = True
-        self.leave(ledger)
+        conversation = self.conversation_of(ledger)
+        if conversation is not None and ledger.last_unanswered() is None:
+            conversation.leave(ledger)
+
+    def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
+        """Return the conversation that a run takes part in, if any."""
+        home = self._homes.get(ledger)
+        conversation = None if home is None else self._conversations.get(home)
+        return conversation if conversation is not None and conversation.has(ledger) else None
+
+    def home_of(self, ledger: Ledger[Any]) -> str | None:
+        """Return the address where a run was last."""
+        return self._homes.get(ledger)
 
     def check_open(self) -> None:
         """Raise unless the advisor is open.
@@ -167,87 +178,44 @@ class Session:
         if self.closing:
             raise ClosedError("the advisor was closed; connect again")
 
-    # ------------------------------------------------------------------------ procedures
-
-    def answered(self, ledger: Ledger[Any], entry: Observed, deadline: Deadline) -> Procedure[None]:
-        """Wait until an entry is done; joins the stream again when it broke.
-
-        Raises:
-            DeadlineExceededError: there was none in time. The observation is kept, and the next call
-                goes on with it.
-            UnavailableError: the daemon was out of reach all the time. As above.
-            MemoryFullError: it had no room all the time. As above.
-        """
-        yield from self._until(ledger, lambda: entry.done, deadline, f"no advice for step {entry.step}")
-
-    def finish(self, ledger: Ledger[Any], deadline: Deadline) -> Procedure[tuple[RunInfo, ...]]:
-        """Wait until the daemon has every observation of a ledger's runs, then mark them as finished."""
-        try:
-            if ledger.has_volatile():
-                yield from self._until(
-                    ledger,
-                    lambda: self._has(ledger) and ledger.last_unanswered() is None,
-                    deadline,
-                    "not every observation was answered",
-                )
-        except RunFinishedError:  # by a call whose answer was lost, if the daemon has all that there was
-            infos = yield from finish(ledger.run_ids)
-            if any(info.next_step != ledger.next_step for info in infos):
-                raise
-            return infos
-        return (yield from finish(ledger.run_ids))
-
-    def complete(self, ledger: Ledger[Any], config: RunConfig) -> Procedure[None]:
-        """Add to a run's config what it lacks."""
-        opened = yield open_run(ledger.run_ids[0], config)
-        ledger.config = opened.info.config
-
-    def _until(
-        self, ledger: Ledger[Any], reached: Callable[[], bool], deadline: Deadline, failure: str
-    ) -> Procedure[None]:
-        pause_s = 0.0
-        not_before = Deadline(0.0)
-        while not reached():
-            if not deadline.left_s():
-                raise self._too_late(ledger, failure, deadline)
-            if self._has(ledger) or ledger in self._joining:
-                yield Wait(ledger, deadline.left_s())
-                continue
-            self.check_open()
-            if rest_s := not_before.left_s():
-                yield Wait(ledger, min(rest_s, deadline.left_s()))
-                continue
-            pause_s = min(2 * pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
-            not_before = Deadline(pause_s)
-            yield from self._join_again(ledger)
-
-    def _join_again(self, ledger: Ledger[Any]) -> Procedure[None]:
-        """Ask the daemon where the run stands, and send what it lacks."""
-        self._joining.add(ledger)
-        try:
-            reopened = self._reopened.setdefault(ledger, [])
-            yield from reopen(ledger.run_ids, reopened)
-            del self._reopened[ledger]
-            self.check_open()
-            if not ledger.left:
-                self._send_again(ledger, ledger.rejoin(Opened(tuple(reopened))))
-            self._setbacks.pop(ledger, None)
-        except (UnavailableError, MemoryFullError) as error:  # either may pass before the deadline
-            self._setbacks[ledger] = error
-        finally:
-            self._joining.discard(ledger)
+    def closed(self) -> None:
+        """Let everybody who waits see that the advisor was closed."""
+        self.closing = True
+        for ledger in list(self._homes):
             ledger.changed.notify_all()
 
-    def _too_late(self, ledger: Ledger[Any], failure: str, deadline: Deadline) -> MlrsError:
-        setback = self._setbacks.get(ledger)
-        what = (
-            f"{ledger.label}: {failure} within {deadline.timeout_s:g} s from {self.target}"
-            f"{f' ({setback})' if setback else ''}; the observations are kept: try again, or raise timeout_s"
-        )
-        kind = DeadlineExceededError if setback is None else type(setback)
-        return kind(what, reason=setback.reason if setback else None)
+    # --------------------------------------------------------------------- in the background
 
-    # ----------------------------------------------------------------------------- stream
+    def attended(self, ledger: Ledger[Any]) -> None:
+        """Say what is new of a run's outage, and begin to join it again if that is called for."""
+        from mlrs_client._joining import rejoin  # which knows this module
+
+        while ledger.outage is not None and (news := ledger.outage.news()):
+            self.host.say(news)
+        if ledger not in self.joining and self.needs_joining(ledger):
+            self.joining.add(ledger)
+            self.host.start(rejoin(self, ledger))
+        elif ledger not in self.joining:
+            self.see_to_sending(ledger)
+
+    def see_to_sending(self, ledger: Ledger[Any]) -> None:
+        """Have what a run has to send sent, if it is on a stream by now."""
+        conversation = self.conversation_of(ledger)
+        if conversation is not None and conversation.transport is not None:
+            conversation.transport.poke(ledger)
+
+    def join(self, ledger: Ledger[Any], address: str) -> None:
+        """Let a run that was opened at an address take part in the stream there; opens one if need be."""
+        self.check_open()
+        conversation = self._conversations.get(address)
+        if conversation is None:
+            conversation = Conversation(address)
+            conversation.transport = self.host.open_transport(conversation)
+            self._conversations[address] = conversation
+        conversation.join(ledger)
+        self._homes[ledger] = address
+        self._wanted.discard(ledger)
+        self.see_to_sending(ledger)
 
     def receive(self, conversation: Conversation, message: pb.StreamAdviceResponse) -> None:
         """Take in a message of a stream.
@@ -257,11 +225,23 @@ class Session:
         """
         kind = message.WhichOneof("kind")
         if kind == "drain":
-            self._abandon(conversation, UnavailableError(f"the daemon is stopping: {message.drain.message}"))
+            error = UnavailableError(f"the daemon is stopping: {message.drain.message}")
+            self.addresses.fails(conversation.address, timed_out=False)  # others first, if there are any
+            self._dissolve(conversation, error)
+            if conversation.transport is not None:
+                conversation.transport.half_close()
         elif kind == "advice":
-            ledger, setback = conversation.receive(message.advice)
+            ledger, setback, is_back = conversation.receive(message.advice)
             if setback is not None:
-                self._setbacks[ledger] = setback
+                self._fell_off(ledger, setback)
+            elif ledger in self.backoffs:
+                del self.backoffs[ledger]
+                self.setbacks.pop(ledger, None)
+            if is_back and ledger.outage is not None:
+                outage, ledger.outage = ledger.outage, None
+                self.host.say(outage.end(ledger.fallback_steps))
+            if ledger.left:
+                self.forget(ledger)
             ledger.changed.notify_all()
 
     def ended(self, conversation: Conversation, error: MlrsError | None) -> None:
@@ -274,33 +254,31 @@ class Session:
                 again, and when a connection breaks under a write, gRPC has been seen to call that an
                 internal error.
         """
-        if error is not None and not isinstance(error, (UnavailableError, QueueFullError, DaemonError)):
+        if error is not None and not isinstance(error, (*PASSING, *DENIALS)):
             conversation.fail(error)
-        self._abandon(conversation, error)
+        if isinstance(error, UnavailableError):
+            self.addresses.fails(conversation.address, timed_out=False)
+        self._dissolve(conversation, error)
 
-    def _abandon(self, conversation: Conversation, setback: MlrsError | None) -> None:
-        """Send nothing more on a stream."""
-        if conversation is self._conversation:
-            self._conversation = None
-            if conversation.transport is not None:
-                conversation.transport.half_close()
+    def abandoned(self, conversation: Conversation, error: MlrsError) -> None:
+        """Give a stream up whose daemon does not answer, as there are other addresses."""
+        if self._conversations.get(conversation.address) is not conversation:
+            return
+        self.addresses.fails(conversation.address, timed_out=True)
+        self._dissolve(conversation, error)
+        if conversation.transport is not None:
+            conversation.transport.cancel()
+
+    def _dissolve(self, conversation: Conversation, setback: MlrsError | None) -> None:
+        """Send nothing more on a stream; its runs fall off it."""
+        if self._conversations.get(conversation.address) is conversation:
+            del self._conversations[conversation.address]
         for ledger in conversation.dissolve():
-            if setback is not None:
-                self._setbacks[ledger] = setback
-            ledger.changed.notify_all()
+            self._fell_off(ledger, setback)
 
-    def _has(self, ledger: Ledger[Any]) -> bool:
-        return self._conversation is not None and self._conversation.has(ledger)
-
-    def _send_again(self, ledger: Ledger[Any], entries: Sequence[Observed]) -> None:
-        if self._conversation is None:
-            conversation = Conversation()
-            conversation.transport = self._open_transport(conversation)
-            self._conversation = conversation
-        try:
-            self._conversation.join(ledger)
-            if entries:
-                self._conversation.send(ledger, entries)
-        except BaseException:  # Ctrl-C: whoever waits next joins again
-            self.leave(ledger)
-            raise
+    def _fell_off(self, ledger: Ledger[Any], setback: MlrsError | None) -> None:
+        if setback is not None:
+            self.setbacks[ledger] = setback
+        if ledger not in self.joining and self.needs_joining(ledger):
+            self.host.attend(ledger)
+        ledger.changed.notify_all()

@@ -24,6 +24,8 @@ from mlrs_client._exceptions import (
     ModelInvalidError,
     ModelNotFoundError,
     NotBuiltError,
+    NotOwnerError,
+    PermissionDeniedError,
     QueueFullError,
     RunExistsError,
     RunFinishedError,
@@ -31,11 +33,13 @@ from mlrs_client._exceptions import (
     StaleStepError,
     StepAheadError,
     StepError,
+    TenantLimitError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from mlrs_proto.v1 import advisor_pb2 as pb
 
-REASON_KEY, FIELD_KEY = "mlrs-reason", "mlrs-field"
+REASON_KEY, FIELD_KEY, OWNER_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner"
 """The trailing metadata of a failure."""
 _REASON_PREFIX = "ERROR_REASON_"
 
@@ -55,6 +59,10 @@ _BY_REASON: dict[str, type[MlrsError]] = {
     "DRAINING": UnavailableError,
     "NOT_BUILT": NotBuiltError,
     "STORE": DaemonError,
+    "NOT_OWNER": NotOwnerError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "TENANT_LIMIT": TenantLimitError,
 }
 _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
@@ -63,6 +71,8 @@ _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
     grpc.StatusCode.UNIMPLEMENTED: NotBuiltError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
 }
 _WAY_OUT: dict[type[MlrsError], str] = {
     UnavailableError: "is `mlrs serve` running there?",
@@ -70,6 +80,8 @@ _WAY_OUT: dict[type[MlrsError], str] = {
     MessageTooLargeError: "send fewer entries or shorter texts in a message, or raise the daemon's limit"
     " (`mlrs serve --max-message-bytes`)",
     NotBuiltError: "use a daemon of a newer version",
+    UnauthenticatedError: "pass a good token: connect(..., token=...), or MLRS_TOKEN in the environment",
+    PermissionDeniedError: "use a token whose role covers the call (`mlrs tokens create`)",
 }
 
 
@@ -93,6 +105,7 @@ def map_rpc_errors(target: str) -> Iterator[None]:
             error.details() or "",
             reason=_text(trailers.get(REASON_KEY)).removeprefix(_REASON_PREFIX),
             field=_text(trailers.get(FIELD_KEY)),
+            owner=_text(trailers.get(OWNER_KEY)),
         ) from error
 
 
@@ -114,7 +127,11 @@ def reason_name(reason: pb.ErrorReason.ValueType) -> str:
     return pb.ErrorReason.Name(reason).removeprefix(_REASON_PREFIX)
 
 
-def _from_status(target: str, code: grpc.StatusCode, details: str, *, reason: str, field: str) -> MlrsError:
+def _from_status(
+    target: str, code: grpc.StatusCode, details: str, *, reason: str, field: str, owner: str
+) -> MlrsError:
+    if reason == "NOT_OWNER":
+        return NotOwnerError(details, owner=owner or None, reason=reason, field=field or None)
     if reason in _BY_REASON:
         return _BY_REASON[reason](details, reason=reason, field=field or None)
     kind = _BY_CODE.get(code, DaemonError)

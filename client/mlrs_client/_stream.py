@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from mlrs_client._exceptions import DaemonError, MlrsError
+from mlrs_client._ledger import Ledger
 from mlrs_client._status import map_rpc_errors
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -21,10 +22,11 @@ JOIN_S: Final = 1.0
 
 
 class AdviceStream:
-    """One stream.
+    """One stream. Made, cancelled and closed in the worker's thread; poked from any.
 
     Args:
         start: starts the call, given its requests; returns the call, an iterator of responses.
+        take: returns the messages that a run has to send. Called in gRPC's thread, just before they go out.
         receive: is called with each response, in the reader's thread. An `MlrsError` of its ends the
             stream.
         ended: is called once, with the reason if it was not in good order, in the reader's thread.
@@ -34,23 +36,28 @@ class AdviceStream:
     def __init__(
         self,
         start: Callable[[Iterator[pb.StreamAdviceRequest]], Any],
+        take: Callable[[Ledger[Any]], list[pb.StreamAdviceRequest]],
         receive: Callable[[pb.StreamAdviceResponse], None],
         ended: Callable[[MlrsError | None], None],
         target: str,
     ) -> None:
-        self._requests: SimpleQueue[tuple[pb.StreamAdviceRequest, Callable[[], None]] | None] = SimpleQueue()
-        self._receive, self._ended, self._target = receive, ended, target
+        self._pokes: SimpleQueue[Ledger[Any] | None] = SimpleQueue()
+        self._take, self._receive, self._ended, self._target = take, receive, ended, target
         self._call = start(self._feed())
         self._reader = threading.Thread(target=self._read, name="mlrs-advice", daemon=True)
         self._reader.start()
 
-    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
-        """Send a message; does not wait. `leaving` is called in gRPC's thread, just before it goes out."""
-        self._requests.put((message, leaving))
+    def poke(self, ledger: Ledger[Any]) -> None:
+        """Have what a run has to send sent; does not wait."""
+        self._pokes.put(ledger)
 
     def half_close(self) -> None:
         """Say that no more follow; does not wait."""
-        self._requests.put(None)
+        self._pokes.put(None)
+
+    def cancel(self) -> None:
+        """End it now."""
+        self._call.cancel()
 
     def close(self, timeout_s: float) -> None:
         """Half-close and read to the end; if that takes longer than `timeout_s`, cancel."""
@@ -62,10 +69,8 @@ class AdviceStream:
         self._reader.join(JOIN_S)
 
     def _feed(self) -> Iterator[pb.StreamAdviceRequest]:
-        while (item := self._requests.get()) is not None:
-            message, leaving = item
-            leaving()
-            yield message
+        while (ledger := self._pokes.get()) is not None:
+            yield from self._take(ledger)
 
     def _read(self) -> None:
         error: MlrsError | None = None

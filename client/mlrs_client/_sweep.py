@@ -6,11 +6,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from mlrs_client import _arguments as check
+from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
 from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Ledger
 from mlrs_client._rows import Floats, Row, losses_of
 from mlrs_client._types import RunInfo
+from mlrs_client._waiting import answered, settled
 
 
 class SweepView:
@@ -39,6 +41,11 @@ class SweepView:
     def durable_step(self) -> int:
         """Observations of all runs up to and including this step survive a crash; -1: none yet."""
         return self._ledger.durable_step
+
+    @property
+    def fallback_steps(self) -> int:
+        """How many steps the fallback has answered, as the daemon was out of reach."""
+        return self._ledger.fallback_steps
 
     def __len__(self) -> int:
         """Return the number of runs."""
@@ -88,9 +95,18 @@ class Sweep(SweepView):
         return self._connection.exchange(self._ledger, *self._checked(step, losses), deadline).lrs()
 
     def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
-        """Mark the runs as finished: they take no more observations, and all of their records are durable."""
+        """Mark the runs as finished: they take no more observations, and all of their records are durable.
+
+        Raises:
+            MlrsError: as `Run.finish`.
+        """
         deadline = self._connection.deadline(timeout_s)
-        return self._connection.perform(self._connection.session.finish(self._ledger, deadline), deadline)
+        self._connection.wait(settled(self._connection.session, self._ledger, deadline))
+        home = self._connection.session.home_of(self._ledger)
+        finished: tuple[RunInfo, ...] = ()
+        for call in calls.finishing(self.ids):
+            finished += self._connection.invoke(call, deadline.left_s(), home)
+        return finished
 
     def detach(self) -> None:
         """Leave the runs without finishing them, as the end of a `with` block does."""
@@ -140,13 +156,14 @@ class PendingSweep(PendingSweepView):
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Raises:
-            DeadlineExceededError: they did not come in time. The losses are kept: ask again.
+            DeadlineExceededError: they did not come in time, and there is no fallback, or nothing that it
+                could answer yet. The losses are kept: ask again.
             UnavailableError: the daemon was out of reach all the time. As above.
             MlrsError: the daemon refused the loss of a run; the error says whose and why. The other runs
                 were advised: open the sweep again, with `resume_from` if it is to go back.
         """
+        self._connection.check_process()
         if not self._row.done:
             deadline = self._connection.deadline(timeout_s)
-            procedure = self._connection.session.answered(self._ledger, self._row, deadline)
-            self._connection.perform(procedure, deadline)
+            self._connection.wait(answered(self._connection.session, self._ledger, self._row, deadline))
         return self._row.lrs()

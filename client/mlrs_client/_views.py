@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import deque
 
+from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, AdviceReason, RunConfig
 
 
@@ -44,6 +46,11 @@ class RunView:
         """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
         return self._ledger.durable_step
 
+    @property
+    def fallback_steps(self) -> int:
+        """How many steps the fallback has answered, as the daemon was out of reach."""
+        return self._ledger.fallback_steps
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}: next step {self.resume_step}, {self.config}>"
 
@@ -78,6 +85,8 @@ class Lag:
         self._lock = threading.Lock()
         self._sent: deque[Entry] = deque()
         self._newest: float | None = None
+        self._since: float | None = None  # when it began to wait ...
+        self._oldest = -1  # ... for the answer to this step
 
     def newest(self, before: int) -> float | None:
         """Return the newest learning rate of the steps before one; `None`: there is none yet.
@@ -100,9 +109,16 @@ class Lag:
                 self._sent.pop()
             self._sent.append(entry)
 
-    def is_late(self) -> bool:
-        """Return whether the step before the newest has no answer yet."""
-        return len(self._sent) > 1
+    def late_s(self) -> float:
+        """Return for how long the step before the newest has had no answer; 0: it has one."""
+        if len(self._sent) <= 1:
+            self._since = None
+            return 0.0
+        since = self._since
+        if since is None or self._oldest != self._sent[0].step:
+            self._oldest, self._since = self._sent[0].step, time.monotonic()
+            return 0.0
+        return time.monotonic() - since
 
 
 class PendingView:

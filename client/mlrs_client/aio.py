@@ -13,14 +13,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
+from mlrs_client._access import TLS, access_of
 from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, import_sweeps, opening_timeout_s
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, Run
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._entries import Entry
+from mlrs_client._fallback import FallbackLike, fallback_of
+from mlrs_client._joining import opened
+from mlrs_client._ledger import Ledger
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
@@ -40,12 +44,21 @@ __all__ = ["Advisor", "Pending", "Run", "connect"]
 T = TypeVar("T")
 
 
-def connect(target: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Advisor:
+def connect(
+    target: str | Sequence[str],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    token: str | None = None,
+    tls: TLS | bool | None = None,
+    allow_insecure_token: bool = False,
+) -> Advisor:
     """Return an advisor of the daemon at an address; to be called while an event loop runs.
 
     See `mlrs_client.connect`.
     """
-    return Advisor(Connection(check.target(target), check.timeout_s(timeout_s)))
+    addresses = check.targets(target)
+    access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
+    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s)))
 
 
 class Advisor:
@@ -76,6 +89,7 @@ class Advisor:
         max_lr: float | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
+        fallback: FallbackLike = "last",
         timeout_s: float | None = None,
     ) -> Opening[Run]:
         """Open a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
@@ -97,13 +111,16 @@ class Advisor:
         call = calls.checked_open_run(id, config, mode, resume_from)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
 
-        async def opened() -> Run:
-            runs = (await self._connection.invoke(call, limit_s),)
-            ledger = Ledger(calls.Opened(runs), Signal(), Entry, given_fields(config))
-            self._connection.session.join(ledger)
-            return Run(self._connection, ledger)
+        checked = fallback_of(fallback, [config])
 
-        return Opening(opened)
+        def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
+            return Ledger(runs, Signal(), Entry, given_fields(config), checked)
+
+        async def opening() -> Run:
+            procedure = opened(self._connection.session, [call], limit_s, ledger_of)
+            return Run(self._connection, await self._connection.perform(procedure))
+
+        return Opening(opening)
 
     def sweep(
         self,
@@ -111,25 +128,26 @@ class Advisor:
         *,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
+        fallback: FallbackLike = "last",
         timeout_s: float | None = None,
         **config: Unpack[SweepConfig],
     ) -> Opening[Sweep]:
         """Open many training runs as one, with `async with` or `await`. See `mlrs_client.Advisor.sweep`."""
         run_ids, configs = check.sweep(ids, config)
-        opening = calls.open_runs(run_ids, configs, *check.opening(mode, resume_from))
+        batches = calls.open_runs(run_ids, configs, *check.opening(mode, resume_from), group=run_ids[0])
         limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
         rows, flavour = import_sweeps("_aio_sweep")
+        checked = fallback_of(fallback, configs)
 
-        async def opened() -> Sweep:
-            runs: tuple[calls.OpenedRun, ...] = ()
-            for call in opening:
-                runs += await self._connection.invoke(call, limit_s)
-            ledger = Ledger(calls.Opened(runs), Signal(), rows.Row)
-            self._connection.session.join(ledger)
-            sweep: Sweep = flavour.Sweep(self._connection, ledger)
+        def ledger_of(runs: calls.Opened) -> Ledger[Any]:
+            return Ledger(runs, Signal(), rows.Row, fallback=checked)
+
+        async def opening() -> Sweep:
+            procedure = opened(self._connection.session, batches, limit_s, ledger_of)
+            sweep: Sweep = flavour.Sweep(self._connection, await self._connection.perform(procedure))
             return sweep
 
-        return Opening(opened)
+        return Opening(opening)
 
     async def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> AsyncIterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""
@@ -181,7 +199,7 @@ class Advisor:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<Advisor of {self._connection.target}>"
+        return f"<Advisor of {self._connection.addresses}>"
 
     def _limit_s(self, timeout_s: float | None) -> float:
         return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)

@@ -189,7 +189,7 @@ async def test_broken_streams(advisor: Any, daemon: FakeDaemon, event: str) -> N
 async def test_daemon_that_stays_away(connect: Any, daemon: FakeDaemon) -> None:
     """While the daemon is gone a call fails within its deadline; once it is back the next one goes on."""
     advisor = connect(daemon.target, timeout_s=5.0)
-    run = await done(advisor.run("a"))
+    run = await done(advisor.run("a", fallback=None))
     await next_lrs(run, LOSSES[:3])
     daemon.stop()
     pending = run.observe(3, LOSSES[3])
@@ -213,7 +213,7 @@ async def test_daemon_that_was_never_there(connect: Any) -> None:
 
 async def test_slow_daemon(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon that does not answer in time is a `DeadlineExceededError`; the answer is not lost."""
-    run = await done(advisor.run("a"))
+    run = await done(advisor.run("a", fallback=None))
     daemon.gate.clear()
     pending = run.observe(0, 1.0)
     with pytest.raises(mlrs_client.DeadlineExceededError, match="step 0"):
@@ -252,7 +252,7 @@ async def test_memory_full_on_the_way_back(advisor: Any, daemon: FakeDaemon) -> 
 
 async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """No room until the deadline is a `MemoryFullError`; the observation is kept, and goes on after."""
-    run = await done(advisor.run("a"))
+    run = await done(advisor.run("a", fallback=None))
     await next_lrs(run, LOSSES[:3])
     daemon.full_opens = 1000
     daemon.lose()
@@ -265,7 +265,7 @@ async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon without room until the deadline is a `QueueFullError`."""
-    run = await done(advisor.run("a"))
+    run = await done(advisor.run("a", fallback=None))
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 1000
     with pytest.raises(mlrs_client.QueueFullError):
         await done(run.observe(0, 1.0).lr(timeout_s=0.2))
@@ -276,11 +276,11 @@ async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_refusals(advisor: Any, daemon: FakeDaemon) -> None:
     """A refused observation raises for its step and those behind it, and the step is due again."""
-    run = await done(advisor.run("a"))
-    daemon.refuse_next = [pb.ERROR_REASON_STORE]
+    run = await done(advisor.run("a", fallback=None))
+    daemon.refuse_next = [pb.ERROR_REASON_INVALID_FIELD]
     pendings = [run.observe(step, 1.0) for step in range(3)]
     for pending in pendings:
-        with pytest.raises(mlrs_client.DaemonError):
+        with pytest.raises(mlrs_client.InvalidArgumentError):
             await done(pending.lr())
     assert run.resume_step == 0
     assert await next_lrs(run, LOSSES) == lr_sequence(LOSSES)

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from mlrs_client import DaemonError, UnavailableError
 from mlrs_client import _conversation as module
 from mlrs_client._conversation import Conversation
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._entries import Entry
+from mlrs_client._ledger import Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
-from tests.client.test_ledger import ledger_at
+from tests.client.test_ledger import ledger_at, opened
 
 
 class Outbox:
     """A transport that keeps what is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
         self.messages: list[pb.StreamAdviceRequest] = []
-        self.closed = False
 
-    def send(self, message: pb.StreamAdviceRequest, leaving: Callable[[], None]) -> None:
-        """Keep a message."""
-        leaving()
-        self.messages.append(message)
+    def poke(self, ledger: Ledger[Entry]) -> None:
+        """Keep what a run has to send."""
+        self.messages += self.conversation.take(ledger)
 
     def half_close(self) -> None:
-        """Note the end."""
-        self.closed = True
+        """Do nothing."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
 
 
 def conversation_of(*ledgers: Ledger[Entry]) -> tuple[Conversation, Outbox]:
     """Return a conversation that runs have joined."""
-    conversation, outbox = Conversation(), Outbox()
-    conversation.transport = outbox
+    conversation = Conversation("host:1")
+    conversation.transport = outbox = Outbox(conversation)
     for ledger in ledgers:
         conversation.join(ledger)
     return conversation, outbox
@@ -57,11 +57,12 @@ def test_answers_come_in_order() -> None:
     one, other = ledger_at(), ledger_at()
     conversation, outbox = conversation_of(one, other)
     entries = [ledger.observe(0, 1.0)[0] for ledger in (one, other)]
-    conversation.send(one, entries[:1])
-    conversation.send(other, entries[1:])
+    for ledger in (one, other):
+        outbox.poke(ledger)
+        outbox.poke(ledger)  # again: there is nothing more to send
     assert [list(message.losses) for message in outbox.messages] == [[1.0], [1.0]]
-    assert conversation.receive(answer(0.1)) == (one, None)
-    assert conversation.receive(answer(0.2)) == (other, None)
+    assert conversation.receive(answer(0.1)) == (one, None, False)
+    assert conversation.receive(answer(0.2)) == (other, None, False)
     assert [entry.result().learning_rate for entry in entries] == [0.1, 0.2]
 
 
@@ -69,25 +70,29 @@ def test_long_messages_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """No message has more entries than the contract allows."""
     monkeypatch.setattr(module, "MAX_ENTRIES", 2)
     ledger = ledger_at()
-    conversation, outbox = conversation_of(ledger)
-    conversation.send(ledger, [ledger.observe(step, 1.0)[0] for step in range(5)])
+    _, outbox = conversation_of(ledger)
+    for step in range(5):
+        ledger.observe(step, 1.0)
+    outbox.poke(ledger)
     assert [list(message.steps) for message in outbox.messages] == [[0, 1], [2, 3], [4]]
 
 
 def test_late_refusals_are_passed_over() -> None:
     """After a run has joined again, refusals of what it sent before say nothing; answers still do."""
     ledger = ledger_at()
-    conversation, _ = conversation_of(ledger)
-    entries = [ledger.observe(step, 1.0)[0] for step in range(3)]
-    for entry in entries:
-        conversation.send(ledger, [entry])
-    _, setback = conversation.receive(refusal(pb.ERROR_REASON_STALE_HANDLE))
+    conversation, outbox = conversation_of(ledger)
+    entries = []
+    for step in range(3):
+        entries.append(ledger.observe(step, 1.0)[0])
+        outbox.poke(ledger)
+    _, setback, _ = conversation.receive(refusal(pb.ERROR_REASON_STALE_HANDLE))
     assert isinstance(setback, UnavailableError)
     assert not conversation.has(ledger)
+    ledger.rejoin(opened())
     conversation.join(ledger)
-    conversation.send(ledger, entries)
-    assert conversation.receive(refusal(pb.ERROR_REASON_STEP_AHEAD)) == (ledger, None)
-    assert conversation.receive(answer(0.3)) == (ledger, None)
+    outbox.poke(ledger)
+    assert conversation.receive(refusal(pb.ERROR_REASON_STEP_AHEAD)) == (ledger, None, False)
+    assert conversation.receive(answer(0.3)) == (ledger, None, False)
     assert conversation.has(ledger)
     assert [entry.done for entry in entries] == [False, False, True]
     conversation.receive(answer(0.1, 0.2, 0.3))
@@ -97,9 +102,10 @@ def test_late_refusals_are_passed_over() -> None:
 def test_answers_that_make_no_sense() -> None:
     """An answer to nothing, or of another length, is an error of the daemon, not of ours."""
     ledger = ledger_at()
-    conversation, _ = conversation_of(ledger)
+    conversation, outbox = conversation_of(ledger)
     with pytest.raises(DaemonError, match="more messages"):
         conversation.receive(answer(0.1))
-    conversation.send(ledger, [ledger.observe(0, 1.0)[0]])
+    ledger.observe(0, 1.0)
+    outbox.poke(ledger)
     with pytest.raises(DaemonError, match="another length"):
         conversation.receive(answer(0.1, 0.2))

@@ -10,6 +10,7 @@ import mlrs_client
 import mlrs_client.aio
 
 NAMES = [
+    "TLS",
     "Advice",
     "AdviceReason",
     "Advisor",
@@ -29,6 +30,7 @@ NAMES = [
     "NotBuiltError",
     "Optimizer",
     "Pending",
+    "PermissionDeniedError",
     "QueueFullError",
     "RecordChunk",
     "RecordGapError",
@@ -44,6 +46,8 @@ NAMES = [
     "StaleStepError",
     "StepAheadError",
     "StepError",
+    "TenantLimitError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UsageError",
     "connect",

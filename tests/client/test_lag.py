@@ -10,8 +10,7 @@ import pytest
 
 import mlrs_client
 from mlrs_client import _ledger
-from mlrs_client._ledger import Entry
-from mlrs_client._session import Deadline
+from mlrs_client._entries import Entry
 from mlrs_client._views import Lag
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
@@ -104,12 +103,13 @@ def test_lag() -> None:
     for entry in entries:
         assert lag.newest(before=2) is None
         lag.add(entry)
-    assert lag.is_late()
+    assert lag.late_s() == 0.0
+    assert lag.late_s() > 0.0
     entries[1].fill(pb.AdviceColumns(learning_rates=[0.2], durable_steps=[0]), 0)
     assert lag.newest(before=2) is None
     entries[0].fill(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[0]), 0)
     assert lag.newest(before=2) == 0.2
-    assert not lag.is_late()
+    assert lag.late_s() == 0.0
 
 
 async def test_a_long_outage_loses_nothing(
@@ -132,9 +132,9 @@ async def test_a_long_outage_loses_nothing(
 async def test_an_endless_outage_is_told(
     either: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for an answer is bounded; at the bound a step is refused, and says so."""
+    """What waits for an answer is bounded; without a fallback a step beyond is refused, and says so."""
     monkeypatch.setattr(_ledger, "MAX_UNANSWERED", 80)
-    run = await done(either.run("a"))
+    run = await done(either.run("a", fallback=None))
     await done(run.next_lr(0, 1.0, lagged=True))
     daemon.gate.clear()
     for step in range(1, 81):
@@ -165,6 +165,9 @@ async def test_a_run_that_was_left_does_not_come_back(either: Any, daemon: FakeD
     await done(run.next_lr(0, 1.0, lagged=True))
     await asyncio.to_thread(daemon.cut)
     run.detach()
-    connection = either._connection
-    await done(connection.perform(connection.session._join_again(run._ledger), Deadline(10.0)))
-    assert not connection.session._has(run._ledger)
+    session = either._connection.session
+    assert not session.needs_joining(run._ledger)
+    session.host.attend(run._ledger)
+    other = await done(either.run("b"))
+    assert await done(other.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
+    assert session.conversation_of(run._ledger) is None

@@ -18,7 +18,8 @@ from mlrs_client import (
 from mlrs_client import _ledger as module
 from mlrs_client._calls import Opened, OpenedRun
 from mlrs_client._convert import run_from_proto
-from mlrs_client._ledger import Entry, Ledger
+from mlrs_client._entries import Entry
+from mlrs_client._ledger import Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 

@@ -41,7 +41,7 @@ def interrupts() -> Iterator[None]:
 def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
     """A daemon that stalls is waited for as long as asked; then all goes on, unchanged."""
     with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
-        run = advisor.run("a")
+        run = advisor.run("a", fallback=None)
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:3])]
         daemon.gate.clear()
         began = time.monotonic()

@@ -95,7 +95,7 @@ async def test_a_long_way_back_is_gone_in_parts(either: Any, daemon: FakeDaemon)
     """A sweep that cannot join again within one deadline goes on where it was with the next."""
     ids = [f"run-{index}" for index in range(8)]
     with mock.patch.object(_calls, "MAX_BATCH", 2):
-        sweep = await done(either.sweep(ids))
+        sweep = await done(either.sweep(ids, fallback=None))
         lrs = [await done(sweep.next_lrs(0, np.ones(8)))]
         await asyncio.to_thread(daemon.restart)
         daemon.batches.clear()

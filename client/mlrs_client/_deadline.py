@@ -1,0 +1,37 @@
+"""Points in time, and pauses between attempts."""
+
+from __future__ import annotations
+
+import random
+import time
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
+"""Between attempts: the longest that the first pause may be, and what its doubling ends at."""
+
+
+class Deadline:
+    """A point in time, counted from now."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._end = time.monotonic() + timeout_s
+
+    def left_s(self) -> float:
+        """Return the seconds that are left; 0 once it has passed."""
+        return max(0.0, self._end - time.monotonic())
+
+
+class Backoff:
+    """Pauses that double, each cut short at random (full jitter): clients that broke together spread."""
+
+    def __init__(self) -> None:
+        self._longest_s = FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        """Return the next pause, in seconds."""
+        longest_s, self._longest_s = self._longest_s, min(2 * self._longest_s, LONGEST_PAUSE_S)
+        return random.uniform(0.0, longest_s)  # noqa: S311 # not a secret
+
+    def reset(self) -> None:
+        """Begin again with the first."""
+        self._longest_s = FIRST_PAUSE_S

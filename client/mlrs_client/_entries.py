@@ -1,0 +1,138 @@
+"""An observation and what came of it; what a ledger wants to know of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mlrs_client._convert import reason_from_proto
+from mlrs_client._exceptions import MlrsError
+from mlrs_client._fallback import checked_lr
+from mlrs_client._types import Advice, AdviceReason
+
+
+class Columns(Protocol):
+    """Answers in columns, as a stream brings them."""
+
+    @property
+    def learning_rates(self) -> Sequence[float]:
+        """Learning rates."""
+
+    @property
+    def durable_steps(self) -> Sequence[int]:
+        """How far the runs are durable."""
+
+    @property
+    def reasons(self) -> Sequence[Any]:
+        """Reasons, as the contract numbers them; empty: all are fresh."""
+
+
+class Observed(Protocol):
+    """What a ledger keeps of a step: an `Entry` of one run, or a `Row` of a sweep."""
+
+    step: int
+    """The step."""
+    error: MlrsError | None
+    """Why there will be no answer, if there will be none."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or never will be."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The step, once for each run."""
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The losses, one for each run."""
+
+    def has(self, loss: Any) -> bool:
+        """Return whether it is of this loss, or these; NaN is the same as NaN."""
+
+    def fill(self, columns: Columns, place: int) -> Any:
+        """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
+
+    def stand_in(self, learning_rate: Any, durable_step: int) -> None:
+        """Take what a fallback answers; the daemon's answer will not change it.
+
+        Raises:
+            InvalidArgumentError: that is no learning rate.
+        """
+
+    def durable_step(self, columns: Columns, place: int) -> int:
+        """Return how far all runs are durable by such an answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One observation of one run, and what came of it."""
+
+    step: int
+    """Its step."""
+    loss: float
+    """Its loss."""
+    learning_rate: float | None = None
+    """The answer, once there is one ..."""
+    reason: AdviceReason = AdviceReason.FRESH
+    """... why it is what it is ..."""
+    durable: int = -1
+    """... and how far the run was durable then."""
+    error: MlrsError | None = None
+    """Why there will be no answer."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or never will be."""
+        return self.learning_rate is not None or self.error is not None
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The step."""
+        return (self.step,)
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The loss."""
+        return (self.loss,)
+
+    def has(self, loss: float) -> bool:
+        """Return whether it is of this loss."""
+        return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
+
+    def fill(self, columns: Columns, place: int) -> float:
+        """Take the answer at a place in the columns, unless it is done; return its learning rate."""
+        learning_rate = columns.learning_rates[place]
+        if self.learning_rate is None and self.error is None:
+            self.durable = columns.durable_steps[place]
+            reasons = columns.reasons
+            self.reason = reason_from_proto(reasons[place]) if reasons else AdviceReason.FRESH
+            self.learning_rate = learning_rate  # the last: now it is done
+        return learning_rate
+
+    def stand_in(self, learning_rate: Any, durable_step: int) -> None:
+        """Take what a fallback answers."""
+        rate = checked_lr(learning_rate)
+        self.reason, self.durable = AdviceReason.FALLBACK, durable_step
+        self.learning_rate = rate
+
+    def durable_step(self, columns: Columns, place: int) -> int:
+        """Return how far the run is durable by such an answer."""
+        return columns.durable_steps[place]
+
+    def lr(self) -> float:
+        """Return the learning rate of an entry that is done.
+
+        Raises:
+            MlrsError: there is none; the error says why.
+        """
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self.learning_rate is None:
+            raise AssertionError("asked before it was done")
+        return self.learning_rate
+
+    def result(self) -> Advice:
+        """Return the advice of an entry that is done; raises as `lr`."""
+        return Advice(self.step, self.lr(), self.reason, self.durable)

@@ -1,0 +1,56 @@
+"""A channel to each address in use, and the calls that go over it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mlrs_client._access import Access
+from mlrs_client._channel import CHANNEL_OPTIONS
+from mlrs_proto.v1 import advisor_pb2_grpc as rpc
+
+
+class Links:
+    """Channels, opened when they are first needed. Not for users' threads.
+
+    Args:
+        open_plain: opens a channel without encryption, given the address and options.
+        open_secure: opens one with it, given the credentials, too.
+        access: what they need.
+    """
+
+    def __init__(
+        self, open_plain: Callable[..., Any], open_secure: Callable[..., Any], access: Access
+    ) -> None:
+        self._open_plain, self._open_secure, self._access = open_plain, open_secure, access
+        self._links: dict[str, tuple[Any, Any]] = {}
+        self._lock = threading.Lock()
+
+    def method(self, address: str, name: str) -> Any:
+        """Return a method of the service at an address.
+
+        Raises:
+            UnavailableError: the address was learned, and may not have the token.
+        """
+        with self._lock:
+            if address not in self._links:
+                self._access.check_redirect(address)
+                channel = self._open(address)
+                self._links[address] = channel, rpc.AdvisorServiceStub(channel)
+        return getattr(self._links[address][1], name)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...] | None:
+        """What goes with every call."""
+        return self._access.metadata
+
+    def channels(self) -> Iterable[Any]:
+        """Return the open channels."""
+        return [channel for channel, _ in self._links.values()]
+
+    def _open(self, address: str) -> Any:
+        options = (*CHANNEL_OPTIONS, *self._access.options)
+        if self._access.credentials is None:
+            return self._open_plain(address, options=options)
+        return self._open_secure(address, self._access.credentials, options=options)

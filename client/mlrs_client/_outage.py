@@ -1,0 +1,50 @@
+"""A stretch of a run that its fallback answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlrs_client._exceptions import MlrsError
+
+
+@dataclass(slots=True, eq=False)
+class Outage:
+    """From the first step that the daemon did not answer in time, until it has answered what it missed."""
+
+    label: str
+    """What messages call the run."""
+    cause: MlrsError
+    """Why the first step had no answer."""
+    until: int
+    """It ends when the daemon answers this step, or a later one."""
+    since: int
+    """What the ledger's count of fallback steps was before."""
+    lost: MlrsError | None = None
+    """Why it never ends, if it does not: the daemon cannot be told any more what it missed."""
+    is_told: bool = False
+    """Whether its beginning was logged ..."""
+    is_loss_told: bool = False
+    """... and that it does not end."""
+
+    def news(self) -> str | None:
+        """Return what is to be logged now; once each."""
+        if not self.is_told:
+            self.is_told = True
+            return (
+                f"{self.label}: no advice in time; going on with the fallback. The losses are kept, and the"
+                f" daemon is tried again in the background. {self.cause}"
+            )
+        if self.lost is not None and not self.is_loss_told:
+            self.is_loss_told = True
+            return (
+                f"{self.label}: the daemon cannot be caught up any more, and losses from here on are not"
+                f" kept: all further steps are answered by the fallback. {self.lost}"
+            )
+        return None
+
+    def end(self, fallback_steps: int) -> str:
+        """Return what is to be logged at its end, given the ledger's count of fallback steps."""
+        return (
+            f"{self.label}: the daemon is back and has every loss; {fallback_steps - self.since} steps were"
+            " answered by the fallback"
+        )

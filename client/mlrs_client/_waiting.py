@@ -1,0 +1,142 @@
+"""What callers wait for, in both flavours: an answer, the fallback, or the end of a deadline.
+
+A caller's wait changes next to nothing, so that it may be broken off anywhere and begun again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mlrs_client._addresses import LEAST_ATTEMPT_S
+from mlrs_client._deadline import Deadline
+from mlrs_client._entries import Observed
+from mlrs_client._exceptions import DeadlineExceededError, MlrsError
+from mlrs_client._ledger import Ledger
+from mlrs_client._session import Session
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm."""
+
+    ledger: Ledger[Any]
+    timeout_s: float
+
+
+Waiting = Generator[Wait, None, T]
+"""Yields what to wait for; returns a T."""
+
+
+def patience_s(session: Session, left_s: float) -> float:
+    """Return how long a stream may owe an answer before another address is tried."""
+    return max(left_s / 2, LEAST_ATTEMPT_S) if session.addresses.several else left_s
+
+
+def answered(session: Session, ledger: Ledger[Any], entry: Observed, deadline: Deadline) -> Waiting[None]:
+    """Wait until an entry is done, by the daemon or, if that takes too long, by the fallback.
+
+    Raises:
+        DeadlineExceededError: there was no answer in time, and no fallback. The observation is kept, and the
+            next call goes on with it.
+        UnavailableError: the daemon was out of reach all the time. As above.
+        MlrsError: another reason why the run could not join again. As above.
+    """
+    patience = Deadline(patience_s(session, deadline.left_s()))
+    while not entry.done:
+        if ledger.outage is not None and ledger.can_stand_in():
+            _stand_in(session, ledger, entry)
+            return
+        left_s = deadline.left_s()
+        if not left_s:
+            give_up(session, ledger, entry, too_late(session, ledger, entry, deadline.timeout_s))
+            return
+        conversation = session.conversation_of(ledger)
+        if conversation is None:
+            session.check_open()
+            if ledger not in session.joining:
+                session.host.attend(ledger)
+        elif not patience.left_s() and session.addresses.several:
+            error = too_late(session, ledger, entry, patience.timeout_s)
+            session.host.abandon(conversation, error)
+            patience = deadline
+        yield Wait(ledger, min(left_s, patience.left_s() or left_s))
+
+
+def settled(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting[None]:
+    """Wait until the daemon has every observation of a ledger's runs.
+
+    Raises:
+        MlrsError: not so within the deadline; as `answered`.
+    """
+    if ledger.outage is not None and ledger.outage.lost is not None:
+        raise ledger.outage.lost.with_traceback(None)
+    if not ledger.has_volatile() and ledger.last_unanswered() is None:
+        return
+    while (last := ledger.last_unanswered()) is not None or session.conversation_of(ledger) is None:
+        session.check_open()
+        if not deadline.left_s():
+            raise too_late(session, ledger, last, deadline.timeout_s)
+        if session.conversation_of(ledger) is None:
+            session.want(ledger)
+        yield Wait(ledger, deadline.left_s())
+
+
+def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s: float) -> float:
+    """Return what a loop that never waits goes on with: the newest advice, or the fallback.
+
+    Args:
+        session: the advisor's.
+        ledger: the run's.
+        entry: the step's.
+        lr: the newest advice of the steps before.
+        late_s: how long there has been none newer.
+    """
+    if entry.done or not ledger.can_stand_in():
+        return lr
+    if ledger.outage is None:
+        if late_s <= session.timeout_s:
+            return lr
+        ledger.cut_off(too_late(session, ledger, entry, session.timeout_s))
+    _stand_in(session, ledger, entry)
+    stood_in: float = entry.lr()
+    return stood_in
+
+
+def give_up(session: Session, ledger: Ledger[Any], entry: Observed, error: MlrsError) -> None:
+    """Have the fallback answer an entry that the daemon did not; from here on it answers at once.
+
+    Raises:
+        MlrsError: the error, if there is no fallback, or it has nothing to answer.
+    """
+    if not ledger.can_stand_in():
+        raise error
+    if session.addresses.several and (conversation := session.conversation_of(ledger)) is not None:
+        session.host.abandon(conversation, error)
+    ledger.cut_off(error)
+    _stand_in(session, ledger, entry)
+
+
+def too_late(session: Session, ledger: Ledger[Any], entry: Observed | None, timeout_s: float) -> MlrsError:
+    """Return the error for an answer that did not come in time."""
+    setback = session.setbacks.get(ledger)
+    failure = "not every observation was answered" if entry is None else f"no advice for step {entry.step}"
+    what = (
+        f"{ledger.label}: {failure} within {timeout_s:g} s from {session.addresses}"
+        f"{f' ({setback})' if setback else ''}; the observations are kept: try again, or raise timeout_s"
+    )
+    if ledger.fallback is not None and not ledger.can_stand_in():
+        what += "; the fallback has no learning rate yet: give initial_lr=, or a schedule as fallback="
+    kind = DeadlineExceededError if setback is None else type(setback)
+    return kind(what, reason=setback.reason if setback else None)
+
+
+def _stand_in(session: Session, ledger: Ledger[Any], entry: Observed) -> None:
+    ledger.stand_in(entry)
+    if ledger.outage is not None and (
+        not ledger.outage.is_told or (ledger.outage.lost is not None and not ledger.outage.is_loss_told)
+    ):
+        session.host.attend(ledger)

@@ -1,0 +1,104 @@
+"""Ctrl-C at random moments: the loop goes on where it was, unchanged, and nothing hangs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+INTERRUPTED = """
+import random, signal, sys, time
+import mlrs_client
+from tests.client.fake_daemon import FakeDaemon, lr_sequence
+
+INTERRUPTS, TIMEOUT_S = int(sys.argv[1]), 2.0
+chance = random.Random(int(sys.argv[2]))
+daemon = FakeDaemon()
+interrupted = longest = 0
+
+def interrupt(number, frame):
+    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.004))
+    raise KeyboardInterrupt
+
+def patiently(work):
+    # A loop that goes on after Ctrl-C with what it was doing.
+    global interrupted, longest
+    while True:
+        began = None
+        try:
+            began = time.monotonic()
+            return work()
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            longest = max(longest, time.monotonic() - began if began else 0.0)
+
+with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
+    run = advisor.run("a", fallback=None)
+    losses, lrs = [], []
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    while True:
+        try:
+            while interrupted < INTERRUPTS:
+                if len(losses) == len(lrs):
+                    losses.append(chance.gauss(1.0, 1.0))
+                if chance.random() < 0.03:
+                    daemon.cut()
+                step = len(lrs)
+                kind = chance.random()
+                if kind < 0.1:
+                    pending = patiently(lambda: run.observe(step, losses[step]))
+                    lr = patiently(pending.lr)
+                elif kind < 0.12:
+                    patiently(lambda: advisor.get_run("a"))
+                    continue
+                else:
+                    lr = patiently(lambda: run.next_lr(step, losses[step]))
+                lrs.append(lr)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            break
+        except KeyboardInterrupt:
+            interrupted += 1
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    del losses[len(lrs):]
+    if lrs != lr_sequence(losses) and len(lrs) > 0:
+        first = next(i for i, (a, b) in enumerate(zip(lrs, lr_sequence(losses))) if a != b)
+        sys.exit(f"step {first} of {len(lrs)} has another learning rate")
+    if daemon.runs["a"].losses[:len(losses)] != losses:
+        sys.exit("the daemon has other losses")
+if longest > TIMEOUT_S + 0.1:
+    sys.exit(f"a call took {longest} s")
+print(interrupted, len(lrs), round(longest, 3))
+daemon.stop()
+"""
+
+
+def _interrupted(times: int, seed: int, timeout_s: float) -> None:
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", INTERRUPTED, str(times), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "Exception ignored" not in ran.stderr, ran.stderr
+    interrupts, steps, _ = ran.stdout.split()
+    assert int(interrupts) >= times
+    assert int(steps) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interrupts_change_nothing(seed: int) -> None:
+    """Hundreds of interrupts of a loop whose streams break change no learning rate and hold up no call."""
+    _interrupted(400, seed, 60.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_many_interrupts_change_nothing() -> None:
+    """As above, fifty thousand interrupts."""
+    for seed in range(10):
+        _interrupted(5000, 100 + seed, 600.0)
