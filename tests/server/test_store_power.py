@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,11 @@ def reopened(crashed: Path, folder: Path, size: int) -> SqlStore:
 
 
 def cuts(size: int) -> list[int]:
-    """Return where to cut a log: around every frame, and inside of each at its header and at its page."""
-    inside = (0, 1, FRAME_HEADER, FRAME_HEADER + 1, FRAME // 2, FRAME - 1)
+    """Return where to cut a log: before every frame, and inside of each, by turns."""
+    inside = (1, FRAME_HEADER, FRAME_HEADER + 1, FRAME // 2, FRAME - 1)
     frames = (size - HEADER) // FRAME
     starts = [HEADER + FRAME * frame for frame in range(frames)]
-    return sorted({0, 1, HEADER - 1, size, *(start + at for start in starts for at in inside)})
+    return sorted({0, 1, HEADER - 1, size, *starts, *map(sum, zip(starts, cycle(inside)))})
 
 
 def test_a_log_cut_anywhere_keeps_what_was_promised(
@@ -98,7 +99,7 @@ def test_a_log_cut_anywhere_keeps_what_was_promised(
     kept, promises = crashed
     size = (kept / "mlrs.sqlite3-wal").stat().st_size
     tried = cuts(size)
-    assert len(tried) > 6 * 20
+    assert len(tried) > 2 * 20
     assert promises[-1].log_size <= size
     for cut in tried:
         promised = max((promise.steps for promise in promises if promise.log_size <= cut), default=0)
