@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "mlrs_cli.serve",
     "runs": "mlrs_cli.runs",
     "models": "mlrs_cli.models",
+    "store": "mlrs_cli.store",
     "train": "mlrs_cli.train",
     "bench": "mlrs_cli.bench",
 }

@@ -24,6 +24,8 @@ ledger.py     exactly once, compiled: what an entry is, and a run's record after
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk
 models.py     the models that runs can name
+folder.py     the data folder, which one process has at a time
+checking.py   a store read from end to end, for what is wrong with it
 config.py     the daemon's settings
 errors.py     what can go wrong, as reasons
 failpoints.py where tests make the daemon fail

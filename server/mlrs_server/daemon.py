@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
-import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, asynccontextmanager
 
 import grpc
 import structlog
@@ -25,6 +22,7 @@ from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import ARMED, reach
+from mlrs_server.folder import locked_folder
 from mlrs_server.health import STORE, StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
@@ -85,7 +83,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         AdvisorError: as `serve`.
     """
     with ExitStack() as opened:
-        opened.enter_context(_locked(config.data_dir))
+        opened.enter_context(locked_folder(config.data_dir))
         book, credentials = _checked_security(config)
         executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
         where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
@@ -238,35 +236,3 @@ async def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCr
             field="listen",
         ) from error
     return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """Make the data folder and hold its lock: two daemons on one store would answer twice.
-
-    Raises:
-        AdvisorError: the folder cannot be written, or another daemon has it.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / "daemon.lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise AdvisorError(
-            Reason.STORE,
-            f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise AdvisorError(
-                Reason.STORE,
-                f"data_dir: another daemon (process {lock.read().strip() or 'unknown'}) uses {data_dir}; "
-                "stop it, or choose another folder with --data-dir",
-            ) from error
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield

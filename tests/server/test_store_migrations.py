@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,18 @@ def _described(connection: sa.Connection) -> dict[str, Any]:
         }
         return {"tables": tables, "kinds": kinds}
     return {"tables": tables}
+
+
+def test_daemons_that_start_together_make_the_tables_once(postgres: PostgresServer) -> None:
+    """Of several that find an empty database at once, one makes the tables, and all go on."""
+    url = postgres.new_database()
+    with ThreadPoolExecutor(6) as threads:
+        stores = list(threads.map(open_store, [url] * 6))
+    runs = [store.create([new_run(f"run-{index}")])[0] for index, store in enumerate(stores)]
+    assert len({run.key for run in runs}) == len(stores)
+    assert set(stores[0].get([run.run_id for run in runs])) == {run.run_id for run in runs}
+    for store in stores:
+        store.close()
 
 
 def test_the_newest_revision_is_the_one_that_is_known() -> None:

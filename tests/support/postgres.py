@@ -94,7 +94,8 @@ class PostgresServer:
             "unix_socket_directories": "",
         }
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        command = [*self._as_user, str(self._binaries / "postgres"), "-D", str(self._data), *flags]
+        dies_with_us = ["setpriv", "--pdeathsig=QUIT", *self._as_user[1:]]
+        command = [*dies_with_us, str(self._binaries / "postgres"), "-D", str(self._data), *flags]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, start_new_session=True)
         until = time.monotonic() + 60

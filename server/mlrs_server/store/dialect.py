@@ -58,6 +58,24 @@ class Dialect(Protocol):
         """Insert rows of `observations`, and move runs: rows of status, snapshot, time and key."""
         ...
 
+    # ------------------------------------------------------------------------------------ upkeep
+
+    def freeze(self, connection: sa.Connection) -> None:
+        """Have a transaction that has just begun read the database as it is now, to its end."""
+        ...
+
+    def give_keys_after(self, connection: sa.Connection, last: int) -> None:
+        """Have new runs get keys beyond one, after runs were inserted with keys of their own."""
+        ...
+
+    def vacuum(self, engine: sa.Engine) -> None:
+        """Give back the space of rows that were deleted."""
+        ...
+
+    def inspect(self, connection: sa.Connection) -> str | None:
+        """Return what is wrong with the database's own structures, if it can say."""
+        ...
+
     # --------------------------------------------------------------------------------- failures
 
     def explain(self, error: BaseException) -> str:

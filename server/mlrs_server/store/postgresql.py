@@ -118,6 +118,28 @@ class PostgresDialect:
         for columns in _columns_of_parts(moves):
             connection.exec_driver_sql(_MOVE, columns)
 
+    def freeze(self, connection: sa.Connection) -> None:
+        """Read all from one snapshot."""
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+    def give_keys_after(self, connection: sa.Connection, last: int) -> None:
+        """Move the sequence on, never back."""
+        connection.exec_driver_sql(
+            "SELECT setval('runs_key_seq', greatest(%s, (SELECT last_value FROM runs_key_seq)))", (last,)
+        )
+
+    def vacuum(self, engine: sa.Engine) -> None:
+        """Let the server use the space again."""
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            _driver(connection).be_patient()
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.exec_driver_sql("VACUUM (ANALYZE) runs, observations")
+            connection.exec_driver_sql("RESET statement_timeout")
+
+    def inspect(self, connection: sa.Connection) -> str | None:  # noqa: ARG002  # likewise
+        """Return nothing: a server looks after its pages itself (`pg_amcheck`, data checksums)."""
+        return None
+
     def explain(self, error: BaseException) -> str:
         """Return what is wrong and what to do, in a line."""
         return postgres_problem(error)

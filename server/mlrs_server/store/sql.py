@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,6 +76,35 @@ class SqlStore:
         """
         with self._translated(), self._readers.begin() as connection:
             yield connection
+
+    @contextmanager
+    def frozen(self) -> Iterator[sa.Connection]:
+        """Read for long, the database as it is now.
+
+        Raises:
+            AdvisorError: the database fails.
+        """
+        with self.reading() as connection:
+            self._dialect.freeze(connection)
+            yield connection
+
+    def inspect(self) -> str | None:
+        """Return what is wrong with the database's own structures, if it can say."""
+        with self.reading() as connection:
+            return self._dialect.inspect(connection)
+
+    def give_keys_after(self, connection: sa.Connection, last: int) -> None:
+        """Have new runs get keys beyond one, after runs were inserted with keys of their own."""
+        self._dialect.give_keys_after(connection, last)
+
+    def vacuum(self) -> None:
+        """Give back the space of what was deleted; as much again is needed meanwhile.
+
+        Raises:
+            AdvisorError: the database fails.
+        """
+        with self._translated():
+            self._dialect.vacuum(self._engine)
 
     @contextmanager
     def _writing(self, shards: Collection[int]) -> Iterator[sa.Connection]:
@@ -266,5 +296,5 @@ def translated(dialect: Dialect, what: str) -> Iterator[None]:
     """Turn the database's exceptions into the daemon's; nothing else does."""
     try:
         yield
-    except sa.exc.SQLAlchemyError as error:
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise AdvisorError(Reason.STORE, f"{what}: {dialect.explain(error)}") from error

@@ -98,6 +98,13 @@ class SqliteDialect:
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(copy)
+        sync_folder(self.path.parent)
+
+    def vacuum(self, engine: sa.Engine) -> None:
+        """Write the file anew."""
+        with closing(engine.raw_connection()) as connection:
+            driver: Any = connection.driver_connection
+            driver.execute("VACUUM")
 
     def mark(self, connection: sa.Connection) -> None:
         """Set the version that older ones look at."""
@@ -118,6 +125,17 @@ class SqliteDialect:
         connection.exec_driver_sql(_APPEND, list(chunks))
         connection.exec_driver_sql(_MOVE, list(moves))
 
+    def freeze(self, connection: sa.Connection) -> None:
+        """Do nothing: each transaction is like that."""
+
+    def give_keys_after(self, connection: sa.Connection, last: int) -> None:
+        """Do nothing: SQLite keeps count of keys that it is given."""
+
+    def inspect(self, connection: sa.Connection) -> str | None:
+        """Return the first thing that SQLite finds wrong with its pages."""
+        found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        return None if found == "ok" else found.replace("\n", " ")
+
     def explain(self, error: BaseException) -> str:
         """Return what is wrong and what to do, in a line."""
         return sqlite_problem(error, self.path)
@@ -125,6 +143,15 @@ class SqliteDialect:
     def is_spoilt(self, error: BaseException) -> bool:
         """Return whether the file should be opened again."""
         return sqlite_is_spoilt(error)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of files in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _configure(connection: Any, _record: object) -> None:

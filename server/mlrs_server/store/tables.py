@@ -126,7 +126,8 @@ def run_of(row: Any) -> StoredRun:
 def of_tenant(tenant: str, prefix: str = "") -> sa.ColumnElement[bool]:
     """Return the condition of a tenant's runs, of those whose ids begin with a prefix."""
     first = full_name(tenant, prefix)
-    those = runs.c.run_id.between(first, first + "\x7f") if first else sa.true()
+    name = runs.c.run_id
+    those = sa.and_(name >= first, name < first + "\x7f") if first else sa.true()
     return those if tenant else sa.and_(those, ~runs.c.run_id.contains(SEPARATOR))
 
 

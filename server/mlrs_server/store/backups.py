@@ -1,0 +1,180 @@
+"""Backups: a store and the models beside it in one SQLite file, whatever engine the store is of.
+
+A backup is itself a store, of the newest revision, with one more table, `files`: what the folder of models
+holds. So a backup of either engine is restored into either, and `sqlite3` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.store.opening import open_store
+from mlrs_server.store.sql import SqlStore
+from mlrs_server.store.sqlite import sync_folder
+from mlrs_server.store.tables import observations, runs
+
+ROWS = 1000
+"""Copied at a time."""
+COPIED = (runs, observations)
+"""Which replica owns what is of the moment, and is left out."""
+
+Progress = Callable[[int], None]
+"""Hears how many more rows were copied."""
+
+
+def count_rows(store: SqlStore) -> int:
+    """Return how many rows a backup of a store has."""
+    with store.reading() as connection:
+        return sum(
+            int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+            for table in COPIED
+        )
+
+
+def back_up(store: SqlStore, models: Path, file: Path, progress: Progress) -> None:
+    """Write a store as it is now, and the models in a folder, to a file that is there whole or not at all.
+
+    Raises:
+        AdvisorError: the store cannot be read, or the file cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".backup-") as folder:
+            unfinished = Path(folder) / "backup"
+            with closing(open_store(unfinished)) as target:
+                _copy(store, target, progress, replace=False)
+            _put_files(unfinished, models)
+            with unfinished.open("rb") as written:
+                os.fsync(written.fileno())
+            unfinished.replace(file)
+        sync_folder(file.parent)
+    except OSError as error:
+        raise AdvisorError(
+            Reason.STORE, f"the backup {file} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def restore(file: Path, store: SqlStore, models: Path, progress: Progress, *, replace: bool) -> None:
+    """Bring a backup into a store, in one transaction, and its models into their folder.
+
+    Raises:
+        AdvisorError: the file is no backup or damaged, the store has runs and `replace` is not set, or it
+            cannot be written; the store is as before.
+    """
+    with opened_backup(file) as (source, copy):
+        _take_files(copy, models)
+        _copy(source, store, progress, replace=replace)
+
+
+def restore_file(file: Path, path: Path, models: Path, progress: Progress, *, replace: bool) -> None:
+    """Bring a backup to where a SQLite store is, whatever is there now, which is put aside.
+
+    Raises:
+        AdvisorError: as `restore`.
+    """
+    if path.exists() and not replace:
+        raise AdvisorError(
+            Reason.STORE, f"there is a store {path}; pass --replace to put it aside as {path.name}.replaced"
+        )
+    fresh, aside = path.with_name(f"{path.name}.restoring"), path.with_name(f"{path.name}.replaced")
+    for leftover in (*_files_of(fresh), *_files_of(aside)):
+        leftover.unlink(missing_ok=True)
+    with closing(open_store(fresh)) as target:
+        restore(file, target, models, progress, replace=False)
+    if path.exists():
+        aside.hardlink_to(path)  # so that at no moment there is no store at all
+        for old, kept in zip(_files_of(path)[1:], _files_of(aside)[1:], strict=True):
+            if old.exists():
+                old.replace(kept)
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the files of a SQLite store."""
+    return [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm")]
+
+
+@contextmanager
+def opened_backup(file: Path) -> Iterator[tuple[SqlStore, Path]]:
+    """Open a backup, and yield it and its file.
+
+    It is a copy: opening may bring it up to date, and it may lie where none can write.
+
+    Raises:
+        AdvisorError: there is none, or it is damaged.
+    """
+    if not file.is_file():
+        raise AdvisorError(Reason.STORE, f"there is no backup {file}")
+    with tempfile.TemporaryDirectory(prefix="mlrs-restore-") as folder:
+        copy = Path(folder) / file.name
+        shutil.copyfile(file, copy)
+        with closing(open_store(copy)) as store:
+            yield store, copy
+
+
+def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bool) -> None:
+    """Copy all rows from one store as it is now to another, in one transaction."""
+    with source.frozen() as reading, target.transaction() as writing:
+        if writing.execute(sa.select(runs.c.key).limit(1)).first() is not None:
+            if not replace:
+                raise AdvisorError(
+                    Reason.STORE,
+                    f"the store {target.name} has runs; pass --replace to give them up for the backup's",
+                )
+            for table in reversed(COPIED):
+                writing.execute(table.delete())
+        for table in COPIED:
+            for rows in _pages(reading, table):
+                writing.execute(table.insert(), [dict(row) for row in rows])
+                progress(len(rows))
+        last = writing.execute(sa.select(sa.func.max(runs.c.key))).scalar()
+        if last is not None:
+            target.give_keys_after(writing, last)
+
+
+def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[list[sa.RowMapping]]:
+    """Yield the rows of a table in the order of its primary key, some at a time."""
+    keys = list(table.primary_key.columns)
+    query = sa.select(table).order_by(*keys).limit(ROWS)
+    rows = list(connection.execute(query).mappings())
+    while rows:
+        yield rows
+        last = tuple(rows[-1][key] for key in keys)
+        rows = list(connection.execute(query.where(sa.tuple_(*keys) > last)).mappings())
+
+
+def _put_files(file: Path, models: Path) -> None:
+    """Put the files of a folder into a backup, and make it one file."""
+    with closing(sqlite3.connect(file)) as target, target:
+        target.execute("CREATE TABLE files (path TEXT PRIMARY KEY, data BLOB NOT NULL)")
+        for path in sorted(models.iterdir()) if models.is_dir() else ():
+            if path.is_file() and not path.name.startswith("."):
+                target.execute("INSERT INTO files VALUES (?, ?)", (path.name, path.read_bytes()))
+    with closing(sqlite3.connect(file)) as target:
+        target.execute("PRAGMA journal_mode = DELETE")
+
+
+def _take_files(file: Path, models: Path) -> None:
+    """Write the files of a backup into a folder: models first, then the index that names them."""
+    with closing(sqlite3.connect(file)) as source:
+        if not source.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchall():
+            return  # a store that was copied, not backed up
+        files = dict(source.execute("SELECT path, data FROM files ORDER BY path LIKE '%.json', path"))
+    models.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        if Path(name).name != name or name.startswith("."):
+            raise AdvisorError(
+                Reason.STORE, f"the backup holds a file of an odd name, {name!r}; it is no backup"
+            )
+        unfinished = models / f".new-{name}"
+        unfinished.write_bytes(data)
+        unfinished.replace(models / name)

@@ -1,0 +1,374 @@
+"""`mlrs store` on real stores of both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from mlrs_cli.root import mlrs
+from mlrs_core.config import RunConfig
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_server.store import SqlStore, codec, open_store
+from mlrs_server.store.backups import back_up
+from mlrs_server.store.tables import observations, runs
+from tests.server.stored import create, facts, fill, got
+from tests.server.support import LOSSES, room
+from tests.support.daemon import Daemon, write_random_model
+from tests.support.postgres import PostgresServer, postgres_or_skip
+
+ENGINES = ["sqlite", "postgresql"]
+STEPS = 60
+CONFIGS = {
+    "a": RunConfig(horizon=100, num_classes=10),
+    "b": RunConfig(horizon=90, num_classes=5),
+    "scheduled": RunConfig(horizon=80, schedule=ScheduleSpec(ScheduleKind.COSINE, base_lr=0.1)),
+}
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server."""
+    server = postgres_or_skip()
+    yield server
+    server.remove()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store is."""
+
+    folder: Path
+    """The data folder."""
+    url: str | None
+    """The database; none is the file in the folder."""
+
+    def mlrs(self, command: str, *arguments: object) -> Result:
+        """Run a command of `mlrs store` about it."""
+        where = ["--data-dir", self.folder, *(["--store", self.url] if self.url else [])]
+        line = ["store", command, *map(str, (*where, *arguments))]
+        return CliRunner(env={"COLUMNS": "200"}).invoke(mlrs, line)
+
+    def opened(self) -> SqlStore:
+        """Open the store."""
+        return open_store(self.url or self.folder / "mlrs.sqlite3")
+
+
+Places = Callable[[str], Place]
+
+
+@pytest.fixture
+def places(tmp_path: Path, request: pytest.FixtureRequest) -> Places:
+    """Makes places of an engine."""
+
+    def place(engine: str) -> Place:
+        folder = tmp_path / f"place-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        url = request.getfixturevalue("postgres").new_database() if engine == "postgresql" else None
+        return Place(folder, url)
+
+    return place
+
+
+@pytest.fixture(params=ENGINES)
+def place(request: pytest.FixtureRequest, places: Places) -> Place:
+    """A store of each engine with three runs, one of them finished."""
+    return filled(places(request.param))
+
+
+def filled(place: Place) -> Place:
+    """Have runs observed as a daemon would."""
+
+    async def observe() -> None:
+        model = write_random_model(place.folder / "tiny.safetensors")
+        async with room(place.folder, model, store=place.url) as here:
+            for name, config in CONFIGS.items():
+                handle = (await here.open(name, config)).handle
+                for first in range(0, STEPS, 7):
+                    await here.follow(handle, LOSSES[first : min(first + 7, STEPS)], start=first)
+                    await here.live.journal.flush()
+            await here.lifecycle.finish("b")
+
+    asyncio.run(observe())
+    return place
+
+
+def contents(store: SqlStore) -> dict[str, Any]:
+    """Return all that a store holds of runs, in comparable parts."""
+    found = {}
+    for run in store.list(prefix="", status=None, after="", limit=100):
+        record = store.read(run.key, 0, 10**6)
+        found[run.run_id] = (
+            facts(run),
+            record.losses.tobytes(),
+            record.lrs.tobytes(),
+            record.reasons.tobytes(),
+        )
+    return found
+
+
+def change(place: Place, *statements: Any) -> None:
+    """Change a store behind its back."""
+    with closing(place.opened()) as store, store.transaction() as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+# ----------------------------------------------------------------------------------------- check
+
+
+@pytest.mark.parametrize("options", [[], ["--replay"]])
+def test_nothing_is_wrong_with_a_good_store(place: Place, options: list[str]) -> None:
+    """A store that a daemon wrote is said to be good, also when each run is computed again."""
+    result = place.mlrs("check", *options)
+    assert result.exit_code == 0, result.output
+    assert f"3 runs of {3 * STEPS} steps checked; nothing is wrong" in result.output
+
+
+def other_lr(place: Place) -> Any:
+    """Return a chunk of run 1 in which one learning rate is another, its checksum right."""
+    with closing(place.opened()) as store:
+        record = store.read(got(store, "a").key, 7, 7)
+    record.lrs[3] = np.nextafter(record.lrs[3], 1)
+    return codec.pack_observations(record)
+
+
+DAMAGES: dict[str, tuple[Callable[[Place], Any], str, str]] = {
+    "record": (
+        lambda _: observations.update().where(observations.c.first_step == 14).values(record=b"\0" * 40),
+        "",
+        "damaged record of run",
+    ),
+    "gap": (
+        lambda _: observations.delete().where(observations.c.first_step == 14),
+        "",
+        "breaks off at step 14",
+    ),
+    "end": (
+        lambda _: observations.delete().where(observations.c.first_step == 56),
+        "",
+        "its record has 56 steps, and its snapshot is of step 60",
+    ),
+    "config": (lambda _: runs.update().values(config=b"\0" * 9), "", "damaged record of run 'a'"),
+    "orphans": (
+        lambda _: observations.insert().values(run_key=999, first_step=0, steps=1, record=b"\0"),
+        "",
+        "1 chunks of observations are of no run",
+    ),
+    "learning rate": (
+        lambda place: (
+            observations.update()
+            .where(observations.c.run_key == 1, observations.c.first_step == 7)
+            .values(record=other_lr(place))
+        ),
+        "--replay",
+        "its learning rate at step 10 is not what its losses give here",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_found(place: Place, damage: str) -> None:
+    """Whatever is wrong is named with its run, in a table, and the status is 1."""
+    change_of, option, said = DAMAGES[damage]
+    change(place, change_of(place))
+    if option:
+        assert place.mlrs("check").exit_code == 0
+    result = place.mlrs("check", *([option] if option else []))
+    assert result.exit_code == 1
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_state_that_losses_do_not_give_is_found(place: Place) -> None:
+    """A snapshot with another state, its checksum right, is found by replaying."""
+    with closing(place.opened()) as store:
+        snapshot = got(store, "a").snapshot
+    snapshot.state[0] += 1
+    change(place, runs.update().where(runs.c.run_id == "a").values(snapshot=codec.pack_snapshot(snapshot)))
+    assert place.mlrs("check").exit_code == 0
+    result = place.mlrs("check", "--replay")
+    assert result.exit_code == 1
+    assert "its state is not what its losses give here" in result.output
+
+
+# ---------------------------------------------------------------------------- backup and restore
+
+
+@pytest.mark.parametrize("source", ENGINES)
+@pytest.mark.parametrize("target", ENGINES)
+def test_a_backup_is_restored_into_either_engine(
+    places: Places, tmp_path: Path, source: str, target: str
+) -> None:
+    """Runs, records and models come back to the bit, on the same engine or the other; and go on."""
+    old, new, file = filled(places(source)), places(target), tmp_path / "runs.backup"
+    done = old.mlrs("backup", file)
+    assert done.exit_code == 0, done.output
+    done = new.mlrs("restore", file)
+    assert done.exit_code == 0, done.output
+    with closing(old.opened()) as one, closing(new.opened()) as other:
+        assert contents(other) == contents(one)
+        keys = {run.key for run in other.list(prefix="", status=None, after="", limit=9)}
+        assert create(other, "new").key not in keys
+    models = {path.name: path.read_bytes() for path in (old.folder / "models").iterdir()}
+    assert {path.name: path.read_bytes() for path in (new.folder / "models").iterdir()} == models
+    assert new.mlrs("check").exit_code == 0
+
+    async def go_on() -> None:
+        async with room(new.folder, "tiny", store=new.url) as here:
+            await here.follow((await here.open("a")).handle, LOSSES[STEPS:70], start=STEPS)
+
+    asyncio.run(go_on())
+
+
+def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
+    """What is observed while a backup is made is not in it, not even in part."""
+    place = filled(places("postgresql"))  # a SQLite store is one process's at a time
+    with closing(place.opened()) as store, closing(place.opened()) as daemon:
+        before = contents(store)
+
+        def meanwhile(_: int) -> None:
+            daemon.delete(got(daemon, "a")) if daemon.get(["a"]) else None
+            fill(daemon, create(daemon, f"later-{len(contents(daemon))}"), 3)
+
+        back_up(store, place.folder / "models", tmp_path / "runs.backup", meanwhile)
+    with closing(open_store(tmp_path / "runs.backup")) as backup:
+        assert contents(backup) == before
+
+
+def test_runs_are_not_overwritten_unasked(place: Place, tmp_path: Path) -> None:
+    """A store that has runs is refused and left alone; with `--replace` it is the backup's, with no rest."""
+    file = tmp_path / "runs.backup"
+    assert place.mlrs("backup", file).exit_code == 0
+    with closing(place.opened()) as store:
+        before = contents(store)
+        fill(store, create(store, "since"), 5)
+        store.delete(got(store, "a"))
+        after = contents(store)
+    refused = place.mlrs("restore", file)
+    assert refused.exit_code == 1
+    assert "--replace" in refused.output
+    with closing(place.opened()) as store:
+        assert contents(store) == after
+    done = place.mlrs("restore", file, "--replace")
+    assert done.exit_code == 0, done.output
+    with closing(place.opened()) as store:
+        assert contents(store) == before
+    again = place.mlrs("backup", file)
+    assert again.exit_code == 1
+    assert "--replace" in again.output
+    assert place.mlrs("backup", file, "--replace").exit_code == 0
+
+
+@pytest.mark.parametrize("damage", ["noise", "empty", "log"])
+def test_a_damaged_file_is_replaced(places: Places, tmp_path: Path, damage: str) -> None:
+    """What is left of a SQLite store is put aside, its log too, and no part of it comes back."""
+    place, file = filled(places("sqlite")), tmp_path / "runs.backup"
+    assert place.mlrs("backup", file).exit_code == 0
+    with closing(place.opened()) as store:
+        before = contents(store)
+        path = place.folder / "mlrs.sqlite3"
+        if damage == "log":  # a log that was not written back, of what the backup knows nothing of
+            fill(store, create(store, "since"), 5)
+            shutil.copy(f"{path}-wal", tmp_path)
+    if damage == "log":
+        shutil.copy(tmp_path / f"{path.name}-wal", path.parent)
+    else:
+        path.write_bytes(b"\xa5" * 9000 if damage == "noise" else b"")
+        assert place.mlrs("check").exit_code == 1
+    damaged = path.read_bytes()
+    done = place.mlrs("restore", file, "--replace")
+    assert done.exit_code == 0, done.output
+    assert path.with_name("mlrs.sqlite3.replaced").read_bytes() == damaged
+    with closing(place.opened()) as store:
+        assert contents(store) == before
+
+
+def test_no_part_of_a_backup_is_left(place: Place, tmp_path: Path) -> None:
+    """A backup of a damaged row is copied as it is; one that cannot be written leaves nothing behind."""
+    gone = place.mlrs("backup", tmp_path / "nowhere" / "runs.backup")
+    assert gone.exit_code == 1
+    assert "nowhere" in gone.output
+    assert "Traceback" not in gone.output
+    change(place, runs.update().where(runs.c.run_id == "a").values(config=b"\0" * 9))
+    assert place.mlrs("backup", tmp_path / "runs.backup").exit_code == 0
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_that_is_no_backup_changes_nothing(place: Place, tmp_path: Path) -> None:
+    """Noise is refused by name, and the store is as it was."""
+    (tmp_path / "noise").write_bytes(b"\xa5" * 9000)
+    with closing(place.opened()) as store:
+        before = contents(store)
+    result = place.mlrs("restore", tmp_path / "noise", "--replace")
+    assert result.exit_code == 1
+    assert "damaged, or no database at all" in result.output
+    with closing(place.opened()) as store:
+        assert contents(store) == before
+
+
+# ------------------------------------------------------------------------------- vacuum, and all
+
+
+def test_space_is_given_back(place: Place) -> None:
+    """A vacuum keeps every run, and makes a SQLite file smaller after runs were deleted."""
+    with closing(place.opened()) as store:
+        for number in range(5):
+            run = create(store, f"big-{number}")
+            fill(store, run, 20_000)
+            store.delete(run)
+        before = contents(store)
+    result = place.mlrs("vacuum")
+    assert result.exit_code == 0, result.output
+    with closing(place.opened()) as store:
+        assert contents(store) == before
+    if place.url is None:
+        assert (place.folder / "mlrs.sqlite3").stat().st_size < 100_000
+
+
+def test_a_daemon_keeps_others_from_its_file(tmp_path: Path) -> None:
+    """While a daemon runs, every command on its SQLite file is refused, and says what to stop and why."""
+    file = tmp_path / "runs.backup"
+    model = write_random_model(tmp_path / "tiny.safetensors")
+    place = Place(tmp_path / "data", None)
+    with Daemon(place.folder, "--model", str(model)) as daemon:
+        shutil.copy(place.folder / "mlrs.sqlite3", file)
+        for command, *arguments in (("check",), ("backup", tmp_path / "new"), ("vacuum",)):
+            result = place.mlrs(command, *arguments)
+            assert result.exit_code == 1
+            assert f"another daemon (process {daemon.pid}) uses" in result.output
+        assert place.mlrs("restore", file, "--replace").exit_code == 1
+    assert place.mlrs("check").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["check", "backup", "vacuum"])
+def test_no_store_is_made_where_none_is(tmp_path: Path, command: str) -> None:
+    """A folder without a store is named, and none is made in it."""
+    arguments = [tmp_path / "runs.backup"] if command == "backup" else []
+    result = Place(tmp_path / "data", None).mlrs(command, *arguments)
+    assert result.exit_code == 1
+    assert f"there is no store {tmp_path / 'data' / 'mlrs.sqlite3'}" in result.output
+    assert not (tmp_path / "data" / "mlrs.sqlite3").exists()
+
+
+def test_a_backup_can_be_read_by_anyone(place: Place, tmp_path: Path) -> None:
+    """It is one SQLite file with the runs, their records and the models as rows."""
+    file = tmp_path / "runs.backup"
+    assert place.mlrs("backup", file).exit_code == 0
+    with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as found:
+        assert found.execute("SELECT run_id FROM runs ORDER BY run_id").fetchall() == [
+            ("a",),
+            ("b",),
+            ("scheduled",),
+        ]
+        names = [name for (name,) in found.execute("SELECT path FROM files ORDER BY path")]
+    assert names == sorted(path.name for path in (place.folder / "models").iterdir())
