@@ -1,12 +1,12 @@
 """What a flush costs: 1,000 runs' chunks and snapshots in one transaction, by engine and how durable.
 
-python benchmarks/store_writes.py [--json FILE] [--quick]
+PYTHONPATH=. python benchmarks/store_writes.py
 """
 
 from __future__ import annotations
 
+import json
 import os
-import sqlite3
 import statistics
 import tempfile
 import time
@@ -14,8 +14,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-import results
 
 from mlrs_server.store import SqlStore, open_store
 from tests.server.stored import new_run, snapshot_at, stretch, updates
@@ -25,35 +23,34 @@ RUNS, STEPS, FLUSHES = 1000, 35, 20
 """A chunk of 35 steps is 599 bytes."""
 
 
-def measure(quick: bool) -> results.Figures:  # noqa: FBT001  # what every benchmark is given
+def measure() -> dict[str, Any]:
     """Return the milliseconds of a flush of each engine."""
-    flushes = 5 if quick else FLUSHES
     figures: dict[str, Any] = {"runs": RUNS, "bytes": 17 * STEPS + 4, "ms": {}}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         figures["fsync_ms"] = _fsync_ms(Path(folder) / "probe")
         for level in ("NORMAL", "FULL"):
             where = Path(folder) / f"{level}.sqlite3"
-            figures["ms"][f"sqlite {level}"] = _flushes(lambda: open_store(where), flushes, level)  # noqa: B023
+            figures["ms"][f"sqlite {level}"] = _flushes(lambda: open_store(where), level)  # noqa: B023
     for durable in (False, True):
         server = PostgresServer(durable=durable)
         try:
             name = f"postgresql fsync {'on' if durable else 'off'}"
-            figures["ms"][name] = _flushes(lambda: open_store(server.new_database()), flushes)  # noqa: B023
+            figures["ms"][name] = _flushes(lambda: open_store(server.new_database()))  # noqa: B023
         finally:
             server.remove()
     return figures
 
 
-def _flushes(opened: Callable[[], SqlStore], count: int, level: str = "") -> dict[str, float]:
+def _flushes(opened: Callable[[], SqlStore], level: str = "") -> dict[str, float]:
     """Return how long flushes of all runs, and of one, take in the middle, in milliseconds."""
     with closing(opened()) as store:
         if level:
-            driver = store._engine.raw_connection().driver_connection  # noqa: SLF001  # to set a pragma
-            assert isinstance(driver, sqlite3.Connection)
+            with store.reading() as connection:
+                driver: Any = connection.connection.driver_connection
             driver.execute(f"PRAGMA synchronous = {level}")
         created = store.create([new_run(f"run-{index}") for index in range(RUNS)])
         many, one = [], []
-        for flush in range(count):
+        for flush in range(FLUSHES):
             start, end = flush * STEPS, (flush + 1) * STEPS
             rows = [(run, start, stretch(start, end), snapshot_at(end)) for run in created]
             many.append(_timed(store, rows[1:]))
@@ -81,4 +78,4 @@ def _fsync_ms(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    results.run("store_writes", __doc__, measure)
+    print(json.dumps(measure(), indent=2))

@@ -14,6 +14,7 @@ records.py    reading runs: one, a list, a record as it grows, answers given lon
 watchers.py   those who follow runs, and what wakes them
 live.py       which runs are in memory and where, and the way to the store
 places.py     where runs can live in memory: groups, and room in them
+compaction.py records of runs that rest, made compact
 idle.py       runs that nobody observes leave memory ...
 memory.py     ... which goes back to the system
 policies.py   what serves a run: a model, or a schedule

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
@@ -127,6 +128,9 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
             tasks = [
                 asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
+                asyncio.create_task(
+                    compact_resting_runs(live, config.idle_after_s, owned=shared and shared.owned)
+                ),
                 asyncio.create_task(book.keep_fresh()),
             ]
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from mlrs_server.live import LiveRuns
@@ -21,6 +22,10 @@ class Sharing:
         self._executor = ThreadPoolExecutor(1, "mlrs-leases")
         self.ownership = SharedOwnership(self._leases, self._executor)
         store.fence = self.ownership
+
+    def owned(self) -> Collection[int]:
+        """Return the shards whose runs this replica may write."""
+        return self.ownership.epochs.keys()
 
     async def join(self, live: LiveRuns, watchers: Watchers, address: str) -> Replica:
         """Take a place among the replicas, under the address where clients reach this one.

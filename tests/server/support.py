@@ -147,19 +147,21 @@ async def room(
     *,
     flush_interval_s: float = 30.0,
     max_undurable: int = MAX_UNDURABLE,
+    store: str | None = None,
 ) -> AsyncIterator[Room]:
-    """Open the runs of a folder, as a daemon would; close it without a word to its callers.
+    """Open the runs of a folder, or of a store's URL, as a daemon would; close it without a word to callers.
 
     The flush interval is long, so that a test decides what is stored when.
     """
     data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a test may block its loop
     with ThreadPoolExecutor(1) as executor:
-        store = FailingStore(executor.submit(open_store, data_dir / "mlrs.sqlite3").result())
+        opened = executor.submit(open_store, store or data_dir / "mlrs.sqlite3").result()
+        failing = FailingStore(opened)
         try:
             catalog = ModelCatalog(data_dir, default=None if model is None else str(model))
             watchers = Watchers()
             live = LiveRuns(
-                store,
+                failing,
                 executor,
                 catalog,
                 flush_interval_s=flush_interval_s,
@@ -168,13 +170,13 @@ async def room(
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)
-            yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
-            store.gate.set()
-            store.failing.clear()
+            yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, failing)
+            failing.gate.set()
+            failing.failing.clear()
             await lifecycle.close()
         finally:
-            store.gate.set()
-            executor.submit(store._store.close).result()
+            failing.gate.set()
+            executor.submit(opened.close).result()
 
 
 async def until(reached: Callable[[], bool]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
-from mlrs_server.errors import Reason
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.store import Observations, SqlStore, Store, open_store
+from mlrs_server.store import Observations, SqlStore, Store, StoredRun, open_store
+from mlrs_server.store.merging import CHUNK
 from mlrs_server.store.sql import AT_ONCE
+from mlrs_server.store.tables import observations
 from tests.server.stored import (
     CONFIG,
     create,
@@ -255,6 +259,106 @@ def test_a_deleted_run_is_gone(store: Store) -> None:
     assert store.get(["a"]) == {}
     assert len(store.read(run.key, 0, 10)) == 0
     assert same(store.read(other.key, 0, 10), stretch(0, 4))
+
+
+@pytest.mark.parametrize("ends", [[3], [1, 4, 5, 9], [5000, 8191, 8192, 8193, 30_000], [*range(1, 120)]])
+def test_chunks_are_merged(store: SqlStore, ends: list[int]) -> None:
+    """A record of many chunks reads the same from a few, takes more, and is rewound to any step."""
+    run, other = create(store, "a"), create(store, "b")
+    fill(store, run, *ends)
+    fill(store, other, 2, 3)
+    before, step = facts(got(store, "a")), 0
+    while (after := store.merge(run, step)) is not None:
+        assert after > step
+        step = after
+    assert facts(got(store, "a")) == before
+    assert len(chunks(store, run)) <= 1 + 2 * ends[-1] // CHUNK
+    for first, limit in ((0, ends[-1]), (ends[-1] // 2, 3), (max(0, ends[-1] - 9000), 8500)):
+        assert same(store.read(run.key, first, limit), stretch(first, min(ends[-1], first + limit)))
+    store.append([update(run, ends[-1], ends[-1] + 4)])
+    store.rewind(run, snapshot_at(ends[-1] // 2))
+    assert same(store.read(run.key, 0, 40_000), stretch(0, ends[-1] // 2))
+    assert chunks(store, other) == [(0, 2), (2, 1)]
+
+
+def chunks(store: SqlStore, run: StoredRun) -> list[tuple[int, int]]:
+    """Return the first step and the length of each of a run's chunks."""
+    table = observations.c
+    query = sa.select(table.first_step, table.steps).where(table.run_key == run.key)
+    with store.reading() as connection:
+        return [tuple(row) for row in connection.execute(query.order_by(table.first_step))]
+
+
+def test_a_record_with_a_gap_is_not_merged(store: SqlStore) -> None:
+    """Where a chunk is missing the others stay as they are, and the gap is named."""
+    run = create(store, "a")
+    fill(store, run, 1, 4, 5)
+    with store.transaction() as connection:
+        connection.execute(observations.delete().where(observations.c.first_step == 1))
+    with raises(Reason.STORE, match="run 'a' breaks off at step 1;"):
+        store.merge(run)
+    assert chunks(store, run) == [(0, 1), (4, 1)]
+
+
+def test_runs_that_rest_are_found(store: SqlStore) -> None:
+    """Runs with many chunks are found once they are finished or idle, by shard, until they are merged."""
+    run, ended, small = create(store, "a"), create(store, "b"), create(store, "c")
+    for one, ends in ((run, range(1, 5)), (ended, range(1, 6)), (small, range(1, 3))):
+        fill(store, one, *ends)
+    store.set_status([ended, small], RunStatus.FINISHED)
+
+    def found(**changed: Any) -> list[str]:
+        asked = {"at_least": 4, "before": 0.0, "shards": None, "limit": 9, **changed}
+        return [one.run_id for one in store.loose(**asked)]
+
+    assert found() == ["b"]
+    assert found(before=time.time() + 9) == ["a", "b"]
+    assert found(before=time.time() + 9, limit=1) == ["a"]
+    assert found(before=time.time() + 9, shards={run.shard}) == ["a"]
+    assert found(shards=set()) == []
+    store.merge(ended)
+    assert found() == []
+
+
+class OnlyShard:
+    """Lets the runs of one shard be written."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+
+    def check(self, connection: sa.Connection, shards: Collection[int]) -> None:
+        """Raise if there is another."""
+        assert connection.in_transaction()
+        if set(shards) - {self.shard}:
+            raise AdvisorError(Reason.NOT_OWNER, "another replica owns it")
+
+
+def test_a_fence_stops_every_write(store: SqlStore) -> None:
+    """Whatever writes asks the fence first, about the shards of all its runs; a no changes nothing."""
+    mine, other = create(store, "mine"), create(store, "other")
+    assert mine.shard != other.shard
+    fill(store, mine, 2)
+    fill(store, other, 2)
+    before = facts(got(store, "mine")), facts(got(store, "other"))
+    store.fence = OnlyShard(mine.shard)
+    writes: list[Callable[[], Any]] = [
+        lambda: store.create([new_run("other too")]),
+        lambda: store.append([update(mine, 2, 4), update(other, 2, 4)]),
+        lambda: store.append([updates([(run, 2, stretch(2, 4), snapshot_at(4)) for run in (mine, other)])]),
+        lambda: store.complete(other, CONFIG),
+        lambda: store.set_status([mine, other], RunStatus.FINISHED),
+        lambda: store.rewind(other, snapshot_at(1)),
+        lambda: store.merge(other),
+        lambda: store.delete(other),
+    ]
+    for write in writes:
+        with raises(Reason.NOT_OWNER):
+            write()
+    assert (facts(got(store, "mine")), facts(got(store, "other"))) == before
+    assert chunks(store, other) == [(0, 2)]
+    assert store.get(["other too"]) == {}
+    store.append([update(mine, 2, 4)])
+    assert got(store, "mine").snapshot.next_step == 4
 
 
 def test_everything_survives_closing(opener: Opener, tmp_path: Path) -> None:

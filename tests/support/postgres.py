@@ -44,8 +44,9 @@ def postgres_or_skip() -> PostgresServer:
 class PostgresServer:
     """A server that can be stopped, restarted, killed and paused."""
 
-    def __init__(self) -> None:
-        """Make a cluster in a temporary folder and start its server."""
+    def __init__(self, *, durable: bool = False) -> None:
+        """Make a cluster in a temporary folder and start its server; is it to survive a power cut?"""
+        self._settings = {} if durable else _QUICK
         binaries = find_binaries()
         assert binaries is not None
         self._binaries = binaries
@@ -88,7 +89,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         settings = {
-            **_QUICK,
+            **self._settings,
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",

@@ -123,15 +123,21 @@ class Leases:
         return Standing(there, {row.shard: (row.owner, row.epoch) for row in rows})
 
 
-def check_epochs(connection: sa.Connection, held: Mapping[int, int], written: Collection[int]) -> None:
+def check_epochs(
+    connection: sa.Connection, held: Mapping[int, int], written: Collection[int], lease_s: float
+) -> None:
     """Check, in a transaction that writes runs of some shards, that all are still this replica's.
 
-    The rows stay locked until the transaction ends: nobody claims a shard in between.
+    The rows stay locked until the transaction ends: nobody claims a shard in between. A replica that stands
+    still in it for as long as a lease is cut off by the database, so that it holds nobody up.
 
     Raises:
         FencedError: they are not.
     """
     wanted = sorted(written)
+    if connection.dialect.name == "postgresql":
+        standstill_ms = max(1, round(1000 * lease_s))
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {standstill_ms}")
     rows = connection.execute(
         sa.select(shards.c.shard, shards.c.epoch)
         .where(shards.c.shard.in_(wanted))

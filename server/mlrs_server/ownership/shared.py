@@ -46,7 +46,7 @@ class SharedOwnership:
         Raises:
             FencedError: they are not.
         """
-        check_epochs(connection, self._epochs, shards)
+        check_epochs(connection, self._epochs, shards, self._leases.lease_s)
 
     # ---------------------------------------------------------------------------- for calls
 

@@ -7,6 +7,10 @@ opening.py     by a file or a URL
 tables.py      the tables, and runs as rows
 schema.py      tables made or brought up to date, by migrations/
 fence.py       who may write
+merging.py     many small chunks of a run's record made one
+records.py     stretches of a record, put together and cut
+faults.py      what is wrong with a database, and what to do
+bounded.py     a connection to PostgreSQL on which nothing waits for ever
 codec.py       records and snapshots as bytes ...
 packing.py     ... and many of them at once
 """

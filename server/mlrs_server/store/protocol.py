@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -122,6 +122,23 @@ class Store(Protocol):
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
         """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
+        ...
+
+    def loose(
+        self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
+    ) -> Sequence[StoredRun]:
+        """Return runs that rest and have so many chunks to merge, the oldest first.
+
+        They are finished, or were last observed before a time; and of these shards, or of any. Those that
+        cannot be read are left out.
+        """
+        ...
+
+    def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
+        """Make a large chunk of a run's small ones; return where the next begins, if any does.
+
+        What is read is the same before and after. A chunk begins at `first_step`.
+        """
         ...
 
     def delete(self, run: StoredRun) -> None:

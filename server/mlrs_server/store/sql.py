@@ -22,8 +22,10 @@ from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import codec
 from mlrs_server.store.dialect import READS, Dialect, Row
 from mlrs_server.store.fence import Fence
+from mlrs_server.store.merging import merge_chunks
 from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
 from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredRun
+from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import FIND, MOVE, moved_to, observations, of_tenant, row_of, run_of, runs
 
 log = structlog.get_logger()
@@ -193,19 +195,15 @@ class SqlStore:
         with self.reading() as connection:
             rows = connection.execute(query).all()
         if not rows:
-            return Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
+            return NO_RECORD
         step = min(first_step, rows[0].first_step)
         parts = []
         for row in rows:
             if row.first_step != step:
-                raise AdvisorError(
-                    Reason.STORE,
-                    f"the store's record of run {row.run_id!r} breaks off at step {step}; "
-                    "restore it from a backup",
-                )
+                raise breaks_off(row.run_id, step)
             parts.append(codec.unpack_observations(row.record, row.run_id))
             step += len(parts[-1])
-        return _slice(_joined(parts), first_step - rows[0].first_step, limit)
+        return cut(joined(parts), first_step - rows[0].first_step, limit)
 
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
@@ -229,19 +227,36 @@ class SqlStore:
         )
         with self._writing({run.shard}) as connection:
             connection.execute(observations.delete().where(chunk.run_key == key, chunk.first_step >= step))
-            cut = connection.execute(
+            straddling = connection.execute(
                 sa.select(runs.c.run_id, chunk.first_step, chunk.record)
                 .join_from(observations, runs, runs.c.key == chunk.run_key)
                 .where(straddles)
             ).one_or_none()
-            if cut is not None:
-                kept = _slice(codec.unpack_observations(cut.record, cut.run_id), 0, step - cut.first_step)
+            if straddling is not None:
+                whole = codec.unpack_observations(straddling.record, straddling.run_id)
+                kept = cut(whole, 0, step - straddling.first_step)
                 connection.execute(
                     observations.update()
                     .where(straddles)
                     .values(steps=len(kept), record=codec.pack_observations(kept))
                 )
             connection.execute(MOVE, [moved_to(key, snapshot)])
+
+    def loose(
+        self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
+    ) -> Sequence[StoredRun]:
+        """Return runs that rest and have so many chunks to merge, the oldest first."""
+        resting = sa.or_(runs.c.status == int(RunStatus.FINISHED), runs.c.update_time < before)
+        query = sa.select(runs).where(runs.c.loose_chunks >= at_least, resting).order_by(runs.c.update_time)
+        if shards is not None:
+            query = query.where(runs.c.shard.in_(shards))
+        with self.reading() as connection:
+            return tuple(_readable(connection.execute(query.limit(limit)).all()))
+
+    def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
+        """Make a large chunk of a run's small ones; return where the next begins, if any does."""
+        with self._writing({run.shard}) as connection:
+            return merge_chunks(connection, run.key, run.run_id, first_step)
 
     def delete(self, run: StoredRun) -> None:
         """Delete a run and its record."""
@@ -276,19 +291,6 @@ def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
             yield run_of(row)
         except AdvisorError as error:
             log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
-
-
-def _joined(parts: Sequence[Observations]) -> Observations:
-    return Observations(
-        np.concatenate([part.losses for part in parts]),
-        np.concatenate([part.lrs for part in parts]),
-        np.concatenate([part.reasons for part in parts]),
-    )
-
-
-def _slice(whole: Observations, start: int, count: int) -> Observations:
-    part = slice(start, start + count)
-    return Observations(whole.losses[part], whole.lrs[part], whole.reasons[part])
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def test_a_lease_that_has_run_out_lets_others_claim_at_the_next_epoch(make: Make
     a.renew()
     assert a.claim([7]) == {}
     with store.transaction() as connection, pytest.raises(FencedError) as caught:
-        check_epochs(connection, held, [7])
+        check_epochs(connection, held, [7], 60.0)
     assert caught.value.shards == {7}
 
 
@@ -71,7 +71,7 @@ def test_a_lease_that_ran_out_unnoticed_costs_nothing(make: Make, store: SqlStor
     _expire(store, "a")
     assert a.renew().held_by("a") == held
     with store.transaction() as connection:
-        check_epochs(connection, held, [7])
+        check_epochs(connection, held, [7], 60.0)
 
 
 def test_released_shards_are_free_at_once(make: Make) -> None:
@@ -94,7 +94,7 @@ def test_shards_never_claimed_are_fenced_off(make: Make, store: SqlStore) -> Non
     """Writing a run of a shard that is not held is refused."""
     make("a")
     with store.transaction() as connection, pytest.raises(FencedError):
-        check_epochs(connection, {}, [0])
+        check_epochs(connection, {}, [0], 60.0)
 
 
 def test_of_many_that_claim_at_once_each_shard_gets_one_owner(make: Make, store: SqlStore) -> None:
@@ -115,7 +115,7 @@ def test_a_claim_waits_for_a_write_that_has_checked_its_epochs(make: Make, store
     _expire(store, "a")
     with ThreadPoolExecutor(1) as threads:
         with store.transaction() as connection:
-            check_epochs(connection, held, [7])
+            check_epochs(connection, held, [7], 60.0)
             claiming = threads.submit(b.claim, [7])
             while not _waiting(store):
                 assert not claiming.done()

@@ -1,0 +1,72 @@
+"""What a rewind costs: reading a run's record, replaying it, and dropping what comes after, per 1,000 steps.
+
+PYTHONPATH=. python benchmarks/rewind.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlrs_core.config import RunConfig
+from mlrs_server.compaction import compact_lap
+from mlrs_server.opening import OpenRequest
+from tests.server.support import observed, room
+from tests.support.postgres import PostgresServer
+
+STEPS, FLUSH, REPEATS = 50_000, 50, 9
+"""Of the run; of each of its chunks; and how often it is rewound to its middle."""
+CONFIG = RunConfig(horizon=STEPS, num_classes=10)
+
+
+async def measure(store: str | None) -> dict[str, float]:
+    """Return the milliseconds per 1,000 steps replayed, of chunks as flushed, and merged."""
+    losses = np.abs(np.random.default_rng(1).normal(2.0, 0.5, STEPS)) + 0.01
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        async with room(Path(folder), None, store=store) as here:
+            figures = {}
+            for name in ("as flushed", "merged"):
+                await observe(here, 0, losses)
+                if name == "merged":
+                    await compact_lap(here.live, time.time() + 1)
+                taken = []
+                for repeat in range(REPEATS):
+                    step = STEPS - 2500 * (repeat + 1)
+                    began = time.perf_counter()
+                    await here.lifecycle.open(OpenRequest(run_id="run", resume_from=step))
+                    taken.append(1e3 * (time.perf_counter() - began) / (step / 1000))
+                figures[name] = statistics.median(taken)
+                await here.lifecycle.delete("run")
+    return figures
+
+
+async def observe(here: Any, start: int, losses: Any) -> None:
+    """Have a run observed from a step on, flushed every so many steps."""
+    handle = (await here.lifecycle.open(OpenRequest(run_id="run", asked=CONFIG))).handle
+    for first in range(start, len(losses), FLUSH):
+        some = losses[first : first + FLUSH]
+        steps = np.arange(first, first + len(some))
+        await here.engine.answer(observed(np.full(len(some), handle), steps, some))
+        await here.live.journal.flush()
+
+
+def main() -> None:
+    """Measure both engines and print the figures."""
+    figures = {"sqlite": asyncio.run(measure(None))}
+    server = PostgresServer(durable=True)
+    try:
+        figures["postgresql"] = asyncio.run(measure(server.new_database()))
+    finally:
+        server.remove()
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
