@@ -24,10 +24,9 @@ from tests.support.training import Undisturbed
 from tests.support.workload import loss_of, settings_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AdvisorService"]
-HEALTH, REFLECTION = (
-    "/grpc.health.v1.Health/Check",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-)
+WATCH = f"/{SERVICE.full_name}/WatchRun"
+HEALTH = "/grpc.health.v1.Health/Check"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AT_ONCE = 48
 """Calls under way at a time."""
 TIMEOUT_S = 20.0
@@ -131,7 +130,7 @@ def followed(advisor: mlrs_client.Advisor) -> Iterator[str]:
     ],
 )
 def test_no_bytes_trouble_the_daemon(tmp_path: Path, calls: int) -> None:
-    """Every RPC answers every input, or refuses it with a reason; no memory stays, and no other run notices."""
+    """Every RPC answers every input, or refuses it with a reason; no memory stays, no other run notices."""
     began = time.monotonic()
     model = write_random_model(tmp_path / "model.safetensors")
     chance = random.Random(os.environ.get("MLRS_FUZZ_SEED", "wire"))  # noqa: S311  # a test's dice
