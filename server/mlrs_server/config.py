@@ -190,7 +190,7 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> ServerConfig:
         return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         raise AdvisorError(Reason.INVALID_FIELD, _explain(error)) from error
-    except (ValueError, OSError) as error:  # not TOML
+    except (ValueError, OSError, RecursionError) as error:  # not TOML, or of no end of brackets
         raise AdvisorError(Reason.INVALID_FIELD, f"--config: {file} cannot be read: {error}") from error
 
 

@@ -108,12 +108,31 @@ def test_rows_from_before_schedules_are_read() -> None:
         b'{"schedule": {"kind": 99, "milestones": null}}',
         b'{"schedule": {"kind": 4, "milestones": null, "later": 1}}',
         b'{"schedule": {"kind": 4, "milestones": null, "final_lr": 7.0}}',
+        b"[1]",
+        b"[" * 2000,
     ],
 )
 def test_configs_of_a_newer_version_say_so(body: bytes) -> None:
     """A field, a kind or a value that this version does not know is an error that says to upgrade."""
     with raises(Reason.STORE, match="run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
         codec.unpack_config(codec._seal(body), "a")
+
+
+def test_a_status_of_a_newer_version_says_so() -> None:
+    """A snapshot of a status that this version does not know is an error that says to upgrade."""
+    snapshot = RunSnapshot(
+        status=RunStatus.ACTIVE,
+        next_step=0,
+        last_loss=0.0,
+        last_lr=0.0,
+        last_reason=0,
+        bad_losses=0,
+        state=np.empty(0, np.float32),
+    )
+    body = bytearray(codec.pack_snapshot(snapshot)[:-4])
+    body[25] = 91
+    with raises(Reason.STORE, match="run 'a' is of a status, 91, of a newer version of mlrs; upgrade mlrs"):
+        codec.unpack_snapshot(codec._seal(bytes(body)), "a")
 
 
 def test_an_empty_state_comes_back_empty() -> None:

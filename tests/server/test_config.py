@@ -84,6 +84,7 @@ def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
     with raises(Reason.INVALID_FIELD, match=r"--config: there is no file .*nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml", {})
     file = tmp_path / "mlrs.toml"
-    file.write_text("listen == 3")
-    with raises(Reason.INVALID_FIELD, match=r"--config: .*mlrs\.toml cannot be read"):
-        load_config(file, {})
+    for text in ("listen == 3", "listen = " + "[" * 2000):
+        file.write_text(text)
+        with raises(Reason.INVALID_FIELD, match=r"--config: .*mlrs\.toml cannot be read"):
+            load_config(file, {})

@@ -44,15 +44,18 @@ class Journal:
         return sum(run_id.startswith(f"{name}/") for run_id in self._finished)
 
     def timed(self, what: str, timeout_s: float, call: Callable[[], T]) -> T:
-        """Make a call; note by how much it outlived its deadline, if by more than any before."""
+        """Make a call; note by how much it outlived its deadline."""
         began = time.monotonic()
         try:
             return call()
         finally:
-            excess_s = time.monotonic() - began - timeout_s
-            if excess_s > self._worst_s:
-                self._worst_s = excess_s
-                self.note("late", f"{excess_s:.4f}", what)
+            self.outlived(what, time.monotonic() - began - timeout_s)
+
+    def outlived(self, what: str, seconds: float) -> None:
+        """Note by how much a call outlived its deadline, if by more than any before."""
+        if seconds > self._worst_s:
+            self._worst_s = seconds
+            self.note("late", f"{seconds:.4f}", what)
 
 
 class Trainer:

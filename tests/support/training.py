@@ -49,7 +49,7 @@ class Undisturbed:
 
 
 class Training:
-    """A training process with so many threads, which can be killed and started again."""
+    """A process that trains many runs, which can be killed and started again."""
 
     def __init__(
         self,
@@ -59,11 +59,15 @@ class Training:
         *,
         timeout_s: float = 2.0,
         pause_s: float = 0.005,
+        loops: int = 0,
     ) -> None:
+        """With `loops` so many share the addresses (`crowd.py`); else each has a thread (`trainer.py`)."""
         self.name = name
         self.journal = folder / f"{name}.journal"
         self.output = folder / f"{name}.log"
-        self._command = [sys.executable, "-m", "tests.support.trainer", name, str(self.journal), *addresses]
+        program = "tests.support.crowd" if loops else "tests.support.trainer"
+        self._command = [sys.executable, "-m", program, name, str(self.journal), *addresses]
+        self._command += ["--loops", str(loops)] if loops else []
         self._command += ["--timeout", str(timeout_s), "--pause", str(pause_s)]
         self._process: subprocess.Popen[bytes] | None = None
 

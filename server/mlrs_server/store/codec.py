@@ -18,6 +18,7 @@ from mlrs_server.store.protocol import Observations
 
 _SNAPSHOT = struct.Struct("<qddBBI")
 """next step, last loss, last lr, last reason, status, bad losses; then the state, float32."""
+_STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
 _JSON = json.JSONEncoder(default=vars)
 """A schedule is its fields."""
@@ -74,6 +75,10 @@ def unpack_snapshot(data: bytes, run_id: str) -> RunSnapshot:
     if len(body) < _SNAPSHOT.size or (len(body) - _SNAPSHOT.size) % 4:
         raise _damaged(run_id)
     next_step, last_loss, last_lr, last_reason, status, bad_losses = _SNAPSHOT.unpack_from(body)
+    if status not in _STATUSES:
+        raise AdvisorError(
+            Reason.STORE, f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs"
+        )
     return RunSnapshot(
         status=RunStatus(status),
         next_step=next_step,
@@ -100,7 +105,8 @@ def unpack_config(data: bytes, run_id: str) -> RunConfig:
     body = _unseal(data, run_id)
     try:
         return _config_of(json.loads(body))
-    except (KeyError, TypeError, ValueError) as error:  # InvalidFieldError is a ValueError
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        # InvalidFieldError is a ValueError; the others are of JSON that is no config
         raise AdvisorError(
             Reason.STORE,
             f"the config of run {run_id!r} is of a newer version of mlrs ({error}); upgrade mlrs",
