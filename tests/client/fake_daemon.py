@@ -341,9 +341,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         return None, lr_sequence(record.losses)[step], reason, record.durable_step
 
     def _refusal(self, handle: int, step: int, loss: float) -> pb.EntryError | None:
-        if handle >> 32 != self._process or handle & 0xFFFFFFFF >= len(self.runs):
-            return _refused(pb.ERROR_REASON_STALE_HANDLE)
-        if self.book.owners.get(self._of(handle).run_id, self) is not self:
+        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
+        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
             return _refused(pb.ERROR_REASON_STALE_HANDLE)
         if self.refuse_next:
             return _refused(self.refuse_next.pop(0))

@@ -211,11 +211,14 @@ async def test_a_refusal_after_an_outage(advisor: Any, daemon: FakeDaemon) -> No
     await steps(run, LOSSES[2:5])
     daemon.runs["a"].losses[:] = [*LOSSES[:2], 77.0]  # somebody else went on with the run
     await asyncio.to_thread(daemon.start)
+
+    async def go_on() -> None:
+        while True:
+            await steps(run, [1.0])
+            await asyncio.sleep(0.01)
+
     with pytest.raises(mlrs_client.StaleStepError):
-        async with asyncio.timeout(20):
-            while True:
-                await steps(run, [1.0])
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(go_on(), 20)
 
 
 async def test_a_lagged_loop(advisor: Any, daemon: FakeDaemon) -> None:
@@ -271,7 +274,7 @@ async def test_finishing_in_an_outage(advisor: Any, daemon: FakeDaemon) -> None:
     assert (await done(run.finish(timeout_s=10.0))).next_step == 4
 
 
-async def test_resuming_after_a_crash_of_the_client(advisor: Any, daemon: FakeDaemon) -> None:
+async def test_resuming_after_a_crash_of_the_client(advisor: Any) -> None:
     """A client that died in an outage goes on at the step that the daemon has; rewound, at any before."""
     await steps(await opened(advisor), LOSSES[:4], 10.0)
     again = await opened(advisor)  # the first client is gone without a word

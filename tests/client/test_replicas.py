@@ -101,7 +101,7 @@ async def test_runs_move(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> N
 
 
 async def test_owner_dies(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
-    """While a dead owner has the run, others are asked again, and the step goes on once one has taken over."""
+    """While a dead owner has the run, others are asked again; the step goes on once one has taken over."""
     first, second = pair
     first.own("a")
     advisor = connect(second.target, timeout_s=10.0)
@@ -117,7 +117,7 @@ async def test_owner_dies(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> 
 
 
 async def test_owner_out_of_reach(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
-    """A run whose owner cannot be reached within the deadline is unavailable, and the message says whose it is."""
+    """A run whose owner cannot be reached within the deadline is unavailable; the error says whose it is."""
     first, second = pair
     first.own("a")
     await asyncio.to_thread(first.stop)
