@@ -2,7 +2,8 @@
 
 Its learning rates are a simple recurrence of the losses, so that a lost, repeated or reordered
 observation shows in every later one. What can go wrong with a daemon is a method: `restart`, `drain`,
-`cut`, `lose`, and `gate`, which holds answers back.
+`cut`, `lose`, and `gate`, which holds answers back. Several over one `RecordBook` are replicas, each of which
+owns what `owners` says and names the owner of the rest.
 """
 
 # ruff: noqa: ARG002, N802 # the contract's names and arguments
@@ -55,14 +56,41 @@ class Record:
             status=status,
             next_step=len(self.losses),
             durable_step=self.durable_step,
+            last_learning_rate=lr_sequence(self.losses)[-1] if self.losses else None,
         )
 
 
-class FakeDaemon(rpc.AdvisorServiceServicer):
-    """The service; `target` is its address."""
+class RecordBook:
+    """What replicas share: the runs, and who owns them."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Record] = {}
+        self.owners: dict[str, FakeDaemon] = {}  # by run id; a run that is not here is whoever's is asked
+        self.groups: dict[str, str] = {}
+
+
+class FakeDaemon(rpc.AdvisorServiceServicer):
+    """The service; `target` is its address.
+
+    Args:
+        book: its records; those of replicas are shared.
+        token: what calls have to bring.
+        credentials: what it encrypts with.
+    """
+
+    def __init__(
+        self,
+        book: RecordBook | None = None,
+        *,
+        token: str | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self.book = book or RecordBook()
+        self.runs = self.book.runs
+        self.token, self._credentials = token, credentials
+        self.opened = 0  # how many calls opened one run
+        self.slow_s = 0.0  # how long opening a run takes
+        self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
         self.full_opens = 0  # so many calls that open a run find no room
         self.gate = threading.Event()
@@ -88,7 +116,11 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20)],
         )
         rpc.add_AdvisorServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, self._credentials)
         self._server.start()
 
     def stop(self) -> None:
@@ -124,6 +156,25 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         """Announce the end on every open stream."""
         self.tell(pb.StreamAdviceResponse(drain=pb.Drain(message="stopping")))
 
+    def own(self, *run_ids: str) -> None:
+        """Be the owner of runs, as after a takeover: the others' handles of them are stale."""
+        with self._lock:
+            self.book.owners.update(dict.fromkeys(run_ids, self))
+
+    def _check_token(self, context: grpc.ServicerContext) -> None:
+        sent = dict(context.invocation_metadata()).get("authorization")
+        if self.token is not None and sent != f"Bearer {self.token}":
+            code, reason = grpc.StatusCode.UNAUTHENTICATED, pb.ERROR_REASON_UNAUTHENTICATED
+            _fail(context, code, reason, "no good token")
+
+    def _check_owner(self, run_id: str, context: grpc.ServicerContext) -> None:
+        owner = self.book.owners.get(run_id, self)
+        if owner is not self:
+            context.set_trailing_metadata(
+                (("mlrs-reason", "ERROR_REASON_NOT_OWNER"), ("mlrs-owner", owner.target))
+            )
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"run {run_id!r} is of another replica")
+
     def handle(self, run_id: str) -> int:
         """Return the handle of a run in this process."""
         return self._process << 32 | list(self.runs).index(run_id)
@@ -132,7 +183,13 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def CreateRun(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> pb.CreateRunResponse:
         """Open a run."""
+        self._check_token(context)
+        time.sleep(self.slow_s)
         with self._lock:
+            self.opened += 1
+            self._check_owner(request.run_id, context)
+            if self.refuse_opens is not None:
+                _fail(context, grpc.StatusCode.UNAVAILABLE, self.refuse_opens, "refused by the test double")
             if self.full_opens:
                 self.full_opens -= 1
                 code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, pb.ERROR_REASON_MEMORY_FULL
@@ -147,6 +204,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                 record = self.runs[request.run_id] = Record(
                     request.run_id, pb.RunConfig(model="fake@00000000")
                 )
+            self.book.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
             if request.HasField("resume_from"):
                 del record.losses[request.resume_from :]
@@ -174,6 +232,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:
         """Read a run."""
+        self._check_token(context)
         return pb.GetRunResponse(run=self._record(request.run_id, context).message())
 
     def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsResponse:
@@ -186,6 +245,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def FinishRun(self, request: pb.FinishRunRequest, context: grpc.ServicerContext) -> pb.FinishRunResponse:
         """Finish a run."""
+        self._check_owner(request.run_id, context)
         record = self._record(request.run_id, context)
         record.finished, record.durable_step = True, len(record.losses) - 1
         return pb.FinishRunResponse(run=record.message())
@@ -206,6 +266,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Any:
         """Stream the record of a run, a step a message."""
+        if request.follow:
+            self._check_owner(request.run_id, context)
         record = self._record(request.run_id, context)
         step = request.from_step
         while context.is_active():
@@ -225,6 +287,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def StreamAdvice(self, requests: Any, context: grpc.ServicerContext) -> Any:
         """Answer observations; a thread reads them, so that `tell` can speak between."""
+        self._check_token(context)
         outbox: SimpleQueue[Any] = SimpleQueue()
         self._streams.add(outbox)
         threading.Thread(target=self._pump, args=(requests, outbox), daemon=True).start()
@@ -278,7 +341,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         return None, lr_sequence(record.losses)[step], reason, record.durable_step
 
     def _refusal(self, handle: int, step: int, loss: float) -> pb.EntryError | None:
-        if handle >> 32 != self._process or handle & 0xFFFFFFFF >= len(self.runs):
+        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
+        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
             return _refused(pb.ERROR_REASON_STALE_HANDLE)
         if self.refuse_next:
             return _refused(self.refuse_next.pop(0))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+import mlrs_client
 from tests.client.fake_daemon import FakeDaemon
 
 CARELESS = """
@@ -16,7 +19,7 @@ import random, sys, threading, time
 import mlrs_client
 
 chance = random.Random(int(sys.argv[2]))
-advisor = mlrs_client.connect(sys.argv[1])
+advisor = mlrs_client.connect(sys.argv[1], timeout_s=float(sys.argv[3]))
 runs = [advisor.run(f"{sys.argv[2]}-{index}") for index in range(2)]
 def train(run):
     for step in range(1_000_000):
@@ -31,12 +34,24 @@ for run in runs:
 if chance.random() < 0.3:
     watch = advisor.watch(runs[0].id, follow=True)
     next(watch, None)
-time.sleep(chance.uniform(0.0, 0.02))
+if sys.argv[4] != "well":  # tell the parent that the daemon may go now, or stop
+    print(flush=True)
+    sys.stdin.readline()
+time.sleep(chance.uniform(0.0, 0.02 if sys.argv[4] == "well" else 0.4))
 if chance.random() < 0.3:
     advisor.close()
 if chance.random() < 0.3:
     raise RuntimeError("an accident")
 """
+DAEMON = """
+import sys
+from tests.client.fake_daemon import FakeDaemon
+daemon = FakeDaemon()
+print(daemon.target, flush=True)
+sys.stdin.read()
+"""
+HANG_S = 60
+"""A process that takes longer to end hangs."""
 FORK = """
 import os, sys
 import mlrs_client
@@ -64,36 +79,68 @@ print(os.waitstatus_to_exitcode(status), run.next_lr(0, 1.0) == pending.lr() > 0
 """
 
 
-def _exit_once(target: str, seed: int) -> tuple[int, str]:
+def _exit_once(target: str, seed: int) -> None:
     ran = subprocess.run(  # our own interpreter
-        [sys.executable, "-c", CARELESS, target, str(seed)],
+        [sys.executable, "-c", CARELESS, target, str(seed), "2.0", "well"],
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=HANG_S,
     )
-    return ran.returncode, ran.stderr
+    _check_end(ran.returncode, ran.stderr)
+
+
+def _check_end(code: int, stderr: str) -> None:
+    assert code in {0, 1}, stderr
+    assert code == 0 or "an accident" in stderr
+    assert "Fatal" not in stderr
 
 
 def _exit_often(daemon: FakeDaemon, times: int) -> None:
     seeds = random.Random(times).sample(range(10**6), times)  # noqa: S311 # not a secret
     with ThreadPoolExecutor(4) as pool:
-        for code, stderr in pool.map(lambda seed: _exit_once(daemon.target, seed), seeds):
-            assert code in {0, 1}, stderr
-            assert code == 0 or "an accident" in stderr
-            assert "Fatal" not in stderr
+        list(pool.map(lambda seed: _exit_once(daemon.target, seed), seeds))
+
+
+def _exit_from_trouble(seed: int, trouble: str) -> None:
+    """Have a process end whose daemon, in a process of its own, was killed or stopped before."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", DAEMON], **pipes) as daemon:
+        assert daemon.stdout is not None
+        target = daemon.stdout.readline().strip()
+        careless = [sys.executable, "-c", CARELESS, target, str(seed), "0.2", trouble]
+        with subprocess.Popen(careless, stderr=subprocess.PIPE, **pipes) as client:
+            try:
+                assert client.stdout is not None
+                client.stdout.readline()
+                daemon.send_signal(signal.SIGSTOP if trouble == "stopped" else signal.SIGKILL)
+                _, stderr = client.communicate("\n", timeout=HANG_S)
+                _check_end(client.returncode, stderr)
+            finally:
+                client.kill()
+                daemon.kill()
 
 
 def test_careless_exits(daemon: FakeDaemon) -> None:
     """A process that ends at any moment, in the middle of everything, ends: it does not hang or crash."""
-    _exit_often(daemon, 100)
+    _exit_often(daemon, 40)
+
+
+@pytest.mark.parametrize("trouble", ["gone", "stopped"])
+@pytest.mark.parametrize("seed", range(3))
+def test_careless_exits_in_an_outage(seed: int, trouble: str) -> None:
+    """So does one whose daemon is dead, or stopped by SIGSTOP, while its fallback answers."""
+    _exit_from_trouble(seed, trouble)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_many_careless_exits(daemon: FakeDaemon) -> None:
-    """As above, two thousand times."""
-    _exit_often(daemon, 2000)
+    """As above, two thousand times: with a daemon, without one, and with one that is stopped."""
+    _exit_often(daemon, 1600)
+    with ThreadPoolExecutor(4) as pool:
+        for trouble in ("gone", "stopped"):
+            list(pool.map(lambda seed, trouble=trouble: _exit_from_trouble(seed, trouble), range(200)))
 
 
 @pytest.mark.parametrize("ending", ["exit", "_exit"])
@@ -107,3 +154,37 @@ def test_forked_children(daemon: FakeDaemon, ending: str) -> None:
         timeout=60,
     )
     assert ran.stdout.strip() == "6 True", ran.stderr
+
+
+def _in_worker(run: mlrs_client.Run) -> str:
+    try:
+        run.observe(1, 1.0)
+    except mlrs_client.ForkedError as error:
+        return str(error)
+    return "no error"
+
+
+def test_workers_that_are_forked(daemon: FakeDaemon) -> None:
+    """A worker of `multiprocessing`, as of a DataLoader, that was handed its parent's run is told at once."""
+    script = (
+        "import multiprocessing, sys, mlrs_client\n"
+        "from tests.client.test_exit import _in_worker\n"
+        "advisor = mlrs_client.connect(sys.argv[1], timeout_s=10.0)\n"
+        "run = advisor.run('a'); lr = run.next_lr(0, 1.0)\n"
+        "def work(queue): queue.put(_in_worker(run))\n"
+        "context = multiprocessing.get_context('fork'); queue = context.Queue()\n"
+        "workers = [context.Process(target=work, args=[queue]) for _ in range(4)]\n"
+        "[worker.start() for worker in workers]\n"
+        "told = [queue.get(timeout=20) for _ in workers]\n"
+        "[worker.join(20) for worker in workers]\n"
+        "print(sum('connect again' in text for text in told), [worker.exitcode for worker in workers],"
+        " run.next_lr(0, 1.0) == lr)\n"
+    )
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", script, daemon.target],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG_S,
+    )
+    assert ran.stdout.strip() == "4 [0, 0, 0, 0] True", ran.stderr
