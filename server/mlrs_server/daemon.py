@@ -129,7 +129,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             tasks = [
                 asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
                 asyncio.create_task(
-                    compact_resting_runs(live, config.idle_after_s, owned=shared and shared.owned)
+                    compact_resting_runs(live, config.idle_after_s, owned=shared.owned if shared else None)
                 ),
                 asyncio.create_task(book.keep_fresh()),
             ]
