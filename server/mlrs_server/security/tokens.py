@@ -82,7 +82,7 @@ class TokenFile:
             tokens = [_token_from(entry) for entry in fields["tokens"]]
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (AdvisorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise AdvisorError(
                 Reason.STORE,
                 f"tokens_file: {self.path} cannot be read: {_in_short(error)}; restore it, or let the daemon "
