@@ -87,6 +87,7 @@ async def test_mutual_tls_wants_a_certificate(tmp_path: Path, model_file: Path, 
     """With authorities of clients set, a client needs a certificate of theirs."""
     ca = authority.write(tmp_path / "ca.pem")
     cert, key = write_pair(authority.server(), tmp_path / "tls")
+    settings = {"tls_cert": cert, "tls_key": key, "tls_client_ca": ca}
     async with service(tmp_path / "d", model_file, **settings) as (_, address):
         assert await asked(address, authority, authority.client()) == Code.OK
         assert await asked(address, authority) == Code.UNAVAILABLE
