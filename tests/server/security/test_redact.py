@@ -12,6 +12,7 @@ from mlrs_server.security.redact import redact
 
 SECRET = "A" * 20 + "-_" + "z" * 21
 TOKEN = f"mlrs_0123456789ab_{SECRET}"
+EVENT = f"event {TOKEN}"
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
@@ -24,7 +25,7 @@ def test_secrets_do_not_reach_the_log(capsys: pytest.CaptureFixture[str], style:
             raise ValueError(f"cannot use {TOKEN}")
         except ValueError as error:
             log.error("failed", exc_info=error, authorization="Basic hunter2", nested={"Token": "hunter2"})
-        log.info("event " + TOKEN, listed=[TOKEN, ("x", f"Bearer {SECRET}")], error=ValueError(TOKEN))
+        log.info(EVENT, listed=[TOKEN, ("x", f"Bearer {SECRET}")], error=ValueError(TOKEN))
         log.info("store", url="postgresql://mlrs:hunter2@db.example.org/mlrs", count=3, ok=True, none=None)
     finally:
         structlog.reset_defaults()
