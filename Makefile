@@ -6,7 +6,7 @@ PROTO_BIN := .venv-proto/bin
 BENCHMARKS := latency kernels load columns live_runs processes startup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench proto clean
+.PHONY: help demo test test-slow lint audit format bench proto clean
 
 help: ## Say what there is to do.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,13 +31,18 @@ test: lint ## Lint, then run every test that is not slow.
 test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow
 
-lint: .venv/.ready .venv-proto/.ready ## Check style, types, layers, the contract and its stubs.
+lint: .venv/.ready .venv-proto/.ready ## Check style, types, layers, security, the contract and its stubs.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bench cli client mlrs_core server train
+	$(MAKE) --no-print-directory audit
 	$(BIN)/buf lint proto
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py --check
+
+audit: .venv/.ready ## Look dependencies up among known vulnerabilities, where the network allows it.
+	$(BIN)/python .ci/audit.py
 
 format: .venv/.ready ## Format, and mend what can be mended.
 	$(BIN)/ruff check --fix

@@ -9,8 +9,15 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-import mlrs_client
-from mlrs_cli.root import address_option, data_dir_option, print_table, reported
+from mlrs_cli.root import (
+    DaemonAddress,
+    access_options,
+    connected,
+    daemon_options,
+    data_dir_option,
+    print_table,
+    reported,
+)
 from mlrs_core.model import Model
 
 
@@ -20,13 +27,13 @@ def models() -> None:
 
 
 @models.command("list")
-@address_option
-def list_models(address: str) -> None:
+@daemon_options
+def list_models(daemon: DaemonAddress) -> None:
     """List the models of a running daemon."""
     table = Table(
         Column("model", overflow="fold"), "aliases", "architecture", "snapshots", "parameters", "bytes"
     )
-    with reported(mlrs_client.MlrsError), mlrs_client.connect(address) as advisor:
+    with connected(daemon) as advisor:
         for model in advisor.models():
             table.add_row(
                 model.ref,
@@ -41,13 +48,13 @@ def list_models(address: str) -> None:
 
 @models.command()
 @click.argument("model")
-@address_option
-def show(model: str, address: str) -> None:
+@daemon_options
+def show(model: str, daemon: DaemonAddress) -> None:
     """Show a model of a running daemon: its architecture, and how it was made.
 
     MODEL is a name, an alias, or name@digest.
     """
-    with reported(mlrs_client.MlrsError), mlrs_client.connect(address) as advisor:
+    with connected(daemon) as advisor:
         found = advisor.model(model)
     facts = {
         "model": found.ref,
@@ -75,28 +82,70 @@ def show(model: str, address: str) -> None:
     "weights), ifog for their meta-train code.",
 )
 @click.option("--replace", is_flag=True, help="Point the name at this model if it is another's already.")
+@click.option("--tenant", default="", help="Whose it is, in the data folder. [default: shared with all]")
+@click.option("--address", metavar="HOST:PORT", help="Upload it to this daemon, for the token's tenant.")
+@access_options
 def import_model(
-    files: tuple[Path, ...], data_dir: Path | None, name: str, gate_layout: str | None, *, replace: bool
+    files: tuple[Path, ...],
+    data_dir: Path | None,
+    name: str,
+    gate_layout: str | None,
+    *,
+    replace: bool,
+    tenant: str,
+    daemon: DaemonAddress | None,
 ) -> None:
-    """Import a model into a daemon's data folder. A running daemon sees it at once.
+    """Import a model into a daemon's data folder, or upload it with --address.
+
+    A running daemon sees it at once. Uploading needs a token of the role admin where there are tokens.
 
     FILES is one .safetensors file as `mlrs train` writes it, or the MLR-SNet authors' .pth files, one
     per snapshot and in the order in which a run goes through them.
 
     \b
       mlrs models import --name mine runs/mine/model.safetensors
+      mlrs models import --name mine --address 127.0.0.1:50051 runs/mine/model.safetensors
       mlrs models import --name official --gate-layout ifgo first.pth middle.pth last.pth
     """
+    from mlrs_core.checkpoint import dump_model
     from mlrs_core.errors import ModelFileError
     from mlrs_server.config import load_config
     from mlrs_server.errors import AdvisorError
     from mlrs_server.models import ModelCatalog
+    from mlrs_server.names import check_tenant
 
+    if daemon is not None:
+        from mlrs_cli.admin import upload
+
+        if replace or tenant or data_dir:
+            raise click.UsageError("--replace, --tenant and --data-dir are for imports beside the daemon")
+        with reported(ModelFileError, OSError):
+            data = dump_model(_read(files, gate_layout))
+        uploaded = upload(daemon, data, name)
+        click.echo(f"uploaded {uploaded.ref} ({uploaded.size_bytes:,} bytes) to {daemon.address}")
+        return
     with reported(AdvisorError, ModelFileError, OSError):
+        check_tenant(tenant)
         settings = load_config(None, {"data_dir": data_dir})
         model = _read(files, gate_layout)
-        entry = ModelCatalog(settings.data_dir).add(model, name, replace=replace)
+        entry = ModelCatalog(settings.data_dir).add(model, name, tenant, replace=replace)
     click.echo(f"imported {entry.ref} ({entry.size_bytes:,} bytes) into {settings.data_dir}")
+
+
+@models.command()
+@click.argument("alias")
+@click.argument("model")
+@daemon_options
+def alias(alias: str, model: str, daemon: DaemonAddress) -> None:
+    """Point ALIAS at MODEL, a name or name@digest. Runs that exist keep the model they began with.
+
+    Needs a token of the role admin where there are tokens; the alias is that tenant's. The alias `default` is
+    what runs get that name no model.
+    """
+    from mlrs_cli.admin import set_alias
+
+    found = set_alias(daemon, alias, model)
+    click.echo(f"{alias} is {found.ref} from now on")
 
 
 def _read(files: Sequence[Path], gate_layout: str | None) -> Model:

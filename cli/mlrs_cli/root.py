@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import mlrs_client
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS = {
@@ -19,6 +24,7 @@ COMMANDS = {
     "runs": "mlrs_cli.runs",
     "models": "mlrs_cli.models",
     "store": "mlrs_cli.store",
+    "tokens": "mlrs_cli.tokens",
     "train": "mlrs_cli.train",
     "bench": "mlrs_cli.bench",
 }
@@ -58,9 +64,21 @@ def mlrs() -> None:
     """
 
 
-def address_option(command: F) -> F:
-    """Add `--address` to a command that talks to a daemon."""
-    return click.option(
+@dataclass(frozen=True, kw_only=True)
+class DaemonAddress:
+    """Where a daemon is, and how to be let in."""
+
+    address: str
+    token: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--address` and how to be let in to a command that talks to a daemon, as its `daemon`."""
+    address = click.option(
         "--address",
         default=DEFAULT_ADDRESS,
         envvar="MLRS_ADDRESS",
@@ -68,7 +86,46 @@ def address_option(command: F) -> F:
         show_envvar=True,
         metavar="HOST:PORT",
         help="The daemon to ask.",
-    )(command)
+    )
+    return address(access_options(command))
+
+
+def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add how to be let in to a command with an `--address`, as its `daemon`; `None` without an address."""
+
+    @functools.wraps(command)
+    def with_daemon(*, address: str | None, token: str | None, tls: bool, **others: Any) -> Any:
+        files = {name: others.pop(name) for name in ("ca_file", "cert_file", "key_file")}
+        tls = tls or any(files.values())
+        daemon = None if address is None else DaemonAddress(address=address, token=token, tls=tls, **files)
+        return command(daemon=daemon, **others)
+
+    pem = click.Path(exists=True, dir_okay=False, path_type=Path)
+    options = [
+        click.option("--token", envvar="MLRS_TOKEN", show_envvar=True, help="A token, where one is wanted."),
+        click.option("--tls", is_flag=True, help="Speak TLS, as any of the next three does."),
+        click.option("--ca-file", type=pem, help="The authority of the daemon's certificate, as PEM."),
+        click.option("--cert-file", type=pem, help="A certificate to show, as PEM (mutual TLS)."),
+        click.option("--key-file", type=pem, help="Its private key, as PEM."),
+    ]
+    for option in reversed(options):
+        with_daemon = option(with_daemon)
+    return with_daemon
+
+
+@contextmanager
+def connected(daemon: DaemonAddress) -> Iterator[mlrs_client.Advisor]:
+    """Connect to a daemon; what goes wrong is the command's error message."""
+    import mlrs_client
+
+    client: Any = mlrs_client
+    options: dict[str, Any] = {} if daemon.token is None else {"token": daemon.token}
+    if daemon.tls:
+        options["tls"] = client.TLS(
+            ca_file=daemon.ca_file, cert_file=daemon.cert_file, key_file=daemon.key_file
+        )
+    with reported(mlrs_client.MlrsError), client.connect(daemon.address, **options) as advisor:
+        yield advisor
 
 
 def data_dir_option(command: F) -> F:

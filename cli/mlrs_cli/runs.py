@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import IO, Any
 
 import click
@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Column, Table
 
 import mlrs_client
-from mlrs_cli.root import address_option, print_table, reported
+from mlrs_cli.root import DaemonAddress, connected, daemon_options, print_table
 
 COLUMNS = ("step", "loss", "learning_rate", "reason")
 """The columns of an exported record."""
@@ -28,12 +28,6 @@ def runs() -> None:
     """List, show, follow and export runs."""
 
 
-@contextmanager
-def _advisor(address: str) -> Iterator[mlrs_client.Advisor]:
-    with reported(mlrs_client.MlrsError), mlrs_client.connect(address) as advisor:
-        yield advisor
-
-
 @runs.command("list")
 @click.option("--prefix", default="", help="Only runs whose ids begin with this.")
 @click.option(
@@ -42,11 +36,11 @@ def _advisor(address: str) -> Iterator[mlrs_client.Advisor]:
 @click.option(
     "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
 )
-@address_option
-def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None:
+@daemon_options
+def list_runs(prefix: str, status: str | None, limit: int, daemon: DaemonAddress) -> None:
     """List runs, ordered by id."""
     table = Table(Column("run", overflow="fold"), "status", "steps", "loss", "LR", "policy", "stored")
-    with _advisor(address) as advisor:
+    with connected(daemon) as advisor:
         for number, run in enumerate(advisor.runs(prefix=prefix, status=status)):
             if number == limit:
                 table.caption = f"the first {limit}; --limit, --prefix and --status choose others"
@@ -65,21 +59,21 @@ def list_runs(prefix: str, status: str | None, limit: int, address: str) -> None
 
 @runs.command()
 @click.argument("run_id")
-@address_option
-def show(run_id: str, address: str) -> None:
+@daemon_options
+def show(run_id: str, daemon: DaemonAddress) -> None:
     """Show everything about a run but its record, as JSON."""
-    with _advisor(address) as advisor:
+    with connected(daemon) as advisor:
         facts = dataclasses.asdict(advisor.get_run(run_id))
     click.echo(json.dumps({name: _plain(value) for name, value in facts.items()}, indent=2))
 
 
 @runs.command()
 @click.argument("run_id")
-@address_option
-def watch(run_id: str, address: str) -> None:
+@daemon_options
+def watch(run_id: str, daemon: DaemonAddress) -> None:
     """Follow a run: its step, loss and learning rate, until it is finished (or Ctrl-C)."""
     console = Console()
-    with _advisor(address) as advisor, ExitStack() as stack:
+    with connected(daemon) as advisor, ExitStack() as stack:
         live = (
             stack.enter_context(Live(console=console, refresh_per_second=8)) if console.is_terminal else None
         )
@@ -100,8 +94,8 @@ def watch(run_id: str, address: str) -> None:
     "--format", "format_", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True, help="How."
 )
 @click.option("--from-step", type=click.IntRange(min=0), default=0, show_default=True, help="The first step.")
-@address_option
-def export(run_id: str, output: IO[str], format_: str, from_step: int, address: str) -> None:
+@daemon_options
+def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: DaemonAddress) -> None:
     """Write a run's record: a line a step with its loss, its learning rate, and why.
 
     \b
@@ -109,7 +103,7 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, address: 
       mlrs runs export my-run --format jsonl --output my-run.jsonl
     """
     writer = csv.writer(output, lineterminator="\n")
-    with _advisor(address) as advisor:
+    with connected(daemon) as advisor:
         advisor.get_run(run_id)  # before a line is written: there may be none
         if format_ == "csv":
             writer.writerow(COLUMNS)

@@ -10,6 +10,8 @@ import click
 
 from mlrs_cli.root import data_dir_option, reported
 
+PEM = click.Path(dir_okay=False, path_type=Path)
+
 
 @click.command()
 @click.option(
@@ -68,6 +70,29 @@ from mlrs_cli.root import data_dir_option, reported
 )
 @click.option("--max-message-bytes", type=int, help="The largest message that is read. [default: 4194304]")
 @click.option(
+    "--tls-cert", type=PEM, help="A certificate, as PEM, read again as it changes. [default: no TLS]"
+)
+@click.option("--tls-key", type=PEM, help="Its private key, as PEM.")
+@click.option("--tls-client-ca", type=PEM, help="The authorities of clients' certificates (mutual TLS).")
+@click.option(
+    "--tokens-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Want a token of this file (`mlrs tokens`) with every call. [default: DATA_DIR/tokens.json "
+    "if it has any]",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Listen beyond this machine though TLS, or tokens and client certificates, are missing.",
+)
+@click.option(
+    "--reflection",
+    type=click.Choice(["auto", "on", "off"]),
+    help="Who is told what the service offers: with tokens admins only, all callers, nobody. [default: auto]",
+)
+@click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus finds metrics. [default: nowhere]")
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="What is logged. [default: info]",
@@ -89,6 +114,11 @@ def serve(config: Path | None, **flags: Any) -> None:
       mlrs serve --listen 127.0.0.1:50051       a flag, which wins over
       MLRS_LISTEN=127.0.0.1:50051 mlrs serve    an environment variable, which wins over
       mlrs serve --config mlrs.toml             a line `listen = "127.0.0.1:50051"` in a file
+
+    \b
+    Open to other machines:
+      mlrs tokens create --tenant acme --name ci
+      mlrs serve --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem
 
     \b
     Is it up?

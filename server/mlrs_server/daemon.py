@@ -110,6 +110,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
             gate = Gate(book, config.limits_of, reflection=config.reflection)
             status = StatusInterceptor(SERVICE, gate)
+            collector = DaemonCollector(service.counts, live, gate, status.refusals)
+            opened.enter_context(serving_metrics(collector, config.metrics))
             server, checks = _build_server(service, status, config)
             address = await _bind(server, config.listen, credentials)
             replica = await shared.join(live, watchers, config.advertise or address) if shared else None
@@ -117,12 +119,6 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             for name in (SERVICE, "", STORE):
                 await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
             live.journal.on_health = StoreHealth(checks)
-            if config.metrics is not None:
-                collector = DaemonCollector(
-                    service.counts, live.journal, live.count, lambda: gate.streams, status.refusals
-                )
-                at = opened.enter_context(serving_metrics(collector, config.metrics))
-                log.info("serving_metrics", address=at)
             if ARMED:
                 log.warning("failpoints_armed", points=sorted(ARMED))
             log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)

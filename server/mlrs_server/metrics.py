@@ -5,28 +5,31 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.journal import Journal
+from mlrs_server.live import LiveRuns
+from mlrs_server.security.gate import Gate
+
+log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DaemonCollector(Collector):
     """What a daemon is asked for. It runs on a thread of its own, and only reads numbers."""
 
     counts: AdviceCounts
-    journal: Journal
-    live_runs: Callable[[], int]
-    streams: Callable[[], int]
+    live: LiveRuns
+    gate: Gate
     refusals: Counter[Reason | None]
     """Calls that failed, by reason; `None` is a defect."""
 
@@ -34,8 +37,8 @@ class DaemonCollector(Collector):
         """Return every metric as it is now."""
         yield from self._advice()
         yield from self._store()
-        yield _gauge("mlrs_runs_live", "Runs in memory", self.live_runs())
-        yield _gauge("mlrs_streams", "Open streams of the service", self.streams())
+        yield _gauge("mlrs_runs_live", "Runs in memory", self.live.count())
+        yield _gauge("mlrs_streams", "Open streams of the service", self.gate.streams)
         yield _gauge("mlrs_resident_memory_bytes", "Memory of the process in RAM", resident_bytes())
 
     def _advice(self) -> Iterator[Metric]:
@@ -51,8 +54,8 @@ class DaemonCollector(Collector):
         yield refused
 
     def _store(self) -> Iterator[Metric]:
-        figures = self.journal.figures
-        yield _gauge("mlrs_undurable_answers", "Answers that are not stored yet", self.journal.undurable)
+        figures = self.live.journal.figures
+        yield _gauge("mlrs_undurable_answers", "Answers that are not stored yet", self.live.journal.undurable)
         yield SummaryMetricFamily(
             "mlrs_flush_seconds", "Flushes to the store", count_value=figures.count, sum_value=figures.seconds
         )
@@ -76,12 +79,15 @@ def resident_bytes() -> int:
 
 
 @contextmanager
-def serving_metrics(collector: Collector, listen: str) -> Iterator[str]:
-    """Serve metrics over HTTP, on a thread; yield the address.
+def serving_metrics(collector: Collector, listen: str | None) -> Iterator[str | None]:
+    """Serve metrics over HTTP, on a thread, if there is an address to do so; yield the address.
 
     Raises:
         AdvisorError: the address cannot be used.
     """
+    if listen is None:
+        yield None
+        return
     host, _, port = listen.rpartition(":")
     registry = CollectorRegistry()
     registry.register(collector)
@@ -93,6 +99,7 @@ def serving_metrics(collector: Collector, listen: str) -> Iterator[str]:
             f"metrics: cannot listen on {listen}: {error.strerror or error}; choose another with --metrics",
             field="metrics",
         ) from error
+    log.info("serving_metrics", address=f"{host}:{server.server_port}")
     try:
         yield f"{host}:{server.server_port}"
     finally:

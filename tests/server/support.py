@@ -207,7 +207,8 @@ async def service(
     data_dir: Path, model: Path, **settings: Any
 ) -> AsyncIterator[tuple[AdvisorServiceStub, str]]:
     """Run a daemon in this process; yield a stub, and the address."""
-    config = ServerConfig(listen="127.0.0.1:0", data_dir=data_dir, model=str(model), **settings)
+    settings = {"listen": "127.0.0.1:0", **settings}
+    config = ServerConfig(data_dir=data_dir, model=str(model), **settings)
     async with running_daemon(config) as address, channel(address) as stub:
         yield stub, address
 

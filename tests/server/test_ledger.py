@@ -144,6 +144,6 @@ def test_undo_takes_back_what_admit_did(entries: list[tuple[int, float]]) -> Non
     which = [run for run, _ in entries]
     steps = np.array([5 + which[:entry].count(run) for entry, run in enumerate(which)])
     message = Entries.of(handles[which], steps, np.array([loss for _, loss in entries]))
-    assert admit(records, message.table) == len(which)
+    assert admit(records, message.table, 0) == len(which)
     undo(records, message.table)
     assert records.tobytes() == before

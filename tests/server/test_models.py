@@ -231,7 +231,7 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path, model_file: Path) ->
     catalog = ModelCatalog(tmp_path / "d")
     (tmp_path / "d" / "models").write_text("in the way")
     with raises(Reason.STORE, match="models cannot be written"):
-        catalog.set_alias("stable", "paper")
+        catalog.prepared(read_model(model_file)[0], "m")
     with raises(Reason.MODEL_INVALID, match=r"index\.json cannot be read"):
         catalog.add_file(model_file, "m")
 

@@ -229,7 +229,6 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
         "mlrs models import",
     ),
     ("Adapt", pb.AdaptRequest(run_id="b"), Code.UNIMPLEMENTED, "NOT_BUILT", "", "does not build it yet"),
-    ("SetAlias", pb.SetAliasRequest(), Code.UNIMPLEMENTED, "NOT_BUILT", "", "mlrs serve --model"),
 ]
 
 
@@ -251,13 +250,11 @@ async def test_every_wrong_request_is_named(stub: Any) -> None:
     assert [run.run_id for run in (await stub.ListRuns(pb.ListRunsRequest())).runs] == ["b", "done"]
 
 
-@pytest.mark.parametrize("rpc", ["AdaptGradients", "ImportModel"])
-async def test_uploads_that_are_not_built_say_so(stub: Any, rpc: str) -> None:
+async def test_uploads_that_are_not_built_say_so(stub: Any) -> None:
     """A client stream to an RPC of a later version is refused by that name."""
-    request = getattr(pb, f"{rpc}Request")()
-    refusal = await refused(getattr(stub, rpc)(iter([request]), timeout=TIMEOUT))
+    refusal = await refused(stub.AdaptGradients(iter([pb.AdaptGradientsRequest()]), timeout=TIMEOUT))
     assert (refusal.code, refusal.reason) == (Code.UNIMPLEMENTED, "ERROR_REASON_NOT_BUILT")
-    assert rpc in refusal.message
+    assert "AdaptGradients" in refusal.message
 
 
 @pytest.mark.parametrize(

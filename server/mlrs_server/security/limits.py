@@ -68,7 +68,7 @@ class Usage:
         if self._left >= 0:
             return True
         now = time.monotonic()
-        self._left += min((now - self._filled) * self._burst, self._burst)
+        self._left = min(self._left + (now - self._filled) * self._burst, self._burst - 1)
         self._filled = now
         return self._left >= 0
 

@@ -29,6 +29,7 @@ FORMAT = 1
 """The version of the file's layout."""
 TOKEN = re.compile(r"mlrs_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 """What a token looks like: its id, and its secret."""
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 MAX_NAME = 64
 """The longest name of a token, in characters."""
 
@@ -82,7 +83,15 @@ class TokenFile:
             tokens = [_token_from(entry) for entry in fields["tokens"]]
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            AdvisorError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise AdvisorError(
                 Reason.STORE,
                 f"tokens_file: {self.path} cannot be read: {_in_short(error)}; restore it, or let the daemon "

@@ -63,7 +63,7 @@ class Worker:
             data = self.connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerDiedError(self._epitaph()) from error
-        outcome: Outcome[T] = pickle.loads(data)  # noqa: S301 - from our own child, over a private pipe
+        outcome: Outcome[T] = pickle.loads(data)  # noqa: S301 - from our own child, over a private pipe  # nosec B301
         return outcome.unwrap(job)
 
     def end(self) -> None:
@@ -88,7 +88,7 @@ def _serve(connection: Connection) -> None:
             data = connection.recv_bytes()
         except EOFError:
             return
-        job = pickle.loads(data)  # noqa: S301 - from our own parent, over a private pipe
+        job = pickle.loads(data)  # noqa: S301 - from our own parent, over a private pipe  # nosec B301
         connection.send_bytes(pickle.dumps(Outcome.of(job)))
 
 

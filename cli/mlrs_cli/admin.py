@@ -1,0 +1,75 @@
+"""Calls of admins that the client has no word for: models go up, aliases move."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import grpc
+
+from mlrs_cli.root import DaemonAddress
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+
+PIECE_BYTES = 512 * 2**10
+"""Bytes of a file that go into a message: the sizes at which gRPC is quickest."""
+TIMEOUT_S = 600.0
+"""How long an upload may take."""
+
+
+def upload(daemon: DaemonAddress, data: bytes, name: str) -> pb.Model:
+    """Upload a model's file under a name, and return the model.
+
+    Raises:
+        click.ClickException: the daemon refuses it, or is not there.
+    """
+    with _stub(daemon) as stub:
+        answer = stub.ImportModel(_pieces(data, name), timeout=TIMEOUT_S, metadata=_metadata(daemon))
+    model: pb.Model = answer.model
+    return model
+
+
+def set_alias(daemon: DaemonAddress, alias: str, model: str) -> pb.Model:
+    """Point an alias at a model, and return the model.
+
+    Raises:
+        click.ClickException: the daemon refuses it, or is not there.
+    """
+    request = pb.SetAliasRequest(alias=alias, model=model)
+    with _stub(daemon) as stub:
+        answer = stub.SetAlias(request, timeout=TIMEOUT_S, metadata=_metadata(daemon))
+    found: pb.Model = answer.model
+    return found
+
+
+def _pieces(data: bytes, name: str) -> Iterator[pb.ImportModelRequest]:
+    header = pb.ImportModelHeader(name=name, digest=hashlib.sha256(data).hexdigest())
+    yield pb.ImportModelRequest(header=header)
+    for start in range(0, len(data), PIECE_BYTES):
+        yield pb.ImportModelRequest(chunk=data[start : start + PIECE_BYTES])
+
+
+@contextmanager
+def _stub(daemon: DaemonAddress) -> Iterator[Any]:
+    try:
+        with _channel(daemon) as channel:
+            yield AdvisorServiceStub(channel)
+    except grpc.RpcError as error:
+        says: Any = error
+        raise click.ClickException(f"{daemon.address}: {says.details()}") from error
+
+
+def _channel(daemon: DaemonAddress) -> grpc.Channel:
+    if not daemon.tls:
+        return grpc.insecure_channel(daemon.address)
+    files = (daemon.ca_file, daemon.key_file, daemon.cert_file)
+    pems = [None if file is None else file.read_bytes() for file in files]
+    credentials = grpc.ssl_channel_credentials(*pems)
+    return grpc.secure_channel(daemon.address, credentials)
+
+
+def _metadata(daemon: DaemonAddress) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {daemon.token}")] if daemon.token else []

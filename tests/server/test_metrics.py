@@ -1,0 +1,165 @@
+"""Metrics and health: what a daemon says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server import daemon
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.health import STORE
+from tests.server.support import FailingStore, columns, create, raises, service
+from tests.server.test_daemon import NOT_SERVING, SERVING, health
+
+TIMEOUT = 20
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
+    """Have daemons of this process use stores that can be told to fail; return those."""
+    opened: list[FailingStore] = []
+    real = daemon.open_sqlite
+
+    def failing(path: Path) -> Any:
+        opened.append(FailingStore(real(path)))
+        return opened[-1]
+
+    monkeypatch.setattr(daemon, "open_sqlite", failing)
+    return opened
+
+
+@pytest.fixture
+def metrics_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return where daemons of this process serve metrics, once they do."""
+    addresses: list[str] = []
+    real = daemon.serving_metrics
+
+    def noting(collector: Any, listen: str) -> Any:
+        manager = real(collector, listen)
+        enter = manager.__enter__
+        manager.__enter__ = enter  # type: ignore[method-assign]
+        return _Noting(manager, addresses)
+
+    monkeypatch.setattr(daemon, "serving_metrics", noting)
+    return addresses
+
+
+class _Noting:
+    """A context manager that notes what another gives."""
+
+    def __init__(self, inner: Any, noted: list[str]) -> None:
+        self._inner, self._noted = inner, noted
+
+    def __enter__(self) -> str:
+        self._noted.append(self._inner.__enter__())
+        return self._noted[-1]
+
+    def __exit__(self, *error: object) -> Any:
+        return self._inner.__exit__(*error)
+
+
+async def scraped(address: str) -> dict[tuple[str, str], float]:
+    """Return what Prometheus would read: values by name and reason."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    text = await asyncio.to_thread(read)
+    return {
+        (sample.name, sample.labels.get("reason", "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_metrics_count_what_happened(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:
+    """Answers by reason, refusals by reason, runs, streams and flushes are as they came to pass."""
+    settings = {"metrics": "127.0.0.1:0", "flush_interval_s": 0.01}
+    async with service(tmp_path / "d", model_file, **settings) as (stub, _):
+        one, two = await create(stub, "a"), await create(stub, "b")
+        call: Any = stub.StreamAdvice(timeout=TIMEOUT)
+        for message in (
+            columns((one, 0, 1.0), (two, 0, 1.0)),
+            columns((one, 0, 1.0), (one, 1, math.nan), (two, 1, 2.0), (two, 9, 1.0), (7, 0, 1.0)),
+        ):
+            await call.write(message)
+            await call.read()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.GetRun(pb.GetRunRequest(run_id="nobody"))  # type: ignore[misc]
+        async with asyncio.timeout(TIMEOUT):
+            figures = await scraped(metrics_at[0])
+            while figures["mlrs_undurable_answers", ""]:
+                figures = await scraped(metrics_at[0])
+        assert figures["mlrs_advice_total", "fresh"] == 3
+        assert figures["mlrs_advice_total", "held"] == 1
+        assert figures["mlrs_advice_total", "replayed"] == 1
+        assert figures["mlrs_refusals_total", "step_ahead"] == 1
+        assert figures["mlrs_refusals_total", "stale_handle"] == 1
+        assert figures["mlrs_refusals_total", "run_not_found"] == 1
+        assert figures["mlrs_refusals_total", "internal"] == 0
+        assert figures["mlrs_runs_live", ""] == 2
+        assert figures["mlrs_streams", ""] == 1
+        assert figures["mlrs_store_up", ""] == 1
+        assert figures["mlrs_flush_seconds_count", ""] >= 1
+        assert figures["mlrs_flush_seconds_sum", ""] > 0
+        assert figures["mlrs_flush_failures_total", ""] == 0
+        assert 0 <= figures["mlrs_seconds_since_durable_flush", ""] < TIMEOUT
+        assert figures["mlrs_resident_memory_bytes", ""] > 2**20
+        call.cancel()
+
+
+async def test_a_store_that_fails_is_told(
+    tmp_path: Path, model_file: Path, stores: list[FailingStore], metrics_at: list[str]
+) -> None:
+    """While flushes fail, the store is unhealthy and the rest is not; advice goes on; then all is well."""
+    settings = {"metrics": "127.0.0.1:0", "flush_interval_s": 0.01}
+    async with service(tmp_path / "d", model_file, **settings) as (stub, address):
+        handle = await create(stub, "a")
+        call: Any = stub.StreamAdvice(timeout=60)
+        step = 0
+        for works in (True, False, True, False, True):
+            stores[0].failing = set() if works else {"append"}
+            async with asyncio.timeout(TIMEOUT):
+                while True:
+                    await call.write(columns((handle, step, 1.0)))
+                    answer = (await call.read()).advice
+                    assert not answer.errors
+                    step += 1
+                    if await health(address, STORE) == (SERVING if works else NOT_SERVING) and step % 5 == 0:
+                        break
+            figures = await scraped(metrics_at[0])
+            assert figures["mlrs_store_up", ""] == works
+            assert await health(address) == await health(address, "") == SERVING
+            if not works:
+                assert figures["mlrs_flush_failures_total", ""] >= 1
+                assert figures["mlrs_undurable_answers", ""] >= 1
+                assert answer.durable_steps[0] < step - 1
+        await call.done_writing()
+
+
+async def test_a_taken_port_for_metrics_is_named(tmp_path: Path, model_file: Path) -> None:
+    """Metrics that cannot be served where they should be end the start, by name, and leave nothing behind."""
+    for metrics in ("203.0.113.1:1", "no.such.host.invalid:9"):
+        with raises(Reason.INVALID_FIELD, field="metrics", match="--metrics"):
+            async with service(tmp_path / "d", model_file, metrics=metrics):
+                pass
+    async with service(tmp_path / "d", model_file):
+        pass
+
+
+def test_metrics_have_no_socket(tmp_path: Path) -> None:
+    """A path is no place for metrics: Prometheus reads HTTP."""
+    from mlrs_server.config import load_config
+
+    with pytest.raises(AdvisorError, match=r"metrics: must be HOST:PORT"):
+        load_config(None, {"metrics": "unix:/x", "data_dir": tmp_path})
