@@ -39,6 +39,7 @@ from mlrs_server.security.quota import RunQuota
 from mlrs_server.security.tls import server_credentials
 from mlrs_server.security.tokens import TokenFile
 from mlrs_server.service import AdvisorService
+from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import open_store
@@ -105,7 +106,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
                 ownership=shared.ownership if shared else None,
             )
             quota = RunQuota(config.limits_of, live.count_unfinished)
-            lifecycle = RunLifecycle(live, watchers, catalog, quota.take)
+            models = SharedModels(live, catalog) if shared else None
+            lifecycle = RunLifecycle(live, watchers, catalog, quota.take, models)
             engine = Engine(live.groups, live.journal)
             service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
             gate = Gate(book, config.limits_of, reflection=config.reflection)

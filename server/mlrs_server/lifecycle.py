@@ -33,6 +33,7 @@ from mlrs_server.owned import owned
 from mlrs_server.policies import keep_model, policy_of
 from mlrs_server.runs import Replay, RunSnapshot
 from mlrs_server.shards import shard_of
+from mlrs_server.shared_models import SharedModels
 from mlrs_server.store import NewRun, StoredRun
 from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
@@ -51,8 +52,13 @@ class RunLifecycle:
         watchers: Watchers,
         catalog: ModelCatalog,
         take_quota: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        models: SharedModels | None = None,
     ) -> None:
-        """`watchers` hear of rewinds and ends; `take_quota` raises if runs are too many to create."""
+        """`watchers` hear of rewinds and ends; `take_quota` raises if runs are too many to create.
+
+        `models` go from daemon to daemon, where several share the store.
+        """
+        self._models = models
         self._take_quota = take_quota
         self._live = live
         self._watchers = watchers
@@ -103,6 +109,8 @@ class RunLifecycle:
         run_ids = [request.run_id for request in requests]
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
         async with self._live.locked(run_ids), owned(self._live, run_ids, shards) as runs:
+            if self._models is not None:
+                await self._models.fetch(runs.values())
             existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
             checked = await self._checked(requests, runs)
             if checked and self._take_quota is not None:
@@ -141,6 +149,8 @@ class RunLifecycle:
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
         async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
+            if self._models is not None:
+                await self._models.fetch(runs.values())
             live = self._live.find(run_id) or self._live.load(_of(runs, run_id))
             return live.handle
 
@@ -156,6 +166,8 @@ class RunLifecycle:
             for run in {run.model_digest: run for run in reversed(new)}.values():
                 with about(run.run_id, among=among):
                     keep_model(run, self._catalog)
+            if self._models is not None:
+                await self._models.offer(new)
             created = await self._live.in_store(lambda store: store.create(new))
             reach("lifecycle.created")
             async for place, stored in in_turns(zip(places, created, strict=True)):

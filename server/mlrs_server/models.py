@@ -153,6 +153,33 @@ class ModelCatalog:
 
     # ----------------------------------------------------------------------------- writing
 
+    def has(self, digest: str) -> bool:
+        """Return whether a model's file is here."""
+        return digest in self._loaded or digest in self._shipped or self._path(digest).exists()
+
+    def data_of(self, digest: str, name: str) -> bytes:
+        """Return a model's file.
+
+        Raises:
+            AdvisorError: it is damaged or gone.
+        """
+        return self._read(digest, name)
+
+    def take_in(self, digest: str, name: str, data: bytes) -> None:
+        """Keep the file of a model that a run has, and that another daemon kept.
+
+        Raises:
+            AdvisorError: the content does not match the digest, or the data folder cannot be written.
+        """
+        if digest_of(data) != digest:
+            raise AdvisorError(
+                Reason.MODEL_INVALID,
+                f"model: the store's copy of {name}@{digest[:SHORT_DIGEST]} is damaged; import it again",
+                field="model",
+            )
+        write_atomically(self._path(digest), data, what="models")
+        self._change(lambda index: index.with_origin(digest, name))
+
     def keep(self, model: CatalogModel) -> None:
         """Copy a model into the data folder, where no upgrade of mlrs can lose it.
 

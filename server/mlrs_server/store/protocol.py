@@ -145,6 +145,14 @@ class Store(Protocol):
         """Delete a run and its record."""
         ...
 
+    def keep_model(self, digest: str, data: bytes) -> None:
+        """Keep the file of a model, by the digest of its content; twice is once."""
+        ...
+
+    def models(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return files of models by digest, without those that are not there."""
+        ...
+
     def close(self) -> None:
         """Close the store."""
         ...

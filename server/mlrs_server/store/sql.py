@@ -26,7 +26,17 @@ from mlrs_server.store.merging import merge_chunks
 from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
 from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredRun
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
-from mlrs_server.store.tables import FIND, MOVE, moved_to, observations, of_tenant, row_of, run_of, runs
+from mlrs_server.store.tables import (
+    FIND,
+    MOVE,
+    models,
+    moved_to,
+    observations,
+    of_tenant,
+    row_of,
+    run_of,
+    runs,
+)
 
 log = structlog.get_logger()
 
@@ -263,6 +273,26 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             connection.execute(observations.delete().where(observations.c.run_key == run.key))
             connection.execute(runs.delete().where(runs.c.key == run.key))
+
+    def keep_model(self, digest: str, data: bytes) -> None:
+        """Keep the file of a model, by the digest of its content; twice is once."""
+        with self.transaction() as connection:
+            self._dialect.lock_schema(connection)  # two daemons may keep it at once
+            if (
+                connection.execute(sa.select(models.c.digest).where(models.c.digest == digest)).first()
+                is None
+            ):
+                connection.execute(models.insert().values(digest=digest, data=data))
+
+    def models(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return files of models by digest, without those that are not there."""
+        with self.reading() as connection:
+            rows = [
+                row
+                for some in _parts(digests)
+                for row in connection.execute(sa.select(models).where(models.c.digest.in_(some)))
+            ]
+        return {row.digest: row.data for row in rows}
 
     def close(self) -> None:
         """Close all connections."""

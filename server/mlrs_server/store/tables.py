@@ -68,6 +68,15 @@ shards = sa.Table(
 """Who owns the runs of a shard, "" or a replica's id, and how often that changed; always `SHARDS` rows."""
 
 
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""The files of models that runs of a shared store have: whichever replica owns a run must find its model."""
+
+
 @sa.event.listens_for(shards, "after_create")
 def _fill_shards(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
     """Begin with shards that nobody owns."""

@@ -17,6 +17,7 @@ from mlrs_server.models import ModelCatalog
 from mlrs_server.ownership.leases import Leases
 from mlrs_server.records import RunRecords
 from mlrs_server.replica import Replica
+from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing
 from mlrs_server.store import SqlStore, open_store
 from mlrs_server.store.tables import replicas
@@ -87,7 +88,7 @@ def join(where: Path | str, tmp_path: Path, model_file: Path) -> Join:
                 on_flushed=watchers.wake,
                 ownership=sharing.ownership,
             )
-            lifecycle = RunLifecycle(live, watchers, catalog)
+            lifecycle = RunLifecycle(live, watchers, catalog, models=SharedModels(live, catalog))
             engine = Engine(live.groups, live.journal)
             room = Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
             try:

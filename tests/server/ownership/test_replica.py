@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mlrs_server.shards import SHARDS, shard_of
 from mlrs_server.store import SqlStore
 from tests.server.ownership.conftest import Join, Member, expire
 from tests.server.support import LOSSES, raises, replayed, until
+from tests.support.daemon import write_random_model
 
 CONFIG = RunConfig(horizon=1000)
 STEPS = 40
@@ -255,3 +257,17 @@ async def test_a_hand_over_that_cannot_be_stored_is_none(join: Join) -> None:
         assert a.shards == set(range(SHARDS))
         lrs = await a.room.follow(handle, LOSSES[5:STEPS], start=5)
         assert np.array_equal(lrs, _expected(a, STEPS)[5:])
+
+
+async def test_a_model_that_one_replica_imported_serves_its_runs_at_another(
+    join: Join, tmp_path: Path
+) -> None:
+    """A run goes on where its model was never imported: the store has the file."""
+    async with join("a:1") as a, join("b:1") as b:
+        a.room.catalog.add_file(write_random_model(tmp_path / "other.safetensors", seed=5), "other")
+        handle = (await a.room.open("run", CONFIG, model="other")).handle
+        first = await a.room.follow(handle, LOSSES[:STEPS])
+        await a.replica.drain()
+        again = await b.room.follow(await _open(b), LOSSES[STEPS : 2 * STEPS], start=STEPS)
+        policy = a.room.catalog.find("other").policy
+        assert np.array_equal([*first, *again], replayed(policy, CONFIG, LOSSES[: 2 * STEPS]))

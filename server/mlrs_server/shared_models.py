@@ -1,0 +1,53 @@
+"""Models of runs go through the store that daemons share: they share no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from mlrs_server.live import LiveRuns
+from mlrs_server.models import ModelCatalog
+from mlrs_server.store import NewRun, Store, StoredRun
+
+
+class SharedModels:
+    """Sees to it that whoever owns a run has its model. Used from one event loop."""
+
+    def __init__(self, live: LiveRuns, catalog: ModelCatalog) -> None:
+        """`live` is the way to the store."""
+        self._live = live
+        self._catalog = catalog
+        self._offered: set[str] = set()
+
+    async def offer(self, new: Iterable[NewRun]) -> None:
+        """Keep the models of runs that are about to be created in the store.
+
+        Raises:
+            AdvisorError: a model's file is damaged or gone, or the store fails.
+        """
+        for digest, name in _models_of(new).items():
+            if digest not in self._offered:
+                data = self._catalog.data_of(digest, name)
+                await self._live.in_store(partial(_keep, digest, data))
+                self._offered.add(digest)
+
+    async def fetch(self, runs: Iterable[StoredRun]) -> None:
+        """Take the models of runs into the catalogue that are not there.
+
+        Raises:
+            AdvisorError: the store fails, or its copy is damaged. What it lacks, loading the run reports.
+        """
+        wanted = {digest: name for digest, name in _models_of(runs).items() if not self._catalog.has(digest)}
+        if wanted:
+            found = await self._live.in_store(lambda store: store.models(list(wanted)))
+            for digest, data in found.items():
+                self._catalog.take_in(digest, wanted[digest], data)
+
+
+def _keep(digest: str, data: bytes, store: Store) -> None:
+    store.keep_model(digest, data)
+
+
+def _models_of(runs: Iterable[NewRun]) -> dict[str, str]:
+    """Return the names of the models of runs, by digest."""
+    return {run.model_digest: run.model_name for run in runs if run.config.schedule is None}
