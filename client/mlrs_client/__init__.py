@@ -18,20 +18,31 @@ Each flavour, threaded and asyncio:
     _advisor.py     aio.py               what users hold: advisors,
     _run.py         _aio_run.py          runs,
     _sweep.py       _aio_sweep.py        and sweeps, which alone import NumPy
-    _connection.py  _aio_connection.py   the channel: unary calls, and carrying out procedures
+    _connection.py  _aio_connection.py   calls, streams, and their end
     _stream.py      _aio_stream.py       the client's end of a StreamAdvice stream
+
+Of the threaded one alone; users' threads call no gRPC, and wait on C locks:
+
+    _worker.py, _tasks.py       the thread that makes the calls, and procedures under way in it
+    _signal.py, _watch.py       what users' threads wait on; a record that streams in
 
 Shared by both; no thread, no event loop:
 
-    _session.py                 the rules: sending, waiting, joining again
+    _session.py                 the rules: sending, falling off a stream
+    _waiting.py, _joining.py    what callers wait for; how runs come onto a stream, and come back
+    _addresses.py, _routing.py  where a daemon may be; where a call goes, and where next
     _conversation.py            which answer belongs to which observation
-    _ledger.py, _rows.py        what the client knows of a run; what it keeps of a sweep's step
+    _ledger.py, _entries.py     what the client knows of a run; what it keeps of a step ...
+    _rows.py                    ... and of a sweep's
+    _fallback.py, _outage.py    what answers without a daemon, and when
     _calls.py, _convert.py      unary calls; proto messages to values and back
     _arguments.py, _types.py    checks of what users hand in; what they get
     _views.py                   what a run and a pending advice show of themselves
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
-    _channel.py                 options of the channel
-    schedules.py                schedules without a daemon; imported by name
+    _access.py                  tokens and TLS
+    _links.py, _channel.py      a channel to each address; its options
+    _deadline.py                points in time, and pauses
+    schedules.py                schedules without a daemon
 """
 
 from mlrs_client._access import TLS

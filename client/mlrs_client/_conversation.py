@@ -37,6 +37,7 @@ _PASSING = {
     pb.ERROR_REASON_DRAINING,
     pb.ERROR_REASON_NOT_OWNER,
     pb.ERROR_REASON_MEMORY_FULL,
+    pb.ERROR_REASON_TENANT_LIMIT,
 }
 """Refusals that say nothing against what was sent."""
 

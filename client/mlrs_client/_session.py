@@ -102,11 +102,12 @@ class Session:
         self.closing = False
         self.joining: set[Ledger[Any]] = set()
         self.setbacks: weakref.WeakKeyDictionary[Ledger[Any], MlrsError] = weakref.WeakKeyDictionary()
-        self.backoffs: weakref.WeakKeyDictionary[Ledger[Any], Backoff] = weakref.WeakKeyDictionary()
+        self.backoffs: dict[Ledger[Any], Backoff] = {}
         self.reopened: weakref.WeakKeyDictionary[Ledger[Any], tuple[str, list[OpenedRun]]] = (
             weakref.WeakKeyDictionary()
         )
         self._conversations: dict[str, Conversation] = {}
+        self._places: dict[Ledger[Any], Conversation] = {}
         self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._homes: weakref.WeakKeyDictionary[Ledger[Any], str] = weakref.WeakKeyDictionary()
 
@@ -158,11 +159,12 @@ class Session:
         conversation = self.conversation_of(ledger)
         if conversation is not None and ledger.last_unanswered() is None:
             conversation.leave(ledger)
+            self._places.pop(ledger, None)
+            self.backoffs.pop(ledger, None)
 
     def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
         """Return the conversation that a run takes part in, if any."""
-        home = self._homes.get(ledger)
-        conversation = None if home is None else self._conversations.get(home)
+        conversation = self._places.get(ledger)
         return conversation if conversation is not None and conversation.has(ledger) else None
 
     def home_of(self, ledger: Ledger[Any]) -> str | None:
@@ -214,6 +216,7 @@ class Session:
             self._conversations[address] = conversation
         conversation.join(ledger)
         self._homes[ledger] = address
+        self._places[ledger] = conversation
         self._wanted.discard(ledger)
         self.see_to_sending(ledger)
 
@@ -277,6 +280,7 @@ class Session:
             self._fell_off(ledger, setback)
 
     def _fell_off(self, ledger: Ledger[Any], setback: MlrsError | None) -> None:
+        self._places.pop(ledger, None)
         if setback is not None:
             self.setbacks[ledger] = setback
         if ledger not in self.joining and self.needs_joining(ledger):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from mlrs_client._addresses import LEAST_ATTEMPT_S
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Observed
-from mlrs_client._exceptions import DeadlineExceededError, MlrsError
+from mlrs_client._exceptions import DaemonError, DeadlineExceededError, MlrsError, UnavailableError
 from mlrs_client._ledger import Ledger
 from mlrs_client._session import Session
 
@@ -130,8 +130,13 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Observed | None, time
     )
     if ledger.fallback is not None and not ledger.can_stand_in():
         what += "; the fallback has no learning rate yet: give initial_lr=, or a schedule as fallback="
-    kind = DeadlineExceededError if setback is None else type(setback)
-    return kind(what, reason=setback.reason if setback else None)
+    if setback is None:
+        return DeadlineExceededError(what)
+    if setback.reason is None and isinstance(
+        setback, DaemonError
+    ):  # a connection that broke, as gRPC told it
+        return UnavailableError(what)
+    return type(setback)(what, reason=setback.reason)
 
 
 def _stand_in(session: Session, ledger: Ledger[Any], entry: Observed) -> None:

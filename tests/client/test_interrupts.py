@@ -84,7 +84,6 @@ def _interrupted(times: int, seed: int, timeout_s: float) -> None:
         timeout=timeout_s,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "Exception ignored" not in ran.stderr, ran.stderr
     interrupts, steps, _ = ran.stdout.split()
     assert int(interrupts) >= times
     assert int(steps) > 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -19,6 +22,7 @@ from mlrs_client import _ledger as module
 from mlrs_client._calls import Opened, OpenedRun
 from mlrs_client._convert import run_from_proto
 from mlrs_client._entries import Entry
+from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -147,3 +151,49 @@ def test_nothing_is_lost(observed: int, data: st.DataObject) -> None:
     assert again == sorted(set(again))
     assert set(range(expected, observed)) <= set(again)
     assert set(range(answered, observed)) <= set(again)
+
+
+def test_a_gap_with_a_fallback() -> None:
+    """A daemon that cannot be caught up ends nothing where there is a fallback: it goes on for good."""
+    ledger = Ledger(opened(3), mock.Mock(), Entry, fallback=Fallback(lambda step: 0.5 + step))
+    entry, _ = ledger.observe(3, 1.0)
+    assert ledger.rejoin(opened(2)) == []
+    assert ledger.is_lost
+    ledger.stand_in(entry)
+    assert entry.result().learning_rate == 3.5
+    later, is_new = ledger.observe(4, 1.0)
+    assert is_new
+    assert ledger.last_unanswered() is None
+    ledger.stand_in(later)
+    assert (later.lr(), ledger.next_step, ledger.fallback_steps) == (4.5, 5, 2)
+
+
+@given(lines=st.integers(0, 60))
+def test_observing_can_be_broken_off(lines: int) -> None:
+    """Wherever an interrupt ends `observe`, doing it again enters the step once, and sends it."""
+    ledger = ledger_at()
+    ledger.observe(0, 1.0)
+    ledger.take_unsent()
+    left = lines
+
+    def interrupt(_frame: Any, _event: str, _argument: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return interrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        before = sys.gettrace()
+        try:
+            sys.settrace(interrupt)
+            ledger.observe(1, 2.0)
+        finally:
+            sys.settrace(before)
+    sent = ledger.take_unsent()
+    entry, _ = ledger.observe(1, 2.0)
+    sent += ledger.take_unsent()
+    assert sent[-1:] == [entry]
+    assert ledger.next_step == 2
+    assert [kept.step for kept in ledger._kept] == [0, 1]
+    assert ledger.last_unanswered() is entry

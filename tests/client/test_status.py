@@ -8,6 +8,7 @@ import pytest
 
 import mlrs_client
 from mlrs_client import _status
+from mlrs_client._exceptions import NotOwnerError
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 
@@ -80,3 +81,30 @@ def test_reasons_of_newer_daemons() -> None:
     entry = pb.EntryError(message="new")
     entry.reason = 77  # type: ignore[assignment] # a number from the future
     assert type(_status.from_entry_error(entry, "a")) is mlrs_client.DaemonError
+
+
+def test_owners_of_runs() -> None:
+    """A redirect carries the owner's address, where the daemon knows one; for users it is unavailability."""
+    for owner in ("host:2", ""):
+        error = _rpc_error(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "of another replica",
+            mlrs_reason="ERROR_REASON_NOT_OWNER",
+            mlrs_owner=owner,
+        )
+        mapped = _mapped(error)
+        assert isinstance(mapped, NotOwnerError)
+        assert isinstance(mapped, mlrs_client.UnavailableError)
+        assert mapped.owner == (owner or None)
+
+
+def test_tokens_and_tenants() -> None:
+    """What a token may not do, and what a tenant has too much of, have exceptions of their own."""
+    for name, kind in [
+        ("UNAUTHENTICATED", mlrs_client.UnauthenticatedError),
+        ("PERMISSION_DENIED", mlrs_client.PermissionDeniedError),
+        ("TENANT_LIMIT", mlrs_client.TenantLimitError),
+    ]:
+        error = _rpc_error(grpc.StatusCode.UNKNOWN, "way out", mlrs_reason=f"ERROR_REASON_{name}")
+        assert type(_mapped(error)) is kind
+    assert issubclass(mlrs_client.TenantLimitError, mlrs_client.LimitError)

@@ -6,10 +6,12 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import mlrs_client
+from mlrs_client._links import Links
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 
 
@@ -93,3 +95,24 @@ def test_abandoned_watch(daemon: FakeDaemon) -> None:
     with pytest.raises(mlrs_client.ClosedError):
         next(followed)
     closer.join()
+
+
+def test_calls_are_made_in_threads_of_the_client(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread of the user's calls gRPC, where Ctrl-C would break it: not at first, not on the way back."""
+    callers: set[str] = set()
+    method = Links.method
+
+    def noted(self: Links, address: str, name: str) -> Any:
+        callers.add(threading.current_thread().name)
+        return method(self, address, name)
+
+    monkeypatch.setattr(Links, "method", noted)
+    with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
+        run = advisor.run("a")
+        for step in range(20):
+            if step % 5 == 4:
+                daemon.cut()
+            run.next_lr(step, 1.0)
+        assert len(list(advisor.watch("a"))) == 20
+        run.finish()
+    assert callers == {"mlrs", "mlrs-watch"}

@@ -157,7 +157,7 @@ def test_a_stopped_daemon_is_told_by_the_deadline(tmp_path: Path, model: Path) -
     """While the daemon is frozen a call ends at its deadline, clearly, and the run goes on after."""
     with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
         with mlrs_client.connect(daemon.address, timeout_s=1.0) as advisor:
-            run = advisor.run("frozen", horizon=1000, num_classes=10)
+            run = advisor.run("frozen", horizon=1000, num_classes=10, fallback=None)
             first = run.next_lr(0, _loss(0))
             daemon.signal(signal.SIGSTOP)
             with pytest.raises(mlrs_client.DeadlineExceededError, match="step 1"):

@@ -54,6 +54,7 @@ class Advised:
             num_classes=training.task.num_classes,
             optimizer=training.rule.kind,
             momentum=training.rule.momentum,
+            fallback=None,  # a training that was not advised throughout is no result
             timeout_s=TIMEOUT_S,
             **settings,
         )
