@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import os
 import random
 import signal
 import time
@@ -78,8 +79,10 @@ class Crowd:
 
 async def run(options: argparse.Namespace) -> None:
     """Run the loops until SIGTERM."""
-    crowd = Crowd(Journal(options.journal), timeout_s=options.timeout, pause_s=options.pause)
+    journal = Journal(options.journal)
+    crowd = Crowd(journal, timeout_s=options.timeout, pause_s=options.pause)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, crowd.stopping.set)
+    journal.note("ready", os.getpid())
     advisors = [aio.connect(address, timeout_s=options.timeout) for address in options.addresses]
     await asyncio.gather(
         *(

@@ -91,7 +91,7 @@ class Trainer:
             self._journal.note("open", run_id, run.resume_step)
             for step in range(run.resume_step, steps_of(run_id)):
                 pending = run.observe(step, loss_of(run_id, step))
-                time.sleep(self._pause_s)  # the backward pass
+                self.stopping.wait(self._pause_s)  # the backward pass
                 advice = self._insist(f"advice {run_id} {step}", pending.advice)
                 self._journal.note("lr", run_id, step, advice.learning_rate.hex(), advice.durable_step)
             self._insist(f"finish {run_id}", run.finish)
@@ -104,7 +104,7 @@ class Trainer:
                 return self._journal.timed(what, self._timeout_s, call)
             except TRY_AGAIN as error:
                 self._journal.note("again", what, type(error).__name__)
-                time.sleep(0.05)  # opening a run fails at once while the daemon is away
+                threading.Event().wait(0.05)  # opening a run fails at once while the daemon is away
 
 
 def main() -> None:
@@ -122,6 +122,7 @@ def main() -> None:
         for index, address in enumerate(options.addresses)
     ]
     signal.signal(signal.SIGTERM, lambda *_: [trainer.stopping.set() for trainer in trainers])
+    journal.note("ready", os.getpid())
     threads = [threading.Thread(target=trainer.train) for trainer in trainers]
     for thread in threads:
         thread.start()

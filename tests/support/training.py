@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -60,6 +62,7 @@ class Training:
         timeout_s: float = 2.0,
         pause_s: float = 0.005,
         loops: int = 0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """With `loops` so many share the addresses (`crowd.py`); else each has a thread (`trainer.py`)."""
         self.name = name
@@ -69,12 +72,15 @@ class Training:
         self._command = [sys.executable, "-m", program, name, str(self.journal), *addresses]
         self._command += ["--loops", str(loops)] if loops else []
         self._command += ["--timeout", str(timeout_s), "--pause", str(pause_s)]
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         """Start it, the second time from where its journal and the daemon stand."""
         with self.output.open("a", encoding="utf-8") as output:
-            self._process = subprocess.Popen(self._command, stdout=output, stderr=output, cwd=ROOT)
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **self._environment}
+            )
         return self
 
     def kill(self) -> None:
@@ -86,6 +92,9 @@ class Training:
     def drain(self, timeout_s: float = 120) -> None:
         """Let it end the runs that it is in; it must exit in good order, without a word."""
         assert self._process is not None
+        while f"ready {self._process.pid}\n" not in self.journal.read_text(encoding="utf-8"):
+            assert self._process.poll() is None, self.output.read_text(encoding="utf-8")
+            time.sleep(0.05)
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(timeout_s)
         said = self.output.read_text(encoding="utf-8")
@@ -157,6 +166,8 @@ def _noted(training: Training, found: Findings) -> Iterator[list[str]]:
     """Yield what a training process noted of its runs; take in what it noted of its calls."""
     for line in training.journal.read_text(encoding="utf-8").splitlines():
         match line.split():
+            case ["ready", *_]:
+                continue
             case ["late", seconds, *_]:
                 found.late_s = max(found.late_s, float(seconds))
             case ["again", *_, problem]:

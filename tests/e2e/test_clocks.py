@@ -1,0 +1,112 @@
+"""The system's clock set back and forward under a daemon: nothing changes. The client never reads it."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+import mlrs_client
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from tests.support.daemon import Daemon, write_random_model
+from tests.support.reliability import save
+from tests.support.training import Training, Undisturbed, examine
+from tests.support.workload import loss_of, settings_of
+
+LIBRARY = next(
+    (path for path in Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1") if path.is_file()), None
+)
+CLOCKS = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|datetime\.now|utcnow|from time import")
+JUMPS = ("+0", "+400d", "-400d", "+3s", "-3s", "+3650d", "+0")
+"""What the clock says, against the truth, one after the other."""
+
+
+class FakeClock:
+    """A wall clock that can be set; the monotonic one goes on, as when an administrator sets the time."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.set("+0")
+        self.environment = {
+            "LD_PRELOAD": str(LIBRARY),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset: str) -> None:
+        """Set it; in one step, so that nobody reads half of it."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset}\n", encoding="ascii")
+        new.replace(self._file)
+
+
+def test_the_client_reads_no_clock_that_can_be_set() -> None:
+    """Deadlines of the client go by the monotonic clock: its sources know no other."""
+    sources = Path(mlrs_client.__file__).parent.glob("*.py")
+    read = [source.name for source in sources if CLOCKS.search(source.read_text(encoding="utf-8"))]
+    assert read == []
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(1, id="once"), pytest.param(10, id="often", marks=[pytest.mark.slow])]
+)
+@pytest.mark.timeout(300)
+def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, rounds: int) -> None:
+    """Advice, flushes and idle runs go by time that passes, not by what the clock says."""
+    began = time.monotonic()
+    model = write_random_model(tmp_path / "model.safetensors")
+    undisturbed = Undisturbed(model)
+    clock = FakeClock(tmp_path / "clock")
+    arguments = ("--model", str(model), "--idle-after-s", "0.5")
+    with (
+        Daemon(tmp_path / "data", *arguments, environment=clock.environment) as daemon,
+        mlrs_client.connect(daemon.address, timeout_s=20) as advisor,
+        Training("jumping", tmp_path, [daemon.address] * 2) as training,
+    ):
+        stub = AdvisorServiceStub(grpc.insecure_channel(daemon.address))
+        run = advisor.run("steady", **settings_of("steady"))
+        lrs: list[str] = []
+        seen: list[float] = []
+        for jump in JUMPS * rounds:
+            clock.set(jump)
+            some = range(len(lrs), min(len(lrs) + 5, 40))
+            lrs.extend(run.next_lr(step, loss_of("steady", step)).hex() for step in some)
+            _wait_until_durable(stub, "steady", len(lrs) - 1)
+            time.sleep(0.6)  # makes the run idle: its handle is stale, and the client opens it again
+            seen.append(advisor.run(f"jump-{len(seen)}").resume_step)
+        years = [info.create_time.year for info in advisor.runs(prefix="jump-")]
+        training.drain()
+        found = examine([training], undisturbed, daemon.address)
+    assert tuple(lrs) == undisturbed.lrs("steady")[: len(lrs)]
+    assert found.wrong == []
+    assert found.late_s < 1.0
+    assert max(years) - min(years) >= 10  # or the clock was never set
+    if rounds > 1:
+        save(
+            "clocks",
+            "pytest -m slow tests/e2e/test_clocks.py",
+            began,
+            time.monotonic(),
+            jumps=len(JUMPS) * rounds,
+            runs=found.runs,
+            steps=found.steps + len(lrs),
+            wrong_learning_rates=0,
+        )
+
+
+def _wait_until_durable(stub: AdvisorServiceStub, run_id: str, step: int) -> None:
+    """Wait until the newest step is stored by the daemon's own timer; most calls would store it first."""
+    request = pb.AdviseRequest(run_id=run_id, step=step, loss=loss_of(run_id, step))
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if stub.Advise(request, timeout=10).durable_step >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} is not stored after 10 s")
