@@ -44,7 +44,7 @@ def main() -> int:
     if not believed:
         print("=" * 88)
         print("AUDIT SKIPPED: dependencies were NOT checked for known vulnerabilities. None of the services")
-        print(f"({', '.join(SERVICES)}) can be reached from here, or they do not know {KNOWN_BAD} as bad.")
+        print(f"({', '.join(SERVICES)}) can be reached, or they do not know {KNOWN_BAD} as vulnerable.")
         print("Run `make audit` where the network allows it before a release.")
         print("=" * 88)
         return 0
