@@ -12,7 +12,7 @@ from mlrs_client._ledger import Ledger
 from mlrs_client._rows import Floats, Row
 from mlrs_client._sweep import PendingSweepView, SweepView
 from mlrs_client._types import RunInfo
-from mlrs_client._waiting import answered, settled
+from mlrs_client._waiting import answered, check_complete, settled
 
 
 class Sweep(SweepView):
@@ -40,6 +40,7 @@ class Sweep(SweepView):
         finished: tuple[RunInfo, ...] = ()
         for call in calls.finishing(self.ids):
             finished += await self._connection.invoke(call, deadline.left_s(), home)
+        check_complete(self._ledger, finished)
         return finished
 
     def detach(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from mlrs_client._addresses import LONGEST_ATTEMPT_S
 from mlrs_client._calls import Call, Opened, OpenedRun, open_run, reopening
 from mlrs_client._deadline import Backoff, Deadline
-from mlrs_client._exceptions import MlrsError
+from mlrs_client._exceptions import MlrsError, RunFinishedError
 from mlrs_client._ledger import Ledger
 from mlrs_client._routing import Pause, Procedure, Route, routed
 from mlrs_client._session import DENIALS, PASSING, Session
@@ -90,6 +90,9 @@ def rejoin(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
                 if not ledger.can_stand_in():
                     raise
             patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
+    except RunFinishedError as error:
+        ledger.finished = error
+        ledger.refuse_all(error)
     except MlrsError as error:
         ledger.refuse_all(error)
     finally:

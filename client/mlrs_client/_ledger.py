@@ -14,7 +14,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from mlrs_client._calls import Opened
 from mlrs_client._entries import Columns, Observed
-from mlrs_client._exceptions import LimitError, MlrsError, RecordGapError, StaleStepError, StepAheadError
+from mlrs_client._exceptions import (
+    LimitError,
+    MlrsError,
+    RecordGapError,
+    RunFinishedError,
+    StaleStepError,
+    StepAheadError,
+)
 from mlrs_client._fallback import Fallback
 from mlrs_client._outage import Outage
 from mlrs_client._types import RunConfig
@@ -53,6 +60,7 @@ class Ledger(Generic[E]):
         next_step: the step that the caller may observe next.
         durable_step: observations up to and including this one survive a crash; -1: none yet.
         left: whether the caller has left it.
+        finished: why it takes nothing more, if it was found to be finished.
         fallback: what answers while no daemon can be reached; `None`: nothing.
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
@@ -77,6 +85,7 @@ class Ledger(Generic[E]):
         self.next_step = opened.next_step
         self.durable_step = opened.durable_step
         self.left = False
+        self.finished: RunFinishedError | None = None
         self.fallback = fallback
         self.fallback_steps = 0
         self.outage: Outage | None = None

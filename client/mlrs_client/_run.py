@@ -13,7 +13,7 @@ from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, RunInfo
 from mlrs_client._views import PendingView, RunView
-from mlrs_client._waiting import answered, settled
+from mlrs_client._waiting import answered, check_complete, settled
 
 
 class Run(RunView):
@@ -81,6 +81,7 @@ class Run(RunView):
         home = self._connection.session.home_of(self._ledger)
         (call,) = calls.finishing(self._ledger.run_ids)
         (info,) = self._connection.invoke(call, deadline.left_s(), home)
+        check_complete(self._ledger, [info])
         return info
 
     def detach(self) -> None:

@@ -12,7 +12,7 @@ from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Ledger
 from mlrs_client._rows import Floats, Row, losses_of
 from mlrs_client._types import RunInfo
-from mlrs_client._waiting import answered, settled
+from mlrs_client._waiting import answered, check_complete, settled
 
 
 class SweepView:
@@ -106,6 +106,7 @@ class Sweep(SweepView):
         finished: tuple[RunInfo, ...] = ()
         for call in calls.finishing(self.ids):
             finished += self._connection.invoke(call, deadline.left_s(), home)
+        check_complete(self._ledger, finished)
         return finished
 
     def detach(self) -> None:

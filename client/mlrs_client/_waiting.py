@@ -5,7 +5,7 @@ A caller's wait changes next to nothing, so that it may be broken off anywhere a
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from mlrs_client._entries import Observed
 from mlrs_client._exceptions import DaemonError, DeadlineExceededError, MlrsError, UnavailableError
 from mlrs_client._ledger import Ledger
 from mlrs_client._session import Session
+from mlrs_client._types import RunInfo
 
 T = TypeVar("T")
 
@@ -78,11 +79,23 @@ def settled(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waitin
         return
     while (last := ledger.last_unanswered()) is not None or session.conversation_of(ledger) is None:
         session.check_open()
+        if last is None and ledger.finished is not None:
+            return
         if not deadline.left_s():
             raise too_late(session, ledger, last, deadline.timeout_s)
         if session.conversation_of(ledger) is None:
             session.want(ledger)
         yield Wait(ledger, deadline.left_s())
+
+
+def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
+    """Check that runs which were marked as finished, if not by this call, have every observation.
+
+    Raises:
+        RunFinishedError: they were finished before they had; the error is the daemon's.
+    """
+    if ledger.finished is not None and any(info.next_step < ledger.next_step for info in finished):
+        raise ledger.finished.with_traceback(None)
 
 
 def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s: float) -> float:

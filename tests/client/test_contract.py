@@ -118,6 +118,19 @@ async def test_finishing_waits_for_what_was_sent(advisor: Any) -> None:
     assert info.durable_step == len(LOSSES) - 1
 
 
+async def test_finishing_again_after_the_answer_was_lost(advisor: Any, daemon: FakeDaemon) -> None:
+    """A run that is finished already, with all that was observed, is no error; with less, it is."""
+    run, cut_short = await done(advisor.run("a")), await done(advisor.run("b"))
+    await next_lrs(run, LOSSES)
+    await next_lrs(cut_short, LOSSES)
+    daemon.runs["a"].finished = daemon.runs["b"].finished = True
+    del daemon.runs["b"].losses[-2:]
+    daemon.cut()
+    assert (await done(run.finish())).next_step == len(LOSSES)
+    with pytest.raises(mlrs_client.RunFinishedError):
+        await done(cut_short.finish())
+
+
 async def test_repeats(advisor: Any, daemon: FakeDaemon) -> None:
     """A repeated step is answered from the client's record, and moves nothing."""
     run = await done(advisor.run("a"))
