@@ -91,7 +91,7 @@ def rejoin(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
                     raise
             patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
     except RunFinishedError as error:
-        ledger.finished = error
+        ledger.is_finished = True
         ledger.refuse_all(error)
     except MlrsError as error:
         ledger.refuse_all(error)

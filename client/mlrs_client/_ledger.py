@@ -18,7 +18,6 @@ from mlrs_client._exceptions import (
     LimitError,
     MlrsError,
     RecordGapError,
-    RunFinishedError,
     StaleStepError,
     StepAheadError,
 )
@@ -60,7 +59,7 @@ class Ledger(Generic[E]):
         next_step: the step that the caller may observe next.
         durable_step: observations up to and including this one survive a crash; -1: none yet.
         left: whether the caller has left it.
-        finished: why it takes nothing more, if it was found to be finished.
+        is_finished: whether it was found to be finished as it was to join again.
         fallback: what answers while no daemon can be reached; `None`: nothing.
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
@@ -85,7 +84,7 @@ class Ledger(Generic[E]):
         self.next_step = opened.next_step
         self.durable_step = opened.durable_step
         self.left = False
-        self.finished: RunFinishedError | None = None
+        self.is_finished = False
         self.fallback = fallback
         self.fallback_steps = 0
         self.outage: Outage | None = None

@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 from mlrs_client._addresses import LEAST_ATTEMPT_S
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Observed
-from mlrs_client._exceptions import DaemonError, DeadlineExceededError, MlrsError, UnavailableError
+from mlrs_client._exceptions import (
+    DaemonError,
+    DeadlineExceededError,
+    MlrsError,
+    RunFinishedError,
+    UnavailableError,
+)
 from mlrs_client._ledger import Ledger
 from mlrs_client._session import Session
 from mlrs_client._types import RunInfo
@@ -79,7 +85,7 @@ def settled(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waitin
         return
     while (last := ledger.last_unanswered()) is not None or session.conversation_of(ledger) is None:
         session.check_open()
-        if last is None and ledger.finished is not None:
+        if last is None and ledger.is_finished:
             return
         if not deadline.left_s():
             raise too_late(session, ledger, last, deadline.timeout_s)
@@ -92,10 +98,14 @@ def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
     """Check that runs which were marked as finished, if not by this call, have every observation.
 
     Raises:
-        RunFinishedError: they were finished before they had; the error is the daemon's.
+        RunFinishedError: they were finished before they had.
     """
-    if ledger.finished is not None and any(info.next_step < ledger.next_step for info in finished):
-        raise ledger.finished.with_traceback(None)
+    for info in finished:
+        if info.next_step < ledger.next_step:
+            raise RunFinishedError(
+                f"run {info.id!r} was finished by somebody else at step {info.next_step}, and this client"
+                f" observed {ledger.next_step} steps; reopen it with resume_from={info.next_step}"
+            )
 
 
 def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s: float) -> float:

@@ -199,6 +199,9 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                 _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, "no such run")
             if record is not None and request.mode == pb.OPEN_MODE_CREATE:
                 _fail(context, grpc.StatusCode.ALREADY_EXISTS, pb.ERROR_REASON_RUN_EXISTS, "the id is taken")
+            if record is not None and record.finished and not request.HasField("resume_from"):
+                code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_RUN_FINISHED
+                _fail(context, code, reason, "the run is finished")
             created = record is None
             if record is None:
                 record = self.runs[request.run_id] = Record(
