@@ -281,7 +281,7 @@ async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     run = await done(advisor.run("a", fallback=None))
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 1000
     with pytest.raises(mlrs_client.QueueFullError):
-        await done(run.observe(0, 1.0).lr(timeout_s=0.2))
+        await done(run.observe(0, 1.0).lr(timeout_s=1.0))
     daemon.refuse_next = []
     assert await next_lrs(run, LOSSES[:0]) == []
     assert await done(run.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
