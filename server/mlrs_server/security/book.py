@@ -64,9 +64,11 @@ class TokenBook:
         token_id, secret = parts.groups() if parts else ("", token)
         known = self._tokens.get(token_id)
         same = hmac.compare_digest(digest_of_secret(secret), known.sha256 if known else _NOBODY)
-        if known is None or not same or not known.is_good(time.time()):
+        if known is None or not same:
             return None
-        return self._grants[token_id]
+        grant = self._grants[token_id]
+        grant.good = grant.good and known.is_good(time.time())
+        return grant if grant.good else None
 
     async def keep_fresh(self) -> None:
         """Look at the file, and at the clock, every second; goes on until cancelled."""

@@ -405,6 +405,7 @@ async def test_models_are_seen_by_their_tenant_alone(home: Tenants, both: tuple[
         names[who] = {model.name for model in listed.models}
         (found,) = await caller.call("GetModel", pb.GetModelRequest(model=shared.ref))
         assert found.model == shared
+    assert "secret" not in names["stranger"]
     assert names["owner"] == names["stranger"] | {"secret"}
     assert names["stranger"] == names["plain"] >= {"shared", "small", "mlr-snet"}
     for reference in ("secret", secret.model.ref, f"secret@{secret.model.digest}", secret.model.digest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 import subprocess
@@ -9,10 +10,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from mlrs_server.errors import Reason
+from mlrs_server.files import write_atomically
 from mlrs_server.security import book as book_module
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.roles import Role
@@ -172,3 +176,63 @@ def test_an_unknown_token_costs_a_comparison_too(file: TokenFile, monkeypatch: p
     for text in (good, good[:-1] + "A", f"mlrs_{'f' * 12}_{good[-43:]}", "", "rubbish"):
         book.grant_of(text)
     assert compared == [(64, 64)] * 5
+
+
+@pytest.mark.parametrize("change", ["removed", "another role", "another tenant", "another secret", "expired"])
+async def test_what_a_token_gave_ends_with_its_entry(
+    file: TokenFile, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """However an entry changes, what was given for it is over, and its neighbours' is not."""
+    monkeypatch.setattr(book_module, "LOOK_S", 0.005)
+    (text, token), (kept, _) = (file.create(tenant="acme", role=Role.ADMIN) for _ in range(2))
+    book = TokenBook(file, required=False)
+    grant, other = book.grant_of(text), book.grant_of(kept)
+    assert grant is not None
+    fields = json.loads(file.path.read_text())
+    entry = next(entry for entry in fields["tokens"] if entry["id"] == token.id)
+    changes = {"another role": {"role": "advise"}, "another tenant": {"tenant": "evil"},
+               "another secret": {"sha256": "0" * 64}, "expired": {"expires": 1.0}}  # fmt: skip
+    entry.update(changes.get(change, {}))
+    if change == "removed":
+        fields["tokens"].remove(entry)
+    looking = asyncio.create_task(book.keep_fresh())
+    write_atomically(file.path, json.dumps(fields).encode(), what="tokens")
+    async with asyncio.timeout(20):
+        while grant.good:  # noqa: ASYNC110  # the book tells nobody
+            await asyncio.sleep(0.005)
+    looking.cancel()
+    assert book.grant_of(kept) is other
+    now = book.grant_of(text)
+    assert (now is None) == (change in {"removed", "another secret", "expired"})
+    assert now is not grant
+
+
+async def test_a_file_that_breaks_changes_nothing(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the file is damaged or gone, tokens that were good are, others are not; then it is read again."""
+    monkeypatch.setattr(book_module, "LOOK_S", 0.005)
+    text, _ = file.create(tenant="acme", role=Role.ADMIN)
+    book = TokenBook(file, required=False)
+    good = file.path.read_text()
+    looking = asyncio.create_task(book.keep_fresh())
+    with structlog.testing.capture_logs() as logs:
+        for broken in ("{", None):
+            logs.clear()
+            file.path.unlink() if broken is None else file.path.write_text(broken)
+            await _until_logged(logs, "tokens_unreadable")
+            assert book.is_on
+            assert book.grant_of(text) is not None
+            assert book.grant_of(f"mlrs_{'0' * 12}_{'A' * 43}") is None
+            file.path.write_text(good)
+            await _until_logged(logs, "tokens_readable_again")
+            assert [log["event"] for log in logs].count("tokens_unreadable") == 1
+        late, _ = file.create(tenant="acme", role=Role.ADVISE)
+        async with asyncio.timeout(20):
+            while book.grant_of(late) is None:  # noqa: ASYNC110  # the book tells nobody
+                await asyncio.sleep(0.005)
+    looking.cancel()
+
+
+async def _until_logged(logs: list[Any], event: str) -> None:
+    async with asyncio.timeout(20):
+        while not any(log["event"] == event for log in logs):  # noqa: ASYNC110  # logs tell nobody
+            await asyncio.sleep(0.005)
