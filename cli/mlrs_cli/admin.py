@@ -13,6 +13,7 @@ import grpc
 from mlrs_cli.root import DaemonAddress
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_server.security.exposure import is_local
 
 PIECE_BYTES = 512 * 2**10
 """Bytes of a file that go into a message: the sizes at which gRPC is quickest."""
@@ -64,6 +65,10 @@ def _stub(daemon: DaemonAddress) -> Iterator[Any]:
 
 def _channel(daemon: DaemonAddress) -> grpc.Channel:
     if not daemon.tls:
+        if daemon.token and not is_local(daemon.address):
+            raise click.UsageError(
+                f"a token would go to {daemon.address} in the clear; speak TLS: --tls, or --ca-file"
+            )
         return grpc.insecure_channel(daemon.address)
     files = (daemon.ca_file, daemon.key_file, daemon.cert_file)
     pems = [None if file is None else file.read_bytes() for file in files]

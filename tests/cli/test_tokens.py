@@ -150,6 +150,13 @@ def test_what_lacks_is_said(secured: tuple[Daemon, str], folder: Path, lacking: 
     assert "Traceback" not in result.output
 
 
+def test_a_token_does_not_travel_in_the_clear() -> None:
+    """Beyond this machine a token is sent over TLS alone."""
+    result = _mlrs("models", "alias", "x", "y", "--address", "203.0.113.1:50051", token="mlrs_x")  # noqa: S106
+    assert result.exit_code == 2
+    assert "in the clear" in result.output
+
+
 def test_no_secret_is_logged(secured: tuple[Daemon, str], folder: Path) -> None:
     """What a daemon logs, at any level, holds no token: neither a good one nor one that was refused."""
     daemon, token = secured

@@ -26,13 +26,13 @@ TIMEOUT = 20
 def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
     """Have daemons of this process use stores that can be told to fail; return those."""
     opened: list[FailingStore] = []
-    real = daemon.open_sqlite
+    real = daemon.open_store
 
-    def failing(path: Path) -> Any:
-        opened.append(FailingStore(real(path)))
+    def failing(where: Any) -> Any:
+        opened.append(FailingStore(real(where)))
         return opened[-1]
 
-    monkeypatch.setattr(daemon, "open_sqlite", failing)
+    monkeypatch.setattr(daemon, "open_store", failing)
     return opened
 
 

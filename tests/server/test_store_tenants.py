@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,21 +12,27 @@ from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.ledger import RunStatus
 from mlrs_server.names import full_name
 from mlrs_server.runs import first_snapshot
-from mlrs_server.store import NewRun, Store, open_sqlite
+from mlrs_server.store import NewRun, Store, open_store
+from tests.support.postgres import PostgresServer
 
 TENANTS = ("", "a", "a-b", "ab", "b", "0")
 IDS = ("a", "a+", "a-b", "a/x", "ab", "b", "z" * 256, "0", "Z", "a=1", "a@1")
 SPEC = ScheduleSpec(ScheduleKind.CONSTANT).resolved()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A store where every tenant has a run of every id; the first of each are finished."""
-    opened = open_sqlite(tmp_path / "mlrs.sqlite3")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Each of the stores, where every tenant has a run of every id; one of each tenant's is finished."""
+    if request.param == "sqlite":
+        opened = open_store(tmp_path_factory.mktemp("store") / "mlrs.sqlite3")
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        opened = open_store(server.new_database())
     snapshot = first_snapshot(schedule_policy(SPEC))
     new = [
         NewRun(
             run_id=full_name(tenant, run_id),
+            shard=0,
             config=RunConfig(schedule=SPEC),
             model_name="constant",
             model_digest=SPEC.digest(),
@@ -37,7 +42,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         for run_id in IDS
     ]
     stored = opened.create(new)
-    opened.set_status([run.key for run in stored if run.run_id.endswith("a=1")], RunStatus.FINISHED)
+    opened.set_status([run for run in stored if run.run_id.endswith("a=1")], RunStatus.FINISHED)
     yield opened
     opened.close()
 
