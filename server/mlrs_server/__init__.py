@@ -1,9 +1,13 @@
 """The daemon: runs kept, observations answered, nothing lost.
 
 convert.py    proto messages <-> the types below; messages go no further
-status.py     exceptions -> status codes, in one table
+status.py     who is let in; exceptions -> status codes, in one table
+security/     tokens, roles, tenants' limits, TLS
+names.py      full names of what tenants have, and bare ones
 service.py    the RPCs, each a few lines over the runs and the engine
-daemon.py     start, health, reflection, drain
+daemon.py     start, reflection, drain
+health.py     what health checks are told of the store
+metrics.py    what Prometheus is told; counts.py counts it
 warmup.py     machine code before the first run
 engine.py     answers observations as they come, long messages in slices
 answers.py    what an observation gets: advice, its answer again, or a refusal
@@ -12,6 +16,10 @@ opening.py    what a call that opens runs asks for, and whether it may be done
 turns.py      work on many runs, in turns with everything else
 records.py    reading runs: one, a list, a record as it grows, answers given long ago
 watchers.py   those who follow runs, and what wakes them
+owned.py      runs as stored, while they are this daemon's
+ownership/    which of several daemons over one store has which runs
+replica.py    ... and what this one takes up, gives away and has lost
+sharing.py    ... put together
 live.py       which runs are in memory and where, and the way to the store
 places.py     where runs can live in memory: groups, and room in them
 compaction.py records of runs that rest, made compact
@@ -24,7 +32,9 @@ entries.py    observations and answers, as tables
 ledger.py     exactly once, compiled: what an entry is, and a run's record after it
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk
-models.py     the models that runs can name
+models.py     the models that runs can name; model_index.py has the names
+uploads.py    models that come over the wire
+shared_models.py  models that go from daemon to daemon
 folder.py     the data folder, which one process has at a time
 checking.py   a store read from end to end, for what is wrong with it
 config.py     the daemon's settings
