@@ -62,9 +62,11 @@ class Scene:
         self.daemon.start()
 
     def kill_training(self) -> None:
-        """Kill a training process at a random moment, and start it again."""
-        time.sleep(self.chance.uniform(0.0, 0.6))
+        """Kill a training process at a random moment, most of them in training, and start it again."""
         training = self.chance.choice(self.trainings)
+        if self.chance.random() < 0.9:
+            training.wait_until_ready()
+        time.sleep(self.chance.uniform(0.0, 0.6))
         training.kill()
         training.start()
 
