@@ -42,6 +42,8 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 REASON_KEY, FIELD_KEY, OWNER_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner"
 """The trailing metadata of a failure."""
 _REASON_PREFIX = "ERROR_REASON_"
+BROKEN_UNDER_A_WRITE = "Internal error from Core"
+"""What gRPC's asyncio stack says, on this side, where a connection breaks while it is written to."""
 
 _BY_REASON: dict[str, type[MlrsError]] = {
     "INVALID_FIELD": InvalidArgumentError,
@@ -135,6 +137,8 @@ def _from_status(
     if reason in _BY_REASON:
         return _BY_REASON[reason](details, reason=reason, field=field or None)
     kind = _BY_CODE.get(code, DaemonError)
+    if code is grpc.StatusCode.INTERNAL and details == BROKEN_UNDER_A_WRITE:
+        kind = UnavailableError
     if kind is LimitError and "message larger than max" in details:
         kind = MessageTooLargeError
     message = f"daemon at {target}: {details or code.name}"

@@ -52,6 +52,8 @@ SWITCH_S = 0.0005
 """How long the store's thread may keep the interpreter from an observation: a tenth of Python's default."""
 FAREWELL_S = 0.2
 """How long the last answers may take to leave once every call of the service has ended."""
+STREAMS_A_CONNECTION = 1024
+"""Calls under way on one connection; more wait at the client. A training process has one stream."""
 SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
 
 
@@ -208,6 +210,7 @@ def _build_server(
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # two daemons on one port would split a run's stream
+            ("grpc.max_concurrent_streams", STREAMS_A_CONNECTION),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients ping every 10 s
             ("grpc.http2.max_ping_strikes", 0),

@@ -108,3 +108,10 @@ def test_tokens_and_tenants() -> None:
         error = _rpc_error(grpc.StatusCode.UNKNOWN, "way out", mlrs_reason=f"ERROR_REASON_{name}")
         assert type(_mapped(error)) is kind
     assert issubclass(mlrs_client.TenantLimitError, mlrs_client.LimitError)
+
+
+def test_a_connection_that_breaks_under_a_write_is_out_of_reach() -> None:
+    """What gRPC calls an internal error of its own, as a connection breaks, is a daemon out of reach."""
+    broken = _mapped(_rpc_error(grpc.StatusCode.INTERNAL, _status.BROKEN_UNDER_A_WRITE))
+    assert isinstance(broken, mlrs_client.UnavailableError)
+    assert isinstance(_mapped(_rpc_error(grpc.StatusCode.INTERNAL, "failed")), mlrs_client.DaemonError)

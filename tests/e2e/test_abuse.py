@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
@@ -70,12 +71,11 @@ class Scene:
             )
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One daemon for all, as shipped."""
-    folder = tmp_path_factory.mktemp("daemon")
-    model = write_random_model(folder / "model.safetensors")
-    with Daemon(folder / "data", "--model", str(model)) as daemon, Bystander(daemon.address) as bystander:
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """A daemon as shipped: memory that another test gave back would hide what this one takes."""
+    model = write_random_model(tmp_path / "model.safetensors")
+    with Daemon(tmp_path / "data", "--model", str(model)) as daemon, Bystander(daemon.address) as bystander:
         yield Scene(daemon, bystander)
 
 

@@ -1,8 +1,10 @@
-"""The system's clock set back and forward under a daemon: nothing changes. The client never reads it."""
+"""The system's clock set back and forward under a daemon and a client: nothing changes."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,32 +19,35 @@ from tests.support.reliability import save
 from tests.support.training import Training, Undisturbed, examine
 from tests.support.workload import loss_of, settings_of
 
-LIBRARY = next(
-    (path for path in Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1") if path.is_file()), None
-)
 CLOCKS = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|datetime\.now|utcnow|from time import")
-JUMPS = ("+0", "+400d", "-400d", "+3s", "-3s", "+3650d", "+0")
-"""What the clock says, against the truth, one after the other."""
+SOURCE = Path(__file__).parents[1] / "support" / "wall_clock.c"
+DAY = 86_400
+JUMPS = (0, 400 * DAY, -400 * DAY, 3, -3, 3650 * DAY, 0)
+"""What the clock says, against the truth, in seconds, one after the other."""
 
 
-class FakeClock:
-    """A wall clock that can be set; the monotonic one goes on, as when an administrator sets the time."""
+class WallClock:
+    """A wall clock that can be set; the monotonic one goes on, as when an administrator sets the time.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.set("+0")
-        self.environment = {
-            "LD_PRELOAD": str(LIBRARY),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
+    libfaketime is no help here: it disturbs waits that go by the monotonic clock, too.
+    """
 
-    def set(self, offset: str) -> None:
+    def __init__(self, folder: Path) -> None:
+        library = folder / "wall_clock.so"
+        compiler = shutil.which("cc")
+        if compiler is None:
+            pytest.skip("there is no C compiler")
+        subprocess.run(
+            [compiler, "-O2", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-ldl"], check=True
+        )
+        self._file = folder / "clock"
+        self.set(0)
+        self.environment = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._file)}
+
+    def set(self, offset_s: int) -> None:
         """Set it; in one step, so that nobody reads half of it."""
         new = self._file.with_suffix(".new")
-        new.write_text(f"{offset}\n", encoding="ascii")
+        new.write_text(f"{offset_s}\n", encoding="ascii")
         new.replace(self._file)
 
 
@@ -53,7 +58,6 @@ def test_the_client_reads_no_clock_that_can_be_set() -> None:
     assert read == []
 
 
-@pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
 @pytest.mark.parametrize(
     "rounds", [pytest.param(1, id="once"), pytest.param(10, id="often", marks=[pytest.mark.slow])]
 )
@@ -63,12 +67,12 @@ def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, rounds: int) -> No
     began = time.monotonic()
     model = write_random_model(tmp_path / "model.safetensors")
     undisturbed = Undisturbed(model)
-    clock = FakeClock(tmp_path / "clock")
+    clock = WallClock(tmp_path)
     arguments = ("--model", str(model), "--idle-after-s", "0.5")
     with (
         Daemon(tmp_path / "data", *arguments, environment=clock.environment) as daemon,
         mlrs_client.connect(daemon.address, timeout_s=20) as advisor,
-        Training("jumping", tmp_path, [daemon.address] * 2) as training,
+        Training("jumping", tmp_path, [daemon.address] * 2, environment=clock.environment) as training,
     ):
         stub = AdvisorServiceStub(grpc.insecure_channel(daemon.address))
         run = advisor.run("steady", **settings_of("steady"))

@@ -62,9 +62,11 @@ class Scene:
         self.daemon.start()
 
     def kill_training(self) -> None:
-        """Kill a training process at a random moment, and start it again."""
-        time.sleep(self.chance.uniform(0.0, 0.6))
+        """Kill a training process at a random moment, most of them in training, and start it again."""
         training = self.chance.choice(self.trainings)
+        if self.chance.random() < 0.9:
+            training.wait_until_ready()
+        time.sleep(self.chance.uniform(0.0, 0.6))
         training.kill()
         training.start()
 
@@ -140,7 +142,7 @@ def test_finishing_again_after_a_crash_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("points", "times"),
     [
-        pytest.param(("store.commit", "journal.stored"), (3,), id="some"),
+        pytest.param(("store.commit",), (3,), id="some"),
         pytest.param(FAILPOINTS, (1, 2, 5), id="every", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
@@ -158,7 +160,7 @@ def test_daemon_killed_at_failpoints(tmp_path: Path, points: tuple[str, ...], ti
                 scene.daemon.start()
         scene.end(
             "failpoints",
-            slow=len(points) > 2,
+            slow=len(points) > 1,
             began=began,
             points=len(points),
             kills=len(points) * len(times),

@@ -20,7 +20,7 @@ from tests.support.reliability import save
 @pytest.mark.parametrize(
     ("examples", "steps"),
     [
-        pytest.param(6, 40, id="some"),
+        pytest.param(4, 40, id="some"),
         pytest.param(130, 60, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )

@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -50,7 +49,7 @@ class Crowd:
         """Train a run to its end."""
 
         async def opened() -> aio.Run:
-            return await advisor.run(run_id, **settings_of(run_id))
+            return await advisor.run(run_id, fallback=None, **settings_of(run_id))
 
         run = await self._insist(f"open {run_id}", opened)
         self._journal.note("open", run_id, run.resume_step)
@@ -67,14 +66,14 @@ class Crowd:
     async def _insist(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call again until it works."""
         while True:
-            began = time.monotonic()
+            began = self._journal.begin()
             try:
                 return await call()
             except TRY_AGAIN as error:
-                self._journal.note("again", what, type(error).__name__)
+                self._journal.note("again", what, repr(str(error)), type(error).__name__)
                 await asyncio.sleep(0.5)
             finally:
-                self._journal.outlived(what, time.monotonic() - began - self._timeout_s)
+                self._journal.outlived(what, self._timeout_s, began)
 
 
 async def run(options: argparse.Namespace) -> None:

@@ -34,6 +34,9 @@ class Journal:
         before = path.read_text(encoding="utf-8").splitlines()
         self._finished = [line.split()[1] for line in before if line.startswith("finished ")]
         self._worst_s = 0.0
+        self._worst_of_ours_s = 0.0
+        self._starved_s = 0.0
+        threading.Thread(target=self._feel_the_machine, daemon=True).start()
 
     def note(self, *words: object) -> None:
         """Write a line."""
@@ -43,19 +46,37 @@ class Journal:
         """Return how many runs of a name were finished before."""
         return sum(run_id.startswith(f"{name}/") for run_id in self._finished)
 
+    def _feel_the_machine(self) -> None:
+        """Add up for how long this process was not let run: such a time is not the client's."""
+        nap, tick_s = threading.Event(), 0.01
+        while True:
+            began = time.monotonic()
+            nap.wait(tick_s)
+            self._starved_s += max(0.0, time.monotonic() - began - tick_s)
+
+    def begin(self) -> tuple[float, float]:
+        """Return the time, and for how long the process was starved so far; see `outlived`."""
+        return time.monotonic(), self._starved_s
+
     def timed(self, what: str, timeout_s: float, call: Callable[[], T]) -> T:
         """Make a call; note by how much it outlived its deadline."""
-        began = time.monotonic()
+        began = self.begin()
         try:
             return call()
         finally:
-            self.outlived(what, time.monotonic() - began - timeout_s)
+            self.outlived(what, timeout_s, began)
 
-    def outlived(self, what: str, seconds: float) -> None:
-        """Note by how much a call outlived its deadline, if by more than any before."""
-        if seconds > self._worst_s:
-            self._worst_s = seconds
-            self.note("late", f"{seconds:.4f}", what)
+    def outlived(self, what: str, timeout_s: float, began: tuple[float, float]) -> None:
+        """Note by how much a call outlived its deadline, if by more than any before.
+
+        Twice: all of it, and without what the process was starved for meanwhile.
+        """
+        late_s = time.monotonic() - began[0] - timeout_s
+        ours_s = late_s - (self._starved_s - began[1])
+        if late_s > self._worst_s or ours_s > self._worst_of_ours_s:
+            self._worst_s = max(late_s, self._worst_s)
+            self._worst_of_ours_s = max(ours_s, self._worst_of_ours_s)
+            self.note("late", f"{late_s:.4f}", f"{ours_s:.4f}", what)
 
 
 class Trainer:
@@ -83,7 +104,9 @@ class Trainer:
     def _follow(self, advisor: mlrs_client.Advisor, run_id: str) -> None:
         """Train a run to its end."""
         try:
-            run = self._insist(f"open {run_id}", lambda: advisor.run(run_id, **settings_of(run_id)))
+            run = self._insist(
+                f"open {run_id}", lambda: advisor.run(run_id, fallback=None, **settings_of(run_id))
+            )
         except mlrs_client.RunFinishedError:  # killed between the end of the run and the note of it
             self._journal.note("finished", run_id)
             return
@@ -103,7 +126,7 @@ class Trainer:
             try:
                 return self._journal.timed(what, self._timeout_s, call)
             except TRY_AGAIN as error:
-                self._journal.note("again", what, type(error).__name__)
+                self._journal.note("again", what, repr(str(error)), type(error).__name__)
                 threading.Event().wait(0.05)  # opening a run fails at once while the daemon is away
 
 

@@ -92,13 +92,19 @@ class Training:
     def drain(self, timeout_s: float = 120) -> None:
         """Let it end the runs that it is in; it must exit in good order, without a word."""
         assert self._process is not None
-        while f"ready {self._process.pid}\n" not in self.journal.read_text(encoding="utf-8"):
-            assert self._process.poll() is None, self.output.read_text(encoding="utf-8")
-            time.sleep(0.05)
+        self.wait_until_ready()
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(timeout_s)
         said = self.output.read_text(encoding="utf-8")
         assert (status, said) == (0, ""), (self.name, status, said)
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has begun to train."""
+        assert self._process is not None
+        ready = f"ready {self._process.pid}\n"
+        while not self.journal.exists() or ready not in self.journal.read_text(encoding="utf-8"):
+            assert self._process.poll() is None, self.output.read_text(encoding="utf-8")
+            time.sleep(0.05)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -120,7 +126,9 @@ class Findings:
     again: Counter[str] = field(default_factory=Counter)
     """Calls that failed and were made again, by what failed them."""
     late_s: float = 0.0
-    """The most by which a call outlived its deadline."""
+    """The most by which a call outlived its deadline ..."""
+    late_of_ours_s: float = 0.0
+    """... without what the machine did not let the process run."""
     wrong: list[str] = field(default_factory=list)
     """What must not be; empty."""
 
@@ -168,8 +176,9 @@ def _noted(training: Training, found: Findings) -> Iterator[list[str]]:
         match line.split():
             case ["ready", *_]:
                 continue
-            case ["late", seconds, *_]:
+            case ["late", seconds, ours, *_]:
                 found.late_s = max(found.late_s, float(seconds))
+                found.late_of_ours_s = max(found.late_of_ours_s, float(ours))
             case ["again", *_, problem]:
                 found.again[problem] += 1
             case ["error", *_]:
