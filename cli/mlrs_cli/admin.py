@@ -56,14 +56,15 @@ def _pieces(data: bytes, name: str) -> Iterator[pb.ImportModelRequest]:
 @contextmanager
 def _stub(daemon: DaemonAddress) -> Iterator[Any]:
     try:
-        with _channel(daemon) as channel:
+        with channel_to(daemon) as channel:
             yield AdvisorServiceStub(channel)
     except grpc.RpcError as error:
         says: Any = error
         raise click.ClickException(f"{daemon.address}: {says.details()}") from error
 
 
-def _channel(daemon: DaemonAddress) -> grpc.Channel:
+def channel_to(daemon: DaemonAddress) -> grpc.Channel:
+    """Return a channel to a daemon, encrypted if it is to be."""
     if not daemon.tls:
         if daemon.token and not is_local(daemon.address):
             raise click.UsageError(
@@ -73,7 +74,9 @@ def _channel(daemon: DaemonAddress) -> grpc.Channel:
     files = (daemon.ca_file, daemon.key_file, daemon.cert_file)
     pems = [None if file is None else file.read_bytes() for file in files]
     credentials = grpc.ssl_channel_credentials(*pems)
-    return grpc.secure_channel(daemon.address, credentials)
+    name = daemon.server_name
+    options = [("grpc.ssl_target_name_override", name)] if name else []
+    return grpc.secure_channel(daemon.address, credentials, options)
 
 
 def _metadata(daemon: DaemonAddress) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "mlrs_cli.serve",
     "runs": "mlrs_cli.runs",
     "models": "mlrs_cli.models",
+    "health": "mlrs_cli.health",
     "store": "mlrs_cli.store",
     "tokens": "mlrs_cli.tokens",
     "train": "mlrs_cli.train",
@@ -74,6 +75,7 @@ class DaemonAddress:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    server_name: str | None = None
 
 
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,18 +97,19 @@ def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_daemon(*, address: str | None, token: str | None, tls: bool, **others: Any) -> Any:
-        files = {name: others.pop(name) for name in ("ca_file", "cert_file", "key_file")}
-        tls = tls or any(files.values())
-        daemon = None if address is None else DaemonAddress(address=address, token=token, tls=tls, **files)
+        settings = {name: others.pop(name) for name in ("ca_file", "cert_file", "key_file", "server_name")}
+        tls = tls or any(settings.values())
+        daemon = None if address is None else DaemonAddress(address=address, token=token, tls=tls, **settings)
         return command(daemon=daemon, **others)
 
     pem = click.Path(exists=True, dir_okay=False, path_type=Path)
     options = [
         click.option("--token", envvar="MLRS_TOKEN", show_envvar=True, help="A token, where one is wanted."),
-        click.option("--tls", is_flag=True, help="Speak TLS, as any of the next three does."),
+        click.option("--tls", is_flag=True, help="Speak TLS, as any of the next four does."),
         click.option("--ca-file", type=pem, help="The authority of the daemon's certificate, as PEM."),
         click.option("--cert-file", type=pem, help="A certificate to show, as PEM (mutual TLS)."),
         click.option("--key-file", type=pem, help="Its private key, as PEM."),
+        click.option("--server-name", help="The name in the daemon's certificate, if not the address's."),
     ]
     for option in reversed(options):
         with_daemon = option(with_daemon)
@@ -122,7 +125,10 @@ def connected(daemon: DaemonAddress) -> Iterator[mlrs_client.Advisor]:
     options: dict[str, Any] = {} if daemon.token is None else {"token": daemon.token}
     if daemon.tls:
         options["tls"] = client.TLS(
-            ca_file=daemon.ca_file, cert_file=daemon.cert_file, key_file=daemon.key_file
+            ca_file=daemon.ca_file,
+            cert_file=daemon.cert_file,
+            key_file=daemon.key_file,
+            server_name=daemon.server_name,
         )
     with reported(mlrs_client.MlrsError), client.connect(daemon.address, **options) as advisor:
         yield advisor

@@ -29,9 +29,9 @@ class Authority:
         path.write_bytes(self.pem)
         return path
 
-    def server(self, *, expired: bool = False) -> trustme.LeafCert:
-        """Return a certificate of a daemon on loopback."""
-        return self._ca.issue_cert("localhost", "127.0.0.1", not_after=_end(expired=expired))
+    def server(self, *names: str, expired: bool = False) -> trustme.LeafCert:
+        """Return a certificate of a daemon, on loopback unless names are given."""
+        return self._ca.issue_cert(*(names or ("localhost", "127.0.0.1")), not_after=_end(expired=expired))
 
     def client(self, *, expired: bool = False) -> trustme.LeafCert:
         """Return a certificate of a client."""
