@@ -11,7 +11,7 @@ import pytest
 from mlrs_core.config import RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server import journal
-from mlrs_server.errors import Reason
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunGroup
 from tests.server.support import LOSSES, Room, raises, replayed, room
@@ -215,3 +215,25 @@ async def test_a_flush_that_cannot_begin_gives_nothing_up(
         assert here.live.journal._undurable == 0
         assert (await here.history("a")).losses.tobytes() == LOSSES[:6].tobytes()
         assert (await here.history("b")).losses.tobytes() == LOSSES[:3].tobytes()
+
+
+async def test_a_commit_of_unknown_outcome_is_tried_again(tmp_path: Path, model_file: Path) -> None:
+    """When the store fails after it has committed, the answers come once more, and stand there once."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("run")
+        append, here.store.append = here.store.append, None
+
+        def append_and_fail(updates: object) -> None:
+            append(updates)
+            here.store.append = append
+            raise AdvisorError(Reason.STORE, "the connection was lost")
+
+        here.store.append = append_and_fail
+        lrs = await here.follow(opened.handle, LOSSES[:4])
+        with raises(Reason.STORE):
+            await here.live.journal.flush()
+        lrs = [*lrs, *await here.follow(opened.handle, LOSSES[4:6], start=4)]
+        await here.live.journal.flush()
+        record = await here.history("run")
+        assert record.lrs.tolist() == lrs
+        assert (await here.records.get("run")).durable_step == 5

@@ -187,18 +187,30 @@ def test_an_append_moves_the_run(store: Store) -> None:
     assert after.create_time == run.create_time
 
 
-def test_an_append_is_all_or_nothing(store: Store) -> None:
-    """Where one update of several cannot be stored, none is."""
-    good, bad = create(store, "a"), create(store, "b")
-    fill(store, good, 2)
-    fill(store, bad, 2)
-    with raises(Reason.STORE):
-        store.append([update(good, 2, 5), update(bad, 0, 2)])
-    assert got(store, "a").snapshot.next_step == 2
-    assert len(store.read(good.key, 0, 10)) == 2
-    fill_from = update(good, 2, 5)
-    store.append([fill_from])
-    assert got(store, "a").snapshot.next_step == 5
+def test_an_append_is_all_or_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a transaction fails before it is committed, nothing of it is stored."""
+    runs = create(store, "a"), create(store, "b")
+    for run in runs:
+        fill(store, run, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "ARMED", failpoints.parse("store.commit=error"))
+        with raises(Reason.STORE):
+            store.append([update(run, 2, 5) for run in runs])
+    assert [got(store, name).snapshot.next_step for name in "ab"] == [2, 2]
+    assert [len(store.read(run.key, 0, 10)) for run in runs] == [2, 2]
+    store.append([update(run, 2, 5) for run in runs])
+    assert [got(store, name).snapshot.next_step for name in "ab"] == [5, 5]
+
+
+def test_an_append_that_is_tried_again_is_stored_once(store: Store) -> None:
+    """When nobody knows whether a commit went through, it comes again, with what came since."""
+    run = create(store, "a")
+    fill(store, run, 2)
+    store.append([update(run, 2, 5)])
+    store.append([update(run, 2, 5)])
+    store.append([update(run, 2, 8)])
+    assert got(store, "a").snapshot.next_step == 8
+    assert same(store.read(run.key, 0, 10), stretch(0, 8))
 
 
 def test_losses_that_are_not_finite_survive(store: Store) -> None:

@@ -37,7 +37,9 @@ _INSERT = f"""INSERT INTO runs ({", ".join(_COLUMNS)})
 SELECT * FROM unnest({", ".join(f"%b::{_COLUMNS[name]}[]" for name in _COLUMNS)})
 ON CONFLICT (run_id) DO NOTHING"""  # noqa: S608  # names of columns
 _APPEND = """INSERT INTO observations (run_key, first_step, steps, record)
-SELECT * FROM unnest(%b::bigint[], %b::bigint[], %b::integer[], %b::bytea[])"""
+SELECT * FROM unnest(%b::bigint[], %b::bigint[], %b::integer[], %b::bytea[])
+ON CONFLICT (run_key, first_step) DO UPDATE SET steps = EXCLUDED.steps, record = EXCLUDED.record
+WHERE EXCLUDED.steps >= observations.steps"""
 _MOVE = """UPDATE runs
 SET status = moved.status, snapshot = moved.snapshot, update_time = moved.time,
     loose_chunks = loose_chunks + 1

@@ -31,7 +31,11 @@ _SINCE_REVISIONS = 3
 # Written out: SQLAlchemy takes longer to bind a thousand rows than SQLite to store them.
 _INSERT = f"""INSERT INTO runs ({", ".join(runs.c.keys())})
 VALUES ({", ".join("?" * len(runs.c))}) ON CONFLICT (run_id) DO NOTHING"""  # noqa: S608  # names of columns
-_APPEND = "INSERT INTO observations (run_key, first_step, steps, record) VALUES (?, ?, ?, ?)"
+_APPEND = (
+    "INSERT INTO observations (run_key, first_step, steps, record) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (run_key, first_step) DO UPDATE SET steps = excluded.steps, record = excluded.record "
+    "WHERE excluded.steps >= observations.steps"
+)
 _MOVE = (
     "UPDATE runs SET status = ?, snapshot = ?, update_time = ?, loose_chunks = loose_chunks + 1 WHERE key = ?"
 )
