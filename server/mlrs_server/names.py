@@ -61,14 +61,14 @@ def check_run_id(run_id: str, field: str = "run_id") -> str:
     return run_id
 
 
-def check_full_name(name: str) -> None:
-    """Check the full name of a run.
+def check_full_name(name: str, field: str = "run_id") -> None:
+    """Check the full name of a run, or of a group.
 
     Raises:
         AdvisorError: it is malformed.
     """
     tenant, separator, run_id = name.rpartition(SEPARATOR)
-    check_run_id(run_id if separator and TENANT.fullmatch(tenant) else name)
+    check_run_id(run_id if separator and TENANT.fullmatch(tenant) else name, field)
 
 
 def check_tenant(tenant: str, field: str = "tenant") -> str:

@@ -47,6 +47,8 @@ class OpenRequest:
     def __post_init__(self) -> None:
         """Check the id and the group."""
         check_full_name(self.run_id)
+        if self.group:
+            check_full_name(self.group, "group")
 
 
 @dataclass(frozen=True)

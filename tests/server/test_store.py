@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
+from mlrs_server import failpoints
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.store import Observations, SqlStore, Store, StoredRun, open_store
