@@ -25,8 +25,8 @@ help: ## Say what there is to do.
 demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table, draw a picture.
 	$(BIN)/python examples/demo.py
 
-test: lint ## Lint, then run every test that is not slow.
-	$(BIN)/pytest
+test: lint ## Lint, then run every test that is not slow, a process a core.
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow
