@@ -20,6 +20,7 @@ from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 from mlrs_server.shards import shard_of
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
+from tests.support.reliability import save
 from tests.support.training import Undisturbed
 from tests.support.tunnel import Tunnel
 from tests.support.workload import loss_of, settings_of, steps_of
@@ -103,29 +104,59 @@ def _addresses(*daemons: Daemon) -> str:
     return ",".join(daemon.address for daemon in daemons)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_takeover_changes_no_rate(cluster: Cluster, how: signal.Signals) -> None:
-    """When its owner is killed, or stands still beyond its lease, a run goes on at the other replica."""
-    one, two = cluster.add("one"), cluster.add("two")
-    with mlrs_client.connect(_addresses(one, two)) as advisor:
-        run = advisor.run("run", fallback=None, timeout_s=PATIENCE_S, **settings_of("run"))
-        lrs = _follow(run, "run", 0, 20)
-        owner = _owner("run", one, two)
+def _taken_over(cluster: Cluster, run_id: str, how: signal.Signals, *daemons: Daemon) -> float:
+    """Take a run's owner away under way, and follow the run to its end; return how long its advice took."""
+    with mlrs_client.connect(_addresses(*daemons)) as advisor:
+        run = advisor.run(run_id, fallback=None, timeout_s=PATIENCE_S, **settings_of(run_id))
+        lrs = _follow(run, run_id, 0, 20)
+        owner = _owner(run_id, *daemons)
         assert owner is not None
         owner.signal(how)
         began = time.monotonic()
-        lrs.append(_insisted(run, 20, loss_of("run", 20)))
+        lrs.append(_insisted(run, 20, loss_of(run_id, 20)))
         took_s = time.monotonic() - began
-        lrs += _follow(run, "run", 21, 30)
+        lrs += _follow(run, run_id, 21, 30)
         if how == signal.SIGSTOP:
             owner.signal(signal.SIGCONT)
-        lrs += _follow(run, "run", 30, steps_of("run"))
+        else:
+            owner.wait()
+        lrs += _follow(run, run_id, 30, steps_of(run_id))
         run.finish(timeout_s=PATIENCE_S)
-        recorded = [lr.hex() for chunk in advisor.watch("run") for lr in chunk.learning_rates]
-    assert lrs == list(cluster.undisturbed.lrs("run"))
+        recorded = [lr.hex() for chunk in advisor.watch(run_id) for lr in chunk.learning_rates]
+    assert lrs == list(cluster.undisturbed.lrs(run_id))
     assert recorded == lrs, "the woken owner wrote nothing"
-    assert took_s < PATIENCE_S
-    print(f"{how.name}: takeover in {took_s:.2f} s, lease {LEASE_S} s")  # noqa: T201  # pytest -s shows it
+    if how == signal.SIGKILL:
+        owner.start()
+    return took_s
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_takeover_changes_no_rate(cluster: Cluster, how: signal.Signals) -> None:
+    """When its owner is killed, or stands still beyond its lease, a run goes on at the other replica."""
+    assert _taken_over(cluster, "run", how, cluster.add("one"), cluster.add("two")) < PATIENCE_S
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_takeovers_change_no_rate(cluster: Cluster) -> None:
+    """Owners are killed, and stopped and woken, twenty times each; the figures are saved."""
+    daemons = cluster.add("one"), cluster.add("two")
+    began = time.monotonic()
+    took = {
+        how: [_taken_over(cluster, f"{how.name}-{turn}", how, *daemons) for turn in range(20)]
+        for how in (signal.SIGKILL, signal.SIGSTOP)
+    }
+    save(
+        "replicas",
+        "pytest -m slow tests/e2e/test_replicas.py",
+        began,
+        time.monotonic(),
+        takeovers=sum(map(len, took.values())),
+        lease_s=LEASE_S,
+        longest_after_kill_s=round(max(took[signal.SIGKILL]), 2),
+        longest_after_stop_s=round(max(took[signal.SIGSTOP]), 2),
+        wrong_learning_rates=0,
+    )
 
 
 def test_an_owner_cut_off_from_the_database_is_replaced(cluster: Cluster, postgres: PostgresServer) -> None:
@@ -166,33 +197,64 @@ def test_ranks_that_come_to_different_replicas_end_at_the_owner(cluster: Cluster
     assert len({shard_of(name) for name in names}) > 1
 
 
+def _trained_through(cluster: Cluster, rounds: int, count: int) -> int:
+    """Restart two replicas in turns under training loops that must not notice; return how many steps."""
+    daemons = [cluster.add("one"), cluster.add("two")]
+    addresses, done = _addresses(*daemons), threading.Event()
+
+    def train(name: str) -> int:
+        """Follow runs, slowly, until the restarts are over."""
+        steps = 0
+        with mlrs_client.connect(addresses) as advisor:
+            while not (steps and done.is_set()):
+                run_id = f"{name}-{steps}"
+                lrs, reasons = list[str](), set[mlrs_client.AdviceReason]()
+                with advisor.run(run_id, **settings_of(run_id)) as run:
+                    for step in range(steps_of(run_id)):
+                        loss = loss_of(run_id, step)
+                        advice = run.observe(step, loss).advice()
+                        lrs.append(advice.learning_rate.hex())
+                        if math.isfinite(loss):
+                            reasons.add(advice.reason)
+                        done.wait(0.1)
+                    assert run.fallback_steps == 0
+                assert lrs == list(cluster.undisturbed.lrs(run_id))
+                assert reasons <= {mlrs_client.AdviceReason.FRESH, mlrs_client.AdviceReason.REPLAYED}
+                steps += len(lrs)
+        return steps
+
+    with ThreadPoolExecutor(count) as threads:
+        training = [threads.submit(train, f"run-{index}") for index in range(count)]
+        try:
+            for _ in range(rounds):
+                for daemon in daemons:
+                    assert daemon.stop() == 0
+                    daemon.start()
+        finally:
+            done.set()
+        return sum(result.result(120) for result in training)
+
+
 def test_a_rolling_restart_is_seen_by_no_training_loop(cluster: Cluster) -> None:
     """While every replica is stopped and started again, no step is held, answered by a fallback, or fails."""
-    daemons = [cluster.add("one"), cluster.add("two")]
-    names = [f"run-{n}" for n in range(12)]
-    done = threading.Event()
-    addresses = _addresses(*daemons)
+    assert _trained_through(cluster, rounds=1, count=12)
 
-    def train(name: str) -> tuple[list[str], set[mlrs_client.AdviceReason]]:
-        """Follow a run slowly, until the restarts are over, and then to its end."""
-        lrs, reasons = list[str](), set[mlrs_client.AdviceReason]()
-        with mlrs_client.connect(addresses) as advisor, advisor.run(name, **settings_of(name)) as run:
-            for step in range(steps_of(name)):
-                advice = run.observe(step, loss_of(name, step)).advice()
-                lrs.append(advice.learning_rate.hex())
-                if math.isfinite(loss_of(name, step)):
-                    reasons.add(advice.reason)
-                done.wait(0.15)
-            assert run.fallback_steps == 0
-        return lrs, reasons
 
-    with ThreadPoolExecutor(len(names)) as threads:
-        training = {name: threads.submit(train, name) for name in names}
-        for daemon in daemons:
-            assert daemon.stop() == 0
-            daemon.start()
-        done.set()
-        for name, result in training.items():
-            lrs, reasons = result.result(60)
-            assert lrs == list(cluster.undisturbed.lrs(name))
-            assert reasons <= {mlrs_client.AdviceReason.FRESH, mlrs_client.AdviceReason.REPLAYED}
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_rolling_restarts_are_seen_by_no_training_loop(cluster: Cluster) -> None:
+    """Ten rounds of restarts under 24 loops; the figures are saved."""
+    began = time.monotonic()
+    steps = _trained_through(cluster, rounds=10, count=24)
+    save(
+        "rolling_restart",
+        "pytest -m slow tests/e2e/test_replicas.py",
+        began,
+        time.monotonic(),
+        restarts=20,
+        loops=24,
+        steps=steps,
+        held=0,
+        fallback=0,
+        errors=0,
+    )
