@@ -20,6 +20,7 @@ from mlrs_server.compaction import compact_lap
 from mlrs_server.opening import OpenRequest
 from tests.server.support import observed, room
 from tests.support.postgres import PostgresServer
+from tests.support.reliability import save
 
 STEPS, FLUSH, REPEATS = 50_000, 50, 9
 """Of the run; of each of its chunks; and how often it is rewound to its middle."""
@@ -58,7 +59,8 @@ async def observe(here: Any, start: int, losses: Any) -> None:
 
 
 def main() -> None:
-    """Measure both engines and print the figures."""
+    """Measure both engines, print the figures, and save them for docs/reliability.md."""
+    began = time.monotonic()
     figures = {"sqlite": asyncio.run(measure(None))}
     server = PostgresServer(durable=True)
     try:
@@ -66,6 +68,12 @@ def main() -> None:
     finally:
         server.remove()
     print(json.dumps(figures, indent=2))
+    per_1000_steps = {
+        f"{engine}_{chunks.replace(' ', '_')}_ms": round(taken, 1)
+        for engine, both in figures.items()
+        for chunks, taken in both.items()
+    }
+    save("rewind", "PYTHONPATH=. python benchmarks/rewind.py", began, time.monotonic(), **per_1000_steps)
 
 
 if __name__ == "__main__":
