@@ -25,7 +25,7 @@ COLUMNS = ("step", "loss", "learning_rate", "reason")
 
 @click.group()
 def runs() -> None:
-    """List, show, follow and export runs."""
+    """List, show, follow, export and delete runs."""
 
 
 @runs.command("list")
@@ -113,6 +113,21 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: D
                     writer.writerow(row)
                 else:
                     output.write(json.dumps(dict(zip(COLUMNS, map(_plain, row), strict=True))) + "\n")
+
+
+@runs.command()
+@click.argument("run_ids", metavar="RUN_ID...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@daemon_options
+def delete(run_ids: tuple[str, ...], daemon: DaemonAddress, *, yes: bool) -> None:
+    """Delete runs and their records, for good."""
+    if not yes:
+        shown = run_ids[0] if len(run_ids) == 1 else f"{len(run_ids)} runs"
+        click.confirm(f"Delete {shown} for good?", abort=True)
+    with connected(daemon) as advisor:
+        for run_id in run_ids:
+            advisor.delete_run(run_id)
+            click.echo(f"deleted {run_id}")
 
 
 def _rows(chunk: mlrs_client.RecordChunk) -> Iterator[tuple[int, float, float, str]]:

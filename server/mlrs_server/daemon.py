@@ -40,7 +40,7 @@ from mlrs_server.security.tls import server_credentials
 from mlrs_server.security.tokens import TokenFile
 from mlrs_server.service import AdvisorService
 from mlrs_server.shared_models import SharedModels
-from mlrs_server.sharing import Sharing
+from mlrs_server.sharing import Sharing, check_advertised
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import open_store
 from mlrs_server.warmup import warm_up
@@ -89,6 +89,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
         book, credentials = _checked_security(config)
+        if config.store:
+            check_advertised(config.advertise or config.listen)
         executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
         where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
         store = executor.submit(open_store, where).result()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
+from mlrs_server.errors import invalid_field
 from mlrs_server.live import LiveRuns
 from mlrs_server.ownership import Leases, SharedOwnership
 from mlrs_server.replica import Replica
@@ -42,3 +44,21 @@ class Sharing:
     def close(self) -> None:
         """Give up the thread."""
         self._executor.shutdown(wait=False)
+
+
+def check_advertised(address: str) -> None:
+    """Check that clients can be sent to an address.
+
+    Raises:
+        AdvisorError: it stands for all addresses of a machine, and a client would take it for its own.
+    """
+    try:
+        everywhere = ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_unspecified
+    except ValueError:  # a name, or a unix socket
+        return
+    if everywhere:
+        raise invalid_field(
+            "advertise",
+            f"daemons that share a store send clients to each other, and {address} is nowhere to send them; "
+            "say with --advertise HOST:PORT where clients reach this one",
+        )

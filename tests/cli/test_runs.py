@@ -113,6 +113,21 @@ def test_an_unknown_run_is_a_clear_error(daemon: Daemon, command: str) -> None:
     assert "step,loss" not in result.output
 
 
+def test_delete_asks_and_deletes(daemon: Daemon) -> None:
+    """`delete` asks first, unless told `--yes`, and the run is gone; one that is not there is named."""
+    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+        advisor.run("to-delete").next_lr(0, 1.5)
+        declined = _run(daemon, "delete", "to-delete")  # nobody answers
+        assert declined.exit_code == 1
+        assert advisor.get_run("to-delete").next_step == 1
+        assert _run(daemon, "delete", "to-delete", "--yes").output == "deleted to-delete\n"
+        with pytest.raises(mlrs_client.RunNotFoundError):
+            advisor.get_run("to-delete")
+    again = _run(daemon, "delete", "to-delete", "--yes")
+    assert again.exit_code == 1
+    assert "to-delete" in again.output
+
+
 def test_an_unreachable_daemon_is_a_clear_error() -> None:
     """Without a daemon the message names the address."""
     result = CliRunner().invoke(mlrs, ["runs", "list", "--address", "127.0.0.1:1"])

@@ -1,0 +1,89 @@
+"""The guide for operators: its commands, metrics, log events and files are those that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import click
+import pytest
+
+from mlrs_cli.root import load
+from mlrs_server.counts import AdviceCounts
+from mlrs_server.errors import Reason
+from mlrs_server.journal import MAX_UNDURABLE, FlushFigures
+from mlrs_server.metrics import DaemonCollector
+from tests.deploy.manifests import ROOT
+
+GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^ *\$ mlrs (.+)$", GUIDE, re.MULTILINE)
+SOURCES = "".join(
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "server" / "mlrs_server").rglob("*.py"))
+)
+
+
+def offered() -> set[str]:
+    """Return the names of all samples of a daemon's metrics."""
+    live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), undurable=0), count=int)
+    gate: Any = SimpleNamespace(streams=0)
+    collector = DaemonCollector(AdviceCounts(), live, gate, Counter[Reason | None]())
+    return {sample.name for metric in collector.collect() for sample in metric.samples}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_are_as_written(line: str, tmp_path: Path) -> None:
+    """Each `mlrs` command of the guide is one, with options and arguments that it takes."""
+    words = shlex.split(line, comments=True)
+    command = load(words.pop(0))
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    backup = tmp_path / "mlrs.backup"
+    backup.touch()
+    command.make_context("mlrs", [str(backup) if word == backup.name else word for word in words])
+
+
+def test_there_are_commands_to_check() -> None:
+    """The expression that finds the commands above finds them."""
+    assert {line.split()[0] for line in COMMANDS} == {"health", "serve", "store", "tokens"}
+
+
+def test_metrics_are_those_of_the_daemon() -> None:
+    """Each metric that the guide names is served, and each that is served is named."""
+    assert set(re.findall(r"\bmlrs_(?!client\b)[a-z_]+\b", GUIDE)) == offered()
+
+
+def test_events_are_logged() -> None:
+    """Each log event in the guide's table is in the daemon's code."""
+    (table,) = re.findall(r"^\| event \| level \|.*?\n\n", GUIDE, re.MULTILINE | re.DOTALL)
+    named = [
+        event
+        for row in table.splitlines()[2:]
+        if row
+        for event in re.findall(r"`([a-z_]+)`", row.split("|")[1])
+    ]
+    assert len(named) > 15
+    assert [event for event in named if f'"{event}"' not in SOURCES] == []
+
+
+def test_sayings_are_the_daemons() -> None:
+    """Messages that the guide quotes are in the code, up to what differs each time."""
+    quoted = (
+        "its disk is full; free some of it",
+        "it is read-only here; give the URL of the primary server",
+        "the server took too long; see pg_stat_activity",
+        "another session holds a row or a table for too long; see pg_locks",
+        "the file is empty, so what it held is lost",
+        "another daemon (process ",
+    )
+    assert [text for text in quoted if text not in GUIDE] == []
+    assert [text for text in quoted if text not in SOURCES] == []
+
+
+def test_limits_of_the_guide_are_the_daemons() -> None:
+    """The example's alert on a queue is half of what the daemon lets wait."""
+    (alert,) = cast("list[str]", re.findall(r"mlrs_undurable_answers > (\d{5,})", GUIDE))
+    assert 0.4 * MAX_UNDURABLE < int(alert) < 0.6 * MAX_UNDURABLE
