@@ -230,6 +230,24 @@ def test_a_backup_is_restored_into_either_engine(
     asyncio.run(go_on())
 
 
+@pytest.mark.parametrize("target", ENGINES)
+def test_models_of_a_shared_store_are_backed_up(places: Places, tmp_path: Path, target: str) -> None:
+    """A backup made where no daemon runs has the runs' models too; restored, they are in both places."""
+    old, new, file = filled(places("postgresql")), places(target), tmp_path / "runs.backup"
+    (model,) = (old.folder / "models").glob("*.safetensors")
+    with closing(old.opened()) as store:
+        store.keep_model(model.stem, model.read_bytes())
+    elsewhere = Place(tmp_path / "elsewhere", old.url)
+    elsewhere.folder.mkdir()
+    assert elsewhere.mlrs("backup", file).exit_code == 0
+    for _ in range(2):  # the second time, the models are there
+        done = new.mlrs("restore", file, "--replace")
+        assert done.exit_code == 0, done.output
+    assert (new.folder / "models" / model.name).read_bytes() == model.read_bytes()
+    with closing(new.opened()) as store:
+        assert store.models([model.stem]) == {model.stem: model.read_bytes()}
+
+
 def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
     """What is observed while a backup is made is not in it, not even in part."""
     place = filled(places("postgresql"))  # a SQLite store is one process's at a time

@@ -89,13 +89,11 @@ def test_every_variable_means_something() -> None:
 
 
 def test_what_a_pod_refers_to_is_described() -> None:
-    """Secrets and the volume of models that the pods mount are among the manifests, with their keys."""
+    """Secrets that the pods mount are among the manifests, with their keys."""
     there = {(found["kind"], found["metadata"]["name"]): found for found in documents()}
     settings, files = settings_of(pod_arguments()), dict[str, Any]()
     mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
     for volume in pod()["volumes"]:
-        if "persistentVolumeClaim" in volume:
-            assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in there
         if "secret" in volume:
             secret = there["Secret", volume["secret"]["secretName"]]
             files |= {f"{mounts[volume['name']]}/{key}": secret for key in secret["stringData"]}
@@ -136,7 +134,7 @@ def test_a_pod_writes_only_where_it_may() -> None:
     mounted = {mount["mountPath"] for mount in container()["volumeMounts"] if not mount.get("readOnly")}
     (cache,) = [variable["value"] for variable in container()["env"] if variable["name"] == "NUMBA_CACHE_DIR"]
     data_dir = settings_of(pod_arguments()).data_dir
-    assert {str(data_dir), str(data_dir / "models"), cache, "/tmp"} == mounted  # noqa: S108  # the pod's own
+    assert {str(data_dir), cache, "/tmp"} == mounted  # noqa: S108  # the pod's own
 
 
 def test_labels_agree() -> None:

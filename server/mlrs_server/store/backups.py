@@ -1,7 +1,8 @@
 """Backups: a store and the models beside it in one SQLite file, whatever engine the store is of.
 
 A backup is itself a store, of the newest revision, with one more table, `files`: what the folder of models
-holds. So a backup of either engine is restored into either, and `sqlite3` reads it.
+holds. So a backup of either engine is restored into either, and `sqlite3` reads it. A run's model is in that
+folder, in the store that daemons share, or in both; once restored it is in both.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.opening import open_store
 from mlrs_server.store.sql import SqlStore
 from mlrs_server.store.sqlite import sync_folder
+from mlrs_server.store.tables import models as model_files
 from mlrs_server.store.tables import observations, runs
 
 ROWS = 1000
 """Copied at a time."""
+MODEL = ".safetensors"
+"""What the name of a model's file ends in, after its digest."""
 COPIED = (runs, observations)
 """Which replica owns what is of the moment, and is left out."""
 
@@ -136,9 +140,19 @@ def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bo
             for rows in _pages(reading, table):
                 writing.execute(table.insert(), [dict(row) for row in rows])
                 progress(len(rows))
+        _copy_models(reading, writing)
         last = writing.execute(sa.select(sa.func.max(runs.c.key))).scalar()
         if last is not None:
             target.give_keys_after(writing, last)
+
+
+def _copy_models(reading: sa.Connection, writing: sa.Connection) -> None:
+    """Copy the models that are not there yet, one at a time, as they may be large."""
+    there = set(writing.execute(sa.select(model_files.c.digest)).scalars())
+    for digest in reading.execute(sa.select(model_files.c.digest)).scalars().all():
+        if digest not in there:
+            one = sa.select(model_files).where(model_files.c.digest == digest)
+            writing.execute(model_files.insert(), dict(reading.execute(one).mappings().one()))
 
 
 def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[list[sa.RowMapping]]:
@@ -153,12 +167,15 @@ def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[list[sa.RowMa
 
 
 def _put_files(file: Path, models: Path) -> None:
-    """Put the files of a folder into a backup, and make it one file."""
+    """Put the files of a folder into a backup, models also to where a store has them; make it one file."""
     with closing(sqlite3.connect(file)) as target, target:
         target.execute("CREATE TABLE files (path TEXT PRIMARY KEY, data BLOB NOT NULL)")
         for path in sorted(models.iterdir()) if models.is_dir() else ():
             if path.is_file() and not path.name.startswith("."):
-                target.execute("INSERT INTO files VALUES (?, ?)", (path.name, path.read_bytes()))
+                data = path.read_bytes()
+                target.execute("INSERT INTO files VALUES (?, ?)", (path.name, data))
+                if path.suffix == MODEL:
+                    target.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (path.stem, data))
     with closing(sqlite3.connect(file)) as target:
         target.execute("PRAGMA journal_mode = DELETE")
 
@@ -168,7 +185,8 @@ def _take_files(file: Path, models: Path) -> None:
     with closing(sqlite3.connect(file)) as source:
         if not source.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchall():
             return  # a store that was copied, not backed up
-        files = dict(source.execute("SELECT path, data FROM files ORDER BY path LIKE '%.json', path"))
+        files = {f"{digest}{MODEL}": data for digest, data in source.execute("SELECT * FROM models")}
+        files |= dict(source.execute("SELECT path, data FROM files ORDER BY path LIKE '%.json', path"))
     models.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         if Path(name).name != name or name.startswith("."):
