@@ -69,6 +69,8 @@ async def _compact(live: LiveRuns, run: StoredRun) -> bool:
     """Merge the chunks of a run, a transaction a large chunk; return whether that went well."""
     step: int | None = 0
     while step is not None:
+        if live.has_undurable(run.run_id):  # it may be stored already, and be stored again
+            return False
         began = time.monotonic()
         try:
             step = await live.in_store(partial(_merge, run, step))

@@ -42,6 +42,7 @@ class AdvisorError(Exception):
         field: the request field at fault, if one is.
         expected_step: the step expected next, where the step is at fault.
         owner: the address to ask instead, where another replica has the run and is known.
+        in_doubt: whether the store may have made the change all the same: it failed as it committed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AdvisorError(Exception):
         self.field = field
         self.expected_step = expected_step
         self.owner = owner
+        self.in_doubt = False
 
 
 class FencedError(AdvisorError):

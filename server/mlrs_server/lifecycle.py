@@ -7,8 +7,8 @@ stored must not part half-way. While it awaits the store, the run's row is close
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
-from mlrs_server.errors import about, run_not_found
+from mlrs_server.errors import AdvisorError, about, run_not_found
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
@@ -200,7 +200,8 @@ class RunLifecycle:
         """Replace the config of a run that has no observation yet, and let none come in between."""
         live = self._live.load(stored)
         with self._live.closed(stored.run_id):
-            await self._live.in_store(lambda store: store.complete(stored, config))
+            with self._in_doubt(stored.run_id):
+                await self._live.in_store(lambda store: store.complete(stored, config))
             put(live.group.table, live.row, config)
         return replace(stored, config=config)
 
@@ -212,12 +213,26 @@ class RunLifecycle:
             await self._live.journal.flush()
             snapshot = await self._replayed(stored, step)
             reach("lifecycle.rewind")
-            await self._live.in_store(lambda store: store.rewind(stored, snapshot))
-            reach("lifecycle.rewound")
+            with self._in_doubt(stored.run_id):
+                await self._live.in_store(lambda store: store.rewind(stored, snapshot))
+                reach("lifecycle.rewound")
             rewound = replace(stored, snapshot=snapshot)
             self._live.put(place, rewound)
         self._watchers.rewound(stored.run_id, step)
         return rewound
+
+    @contextmanager
+    def _in_doubt(self, run_id: str) -> Iterator[None]:
+        """Forget a closed run, all of which is stored, if it is not known whether the store changed it.
+
+        The next call reads what the store holds.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, AdvisorError) or error.in_doubt:
+                self._live.drop(run_id)
+            raise
 
     async def _replayed(self, stored: StoredRun, step: int) -> RunSnapshot:
         """Return a run's snapshot before `step`, recomputed from its losses."""
@@ -288,8 +303,9 @@ class RunLifecycle:
             stored = _of(runs, run_id)
             with self._live.closed(run_id):
                 await self._live.journal.flush()
-                await self._live.in_store(lambda store: store.delete(stored))
-                reach("lifecycle.deleted")
+                with self._in_doubt(run_id):
+                    await self._live.in_store(lambda store: store.delete(stored))
+                    reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)

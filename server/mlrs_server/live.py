@@ -289,6 +289,13 @@ class LiveRuns:
         live = self._live.get(stored.run_id)
         return live.status if live else stored.snapshot.status
 
+    def has_undurable(self, run_id: str) -> bool:
+        """Return whether a run has answers of which it is not known that they are stored."""
+        if (live := self._live.get(run_id)) is None:
+            return False
+        record = live.group.records[live.row]
+        return bool(record["durable_step"] < record["next_step"] - 1)
+
     def view(self, stored: StoredRun) -> RunView:
         """Return a run as it is now: what moves, from memory where it is there."""
         live = self._live.get(stored.run_id)

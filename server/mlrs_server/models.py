@@ -27,6 +27,7 @@ from mlrs_core.policy import Policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.files import changing, write_atomically
 from mlrs_server.model_index import Index, IndexFile, Space, resolved
+from mlrs_server.names import full_name
 
 log = structlog.get_logger()
 
@@ -165,8 +166,10 @@ class ModelCatalog:
         """
         return self._read(digest, name)
 
-    def take_in(self, digest: str, name: str, data: bytes) -> None:
-        """Keep the file of a model that a run has, and that another daemon kept.
+    def take_in(self, digest: str, name: str, data: bytes, tenant: str) -> None:
+        """Keep the file of a model that a run of a tenant has, and that another daemon kept.
+
+        It is known to that tenant alone, by its reference.
 
         Raises:
             AdvisorError: the content does not match the digest, or the data folder cannot be written.
@@ -178,7 +181,7 @@ class ModelCatalog:
                 field="model",
             )
         write_atomically(self._path(digest), data, what="models")
-        self._change(lambda index: index.with_origin(digest, name))
+        self._change(lambda index: index.with_origin(full_name(tenant, digest), name))
 
     def keep(self, model: CatalogModel) -> None:
         """Copy a model into the data folder, where no upgrade of mlrs can lose it.

@@ -142,7 +142,7 @@ class Replica:
             moved = await self._live.drop_shards(shards)
             await self._ownership.release(shards & self._ownership.epochs.keys())
         finally:
-            await self._ownership.end_move(shards)
+            self._ownership.end_move(shards)
         self._watchers.moved(moved)
         log.info("shards_given_away", shards=len(shards), runs=len(moved))
 
@@ -162,5 +162,5 @@ class Replica:
             await self._ownership.unused(shards)
             moved = await self._live.drop_shards(shards)
         finally:
-            await self._ownership.end_move(shards)
+            self._ownership.end_move(shards)
         self._watchers.moved(moved)

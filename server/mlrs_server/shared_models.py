@@ -7,6 +7,7 @@ from functools import partial
 
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
+from mlrs_server.names import tenant_of
 from mlrs_server.store import NewRun, Store, StoredRun
 
 
@@ -25,7 +26,8 @@ class SharedModels:
         Raises:
             AdvisorError: a model's file is damaged or gone, or the store fails.
         """
-        for digest, name in _models_of(new).items():
+        names = {run.model_digest: run.model_name for run in new if run.config.schedule is None}
+        for digest, name in names.items():
             if digest not in self._offered:
                 data = self._catalog.data_of(digest, name)
                 await self._live.in_store(partial(_keep, digest, data))
@@ -37,17 +39,17 @@ class SharedModels:
         Raises:
             AdvisorError: the store fails, or its copy is damaged. What it lacks, loading the run reports.
         """
-        wanted = {digest: name for digest, name in _models_of(runs).items() if not self._catalog.has(digest)}
+        wanted = {
+            run.model_digest: run
+            for run in runs
+            if run.config.schedule is None and not self._catalog.has(run.model_digest)
+        }
         if wanted:
             found = await self._live.in_store(lambda store: store.models(list(wanted)))
             for digest, data in found.items():
-                self._catalog.take_in(digest, wanted[digest], data)
+                run = wanted[digest]
+                self._catalog.take_in(digest, run.model_name, data, tenant_of(run.run_id))
 
 
 def _keep(digest: str, data: bytes, store: Store) -> None:
     store.keep_model(digest, data)
-
-
-def _models_of(runs: Iterable[NewRun]) -> dict[str, str]:
-    """Return the names of the models of runs, by digest."""
-    return {run.model_digest: run.model_name for run in runs if run.config.schedule is None}

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_server import failpoints
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import AdviceReason, RunStatus
 from tests.server.support import LOSSES, Room, raises, replayed, room
@@ -419,3 +420,37 @@ async def test_a_restart_changes_nothing(tmp_path: Path, model_file: Path) -> No
             policy = here.catalog.find("").policy
     for name, config in configs.items():
         assert np.array(lrs[name]).tobytes() == replayed(policy, config, losses).tobytes()
+
+
+async def test_a_rewind_of_unknown_outcome_is_read_back(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the store fails after it rewound a run, the run goes on from what the store holds."""
+    async with room(tmp_path / "d", model_file) as here:
+        handle = (await here.open("run")).handle
+        await here.follow(handle, LOSSES[:40])
+        await here.live.journal.flush()
+        monkeypatch.setattr(failpoints, "ARMED", failpoints.parse("store.committed=error"))
+        with raises(Reason.STORE):
+            await here.open("run", resume_from=10)
+        assert (await here.ask(handle, 40, 1.0)).errors[0].reason == Reason.STALE_HANDLE
+        again = await here.open("run")
+        assert again.view.snapshot.next_step == 10
+        await here.follow(again.handle, LOSSES[:20], start=10)
+        await here.live.journal.flush()
+        assert (await here.history("run")).losses.tolist() == [*LOSSES[:10], *LOSSES[:20]]
+
+
+async def test_a_deletion_of_unknown_outcome_is_read_back(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the store fails after it deleted a run, the run takes nothing more, and its id is free."""
+    async with room(tmp_path / "d", model_file) as here:
+        handle = (await here.open("run")).handle
+        await here.follow(handle, LOSSES[:4])
+        await here.live.journal.flush()
+        monkeypatch.setattr(failpoints, "ARMED", failpoints.parse("store.committed=error"))
+        with raises(Reason.STORE):
+            await here.lifecycle.delete("run")
+        assert (await here.ask(handle, 4, 1.0)).errors[0].reason == Reason.STALE_HANDLE
+        assert (await here.open("run")).created

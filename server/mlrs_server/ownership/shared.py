@@ -19,6 +19,29 @@ from mlrs_server.ownership.protocol import Epochs
 T = TypeVar("T")
 
 
+class _News:
+    """Wakes those who wait for something to change; telling takes no turn, so nothing can come in between."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def tell(self) -> None:
+        """Let everybody look again."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Wait until a condition holds."""
+        while not reached():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                await future
+            finally:
+                self._waiting.discard(future)
+
+
 @final
 class SharedOwnership:
     """The shards of one replica among several. Used from one event loop, but for `check`."""
@@ -33,7 +56,7 @@ class SharedOwnership:
         self._epochs: Epochs = {}
         self._users: Counter[int] = Counter()
         self._moving: Counter[int] = Counter()
-        self._changed = asyncio.Condition()
+        self._news = _News()
 
     @property
     def epochs(self) -> Epochs:
@@ -55,8 +78,7 @@ class SharedOwnership:
         """Keep shards from being given away while a call changes runs of theirs; see `Ownership`."""
         wanted = set(shards)
         while not (wanted <= self._epochs.keys() and self._may_change(wanted)):
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._may_change(wanted))
+            await self._news.until(lambda: self._may_change(wanted))
             if missing := wanted - self._epochs.keys():
                 await self._claim_or_refer(missing, all_missing=missing == wanted)
         self._users.update(wanted)
@@ -64,8 +86,7 @@ class SharedOwnership:
             yield
         finally:
             self._users.subtract(wanted)
-            async with self._changed:
-                self._changed.notify_all()
+            self._news.tell()
 
     async def _claim_or_refer(self, missing: Collection[int], *, all_missing: bool) -> None:
         """Claim shards that are free and should be here.
@@ -126,14 +147,12 @@ class SharedOwnership:
 
     async def unused(self, shards: Collection[int]) -> None:
         """Wait until the calls that change runs of shards have ended."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not any(self._users[shard] for shard in shards))
+        await self._news.until(lambda: not any(self._users[shard] for shard in shards))
 
-    async def end_move(self, shards: Collection[int]) -> None:
+    def end_move(self, shards: Collection[int]) -> None:
         """Let calls change runs of shards again, if they can still be had."""
         self._moving.subtract(shards)
-        async with self._changed:
-            self._changed.notify_all()
+        self._news.tell()
 
     def _may_change(self, shards: Collection[int]) -> bool:
         return not any(self._moving[shard] for shard in shards)

@@ -74,8 +74,8 @@ def restore(file: Path, store: SqlStore, models: Path, progress: Progress, *, re
             cannot be written; the store is as before.
     """
     with opened_backup(file) as (source, copy):
-        _take_files(copy, models)
         _copy(source, store, progress, replace=replace)
+        _take_files(copy, models)
 
 
 def restore_file(file: Path, path: Path, models: Path, progress: Progress, *, replace: bool) -> None:

@@ -28,6 +28,7 @@ from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredR
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
+    KEEP_MODEL,
     MOVE,
     models,
     moved_to,
@@ -76,8 +77,15 @@ class SqlStore:
         Raises:
             AdvisorError: the database fails; all is as before.
         """
-        with self._translated(), self._engine.begin() as connection:
-            yield connection
+        done = False
+        try:
+            with self._translated(), self._engine.begin() as connection:
+                yield connection
+                done = True
+            reach("store.committed")
+        except AdvisorError as error:
+            error.in_doubt = done
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -277,12 +285,7 @@ class SqlStore:
     def keep_model(self, digest: str, data: bytes) -> None:
         """Keep the file of a model, by the digest of its content; twice is once."""
         with self.transaction() as connection:
-            self._dialect.lock_schema(connection)  # two daemons may keep it at once
-            if (
-                connection.execute(sa.select(models.c.digest).where(models.c.digest == digest)).first()
-                is None
-            ):
-                connection.execute(models.insert().values(digest=digest, data=data))
+            connection.execute(KEEP_MODEL, {"digest": digest, "data": data})
 
     def models(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Return files of models by digest, without those that are not there."""

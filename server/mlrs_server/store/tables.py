@@ -83,6 +83,10 @@ def _fill_shards(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
     connection.execute(shards.insert(), [{"shard": n, "owner": "", "epoch": 0} for n in range(SHARDS)])
 
 
+KEEP_MODEL = sa.text(
+    "INSERT INTO models (digest, data) VALUES (:digest, :data) ON CONFLICT (digest) DO NOTHING"
+).bindparams(sa.bindparam("data", type_=sa.LargeBinary))
+"""Keeps a model, once: several daemons may do so at the same time."""
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""
 MOVE = (

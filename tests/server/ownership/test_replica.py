@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats
 from mlrs_server.errors import AdvisorError, Reason
@@ -183,7 +184,9 @@ async def test_a_call_under_way_ends_before_its_run_is_given_away(join: Join) ->
         await until(lambda: a.room.store.calls[-1:] == ["get"])
         a.room.store.gate.set()
         await until(lambda: bool(a.sharing.ownership._users[shard_of("run")]))
-        draining = asyncio.create_task(a.replica.drain())
+        a.sharing.ownership.draining = True
+        draining = asyncio.create_task(a.replica.give_away(a.shards))
+        await until(lambda: bool(a.sharing.ownership._moving[shard_of("run")]))
         late = asyncio.create_task(a.room.open("run"))
         opened = await rewinding
         assert opened.view.snapshot.next_step == 10
@@ -271,3 +274,18 @@ async def test_a_model_that_one_replica_imported_serves_its_runs_at_another(
         again = await b.room.follow(await _open(b), LOSSES[STEPS : 2 * STEPS], start=STEPS)
         policy = a.room.catalog.find("other").policy
         assert np.array_equal([*first, *again], replayed(policy, CONFIG, LOSSES[: 2 * STEPS]))
+
+
+async def test_a_tenants_model_stays_its_own_at_another_replica(join: Join, tmp_path: Path) -> None:
+    """A model that went along with a run is known to the run's tenant there, and to no other."""
+    async with join("a:1") as a, join("b:1") as b:
+        file = write_random_model(tmp_path / "secret.safetensors", seed=5)
+        secret = a.room.catalog.add(read_model(file)[0], "secret", "acme")
+        await a.room.open("acme!run", CONFIG, model="secret")
+        await a.replica.drain()
+        await b.room.open("acme!run", CONFIG)
+        assert b.room.catalog.find(secret.ref, "acme").digest == secret.digest
+        for tenant in ("", "other"):
+            with raises(Reason.MODEL_NOT_FOUND):
+                b.room.catalog.find(secret.ref, tenant)
+            assert secret.ref not in [model.ref for model in b.room.catalog.all(tenant)]
