@@ -52,6 +52,8 @@ SWITCH_S = 0.0005
 """How long the store's thread may keep the interpreter from an observation: a tenth of Python's default."""
 FAREWELL_S = 0.2
 """How long the last answers may take to leave once every call of the service has ended."""
+LEAVE_S = 2.0
+"""How long leaving the other replicas may take at least, however long all before it took."""
 STREAMS_A_CONNECTION = 1024
 """Calls under way on one connection; more wait at the client. A training process has one stream."""
 SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
@@ -111,7 +113,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             )
             quota = RunQuota(config.limits_of, live.count_unfinished)
             models = SharedModels(live, catalog) if shared else None
-            lifecycle = RunLifecycle(live, watchers, catalog, quota.take, models)
+            lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
             engine = Engine(live.groups, live.journal)
             service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
             gate = Gate(book, config.limits_of, reflection=config.reflection)
@@ -146,7 +148,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         finally:
             if shared:
                 shared.close()
-            executor.submit(store.close).result()
+            executor.shutdown(cancel_futures=True)
+            store.close()
 
 
 async def _drain(
@@ -159,14 +162,19 @@ async def _drain(
     *,
     timeout_s: float,
 ) -> None:
-    """Say goodbye: unhealthy first, runs go to other replicas, streams finish their step, all is stored."""
+    """Say goodbye: unhealthy first, runs go to other replicas, streams finish their step, all is stored.
+
+    There is one deadline for all of it; what the store has begun by then ends by the store's own limits.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + timeout_s
     log.info("draining")
     reach("daemon.drain")
     await checks.enter_graceful_shutdown()
     if replica is not None:
-        await replica.drain()
+        await replica.drain(within_s=timeout_s / 2)  # streams want some of the time too
     service.drain()
-    stopping = asyncio.create_task(server.stop(timeout_s))
+    stopping = asyncio.create_task(server.stop(max(until - clock(), 0.0)))
     calls = asyncio.create_task(status.idle())
     await asyncio.wait({stopping, calls}, return_when=asyncio.FIRST_COMPLETED)
     calls.cancel()
@@ -174,9 +182,9 @@ async def _drain(
     await stopping
     reach("daemon.drained")
     try:
-        await lifecycle.close()
+        await lifecycle.close(within_s=until - clock())
         if replica is not None:
-            await replica.leave()
+            await replica.leave(within_s=max(until - clock(), LEAVE_S))
     except AdvisorError as error:
         log.error("store_failing_at_exit", problem=str(error))
         raise

@@ -11,6 +11,7 @@ stand still, until as many answers wait as are kept.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
@@ -125,6 +126,7 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._begin_until = math.inf
         self._when_fenced: Callable[[Collection[int]], None] = _raise_fenced
 
     def when_fenced(self, then: Callable[[Collection[int]], None]) -> None:
@@ -199,13 +201,14 @@ class Journal:
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
 
-    async def close(self) -> None:
-        """Store everything and try no more.
+    async def close(self, *, begin_within_s: float = math.inf) -> None:
+        """Store everything and try no more; after so many seconds, begin nothing.
 
         Raises:
             AdvisorError: the store cannot be written.
         """
         self._closed = True
+        self._begin_until = time.monotonic() + begin_within_s
         if self._timer is not None:
             self._timer.cancel()
         await self.flush()
@@ -260,6 +263,8 @@ class Journal:
             self.on_health(works)
 
     def _store_all(self, batches: list[_Batch]) -> None:
+        if time.monotonic() > self._begin_until:
+            raise AdvisorError(Reason.STORE, "the store was busy, or stood still, until there was no time")
         reach("journal.store")
         self._store.append([batch.updates() for batch in batches])
 

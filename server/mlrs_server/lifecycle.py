@@ -7,8 +7,9 @@ stored must not part half-way. While it awaits the store, the run's row is close
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
-from mlrs_server.errors import AdvisorError, about, run_not_found
+from mlrs_server.errors import AdvisorError, Reason, about, run_not_found
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
@@ -41,6 +42,14 @@ from mlrs_server.watchers import Watchers
 log = structlog.get_logger()
 
 T = TypeVar("T")
+MAX_CHANGES = 4096
+"""Calls that may be changing runs at once, or wait to: more than a store that works keeps waiting."""
+LAST_FLUSH_S = 2.0
+"""How long after its deadline the last flush may yet begin, once what the store is doing then has ended."""
+
+
+def _no_quota(_names: Sequence[str]) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 class RunLifecycle:
@@ -51,32 +60,59 @@ class RunLifecycle:
         live: LiveRuns,
         watchers: Watchers,
         catalog: ModelCatalog,
-        take_quota: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
         models: SharedModels | None = None,
     ) -> None:
-        """`watchers` hear of rewinds and ends; `take_quota` raises if runs are too many to create.
+        """`watchers` hear of rewinds and ends; `quota` is held as runs begin, and raises if they are many.
 
         `models` go from daemon to daemon, where several share the store.
         """
         self._models = models
-        self._take_quota = take_quota
+        self._quota = quota
         self._live = live
         self._watchers = watchers
         self._catalog = catalog
         self._changes: set[asyncio.Task[Any]] = set()
 
-    async def close(self) -> None:
+    async def close(self, *, within_s: float | None = None) -> None:
         """Let changes under way end, and store everything.
 
+        Changes that take longer are cancelled: what of them the store has not begun, it will not do. The
+        last flush has a moment more to begin.
+
         Raises:
-            AdvisorError: the store cannot be written.
+            AdvisorError: the store cannot be written, or not in time; it says what is not stored.
         """
-        while self._changes:
-            await asyncio.wait(self._changes)
-        await self._live.journal.close()
+        clock = asyncio.get_running_loop().time
+        until = math.inf if within_s is None else clock() + within_s
+        while self._changes and (left_s := until - clock()) > 0:
+            await asyncio.wait(self._changes, timeout=None if left_s == math.inf else left_s)
+        lost = list[str]()
+        if cut := list(self._changes):
+            lost.append(f"{len(cut)} calls that change runs were cut off")
+            for change in cut:
+                change.cancel()
+            await asyncio.wait(cut)
+        try:
+            await self._live.journal.close(begin_within_s=max(until - clock(), 0.0) + LAST_FLUSH_S)
+        except AdvisorError as error:
+            lost.append(f"{self._live.journal.undurable} answers are not stored: {error}")
+        if lost:
+            raise AdvisorError(Reason.STORE, "; ".join(lost))
 
     async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
-        """Return what a change of a run returns; if the caller goes away, the change goes on."""
+        """Return what a change of a run returns; if the caller goes away, the change goes on.
+
+        Raises:
+            AdvisorError: too many changes are under way, or as the change.
+        """
+        if len(self._changes) >= MAX_CHANGES:
+            change.close()
+            raise AdvisorError(
+                Reason.STORE,
+                f"the store does not keep up: {len(self._changes)} calls that change runs are under way, the "
+                "most that may be (see the daemon's log). Call again later",
+            )
         task = asyncio.get_running_loop().create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
@@ -113,15 +149,18 @@ class RunLifecycle:
                 await self._models.fetch(runs.values())
             existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
             checked = await self._checked(requests, runs)
-            if checked and self._take_quota is not None:
-                await self._take_quota([run.run_id for run in checked])
-            new = await self._create(checked, among=len(requests))
-            runs |= {run.run_id: run for run in new}
-            runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
+            async with self._quota([run.run_id for run in checked] + self._finished_of(existing)):
+                new = await self._create(checked, among=len(requests))
+                runs |= {run.run_id: run for run in new}
+                runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
             created = {run.run_id for run in new}
             return [
                 self._opened(runs[run_id], created=run_id in created) async for run_id in in_turns(run_ids)
             ]
+
+    def _finished_of(self, existing: Sequence[tuple[OpenRequest, StoredRun]]) -> list[str]:
+        """Return the ids of runs that are finished, and taken up again."""
+        return [run.run_id for _, run in existing if self._live.status(run) == RunStatus.FINISHED]
 
     async def _checked(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> list[NewRun]:
         """Check all requests, and take the runs that exist into memory; return those to create."""

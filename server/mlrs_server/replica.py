@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 import structlog
 
-from mlrs_server.errors import AdvisorError
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import LiveRuns
 from mlrs_server.ownership import SharedOwnership
 from mlrs_server.ownership.leases import Standing
@@ -88,9 +88,19 @@ class Replica:
 
     # ------------------------------------------------------------------------------- leaving
 
-    async def drain(self) -> None:
-        """Give everything away, if there is another replica to take it and the database can be written."""
+    async def drain(self, *, within_s: float | None = None) -> None:
+        """Give everything away, if there is another replica to take it and the database can be written.
+
+        What is not given away in time stays here, to be stored before `leave`.
+        """
         self._ownership.draining = True
+        try:
+            async with asyncio.timeout(within_s):
+                await self._give_all_away()
+        except TimeoutError:
+            log.error("not_given_away", problem=f"it took longer than {within_s:g} s")
+
+    async def _give_all_away(self) -> None:
         try:
             standing = await self._ownership.renew()
         except AdvisorError as error:
@@ -101,17 +111,23 @@ class Replica:
         if preferred(standing.replicas.values(), 0) is not None:
             await self._give_away_quietly(self._ownership.epochs.keys())
 
-    async def leave(self) -> None:
+    async def leave(self, *, within_s: float | None = None) -> None:
         """Give up the lease, once everything is stored: another replica need not wait for it to run out.
 
         Raises:
-            AdvisorError: the database cannot be written.
+            AdvisorError: the database cannot be written, or not in time.
         """
         if self._keeping is not None:
             self._keeping.cancel()
-        while self._forgetting:
-            await asyncio.wait(self._forgetting)
-        await self._ownership.leave()
+        try:
+            async with asyncio.timeout(within_s):
+                while self._forgetting:
+                    await asyncio.wait(self._forgetting)
+                await self._ownership.leave()
+        except TimeoutError as error:
+            raise AdvisorError(
+                Reason.STORE, "all is stored, but the lease could not be given up in time; it runs out"
+            ) from error
 
     # ------------------------------------------------------------------------------- moving
 

@@ -42,8 +42,8 @@ class Sharing:
         return replica
 
     def close(self) -> None:
-        """Give up the thread."""
-        self._executor.shutdown(wait=False)
+        """Give up the thread; what it has not begun, it will not do."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def check_advertised(address: str) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
 from mlrs_server.names import tenant_of
 from mlrs_server.security.limits import Limits, Usage
@@ -18,10 +22,15 @@ busy."""
 
 @dataclass(slots=True)
 class _Count:
-    runs: int
-    counted: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while runs are counted and places taken: of two calls, one sees what the other took."""
+    runs: int = 0
+    """Runs that are stored, or about to be."""
+    pending: int = 0
+    """Those about to be."""
+    counted: float = -math.inf
     """When, on the monotonic clock."""
-    next: float
+    next: float = -math.inf
     """When it may be counted again."""
 
 
@@ -34,36 +43,45 @@ class RunQuota:
         """`count_unfinished` asks the store."""
         self._limits_of = limits_of
         self._count_unfinished = count_unfinished
-        self._counts: dict[str, _Count] = {}
+        self._counts: defaultdict[str, _Count] = defaultdict(_Count)
 
-    async def take(self, names: Iterable[str]) -> None:
-        """Count runs that are about to be created, by their full names.
+    @asynccontextmanager
+    async def taking(self, names: Iterable[str]) -> AsyncIterator[None]:
+        """Take places for runs, by their full names, that are stored as unfinished meanwhile.
 
         Raises:
-            AdvisorError: their tenant would have more than it may; none is counted.
+            AdvisorError: their tenant would have more than it may; no place is taken.
         """
-        tenants: dict[str, int] = {}
-        for name in names:
-            tenant = tenant_of(name)
-            tenants[tenant] = tenants.get(tenant, 0) + 1
-        for tenant, more in tenants.items():  # all of one call are of one tenant
-            limits = self._limits_of(tenant)
-            count = await self._counted(tenant, more, limits.max_runs)
+        async with AsyncExitStack() as taken:
+            for tenant, more in Counter(map(tenant_of, names)).items():  # all of one call are of one tenant
+                await taken.enter_async_context(self._taking(tenant, more))
+            yield
+
+    @asynccontextmanager
+    async def _taking(self, tenant: str, more: int) -> AsyncIterator[None]:
+        limits, count = self._limits_of(tenant), self._counts[tenant]
+        async with count.lock:
+            await self._refresh(tenant, count, more, limits.max_runs)
             if count.runs + more > limits.max_runs:
                 problem = (
-                    f"{count.runs} runs are not finished, and this call creates {more}; finish or delete some"
+                    f"{count.runs} runs are not finished, and this call creates, or takes up again, {more}; "
+                    "finish or delete some"
                 )
                 raise Usage(tenant, limits).exceeded("max_runs", limits.max_runs, problem)
             count.runs += more
+            count.pending += more
+        try:
+            yield
+        finally:
+            count.pending -= more
 
-    async def _counted(self, tenant: str, more: int, most: int) -> _Count:
-        """Return a tenant's count: as it was, unless it is old, or says that there are too many."""
-        count, began = self._counts.get(tenant), time.monotonic()
-        if count is not None:
-            is_old, is_full = began - count.counted > FRESH_S, count.runs + more > most
-            if began < count.next or not (is_old or is_full):
-                return count
-        runs = await self._count_unfinished(tenant)
-        ended = time.monotonic()
-        count = self._counts[tenant] = _Count(runs, ended, ended + REST * (ended - began))
-        return count
+    async def _refresh(self, tenant: str, count: _Count, more: int, most: int) -> None:
+        """Count a tenant's runs, if the count is old, or says that there are too many."""
+        began = time.monotonic()
+        is_old, is_full = began - count.counted > FRESH_S, count.runs + more > most
+        if began < count.next or not (is_old or is_full):
+            return
+        pending = count.pending  # the store may count some of them too: rather too many than too few
+        count.runs = pending + await self._count_unfinished(tenant)
+        count.counted = time.monotonic()
+        count.next = count.counted + REST * (count.counted - began)

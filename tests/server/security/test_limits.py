@@ -13,7 +13,7 @@ import pytest
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.config import load_config
-from mlrs_server.errors import Reason
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.security import limits as limits_module
 from mlrs_server.security.limits import Limits, Usage
 from mlrs_server.security.quota import RunQuota
@@ -83,6 +83,12 @@ async def test_runs_of_before_a_restart_count(tmp_path: Path, model_file: Path) 
                 check(await small.refused("CreateRun", request), "max_runs", 2)
 
 
+async def _take(quota: RunQuota, names: list[str]) -> None:
+    """Take places for runs that are stored at once."""
+    async with quota.taking(names):
+        pass
+
+
 async def test_counts_are_not_made_all_the_time() -> None:
     """A tenant far from its limit is counted once; at it, again, but not at once again."""
     asked: list[str] = []
@@ -95,21 +101,73 @@ async def test_counts_are_not_made_all_the_time() -> None:
 
     quota = RunQuota(lambda _: Limits(max_runs=8), count)
     for index in range(3):
-        await quota.take([f"t!{index}"])
+        await _take(quota, [f"t!{index}"])
     assert asked == ["t"]
     for _ in range(5):
         with raises(Reason.TENANT_LIMIT, field="max_runs"):
-            await quota.take(["t!x"])
+            await _take(quota, ["t!x"])
     assert len(asked) <= 2
     async with asyncio.timeout(20):
         while len(asked) < 2:  # some of them finished meanwhile
             await asyncio.sleep(0.01)
             try:
-                await quota.take(["t!x"])
+                await _take(quota, ["t!x"])
             except Exception:  # noqa: BLE001, S112  # not yet
                 continue
-    await quota.take(["u!x", "u!y"])
+    await _take(quota, ["u!x", "u!y"])
     assert asked[-1] == "u"
+
+
+async def test_calls_at_once_share_the_limit(tmp_path: Path, model_file: Path) -> None:
+    """Batches that come together create as many runs as the limit lets, and no more."""
+    async with limited(tmp_path, model_file, max_runs=100) as (small, _):
+
+        async def create(batch: int) -> bool:
+            names = [f"run-{batch}-{index}" for index in range(50)]
+            requests = [pb.CreateRunRequest(run_id=name) for name in names]
+            try:
+                await small.call("BatchCreateRuns", pb.BatchCreateRunsRequest(requests=requests))
+            except grpc.aio.AioRpcError as error:
+                if error.code() != Code.RESOURCE_EXHAUSTED:
+                    raise
+                return False
+            return True
+
+        assert sum(await asyncio.gather(*map(create, range(20)))) == 2
+        (listed,) = await small.call("ListRuns", pb.ListRunsRequest(page_size=1000))
+        assert len(listed.runs) == 100
+
+
+async def test_runs_about_to_be_stored_count() -> None:
+    """A count made while another call has places, and has stored nothing yet, does not overlook them."""
+
+    async def count(_tenant: str) -> int:
+        return 0
+
+    quota = RunQuota(lambda _: Limits(max_runs=8), count)
+    names = [f"t!{index}" for index in range(8)]
+    async with quota.taking(names):
+        with raises(Reason.TENANT_LIMIT, field="max_runs"):
+            await _take(quota, ["t!x"])
+    async with asyncio.timeout(20):
+        while True:  # none of them was stored after all
+            try:
+                await _take(quota, names)
+            except AdvisorError:
+                await asyncio.sleep(0.001)
+            else:
+                return
+
+
+async def test_a_finished_run_taken_up_again_counts(tmp_path: Path, model_file: Path) -> None:
+    """Rewound, a finished run is one of the unfinished again, and needs a place among them."""
+    async with limited(tmp_path, model_file, max_runs=1) as (small, _):
+        await small.create("a")
+        await small.call("FinishRun", pb.FinishRunRequest(run_id="a"))
+        await _until_created(small, "b")
+        again = pb.CreateRunRequest(run_id="a", resume_from=0)
+        check(await small.refused("CreateRun", again), "max_runs", 1)
+        await small.call("CreateRun", pb.CreateRunRequest(run_id="b", resume_from=0))
 
 
 @pytest.mark.parametrize("rpc", ["StreamAdvice", "WatchRun", "ImportModel"])
