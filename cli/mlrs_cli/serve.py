@@ -66,7 +66,10 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     "[default: 4194304]",
 )
 @click.option(
-    "--drain-timeout-s", type=float, help="How long open calls may take to end at exit. [default: 10]"
+    "--drain-timeout-s",
+    type=float,
+    help="How long exit may take; what the store is at by then may end, within limits of its own. "
+    "[default: 10]",
 )
 @click.option("--max-message-bytes", type=int, help="The largest message that is read. [default: 4194304]")
 @click.option(

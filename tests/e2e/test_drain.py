@@ -37,8 +37,8 @@ def postgres() -> Iterator[PostgresServer]:
 def daemon(tmp_path: Path, postgres: PostgresServer) -> Iterator[Daemon]:
     """A daemon over a database of its own, which has answered ten steps of run `a`."""
     model = write_random_model(tmp_path / "tiny.safetensors")
-    arguments = ("--store", postgres.new_database(), "--model", str(model), "--flush-interval-s", "30")
-    arguments += ("--drain-timeout-s", str(DRAIN_S), "--log-format", "json")
+    arguments = ["--store", postgres.new_database(), "--model", str(model), "--flush-interval-s", "30"]
+    arguments += ["--drain-timeout-s", str(DRAIN_S), "--log-format", "json"]
     with Daemon(tmp_path / "d", *arguments) as made:
         with grpc.insecure_channel(made.address) as connection:
             stub = AdvisorServiceStub(connection)

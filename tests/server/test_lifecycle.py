@@ -18,6 +18,7 @@ from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server import failpoints
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import AdviceReason, RunStatus
+from mlrs_server.opening import OpenRequest
 from tests.server.support import LOSSES, Room, raises, replayed, room
 from tests.support.daemon import write_random_model
 
@@ -454,3 +455,36 @@ async def test_a_deletion_of_unknown_outcome_is_read_back(
             await here.lifecycle.delete("run")
         assert (await here.ask(handle, 4, 1.0)).errors[0].reason == Reason.STALE_HANDLE
         assert (await here.open("run")).created
+
+
+# ------------------------------------------------------------------- a store that does not keep up
+
+
+async def test_changes_do_not_pile_up(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store stands still, so many calls wait for it; one more is refused, until it goes on."""
+    monkeypatch.setattr(lifecycle_module, "MAX_CHANGES", 3)
+    async with room(tmp_path, model_file) as here:
+        here.store.gate.clear()
+        waiting = [asyncio.create_task(here.lifecycle.open(OpenRequest(run_id=name))) for name in "abc"]
+        await asyncio.sleep(0)
+        with raises(Reason.STORE, match="the store does not keep up"):
+            await here.lifecycle.open(OpenRequest(run_id="d"))
+        here.store.gate.set()
+        await asyncio.gather(*waiting)
+        await here.lifecycle.open(OpenRequest(run_id="d"))
+
+
+async def test_closing_cuts_off_what_takes_too_long(tmp_path: Path, model_file: Path) -> None:
+    """Changes that have not ended in time are cancelled and counted, and none is stored later."""
+    async with room(tmp_path, model_file) as here:
+        here.store.gate.clear()
+        waiting = [asyncio.create_task(here.lifecycle.open(OpenRequest(run_id=name))) for name in "abc"]
+        await asyncio.sleep(0)
+        with raises(Reason.STORE, match="3 calls that change runs were cut off"):
+            await here.lifecycle.close(within_s=0.01)
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended)
+        here.store.gate.set()
+        assert not await here.live.stored(["b", "c"])
