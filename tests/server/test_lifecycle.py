@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server import failpoints
+from mlrs_server import lifecycle as lifecycle_module
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.opening import OpenRequest
