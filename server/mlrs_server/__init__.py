@@ -12,6 +12,7 @@ warmup.py     machine code before the first run
 engine.py     answers observations as they come, long messages in slices
 answers.py    what an observation gets: advice, its answer again, or a refusal
 lifecycle.py  opening, completing, rewinding, finishing and deleting runs
+changes.py    calls that change runs go on to their end
 opening.py    what a call that opens runs asks for, and whether it may be done
 turns.py      work on many runs, in turns with everything else
 records.py    reading runs: one, a list, a record as it grows, answers given long ago

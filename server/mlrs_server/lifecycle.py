@@ -1,22 +1,22 @@
 """Opening, finishing, rewinding and deleting runs.
 
-A call that changes a run goes on to its end when its caller goes away: what is in memory and what is
-stored must not part half-way. While it awaits the store, the run's row is closed or cannot move.
+A call that changes a run goes on to its end when its caller goes away (`changes.py`). While it awaits the
+store, the run's row is closed or cannot move.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
+from mlrs_server.changes import Changes
 from mlrs_server.errors import AdvisorError, Reason, about, run_not_found
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
@@ -41,9 +41,6 @@ from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-MAX_CHANGES = 4096
-"""Calls that may be changing runs at once, or wait to: more than a store that works keeps waiting."""
 LAST_FLUSH_S = 2.0
 """How long after its deadline the last flush may yet begin, once what the store is doing then has ended."""
 
@@ -72,7 +69,7 @@ class RunLifecycle:
         self._live = live
         self._watchers = watchers
         self._catalog = catalog
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
 
     async def close(self, *, within_s: float | None = None) -> None:
         """Let changes under way end, and store everything.
@@ -85,38 +82,15 @@ class RunLifecycle:
         """
         clock = asyncio.get_running_loop().time
         until = math.inf if within_s is None else clock() + within_s
-        while self._changes and (left_s := until - clock()) > 0:
-            await asyncio.wait(self._changes, timeout=None if left_s == math.inf else left_s)
         lost = list[str]()
-        if cut := list(self._changes):
-            lost.append(f"{len(cut)} calls that change runs were cut off")
-            for change in cut:
-                change.cancel()
-            await asyncio.wait(cut)
+        if cut := await self._changes.end(until):
+            lost.append(f"{cut} calls that change runs were cut off")
         try:
             await self._live.journal.close(begin_within_s=max(until - clock(), 0.0) + LAST_FLUSH_S)
         except AdvisorError as error:
             lost.append(f"{self._live.journal.undurable} answers are not stored: {error}")
         if lost:
             raise AdvisorError(Reason.STORE, "; ".join(lost))
-
-    async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
-        """Return what a change of a run returns; if the caller goes away, the change goes on.
-
-        Raises:
-            AdvisorError: too many changes are under way, or as the change.
-        """
-        if len(self._changes) >= MAX_CHANGES:
-            change.close()
-            raise AdvisorError(
-                Reason.STORE,
-                f"the store does not keep up: {len(self._changes)} calls that change runs are under way, the "
-                "most that may be (see the daemon's log). Call again later",
-            )
-        task = asyncio.get_running_loop().create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
 
     # ------------------------------------------------------------------------------ opening
 
@@ -139,7 +113,7 @@ class RunLifecycle:
             AdvisorError: as the contract's BatchCreateRuns says; of several runs, about the first.
         """
         check_batch("requests", [request.run_id for request in requests])
-        return await self._to_the_end(self._open(requests))
+        return await self._changes.to_the_end(self._open(requests))
 
     async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
         run_ids = [request.run_id for request in requests]
@@ -298,7 +272,7 @@ class RunLifecycle:
             AdvisorError: there is no run of one of the ids, or an id is there twice, or the store fails.
         """
         check_batch("run_ids", run_ids)
-        return await self._to_the_end(self._finish(run_ids))
+        return await self._changes.to_the_end(self._finish(run_ids))
 
     async def _finish(self, run_ids: Sequence[str]) -> list[RunView]:
         async with self._live.locked(run_ids), owned(self._live, run_ids) as found:
@@ -335,7 +309,7 @@ class RunLifecycle:
         Raises:
             AdvisorError: there is no such run, or the store fails.
         """
-        await self._to_the_end(self._delete(run_id))
+        await self._changes.to_the_end(self._delete(run_id))
 
     async def _delete(self, run_id: str) -> None:
         async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:

@@ -419,8 +419,8 @@ async def test_a_caller_that_goes_away_leaves_runs_finished(tmp_path: Path, mode
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         here.store.gate.set()
-        while here.lifecycle._changes:
-            await asyncio.wait(here.lifecycle._changes)
+        while here.lifecycle._changes._tasks:
+            await asyncio.wait(here.lifecycle._changes._tasks)
         views = await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=9)
         assert [view.run_id for view in views] == list("abc")
 

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import Optimizer, RunConfig
-from mlrs_server import failpoints
-from mlrs_server import lifecycle as lifecycle_module
+from mlrs_server import changes, failpoints
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.opening import OpenRequest
@@ -465,7 +464,7 @@ async def test_changes_do_not_pile_up(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store stands still, so many calls wait for it; one more is refused, until it goes on."""
-    monkeypatch.setattr(lifecycle_module, "MAX_CHANGES", 3)
+    monkeypatch.setattr(changes, "MAX_CHANGES", 3)
     async with room(tmp_path, model_file) as here:
         here.store.gate.clear()
         waiting = [asyncio.create_task(here.lifecycle.open(OpenRequest(run_id=name))) for name in "abc"]
