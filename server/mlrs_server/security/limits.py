@@ -28,7 +28,7 @@ class Limits(BaseModel):
 
     max_runs: Count = 1_000_000
     """Runs that are not finished, in memory or stored."""
-    max_streams: Count = 2_000
+    max_streams: Count = 10_000
     """Open streams, of a replica."""
     max_messages_per_s: Rate = 100_000
     """Messages a second, of a replica; as many may come at once after a quiet second."""
