@@ -105,7 +105,7 @@ class RunRecords:
                 record = await self._live.read(stored, first, PAGE)
                 if watcher.gone:
                     raise run_not_found(run_id)
-                if watcher.moved:
+                if watcher.moved and follow:  # the store has what there is
                     raise moved_elsewhere(run_id)
                 if watcher.rewound:  # what was read may be of before
                     continue

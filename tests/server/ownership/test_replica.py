@@ -213,6 +213,16 @@ async def test_a_follower_is_sent_to_the_new_owner(join: Join) -> None:
         assert [len(part) for part in record] == [0]
 
 
+async def test_a_record_can_be_read_while_its_run_moves(join: Join) -> None:
+    """A watch that does not follow the run ends at what is stored, wherever it is read."""
+    async with join("a:1") as a, join("b:1"):
+        await a.room.follow(await _open(a), LOSSES[:STEPS])
+        reading = a.room.records.watch("run", 0, follow=False)
+        await anext(reading)
+        await a.replica.drain()
+        assert sum([len(part) async for _, _, part in reading]) == STEPS
+
+
 async def test_runs_of_one_group_share_an_owner(join: Join) -> None:
     """A sweep's runs are where its first is, whatever their ids."""
     async with join("a:1") as a, join("b:1") as b:
