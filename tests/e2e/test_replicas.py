@@ -87,17 +87,22 @@ def _until(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _owner(run_id: str, *daemons: Daemon) -> Daemon | None:
-    """Return the daemon that opens a run without sending its client elsewhere."""
+def _owner(run_id: str, *daemons: Daemon) -> Daemon:
+    """Return the daemon that opens a run without sending its client elsewhere, once there is one."""
+    found = list[Daemon]()
+    _until(lambda: bool(found.extend(_owners(run_id, *daemons)) or found))
+    return found[0]
+
+
+def _owners(run_id: str, *daemons: Daemon) -> Iterator[Daemon]:
     for daemon in daemons:
         with grpc.insecure_channel(daemon.address) as channel:
             try:
                 request = pb.CreateRunRequest(run_id=run_id, mode=pb.OPEN_MODE_RESUME)
                 AdvisorServiceStub(channel).CreateRun(request, timeout=10)
-            except grpc.RpcError:
+            except grpc.RpcError:  # it may be moving to another
                 continue
-            return daemon
-    return None
+            yield daemon
 
 
 def _addresses(*daemons: Daemon) -> str:
@@ -110,7 +115,6 @@ def _taken_over(cluster: Cluster, run_id: str, how: signal.Signals, *daemons: Da
         run = advisor.run(run_id, fallback=None, timeout_s=PATIENCE_S, **settings_of(run_id))
         lrs = _follow(run, run_id, 0, 20)
         owner = _owner(run_id, *daemons)
-        assert owner is not None
         owner.signal(how)
         began = time.monotonic()
         lrs.append(_insisted(run, 20, loss_of(run_id, 20)))
@@ -172,7 +176,7 @@ def test_an_owner_cut_off_from_the_database_is_replaced(cluster: Cluster, postgr
             lrs += _follow(run, "run", 10, 20)
             two = cluster.add("two")
             with mlrs_client.connect(two.address, timeout_s=PATIENCE_S) as other:
-                _until(lambda: _owner("run", two) is two)
+                assert _owner("run", two) is two
                 assert other.get_run("run").next_step == 10, "nothing of what it answered was stored"
             tunnel.heal()
             lrs += _follow(run, "run", 20, steps_of("run"))
