@@ -242,6 +242,8 @@ class Session:
                 self.setbacks.pop(ledger, None)
             if is_back and ledger.outage is not None:
                 outage, ledger.outage = ledger.outage, None
+                while news := outage.news():  # its beginning may not have been told yet
+                    self.host.say(news)
                 self.host.say(outage.end(ledger.fallback_steps))
             if ledger.left:
                 self.forget(ledger)
