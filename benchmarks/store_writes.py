@@ -30,12 +30,12 @@ def measure() -> dict[str, Any]:
         figures["fsync_ms"] = _fsync_ms(Path(folder) / "probe")
         for level in ("NORMAL", "FULL"):
             where = Path(folder) / f"{level}.sqlite3"
-            figures["ms"][f"sqlite {level}"] = _flushes(lambda: open_store(where), level)  # noqa: B023
+            figures["ms"][f"sqlite {level}"] = _flushes(lambda: open_store(where), level)  # noqa: B023  # it is called before the loop goes on
     for durable in (False, True):
         server = PostgresServer(durable=durable)
         try:
             name = f"postgresql fsync {'on' if durable else 'off'}"
-            figures["ms"][name] = _flushes(lambda: open_store(server.new_database()))  # noqa: B023
+            figures["ms"][name] = _flushes(lambda: open_store(server.new_database()))  # noqa: B023  # it is called before the loop goes on
         finally:
             server.remove()
     return figures
