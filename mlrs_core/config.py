@@ -9,7 +9,9 @@ from numbers import Real
 from typing import Any, Self
 
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.meta import MetaConfig
 from mlrs_core.ranges import check_real, check_type, check_whole
+from mlrs_core.ranks import RanksConfig
 from mlrs_core.schedules.spec import ScheduleSpec
 
 MAX_HORIZON = 2**53
@@ -26,6 +28,10 @@ class Optimizer(enum.IntEnum):
     ADAM = 4
     ADAMW = 5
     OTHER = 6
+
+
+_PARTS = ("schedule", "meta", "ranks")
+"""Fields that have fields of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,10 @@ class RunConfig:
     """The learning rate to start from, for models that take one; finite and > 0. `None`: the usual one."""
     schedule: ScheduleSpec | None = None
     """The schedule that the run follows in place of a model."""
+    meta: MetaConfig | None = None
+    """How the network goes on learning. `None`: its weights stay."""
+    ranks: RanksConfig | None = None
+    """How the ranks of a distributed job share the run. `None`: there is one."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -69,6 +79,10 @@ class RunConfig:
         if not isinstance(self.optimizer, Optimizer):
             raise InvalidFieldError("optimizer", f"must be an Optimizer, is {self.optimizer!r:.100}")
         check_type("schedule", self.schedule, ScheduleSpec, "a ScheduleSpec")
+        check_type("meta", self.meta, MetaConfig, "a MetaConfig")
+        check_type("ranks", self.ranks, RanksConfig, "a RanksConfig")
+        if self.meta is not None and self.schedule is not None:
+            raise InvalidFieldError("meta", "a schedule has no weights to train; leave one of them out")
         check_type("momentum", self.momentum, Real, "a number")
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise InvalidFieldError("momentum", f"must be in [0, 1), is {self.momentum}")
@@ -76,11 +90,13 @@ class RunConfig:
             raise InvalidFieldError("min_lr", f"{self.min_lr} is above max_lr, {self.max_lr}")
 
     def completed_by(self, other: RunConfig) -> Self:
-        """Return this config with the fields it lacks taken from `other`, those of the schedule too."""
+        """Return this config with the fields it lacks taken from `other`, those of its parts too."""
         has = self.given()
         lacking = {name: getattr(other, name) for name in other.given() if name not in has}
-        if self.schedule is not None and other.schedule is not None:
-            lacking["schedule"] = self.schedule.completed_by(other.schedule)
+        for name in _PARTS:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not None and theirs is not None:
+                lacking[name] = mine.completed_by(theirs)
         return dataclasses.replace(self, **lacking) if lacking else self
 
     def given(self) -> list[str]:
@@ -92,11 +108,16 @@ class RunConfig:
         ]
 
     def values(self) -> dict[str, Any]:
-        """Return the fields that have a value by name, those of the schedule as `schedule.<name>`."""
-        values = {name: getattr(self, name) for name in self.given() if name != "schedule"}
-        if self.schedule is not None:
-            spec = self.schedule
-            values |= {f"schedule.{name}": getattr(spec, name) for name in spec.given()}
+        """Return the fields that have a value by name, those of its parts as `schedule.<name>` and so on.
+
+        A part that may have no field that was given, `meta` or `ranks`, is there itself, as True.
+        """
+        values = {name: getattr(self, name) for name in self.given() if name not in _PARTS}
+        for name in _PARTS:
+            if (part := getattr(self, name)) is not None:
+                if name != "schedule":
+                    values[name] = True
+                values |= {f"{name}.{field}": getattr(part, field) for field in part.given()}
         return values
 
     def check_complete(self) -> None:

@@ -39,6 +39,9 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *,
         AdvisorError: there is no such model, a model and a schedule are asked for, or the config lacks
             what they need.
     """
+    asked = replace(
+        asked, meta=asked.meta and asked.meta.resolved(), ranks=asked.ranks and asked.ranks.resolved()
+    )
     if asked.schedule is None:
         found = catalog.find(model, tenant_of(run_id))
         name, digest, policy = found.name, found.digest, found.policy

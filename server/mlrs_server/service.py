@@ -245,6 +245,18 @@ class AdvisorService(AdvisorServiceServicer):
         """Refuse: not built yet."""
         raise _not_built("AdaptGradients", "meta mode")
 
+    async def PromoteModel(self, request: pb.PromoteModelRequest, context: Context) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("PromoteModel", "meta mode")
+
+    async def RollbackAlias(self, request: pb.RollbackAliasRequest, context: Context) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("RollbackAlias", "meta mode")
+
+    async def ListAliasChanges(self, request: pb.ListAliasChangesRequest, context: Context) -> NoReturn:
+        """Refuse: not built yet."""
+        raise _not_built("ListAliasChanges", "meta mode")
+
 
 def _not_built(rpc: str, what: str) -> AdvisorError:
     return AdvisorError(

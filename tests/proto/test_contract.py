@@ -38,6 +38,9 @@ RPCS = {
     "GetModel": UNARY,
     "ImportModel": UP,
     "SetAlias": UNARY,
+    "PromoteModel": UNARY,
+    "RollbackAlias": UNARY,
+    "ListAliasChanges": UNARY,
 }
 """The calls of the service."""
 

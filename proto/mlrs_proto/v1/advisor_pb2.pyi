@@ -196,6 +196,110 @@ SCHEDULE_KIND_GREEDY: ScheduleKind.ValueType  # 10
 """Multiplied by `factor` when the training loss stagnates, divided by it when it improves."""
 global___ScheduleKind = ScheduleKind
 
+class _AdaptScope:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AdaptScopeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AdaptScope.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ADAPT_SCOPE_UNSPECIFIED: _AdaptScope.ValueType  # 0
+    """The run's own copy, and nobody else's."""
+    ADAPT_SCOPE_RUN: _AdaptScope.ValueType  # 1
+    """Likewise."""
+    ADAPT_SCOPE_MODEL: _AdaptScope.ValueType  # 2
+    """Likewise, and what it learns counts when a new version of the model is made (PromoteModel)."""
+
+class AdaptScope(_AdaptScope, metaclass=_AdaptScopeEnumTypeWrapper):
+    """Whose network a run's meta updates train. Either way the run goes on under a copy of its own."""
+
+ADAPT_SCOPE_UNSPECIFIED: AdaptScope.ValueType  # 0
+"""The run's own copy, and nobody else's."""
+ADAPT_SCOPE_RUN: AdaptScope.ValueType  # 1
+"""Likewise."""
+ADAPT_SCOPE_MODEL: AdaptScope.ValueType  # 2
+"""Likewise, and what it learns counts when a new version of the model is made (PromoteModel)."""
+global___AdaptScope = AdaptScope
+
+class _MetaOrder:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _MetaOrderEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_MetaOrder.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    META_ORDER_UNSPECIFIED: _MetaOrder.ValueType  # 0
+    """Not said: the paper's."""
+    META_ORDER_BEFORE_STEP: _MetaOrder.ValueType  # 1
+    """The paper's: a virtual step w' = w - lr * d, the update, then the real step with the learning rate that
+    the new weights give for the same loss.
+    """
+    META_ORDER_AFTER_STEP: _MetaOrder.ValueType  # 2
+    """The real step is made first and w' is where it leads: no virtual copy, any optimizer. The step's learning
+    rate stands, and the update tells from the next one on.
+    """
+
+class MetaOrder(_MetaOrder, metaclass=_MetaOrderEnumTypeWrapper):
+    """When in a step its meta update is made."""
+
+META_ORDER_UNSPECIFIED: MetaOrder.ValueType  # 0
+"""Not said: the paper's."""
+META_ORDER_BEFORE_STEP: MetaOrder.ValueType  # 1
+"""The paper's: a virtual step w' = w - lr * d, the update, then the real step with the learning rate that
+the new weights give for the same loss.
+"""
+META_ORDER_AFTER_STEP: MetaOrder.ValueType  # 2
+"""The real step is made first and w' is where it leads: no virtual copy, any optimizer. The step's learning
+rate stands, and the update tells from the next one on.
+"""
+global___MetaOrder = MetaOrder
+
+class _RankMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RankModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RankMode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RANK_MODE_UNSPECIFIED: _RankMode.ValueType  # 0
+    """Not said: all."""
+    RANK_MODE_ALL: _RankMode.ValueType  # 1
+    """Every rank sends its loss of a step; the daemon reduces them to one observation and answers all alike."""
+    RANK_MODE_LEADER: _RankMode.ValueType  # 2
+    """Rank 0 sends the observations, as for a run of one rank; the others follow with WatchRun."""
+
+class RankMode(_RankMode, metaclass=_RankModeEnumTypeWrapper):
+    """How the ranks of a distributed job share a run."""
+
+RANK_MODE_UNSPECIFIED: RankMode.ValueType  # 0
+"""Not said: all."""
+RANK_MODE_ALL: RankMode.ValueType  # 1
+"""Every rank sends its loss of a step; the daemon reduces them to one observation and answers all alike."""
+RANK_MODE_LEADER: RankMode.ValueType  # 2
+"""Rank 0 sends the observations, as for a run of one rank; the others follow with WatchRun."""
+global___RankMode = RankMode
+
+class _RankReduction:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RankReductionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RankReduction.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RANK_REDUCTION_UNSPECIFIED: _RankReduction.ValueType  # 0
+    """Not said: the mean."""
+    RANK_REDUCTION_MEAN: _RankReduction.ValueType  # 1
+    """The mean, weighted by sample counts. One rank's NaN makes it NaN, as it does to the gradients' mean."""
+    RANK_REDUCTION_MEDIAN: _RankReduction.ValueType  # 2
+    """The median, each rank counting once. NaN losses are above all others."""
+
+class RankReduction(_RankReduction, metaclass=_RankReductionEnumTypeWrapper):
+    """How the losses of the ranks become one."""
+
+RANK_REDUCTION_UNSPECIFIED: RankReduction.ValueType  # 0
+"""Not said: the mean."""
+RANK_REDUCTION_MEAN: RankReduction.ValueType  # 1
+"""The mean, weighted by sample counts. One rank's NaN makes it NaN, as it does to the gradients' mean."""
+RANK_REDUCTION_MEDIAN: RankReduction.ValueType  # 2
+"""The median, each rank counting once. NaN losses are above all others."""
+global___RankReduction = RankReduction
+
 class _AdviceReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -327,32 +431,52 @@ ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
 """The tenant is at one of its limits; the message names it."""
 global___ErrorReason = ErrorReason
 
-class _AdaptScope:
+class _MetaOutcome:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
 
-class _AdaptScopeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AdaptScope.ValueType], builtins.type):
+class _MetaOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_MetaOutcome.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    ADAPT_SCOPE_UNSPECIFIED: _AdaptScope.ValueType  # 0
-    """The run's own copy."""
-    ADAPT_SCOPE_RUN: _AdaptScope.ValueType  # 1
-    """The run's own copy."""
-    ADAPT_SCOPE_MODEL: _AdaptScope.ValueType  # 2
-    """Pooled with other runs into a new version of the model."""
+    META_OUTCOME_UNSPECIFIED: _MetaOutcome.ValueType  # 0
+    """Never sent."""
+    META_OUTCOME_APPLIED: _MetaOutcome.ValueType  # 1
+    """The weights moved as Adam says."""
+    META_OUTCOME_CLIPPED: _MetaOutcome.ValueType  # 2
+    """The alignment was clipped first."""
+    META_OUTCOME_SCALED: _MetaOutcome.ValueType  # 3
+    """The update was scaled down, since the learning rate would have moved too far."""
+    META_OUTCOME_CLIPPED_AND_SCALED: _MetaOutcome.ValueType  # 4
+    """Both."""
+    META_OUTCOME_IDLE: _MetaOutcome.ValueType  # 5
+    """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
+    in its warmup), or the alignment is 0. It counts as an update.
+    """
+    META_OUTCOME_WAITING: _MetaOutcome.ValueType  # 6
+    """Parts of the alignment are missing."""
 
-class AdaptScope(_AdaptScope, metaclass=_AdaptScopeEnumTypeWrapper):
+class MetaOutcome(_MetaOutcome, metaclass=_MetaOutcomeEnumTypeWrapper):
     """---------------------------------------------------------------------------------------- meta
 
-    Whose weights a meta update changes.
+    What a meta update did.
     """
 
-ADAPT_SCOPE_UNSPECIFIED: AdaptScope.ValueType  # 0
-"""The run's own copy."""
-ADAPT_SCOPE_RUN: AdaptScope.ValueType  # 1
-"""The run's own copy."""
-ADAPT_SCOPE_MODEL: AdaptScope.ValueType  # 2
-"""Pooled with other runs into a new version of the model."""
-global___AdaptScope = AdaptScope
+META_OUTCOME_UNSPECIFIED: MetaOutcome.ValueType  # 0
+"""Never sent."""
+META_OUTCOME_APPLIED: MetaOutcome.ValueType  # 1
+"""The weights moved as Adam says."""
+META_OUTCOME_CLIPPED: MetaOutcome.ValueType  # 2
+"""The alignment was clipped first."""
+META_OUTCOME_SCALED: MetaOutcome.ValueType  # 3
+"""The update was scaled down, since the learning rate would have moved too far."""
+META_OUTCOME_CLIPPED_AND_SCALED: MetaOutcome.ValueType  # 4
+"""Both."""
+META_OUTCOME_IDLE: MetaOutcome.ValueType  # 5
+"""Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
+in its warmup), or the alignment is 0. It counts as an update.
+"""
+META_OUTCOME_WAITING: MetaOutcome.ValueType  # 6
+"""Parts of the alignment are missing."""
+global___MetaOutcome = MetaOutcome
 
 class _DataType:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -527,6 +651,8 @@ class RunConfig(google.protobuf.message.Message):
     MAX_LR_FIELD_NUMBER: builtins.int
     INITIAL_LR_FIELD_NUMBER: builtins.int
     SCHEDULE_FIELD_NUMBER: builtins.int
+    META_FIELD_NUMBER: builtins.int
+    RANKS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """A model's name, alias, or `name@digest` (a digest prefix of at least 8 digits). Unset: the
     alias `default`, or the `schedule`. Kept as `name@digest`, so a run never changes models under way.
@@ -561,6 +687,14 @@ class RunConfig(google.protobuf.message.Message):
         (`num_classes`, `scale`, `snapshot`) it leaves alone.
         """
 
+    @property
+    def meta(self) -> global___Meta:
+        """Meta mode: the run's validation gradients go on training the network. Unset: its weights stay."""
+
+    @property
+    def ranks(self) -> global___Ranks:
+        """How the ranks of a distributed job share the run. Unset: it has one."""
+
     def __init__(
         self,
         *,
@@ -575,9 +709,11 @@ class RunConfig(google.protobuf.message.Message):
         max_lr: builtins.float | None = ...,
         initial_lr: builtins.float | None = ...,
         schedule: global___Schedule | None = ...,
+        meta: global___Meta | None = ...,
+        ranks: global___Ranks | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_horizon", b"_horizon"]) -> typing.Literal["horizon"] | None: ...
     @typing.overload
@@ -585,11 +721,15 @@ class RunConfig(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_lr", b"_max_lr"]) -> typing.Literal["max_lr"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_meta", b"_meta"]) -> typing.Literal["meta"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_lr", b"_min_lr"]) -> typing.Literal["min_lr"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_momentum", b"_momentum"]) -> typing.Literal["momentum"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_num_classes", b"_num_classes"]) -> typing.Literal["num_classes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ranks", b"_ranks"]) -> typing.Literal["ranks"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_scale", b"_scale"]) -> typing.Literal["scale"] | None: ...
     @typing.overload
@@ -598,6 +738,110 @@ class RunConfig(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_snapshot", b"_snapshot"]) -> typing.Literal["snapshot"] | None: ...
 
 global___RunConfig = RunConfig
+
+@typing.final
+class Meta(google.protobuf.message.Message):
+    """How a run's network goes on learning. docs/meta-mode.md has the formulas. Set at the run's creation, never
+    changed.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    ORDER_FIELD_NUMBER: builtins.int
+    EVERY_FIELD_NUMBER: builtins.int
+    LEARNING_RATE_FIELD_NUMBER: builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: builtins.int
+    MAX_CHANGE_FIELD_NUMBER: builtins.int
+    CLIP_FIELD_NUMBER: builtins.int
+    BLOW_UP_FIELD_NUMBER: builtins.int
+    scope: global___AdaptScope.ValueType
+    """Whose network."""
+    order: global___MetaOrder.ValueType
+    """When."""
+    every: builtins.int
+    """T_val: the training loop's steps from one update to the next, 1 to 2**53. The daemon takes an update of
+    any step; clients that make updates by themselves go by it. Unset: 20.
+    """
+    learning_rate: builtins.float
+    """Of Adam, > 0 and <= 1. Unset: 1e-3."""
+    weight_decay: builtins.float
+    """Of Adam, in the gradient as in the authors' code; 0 to 1. Unset: 1e-4."""
+    max_change: builtins.float
+    """No update moves the logarithm of the learning rate further than this at the states of the last updates;
+    > 0 and <= 10. Unset: 0.1.
+    """
+    clip: builtins.float
+    """An alignment counts within so many times the usual size of the run's so far; 1 to 1e6. Unset: 10."""
+    blow_up: builtins.float
+    """Weights go back to the last good ones when the loss, averaged over a few steps, is so many of its usual
+    deviations above what it was when they were good; 1 to 1e6. Unset: 8.
+    """
+    def __init__(
+        self,
+        *,
+        scope: global___AdaptScope.ValueType = ...,
+        order: global___MetaOrder.ValueType = ...,
+        every: builtins.int | None = ...,
+        learning_rate: builtins.float | None = ...,
+        weight_decay: builtins.float | None = ...,
+        max_change: builtins.float | None = ...,
+        clip: builtins.float | None = ...,
+        blow_up: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_blow_up", b"_blow_up", "_clip", b"_clip", "_every", b"_every", "_learning_rate", b"_learning_rate", "_max_change", b"_max_change", "_weight_decay", b"_weight_decay", "blow_up", b"blow_up", "clip", b"clip", "every", b"every", "learning_rate", b"learning_rate", "max_change", b"max_change", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_blow_up", b"_blow_up", "_clip", b"_clip", "_every", b"_every", "_learning_rate", b"_learning_rate", "_max_change", b"_max_change", "_weight_decay", b"_weight_decay", "blow_up", b"blow_up", "clip", b"clip", "every", b"every", "learning_rate", b"learning_rate", "max_change", b"max_change", "order", b"order", "scope", b"scope", "weight_decay", b"weight_decay"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_blow_up", b"_blow_up"]) -> typing.Literal["blow_up"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clip", b"_clip"]) -> typing.Literal["clip"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_every", b"_every"]) -> typing.Literal["every"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_change", b"_max_change"]) -> typing.Literal["max_change"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_weight_decay", b"_weight_decay"]) -> typing.Literal["weight_decay"] | None: ...
+
+global___Meta = Meta
+
+@typing.final
+class Ranks(google.protobuf.message.Message):
+    """The ranks of a run. The number of ranks is not here: it may change under way (CreateRunRequest.world_size)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    REDUCTION_FIELD_NUMBER: builtins.int
+    STRAGGLER_TIMEOUT_S_FIELD_NUMBER: builtins.int
+    QUORUM_FIELD_NUMBER: builtins.int
+    mode: global___RankMode.ValueType
+    """Who reports."""
+    reduction: global___RankReduction.ValueType
+    """How losses become one."""
+    straggler_timeout_s: builtins.float
+    """Once so many seconds have passed since the first loss of a step, `quorum` ranks are enough; > 0 and
+    <= 86400. Unset: wait for every rank.
+    """
+    quorum: builtins.float
+    """The least share of the ranks that a step is answered for then, > 0 and <= 1. Unset: 0.5."""
+    def __init__(
+        self,
+        *,
+        mode: global___RankMode.ValueType = ...,
+        reduction: global___RankReduction.ValueType = ...,
+        straggler_timeout_s: builtins.float | None = ...,
+        quorum: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "quorum", b"quorum", "straggler_timeout_s", b"straggler_timeout_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "mode", b"mode", "quorum", b"quorum", "reduction", b"reduction", "straggler_timeout_s", b"straggler_timeout_s"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_quorum", b"_quorum"]) -> typing.Literal["quorum"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_straggler_timeout_s", b"_straggler_timeout_s"]) -> typing.Literal["straggler_timeout_s"] | None: ...
+
+global___Ranks = Ranks
 
 @typing.final
 class Run(google.protobuf.message.Message):
@@ -614,6 +858,8 @@ class Run(google.protobuf.message.Message):
     LAST_LEARNING_RATE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    META_FIELD_NUMBER: builtins.int
+    WORLD_SIZE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The id that the user chose."""
     status: global___RunStatus.ValueType
@@ -626,6 +872,8 @@ class Run(google.protobuf.message.Message):
     """The last loss observed, if any."""
     last_learning_rate: builtins.float
     """The last learning rate advised, if any."""
+    world_size: builtins.int
+    """The number of its ranks; 0 for a run without `config.ranks`."""
     @property
     def config(self) -> global___RunConfig:
         """The config it was opened with, `model` resolved."""
@@ -637,6 +885,10 @@ class Run(google.protobuf.message.Message):
     @property
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When its last observations were stored; at first, `create_time`."""
+
+    @property
+    def meta(self) -> global___MetaStatus:
+        """What became of its meta updates; unset for a run without meta mode."""
 
     def __init__(
         self,
@@ -650,15 +902,72 @@ class Run(google.protobuf.message.Message):
         last_learning_rate: builtins.float | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        meta: global___MetaStatus | None = ...,
+        world_size: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "config", b"config", "create_time", b"create_time", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_learning_rate", b"_last_learning_rate"]) -> typing.Literal["last_learning_rate"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_loss", b"_last_loss"]) -> typing.Literal["last_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_meta", b"_meta"]) -> typing.Literal["meta"] | None: ...
 
 global___Run = Run
+
+@typing.final
+class MetaStatus(google.protobuf.message.Message):
+    """What became of a run's meta updates so far."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPDATES_FIELD_NUMBER: builtins.int
+    LAST_STEP_FIELD_NUMBER: builtins.int
+    LAST_ALIGNMENT_FIELD_NUMBER: builtins.int
+    LAST_VALIDATION_LOSS_FIELD_NUMBER: builtins.int
+    LAST_LOG_CHANGE_FIELD_NUMBER: builtins.int
+    CLIPPED_FIELD_NUMBER: builtins.int
+    SCALED_FIELD_NUMBER: builtins.int
+    RETURNS_FIELD_NUMBER: builtins.int
+    updates: builtins.int
+    """How many there were."""
+    last_step: builtins.int
+    """The step of the newest, if any."""
+    last_alignment: builtins.float
+    """Its alignment, if any, as it was sent."""
+    last_validation_loss: builtins.float
+    """The newest validation loss that was sent with one, if any."""
+    last_log_change: builtins.float
+    """How far the newest moved the logarithm of the learning rate."""
+    clipped: builtins.int
+    """How many alignments were clipped ..."""
+    scaled: builtins.int
+    """... how many updates were scaled down, because they would have moved the learning rate too far ..."""
+    returns: builtins.int
+    """... and how often the weights went back to the last good ones."""
+    def __init__(
+        self,
+        *,
+        updates: builtins.int = ...,
+        last_step: builtins.int | None = ...,
+        last_alignment: builtins.float | None = ...,
+        last_validation_loss: builtins.float | None = ...,
+        last_log_change: builtins.float = ...,
+        clipped: builtins.int = ...,
+        scaled: builtins.int = ...,
+        returns: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_alignment", b"_last_alignment", "_last_step", b"_last_step", "_last_validation_loss", b"_last_validation_loss", "last_alignment", b"last_alignment", "last_step", b"last_step", "last_validation_loss", b"last_validation_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_alignment", b"_last_alignment", "_last_step", b"_last_step", "_last_validation_loss", b"_last_validation_loss", "clipped", b"clipped", "last_alignment", b"last_alignment", "last_log_change", b"last_log_change", "last_step", b"last_step", "last_validation_loss", b"last_validation_loss", "returns", b"returns", "scaled", b"scaled", "updates", b"updates"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_alignment", b"_last_alignment"]) -> typing.Literal["last_alignment"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_step", b"_last_step"]) -> typing.Literal["last_step"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_validation_loss", b"_last_validation_loss"]) -> typing.Literal["last_validation_loss"] | None: ...
+
+global___MetaStatus = MetaStatus
 
 @typing.final
 class CreateRunRequest(google.protobuf.message.Message):
@@ -671,6 +980,7 @@ class CreateRunRequest(google.protobuf.message.Message):
     MODE_FIELD_NUMBER: builtins.int
     RESUME_FROM_FIELD_NUMBER: builtins.int
     GROUP_FIELD_NUMBER: builtins.int
+    WORLD_SIZE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """1 to 256 characters: letters, digits and any of `._-/:+=@`, beginning with a letter or digit."""
     mode: global___OpenMode.ValueType
@@ -682,6 +992,10 @@ class CreateRunRequest(google.protobuf.message.Message):
     group: builtins.str
     """Of a new run: runs of one group are owned by one replica, so that one message can carry their
     observations. The same characters as a run's id. Unset: the run's id.
+    """
+    world_size: builtins.int
+    """Of a run with `config.ranks`: how many ranks there are from the next step on, 1 to 65,536. Unset: as
+    before; at creation, 1.
     """
     @property
     def config(self) -> global___RunConfig:
@@ -695,10 +1009,14 @@ class CreateRunRequest(google.protobuf.message.Message):
         mode: global___OpenMode.ValueType = ...,
         resume_from: builtins.int | None = ...,
         group: builtins.str = ...,
+        world_size: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "config", b"config", "resume_from", b"resume_from"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "config", b"config", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "resume_from", b"resume_from", "world_size", b"world_size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "world_size", b"world_size"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_resume_from", b"_resume_from"]) -> typing.Literal["resume_from"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_world_size", b"_world_size"]) -> typing.Literal["world_size"] | None: ...
 
 global___CreateRunRequest = CreateRunRequest
 
@@ -1019,7 +1337,9 @@ class AdviseResponse(google.protobuf.message.Message):
     reason: global___AdviceReason.ValueType
     """Why."""
     durable_step: builtins.int
-    """Observations up to and including this step survive a crash; -1: none yet. Keep later ones."""
+    """Observations up to and including this step survive a crash; -1: none yet. Keep later ones. Meta updates of
+    steps before it do, too; that of this very step may not.
+    """
     def __init__(
         self,
         *,
@@ -1043,6 +1363,9 @@ class StreamAdviceRequest(google.protobuf.message.Message):
     RUN_HANDLES_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
     LOSSES_FIELD_NUMBER: builtins.int
+    RANKS_FIELD_NUMBER: builtins.int
+    SAMPLE_COUNTS_FIELD_NUMBER: builtins.int
+    UPDATES_FIELD_NUMBER: builtins.int
     @property
     def run_handles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Handles from CreateRun."""
@@ -1055,16 +1378,65 @@ class StreamAdviceRequest(google.protobuf.message.Message):
     def losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Training losses."""
 
+    @property
+    def ranks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The ranks that the losses are of, for runs whose ranks all report. Empty: all 0."""
+
+    @property
+    def sample_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The numbers of samples that they are the means of, > 0 and finite. Empty: all 1."""
+
+    @property
+    def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaUpdate]:
+        """Meta updates, in place of observations: the columns are empty then. They are made in the order of the
+        stream's messages, after the observations before and ahead of those after. At most 1,024.
+        """
+
     def __init__(
         self,
         *,
         run_handles: collections.abc.Iterable[builtins.int] | None = ...,
         steps: collections.abc.Iterable[builtins.int] | None = ...,
         losses: collections.abc.Iterable[builtins.float] | None = ...,
+        ranks: collections.abc.Iterable[builtins.int] | None = ...,
+        sample_counts: collections.abc.Iterable[builtins.float] | None = ...,
+        updates: collections.abc.Iterable[global___MetaUpdate] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["losses", b"losses", "run_handles", b"run_handles", "steps", b"steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["losses", b"losses", "ranks", b"ranks", "run_handles", b"run_handles", "sample_counts", b"sample_counts", "steps", b"steps", "updates", b"updates"]) -> None: ...
 
 global___StreamAdviceRequest = StreamAdviceRequest
+
+@typing.final
+class MetaUpdate(google.protobuf.message.Message):
+    """One meta update of a run that is open in this stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_HANDLE_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    ALIGNMENT_FIELD_NUMBER: builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: builtins.int
+    run_handle: builtins.int
+    """The run's handle."""
+    step: builtins.int
+    """As in AdaptRequest."""
+    alignment: builtins.float
+    """Likewise; the whole of it."""
+    validation_loss: builtins.float
+    """Likewise."""
+    def __init__(
+        self,
+        *,
+        run_handle: builtins.int = ...,
+        step: builtins.int = ...,
+        alignment: builtins.float = ...,
+        validation_loss: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "run_handle", b"run_handle", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
+
+global___MetaUpdate = MetaUpdate
 
 @typing.final
 class StreamAdviceResponse(google.protobuf.message.Message):
@@ -1074,6 +1446,7 @@ class StreamAdviceResponse(google.protobuf.message.Message):
 
     ADVICE_FIELD_NUMBER: builtins.int
     DRAIN_FIELD_NUMBER: builtins.int
+    ADAPTATIONS_FIELD_NUMBER: builtins.int
     @property
     def advice(self) -> global___AdviceColumns:
         """Advice for one message of observations."""
@@ -1082,17 +1455,48 @@ class StreamAdviceResponse(google.protobuf.message.Message):
     def drain(self) -> global___Drain:
         """The daemon is about to stop."""
 
+    @property
+    def adaptations(self) -> global___Adaptations:
+        """What became of a message's meta updates."""
+
     def __init__(
         self,
         *,
         advice: global___AdviceColumns | None = ...,
         drain: global___Drain | None = ...,
+        adaptations: global___Adaptations | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["advice", b"advice", "drain", b"drain", "kind", b"kind"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["advice", b"advice", "drain", b"drain", "kind", b"kind"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["advice", "drain"] | None: ...
+    def HasField(self, field_name: typing.Literal["adaptations", b"adaptations", "advice", b"advice", "drain", b"drain", "kind", b"kind"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["adaptations", b"adaptations", "advice", b"advice", "drain", b"drain", "kind", b"kind"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["advice", "drain", "adaptations"] | None: ...
 
 global___StreamAdviceResponse = StreamAdviceResponse
+
+@typing.final
+class Adaptations(google.protobuf.message.Message):
+    """Results of meta updates, in the order of the request's. One with an error has an empty result."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AdaptResponse]:
+        """What each did."""
+
+    @property
+    def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EntryError]:
+        """Those that were refused. Usually empty."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[global___AdaptResponse] | None = ...,
+        errors: collections.abc.Iterable[global___EntryError] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["errors", b"errors", "results", b"results"]) -> None: ...
+
+global___Adaptations = Adaptations
 
 @typing.final
 class AdviceColumns(google.protobuf.message.Message):
@@ -1106,6 +1510,7 @@ class AdviceColumns(google.protobuf.message.Message):
     REASONS_FIELD_NUMBER: builtins.int
     DURABLE_STEPS_FIELD_NUMBER: builtins.int
     ERRORS_FIELD_NUMBER: builtins.int
+    RANKS_REPORTED_FIELD_NUMBER: builtins.int
     @property
     def learning_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Learning rates."""
@@ -1122,6 +1527,10 @@ class AdviceColumns(google.protobuf.message.Message):
     def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EntryError]:
         """The entries that could not be answered. Usually empty."""
 
+    @property
+    def ranks_reported(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Of how many ranks' losses each answer was made. Empty: of all, or the runs have one rank each."""
+
     def __init__(
         self,
         *,
@@ -1129,8 +1538,9 @@ class AdviceColumns(google.protobuf.message.Message):
         reasons: collections.abc.Iterable[global___AdviceReason.ValueType] | None = ...,
         durable_steps: collections.abc.Iterable[builtins.int] | None = ...,
         errors: collections.abc.Iterable[global___EntryError] | None = ...,
+        ranks_reported: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["durable_steps", b"durable_steps", "errors", b"errors", "learning_rates", b"learning_rates", "reasons", b"reasons"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["durable_steps", b"durable_steps", "errors", b"errors", "learning_rates", b"learning_rates", "ranks_reported", b"ranks_reported", "reasons", b"reasons"]) -> None: ...
 
 global___AdviceColumns = AdviceColumns
 
@@ -1227,6 +1637,7 @@ class WatchRunResponse(google.protobuf.message.Message):
     LOSSES_FIELD_NUMBER: builtins.int
     LEARNING_RATES_FIELD_NUMBER: builtins.int
     REASONS_FIELD_NUMBER: builtins.int
+    UPDATES_FIELD_NUMBER: builtins.int
     first_step: builtins.int
     """The step of the first entry; the others follow one by one."""
     @property
@@ -1245,6 +1656,10 @@ class WatchRunResponse(google.protobuf.message.Message):
     def reasons(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___AdviceReason.ValueType]:
         """Reasons, one a step: fresh or held."""
 
+    @property
+    def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaRecord]:
+        """The meta updates of these steps, in order."""
+
     def __init__(
         self,
         *,
@@ -1253,16 +1668,60 @@ class WatchRunResponse(google.protobuf.message.Message):
         losses: collections.abc.Iterable[builtins.float] | None = ...,
         learning_rates: collections.abc.Iterable[builtins.float] | None = ...,
         reasons: collections.abc.Iterable[global___AdviceReason.ValueType] | None = ...,
+        updates: collections.abc.Iterable[global___MetaRecord] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "learning_rates", b"learning_rates", "losses", b"losses", "reasons", b"reasons", "run", b"run"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "learning_rates", b"learning_rates", "losses", b"losses", "reasons", b"reasons", "run", b"run", "updates", b"updates"]) -> None: ...
 
 global___WatchRunResponse = WatchRunResponse
 
 @typing.final
+class MetaRecord(google.protobuf.message.Message):
+    """A meta update as it was made."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    ALIGNMENT_FIELD_NUMBER: builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    LEARNING_RATE_FIELD_NUMBER: builtins.int
+    LOG_CHANGE_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    """The step that it is about."""
+    alignment: builtins.float
+    """As it was sent."""
+    validation_loss: builtins.float
+    """Likewise."""
+    outcome: global___MetaOutcome.ValueType
+    """What it did."""
+    learning_rate: builtins.float
+    """The learning rate for the step under the new weights, in META_ORDER_BEFORE_STEP the one to use."""
+    log_change: builtins.float
+    """How far it moved the logarithm of the learning rate."""
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        alignment: builtins.float = ...,
+        validation_loss: builtins.float | None = ...,
+        outcome: global___MetaOutcome.ValueType = ...,
+        learning_rate: builtins.float = ...,
+        log_change: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "learning_rate", b"learning_rate", "log_change", b"log_change", "outcome", b"outcome", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
+
+global___MetaRecord = MetaRecord
+
+@typing.final
 class AdaptRequest(google.protobuf.message.Message):
     """One meta update: with w' = w - lr * d, the derivative of the validation loss at w' with respect
-    to the network's weights is -alignment * d(lr)/d(weights).
+    to the network's weights is -alignment * d(lr)/d(weights). A run has at most one for each step.
+    FAILED_PRECONDITION: the run is not in meta mode, or is finished, or the step is not its newest
+    (ERROR_REASON_STALE_STEP, unless that update was made before, of the same alignment: then its result is
+    repeated). INVALID_ARGUMENT: the alignment is not finite, or beyond 1e30.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -1271,21 +1730,18 @@ class AdaptRequest(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     ALIGNMENT_FIELD_NUMBER: builtins.int
     VALIDATION_LOSS_FIELD_NUMBER: builtins.int
-    SCOPE_FIELD_NUMBER: builtins.int
     SHARD_COUNT_FIELD_NUMBER: builtins.int
     SHARD_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
-    """The step whose learning rate the update is about."""
+    """The step whose learning rate the update is about: the newest that was answered."""
     alignment: builtins.float
     """<gradient of the validation loss at w', d>, or this shard's part of it."""
     validation_loss: builtins.float
-    """The validation loss at w'."""
-    scope: global___AdaptScope.ValueType
-    """Whose weights change."""
+    """The validation loss at w', kept in the run's record."""
     shard_count: builtins.int
-    """The number of shards whose parts add up to the alignment. 0 or 1: `alignment` is the whole."""
+    """The number of shards whose parts add up to the alignment, up to 65,536. 0 or 1: `alignment` is the whole."""
     shard: builtins.int
     """Which of them this is, from 0."""
     def __init__(
@@ -1295,12 +1751,11 @@ class AdaptRequest(google.protobuf.message.Message):
         step: builtins.int = ...,
         alignment: builtins.float = ...,
         validation_loss: builtins.float | None = ...,
-        scope: global___AdaptScope.ValueType = ...,
         shard_count: builtins.int = ...,
         shard: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "run_id", b"run_id", "scope", b"scope", "shard", b"shard", "shard_count", b"shard_count", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "run_id", b"run_id", "shard", b"shard", "shard_count", b"shard_count", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
 
 global___AdaptRequest = AdaptRequest
@@ -1314,21 +1769,33 @@ class AdaptResponse(google.protobuf.message.Message):
     APPLIED_FIELD_NUMBER: builtins.int
     UPDATES_FIELD_NUMBER: builtins.int
     LEARNING_RATE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    LOG_CHANGE_FIELD_NUMBER: builtins.int
+    MISSING_SHARDS_FIELD_NUMBER: builtins.int
     applied: builtins.bool
-    """Whether it was applied: false while parts are missing."""
+    """Whether it was made: false while parts are missing."""
     updates: builtins.int
     """The number of meta updates of this run so far."""
     learning_rate: builtins.float
-    """The learning rate for the step under the new weights, once applied."""
+    """The learning rate for the step under the new weights, once applied. In META_ORDER_BEFORE_STEP, use it."""
+    outcome: global___MetaOutcome.ValueType
+    """What it did."""
+    log_change: builtins.float
+    """How far it moved the logarithm of the learning rate."""
+    missing_shards: builtins.int
+    """How many parts are missing."""
     def __init__(
         self,
         *,
         applied: builtins.bool = ...,
         updates: builtins.int = ...,
         learning_rate: builtins.float | None = ...,
+        outcome: global___MetaOutcome.ValueType = ...,
+        log_change: builtins.float = ...,
+        missing_shards: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "learning_rate", b"learning_rate"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "applied", b"applied", "learning_rate", b"learning_rate", "updates", b"updates"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "applied", b"applied", "learning_rate", b"learning_rate", "log_change", b"log_change", "missing_shards", b"missing_shards", "outcome", b"outcome", "updates", b"updates"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
 
 global___AdaptResponse = AdaptResponse
@@ -1341,29 +1808,37 @@ class AdaptGradientsRequest(google.protobuf.message.Message):
 
     HEADER_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
+    ELEMENT_COUNT_FIELD_NUMBER: builtins.int
+    element_count: builtins.int
+    """With the header: the elements of each vector, all chunks together. A stream that ends with fewer, or goes
+    on beyond, changes nothing. 0: not said, and the stream's end is taken for the vectors'.
+    """
     @property
     def header(self) -> global___AdaptRequest:
         """The update, without its alignment."""
 
     @property
     def chunk(self) -> global___GradientChunk:
-        """A piece of both gradients."""
+        """A piece of both vectors."""
 
     def __init__(
         self,
         *,
         header: global___AdaptRequest | None = ...,
         chunk: global___GradientChunk | None = ...,
+        element_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "element_count", b"element_count", "header", b"header", "kind", b"kind"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["header", "chunk"] | None: ...
 
 global___AdaptGradientsRequest = AdaptGradientsRequest
 
 @typing.final
 class GradientChunk(google.protobuf.message.Message):
-    """The same stretch of the two vectors whose dot product is the alignment."""
+    """The same stretch of the two vectors whose dot product is the alignment. Any number of elements that fits a
+    message; 256 KiB to 1 MiB of each go fastest.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1371,7 +1846,7 @@ class GradientChunk(google.protobuf.message.Message):
     VALIDATION_GRADIENT_FIELD_NUMBER: builtins.int
     DIRECTION_FIELD_NUMBER: builtins.int
     data_type: global___DataType.ValueType
-    """The element type of both."""
+    """The element type of both. Chunks may differ."""
     validation_gradient: builtins.bytes
     """Elements of the validation gradient at w'."""
     direction: builtins.bytes
@@ -1667,3 +2142,201 @@ class SetAliasResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
 
 global___SetAliasResponse = SetAliasResponse
+
+@typing.final
+class PromoteModelRequest(google.protobuf.message.Message):
+    """Makes a new version of a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    ALIAS_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
+    MIN_UPDATES_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model that the runs were created with: a name, an alias, or `name@digest`."""
+    alias: builtins.str
+    """The alias to point at the new version; unset: none."""
+    prefix: builtins.str
+    """Only runs whose ids begin with this."""
+    min_updates: builtins.int
+    """Only runs of so many updates or more. 0: 1."""
+    dry_run: builtins.bool
+    """Say what would be made, and make nothing."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        alias: builtins.str = ...,
+        prefix: builtins.str = ...,
+        min_updates: builtins.int = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias", "dry_run", b"dry_run", "min_updates", b"min_updates", "model", b"model", "prefix", b"prefix"]) -> None: ...
+
+global___PromoteModelRequest = PromoteModelRequest
+
+@typing.final
+class Contribution(google.protobuf.message.Message):
+    """What a run gave to a new version of its model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    UPDATES_FIELD_NUMBER: builtins.int
+    RELATIVE_CHANGE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id."""
+    updates: builtins.int
+    """Its meta updates so far."""
+    relative_change: builtins.float
+    """How far it went from the model: the Euclidean norm of the difference over that of the model's weights."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        updates: builtins.int = ...,
+        relative_change: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["relative_change", b"relative_change", "run_id", b"run_id", "updates", b"updates"]) -> None: ...
+
+global___Contribution = Contribution
+
+@typing.final
+class PromoteModelResponse(google.protobuf.message.Message):
+    """The new version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: builtins.int
+    RELATIVE_CHANGE_FIELD_NUMBER: builtins.int
+    relative_change: builtins.float
+    """How far it is from the model that it began with, as in Contribution."""
+    @property
+    def model(self) -> global___Model:
+        """It; unset in a dry run."""
+
+    @property
+    def contributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Contribution]:
+        """What it was made of."""
+
+    def __init__(
+        self,
+        *,
+        model: global___Model | None = ...,
+        contributions: collections.abc.Iterable[global___Contribution] | None = ...,
+        relative_change: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_model", b"_model", "model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_model", b"_model", "contributions", b"contributions", "model", b"model", "relative_change", b"relative_change"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_model", b"_model"]) -> typing.Literal["model"] | None: ...
+
+global___PromoteModelResponse = PromoteModelResponse
+
+@typing.final
+class RollbackAliasRequest(google.protobuf.message.Message):
+    """Points an alias back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: builtins.int
+    alias: builtins.str
+    """The alias."""
+    def __init__(
+        self,
+        *,
+        alias: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias"]) -> None: ...
+
+global___RollbackAliasRequest = RollbackAliasRequest
+
+@typing.final
+class RollbackAliasResponse(google.protobuf.message.Message):
+    """The alias points there again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    @property
+    def model(self) -> global___Model:
+        """The model."""
+
+    def __init__(
+        self,
+        *,
+        model: global___Model | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+
+global___RollbackAliasResponse = RollbackAliasResponse
+
+@typing.final
+class ListAliasChangesRequest(google.protobuf.message.Message):
+    """Lists what an alias has pointed at."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: builtins.int
+    alias: builtins.str
+    """The alias."""
+    def __init__(
+        self,
+        *,
+        alias: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias"]) -> None: ...
+
+global___ListAliasChangesRequest = ListAliasChangesRequest
+
+@typing.final
+class ListAliasChangesResponse(google.protobuf.message.Message):
+    """What an alias has pointed at."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: builtins.int
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AliasChange]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        changes: collections.abc.Iterable[global___AliasChange] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes"]) -> None: ...
+
+global___ListAliasChangesResponse = ListAliasChangesResponse
+
+@typing.final
+class AliasChange(google.protobuf.message.Message):
+    """A time at which an alias was pointed somewhere."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Where: `name@digest`, or a name."""
+    cause: builtins.str
+    """Why: `set`, `promote` or `rollback`."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        model: builtins.str = ...,
+        cause: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cause", b"cause", "model", b"model", "time", b"time"]) -> None: ...
+
+global___AliasChange = AliasChange

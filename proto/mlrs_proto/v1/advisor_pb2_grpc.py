@@ -115,6 +115,21 @@ class AdvisorServiceStub(object):
                 request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasResponse.FromString,
                 _registered_method=True)
+        self.PromoteModel = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/PromoteModel',
+                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelResponse.FromString,
+                _registered_method=True)
+        self.RollbackAlias = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/RollbackAlias',
+                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliasChanges = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/ListAliasChanges',
+                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesResponse.FromString,
+                _registered_method=True)
 
 
 class AdvisorServiceServicer(object):
@@ -203,7 +218,8 @@ class AdvisorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Adapt(self, request, context):
-        """Meta mode: one meta update of the network's weights from an alignment (or parts of one).
+        """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
+        with a StreamAdvice, `updates` of that stream keep the order by themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +256,28 @@ class AdvisorServiceServicer(object):
 
     def SetAlias(self, request, context):
         """Points an alias at a model. Runs that exist keep the model they began with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteModel(self, request, context):
+        """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
+        it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAlias(self, request, context):
+        """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasChanges(self, request, context):
+        """Lists what an alias has pointed at, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -327,6 +365,21 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     servicer.SetAlias,
                     request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'PromoteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModel,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelResponse.SerializeToString,
+            ),
+            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAlias,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasResponse.SerializeToString,
+            ),
+            'ListAliasChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasChanges,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -762,6 +815,87 @@ class AdvisorService(object):
             '/mlrs.v1.AdvisorService/SetAlias',
             mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/PromoteModel',
+            mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/RollbackAlias',
+            mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/ListAliasChanges',
+            mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

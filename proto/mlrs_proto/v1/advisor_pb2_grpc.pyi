@@ -127,7 +127,9 @@ class AdvisorServiceStub:
         mlrs_proto.v1.advisor_pb2.AdaptRequest,
         mlrs_proto.v1.advisor_pb2.AdaptResponse,
     ]
-    """Meta mode: one meta update of the network's weights from an alignment (or parts of one)."""
+    """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
+    with a StreamAdvice, `updates` of that stream keep the order by themselves.
+    """
 
     AdaptGradients: grpc.StreamUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.AdaptGradientsRequest,
@@ -160,6 +162,26 @@ class AdvisorServiceStub:
         mlrs_proto.v1.advisor_pb2.SetAliasResponse,
     ]
     """Points an alias at a model. Runs that exist keep the model they began with."""
+
+    PromoteModel: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.PromoteModelRequest,
+        mlrs_proto.v1.advisor_pb2.PromoteModelResponse,
+    ]
+    """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
+    it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+    """
+
+    RollbackAlias: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
+        mlrs_proto.v1.advisor_pb2.RollbackAliasResponse,
+    ]
+    """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else."""
+
+    ListAliasChanges: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
+        mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse,
+    ]
+    """Lists what an alias has pointed at, the newest first."""
 
 class AdvisorServiceAsyncStub:
     """Advises learning rates and keeps the runs and models that the advice comes from."""
@@ -245,7 +267,9 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.advisor_pb2.AdaptRequest,
         mlrs_proto.v1.advisor_pb2.AdaptResponse,
     ]
-    """Meta mode: one meta update of the network's weights from an alignment (or parts of one)."""
+    """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
+    with a StreamAdvice, `updates` of that stream keep the order by themselves.
+    """
 
     AdaptGradients: grpc.aio.StreamUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.AdaptGradientsRequest,
@@ -278,6 +302,26 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.advisor_pb2.SetAliasResponse,
     ]
     """Points an alias at a model. Runs that exist keep the model they began with."""
+
+    PromoteModel: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.PromoteModelRequest,
+        mlrs_proto.v1.advisor_pb2.PromoteModelResponse,
+    ]
+    """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
+    it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+    """
+
+    RollbackAlias: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
+        mlrs_proto.v1.advisor_pb2.RollbackAliasResponse,
+    ]
+    """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else."""
+
+    ListAliasChanges: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
+        mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse,
+    ]
+    """Lists what an alias has pointed at, the newest first."""
 
 class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     """Advises learning rates and keeps the runs and models that the advice comes from."""
@@ -385,7 +429,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.advisor_pb2.AdaptRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.AdaptResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.AdaptResponse]]:
-        """Meta mode: one meta update of the network's weights from an alignment (or parts of one)."""
+        """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
+        with a StreamAdvice, `updates` of that stream keep the order by themselves.
+        """
 
     @abc.abstractmethod
     def AdaptGradients(
@@ -428,5 +474,31 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.SetAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.SetAliasResponse]]:
         """Points an alias at a model. Runs that exist keep the model they began with."""
+
+    @abc.abstractmethod
+    def PromoteModel(
+        self,
+        request: mlrs_proto.v1.advisor_pb2.PromoteModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.PromoteModelResponse]]:
+        """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
+        it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+        """
+
+    @abc.abstractmethod
+    def RollbackAlias(
+        self,
+        request: mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.RollbackAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.RollbackAliasResponse]]:
+        """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else."""
+
+    @abc.abstractmethod
+    def ListAliasChanges(
+        self,
+        request: mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse]]:
+        """Lists what an alias has pointed at, the newest first."""
 
 def add_AdvisorServiceServicer_to_server(servicer: AdvisorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

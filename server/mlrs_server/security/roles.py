@@ -38,5 +38,8 @@ ROLE_OF: dict[str, Role] = {
     "GetModel": Role.ADVISE,
     "ImportModel": Role.ADMIN,
     "SetAlias": Role.ADMIN,
+    "PromoteModel": Role.ADMIN,
+    "RollbackAlias": Role.ADMIN,
+    "ListAliasChanges": Role.ADVISE,
 }
 """The role that each RPC needs. An RPC that is missing here cannot be called."""

@@ -21,14 +21,14 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.opening import open_store
 from mlrs_server.store.sql import SqlStore
 from mlrs_server.store.sqlite import sync_folder
+from mlrs_server.store.tables import meta_updates, networks, observations, runs
 from mlrs_server.store.tables import models as model_files
-from mlrs_server.store.tables import observations, runs
 
 ROWS = 1000
 """Copied at a time."""
 MODEL = ".safetensors"
 """What the name of a model's file ends in, after its digest."""
-COPIED = (runs, observations)
+COPIED = (runs, observations, meta_updates, networks)
 """Which replica owns what is of the moment, and is left out."""
 
 Progress = Callable[[int], None]

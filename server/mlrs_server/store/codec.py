@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
+from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
@@ -21,7 +23,7 @@ _SNAPSHOT = struct.Struct("<qddBBI")
 _STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
 _JSON = json.JSONEncoder(default=vars)
-"""A schedule is its fields."""
+"""The parts of a config are their fields."""
 SEED = 0x6D6C7273
 """Where the checksum starts: four zero bytes must not pass as an empty record."""
 
@@ -118,6 +120,12 @@ def _config_of(values: dict[str, Any]) -> RunConfig:
     if (schedule := values.get("schedule")) is not None:
         kind, milestones = ScheduleKind(schedule.pop("kind")), schedule.pop("milestones")
         values["schedule"] = ScheduleSpec(kind, milestones=milestones and tuple(milestones), **schedule)
+    if (meta := values.get("meta")) is not None:
+        scope, order = AdaptScope(meta.pop("scope")), MetaOrder(meta.pop("order"))
+        values["meta"] = MetaConfig(scope=scope, order=order, **meta)
+    if (ranks := values.get("ranks")) is not None:
+        mode, reduction = RankMode(ranks.pop("mode")), RankReduction(ranks.pop("reduction"))
+        values["ranks"] = RanksConfig(mode=mode, reduction=reduction, **ranks)
     return RunConfig(**values)
 
 

@@ -31,6 +31,7 @@ _COLUMNS = {
     "update_time": "double precision",
     "shard": "integer",
     "loose_chunks": "integer",
+    "world_size": "integer",
 }
 # A statement of arrays costs one round trip and one plan, however many rows: a tenth of executemany's.
 _INSERT = f"""INSERT INTO runs ({", ".join(_COLUMNS)})

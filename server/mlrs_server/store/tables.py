@@ -34,9 +34,11 @@ runs = sa.Table(
     sa.Column("update_time", sa.Float, nullable=False),
     sa.Column("shard", sa.Integer, nullable=False, server_default="0"),
     sa.Column("loose_chunks", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("world_size", sa.Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,  # the key of a deleted run never comes back
 )
-"""`loose_chunks` is how many rows of observations a run got since they were last merged."""
+"""`loose_chunks` is how many rows of observations a run got since they were last merged; `world_size` is how
+many ranks it has, 0 without `config.ranks`."""
 
 observations = sa.Table(
     "observations",
@@ -47,6 +49,28 @@ observations = sa.Table(
     sa.Column("record", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+
+meta_updates = sa.Table(
+    "meta_updates",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("step", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("record", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The meta updates of runs, one a step at most."""
+
+networks = sa.Table(
+    "networks",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("step", WHOLE, nullable=False),
+    sa.Column("updates", WHOLE, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""What runs in meta mode have learnt, after so many updates and before observing a step, with the run's
+snapshot then. What came since is made again of observations and updates."""
 
 replicas = sa.Table(
     "replicas",
@@ -110,6 +134,7 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
         run.create_time,
         run.update_time,
         run.shard,
+        0,
         0,
     )
 
