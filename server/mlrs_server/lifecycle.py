@@ -32,7 +32,8 @@ from mlrs_server.opening import (
 )
 from mlrs_server.owned import owned
 from mlrs_server.policies import keep_model, policy_of
-from mlrs_server.runs import Replay, RunSnapshot
+from mlrs_server.replay import Replay
+from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.shared_models import SharedModels
 from mlrs_server.store import NewRun, StoredRun

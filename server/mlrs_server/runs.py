@@ -273,28 +273,3 @@ def first_snapshot(policy: Policy) -> RunSnapshot:
 def make_handle(group: int, row: int) -> int:
     """Return a fresh handle for a row of a group."""
     return (1 + secrets.randbelow(2**32 - 1)) << 32 | group << ROW_BITS | row
-
-
-class Replay:
-    """Recomputes a run from its losses, by the code that first computed it."""
-
-    def __init__(self, policy: Policy, config: RunConfig) -> None:
-        """Begin before the first step."""
-        self._group = RunGroup(0, "", policy)
-        self._row = self._group.reserve()
-        self._group.put(self._row, "", 0, config, first_snapshot(policy))
-        self._handle = self._group.records["handle"][self._row]
-        self._next_step = 0
-
-    def feed(self, losses: Floats) -> Floats:
-        """Take the next losses, (n,); return their learning rates, (n,)."""
-        steps = np.arange(self._next_step, self._next_step + len(losses))
-        self._next_step += len(losses)
-        entries = Entries.of(np.full(len(losses), self._handle), steps, losses)
-        self._group.answer(entries)
-        self._group.log.take()
-        return entries.lrs.copy()
-
-    def snapshot(self) -> RunSnapshot:
-        """Return the run after the losses fed so far."""
-        return self._group.snapshot(self._row)
