@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import RUN, Floats, Policy, RunTable, States, put
+from mlrs_core.policy import RUN, Floats, Networks, Policy, RunTable, States, no_networks, put
 from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (
     MAX_ROWS,
@@ -76,6 +76,7 @@ class RunGroup:
         self.records: Records = np.zeros(0, RECORD)
         self.table: RunTable = np.zeros(0, RUN)
         self.states: States = policy.init_state(0)
+        self.networks: Networks = no_networks(policy, 0)
         self.log = AnswerLog()
         self.lap = 0
         """Counts up as time goes by; records keep the lap in which their run was last observed."""
@@ -87,6 +88,13 @@ class RunGroup:
             kept = min(capacity, len(old))
             new[:kept] = old[:kept]
             setattr(self, name, new)
+        self._resize_networks(capacity)
+
+    def _resize_networks(self, capacity: int) -> None:
+        """Copy the networks that there are alone: rows never written to take no memory."""
+        old, self.networks = self.networks, no_networks(self.policy, capacity)
+        own = np.flatnonzero(old[:capacity].any(axis=1))
+        self.networks[own] = old[own]
 
     def is_empty(self) -> bool:
         """Return whether no row is in use."""
@@ -210,7 +218,7 @@ class RunGroup:
         """Have the policy advance runs. Columns in one piece: kernels are compiled for these alone."""
         rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
         losses, lrs = np.ascontiguousarray(entries.losses), np.empty(len(entries))
-        self.policy.advance(self.states, self.table, rows, steps, losses, lrs)
+        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, lrs)
         entries.lrs[:] = lrs
 
     def snapshot(self, row: int) -> RunSnapshot:

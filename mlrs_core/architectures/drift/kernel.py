@@ -27,7 +27,7 @@ from mlrs_core.architectures.drift.spec import (
     DriftSpec,
 )
 from mlrs_core.compiled import clip, compiled, sigmoid, wide
-from mlrs_core.policy import Floats, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 from mlrs_core.usual import usual_lr
 
@@ -56,14 +56,27 @@ class DriftKernel:
         """The length of a run's state."""
         return self._size
 
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network: 0, it has none."""
+        return 0
+
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         return np.zeros((n, self._size), np.float32)
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
+        del networks
         _advance(states, table, rows, steps, losses, lrs, self._cells, self._biases, self._heads, self._jump)
 
 

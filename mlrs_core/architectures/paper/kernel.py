@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.paper.spec import GateLayout, PaperSpec
 from mlrs_core.compiled import clip, compiled, sigmoid, wide
-from mlrs_core.policy import Floats, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.scale import guess_log_classes, shu_gamma
 from mlrs_core.snapshots import snapshot_at
 
@@ -42,6 +42,11 @@ class PaperKernel:
         """The length of a run's state."""
         return 2 * self._layers * self._hidden + 3
 
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network: 0, it has none."""
+        return 0
+
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         states = np.zeros((n, self.state_size), np.float32)
@@ -49,9 +54,17 @@ class PaperKernel:
         return states
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
+        del networks
         _advance(states, table, rows, steps, losses, lrs, self._weights, self._hidden, self._layers)
 
 
