@@ -169,7 +169,7 @@ class Journal:
             )
 
     def note(self, group: RunGroup, count: int) -> None:
-        """Take note that a group has logged so many answers, or updates; they are stored within the interval."""
+        """Take note that a group has logged so many answers, or updates; they are stored in the interval."""
         self._undurable += count
         self._groups[group] = None
         if self._timer is None:

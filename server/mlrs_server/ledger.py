@@ -43,8 +43,8 @@ class RunStatus(enum.IntEnum):
 
 
 ADAPTED = 0x80
-"""In a record's `last_reason`: the newest step has had its meta update. Its learning rate may be another since,
-so what was advised for it is asked of the store."""
+"""In a record's `last_reason`: the newest step has had its meta update. Its learning rate may be another
+since, so what was advised for it is asked of the store."""
 
 
 class Verdict(enum.IntEnum):
@@ -128,9 +128,8 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
             continue
         record = records[row]
         entry.row, entry.expected = row, record.next_step
-        if entry.step < record.next_step - 1:
-            entry.verdict = _RECALL
-        elif entry.step < record.next_step and record.last_reason & ADAPTED:
+        newest_moved = record.last_reason & ADAPTED and entry.step == record.next_step - 1
+        if entry.step < record.next_step - 1 or newest_moved:
             entry.verdict = _RECALL
         elif entry.step < record.next_step:
             same = entry.loss == record.last_loss or (math.isnan(entry.loss) and math.isnan(record.last_loss))

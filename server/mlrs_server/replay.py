@@ -65,7 +65,8 @@ class Replay:
 
     def network(self) -> States:
         """Return its network, (network_size,)."""
-        return self._group.networks[self._row].copy()
+        network: States = self._group.networks[self._row].copy()
+        return network
 
 
 def _stretches(

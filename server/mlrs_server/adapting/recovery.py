@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import structlog
 
-from mlrs_core.policy import AdaptivePolicy, States
+from mlrs_core.adaptive import AdaptivePolicy
+from mlrs_core.policy import States
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import record_lacking
 from mlrs_server.ledger import ADAPTED

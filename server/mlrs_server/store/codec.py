@@ -11,9 +11,9 @@ import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
+from mlrs_core.policy import States
 from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
-from mlrs_core.policy import States
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus

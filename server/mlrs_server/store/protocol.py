@@ -25,6 +25,8 @@ class Observations:
     lrs: Floats
     reasons: Bytes
     """`AdviceReason`: fresh or held."""
+    updates: Sequence[MetaUpdate] = ()
+    """Meta updates that came to light with it, where they are asked for, in their order."""
 
     def __len__(self) -> int:
         """Return the number of steps."""
