@@ -28,7 +28,7 @@ from mlrs_core.architectures.drift.spec import (
     RISE,
     DriftSpec,
 )
-from mlrs_core.compiled import clip, compiled, sigmoid, wide
+from mlrs_core.compiled import clip, compiled, log_sigmoid, sigmoid, wide
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 from mlrs_core.usual import usual_lr
@@ -191,8 +191,7 @@ def _think(state: Memory, features: Floats, weights: Memory, gates: Floats) -> f
 @compiled
 def aim_of(base: float, shut: float) -> float:
     """Return where the log-LR over the usual one should be, from what the head says."""
-    x = 4 * shut + 3
-    return REACH * base + (min(x, 0.0) - math.log1p(math.exp(-abs(x))))
+    return REACH * base + log_sigmoid(4 * shut + 3)
 
 
 @compiled

@@ -147,7 +147,7 @@ def think(
         place = _cell(inputs[:width], h, c, weights, place, shift, between, gates)
         width = hidden
         inputs[:] = h
-    score = weights[place + hidden]
+    score: float = weights[place + hidden]
     for unit in range(hidden):
         score += inputs[unit] * weights[place + unit]
     return score
