@@ -18,6 +18,7 @@ async def test_updates_in_a_stream_need_their_role(tmp_path: Path, model_file: P
     """A token that may only advise cannot train a network through the stream either."""
     async with tenants(tmp_path / "d", model_file) as home:
         caller = home.caller("acme", role)
+        await home.known(caller)
         handle = await caller.create(f"learning-{role.spelling}", meta=pb.Meta())
         call = caller.stream()
         await call.write(columns((handle, 0, 1.0)))
@@ -33,6 +34,7 @@ async def test_anothers_run_is_not_trained(tmp_path: Path, model_file: Path) -> 
     """An update by the handle of another tenant's run is as one by no handle, and changes nothing."""
     async with tenants(tmp_path / "d", model_file) as home:
         theirs, mine = home.caller("acme", Role.ADAPT), home.caller("umbra", Role.ADAPT)
+        await home.known(theirs, mine)
         handle = await theirs.create("theirs-learning", meta=pb.Meta())
         stream = theirs.stream()
         await stream.write(columns((handle, 0, 1.0)))
