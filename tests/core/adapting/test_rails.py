@@ -78,6 +78,22 @@ def test_noise_is_no_blow_up(noise: str, every: int) -> None:
     assert sum(len(returns_of(make(np.random.default_rng(seed)), every)) for seed in range(40)) == 0
 
 
+@pytest.mark.parametrize(("noise", "steps"), [("waves", 12_000), ("spikes", 2_500)])
+def test_what_may_look_like_a_blow_up_rarely_is_taken_for_one(noise: str, steps: int) -> None:
+    """Losses in long waves, or with a huge one in fifty, have weights put back once in so many steps."""
+    count = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        losses = 1 + 0.1 * rng.normal(size=STEPS) + 100 * (rng.random(STEPS) < 0.02)
+        if noise == "waves":
+            losses, level = np.empty(STEPS), 0.0
+            for step, push in enumerate(rng.normal(size=STEPS)):
+                level = 0.98 * level + math.sqrt(1 - 0.98**2) * push
+                losses[step] = 2 + 0.2 * level
+        count += len(returns_of(losses))
+    assert count <= 100 * STEPS / steps
+
+
 @pytest.mark.parametrize(
     ("growth", "noise", "within"),
     [(1.1, 0.02, 8), (1.3, 0.02, 5), (1.3, 0.3, 12), (2.0, 0.3, 6), (10, 0.3, 5)],
