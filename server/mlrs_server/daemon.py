@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import grpc
 import structlog
@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_server.apart import apart
 from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig
 from mlrs_server.errors import AdvisorError, Reason
@@ -59,11 +60,21 @@ async def _serve_until_told(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running_daemon(config) as address:
+    async with AsyncExitStack() as running:
+        starting = asyncio.create_task(running.enter_async_context(running_daemon(config)))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():  # nobody was answered yet, so nothing is lost
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+            log.info("stopped_at_start")
+            return
+        address = starting.result()
         gc.collect()
         gc.freeze()  # modules, machine code and models stay: no collection need look at them again
         print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # for people and scripts alike
-        await stop.wait()
+        await stopping
 
 
 @asynccontextmanager
@@ -76,9 +87,9 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
         book, credentials = _checked_security(config)
-        store, executor, shared = _opened_store(config, opened)
+        store, executor, shared = await _opened_store(config, opened)
         daemon = assembled(config, book, store, executor, shared)
-        warm_up()
+        await apart(warm_up)
         opened.enter_context(serving_metrics(daemon.collector, config.metrics))
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
@@ -98,7 +109,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             await _drain(daemon, server, checks, replica, timeout_s=config.drain_timeout_s)
 
 
-def _opened_store(
+async def _opened_store(
     config: ServerConfig, opened: ExitStack
 ) -> tuple[SqlStore, ThreadPoolExecutor, Sharing | None]:
     """Open the store; return it, its one thread, and what shares it with others, if it is shared.
@@ -110,7 +121,7 @@ def _opened_store(
         check_advertised(config.advertise or config.listen)
     executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
     where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
-    store = executor.submit(open_store, where).result()
+    store = await apart(lambda: open_store(where), SqlStore.close)
     opened.callback(store.close)
     opened.callback(executor.shutdown, cancel_futures=True)
     shared = Sharing(store, lease_s=config.lease_s) if config.store else None
