@@ -22,6 +22,7 @@ from mlrs_server.store.opening import open_store
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
+    RunKey,
     RunUpdates,
     Store,
     StoredRun,
@@ -33,6 +34,7 @@ __all__ = [
     "NewRun",
     "NoFence",
     "Observations",
+    "RunKey",
     "RunUpdates",
     "SqlStore",
     "Store",
