@@ -87,6 +87,17 @@ _WAY_OUT: dict[type[MlrsError], str] = {
 }
 
 
+_NEVER_SENT = ("failed to connect to all addresses", "DNS resolution failed")
+"""What gRPC says where a call did not so much as leave."""
+
+
+def may_be_done(error: MlrsError) -> bool:
+    """Return whether a call that failed so may have been carried out all the same, and its answer lost."""
+    if not isinstance(error, (UnavailableError, DeadlineExceededError)) or error.reason is not None:
+        return False
+    return not any(words in str(error) for words in _NEVER_SENT)
+
+
 @contextmanager
 def map_rpc_errors(target: str) -> Iterator[None]:
     """Turn the gRPC errors of the block into exceptions of this package.
