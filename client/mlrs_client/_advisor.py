@@ -260,7 +260,8 @@ class Advisor:
         Args:
             id: the run's id.
             from_step: the first step wanted.
-            follow: whether to go on with the run until it is finished.
+            follow: whether to go on with the run until it is finished. With several addresses it goes on,
+                from the next step, where the run does.
             timeout_s: the deadline of the whole, in seconds. Default: 60; with `follow`, none.
         """
         request = calls.watch_run(id, from_step, follow)

@@ -280,11 +280,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Any:
         """Stream the record of a run, a step a message."""
-        if request.follow:
-            self._check_owner(request.run_id, context)
         record = self._record(request.run_id, context)
         step = request.from_step
+        yield pb.WatchRunResponse(run=record.message(), first_step=step)
         while context.is_active():
+            if request.follow:
+                self._check_owner(request.run_id, context)
             lrs = lr_sequence(record.losses)
             for step in range(step, len(lrs)):  # noqa: B020 # goes on where it stopped
                 yield pb.WatchRunResponse(
