@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mlrs_proto.v1 import advisor_pb2
+from mlrs_server.adapting.making import Adaptation
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
@@ -14,6 +15,7 @@ from mlrs_server.health import StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
+from mlrs_server.meta_service import MetaService
 from mlrs_server.metrics import DaemonCollector
 from mlrs_server.models import ModelCatalog
 from mlrs_server.records import RunRecords
@@ -72,7 +74,8 @@ def assembled(
     models = SharedModels(live, catalog) if shared else None
     lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
     engine = Engine(live.groups, live.journal)
-    service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
+    meta = MetaService(lifecycle, Adaptation(live))
+    service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()
