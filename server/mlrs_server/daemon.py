@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -53,10 +54,15 @@ def serve(config: ServerConfig) -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_told(config))
+        has_started = runner.run(_serve_until_told(config))
+    if not has_started:  # Python's own end would wait for the compiler, for seconds
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
-async def _serve_until_told(config: ServerConfig) -> None:
+async def _serve_until_told(config: ServerConfig) -> bool:
+    """Serve; return whether it came to that before it was told to stop."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -69,12 +75,13 @@ async def _serve_until_told(config: ServerConfig) -> None:
             with suppress(asyncio.CancelledError):
                 await starting
             log.info("stopped_at_start")
-            return
+            return False
         address = starting.result()
         gc.collect()
         gc.freeze()  # modules, machine code and models stay: no collection need look at them again
         print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # for people and scripts alike
         await stopping
+    return True
 
 
 @asynccontextmanager
