@@ -26,10 +26,11 @@ from mlrs_client._conversation import Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
+from mlrs_client._following import Following
 from mlrs_client._joining import called
 from mlrs_client._ledger import E, Ledger
 from mlrs_client._links import Links
-from mlrs_client._routing import Procedure, Route
+from mlrs_client._routing import Procedure
 from mlrs_client._session import Session, check_process
 from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
@@ -165,13 +166,13 @@ class Connection:
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        route = Route(self.addresses, Deadline(self.timeout_s if timeout_s is None else timeout_s))
+        following = Following(self.addresses, request, timeout_s, self.timeout_s)
 
-        def start(address: str) -> Any:
-            method = self._links.method(address, "WatchRun")
-            return method(request, timeout=timeout_s, metadata=self._links.metadata)
+        def start() -> Any:
+            method = self._links.method(following.address, "WatchRun")
+            return method(following.request, timeout=following.left_s(), metadata=self._links.metadata)
 
-        watch = Watch(start, route)
+        watch = Watch(start, following)
         self._worker.put(lambda: self._begin_watch(watch))
         try:
             yield from watch.chunks()

@@ -23,7 +23,7 @@ from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, Run
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import FallbackLike, fallback_of
-from mlrs_client._joining import opened
+from mlrs_client._joining import deleted, opened
 from mlrs_client._ledger import Ledger
 from mlrs_client._types import (
     ModelInfo,
@@ -161,7 +161,8 @@ class Advisor:
 
     async def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record."""
-        await self._invoke(calls.delete_run(id))
+        session = self._connection.session
+        await self._connection.perform(deleted(session, check.run_id(id), session.timeout_s))
 
     def watch(
         self,

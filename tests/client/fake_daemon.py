@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1 import advisor_pb2_grpc as rpc
@@ -46,6 +47,7 @@ class Record:
         self.losses: list[float] = []
         self.durable_step = -1
         self.finished = False
+        self.create_time = time.time()
 
     def message(self) -> pb.Run:
         """Return it as the contract shows it."""
@@ -56,6 +58,7 @@ class Record:
             status=status,
             next_step=len(self.losses),
             durable_step=self.durable_step,
+            create_time=Timestamp(seconds=int(self.create_time), nanos=int(self.create_time % 1 * 1e9)),
             last_learning_rate=lr_sequence(self.losses)[-1] if self.losses else None,
         )
 
@@ -93,6 +96,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
         self.full_opens = 0  # so many calls that open a run find no room
+        self.lost_answers = 0  # so many calls that create or delete a run do so and are cut off
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
@@ -161,6 +165,11 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         with self._lock:
             self.book.owners.update(dict.fromkeys(run_ids, self))
 
+    def _lose_answer(self, context: grpc.ServicerContext) -> None:
+        if self.lost_answers:
+            self.lost_answers -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
     def _check_token(self, context: grpc.ServicerContext) -> None:
         sent = dict(context.invocation_metadata()).get("authorization")
         if self.token is not None and sent != f"Bearer {self.token}":
@@ -212,6 +221,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             if request.HasField("resume_from"):
                 del record.losses[request.resume_from :]
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
+            self._lose_answer(context)
             return pb.CreateRunResponse(
                 run=record.message(), run_handle=self.handle(request.run_id), created=created
             )
@@ -256,6 +266,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
     def DeleteRun(self, request: pb.DeleteRunRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
         """Delete a run."""
         self.runs.pop(self._record(request.run_id, context).run_id)
+        self._lose_answer(context)
         return pb.DeleteRunResponse()
 
     def ListModels(
@@ -269,11 +280,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Any:
         """Stream the record of a run, a step a message."""
-        if request.follow:
-            self._check_owner(request.run_id, context)
         record = self._record(request.run_id, context)
         step = request.from_step
+        yield pb.WatchRunResponse(run=record.message(), first_step=step)
         while context.is_active():
+            if request.follow:
+                self._check_owner(request.run_id, context)
             lrs = lr_sequence(record.losses)
             for step in range(step, len(lrs)):  # noqa: B020 # goes on where it stopped
                 yield pb.WatchRunResponse(

@@ -26,7 +26,14 @@ from mlrs_server.store.fence import Fence
 from mlrs_server.store.learning import learnt, store_learnt
 from mlrs_server.store.merging import merge_chunks
 from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
-from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredNetwork, StoredRun
+from mlrs_server.store.protocol import (
+    NewRun,
+    Observations,
+    RunKey,
+    RunUpdates,
+    StoredNetwork,
+    StoredRun,
+)
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
@@ -171,6 +178,16 @@ class SqlStore:
             rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
         return {row.run_id: run_of(row) for row in rows}
 
+    def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
+        """Return where runs are, by id, without those that are not there; nothing else of them is read."""
+        places = sa.select(runs.c.run_id, runs.c.key, runs.c.shard)
+        with self.reading() as connection:
+            return {
+                row.run_id: row
+                for some in _parts(run_ids)
+                for row in connection.execute(places.where(runs.c.run_id.in_(some)))
+            }
+
     def list(
         self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
     ) -> list[StoredRun]:
@@ -297,7 +314,7 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             return merge_chunks(connection, run.key, run.run_id, first_step)
 
-    def delete(self, run: StoredRun) -> None:
+    def delete(self, run: RunKey) -> None:
         """Delete a run and its record."""
         with self._writing({run.shard}) as connection:
             connection.execute(observations.delete().where(observations.c.run_key == run.key))
