@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, NoReturn
@@ -26,16 +27,23 @@ CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""
 
 
-def lr_sequence(losses: list[float]) -> list[float]:
-    """Return the learning rate of each step."""
-    state, lrs = 0.0, []
-    for loss in losses:
+def lr_sequence(losses: list[float], alignments: Mapping[int, float] | None = None) -> list[float]:
+    """Return the learning rate of each step, given the alignments of the meta updates before it."""
+    state, factor, lrs = 0.0, 1.0, []
+    for step, loss in enumerate(losses):
         if math.isfinite(loss):
             state = 0.9 * state + 0.1 * loss
-            lrs.append(0.1 / (1.0 + abs(state)))
+            lrs.append(factor * 0.1 / (1.0 + abs(state)))
         else:
             lrs.append(lrs[-1] if lrs else 0.0)
+        factor *= math.exp(0.1 * (alignments or {}).get(step, 0.0))
     return lrs
+
+
+def adapted_lr(losses: list[float], alignments: Mapping[int, float], step: int) -> float:
+    """Return the learning rate of a step under the weights that its meta update gives."""
+    before = {other: alignment for other, alignment in alignments.items() if other < step}
+    return lr_sequence(losses, before)[step] * math.exp(0.1 * alignments[step])
 
 
 class Record:
@@ -44,8 +52,14 @@ class Record:
     def __init__(self, run_id: str, config: pb.RunConfig) -> None:
         self.run_id, self.config = run_id, config
         self.losses: list[float] = []
+        self.alignments: dict[int, float] = {}  # of its meta updates, by step
         self.durable_step = -1
         self.finished = False
+
+    def cut(self, step: int) -> None:
+        """Lose the observation of a step and all that came later; and the update ahead of it."""
+        del self.losses[step:]
+        self.alignments = {other: number for other, number in self.alignments.items() if other < step - 1}
 
     def message(self) -> pb.Run:
         """Return it as the contract shows it."""
@@ -56,7 +70,7 @@ class Record:
             status=status,
             next_step=len(self.losses),
             durable_step=self.durable_step,
-            last_learning_rate=lr_sequence(self.losses)[-1] if self.losses else None,
+            last_learning_rate=lr_sequence(self.losses, self.alignments)[-1] if self.losses else None,
         )
 
 
@@ -136,7 +150,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         with self._lock:
             self._process += 1
             for record in self.runs.values():
-                del record.losses[record.durable_step + 1 :]
+                record.cut(record.durable_step + 1)
 
     def restart(self) -> None:
         """Be killed and started again."""
@@ -210,7 +224,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             self.book.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
             if request.HasField("resume_from"):
-                del record.losses[request.resume_from :]
+                record.cut(request.resume_from)
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
             return pb.CreateRunResponse(
                 run=record.message(), run_handle=self.handle(request.run_id), created=created
@@ -318,6 +332,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if self.refuse_next[:1] == [pb.ERROR_REASON_QUEUE_FULL]:  # the call fails, as the daemon's does
             self.refuse_next.pop(0)
             return FULL
+        if request.updates:
+            return pb.StreamAdviceResponse(adaptations=self._adaptations(request.updates))
         columns = pb.AdviceColumns()
         rows = zip(request.run_handles, request.steps, request.losses, strict=True)
         for index, (handle, step, loss) in enumerate(rows):
@@ -332,6 +348,43 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             columns.durable_steps.append(durable)
         return pb.StreamAdviceResponse(advice=columns)
 
+    def _adaptations(self, updates: Sequence[pb.MetaUpdate]) -> pb.Adaptations:
+        answer = pb.Adaptations()
+        for index, update in enumerate(updates):
+            with self._lock:
+                error = self._refusal_of_update(update)
+                if error is None:
+                    answer.results.append(
+                        self.adapted(self._of(update.run_handle), update.step, update.alignment)
+                    )
+                else:
+                    error.index = index
+                    answer.results.add()
+                    answer.errors.append(error)
+        return answer
+
+    def _refusal_of_update(self, update: pb.MetaUpdate) -> pb.EntryError | None:
+        error = self._refusal_of_handle(update.run_handle)
+        if error is not None:
+            return error
+        record = self._of(update.run_handle)
+        if record.alignments.get(update.step) == update.alignment:
+            return None
+        if update.step != len(record.losses) - 1 or update.step in record.alignments:
+            return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
+        return None
+
+    def adapted(self, record: Record, step: int, alignment: float) -> pb.AdaptResponse:
+        """Make a meta update, or repeat the word on one that was made."""
+        record.alignments.setdefault(step, alignment)
+        return pb.AdaptResponse(
+            applied=True,
+            updates=sum(other <= step for other in record.alignments),
+            learning_rate=adapted_lr(record.losses, record.alignments, step),
+            outcome=pb.META_OUTCOME_APPLIED,
+            log_change=0.1 * alignment,
+        )
+
     def _entry(self, handle: int, step: int, loss: float) -> tuple[pb.EntryError | None, float, Any, int]:
         error = self._refusal(handle, step, loss)
         if error is not None:
@@ -341,14 +394,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if step == len(record.losses):
             record.losses.append(loss)
             reason = pb.ADVICE_REASON_FRESH if math.isfinite(loss) else pb.ADVICE_REASON_HELD
-        return None, lr_sequence(record.losses)[step], reason, record.durable_step
+        return None, lr_sequence(record.losses, record.alignments)[step], reason, record.durable_step
 
     def _refusal(self, handle: int, step: int, loss: float) -> pb.EntryError | None:
-        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
-        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
-            return _refused(pb.ERROR_REASON_STALE_HANDLE)
-        if self.refuse_next:
-            return _refused(self.refuse_next.pop(0))
+        error = self._refusal_of_handle(handle)
+        if error is not None:
+            return error
         record = self._of(handle)
         if record.finished:
             return _refused(pb.ERROR_REASON_RUN_FINISHED)
@@ -357,6 +408,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if step < len(record.losses) and str(record.losses[step]) != str(loss):  # NaN is NaN
             return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
         return None
+
+    def _refusal_of_handle(self, handle: int) -> pb.EntryError | None:
+        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
+        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
+            return _refused(pb.ERROR_REASON_STALE_HANDLE)
+        return _refused(self.refuse_next.pop(0)) if self.refuse_next else None
 
     def _of(self, handle: int) -> Record:
         return list(self.runs.values())[handle & 0xFFFFFFFF]
