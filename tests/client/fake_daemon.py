@@ -224,7 +224,11 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             self.book.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
             if request.HasField("resume_from"):
+                made = {
+                    step: number for step, number in record.alignments.items() if step < request.resume_from
+                }
                 record.cut(request.resume_from)
+                record.alignments = made
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
             return pb.CreateRunResponse(
                 run=record.message(), run_handle=self.handle(request.run_id), created=created
