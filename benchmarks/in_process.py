@@ -11,7 +11,7 @@ import mlrs_core
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.model import Model
-from mlrs_core.policy import Floats, Policy, Rows, RunTable, Steps, table_of
+from mlrs_core.policy import Floats, Policy, Rows, RunTable, Steps, no_networks, table_of
 from mlrs_server.engine import SLICE
 from mlrs_server.entries import Entries
 from mlrs_server.runs import RunGroup, first_snapshot
@@ -35,6 +35,7 @@ class Kernel:
         """Begin so many runs."""
         self._policy = policy
         self._states = policy.init_state(runs)
+        self._networks = no_networks(policy, runs)
         self._table: RunTable = table_of([_config(horizon)] * runs)
         self._rows: Rows = np.arange(runs)
         self._steps: Steps = np.zeros(runs, np.int64)
@@ -44,7 +45,9 @@ class Kernel:
         """Advance every run by a step."""
         self._steps[:] = step
         losses: Floats = self._losses[step % POOL]
-        self._policy.advance(self._states, self._table, self._rows, self._steps, losses, self._lrs)
+        self._policy.advance(
+            self._states, self._networks, self._table, self._rows, self._steps, losses, self._lrs
+        )
 
 
 class Answers:

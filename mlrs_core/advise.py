@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from mlrs_core.compiled import clip, compiled
-from mlrs_core.policy import Floats, Policy, Rows, RunColumns, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Policy, Rows, RunColumns, RunTable, States, Steps, no_networks
 
 
 @compiled
@@ -41,6 +41,7 @@ def _bound(table: RunTable, rows: Rows, losses: Floats, last_lrs: Floats, lrs: F
 def advise(
     policy: Policy,
     states: States,
+    networks: Networks,
     table: RunTable,
     rows: Rows,
     steps: Steps,
@@ -52,6 +53,7 @@ def advise(
     Args:
         policy: the model, or schedule.
         states: (runs, state_size) float32; changed in place.
+        networks: (runs, network_size) float32; changed in place.
         table: the configs of the runs, (runs,).
         rows: the runs to advance, (n,).
         steps: (n,) int64.
@@ -59,7 +61,7 @@ def advise(
         last_lrs: (runs,) float64, NaN for a run that has no advice yet; changed in place.
     """
     lrs = np.full(len(rows), np.nan)
-    policy.advance(states, table, rows, steps, losses, lrs)
+    policy.advance(states, networks, table, rows, steps, losses, lrs)
     _bound(table, rows, losses, last_lrs, lrs)
     return lrs
 
@@ -67,7 +69,7 @@ def advise(
 def step(
     policy: Policy, states: States, steps: Steps, losses: Floats, runs: RunColumns
 ) -> tuple[Floats, States]:
-    """Return what one step of n runs gives, and change nothing.
+    """Return what one step of n runs under the policy's own weights gives, and change nothing.
 
     Args:
         policy: the model, or schedule.
@@ -80,5 +82,7 @@ def step(
         The policy's learning rates, (n,) float64, and the new states.
     """
     moved, lrs = states.copy(), np.full(len(losses), np.nan)
-    policy.advance(moved, runs.table(), np.arange(len(losses)), steps, losses, lrs)
+    policy.advance(
+        moved, no_networks(policy, len(losses)), runs.table(), np.arange(len(losses)), steps, losses, lrs
+    )
     return lrs, moved

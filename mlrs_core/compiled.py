@@ -43,6 +43,12 @@ def sigmoid(x: float) -> float:
 
 
 @compiled
+def log_sigmoid(x: float) -> float:
+    """Return ln sigmoid(x) without overflow, and without loss where that is close to 0."""
+    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+
+
+@compiled
 def wide(x: Any) -> float:
     """Return a number in double precision. Compiled, `float` leaves one in single precision as it is."""
     return np.float64(x)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.architectures import Architecture, Weights
 from mlrs_core.errors import ModelFileError
+from mlrs_core.meta import MetaConfig
 from mlrs_core.policy import Policy
 
 MAX_WEIGHT = 1e9
@@ -48,6 +50,10 @@ class Model:
     def policy(self) -> Policy:
         """Return the model ready to serve."""
         return self.architecture.policy(self.snapshots)
+
+    def adaptive_policy(self, meta: MetaConfig) -> AdaptivePolicy:
+        """Return the model ready to serve runs that go on learning, by some meta settings."""
+        return self.architecture.adaptive_policy(self.snapshots, meta)
 
 
 def _check_weights(where: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> None:

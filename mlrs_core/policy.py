@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 """An array of doubles: losses, learning rates."""
 States = npt.NDArray[np.float32]
 """An array of run states, a row a run."""
+Networks = npt.NDArray[np.float32]
+"""An array of runs' own networks, a row a run. A row of zeros stands for none yet."""
 Steps = npt.NDArray[np.int64]
 """An array of steps."""
 
@@ -124,11 +126,19 @@ def put(table: RunTable, row: int, config: RunConfig) -> None:
     )
 
 
+def no_networks(policy: Policy, n: int) -> Networks:
+    """Return the networks of n runs that have none of their own yet, (n, network_size) float32.
+
+    Zeros that nothing has written to take no memory.
+    """
+    return np.zeros((n, policy.network_size), np.float32)
+
+
 class Policy(Protocol):
     """A model or a schedule, ready to compute. Implementations are final and batch-invariant.
 
-    Batch-invariant: the bits of a run's learning rates and state depend on its own config, steps and losses
-    alone, not on which runs are advanced beside it, how many, or in what order.
+    Batch-invariant: the bits of a run's learning rates, state and network depend on its own config, steps and
+    losses alone, not on which runs are advanced beside it, how many, or in what order.
     """
 
     @property
@@ -136,17 +146,30 @@ class Policy(Protocol):
         """The length of a run's state."""
         ...
 
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network; 0 where all runs go by the policy's weights."""
+        ...
+
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         ...
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry, in the order of the entries.
 
         Args:
             states: (runs, state_size) float32; changed in place.
+            networks: (runs, network_size) float32; changed in place.
             table: the configs of the runs, (runs,).
             rows: the runs to advance, (n,); a run that is there k times advances k steps.
             steps: (n,) int64, the steps that the losses belong to.

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.adapting import AdaptivePolicy
+from mlrs_core.meta import MetaConfig
 from mlrs_core.policy import Policy
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -34,4 +36,8 @@ class Architecture(Protocol):
 
     def policy(self, snapshots: Sequence[Weights]) -> Policy:
         """Return the kernel over one or more snapshots of weights of these shapes."""
+        ...
+
+    def adaptive_policy(self, snapshots: Sequence[Weights], meta: MetaConfig) -> AdaptivePolicy:
+        """Return the kernel whose runs go on learning, by some settings, from such snapshots."""
         ...

@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from mlrs_core.policy import Floats, Policy, Rows, RunTable, States, Steps, columns_of
+from mlrs_core.policy import Floats, Networks, Policy, Rows, RunTable, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.formulas import FORMULAS
 from mlrs_core.schedules.metric import MetricKernel
@@ -27,15 +27,27 @@ class StepKernel:
         """The length of a run's state: 0."""
         return 0
 
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network: 0, it has none."""
+        return 0
+
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, 0) float32."""
         return np.zeros((n, 0), np.float32)
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`. No loss matters."""
-        del states
+        del states, networks
         runs = columns_of(table[rows])
         multiplier = warmup_ramp(steps, runs.warmup) * self._formula(self._spec, steps, runs)
         np.copyto(lrs, base_lrs(runs) * multiplier, where=np.isfinite(losses))

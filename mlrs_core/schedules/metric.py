@@ -32,7 +32,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.policy import Floats, Rows, RunColumns, RunTable, States, Steps, columns_of
+from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.spec import MAX_COUNT, ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.turns import turns
@@ -99,14 +99,27 @@ class MetricKernel:
         """The length of a run's state."""
         return STATE_SIZE
 
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network: 0, it has none."""
+        return 0
+
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, STATE_SIZE) float32."""
         return np.zeros((n, STATE_SIZE), np.float32)
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
+        del networks
         finite = np.flatnonzero(np.isfinite(losses))
         for turn in turns(rows[finite]):
             entries = finite[turn]

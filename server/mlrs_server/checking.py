@@ -12,7 +12,8 @@ from mlrs_server.errors import AdvisorError
 from mlrs_server.live import PAGE
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import policy_of
-from mlrs_server.runs import Replay, RunSnapshot
+from mlrs_server.replay import Replay
+from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import Observations, SqlStore, StoredRun
 from mlrs_server.store.tables import observations, run_of, runs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import fields
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -19,9 +19,12 @@ from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
 from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server.adapting.gradients import ElementType, Piece
+from mlrs_server.adapting.making import Made
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.answers import Answer
 from mlrs_server.entries import ENTRY, Entries
-from mlrs_server.errors import about, invalid_field
+from mlrs_server.errors import AdvisorError, about, invalid_field
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
 from mlrs_server.models import CatalogModel
@@ -32,6 +35,8 @@ from mlrs_server.store import Observations
 
 MAX_ENTRIES = 65_536
 """The most entries in a StreamAdvice message."""
+MAX_UPDATES = 1024
+"""The most meta updates in one."""
 MAX_PAGE = 1000
 """The most runs or models in a page."""
 DEFAULT_PAGE = 100
@@ -45,6 +50,7 @@ _MODES: dict[int, OpenMode] = {
 _OPTIMIZERS: frozenset[int] = frozenset(Optimizer)
 _SCHEDULE_KINDS: frozenset[int] = frozenset(ScheduleKind)
 _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
+_ELEMENT_TYPES: frozenset[int] = frozenset(ElementType)
 _OF_META = ("every", "learning_rate", "weight_decay", "max_change", "clip", "blow_up")
 _OF_RANKS = ("straggler_timeout_s", "quorum")
 Choice = TypeVar("Choice", bound=IntEnum)
@@ -284,16 +290,18 @@ def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
     if answer.plain < len(entries):
         advice.reasons.extend(entries.reasons.tolist())
     for index, error in sorted(answer.errors.items()):
-        advice.errors.append(
-            pb.EntryError(
-                index=index,
-                code=code_number(error.reason),
-                reason=pb.ErrorReason.ValueType(error.reason),
-                message=spoken(str(error), tenant),
-                expected_step=error.expected_step,
-            )
-        )
+        advice.errors.append(_entry_error(index, error, tenant))
     return message
+
+
+def _entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
+    return pb.EntryError(
+        index=index,
+        code=code_number(error.reason),
+        reason=pb.ErrorReason.ValueType(error.reason),
+        message=spoken(str(error), tenant),
+        expected_step=error.expected_step,
+    )
 
 
 def advice_to(step: int, answer: Answer) -> pb.AdviseResponse:
@@ -327,7 +335,26 @@ def run_to(view: RunView) -> pb.Run:
         last_learning_rate=snapshot.last_lr if begun else None,
         create_time=_time_to(view.create_time),
         update_time=_time_to(view.update_time),
+        meta=_meta_status_to(view),
     )
+
+
+def _meta_status_to(view: RunView) -> pb.MetaStatus | None:
+    """Return what became of a run's meta updates as a message."""
+    if (meta := view.meta) is None:
+        return None
+    status = pb.MetaStatus(
+        updates=meta.updates,
+        last_log_change=meta.last_log_change,
+        clipped=meta.clipped,
+        scaled=meta.scaled,
+        returns=meta.returns,
+    )
+    if (last := view.last_update) is not None:
+        status.last_step, status.last_alignment = last.step, last.alignment
+        if not math.isnan(last.validation_loss):
+            status.last_validation_loss = last.validation_loss
+    return status
 
 
 def record_to(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
@@ -338,6 +365,18 @@ def record_to(view: RunView, first_step: int, record: Observations) -> pb.WatchR
         losses=record.losses.tolist(),
         learning_rates=record.lrs.tolist(),
         reasons=record.reasons.tolist(),
+        updates=[_update_to(update) for update in record.updates],
+    )
+
+
+def _update_to(update: MetaUpdate) -> pb.MetaRecord:
+    return pb.MetaRecord(
+        step=update.step,
+        alignment=update.alignment,
+        validation_loss=None if math.isnan(update.validation_loss) else update.validation_loss,
+        outcome=pb.MetaOutcome.ValueType(update.outcome),
+        learning_rate=update.lr,
+        log_change=update.log_change,
     )
 
 
@@ -380,6 +419,90 @@ def chunk_from(message: pb.ImportModelRequest) -> bytes:
     if message.WhichOneof("kind") != "chunk":
         raise invalid_field("chunk", "every message after the first must be a piece of the file")
     return message.chunk
+
+
+def update_from(message: pb.AdaptRequest | pb.MetaUpdate) -> tuple[int, float]:
+    """Return the step of a meta update, and the validation loss that was sent with it, or NaN.
+
+    Raises:
+        AdvisorError: the step is out of range.
+    """
+    loss = message.validation_loss if message.HasField("validation_loss") else math.nan
+    return step_from(message.step, "step"), loss
+
+
+def check_updates(message: pb.StreamAdviceRequest) -> None:
+    """Check a stream's message that has meta updates.
+
+    Raises:
+        AdvisorError: it has too many, or observations too.
+    """
+    if len(message.updates) > MAX_UPDATES:
+        raise invalid_field(
+            "updates", f"a message holds at most {MAX_UPDATES}, this one {len(message.updates)}; split it"
+        )
+    if message.steps or message.run_handles or message.losses:
+        raise invalid_field(
+            "updates", "a message has observations or meta updates; send one message for each, in their order"
+        )
+
+
+def made_to(made: Made) -> pb.AdaptResponse:
+    """Return what became of a meta update as a message."""
+    if (update := made.update) is None:
+        return pb.AdaptResponse(
+            updates=made.updates, outcome=pb.META_OUTCOME_WAITING, missing_shards=made.missing
+        )
+    return pb.AdaptResponse(
+        applied=True,
+        updates=made.updates,
+        learning_rate=update.lr,
+        outcome=pb.MetaOutcome.ValueType(update.outcome),
+        log_change=update.log_change,
+    )
+
+
+def adaptations_to(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
+    """Return what became of a message's meta updates as a message to a tenant."""
+    message = pb.StreamAdviceResponse()
+    adaptations = message.adaptations
+    for index, one in enumerate(made):
+        result = adaptations.results.add()
+        if isinstance(one, AdvisorError):
+            adaptations.errors.append(_entry_error(index, one, tenant))
+        else:
+            result.CopyFrom(made_to(one))
+    return message
+
+
+def gradients_header_from(message: pb.AdaptGradientsRequest | None) -> tuple[pb.AdaptRequest, int]:
+    """Return the header of a stream of gradients, and how many elements are to come; 0: not said.
+
+    Raises:
+        AdvisorError: the message is not a header, or says what the gradients are to say.
+    """
+    if message is None or message.WhichOneof("kind") != "header":
+        raise invalid_field(
+            "header", "the first message must be the header, and the next ones pieces of both vectors"
+        )
+    if message.header.alignment:
+        raise invalid_field("header.alignment", "is what the gradients give; leave it out, or call Adapt")
+    return message.header, message.element_count
+
+
+async def pieces_from(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> AsyncIterator[Piece]:
+    """Yield the pieces in a stream's messages.
+
+    Raises:
+        AdvisorError: a message is none, or of an unknown type.
+    """
+    async for message in messages:
+        if message.WhichOneof("kind") != "chunk":
+            raise invalid_field("chunk", "every message after the first must be a piece of both vectors")
+        chunk = message.chunk
+        if chunk.data_type not in _ELEMENT_TYPES:
+            raise invalid_field("data_type", f"must be one of the contract's DataType, is {chunk.data_type}")
+        yield Piece(ElementType(chunk.data_type), chunk.validation_gradient, chunk.direction)
 
 
 def _time_to(seconds: float) -> Timestamp:

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_server.adapting.making import Adaptation
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
@@ -28,6 +29,7 @@ from mlrs_server.health import STORE, StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
+from mlrs_server.meta_service import MetaService
 from mlrs_server.metrics import DaemonCollector, serving_metrics
 from mlrs_server.models import ModelCatalog
 from mlrs_server.records import RunRecords
@@ -115,7 +117,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             models = SharedModels(live, catalog) if shared else None
             lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
             engine = Engine(live.groups, live.journal)
-            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
+            meta = MetaService(lifecycle, Adaptation(live))
+            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta)
             gate = Gate(book, config.limits_of, reflection=config.reflection)
             status = StatusInterceptor(SERVICE, gate)
             collector = DaemonCollector(service.counts, live, gate, status.refusals)

@@ -22,6 +22,7 @@ import numpy as np
 import structlog
 
 from mlrs_core.policy import Rows, States
+from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate
 from mlrs_server.entries import Table, count_rows, sort_by_row
 from mlrs_server.errors import AdvisorError, FencedError, Reason
 from mlrs_server.failpoints import reach
@@ -70,15 +71,30 @@ class _Batch:
     """What the runs are after them, (k,)."""
     states: States
     """Likewise, (k, state_size)."""
+    made: list[MadeUpdate]
+    """Meta updates of them, in the order that they were made in."""
+    networks: KeptNetworks | None
+    """Networks of some of them."""
 
     @classmethod
     def of(cls, group: RunGroup) -> _Batch:
         """Take what a group has to store."""
         counts = np.zeros(len(group.records), np.int64)
         count_rows(group.log.table[: group.log.count], counts)
+        for made in group.meta.made:
+            counts[made.row] += 1
         rows = np.flatnonzero(counts)
-        records, states = group.records[rows], group.states[rows]
-        return cls(group, group.log.take(), rows, records, states)
+        records, states, networks = group.records[rows], group.states[rows], group.networks_due(rows)
+        return cls(group, group.log.take(), rows, records, states, group.meta.take(), networks)
+
+    def __len__(self) -> int:
+        """Return how many answers and meta updates it holds."""
+        return len(self.taken) + len(self.made)
+
+    def put_back(self) -> None:
+        """Give back what was taken."""
+        self.group.log.put_back(self.taken)
+        self.group.meta.put_back(self.made)
 
     def updates(self) -> RunUpdates:
         """Return what to store; on any thread."""
@@ -88,7 +104,7 @@ class _Batch:
         bounds = np.append(ends[self.rows] - counts[self.rows], len(self.taken))
         answers = np.empty_like(self.taken)
         sort_by_row(self.taken, ends - counts, answers)
-        return RunUpdates(answers, bounds, self.records, self.states)
+        return RunUpdates(answers, bounds, self.records, self.states, self.made, self.networks)
 
     def settle(self) -> list[str]:
         """Move durable steps on, of the rows that are still the same runs; return the ids of the rows."""
@@ -153,7 +169,7 @@ class Journal:
             )
 
     def note(self, group: RunGroup, count: int) -> None:
-        """Take note that a group has logged so many answers; they are stored within the interval."""
+        """Take note that a group has logged so many answers, or updates; they are stored in the interval."""
         self._undurable += count
         self._groups[group] = None
         if self._timer is None:
@@ -185,7 +201,7 @@ class Journal:
 
     def forget(self, group: RunGroup, rows: Rows) -> None:
         """Store nothing of some rows of a group, (k,): what clients keep of them goes to another replica."""
-        self._undurable -= group.log.drop(rows)
+        self._undurable -= group.log.drop(rows) + group.meta.drop(rows)
 
     async def flush(self) -> None:
         """Store everything answered before this call.
@@ -230,7 +246,7 @@ class Journal:
         began = loop.time()
         try:
             for group in groups:
-                if group.log.count:
+                if group.log.count or group.meta.made:
                     batches.append(_Batch.of(group))  # one by one: what was taken must be put back
             if not batches:  # all of it was forgotten
                 return
@@ -238,7 +254,7 @@ class Journal:
             reach("journal.stored")
         except Exception as error:
             for batch in batches:  # those that there are: the others have given up nothing
-                batch.group.log.put_back(batch.taken)
+                batch.put_back()
             self._groups = groups | self._groups
             if isinstance(error, FencedError):  # the store works
                 raise
@@ -253,7 +269,7 @@ class Journal:
         self._tell(works=True)
         rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
         self._pause_s = max(self._interval_s, rest_s)
-        self._undurable -= sum(len(batch.taken) for batch in batches)
+        self._undurable -= sum(map(len, batches))
         self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _tell(self, *, works: bool) -> None:

@@ -42,6 +42,11 @@ class RunStatus(enum.IntEnum):
     FINISHED = 3
 
 
+ADAPTED = 0x80
+"""In a record's `last_reason`: the newest step has had its meta update. Its learning rate may be another
+since, so what was advised for it is asked of the store."""
+
+
 class Verdict(enum.IntEnum):
     """What an entry is."""
 
@@ -52,7 +57,7 @@ class Verdict(enum.IntEnum):
     OTHER_LOSS = 3
     """Its newest step, with another."""
     RECALL = 4
-    """An older step: what was answered is in the store."""
+    """An older step, or the newest after its meta update: what was answered is in the store."""
     AHEAD = 5
     """A step beyond the next."""
     FINISHED = 6
@@ -63,6 +68,7 @@ class Verdict(enum.IntEnum):
 
 _FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE = (int(verdict) for verdict in Verdict)
 _IS_FRESH, _IS_REPLAYED, _IS_HELD = (int(reason) for reason in AdviceReason)
+
 _ACTIVE, _DIVERGED, _DONE = (int(status) for status in RunStatus)
 
 RECORD = np.dtype(
@@ -122,7 +128,8 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
             continue
         record = records[row]
         entry.row, entry.expected = row, record.next_step
-        if entry.step < record.next_step - 1:
+        newest_moved = record.last_reason & ADAPTED and entry.step == record.next_step - 1
+        if entry.step < record.next_step - 1 or newest_moved:
             entry.verdict = _RECALL
         elif entry.step < record.next_step:
             same = entry.loss == record.last_loss or (math.isnan(entry.loss) and math.isnan(record.last_loss))

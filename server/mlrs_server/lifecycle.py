@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
+from mlrs_server.adapting.recovery import Learnt
 from mlrs_server.changes import Changes
 from mlrs_server.errors import AdvisorError, Reason, about, run_not_found
 from mlrs_server.failpoints import reach
@@ -32,7 +33,8 @@ from mlrs_server.opening import (
 )
 from mlrs_server.owned import owned
 from mlrs_server.policies import keep_model, policy_of
-from mlrs_server.runs import Replay, RunSnapshot
+from mlrs_server.replay import Replay
+from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.shared_models import SharedModels
 from mlrs_server.store import NewRun, StoredRun
@@ -119,24 +121,35 @@ class RunLifecycle:
         run_ids = [request.run_id for request in requests]
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
         async with self._live.locked(run_ids), owned(self._live, run_ids, shards) as runs:
-            if self._models is not None:
-                await self._models.fetch(runs.values())
+            learnt = await self._fetched(runs.values())
             existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-            checked = await self._checked(requests, runs)
+            checked = await self._checked(requests, runs, learnt)
             async with self._quota([run.run_id for run in checked] + self._finished_of(existing)):
                 new = await self._create(checked, among=len(requests))
                 runs |= {run.run_id: run for run in new}
                 runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
             created = {run.run_id for run in new}
             return [
-                self._opened(runs[run_id], created=run_id in created) async for run_id in in_turns(run_ids)
+                self._opened(runs[run_id], learnt, created=run_id in created)
+                async for run_id in in_turns(run_ids)
             ]
+
+    async def _fetched(self, runs: Collection[StoredRun]) -> dict[str, Learnt]:
+        """Fetch what loading runs needs: their models, and what they have learnt, which is returned by id."""
+        if self._models is not None:
+            await self._models.fetch(runs)
+        return await self._live.learnt(runs)
 
     def _finished_of(self, existing: Sequence[tuple[OpenRequest, StoredRun]]) -> list[str]:
         """Return the ids of runs that are finished, and taken up again."""
         return [run.run_id for _, run in existing if self._live.status(run) == RunStatus.FINISHED]
 
-    async def _checked(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> list[NewRun]:
+    async def _checked(
+        self,
+        requests: Sequence[OpenRequest],
+        runs: Mapping[str, StoredRun],
+        learnt: Mapping[str, Learnt],
+    ) -> list[NewRun]:
         """Check all requests, and take the runs that exist into memory; return those to create."""
         new = []
         async for request in in_turns(requests):
@@ -146,11 +159,11 @@ class RunLifecycle:
                     continue
                 config_to_resume(stored, request, self._live, self._catalog)
                 if not must_rewind(stored, request, self._live):  # a rewind makes another state
-                    self._live.load(stored)
+                    self._live.load(stored, learnt.get(stored.run_id))
         return new
 
-    def _opened(self, stored: StoredRun, *, created: bool) -> Opened:
-        live = self._live.load(stored)
+    def _opened(self, stored: StoredRun, learnt: Mapping[str, Learnt], *, created: bool) -> Opened:
+        live = self._live.load(stored, learnt.get(stored.run_id))
         return Opened(self._live.view(stored), live.handle, created)
 
     async def handle_of(self, run_id: str) -> int:
@@ -162,9 +175,8 @@ class RunLifecycle:
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
         async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
-            if self._models is not None:
-                await self._models.fetch(runs.values())
-            live = self._live.find(run_id) or self._live.load(_of(runs, run_id))
+            learnt = await self._fetched(runs.values())
+            live = self._live.load(_of(runs, run_id), learnt.get(run_id))
             return live.handle
 
     async def _create(self, new: Sequence[NewRun], *, among: int) -> list[StoredRun]:
@@ -224,15 +236,20 @@ class RunLifecycle:
         """Put a run back to where step `step` is next. Its handles so far become stale."""
         with self._live.reserved(stored) as place:
             await self._live.journal.flush()
-            snapshot = await self._replayed(stored, step)
+            learnt = await self._learnt(stored, step)
+            snapshot = learnt.snapshot if learnt else await self._replayed(stored, step)
             reach("lifecycle.rewind")
             with self._in_doubt(stored.run_id):
                 await self._live.in_store(lambda store: store.rewind(stored, snapshot))
                 reach("lifecycle.rewound")
             rewound = replace(stored, snapshot=snapshot)
-            self._live.put(place, rewound)
+            self._live.put(place, rewound, learnt)
         self._watchers.rewound(stored.run_id, step)
         return rewound
+
+    async def _learnt(self, stored: StoredRun, step: int) -> Learnt | None:
+        """Return a run before a step, if it is in meta mode."""
+        return None if stored.config.meta is None else await self._live.learnt_until(stored, step)
 
     @contextmanager
     def _in_doubt(self, run_id: str) -> Iterator[None]:

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from mlrs_core.adaptive import MetaCounters
 from mlrs_core.config import RunConfig
+from mlrs_server.adapting.recovery import Learnt, recovered
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
@@ -22,7 +25,7 @@ from mlrs_server.models import ModelCatalog
 from mlrs_server.names import check_full_name
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
-from mlrs_server.policies import model_ref
+from mlrs_server.policies import adaptive_policy_of, model_ref
 from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot
 from mlrs_server.store import NewRun, Observations, Store, StoredRun
 from mlrs_server.turns import in_turns
@@ -44,6 +47,10 @@ class RunView:
     durable_step: int
     create_time: float
     update_time: float
+    meta: MetaCounters | None = None
+    """What became of its meta updates; `None` for a run without."""
+    last_update: MetaUpdate | None = None
+    """The newest of them, where it was asked for."""
 
 
 class LiveRuns:
@@ -75,6 +82,7 @@ class LiveRuns:
             max_undurable=max_undurable,
         )
         self._store = store
+        self._catalog = catalog
         self._executor = executor
         self._live: dict[str, LiveRun] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -160,8 +168,29 @@ class LiveRuns:
         """Return where a run is, if it is in memory."""
         return self._live.get(run_id)
 
-    def load(self, stored: StoredRun) -> LiveRun:
-        """Return where a run is, taking it into memory if it is not there.
+    async def learnt(self, runs: Iterable[StoredRun]) -> dict[str, Learnt]:
+        """Return what runs have learnt that are in meta mode and not in memory, by id: `load` needs it.
+
+        Raises:
+            AdvisorError: the store fails, or a record is damaged.
+        """
+        return {
+            run.run_id: await self.learnt_until(run)
+            for run in runs
+            if run.config.meta is not None and run.run_id not in self._live
+        }
+
+    async def learnt_until(self, run: StoredRun, step: int | None = None) -> Learnt:
+        """Return what a run in meta mode had learnt before a step, by default its next.
+
+        Raises:
+            AdvisorError: as `learnt`.
+        """
+        policy = adaptive_policy_of(run, self._catalog)
+        return await self.in_store(lambda store: recovered(store, run, policy, step))
+
+    def load(self, stored: StoredRun, learnt: Learnt | None = None) -> LiveRun:
+        """Return where a run is, taking it into memory if it is not there, with what it has learnt.
 
         Raises:
             AdvisorError: its model or its state is damaged, or there is no room.
@@ -173,7 +202,7 @@ class LiveRuns:
                 raise AdvisorError(
                     Reason.STORE, f"the stored state of run {stored.run_id!r} does not fit its model"
                 )
-            self.put(place, stored)
+            self.put(place, stored, learnt)
         return place
 
     @contextmanager
@@ -196,11 +225,19 @@ class LiveRuns:
             place.group.free(place.row)
             raise
 
-    def put(self, place: LiveRun, stored: StoredRun) -> None:
+    def put(self, place: LiveRun, stored: StoredRun, learnt: Learnt | None = None) -> None:
         """Put a run, as stored, where a place is reserved for it, under a new handle."""
         place.group.put(
-            place.row, stored.run_id, stored.key, stored.config, stored.snapshot, shard=stored.shard
+            place.row,
+            stored.run_id,
+            stored.key,
+            stored.config,
+            stored.snapshot,
+            shard=stored.shard,
+            network=learnt.network if learnt else None,
         )
+        if learnt is not None:
+            place.group.meta.begin(place.row, learnt.kept_at, learnt.since)
         self._live[stored.run_id] = place
 
     def drop(self, run_id: str) -> None:
@@ -309,4 +346,11 @@ class LiveRuns:
             durable_step=durable,
             create_time=stored.create_time,
             update_time=stored.update_time,
+            meta=self._counters(stored, snapshot),
         )
+
+    def _counters(self, stored: StoredRun, snapshot: RunSnapshot) -> MetaCounters | None:
+        """Return what became of a run's meta updates, if it is in meta mode."""
+        if stored.config.meta is None:
+            return None
+        return adaptive_policy_of(stored, self._catalog).meta_counters(snapshot.state)

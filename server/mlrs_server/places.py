@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import MAX_GROUPS, RunStatus
 from mlrs_server.models import ModelCatalog
-from mlrs_server.policies import policy_of
+from mlrs_server.policies import policy_key, policy_of
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import NewRun
 
@@ -44,7 +44,7 @@ class Places:
     def __init__(self, catalog: ModelCatalog, drop_done: Callable[[RunGroup, int | None], None]) -> None:
         """`drop_done` forgets runs of a group that are done, so many at most."""
         self.groups: list[RunGroup] = []
-        self._group_by_digest: dict[str, RunGroup] = {}
+        self._group_by_key: dict[str, RunGroup] = {}
         self._catalog = catalog
         self._drop_done = drop_done
 
@@ -67,17 +67,18 @@ class Places:
 
     def _group_of(self, run: NewRun) -> RunGroup:
         """Return the group of a run's model or schedule: its own, else a new one, else a reused one."""
-        if (group := self._group_by_digest.get(run.model_digest)) is not None:
+        key = policy_key(run)
+        if (group := self._group_by_key.get(key)) is not None:
             return group
         policy = policy_of(run, self._catalog)
         if len(self.groups) < MAX_GROUPS:
-            group = RunGroup(len(self.groups), run.model_digest, policy)
+            group = RunGroup(len(self.groups), key, policy)
             self.groups.append(group)
         else:
             index = self._vacated(run)
-            del self._group_by_digest[self.groups[index].model_digest]
-            group = self.groups[index] = RunGroup(index, run.model_digest, policy)
-        self._group_by_digest[run.model_digest] = group
+            del self._group_by_key[self.groups[index].key]
+            group = self.groups[index] = RunGroup(index, key, policy)
+        self._group_by_key[key] = group
         return group
 
     def _vacated(self, run: NewRun) -> int:

@@ -7,16 +7,20 @@ of its shape; its numbers are in the run's config, so it needs no file.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
+from mlrs_core.adaptive import AdaptivePolicy
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.meta import MetaConfig
+from mlrs_core.model import Model
 from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
 from mlrs_server.names import tenant_of
-from mlrs_server.runs import first_snapshot
+from mlrs_server.runs import adaptive, first_snapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, StoredRun
 
@@ -29,7 +33,29 @@ def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
     """
     if run.config.schedule is not None:
         return schedule_policy(run.config.schedule)
-    return catalog.by_digest(run.model_digest, run.model_name).policy
+    model = catalog.by_digest(run.model_digest, run.model_name)
+    return model.policy if run.config.meta is None else _adaptive(model.model, run.config.meta)
+
+
+def adaptive_policy_of(run: NewRun, catalog: ModelCatalog) -> AdaptivePolicy:
+    """Return what serves a run in meta mode.
+
+    Raises:
+        AdvisorError: its model's file is damaged or gone.
+    """
+    return adaptive(policy_of(run, catalog))
+
+
+def policy_key(run: NewRun) -> str:
+    """Return what runs that one policy serves have in common."""
+    return run.model_digest if run.config.meta is None else f"{run.model_digest} {run.config.meta}"
+
+
+@lru_cache(256)
+def _adaptive(model: Model, meta: MetaConfig) -> Policy:
+    """Return a model ready to serve runs in meta mode; equal settings give the same one."""
+    policy: Policy = model.adaptive_policy(meta)
+    return policy
 
 
 def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *, group: str = "") -> NewRun:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.answers import Answer, Recall, same_losses, stale_step
 from mlrs_server.errors import AdvisorError, draining, moved_elsewhere, record_lacking, run_not_found
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
 from mlrs_server.owned import owned
-from mlrs_server.store import Observations
+from mlrs_server.store import Observations, StoredRun
 from mlrs_server.watchers import Watchers
 
 _NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
@@ -35,7 +37,12 @@ class RunRecords:
         Raises:
             AdvisorError: there is no such run.
         """
-        return self._live.view(await self._live.required(run_id))
+        stored = await self._live.required(run_id)
+        view = self._live.view(stored)
+        if view.meta is None:
+            return view
+        last = await self._live.in_store(lambda store: store.last_update(stored.key))
+        return replace(view, last_update=last)
 
     async def list(
         self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
@@ -84,6 +91,9 @@ class RunRecords:
     ) -> AsyncIterator[tuple[RunView, int, Observations]]:
         """Yield a run's record from a step on, and with `follow` as it grows until the run is finished.
 
+        With each stretch come the meta updates made since the one before, of steps up to its last: that of
+        the last step may come with the next.
+
         Steps that a rewind drops are sent again once they are observed again.
 
         Yields:
@@ -97,21 +107,24 @@ class RunRecords:
                 async with owned(self._live, [run_id]):
                     pass
             yield await self.get(run_id), from_step, _NO_RECORD
+            told = from_step  # the first step whose meta update was not told yet
             while True:
                 watcher.grown.clear()
                 watcher.rewound = False
                 stored = await self._live.required(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
                 record = await self._live.read(stored, first, PAGE)
+                updates = await self._updates(stored, max(told, first - 1), first + len(record))
                 if watcher.gone:
                     raise run_not_found(run_id)
                 if watcher.moved and follow:  # the store has what there is
                     raise moved_elsewhere(run_id)
                 if watcher.rewound:  # what was read may be of before
                     continue
-                if len(record):
+                if len(record) or updates:
                     watcher.step += len(record)
-                    yield self._live.view(stored), first, record
+                    told = updates[-1].step + 1 if updates else told
+                    yield self._live.view(stored), first, replace(record, updates=updates)
                 elif first < end:
                     raise record_lacking(run_id, first)
                 elif not follow or stored.snapshot.status == RunStatus.FINISHED:
@@ -120,3 +133,9 @@ class RunRecords:
                     raise draining()
                 else:
                     await watcher.grown.wait()
+
+    async def _updates(self, stored: StoredRun, first: int, end: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of [first, end), if it is in meta mode."""
+        if stored.config.meta is None or end <= first:
+            return ()
+        return await self._live.in_store(lambda store: store.read_updates(stored.key, first, end - first))

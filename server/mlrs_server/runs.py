@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,13 +12,28 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.adaptive import AdaptivePolicy, MetaOutcome
+from mlrs_core.compiled import clip
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import RUN, Floats, Policy, RunTable, States, put
+from mlrs_core.meta import MetaOrder
+from mlrs_core.policy import (
+    RUN,
+    Networks,
+    Policy,
+    Rows,
+    RunTable,
+    States,
+    no_networks,
+    put,
+)
+from mlrs_server.adapting.updates import KeptNetworks, MetaLog, MetaUpdate
 from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (
+    ADAPTED,
     MAX_ROWS,
     RECORD,
     ROW_BITS,
+    AdviceReason,
     Records,
     RunStatus,
     Verdict,
@@ -66,17 +82,19 @@ class RunGroup:
     first, so that what is in use stays at the front. A row whose handle is 0 is closed, or free.
     """
 
-    def __init__(self, index: int, model_digest: str, policy: Policy) -> None:
-        """Make an empty group; `index` is its number in handles."""
+    def __init__(self, index: int, key: str, policy: Policy) -> None:
+        """Make an empty group; `index` is its number in handles, `key` what its runs share."""
         self.index = index
-        self.model_digest = model_digest
+        self.key = key
         self.policy = policy
         self.run_ids: list[str] = []  # as many as rows were ever in use at once; "" where one is free
         self._free: list[int] = []  # a heap of the free ones among them
         self.records: Records = np.zeros(0, RECORD)
         self.table: RunTable = np.zeros(0, RUN)
         self.states: States = policy.init_state(0)
+        self.networks: Networks = no_networks(policy, 0)
         self.log = AnswerLog()
+        self.meta = MetaLog()
         self.lap = 0
         """Counts up as time goes by; records keep the lap in which their run was last observed."""
 
@@ -87,6 +105,13 @@ class RunGroup:
             kept = min(capacity, len(old))
             new[:kept] = old[:kept]
             setattr(self, name, new)
+        self._resize_networks(capacity)
+
+    def _resize_networks(self, capacity: int) -> None:
+        """Copy the networks that there are alone: rows never written to take no memory."""
+        old, self.networks = self.networks, no_networks(self.policy, capacity)
+        own = np.flatnonzero(old[:capacity].any(axis=1))
+        self.networks[own] = old[own]
 
     def is_empty(self) -> bool:
         """Return whether no row is in use."""
@@ -125,8 +150,15 @@ class RunGroup:
         snapshot: RunSnapshot,
         *,
         shard: int = 0,
+        network: States | None = None,
     ) -> None:
-        """Put a run into a row that is reserved or closed, as stored, under a new handle."""
+        """Put a run into a row that is reserved or closed, as stored, under a new handle.
+
+        `network` is its own, (network_size,), if it has one.
+        """
+        self.meta.forget(row)
+        if self.policy.network_size and (network is not None or self.networks[row].any()):
+            self.networks[row] = 0.0 if network is None else network
         self.run_ids[row] = run_id
         put(self.table, row, config)
         self.states[row] = snapshot.state
@@ -210,12 +242,52 @@ class RunGroup:
         """Have the policy advance runs. Columns in one piece: kernels are compiled for these alone."""
         rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
         losses, lrs = np.ascontiguousarray(entries.losses), np.empty(len(entries))
-        self.policy.advance(self.states, self.table, rows, steps, losses, lrs)
+        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, lrs)
         entries.lrs[:] = lrs
+
+    def adapt(self, row: int, alignment: float, validation_loss: float = math.nan) -> MetaUpdate:
+        """Make the meta update of a run's newest step; it has one, and no update of it yet.
+
+        Where the step's loss was not finite there is nothing to learn from: nothing moves.
+        """
+        policy, record = adaptive(self.policy), self.records[row]
+        step, lr = int(record["next_step"]) - 1, float(record["last_lr"])
+        outcome, log_change = MetaOutcome.IDLE, 0.0
+        if record["last_reason"] != AdviceReason.HELD:
+            adapted = policy.adapt(self.states, self.networks, self.table, row, step, alignment)
+            outcome, log_change = adapted.outcome, adapted.log_change
+            lr = clip(adapted.lr, self.table["min_lr"][row], self.table["max_lr"][row])
+            if policy.meta.order == MetaOrder.BEFORE_STEP:
+                self.records["last_lr"][row] = lr
+        self.records["last_reason"][row] |= ADAPTED
+        self.records["durable_step"][row] = min(int(record["durable_step"]), step - 1)
+        update = MetaUpdate(step, alignment, validation_loss, outcome, lr, log_change)
+        self.meta.add(row, int(record["key"]), update)
+        return update
+
+    def networks_due(self, rows: Rows) -> KeptNetworks | None:
+        """Return those of some rows' networks that are to be stored now; from now on they count as stored."""
+        due = self.meta.due(rows, self.records) if self.policy.network_size else []
+        if not due:
+            return None
+        policy = adaptive(self.policy)
+        for row in due:
+            self.meta.kept(row, int(self.records["next_step"][row]))
+        updates = [policy.meta_counters(self.states[row]).updates for row in due]
+        return KeptNetworks(
+            self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
+        )
 
     def snapshot(self, row: int) -> RunSnapshot:
         """Return a copy of all of a run that moves."""
         return snapshot_of(self.records[row], self.states[row])
+
+
+def adaptive(policy: Policy) -> AdaptivePolicy:
+    """Return a policy as one that adapts, which it is in a group of runs in meta mode."""
+    if not isinstance(policy, AdaptivePolicy):
+        raise TypeError(f"{policy!r} does not adapt")
+    return policy
 
 
 @dataclass(frozen=True)
@@ -273,28 +345,3 @@ def first_snapshot(policy: Policy) -> RunSnapshot:
 def make_handle(group: int, row: int) -> int:
     """Return a fresh handle for a row of a group."""
     return (1 + secrets.randbelow(2**32 - 1)) << 32 | group << ROW_BITS | row
-
-
-class Replay:
-    """Recomputes a run from its losses, by the code that first computed it."""
-
-    def __init__(self, policy: Policy, config: RunConfig) -> None:
-        """Begin before the first step."""
-        self._group = RunGroup(0, "", policy)
-        self._row = self._group.reserve()
-        self._group.put(self._row, "", 0, config, first_snapshot(policy))
-        self._handle = self._group.records["handle"][self._row]
-        self._next_step = 0
-
-    def feed(self, losses: Floats) -> Floats:
-        """Take the next losses, (n,); return their learning rates, (n,)."""
-        steps = np.arange(self._next_step, self._next_step + len(losses))
-        self._next_step += len(losses)
-        entries = Entries.of(np.full(len(losses), self._handle), steps, losses)
-        self._group.answer(entries)
-        self._group.log.take()
-        return entries.lrs.copy()
-
-    def snapshot(self) -> RunSnapshot:
-        """Return the run after the losses fed so far."""
-        return self._group.snapshot(self._row)

@@ -15,6 +15,7 @@ from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
 from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.meta_service import MetaService
 from mlrs_server.models import CatalogModel, ModelCatalog
 from mlrs_server.opening import check_batch_size
 from mlrs_server.records import RunRecords
@@ -50,7 +51,12 @@ class AdvisorService(AdvisorServiceServicer):
     """The contract, served."""
 
     def __init__(
-        self, lifecycle: RunLifecycle, records: RunRecords, engine: Engine, catalog: ModelCatalog
+        self,
+        lifecycle: RunLifecycle,
+        records: RunRecords,
+        engine: Engine,
+        catalog: ModelCatalog,
+        meta: MetaService,
     ) -> None:
         """Serve these runs and models."""
         self._lifecycle = lifecycle
@@ -60,6 +66,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._importing = asyncio.Lock()
         self._streams: set[_Stream] = set()
         self._draining = False
+        self._meta = meta
         self.counts = AdviceCounts()
         """What was advised so far."""
 
@@ -69,6 +76,11 @@ class AdvisorService(AdvisorServiceServicer):
         self._records.drain()
         for stream in self._streams:
             stream.drain()
+
+    def _check_going(self) -> None:
+        """Raise if the daemon is about to stop."""
+        if self._draining:
+            raise draining()
 
     # --------------------------------------------------------------------------------- runs
 
@@ -174,6 +186,9 @@ class AdvisorService(AdvisorServiceServicer):
             caller.check()
             if not usage.take():
                 await usage.turn()
+            if request.updates:
+                await context.write(await self._meta.adapt_all(request))
+                continue
             entries = convert.entries_from(request)
             if len(entries) <= SLICE:
                 answer = self._engine.answer_now(entries, number)
@@ -235,15 +250,17 @@ class AdvisorService(AdvisorServiceServicer):
 
     # --------------------------------------------------------------- in the contract, not built
 
-    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("Adapt", "meta mode")
+    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:
+        """Make a meta update, or take a part of one."""
+        self._check_going()
+        return await self._meta.adapt(request)
 
     async def AdaptGradients(
         self, request_iterator: AsyncIterator[pb.AdaptGradientsRequest], context: Context
-    ) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("AdaptGradients", "meta mode")
+    ) -> pb.AdaptGradientsResponse:
+        """Make a meta update from two gradients."""
+        self._check_going()
+        return await self._meta.adapt_gradients(aiter(request_iterator))
 
     async def PromoteModel(self, request: pb.PromoteModelRequest, context: Context) -> NoReturn:
         """Refuse: not built yet."""

@@ -19,7 +19,7 @@ from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.entries import ANSWERED, ENTRY, count_rows, sort_by_row
 from mlrs_server.ledger import common_group
-from mlrs_server.runs import Replay
+from mlrs_server.replay import Replay
 from mlrs_server.store.packing import pack_all_observations
 
 log = structlog.get_logger()

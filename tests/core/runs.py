@@ -8,7 +8,7 @@ import numpy as np
 
 from mlrs_core.advise import advise
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats, Policy, Rows, table_of
+from mlrs_core.policy import Floats, Policy, Rows, no_networks, table_of
 
 
 class Runs:
@@ -19,6 +19,7 @@ class Runs:
         self.policy = policy
         self.table = table_of(configs)
         self.states = policy.init_state(len(configs))
+        self.networks = no_networks(policy, len(configs))
         self.last = np.full(len(configs), np.nan)
 
     def advise(self, step: int, losses: Sequence[float] | Floats, rows: Rows | None = None) -> Floats:
@@ -26,4 +27,4 @@ class Runs:
         rows = np.arange(len(self.table)) if rows is None else rows
         steps = np.full(len(rows), step)
         observed = np.asarray(losses, np.float64)
-        return advise(self.policy, self.states, self.table, rows, steps, observed, self.last)
+        return advise(self.policy, self.states, self.networks, self.table, rows, steps, observed, self.last)

@@ -127,7 +127,9 @@ def test_entries_of_one_run_are_taken_in_order(policy: Policy) -> None:
     losses = rng.exponential(2.0, 60)
     losses[7] = np.nan
     together, one_by_one = Runs(policy, configs), Runs(policy, configs)
-    lrs = advise(policy, together.states, together.table, rows, steps, losses, together.last)
+    lrs = advise(
+        policy, together.states, together.networks, together.table, rows, steps, losses, together.last
+    )
     expected = [
         one_by_one.advise(int(steps[entry]), losses[[entry]], rows[[entry]])[0] for entry in range(60)
     ]
@@ -143,7 +145,7 @@ def test_only_states_and_rates_are_written(policy: Policy) -> None:
     rows, steps, losses = np.array([2, 0]), np.zeros(2, np.int64), np.array([1.0, 2.0])
     given = (rows, steps, losses, runs.table)
     before, others = [array.tobytes() for array in given], runs.states[[1, 3]].tobytes()
-    advise(policy, runs.states, runs.table, rows, steps, losses, runs.last)
+    advise(policy, runs.states, runs.networks, runs.table, rows, steps, losses, runs.last)
     assert [array.tobytes() for array in given] == before
     assert runs.states[[1, 3]].tobytes() == others
     assert np.isnan(runs.last[[1, 3]]).all()

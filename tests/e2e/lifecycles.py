@@ -20,7 +20,7 @@ from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 from mlrs_server.ledger import DIVERGED_AFTER
-from mlrs_server.runs import Replay
+from mlrs_server.replay import Replay
 from tests.support.daemon import Daemon
 
 NAMES = ("a", "b", "c/1", "c/2")

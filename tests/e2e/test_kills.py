@@ -20,7 +20,7 @@ SOME = pytest.param(3, id="some")
 MANY = pytest.param(210, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 FAILPOINTS = (
     "journal.store",
-    "store.append",
+    "store.committed",
     "store.commit",
     "journal.stored",
     "lifecycle.created",

@@ -32,7 +32,7 @@ from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.records import RunRecords
-from mlrs_server.runs import Replay
+from mlrs_server.replay import Replay
 from mlrs_server.store import Observations, Store, open_store
 from mlrs_server.watchers import Watchers
 

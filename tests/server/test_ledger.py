@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats, Rows, RunTable, States, Steps, table_of
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps, table_of
 from mlrs_server.entries import ANSWERED, Entries, Handles
 from mlrs_server.ledger import (
     DIVERGED_AFTER,
@@ -25,6 +25,8 @@ from mlrs_server.ledger import (
 )
 
 RUNS = 3
+NONE = np.zeros((RUNS, 0), np.float32)
+"""The networks of runs that have none of their own."""
 LOSSES = st.sampled_from([0.5, 1.0, 2.0, math.nan, math.inf])
 ENTRIES = st.tuples(st.integers(-1, RUNS - 1), st.sampled_from([0, 0, 0, -1, -2, 1]), LOSSES)
 """A run, or none; how far its step is from the next one; and a loss."""
@@ -36,10 +38,17 @@ class Counting:
     """A policy whose learning rate is a hundredth of the loss plus its number of steps so far."""
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance the runs."""
-        del table, steps
+        del networks, table, steps
         for entry, row in enumerate(rows):
             if math.isfinite(losses[entry]):
                 states[row, 0] += 1
@@ -113,7 +122,9 @@ def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, in
         message = Entries.of(named, np.array(steps), np.array(losses))
         fresh = admit(records, message.table, 0)
         mask, some = message.verdicts == Verdict.FRESH, np.full(fresh, 99.0)
-        Counting().advance(states, table, message.rows[mask], message.steps[mask], message.losses[mask], some)
+        Counting().advance(
+            states, NONE, table, message.rows[mask], message.steps[mask], message.losses[mask], some
+        )
         message.lrs[:] = 99.0
         message.lrs[mask] = some
         log = np.zeros(n + 1, ANSWERED)

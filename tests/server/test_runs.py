@@ -14,7 +14,8 @@ from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_server.ledger import DIVERGED_AFTER, MAX_ROWS, AdviceReason, RunStatus, common_group
-from mlrs_server.runs import Replay, RunGroup, first_snapshot, make_handle
+from mlrs_server.replay import Replay
+from mlrs_server.runs import RunGroup, first_snapshot, make_handle
 from tests.server.support import LOSSES, observed
 from tests.support.daemon import write_random_model
 

@@ -228,7 +228,14 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
         "model",
         "mlrs models import",
     ),
-    ("Adapt", pb.AdaptRequest(run_id="b"), Code.UNIMPLEMENTED, "NOT_BUILT", "", "does not build it yet"),
+    (
+        "Adapt",
+        pb.AdaptRequest(run_id="b"),
+        Code.FAILED_PRECONDITION,
+        "CONFIG_MISMATCH",
+        "config.meta",
+        "when the run is created",
+    ),
 ]
 
 
@@ -248,13 +255,6 @@ async def test_every_wrong_request_is_named(stub: Any) -> None:
         assert says in refusal.message, (case, refusal)
         assert len(refusal.message) <= 1000
     assert [run.run_id for run in (await stub.ListRuns(pb.ListRunsRequest())).runs] == ["b", "done"]
-
-
-async def test_uploads_that_are_not_built_say_so(stub: Any) -> None:
-    """A client stream to an RPC of a later version is refused by that name."""
-    refusal = await refused(stub.AdaptGradients(iter([pb.AdaptGradientsRequest()]), timeout=TIMEOUT))
-    assert (refusal.code, refusal.reason) == (Code.UNIMPLEMENTED, "ERROR_REASON_NOT_BUILT")
-    assert "AdaptGradients" in refusal.message
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_server.runs import Replay
+from mlrs_server.replay import Replay
 from tests.support.workload import loss_of, settings_of, steps_of
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from mlrs_core.advise import advise
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.model import Model
-from mlrs_core.policy import table_of
+from mlrs_core.policy import no_networks, table_of
 from mlrs_train.hypergradient.gradient import sgd_direction, sgd_step, value_and_grad
 from mlrs_train.tasks import Batch, Params, Task, load_tasks
 
@@ -39,10 +39,12 @@ def advised(model: Model, horizon: int, num_classes: int) -> Schedule:
     """Return the model's advice for one run, as the daemon gives it."""
     policy = model.policy()
     table = table_of([RunConfig(horizon=horizon, num_classes=num_classes)])
-    state, row, last = policy.init_state(1), np.zeros(1, np.int64), np.full(1, np.nan)
+    state, network = policy.init_state(1), no_networks(policy, 1)
+    row, last = np.zeros(1, np.int64), np.full(1, np.nan)
 
     def schedule(step: int, loss: float) -> float:
-        return float(advise(policy, state, table, row, np.array([step]), np.array([loss]), last)[0])
+        steps, losses = np.array([step]), np.array([loss])
+        return float(advise(policy, state, network, table, row, steps, losses, last)[0])
 
     return schedule
 

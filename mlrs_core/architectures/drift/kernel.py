@@ -7,14 +7,16 @@ of the noise magnify last bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.drift.features import look
 from mlrs_core.architectures.drift.memory import Memory, is_due, jumps, remember, take_in
-from mlrs_core.architectures.drift.rows import HIGH, LOW
+from mlrs_core.architectures.drift.rows import BOUND, HIGH, LIMITED, LOW, REACHED
 from mlrs_core.architectures.drift.spec import (
     EXTRAS,
     FALL,
@@ -26,8 +28,8 @@ from mlrs_core.architectures.drift.spec import (
     RISE,
     DriftSpec,
 )
-from mlrs_core.compiled import clip, compiled, sigmoid, wide
-from mlrs_core.policy import Floats, Rows, RunTable, States, Steps
+from mlrs_core.compiled import clip, compiled, log_sigmoid, sigmoid, wide
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 from mlrs_core.usual import usual_lr
 
@@ -41,30 +43,48 @@ class DriftKernel:
     def __init__(self, spec: DriftSpec, snapshots: Sequence[Weights]) -> None:
         """Lay out the weights of one or more snapshots for the kernel."""
         self._size = spec.state_size
-        self._jump = math.inf if spec.inputs == "progress" else JUMP
-        # A feature that is not seen has no weight; a weight of 0 times a finite feature is 0.
-        mask = np.array([*spec.feature_mask(), *[1.0] * spec.hidden_size])
-        self._cells = np.array([(weights["cell.weight"] * mask).T for weights in snapshots], np.float64)
-        self._biases = np.array([weights["cell.bias"] for weights in snapshots], np.float64)
-        self._heads = np.array(
-            [np.column_stack([weights["head.weight"], weights["head.bias"]]) for weights in snapshots],
-            np.float64,
-        )
+        self._jump = jump_limit(spec)
+        self._mask = np.array(spec.feature_mask())
+        self._weights = np.stack([packed(weights) for weights in snapshots])
 
     @property
     def state_size(self) -> int:
         """The length of a run's state."""
         return self._size
 
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network: 0, it has none."""
+        return 0
+
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         return np.zeros((n, self._size), np.float32)
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
-        _advance(states, table, rows, steps, losses, lrs, self._cells, self._biases, self._heads, self._jump)
+        del networks
+        _advance(states, table, rows, steps, losses, lrs, self._weights, self._mask, self._jump)
+
+
+def jump_limit(spec: DriftSpec) -> float:
+    """Return how far above its average a loss makes a tick of its own."""
+    return math.inf if spec.inputs == "progress" else JUMP
+
+
+def packed(weights: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return the weights of a snapshot, (P,), in the order in which the kernel reads them."""
+    head = np.column_stack([weights["head.weight"], weights["head.bias"]])
+    return np.concatenate([weights["cell.weight"].T.ravel(), weights["cell.bias"], head.ravel()])
 
 
 @compiled
@@ -75,9 +95,8 @@ def _advance(
     steps: Steps,
     losses: Floats,
     lrs: Floats,
-    cells: Floats,
-    biases: Floats,
-    heads: Floats,
+    weights: Memory,
+    mask: Floats,
     jump: float,
 ) -> None:
     recurrent = states.shape[1] - EXTRAS
@@ -88,48 +107,101 @@ def _advance(
         run, step = table[rows[entry]], steps[entry]
         cell, memory = states[rows[entry], :recurrent], states[rows[entry], recurrent:]
         usual = usual_lr(run)
-        x = take_in(memory, losses[entry], run, usual)
-        due = is_due(memory, step, run)
-        if jumps(memory, x, jump) or due:
-            look(memory, remember(memory), step, run, usual, features)
-            chosen = snapshot_at(step, run.horizon, run.snapshot, len(cells))
-            aim = _think(cell, features, cells[chosen], biases[chosen], heads[chosen], gates)
-            _move(memory, aim)
-        lrs[entry] = usual * math.exp(wide(memory[HIGH]) + wide(memory[LOW]))
+        if is_time(memory, losses[entry], step, run, usual, jump):
+            chosen = weights[snapshot_at(step, run.horizon, run.snapshot, len(weights))]
+            tick(cell, memory, step, run, usual, chosen, mask, features, gates)
+        lrs[entry] = learning_rate(memory, usual)
 
 
 @compiled
-def _think(state: Memory, features: Floats, cell: Floats, bias: Floats, head: Floats, gates: Floats) -> float:
+def is_time(memory: Memory, loss: float, step: int, run: Any, usual: float, jump: float) -> bool:
+    """Add a loss up; return whether it makes a tick."""
+    x = take_in(memory, loss, run, usual)
+    due = is_due(memory, step, run)
+    return jumps(memory, x, jump) or due
+
+
+@compiled
+def learning_rate(memory: Memory, usual: float) -> float:
+    """Return the learning rate that holds."""
+    return usual * math.exp(wide(memory[HIGH]) + wide(memory[LOW]))
+
+
+@compiled
+def tick(
+    cell: Memory,
+    memory: Memory,
+    step: int,
+    run: Any,
+    usual: float,
+    weights: Memory,
+    mask: Floats,
+    features: Floats,
+    gates: Floats,
+) -> int:
+    """Look at the losses since the last tick and set the learning rate; return how the aim was met.
+
+    Args:
+        cell: (2 H,), hidden and cell state; moved.
+        memory: (EXTRAS,), moved.
+        step: from 0.
+        run: its config.
+        usual: its family's usual learning rate.
+        weights: (P,), as `packed` lays them out.
+        mask: (FEATURES,), 1 for what the network sees, else 0.
+        features: (FEATURES,), overwritten with what it saw.
+        gates: (4 H,), overwritten.
+
+    Returns:
+        REACHED, LIMITED or BOUND.
+    """
+    look(memory, remember(memory), step, run, usual, features)
+    for feature in range(FEATURES):
+        features[feature] *= mask[feature]
+    return _move(memory, _think(cell, features, weights, gates))
+
+
+@compiled
+def _think(state: Memory, features: Floats, weights: Memory, gates: Floats) -> float:
     """Advance a cell, its state (2 H,) in place; return where the head aims."""
     size = len(state) // 2
-    gates[:] = bias
+    place = (FEATURES + size) * 4 * size
+    gates[:] = weights[place : place + 4 * size]
     for feature in range(FEATURES):
+        row = weights[feature * 4 * size : (feature + 1) * 4 * size]
         for gate in range(4 * size):
-            gates[gate] += features[feature] * cell[feature, gate]
+            gates[gate] += features[feature] * row[gate]
     for unit in range(size):
         before = wide(state[unit])
+        row = weights[(FEATURES + unit) * 4 * size : (FEATURES + unit + 1) * 4 * size]
         for gate in range(4 * size):
-            gates[gate] += before * cell[FEATURES + unit, gate]
-    base, shut = wide(head[0, size]), wide(head[1, size])
+            gates[gate] += before * row[gate]
+    head = weights[place + 4 * size :]
+    base, shut = wide(head[size]), wide(head[2 * size + 1])
     for unit in range(size):
         take, forget = sigmoid(gates[unit]), sigmoid(gates[size + unit] + 1)
         kept = forget * wide(state[size + unit]) + take * math.tanh(gates[3 * size + unit])
         hidden = sigmoid(gates[2 * size + unit]) * math.tanh(kept)
         state[unit], state[size + unit] = hidden, kept
-        base += hidden * head[0, unit]
-        shut += hidden * head[1, unit]
-    return REACH * base + _log_sigmoid(4 * shut + 3)
+        base += hidden * head[unit]
+        shut += hidden * head[size + 1 + unit]
+    return aim_of(base, shut)
 
 
 @compiled
-def _log_sigmoid(x: float) -> float:
-    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+def aim_of(base: float, shut: float) -> float:
+    """Return where the log-LR over the usual one should be, from what the head says."""
+    return REACH * base + log_sigmoid(4 * shut + 3)
 
 
 @compiled
-def _move(memory: Memory, aim: float) -> None:
-    """Move the log-LR towards an aim."""
-    drift = wide(memory[HIGH]) + wide(memory[LOW])
-    drift = clip(drift + clip(aim - drift, -FALL, RISE), MIN_DRIFT, MAX_DRIFT)
+def _move(memory: Memory, aim: float) -> int:
+    """Move the log-LR towards an aim; return how it was met."""
+    before = wide(memory[HIGH]) + wide(memory[LOW])
+    moved = before + clip(aim - before, -FALL, RISE)
+    drift = clip(moved, MIN_DRIFT, MAX_DRIFT)
     memory[HIGH] = drift
     memory[LOW] = drift - wide(memory[HIGH])
+    if moved != drift:
+        return BOUND
+    return REACHED if -FALL <= aim - before <= RISE else LIMITED

@@ -36,8 +36,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.meta import MetaConfig
 from mlrs_core.policy import Policy
 
 Inputs = Literal["all", "loss", "progress"]
@@ -144,3 +146,10 @@ class DriftSpec:
         from mlrs_core.architectures.drift.kernel import DriftKernel
 
         return DriftKernel(self, snapshots)
+
+    def adaptive_policy(self, snapshots: Sequence[Weights], meta: MetaConfig) -> AdaptivePolicy:
+        """Return the kernel whose runs go on learning, over one or more snapshots."""
+        from mlrs_core.adapting.kernel import AdaptiveKernel
+        from mlrs_core.architectures.drift.learner import DriftLearner
+
+        return AdaptiveKernel(DriftLearner(self, snapshots), meta)

@@ -6,7 +6,7 @@ Products and sums are in single precision, as the authors' are.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.paper.spec import GateLayout, PaperSpec
 from mlrs_core.compiled import clip, compiled, sigmoid, wide
-from mlrs_core.policy import Floats, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.scale import guess_log_classes, shu_gamma
 from mlrs_core.snapshots import snapshot_at
 
@@ -35,12 +35,18 @@ class PaperKernel:
         """Lay out the weights of one or more snapshots for the kernel."""
         self._hidden = spec.hidden_size
         self._layers = spec.num_layers
-        self._weights = np.stack([_packed(spec, weights) for weights in snapshots])
+        self._shift = forget_shift(spec)
+        self._weights = np.stack([packed(spec, weights) for weights in snapshots])
 
     @property
     def state_size(self) -> int:
         """The length of a run's state."""
         return 2 * self._layers * self._hidden + 3
+
+    @property
+    def network_size(self) -> int:
+        """The length of a run's own network: 0, it has none."""
+        return 0
 
     def init_state(self, n: int) -> States:
         """Return the states of n runs before their first step, (n, state_size) float32."""
@@ -49,10 +55,20 @@ class PaperKernel:
         return states
 
     def advance(
-        self, states: States, table: RunTable, rows: Rows, steps: Steps, losses: Floats, lrs: Floats
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
-        _advance(states, table, rows, steps, losses, lrs, self._weights, self._hidden, self._layers)
+        del networks
+        _advance(
+            states, table, rows, steps, losses, lrs, self._weights, self._hidden, self._layers, self._shift
+        )
 
 
 @compiled
@@ -66,6 +82,7 @@ def _advance(
     weights: npt.NDArray[np.float32],
     hidden: int,
     layers: int,
+    shift: np.float32,
 ) -> None:
     inputs, between = np.empty(hidden, np.float32), np.empty(hidden // 2, np.float32)
     gates = np.empty(4 * hidden, np.float32)
@@ -74,33 +91,86 @@ def _advance(
         if not math.isfinite(loss):
             continue
         run, state = table[rows[entry]], states[rows[entry]]
-        chosen = snapshot_at(steps[entry], run.horizon, run.snapshot, len(weights))
-        if state[-2] != chosen:
-            _rescale(state, chosen, loss, run)
+        choose(state, snapshot_at(steps[entry], run.horizon, run.snapshot, len(weights)), loss, run)
         inputs[0] = clip(loss, -MAX_LOSS, MAX_LOSS)
-        place, width = 0, 1
-        for layer in range(layers):
-            below = layer * hidden
-            h = state[below : below + hidden]
-            c = state[layers * hidden + below : layers * hidden + below + hidden]
-            place = _cell(inputs[:width], h, c, weights[chosen], place, between, gates)
-            width = hidden
-            inputs[:] = h
-        score = weights[chosen, place + hidden]
-        for unit in range(hidden):
-            score += inputs[unit] * weights[chosen, place + unit]
-        gamma = wide(state[-3]) if math.isnan(run.scale) else run.scale
-        lrs[entry] = gamma * sigmoid(score)
+        chosen = weights[int(state[-2])]
+        lrs[entry] = learning_rate(state, run, think(state, inputs, chosen, layers, shift, between, gates))
+
+
+@compiled
+def choose(state: Vector, chosen: int, loss: float, run: Any) -> None:
+    """Note the snapshot of a step; gamma is chosen anew for a run that is at it for the first time."""
+    if state[-2] == chosen:
+        return
+    log_classes = run.log_classes
+    if math.isnan(log_classes):
+        log_classes = guess_log_classes(loss) if state[-2] < 0 else wide(state[-1])
+    state[-3] = shu_gamma(loss, log_classes)
+    state[-2] = chosen
+    state[-1] = log_classes
+
+
+@compiled
+def learning_rate(state: Vector, run: Any, score: float) -> float:
+    """Return the learning rate that the head's score stands for."""
+    gamma = wide(state[-3]) if math.isnan(run.scale) else run.scale
+    return gamma * sigmoid(score)
+
+
+@compiled
+def think(
+    state: Vector,
+    inputs: Vector,
+    weights: Vector,
+    layers: int,
+    shift: np.float32,
+    between: Vector,
+    gates: Vector,
+) -> float:
+    """Advance all cells, their states in place, under the weights of a snapshot; return the head's score.
+
+    Args:
+        state: of the run.
+        inputs: (H,), the loss in the first place; overwritten.
+        weights: (P,), as `packed` lays them out.
+        layers: how many cells are stacked.
+        shift: what is subtracted from the forget gates' preactivations.
+        between: (H // 2,), overwritten.
+        gates: (4 H,), overwritten.
+    """
+    hidden = len(inputs)
+    place, width = 0, 1
+    for layer in range(layers):
+        below = layer * hidden
+        h = state[below : below + hidden]
+        c = state[layers * hidden + below : layers * hidden + below + hidden]
+        place = _cell(inputs[:width], h, c, weights, place, shift, between, gates)
+        width = hidden
+        inputs[:] = h
+    score: float = weights[place + hidden]
+    for unit in range(hidden):
+        score += inputs[unit] * weights[place + unit]
+    return score
 
 
 @compiled
 def _cell(
-    x: Vector, h: Vector, c: Vector, weights: Vector, place: int, between: Vector, gates: Vector
+    x: Vector,
+    h: Vector,
+    c: Vector,
+    weights: Vector,
+    place: int,
+    shift: np.float32,
+    between: Vector,
+    gates: Vector,
 ) -> int:
     """Advance one cell, h and c (H,) in place, with the weights from a place on; return the next place."""
     hidden = len(h)
-    gates[:] = weights[place : place + 4 * hidden]
-    place += 4 * hidden
+    for gate in range(4 * hidden):
+        gates[gate] = weights[place + gate] + weights[place + 4 * hidden + gate]
+    for unit in range(hidden):
+        gates[hidden + unit] -= shift
+    place += 8 * hidden
     place = _perceptron(x, weights, place, between, gates)
     place = _perceptron(h, weights, place, between, gates)
     for unit in range(hidden):
@@ -132,32 +202,23 @@ def _perceptron(x: Vector, weights: Vector, place: int, between: Vector, gates: 
     return place
 
 
-@compiled
-def _rescale(state: Vector, chosen: int, loss: float, run: Any) -> None:
-    """Choose gamma anew for a run that is at a snapshot for the first time."""
-    log_classes = run.log_classes
-    if math.isnan(log_classes):
-        log_classes = guess_log_classes(loss) if state[-2] < 0 else wide(state[-1])
-    state[-3] = shu_gamma(loss, log_classes)
-    state[-2] = chosen
-    state[-1] = log_classes
+def forget_shift(spec: PaperSpec) -> np.float32:
+    """Return what the gate layout subtracts from the forget gates' preactivations."""
+    return np.float32(spec.gate_layout == "ifog")
 
 
-def _packed(spec: PaperSpec, weights: Weights) -> Vector:
-    """Return the weights of a snapshot in the order in which the kernel reads them."""
+def packed(spec: PaperSpec, weights: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return the weights of a snapshot, (P,), in the order in which the kernel reads them."""
     order = _gate_order(spec.gate_layout, spec.hidden_size)
     parts = []
     for layer in range(spec.num_layers):
         i2h, h2h = (f"layers.{layer}.{name}" for name in ("i2h", "h2h"))
-        bias = weights[f"{i2h}.2.bias"] + weights[f"{h2h}.2.bias"]
-        if spec.gate_layout == "ifog":
-            bias[spec.hidden_size : 2 * spec.hidden_size] -= 1
-        parts.append(bias[order])
+        parts += [weights[f"{i2h}.2.bias"][order], weights[f"{h2h}.2.bias"][order]]
         for net in (i2h, h2h):
             parts += [weights[f"{net}.0.bias"], weights[f"{net}.0.weight"].T]
             parts.append(weights[f"{net}.2.weight"][order].T)
     parts += [weights["head.weight"][0], weights["head.bias"]]
-    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
+    return np.concatenate([np.ravel(part) for part in parts])
 
 
 def _gate_order(layout: GateLayout, size: int) -> npt.NDArray[np.intp]:

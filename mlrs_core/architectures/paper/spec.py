@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.meta import MetaConfig
 from mlrs_core.policy import Policy
 
 GateLayout = Literal["ifgo", "ifog"]
@@ -72,6 +74,13 @@ class PaperSpec:
         from mlrs_core.architectures.paper.kernel import PaperKernel
 
         return PaperKernel(self, snapshots)
+
+    def adaptive_policy(self, snapshots: Sequence[Weights], meta: MetaConfig) -> AdaptivePolicy:
+        """Return the kernel whose runs go on learning, over one or more snapshots."""
+        from mlrs_core.adapting.kernel import AdaptiveKernel
+        from mlrs_core.architectures.paper.learner import PaperLearner
+
+        return AdaptiveKernel(PaperLearner(self, snapshots), meta)
 
 
 def _check_count(field: str, value: object, *, low: int, high: int) -> None:

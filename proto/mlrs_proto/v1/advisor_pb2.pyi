@@ -449,7 +449,7 @@ class _MetaOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Both."""
     META_OUTCOME_IDLE: _MetaOutcome.ValueType  # 5
     """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
-    in its warmup), or the alignment is 0. It counts as an update.
+    in its warmup), or the alignment is 0, or the step's loss is not finite.
     """
     META_OUTCOME_WAITING: _MetaOutcome.ValueType  # 6
     """Parts of the alignment are missing."""
@@ -472,7 +472,7 @@ META_OUTCOME_CLIPPED_AND_SCALED: MetaOutcome.ValueType  # 4
 """Both."""
 META_OUTCOME_IDLE: MetaOutcome.ValueType  # 5
 """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
-in its warmup), or the alignment is 0. It counts as an update.
+in its warmup), or the alignment is 0, or the step's loss is not finite.
 """
 META_OUTCOME_WAITING: MetaOutcome.ValueType  # 6
 """Parts of the alignment are missing."""
@@ -1658,7 +1658,7 @@ class WatchRunResponse(google.protobuf.message.Message):
 
     @property
     def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaRecord]:
-        """The meta updates of these steps, in order."""
+        """The meta updates made since the message before, in order. That of the last step may come with the next."""
 
     def __init__(
         self,

@@ -53,6 +53,15 @@ class Caller:
         if not self.usage.take():
             await self.usage.turn()
 
+    def check_role(self, role: Role, field: str) -> None:
+        """Raise unless the caller has a role that a field of a message needs.
+
+        Raises:
+            AdvisorError: it has not.
+        """
+        if self.role < role:
+            raise permission_denied(field, role, self.role)
+
     def check(self) -> None:
         """Raise if the caller is to be let go.
 
@@ -74,6 +83,17 @@ def set_caller(caller: Caller) -> None:
 def current_caller() -> Caller:
     """Return who the call is from that this is done for."""
     return _current.get()
+
+
+def permission_denied(what: str, needed: Role | None, has: Role) -> AdvisorError:
+    """Return the error of something that needs another role; `None`: one that there is not."""
+    return AdvisorError(
+        Reason.PERMISSION_DENIED,
+        f"authorization: {what} needs a token of the role "
+        f"{needed.spelling if needed else 'none there is'}, this one has {has.spelling}; "
+        "`mlrs tokens create --role` makes another",
+        field="authorization",
+    )
 
 
 def unauthenticated() -> AdvisorError:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.security.book import TokenBook
-from mlrs_server.security.caller import Caller, Grant, unauthenticated
+from mlrs_server.security.caller import Caller, Grant, permission_denied, unauthenticated
 from mlrs_server.security.limits import Limits, Usage
 from mlrs_server.security.roles import ROLE_OF, Role
 
@@ -57,13 +56,7 @@ class Gate:
     def _admitted(self, what: str, role: Role | None, metadata: Metadata) -> Caller:
         grant = self._grant_of(metadata)
         if role is None or grant.role < role:
-            needed = "none there is" if role is None else role.spelling
-            raise AdvisorError(
-                Reason.PERMISSION_DENIED,
-                f"authorization: {what} needs a token of the role {needed}, this one has "
-                f"{grant.role.spelling}; `mlrs tokens create --role` makes another",
-                field="authorization",
-            )
+            raise permission_denied(what, role, grant.role)
         return Caller(grant, self._usage_of(grant.tenant))
 
     def _grant_of(self, metadata: Metadata) -> Grant:

@@ -8,6 +8,7 @@ tables.py      the tables, and runs as rows
 schema.py      tables made or brought up to date, by migrations/
 fence.py       who may write
 merging.py     many small chunks of a run's record made one
+learning.py    meta updates and networks, written and read
 records.py     stretches of a record, put together and cut
 faults.py      what is wrong with a database, and what to do
 bounded.py     a connection to PostgreSQL on which nothing waits for ever
@@ -24,6 +25,7 @@ from mlrs_server.store.protocol import (
     Observations,
     RunUpdates,
     Store,
+    StoredNetwork,
     StoredRun,
 )
 from mlrs_server.store.sql import SqlStore
@@ -36,6 +38,7 @@ __all__ = [
     "RunUpdates",
     "SqlStore",
     "Store",
+    "StoredNetwork",
     "StoredRun",
     "open_store",
 ]

@@ -11,8 +11,10 @@ import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
+from mlrs_core.policy import States
 from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
@@ -20,6 +22,8 @@ from mlrs_server.store.protocol import Observations
 
 _SNAPSHOT = struct.Struct("<qddBBI")
 """next step, last loss, last lr, last reason, status, bad losses; then the state, float32."""
+_UPDATE = struct.Struct("<ddddB")
+"""Alignment, validation loss, learning rate, log change, outcome."""
 _STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
 _JSON = json.JSONEncoder(default=vars)
@@ -90,6 +94,54 @@ def unpack_snapshot(data: bytes, run_id: str) -> RunSnapshot:
         bad_losses=bad_losses,
         state=np.frombuffer(body, "<f4", offset=_SNAPSHOT.size).astype(np.float32),
     )
+
+
+def pack_update(update: MetaUpdate) -> bytes:
+    """Return a meta update, but for its step, as bytes."""
+    return _seal(
+        _UPDATE.pack(update.alignment, update.validation_loss, update.lr, update.log_change, update.outcome)
+    )
+
+
+def unpack_update(step: int, data: bytes, run_id: str) -> MetaUpdate:
+    """Return the meta update of a step in `data`, of run `run_id`.
+
+    Raises:
+        AdvisorError: the bytes are damaged.
+    """
+    body = _unseal(data, run_id)
+    if len(body) != _UPDATE.size:
+        raise _damaged(run_id)
+    alignment, validation_loss, lr, log_change, outcome = _UPDATE.unpack(body)
+    return MetaUpdate(step, alignment, validation_loss, outcome, lr, log_change)
+
+
+def pack_network(network: States, first: States) -> bytes:
+    """Return a network as bytes: its bits against those of what it began with, compressed; (size,) both."""
+    return _seal(zlib.compress(_against(network, first).tobytes(), level=1))
+
+
+def unpack_network(data: bytes, first: States, run_id: str) -> States:
+    """Return the network in `data`, of run `run_id`, (size,).
+
+    Raises:
+        AdvisorError: the bytes are damaged, or of another size than what it began with.
+    """
+    body = _unseal(data, run_id)
+    reader = zlib.decompressobj()
+    try:
+        bits = reader.decompress(body, 4 * len(first) + 1)
+    except zlib.error as error:
+        raise _damaged(run_id) from error
+    if len(bits) != 4 * len(first):
+        raise _damaged(run_id)
+    return _against(np.frombuffer(bits, "<f4"), first)
+
+
+def _against(network: States, first: States) -> States:
+    """Return the bits of one network against another's; twice, they are those of before."""
+    bits: States = (network.astype("<f4").view("<u4") ^ first.astype("<f4").view("<u4")).view("<f4")
+    return bits
 
 
 def pack_config(config: RunConfig) -> bytes:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, States
+from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate, MetaUpdate
 from mlrs_server.entries import Bytes, Table
 from mlrs_server.ledger import Records, RunStatus
 from mlrs_server.runs import RunSnapshot
@@ -24,6 +25,8 @@ class Observations:
     lrs: Floats
     reasons: Bytes
     """`AdviceReason`: fresh or held."""
+    updates: Sequence[MetaUpdate] = ()
+    """Meta updates that came to light with it, where they are asked for, in their order."""
 
     def __len__(self) -> int:
         """Return the number of steps."""
@@ -68,6 +71,22 @@ class RunUpdates:
     """The runs after them, (k,) of `RECORD`."""
     states: States
     """Likewise, (k, state_size)."""
+    made: Sequence[MadeUpdate] = ()
+    """Meta updates of them, in their order."""
+    networks: KeptNetworks | None = None
+    """Networks of some of them."""
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """What a run in meta mode had learnt at some time."""
+
+    snapshot: RunSnapshot
+    """The run then."""
+    updates: int
+    """Its meta updates until then."""
+    data: bytes
+    """The network, for `codec.unpack_network`."""
 
 
 class Store(Protocol):
@@ -102,7 +121,7 @@ class Store(Protocol):
         ...
 
     def append(self, updates: Sequence[RunUpdates]) -> None:
-        """Store new observations of some runs, all or none."""
+        """Store new observations and meta updates of some runs, all or none; twice is once."""
         ...
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
@@ -110,6 +129,18 @@ class Store(Protocol):
 
         A gap before its last step is an error that names the step.
         """
+        ...
+
+    def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of so many steps from a step on, in their order."""
+        ...
+
+    def last_update(self, key: int) -> MetaUpdate | None:
+        """Return the newest meta update of a run, if any."""
+        ...
+
+    def network(self, key: int) -> StoredNetwork | None:
+        """Return the network of a run that was stored last, if any."""
         ...
 
     def complete(self, run: StoredRun, config: RunConfig) -> None:
@@ -121,7 +152,10 @@ class Store(Protocol):
         ...
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
-        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
+        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot.
+
+        Its meta updates of those steps go, and its network if that is of later.
+        """
         ...
 
     def loose(

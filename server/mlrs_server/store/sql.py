@@ -14,17 +14,19 @@ import sqlalchemy as sa
 import structlog
 
 from mlrs_core.config import RunConfig
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.names import full_name
 from mlrs_server.runs import RunSnapshot
-from mlrs_server.store import codec
+from mlrs_server.store import codec, learning
 from mlrs_server.store.dialect import READS, Dialect, Row
 from mlrs_server.store.fence import Fence
+from mlrs_server.store.learning import learnt, store_learnt
 from mlrs_server.store.merging import merge_chunks
 from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
-from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredRun
+from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredNetwork, StoredRun
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
@@ -186,18 +188,19 @@ class SqlStore:
             return int(connection.execute(query).scalar_one())
 
     def append(self, updates: Sequence[RunUpdates]) -> None:
-        """Store new observations of some runs, all or none."""
+        """Store new observations and meta updates of some runs, all or none; twice is once."""
         now = time.time()
         chunks, moves, shards = list[Row](), list[Row](), set[int]()
         for update in updates:
-            keys, firsts = update.records["key"].tolist(), update.answers["step"][update.bounds[:-1]].tolist()
-            packed = pack_all_observations(update.answers, update.bounds)
-            chunks += zip(keys, firsts, np.diff(update.bounds).tolist(), packed, strict=True)
+            chunks += _chunks_of(update)
             states = pack_all_snapshots(update.records, update.states)
             shards.update(np.unique(update.records["shard"]).tolist())
-            moves += zip(update.records["status"].tolist(), states, repeat(now), keys, strict=False)
+            keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
+            moves += zip(statuses, states, repeat(now), keys, strict=False)
+        made, networks = learnt(updates)
         with self._writing(shards) as connection:
             self._dialect.append(connection, chunks, moves)
+            store_learnt(connection, made, networks)
             reach("store.commit")
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
@@ -223,6 +226,21 @@ class SqlStore:
             step += len(parts[-1])
         return cut(joined(parts), first_step - rows[0].first_step, limit)
 
+    def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of so many steps from a step on, in their order."""
+        with self.reading() as connection:
+            return learning.read_updates(connection, key, first_step, limit)
+
+    def last_update(self, key: int) -> MetaUpdate | None:
+        """Return the newest meta update of a run, if any."""
+        with self.reading() as connection:
+            return learning.last_update(connection, key)
+
+    def network(self, key: int) -> StoredNetwork | None:
+        """Return the network of a run that was stored last, if any."""
+        with self.reading() as connection:
+            return learning.network_of(connection, key)
+
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
@@ -237,7 +255,10 @@ class SqlStore:
                 connection.execute(runs.update().where(runs.c.key.in_(some)).values(status=int(status)))
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
-        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot."""
+        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot.
+
+        Its meta updates of those steps go, and its network if that is of later.
+        """
         key, step = run.key, snapshot.next_step
         chunk = observations.c
         straddles = sa.and_(
@@ -258,6 +279,7 @@ class SqlStore:
                     .where(straddles)
                     .values(steps=len(kept), record=codec.pack_observations(kept))
                 )
+            learning.unlearn(connection, key, step)
             connection.execute(MOVE, [moved_to(key, snapshot)])
 
     def loose(
@@ -280,6 +302,7 @@ class SqlStore:
         """Delete a run and its record."""
         with self._writing({run.shard}) as connection:
             connection.execute(observations.delete().where(observations.c.run_key == run.key))
+            learning.unlearn(connection, run.key)
             connection.execute(runs.delete().where(runs.c.key == run.key))
 
     def keep_model(self, digest: str, data: bytes) -> None:
@@ -300,6 +323,20 @@ class SqlStore:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _chunks_of(update: RunUpdates) -> Iterator[Row]:
+    """Yield the rows of new observations; a run that only had a meta update has none."""
+    lengths = np.diff(update.bounds)
+    some = np.flatnonzero(lengths)
+    bounds = np.append(update.bounds[some], update.bounds[-1])
+    yield from zip(
+        update.records["key"][some].tolist(),
+        update.answers["step"][bounds[:-1]].tolist(),
+        lengths[some].tolist(),
+        pack_all_observations(update.answers, bounds),
+        strict=True,
+    )
 
 
 def _first_taken(connection: sa.Connection, stored: Sequence[StoredRun]) -> str | None:

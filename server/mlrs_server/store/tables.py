@@ -111,6 +111,17 @@ KEEP_MODEL = sa.text(
     "INSERT INTO models (digest, data) VALUES (:digest, :data) ON CONFLICT (digest) DO NOTHING"
 ).bindparams(sa.bindparam("data", type_=sa.LargeBinary))
 """Keeps a model, once: several daemons may do so at the same time."""
+KEEP_UPDATE = sa.text(
+    "INSERT INTO meta_updates (run_key, step, record) VALUES (:run_key, :step, :record) "
+    "ON CONFLICT (run_key, step) DO UPDATE SET record = excluded.record"
+).bindparams(sa.bindparam("record", type_=sa.LargeBinary))
+"""Keeps a meta update: a transaction of unknown outcome is done again."""
+KEEP_NETWORK = sa.text(
+    "INSERT INTO networks (run_key, step, updates, snapshot, data) "
+    "VALUES (:run_key, :step, :updates, :snapshot, :data) ON CONFLICT (run_key) DO UPDATE "
+    "SET step = excluded.step, updates = excluded.updates, snapshot = excluded.snapshot, data = excluded.data"
+).bindparams(sa.bindparam("snapshot", type_=sa.LargeBinary), sa.bindparam("data", type_=sa.LargeBinary))
+"""Keeps a run's newest network."""
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""
 MOVE = (

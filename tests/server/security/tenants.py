@@ -99,6 +99,9 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "GetModel": [pb.GetModelRequest(model=model)],
         "ImportModel": upload_of(b"rubbish", "anything"),
         "SetAlias": [pb.SetAliasRequest(alias="mine", model=model)],
+        "PromoteModel": [pb.PromoteModelRequest(model=model)],
+        "RollbackAlias": [pb.RollbackAliasRequest(alias="mine")],
+        "ListAliasChanges": [pb.ListAliasChangesRequest(alias="mine")],
     }[rpc]
 
 

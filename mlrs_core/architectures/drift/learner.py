@@ -1,0 +1,237 @@
+"""The drift network in meta mode.
+
+A trace is the state of the cell before a tick, what the run remembered before it, the tick's step (in three
+parts that single precision holds), and how it met its aim. Between ticks, and where a tick only moves the
+learning rate as far as it may, the learning rate depends on the weights through an earlier tick; so two are
+kept: the newest, and the last before it that reached its aim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.adapting.layout import unpacked
+from mlrs_core.adapting.rails import watch
+from mlrs_core.adapting.rows import FRESH, RING, UPDATES
+from mlrs_core.architectures.architecture import Weights
+from mlrs_core.architectures.drift.features import look
+from mlrs_core.architectures.drift.gradient import backwards, forwards, room
+from mlrs_core.architectures.drift.kernel import (
+    DriftKernel,
+    is_time,
+    jump_limit,
+    learning_rate,
+    packed,
+    tick,
+)
+from mlrs_core.architectures.drift.memory import Memory, remember
+from mlrs_core.architectures.drift.rows import BOUND, LIMITED, REACHED
+from mlrs_core.architectures.drift.spec import EXTRAS, FEATURES, DriftSpec
+from mlrs_core.compiled import compiled
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.snapshots import snapshot_at
+from mlrs_core.usual import usual_lr
+
+STEP, MET = -4, -1
+"""Entries of a trace from its end: the step's three parts, and how the aim was met (0: no tick yet)."""
+_PART = 2**24
+
+
+@final
+class DriftLearner:
+    """`Learner` of the drift network."""
+
+    traces = 2
+
+    def __init__(self, spec: DriftSpec, snapshots: Sequence[Weights]) -> None:
+        """Lay out the weights of one or more snapshots."""
+        self._spec = spec
+        self._frozen = DriftKernel(spec, snapshots)
+        self._jump, self._mask = jump_limit(spec), np.array(spec.feature_mask())
+        self.shared = np.stack([packed(weights) for weights in snapshots])
+        self.frozen_size = self._frozen.state_size
+        self.trace_size = self.frozen_size + 4
+
+    def init_frozen(self, n: int) -> States:
+        """Return the frozen policy's states of n runs before their first step, (n, frozen_size)."""
+        return self._frozen.init_state(n)
+
+    def unpacked(self, weights: Memory) -> dict[str, Memory]:
+        """Return the weights of one snapshot, (P,), by name."""
+        return unpacked(self._spec.weight_shapes(), packed, weights)
+
+    def advance(
+        self,
+        states: States,
+        networks: Networks,
+        table: RunTable,
+        rows: Rows,
+        steps: Steps,
+        losses: Floats,
+        lrs: Floats,
+        blow_up: float,
+    ) -> None:
+        """Advance runs by a step for each entry; see `Learner.advance`."""
+        columns = (table, rows, steps, losses, lrs)
+        _advance(states, networks, *columns, self.shared, self._mask, self._jump, self.frozen_size, blow_up)
+
+    def find(self, state: Memory, network: Memory, table: RunTable, row: int) -> tuple[int, int, float]:
+        """Return where the learning rate of a run comes from; see `Learner.find`."""
+        del network
+        return _find(state, self.frozen_size, table, row, len(self.shared))
+
+    def slope(self, trace: Memory, table: RunTable, row: int, weights: Memory, gradient: Floats) -> None:
+        """Fill the gradient of the log learning rate of a trace; see `Learner.slope`."""
+        _slope(trace, table, row, weights, self._mask, gradient)
+
+    def levels(self, traces: States, table: RunTable, row: int, network: Memory, levels: Floats) -> None:
+        """Fill the aims of some traces; see `Learner.levels`."""
+        _levels(traces, table, row, network, len(self.shared), self.shared.shape[1], self._mask, levels)
+
+    def again(self, state: Memory, table: RunTable, row: int, network: Memory) -> float:
+        """Take the newest step, a tick, again; see `Learner.again`."""
+        return _again(state, self.frozen_size, table, row, network, self.shared.shape, self._mask)
+
+
+@compiled
+def _advance(
+    states: States,
+    networks: Networks,
+    table: RunTable,
+    rows: Rows,
+    steps: Steps,
+    losses: Floats,
+    lrs: Floats,
+    shared: npt.NDArray[np.float32],
+    mask: Floats,
+    jump: float,
+    size: int,
+    blow_up: float,
+) -> None:
+    """Advance runs as the frozen kernel does, each under its weights, with a trace of each tick."""
+    recurrent, width, long = size - EXTRAS, shared.shape[1], size + 4
+    features, gates = np.empty(FEATURES), np.empty(2 * recurrent)
+    for entry in range(len(rows)):
+        row, step, loss = rows[entry], steps[entry], losses[entry]
+        cell, memory = states[row, :recurrent], states[row, recurrent:size]
+        newest, counted = states[row, size : size + long], states[row, size + long : size + 2 * long]
+        scalars, network = states[row, size + (2 + RING) * long :], networks[row]
+        watch(scalars, network, loss, blow_up)
+        if not math.isfinite(loss):
+            continue
+        run = table[row]
+        usual = usual_lr(run)
+        if is_time(memory, loss, step, run, usual, jump):
+            _keep(newest, counted, states[row, :size], step)
+            scalars[FRESH] = 1.0
+            chosen = snapshot_at(step, run.horizon, run.snapshot, len(shared))
+            weights = (
+                network[chosen * width : (chosen + 1) * width] if scalars[UPDATES] > 0 else shared[chosen]
+            )
+            newest[MET] = tick(cell, memory, step, run, usual, weights, mask, features, gates)
+        lrs[entry] = learning_rate(memory, usual)
+
+
+@compiled
+def _keep(newest: Memory, counted: Memory, state: Memory, step: int) -> None:
+    """Make room for a trace of a tick at a step, and fill it but for how it meets its aim."""
+    if newest[MET] == REACHED:
+        counted[:] = newest
+    elif newest[MET] == BOUND:
+        counted[MET] = 0.0
+    newest[: len(state)] = state
+    rest = step
+    for part in range(3):
+        newest[STEP + part] = rest % _PART
+        rest //= _PART
+
+
+@compiled
+def _step_of(trace: Memory) -> int:
+    """Return the step of a trace."""
+    step = 0
+    for part in range(2, -1, -1):
+        step = step * _PART + int(trace[len(trace) + STEP + part])
+    return step
+
+
+@compiled
+def _find(state: Memory, size: int, table: RunTable, row: int, snapshots: int) -> tuple[int, int, float]:
+    """Return the trace that the learning rate comes from, its snapshot, and the learning rate."""
+    run, long = table[row], size + 4
+    newest, counted = state[size : size + long], state[size + long : size + 2 * long]
+    which = -1
+    if newest[MET] == REACHED:
+        which = 0
+    elif newest[MET] == LIMITED and counted[MET] == REACHED:
+        which = 1
+    step = _step_of(newest if which == 0 else counted)
+    snapshot = snapshot_at(step, run.horizon, run.snapshot, snapshots)
+    return which, snapshot, learning_rate(state[size - EXTRAS : size], usual_lr(run))
+
+
+@compiled
+def _see(trace: Memory, table: RunTable, row: int, mask: Floats, features: Floats) -> int:
+    """Fill what the cell saw at a tick; return its step."""
+    run, step = table[row], _step_of(trace)
+    memory = trace[len(trace) + STEP - EXTRAS : len(trace) + STEP].copy()
+    look(memory, remember(memory), step, run, usual_lr(run), features)
+    features *= mask
+    return step
+
+
+@compiled
+def _slope(trace: Memory, table: RunTable, row: int, weights: Memory, mask: Floats, gradient: Floats) -> None:
+    features, cell = np.empty(FEATURES), trace[: len(trace) + STEP - EXTRAS]
+    _see(trace, table, row, mask, features)
+    seen = room(len(cell) // 2)
+    forwards(cell, features, weights, seen)
+    backwards(cell, features, weights, seen, gradient)
+
+
+@compiled
+def _levels(
+    traces: States,
+    table: RunTable,
+    row: int,
+    network: Memory,
+    snapshots: int,
+    width: int,
+    mask: Floats,
+    levels: Floats,
+) -> None:
+    features, recurrent = np.empty(FEATURES), traces.shape[1] + STEP - EXTRAS
+    run, seen = table[row], room(recurrent // 2)
+    for index in range(len(traces)):
+        step = _see(traces[index], table, row, mask, features)
+        chosen = snapshot_at(step, run.horizon, run.snapshot, snapshots)
+        weights = network[chosen * width : (chosen + 1) * width]
+        levels[index] = forwards(traces[index, :recurrent], features, weights, seen)
+
+
+@compiled
+def _again(
+    state: Memory,
+    size: int,
+    table: RunTable,
+    row: int,
+    network: Memory,
+    shape: tuple[int, int],
+    mask: Floats,
+) -> float:
+    """Take a tick again, from the state before it; return the learning rate."""
+    run, recurrent = table[row], size - EXTRAS
+    newest, usual = state[size : size + size + 4], usual_lr(run)
+    state[:size] = newest[:size]
+    step = _step_of(newest)
+    chosen = snapshot_at(step, run.horizon, run.snapshot, shape[0])
+    weights = network[chosen * shape[1] : (chosen + 1) * shape[1]]
+    features, gates = np.empty(FEATURES), np.empty(2 * recurrent)
+    cell, memory = state[:recurrent], state[recurrent:size]
+    newest[MET] = tick(cell, memory, step, run, usual, weights, mask, features, gates)
+    return learning_rate(memory, usual)

@@ -1,0 +1,119 @@
+"""The alignment of two gradients that come in pieces: a running dot product in double precision."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.compiled import compiled_aside
+from mlrs_core.policy import Floats
+from mlrs_server.errors import invalid_field
+
+LANES = 8
+"""Sums kept side by side: what one addition waits for is not the one before."""
+
+
+class ElementType(enum.IntEnum):
+    """What the elements of a piece are, little-endian. The numbers are those of the contract's `DataType`."""
+
+    FLOAT32 = 1
+    FLOAT16 = 2
+    BFLOAT16 = 3
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element."""
+        return 4 if self is ElementType.FLOAT32 else 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The same stretch of both vectors."""
+
+    kind: ElementType
+    """Of the elements of both."""
+    validation_gradient: bytes
+    direction: bytes
+
+
+class RunningDot:
+    """The dot product of two vectors that come in pieces; never holds more than a piece."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.elements = 0
+        """How many came in."""
+        self.total = 0.0
+        """Their dot product."""
+
+    def add(self, piece: Piece) -> None:
+        """Add a piece of both vectors.
+
+        Raises:
+            AdvisorError: they differ in length, or are no whole elements.
+        """
+        left = _elements(piece.validation_gradient, piece.kind, "validation_gradient")
+        right = _elements(piece.direction, piece.kind, "direction")
+        if len(left) != len(right):
+            raise invalid_field(
+                "direction",
+                f"has {len(right)} elements where validation_gradient has {len(left)}: send the same stretch "
+                "of both",
+            )
+        self.elements += len(left)
+        self.total += float(_dot(left, right))
+
+
+async def alignment_of(pieces: AsyncIterator[Piece], element_count: int) -> float:
+    """Return the dot product of two vectors.
+
+    Args:
+        pieces: of both, in their order.
+        element_count: how many elements each has; 0: not said.
+
+    Raises:
+        AdvisorError: the pieces are malformed, or their elements are not as many.
+    """
+    dot = RunningDot()
+    async for piece in pieces:
+        await asyncio.to_thread(dot.add, piece)  # others are answered meanwhile
+        if element_count and dot.elements > element_count:
+            break
+    if element_count and dot.elements != element_count:
+        came = f"{dot.elements} or more" if dot.elements > element_count else str(dot.elements)
+        raise invalid_field(
+            "element_count", f"said {element_count} elements, and {came} came; nothing was changed"
+        )
+    return dot.total
+
+
+def _elements(data: bytes, kind: ElementType, field: str) -> npt.NDArray[np.float32]:
+    """Return the elements of some bytes in single precision, which holds each of the types exactly."""
+    if len(data) % kind.width:
+        raise invalid_field(field, f"has {len(data)} bytes, which are no whole elements of {kind.width}")
+    if kind is ElementType.FLOAT32:
+        return np.frombuffer(data, "<f4")
+    if kind is ElementType.FLOAT16:
+        return np.frombuffer(data, "<f2").astype(np.float32)
+    return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+
+
+@compiled_aside
+def _dot(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:
+    """Return the dot product of two vectors, (n,), summed in double precision in `LANES` lanes."""
+    sums: Floats = np.zeros(LANES)
+    whole = len(left) - len(left) % LANES
+    for start in range(0, whole, LANES):
+        for lane in range(LANES):
+            sums[lane] += np.float64(left[start + lane]) * np.float64(right[start + lane])
+    total = 0.0
+    for lane in range(LANES):
+        total += sums[lane]
+    for place in range(whole, len(left)):
+        total += np.float64(left[place]) * np.float64(right[place])
+    return total

@@ -1,0 +1,230 @@
+"""Meta updates as they come in: each is made once, and repeated from the record after that."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mlrs_server.adapting.updates import MetaUpdate
+from mlrs_server.answers import finished_run, stale_handle
+from mlrs_server.errors import AdvisorError, Reason, invalid_field
+from mlrs_server.ledger import ADAPTED, MAX_GROUPS, MAX_ROWS, ROW_BITS, RunStatus
+from mlrs_server.live import LiveRuns
+from mlrs_server.places import LiveRun
+from mlrs_server.runs import adaptive
+
+MAX_ALIGNMENT = 1e30
+"""The largest magnitude of an alignment: beyond it something has gone wrong in the training loop."""
+MAX_SHARDS = 65_536
+"""The most parts of an alignment."""
+MAX_PARTS = 2**20
+"""Parts kept of all runs while others are missing: 100 MiB."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a meta update, or of a part of one."""
+
+    updates: int
+    """The run's so far."""
+    update: MetaUpdate | None
+    """It; `None` while parts are missing."""
+    missing: int = 0
+    """How many parts are."""
+
+
+@dataclass
+class _Parts:
+    """The parts of an alignment that have come in."""
+
+    step: int
+    count: int
+    parts: dict[int, float] = field(default_factory=dict)
+    validation_loss: float = math.nan
+
+
+class Adaptation:
+    """Makes the meta updates of runs in memory. Used from one event loop."""
+
+    def __init__(self, live: LiveRuns) -> None:
+        """`live` are the runs."""
+        self._live = live
+        self._parts: dict[str, _Parts] = {}
+
+    async def make(
+        self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float = math.nan
+    ) -> Made:
+        """Make the meta update of a run's newest step, or return what became of it before.
+
+        Args:
+            handle: the run's.
+            tenant: the number of the caller's tenant.
+            step: what the update is about.
+            alignment: the whole of it.
+            validation_loss: kept in the record; NaN: none was sent.
+
+        Raises:
+            AdvisorError: as the contract's AdaptRequest says, or the handle is stale.
+        """
+        place = self._place(handle, tenant)
+        if not abs(alignment) <= MAX_ALIGNMENT:
+            raise invalid_field(
+                "alignment",
+                f"must be finite and within ±{MAX_ALIGNMENT:g}, is {alignment}; leave out the update of a "
+                "step whose gradients are not finite",
+            )
+        if self._is_made(place, step):
+            update = await self._recorded(place, step)
+            if update is None or not update.is_of(alignment):
+                raise _stale(place, step, update)
+        else:
+            self._live.journal.check_room()
+            update = place.group.adapt(place.row, alignment, validation_loss)
+            self._live.journal.note(place.group, 1)
+        return Made(_updates(place), update)
+
+    async def make_part(
+        self,
+        handle: int,
+        tenant: int,
+        step: int,
+        part: float,
+        shard: tuple[int, int],
+        validation_loss: float = math.nan,
+    ) -> Made:
+        """Take a part of an alignment, and make the update once all are there.
+
+        A part of an update that was made returns what became of that.
+
+        Args:
+            handle: the run's.
+            tenant: the number of the caller's tenant.
+            step: what the update is about.
+            part: of the alignment.
+            shard: which of how many.
+            validation_loss: the first that is sent is kept in the record.
+
+        Raises:
+            AdvisorError: as `make`; or the parts contradict each other, or too many are kept.
+        """
+        index, count = shard
+        if not 2 <= count <= MAX_SHARDS:
+            raise invalid_field("shard_count", f"must be 0 to {MAX_SHARDS}, is {count}")
+        if index >= count:
+            raise invalid_field("shard", f"must be below shard_count, {count}, is {index}")
+        if not math.isfinite(part):
+            raise invalid_field("alignment", f"must be finite, is {part}")
+        place = self._place(handle, tenant)
+        if self._is_made(place, step):
+            if (update := await self._recorded(place, step)) is None:
+                raise _stale(place, step, None)
+            return Made(_updates(place), update)
+        parts = self._with_part(place, step, part, shard)
+        if math.isnan(parts.validation_loss):
+            parts.validation_loss = validation_loss
+        if missing := count - len(parts.parts):
+            return Made(_updates(place), None, missing)
+        del self._parts[_run_id(place)]
+        # The sum is rounded once, so the order of the parts changes no bit.
+        return await self.make(handle, tenant, step, math.fsum(parts.parts.values()), parts.validation_loss)
+
+    def _with_part(self, place: LiveRun, step: int, part: float, shard: tuple[int, int]) -> _Parts:
+        """Keep a part of the newest step's alignment; return all there are of it."""
+        run_id, (index, count) = _run_id(place), shard
+        parts = self._parts.get(run_id)
+        if parts is None or parts.step != step:  # the run has gone on without the rest of an older one
+            if sum(len(one.parts) for one in self._parts.values()) >= MAX_PARTS:
+                self._parts = {
+                    run_id: one for run_id, one in self._parts.items() if self._is_open(run_id, one)
+                }
+            parts = self._parts[run_id] = _Parts(step, count)
+        if parts.count != count:
+            raise invalid_field(
+                "shard_count", f"is {count}, and a part of step {step} that came before said {parts.count}"
+            )
+        if parts.parts.get(index, part) != part:
+            raise invalid_field("shard", f"{index} of step {step} was sent before, with another alignment")
+        if sum(len(one.parts) for one in self._parts.values()) >= MAX_PARTS:
+            raise AdvisorError(
+                Reason.QUEUE_FULL,
+                f"alignment: {MAX_PARTS} parts wait for others, the most that are kept; send it again later",
+                field="alignment",
+            )
+        parts.parts[index] = part
+        return parts
+
+    def _is_open(self, run_id: str, parts: _Parts) -> bool:
+        """Return whether the missing parts of an alignment may still come."""
+        place = self._live.find(run_id)
+        return place is not None and int(place.group.records["next_step"][place.row]) - 1 == parts.step
+
+    def _place(self, handle: int, tenant: int) -> LiveRun:
+        """Return where the run of a handle is.
+
+        Raises:
+            AdvisorError: the handle is stale, or the run is not in meta mode.
+        """
+        number, row = handle >> ROW_BITS & (MAX_GROUPS - 1), handle & (MAX_ROWS - 1)
+        groups = self._live.groups
+        if not handle or number >= len(groups) or row >= len(groups[number].records):
+            raise stale_handle()
+        group = groups[number]
+        if int(group.records["handle"][row]) != handle or int(group.records["tenant"][row]) != tenant:
+            raise stale_handle()
+        if not group.policy.network_size:
+            raise AdvisorError(
+                Reason.CONFIG_MISMATCH,
+                f"config.meta: run {group.run_ids[row]!r} is not in meta mode, so its network does not "
+                "change; set config.meta when the run is created",
+                field="config.meta",
+            )
+        return LiveRun(group, row)
+
+    def _is_made(self, place: LiveRun, step: int) -> bool:
+        """Return whether the update of a step was made, or can be no more.
+
+        Raises:
+            AdvisorError: the step has no advice yet, or the run is finished and the step has no update.
+        """
+        record = place.group.records[place.row]
+        newest = int(record["next_step"]) - 1
+        if step > newest:
+            raise AdvisorError(
+                Reason.STEP_AHEAD,
+                f"step: {step} of run {_run_id(place)!r} has no learning rate yet; observe it first",
+                field="step",
+                expected_step=newest + 1,
+            )
+        if step < newest or record["last_reason"] & ADAPTED:
+            return True
+        if record["status"] == RunStatus.FINISHED:
+            raise finished_run(_run_id(place))
+        return False
+
+    async def _recorded(self, place: LiveRun, step: int) -> MetaUpdate | None:
+        """Return the update of a step as the store has it."""
+        stored = await self._live.required(_run_id(place))
+        found = await self._live.in_store(lambda store: store.read_updates(stored.key, step, 1))
+        return found[0] if found else None
+
+
+def _run_id(place: LiveRun) -> str:
+    return place.group.run_ids[place.row]
+
+
+def _updates(place: LiveRun) -> int:
+    state = place.group.states[place.row]
+    return adaptive(place.group.policy).meta_counters(state).updates
+
+
+def _stale(place: LiveRun, step: int, made: MetaUpdate | None) -> AdvisorError:
+    """Return the error of an update of a step that had another, or had none and is over."""
+    newest = int(place.group.records["next_step"][place.row]) - 1
+    had = f"was made of the alignment {made.alignment!r}" if made else "was not made, and the run has gone on"
+    return AdvisorError(
+        Reason.STALE_STEP,
+        f"step: the meta update of step {step} of run {_run_id(place)!r} {had}; its newest step is {newest}. "
+        f"To go back, open the run with resume_from={step}",
+        field="step",
+        expected_step=newest,
+    )

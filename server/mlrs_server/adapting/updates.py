@@ -1,0 +1,119 @@
+"""A meta update of a run, and those of a group that wait to be stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mlrs_core.policy import Rows, States
+from mlrs_server.ledger import Records
+
+KEEP_AFTER_UPDATES = 64
+"""A run's network is stored after so many updates at the latest ..."""
+KEEP_AFTER_STEPS = 4096
+"""... or, if there was one, after so many steps: what a recovery makes again takes some milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetaUpdate:
+    """A meta update as it was made."""
+
+    step: int
+    """The step that it is about."""
+    alignment: float
+    """As it was sent."""
+    validation_loss: float
+    """Likewise; NaN: none was."""
+    outcome: int
+    """`mlrs_core.policy.MetaOutcome`."""
+    lr: float
+    """The learning rate for the step under the new weights."""
+    log_change: float
+    """How far it moved the logarithm of the learning rate."""
+
+    def is_of(self, alignment: float) -> bool:
+        """Return whether it was made of this alignment."""
+        return self.alignment == alignment or (math.isnan(self.alignment) and math.isnan(alignment))
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUpdate:
+    """An update that waits to be stored, and whose it is."""
+
+    row: int
+    key: int
+    update: MetaUpdate
+
+
+@dataclass(frozen=True)
+class KeptNetworks:
+    """Networks of k runs of one policy, as they are to be stored."""
+
+    records: Records
+    """The runs, (k,) of `RECORD`."""
+    states: States
+    """(k, state_size)."""
+    networks: States
+    """(k, network_size)."""
+    updates: list[int]
+    """How many updates led to each."""
+    first: States
+    """What each began with, (network_size,)."""
+
+
+class MetaLog:
+    """The meta updates of a group's rows that are not stored yet, in their order.
+
+    It also counts, by row, what came since a run's network was last stored.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.made: list[MadeUpdate] = []
+        self._since: dict[int, int] = {}  # updates, by row
+        self._kept_at: dict[int, int] = {}  # the step before which the network was stored, by row
+
+    def add(self, row: int, key: int, update: MetaUpdate) -> None:
+        """Note an update."""
+        self.made.append(MadeUpdate(row, key, update))
+        self._since[row] = self._since.get(row, 0) + 1
+
+    def take(self) -> list[MadeUpdate]:
+        """Return all updates, and keep none."""
+        taken, self.made = self.made, []
+        return taken
+
+    def put_back(self, taken: list[MadeUpdate]) -> None:
+        """Put updates that were taken before those that came since."""
+        self.made = [*taken, *self.made]
+
+    def drop(self, rows: Iterable[int]) -> int:
+        """Drop the updates of some rows; return how many there were."""
+        gone = set(map(int, rows))
+        kept = [made for made in self.made if made.row not in gone]
+        dropped, self.made = len(self.made) - len(kept), kept
+        return dropped
+
+    def forget(self, row: int) -> None:
+        """Let a row be another run's."""
+        self._since.pop(row, None)
+        self._kept_at.pop(row, None)
+
+    def begin(self, row: int, kept_at: int, since: int) -> None:
+        """Take in a run whose network was stored before a step, and had so many updates since."""
+        self._kept_at[row] = kept_at
+        self._since[row] = since
+
+    def due(self, rows: Rows, records: Records) -> list[int]:
+        """Return those of some rows whose networks are to be stored."""
+        return [
+            row
+            for row in rows.tolist()
+            if (since := self._since.get(row, 0)) >= KEEP_AFTER_UPDATES
+            or (since and records["next_step"][row] - self._kept_at.get(row, 0) >= KEEP_AFTER_STEPS)
+        ]
+
+    def kept(self, row: int, step: int) -> None:
+        """Note that a run's network was stored before a step."""
+        self.begin(row, step, 0)

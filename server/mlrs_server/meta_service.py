@@ -1,0 +1,71 @@
+"""The calls of meta mode, each a few lines over the runs and the models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server import convert
+from mlrs_server.adapting.gradients import alignment_of
+from mlrs_server.adapting.making import Adaptation, Made
+from mlrs_server.errors import AdvisorError
+from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.security.caller import current_caller
+from mlrs_server.security.roles import Role
+
+
+class MetaService:
+    """Meta mode, served."""
+
+    def __init__(self, lifecycle: RunLifecycle, adaptation: Adaptation) -> None:
+        """Serve the updates of these runs."""
+        self._lifecycle = lifecycle
+        self._adaptation = adaptation
+
+    async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
+        """Make a meta update, or take a part of one."""
+        return convert.made_to(await self._adapt(request, request.alignment))
+
+    async def adapt_gradients(
+        self, messages: AsyncIterator[pb.AdaptGradientsRequest]
+    ) -> pb.AdaptGradientsResponse:
+        """Make a meta update from two gradients."""
+        header, element_count = convert.gradients_header_from(await anext(messages, None))
+        await self._handle(header.run_id)  # what is wrong with the run is told before a gigabyte is sent
+        alignment = await alignment_of(convert.pieces_from(messages), element_count)
+        made = await self._adapt(header, alignment)
+        return pb.AdaptGradientsResponse(result=convert.made_to(made), alignment=alignment)
+
+    async def adapt_all(self, request: pb.StreamAdviceRequest) -> pb.StreamAdviceResponse:
+        """Make the meta updates in a message of a stream, in their order.
+
+        Raises:
+            AdvisorError: the message is malformed, or the caller may not adapt.
+        """
+        caller = current_caller()
+        caller.check_role(Role.ADAPT, "updates")
+        convert.check_updates(request)
+        made: list[Made | AdvisorError] = []
+        for update in request.updates:
+            try:
+                step, loss = convert.update_from(update)
+                made.append(
+                    await self._adaptation.make(
+                        update.run_handle, caller.number, step, update.alignment, loss
+                    )
+                )
+            except AdvisorError as error:
+                made.append(error)
+        return convert.adaptations_to(made, caller.tenant)
+
+    async def _adapt(self, request: pb.AdaptRequest, alignment: float) -> Made:
+        """Make a meta update, or take a part of one, of a run that may not be in memory."""
+        step, loss = convert.update_from(request)
+        handle, tenant = await self._handle(request.run_id), current_caller().number
+        if request.shard_count > 1:
+            shard = (request.shard, request.shard_count)
+            return await self._adaptation.make_part(handle, tenant, step, alignment, shard, loss)
+        return await self._adaptation.make(handle, tenant, step, alignment, loss)
+
+    async def _handle(self, run_id: str) -> int:
+        return await self._lifecycle.handle_of(current_caller().full(run_id))
