@@ -60,7 +60,9 @@ def aligned(
     with torch.enable_grad():
         loss = loss_fn(at_weights, batch)
         _check(loss)
-        gradients = torch.autograd.grad(loss * scale, list(leaves.values()), allow_unused=True)
+        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+            loss * scale, list(leaves.values()), allow_unused=True
+        )
     products = [
         _product(gradient, directions[name])
         for name, gradient in zip(leaves, gradients, strict=True)

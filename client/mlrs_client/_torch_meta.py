@@ -1,4 +1,4 @@
-"""Meta mode for PyTorch: an optimizer's step that now and then has the run's network learn from validation."""
+"""Meta mode for PyTorch: an optimizer's step that now and then has the run's network learn."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class MetaStep:
 
         Args:
             model: the model; under `DistributedDataParallel` alignments are means over the processes.
-            loss_fn: `loss_fn(model, batch)` returns the validation loss, a scalar; it must call the model that
-                it is given. Put `torch.autocast` into it where training has it.
+            loss_fn: `loss_fn(model, batch)` returns the validation loss, a scalar; it must call the model
+                that it is given. Put `torch.autocast` into it where training has it.
             optimizer: that of the model's parameters.
-            scheduler: the `AdvisedLR` of the optimizer, or, where the loop itself sets its learning rates, the
+            scheduler: the `AdvisedLR` of the optimizer, or, where the loop itself sets learning rates, the
                 run. `None`: this is not the first process of a distributed job.
             every: steps from one update to the next. Default: the run's.
 
@@ -127,7 +127,7 @@ class MetaStep:
             return None
         if batch is None:
             raise InvalidArgumentError(
-                "batch: an update is due at this step; pass a validation batch, or a function that returns one",
+                "batch: an update is due at this step; pass a validation batch, or what returns one",
                 field="batch",
             )
         if scaler is not None:
@@ -266,7 +266,7 @@ def _meta_of(run: Run | None) -> Meta:
     """Return a run's meta mode."""
     meta = Meta() if run is None else run.config.meta
     if meta is None:
-        raise UsageError(f"run {run and run.id!r} is not in meta mode; create a new one with meta=True")
+        raise UsageError("the run is not in meta mode; create a new one with meta=True")
     return meta
 
 
@@ -277,7 +277,7 @@ def _names(model: nn.Module, optimizer: Optimizer) -> dict[torch.Tensor, str]:
     foreign = sum(weight not in names for weight in ours)
     if foreign:
         raise InvalidArgumentError(
-            f"optimizer has {foreign} parameters that are not the model's; pass a model that holds all of them",
+            f"optimizer has {foreign} parameters that are not the model's; pass one that holds all",
             field="optimizer",
         )
     return {weight: names[weight] for weight in ours}
