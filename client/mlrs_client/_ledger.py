@@ -15,12 +15,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from mlrs_client._calls import Opened
 from mlrs_client._entries import Columns, Observed
 from mlrs_client._exceptions import (
+    ConfigMismatchError,
     LimitError,
     MlrsError,
     RecordGapError,
     StaleStepError,
     StepAheadError,
-    UsageError,
 )
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
@@ -160,15 +160,16 @@ class Ledger(Generic[E]):
             The update, and whether it has to be sent: not if it was entered before and is kept.
 
         Raises:
-            UsageError: the runs are not in meta mode.
+            ConfigMismatchError: the runs are not in meta mode.
             StepAheadError: the step was not observed yet.
             StaleStepError: the step after it was, or it was adapted to before, with another number.
         """
         self._tell_owed()
         if self.config.meta is None:
-            raise UsageError(
+            raise ConfigMismatchError(
                 f"{self.label} is not in meta mode, which a run is from its creation on: open a new one with"
-                " meta=True"
+                " meta=True",
+                field="meta",
             )
         if step >= self.next_step:
             raise StepAheadError(

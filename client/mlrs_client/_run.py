@@ -93,7 +93,7 @@ class Run(RunView):
 
         Raises:
             InvalidArgumentError: the step or a number is none.
-            UsageError: the run is not in meta mode.
+            ConfigMismatchError: the run is not in meta mode.
             StepAheadError: the step was not observed yet.
             StaleStepError: the next step was, or the step has an update of another alignment.
             DeadlineExceededError, UnavailableError: no answer, and no fallback. It is kept: ask again.

@@ -146,7 +146,7 @@ class Session:
 
         Raises:
             ClosedError: the advisor was closed.
-            UsageError: the runs are not in meta mode.
+            ConfigMismatchError: the runs are not in meta mode.
             StepError: the step is not the one that was observed last.
         """
         self.check_open()

@@ -12,7 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, MlrsError, UnavailableError, UsageError
+from mlrs_client._exceptions import (
+    ConfigMismatchError,
+    InvalidArgumentError,
+    MlrsError,
+    UnavailableError,
+    UsageError,
+)
 from mlrs_client._meta_types import Adaptation, Meta, MetaOrder
 from mlrs_client._run import Run
 from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
@@ -74,7 +80,7 @@ class MetaStep:
             every: steps from one update to the next. Default: the run's.
 
         Raises:
-            UsageError: the run is not in meta mode.
+            ConfigMismatchError: the run is not in meta mode.
             InvalidArgumentError: an argument is wrong; the error names it.
         """
         self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, optimizer
@@ -240,9 +246,7 @@ class MetaStep:
             raise UsageError("step: a GradScaler does not work with optimizers that take a closure")
 
 
-def _source(
-    scheduler: AdvisedLR | Run | None, optimizer: Optimizer, ranks: Ranks
-) -> tuple[Run | None, Rates]:
+def _source(scheduler: object, optimizer: Optimizer, ranks: Ranks) -> tuple[Run | None, Rates]:
     """Return the run, if this process has it, and where learning rates are."""
     from mlrs_client.torch import AdvisedLR  # which knows this module
 
@@ -253,8 +257,10 @@ def _source(
             )
         run = scheduler._run if ranks.is_first else None  # noqa: SLF001 # of the package's own scheduler
         return run, SchedulerRates(scheduler)
-    if isinstance(scheduler, Run) or (scheduler is None and not ranks.is_first):
+    if isinstance(scheduler, Run):
         return scheduler if ranks.is_first else None, OptimizerRates(optimizer)
+    if scheduler is None and not ranks.is_first:
+        return None, OptimizerRates(optimizer)
     raise InvalidArgumentError(
         "scheduler must be an AdvisedLR, or a run of mlrs_client.connect(...).run(...); is"
         f" {type(scheduler).__name__}",
@@ -266,7 +272,10 @@ def _meta_of(run: Run | None) -> Meta:
     """Return a run's meta mode."""
     meta = Meta() if run is None else run.config.meta
     if meta is None:
-        raise UsageError("the run is not in meta mode; create a new one with meta=True")
+        raise ConfigMismatchError(
+            "the run is not in meta mode, which a run is from its creation on: open a new one with meta=True",
+            field="meta",
+        )
     return meta
 
 

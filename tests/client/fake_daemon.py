@@ -19,6 +19,8 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1 import advisor_pb2_grpc as rpc
@@ -110,6 +112,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
+        self.parts: dict[tuple[str, int], dict[int, float]] = {}  # of alignments
+        self.chunks: list[int] = []  # the bytes of each chunk of a direction
         self.batches: list[int] = []  # how many runs each batch opened
         self.open_s = 0.0  # how long opening a batch takes
         self._lock = threading.Lock()
@@ -127,7 +131,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         """Listen, on the port of before if there was one."""
         self._server = grpc.server(
             ThreadPoolExecutor(32),
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20)],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20 + 2**16)],
         )
         rpc.add_AdvisorServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{self.port}"
@@ -270,6 +274,31 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         record = self._record(request.run_id, context)
         record.finished, record.durable_step = True, len(record.losses) - 1
         return pb.FinishRunResponse(run=record.message())
+
+    def Adapt(self, request: pb.AdaptRequest, context: grpc.ServicerContext) -> pb.AdaptResponse:
+        """Add a part of an alignment to the others; make the update of them once all are here."""
+        record = self._record(request.run_id, context)
+        parts = self.parts.setdefault((request.run_id, request.step), {})
+        parts[request.shard] = request.alignment
+        if missing := max(request.shard_count, 1) - len(parts):
+            return pb.AdaptResponse(outcome=pb.META_OUTCOME_WAITING, missing_shards=missing)
+        return self.adapted(record, request.step, math.fsum(parts.values()))
+
+    def AdaptGradients(self, requests: Any, context: grpc.ServicerContext) -> pb.AdaptGradientsResponse:
+        """Compute the dot product of both vectors; make the update of it."""
+        header, count, alignment = pb.AdaptRequest(), 0, 0.0
+        for request in requests:
+            if request.WhichOneof("kind") == "header":
+                header, count = request.header, request.element_count
+                continue
+            chunk = request.chunk
+            self.chunks.append(len(chunk.direction))
+            ours, theirs = (_elements(chunk, data) for data in (chunk.validation_gradient, chunk.direction))
+            alignment += float(ours @ theirs)
+            count -= len(ours)
+        assert count == 0, "element_count is not what came"
+        result = self.adapted(self._record(header.run_id, context), header.step, alignment)
+        return pb.AdaptGradientsResponse(result=result, alignment=alignment)
 
     def DeleteRun(self, request: pb.DeleteRunRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
         """Delete a run."""
@@ -437,7 +466,17 @@ def _merge(record: Record, config: pb.RunConfig, context: grpc.ServicerContext) 
         if record.losses or field.name in stored:
             code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_CONFIG_MISMATCH
             _fail(context, code, reason, "the run has another value", field.name)
-        setattr(record.config, field.name, value)
+        if field.message_type is None:
+            setattr(record.config, field.name, value)
+        else:
+            getattr(record.config, field.name).CopyFrom(value)
+
+
+def _elements(chunk: pb.GradientChunk, data: bytes) -> npt.NDArray[np.float64]:
+    """Return a vector's elements."""
+    if chunk.data_type == pb.DATA_TYPE_BFLOAT16:
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
+    return np.frombuffer(data, "<f2" if chunk.data_type == pb.DATA_TYPE_FLOAT16 else "<f4").astype(np.float64)
 
 
 def _refused(reason: pb.ErrorReason.ValueType, expected: int | None = None) -> pb.EntryError:

@@ -263,7 +263,7 @@ def test_a_run_without_meta_mode() -> None:
     run = pb.Run(run_id="a")
     plain = Ledger(Opened((OpenedRun(run_from_proto(run), handle=1, created=True),)), mock.Mock(), Entry)
     plain.observe(0, 1.0)
-    with pytest.raises(mlrs_client.UsageError, match="meta=True"):
+    with pytest.raises(mlrs_client.ConfigMismatchError, match="meta=True"):
         adapt(plain, 0)
 
 
