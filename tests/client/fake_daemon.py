@@ -38,14 +38,19 @@ def lr_sequence(losses: list[float], alignments: Mapping[int, float] | None = No
             lrs.append(factor * 0.1 / (1.0 + abs(state)))
         else:
             lrs.append(lrs[-1] if lrs else 0.0)
-        factor *= math.exp(0.1 * (alignments or {}).get(step, 0.0))
+        factor *= _change((alignments or {}).get(step, 0.0))
     return lrs
+
+
+def _change(alignment: float) -> float:
+    """Return what an update multiplies learning rates by."""
+    return math.exp(0.1 * math.tanh(alignment))
 
 
 def adapted_lr(losses: list[float], alignments: Mapping[int, float], step: int) -> float:
     """Return the learning rate of a step under the weights that its meta update gives."""
     before = {other: alignment for other, alignment in alignments.items() if other < step}
-    return lr_sequence(losses, before)[step] * math.exp(0.1 * alignments[step])
+    return lr_sequence(losses, before)[step] * _change(alignments[step])
 
 
 class Record:
@@ -415,7 +420,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             updates=sum(other <= step for other in record.alignments),
             learning_rate=adapted_lr(record.losses, record.alignments, step),
             outcome=pb.META_OUTCOME_APPLIED,
-            log_change=0.1 * alignment,
+            log_change=math.log(_change(alignment)),
         )
 
     def _entry(self, handle: int, step: int, loss: float) -> tuple[pb.EntryError | None, float, Any, int]:
