@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mlrs_client import _arguments as check
+from mlrs_client import _meta_arguments as check
 from mlrs_client._exceptions import (
     ConfigMismatchError,
     InvalidArgumentError,
@@ -89,7 +89,7 @@ class MetaStep:
         meta = _meta_of(self._run)
         if every is None:
             every = DEFAULT_EVERY if meta.every is None else meta.every
-        every = check.horizon(every) if every != 1 else 1
+        every = check.every(every)
         since = 0 if self._run is None else self._run.resume_step % every
         is_before = is_known(optimizer) and meta.order != MetaOrder.AFTER_STEP
         agreed = self._ranks.from_first([float(every), float(since), float(is_before)])
