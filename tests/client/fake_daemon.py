@@ -113,6 +113,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.slow_s = 0.0  # how long opening a run takes
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
+        self.refuse_updates = False
         self.full_opens = 0  # so many calls that open a run find no room
         self.gate = threading.Event()
         self.gate.set()
@@ -406,6 +407,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if error is not None:
             return error
         record = self._of(update.run_handle)
+        if self.refuse_updates:
+            return _refused(pb.ERROR_REASON_RUN_FINISHED)
         if record.alignments.get(update.step) == update.alignment:
             return None
         if update.step != len(record.losses) - 1 or update.step in record.alignments:
