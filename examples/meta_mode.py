@@ -81,9 +81,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True, help="the daemon, HOST:PORT")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument(
-        "--initial-lr", type=float, default=1e-3, help="what both runs are told to start from"
-    )
+    parser.add_argument("--initial-lr", type=float, default=1e-3, help="what both runs start from")
     parser.add_argument("--every", type=int, default=5, help="steps from one update to the next")
     parser.add_argument("--model", help="the network; default: the daemon's")
     parser.add_argument("--seed", type=int, default=0)
