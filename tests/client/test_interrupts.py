@@ -48,7 +48,7 @@ with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
                     daemon.cut()
                 step = len(lrs)
                 last = step - 1
-                if last % 4 == 3 and last not in adapted:
+                if step and step % 4 == 0 and last not in adapted:
                     alignments.setdefault(last, chance.gauss(0.0, 1.0))
                     adapted[last] = patiently(lambda: run.adapt(last, alignments[last])).learning_rate
                     continue
