@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 import mlrs_client
 from mlrs_client.torch import AdvisedLR, MetaStep
-from tests.client.test_torch_ranks import STEPS, batch, loss_fn, network
+from tests.client.test_torch_group import STEPS, batch, loss_fn, network
 
 target, file, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 
-class Ranks:
+class Group:
     """The processes that a `DistributedDataParallel` model is trained by; one, if the model is none."""
 
     def __init__(self, model: nn.Module) -> None:
