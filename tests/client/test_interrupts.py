@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
+
+from tests.support.reliability import save
 
 INTERRUPTED = """
 import random, signal, sys, time
@@ -110,5 +113,15 @@ def test_interrupts_change_nothing(seed: int) -> None:
 @pytest.mark.timeout(1800)
 def test_many_interrupts_change_nothing() -> None:
     """As above, fifty thousand interrupts."""
+    began = time.monotonic()
     for seed in range(10):
         _interrupted(5000, 100 + seed, 600.0)
+    save(
+        "interrupts",
+        "pytest -m slow tests/client/test_interrupts.py",
+        began,
+        time.monotonic(),
+        interrupts=50_000,
+        hangs=0,
+        wrong_learning_rates=0,
+    )
