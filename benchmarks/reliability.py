@@ -56,8 +56,8 @@ ROWS = (
         "a client that exits at any moment",
         "2,000 exits: no hang",
         ("exits",),
-        "Processes end in the middle of everything, by `sys.exit`, an exception or the end of the script, with "
-        "a daemon, without one, and with one that is stopped.",
+        "Processes end in the middle of everything, by an exception or at the end of their script, with a "
+        "daemon, without one, and with one that is stopped.",
     ),
     Row(
         "Ctrl-C at any moment",
