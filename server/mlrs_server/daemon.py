@@ -24,6 +24,7 @@ from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.folder import locked_folder
+from mlrs_server.gathering import Gatherer
 from mlrs_server.health import STORE, StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
@@ -114,8 +115,9 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             quota = RunQuota(config.limits_of, live.count_unfinished)
             models = SharedModels(live, catalog) if shared else None
             lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
-            engine = Engine(live.groups, live.journal)
-            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog)
+            engine, records = Engine(live.groups, live.journal), RunRecords(live, watchers)
+            gatherer = Gatherer(live, engine, records)
+            service = AdvisorService(lifecycle, records, engine, catalog, gatherer)
             gate = Gate(book, config.limits_of, reflection=config.reflection)
             status = StatusInterceptor(SERVICE, gate)
             collector = DaemonCollector(service.counts, live, gate, status.refusals)

@@ -44,6 +44,8 @@ class RunView:
     durable_step: int
     create_time: float
     update_time: float
+    world_size: int = 0
+    """The number of its ranks; 0 without `config.ranks`."""
 
 
 class LiveRuns:
@@ -74,6 +76,9 @@ class LiveRuns:
             on_flushed=on_flushed,
             max_undurable=max_undurable,
         )
+        self.on_ranks: Callable[[int, bool], None] = lambda _handle, _restarted: None
+        """Hears when a run, by its handle, or any number of them, by 0, is closed or finished, or its ranks
+        change; and whether it goes on from a checkpoint."""
         self._store = store
         self._executor = executor
         self._live: dict[str, LiveRun] = {}
@@ -199,7 +204,13 @@ class LiveRuns:
     def put(self, place: LiveRun, stored: StoredRun) -> None:
         """Put a run, as stored, where a place is reserved for it, under a new handle."""
         place.group.put(
-            place.row, stored.run_id, stored.key, stored.config, stored.snapshot, shard=stored.shard
+            place.row,
+            stored.run_id,
+            stored.key,
+            stored.config,
+            stored.snapshot,
+            shard=stored.shard,
+            world_size=stored.world_size,
         )
         self._live[stored.run_id] = place
 
@@ -219,6 +230,7 @@ class LiveRuns:
             yield
             return
         handle = live.group.close(live.row)
+        self.on_ranks(handle, False)
         try:
             yield
         finally:
@@ -236,11 +248,14 @@ class LiveRuns:
             group.close(row)
             self.drop(group.run_ids[row])
             dropped += 1
+        self.on_ranks(0, False)
         return dropped
 
     def close_shards(self, shards: Collection[int]) -> list[ClosedRows]:
         """Let the runs of some shards take no more observations; return what reopens them."""
-        return [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
+        closed = [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
+        self.on_ranks(0, False)
+        return closed
 
     def forget_shards(self, shards: Collection[int]) -> None:
         """Store nothing more of the runs of some shards, and let them take no more observations."""
@@ -262,6 +277,7 @@ class LiveRuns:
                     if run_id := group.run_ids[row]:  # else it was idle, and has left just now
                         self.drop(run_id)
                         dropped.append(run_id)
+        self.on_ranks(0, False)
         return dropped
 
     def shrink(self) -> None:
@@ -309,4 +325,5 @@ class LiveRuns:
             durable_step=durable,
             create_time=stored.create_time,
             update_time=stored.update_time,
+            world_size=stored.world_size,
         )

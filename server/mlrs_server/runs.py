@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import RUN, Floats, Policy, RunTable, States, put
+from mlrs_core.ranks import RankMode, RanksConfig
 from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (
     MAX_ROWS,
@@ -26,6 +27,7 @@ from mlrs_server.ledger import (
     undo,
 )
 from mlrs_server.names import number_of, tenant_of
+from mlrs_server.ranks import Ranked
 from mlrs_server.shards import SHARDS
 
 SMALLEST = 8
@@ -77,6 +79,8 @@ class RunGroup:
         self.table: RunTable = np.zeros(0, RUN)
         self.states: States = policy.init_state(0)
         self.log = AnswerLog()
+        self.ranked: dict[int, Ranked] = {}
+        """How ranks share the runs whose ranks all report, by row."""
         self.lap = 0
         """Counts up as time goes by; records keep the lap in which their run was last observed."""
 
@@ -125,8 +129,12 @@ class RunGroup:
         snapshot: RunSnapshot,
         *,
         shard: int = 0,
+        world_size: int = 0,
     ) -> None:
-        """Put a run into a row that is reserved or closed, as stored, under a new handle."""
+        """Put a run into a row that is reserved or closed, as stored, under a new handle.
+
+        Without a world size, it takes losses that were reduced to one before.
+        """
         self.run_ids[row] = run_id
         put(self.table, row, config)
         self.states[row] = snapshot.state
@@ -143,7 +151,18 @@ class RunGroup:
             snapshot.last_reason,
             snapshot.status,
             shard,
+            0,
         )
+        self.share(row, config.ranks, world_size)
+
+    def share(self, row: int, ranks: RanksConfig | None, world_size: int) -> None:
+        """Say how so many ranks share the run of a row, from its next step on."""
+        gathers = world_size > 0 and ranks is not None and ranks.mode == RankMode.ALL
+        self.records["gathers"][row] = gathers
+        if gathers and ranks is not None:
+            self.ranked[row] = Ranked(ranks, world_size)
+        else:
+            self.ranked.pop(row, None)
 
     def done_rows(self) -> npt.NDArray[np.intp]:
         """Return the open rows of runs that are finished and stored to their last step."""
@@ -178,6 +197,7 @@ class RunGroup:
     def free(self, row: int) -> None:
         """Give a closed row back."""
         self.run_ids[row] = ""
+        self.ranked.pop(row, None)
         self.records[row] = np.zeros((), RECORD)
         heapq.heappush(self._free, row)
 

@@ -14,6 +14,7 @@ from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
+from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.models import CatalogModel, ModelCatalog
 from mlrs_server.opening import check_batch_size
@@ -50,13 +51,19 @@ class AdvisorService(AdvisorServiceServicer):
     """The contract, served."""
 
     def __init__(
-        self, lifecycle: RunLifecycle, records: RunRecords, engine: Engine, catalog: ModelCatalog
+        self,
+        lifecycle: RunLifecycle,
+        records: RunRecords,
+        engine: Engine,
+        catalog: ModelCatalog,
+        gatherer: Gatherer,
     ) -> None:
         """Serve these runs and models."""
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
         self._catalog = catalog
+        self._gatherer = gatherer
         self._importing = asyncio.Lock()
         self._streams: set[_Stream] = set()
         self._draining = False
@@ -67,6 +74,7 @@ class AdvisorService(AdvisorServiceServicer):
         """Take no more observations; let every stream finish its step and tell it so."""
         self._draining = True
         self._records.drain()
+        self._gatherer.drain()
         for stream in self._streams:
             stream.drain()
 
@@ -138,6 +146,8 @@ class AdvisorService(AdvisorServiceServicer):
         handle = await self._lifecycle.handle_of(caller.full(request.run_id))
         answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss), caller.number)
         await self._records.recall(answer)
+        if answer.reports:
+            await self._gatherer.gather_alone(answer, caller.number)
         self.counts.note(answer)
         if answer.errors:
             raise answer.errors[0]
@@ -181,6 +191,8 @@ class AdvisorService(AdvisorServiceServicer):
                 answer = await self._engine.answer(entries, number)
             if answer.recalls:
                 await self._records.recall(answer)
+            if answer.reports:
+                await self._gatherer.gather(answer, request.sample_counts, number)
             self.counts.note(answer)
             await context.write(convert.columns_to(answer, tenant))
 
