@@ -14,6 +14,9 @@ from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
     Optimizer,
+    RankMode,
+    RankReduction,
+    Ranks,
     RecordChunk,
     RunConfig,
     RunInfo,
@@ -54,6 +57,14 @@ _KINDS: dict[pb.ScheduleKind.ValueType, ScheduleKind] = {
     pb.SCHEDULE_KIND_PLATEAU: ScheduleKind.PLATEAU,
     pb.SCHEDULE_KIND_GREEDY: ScheduleKind.GREEDY,
 }
+_MODES: dict[pb.RankMode.ValueType, RankMode] = {
+    pb.RANK_MODE_ALL: RankMode.ALL,
+    pb.RANK_MODE_LEADER: RankMode.LEADER,
+}
+_REDUCTIONS: dict[pb.RankReduction.ValueType, RankReduction] = {
+    pb.RANK_REDUCTION_MEAN: RankReduction.MEAN,
+    pb.RANK_REDUCTION_MEDIAN: RankReduction.MEDIAN,
+}
 _KINDS_TO_PROTO = {value: number for number, value in _KINDS.items()}
 _OPTIMIZERS_TO_PROTO = {value: number for number, value in _OPTIMIZERS.items()}
 _STATUSES_TO_PROTO = {value: number for number, value in _STATUSES.items()}
@@ -71,7 +82,30 @@ def config_to_proto(config: RunConfig) -> pb.RunConfig:
         given = {name: value for name, value in vars(schedule).items() if value is not None}
         kind = _KINDS_TO_PROTO[ScheduleKind(given.pop("kind"))]
         message.schedule.CopyFrom(pb.Schedule(kind=kind, **given))
+    if (ranks := config.ranks) is not None:
+        message.ranks.CopyFrom(_ranks_to_proto(ranks))
     return message
+
+
+def _ranks_to_proto(ranks: Ranks) -> pb.Ranks:
+    modes = {value: number for number, value in _MODES.items()}
+    reductions = {value: number for number, value in _REDUCTIONS.items()}
+    return pb.Ranks(
+        mode=pb.RANK_MODE_UNSPECIFIED if ranks.mode is None else modes[ranks.mode],
+        reduction=pb.RANK_REDUCTION_UNSPECIFIED if ranks.reduction is None else reductions[ranks.reduction],
+        straggler_timeout_s=ranks.straggler_timeout_s,
+        quorum=ranks.quorum,
+    )
+
+
+def _ranks_from_proto(message: pb.Ranks) -> Ranks:
+    timeout_s = message.straggler_timeout_s if message.HasField("straggler_timeout_s") else None
+    return Ranks(
+        mode=_MODES.get(message.mode),
+        reduction=_REDUCTIONS.get(message.reduction),
+        straggler_timeout_s=timeout_s,
+        quorum=message.quorum if message.HasField("quorum") else None,
+    )
 
 
 def config_from_proto(message: pb.RunConfig) -> RunConfig:
@@ -83,6 +117,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         model=message.model or None,
         optimizer=_OPTIMIZERS.get(message.optimizer),
         schedule=_schedule_from_proto(message.schedule) if message.HasField("schedule") else None,
+        ranks=_ranks_from_proto(message.ranks) if message.HasField("ranks") else None,
         **given,
     )
 
@@ -109,6 +144,7 @@ def run_from_proto(message: pb.Run) -> RunInfo:
         last_learning_rate=message.last_learning_rate if message.HasField("last_learning_rate") else None,
         create_time=_time(message.create_time),
         update_time=_time(message.update_time),
+        world_size=message.world_size,
     )
 
 

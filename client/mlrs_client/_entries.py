@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mlrs_client._convert import reason_from_proto
 from mlrs_client._exceptions import MlrsError
@@ -27,6 +27,18 @@ class Columns(Protocol):
     def reasons(self) -> Sequence[Any]:
         """Reasons, as the contract numbers them; empty: all are fresh."""
 
+    @property
+    def ranks_reported(self) -> Sequence[int]:
+        """Of how many ranks' losses each was made; empty, or 0: of one, or not known."""
+
+
+class Reported(NamedTuple):
+    """What a rank observes of a step."""
+
+    loss: float
+    samples: float
+    """The number of samples that it is the mean of."""
+
 
 class Observed(Protocol):
     """What a ledger keeps of a step: an `Entry` of one run, or a `Row` of a sweep."""
@@ -47,6 +59,10 @@ class Observed(Protocol):
     @property
     def losses(self) -> Sequence[float]:
         """The losses, one for each run."""
+
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """The numbers of samples that they are the means of, where that counts; else empty."""
 
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
@@ -81,6 +97,15 @@ class Entry:
     """... and how far the run was durable then."""
     error: MlrsError | None = None
     """Why there will be no answer."""
+    samples: float = 1.0
+    """Of a rank's: how many samples the loss is the mean of."""
+    ranks_reported: int | None = None
+    """Of how many ranks' losses the answer was made, if that is known."""
+
+    @classmethod
+    def of_rank(cls, step: int, reported: Reported) -> Entry:
+        """Return the observation of a rank."""
+        return cls(step, reported.loss, samples=reported.samples)
 
     @property
     def done(self) -> bool:
@@ -97,8 +122,15 @@ class Entry:
         """The loss."""
         return (self.loss,)
 
-    def has(self, loss: float) -> bool:
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """The number of samples."""
+        return (self.samples,)
+
+    def has(self, loss: float | Reported) -> bool:
         """Return whether it is of this loss."""
+        if isinstance(loss, Reported):
+            return self.samples == loss.samples and self.has(loss.loss)
         return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
 
     def fill(self, columns: Columns, place: int) -> float:
@@ -106,7 +138,8 @@ class Entry:
         learning_rate = columns.learning_rates[place]
         if self.learning_rate is None and self.error is None:
             self.durable = columns.durable_steps[place]
-            reasons = columns.reasons
+            reasons, reported = columns.reasons, columns.ranks_reported
+            self.ranks_reported = (reported[place] or None) if reported else None
             self.reason = reason_from_proto(reasons[place]) if reasons else AdviceReason.FRESH
             self.learning_rate = learning_rate  # the last: now it is done
         return learning_rate
@@ -135,4 +168,4 @@ class Entry:
 
     def result(self) -> Advice:
         """Return the advice of an entry that is done; raises as `lr`."""
-        return Advice(self.step, self.lr(), self.reason, self.durable)
+        return Advice(self.step, self.lr(), self.reason, self.durable, self.ranks_reported)

@@ -31,6 +31,8 @@ crashes before it stored them cannot be caught up: for one run, hours of a daemo
 MAX_UNANSWERED = 2**20
 """Observations that may wait for an answer, of all runs of a ledger: those of a loop that never waits, while
 the daemon is away."""
+RANK_TIMEOUT_S = 600.0
+"""How long a rank waits for the others: as long as the collectives of PyTorch do."""
 LEAST_KEPT = 64
 """Steps kept, however many runs there are."""
 
@@ -63,6 +65,8 @@ class Ledger(Generic[E]):
         fallback: what answers while no daemon can be reached; `None`: nothing.
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
+        rank: which of its ranks this process is; `None`: it has one.
+        timeout_s: how long its callers wait that say nothing else, in seconds; `None`: as all others.
     """
 
     def __init__(
@@ -72,8 +76,11 @@ class Ledger(Generic[E]):
         entry: Callable[[int, Any], E],
         given: frozenset[str] = frozenset(),
         fallback: Fallback | None = None,
+        rank: int | None = None,
     ) -> None:
         """`entry` makes what is kept of a step, from the step and the loss, or losses."""
+        self.rank = rank
+        self.timeout_s = None if rank is None else RANK_TIMEOUT_S
         self.changed = changed
         self.run_ids = opened.run_ids
         self.label = _label(opened.run_ids)
@@ -103,6 +110,10 @@ class Ledger(Generic[E]):
     def size(self) -> int:
         """The number of runs."""
         return len(self.run_ids)
+
+    def patience_s(self, timeout_s: float | None) -> float | None:
+        """Return how long a caller waits that asks for so long; `None`: as is usual, of all runs."""
+        return self.timeout_s if timeout_s is None else timeout_s
 
     def observe(self, step: int, loss: Any) -> tuple[E, bool]:
         """Enter an observation: of a step and its loss, or one loss for each run.
@@ -195,7 +206,7 @@ class Ledger(Generic[E]):
         oldest = min(
             [self.next_step, *(kept.step for kept in islice(self._kept, 1)), *islice(self._unanswered, 1)]
         )
-        if furthest > max(self.next_step, self._furthest):
+        if furthest > max(self.next_step, self._furthest) and self.rank is None:  # ranks go on without others
             raise RecordGapError(
                 f"{self.label}: the daemon expects step {furthest}, this client step"
                 f" {self.next_step}: another process has moved it. Open it again",

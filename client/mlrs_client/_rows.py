@@ -49,6 +49,11 @@ class Row:
         losses: list[float] = self.values.tolist()
         return losses
 
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """None: each run has one rank."""
+        return ()
+
     def has(self, loss: Floats) -> bool:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)

@@ -49,6 +49,10 @@ DENIALS = (UnauthenticatedError, PermissionDeniedError)
 """Failures that may pass, too, if somebody sees to the token; until then a fallback goes on."""
 
 
+_Key = tuple[str, Ledger[Any] | None]
+"""Of a stream: the address, and the run that has it to itself, if one has."""
+
+
 class Host(Protocol):
     """What a session needs of its connection. No call waits; each may come twice."""
 
@@ -84,6 +88,8 @@ def check_process(pid: int) -> None:
 class Session:
     """The open runs of one advisor, and a stream for each address at which one of them is.
 
+    A run that waits for other ranks has a stream of its own: a daemon answers those of a stream in order.
+
     Attributes:
         addresses: the daemon's.
         timeout_s: how long a caller waits that says nothing else, in seconds.
@@ -106,7 +112,7 @@ class Session:
         self.reopened: weakref.WeakKeyDictionary[Ledger[Any], tuple[str, list[OpenedRun]]] = (
             weakref.WeakKeyDictionary()
         )
-        self._conversations: dict[str, Conversation] = {}
+        self._conversations: dict[_Key, Conversation] = {}
         self._places: dict[Ledger[Any], Conversation] = {}
         self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._homes: weakref.WeakKeyDictionary[Ledger[Any], str] = weakref.WeakKeyDictionary()
@@ -161,6 +167,10 @@ class Session:
             conversation.leave(ledger)
             self._places.pop(ledger, None)
             self.backoffs.pop(ledger, None)
+            if conversation.alone is ledger:
+                self._conversations.pop(conversation.key, None)
+                if conversation.transport is not None:
+                    conversation.transport.half_close()
 
     def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
         """Return the conversation that a run takes part in, if any."""
@@ -209,11 +219,12 @@ class Session:
     def join(self, ledger: Ledger[Any], address: str) -> None:
         """Let a run that was opened at an address take part in the stream there; opens one if need be."""
         self.check_open()
-        conversation = self._conversations.get(address)
+        alone = None if ledger.rank is None else ledger  # what waits for other ranks keeps others waiting
+        conversation = self._conversations.get((address, alone))
         if conversation is None:
-            conversation = Conversation(address)
+            conversation = Conversation(address, alone)
             conversation.transport = self.host.open_transport(conversation)
-            self._conversations[address] = conversation
+            self._conversations[conversation.key] = conversation
         conversation.join(ledger)
         self._homes[ledger] = address
         self._places[ledger] = conversation
@@ -267,7 +278,7 @@ class Session:
 
     def abandoned(self, conversation: Conversation, error: MlrsError) -> None:
         """Give a stream up whose daemon does not answer, as there are other addresses."""
-        if self._conversations.get(conversation.address) is not conversation:
+        if self._conversations.get(conversation.key) is not conversation:
             return
         self.addresses.fails(conversation.address, timed_out=True)
         self._dissolve(conversation, error)
@@ -276,8 +287,8 @@ class Session:
 
     def _dissolve(self, conversation: Conversation, setback: MlrsError | None) -> None:
         """Send nothing more on a stream; its runs fall off it."""
-        if self._conversations.get(conversation.address) is conversation:
-            del self._conversations[conversation.address]
+        if self._conversations.get(conversation.key) is conversation:
+            del self._conversations[conversation.key]
         for ledger in conversation.dissolve():
             self._fell_off(ledger, setback)
 

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
-from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, import_sweeps, opening_timeout_s
+from mlrs_client._advisor import (
+    DEFAULT_TIMEOUT_S,
+    RECORD_TIMEOUT_S,
+    import_sweeps,
+    opening_timeout_s,
+    ranked,
+)
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, Run
 from mlrs_client._entries import Entry
@@ -28,6 +34,8 @@ from mlrs_client._ledger import Ledger
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
+    RankMode,
+    RankReduction,
     RecordChunk,
     RunInfo,
     RunStatus,
@@ -87,9 +95,15 @@ class Advisor:
         initial_lr: float | None = None,
         min_lr: float | None = None,
         max_lr: float | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        rank_mode: RankMode | str | None = None,
+        rank_reduction: RankReduction | str | None = None,
+        straggler_timeout_s: float | None = None,
+        quorum: float | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
-        fallback: FallbackLike = "last",
+        fallback: FallbackLike = "auto",
         timeout_s: float | None = None,
     ) -> Opening[Run]:
         """Open a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
@@ -108,13 +122,17 @@ class Advisor:
             min_lr=min_lr,
             max_lr=max_lr,
         )
-        call = calls.checked_open_run(id, config, mode, resume_from)
+        config, own_rank, size = ranked(
+            config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
+        )
+        call = calls.checked_open_run(id, config, mode, resume_from, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
 
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
-            return Ledger(runs, Signal(), Entry, given_fields(config), checked)
+            entry = Entry if own_rank is None else Entry.of_rank
+            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
 
         async def opening() -> Run:
             procedure = opened(self._connection.session, [call], limit_s, ledger_of)
