@@ -37,6 +37,7 @@ Shared by both; no thread, no event loop:
     _fallback.py, _outage.py    what answers without a daemon, and when
     _calls.py, _convert.py      unary calls; proto messages to values and back
     _arguments.py, _types.py    checks of what users hand in; what they get
+    _following.py               ranks that read what their leader was advised
     _views.py                   what a run and a pending advice show of themselves
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _access.py                  tokens and TLS

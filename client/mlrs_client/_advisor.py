@@ -15,6 +15,7 @@ from mlrs_client._connection import Connection
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import UsageError
 from mlrs_client._fallback import FallbackLike, fallback_of
+from mlrs_client._following import follows
 from mlrs_client._joining import opened
 from mlrs_client._ledger import Ledger
 from mlrs_client._run import Run
@@ -166,7 +167,8 @@ class Advisor:
             world_size: how many there are from the next step on. Default: as many as the run has; at
                 first, one.
             rank_mode: `all`, every rank observes its own loss of each step, the daemon reduces them to
-                one, and each gets the same learning rate; or `leader`, rank 0 alone is listened to.
+                one, and each gets the same learning rate; or `leader`: rank 0 alone is listened to, and the
+                others get what it was advised, once that is stored; their `resume_from` rewinds nothing.
             rank_reduction: `mean`, weighted by `samples`, or `median`.
             straggler_timeout_s: how long after the first loss of a step a `quorum` of the ranks is
                 enough. Default: all are waited for.
@@ -209,16 +211,22 @@ class Advisor:
         config, own_rank, size = ranked(
             config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
         )
-        call = calls.checked_open_run(id, config, mode, resume_from, size)
+        rewind = None if follows(config, own_rank) else resume_from
+        call = calls.checked_open_run(id, config, mode, rewind, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
             entry = Entry if own_rank is None else Entry.of_rank
-            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+            ledger = Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+            ledger.led = {} if follows(ledger.config, own_rank) else None
+            return ledger
 
         opening = opened(self._connection.session, [call], limit_s, ledger_of)
-        return Run(self._connection, self._connection.perform(opening, limit_s))
+        ledger = self._connection.perform(opening, limit_s)
+        if ledger.led is not None:
+            self._connection.follow(ledger, resume_from)
+        return Run(self._connection, ledger)
 
     def sweep(
         self,

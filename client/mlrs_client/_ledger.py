@@ -23,7 +23,7 @@ from mlrs_client._exceptions import (
 )
 from mlrs_client._fallback import Fallback
 from mlrs_client._outage import Outage
-from mlrs_client._types import RunConfig
+from mlrs_client._types import AdviceReason, RunConfig
 
 MAX_KEPT = 65_536
 """Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
@@ -66,6 +66,7 @@ class Ledger(Generic[E]):
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
         rank: which of its ranks this process is; `None`: it has one.
+        led: what the leader was advised, by step, where this process only follows; else `None`.
         timeout_s: how long its callers wait that say nothing else, in seconds; `None`: as all others.
     """
 
@@ -80,6 +81,7 @@ class Ledger(Generic[E]):
     ) -> None:
         """`entry` makes what is kept of a step, from the step and the loss, or losses."""
         self.rank = rank
+        self.led: dict[int, tuple[float, AdviceReason]] | None = None
         self.timeout_s = None if rank is None else RANK_TIMEOUT_S
         self.changed = changed
         self.run_ids = opened.run_ids
@@ -157,6 +159,32 @@ class Ledger(Generic[E]):
         if len(self._kept) > self._most:
             self._kept.popleft()
         return entry, True
+
+    def follow(self, led: dict[int, tuple[float, AdviceReason]], step: int, loss: Any) -> tuple[E, bool]:
+        """Enter a step that the leader is advised for; the loss counts for nothing."""
+        entry = self._unanswered.get(step)
+        if entry is None:
+            entry = self._entry(step, loss)
+            if step in led:
+                entry.follow(*led[step], self.durable_step)
+            else:
+                self._unanswered[step] = entry
+        self.next_step = max(self.next_step, step + 1)
+        return entry, not entry.done
+
+    def lead(
+        self, first: int, lrs: Sequence[float], reasons: Sequence[AdviceReason], durable_step: int
+    ) -> None:
+        """Enter what the leader was advised for steps from `first` on."""
+        if self.led is None:
+            raise AssertionError("only a follower is led")
+        self.durable_step = durable_step
+        for step, said in enumerate(zip(lrs, reasons, strict=True), first):
+            self.led[step] = said
+            if (entry := self._unanswered.pop(step, None)) is not None:
+                entry.follow(*said, durable_step)
+        while self.led and (oldest := next(iter(self.led))) < self.next_step - LEAST_KEPT:
+            del self.led[oldest]
 
     def take_unsent(self) -> list[E]:
         """Return what is to be sent, in order, and count it as sent."""

@@ -65,6 +65,10 @@ class Row:
             self.learning_rates = learning_rates
         return learning_rates
 
+    def follow(self, learning_rate: float, reason: object, durable_step: int) -> None:
+        """Never called: the runs of a sweep have one rank each."""
+        raise NotImplementedError
+
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:  # noqa: ARG002 # of the protocol
         """Take what a fallback answers: one learning rate for all runs, or one a run."""
         try:

@@ -29,6 +29,7 @@ from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, Run
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import FallbackLike, fallback_of
+from mlrs_client._following import follows
 from mlrs_client._joining import opened
 from mlrs_client._ledger import Ledger
 from mlrs_client._types import (
@@ -125,18 +126,24 @@ class Advisor:
         config, own_rank, size = ranked(
             config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
         )
-        call = calls.checked_open_run(id, config, mode, resume_from, size)
+        rewind = None if follows(config, own_rank) else resume_from
+        call = calls.checked_open_run(id, config, mode, rewind, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
 
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
             entry = Entry if own_rank is None else Entry.of_rank
-            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+            ledger = Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+            ledger.led = {} if follows(ledger.config, own_rank) else None
+            return ledger
 
         async def opening() -> Run:
             procedure = opened(self._connection.session, [call], limit_s, ledger_of)
-            return Run(self._connection, await self._connection.perform(procedure))
+            ledger = await self._connection.perform(procedure)
+            if ledger.led is not None:
+                self._connection.follow(ledger, resume_from)
+            return Run(self._connection, ledger)
 
         return Opening(opening)
 

@@ -19,6 +19,7 @@ from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model
 
 STEPS = 30
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--monitor-interval=0.1"]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -40,15 +41,9 @@ class Job:
 
     def launch(self, ranks: int, *options: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a job to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-            + [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
-            + ["-m", "tests.support.ddp", self.daemon.address, str(self.folder), *options],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        command = [*TORCHRUN, f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"]
+        command += ["-m", "tests.support.ddp", self.daemon.address, str(self.folder), *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
     def steps(self, rank: int, attempt: int = 0) -> dict[int, Step]:
         """Return what a rank saw, by step."""
@@ -142,10 +137,9 @@ def test_a_straggler_gets_the_advice_of_the_others(job: Job) -> None:
 
 def test_a_daemon_away_keeps_no_rank_from_the_others(job: Job) -> None:
     """While the daemon is dead, rank 0's fallback is every rank's; once it is back, so is its advice."""
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "tests.support.ddp", job.daemon.address]
     launched = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + ["-m", "tests.support.ddp", job.daemon.address, str(job.folder)]
-        + ["--steps", "80", "--slow", "1:60:8"],
+        [*command, str(job.folder), "--steps", "80", "--slow", "1:60:8"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
