@@ -21,6 +21,7 @@ TITLES = {
     "load": "Many training processes",
     "columns": "Sweeps",
     "live_runs": "Many live runs",
+    "ranks": "Many ranks of one run",
     "processes": "Several processes",
     "startup": "Starting",
 }

@@ -33,6 +33,9 @@ def arguments() -> Namespace:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--kill", help="RANK:STEP, killed between its loss and its update, the first time")
     parser.add_argument("--slow", help="RANK:STEP:SECONDS")
+    parser.add_argument(
+        "--wait", type=int, action="append", default=[], help="STEP, begun once go-STEP is there"
+    )
     parser.add_argument("--nan", help="RANK:STEP")
     parser.add_argument("--straggler-timeout-s", type=float)
     parser.add_argument("--fallback", default="auto")
@@ -89,6 +92,8 @@ class Rank:
             while self.step < self.told.steps:
                 if _is_at(self.told.slow, self.rank, self.step):
                     time.sleep(float(self.told.slow.split(":")[2]))
+                while self.step in self.told.wait and not (self.told.folder / f"go-{self.step}").exists():
+                    time.sleep(0.02)
                 losses = []
                 self.optimizer.zero_grad()
                 for micro in range(self.told.accumulate):
