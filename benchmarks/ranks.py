@@ -1,8 +1,8 @@
-"""What a step costs a job whose ranks all report: from the first report to the answer that the last rank reads.
+"""What a step costs a job whose ranks all report: from the first report to the answer that the last reads.
 
 Each rank has a connection and a stream of its own, all in one process here, on one event loop. The daemon
-gathers and stores as shipped; it is compared with an echo of as many streams, which waits for nobody. A second
-case sends the losses of all ranks in one message, as a process with all ranks would.
+gathers and stores as shipped; it is compared with an echo of as many streams, which waits for nobody. A
+second case sends the losses of all ranks in one message, as a process with all ranks would.
 
     python benchmarks/ranks.py [--quick] [--json FILE]
 """

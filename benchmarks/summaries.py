@@ -185,8 +185,9 @@ def ranks(figures: Figures) -> list[Table]:
     columns = ["ranks", "daemon", "echo", "daemon / echo", "server's CPU / echo's"]
     columns += ["one message: daemon", "echo", "daemon / echo", "server's CPU / echo's"]
     note = (
-        "ms from the first report of a step to the answer that the last rank reads; a stream a rank, and then "
-        f"one message with all ranks. All streams are in one process, whose own work is in the time. {RATIO}"
+        "ms from the first report of a step to the answer that the last rank reads; a stream a rank, and "
+        "then one message with all ranks. All streams are in one process, whose own work is in the time. "
+        f"{RATIO}"
     )
     return [Table("One run, many ranks", columns, rows, note)]
 

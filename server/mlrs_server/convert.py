@@ -260,20 +260,21 @@ def entries_from(message: pb.StreamAdviceRequest) -> Entries:
             "run_handles, steps and losses must be of equal length, are "
             f"{len(handles)}, {n} and {len(losses)}",
         )
-    if message.ranks or message.sample_counts:
+    ranks = message.ranks
+    if ranks or message.sample_counts:
         _check_rank_columns(message, n)
     if n == 1:
         entries = entry_of(handles[0], step_from(steps[0], "steps"), losses[0])
-        if message.ranks:
-            entries.table["rank"] = message.ranks[0]
+        if ranks:
+            entries.table["rank"] = ranks[0]
         return entries
     if not 1 <= n <= MAX_ENTRIES:
         raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
     whole = np.array(steps, np.uint64)
     step_from(int(whole.max()), "steps")
     entries = Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
-    if message.ranks:
-        entries.table["rank"] = np.array(message.ranks, np.uint32)
+    if ranks:
+        entries.table["rank"] = np.array(ranks, np.uint32)
     return entries
 
 
