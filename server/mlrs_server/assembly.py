@@ -12,6 +12,7 @@ from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import Engine
+from mlrs_server.gathering import Gatherer
 from mlrs_server.health import StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
@@ -74,10 +75,11 @@ def assembled(
     quota = RunQuota(config.limits_of, live.count_unfinished)
     models = SharedModels(live, catalog) if shared else None
     lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
-    engine = Engine(live.groups, live.journal)
+    engine, records = Engine(live.groups, live.journal), RunRecords(live, watchers)
     counts = AdviceCounts()
     meta = MetaService(lifecycle, Adaptation(live), counts)
-    service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta, counts)
+    gatherer = Gatherer(live, engine, records)
+    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, counts)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()

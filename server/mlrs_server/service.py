@@ -14,6 +14,7 @@ from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.errors import AdvisorError, Reason, draining
+from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.meta_service import MetaService
 from mlrs_server.models import CatalogModel, ModelCatalog
@@ -56,6 +57,7 @@ class AdvisorService(AdvisorServiceServicer):
         records: RunRecords,
         engine: Engine,
         catalog: ModelCatalog,
+        gatherer: Gatherer,
         meta: MetaService,
         counts: AdviceCounts,
     ) -> None:
@@ -64,6 +66,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._records = records
         self._engine = engine
         self._catalog = catalog
+        self._gatherer = gatherer
         self._importing = asyncio.Lock()
         self._streams: set[_Stream] = set()
         self._draining = False
@@ -74,6 +77,7 @@ class AdvisorService(AdvisorServiceServicer):
         """Take no more observations; let every stream finish its step and tell it so."""
         self._draining = True
         self._records.drain()
+        self._gatherer.drain()
         for stream in self._streams:
             stream.drain()
 
@@ -150,6 +154,8 @@ class AdvisorService(AdvisorServiceServicer):
         handle = await self._lifecycle.handle_of(caller.full(request.run_id))
         answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss), caller.number)
         await self._records.recall(answer)
+        if answer.reports:
+            await self._gatherer.gather_alone(answer, caller.number)
         self._counts.note(answer)
         if answer.errors:
             raise answer.errors[0]
@@ -196,6 +202,8 @@ class AdvisorService(AdvisorServiceServicer):
                 answer = await self._engine.answer(entries, number)
             if answer.recalls:
                 await self._records.recall(answer)
+            if answer.reports:
+                await self._gatherer.gather(answer, request.sample_counts, number)
             self._counts.note(answer)
             await context.write(convert.columns_to(answer, tenant))
 
