@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.adapting.making import Adaptation
+from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.engine import Engine
@@ -45,6 +46,7 @@ from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing, check_advertised
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import open_store
+from mlrs_server.version_service import VersionService
 from mlrs_server.warmup import warm_up
 from mlrs_server.watchers import Watchers
 
@@ -118,7 +120,8 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
             engine = Engine(live.groups, live.journal)
             meta = MetaService(lifecycle, Adaptation(live))
-            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta)
+            versions = VersionService(Promotion(live, catalog), catalog)
+            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta, versions)
             gate = Gate(book, config.limits_of, reflection=config.reflection)
             status = StatusInterceptor(SERVICE, gate)
             collector = DaemonCollector(service.counts, live, gate, status.refusals)
