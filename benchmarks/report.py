@@ -23,6 +23,7 @@ TITLES = {
     "live_runs": "Many live runs",
     "processes": "Several processes",
     "startup": "Starting",
+    "meta_mode": "Meta mode",
 }
 
 

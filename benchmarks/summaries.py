@@ -264,6 +264,46 @@ def processes(figures: Figures) -> list[Table]:
     return [Table("One process and two", columns, rows, note)]
 
 
+def meta_mode(figures: Figures) -> list[Table]:
+    """Return the tables of `meta_mode.py`."""
+    others, sent = figures["others"], figures["gradients"]
+    names = {
+        "still": "stand still",
+        "observing": "observe",
+        "learning": "observe and learn",
+    }
+    rows = [
+        [
+            f"{others['runs']} others {title}",
+            *(number(others["states"][state][f"p{level}_us"]) for level in (50, 90, 99)),
+            ratio(others["states"][state]["still_ratio"]),
+            ratio(others["states"][state]["observing_ratio"]),
+        ]
+        for state, title in names.items()
+    ]
+    per_s = f"{others['runs'] / others['period_s']:,.0f}"
+    pace = f"They take {per_s} steps a second together, and make as many updates. {RATIO}"
+    gigabytes = [[name, f"{sent['bytes_per_s'][name] / 1e9:.2f}"] for name in ("daemon", "echo")]
+    growth = (
+        f"The same for {sent['large_bytes'] / 2**30:.2g} GiB of each vector: the daemon's memory grew by "
+        f"{sent['rss_growth'] / 2**20:.1f} MiB."
+    )
+    return [
+        Table(
+            "Advice of one run",
+            ["while", "p50 µs", "p90 µs", "p99 µs", "p50 / still", "/ observe"],
+            rows,
+            pace,
+        ),
+        Table(
+            "Two gradients in pieces of 512 KiB",
+            ["", "GB/s"],
+            [*gigabytes, ["daemon / echo", ratio(sent["echo_ratio"])]],
+            growth,
+        ),
+    ]
+
+
 TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "latency": latency,
     "kernels": kernels,
@@ -272,5 +312,6 @@ TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "live_runs": live_runs,
     "processes": processes,
     "startup": startup,
+    "meta_mode": meta_mode,
 }
 """By benchmark, in the page's order."""

@@ -22,6 +22,7 @@ from mlrs_server.adapting.making import Adaptation
 from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
+from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import ARMED, reach
@@ -119,12 +120,15 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             models = SharedModels(live, catalog) if shared else None
             lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
             engine = Engine(live.groups, live.journal)
-            meta = MetaService(lifecycle, Adaptation(live))
+            counts = AdviceCounts()
+            meta = MetaService(lifecycle, Adaptation(live), counts)
             versions = VersionService(Promotion(live, catalog), catalog)
-            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta, versions)
+            service = AdvisorService(
+                lifecycle, RunRecords(live, watchers), engine, catalog, meta, versions, counts
+            )
             gate = Gate(book, config.limits_of, reflection=config.reflection)
             status = StatusInterceptor(SERVICE, gate)
-            collector = DaemonCollector(service.counts, live, gate, status.refusals)
+            collector = DaemonCollector(counts, live, gate, status.refusals)
             opened.enter_context(serving_metrics(collector, config.metrics))
             server, checks = _build_server(service, status, config)
             address = await _bind(server, config.listen, credentials)
