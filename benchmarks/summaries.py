@@ -76,6 +76,30 @@ def kernels(figures: Figures) -> list[Table]:
     return [Table("A step in process", columns, rows, note)]
 
 
+def adapting(figures: Figures) -> list[Table]:
+    """Return the tables of `adapting.py`."""
+    names = {"torch": "PyTorch, the paper's network", "paper": "`paper`", "drift": "`drift`"}
+    rows = [
+        [title, number(figures["updates"][name]["us"]), ratio(figures["updates"][name]["ratio"])]
+        for name, title in names.items()
+    ]
+    kinds = {
+        "frozen": "without meta mode",
+        "before": "in meta mode, no update made",
+        "learning": f"an update every {figures['every']} steps",
+    }
+    steps = [
+        [f"`{name}`, {title}", number(row[kind]["us_per_run"]), ratio(row[kind]["ratio"])]
+        for name, row in figures["steps"].items()
+        for kind, title in kinds.items()
+    ]
+    note = f"{figures['runs']} runs together; updates are not in it. {RATIO}"
+    return [
+        Table("A meta update", ["", "µs", "/ PyTorch"], rows, RATIO),
+        Table("A step of runs in meta mode", ["", "µs a run a step", "/ without"], steps, note),
+    ]
+
+
 def load(figures: Figures) -> list[Table]:
     """Return the tables of `load.py`."""
     streams = figures["streams"]
@@ -307,6 +331,7 @@ def meta_mode(figures: Figures) -> list[Table]:
 TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "latency": latency,
     "kernels": kernels,
+    "adapting": adapting,
     "load": load,
     "columns": columns,
     "live_runs": live_runs,

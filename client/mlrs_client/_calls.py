@@ -6,7 +6,7 @@ Both flavours of the client send these; neither knows more of a call than is her
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from mlrs_client import _arguments as check
@@ -31,9 +31,13 @@ class Call(Generic[T]):
     method: str
     """The method of `AdvisorServiceStub`."""
     request: Any
-    """Its request."""
+    """Its request; for one that streams requests, a function that returns an iterator of them."""
     read: Callable[[Any], T]
     """What its response means."""
+
+    def payload(self) -> Any:
+        """Return what a stub takes; for a call that is made again, from the beginning."""
+        return self.request() if callable(self.request) else self.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,21 @@ def open_run(
     """Create a run, resume it, or whichever applies."""
     request = _opening(run_id, config, mode, resume_from)
     return Call("CreateRun", request, lambda response: (_opened(response),))
+
+
+def resuming(call: Call[T]) -> Call[T]:
+    """Return the call that opens the run which a call would create."""
+    request = pb.CreateRunRequest()
+    request.CopyFrom(call.request)
+    request.mode = pb.OPEN_MODE_RESUME
+    return replace(call, request=request)
+
+
+def asked_config(call: Call[Any]) -> tuple[str, RunConfig] | None:
+    """Return the run that a call opens, and the config it gives; `None` where it opens many."""
+    if not isinstance(call.request, pb.CreateRunRequest):
+        return None
+    return call.request.run_id, convert.config_from_proto(call.request.config)
 
 
 def open_runs(

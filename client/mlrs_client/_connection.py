@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -26,15 +26,17 @@ from mlrs_client._conversation import Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
+from mlrs_client._following import Following
 from mlrs_client._joining import called
 from mlrs_client._ledger import E, Ledger
 from mlrs_client._links import Links
-from mlrs_client._routing import Procedure, Route
+from mlrs_client._routing import Procedure
 from mlrs_client._session import Session, check_process
 from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
 from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
+from mlrs_client._updates import Update
 from mlrs_client._waiting import Waiting, answered, lagging, patience_s
 from mlrs_client._watch import Watch
 from mlrs_client._worker import Worker
@@ -127,6 +129,18 @@ class Connection:
         with self._lock:
             return self.session.observe(ledger, step, loss)
 
+    def adapt(
+        self,
+        ledger: Ledger[Any],
+        step: int,
+        alignments: Sequence[float],
+        validation_losses: Sequence[float | None],
+    ) -> Update:
+        """Send a meta update; does not wait. See `Session.adapt`."""
+        self.check()
+        with self._lock:
+            return self.session.adapt(ledger, step, alignments, validation_losses)
+
     def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
         """Send an observation and wait until it is done: usually one wait, and nothing else."""
         self.check()
@@ -165,13 +179,13 @@ class Connection:
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        route = Route(self.addresses, Deadline(self.timeout_s if timeout_s is None else timeout_s))
+        following = Following(self.addresses, request, timeout_s, self.timeout_s)
 
-        def start(address: str) -> Any:
-            method = self._links.method(address, "WatchRun")
-            return method(request, timeout=timeout_s, metadata=self._links.metadata)
+        def start() -> Any:
+            method = self._links.method(following.address, "WatchRun")
+            return method(following.request, timeout=following.left_s(), metadata=self._links.metadata)
 
-        watch = Watch(start, route)
+        watch = Watch(start, following)
         self._worker.put(lambda: self._begin_watch(watch))
         try:
             yield from watch.chunks()

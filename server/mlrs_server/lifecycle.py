@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -31,7 +32,7 @@ from mlrs_server.opening import (
     must_rewind,
     run_to_create,
 )
-from mlrs_server.owned import owned
+from mlrs_server.owned import owned, owned_places
 from mlrs_server.policies import keep_model, policy_of
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
@@ -42,6 +43,8 @@ from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 LAST_FLUSH_S = 2.0
 """How long after its deadline the last flush may yet begin, once what the store is doing then has ended."""
@@ -321,7 +324,7 @@ class RunLifecycle:
         _log("run_finished", "runs_finished", going, steps=self._live.next_step(going[0]))
 
     async def delete(self, run_id: str) -> None:
-        """Delete a run and its record.
+        """Delete a run and its record, damaged or not.
 
         Raises:
             AdvisorError: there is no such run, or the store fails.
@@ -329,19 +332,19 @@ class RunLifecycle:
         await self._changes.to_the_end(self._delete(run_id))
 
     async def _delete(self, run_id: str) -> None:
-        async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
-            stored = _of(runs, run_id)
+        async with self._live.lock(run_id), owned_places(self._live, [run_id]) as places:
+            place = _of(places, run_id)
             with self._live.closed(run_id):
                 await self._live.journal.flush()
                 with self._in_doubt(run_id):
-                    await self._live.in_store(lambda store: store.delete(stored))
+                    await self._live.in_store(lambda store: store.delete(place))
                     reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
 
 
-def _of(runs: Mapping[str, StoredRun], run_id: str) -> StoredRun:
+def _of(runs: Mapping[str, T], run_id: str) -> T:
     """Return a run by id.
 
     Raises:

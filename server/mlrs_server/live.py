@@ -27,7 +27,7 @@ from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import adaptive_policy_of, model_ref
 from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot
-from mlrs_server.store import NewRun, Observations, Store, StoredRun
+from mlrs_server.store import NewRun, Observations, RunKey, Store, StoredRun
 from mlrs_server.turns import in_turns
 
 T = TypeVar("T")
@@ -122,10 +122,17 @@ class LiveRuns:
         Raises:
             AdvisorError: an id is malformed, or the store fails.
         """
+        return await self._after_flush(run_ids, lambda store: store.get(run_ids))
+
+    async def places(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
+        """Return where runs are stored, as `stored` does; also those that are damaged."""
+        return await self._after_flush(run_ids, lambda store: store.find(run_ids))
+
+    async def _after_flush(self, run_ids: Sequence[str], read: Callable[[Store], T]) -> T:
         for run_id in run_ids:
             check_full_name(run_id)
         await self.journal.flush()
-        return await self.in_store(lambda store: store.get(run_ids))
+        return await self.in_store(read)
 
     async def count_unfinished(self, tenant: str) -> int:
         """Return how many runs of a tenant are not finished."""

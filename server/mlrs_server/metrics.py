@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from mlrs_core.adapting import MetaOutcome
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.health import StoreHealth
 from mlrs_server.live import LiveRuns
 from mlrs_server.security.gate import Gate
 
@@ -33,6 +34,7 @@ class DaemonCollector(Collector):
     gate: Gate
     refusals: Counter[Reason | None]
     """Calls that failed, by reason; `None` is a defect."""
+    health: StoreHealth
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric as it is now."""
@@ -72,7 +74,9 @@ class DaemonCollector(Collector):
             "Since the last flush that stored something; of note while answers wait",
             time.monotonic() - figures.last,
         )
-        yield _gauge("mlrs_store_up", "0 while flushes fail", int(not figures.failing))
+        yield _gauge(
+            "mlrs_store_up", "0 while flushes fail, or renewals of the lease", int(self.health.works)
+        )
 
 
 def resident_bytes() -> int:
