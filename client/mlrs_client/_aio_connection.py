@@ -175,7 +175,7 @@ class Connection:
 
     def follow(self, ledger: Ledger[Any], resume_from: int | None) -> None:
         """Have a task read the leader's record, as long as the run is open."""
-        task = self._loop.create_task(self._follow(ledger, Following(ledger, resume_from)))
+        task = self._loop.create_task(self._follow(ledger, Follower(ledger, resume_from)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

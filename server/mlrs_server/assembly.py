@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_server.adapting.making import Adaptation
+from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.counts import AdviceCounts
@@ -29,6 +30,7 @@ from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import SqlStore
+from mlrs_server.version_service import VersionService
 from mlrs_server.watchers import Watchers
 
 SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
@@ -79,7 +81,8 @@ def assembled(
     counts = AdviceCounts()
     meta = MetaService(lifecycle, Adaptation(live), counts)
     gatherer = Gatherer(live, engine, records)
-    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, counts)
+    versions = VersionService(Promotion(live, catalog), catalog)
+    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, versions, counts)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()

@@ -21,7 +21,9 @@ from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.adapting.gradients import ElementType, Piece
 from mlrs_server.adapting.making import Made
+from mlrs_server.adapting.promotion import Promoted, PromoteRequest
 from mlrs_server.adapting.updates import MetaUpdate
+from mlrs_server.aliases import AliasChange
 from mlrs_server.answers import Answer
 from mlrs_server.entries import ENTRY, Entries
 from mlrs_server.errors import AdvisorError, about, invalid_field
@@ -528,6 +530,37 @@ async def pieces_from(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> Asyn
         if chunk.data_type not in _ELEMENT_TYPES:
             raise invalid_field("data_type", f"must be one of the contract's DataType, is {chunk.data_type}")
         yield Piece(ElementType(chunk.data_type), chunk.validation_gradient, chunk.direction)
+
+
+def promotion_from(message: pb.PromoteModelRequest) -> PromoteRequest:
+    """Return what a new version of a model is to be made of."""
+    return PromoteRequest(
+        model=message.model,
+        alias=message.alias,
+        prefix=message.prefix,
+        min_updates=message.min_updates or 1,
+        dry_run=message.dry_run,
+    )
+
+
+def promoted_to(made: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
+    """Return a new version of a model as a message; `model` is it, if it was made."""
+    contributions = [
+        pb.Contribution(run_id=run.run_id, updates=run.updates, relative_change=run.relative_change)
+        for run in made.named
+    ]
+    return pb.PromoteModelResponse(
+        model=model,
+        contributions=contributions,
+        relative_change=made.relative_change,
+        run_count=made.count,
+    )
+
+
+def alias_change_to(change: AliasChange) -> pb.AliasChange:
+    """Return a change of an alias as a message."""
+    time = None if change.time is None else _time_to(change.time)
+    return pb.AliasChange(time=time, model=change.target, cause=change.cause)
 
 
 def _time_to(seconds: float) -> Timestamp:
