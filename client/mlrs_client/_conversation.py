@@ -13,8 +13,8 @@ from mlrs_client._ledger import Ledger
 from mlrs_client._status import from_entry_error
 from mlrs_proto.v1 import advisor_pb2 as pb
 
-MAX_ENTRIES = 65_536
-"""The most entries of a message that the contract allows."""
+AT_ONCE = 4096
+"""Entries of a message, unless a sweep has more runs; the contract allows 65,536."""
 
 
 class Transport(Protocol):
@@ -83,17 +83,17 @@ class Conversation:
         return members
 
     def take(self, ledger: Ledger[Any]) -> list[pb.StreamAdviceRequest]:
-        """Return the messages that a run has to send, which go out now, in order."""
+        """Return the next messages that a run has to send, which go out now, in order; none: that was all.
+
+        They are few: whoever takes holds a lock that training waits for.
+        """
         if ledger not in self._members:
             return []
-        entries = ledger.take_unsent()
-        most = max(MAX_ENTRIES // ledger.size, 1)
-        messages = []
-        for start in range(0, len(entries), most):
-            part = entries[start : start + most]
-            self._sent.append(_Batch(ledger, part, self._members[ledger]))
-            messages.append(_message(ledger.handles, part))
-        return messages
+        entries = ledger.take_unsent(max(AT_ONCE // ledger.size, 1))
+        if not entries:
+            return []
+        self._sent.append(_Batch(ledger, entries, self._members[ledger]))
+        return [_message(ledger.handles, entries)]
 
     def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None, bool]:
         """Take in the answer to the oldest message that has none.

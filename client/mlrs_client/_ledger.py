@@ -96,7 +96,8 @@ class Ledger(Generic[E]):
         self._most_unanswered = max(MAX_UNANSWERED // len(opened.run_ids), LEAST_KEPT)
         self._most = max(MAX_KEPT // len(opened.run_ids), LEAST_KEPT)
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
-        self._unanswered: dict[int, E] = {}  # in the order sent
+        self._unanswered: dict[int, E] = {}  # in the order sent ...
+        self._ascends = True  # ... which, unless a step of before was observed again, is that of the steps
         self._unsent: deque[E] = deque()  # those of them that are still to be sent
 
     @property
@@ -136,6 +137,7 @@ class Ledger(Generic[E]):
             self._overflow()
         entry = self._entry(step, loss)
         if not self.is_lost:
+            self._ascends = self._ascends and step == self.next_step
             self._unsent.append(entry)  # first, and passed over unless the next line was reached, too
             self._unanswered[step] = entry
             if step == self.next_step:
@@ -147,10 +149,13 @@ class Ledger(Generic[E]):
             self._kept.popleft()
         return entry, True
 
-    def take_unsent(self) -> list[E]:
-        """Return what is to be sent, in order, and count it as sent."""
-        entries = [entry for entry in self._unsent if self._unanswered.get(entry.step) is entry]
-        self._unsent.clear()
+    def take_unsent(self, limit: int) -> list[E]:
+        """Return what is to be sent, in order, so many entries at most, and count it as sent."""
+        entries: list[E] = []
+        while self._unsent and len(entries) < limit:
+            entry = self._unsent.popleft()
+            if self._unanswered.get(entry.step) is entry:
+                entries.append(entry)
         return entries
 
     def answer(self, entry: E, columns: Columns, place: int) -> None:
@@ -214,13 +219,25 @@ class Ledger(Generic[E]):
             return []
         self.handles, self.config = opened.handles, opened.config
         self.durable_step = opened.durable_step
-        again = {entry.step: entry for entry in self._kept if entry.step >= expected}
-        self._unanswered = dict(sorted((self._unanswered | again).items()))
+        self._take_back([kept for kept in self._kept if kept.step >= expected])
         entries = list(self._unanswered.values())
         self._unsent = deque(entries)
         if self.outage is not None and entries:
             self.outage.until = entries[-1].step
         return entries
+
+    def _take_back(self, kept: list[E]) -> None:
+        """Count kept entries as unanswered, in the order of their steps.
+
+        The caller may hold a lock that training waits for, so a million entries are not sorted without need.
+        """
+        lacked = {entry.step: entry for entry in kept if entry.step not in self._unanswered}
+        first = next(iter(self._unanswered), self.next_step)
+        if self._ascends and all(step < first for step in lacked):
+            self._unanswered = lacked | self._unanswered if lacked else self._unanswered
+            return
+        self._unanswered = dict(sorted((self._unanswered | lacked).items()))
+        self._ascends = True
 
     def last_unanswered(self) -> E | None:
         """Return the last entry that the daemon still has to answer, if any."""
