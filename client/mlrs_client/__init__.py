@@ -18,6 +18,7 @@ Each flavour, threaded and asyncio:
     _advisor.py     aio.py               what users hold: advisors,
     _run.py         _aio_run.py          runs,
     _sweep.py       _aio_sweep.py        and sweeps, which alone import NumPy
+    _adapting.py    _aio_adapting.py     an advisor's calls of meta mode
     _connection.py  _aio_connection.py   calls, streams, and their end
     _stream.py      _aio_stream.py       the client's end of a StreamAdvice stream
 
@@ -34,9 +35,12 @@ Shared by both; no thread, no event loop:
     _conversation.py            which answer belongs to which observation
     _ledger.py, _entries.py     what the client knows of a run; what it keeps of a step ...
     _rows.py                    ... and of a sweep's
+    _updates.py                 meta updates: what is kept of them, and how they travel
     _fallback.py, _outage.py    what answers without a daemon, and when
     _calls.py, _convert.py      unary calls; proto messages to values and back
     _arguments.py, _types.py    checks of what users hand in; what they get
+    _values.py                  checks of single values
+    _meta_*.py, _gradients.py   the same for meta mode; gradients in pieces
     _views.py                   what a run and a pending advice show of themselves
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _access.py                  tokens and TLS
@@ -75,7 +79,16 @@ from mlrs_client._exceptions import (
     UnavailableError,
     UsageError,
 )
-from mlrs_client._run import Pending, Run
+from mlrs_client._meta_types import (
+    Adaptation,
+    Meta,
+    MetaOrder,
+    MetaOutcome,
+    MetaRecord,
+    MetaScope,
+    MetaStatus,
+)
+from mlrs_client._run import Pending, PendingAdaptation, Run
 from mlrs_client._types import (
     Advice,
     AdviceReason,
@@ -91,6 +104,7 @@ from mlrs_client._types import (
 
 __all__ = [
     "TLS",
+    "Adaptation",
     "Advice",
     "AdviceReason",
     "Advisor",
@@ -103,6 +117,12 @@ __all__ = [
     "LimitError",
     "MemoryFullError",
     "MessageTooLargeError",
+    "Meta",
+    "MetaOrder",
+    "MetaOutcome",
+    "MetaRecord",
+    "MetaScope",
+    "MetaStatus",
     "MlrsError",
     "ModelInfo",
     "ModelInvalidError",
@@ -110,6 +130,7 @@ __all__ = [
     "NotBuiltError",
     "Optimizer",
     "Pending",
+    "PendingAdaptation",
     "PermissionDeniedError",
     "QueueFullError",
     "RecordChunk",

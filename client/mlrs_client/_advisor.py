@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
+from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import UsageError
 from mlrs_client._fallback import FallbackLike, fallback_of
 from mlrs_client._joining import deleted, opened
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_types import Meta
 from mlrs_client._run import Run
 from mlrs_client._signal import Signal
 from mlrs_client._types import (
@@ -85,7 +87,7 @@ def connect(
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s)))
 
 
-class Advisor:
+class Advisor(MetaAdvisor):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 
     Close it, or use it as a context manager. One that was forgotten is closed when Python exits.
@@ -113,6 +115,7 @@ class Advisor:
         initial_lr: float | None = None,
         min_lr: float | None = None,
         max_lr: float | None = None,
+        meta: Meta | bool | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
         fallback: FallbackLike = "last",
@@ -139,6 +142,8 @@ class Advisor:
                 usual one of the optimizer's family. `mlr-snet` begins with a fifth of it, a warmup.
             min_lr: no advice is below this.
             max_lr: no advice is above this.
+            meta: `True`, or a `Meta` that says more: the run's network goes on learning, from what
+                `Run.adapt` is told.
             mode: `open`, or `create` if the run must be new, or `resume` if it must exist. With several
                 addresses, a run that a try created whose answer was lost counts as new if it can be told.
             resume_from: rewinds the run to this step, for a job that restarts from a checkpoint. What
@@ -172,6 +177,7 @@ class Advisor:
             initial_lr=initial_lr,
             min_lr=min_lr,
             max_lr=max_lr,
+            meta=meta,
         )
         call = calls.checked_open_run(id, config, mode, resume_from)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))

@@ -217,7 +217,7 @@ class Connection:
         method = self._links.method(attempt.address, attempt.call.method)
         try:
             with map_rpc_errors(attempt.address):
-                request, metadata = attempt.call.request, self._links.metadata
+                request, metadata = attempt.call.payload(), self._links.metadata
                 response = await method(request, timeout=attempt.timeout_s, metadata=metadata)
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             self.session.check_open()

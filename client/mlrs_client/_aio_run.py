@@ -11,8 +11,11 @@ from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
 from mlrs_client._entries import Entry
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_calls import run_update
+from mlrs_client._meta_types import Adaptation
 from mlrs_client._types import Advice, RunInfo
-from mlrs_client._views import PendingView, RunView
+from mlrs_client._updates import Update
+from mlrs_client._views import PendingUpdateView, PendingView, RunView
 from mlrs_client._waiting import answered, check_complete, lagging, settled
 
 
@@ -77,6 +80,27 @@ class Run(RunView):
         pending = Pending(self._connection, self._ledger, entry, replayed=not is_new)
         return await pending.lr(timeout_s=timeout_s)
 
+    async def adapt(
+        self,
+        step: int,
+        alignment: float,
+        *,
+        validation_loss: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Adaptation:
+        """Make the meta update of a step. See `mlrs_client.Run.adapt`."""
+        pending = self.send_alignment(step, alignment, validation_loss=validation_loss)
+        return await pending.adaptation(timeout_s=timeout_s)
+
+    def send_alignment(
+        self, step: int, alignment: float, *, validation_loss: float | None = None
+    ) -> PendingAdaptation:
+        """Send the meta update of a step and return at once; not to be awaited itself."""
+        self._check_attached()
+        self._connection.check()
+        update = self._connection.session.adapt(self._ledger, *run_update(step, alignment, validation_loss))
+        return PendingAdaptation(self._connection, self._ledger, update)
+
     async def finish(self, *, timeout_s: float | None = None) -> RunInfo:
         """Mark the run as finished. See `mlrs_client.Run.finish`."""
         self._check_attached()
@@ -131,3 +155,28 @@ class Pending(PendingView):
 
     def __await__(self) -> Generator[Any, None, float]:
         return self.lr().__await__()
+
+
+class PendingAdaptation(PendingUpdateView):
+    """A meta update that was sent. Awaited, it is what came of it."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Any], update: Update) -> None:
+        super().__init__(update)
+        self._connection = connection
+        self._ledger = ledger
+
+    async def adaptation(self, *, timeout_s: float | None = None) -> Adaptation:
+        """Return what came of it. See `mlrs_client.Run.adapt`."""
+        await self._wait(timeout_s)
+        (adaptation,) = self._update.adaptations()
+        return adaptation
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        self._connection.check_process()
+        if not self._update.done:
+            deadline = self._connection.deadline(timeout_s)
+            session = self._connection.session
+            await self._connection.wait(answered(session, self._ledger, self._update, deadline))
+
+    def __await__(self) -> Generator[Any, None, Adaptation]:
+        return self.adaptation().__await__()

@@ -9,6 +9,8 @@ from typing import Any, Self
 from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_calls import sweep_update
+from mlrs_client._meta_types import Adaptation
 from mlrs_client._rows import Floats, Row
 from mlrs_client._sweep import PendingSweepView, SweepView
 from mlrs_client._types import RunInfo
@@ -31,6 +33,26 @@ class Sweep(SweepView):
     async def next_lrs(self, step: int, losses: Any, *, timeout_s: float | None = None) -> Floats:
         """Return the learning rates for the updates of a step, (runs,) float64."""
         return await self.observe(step, losses).lrs(timeout_s=timeout_s)
+
+    async def adapt(
+        self,
+        step: int,
+        alignments: Any,
+        *,
+        validation_losses: Any = None,
+        timeout_s: float | None = None,
+    ) -> tuple[Adaptation, ...]:
+        """Make the meta updates of a step, one of each run. See the threaded client's."""
+        if self._detached:
+            raise self._left()
+        self._connection.check()
+        update = self._connection.session.adapt(
+            self._ledger, *sweep_update(step, alignments, validation_losses, len(self))
+        )
+        if not update.done:
+            deadline = self._connection.deadline(timeout_s)
+            await self._connection.wait(answered(self._connection.session, self._ledger, update, deadline))
+        return update.adaptations()
 
     async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
         """Mark the runs as finished. See the threaded client's."""

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
 import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client._meta_arguments import meta as checked_meta
 from mlrs_client._types import Optimizer, RunConfig, RunStatus, Schedule, ScheduleKind
+from mlrs_client._values import MAX_COUNT
+from mlrs_client._values import real as _real
+from mlrs_client._values import string as _string
+from mlrs_client._values import whole as _whole
+from mlrs_client._values import wrong as _wrong
 
 OpenMode = Literal["open", "create", "resume"]
 """What opening a run may do: `open` creates or resumes it, whichever applies."""
 MAX_HORIZON = 2**53
 """The largest horizon and step: the last integer that a double counts up to without gaps."""
-MAX_COUNT = 2**31 - 1
-"""The largest number of classes, and of a snapshot."""
 MAX_TIMEOUT_S = 3e7
 """The deadlines that are taken are below this."""
-MAX_NAME = 4096
-"""The longest address, prefix, or model reference, in characters."""
 MAX_SWEEP = 65_536
 """The most runs of a sweep: the entries that fit into a message."""
 MAX_MILESTONES = 64
@@ -171,6 +171,7 @@ def config(
     policy: object = None,
     base_lr: object = None,
     warmup: object = None,
+    meta: object = None,
 ) -> RunConfig:
     """Return a checked config of a run; `None` means not given."""
     if policy is not None and model is not None:
@@ -189,7 +190,10 @@ def config(
         min_lr=None if min_lr is None else _real("min_lr", min_lr, least=0.0),
         max_lr=None if max_lr is None else _real("max_lr", max_lr, above=0.0),
         schedule=schedule(policy, base_lr, warmup),
+        meta=checked_meta(meta),
     )
+    if checked.meta is not None and checked.schedule is not None:
+        raise _wrong("meta", "goes on training a network, and the run follows a schedule", meta)
     if checked.min_lr is not None and checked.max_lr is not None and checked.min_lr > checked.max_lr:
         raise _wrong("min_lr", f"must not be above max_lr, {checked.max_lr}", min_lr)
     return checked
@@ -283,52 +287,3 @@ def _optimizer(value: object) -> Optimizer:
         return Optimizer(str(value))
     except ValueError:
         raise _wrong("optimizer", f"must be one of {', '.join(Optimizer)}", value) from None
-
-
-def _string(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
-        raise _wrong(name, f"must be a string of 1 to {MAX_NAME} characters", value)
-    return value
-
-
-def _whole(name: str, value: Any, *, low: int, high: int = MAX_COUNT) -> int:
-    """Return an integer; NumPy's are welcome, booleans are not."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise _wrong(name, "must be an int", value)
-    number = operator.index(value)
-    if not low <= number <= high:
-        raise _wrong(name, f"must be {low} to {high}", value)
-    return number
-
-
-def _real(
-    name: str,
-    value: Any,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
-) -> float:
-    if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
-        raise _wrong(name, "must be a real number", value)
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _wrong(name, f"cannot be read as one number: {error}", value) from error
-    if math.isfinite(number) and above < number < below and least <= number <= most:
-        return number
-    bounds = [f"> {above:g}"] if above > -math.inf else []
-    bounds += [f">= {least:g}"] if least > -math.inf else []
-    bounds += [f"< {below:g}"] if below < math.inf else []
-    bounds += [f"<= {most:g}"] if most < math.inf else []
-    raise _wrong(name, f"must be finite and {' and '.join(bounds)}", value)
-
-
-def _wrong(name: str, what: str, value: object) -> InvalidArgumentError:
-    return InvalidArgumentError(f"{name} {what}; is {_shown(value)}", field=name)
-
-
-def _shown(value: object) -> str:
-    text = f"{type(value).__name__} {value!r}"
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -31,9 +31,13 @@ class Call(Generic[T]):
     method: str
     """The method of `AdvisorServiceStub`."""
     request: Any
-    """Its request."""
+    """Its request; for one that streams requests, a function that returns an iterator of them."""
     read: Callable[[Any], T]
     """What its response means."""
+
+    def payload(self) -> Any:
+        """Return what a stub takes; for a call that is made again, from the beginning."""
+        return self.request() if callable(self.request) else self.request
 
 
 @dataclass(frozen=True, slots=True)

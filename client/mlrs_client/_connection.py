@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -36,6 +36,7 @@ from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
 from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
+from mlrs_client._updates import Update
 from mlrs_client._waiting import Waiting, answered, lagging, patience_s
 from mlrs_client._watch import Watch
 from mlrs_client._worker import Worker
@@ -127,6 +128,18 @@ class Connection:
         self.check()
         with self._lock:
             return self.session.observe(ledger, step, loss)
+
+    def adapt(
+        self,
+        ledger: Ledger[Any],
+        step: int,
+        alignments: Sequence[float],
+        validation_losses: Sequence[float | None],
+    ) -> Update:
+        """Send a meta update; does not wait. See `Session.adapt`."""
+        self.check()
+        with self._lock:
+            return self.session.adapt(ledger, step, alignments, validation_losses)
 
     def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
         """Send an observation and wait until it is done: usually one wait, and nothing else."""

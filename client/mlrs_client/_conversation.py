@@ -11,6 +11,7 @@ from mlrs_client._entries import Observed
 from mlrs_client._exceptions import DaemonError, MlrsError
 from mlrs_client._ledger import Ledger
 from mlrs_client._status import from_entry_error
+from mlrs_client._updates import MAX_UPDATES, Update
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 AT_ONCE = 4096
@@ -48,6 +49,7 @@ class _Batch(NamedTuple):
     ledger: Ledger[Any]
     entries: Sequence[Observed]
     joining: int
+    parts: Sequence[tuple[Update, int]] = ()  # or of these updates, each with the run's place
 
 
 class Conversation:
@@ -89,11 +91,27 @@ class Conversation:
         """
         if ledger not in self._members:
             return []
-        entries = ledger.take_unsent(max(AT_ONCE // ledger.size, 1))
-        if not entries:
-            return []
+        messages = []
+        for is_update, items in itertools.groupby(
+            ledger.take_unsent(max(AT_ONCE // ledger.size, 1)), key=lambda item: isinstance(item, Update)
+        ):
+            take = self._take_updates if is_update else self._take_entries
+            messages += take(ledger, list(items))
+        return messages
+
+    def _take_entries(self, ledger: Ledger[Any], entries: list[Any]) -> list[pb.StreamAdviceRequest]:
         self._sent.append(_Batch(ledger, entries, self._members[ledger]))
         return [_message(ledger.handles, entries)]
+
+    def _take_updates(self, ledger: Ledger[Any], updates: list[Any]) -> list[pb.StreamAdviceRequest]:
+        parts = [(update, place) for update in updates for place in update.places()]
+        messages = []
+        for start in range(0, len(parts), MAX_UPDATES):
+            part = parts[start : start + MAX_UPDATES]
+            self._sent.append(_Batch(ledger, (), self._members[ledger], part))
+            sent = [update.message(place, ledger.handles[place]) for update, place in part]
+            messages.append(pb.StreamAdviceRequest(updates=sent))
+        return messages
 
     def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None, bool]:
         """Take in the answer to the oldest message that has none.
@@ -105,9 +123,7 @@ class Conversation:
         Raises:
             DaemonError: it answers no message, or has columns of another length.
         """
-        if not self._sent:
-            raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
-        batch = self._sent.popleft()
+        batch = self._answered(are_updates=False)
         ledger, size = batch.ledger, batch.ledger.size
         count = len(batch.entries) * size
         lengths = len(columns.learning_rates), len(columns.durable_steps), len(columns.reasons) or count
@@ -126,10 +142,43 @@ class Conversation:
                 is_back = is_back or (ledger.outage is not None and ledger.is_back(entry))
         return ledger, setback, is_back
 
+    def adapt(self, answer: pb.Adaptations) -> tuple[Ledger[Any], MlrsError | None, bool]:
+        """Take in the answer to the oldest message that has none, which was one of meta updates.
+
+        Returns, and raises: as `receive`.
+        """
+        batch = self._answered(are_updates=True)
+        if len(answer.results) != len(batch.parts):
+            raise DaemonError(f"the daemon answered {len(batch.parts)} meta updates with another number")
+        refusals = {error.index: error for error in reversed(answer.errors)}
+        setback: MlrsError | None = None
+        is_back = False
+        for index, (update, place) in enumerate(batch.parts):
+            if index in refusals:
+                refused = self._refuse_update(batch, update, place, refusals[index])
+                setback = refused or setback
+            else:
+                batch.ledger.adapted(update, place, answer.results[index])
+                is_back = is_back or (not update.owed and batch.ledger.is_back(update))
+        return batch.ledger, setback, is_back
+
+    def _answered(self, *, are_updates: bool) -> _Batch:
+        if not self._sent:
+            raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
+        batch = self._sent.popleft()
+        if bool(batch.parts) is not are_updates:
+            raise DaemonError(
+                "the daemon answered observations and meta updates in another order; use one of"
+                " a newer version"
+            )
+        return batch
+
     def fail(self, error: MlrsError) -> None:
         """Refuse everything that has no answer."""
         for batch in list(self._sent):
             if self._is_current(batch):
+                for update, _ in batch.parts:
+                    batch.ledger.refuse_update(update, error)
                 for entry in batch.entries:
                     batch.ledger.refuse(entry, error)
 
@@ -141,6 +190,18 @@ class Conversation:
             self.leave(batch.ledger)
             return error
         batch.ledger.refuse(entry, error)
+        return None
+
+    def _refuse_update(
+        self, batch: _Batch, update: Update, place: int, refusal: pb.EntryError
+    ) -> MlrsError | None:
+        if not self._is_current(batch):
+            return None
+        error = from_entry_error(refusal, batch.ledger.run_ids[place])
+        if refusal.reason in _PASSING:
+            self.leave(batch.ledger)
+            return error
+        batch.ledger.refuse_update(update, error)
         return None
 
     def _is_current(self, batch: _Batch) -> bool:

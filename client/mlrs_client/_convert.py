@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mlrs_client import _meta_convert as meta
 from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
@@ -71,6 +72,8 @@ def config_to_proto(config: RunConfig) -> pb.RunConfig:
         given = {name: value for name, value in vars(schedule).items() if value is not None}
         kind = _KINDS_TO_PROTO[ScheduleKind(given.pop("kind"))]
         message.schedule.CopyFrom(pb.Schedule(kind=kind, **given))
+    if config.meta is not None:
+        message.meta.CopyFrom(meta.config_to_proto(config.meta))
     return message
 
 
@@ -83,6 +86,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         model=message.model or None,
         optimizer=_OPTIMIZERS.get(message.optimizer),
         schedule=_schedule_from_proto(message.schedule) if message.HasField("schedule") else None,
+        meta=meta.config_from_proto(message.meta) if message.HasField("meta") else None,
         **given,
     )
 
@@ -109,6 +113,7 @@ def run_from_proto(message: pb.Run) -> RunInfo:
         last_learning_rate=message.last_learning_rate if message.HasField("last_learning_rate") else None,
         create_time=_time(message.create_time),
         update_time=_time(message.update_time),
+        meta=meta.status_from_proto(message.meta) if message.HasField("meta") else None,
     )
 
 
@@ -120,6 +125,7 @@ def chunk_from_proto(message: pb.WatchRunResponse) -> RecordChunk:
         losses=tuple(message.losses),
         learning_rates=tuple(message.learning_rates),
         reasons=tuple(map(reason_from_proto, message.reasons)),
+        updates=tuple(map(meta.record_from_proto, message.updates)),
     )
 
 

@@ -48,6 +48,10 @@ class Observed(Protocol):
     def losses(self) -> Sequence[float]:
         """The losses, one for each run."""
 
+    @property
+    def rates(self) -> Sequence[float] | None:
+        """The learning rates of the answer, one for each run, once there is one."""
+
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
 
@@ -96,6 +100,11 @@ class Entry:
     def losses(self) -> Sequence[float]:
         """The loss."""
         return (self.loss,)
+
+    @property
+    def rates(self) -> Sequence[float] | None:
+        """The learning rate, once there is one."""
+        return None if self.learning_rate is None else (self.learning_rate,)
 
     def has(self, loss: float) -> bool:
         """Return whether it is of this loss."""

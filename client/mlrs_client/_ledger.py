@@ -2,7 +2,7 @@
 
 A ledger knows no stream and no thread; its owner sees to it that one caller is in it at a time. That caller
 may be the main thread, where Ctrl-C raises between any two lines of Python: what users' calls do here
-(`observe`, `stand_in`, `cut_off`) is so ordered that, broken off anywhere, it can be called again.
+(`observe`, `adapt`, `stand_in`, `cut_off`) is so ordered that, broken off anywhere, it can be called again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from mlrs_client._calls import Opened
 from mlrs_client._entries import Columns, Observed
 from mlrs_client._exceptions import (
+    ConfigMismatchError,
     LimitError,
     MlrsError,
     RecordGapError,
@@ -22,8 +23,10 @@ from mlrs_client._exceptions import (
     StepAheadError,
 )
 from mlrs_client._fallback import Fallback
+from mlrs_client._meta_types import MetaOrder
 from mlrs_client._outage import Outage
 from mlrs_client._types import RunConfig
+from mlrs_client._updates import Update, Updates
 
 MAX_KEPT = 65_536
 """Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
@@ -63,6 +66,7 @@ class Ledger(Generic[E]):
         fallback: what answers while no daemon can be reached; `None`: nothing.
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
+        updates: the meta updates that are not durable yet.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Ledger(Generic[E]):
         self.fallback = fallback
         self.fallback_steps = 0
         self.outage: Outage | None = None
+        self.updates = Updates()
         self._last_lr = _last_lr(opened)
         self._last_step = -1  # what it was advised for
         self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
@@ -98,7 +103,7 @@ class Ledger(Generic[E]):
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
         self._unanswered: dict[int, E] = {}  # in the order sent ...
         self._ascends = True  # ... which, unless a step of before was observed again, is that of the steps
-        self._unsent: deque[E] = deque()  # those of them that are still to be sent
+        self._unsent: deque[E | Update] = deque()  # those of them, and updates, that are still to be sent
 
     @property
     def size(self) -> int:
@@ -116,9 +121,7 @@ class Ledger(Generic[E]):
             StaleStepError: the step was observed before, with another loss.
             LimitError: too many steps wait for an answer.
         """
-        if self._owed is not None:
-            owed, self._owed = self._owed, None
-            raise owed.with_traceback(None)
+        self._tell_owed()
         if step > self.next_step:
             raise StepAheadError(
                 f"{self.label}: step {step} is ahead; the next step is {self.next_step}, and steps"
@@ -147,16 +150,71 @@ class Ledger(Generic[E]):
         self.next_step = max(self.next_step, step + 1)
         if len(self._kept) > self._most:
             self._kept.popleft()
+            self.updates.let_go(self._kept[0].step - 1)
         return entry, True
 
-    def take_unsent(self, limit: int) -> list[E]:
-        """Return what is to be sent, in order, so many entries at most, and count it as sent."""
-        entries: list[E] = []
-        while self._unsent and len(entries) < limit:
-            entry = self._unsent.popleft()
-            if self._unanswered.get(entry.step) is entry:
-                entries.append(entry)
-        return entries
+    def adapt(
+        self, step: int, alignments: Sequence[float], validation_losses: Sequence[float | None]
+    ) -> tuple[Update, bool]:
+        """Enter the meta update of a step, from a number for each run.
+
+        Returns:
+            The update, and whether it has to be sent: not if it was entered before and is kept.
+
+        Raises:
+            ConfigMismatchError: the runs are not in meta mode.
+            StepAheadError: the step was not observed yet.
+            StaleStepError: the step after it was, or it was adapted to before, with another number.
+        """
+        self._tell_owed()
+        if self.config.meta is None:
+            raise ConfigMismatchError(
+                f"{self.label} is not in meta mode, which a run is from its creation on: open a new one with"
+                " meta=True",
+                field="meta",
+            )
+        if step >= self.next_step:
+            raise StepAheadError(
+                f"{self.label}: step {step} was not observed yet; observe it, then adapt to it",
+                expected_step=self.next_step,
+            )
+        if (update := self.updates.find(step)) is not None:
+            if not update.has(alignments, validation_losses):
+                raise StaleStepError(
+                    f"{self.label}: the meta update of step {step} was made of another alignment or"
+                    " validation loss; there is one a step",
+                    expected_step=self.next_step,
+                )
+            return update, False
+        if step >= self.durable_step and self._kept and self._kept[0].step - 1 <= step < self.next_step - 1:
+            raise StaleStepError(
+                f"{self.label}: step {step + 1} was observed already, and the meta update of step {step}"
+                " belongs before it; adapt to each step before the next is observed",
+                expected_step=self.next_step,
+            )
+        update = Update(step, alignments, validation_losses)
+        if not self.is_lost and update.owed:
+            self._unsent.append(update)  # first, and passed over unless the next line was reached, too
+            self.updates.enter(update)
+        return update, True
+
+    def take_unsent(self, limit: int) -> list[E | Update]:
+        """Return what is to be sent, in order, so many entries and updates at most; count it as sent."""
+        items: list[E | Update] = []
+        while self._unsent and len(items) < limit:
+            item = self._unsent.popleft()
+            if self._is_due(item):
+                items.append(item)
+        return items
+
+    def _is_due(self, item: E | Update) -> bool:
+        """Return whether an item was entered wholly, and not refused since.
+
+        What is kept is due though it has its answer: one that came late, of a daemon that lost it.
+        """
+        if isinstance(item, Update):
+            return self.updates.has(item)
+        return self._unanswered.get(item.step) is item or self._find(item.step) is item
 
     def answer(self, entry: E, columns: Columns, place: int) -> None:
         """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
@@ -168,12 +226,38 @@ class Ledger(Generic[E]):
         self.durable_step = max(self.durable_step, entry.durable_step(columns, place))
         while self._kept and self._kept[0].step <= self.durable_step and self._kept[0].done:
             self._kept.popleft()
+        if self.updates:
+            self.updates.let_go(self.durable_step)
+
+    def adapted(self, update: Update, place: int, answer: Any) -> None:
+        """Enter the answer to the update of one run; a second one changes nothing."""
+        update.fill(place, answer)
+        is_used = self.config.meta is not None and self.config.meta.order == MetaOrder.BEFORE_STEP
+        if is_used and not update.owed and update.step >= self._last_step:
+            advised = _spread(self._last_lr, self.size)
+            rates = [
+                rate if result is None or result.learning_rate is None else result.learning_rate
+                for result, rate in zip(update.results, advised, strict=True)
+            ]
+            self._last_step, self._last_lr = update.step, rates[0] if self.size == 1 else rates
+
+    def refuse_update(self, update: Update, error: MlrsError) -> None:
+        """Enter that an update was refused: the run goes on without it."""
+        if not self.updates.has(update):
+            return
+        if update.done:
+            self._owed = error  # as for an observation that the fallback has answered
+        else:
+            update.error = error
+        self.updates.drop(update)
 
     def refuse(self, entry: E, error: MlrsError) -> None:
         """Enter that an entry was refused: its step comes next again, and later ones fall with it."""
         if self._unanswered.get(entry.step) is not entry:
             return
         self._fail(entry, error)
+        for update in self.updates.from_step(entry.step):
+            self.refuse_update(update, error)
         if not self._kept or not self._kept[0].step <= entry.step < self.next_step:
             return
         while self._kept and self._kept[-1].step >= entry.step:
@@ -184,13 +268,15 @@ class Ledger(Generic[E]):
         """Enter that everything which has no answer was refused."""
         for entry in list(self._unanswered.values()):
             self.refuse(entry, error)
+        for update in self.updates.unanswered():
+            self.refuse_update(update, error)
 
-    def rejoin(self, opened: Opened) -> list[E]:
+    def rejoin(self, opened: Opened) -> list[E | Update]:
         """Take in what the daemon says after a break.
 
         Returns:
-            The entries to send again, in the order of their steps: those that the daemon lacks, and
-            those whose answers were lost.
+            The entries and updates to send again, in the order of their steps: those that the daemon lacks,
+            and those whose answers were lost.
 
         Raises:
             RecordGapError: the daemon's record goes beyond the client's, or ends before what the
@@ -220,11 +306,14 @@ class Ledger(Generic[E]):
         self.handles, self.config = opened.handles, opened.config
         self.durable_step = opened.durable_step
         self._take_back([kept for kept in self._kept if kept.step >= expected])
-        entries = list(self._unanswered.values())
-        self._unsent = deque(entries)
-        if self.outage is not None and entries:
-            self.outage.until = entries[-1].step
-        return entries
+        items: list[E | Update] = [*self._unanswered.values()]
+        if updates := self.updates.again(expected):
+            items += updates
+            items.sort(key=lambda item: (item.step, isinstance(item, Update)))
+        self._unsent = deque(items)
+        if self.outage is not None and items:
+            self.outage.until = items[-1].step
+        return items
 
     def _take_back(self, kept: list[E]) -> None:
         """Count kept entries as unanswered, in the order of their steps.
@@ -239,13 +328,15 @@ class Ledger(Generic[E]):
         self._unanswered = dict(sorted((self._unanswered | lacked).items()))
         self._ascends = True
 
-    def last_unanswered(self) -> E | None:
-        """Return the last entry that the daemon still has to answer, if any."""
-        return next(reversed(self._unanswered.values()), None)
+    def last_unanswered(self) -> E | Update | None:
+        """Return the last entry or update that the daemon still has to answer, if any."""
+        entry = next(reversed(self._unanswered.values()), None)
+        update = next(reversed(self.updates.unanswered()), None) if self.updates else None
+        return entry if update is None or (entry is not None and entry.step > update.step) else update
 
     def has_volatile(self) -> bool:
-        """Return whether the client keeps observations that a crash of the daemon would lose."""
-        return bool(self._kept)
+        """Return whether the client keeps what a crash of the daemon would lose."""
+        return bool(self._kept) or bool(self.updates)
 
     # ----------------------------------------------------------------------- without a daemon
 
@@ -258,13 +349,16 @@ class Ledger(Generic[E]):
         """Return whether the fallback, if there is one, has something to answer."""
         return self.fallback is not None and (self.fallback.rate is not None or self._last_lr is not None)
 
-    def stand_in(self, entry: E) -> None:
-        """Have the fallback answer an entry, which stays to be sent.
+    def stand_in(self, entry: E | Update) -> None:
+        """Have the fallback answer an entry or an update, which stays to be sent.
 
         Raises:
             InvalidArgumentError: what the fallback gives is no learning rate.
         """
         if entry.done or self.fallback is None:
+            return
+        if isinstance(entry, Update):
+            entry.stand_in(self._advised(entry.step))
             return
         entry.stand_in(self.fallback.lr(entry.step, self._last_lr), self.durable_step)
         self.fallback_steps += 1
@@ -276,8 +370,8 @@ class Ledger(Generic[E]):
             until = self.next_step if last is None else last.step
             self.outage = Outage(self.label, cause, until, self.fallback_steps)
 
-    def is_back(self, entry: E) -> bool:
-        """Return whether the answer to an entry ends the outage."""
+    def is_back(self, entry: E | Update) -> bool:
+        """Return whether the answer to an entry, or to an update, ends the outage."""
         outage = self.outage
         return outage is not None and outage.lost is None and entry.step >= outage.until
 
@@ -289,6 +383,22 @@ class Ledger(Generic[E]):
         self._unsent.clear()
         self._unanswered.clear()
         self._kept.clear()
+        self.updates.clear()
+
+    def _advised(self, step: int) -> list[float]:
+        """Return what the training loop uses for a step, for each run, while its update is not answered."""
+        entry = self._find(step)
+        if entry is not None:
+            self.stand_in(entry)
+            if entry.rates is not None:
+                return list(entry.rates)
+        known = None if self.fallback is None else self.fallback.lr(step, self._last_lr)
+        return _spread(known if self._last_lr is None else self._last_lr, self.size)
+
+    def _tell_owed(self) -> None:
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            raise owed.with_traceback(None)
 
     def _overflow(self) -> None:
         error = LimitError(
@@ -309,7 +419,8 @@ class Ledger(Generic[E]):
 
     def _find(self, step: int) -> E | None:
         if self._kept and step >= self._kept[0].step:
-            return self._kept[step - self._kept[0].step]
+            place = step - self._kept[0].step
+            return self._kept[place] if place < len(self._kept) else None
         return self._unanswered.get(step)
 
 
@@ -318,6 +429,12 @@ def _last_lr(opened: Opened) -> Any:
     if any(rate is None for rate in rates):
         return None
     return rates[0] if len(rates) == 1 else rates
+
+
+def _spread(rate: Any, size: int) -> list[Any]:
+    """Return a learning rate for each run, of one for all or one for each."""
+    rates = rate.tolist() if hasattr(rate, "tolist") else rate
+    return list(rates) if isinstance(rates, (list, tuple)) else [rates] * size
 
 
 def _label(run_ids: Sequence[str]) -> str:

@@ -49,6 +49,12 @@ class Row:
         losses: list[float] = self.values.tolist()
         return losses
 
+    @property
+    def rates(self) -> Sequence[float] | None:
+        """The learning rates, one for each run, once there are any."""
+        rates: list[float] | None = None if self.learning_rates is None else self.learning_rates.tolist()
+        return rates
+
     def has(self, loss: Floats) -> bool:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)

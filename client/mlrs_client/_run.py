@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
@@ -11,8 +11,11 @@ from mlrs_client._connection import Connection
 from mlrs_client._entries import Entry
 from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_calls import run_update
+from mlrs_client._meta_types import Adaptation
 from mlrs_client._types import Advice, RunInfo
-from mlrs_client._views import PendingView, RunView
+from mlrs_client._updates import Update
+from mlrs_client._views import PendingUpdateView, PendingView, RunView
 from mlrs_client._waiting import answered, check_complete, settled
 
 
@@ -66,6 +69,46 @@ class Run(RunView):
                 return self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
         deadline = self._connection.deadline(timeout_s)
         return self._connection.exchange(self._ledger, step, loss, deadline).lr()
+
+    def adapt(
+        self,
+        step: int,
+        alignment: float,
+        *,
+        validation_loss: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Adaptation:
+        """Make the meta update of a step, between its observation and the next; waits for what comes of it.
+
+        Args:
+            step: the step that was observed last.
+            alignment: <gradient of the validation loss at w', d>, with w' = w - lr * d; finite.
+            validation_loss: the loss at w', kept in the run's record.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Returns:
+            What it did. Its `learning_rate` is the one to use where the run's order is `before_step`. If the
+            daemon does not answer in time, that is the one that was advised, the outcome is `fallback`, and
+            the update is kept and made once the daemon is back, in its place.
+
+        Raises:
+            InvalidArgumentError: the step or a number is none.
+            ConfigMismatchError: the run is not in meta mode.
+            StepAheadError: the step was not observed yet.
+            StaleStepError: the next step was, or the step has an update of another alignment.
+            DeadlineExceededError, UnavailableError: no answer, and no fallback. It is kept: ask again.
+            ClosedError, ForkedError: see `Advisor`.
+        """
+        pending = self.send_alignment(step, alignment, validation_loss=validation_loss)
+        return pending.adaptation(timeout_s=timeout_s)
+
+    def send_alignment(
+        self, step: int, alignment: float, *, validation_loss: float | None = None
+    ) -> PendingAdaptation:
+        """Send the meta update of a step and return at once. As `adapt`, without the wait."""
+        self._check_attached()
+        update = self._connection.adapt(self._ledger, *run_update(step, alignment, validation_loss))
+        return PendingAdaptation(self._connection, self._ledger, update)
 
     def finish(self, *, timeout_s: float | None = None) -> RunInfo:
         """Mark the run as finished: it takes no more observations, and all of its record is durable.
@@ -141,3 +184,25 @@ class Pending(PendingView):
             deadline = self._connection.deadline(timeout_s)
             session = self._connection.session
             self._connection.wait(answered(session, self._ledger, self._entry, deadline))
+
+
+class PendingAdaptation(PendingUpdateView):
+    """A meta update that was sent; what came of it is here or on its way."""
+
+    def __init__(self, connection: Connection, ledger: Ledger[Any], update: Update) -> None:
+        super().__init__(update)
+        self._connection = connection
+        self._ledger = ledger
+
+    def adaptation(self, *, timeout_s: float | None = None) -> Adaptation:
+        """Return what came of it; waits for it. See `Run.adapt`."""
+        self._wait(timeout_s)
+        (adaptation,) = self._update.adaptations()
+        return adaptation
+
+    def _wait(self, timeout_s: float | None) -> None:
+        self._connection.check_process()
+        if not self._update.done:
+            deadline = self._connection.deadline(timeout_s)
+            session = self._connection.session
+            self._connection.wait(answered(session, self._ledger, self._update, deadline))

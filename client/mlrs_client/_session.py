@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 from mlrs_client._addresses import Addresses
@@ -34,6 +34,7 @@ from mlrs_client._exceptions import (
     UnavailableError,
 )
 from mlrs_client._ledger import E, Ledger
+from mlrs_client._updates import Update
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 PASSING = (
@@ -134,6 +135,26 @@ class Session:
             self.see_to(ledger)
         return entry, is_new
 
+    def adapt(
+        self,
+        ledger: Ledger[Any],
+        step: int,
+        alignments: Sequence[float],
+        validation_losses: Sequence[float | None],
+    ) -> Update:
+        """Enter the meta update of a step and have it sent; waits for nothing.
+
+        Raises:
+            ClosedError: the advisor was closed.
+            ConfigMismatchError: the runs are not in meta mode.
+            StepError: the step is not the one that was observed last.
+        """
+        self.check_open()
+        update, is_new = ledger.adapt(step, alignments, validation_losses)
+        if is_new or not update.done:  # again: as for an observation
+            self.see_to(ledger)
+        return update
+
     def see_to(self, ledger: Ledger[Any]) -> None:
         """Have what a run has to send sent, on the stream or, if it fell off, once it has joined again."""
         conversation = self.conversation_of(ledger)
@@ -233,8 +254,12 @@ class Session:
             self._dissolve(conversation, error)
             if conversation.transport is not None:
                 conversation.transport.half_close()
-        elif kind == "advice":
-            ledger, setback, is_back = conversation.receive(message.advice)
+        elif kind in ("advice", "adaptations"):
+            ledger, setback, is_back = (
+                conversation.receive(message.advice)
+                if kind == "advice"
+                else conversation.adapt(message.adaptations)
+            )
             if setback is not None:
                 self._fell_off(ledger, setback)
             elif ledger in self.backoffs:

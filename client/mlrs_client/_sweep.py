@@ -10,6 +10,8 @@ from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
 from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_calls import sweep_update
+from mlrs_client._meta_types import Adaptation
 from mlrs_client._rows import Floats, Row, losses_of
 from mlrs_client._types import RunInfo
 from mlrs_client._waiting import answered, check_complete, settled
@@ -57,8 +59,11 @@ class SweepView:
 
     def _checked(self, step: Any, losses: Any) -> tuple[int, Floats]:
         if self._detached:
-            raise ClosedError(f"{self._ledger.label} was left; open it again with advisor.sweep(...)")
+            raise self._left()
         return check.step(step), losses_of(losses, len(self))
+
+    def _left(self) -> ClosedError:
+        return ClosedError(f"{self._ledger.label} was left; open it again with advisor.sweep(...)")
 
 
 class Sweep(SweepView):
@@ -93,6 +98,36 @@ class Sweep(SweepView):
         """
         deadline = self._connection.deadline(timeout_s)
         return self._connection.exchange(self._ledger, *self._checked(step, losses), deadline).lrs()
+
+    def adapt(
+        self,
+        step: int,
+        alignments: Any,
+        *,
+        validation_losses: Any = None,
+        timeout_s: float | None = None,
+    ) -> tuple[Adaptation, ...]:
+        """Make the meta updates of a step, one of each run; waits for what comes of them. See `Run.adapt`.
+
+        Args:
+            step: the step that was observed last.
+            alignments: (runs,), an array, list or tensor, in the order of `ids`. NaN: that run has none, and
+                its outcome is `skipped`.
+            validation_losses: (runs,), likewise; kept in the runs' records.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Raises:
+            MlrsError: as `Run.adapt`; the error of a refusal says whose it was.
+        """
+        if self._detached:
+            raise self._left()
+        update = self._connection.adapt(
+            self._ledger, *sweep_update(step, alignments, validation_losses, len(self))
+        )
+        if not update.done:
+            deadline = self._connection.deadline(timeout_s)
+            self._connection.wait(answered(self._connection.session, self._ledger, update, deadline))
+        return update.adaptations()
 
     def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
         """Mark the runs as finished: they take no more observations, and all of their records are durable.

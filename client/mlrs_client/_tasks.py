@@ -73,7 +73,7 @@ class Task(Generic[T]):
         try:
             method = self._links.method(attempt.address, attempt.call.method)
             future = method.future(
-                attempt.call.request, timeout=attempt.timeout_s, metadata=self._links.metadata
+                attempt.call.payload(), timeout=attempt.timeout_s, metadata=self._links.metadata
             )
         except MlrsError as error:
             self._worker.put(partial(self.advance, None, error))

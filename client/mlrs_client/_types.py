@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypedDict
 
+from mlrs_client._meta_types import Meta, MetaRecord, MetaStatus
+
 
 class Optimizer(enum.StrEnum):
     """The update rule that a learning rate is advised for."""
@@ -141,6 +143,8 @@ class RunConfig:
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     schedule: Schedule | None = None
     """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
+    meta: Meta | None = None
+    """Meta mode; as the daemon resolved it, with its defaults. `None`: the run is in none."""
 
 
 class SweepConfig(TypedDict, total=False):
@@ -162,6 +166,7 @@ class SweepConfig(TypedDict, total=False):
     initial_lr: float | Sequence[float] | None
     min_lr: float | Sequence[float] | None
     max_lr: float | Sequence[float] | None
+    meta: Meta | bool | Sequence[Meta | bool] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,8 @@ class RunInfo:
     """When it was created, in UTC."""
     update_time: dt.datetime
     """When its last observations were stored, in UTC."""
+    meta: MetaStatus | None = None
+    """What became of its meta updates; `None` for a run without meta mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +223,8 @@ class RecordChunk:
     """Learning rates, one a step."""
     reasons: tuple[AdviceReason, ...] = field(repr=False)
     """Fresh or held, one a step."""
+    updates: tuple[MetaRecord, ...] = field(default=(), repr=False)
+    """The meta updates of these steps, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)

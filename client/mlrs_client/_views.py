@@ -11,6 +11,7 @@ from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, AdviceReason, RunConfig
+from mlrs_client._updates import Update
 
 
 class RunView:
@@ -148,6 +149,25 @@ class PendingView:
     def _result(self) -> Advice:
         advice = self._entry.result()
         return dataclasses.replace(advice, reason=AdviceReason.REPLAYED) if self._replayed else advice
+
+
+class PendingUpdateView:
+    """The attributes of a meta update that was sent."""
+
+    def __init__(self, update: Update) -> None:
+        self._update = update
+
+    @property
+    def step(self) -> int:
+        """The step that it is about."""
+        return self._update.step
+
+    def done(self) -> bool:
+        """Return whether the answer, or the refusal, is here."""
+        return self._update.done
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of step {self.step}, {'done' if self.done() else 'waiting'}>"
 
 
 def given_fields(config: RunConfig) -> frozenset[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from mlrs_client._addresses import LEAST_ATTEMPT_S
 from mlrs_client._conversation import Conversation
@@ -23,8 +23,11 @@ from mlrs_client._exceptions import (
 from mlrs_client._ledger import Ledger
 from mlrs_client._session import Session
 from mlrs_client._types import RunInfo
+from mlrs_client._updates import Update
 
 T = TypeVar("T")
+Awaited: TypeAlias = Observed | Update
+"""What is sent, and waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def patience_s(session: Session, left_s: float) -> float:
     return max(left_s / 2, LEAST_ATTEMPT_S) if session.addresses.several else left_s
 
 
-def answered(session: Session, ledger: Ledger[Any], entry: Observed, deadline: Deadline) -> Waiting[None]:
+def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: Deadline) -> Waiting[None]:
     """Wait until an entry is done, by the daemon or, if that takes too long, by the fallback.
 
     Raises:
@@ -129,7 +132,7 @@ def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s
     return stood_in
 
 
-def give_up(session: Session, ledger: Ledger[Any], entry: Observed, error: MlrsError) -> None:
+def give_up(session: Session, ledger: Ledger[Any], entry: Awaited, error: MlrsError) -> None:
     """Have the fallback answer an entry that the daemon did not; from here on it answers at once.
 
     Raises:
@@ -148,10 +151,12 @@ def _silent(conversation: Conversation, timeout_s: float) -> DeadlineExceededErr
     return DeadlineExceededError(f"daemon at {conversation.address}: no answer for {timeout_s:g} s")
 
 
-def too_late(session: Session, ledger: Ledger[Any], entry: Observed | None, timeout_s: float) -> MlrsError:
+def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeout_s: float) -> MlrsError:
     """Return the error for an answer that did not come in time."""
     setback = session.setbacks.get(ledger)
     failure = "not every observation was answered" if entry is None else f"no advice for step {entry.step}"
+    if isinstance(entry, Update):
+        failure = f"no answer to the meta update of step {entry.step}"
     what = (
         f"{ledger.label}: {failure} within {timeout_s:g} s from {session.addresses}"
         f"{f' ({setback})' if setback else ''}; the observations are kept: try again, or raise timeout_s"
@@ -167,7 +172,7 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Observed | None, time
     return type(setback)(what, reason=setback.reason)
 
 
-def _stand_in(session: Session, ledger: Ledger[Any], entry: Observed) -> None:
+def _stand_in(session: Session, ledger: Ledger[Any], entry: Awaited) -> None:
     ledger.stand_in(entry)
     if ledger.outage is not None and (
         not ledger.outage.is_told or (ledger.outage.lost is not None and not ledger.outage.is_loss_told)

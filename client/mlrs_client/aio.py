@@ -19,12 +19,14 @@ from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
 from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, import_sweeps, opening_timeout_s
+from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection, Signal
-from mlrs_client._aio_run import Opening, Pending, Run
+from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import FallbackLike, fallback_of
 from mlrs_client._joining import deleted, opened
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_types import Meta
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
@@ -39,7 +41,7 @@ from mlrs_client._views import given_fields
 if TYPE_CHECKING:
     from mlrs_client._aio_sweep import Sweep
 
-__all__ = ["Advisor", "Pending", "Run", "connect"]
+__all__ = ["Advisor", "Pending", "PendingAdaptation", "Run", "connect"]
 
 T = TypeVar("T")
 
@@ -61,7 +63,7 @@ def connect(
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s)))
 
 
-class Advisor:
+class Advisor(MetaAdvisor):
     """A connection to a daemon. May be shared by the tasks of one event loop.
 
     Close it, or use it as an asynchronous context manager. See `mlrs_client.Advisor`.
@@ -87,6 +89,7 @@ class Advisor:
         initial_lr: float | None = None,
         min_lr: float | None = None,
         max_lr: float | None = None,
+        meta: Meta | bool | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
         fallback: FallbackLike = "last",
@@ -107,6 +110,7 @@ class Advisor:
             initial_lr=initial_lr,
             min_lr=min_lr,
             max_lr=max_lr,
+            meta=meta,
         )
         call = calls.checked_open_run(id, config, mode, resume_from)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))

@@ -12,6 +12,9 @@
 `scheduler.step(loss)` in place of the two calls sends, waits and applies at once, before or after
 `optimizer.step()`: the habit of `ReduceLROnPlateau`.
 
+`MetaStep` takes the optimizer's steps of a run in meta mode: every so many, its network learns from a
+validation batch.
+
 A loss that is still being computed on a device does not hold `observe` up: it is read, and sent, by another
 thread once the device has it.
 """
@@ -33,8 +36,9 @@ from mlrs_client import _arguments as check
 from mlrs_client._exceptions import InvalidArgumentError, StepError, UsageError
 from mlrs_client._run import Run
 from mlrs_client._torch_loss import Loss, loss_of
+from mlrs_client._torch_meta import MetaStep
 
-__all__ = ["AdvisedLR", "describe"]
+__all__ = ["AdvisedLR", "MetaStep", "describe"]
 
 _STATE_KEYS = {"run_id", "step", "last_lr", "base_lrs"}
 

@@ -15,13 +15,13 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def unpacked(
     shapes: Mapping[str, tuple[int, ...]],
     pack: Callable[[Arrays], npt.NDArray[Any]],
-    vector: npt.NDArray[np.float32],
-) -> dict[str, npt.NDArray[np.float32]]:
+    vector: npt.NDArray[Any],
+) -> dict[str, npt.NDArray[Any]]:
     """Return the weights by name, of some shapes, that `pack` laid out as a vector, (P,); copies."""
     places, start = {}, 0
     for name, shape in shapes.items():
         places[name] = start + np.arange(math.prod(shape)).reshape(shape)
         start += math.prod(shape)
-    flat = np.empty(start, np.float32)
+    flat = np.empty_like(vector)
     flat[pack(places)] = vector
     return {name: flat[where] for name, where in places.items()}

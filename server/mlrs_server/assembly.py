@@ -10,6 +10,7 @@ from mlrs_proto.v1 import advisor_pb2
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
+from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import Engine
 from mlrs_server.health import StoreHealth
 from mlrs_server.idle import drop_idle_runs
@@ -74,13 +75,14 @@ def assembled(
     models = SharedModels(live, catalog) if shared else None
     lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
     engine = Engine(live.groups, live.journal)
-    meta = MetaService(lifecycle, Adaptation(live))
-    service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta)
+    counts = AdviceCounts()
+    meta = MetaService(lifecycle, Adaptation(live), counts)
+    service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta, counts)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()
     live.journal.on_health = health.says("flushes")
-    collector = DaemonCollector(service.counts, live, gate, status.refusals, health)
+    collector = DaemonCollector(counts, live, gate, status.refusals, health)
     return Daemon(catalog, watchers, live, lifecycle, service, status, health, collector)
 
 

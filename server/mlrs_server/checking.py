@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError
 from mlrs_server.live import PAGE
 from mlrs_server.models import ModelCatalog
@@ -70,10 +71,11 @@ def _checked(store: SqlStore, key: int, run_id: str, catalog: ModelCatalog | Non
         last, differs = None, None
         while len(record := store.read(key, steps, PAGE)):
             if replay is not None and differs is None:
-                differs = _first_difference(replay.feed(record.losses), record, steps)
+                updates = store.read_updates(key, steps, len(record))
+                differs = _first_difference(replay.feed(record.losses, updates), record, steps)
             steps += len(record)
             last = record
-        problem = _against(run.snapshot, steps, last)
+        problem = _against(run.snapshot, steps, last, store.last_update(key))
         if differs is not None:
             problem = problem or f"its learning rate at step {differs} is not what its losses give here"
         elif replay is not None and not problem:
@@ -89,14 +91,16 @@ def _first_difference(lrs: np.ndarray, record: Observations, first: int) -> int 
     return first + int(differ[0]) if len(differ) else None
 
 
-def _against(snapshot: RunSnapshot, steps: int, last: Observations | None) -> str:
+def _against(snapshot: RunSnapshot, steps: int, last: Observations | None, update: MetaUpdate | None) -> str:
     """Return how a snapshot contradicts the record, of so many steps and with this end."""
     if steps != snapshot.next_step:
         return f"its record has {steps} steps, and its snapshot is of step {snapshot.next_step}"
     if last is None:
         return ""
+    adapted = update is not None and update.step == steps - 1  # then its learning rate may be another
+    lr = snapshot.last_lr if adapted else last.lrs[-1]
     ends = np.array([snapshot.last_loss, snapshot.last_lr]).tobytes()
-    if ends != np.array([last.losses[-1], last.lrs[-1]]).tobytes():
+    if ends != np.array([last.losses[-1], lr]).tobytes():
         return "its snapshot's last loss and learning rate are not those of its record"
     return ""
 

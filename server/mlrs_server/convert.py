@@ -352,7 +352,7 @@ def _meta_status_to(view: RunView) -> pb.MetaStatus | None:
     )
     if (last := view.last_update) is not None:
         status.last_step, status.last_alignment = last.step, last.alignment
-        if not math.isnan(last.validation_loss):
+        if last.validation_loss is not None:
             status.last_validation_loss = last.validation_loss
     return status
 
@@ -373,7 +373,7 @@ def _update_to(update: MetaUpdate) -> pb.MetaRecord:
     return pb.MetaRecord(
         step=update.step,
         alignment=update.alignment,
-        validation_loss=None if math.isnan(update.validation_loss) else update.validation_loss,
+        validation_loss=update.validation_loss,
         outcome=pb.MetaOutcome.ValueType(update.outcome),
         learning_rate=update.lr,
         log_change=update.log_change,
@@ -421,14 +421,14 @@ def chunk_from(message: pb.ImportModelRequest) -> bytes:
     return message.chunk
 
 
-def update_from(message: pb.AdaptRequest | pb.MetaUpdate) -> tuple[int, float]:
-    """Return the step of a meta update, and the validation loss that was sent with it, or NaN.
+def update_from(message: pb.AdaptRequest | pb.MetaUpdate) -> tuple[int, float | None]:
+    """Return the step of a meta update, and the validation loss that was sent with it; NaN counts as none.
 
     Raises:
         AdvisorError: the step is out of range.
     """
     loss = message.validation_loss if message.HasField("validation_loss") else math.nan
-    return step_from(message.step, "step"), loss
+    return step_from(message.step, "step"), None if math.isnan(loss) else loss
 
 
 def check_updates(message: pb.StreamAdviceRequest) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from mlrs_core.adaptive import MetaCounters
+from mlrs_core.adapting import MetaCounters
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting.recovery import Learnt, recovered
 from mlrs_server.adapting.updates import MetaUpdate

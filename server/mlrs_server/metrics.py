@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from mlrs_core.adapting import MetaOutcome
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.health import StoreHealth
@@ -61,6 +62,12 @@ class DaemonCollector(Collector):
         yield SummaryMetricFamily(
             "mlrs_flush_seconds", "Flushes to the store", count_value=figures.count, sum_value=figures.seconds
         )
+        updates = CounterMetricFamily(
+            "mlrs_meta_updates", "Meta updates, by what they did", labels=["outcome"]
+        )
+        for outcome in MetaOutcome:
+            updates.add_metric([outcome.name.lower()], self.counts.updates[outcome])
+        yield updates
         yield CounterMetricFamily("mlrs_flush_failures", "Flushes that failed", value=figures.failures)
         yield _gauge(
             "mlrs_seconds_since_durable_flush",

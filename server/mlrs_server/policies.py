@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from mlrs_core.adaptive import AdaptivePolicy
+from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.meta import MetaConfig
@@ -18,7 +18,7 @@ from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.models import SHORT_DIGEST, CatalogModel, ModelCatalog
 from mlrs_server.names import tenant_of
 from mlrs_server.runs import adaptive, first_snapshot
 from mlrs_server.shards import shard_of
@@ -33,8 +33,7 @@ def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
     """
     if run.config.schedule is not None:
         return schedule_policy(run.config.schedule)
-    model = catalog.by_digest(run.model_digest, run.model_name)
-    return model.policy if run.config.meta is None else _adaptive(model.model, run.config.meta)
+    return _of_model(catalog.by_digest(run.model_digest, run.model_name), run.config.meta)
 
 
 def adaptive_policy_of(run: NewRun, catalog: ModelCatalog) -> AdaptivePolicy:
@@ -51,11 +50,14 @@ def policy_key(run: NewRun) -> str:
     return run.model_digest if run.config.meta is None else f"{run.model_digest} {run.config.meta}"
 
 
+def _of_model(model: CatalogModel, meta: MetaConfig | None) -> Policy:
+    return model.policy if meta is None else _adaptive(model.model, meta)
+
+
 @lru_cache(256)
 def _adaptive(model: Model, meta: MetaConfig) -> Policy:
     """Return a model ready to serve runs in meta mode; equal settings give the same one."""
-    policy: Policy = model.adaptive_policy(meta)
-    return policy
+    return model.adaptive_policy(meta)
 
 
 def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *, group: str = "") -> NewRun:
@@ -70,7 +72,7 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *,
     )
     if asked.schedule is None:
         found = catalog.find(model, tenant_of(run_id))
-        name, digest, policy = found.name, found.digest, found.policy
+        name, digest, policy = found.name, found.digest, _of_model(found, asked.meta)
     else:
         if model:
             raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
@@ -130,6 +132,8 @@ def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, catalog: 
         raise config_mismatch(stored, "model", f"the schedule {has.kind.spelling}", model)
     if model and (found := catalog.find(model, tenant_of(stored.run_id))).digest != stored.model_digest:
         raise config_mismatch(stored, "model", model_ref(stored), found.ref)
+    if asked.meta is not None and stored.config.meta is None:  # its state would be another
+        raise config_mismatch(stored, "config.meta", None, "meta mode")
     if asked.schedule is not None and has is None:
         wants = f"the schedule {asked.schedule.kind.spelling}"
         raise config_mismatch(stored, "config.schedule", f"the model {model_ref(stored)}", wants)

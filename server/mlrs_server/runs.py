@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.adaptive import AdaptivePolicy, MetaOutcome
+from mlrs_core.adapting import AdaptivePolicy, MetaOutcome
+from mlrs_core.adapting.kernel import AdaptiveKernel
 from mlrs_core.compiled import clip
 from mlrs_core.config import RunConfig
-from mlrs_core.meta import MetaOrder
 from mlrs_core.policy import (
     RUN,
     Networks,
@@ -245,7 +245,7 @@ class RunGroup:
         self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, lrs)
         entries.lrs[:] = lrs
 
-    def adapt(self, row: int, alignment: float, validation_loss: float = math.nan) -> MetaUpdate:
+    def adapt(self, row: int, alignment: float, validation_loss: float | None = None) -> MetaUpdate:
         """Make the meta update of a run's newest step; it has one, and no update of it yet.
 
         Where the step's loss was not finite there is nothing to learn from: nothing moves.
@@ -256,8 +256,8 @@ class RunGroup:
         if record["last_reason"] != AdviceReason.HELD:
             adapted = policy.adapt(self.states, self.networks, self.table, row, step, alignment)
             outcome, log_change = adapted.outcome, adapted.log_change
-            lr = clip(adapted.lr, self.table["min_lr"][row], self.table["max_lr"][row])
-            if policy.meta.order == MetaOrder.BEFORE_STEP:
+            if not math.isnan(adapted.lr):
+                lr = clip(adapted.lr, self.table["min_lr"][row], self.table["max_lr"][row])
                 self.records["last_lr"][row] = lr
         self.records["last_reason"][row] |= ADAPTED
         self.records["durable_step"][row] = min(int(record["durable_step"]), step - 1)
@@ -285,7 +285,7 @@ class RunGroup:
 
 def adaptive(policy: Policy) -> AdaptivePolicy:
     """Return a policy as one that adapts, which it is in a group of runs in meta mode."""
-    if not isinstance(policy, AdaptivePolicy):
+    if not isinstance(policy, AdaptiveKernel):
         raise TypeError(f"{policy!r} does not adapt")
     return policy
 

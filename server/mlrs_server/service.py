@@ -57,8 +57,9 @@ class AdvisorService(AdvisorServiceServicer):
         engine: Engine,
         catalog: ModelCatalog,
         meta: MetaService,
+        counts: AdviceCounts,
     ) -> None:
-        """Serve these runs and models."""
+        """Serve these runs and models, and count what is advised."""
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
@@ -67,8 +68,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._streams: set[_Stream] = set()
         self._draining = False
         self._meta = meta
-        self.counts = AdviceCounts()
-        """What was advised so far."""
+        self._counts = counts
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
@@ -150,7 +150,7 @@ class AdvisorService(AdvisorServiceServicer):
         handle = await self._lifecycle.handle_of(caller.full(request.run_id))
         answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss), caller.number)
         await self._records.recall(answer)
-        self.counts.note(answer)
+        self._counts.note(answer)
         if answer.errors:
             raise answer.errors[0]
         return convert.advice_to(step, answer)
@@ -196,7 +196,7 @@ class AdvisorService(AdvisorServiceServicer):
                 answer = await self._engine.answer(entries, number)
             if answer.recalls:
                 await self._records.recall(answer)
-            self.counts.note(answer)
+            self._counts.note(answer)
             await context.write(convert.columns_to(answer, tenant))
 
     async def WatchRun(

@@ -13,11 +13,14 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_proto.v1 import advisor_pb2 as pb
@@ -27,16 +30,28 @@ CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""
 
 
-def lr_sequence(losses: list[float]) -> list[float]:
-    """Return the learning rate of each step."""
-    state, lrs = 0.0, []
-    for loss in losses:
+def lr_sequence(losses: list[float], alignments: Mapping[int, float] | None = None) -> list[float]:
+    """Return the learning rate of each step, given the alignments of the meta updates before it."""
+    state, factor, lrs = 0.0, 1.0, []
+    for step, loss in enumerate(losses):
         if math.isfinite(loss):
             state = 0.9 * state + 0.1 * loss
-            lrs.append(0.1 / (1.0 + abs(state)))
+            lrs.append(factor * 0.1 / (1.0 + abs(state)))
         else:
             lrs.append(lrs[-1] if lrs else 0.0)
+        factor *= _change((alignments or {}).get(step, 0.0))
     return lrs
+
+
+def _change(alignment: float) -> float:
+    """Return what an update multiplies learning rates by."""
+    return math.exp(0.1 * math.tanh(alignment))
+
+
+def adapted_lr(losses: list[float], alignments: Mapping[int, float], step: int) -> float:
+    """Return the learning rate of a step under the weights that its meta update gives."""
+    before = {other: alignment for other, alignment in alignments.items() if other < step}
+    return lr_sequence(losses, before)[step] * _change(alignments[step])
 
 
 class Record:
@@ -45,9 +60,15 @@ class Record:
     def __init__(self, run_id: str, config: pb.RunConfig) -> None:
         self.run_id, self.config = run_id, config
         self.losses: list[float] = []
+        self.alignments: dict[int, float] = {}  # of its meta updates, by step
         self.durable_step = -1
         self.finished = False
         self.create_time = time.time()
+
+    def cut(self, step: int) -> None:
+        """Lose the observation of a step and all that came later; and the update ahead of it."""
+        del self.losses[step:]
+        self.alignments = {other: number for other, number in self.alignments.items() if other < step - 1}
 
     def message(self) -> pb.Run:
         """Return it as the contract shows it."""
@@ -59,7 +80,7 @@ class Record:
             next_step=len(self.losses),
             durable_step=self.durable_step,
             create_time=Timestamp(seconds=int(self.create_time), nanos=int(self.create_time % 1 * 1e9)),
-            last_learning_rate=lr_sequence(self.losses)[-1] if self.losses else None,
+            last_learning_rate=lr_sequence(self.losses, self.alignments)[-1] if self.losses else None,
         )
 
 
@@ -95,11 +116,14 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.slow_s = 0.0  # how long opening a run takes
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
+        self.refuse_updates = False
         self.full_opens = 0  # so many calls that open a run find no room
         self.lost_answers = 0  # so many calls that create or delete a run do so and are cut off
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
+        self.parts: dict[tuple[str, int], dict[int, float]] = {}  # of alignments
+        self.chunks: list[int] = []  # the bytes of each chunk of a direction
         self.batches: list[int] = []  # how many runs each batch opened
         self.open_s = 0.0  # how long opening a batch takes
         self._lock = threading.Lock()
@@ -117,7 +141,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         """Listen, on the port of before if there was one."""
         self._server = grpc.server(
             ThreadPoolExecutor(32),
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20)],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20 + 2**16)],
         )
         rpc.add_AdvisorServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{self.port}"
@@ -140,7 +164,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         with self._lock:
             self._process += 1
             for record in self.runs.values():
-                del record.losses[record.durable_step + 1 :]
+                record.cut(record.durable_step + 1)
 
     def restart(self) -> None:
         """Be killed and started again."""
@@ -219,7 +243,11 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             self.book.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
             if request.HasField("resume_from"):
-                del record.losses[request.resume_from :]
+                made = {
+                    step: number for step, number in record.alignments.items() if step < request.resume_from
+                }
+                record.cut(request.resume_from)
+                record.alignments = made
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
             self._lose_answer(context)
             return pb.CreateRunResponse(
@@ -262,6 +290,31 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         record = self._record(request.run_id, context)
         record.finished, record.durable_step = True, len(record.losses) - 1
         return pb.FinishRunResponse(run=record.message())
+
+    def Adapt(self, request: pb.AdaptRequest, context: grpc.ServicerContext) -> pb.AdaptResponse:
+        """Add a part of an alignment to the others; make the update of them once all are here."""
+        record = self._record(request.run_id, context)
+        parts = self.parts.setdefault((request.run_id, request.step), {})
+        parts[request.shard] = request.alignment
+        if missing := max(request.shard_count, 1) - len(parts):
+            return pb.AdaptResponse(outcome=pb.META_OUTCOME_WAITING, missing_shards=missing)
+        return self.adapted(record, request.step, math.fsum(parts.values()))
+
+    def AdaptGradients(self, requests: Any, context: grpc.ServicerContext) -> pb.AdaptGradientsResponse:
+        """Compute the dot product of both vectors; make the update of it."""
+        header, count, alignment = pb.AdaptRequest(), 0, 0.0
+        for request in requests:
+            if request.WhichOneof("kind") == "header":
+                header, count = request.header, request.element_count
+                continue
+            chunk = request.chunk
+            self.chunks.append(len(chunk.direction))
+            ours, theirs = (_elements(chunk, data) for data in (chunk.validation_gradient, chunk.direction))
+            alignment += float(ours @ theirs)
+            count -= len(ours)
+        assert count == 0, "element_count is not what came"
+        result = self.adapted(self._record(header.run_id, context), header.step, alignment)
+        return pb.AdaptGradientsResponse(result=result, alignment=alignment)
 
     def DeleteRun(self, request: pb.DeleteRunRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
         """Delete a run."""
@@ -330,6 +383,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if self.refuse_next[:1] == [pb.ERROR_REASON_QUEUE_FULL]:  # the call fails, as the daemon's does
             self.refuse_next.pop(0)
             return FULL
+        if request.updates:
+            return pb.StreamAdviceResponse(adaptations=self._adaptations(request.updates))
         columns = pb.AdviceColumns()
         rows = zip(request.run_handles, request.steps, request.losses, strict=True)
         for index, (handle, step, loss) in enumerate(rows):
@@ -344,6 +399,45 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             columns.durable_steps.append(durable)
         return pb.StreamAdviceResponse(advice=columns)
 
+    def _adaptations(self, updates: Sequence[pb.MetaUpdate]) -> pb.Adaptations:
+        answer = pb.Adaptations()
+        for index, update in enumerate(updates):
+            with self._lock:
+                error = self._refusal_of_update(update)
+                if error is None:
+                    answer.results.append(
+                        self.adapted(self._of(update.run_handle), update.step, update.alignment)
+                    )
+                else:
+                    error.index = index
+                    answer.results.add()
+                    answer.errors.append(error)
+        return answer
+
+    def _refusal_of_update(self, update: pb.MetaUpdate) -> pb.EntryError | None:
+        error = self._refusal_of_handle(update.run_handle)
+        if error is not None:
+            return error
+        record = self._of(update.run_handle)
+        if self.refuse_updates:
+            return _refused(pb.ERROR_REASON_RUN_FINISHED)
+        if record.alignments.get(update.step) == update.alignment:
+            return None
+        if update.step != len(record.losses) - 1 or update.step in record.alignments:
+            return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
+        return None
+
+    def adapted(self, record: Record, step: int, alignment: float) -> pb.AdaptResponse:
+        """Make a meta update, or repeat the word on one that was made."""
+        record.alignments.setdefault(step, alignment)
+        return pb.AdaptResponse(
+            applied=True,
+            updates=sum(other <= step for other in record.alignments),
+            learning_rate=adapted_lr(record.losses, record.alignments, step),
+            outcome=pb.META_OUTCOME_APPLIED,
+            log_change=math.log(_change(alignment)),
+        )
+
     def _entry(self, handle: int, step: int, loss: float) -> tuple[pb.EntryError | None, float, Any, int]:
         error = self._refusal(handle, step, loss)
         if error is not None:
@@ -353,14 +447,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if step == len(record.losses):
             record.losses.append(loss)
             reason = pb.ADVICE_REASON_FRESH if math.isfinite(loss) else pb.ADVICE_REASON_HELD
-        return None, lr_sequence(record.losses)[step], reason, record.durable_step
+        return None, lr_sequence(record.losses, record.alignments)[step], reason, record.durable_step
 
     def _refusal(self, handle: int, step: int, loss: float) -> pb.EntryError | None:
-        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
-        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
-            return _refused(pb.ERROR_REASON_STALE_HANDLE)
-        if self.refuse_next:
-            return _refused(self.refuse_next.pop(0))
+        error = self._refusal_of_handle(handle)
+        if error is not None:
+            return error
         record = self._of(handle)
         if record.finished:
             return _refused(pb.ERROR_REASON_RUN_FINISHED)
@@ -369,6 +461,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if step < len(record.losses) and str(record.losses[step]) != str(loss):  # NaN is NaN
             return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
         return None
+
+    def _refusal_of_handle(self, handle: int) -> pb.EntryError | None:
+        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
+        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
+            return _refused(pb.ERROR_REASON_STALE_HANDLE)
+        return _refused(self.refuse_next.pop(0)) if self.refuse_next else None
 
     def _of(self, handle: int) -> Record:
         return list(self.runs.values())[handle & 0xFFFFFFFF]
@@ -388,7 +486,17 @@ def _merge(record: Record, config: pb.RunConfig, context: grpc.ServicerContext) 
         if record.losses or field.name in stored:
             code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_CONFIG_MISMATCH
             _fail(context, code, reason, "the run has another value", field.name)
-        setattr(record.config, field.name, value)
+        if field.message_type is None:
+            setattr(record.config, field.name, value)
+        else:
+            getattr(record.config, field.name).CopyFrom(value)
+
+
+def _elements(chunk: pb.GradientChunk, data: bytes) -> npt.NDArray[np.float64]:
+    """Return a vector's elements."""
+    if chunk.data_type == pb.DATA_TYPE_BFLOAT16:
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
+    return np.frombuffer(data, "<f2" if chunk.data_type == pb.DATA_TYPE_FLOAT16 else "<f4").astype(np.float64)
 
 
 def _refused(reason: pb.ErrorReason.ValueType, expected: int | None = None) -> pb.EntryError:

@@ -11,6 +11,7 @@ import mlrs_client.aio
 
 NAMES = [
     "TLS",
+    "Adaptation",
     "Advice",
     "AdviceReason",
     "Advisor",
@@ -23,6 +24,12 @@ NAMES = [
     "LimitError",
     "MemoryFullError",
     "MessageTooLargeError",
+    "Meta",
+    "MetaOrder",
+    "MetaOutcome",
+    "MetaRecord",
+    "MetaScope",
+    "MetaStatus",
     "MlrsError",
     "ModelInfo",
     "ModelInvalidError",
@@ -30,6 +37,7 @@ NAMES = [
     "NotBuiltError",
     "Optimizer",
     "Pending",
+    "PendingAdaptation",
     "PermissionDeniedError",
     "QueueFullError",
     "RecordChunk",
@@ -68,7 +76,7 @@ def test_every_error_has_the_root() -> None:
 
 def test_asyncio_mirrors_threads() -> None:
     """The asyncio client has the public methods of the threaded one, with the same parameters."""
-    for kind in ("Advisor", "Run", "Pending"):
+    for kind in ("Advisor", "Run", "Pending", "PendingAdaptation"):
         threaded, asynchronous = getattr(mlrs_client, kind), getattr(mlrs_client.aio, kind)
         for name in (name for name in dir(threaded) if not name.startswith("_")):
             ours, theirs = getattr(threaded, name), getattr(asynchronous, name)

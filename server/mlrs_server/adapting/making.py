@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from mlrs_core.adapting.protocol import MAX_ALIGNMENT
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.answers import finished_run, stale_handle
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
@@ -13,8 +14,6 @@ from mlrs_server.live import LiveRuns
 from mlrs_server.places import LiveRun
 from mlrs_server.runs import adaptive
 
-MAX_ALIGNMENT = 1e30
-"""The largest magnitude of an alignment: beyond it something has gone wrong in the training loop."""
 MAX_SHARDS = 65_536
 """The most parts of an alignment."""
 MAX_PARTS = 2**20
@@ -40,7 +39,7 @@ class _Parts:
     step: int
     count: int
     parts: dict[int, float] = field(default_factory=dict)
-    validation_loss: float = math.nan
+    validation_loss: float | None = None
 
 
 class Adaptation:
@@ -52,7 +51,7 @@ class Adaptation:
         self._parts: dict[str, _Parts] = {}
 
     async def make(
-        self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float = math.nan
+        self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float | None = None
     ) -> Made:
         """Make the meta update of a run's newest step, or return what became of it before.
 
@@ -61,7 +60,7 @@ class Adaptation:
             tenant: the number of the caller's tenant.
             step: what the update is about.
             alignment: the whole of it.
-            validation_loss: kept in the record; NaN: none was sent.
+            validation_loss: kept in the record.
 
         Raises:
             AdvisorError: as the contract's AdaptRequest says, or the handle is stale.
@@ -90,7 +89,7 @@ class Adaptation:
         step: int,
         part: float,
         shard: tuple[int, int],
-        validation_loss: float = math.nan,
+        validation_loss: float | None = None,
     ) -> Made:
         """Take a part of an alignment, and make the update once all are there.
 
@@ -120,7 +119,7 @@ class Adaptation:
                 raise _stale(place, step, None)
             return Made(_updates(place), update)
         parts = self._with_part(place, step, part, shard)
-        if math.isnan(parts.validation_loss):
+        if parts.validation_loss is None:
             parts.validation_loss = validation_loss
         if missing := count - len(parts.parts):
             return Made(_updates(place), None, missing)
@@ -133,25 +132,37 @@ class Adaptation:
         run_id, (index, count) = _run_id(place), shard
         parts = self._parts.get(run_id)
         if parts is None or parts.step != step:  # the run has gone on without the rest of an older one
-            if sum(len(one.parts) for one in self._parts.values()) >= MAX_PARTS:
-                self._parts = {
-                    run_id: one for run_id, one in self._parts.items() if self._is_open(run_id, one)
-                }
-            parts = self._parts[run_id] = _Parts(step, count)
+            parts = _Parts(step, count)
         if parts.count != count:
             raise invalid_field(
                 "shard_count", f"is {count}, and a part of step {step} that came before said {parts.count}"
             )
         if parts.parts.get(index, part) != part:
             raise invalid_field("shard", f"{index} of step {step} was sent before, with another alignment")
-        if sum(len(one.parts) for one in self._parts.values()) >= MAX_PARTS:
+        if index not in parts.parts:
+            self._make_room()
+        self._parts[run_id] = parts
+        parts.parts[index] = part
+        return parts
+
+    def _make_room(self) -> None:
+        """See to it that one more part can be kept.
+
+        Raises:
+            AdvisorError: it cannot.
+        """
+        if self._waiting() >= MAX_PARTS:
+            open_ones = ((name, one) for name, one in self._parts.items() if self._is_open(name, one))
+            self._parts = dict(open_ones)
+        if self._waiting() >= MAX_PARTS:
             raise AdvisorError(
                 Reason.QUEUE_FULL,
                 f"alignment: {MAX_PARTS} parts wait for others, the most that are kept; send it again later",
                 field="alignment",
             )
-        parts.parts[index] = part
-        return parts
+
+    def _waiting(self) -> int:
+        return sum(len(parts.parts) for parts in self._parts.values())
 
     def _is_open(self, run_id: str, parts: _Parts) -> bool:
         """Return whether the missing parts of an alignment may still come."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import structlog
 
-from mlrs_core.adaptive import AdaptivePolicy
+from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.policy import States
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import record_lacking
-from mlrs_server.ledger import ADAPTED
+from mlrs_server.ledger import ADAPTED, DIVERGED_AFTER, RunStatus
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import Observations, Store, StoredRun
@@ -48,13 +48,15 @@ def recovered(store: Store, run: StoredRun, policy: AdaptivePolicy, step: int | 
     kept = store.network(run.key)
     if kept is not None and kept.snapshot.next_step <= end:
         network = unpack_network(kept.data, policy.first_network(), run.run_id)
-        replay, start = Replay(policy, run.config, kept.snapshot, network), kept.snapshot
+        start = _going(kept.snapshot)
+        replay = Replay(policy, run.config, start, network)
     else:
-        replay, start = Replay(policy, run.config), None
+        start, replay = None, Replay(policy, run.config)
     first = 0 if start is None else start.next_step
     since = 0
-    for losses, updates in stretches(store, run, first, end, adapted=_is_adapted(start)):
-        replay.feed(losses.losses, updates)
+    for record, updates in stretches(store, run, first, end, adapted=_is_adapted(start)):
+        if replay.feed(record.losses, updates).tobytes() != record.lrs.tobytes():
+            log.warning("replay_differs", run_id=run.run_id, from_step=first)
         since += len(updates)
     learnt = Learnt(replay.snapshot(), replay.network(), first, since)
     if step is None and learnt.snapshot.state.tobytes() != run.snapshot.state.tobytes():
@@ -82,6 +84,12 @@ def stretches(
             raise record_lacking(run.run_id, start + len(record))
         yield record, list(store.read_updates(run.key, before, stop - before))
         before = stop
+
+
+def _going(snapshot: RunSnapshot) -> RunSnapshot:
+    """Return a snapshot of a run that goes on, which it may have ceased to do since."""
+    diverged = snapshot.bad_losses >= DIVERGED_AFTER
+    return replace(snapshot, status=RunStatus.DIVERGED if diverged else RunStatus.ACTIVE)
 
 
 def _is_adapted(snapshot: RunSnapshot | None) -> bool:

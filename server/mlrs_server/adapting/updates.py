@@ -23,10 +23,10 @@ class MetaUpdate:
     """The step that it is about."""
     alignment: float
     """As it was sent."""
-    validation_loss: float
-    """Likewise; NaN: none was."""
+    validation_loss: float | None
+    """Likewise, if one was, and a number."""
     outcome: int
-    """`mlrs_core.policy.MetaOutcome`."""
+    """`mlrs_core.adapting.MetaOutcome`."""
     lr: float
     """The learning rate for the step under the new weights."""
     log_change: float

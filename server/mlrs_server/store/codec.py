@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from typing import Any
@@ -23,7 +24,7 @@ from mlrs_server.store.protocol import Observations
 _SNAPSHOT = struct.Struct("<qddBBI")
 """next step, last loss, last lr, last reason, status, bad losses; then the state, float32."""
 _UPDATE = struct.Struct("<ddddB")
-"""Alignment, validation loss, learning rate, log change, outcome."""
+"""Alignment, validation loss or NaN, learning rate, log change, outcome."""
 _STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
 _JSON = json.JSONEncoder(default=vars)
@@ -107,9 +108,8 @@ def known_status(status: int, run_id: str) -> RunStatus:
 
 def pack_update(update: MetaUpdate) -> bytes:
     """Return a meta update, but for its step, as bytes."""
-    return _seal(
-        _UPDATE.pack(update.alignment, update.validation_loss, update.lr, update.log_change, update.outcome)
-    )
+    loss = math.nan if update.validation_loss is None else update.validation_loss
+    return _seal(_UPDATE.pack(update.alignment, loss, update.lr, update.log_change, update.outcome))
 
 
 def unpack_update(step: int, data: bytes, run_id: str) -> MetaUpdate:
@@ -121,8 +121,8 @@ def unpack_update(step: int, data: bytes, run_id: str) -> MetaUpdate:
     body = _unseal(data, run_id)
     if len(body) != _UPDATE.size:
         raise _damaged(run_id)
-    alignment, validation_loss, lr, log_change, outcome = _UPDATE.unpack(body)
-    return MetaUpdate(step, alignment, validation_loss, outcome, lr, log_change)
+    alignment, loss, lr, log_change, outcome = _UPDATE.unpack(body)
+    return MetaUpdate(step, alignment, None if math.isnan(loss) else loss, outcome, lr, log_change)
 
 
 def pack_network(network: States, first: States) -> bytes:

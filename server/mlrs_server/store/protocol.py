@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,6 +94,17 @@ class RunUpdates:
     """Meta updates of them, in their order."""
     networks: KeptNetworks | None = None
     """Networks of some of them."""
+
+    def parts(self, size: int) -> Iterator[RunUpdates]:
+        """Yield the observations and the runs of so many at a time, without the rest; views."""
+        for start in range(0, len(self.records), size):
+            bounds = self.bounds[start : start + size + 1]
+            yield RunUpdates(
+                self.answers[bounds[0] : bounds[-1]],
+                bounds - bounds[0],
+                self.records[start : start + size],
+                self.states[start : start + size],
+            )
 
 
 @dataclass(frozen=True)

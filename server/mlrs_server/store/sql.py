@@ -53,6 +53,10 @@ log = structlog.get_logger()
 AT_ONCE = 500
 """Values that a statement lists: SQLite takes 999 at most before its version 3.32."""
 
+PACKED_AT_ONCE = 2048
+"""Runs whose bytes are in memory at once as they are stored: small objects by the hundred thousand leave
+holes in memory that nobody fills again."""
+
 T = TypeVar("T")
 
 
@@ -207,16 +211,11 @@ class SqlStore:
     def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations and meta updates of some runs, all or none; twice is once."""
         now = time.time()
-        chunks, moves, shards = list[Row](), list[Row](), set[int]()
-        for update in updates:
-            chunks += _chunks_of(update)
-            states = pack_all_snapshots(update.records, update.states)
-            shards.update(np.unique(update.records["shard"]).tolist())
-            keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
-            moves += zip(statuses, states, repeat(now), keys, strict=False)
+        shards = {shard for update in updates for shard in np.unique(update.records["shard"]).tolist()}
         made, networks = learnt(updates)
         with self._writing(shards) as connection:
-            self._dialect.append(connection, chunks, moves)
+            for part in (part for update in updates for part in update.parts(PACKED_AT_ONCE)):
+                self._dialect.append(connection, list(_chunks_of(part)), list(_moves_of(part, now)))
             store_learnt(connection, made, networks)
             reach("store.commit")
 
@@ -354,6 +353,13 @@ def _chunks_of(update: RunUpdates) -> Iterator[Row]:
         pack_all_observations(update.answers, bounds),
         strict=True,
     )
+
+
+def _moves_of(update: RunUpdates, now: float) -> Iterator[Row]:
+    """Yield what moves runs to where they are after an update."""
+    keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
+    snapshots = pack_all_snapshots(update.records, update.states)
+    yield from zip(statuses, snapshots, repeat(now), keys, strict=False)
 
 
 def _first_taken(connection: sa.Connection, stored: Sequence[StoredRun]) -> str | None:

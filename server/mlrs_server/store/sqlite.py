@@ -126,8 +126,9 @@ class SqliteDialect:
 
     def append(self, connection: sa.Connection, chunks: Sequence[Row], moves: Sequence[Row]) -> None:
         """Insert chunks and move runs."""
-        connection.exec_driver_sql(_APPEND, list(chunks))
-        connection.exec_driver_sql(_MOVE, list(moves))
+        for statement, rows in ((_APPEND, chunks), (_MOVE, moves)):
+            if rows:
+                connection.exec_driver_sql(statement, list(rows))
 
     def freeze(self, connection: sa.Connection) -> None:
         """Do nothing: each transaction is like that."""

@@ -1,0 +1,164 @@
+"""Meta updates: what a client keeps of them, how they travel in a stream, and what is lacking after a break.
+
+The update of step t belongs behind the observation of t and ahead of that of t + 1, in the daemon's record
+and so on the way there. It is durable once the run's `durable_step` is beyond t, and kept until then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mlrs_client._exceptions import MlrsError
+from mlrs_client._meta_convert import adaptation_from_proto
+from mlrs_client._meta_types import Adaptation, MetaOutcome
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+MAX_UPDATES = 1024
+"""The most meta updates of a message that the contract allows."""
+
+
+@dataclass(slots=True, eq=False)
+class Update:
+    """The meta update of a step, of one run or of each run of a sweep, and what came of it."""
+
+    step: int
+    """Its step."""
+    alignments: Sequence[float]
+    """One for each run; NaN: that run has none."""
+    validation_losses: Sequence[float | None]
+    """Likewise, where there are any."""
+    error: MlrsError | None = None
+    """Why there will be no answer, if there will be none."""
+    results: list[Adaptation | None] = field(init=False)
+    """The answer for each run, once there is one."""
+    owed: set[int] = field(init=False)
+    """The places that the daemon still has to answer."""
+
+    def __post_init__(self) -> None:
+        self.results = [_skipped(self.step) if math.isnan(number) else None for number in self.alignments]
+        self.owe()
+
+    def owe(self) -> None:
+        """Have the daemon answer all of it, again if it did before."""
+        self.owed = set(self.places())
+
+    def places(self) -> list[int]:
+        """Return the places of the runs that it is of."""
+        return [place for place, number in enumerate(self.alignments) if not math.isnan(number)]
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or never will be."""
+        return self.error is not None or None not in self.results
+
+    def has(self, alignments: Sequence[float], validation_losses: Sequence[float | None]) -> bool:
+        """Return whether it is of these numbers; NaN is the same as NaN."""
+        ours = (*self.alignments, *self.validation_losses)
+        return all(map(_same, ours, (*alignments, *validation_losses)))
+
+    def message(self, place: int, handle: int) -> pb.MetaUpdate:
+        """Return what is sent of one run."""
+        return pb.MetaUpdate(
+            run_handle=handle,
+            step=self.step,
+            alignment=self.alignments[place],
+            validation_loss=self.validation_losses[place],
+        )
+
+    def fill(self, place: int, answer: pb.AdaptResponse) -> None:
+        """Take the answer for one run, unless it has one."""
+        self.owed.discard(place)
+        if self.results[place] is None:
+            self.results[place] = adaptation_from_proto(answer, self.step)
+
+    def stand_in(self, learning_rates: Sequence[float]) -> None:
+        """Take the learning rates that were advised, one a run; what the daemon says will not change it."""
+        for place, rate in enumerate(learning_rates):
+            if self.results[place] is None:
+                self.results[place] = Adaptation(
+                    step=self.step,
+                    applied=False,
+                    updates=0,
+                    learning_rate=rate,
+                    outcome=MetaOutcome.FALLBACK,
+                    log_change=0.0,
+                )
+
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """Return the answers of an update that is done, one a run.
+
+        Raises:
+            MlrsError: there is none; the error says why.
+        """
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return tuple(result for result in self.results if result is not None)
+
+
+class Updates:
+    """The meta updates of a ledger that are not durable yet, by step."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Update] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def __iter__(self) -> Iterator[Update]:
+        return iter(self._kept.values())
+
+    def find(self, step: int) -> Update | None:
+        """Return that of a step, if it is kept."""
+        return self._kept.get(step)
+
+    def has(self, update: Update) -> bool:
+        """Return whether it is kept."""
+        return self._kept.get(update.step) is update
+
+    def enter(self, update: Update) -> None:
+        """Keep one."""
+        self._kept[update.step] = update
+
+    def drop(self, update: Update) -> None:
+        """Keep it no longer."""
+        if self.has(update):
+            del self._kept[update.step]
+
+    def unanswered(self) -> list[Update]:
+        """Return those that the daemon still has to answer, in order."""
+        return [update for update in self._kept.values() if update.owed]
+
+    def from_step(self, step: int) -> list[Update]:
+        """Return those of a step and later ones."""
+        return [update for update in self._kept.values() if update.step >= step]
+
+    def again(self, expected: int) -> list[Update]:
+        """Return those to send to a daemon that expects a step: what it may lack, or was never heard of.
+
+        It has those ahead of an observation that it has. Of its last observation it need not.
+        """
+        for update in self.from_step(expected - 1):
+            update.owe()
+        return self.unanswered()
+
+    def let_go(self, step: int) -> None:
+        """Keep those no longer that belong ahead of a step and are answered."""
+        for update in list(self._kept.values()):
+            if update.step < step and not update.owed:
+                del self._kept[update.step]
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._kept.clear()
+
+
+def _skipped(step: int) -> Adaptation:
+    return Adaptation(
+        step=step, applied=False, updates=0, learning_rate=None, outcome=MetaOutcome.SKIPPED, log_change=0.0
+    )
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and math.isnan(one) and math.isnan(other))

@@ -1,0 +1,59 @@
+"""Runs in meta mode without a wire, and a plain account of what must come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mlrs_core.config import RunConfig
+from mlrs_core.meta import MetaConfig, MetaOrder
+from mlrs_server.adapting.making import Adaptation, Made
+from mlrs_server.opening import Opened
+from tests.server.support import Room
+
+META = RunConfig(horizon=400, num_classes=10, meta=MetaConfig(every=1, learning_rate=0.01))
+"""A run in meta mode that learns fast."""
+AFTER = RunConfig(
+    horizon=400, num_classes=10, meta=MetaConfig(order=MetaOrder.AFTER_STEP, learning_rate=0.01)
+)
+"""Likewise, whose updates come after the real steps."""
+EVERY = 3
+"""Steps from one update to the next."""
+
+
+def alignment_of(step: int) -> float:
+    """Return the alignment that a test sends after a step."""
+    return float(np.sin(step) * 3)
+
+
+@dataclass
+class Learning:
+    """A run in meta mode, driven step by step, and what it was told."""
+
+    room: Room
+    opened: Opened
+    adaptation: Adaptation
+    lrs: list[float] = field(default_factory=list)
+    """As first advised."""
+    made: list[Made] = field(default_factory=list)
+
+    async def go(self, losses: Sequence[float], start: int = 0) -> None:
+        """Observe losses from a step on, one by one, with an update every `EVERY` steps."""
+        for step, loss in enumerate(losses, start):
+            answer = await self.room.ask(self.opened.handle, step, loss)
+            assert not answer.errors, answer.errors
+            self.lrs.append(float(answer.lrs[0]))
+            if step % EVERY == EVERY - 1:
+                self.made.append(await self.update(step))
+
+    async def update(self, step: int, alignment: float | None = None, loss: float | None = None) -> Made:
+        """Make the update of a step."""
+        sent = alignment_of(step) if alignment is None else alignment
+        return await self.adaptation.make(self.opened.handle, 0, step, sent, loss)
+
+
+async def learning(room: Room, run_id: str = "run", config: RunConfig = META) -> Learning:
+    """Open a run that learns."""
+    return Learning(room, await room.open(run_id, config), Adaptation(room.live))

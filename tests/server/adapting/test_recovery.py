@@ -1,0 +1,143 @@
+"""What runs have learnt comes back: after a restart, from idleness, and rewound, bit for bit."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mlrs_core.config import RunConfig
+from mlrs_server.adapting import updates
+from mlrs_server.checking import check_runs
+from mlrs_server.idle import _drop_idle
+from tests.server.adapting.support import AFTER, EVERY, META, learning
+from tests.server.support import LOSSES, Room, room
+
+STEPS = 90
+
+
+@pytest.fixture(params=["paper", "drift"])
+def model(request: pytest.FixtureRequest, model_file: Path) -> Path | None:
+    """A small network of the paper's architecture, and the model that is shipped."""
+    return model_file if request.param == "paper" else None
+
+
+@pytest.fixture(params=[META, AFTER], ids=["before", "after"])
+def config(request: pytest.FixtureRequest) -> RunConfig:
+    """The paper's order, and the other."""
+    return request.param  # type: ignore[no-any-return]
+
+
+async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> list[float]:
+    """Return what a run is told that nothing happens to."""
+    async with room(folder, model) as there:
+        run = await learning(there, config=config)
+        await run.go(LOSSES[:STEPS].tolist())
+        return run.lrs
+
+
+@pytest.mark.parametrize("kept_every", [1, 4, 1000], ids=lambda every: f"kept-every-{every}")
+async def test_a_run_goes_on_after_restarts(
+    tmp_path: Path,
+    model: Path | None,
+    config: RunConfig,
+    kept_every: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that is taken up by a new daemon again and again is told what one is that stays in memory."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", kept_every)
+    expected = await undisturbed(tmp_path / "calm", model, config)
+    lrs: list[float] = []
+    for start, end in ((0, 10), (10, 11), (11, 12), (12, 47), (47, 48), (48, STEPS)):
+        async with room(tmp_path / "restarted", model) as there:
+            run = await learning(there, config=config)
+            await run.go(LOSSES[start:end].tolist(), start)
+            await there.live.journal.flush()
+            lrs += run.lrs
+    assert [lr.hex() for lr in lrs] == [lr.hex() for lr in expected]
+
+
+async def test_a_run_comes_back_from_idleness(tmp_path: Path, model: Path | None, config: RunConfig) -> None:
+    """A run that left memory, its network with it, goes on as if it had stayed."""
+    expected = await undisturbed(tmp_path / "calm", model, config)
+    async with room(tmp_path / "idle", model) as there:
+        run = await learning(there, config=config)
+        await run.go(LOSSES[:40].tolist())
+        await there.live.journal.flush()
+        await left_memory(there)
+        run.opened = await there.open("run")
+        await run.go(LOSSES[40:STEPS].tolist(), 40)
+    assert run.lrs == expected
+
+
+async def left_memory(there: Room) -> None:
+    """Have every run leave memory."""
+    for group in list(there.live.groups):
+        group.lap += 100
+        assert await _drop_idle(there.live, group) > 0
+    assert there.live.count() == 0
+
+
+async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
+    """A run whose newest update waits to be stored does not leave memory."""
+    async with room(tmp_path, model_file) as there:
+        run = await learning(there)
+        await run.go([2.0, 1.9])
+        await there.live.journal.flush()
+        await run.update(1, 1.0)
+        (group,) = there.live.groups
+        group.lap += 100
+        assert await _drop_idle(there.live, group) == 0
+        await there.live.journal.flush()
+        group.lap += 100
+        assert await _drop_idle(there.live, group) == 1
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 44, 45, 46, 59, 60])
+async def test_a_rewound_run_never_went_further(
+    tmp_path: Path, model_file: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewound to any step, a run has the updates of the steps before, and goes on as if it had no others."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    expected = await undisturbed(tmp_path / "calm", model_file, META)
+    async with room(tmp_path / "rewound", model_file) as there:
+        run = await learning(there)
+        await run.go(LOSSES[:60].tolist())
+        for _ in range(12):  # networks of all ages are stored
+            await there.live.journal.flush()
+        run.opened = await there.open("run", resume_from=step)
+        run.lrs.clear()
+        await run.go(LOSSES[step:STEPS].tolist(), step)
+        assert run.lrs == expected[step:]
+        stored = await there.live.required("run")
+        made = await there.live.in_store(lambda store: store.read_updates(stored.key, 0, STEPS))
+    assert [update.step for update in made] == list(range(EVERY - 1, STEPS, EVERY))
+
+
+async def test_a_stored_run_is_checked_with_its_updates(tmp_path: Path, model_file: Path) -> None:
+    """`mlrs store check` makes runs again with their updates, and sees where one was changed."""
+    async with room(tmp_path, model_file) as there:
+        run = await learning(there)
+        await run.go(LOSSES[:20].tolist())
+        await there.live.journal.flush()
+        found = await there.live.in_store(lambda store: list(check_runs(store, there.catalog)))  # type: ignore[arg-type]
+        assert [(one.steps, one.problem) for one in found] == [(20, "")]
+        with sqlite3.connect(tmp_path / "mlrs.sqlite3") as file:
+            file.execute("DELETE FROM meta_updates WHERE step = 8")
+        (one,) = await there.live.in_store(lambda store: list(check_runs(store, there.catalog)))  # type: ignore[arg-type]
+        assert "learning rate at step 9" in one.problem
+
+
+async def test_a_deleted_run_leaves_nothing(tmp_path: Path, model_file: Path) -> None:
+    """With a run go its updates and its network; another's stay."""
+    async with room(tmp_path, model_file) as there:
+        run, other = await learning(there), await learning(there, "other")
+        await run.go(LOSSES[:20].tolist())
+        await other.go(LOSSES[:20].tolist())
+        await there.live.journal.flush()
+        stored = await there.live.required("run")
+        await there.lifecycle.delete("run")
+        assert await there.live.in_store(lambda store: store.read_updates(stored.key, 0, 100)) == []
+        kept = await there.live.required("other")
+        assert len(await there.live.in_store(lambda store: store.read_updates(kept.key, 0, 100))) == 6
