@@ -22,6 +22,7 @@ TITLES = {
     "load": "Many training processes",
     "columns": "Sweeps",
     "live_runs": "Many live runs",
+    "ranks": "Many ranks of one run",
     "processes": "Several processes",
     "startup": "Starting",
     "meta_mode": "Meta mode",

@@ -188,6 +188,34 @@ def columns(figures: Figures) -> list[Table]:
     ]
 
 
+def ranks(figures: Figures) -> list[Table]:
+    """Return the table of `ranks.py`."""
+    rows = [
+        [
+            f"{int(count):,}",
+            *(
+                cell
+                for case in ("each", "one")
+                for cell in (
+                    number(row[f"daemon/{case}"]["step_us"] / MS),
+                    number(row[f"echo/{case}"]["step_us"] / MS),
+                    ratio(row[f"daemon/{case}"]["step_ratio"]),
+                    ratio(row[f"daemon/{case}"]["server_ratio"]),
+                )
+            ),
+        ]
+        for count, row in figures.items()
+    ]
+    columns = ["ranks", "daemon", "echo", "daemon / echo", "server's CPU / echo's"]
+    columns += ["one message: daemon", "echo", "daemon / echo", "server's CPU / echo's"]
+    note = (
+        "ms from the first report of a step to the answer that the last rank reads; a stream a rank, and "
+        "then one message with all ranks. All streams are in one process, whose own work is in the time. "
+        f"{RATIO}"
+    )
+    return [Table("One run, many ranks", columns, rows, note)]
+
+
 def live_runs(figures: Figures) -> list[Table]:
     """Return the table of `live_runs.py`."""
     rows = [
@@ -335,6 +363,7 @@ TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "load": load,
     "columns": columns,
     "live_runs": live_runs,
+    "ranks": ranks,
     "processes": processes,
     "startup": startup,
     "meta_mode": meta_mode,

@@ -119,9 +119,12 @@ def open_run(
     config: RunConfig,
     mode: check.OpenMode = "resume",
     resume_from: int | None = None,
+    world_size: int | None = None,
 ) -> Call[tuple[OpenedRun, ...]]:
     """Create a run, resume it, or whichever applies."""
     request = _opening(run_id, config, mode, resume_from)
+    if world_size is not None:
+        request.world_size = world_size
     return Call("CreateRun", request, lambda response: (_opened(response),))
 
 
@@ -186,14 +189,18 @@ def _opened(response: pb.CreateRunResponse) -> OpenedRun:
 
 
 def checked_open_run(
-    run_id: object, config: RunConfig, mode: object, resume_from: object
+    run_id: object,
+    config: RunConfig,
+    mode: object,
+    resume_from: object,
+    world_size: int | None = None,
 ) -> Call[tuple[OpenedRun, ...]]:
     """Open a run as a user asks for it.
 
     Raises:
         InvalidArgumentError: an argument is wrong; the error names it.
     """
-    return open_run(check.run_id(run_id), config, *check.opening(mode, resume_from))
+    return open_run(check.run_id(run_id), config, *check.opening(mode, resume_from), world_size)
 
 
 def get_run(run_id: object) -> Call[RunInfo]:

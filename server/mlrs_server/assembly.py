@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from mlrs_proto.v1 import advisor_pb2
 from mlrs_server.adapting.making import Adaptation
+from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import Engine
+from mlrs_server.gathering import Gatherer
 from mlrs_server.health import StoreHealth
 from mlrs_server.idle import drop_idle_runs
 from mlrs_server.lifecycle import RunLifecycle
@@ -28,6 +30,7 @@ from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import SqlStore
+from mlrs_server.version_service import VersionService
 from mlrs_server.watchers import Watchers
 
 SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
@@ -74,10 +77,12 @@ def assembled(
     quota = RunQuota(config.limits_of, live.count_unfinished)
     models = SharedModels(live, catalog) if shared else None
     lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
-    engine = Engine(live.groups, live.journal)
+    engine, records = Engine(live.groups, live.journal), RunRecords(live, watchers)
     counts = AdviceCounts()
     meta = MetaService(lifecycle, Adaptation(live), counts)
-    service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta, counts)
+    gatherer = Gatherer(live, engine, records)
+    versions = VersionService(Promotion(live, catalog), catalog)
+    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, versions, counts)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()

@@ -218,7 +218,8 @@ class RunLifecycle:
                     if request.resume_from is not None and must_rewind(stored, request, self._live):
                         run = await self._rewind(stored, request.resume_from)
                         rewound.append(run)
-                    resumed.append(run if config == run.config else await self._complete(run, config))
+                    run = run if config == run.config else await self._complete(run, config)
+                    resumed.append(await self._regrouped(run, request))
         finally:
             if rewound:
                 _log("run_rewound", "runs_rewound", rewound, step=rewound[0].snapshot.next_step)
@@ -231,7 +232,21 @@ class RunLifecycle:
             with self._in_doubt(stored.run_id):
                 await self._live.in_store(lambda store: store.complete(stored, config))
             put(live.group.table, live.row, config)
-        return replace(stored, config=config)
+            live.group.share(live.row, config.ranks, max(stored.world_size, 1))
+        return replace(stored, config=config, world_size=max(stored.world_size, 1) if config.ranks else 0)
+
+    async def _regrouped(self, stored: StoredRun, request: OpenRequest) -> StoredRun:
+        """Have a run have as many ranks as a call says, from the step on that is not answered yet."""
+        if stored.config.ranks is None:
+            return stored
+        size = request.world_size or stored.world_size
+        if size != stored.world_size:
+            await self._live.in_store(lambda store: store.resize(stored, size))
+            log.info("run_resized", run_id=stored.run_id, world_size=size)
+        live = self._live.load(stored)
+        live.group.share(live.row, stored.config.ranks, size)
+        self._live.on_ranks(live.handle, request.resume_from is not None)
+        return replace(stored, world_size=size)
 
     # -------------------------------------------------------------------- rewinding, ending
 
@@ -320,6 +335,7 @@ class RunLifecycle:
                 if self._live.find(run_id) is live:  # else it was lost to another replica meanwhile
                     live.status = status
             raise
+        self._live.on_ranks(0, False)
         self._watchers.wake([run.run_id for run in going])
         _log("run_finished", "runs_finished", going, steps=self._live.next_step(going[0]))
 

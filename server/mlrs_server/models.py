@@ -11,50 +11,23 @@ changes no run. The index is read again when its file changed: an import is seen
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 
 import structlog
 
-from mlrs_core.checkpoint import digest_of, dump_model, parse_model, read_model
+from mlrs_core.checkpoint import digest_of, read_model
 from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
-from mlrs_core.policy import Policy
+from mlrs_server.aliases import Changes
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.files import changing, write_atomically
-from mlrs_server.model_index import Index, IndexFile, Space, resolved
+from mlrs_server.model_files import SHORT_DIGEST, CatalogModel, ModelFiles
+from mlrs_server.model_index import Index, resolved
+from mlrs_server.model_names import DEFAULT_ALIAS, NAME, ModelNames, model_name
 from mlrs_server.names import full_name
 
+__all__ = ["DEFAULT_ALIAS", "NAME", "SHORT_DIGEST", "CatalogModel", "ModelCatalog", "model_name"]
+
 log = structlog.get_logger()
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""What a model's name or an alias looks like."""
-DEFAULT_ALIAS = "default"
-"""The alias of the model that a run gets when it names none."""
-SHIPPED_DEFAULT = "mlr-snet"
-"""Where the alias points until someone says otherwise."""
-SHORT_DIGEST = 12
-"""Digits of the digest in a reference."""
-
-
-@dataclass(frozen=True)
-class CatalogModel:
-    """A model by name, ready to serve."""
-
-    name: str
-    digest: str
-    model: Model
-    policy: Policy = field(repr=False)
-    size_bytes: int
-
-    @property
-    def ref(self) -> str:
-        """`name@digest`, with the digest's first digits."""
-        return f"{self.name}@{self.digest[:SHORT_DIGEST]}"
 
 
 class ModelCatalog:
@@ -71,14 +44,12 @@ class ModelCatalog:
             AdvisorError: the default does not exist or is no model, or the index is damaged.
         """
         self._folder = data_dir / "models"
-        self._file = IndexFile(self._folder / "index.json")
-        self._loaded: dict[str, CatalogModel] = {}
-        self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned, until the index changes
-        self._shipped = _shipped_digests()
-        self._default = ""
-        self._reload()
+        self._files = ModelFiles(self._folder)
+        self._names = ModelNames(self._folder, self._files.shipped)
+        self._index = self._names.read()
+        self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned of this index
         if default is not None:
-            self._default = self._resolve_default(default)
+            self._names.default = self._resolve_default(default)
 
     def folder(self) -> Path:
         """Return the folder of the models' files, made if missing."""
@@ -111,11 +82,13 @@ class ModelCatalog:
         Raises:
             AdvisorError: there is none, or its file is damaged.
         """
-        self._reload()
+        if (index := self._names.read()) is not self._index:
+            self._index = index
+            self._found.clear()
         wanted = reference or DEFAULT_ALIAS
         if (found := self._found.get((tenant, wanted))) is not None:
             return found
-        spaces = self._spaces(tenant)
+        spaces = self._names.spaces(tenant)
         meant = resolved(wanted, spaces)
         if meant is None:
             known = ", ".join(sorted({name for space in spaces for name in {*space.names, *space.aliases}}))
@@ -125,21 +98,20 @@ class ModelCatalog:
                 "`mlrs models import` adds one",
                 field="model",
             )
-        found = self._found[tenant, wanted] = self._load(*meant)
+        found = self._found[tenant, wanted] = self._files.load(*meant)
         return found
 
     def by_digest(self, digest: str, name: str) -> CatalogModel:
         """Return the model of a run that exists."""
-        return self._load(digest, name)
+        return self._files.load(digest, name)
 
     def all(self, tenant: str = "") -> list[CatalogModel]:
         """Return every model of a tenant, or shared with it, that can be read, ordered by reference."""
-        self._reload()
         models = dict[str, CatalogModel]()
-        for space in self._spaces(tenant):
+        for space in self._names.spaces(tenant):
             for digest, name in space.origins.items():
                 try:
-                    model = self._load(digest, name)
+                    model = self._files.load(digest, name)
                 except AdvisorError as error:
                     log.warning("model_unreadable", problem=str(error))
                 else:
@@ -148,7 +120,7 @@ class ModelCatalog:
 
     def aliases_of(self, model: CatalogModel, tenant: str = "") -> list[str]:
         """Return the aliases by which a tenant finds a model, sorted."""
-        spaces = self._spaces(tenant)
+        spaces = self._names.spaces(tenant)
         aliases = sorted({alias for space in spaces for alias in space.aliases})
         return [alias for alias in aliases if resolved(alias, spaces) == (model.digest, model.name)]
 
@@ -156,7 +128,7 @@ class ModelCatalog:
 
     def has(self, digest: str) -> bool:
         """Return whether a model's file is here."""
-        return digest in self._loaded or digest in self._shipped or self._path(digest).exists()
+        return self._files.has(digest)
 
     def data_of(self, digest: str, name: str) -> bytes:
         """Return a model's file.
@@ -164,7 +136,7 @@ class ModelCatalog:
         Raises:
             AdvisorError: it is damaged or gone.
         """
-        return self._read(digest, name)
+        return self._files.read(digest, name)
 
     def take_in(self, digest: str, name: str, data: bytes, tenant: str) -> None:
         """Keep the file of a model that a run of a tenant has, and that another daemon kept.
@@ -180,8 +152,8 @@ class ModelCatalog:
                 f"model: the store's copy of {name}@{digest[:SHORT_DIGEST]} is damaged; import it again",
                 field="model",
             )
-        write_atomically(self._path(digest), data, what="models")
-        self._change(lambda index: index.with_origin(full_name(tenant, digest), name))
+        self._files.write(digest, data)
+        self._names.change(lambda index: index.with_origin(full_name(tenant, digest), name))
 
     def keep(self, model: CatalogModel) -> None:
         """Copy a model into the data folder, where no upgrade of mlrs can lose it.
@@ -191,10 +163,9 @@ class ModelCatalog:
         Raises:
             AdvisorError: its file is damaged or gone, or the data folder cannot be written.
         """
-        if not self._path(model.digest).exists():
-            data = self._read(model.digest, model.name)
-            write_atomically(self._path(model.digest), data, what="models")
-            self._change(lambda index: index.with_origin(model.digest, model.name))
+        if not self._files.is_kept(model.digest):
+            self._files.write(model.digest, self._files.read(model.digest, model.name))
+            self._names.change(lambda index: index.with_origin(model.digest, model.name))
 
     def add_file(self, path: Path, name: str, *, replace: bool = False) -> CatalogModel:
         """Import a model file under a name.
@@ -215,19 +186,16 @@ class ModelCatalog:
             AdvisorError: the name is malformed, or another model's and `replace` is not set, or the data
                 folder cannot be written.
         """
-        self.check_name(name, tenant)
+        self._names.check_name(name, tenant)
         return self.register(self.prepared(model, name), tenant, replace=replace)
 
     def check_name(self, name: str, tenant: str = "") -> None:
-        """Check the name that a model is to be imported under.
+        """Check the name that a model is to be imported under; see `ModelNames`."""
+        self._names.check_name(name, tenant)
 
-        Raises:
-            AdvisorError: it is malformed, or an alias.
-        """
-        model_name(name)
-        self._reload()
-        if name == DEFAULT_ALIAS or name in self._spaces(tenant)[0].aliases:
-            raise invalid_field("name", f"{name!r} is an alias, which points at a model; choose another name")
+    def check_alias(self, alias: str, tenant: str = "") -> None:
+        """Check that a tenant may point an alias somewhere; see `ModelNames`."""
+        self._names.check_alias(alias, tenant)
 
     def prepared(self, model: Model, name: str) -> CatalogModel:
         """Write a model's file, and return the model as it will be; on any thread. No name points at it yet.
@@ -235,10 +203,7 @@ class ModelCatalog:
         Raises:
             AdvisorError: the data folder cannot be written.
         """
-        data = dump_model(model)
-        digest = digest_of(data)
-        write_atomically(self._path(digest), data, what="models")
-        return CatalogModel(name, digest, model, model.policy(), len(data))
+        return self._files.prepared(model, name)
 
     def register(self, model: CatalogModel, tenant: str = "", *, replace: bool = False) -> CatalogModel:
         """Have a tenant's runs find a model that was prepared, by its name.
@@ -248,8 +213,8 @@ class ModelCatalog:
         """
 
         def named(index: Index) -> Index:
-            self.check_name(model.name, tenant)
-            taken = self._spaces(tenant)[0].names.get(model.name)
+            self._names.check_name(model.name, tenant)
+            taken = self._names.spaces(tenant)[0].names.get(model.name)
             if taken not in (None, model.digest) and not replace:
                 raise AdvisorError(
                     Reason.RUN_EXISTS,
@@ -260,8 +225,8 @@ class ModelCatalog:
                 )
             return index.with_model(tenant, model.name, model.digest)
 
-        self._change(named)
-        self._loaded.setdefault(model.digest, model)
+        self._names.change(named)
+        self._files.add(model)
         return model
 
     def set_alias(self, alias: str, reference: str, tenant: str = "") -> CatalogModel:
@@ -273,101 +238,52 @@ class ModelCatalog:
             AdvisorError: the alias is malformed, or a model's name, or there is no such model, or the data
                 folder cannot be written.
         """
-        model_name(alias, "alias")
+        self._names.check_alias(alias, tenant)
         if not reference:
             raise invalid_field("model", "must be a model's name, or name@digest")
-        if alias == DEFAULT_ALIAS and self._default and not tenant:
-            raise invalid_field("alias", "the default model is what `mlrs serve --model` says on this daemon")
         found = self.find(reference, tenant)
         target = reference if reference == found.name else found.ref
-
-        def pointed(index: Index) -> Index:
-            if alias in self._spaces(tenant)[0].names:
-                raise invalid_field("alias", f"{alias!r} is a model's name; choose another alias")
-            return index.with_alias(tenant, alias, target)
-
-        self._change(pointed)
+        self._names.change(lambda index: self._names.pointed(index, tenant, alias, target, "set"))
         return found
 
-    def _change(self, change: Callable[[Index], Index]) -> None:
-        """Change the index, while no other process does."""
-        with changing(self._folder, what="models"):
-            self._reload()
-            self._file.write(change(self._file.index))
-        self._reload()
+    def register_version(self, model: CatalogModel, tenant: str, alias: str = "") -> CatalogModel:
+        """Have a tenant's runs find a new version of a model, prepared: by its reference, and an alias.
 
-    def _reload(self) -> None:
-        """Read the index again if it changed."""
-        if self._file.reload():
-            self._found.clear()
+        The name stays where it points.
 
-    def _spaces(self, tenant: str) -> list[Space]:
-        """Return what a tenant's references can mean: what is its own, then what is shared."""
-        index = self._file.index
-        kept = index.of("")
-        default = {DEFAULT_ALIAS: self._default} if self._default else {}
-        shared = Space(
-            {**{name: digest for digest, name in self._shipped.items()}, **kept.names},
-            {DEFAULT_ALIAS: SHIPPED_DEFAULT, **kept.aliases, **default},
-            {**self._shipped, **kept.origins},
-        )
-        return [index.of(tenant), shared] if tenant else [shared]
+        Raises:
+            AdvisorError: as `check_alias`, or the data folder cannot be written.
+        """
 
-    def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest}.safetensors"
+        def registered(index: Index) -> Index:
+            index = index.with_origin(full_name(tenant, model.digest), model.name)
+            return self._names.pointed(index, tenant, alias, model.ref, "promote") if alias else index
 
-    def _load(self, digest: str, name: str) -> CatalogModel:
-        if digest not in self._loaded:
-            data = self._read(digest, name)
-            with _readable(digest, name):
-                model = parse_model(data)
-            self._loaded[digest] = CatalogModel(name, digest, model, model.policy(), len(data))
-        loaded = self._loaded[digest]
-        return loaded if loaded.name == name else replace(loaded, name=name)
+        self._names.change(registered)
+        self._files.add(model)
+        return model
 
-    def _read(self, digest: str, name: str) -> bytes:
-        """Return a model's file, checked against its digest."""
-        with _readable(digest, name):
-            if digest in self._shipped and not self._path(digest).exists():
-                data = (resources.files("mlrs_core") / "models" / f"{name}.safetensors").read_bytes()
-            else:
-                data = self._path(digest).read_bytes()
-            if digest_of(data) != digest:
-                raise ModelFileError("its content does not match its digest")
-        return data
+    def rollback_alias(self, alias: str, tenant: str = "") -> CatalogModel:
+        """Point an alias of a tenant back at what it pointed at before; return the model.
 
+        Raises:
+            AdvisorError: as `check_alias`; or there is no such alias, it has nothing to go back to, or the
+                model of before is gone.
+        """
 
-@contextmanager
-def _readable(digest: str, name: str) -> Iterator[None]:
-    """Turn the exceptions of reading a model into the daemon's."""
-    try:
-        yield
-    except (ModelFileError, OSError) as error:
-        raise AdvisorError(
-            Reason.MODEL_INVALID,
-            f"model: {name}@{digest[:SHORT_DIGEST]} cannot be read: {error}; import it again",
-            field="model",
-        ) from error
+        def back(index: Index) -> Index:
+            target = self._names.target_before(alias, tenant)
+            self.find(target, tenant)
+            return self._names.pointed(index, tenant, alias, target, "rollback")
 
+        self._names.check_alias(alias, tenant)
+        self._names.change(back)
+        return self.find(alias, tenant)
 
-def model_name(name: str, field: str = "name") -> str:
-    """Return a model's name, or an alias, checked.
+    def alias_changes(self, alias: str, tenant: str = "") -> Changes:
+        """Return what a tenant's alias has pointed at, or one that is shared with it, the newest first.
 
-    Raises:
-        AdvisorError: it is malformed.
-    """
-    if not NAME.fullmatch(name):
-        raise invalid_field(
-            field, f"must be 1 to 64 of a-z, 0-9 and ._-, beginning with a letter or digit, is {name!r}"
-        )
-    return name
-
-
-def _shipped_digests() -> dict[str, str]:
-    """Return the names of the models in the package, by digest."""
-    folder = resources.files("mlrs_core") / "models"
-    return {
-        digest_of(entry.read_bytes()): entry.name.removesuffix(".safetensors")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".safetensors")
-    }
+        Raises:
+            AdvisorError: there is no such alias.
+        """
+        return self._names.changes_of(alias, tenant)[::-1]

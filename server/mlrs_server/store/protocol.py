@@ -45,6 +45,8 @@ class NewRun:
     model_name: str
     model_digest: str
     snapshot: RunSnapshot
+    world_size: int = 0
+    """The number of its ranks; 0 without `config.ranks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +181,10 @@ class Store(Protocol):
 
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
+        ...
+
+    def resize(self, run: StoredRun, world_size: int) -> None:
+        """Set the number of a run's ranks."""
         ...
 
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:

@@ -264,6 +264,11 @@ class SqlStore:
                 runs.update().where(runs.c.key == run.key).values(config=codec.pack_config(config))
             )
 
+    def resize(self, run: StoredRun, world_size: int) -> None:
+        """Set the number of a run's ranks."""
+        with self._writing({run.shard}) as connection:
+            connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
+
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
         """Set the status of some runs, all or none."""
         with self._writing({run.shard for run in going}) as connection:
