@@ -35,6 +35,7 @@ Shared by both; no thread, no event loop:
     _conversation.py            which answer belongs to which observation
     _ledger.py, _entries.py     what the client knows of a run; what it keeps of a step ...
     _rows.py                    ... and of a sweep's
+    _order.py                   in which order things go to the daemon, and go again
     _updates.py                 meta updates: what is kept of them, and how they travel
     _fallback.py, _outage.py    what answers without a daemon, and when
     _calls.py, _convert.py      unary calls; proto messages to values and back

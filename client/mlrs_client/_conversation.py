@@ -14,7 +14,7 @@ from mlrs_client._status import from_entry_error
 from mlrs_client._updates import MAX_UPDATES, Update
 from mlrs_proto.v1 import advisor_pb2 as pb
 
-AT_ONCE = 4096
+AT_ONCE = 1024
 """Entries of a message, unless a sweep has more runs; the contract allows 65,536."""
 
 
@@ -98,17 +98,13 @@ class Conversation:
         """
         if ledger not in self._members:
             return []
-        messages = []
-        for is_update, items in itertools.groupby(
-            ledger.take_unsent(max(AT_ONCE // ledger.size, 1)), key=lambda item: isinstance(item, Update)
-        ):
-            take = self._take_updates if is_update else self._take_entries
-            messages += take(ledger, list(items))
-        return messages
-
-    def _take_entries(self, ledger: Ledger[Any], entries: list[Any]) -> list[pb.StreamAdviceRequest]:
-        self._sent.append(_Batch(ledger, entries, self._members[ledger]))
-        return [_message(ledger, entries)]
+        items: list[Any] = ledger.take_unsent(max(AT_ONCE // ledger.size, 1))
+        if not items:
+            return []
+        if isinstance(items[0], Update):
+            return self._take_updates(ledger, items)
+        self._sent.append(_Batch(ledger, items, self._members[ledger]))
+        return [_message(ledger, items)]
 
     def _take_updates(self, ledger: Ledger[Any], updates: list[Any]) -> list[pb.StreamAdviceRequest]:
         parts = [(update, place) for update in updates for place in update.places()]

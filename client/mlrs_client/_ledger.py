@@ -24,6 +24,7 @@ from mlrs_client._exceptions import (
 )
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
+from mlrs_client._order import Outgoing, in_order
 from mlrs_client._outage import Outage
 from mlrs_client._types import AdviceReason, RunConfig
 from mlrs_client._updates import Update, Updates
@@ -110,9 +111,9 @@ class Ledger(Generic[E]):
         self._most_unanswered = max(MAX_UNANSWERED // len(opened.run_ids), LEAST_KEPT)
         self._most = max(MAX_KEPT // len(opened.run_ids), LEAST_KEPT)
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
-        self._unanswered: dict[int, E] = {}  # in the order sent ...
-        self._ascends = True  # ... which, unless a step of before was observed again, is that of the steps
-        self._unsent: deque[E | Update] = deque()  # those of them, and updates, that are still to be sent
+        self._unanswered: dict[int, E] = {}  # in the order sent
+        self._outgoing: Outgoing[E | Update] = Outgoing()
+        self._lacked_from = opened.next_step  # what the daemon expected when the run joined last
 
     @property
     def size(self) -> int:
@@ -153,8 +154,7 @@ class Ledger(Generic[E]):
             self._overflow()
         entry = self._entry(step, loss)
         if not self.is_lost:
-            self._ascends = self._ascends and step == self.next_step
-            self._unsent.append(entry)  # first, and passed over unless the next line was reached, too
+            self._outgoing.enter(entry)  # first, and passed over unless the next line was reached, too
             self._unanswered[step] = entry
             if step == self.next_step:
                 if self._kept and self._kept[-1].step == step:  # half entered when an interrupt came
@@ -207,7 +207,7 @@ class Ledger(Generic[E]):
             )
         update = Update(step, alignments, validation_losses)
         if not self.is_lost and update.owed:
-            self._unsent.append(update)  # first, and passed over unless the next line was reached, too
+            self._outgoing.enter(update)  # first, and passed over unless the next line was reached, too
             self.updates.enter(update)
         return update, True
 
@@ -238,22 +238,35 @@ class Ledger(Generic[E]):
             del self.led[oldest]
 
     def take_unsent(self, limit: int) -> list[E | Update]:
-        """Return what is to be sent, in order, so many entries and updates at most; count it as sent."""
+        """Return what is to be sent next, in order, and count it as sent: entries or updates, not both.
+
+        `limit` is how many they may be. None are left once there are none.
+        """
         items: list[E | Update] = []
-        while self._unsent and len(items) < limit:
-            item = self._unsent.popleft()
+        while len(items) < limit and (item := self._outgoing.first()) is not None:
             if self._is_due(item):
+                if items and isinstance(item, Update) is not isinstance(items[0], Update):
+                    break
                 items.append(item)
+            self._outgoing.pass_on()
         return items
 
     def _is_due(self, item: E | Update) -> bool:
-        """Return whether an item was entered wholly, and not refused since.
+        """Return whether an item was entered wholly, and not refused since, and the daemon may lack it.
 
-        What is kept is due though it has its answer: one that came late, of a daemon that lost it.
+        It may lack what has its answer: one that came late, of a daemon that lost it.
         """
         if isinstance(item, Update):
+            return self.updates.has(item) and (bool(item.owed) or item.step >= self._lacked_from - 1)
+        if self._unanswered.get(item.step) is item:
+            return True
+        return item.step >= self._lacked_from and self._find(item.step) is item
+
+    def _is_kept(self, item: E | Update) -> bool:
+        """Return whether an item may have to be sent again."""
+        if isinstance(item, Update):
             return self.updates.has(item)
-        return self._unanswered.get(item.step) is item or self._find(item.step) is item
+        return self._find(item.step) is item or self._unanswered.get(item.step) is item
 
     def answer(self, entry: E, columns: Columns, place: int) -> None:
         """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
@@ -265,12 +278,13 @@ class Ledger(Generic[E]):
         self.durable_step = max(self.durable_step, entry.durable_step(columns, place))
         while self._kept and self._kept[0].step <= self.durable_step and self._kept[0].done:
             self._kept.popleft()
-        if self.updates:
-            self.updates.let_go(self.durable_step)
+        self.updates.let_go(self.durable_step)
+        self._outgoing.let_go(self._is_kept)
 
     def adapted(self, update: Update, place: int, answer: Any) -> None:
         """Enter the answer to the update of one run; a second one changes nothing."""
         update.fill(place, answer)
+        self.updates.told(update)
         is_used = self.config.meta is not None and self.config.meta.order == MetaOrder.BEFORE_STEP
         if is_used and not update.owed and update.step >= self._last_step:
             advised = _spread(self._last_lr, self.size)
@@ -310,12 +324,11 @@ class Ledger(Generic[E]):
         for update in self.updates.unanswered():
             self.refuse_update(update, error)
 
-    def rejoin(self, opened: Opened) -> list[E | Update]:
+    def rejoin(self, opened: Opened) -> None:
         """Take in what the daemon says after a break.
 
-        Returns:
-            The entries and updates to send again, in the order of their steps: those that the daemon lacks,
-            and those whose answers were lost.
+        To be sent again, in the order in which they were entered, are then the entries and updates that it
+        lacks, and those whose answers were lost.
 
         Raises:
             RecordGapError: the daemon's record goes beyond the client's, or ends before what the
@@ -341,36 +354,21 @@ class Ledger(Generic[E]):
             if not self.can_stand_in():
                 raise gap
             self.lose(gap)
-            return []
+            return
         self.handles, self.config = opened.handles, opened.config
         self.durable_step = opened.durable_step
-        self._take_back([kept for kept in self._kept if kept.step >= expected])
-        items: list[E | Update] = [*self._unanswered.values()]
-        if updates := self.updates.again(expected):
-            items += updates
-            items.sort(key=lambda item: (item.step, isinstance(item, Update)))
-        self._unsent = deque(items)
-        if self.outage is not None and items:
-            self.outage.until = items[-1].step
-        return items
-
-    def _take_back(self, kept: list[E]) -> None:
-        """Count kept entries as unanswered, in the order of their steps.
-
-        The caller may hold a lock that training waits for, so a million entries are not sorted without need.
-        """
-        lacked = {entry.step: entry for entry in kept if entry.step not in self._unanswered}
-        first = next(iter(self._unanswered), self.next_step)
-        if self._ascends and all(step < first for step in lacked):
-            self._unanswered = lacked | self._unanswered if lacked else self._unanswered
-            return
-        self._unanswered = dict(sorted((self._unanswered | lacked).items()))
-        self._ascends = True
+        self._lacked_from = expected
+        lacked = [kept for kept in self._kept if kept.step >= expected and kept.step not in self._unanswered]
+        self._unanswered = in_order({entry.step: entry for entry in lacked}, self._unanswered)
+        self.updates.owe_again(expected)
+        self._outgoing.again()
+        if self.outage is not None and (last := self.last_unanswered()) is not None:
+            self.outage.until = last.step
 
     def last_unanswered(self) -> E | Update | None:
         """Return the last entry or update that the daemon still has to answer, if any."""
         entry = next(reversed(self._unanswered.values()), None)
-        update = next(reversed(self.updates.unanswered()), None) if self.updates else None
+        update = self.updates.last_unanswered()
         return entry if update is None or (entry is not None and entry.step > update.step) else update
 
     def has_volatile(self) -> bool:
@@ -419,7 +417,7 @@ class Ledger(Generic[E]):
         self.cut_off(error)
         if self.outage is not None:
             self.outage.lost = error
-        self._unsent.clear()
+        self._outgoing.clear()
         self._unanswered.clear()
         self._kept.clear()
         self.updates.clear()

@@ -7,12 +7,14 @@ and so on the way there. It is durable once the run's `durable_step` is beyond t
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlrs_client._exceptions import MlrsError
 from mlrs_client._meta_convert import adaptation_from_proto
 from mlrs_client._meta_types import Adaptation, MetaOutcome
+from mlrs_client._order import in_order
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 MAX_UPDATES = 1024
@@ -98,60 +100,82 @@ class Update:
 
 
 class Updates:
-    """The meta updates of a ledger that are not durable yet, by step."""
+    """The meta updates of a ledger that are not durable yet, by step.
+
+    After a long outage they may be a million, so that what training waits for goes through few of them.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[int, Update] = {}
+        self._owed: dict[int, Update] = {}  # those that the daemon still has to answer, in order
+        self._told: OrderedDict[int, Update] = OrderedDict()  # those that it has, be it for some runs only
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._owed or self._told)
 
     def __iter__(self) -> Iterator[Update]:
-        return iter(self._kept.values())
+        return iter({**self._told, **self._owed}.values())
 
     def find(self, step: int) -> Update | None:
         """Return that of a step, if it is kept."""
-        return self._kept.get(step)
+        return self._owed.get(step) or self._told.get(step)
 
     def has(self, update: Update) -> bool:
         """Return whether it is kept."""
-        return self._kept.get(update.step) is update
+        return self.find(update.step) is update
 
     def enter(self, update: Update) -> None:
         """Keep one."""
-        self._kept[update.step] = update
+        self._owed[update.step] = update
 
     def drop(self, update: Update) -> None:
         """Keep it no longer."""
         if self.has(update):
-            del self._kept[update.step]
+            self._owed.pop(update.step, None)
+            self._told.pop(update.step, None)
 
     def unanswered(self) -> list[Update]:
         """Return those that the daemon still has to answer, in order."""
-        return [update for update in self._kept.values() if update.owed]
+        return list(self._owed.values())
+
+    def last_unanswered(self) -> Update | None:
+        """Return the last of them, if there are any."""
+        return next(reversed(self._owed.values()), None)
 
     def from_step(self, step: int) -> list[Update]:
         """Return those of a step and later ones."""
-        return [update for update in self._kept.values() if update.step >= step]
+        return [update for update in self if update.step >= step]
 
-    def again(self, expected: int) -> list[Update]:
-        """Return those to send to a daemon that expects a step: what it may lack, or was never heard of.
+    def told(self, update: Update) -> None:
+        """Enter that the daemon has answered one, for a run at least."""
+        if self.has(update):
+            self._told[update.step] = update
+            if not update.owed:
+                self._owed.pop(update.step, None)
+
+    def owe_again(self, expected: int) -> None:
+        """Have a daemon that expects a step answer again what it may lack.
 
         It has those ahead of an observation that it has. Of its last observation it need not.
         """
-        for update in self.from_step(expected - 1):
+        lacked = {step: update for step, update in self._told.items() if step >= expected - 1}
+        for step, update in lacked.items():
             update.owe()
-        return self.unanswered()
+            del self._told[step]
+        new = {step: update for step, update in lacked.items() if step not in self._owed}
+        self._owed = in_order(new, self._owed)
 
     def let_go(self, step: int) -> None:
-        """Keep those no longer that belong ahead of a step and are answered."""
-        for update in list(self._kept.values()):
-            if update.step < step and not update.owed:
-                del self._kept[update.step]
+        """Keep those no longer that belong ahead of a step and are answered, from the oldest on."""
+        while self._told:
+            oldest = next(iter(self._told.values()))
+            if oldest.step >= step or oldest.owed:
+                return
+            del self._told[oldest.step]
 
     def clear(self) -> None:
         """Keep none."""
-        self._kept.clear()
+        self._owed.clear()
+        self._told.clear()
 
 
 def _skipped(step: int) -> Adaptation:

@@ -43,6 +43,12 @@ def advise(ledger: Ledger[Entry], entry: Entry, durable_step: int = -1) -> None:
     ledger.answer(entry, pb.AdviceColumns(learning_rates=[0.1], durable_steps=[durable_step]), 0)
 
 
+def rejoined(ledger: Ledger[Entry], next_step: int, durable_step: int = -1) -> list[int]:
+    """Join again at a daemon that stands there; return the steps that are sent then."""
+    ledger.rejoin(opened(next_step, durable_step))
+    return [entry.step for entry in ledger.take_unsent(99)]
+
+
 def test_steps_follow_one_another() -> None:
     """The next step is taken, one beyond it is refused with the step that is due."""
     ledger = ledger_at(5)
@@ -132,7 +138,7 @@ def test_kept_observations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = ledger_at()
     for step in range(5):
         advise(ledger, ledger.observe(step, 1.0)[0])
-    assert [entry.step for entry in ledger.rejoin(opened(2))] == [2, 3, 4]
+    assert rejoined(ledger, 2) == [2, 3, 4]
     with pytest.raises(RecordGapError):
         ledger.rejoin(opened(1))
 
@@ -147,14 +153,14 @@ def test_nothing_is_lost(observed: int, data: st.DataObject) -> None:
     for entry in entries[:answered]:
         advise(ledger, entry, durable_step=min(durable, entry.step + 1) - 1)
     expected = data.draw(st.integers(max(0, min(durable, answered)), observed))
-    again = [entry.step for entry in ledger.rejoin(opened(expected, expected - 1))]
+    again = rejoined(ledger, expected, expected - 1)
     assert again == sorted(set(again))
     assert set(range(expected, observed)) <= set(again)
     assert set(range(answered, observed)) <= set(again)
 
 
-def test_a_step_observed_again_is_sent_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a break everything is sent in the order of the steps, also one of long ago asked again."""
+def test_a_step_observed_again_is_sent_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a break everything is sent in the order in which it was, also a step of long ago asked again."""
     monkeypatch.setattr(module, "MAX_KEPT", 2)
     monkeypatch.setattr(module, "LEAST_KEPT", 1)
     ledger = ledger_at()
@@ -163,28 +169,39 @@ def test_a_step_observed_again_is_sent_in_its_place(monkeypatch: pytest.MonkeyPa
     for step in (4, 0, 5):  # 0 is not kept any more
         ledger.observe(step, 1.0)
     for _ in range(2):
-        assert [entry.step for entry in ledger.rejoin(opened(4))] == [0, 4, 5]
-    assert [entry.step for entry in ledger.take_unsent(2)] == [0, 4]
-    assert [entry.step for entry in ledger.take_unsent(2)] == [5]
+        assert rejoined(ledger, 4) == [4, 0, 5]
+    ledger.rejoin(opened(4))
+    assert [entry.step for entry in ledger.take_unsent(2)] == [4, 0]
+    assert rejoined(ledger, 4) == [4, 0, 5]
 
 
-def test_rejoining_sorts_nothing_that_is_in_order() -> None:
-    """However much waits, a run joins again quickly: what is in order already is not gone through again."""
+def test_rejoining_goes_through_nothing_that_waits() -> None:
+    """However much waits, a run joins again quickly: what is in order already is left where it is."""
     ledger = ledger_at()
     advise(ledger, ledger.observe(0, 1.0)[0])
     for step in range(1, 4):
         ledger.observe(step, 1.0)
     waiting = ledger._unanswered
-    assert [entry.step for entry in ledger.rejoin(opened(1))] == [1, 2, 3]
+    assert rejoined(ledger, 1) == [1, 2, 3]
     assert ledger._unanswered is waiting
-    assert [entry.step for entry in ledger.rejoin(opened(0))] == [0, 1, 2, 3]
+    assert rejoined(ledger, 0) == [0, 1, 2, 3]
+
+
+def test_what_is_answered_for_good_is_forgotten() -> None:
+    """A ledger holds on to what it has sent until that is durable, and no longer."""
+    ledger = ledger_at()
+    for step in range(9):
+        entry, _ = ledger.observe(step, 1.0)
+        ledger.take_unsent(9)
+        advise(ledger, entry, durable_step=step - 2)
+    assert [entry.step for entry in ledger._outgoing._sent] == [7, 8]
 
 
 def test_a_gap_with_a_fallback() -> None:
     """A daemon that cannot be caught up ends nothing where there is a fallback: it goes on for good."""
     ledger = Ledger(opened(3), mock.Mock(), Entry, fallback=Fallback(lambda step: 0.5 + step))
     entry, _ = ledger.observe(3, 1.0)
-    assert ledger.rejoin(opened(2)) == []
+    assert rejoined(ledger, 2) == []
     assert ledger.is_lost
     ledger.stand_in(entry)
     assert entry.result().learning_rate == 3.5
@@ -203,8 +220,10 @@ def test_observing_can_be_broken_off(lines: int) -> None:
     ledger.take_unsent(9)
     left = lines
 
-    def interrupt(_frame: Any, _event: str, _argument: Any) -> Any:
+    def interrupt(frame: Any, _event: str, _argument: Any) -> Any:
         nonlocal left
+        if not frame.f_globals["__name__"].startswith("mlrs_client"):
+            return None  # Python may collect garbage here, and others listen to that
         left -= 1
         if left == 0:
             raise KeyboardInterrupt
