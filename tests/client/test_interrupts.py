@@ -19,7 +19,7 @@ INTERRUPTS, TIMEOUT_S = int(sys.argv[1]), 2.0
 chance = random.Random(int(sys.argv[2]))
 daemon = FakeDaemon()
 interrupted = longest = 0
-armed = False  # whether there is a `try` around what is interrupted; this script's own lines have none at times
+armed = False  # whether a `try` is around what is interrupted: it is not around all of this script
 
 def interrupt(number, frame):
     global armed
