@@ -111,6 +111,7 @@ class RunRecords:
             while True:
                 watcher.grown.clear()
                 watcher.rewound = False
+                told = min(told, watcher.step)  # updates that a rewind dropped are told again, too
                 stored = await self._live.required(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
                 record = await self._live.read(stored, first, PAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ import pytest
 from grpc import StatusCode as Code
 
 from mlrs_proto.v1 import advisor_pb2 as pb
-from tests.server.support import LOSSES, advised, columns, create, refused, service
+from mlrs_server.adapting.making import Adaptation
+from mlrs_server.counts import AdviceCounts
+from mlrs_server.meta_service import AT_ONCE, MetaService
+from mlrs_server.security.caller import Caller, Grant, set_caller
+from mlrs_server.security.limits import Limits, Usage
+from mlrs_server.security.roles import Role
+from tests.server.adapting.support import learning
+from tests.server.support import LOSSES, advised, columns, create, refused, room, service
 
 TIMEOUT = 20
 META = pb.Meta(learning_rate=0.01)
@@ -75,6 +83,26 @@ async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> N
             (3, pb.ERROR_REASON_STALE_HANDLE),
         ]
         assert not (await exchange(call, columns((one, 1, 1.9)))).advice.errors
+
+
+async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, model_file: Path) -> None:
+    """Between the updates of a message, whatever else waits has its turn."""
+    async with room(tmp_path, model_file) as there:
+        adaptation = Adaptation(there.live)
+        served = MetaService(there.lifecycle, adaptation, AdviceCounts())
+        runs = [await learning(there, f"run-{number}") for number in range(40)]
+        message = pb.StreamAdviceRequest()
+        for run in runs:
+            await run.go([2.0])
+            message.updates.add(run_handle=run.opened.handle, step=0, alignment=1.0)
+        set_caller(Caller(Grant("", Role.ADAPT), Usage("", Limits())))
+        making = asyncio.create_task(served.adapt_all(message))
+        turns = 0
+        while not making.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert [result.updates for result in making.result().adaptations.results] == [1] * 40
+        assert turns >= 40 // AT_ONCE
 
 
 @pytest.mark.parametrize(
