@@ -161,7 +161,7 @@ def test_a_flood_of_streams(scene: Scene, many: bool) -> None:  # noqa: FBT001  
 
 @some_or_many
 def test_oversize_messages(scene: Scene, many: bool) -> None:  # noqa: FBT001  # pytest calls it
-    """A message beyond the limit is refused, even where it is small until it is unpacked; so are gradients."""
+    """A message beyond the limit is refused, even where it is small until it is unpacked; gradients, too."""
     size = 64 * MIB
 
     def abuse(stack: ExitStack) -> dict[str, int]:
