@@ -1,0 +1,144 @@
+"""`meta.md`: whether meta mode helps, on the rows where it should and on those where it must not harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mlrs_bench.cell import Cell
+from mlrs_bench.report.bootstrap import Estimate
+from mlrs_bench.report.losses import Key, evaluations
+from mlrs_bench.report.methods import ADVISED, BEST_TUNED, META, TUNED
+from mlrs_bench.report.rows import Row, rows_of
+from mlrs_bench.report.standings import log_ratio, matchup
+from mlrs_bench.report.tables import table
+from mlrs_bench.report.wording import NOTHING, interval, loss, record
+
+ADVISED_META, PAPER_META = META
+FAR: frozenset[Key] = frozenset(
+    {
+        ("char-lstm", "sgd"),
+        ("char-transformer", "sgd"),
+        ("tabular-regression", "adamw"),
+        ("linear", "sgd"),
+        ("linear", "adamw"),
+    }
+)
+"""The rows named as far from meta-training before meta mode was measured: their best learning rates are
+decades from the usual ones. All others are near."""
+HARM = 0.02
+"""Meta mode does not lose where the interval of ln(L_meta / L_frozen) ends below this."""
+SEED = 0
+"""Of the bootstrap."""
+READING = f"""\
+- A *row* is a task under one optimizer; losses are final test losses, means over the seeds that all methods \
+share. On a seed, every method starts from the same weights and sees the same batches.
+- *Frozen* is `{ADVISED}` as it is served by default. `{ADVISED_META}` is the same network in meta mode at \
+its defaults, `{PAPER_META}` the paper's network in meta mode from random weights, under SGD only, which its \
+scale of learning rates is a rule for.
+- Meta mode sees gradients of validation losses; the validation examples are those that the tuned schedules \
+were chosen by. *Best tuned* is chosen after the fact among three, which favours it.
+- *Far* and *near* rows were named before meta mode was measured. The settings of meta mode were chosen on \
+some of these rows, with other seeds.
+- Intervals are 95 % of the stratified bootstrap of the interquartile mean over seeds (and rows), as in \
+quality.md. ln ratios below 0: meta mode is better. W / T / L at two standard errors of the paired \
+difference. *Does not lose*: the interval ends below {HARM:+g}.
+- *Time* is that of a training, meta mode's over the frozen network's on the same seeds, daemon and \
+validation gradients included: what updates cost beside steps as small as these.
+"""
+
+
+def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: str) -> str:
+    """Return the report.
+
+    Args:
+        cells: evaluations of the frozen network and of meta mode.
+        yardsticks: a benchmark's, of which the tuned schedules count.
+        command: what makes the report.
+
+    Raises:
+        ValueError: two cells are the same measurement, or none are of the frozen network and meta mode.
+    """
+    ran = [cell for cell in evaluations(cells) if cell.method in (ADVISED, *META)]
+    keys = {(cell.task, cell.optimizer) for cell in ran if cell.method in META}
+    seeds = {cell.seed for cell in ran}
+    tuned = [
+        cell
+        for cell in evaluations(yardsticks)
+        if cell.method in TUNED and (cell.task, cell.optimizer) in keys and cell.seed in seeds
+    ]
+    rows = [row for row in rows_of([*ran, *tuned]) if (row.task, row.optimizer) in keys]
+    if not rows:
+        raise ValueError(f"cells: none are of {' or '.join(META)}; run them with `mlrs bench quality`")
+    parts = [f"# Meta mode\n\nMade by `{command}`: {len(rows)} rows, {len(ran)} trainings.\n"]
+    parts += ["## Does it help?\n", _groups(rows), "## Rows\n", _rows(rows, ran)]
+    return "\n".join([*parts, "## How to read this\n", READING])
+
+
+def _groups(rows: Sequence[Row]) -> str:
+    near = [row for row in rows if (row.task, row.optimizer) not in FAR]
+    far = [row for row in rows if (row.task, row.optimizer) in FAR]
+    header = ("rows", "method", "count", "ln(L / L_frozen), IQM [95 %]", "W / T / L", "verdict")
+    lines = []
+    for name, group in (("far", far), ("near", near), ("all", rows)):
+        for method in META:
+            estimate, count = log_ratio(group, method, ADVISED, seed=SEED)
+            verdict = _verdict(name, estimate)
+            record_of = record(matchup(group, method, ADVISED))
+            lines.append((name, method, str(count), interval(estimate, "+.3f"), record_of, verdict))
+    return table(header, lines)
+
+
+def _verdict(group: str, estimate: Estimate | None) -> str:
+    if estimate is None or group == "all":
+        return NOTHING
+    if estimate.high < 0:
+        return "gains"
+    if estimate.low > 0:
+        return "loses"
+    return "does not lose" if estimate.high < HARM else "undecided"
+
+
+def _rows(rows: Sequence[Row], ran: Sequence[Cell]) -> str:
+    header = (
+        "row",
+        "group",
+        "seeds",
+        "best tuned",
+        "frozen",
+        ADVISED_META,
+        f"ln({ADVISED_META} / frozen)",
+        "time",
+        PAPER_META,
+        f"ln({PAPER_META} / frozen)",
+        "time",
+    )
+    return table(header, [_row(row, ran) for row in rows])
+
+
+def _row(row: Row, ran: Sequence[Cell]) -> tuple[str, ...]:
+    key = (row.task, row.optimizer)
+    seeds = min(len(row.losses[method]) for method in (ADVISED, *META) if method in row.losses)
+    parts = [row.name, "far" if key in FAR else "near", str(seeds)]
+    parts += [loss(row.mean(BEST_TUNED)), loss(row.mean(ADVISED))]
+    for method in META:
+        ratio, _ = log_ratio([row], method, ADVISED, seed=SEED)
+        parts += [loss(row.mean(method)), interval(ratio, "+.3f"), _slower(key, method, ran)]
+    return tuple(parts)
+
+
+def _slower(key: Key, method: str, ran: Sequence[Cell]) -> str:
+    """Return how many times as long a training takes; the median over the seeds that both have."""
+    seconds = {
+        name: {
+            cell.seed: cell.seconds
+            for cell in ran
+            if (cell.task, cell.optimizer, cell.method) == (*key, name)
+        }
+        for name in (method, ADVISED)
+    }
+    shared = seconds[method].keys() & seconds[ADVISED].keys()
+    if not shared:
+        return NOTHING
+    return f"x{np.median([seconds[method][seed] / seconds[ADVISED][seed] for seed in sorted(shared)]):.2f}"
