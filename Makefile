@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
-BENCHMARKS := latency kernels load columns live_runs processes startup
+BENCHMARKS := latency kernels adapting load columns live_runs ranks processes startup meta_mode
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint audit format bench proto clean

@@ -96,11 +96,33 @@ def live_runs(figures: Figures) -> Figure:
     return figure
 
 
+def ranks(figures: Figures) -> Figure:
+    """Draw what a step takes by the number of ranks that report."""
+    figure, (step, cpu) = _panels("One run, many ranks", 2)
+    named = {
+        "daemon/each": ("daemon, a stream a rank", DAEMON),
+        "echo/each": ("echo, as many streams", ECHO),
+        "daemon/one": ("daemon, all in one message", OTHERS[0]),
+        "echo/one": ("echo, one message", ECHO | {"alpha": 0.45}),
+    }
+    for axes, title, key in (
+        (step, "ms a step, all ranks", "step_us"),
+        (cpu, "server's CPU ms a step", "server_us"),
+    ):
+        lines: Lines = {
+            name: ([row[case][key] / 1e3 for row in figures.values()], style)
+            for case, (name, style) in named.items()
+        }
+        _draw(axes, title, "ranks", _numbers(figures), lines)
+    return figure
+
+
 PLOTS: dict[str, Callable[[Figures], Figure]] = {
     "kernels": kernels,
     "load": load,
     "columns": columns,
     "live_runs": live_runs,
+    "ranks": ranks,
 }
 """By benchmark."""
 

@@ -53,6 +53,19 @@ ROWS = (
         "than at the step after the last that was promised to survive.",
     ),
     Row(
+        "a client that exits at any moment",
+        "2,000 exits: no hang",
+        ("exits",),
+        "Processes end in the middle of everything, by an exception or at the end of their script, with a "
+        "daemon, without one, and with one that is stopped.",
+    ),
+    Row(
+        "Ctrl-C at any moment",
+        "50,000 interrupts: no hang, every LR as without",
+        ("interrupts",),
+        "A loop whose streams break is interrupted between any two lines of Python, and goes on.",
+    ),
+    Row(
         "a proxy that breaks connections",
         "10,000 faults: the same; no call outlives its deadline by 100 ms",
         ("proxy",),

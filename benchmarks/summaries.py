@@ -76,6 +76,30 @@ def kernels(figures: Figures) -> list[Table]:
     return [Table("A step in process", columns, rows, note)]
 
 
+def adapting(figures: Figures) -> list[Table]:
+    """Return the tables of `adapting.py`."""
+    names = {"torch": "PyTorch, the paper's network", "paper": "`paper`", "drift": "`drift`"}
+    rows = [
+        [title, number(figures["updates"][name]["us"]), ratio(figures["updates"][name]["ratio"])]
+        for name, title in names.items()
+    ]
+    kinds = {
+        "frozen": "without meta mode",
+        "before": "in meta mode, no update made",
+        "learning": f"an update every {figures['every']} steps",
+    }
+    steps = [
+        [f"`{name}`, {title}", number(row[kind]["us_per_run"]), ratio(row[kind]["ratio"])]
+        for name, row in figures["steps"].items()
+        for kind, title in kinds.items()
+    ]
+    note = f"{figures['runs']} runs together; updates are not in it. {RATIO}"
+    return [
+        Table("A meta update", ["", "µs", "/ PyTorch"], rows, RATIO),
+        Table("A step of runs in meta mode", ["", "µs a run a step", "/ without"], steps, note),
+    ]
+
+
 def load(figures: Figures) -> list[Table]:
     """Return the tables of `load.py`."""
     streams = figures["streams"]
@@ -162,6 +186,34 @@ def columns(figures: Figures) -> list[Table]:
         ),
         Table("The daemon's entries per second against others'", titles, ratios, RATIO),
     ]
+
+
+def ranks(figures: Figures) -> list[Table]:
+    """Return the table of `ranks.py`."""
+    rows = [
+        [
+            f"{int(count):,}",
+            *(
+                cell
+                for case in ("each", "one")
+                for cell in (
+                    number(row[f"daemon/{case}"]["step_us"] / MS),
+                    number(row[f"echo/{case}"]["step_us"] / MS),
+                    ratio(row[f"daemon/{case}"]["step_ratio"]),
+                    ratio(row[f"daemon/{case}"]["server_ratio"]),
+                )
+            ),
+        ]
+        for count, row in figures.items()
+    ]
+    columns = ["ranks", "daemon", "echo", "daemon / echo", "server's CPU / echo's"]
+    columns += ["one message: daemon", "echo", "daemon / echo", "server's CPU / echo's"]
+    note = (
+        "ms from the first report of a step to the answer that the last rank reads; a stream a rank, and "
+        "then one message with all ranks. All streams are in one process, whose own work is in the time. "
+        f"{RATIO}"
+    )
+    return [Table("One run, many ranks", columns, rows, note)]
 
 
 def live_runs(figures: Figures) -> list[Table]:
@@ -264,13 +316,56 @@ def processes(figures: Figures) -> list[Table]:
     return [Table("One process and two", columns, rows, note)]
 
 
+def meta_mode(figures: Figures) -> list[Table]:
+    """Return the tables of `meta_mode.py`."""
+    others, sent = figures["others"], figures["gradients"]
+    names = {
+        "still": "stand still",
+        "observing": "observe",
+        "learning": "observe and learn",
+    }
+    rows = [
+        [
+            f"{others['runs']} others {title}",
+            *(number(others["states"][state][f"p{level}_us"]) for level in (50, 90, 99)),
+            ratio(others["states"][state]["still_ratio"]),
+            ratio(others["states"][state]["observing_ratio"]),
+        ]
+        for state, title in names.items()
+    ]
+    per_s = f"{others['runs'] / others['period_s']:,.0f}"
+    pace = f"They take {per_s} steps a second together, and make as many updates. {RATIO}"
+    gigabytes = [[name, f"{sent['bytes_per_s'][name] / 1e9:.2f}"] for name in ("daemon", "echo")]
+    growth = (
+        f"The same for {sent['large_bytes'] / 2**30:.2g} GiB of each vector: the daemon's memory grew by "
+        f"{sent['rss_growth'] / 2**20:.1f} MiB."
+    )
+    return [
+        Table(
+            "Advice of one run",
+            ["while", "p50 µs", "p90 µs", "p99 µs", "p50 / still", "/ observe"],
+            rows,
+            pace,
+        ),
+        Table(
+            "Two gradients in pieces of 512 KiB",
+            ["", "GB/s"],
+            [*gigabytes, ["daemon / echo", ratio(sent["echo_ratio"])]],
+            growth,
+        ),
+    ]
+
+
 TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "latency": latency,
     "kernels": kernels,
+    "adapting": adapting,
     "load": load,
     "columns": columns,
     "live_runs": live_runs,
+    "ranks": ranks,
     "processes": processes,
     "startup": startup,
+    "meta_mode": meta_mode,
 }
 """By benchmark, in the page's order."""

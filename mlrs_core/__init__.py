@@ -12,6 +12,8 @@ imported by name.
     scale.py          the authors' scale rule, guarded
     architectures/    the family of networks, one package each
     schedules/        the schedules designed by hand
+    meta.py           how a run's network goes on learning, as it is configured
+    adapting/         meta mode: updates of a run's own network, under guard rails
     model.py          weights + architecture + provenance
     checkpoint.py     models as safetensors files
     official.py       import of the weights that the authors published

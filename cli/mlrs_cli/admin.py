@@ -1,9 +1,9 @@
-"""Calls of admins that the client has no word for: models go up, aliases move."""
+"""Calls of admins that the client has no word for: models go up, versions are made, aliases move."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,51 @@ def set_alias(daemon: DaemonAddress, alias: str, model: str) -> pb.Model:
         answer = stub.SetAlias(request, timeout=TIMEOUT_S, metadata=_metadata(daemon))
     found: pb.Model = answer.model
     return found
+
+
+def promote(daemon: DaemonAddress, **asked: Any) -> pb.PromoteModelResponse:
+    """Make a new version of a model; `asked` are the fields of the request.
+
+    Raises:
+        click.ClickException: the daemon refuses it, or is not there.
+    """
+    with _stub(daemon) as stub:
+        answer: pb.PromoteModelResponse = stub.PromoteModel(
+            pb.PromoteModelRequest(**asked), timeout=TIMEOUT_S, metadata=_metadata(daemon)
+        )
+    return answer
+
+
+def rollback_alias(daemon: DaemonAddress, alias: str) -> pb.Model:
+    """Point an alias back, and return the model.
+
+    Raises:
+        click.ClickException: the daemon refuses it, or is not there.
+    """
+    request = pb.RollbackAliasRequest(alias=alias)
+    with _stub(daemon) as stub:
+        answer = stub.RollbackAlias(request, timeout=TIMEOUT_S, metadata=_metadata(daemon))
+    found: pb.Model = answer.model
+    return found
+
+
+def alias_changes(daemon: DaemonAddress, alias: str) -> Sequence[pb.AliasChange] | None:
+    """Return what an alias has pointed at, the newest first; `None`: there is none of that name.
+
+    Raises:
+        click.ClickException: the daemon refuses it, or is not there.
+    """
+    request = pb.ListAliasChangesRequest(alias=alias)
+    with _stub(daemon) as stub:
+        try:
+            answer = stub.ListAliasChanges(request, timeout=TIMEOUT_S, metadata=_metadata(daemon))
+        except grpc.RpcError as error:
+            says: Any = error
+            if says.code() != grpc.StatusCode.NOT_FOUND:
+                raise
+            return None
+    changes: Sequence[pb.AliasChange] = answer.changes
+    return changes
 
 
 def _pieces(data: bytes, name: str) -> Iterator[pb.ImportModelRequest]:

@@ -18,12 +18,17 @@ from mlrs_cli.root import (
     print_table,
     reported,
 )
+from mlrs_cli.versions import diff, history, promote, rollback
 from mlrs_core.model import Model
 
 
 @click.group()
 def models() -> None:
-    """List, show and import models."""
+    """List, show and import models; make new versions, and go back."""
+
+
+for _command in (promote, rollback, history, diff):
+    models.add_command(_command)
 
 
 @models.command("list")

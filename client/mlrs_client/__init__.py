@@ -41,6 +41,7 @@ Shared by both; no thread, no event loop:
     _arguments.py, _types.py    checks of what users hand in; what they get
     _values.py                  checks of single values
     _meta_*.py, _gradients.py   the same for meta mode; gradients in pieces
+    _leading.py                 ranks that read what their leader was advised
     _views.py                   what a run and a pending advice show of themselves
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _access.py                  tokens and TLS
@@ -94,6 +95,9 @@ from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
     Optimizer,
+    RankMode,
+    RankReduction,
+    Ranks,
     RecordChunk,
     RunConfig,
     RunInfo,
@@ -133,6 +137,9 @@ __all__ = [
     "PendingAdaptation",
     "PermissionDeniedError",
     "QueueFullError",
+    "RankMode",
+    "RankReduction",
+    "Ranks",
     "RecordChunk",
     "RecordGapError",
     "Run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import TracebackType
@@ -15,7 +16,8 @@ from mlrs_client._connection import Connection
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import UsageError
 from mlrs_client._fallback import FallbackLike, fallback_of
-from mlrs_client._joining import opened
+from mlrs_client._joining import deleted, opened
+from mlrs_client._leading import follows
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_types import Meta
 from mlrs_client._run import Run
@@ -23,7 +25,10 @@ from mlrs_client._signal import Signal
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
+    RankMode,
+    RankReduction,
     RecordChunk,
+    RunConfig,
     RunInfo,
     RunStatus,
     Schedule,
@@ -44,6 +49,19 @@ RECORD_TIMEOUT_S = 60.0
 def opening_timeout_s(timeout_s: float | None, resume_from: int | None) -> float | None:
     """Return how long opening a run may take; `None`: as long as any call."""
     return RECORD_TIMEOUT_S if timeout_s is None and resume_from is not None else timeout_s
+
+
+def ranked(config: RunConfig, *given: object) -> tuple[RunConfig, int | None, int | None]:
+    """Return a config with what was given of ranks, checked; which rank this is, and how many there are.
+
+    Raises:
+        InvalidArgumentError: something of it is wrong.
+    """
+    checked = check.ranks(*given)
+    if checked is None:
+        return config, None, None
+    ranks, rank, world_size = checked
+    return dataclasses.replace(config, ranks=ranks), rank, world_size
 
 
 def import_sweeps(flavour: str) -> tuple[Any, Any]:
@@ -116,9 +134,15 @@ class Advisor(MetaAdvisor):
         min_lr: float | None = None,
         max_lr: float | None = None,
         meta: Meta | bool | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        rank_mode: RankMode | str | None = None,
+        rank_reduction: RankReduction | str | None = None,
+        straggler_timeout_s: float | None = None,
+        quorum: float | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
-        fallback: FallbackLike = "last",
+        fallback: FallbackLike = "auto",
         timeout_s: float | None = None,
     ) -> Run:
         """Open a training run: create it, or resume it if it exists.
@@ -142,15 +166,28 @@ class Advisor(MetaAdvisor):
                 usual one of the optimizer's family. `mlr-snet` begins with a fifth of it, a warmup.
             min_lr: no advice is below this.
             max_lr: no advice is above this.
+            rank: which process of a distributed job this is, from 0, where all share the run's one schedule.
+            world_size: how many there are from the next step on. Default: as many as the run has; at
+                first, one.
+            rank_mode: `all`, every rank observes its own loss of each step, the daemon reduces them to
+                one, and each gets the same learning rate; or `leader`: rank 0 alone is listened to, and the
+                others get what it was advised, once that is stored; their `resume_from` rewinds nothing.
+            rank_reduction: `mean`, weighted by `samples`, or `median`.
+            straggler_timeout_s: how long after the first loss of a step a `quorum` of the ranks is
+                enough. Default: all are waited for.
+            quorum: that share of the ranks. Default: 0.5.
             meta: `True`, or a `Meta` that says more: the run's network goes on learning, from what
                 `Run.adapt` is told.
-            mode: `open`, or `create` if the run must be new, or `resume` if it must exist.
+            mode: `open`, or `create` if the run must be new, or `resume` if it must exist. With several
+                addresses, a run that a try created whose answer was lost counts as new if it can be told.
             resume_from: rewinds the run to this step, for a job that restarts from a checkpoint. What
                 was recorded from there on is dropped.
             fallback: what the run goes on with when a deadline passes without advice, until the daemon is
                 back: `last`, the last advice (before there is any: `initial_lr`, or else the error); a
                 `Schedule` that is a function of the step; a function of the step; or `None` or `error`,
-                and the error is raised. Losses are kept and sent again; a warning is logged.
+                and the error is raised. Losses are kept and sent again; a warning is logged. `auto` is
+                `last`, but `error` where ranks share the run: each would fall back, and come back, at a
+                step of its own.
             timeout_s: the deadline, in seconds. Default: the advisor's; with `resume_from` a minute,
                 since the daemon computes the run anew up to there.
 
@@ -178,15 +215,25 @@ class Advisor(MetaAdvisor):
             max_lr=max_lr,
             meta=meta,
         )
-        call = calls.checked_open_run(id, config, mode, resume_from)
+        config, own_rank, size = ranked(
+            config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
+        )
+        rewind = None if follows(config, own_rank) else resume_from
+        call = calls.checked_open_run(id, config, mode, rewind, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
-            return Ledger(runs, Signal(), Entry, given_fields(config), checked)
+            entry = Entry if own_rank is None else Entry.of_rank
+            ledger = Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+            ledger.led = {} if follows(ledger.config, own_rank) else None
+            return ledger
 
         opening = opened(self._connection.session, [call], limit_s, ledger_of)
-        return Run(self._connection, self._connection.perform(opening, limit_s))
+        ledger = self._connection.perform(opening, limit_s)
+        if ledger.led is not None:
+            self._connection.follow(ledger, resume_from)
+        return Run(self._connection, ledger)
 
     def sweep(
         self,
@@ -244,8 +291,13 @@ class Advisor(MetaAdvisor):
         return self._invoke(calls.get_run(id))
 
     def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
-        """Delete a run and its record. Raises `RunNotFoundError` if there is none."""
-        self._invoke(calls.delete_run(id))
+        """Delete a run and its record. Raises `RunNotFoundError` if there is none.
+
+        With several addresses a try whose answer was lost is made again elsewhere; where the run is gone
+        then, it was deleted.
+        """
+        deleting = deleted(self._connection.session, check.run_id(id), self._connection.timeout_s)
+        self._connection.perform(deleting, self._connection.timeout_s)
 
     def watch(
         self,
@@ -260,7 +312,8 @@ class Advisor(MetaAdvisor):
         Args:
             id: the run's id.
             from_step: the first step wanted.
-            follow: whether to go on with the run until it is finished.
+            follow: whether to go on with the run until it is finished. With several addresses it goes on,
+                from the next step, where the run does.
             timeout_s: the deadline of the whole, in seconds. Default: 60; with `follow`, none.
         """
         request = calls.watch_run(id, from_step, follow)

@@ -13,18 +13,19 @@ from typing import Any, TypeVar, cast
 import grpc.aio
 
 from mlrs_client import _arguments as check
-from mlrs_client import _convert as convert
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
 from mlrs_client._calls import Call
 from mlrs_client._conversation import Conversation
-from mlrs_client._deadline import Deadline
+from mlrs_client._deadline import Backoff, Deadline
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
+from mlrs_client._following import Following
 from mlrs_client._joining import called
+from mlrs_client._leading import Follower
 from mlrs_client._ledger import Ledger
 from mlrs_client._links import Links
-from mlrs_client._routing import Attempt, Procedure, Route
+from mlrs_client._routing import Attempt, Procedure
 from mlrs_client._session import Session, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
@@ -136,20 +137,15 @@ class Connection:
     async def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        route = Route(self.addresses, Deadline(self.timeout_s if timeout_s is None else timeout_s))
-        has_begun = False
+        following = Following(self.addresses, request, timeout_s, self.timeout_s)
         while True:
             try:
-                async for message in self._messages(route.address, request, timeout_s):
-                    if not has_begun:
-                        route.works()
-                        has_begun = True
-                    yield convert.chunk_from_proto(message)
+                async for message in self._messages(following):
+                    if (chunk := following.take(message)) is not None:
+                        yield chunk
             except MlrsError as error:
                 self.session.check_open()
-                if has_begun:
-                    raise
-                await asyncio.sleep(route.failed(error))
+                await asyncio.sleep(following.broke(error))
             else:
                 return
 
@@ -176,6 +172,29 @@ class Connection:
         for channel in self._links.channels():
             await channel.close()
         self.session.closed()
+
+    def follow(self, ledger: Ledger[Any], resume_from: int | None) -> None:
+        """Have a task read the leader's record, as long as the run is open."""
+        task = self._loop.create_task(self._follow(ledger, Follower(ledger, resume_from)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, ledger: Ledger[Any], following: Follower) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                async for chunk in self.watch(following.request(), None):
+                    following.take(chunk)
+                    backoff.reset()
+                    if ledger.left:
+                        return
+            except MlrsError as error:
+                if not following.fail(error):
+                    return
+                await asyncio.sleep(backoff.next_s())
+            else:
+                following.end()
+                return
 
     # ---------------------------------------------------------------------- the session's host
 
@@ -231,12 +250,12 @@ class Connection:
             raise UnavailableError(f"the connection to {attempt.address} was closed") from error
         return attempt.call.read(response)
 
-    async def _messages(self, address: str, request: Any, timeout_s: float | None) -> AsyncIterator[Any]:
-        method = self._links.method(address, "WatchRun")
-        call = method(request, timeout=timeout_s, metadata=self._links.metadata)
+    async def _messages(self, following: Following) -> AsyncIterator[Any]:
+        method = self._links.method(following.address, "WatchRun")
+        call = method(following.request, timeout=following.left_s(), metadata=self._links.metadata)
         self._watches.add(call)
         try:
-            with map_rpc_errors(address):
+            with map_rpc_errors(following.address):
                 async for message in call:
                     yield message
         finally:

@@ -55,24 +55,31 @@ class Run(RunView):
         super().__init__(ledger)
         self._connection = connection
 
-    def observe(self, step: int, loss: float) -> Pending:
+    def observe(self, step: int, loss: float, *, samples: float | None = None) -> Pending:
         """Send the loss of a step and return at once; not to be awaited itself."""
-        entry, is_new = self._observe(step, loss)
+        entry, is_new = self._enter(step, loss, samples)
         return Pending(self._connection, self._ledger, entry, replayed=not is_new)
 
-    def _observe(self, step: int, loss: float) -> tuple[Entry, bool]:
+    def _enter(self, step: int, loss: float, samples: float | None) -> tuple[Entry, bool]:
         self._check_attached()
         self._connection.check()
-        return self._connection.session.observe(self._ledger, check.step(step), check.loss(loss))
+        observed = self._observed(loss, samples)
+        return self._connection.session.observe(self._ledger, check.step(step), observed)
 
     async def next_lr(
-        self, step: int, loss: float, *, lagged: bool = False, timeout_s: float | None = None
+        self,
+        step: int,
+        loss: float,
+        *,
+        samples: float | None = None,
+        lagged: bool = False,
+        timeout_s: float | None = None,
     ) -> float:
         """Return the learning rate for the update of a step. See `mlrs_client.Run.next_lr`."""
         self._check_attached()
         self._connection.check()
         lr = self._lag.newest(before=check.step(step)) if lagged else None
-        entry, is_new = self._observe(step, loss)
+        entry, is_new = self._enter(step, loss, samples)
         if lagged:
             self._lag.add(entry)
         if lr is not None:
@@ -149,7 +156,7 @@ class Pending(PendingView):
     async def _wait(self, timeout_s: float | None) -> None:
         self._connection.check_process()
         if not self._entry.done:
-            deadline = self._connection.deadline(timeout_s)
+            deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
             session = self._connection.session
             await self._connection.wait(answered(session, self._ledger, self._entry, deadline))
 

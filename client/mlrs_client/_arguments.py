@@ -5,12 +5,22 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._meta_arguments import meta as checked_meta
-from mlrs_client._types import Optimizer, RunConfig, RunStatus, Schedule, ScheduleKind
+from mlrs_client._types import (
+    Optimizer,
+    RankMode,
+    RankReduction,
+    Ranks,
+    RunConfig,
+    RunStatus,
+    Schedule,
+    ScheduleKind,
+)
 from mlrs_client._values import MAX_COUNT
 from mlrs_client._values import real as _real
 from mlrs_client._values import string as _string
@@ -25,6 +35,8 @@ MAX_TIMEOUT_S = 3e7
 """The deadlines that are taken are below this."""
 MAX_SWEEP = 65_536
 """The most runs of a sweep: the entries that fit into a message."""
+MAX_WORLD_SIZE = 65_536
+"""The most ranks of a run."""
 MAX_MILESTONES = 64
 """The most milestones."""
 _WHOLE_PARAMETERS = {
@@ -47,6 +59,7 @@ _REAL_PARAMETERS = {
     "threshold": {"least": 0.0, "most": 1.0},
 }
 """Its other numbers, each with its bounds."""
+C = TypeVar("C", bound=StrEnum)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -134,6 +147,40 @@ def loss(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise _wrong("loss", f"cannot be read as one number: {error}", value) from error
+
+
+def samples(value: object) -> float:
+    """Return a checked number of samples that a loss is the mean of; `None` is one."""
+    return 1.0 if value is None else _real("samples", value, above=0.0)
+
+
+def ranks(
+    rank: object,
+    world_size: object,
+    mode_: object = None,
+    reduction: object = None,
+    straggler_timeout_s: object = None,
+    quorum: object = None,
+) -> tuple[Ranks, int, int | None] | None:
+    """Return checked how ranks share a run, which this is, and how many there are; `None`: one does."""
+    rest = (world_size, mode_, reduction, straggler_timeout_s, quorum)
+    if rank is None:
+        if any(value is not None for value in rest):
+            raise _wrong("rank", "must be given along with what else is said of ranks", rank)
+        return None
+    number = _whole("rank", rank, low=0, high=MAX_WORLD_SIZE - 1)
+    size = None if world_size is None else _whole("world_size", world_size, low=1, high=MAX_WORLD_SIZE)
+    if size is not None and number >= size:
+        raise _wrong("rank", f"must be below world_size, {size}", rank)
+    checked = Ranks(
+        mode=None if mode_ is None else _choice("rank_mode", RankMode, mode_),
+        reduction=None if reduction is None else _choice("rank_reduction", RankReduction, reduction),
+        straggler_timeout_s=None
+        if straggler_timeout_s is None
+        else _real("straggler_timeout_s", straggler_timeout_s, above=0.0, most=86_400.0),
+        quorum=None if quorum is None else _real("quorum", quorum, above=0.0, most=1.0),
+    )
+    return checked, number, size
 
 
 def prefix(value: object) -> str:
@@ -287,3 +334,10 @@ def _optimizer(value: object) -> Optimizer:
         return Optimizer(str(value))
     except ValueError:
         raise _wrong("optimizer", f"must be one of {', '.join(Optimizer)}", value) from None
+
+
+def _choice(name: str, kind: type[C], value: object) -> C:
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise _wrong(name, f"must be one of {', '.join(kind)}", value) from None

@@ -6,7 +6,7 @@ Both flavours of the client send these; neither knows more of a call than is her
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from mlrs_client import _arguments as check
@@ -119,10 +119,28 @@ def open_run(
     config: RunConfig,
     mode: check.OpenMode = "resume",
     resume_from: int | None = None,
+    world_size: int | None = None,
 ) -> Call[tuple[OpenedRun, ...]]:
     """Create a run, resume it, or whichever applies."""
     request = _opening(run_id, config, mode, resume_from)
+    if world_size is not None:
+        request.world_size = world_size
     return Call("CreateRun", request, lambda response: (_opened(response),))
+
+
+def resuming(call: Call[T]) -> Call[T]:
+    """Return the call that opens the run which a call would create."""
+    request = pb.CreateRunRequest()
+    request.CopyFrom(call.request)
+    request.mode = pb.OPEN_MODE_RESUME
+    return replace(call, request=request)
+
+
+def asked_config(call: Call[Any]) -> tuple[str, RunConfig] | None:
+    """Return the run that a call opens, and the config it gives; `None` where it opens many."""
+    if not isinstance(call.request, pb.CreateRunRequest):
+        return None
+    return call.request.run_id, convert.config_from_proto(call.request.config)
 
 
 def open_runs(
@@ -171,14 +189,18 @@ def _opened(response: pb.CreateRunResponse) -> OpenedRun:
 
 
 def checked_open_run(
-    run_id: object, config: RunConfig, mode: object, resume_from: object
+    run_id: object,
+    config: RunConfig,
+    mode: object,
+    resume_from: object,
+    world_size: int | None = None,
 ) -> Call[tuple[OpenedRun, ...]]:
     """Open a run as a user asks for it.
 
     Raises:
         InvalidArgumentError: an argument is wrong; the error names it.
     """
-    return open_run(check.run_id(run_id), config, *check.opening(mode, resume_from))
+    return open_run(check.run_id(run_id), config, *check.opening(mode, resume_from), world_size)
 
 
 def get_run(run_id: object) -> Call[RunInfo]:

@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -23,13 +24,15 @@ from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._calls import Call
 from mlrs_client._conversation import Conversation
-from mlrs_client._deadline import Deadline
+from mlrs_client._deadline import Backoff, Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
+from mlrs_client._following import Following
 from mlrs_client._joining import called
+from mlrs_client._leading import Follower
 from mlrs_client._ledger import E, Ledger
 from mlrs_client._links import Links
-from mlrs_client._routing import Procedure, Route
+from mlrs_client._routing import Procedure
 from mlrs_client._session import Session, check_process
 from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
@@ -178,19 +181,47 @@ class Connection:
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        route = Route(self.addresses, Deadline(self.timeout_s if timeout_s is None else timeout_s))
+        following = Following(self.addresses, request, timeout_s, self.timeout_s)
 
-        def start(address: str) -> Any:
-            method = self._links.method(address, "WatchRun")
-            return method(request, timeout=timeout_s, metadata=self._links.metadata)
+        def start() -> Any:
+            method = self._links.method(following.address, "WatchRun")
+            return method(following.request, timeout=following.left_s(), metadata=self._links.metadata)
 
-        watch = Watch(start, route)
+        watch = Watch(start, following)
         self._worker.put(lambda: self._begin_watch(watch))
         try:
             yield from watch.chunks()
         finally:
             self._worker.put(watch.cancel)
             self._watches.discard(watch)
+
+    def follow(self, ledger: Ledger[Any], resume_from: int | None) -> None:
+        """Have a thread read the leader's record, as long as the run is open."""
+        following = Follower(ledger, resume_from)
+        threading.Thread(
+            target=self._follow, args=(ledger, following), name="mlrs-follow", daemon=True
+        ).start()
+
+    def _follow(self, ledger: Ledger[Any], following: Follower) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                for chunk in self.watch(following.request(), None):
+                    with self._lock:
+                        following.take(chunk)
+                    backoff.reset()
+                    if ledger.left:
+                        return
+            except MlrsError as error:
+                with self._lock:
+                    goes_on = following.fail(error)
+                if not goes_on:
+                    return
+                time.sleep(backoff.next_s())
+            else:
+                with self._lock:
+                    following.end()
+                return
 
     def close(self) -> None:
         """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.

@@ -59,12 +59,19 @@ class Conversation:
     is welcome: the answers are the same. Refusals of it are not: the entries were sent again.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, alone: Ledger[Any] | None = None) -> None:
+        """`alone` is the only run that may join, if there is one."""
         self.address = address
+        self.alone = alone
         self.transport: Transport | None = None
         self._sent: deque[_Batch] = deque()
         self._members: dict[Ledger[Any], int] = {}
         self._joinings = itertools.count()
+
+    @property
+    def key(self) -> tuple[str, Ledger[Any] | None]:
+        """What tells it from others that are under way."""
+        return self.address, self.alone
 
     def has(self, ledger: Ledger[Any]) -> bool:
         """Return whether a run takes part, so that its observations can be sent here."""
@@ -102,7 +109,7 @@ class Conversation:
         for start in range(0, len(entries), most):
             part = entries[start : start + most]
             self._sent.append(_Batch(ledger, part, self._members[ledger]))
-            messages.append(_message(ledger.handles, part))
+            messages.append(_message(ledger, part))
         return messages
 
     def _take_updates(self, ledger: Ledger[Any], updates: list[Any]) -> list[pb.StreamAdviceRequest]:
@@ -210,12 +217,18 @@ class Conversation:
         return self._members.get(batch.ledger) == batch.joining
 
 
-def _message(handles: list[int], entries: Sequence[Observed]) -> pb.StreamAdviceRequest:
+def _message(ledger: Ledger[Any], entries: Sequence[Observed]) -> pb.StreamAdviceRequest:
+    handles = ledger.handles
     if len(entries) == 1:
         (entry,) = entries
-        return pb.StreamAdviceRequest(run_handles=handles, steps=entry.steps, losses=entry.losses)
-    return pb.StreamAdviceRequest(
-        run_handles=handles * len(entries),
-        steps=list(itertools.chain.from_iterable(entry.steps for entry in entries)),
-        losses=list(itertools.chain.from_iterable(entry.losses for entry in entries)),
-    )
+        message = pb.StreamAdviceRequest(run_handles=handles, steps=entry.steps, losses=entry.losses)
+    else:
+        message = pb.StreamAdviceRequest(
+            run_handles=handles * len(entries),
+            steps=list(itertools.chain.from_iterable(entry.steps for entry in entries)),
+            losses=list(itertools.chain.from_iterable(entry.losses for entry in entries)),
+        )
+    if ledger.rank is not None:
+        message.ranks.extend([ledger.rank] * len(entries))
+        message.sample_counts.extend(itertools.chain.from_iterable(entry.sample_counts for entry in entries))
+    return message

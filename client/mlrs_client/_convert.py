@@ -15,6 +15,9 @@ from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
     Optimizer,
+    RankMode,
+    RankReduction,
+    Ranks,
     RecordChunk,
     RunConfig,
     RunInfo,
@@ -55,6 +58,14 @@ _KINDS: dict[pb.ScheduleKind.ValueType, ScheduleKind] = {
     pb.SCHEDULE_KIND_PLATEAU: ScheduleKind.PLATEAU,
     pb.SCHEDULE_KIND_GREEDY: ScheduleKind.GREEDY,
 }
+_MODES: dict[pb.RankMode.ValueType, RankMode] = {
+    pb.RANK_MODE_ALL: RankMode.ALL,
+    pb.RANK_MODE_LEADER: RankMode.LEADER,
+}
+_REDUCTIONS: dict[pb.RankReduction.ValueType, RankReduction] = {
+    pb.RANK_REDUCTION_MEAN: RankReduction.MEAN,
+    pb.RANK_REDUCTION_MEDIAN: RankReduction.MEDIAN,
+}
 _KINDS_TO_PROTO = {value: number for number, value in _KINDS.items()}
 _OPTIMIZERS_TO_PROTO = {value: number for number, value in _OPTIMIZERS.items()}
 _STATUSES_TO_PROTO = {value: number for number, value in _STATUSES.items()}
@@ -74,7 +85,30 @@ def config_to_proto(config: RunConfig) -> pb.RunConfig:
         message.schedule.CopyFrom(pb.Schedule(kind=kind, **given))
     if config.meta is not None:
         message.meta.CopyFrom(meta.config_to_proto(config.meta))
+    if (ranks := config.ranks) is not None:
+        message.ranks.CopyFrom(_ranks_to_proto(ranks))
     return message
+
+
+def _ranks_to_proto(ranks: Ranks) -> pb.Ranks:
+    modes = {value: number for number, value in _MODES.items()}
+    reductions = {value: number for number, value in _REDUCTIONS.items()}
+    return pb.Ranks(
+        mode=pb.RANK_MODE_UNSPECIFIED if ranks.mode is None else modes[ranks.mode],
+        reduction=pb.RANK_REDUCTION_UNSPECIFIED if ranks.reduction is None else reductions[ranks.reduction],
+        straggler_timeout_s=ranks.straggler_timeout_s,
+        quorum=ranks.quorum,
+    )
+
+
+def _ranks_from_proto(message: pb.Ranks) -> Ranks:
+    timeout_s = message.straggler_timeout_s if message.HasField("straggler_timeout_s") else None
+    return Ranks(
+        mode=_MODES.get(message.mode),
+        reduction=_REDUCTIONS.get(message.reduction),
+        straggler_timeout_s=timeout_s,
+        quorum=message.quorum if message.HasField("quorum") else None,
+    )
 
 
 def config_from_proto(message: pb.RunConfig) -> RunConfig:
@@ -87,6 +121,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         optimizer=_OPTIMIZERS.get(message.optimizer),
         schedule=_schedule_from_proto(message.schedule) if message.HasField("schedule") else None,
         meta=meta.config_from_proto(message.meta) if message.HasField("meta") else None,
+        ranks=_ranks_from_proto(message.ranks) if message.HasField("ranks") else None,
         **given,
     )
 
@@ -114,6 +149,7 @@ def run_from_proto(message: pb.Run) -> RunInfo:
         create_time=_time(message.create_time),
         update_time=_time(message.update_time),
         meta=meta.status_from_proto(message.meta) if message.HasField("meta") else None,
+        world_size=message.world_size,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mlrs_client._convert import reason_from_proto
 from mlrs_client._exceptions import MlrsError
@@ -26,6 +26,18 @@ class Columns(Protocol):
     @property
     def reasons(self) -> Sequence[Any]:
         """Reasons, as the contract numbers them; empty: all are fresh."""
+
+    @property
+    def ranks_reported(self) -> Sequence[int]:
+        """Of how many ranks' losses each was made; empty, or 0: of one, or not known."""
+
+
+class Reported(NamedTuple):
+    """What a rank observes of a step."""
+
+    loss: float
+    samples: float
+    """The number of samples that it is the mean of."""
 
 
 class Observed(Protocol):
@@ -52,11 +64,18 @@ class Observed(Protocol):
     def rates(self) -> Sequence[float] | None:
         """The learning rates of the answer, one for each run, once there is one."""
 
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """The numbers of samples that they are the means of, where that counts; else empty."""
+
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
 
     def fill(self, columns: Columns, place: int) -> Any:
         """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
+
+    def follow(self, learning_rate: float, reason: AdviceReason, durable_step: int) -> None:
+        """Take what the leader was advised, unless it is done."""
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
         """Take what a fallback answers; the daemon's answer will not change it.
@@ -85,6 +104,15 @@ class Entry:
     """... and how far the run was durable then."""
     error: MlrsError | None = None
     """Why there will be no answer."""
+    samples: float = 1.0
+    """Of a rank's: how many samples the loss is the mean of."""
+    ranks_reported: int | None = None
+    """Of how many ranks' losses the answer was made, if that is known."""
+
+    @classmethod
+    def of_rank(cls, step: int, reported: Reported) -> Entry:
+        """Return the observation of a rank."""
+        return cls(step, reported.loss, samples=reported.samples)
 
     @property
     def done(self) -> bool:
@@ -106,8 +134,15 @@ class Entry:
         """The learning rate, once there is one."""
         return None if self.learning_rate is None else (self.learning_rate,)
 
-    def has(self, loss: float) -> bool:
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """The number of samples."""
+        return (self.samples,)
+
+    def has(self, loss: float | Reported) -> bool:
         """Return whether it is of this loss."""
+        if isinstance(loss, Reported):
+            return self.samples == loss.samples and self.has(loss.loss)
         return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
 
     def fill(self, columns: Columns, place: int) -> float:
@@ -115,10 +150,17 @@ class Entry:
         learning_rate = columns.learning_rates[place]
         if self.learning_rate is None and self.error is None:
             self.durable = columns.durable_steps[place]
-            reasons = columns.reasons
+            reasons, reported = columns.reasons, columns.ranks_reported
+            self.ranks_reported = (reported[place] or None) if reported else None
             self.reason = reason_from_proto(reasons[place]) if reasons else AdviceReason.FRESH
             self.learning_rate = learning_rate  # the last: now it is done
         return learning_rate
+
+    def follow(self, learning_rate: float, reason: AdviceReason, durable_step: int) -> None:
+        """Take what the leader was advised, unless it is done."""
+        if not self.done:
+            self.reason, self.durable = reason, durable_step
+            self.learning_rate = learning_rate
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
         """Take what a fallback answers."""
@@ -144,4 +186,4 @@ class Entry:
 
     def result(self) -> Advice:
         """Return the advice of an entry that is done; raises as `lr`."""
-        return Advice(self.step, self.lr(), self.reason, self.durable)
+        return Advice(self.step, self.lr(), self.reason, self.durable, self.ranks_reported)

@@ -13,8 +13,9 @@ from mlrs_client import schedules
 from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._types import RunConfig, Schedule, ScheduleKind
 
-FallbackLike: TypeAlias = Literal["last", "error"] | Schedule | Callable[[int], Any] | None
-"""What users write: the last LR, a schedule, a function of the step; `error` or `None`: raise."""
+FallbackLike: TypeAlias = Literal["auto", "last", "error"] | Schedule | Callable[[int], Any] | None
+"""What users write: the last LR, a schedule, a function of the step; `error` or `None`: raise. `auto` is
+`last`, and `error` for a run of several ranks: each would fall back, and come back, at a step of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ def fallback_of(value: Any, configs: Sequence[RunConfig]) -> Fallback | None:
     Raises:
         InvalidArgumentError: it is none, or a schedule that cannot be computed here.
     """
+    if isinstance(value, str) and value == "auto":
+        value = "error" if any(config.ranks for config in configs) else "last"
     if value is None or (isinstance(value, str) and value == "error"):
         return None
     if isinstance(value, str) and value == "last":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from mlrs_client import _doubt
 from mlrs_client._addresses import LONGEST_ATTEMPT_S
 from mlrs_client._calls import Call, Opened, OpenedRun, open_run, reopening
 from mlrs_client._deadline import Backoff, Deadline
@@ -31,6 +32,19 @@ def called(session: Session, call: Call[T], timeout_s: float, home: str | None =
         raise
 
 
+def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
+    """Delete a run.
+
+    Raises:
+        MlrsError: it failed.
+    """
+    try:
+        yield from _doubt.deleted(run_id, Route(session.addresses, Deadline(timeout_s)))
+    except MlrsError:
+        session.check_open()
+        raise
+
+
 def opened(
     session: Session,
     opening: Iterable[Call[tuple[OpenedRun, ...]]],
@@ -52,7 +66,7 @@ def opened(
     places: list[str] = []
     for call in opening:
         route = Route(session.addresses, Deadline(timeout_s), places[-1] if places else None)
-        runs += yield from routed(call, route)
+        runs += yield from _doubt.opened_once(call, route)
         places.append(route.address)
     session.check_open()
     ledger = ledger_of(Opened(runs))

@@ -25,7 +25,7 @@ from mlrs_client._exceptions import (
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
 from mlrs_client._outage import Outage
-from mlrs_client._types import RunConfig
+from mlrs_client._types import AdviceReason, RunConfig
 from mlrs_client._updates import Update, Updates
 
 MAX_KEPT = 65_536
@@ -34,6 +34,8 @@ crashes before it stored them cannot be caught up: for one run, hours of a daemo
 MAX_UNANSWERED = 2**20
 """Observations that may wait for an answer, of all runs of a ledger: those of a loop that never waits, while
 the daemon is away."""
+RANK_TIMEOUT_S = 600.0
+"""How long a rank waits for the others: as long as the collectives of PyTorch do."""
 LEAST_KEPT = 64
 """Steps kept, however many runs there are."""
 
@@ -67,6 +69,9 @@ class Ledger(Generic[E]):
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
         updates: the meta updates that are not durable yet.
+        rank: which of its ranks this process is; `None`: it has one.
+        led: what the leader was advised, by step, where this process only follows; else `None`.
+        timeout_s: how long its callers wait that say nothing else, in seconds; `None`: as all others.
     """
 
     def __init__(
@@ -76,8 +81,12 @@ class Ledger(Generic[E]):
         entry: Callable[[int, Any], E],
         given: frozenset[str] = frozenset(),
         fallback: Fallback | None = None,
+        rank: int | None = None,
     ) -> None:
         """`entry` makes what is kept of a step, from the step and the loss, or losses."""
+        self.rank = rank
+        self.led: dict[int, tuple[float, AdviceReason]] | None = None
+        self.timeout_s = None if rank is None else RANK_TIMEOUT_S
         self.changed = changed
         self.run_ids = opened.run_ids
         self.label = _label(opened.run_ids)
@@ -108,6 +117,10 @@ class Ledger(Generic[E]):
     def size(self) -> int:
         """The number of runs."""
         return len(self.run_ids)
+
+    def patience_s(self, timeout_s: float | None) -> float | None:
+        """Return how long a caller waits that asks for so long; `None`: as is usual, of all runs."""
+        return self.timeout_s if timeout_s is None else timeout_s
 
     def observe(self, step: int, loss: Any) -> tuple[E, bool]:
         """Enter an observation: of a step and its loss, or one loss for each run.
@@ -196,6 +209,32 @@ class Ledger(Generic[E]):
             self.updates.enter(update)
         return update, True
 
+    def follow(self, led: dict[int, tuple[float, AdviceReason]], step: int, loss: Any) -> tuple[E, bool]:
+        """Enter a step that the leader is advised for; the loss counts for nothing."""
+        entry = self._unanswered.get(step)
+        if entry is None:
+            entry = self._entry(step, loss)
+            if step in led:
+                entry.follow(*led[step], self.durable_step)
+            else:
+                self._unanswered[step] = entry
+        self.next_step = max(self.next_step, step + 1)
+        return entry, not entry.done
+
+    def lead(
+        self, first: int, lrs: Sequence[float], reasons: Sequence[AdviceReason], durable_step: int
+    ) -> None:
+        """Enter what the leader was advised for steps from `first` on."""
+        if self.led is None:
+            raise AssertionError("only a follower is led")
+        self.durable_step = durable_step
+        for step, said in enumerate(zip(lrs, reasons, strict=True), first):
+            self.led[step] = said
+            if (entry := self._unanswered.pop(step, None)) is not None:
+                entry.follow(*said, durable_step)
+        while self.led and (oldest := next(iter(self.led))) < self.next_step - LEAST_KEPT:
+            del self.led[oldest]
+
     def take_unsent(self) -> list[E | Update]:
         """Return what is to be sent, in order, and count it as sent."""
         items = [item for item in self._unsent if self._is_due(item)]
@@ -281,7 +320,7 @@ class Ledger(Generic[E]):
         oldest = min(
             [self.next_step, *(kept.step for kept in islice(self._kept, 1)), *islice(self._unanswered, 1)]
         )
-        if furthest > max(self.next_step, self._furthest):
+        if furthest > max(self.next_step, self._furthest) and self.rank is None:  # ranks go on without others
             raise RecordGapError(
                 f"{self.label}: the daemon expects step {furthest}, this client step"
                 f" {self.next_step}: another process has moved it. Open it again",

@@ -39,14 +39,18 @@ def meta(value: object) -> Meta | None:
         for name, bounds in _BOUNDS.items()
         if (number := getattr(value, name)) is not None
     }
-    every = value.every
     return dataclasses.replace(
         value,
         scope=None if value.scope is None else _one_of(MetaScope, "meta.scope", value.scope),
         order=None if value.order is None else _one_of(MetaOrder, "meta.order", value.order),
-        every=None if every is None else whole("meta.every", every, low=1, high=MAX_EVERY),
+        every=None if value.every is None else every(value.every, "meta.every"),
         **numbers,
     )
+
+
+def every(value: object, name: str = "every") -> int:
+    """Return a checked number of steps from one update to the next."""
+    return whole(name, value, low=1, high=MAX_EVERY)
 
 
 def alignment(value: Any, name: str = "alignment") -> float:

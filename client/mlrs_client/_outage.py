@@ -32,15 +32,19 @@ class Outage:
             self.is_told = True
             return (
                 f"{self.label}: no advice in time; going on with the fallback. The losses are kept, and the"
-                f" daemon is tried again in the background. {self.cause}"
+                f" daemon is tried again in the background. {self._why(self.cause)}"
             )
         if self.lost is not None and not self.is_loss_told:
             self.is_loss_told = True
             return (
                 f"{self.label}: the daemon cannot be caught up any more, and losses from here on are not"
-                f" kept: all further steps are answered by the fallback. {self.lost}"
+                f" kept: all further steps are answered by the fallback. {self._why(self.lost)}"
             )
         return None
+
+    def _why(self, error: MlrsError) -> str:
+        """Return what an error says, without the name that the message begins with."""
+        return f"({str(error).removeprefix(f'{self.label}: ')})"
 
     def end(self, fallback_steps: int) -> str:
         """Return what is to be logged at its end, given the ledger's count of fallback steps."""

@@ -10,6 +10,7 @@ from mlrs_client._addresses import Addresses
 from mlrs_client._calls import Call
 from mlrs_client._deadline import Backoff, Deadline
 from mlrs_client._exceptions import DeadlineExceededError, MlrsError, NotOwnerError, UnavailableError
+from mlrs_client._status import may_be_done
 
 MAX_HOPS = 4
 """Redirects that are followed one after the other; then there is a pause, as nobody knows the owner yet."""
@@ -42,6 +43,7 @@ class Route:
 
     Attributes:
         address: where to call now.
+        in_doubt: whether a try that failed may have been carried out all the same.
     """
 
     def __init__(self, addresses: Addresses, deadline: Deadline, home: str | None = None) -> None:
@@ -52,6 +54,7 @@ class Route:
         self._untried = addresses.in_order(home)
         self._redirect: NotOwnerError | None = None
         self._hops = 0
+        self.in_doubt = False
         self.address = self._untried.pop(0)
 
     def limit_s(self) -> float:
@@ -69,6 +72,7 @@ class Route:
             MlrsError: the error itself, if no other address can help.
             UnavailableError: another replica owns the run, and it was out of reach until the deadline.
         """
+        self.in_doubt = self.in_doubt or may_be_done(error)
         if isinstance(error, NotOwnerError):
             self._follow(error)
         elif isinstance(error, (UnavailableError, DeadlineExceededError)):

@@ -55,6 +55,11 @@ class Row:
         rates: list[float] | None = None if self.learning_rates is None else self.learning_rates.tolist()
         return rates
 
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """None: each run has one rank."""
+        return ()
+
     def has(self, loss: Floats) -> bool:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)
@@ -65,6 +70,10 @@ class Row:
         if not self.done:
             self.learning_rates = learning_rates
         return learning_rates
+
+    def follow(self, learning_rate: float, reason: object, durable_step: int) -> None:
+        """Never called: the runs of a sweep have one rank each."""
+        raise NotImplementedError
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:  # noqa: ARG002 # of the protocol
         """Take what a fallback answers: one learning rate for all runs, or one a run."""

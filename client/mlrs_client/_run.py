@@ -26,12 +26,13 @@ class Run(RunView):
         super().__init__(ledger)
         self._connection = connection
 
-    def observe(self, step: int, loss: float) -> Pending:
+    def observe(self, step: int, loss: float, *, samples: float | None = None) -> Pending:
         """Send the loss of a step and return at once.
 
         Args:
             step: the run's next step, or one observed before, with the same loss.
             loss: any real number. NaN and infinities are legal: the last learning rate is held.
+            samples: where several ranks report, how many samples the loss is the mean of. Default: 1.
 
         Raises:
             InvalidArgumentError: the step or the loss is none.
@@ -40,35 +41,44 @@ class Run(RunView):
             ClosedError, ForkedError: see `Advisor`.
         """
         self._check_attached()
-        entry, is_new = self._connection.observe(self._ledger, check.step(step), check.loss(loss))
+        observed = self._observed(loss, samples)
+        entry, is_new = self._connection.observe(self._ledger, check.step(step), observed)
         return Pending(self._connection, self._ledger, entry, replayed=not is_new)
 
     def next_lr(
-        self, step: int, loss: float, *, lagged: bool = False, timeout_s: float | None = None
+        self,
+        step: int,
+        loss: float,
+        *,
+        samples: float | None = None,
+        lagged: bool = False,
+        timeout_s: float | None = None,
     ) -> float:
         """Return the learning rate for the update of a step; waits for it.
 
         Args:
             step: as for `observe`.
             loss: as for `observe`.
+            samples: as for `observe`.
             lagged: return the newest learning rate of the steps before instead, as a rule that for the step
                 before, and do not wait. The first call of a run waits, as there is none yet.
-            timeout_s: the deadline, in seconds. Default: the advisor's.
+            timeout_s: the deadline, in seconds. Default: the advisor's; where several ranks report, ten
+                minutes, as it is the others that are waited for.
 
         Raises:
             MlrsError: as `observe` and `Pending.lr`; if `lagged`, also because of a step before.
         """
         self._check_attached()
-        step, loss = check.step(step), check.loss(loss)
+        step, observed = check.step(step), self._observed(loss, samples)
         if lagged:
             self._connection.check()
             lr = self._lag.newest(before=step)
-            entry, _ = self._connection.observe(self._ledger, step, loss)
+            entry, _ = self._connection.observe(self._ledger, step, observed)
             self._lag.add(entry)
             if lr is not None:
                 return self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
-        deadline = self._connection.deadline(timeout_s)
-        return self._connection.exchange(self._ledger, step, loss, deadline).lr()
+        deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+        return self._connection.exchange(self._ledger, step, observed, deadline).lr()
 
     def adapt(
         self,
@@ -167,7 +177,7 @@ class Pending(PendingView):
         """Return the advice; waits for it. If it does not come in time, the run's fallback answers.
 
         Args:
-            timeout_s: the deadline, in seconds. Default: the advisor's.
+            timeout_s: the deadline, in seconds. Default: as for `Run.next_lr`.
 
         Raises:
             DeadlineExceededError: it did not come in time, and there is no fallback, or nothing that it could
@@ -181,7 +191,7 @@ class Pending(PendingView):
     def _wait(self, timeout_s: float | None) -> None:
         self._connection.check_process()
         if not self._entry.done:
-            deadline = self._connection.deadline(timeout_s)
+            deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
             session = self._connection.session
             self._connection.wait(answered(session, self._ledger, self._entry, deadline))
 

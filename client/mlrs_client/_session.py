@@ -50,6 +50,10 @@ DENIALS = (UnauthenticatedError, PermissionDeniedError)
 """Failures that may pass, too, if somebody sees to the token; until then a fallback goes on."""
 
 
+_Key = tuple[str, Ledger[Any] | None]
+"""Of a stream: the address, and the run that has it to itself, if one has."""
+
+
 class Host(Protocol):
     """What a session needs of its connection. No call waits; each may come twice."""
 
@@ -85,6 +89,8 @@ def check_process(pid: int) -> None:
 class Session:
     """The open runs of one advisor, and a stream for each address at which one of them is.
 
+    A run that waits for other ranks has a stream of its own: a daemon answers those of a stream in order.
+
     Attributes:
         addresses: the daemon's.
         timeout_s: how long a caller waits that says nothing else, in seconds.
@@ -107,7 +113,7 @@ class Session:
         self.reopened: weakref.WeakKeyDictionary[Ledger[Any], tuple[str, list[OpenedRun]]] = (
             weakref.WeakKeyDictionary()
         )
-        self._conversations: dict[str, Conversation] = {}
+        self._conversations: dict[_Key, Conversation] = {}
         self._places: dict[Ledger[Any], Conversation] = {}
         self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._homes: weakref.WeakKeyDictionary[Ledger[Any], str] = weakref.WeakKeyDictionary()
@@ -130,6 +136,8 @@ class Session:
             StepError: the step is not the expected one.
         """
         self.check_open()
+        if ledger.led is not None:
+            return ledger.follow(ledger.led, step, loss)
         entry, is_new = ledger.observe(step, loss)
         if is_new or not entry.done:  # again: an interrupt may have come between entering and sending
             self.see_to(ledger)
@@ -160,7 +168,7 @@ class Session:
         conversation = self.conversation_of(ledger)
         if conversation is not None and conversation.transport is not None:
             conversation.transport.poke(ledger)
-        elif ledger not in self.joining:
+        elif ledger not in self.joining and ledger.led is None:
             self.host.attend(ledger)
 
     def want(self, ledger: Ledger[Any]) -> None:
@@ -170,7 +178,12 @@ class Session:
 
     def needs_joining(self, ledger: Ledger[Any]) -> bool:
         """Return whether a run has fallen off, and there is something that it has to be on a stream for."""
-        if self.closing or ledger.is_lost or self.conversation_of(ledger) is not None:
+        if (
+            self.closing
+            or ledger.is_lost
+            or ledger.led is not None
+            or self.conversation_of(ledger) is not None
+        ):
             return False
         return ledger.last_unanswered() is not None or (ledger in self._wanted and not ledger.left)
 
@@ -182,6 +195,10 @@ class Session:
             conversation.leave(ledger)
             self._places.pop(ledger, None)
             self.backoffs.pop(ledger, None)
+            if conversation.alone is ledger:
+                self._conversations.pop(conversation.key, None)
+                if conversation.transport is not None:
+                    conversation.transport.half_close()
 
     def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
         """Return the conversation that a run takes part in, if any."""
@@ -230,11 +247,14 @@ class Session:
     def join(self, ledger: Ledger[Any], address: str) -> None:
         """Let a run that was opened at an address take part in the stream there; opens one if need be."""
         self.check_open()
-        conversation = self._conversations.get(address)
+        if ledger.led is not None:
+            return
+        alone = None if ledger.rank is None else ledger  # what waits for other ranks keeps others waiting
+        conversation = self._conversations.get((address, alone))
         if conversation is None:
-            conversation = Conversation(address)
+            conversation = Conversation(address, alone)
             conversation.transport = self.host.open_transport(conversation)
-            self._conversations[address] = conversation
+            self._conversations[conversation.key] = conversation
         conversation.join(ledger)
         self._homes[ledger] = address
         self._places[ledger] = conversation
@@ -292,7 +312,7 @@ class Session:
 
     def abandoned(self, conversation: Conversation, error: MlrsError) -> None:
         """Give a stream up whose daemon does not answer, as there are other addresses."""
-        if self._conversations.get(conversation.address) is not conversation:
+        if self._conversations.get(conversation.key) is not conversation:
             return
         self.addresses.fails(conversation.address, timed_out=True)
         self._dissolve(conversation, error)
@@ -301,8 +321,8 @@ class Session:
 
     def _dissolve(self, conversation: Conversation, setback: MlrsError | None) -> None:
         """Send nothing more on a stream; its runs fall off it."""
-        if self._conversations.get(conversation.address) is conversation:
-            del self._conversations[conversation.address]
+        if self._conversations.get(conversation.key) is conversation:
+            del self._conversations[conversation.key]
         for ledger in conversation.dissolve():
             self._fell_off(ledger, setback)
 

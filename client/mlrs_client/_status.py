@@ -82,9 +82,21 @@ _WAY_OUT: dict[type[MlrsError], str] = {
     MessageTooLargeError: "send fewer entries or shorter texts in a message, or raise the daemon's limit"
     " (`mlrs serve --max-message-bytes`)",
     NotBuiltError: "use a daemon of a newer version",
-    UnauthenticatedError: "pass a good token: connect(..., token=...), or MLRS_TOKEN in the environment",
+    UnauthenticatedError: "here: pass a good token, connect(..., token=...) or MLRS_TOKEN in the environment,"
+    " and connect again",
     PermissionDeniedError: "use a token whose role covers the call (`mlrs tokens create`)",
 }
+
+
+_NEVER_SENT = ("failed to connect to all addresses", "DNS resolution failed")
+"""What gRPC says where a call did not so much as leave."""
+
+
+def may_be_done(error: MlrsError) -> bool:
+    """Return whether a call that failed so may have been carried out all the same, and its answer lost."""
+    if not isinstance(error, (UnavailableError, DeadlineExceededError)) or error.reason is not None:
+        return False
+    return not any(words in str(error) for words in _NEVER_SENT)
 
 
 @contextmanager
@@ -135,7 +147,10 @@ def _from_status(
     if reason == "NOT_OWNER":
         return NotOwnerError(details, owner=owner or None, reason=reason, field=field or None)
     if reason in _BY_REASON:
-        return _BY_REASON[reason](details, reason=reason, field=field or None)
+        kind = _BY_REASON[reason]
+        if kind is UnauthenticatedError:  # what the daemon says is about the wire, not this client
+            details = f"{details}; {_WAY_OUT[kind]}"
+        return kind(details, reason=reason, field=field or None)
     kind = _BY_CODE.get(code, DaemonError)
     if code is grpc.StatusCode.INTERNAL and details == BROKEN_UNDER_A_WRITE:
         kind = UnavailableError

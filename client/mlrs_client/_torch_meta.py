@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mlrs_client import _arguments as check
+from mlrs_client import _meta_arguments as check
 from mlrs_client._exceptions import (
     ConfigMismatchError,
     InvalidArgumentError,
@@ -23,7 +23,7 @@ from mlrs_client._meta_types import Adaptation, Meta, MetaOrder
 from mlrs_client._run import Run
 from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
 from mlrs_client._torch_directions import check_gradient, directions, is_known
-from mlrs_client._torch_ranks import Ranks
+from mlrs_client._torch_group import Group
 from mlrs_client._torch_rates import OptimizerRates, Rates, SchedulerRates
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ class MetaStep:
             InvalidArgumentError: an argument is wrong; the error names it.
         """
         self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, optimizer
-        self._ranks = Ranks(model)
-        self._run, self._rates = _source(scheduler, optimizer, self._ranks)
+        self._group = Group(model)
+        self._run, self._rates = _source(scheduler, optimizer, self._group)
         meta = _meta_of(self._run)
         if every is None:
             every = DEFAULT_EVERY if meta.every is None else meta.every
-        every = check.horizon(every) if every != 1 else 1
+        every = check.every(every)
         since = 0 if self._run is None else self._run.resume_step % every
         is_before = is_known(optimizer) and meta.order != MetaOrder.AFTER_STEP
-        agreed = self._ranks.from_first([float(every), float(since), float(is_before)])
+        agreed = self._group.from_first([float(every), float(since), float(is_before)])
         self.every, self._since = int(agreed[0] or 1), int(agreed[1] or 0)
         self._is_before = bool(agreed[2])
         self._names = _names(self._model, optimizer)
@@ -190,7 +190,7 @@ class MetaStep:
         if not weights:
             return None, None
         scale = scaler.get_scale() if scaler is not None else 1.0
-        alignment, loss = self._ranks.mean(
+        alignment, loss = self._group.mean(
             list(aligned(self._model, self._loss_fn, batch, weights, found, scale))
         )
         if not math.isfinite(alignment):
@@ -208,7 +208,7 @@ class MetaStep:
             except MlrsError as error:
                 failure = error
         rate = None if adaptation is None else adaptation.learning_rate
-        rate, has_failed = self._ranks.from_first([rate, float(failure is not None)])
+        rate, has_failed = self._group.from_first([rate, float(failure is not None)])
         if failure is not None:
             raise failure
         if has_failed:
@@ -246,7 +246,7 @@ class MetaStep:
             raise UsageError("step: a GradScaler does not work with optimizers that take a closure")
 
 
-def _source(scheduler: object, optimizer: Optimizer, ranks: Ranks) -> tuple[Run | None, Rates]:
+def _source(scheduler: object, optimizer: Optimizer, group: Group) -> tuple[Run | None, Rates]:
     """Return the run, if this process has it, and where learning rates are."""
     from mlrs_client.torch import AdvisedLR  # which knows this module
 
@@ -255,11 +255,11 @@ def _source(scheduler: object, optimizer: Optimizer, ranks: Ranks) -> tuple[Run 
             raise InvalidArgumentError(
                 "scheduler must be the AdvisedLR of this optimizer; it is another's", field="scheduler"
             )
-        run = scheduler._run if ranks.is_first else None  # noqa: SLF001 # of the package's own scheduler
+        run = scheduler._run if group.is_first else None  # noqa: SLF001 # of the package's own scheduler
         return run, SchedulerRates(scheduler)
     if isinstance(scheduler, Run):
-        return scheduler if ranks.is_first else None, OptimizerRates(optimizer)
-    if scheduler is None and not ranks.is_first:
+        return scheduler if group.is_first else None, OptimizerRates(optimizer)
+    if scheduler is None and not group.is_first:
         return None, OptimizerRates(optimizer)
     raise InvalidArgumentError(
         "scheduler must be an AdvisedLR, or a run of mlrs_client.connect(...).run(...); is"

@@ -35,6 +35,24 @@ class AdviceReason(enum.StrEnum):
     """The daemon was out of reach and the client answered."""
 
 
+class RankMode(enum.StrEnum):
+    """Who of the ranks of a distributed job reports."""
+
+    ALL = "all"
+    """Every rank; their losses are reduced to one."""
+    LEADER = "leader"
+    """Rank 0; the others follow."""
+
+
+class RankReduction(enum.StrEnum):
+    """How the losses of the ranks become one."""
+
+    MEAN = "mean"
+    """Weighted by sample counts."""
+    MEDIAN = "median"
+    """Each rank counts once."""
+
+
 class RunStatus(enum.StrEnum):
     """Where a run stands."""
 
@@ -117,6 +135,20 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """How the ranks of a distributed job share a run; `None` means not given."""
+
+    mode: RankMode | None = None
+    """Who reports. Default: every rank."""
+    reduction: RankReduction | None = None
+    """How losses become one. Default: their mean."""
+    straggler_timeout_s: float | None = None
+    """How long after the first loss of a step `quorum` is enough, in seconds. Default: never."""
+    quorum: float | None = None
+    """The share of the ranks that is enough then, > 0 and <= 1. Default: 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What the advice of a run depends on besides its losses; `None` means not given."""
 
@@ -145,6 +177,8 @@ class RunConfig:
     """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
     meta: Meta | None = None
     """Meta mode; as the daemon resolved it, with its defaults. `None`: the run is in none."""
+    ranks: Ranks | None = None
+    """How the ranks of a distributed job share the run. `None`: it has one."""
 
 
 class SweepConfig(TypedDict, total=False):
@@ -181,6 +215,8 @@ class Advice:
     """Why."""
     durable_step: int
     """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
+    ranks_reported: int | None = None
+    """Of how many ranks' losses it was made. `None`: of one, or it is a replay, whose number is not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +243,8 @@ class RunInfo:
     """When its last observations were stored, in UTC."""
     meta: MetaStatus | None = None
     """What became of its meta updates; `None` for a run without meta mode."""
+    world_size: int = 0
+    """The number of its ranks; 0 without `config.ranks`."""
 
 
 @dataclass(frozen=True, kw_only=True)

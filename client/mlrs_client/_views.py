@@ -7,7 +7,8 @@ import threading
 import time
 from collections import deque
 
-from mlrs_client._entries import Entry
+from mlrs_client import _arguments as check
+from mlrs_client._entries import Entry, Reported
 from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, AdviceReason, RunConfig
@@ -43,6 +44,11 @@ class RunView:
         return self._ledger.next_step
 
     @property
+    def rank(self) -> int | None:
+        """Which of the run's ranks this process is; `None`: it has one."""
+        return self._ledger.rank
+
+    @property
     def durable_step(self) -> int:
         """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
         return self._ledger.durable_step
@@ -54,6 +60,11 @@ class RunView:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}: next step {self.resume_step}, {self.config}>"
+
+    def _observed(self, loss: object, samples: object) -> float | Reported:
+        """Return a loss, checked; of a rank, with the samples that it is the mean of."""
+        checked, count = check.loss(loss), check.samples(samples)
+        return checked if self._ledger.rank is None else Reported(checked, count)
 
     def _check_attached(self) -> None:
         if self._detached:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from mlrs_client._addresses import LEAST_ATTEMPT_S
+from mlrs_client._conversation import Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Observed
 from mlrs_client._exceptions import (
@@ -70,8 +71,7 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
             if ledger not in session.joining:
                 session.host.attend(ledger)
         elif not patience.left_s() and session.addresses.several:
-            error = too_late(session, ledger, entry, patience.timeout_s)
-            session.host.abandon(conversation, error)
+            session.host.abandon(conversation, _silent(conversation, patience.timeout_s))
             patience = deadline
         yield Wait(ledger, min(left_s, patience.left_s() or left_s))
 
@@ -141,9 +141,14 @@ def give_up(session: Session, ledger: Ledger[Any], entry: Awaited, error: MlrsEr
     if not ledger.can_stand_in():
         raise error
     if session.addresses.several and (conversation := session.conversation_of(ledger)) is not None:
-        session.host.abandon(conversation, error)
+        session.host.abandon(conversation, _silent(conversation, session.timeout_s))
     ledger.cut_off(error)
     _stand_in(session, ledger, entry)
+
+
+def _silent(conversation: Conversation, timeout_s: float) -> DeadlineExceededError:
+    """Return why a stream is given up; later messages about its runs tell it."""
+    return DeadlineExceededError(f"daemon at {conversation.address}: no answer for {timeout_s:g} s")
 
 
 def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeout_s: float) -> MlrsError:

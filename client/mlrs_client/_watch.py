@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Final
 
-from mlrs_client import _convert as convert
 from mlrs_client._exceptions import ClosedError, MlrsError
-from mlrs_client._routing import Route
+from mlrs_client._following import Following
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
 
@@ -22,12 +21,12 @@ class Watch:
     """One record, as it streams in.
 
     Args:
-        start: starts the call at an address.
-        route: where to call, and where else if that fails before anything came.
+        start: starts a call, as `following` has it then.
+        following: how far it was read, and where that goes on.
     """
 
-    def __init__(self, start: Callable[[str], Any], route: Route) -> None:
-        self._start, self._route = start, route
+    def __init__(self, start: Callable[[], Any], following: Following) -> None:
+        self._start, self._following = start, following
         self._chunks: SimpleQueue[RecordChunk | BaseException | None] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()
         for _ in range(AHEAD):
@@ -75,41 +74,28 @@ class Watch:
     def _attempts(self) -> None:
         while True:
             try:
-                self._attempt(self._route.address)
-            except _BeforeTheFirstError as failure:
-                time.sleep(self._route.failed(failure.error))
+                self._attempt()
+            except MlrsError as error:
+                if self._cancelled:
+                    raise
+                time.sleep(self._following.broke(error))
             else:
                 return
 
-    def _attempt(self, address: str) -> None:
-        has_begun = False
-        try:
-            with map_rpc_errors(address):
-                self._call = self._start(address)
+    def _attempt(self) -> None:
+        with map_rpc_errors(self._following.address):
+            self._call = self._start()
+            if self._cancelled:
+                self._call.cancel()
+            for message in self._call:
+                if (chunk := self._following.take(message)) is None:
+                    continue
+                self._room.get()
                 if self._cancelled:
                     self._call.cancel()
-                for message in self._call:
-                    if not has_begun:
-                        self._route.works()
-                        has_begun = True
-                    self._room.get()
-                    if self._cancelled:
-                        self._call.cancel()
-                        return
-                    self._chunks.put(convert.chunk_from_proto(message))
-        except MlrsError as error:
-            if has_begun or self._cancelled:
-                raise
-            raise _BeforeTheFirstError(error) from error
+                    return
+                self._chunks.put(chunk)
 
 
 def _closed() -> ClosedError:
     return ClosedError("the advisor was closed; connect again")
-
-
-class _BeforeTheFirstError(Exception):
-    """A failure before anything came: another address may do better."""
-
-    def __init__(self, error: MlrsError) -> None:
-        super().__init__(str(error))
-        self.error = error

@@ -18,18 +18,27 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
-from mlrs_client._advisor import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, import_sweeps, opening_timeout_s
+from mlrs_client._advisor import (
+    DEFAULT_TIMEOUT_S,
+    RECORD_TIMEOUT_S,
+    import_sweeps,
+    opening_timeout_s,
+    ranked,
+)
 from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import FallbackLike, fallback_of
-from mlrs_client._joining import opened
+from mlrs_client._joining import deleted, opened
+from mlrs_client._leading import follows
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_types import Meta
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
+    RankMode,
+    RankReduction,
     RecordChunk,
     RunInfo,
     RunStatus,
@@ -90,9 +99,15 @@ class Advisor(MetaAdvisor):
         min_lr: float | None = None,
         max_lr: float | None = None,
         meta: Meta | bool | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        rank_mode: RankMode | str | None = None,
+        rank_reduction: RankReduction | str | None = None,
+        straggler_timeout_s: float | None = None,
+        quorum: float | None = None,
         mode: check.OpenMode = "open",
         resume_from: int | None = None,
-        fallback: FallbackLike = "last",
+        fallback: FallbackLike = "auto",
         timeout_s: float | None = None,
     ) -> Opening[Run]:
         """Open a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
@@ -112,17 +127,27 @@ class Advisor(MetaAdvisor):
             max_lr=max_lr,
             meta=meta,
         )
-        call = calls.checked_open_run(id, config, mode, resume_from)
+        config, own_rank, size = ranked(
+            config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
+        )
+        rewind = None if follows(config, own_rank) else resume_from
+        call = calls.checked_open_run(id, config, mode, rewind, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
 
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
-            return Ledger(runs, Signal(), Entry, given_fields(config), checked)
+            entry = Entry if own_rank is None else Entry.of_rank
+            ledger = Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+            ledger.led = {} if follows(ledger.config, own_rank) else None
+            return ledger
 
         async def opening() -> Run:
             procedure = opened(self._connection.session, [call], limit_s, ledger_of)
-            return Run(self._connection, await self._connection.perform(procedure))
+            ledger = await self._connection.perform(procedure)
+            if ledger.led is not None:
+                self._connection.follow(ledger, resume_from)
+            return Run(self._connection, ledger)
 
         return Opening(opening)
 
@@ -165,7 +190,8 @@ class Advisor(MetaAdvisor):
 
     async def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record."""
-        await self._invoke(calls.delete_run(id))
+        session = self._connection.session
+        await self._connection.perform(deleted(session, check.run_id(id), session.timeout_s))
 
     def watch(
         self,

@@ -15,6 +15,9 @@
 `MetaStep` takes the optimizer's steps of a run in meta mode: every so many, its network learns from a
 validation batch.
 
+In a distributed job (`torchrun`) the same lines are for every rank: their losses become one mean, rank 0
+asks the daemon, and all update with the same learning rate, to the bit. Rank 0 alone needs a run.
+
 A loss that is still being computed on a device does not hold `observe` up: it is read, and sent, by another
 thread once the device has it.
 """
@@ -29,6 +32,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch.distributed import ProcessGroup
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -37,6 +41,7 @@ from mlrs_client._exceptions import InvalidArgumentError, StepError, UsageError
 from mlrs_client._run import Run
 from mlrs_client._torch_loss import Loss, loss_of
 from mlrs_client._torch_meta import MetaStep
+from mlrs_client._torch_ranks import together_of
 
 __all__ = ["AdvisedLR", "MetaStep", "describe"]
 
@@ -71,12 +76,15 @@ class AdvisedLR(LRScheduler):
     Args:
         optimizer: its learning rates are overwritten at each step.
         run: an open run. What its config lacks of `optimizer` and `momentum` is read off the
-            optimizer, before the first step.
+            optimizer, before the first step. In a distributed job, that of the first rank counts, and others
+            may pass `None`; where each was opened with a `rank`, each rank sends its own loss instead.
         accumulation_steps: how many `observe` calls, one for each micro-batch, make one step; the
             mean of their losses is what is sent. An `optimizer.step()` before that sends the mean of
             those there are.
         lagged: never wait: update with the newest advice of the steps before, as a rule that for the step
             before. The first step waits, as there is none yet.
+        distributed: whether the ranks of a distributed job, if this is one, take their steps together.
+        process_group: who takes them together. Default: every process of the job.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
@@ -85,9 +93,16 @@ class AdvisedLR(LRScheduler):
     """
 
     def __init__(
-        self, optimizer: Optimizer, run: Run, *, accumulation_steps: int = 1, lagged: bool = False
+        self,
+        optimizer: Optimizer,
+        run: Run | None,
+        *,
+        accumulation_steps: int = 1,
+        lagged: bool = False,
+        distributed: bool = True,
+        process_group: ProcessGroup | None = None,
     ) -> None:
-        if not isinstance(run, Run):
+        if not isinstance(run, Run) and run is not None:
             raise InvalidArgumentError(
                 f"run must be a run of mlrs_client.connect(...).run(...); is {type(run).__name__}",
                 field="run",
@@ -95,32 +110,45 @@ class AdvisedLR(LRScheduler):
         self._accumulation_steps = check.step(accumulation_steps, "accumulation_steps")
         if self._accumulation_steps < 1:
             raise InvalidArgumentError("accumulation_steps must be at least 1", field="accumulation_steps")
-        self._run = run
+        self._together = together_of(run, process_group, distributed=distributed)
+        self._run = run if self._together is None or self._together.is_first else None
+        self._run_id, self._first_step = "", 0
         self._lagged = bool(lagged)
         self._has_asked = False  # whether a loss was sent, so that there is, or will be, advice to lag behind
-        self._losses: list[Loss] = []  # of the micro-batches since the last observation was sent
+        self._losses: list[
+            tuple[Loss, float]
+        ] = []  # and samples, of the micro-batches since the last observation was sent
         self._pending: Callable[[], float] | None = None  # returns the advice of the step that is open
         self._reader: ThreadPoolExecutor | None = None  # reads losses off a device
         self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
         self._applied = False  # whether its advice is in the optimizer
         self._advised_lr: float | None = None
+        begin = None if self._run is None else lambda: self._begin(optimizer)
+        if self._together is not None:
+            self._run_id, self._first_step = self._together.begin(begin)
+        elif begin is not None:
+            self._run_id, self._first_step = begin()
         super().__init__(optimizer)
         self._ratios()
-        run._complete(**describe(optimizer))  # noqa: SLF001 # the adapters' door into the package's own run
         _wait_before_updates(optimizer, self)
 
-    def observe(self, loss: torch.Tensor | float) -> None:
-        """Send the training loss of this step, and return at once.
+    def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
+        """Send the training loss of this step, and return at once; of several ranks, once all are here.
 
         Args:
-            loss: one number, or a tensor of one element; NaN and infinities are legal.
+            loss: one number, or a tensor of one element; NaN and infinities are legal. `None`: this rank has
+                none, as a stage of a pipeline before the last.
+            samples: how many samples it is the mean of, where micro-batches or ranks have different
+                numbers of them. Default: 1.
 
         Raises:
             InvalidArgumentError: it is neither.
             UsageError: the loss of this step was observed already.
             MlrsError: see `Run.observe`.
         """
-        value = loss_of(loss)
+        if loss is None and self._together is None:
+            raise InvalidArgumentError("loss may be None only where several ranks share a run", field="loss")
+        value = (loss_of(0.0), 0.0) if loss is None else (loss_of(loss), check.samples(samples))
         if self._pending is not None:
             raise UsageError(
                 f"observe: the loss of step {self.last_epoch} was observed already. Call scheduler.step()"
@@ -161,7 +189,7 @@ class AdvisedLR(LRScheduler):
         in it.
         """
         return {
-            "run_id": self._run.id,
+            "run_id": self._run_id,
             "step": self.last_epoch,
             "last_lr": self._advised_lr,
             "base_lrs": [float(lr) for lr in self.base_lrs],
@@ -175,19 +203,20 @@ class AdvisedLR(LRScheduler):
             StepError: the run is not at the state's step; the message names the way out.
         """
         saved, last_lr = self._checked_rates(state_dict)
-        if state_dict["run_id"] != self._run.id:
+        if state_dict["run_id"] != self._run_id:
             raise InvalidArgumentError(
-                f"state_dict is of run {state_dict['run_id']!r}, this scheduler advises {self._run.id!r}:"
+                f"state_dict is of run {state_dict['run_id']!r}, this scheduler advises {self._run_id!r}:"
                 " open that run, or leave the state out",
                 field="state_dict",
             )
         step = check.step(state_dict["step"])
-        if step != self._run.resume_step:
+        expected = self.last_epoch if self._run is None else self._run.resume_step
+        if step != expected:
             raise StepError(
-                f"the state was saved before step {step}, and run {self._run.id!r} expects"
-                f" step {self._run.resume_step}: open the run with"
-                f" advisor.run({self._run.id!r}, resume_from={step})",
-                expected_step=self._run.resume_step,
+                f"the state was saved before step {step}, and run {self._run_id!r} expects"
+                f" step {expected}: open the run with"
+                f" advisor.run({self._run_id!r}, resume_from={step})",
+                expected_step=expected,
             )
         self._losses, self._pending, self._applied = [], None, False
         self._unread.clear()
@@ -225,13 +254,13 @@ class AdvisedLR(LRScheduler):
     def _initial_step(self) -> None:
         """Begin where the run stands; no learning rate is set before there is an advice."""
         self._step_count = 1
-        self.last_epoch = self._run.resume_step
+        self.last_epoch = self._first_step
         self._remember()
 
     def _send(self) -> None:
         """Send the mean of the losses; those that a device still has, as soon as it gives them away."""
         losses, step = self._losses, self.last_epoch
-        if all(loss.is_here for loss in losses):
+        if all(loss.is_here for loss, _ in losses) or (self._lagged and self._together is not None):
             self._pending = self._ask(step, losses)
             self._losses = []
             return
@@ -245,23 +274,43 @@ class AdvisedLR(LRScheduler):
         else:
             self._pending = lambda: read.result()()  # noqa: PLW0108 # the result, too, is asked for later
 
-    def _ask(self, step: int, losses: Sequence[Loss]) -> Callable[[], float]:
+    def _ask(self, step: int, losses: Sequence[tuple[Loss, float]]) -> Callable[[], float]:
         """Observe the mean of some losses; return what returns the advice to update with."""
-        mean = sum(loss.value() for loss in losses) / len(losses)
+        samples = sum(count for _, count in losses)
+        total = sum(loss.value() * count for loss, count in losses if count)
+        mean = total / samples if samples else 0.0
+        if self._together is None:
+            return self._observe(step, mean, samples)
+        return self._together.ask(mean, samples, lambda whole: self._observe(step, whole, 1.0))
+
+    def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
+        """Send a loss; return what returns the advice to update with."""
+        run = self._own_run()
         if self._lagged and self._has_asked:
-            lr = self._run.next_lr(step, mean, lagged=True)
+            lr = run.next_lr(step, mean, samples=samples, lagged=True)
             return lambda: lr
-        pending = self._run.observe(step, mean)
+        pending = run.observe(step, mean, samples=samples)
         if self._lagged:
-            self._run._lag.add(pending._entry)  # noqa: SLF001 # of the package's own run
+            run._lag.add(pending._entry)  # noqa: SLF001 # of the package's own run
             self._has_asked = True
         return pending.lr
+
+    def _own_run(self) -> Run:
+        if self._run is None:
+            raise AssertionError("only the first rank talks to the daemon")
+        return self._run
+
+    def _begin(self, optimizer: Optimizer) -> tuple[str, int]:
+        """Tell the daemon what the run lacks; return its id and next step."""
+        run = self._own_run()
+        run._complete(**describe(optimizer))  # noqa: SLF001 # the adapters' door into the package's own run
+        return run.id, run.resume_step
 
     def _newest(self) -> float:
         """Return the newest advice that a lagged loop has; wait for the very first."""
         while len(self._unread) > 1 and self._unread[0].done():
             self._unread.popleft().result()  # which raises if it could not be sent
-        lr = self._run._lag.newest(before=self.last_epoch)  # noqa: SLF001 # as above
+        lr = self._own_run()._lag.newest(before=self.last_epoch)  # noqa: SLF001 # as above
         return self._unread[0].result()() if lr is None else lr
 
     def _apply(self) -> None:

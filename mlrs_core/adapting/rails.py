@@ -41,6 +41,8 @@ MAX_LEVEL = 1e30
 """Losses count within plus and minus this."""
 FLOOR, FIRST_FLOOR = 0.02, 1e-3
 """The usual deviation is at least this share of the slow average, and this of the first loss."""
+FEW = 3.0
+"""Times n**-1.5 this is added to the first share, where only n losses have been seen."""
 SPIKE = 2.0
 """A loss counts within so many blow-ups of the slow average: one alone is no blow-up."""
 CONFIRM = 20
@@ -138,6 +140,7 @@ def _average(scalars: Vector, loss: float, blow_up: float) -> None:
 @compiled
 def _width(scalars: Vector) -> float:
     """Return the usual deviation of the loss; generous while few have been seen."""
-    least = (FLOOR + 1 / max(wide(scalars[SEEN]), 1.0)) * abs(wide(scalars[SLOW]))
+    seen = max(wide(scalars[SEEN]), 1.0)
+    least = (FLOOR + FEW / (seen * math.sqrt(seen))) * abs(wide(scalars[SLOW]))
     least += FIRST_FLOOR * wide(scalars[FIRST])
     return max(wide(scalars[WIDTH]), least, 1e-30)

@@ -1,8 +1,9 @@
 """The family of networks. An architecture is input features + cell + head, in a package of its own.
 
 To add one, write a package beside `paper/` with a `spec.py` (an `Architecture`), a `kernel.py`
-(its `Policy`, compiled) and a `reference.py` (its torch module, the kernel's oracle), and enter the
-spec in `ARCHITECTURES`. The tests in `tests/core/test_architectures.py` then run on it.
+(its `Policy`, compiled), a `learner.py` (its part in meta mode: `mlrs_core/adapting/`) and a
+`reference.py` (its torch module, the kernel's oracle), and enter the spec in `ARCHITECTURES`. The
+tests in `tests/core/test_architectures.py` and `tests/core/adapting/` then run on it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ status.py     who is let in; exceptions -> status codes, in one table
 security/     tokens, roles, tenants' limits, TLS
 names.py      full names of what tenants have, and bare ones
 service.py    the RPCs, each a few lines over the runs and the engine
-daemon.py     start, reflection, drain
+daemon.py     start, reflection, drain; assembly.py puts the parts together
+apart.py      slow work of a start, which nobody waits for who is told to stop
 health.py     what health checks are told of the store
 metrics.py    what Prometheus is told; counts.py counts it
 warmup.py     machine code before the first run

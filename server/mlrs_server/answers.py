@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlrs_core.policy import Floats
 from mlrs_server.entries import Entries
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.ledger import Verdict
 from mlrs_server.runs import RunGroup
 
@@ -21,7 +21,8 @@ class Recall:
     index: int
     run_id: str
     step: int
-    loss: float
+    loss: float | None
+    """`None`: whatever it was answered for, as each of several ranks has a loss of its own."""
 
 
 @dataclass(slots=True)
@@ -36,6 +37,10 @@ class Answer:
     """The entries whose answers are in the store."""
     plain: int = 0
     """How many entries are known to be fresh and not held."""
+    reports: list[int] = field(default_factory=list)
+    """The entries that wait for other ranks of their runs, by index."""
+    ranks_reported: dict[int, int] = field(default_factory=dict)
+    """Of how many ranks' losses the answers were made that were gathered, by index."""
 
 
 def refuse_or_recall(answer: Answer, place: int, group: RunGroup, entry: np.void) -> None:
@@ -47,8 +52,11 @@ def refuse_or_recall(answer: Answer, place: int, group: RunGroup, entry: np.void
     run_id, expected = group.run_ids[row], int(entry["expected"])
     step, loss = int(entry["step"]), float(entry["loss"])
     match verdict:
+        case Verdict.GATHER:
+            answer.reports.append(place)
         case Verdict.RECALL:
-            answer.recalls.append(Recall(place, run_id, step, loss))
+            gathers = bool(group.records["gathers"][row])
+            answer.recalls.append(Recall(place, run_id, step, None if gathers else loss))
         case Verdict.OTHER_LOSS if expected == group.records["next_step"][row]:
             recorded = float(group.records["last_loss"][row])
             answer.errors[place] = stale_step(run_id, step, recorded, expected)
@@ -56,14 +64,25 @@ def refuse_or_recall(answer: Answer, place: int, group: RunGroup, entry: np.void
             answer.recalls.append(Recall(place, run_id, step, loss))
         case Verdict.FINISHED:
             answer.errors[place] = finished_run(run_id)
-        case _:
-            answer.errors[place] = AdvisorError(
-                Reason.STEP_AHEAD,
-                f"step: {step} skips ahead; run {run_id!r} expects step {expected} next: send every step "
-                "once, counting from 0",
-                field="step",
-                expected_step=expected,
+        case Verdict.NO_RANKS:
+            answer.errors[place] = invalid_field(
+                "ranks",
+                f"run {run_id!r} takes observations of rank 0 alone, and this one is of rank "
+                f"{int(entry['rank'])}; follow it with WatchRun, or open another with config.ranks.mode all",
             )
+        case _:
+            answer.errors[place] = step_ahead(run_id, step, expected)
+
+
+def step_ahead(run_id: str, step: int, expected: int) -> AdvisorError:
+    """Return the error of a step beyond the next one."""
+    return AdvisorError(
+        Reason.STEP_AHEAD,
+        f"step: {step} skips ahead; run {run_id!r} expects step {expected} next: send every step "
+        "once, counting from 0",
+        field="step",
+        expected_step=expected,
+    )
 
 
 def finished_run(run_id: str) -> AdvisorError:

@@ -21,7 +21,9 @@ from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.adapting.gradients import ElementType, Piece
 from mlrs_server.adapting.making import Made
+from mlrs_server.adapting.promotion import Promoted, PromoteRequest
 from mlrs_server.adapting.updates import MetaUpdate
+from mlrs_server.aliases import AliasChange
 from mlrs_server.answers import Answer
 from mlrs_server.entries import ENTRY, Entries
 from mlrs_server.errors import AdvisorError, about, invalid_field
@@ -199,6 +201,7 @@ def opening_from(message: pb.CreateRunRequest, tenant: str, *, among: int = 1) -
         AdvisorError: a field is out of range.
     """
     rewinds = message.HasField("resume_from")
+    resizes = message.HasField("world_size")
     with about(message.run_id, among=among):
         return OpenRequest(
             run_id=full_name(tenant, check_run_id(message.run_id)),
@@ -207,6 +210,7 @@ def opening_from(message: pb.CreateRunRequest, tenant: str, *, among: int = 1) -
             mode=mode_from(message.mode),
             group=message.group and full_name(tenant, check_run_id(message.group, "group")),
             resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
+            world_size=message.world_size if resizes else None,
         )
 
 
@@ -264,18 +268,38 @@ def entries_from(message: pb.StreamAdviceRequest) -> Entries:
             "run_handles, steps and losses must be of equal length, are "
             f"{len(handles)}, {n} and {len(losses)}",
         )
+    ranks = message.ranks
+    if ranks or message.sample_counts:
+        _check_rank_columns(message, n)
     if n == 1:
-        return entry_of(handles[0], step_from(steps[0], "steps"), losses[0])
+        entries = entry_of(handles[0], step_from(steps[0], "steps"), losses[0])
+        if ranks:
+            entries.table["rank"] = ranks[0]
+        return entries
     if not 1 <= n <= MAX_ENTRIES:
         raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
     whole = np.array(steps, np.uint64)
     step_from(int(whole.max()), "steps")
-    return Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
+    entries = Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
+    if ranks:
+        entries.table["rank"] = np.array(ranks, np.uint32)
+    return entries
+
+
+def _check_rank_columns(message: pb.StreamAdviceRequest, n: int) -> None:
+    """Check that the columns about ranks are of a message's length, or empty.
+
+    Raises:
+        AdvisorError: one is not.
+    """
+    for name, column in (("ranks", message.ranks), ("sample_counts", message.sample_counts)):
+        if len(column) not in (0, n):
+            raise invalid_field(name, f"must be as long as steps, {n}, or empty; is of length {len(column)}")
 
 
 def entry_of(handle: int, step: int, loss: float) -> Entries:
     """Return a single observation as entries: the quick way, for a training loop's every step."""
-    table = np.empty(1, ENTRY)
+    table = np.zeros(1, ENTRY)
     table["handle"], table["step"], table["loss"] = handle, step, loss
     return Entries(table)
 
@@ -289,6 +313,8 @@ def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
     advice.durable_steps.extend(entries.durable_steps.tolist())
     if answer.plain < len(entries):
         advice.reasons.extend(entries.reasons.tolist())
+    if answer.ranks_reported:
+        advice.ranks_reported.extend([answer.ranks_reported.get(index, 0) for index in range(len(entries))])
     for index, error in sorted(answer.errors.items()):
         advice.errors.append(_entry_error(index, error, tenant))
     return message
@@ -336,6 +362,7 @@ def run_to(view: RunView) -> pb.Run:
         create_time=_time_to(view.create_time),
         update_time=_time_to(view.update_time),
         meta=_meta_status_to(view),
+        world_size=view.world_size,
     )
 
 
@@ -503,6 +530,37 @@ async def pieces_from(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> Asyn
         if chunk.data_type not in _ELEMENT_TYPES:
             raise invalid_field("data_type", f"must be one of the contract's DataType, is {chunk.data_type}")
         yield Piece(ElementType(chunk.data_type), chunk.validation_gradient, chunk.direction)
+
+
+def promotion_from(message: pb.PromoteModelRequest) -> PromoteRequest:
+    """Return what a new version of a model is to be made of."""
+    return PromoteRequest(
+        model=message.model,
+        alias=message.alias,
+        prefix=message.prefix,
+        min_updates=message.min_updates or 1,
+        dry_run=message.dry_run,
+    )
+
+
+def promoted_to(made: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
+    """Return a new version of a model as a message; `model` is it, if it was made."""
+    contributions = [
+        pb.Contribution(run_id=run.run_id, updates=run.updates, relative_change=run.relative_change)
+        for run in made.named
+    ]
+    return pb.PromoteModelResponse(
+        model=model,
+        contributions=contributions,
+        relative_change=made.relative_change,
+        run_count=made.count,
+    )
+
+
+def alias_change_to(change: AliasChange) -> pb.AliasChange:
+    """Return a change of an alias as a message."""
+    time = None if change.time is None else _time_to(change.time)
+    return pb.AliasChange(time=time, model=change.target, cause=change.cause)
 
 
 def _time_to(seconds: float) -> Timestamp:

@@ -6,6 +6,8 @@ from collections import Counter
 
 import numpy as np
 
+from mlrs_core.adapting import MetaOutcome
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.answers import Answer
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import AdviceReason
@@ -22,6 +24,13 @@ class AdviceCounts:
         """Answers in all other messages, by reason."""
         self.refused: Counter[Reason] = Counter()
         """Entries that could not be answered, by reason."""
+
+        self.updates: Counter[MetaOutcome] = Counter()
+        """Meta updates that were made, or repeated, by what they did."""
+
+    def note_update(self, update: MetaUpdate) -> None:
+        """Count a meta update."""
+        self.updates[MetaOutcome(update.outcome)] += 1
 
     def note(self, answer: Answer) -> None:
         """Count what a message got."""

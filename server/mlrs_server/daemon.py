@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import grpc
 import structlog
@@ -16,37 +17,22 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mlrs_proto.v1 import advisor_pb2
 from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
-from mlrs_server.adapting.making import Adaptation
-from mlrs_server.compaction import compact_resting_runs
+from mlrs_server.apart import apart
+from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig
-from mlrs_server.engine import Engine
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.folder import locked_folder
-from mlrs_server.health import STORE, StoreHealth
-from mlrs_server.idle import drop_idle_runs
-from mlrs_server.lifecycle import RunLifecycle
-from mlrs_server.live import LiveRuns
-from mlrs_server.meta_service import MetaService
-from mlrs_server.metrics import DaemonCollector, serving_metrics
-from mlrs_server.models import ModelCatalog
-from mlrs_server.records import RunRecords
+from mlrs_server.metrics import serving_metrics
 from mlrs_server.replica import Replica
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.exposure import check_exposure, is_local
-from mlrs_server.security.gate import Gate
-from mlrs_server.security.quota import RunQuota
 from mlrs_server.security.tls import server_credentials
 from mlrs_server.security.tokens import TokenFile
-from mlrs_server.service import AdvisorService
-from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing, check_advertised
-from mlrs_server.status import StatusInterceptor
-from mlrs_server.store import open_store
+from mlrs_server.store import SqlStore, open_store
 from mlrs_server.warmup import warm_up
-from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
 
@@ -58,7 +44,6 @@ LEAVE_S = 2.0
 """How long leaving the other replicas may take at least, however long all before it took."""
 STREAMS_A_CONNECTION = 1024
 """Calls under way on one connection; more wait at the client. A training process has one stream."""
-SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
 
 
 def serve(config: ServerConfig) -> None:
@@ -69,18 +54,34 @@ def serve(config: ServerConfig) -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_told(config))
+        has_started = runner.run(_serve_until_told(config))
+    if not has_started:  # Python's own end would wait for the compiler, for seconds
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
-async def _serve_until_told(config: ServerConfig) -> None:
+async def _serve_until_told(config: ServerConfig) -> bool:
+    """Serve; return whether it came to that before it was told to stop."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running_daemon(config) as address:
+    async with AsyncExitStack() as running:
+        starting = asyncio.create_task(running.enter_async_context(running_daemon(config)))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():  # nobody was answered yet, so nothing is lost
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+            log.info("stopped_at_start")
+            return False
+        address = starting.result()
         gc.collect()
         gc.freeze()  # modules, machine code and models stay: no collection need look at them again
         print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # for people and scripts alike
-        await stop.wait()
+        await stopping
+    return True
 
 
 @asynccontextmanager
@@ -93,74 +94,72 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
         book, credentials = _checked_security(config)
-        if config.store:
-            check_advertised(config.advertise or config.listen)
-        executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
-        where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
-        store = executor.submit(open_store, where).result()
-        shared = Sharing(store, lease_s=config.lease_s) if config.store else None
+        store, executor, shared = await _opened_store(config, opened)
+        daemon = assembled(config, book, store, executor, shared)
+        await apart(warm_up)
+        opened.enter_context(serving_metrics(daemon.collector, config.metrics))
+        server, checks = _build_server(daemon, config)
+        address = await _bind(server, config.listen, credentials)
+        replica = await _joined(daemon, shared, config.advertise or address)
+        await server.start()
+        await _tell_health(daemon, checks)
+        if ARMED:
+            log.warning("failpoints_armed", points=sorted(ARMED))
+        model = daemon.catalog.find("").ref
+        log.info("listening", address=address, data_dir=str(config.data_dir), model=model)
+        tasks = housekeeping(daemon, config, book, shared)
         try:
-            catalog = ModelCatalog(config.data_dir, default=config.model)
-            default = catalog.find("")
-            warm_up()
-            watchers = Watchers()
-            live = LiveRuns(
-                store,
-                executor,
-                catalog,
-                flush_interval_s=config.flush_interval_s,
-                on_flushed=watchers.wake,
-                max_undurable=config.max_undurable,
-                ownership=shared.ownership if shared else None,
-            )
-            quota = RunQuota(config.limits_of, live.count_unfinished)
-            models = SharedModels(live, catalog) if shared else None
-            lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
-            engine = Engine(live.groups, live.journal)
-            meta = MetaService(lifecycle, Adaptation(live))
-            service = AdvisorService(lifecycle, RunRecords(live, watchers), engine, catalog, meta)
-            gate = Gate(book, config.limits_of, reflection=config.reflection)
-            status = StatusInterceptor(SERVICE, gate)
-            collector = DaemonCollector(service.counts, live, gate, status.refusals)
-            opened.enter_context(serving_metrics(collector, config.metrics))
-            server, checks = _build_server(service, status, config)
-            address = await _bind(server, config.listen, credentials)
-            replica = await shared.join(live, watchers, config.advertise or address) if shared else None
-            await server.start()
-            for name in (SERVICE, "", STORE):
-                await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-            live.journal.on_health = StoreHealth(checks)
-            if ARMED:
-                log.warning("failpoints_armed", points=sorted(ARMED))
-            log.info("listening", address=address, data_dir=str(config.data_dir), model=default.ref)
-            tasks = [
-                asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
-                asyncio.create_task(
-                    compact_resting_runs(live, config.idle_after_s, owned=shared.owned if shared else None)
-                ),
-                asyncio.create_task(book.keep_fresh()),
-            ]
-            try:
-                yield address
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await _drain(
-                    server, checks, service, status, lifecycle, replica, timeout_s=config.drain_timeout_s
-                )
+            yield address
         finally:
-            if shared:
-                shared.close()
-            executor.shutdown(cancel_futures=True)
-            store.close()
+            for task in tasks:
+                task.cancel()
+            await _drain(daemon, server, checks, replica, timeout_s=config.drain_timeout_s)
+
+
+async def _opened_store(
+    config: ServerConfig, opened: ExitStack
+) -> tuple[SqlStore, ThreadPoolExecutor, Sharing | None]:
+    """Open the store; return it, its one thread, and what shares it with others, if it is shared.
+
+    Raises:
+        AdvisorError: the store cannot be opened, or clients could not be sent here.
+    """
+    if config.store:
+        check_advertised(config.advertise or config.listen)
+    executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
+    where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
+    store = await apart(lambda: open_store(where), SqlStore.close)
+    opened.callback(store.close)
+    opened.callback(executor.shutdown, cancel_futures=True)
+    shared = Sharing(store, lease_s=config.lease_s) if config.store else None
+    if shared:
+        opened.callback(shared.close)
+    return store, executor, shared
+
+
+async def _joined(daemon: Daemon, shared: Sharing | None, address: str) -> Replica | None:
+    """Take a place among the replicas, if there are to be any.
+
+    Raises:
+        AdvisorError: the database cannot be asked.
+    """
+    if shared is None:
+        return None
+    replica = await shared.join(daemon.live, daemon.watchers, address)
+    replica.on_health = daemon.health.says("leases")
+    return replica
+
+
+async def _tell_health(daemon: Daemon, checks: health.aio.HealthServicer) -> None:
+    for name in (SERVICE, ""):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await daemon.health.tell(checks)
 
 
 async def _drain(
+    daemon: Daemon,
     server: grpc.aio.Server,
     checks: health.aio.HealthServicer,
-    service: AdvisorService,
-    status: StatusInterceptor,
-    lifecycle: RunLifecycle,
     replica: Replica | None,
     *,
     timeout_s: float,
@@ -176,16 +175,16 @@ async def _drain(
     await checks.enter_graceful_shutdown()
     if replica is not None:
         await replica.drain(within_s=timeout_s / 2)  # streams want some of the time too
-    service.drain()
+    daemon.service.drain()
     stopping = asyncio.create_task(server.stop(max(until - clock(), 0.0)))
-    calls = asyncio.create_task(status.idle())
+    calls = asyncio.create_task(daemon.status.idle())
     await asyncio.wait({stopping, calls}, return_when=asyncio.FIRST_COMPLETED)
     calls.cancel()
     await server.stop(FAREWELL_S)  # what is left are health watches and the like, which end on no word
     await stopping
     reach("daemon.drained")
     try:
-        await lifecycle.close(within_s=until - clock())
+        await daemon.lifecycle.close(within_s=until - clock())
         if replica is not None:
             await replica.leave(within_s=max(until - clock(), LEAVE_S))
     except AdvisorError as error:
@@ -214,11 +213,9 @@ def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCrede
     return book, credentials
 
 
-def _build_server(
-    service: AdvisorService, status: StatusInterceptor, config: ServerConfig
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def _build_server(daemon: Daemon, config: ServerConfig) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
-        interceptors=[status],
+        interceptors=[daemon.status],
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", -1),
@@ -229,7 +226,7 @@ def _build_server(
             ("grpc.http2.max_ping_strikes", 0),
         ],
     )
-    add_AdvisorServiceServicer_to_server(service, server)
+    add_AdvisorServiceServicer_to_server(daemon.service, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if config.reflection != "off":

@@ -23,6 +23,7 @@ ENTRY = np.dtype(
         ("before", np.float64),
         ("lr", np.float64),
         ("durable_step", np.int64),
+        ("rank", np.uint32),
         ("verdict", np.uint8),
         ("reason", np.uint8),
     ],
@@ -30,9 +31,9 @@ ENTRY = np.dtype(
 )
 """An observation, its run's row and what it gets.
 
-`handle`, `step` and `loss` come in, the rest is filled. `expected` is the step that the run expected when
-it was the entry's turn, `before` its last loss until then (of fresh entries), `lr` NaN and `reason` 0 where
-nothing is advised, `durable_step` -1 where the handle is stale.
+`handle`, `step`, `loss` and `rank` come in, the rest is filled. `expected` is the step that the run expected
+when it was the entry's turn, `before` its last loss until then (of fresh entries), `lr` NaN and `reason` 0
+where nothing is advised, `durable_step` -1 where the handle is stale.
 """
 Table = npt.NDArray[np.void]
 """A table: of `ENTRY`, or of `ANSWERED`."""
@@ -86,8 +87,8 @@ class Entries:
 
     @classmethod
     def of(cls, handles: Handles, steps: Steps, losses: Floats) -> Entries:
-        """Return the entries of some columns, (n,) each."""
-        table = np.empty(len(handles), ENTRY)
+        """Return the entries of some columns, (n,) each, of rank 0."""
+        table = np.zeros(len(handles), ENTRY)
         table["handle"], table["step"], table["loss"] = handles, steps, losses
         return cls(table)
 

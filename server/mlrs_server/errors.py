@@ -32,6 +32,7 @@ class Reason(enum.IntEnum):
     UNAUTHENTICATED = 17
     PERMISSION_DENIED = 18
     TENANT_LIMIT = 19
+    NOTHING_TO_DO = 20
 
 
 class AdvisorError(Exception):

@@ -248,7 +248,8 @@ class Journal:
             for group in groups:
                 if group.log.count or group.meta.made:
                     batches.append(_Batch.of(group))  # one by one: what was taken must be put back
-            if not batches:  # all of it was forgotten
+            if not batches:  # all of it was forgotten: whether the store works, leases tell
+                self._tell(works=True)
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
             reach("journal.stored")

@@ -64,9 +64,15 @@ class Verdict(enum.IntEnum):
     """Any step not answered before, of a run that is finished."""
     STALE_HANDLE = 7
     """No run of this group, and of the caller's tenant, has the handle."""
+    GATHER = 8
+    """A step not answered before of a run whose ranks all report: their losses are gathered first."""
+    NO_RANKS = 9
+    """Of a rank beyond 0, and the run takes observations of rank 0 alone."""
 
 
-_FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE = (int(verdict) for verdict in Verdict)
+_FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE, _GATHER, _NO_RANKS = (
+    int(verdict) for verdict in Verdict
+)
 _IS_FRESH, _IS_REPLAYED, _IS_HELD = (int(reason) for reason in AdviceReason)
 
 _ACTIVE, _DIVERGED, _DONE = (int(status) for status in RunStatus)
@@ -85,12 +91,13 @@ RECORD = np.dtype(
         ("last_reason", np.uint8),
         ("status", np.uint8),
         ("shard", np.uint8),
+        ("gathers", np.uint8),
     ],
     align=True,
 )
 """What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the lap
 of its group in which the run was last observed; `tenant` is the number of the run's (`names.py`), `shard`
-that of `shards.py`."""
+that of `shards.py`; `gathers` is 1 where the losses of ranks are to become one first."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 
@@ -129,13 +136,21 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
         record = records[row]
         entry.row, entry.expected = row, record.next_step
         newest_moved = record.last_reason & ADAPTED and entry.step == record.next_step - 1
-        if entry.step < record.next_step - 1 or newest_moved:
+        if entry.rank > 0 and not record.gathers:
+            entry.verdict = _NO_RANKS
+        elif entry.step < record.next_step - 1 or newest_moved:
             entry.verdict = _RECALL
         elif entry.step < record.next_step:
-            same = entry.loss == record.last_loss or (math.isnan(entry.loss) and math.isnan(record.last_loss))
+            same = (
+                record.gathers
+                or entry.loss == record.last_loss
+                or (math.isnan(entry.loss) and math.isnan(record.last_loss))
+            )
             entry.verdict = _REPLAY if same else _OTHER_LOSS
         elif record.status == _DONE:
             entry.verdict = _FINISHED
+        elif record.gathers:
+            entry.verdict = _GATHER
         elif entry.step > record.next_step:
             entry.verdict = _AHEAD
         else:

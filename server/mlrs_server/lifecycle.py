@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -31,7 +32,7 @@ from mlrs_server.opening import (
     must_rewind,
     run_to_create,
 )
-from mlrs_server.owned import owned
+from mlrs_server.owned import owned, owned_places
 from mlrs_server.policies import keep_model, policy_of
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
@@ -42,6 +43,8 @@ from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 LAST_FLUSH_S = 2.0
 """How long after its deadline the last flush may yet begin, once what the store is doing then has ended."""
@@ -215,7 +218,8 @@ class RunLifecycle:
                     if request.resume_from is not None and must_rewind(stored, request, self._live):
                         run = await self._rewind(stored, request.resume_from)
                         rewound.append(run)
-                    resumed.append(run if config == run.config else await self._complete(run, config))
+                    run = run if config == run.config else await self._complete(run, config)
+                    resumed.append(await self._regrouped(run, request))
         finally:
             if rewound:
                 _log("run_rewound", "runs_rewound", rewound, step=rewound[0].snapshot.next_step)
@@ -228,7 +232,21 @@ class RunLifecycle:
             with self._in_doubt(stored.run_id):
                 await self._live.in_store(lambda store: store.complete(stored, config))
             put(live.group.table, live.row, config)
-        return replace(stored, config=config)
+            live.group.share(live.row, config.ranks, max(stored.world_size, 1))
+        return replace(stored, config=config, world_size=max(stored.world_size, 1) if config.ranks else 0)
+
+    async def _regrouped(self, stored: StoredRun, request: OpenRequest) -> StoredRun:
+        """Have a run have as many ranks as a call says, from the step on that is not answered yet."""
+        if stored.config.ranks is None:
+            return stored
+        size = request.world_size or stored.world_size
+        if size != stored.world_size:
+            await self._live.in_store(lambda store: store.resize(stored, size))
+            log.info("run_resized", run_id=stored.run_id, world_size=size)
+        live = self._live.load(stored)
+        live.group.share(live.row, stored.config.ranks, size)
+        self._live.on_ranks(live.handle, request.resume_from is not None)
+        return replace(stored, world_size=size)
 
     # -------------------------------------------------------------------- rewinding, ending
 
@@ -317,11 +335,12 @@ class RunLifecycle:
                 if self._live.find(run_id) is live:  # else it was lost to another replica meanwhile
                     live.status = status
             raise
+        self._live.on_ranks(0, False)
         self._watchers.wake([run.run_id for run in going])
         _log("run_finished", "runs_finished", going, steps=self._live.next_step(going[0]))
 
     async def delete(self, run_id: str) -> None:
-        """Delete a run and its record.
+        """Delete a run and its record, damaged or not.
 
         Raises:
             AdvisorError: there is no such run, or the store fails.
@@ -329,19 +348,19 @@ class RunLifecycle:
         await self._changes.to_the_end(self._delete(run_id))
 
     async def _delete(self, run_id: str) -> None:
-        async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
-            stored = _of(runs, run_id)
+        async with self._live.lock(run_id), owned_places(self._live, [run_id]) as places:
+            place = _of(places, run_id)
             with self._live.closed(run_id):
                 await self._live.journal.flush()
                 with self._in_doubt(run_id):
-                    await self._live.in_store(lambda store: store.delete(stored))
+                    await self._live.in_store(lambda store: store.delete(place))
                     reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
 
 
-def _of(runs: Mapping[str, StoredRun], run_id: str) -> StoredRun:
+def _of(runs: Mapping[str, T], run_id: str) -> T:
     """Return a run by id.
 
     Raises:

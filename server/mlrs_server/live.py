@@ -27,7 +27,7 @@ from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import adaptive_policy_of, model_ref
 from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot
-from mlrs_server.store import NewRun, Observations, Store, StoredRun
+from mlrs_server.store import NewRun, Observations, RunKey, Store, StoredRun
 from mlrs_server.turns import in_turns
 
 T = TypeVar("T")
@@ -51,6 +51,8 @@ class RunView:
     """What became of its meta updates; `None` for a run without."""
     last_update: MetaUpdate | None = None
     """The newest of them, where it was asked for."""
+    world_size: int = 0
+    """The number of its ranks; 0 without `config.ranks`."""
 
 
 class LiveRuns:
@@ -81,6 +83,9 @@ class LiveRuns:
             on_flushed=on_flushed,
             max_undurable=max_undurable,
         )
+        self.on_ranks: Callable[[int, bool], None] = lambda _handle, _restarted: None
+        """Hears when a run, by its handle, or any number of them, by 0, is closed or finished, or its ranks
+        change; and whether it goes on from a checkpoint."""
         self._store = store
         self._catalog = catalog
         self._executor = executor
@@ -122,10 +127,17 @@ class LiveRuns:
         Raises:
             AdvisorError: an id is malformed, or the store fails.
         """
+        return await self._after_flush(run_ids, lambda store: store.get(run_ids))
+
+    async def places(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
+        """Return where runs are stored, as `stored` does; also those that are damaged."""
+        return await self._after_flush(run_ids, lambda store: store.find(run_ids))
+
+    async def _after_flush(self, run_ids: Sequence[str], read: Callable[[Store], T]) -> T:
         for run_id in run_ids:
             check_full_name(run_id)
         await self.journal.flush()
-        return await self.in_store(lambda store: store.get(run_ids))
+        return await self.in_store(read)
 
     async def count_unfinished(self, tenant: str) -> int:
         """Return how many runs of a tenant are not finished."""
@@ -235,6 +247,7 @@ class LiveRuns:
             stored.snapshot,
             shard=stored.shard,
             network=learnt.network if learnt else None,
+            world_size=stored.world_size,
         )
         if learnt is not None:
             place.group.meta.begin(place.row, learnt.kept_at, learnt.since)
@@ -256,6 +269,7 @@ class LiveRuns:
             yield
             return
         handle = live.group.close(live.row)
+        self.on_ranks(handle, False)
         try:
             yield
         finally:
@@ -273,11 +287,14 @@ class LiveRuns:
             group.close(row)
             self.drop(group.run_ids[row])
             dropped += 1
+        self.on_ranks(0, False)
         return dropped
 
     def close_shards(self, shards: Collection[int]) -> list[ClosedRows]:
         """Let the runs of some shards take no more observations; return what reopens them."""
-        return [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
+        closed = [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
+        self.on_ranks(0, False)
+        return closed
 
     def forget_shards(self, shards: Collection[int]) -> None:
         """Store nothing more of the runs of some shards, and let them take no more observations."""
@@ -299,6 +316,7 @@ class LiveRuns:
                     if run_id := group.run_ids[row]:  # else it was idle, and has left just now
                         self.drop(run_id)
                         dropped.append(run_id)
+        self.on_ranks(0, False)
         return dropped
 
     def shrink(self) -> None:
@@ -347,6 +365,7 @@ class LiveRuns:
             create_time=stored.create_time,
             update_time=stored.update_time,
             meta=self._counters(stored, snapshot),
+            world_size=stored.world_size,
         )
 
     def _counters(self, stored: StoredRun, snapshot: RunSnapshot) -> MetaCounters | None:

@@ -8,6 +8,7 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server import convert
 from mlrs_server.adapting.gradients import alignment_of
 from mlrs_server.adapting.making import Adaptation, Made
+from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.security.caller import current_caller
@@ -17,10 +18,11 @@ from mlrs_server.security.roles import Role
 class MetaService:
     """Meta mode, served."""
 
-    def __init__(self, lifecycle: RunLifecycle, adaptation: Adaptation) -> None:
-        """Serve the updates of these runs."""
+    def __init__(self, lifecycle: RunLifecycle, adaptation: Adaptation, counts: AdviceCounts) -> None:
+        """Serve the updates of these runs, and count them."""
         self._lifecycle = lifecycle
         self._adaptation = adaptation
+        self._counts = counts
 
     async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
         """Make a meta update, or take a part of one."""
@@ -49,11 +51,10 @@ class MetaService:
         for update in request.updates:
             try:
                 step, loss = convert.update_from(update)
-                made.append(
-                    await self._adaptation.make(
-                        update.run_handle, caller.number, step, update.alignment, loss
-                    )
+                one = await self._adaptation.make(
+                    update.run_handle, caller.number, step, update.alignment, loss
                 )
+                made.append(self._counted(one))
             except AdvisorError as error:
                 made.append(error)
         return convert.adaptations_to(made, caller.tenant)
@@ -64,8 +65,14 @@ class MetaService:
         handle, tenant = await self._handle(request.run_id), current_caller().number
         if request.shard_count > 1:
             shard = (request.shard, request.shard_count)
-            return await self._adaptation.make_part(handle, tenant, step, alignment, shard, loss)
-        return await self._adaptation.make(handle, tenant, step, alignment, loss)
+            part = await self._adaptation.make_part(handle, tenant, step, alignment, shard, loss)
+            return self._counted(part)
+        return self._counted(await self._adaptation.make(handle, tenant, step, alignment, loss))
+
+    def _counted(self, made: Made) -> Made:
+        if made.update is not None:
+            self._counts.note_update(made.update)
+        return made
 
     async def _handle(self, run_id: str) -> int:
         return await self._lifecycle.handle_of(current_caller().full(run_id))

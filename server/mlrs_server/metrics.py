@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from mlrs_core.adapting import MetaOutcome
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.health import StoreHealth
 from mlrs_server.live import LiveRuns
 from mlrs_server.security.gate import Gate
 
@@ -32,6 +34,7 @@ class DaemonCollector(Collector):
     gate: Gate
     refusals: Counter[Reason | None]
     """Calls that failed, by reason; `None` is a defect."""
+    health: StoreHealth
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric as it is now."""
@@ -59,13 +62,21 @@ class DaemonCollector(Collector):
         yield SummaryMetricFamily(
             "mlrs_flush_seconds", "Flushes to the store", count_value=figures.count, sum_value=figures.seconds
         )
+        updates = CounterMetricFamily(
+            "mlrs_meta_updates", "Meta updates, by what they did", labels=["outcome"]
+        )
+        for outcome in MetaOutcome:
+            updates.add_metric([outcome.name.lower()], self.counts.updates[outcome])
+        yield updates
         yield CounterMetricFamily("mlrs_flush_failures", "Flushes that failed", value=figures.failures)
         yield _gauge(
             "mlrs_seconds_since_durable_flush",
             "Since the last flush that stored something; of note while answers wait",
             time.monotonic() - figures.last,
         )
-        yield _gauge("mlrs_store_up", "0 while flushes fail", int(not figures.failing))
+        yield _gauge(
+            "mlrs_store_up", "0 while flushes fail, or renewals of the lease", int(self.health.works)
+        )
 
 
 def resident_bytes() -> int:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mlrs_server.aliases import AliasChange, Changes, changed, changes_of
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.files import write_atomically
 from mlrs_server.names import bare, full_name, tenant_of
@@ -19,6 +20,7 @@ MIN_DIGEST = 8
 """The fewest digits that a reference may give."""
 
 Strings = Mapping[str, str]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,46 @@ class Index:
     """What each alias points at, in its tenant's words: a name, or a reference."""
     origins: dict[str, str] = field(default_factory=dict)
     """The name each digest was imported under."""
+    changes: dict[str, Changes] = field(default_factory=dict)
+    """What each alias has pointed at."""
 
     def of(self, tenant: str) -> Space:
         """Return what is a tenant's own."""
-        return Space(*(_own(column, tenant) for column in (self.names, self.aliases, self.origins)))
+        return Space(
+            _own(self.names, tenant),
+            _own(self.aliases, tenant),
+            _own(self.origins, tenant),
+            _own(self.changes, tenant),
+        )
 
     def with_model(self, tenant: str, name: str, digest: str) -> Index:
         """Return the index with a model of a tenant under a name."""
         names = {**self.names, full_name(tenant, name): digest}
-        return Index(names, self.aliases, {**self.origins, full_name(tenant, digest): name})
+        return replace(self.with_origin(full_name(tenant, digest), name), names=names)
 
-    def with_alias(self, tenant: str, alias: str, target: str) -> Index:
-        """Return the index with an alias of a tenant that points somewhere."""
-        return Index(self.names, {**self.aliases, full_name(tenant, alias): target}, self.origins)
+    def with_alias(self, tenant: str, alias: str, change: AliasChange, had: str | None = None) -> Index:
+        """Return the index with an alias of a tenant that is pointed somewhere.
+
+        If that is where it points already, nothing changes.
+
+        Args:
+            tenant: whose.
+            alias: the tenant's word.
+            change: what happens.
+            had: what the tenant means by it until now, if anything.
+        """
+        full = full_name(tenant, alias)
+        if self.aliases.get(full) == change.target and change.cause != "rollback":
+            return self
+        changes = self.changes.get(full, ())
+        if not changes and had not in (None, change.target):
+            changes = (AliasChange(str(had), "set", None),)
+        aliases = {**self.aliases, full: change.target}
+        return replace(self, aliases=aliases, changes={**self.changes, full: changed(changes, change)})
 
     def with_origin(self, digest: str, name: str) -> Index:
-        """Return the index with a model that is kept for the runs that have it."""
-        return Index(self.names, self.aliases, {**self.origins, digest: name})
+        """Return the index with a model that is known by its reference: by a digest's full name."""
+        return replace(self, origins={**self.origins, digest: name})
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,7 @@ class Space:
     names: Strings
     aliases: Strings
     origins: Strings
+    changes: Mapping[str, Changes]
 
     def digest_of(self, name: str, digits: str) -> str | None:
         """Return the digest of the model of a name, or of the one known by it whose digest begins so."""
@@ -101,11 +127,14 @@ class IndexFile:
             stamp = status.st_mtime_ns, status.st_ino  # the clock of a file system is coarse
             if stamp == self._stamp:
                 return False
-            fields: Any = json.loads(self.path.read_text(encoding="utf-8"))
-            columns = (fields["names"], fields["aliases"], fields["origins"])
-            self.index, self._stamp = Index(*map(_strings, columns)), stamp
+            self.index, self._stamp = _index_of(json.loads(self.path.read_text(encoding="utf-8"))), stamp
         except FileNotFoundError:
             return False
+        except _NewerError as error:
+            raise AdvisorError(
+                Reason.MODEL_INVALID,
+                f"the index of models {self.path} is of a newer version of mlrs ({error}); upgrade mlrs",
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AdvisorError(
                 Reason.MODEL_INVALID, f"the index of models {self.path} cannot be read: {error!r}; restore it"
@@ -118,11 +147,28 @@ class IndexFile:
         Raises:
             AdvisorError: it cannot be written.
         """
-        text = json.dumps(vars(index), indent=2, sort_keys=True)
+        text = json.dumps(asdict(index), indent=2, sort_keys=True)
         write_atomically(self.path, text.encode(), what="models")
 
 
-def _own(column: Strings, tenant: str) -> Strings:
+class _NewerError(Exception):
+    """A file has what this version does not know."""
+
+
+def _index_of(columns: Any) -> Index:
+    """Return the index in JSON; changes of aliases were not always kept."""
+    if not isinstance(columns, dict):
+        raise TypeError(f"expected columns, found {columns!r:.100}")
+    if unknown := sorted(columns.keys() - {column.name for column in fields(Index)}):
+        raise _NewerError(f"it has {', '.join(unknown)[:100]}")
+    names, aliases, origins = (_strings(columns[name]) for name in ("names", "aliases", "origins"))
+    try:
+        return Index(names, aliases, origins, changes_of(columns.get("changes", {})))
+    except ValueError as error:
+        raise _NewerError(str(error)) from error
+
+
+def _own(column: Mapping[str, Value], tenant: str) -> dict[str, Value]:
     return {bare(full): value for full, value in column.items() if tenant_of(full) == tenant}
 
 

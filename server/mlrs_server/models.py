@@ -12,22 +12,23 @@ changes no run. The index is read again when its file changed: an import is seen
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib import resources
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
-from mlrs_core.checkpoint import digest_of, dump_model, parse_model, read_model
+from mlrs_core.checkpoint import digest_of, read_model
 from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
-from mlrs_core.policy import Policy
+from mlrs_server.aliases import AliasChange, Cause, Changes, target_before
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.files import changing, write_atomically
+from mlrs_server.files import changing
+from mlrs_server.model_files import SHORT_DIGEST, CatalogModel, ModelFiles
 from mlrs_server.model_index import Index, IndexFile, Space, resolved
 from mlrs_server.names import full_name
+
+__all__ = ["DEFAULT_ALIAS", "NAME", "SHORT_DIGEST", "CatalogModel", "ModelCatalog", "model_name"]
 
 log = structlog.get_logger()
 
@@ -37,24 +38,6 @@ DEFAULT_ALIAS = "default"
 """The alias of the model that a run gets when it names none."""
 SHIPPED_DEFAULT = "mlr-snet"
 """Where the alias points until someone says otherwise."""
-SHORT_DIGEST = 12
-"""Digits of the digest in a reference."""
-
-
-@dataclass(frozen=True)
-class CatalogModel:
-    """A model by name, ready to serve."""
-
-    name: str
-    digest: str
-    model: Model
-    policy: Policy = field(repr=False)
-    size_bytes: int
-
-    @property
-    def ref(self) -> str:
-        """`name@digest`, with the digest's first digits."""
-        return f"{self.name}@{self.digest[:SHORT_DIGEST]}"
 
 
 class ModelCatalog:
@@ -72,9 +55,8 @@ class ModelCatalog:
         """
         self._folder = data_dir / "models"
         self._file = IndexFile(self._folder / "index.json")
-        self._loaded: dict[str, CatalogModel] = {}
+        self._files = ModelFiles(self._folder)
         self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned, until the index changes
-        self._shipped = _shipped_digests()
         self._default = ""
         self._reload()
         if default is not None:
@@ -125,12 +107,12 @@ class ModelCatalog:
                 "`mlrs models import` adds one",
                 field="model",
             )
-        found = self._found[tenant, wanted] = self._load(*meant)
+        found = self._found[tenant, wanted] = self._files.load(*meant)
         return found
 
     def by_digest(self, digest: str, name: str) -> CatalogModel:
         """Return the model of a run that exists."""
-        return self._load(digest, name)
+        return self._files.load(digest, name)
 
     def all(self, tenant: str = "") -> list[CatalogModel]:
         """Return every model of a tenant, or shared with it, that can be read, ordered by reference."""
@@ -139,7 +121,7 @@ class ModelCatalog:
         for space in self._spaces(tenant):
             for digest, name in space.origins.items():
                 try:
-                    model = self._load(digest, name)
+                    model = self._files.load(digest, name)
                 except AdvisorError as error:
                     log.warning("model_unreadable", problem=str(error))
                 else:
@@ -156,7 +138,7 @@ class ModelCatalog:
 
     def has(self, digest: str) -> bool:
         """Return whether a model's file is here."""
-        return digest in self._loaded or digest in self._shipped or self._path(digest).exists()
+        return self._files.has(digest)
 
     def data_of(self, digest: str, name: str) -> bytes:
         """Return a model's file.
@@ -164,7 +146,7 @@ class ModelCatalog:
         Raises:
             AdvisorError: it is damaged or gone.
         """
-        return self._read(digest, name)
+        return self._files.read(digest, name)
 
     def take_in(self, digest: str, name: str, data: bytes, tenant: str) -> None:
         """Keep the file of a model that a run of a tenant has, and that another daemon kept.
@@ -180,7 +162,7 @@ class ModelCatalog:
                 f"model: the store's copy of {name}@{digest[:SHORT_DIGEST]} is damaged; import it again",
                 field="model",
             )
-        write_atomically(self._path(digest), data, what="models")
+        self._files.write(digest, data)
         self._change(lambda index: index.with_origin(full_name(tenant, digest), name))
 
     def keep(self, model: CatalogModel) -> None:
@@ -191,9 +173,8 @@ class ModelCatalog:
         Raises:
             AdvisorError: its file is damaged or gone, or the data folder cannot be written.
         """
-        if not self._path(model.digest).exists():
-            data = self._read(model.digest, model.name)
-            write_atomically(self._path(model.digest), data, what="models")
+        if not self._files.is_kept(model.digest):
+            self._files.write(model.digest, self._files.read(model.digest, model.name))
             self._change(lambda index: index.with_origin(model.digest, model.name))
 
     def add_file(self, path: Path, name: str, *, replace: bool = False) -> CatalogModel:
@@ -235,10 +216,7 @@ class ModelCatalog:
         Raises:
             AdvisorError: the data folder cannot be written.
         """
-        data = dump_model(model)
-        digest = digest_of(data)
-        write_atomically(self._path(digest), data, what="models")
-        return CatalogModel(name, digest, model, model.policy(), len(data))
+        return self._files.prepared(model, name)
 
     def register(self, model: CatalogModel, tenant: str = "", *, replace: bool = False) -> CatalogModel:
         """Have a tenant's runs find a model that was prepared, by its name.
@@ -261,7 +239,7 @@ class ModelCatalog:
             return index.with_model(tenant, model.name, model.digest)
 
         self._change(named)
-        self._loaded.setdefault(model.digest, model)
+        self._files.add(model)
         return model
 
     def set_alias(self, alias: str, reference: str, tenant: str = "") -> CatalogModel:
@@ -273,21 +251,107 @@ class ModelCatalog:
             AdvisorError: the alias is malformed, or a model's name, or there is no such model, or the data
                 folder cannot be written.
         """
-        model_name(alias, "alias")
+        self.check_alias(alias, tenant)
         if not reference:
             raise invalid_field("model", "must be a model's name, or name@digest")
-        if alias == DEFAULT_ALIAS and self._default and not tenant:
-            raise invalid_field("alias", "the default model is what `mlrs serve --model` says on this daemon")
         found = self.find(reference, tenant)
         target = reference if reference == found.name else found.ref
-
-        def pointed(index: Index) -> Index:
-            if alias in self._spaces(tenant)[0].names:
-                raise invalid_field("alias", f"{alias!r} is a model's name; choose another alias")
-            return index.with_alias(tenant, alias, target)
-
-        self._change(pointed)
+        self._change(lambda index: self._pointed(index, tenant, alias, target, "set"))
         return found
+
+    def check_alias(self, alias: str, tenant: str = "") -> None:
+        """Check that a tenant may point an alias somewhere.
+
+        Raises:
+            AdvisorError: it is malformed, or a model's name, or the daemon's own.
+        """
+        model_name(alias, "alias")
+        if alias == DEFAULT_ALIAS and self._default and not tenant:
+            raise invalid_field("alias", "the default model is what `mlrs serve --model` says on this daemon")
+        self._reload()
+        if alias in self._spaces(tenant)[0].names:
+            raise invalid_field("alias", f"{alias!r} is a model's name; choose another alias")
+
+    def register_version(self, model: CatalogModel, tenant: str, alias: str = "") -> CatalogModel:
+        """Have a tenant's runs find a new version of a model, prepared: by its reference, and an alias.
+
+        The name stays where it points.
+
+        Raises:
+            AdvisorError: as `check_alias`, or the data folder cannot be written.
+        """
+
+        def registered(index: Index) -> Index:
+            index = index.with_origin(full_name(tenant, model.digest), model.name)
+            return self._pointed(index, tenant, alias, model.ref, "promote") if alias else index
+
+        self._change(registered)
+        self._files.add(model)
+        return model
+
+    def rollback_alias(self, alias: str, tenant: str = "") -> CatalogModel:
+        """Point an alias of a tenant back at what it pointed at before; return the model.
+
+        Raises:
+            AdvisorError: as `check_alias`; or there is no such alias, it has nothing to go back to, or the
+                model of before is gone.
+        """
+
+        def back(index: Index) -> Index:
+            self._meaning(alias, tenant)
+            target = target_before(self._spaces(tenant)[0].changes.get(alias, ()))
+            if target is None:
+                raise AdvisorError(
+                    Reason.NOTHING_TO_DO,
+                    f"alias: {alias!r} has pointed nowhere else, as far as is kept; point it somewhere with "
+                    "`mlrs models alias`",
+                    field="alias",
+                )
+            self.find(target, tenant)
+            return self._pointed(index, tenant, alias, target, "rollback")
+
+        self.check_alias(alias, tenant)
+        self._change(back)
+        return self.find(alias, tenant)
+
+    def alias_changes(self, alias: str, tenant: str = "") -> Changes:
+        """Return what a tenant's alias has pointed at, or one that is shared with it, the newest first.
+
+        Raises:
+            AdvisorError: there is no such alias.
+        """
+        self._reload()
+        space = self._meaning(alias, tenant)
+        as_it_comes = AliasChange(space.aliases[alias], "set", None)
+        return space.changes.get(alias, (as_it_comes,))[::-1]
+
+    def _meaning(self, alias: str, tenant: str) -> Space:
+        """Return the space in which a tenant's alias is one, the first.
+
+        Raises:
+            AdvisorError: there is none.
+        """
+        spaces = self._spaces(tenant)
+        for space in spaces:
+            if alias in space.aliases:
+                return space
+        known = ", ".join(sorted({known for space in spaces for known in space.aliases}))
+        raise AdvisorError(
+            Reason.MODEL_NOT_FOUND,
+            f"alias: there is no alias {alias[:100]!r}; this daemon knows: {known}",
+            field="alias",
+        )
+
+    def _pointed(self, index: Index, tenant: str, alias: str, target: str, cause: Cause) -> Index:
+        """Return an index with an alias of a tenant that is pointed somewhere.
+
+        Raises:
+            AdvisorError: as `check_alias`.
+        """
+        self.check_alias(alias, tenant)
+        meanings = (space.aliases.get(alias) for space in self._spaces(tenant))
+        had = next((meaning for meaning in meanings if meaning is not None), None)
+        return index.with_alias(tenant, alias, AliasChange(target, cause, time.time()), had)
 
     def _change(self, change: Callable[[Index], Index]) -> None:
         """Change the index, while no other process does."""
@@ -306,48 +370,14 @@ class ModelCatalog:
         index = self._file.index
         kept = index.of("")
         default = {DEFAULT_ALIAS: self._default} if self._default else {}
+        changes = {alias: made for alias, made in kept.changes.items() if alias not in default}
         shared = Space(
-            {**{name: digest for digest, name in self._shipped.items()}, **kept.names},
+            {**{name: digest for digest, name in self._files.shipped.items()}, **kept.names},
             {DEFAULT_ALIAS: SHIPPED_DEFAULT, **kept.aliases, **default},
-            {**self._shipped, **kept.origins},
+            {**self._files.shipped, **kept.origins},
+            changes,
         )
         return [index.of(tenant), shared] if tenant else [shared]
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest}.safetensors"
-
-    def _load(self, digest: str, name: str) -> CatalogModel:
-        if digest not in self._loaded:
-            data = self._read(digest, name)
-            with _readable(digest, name):
-                model = parse_model(data)
-            self._loaded[digest] = CatalogModel(name, digest, model, model.policy(), len(data))
-        loaded = self._loaded[digest]
-        return loaded if loaded.name == name else replace(loaded, name=name)
-
-    def _read(self, digest: str, name: str) -> bytes:
-        """Return a model's file, checked against its digest."""
-        with _readable(digest, name):
-            if digest in self._shipped and not self._path(digest).exists():
-                data = (resources.files("mlrs_core") / "models" / f"{name}.safetensors").read_bytes()
-            else:
-                data = self._path(digest).read_bytes()
-            if digest_of(data) != digest:
-                raise ModelFileError("its content does not match its digest")
-        return data
-
-
-@contextmanager
-def _readable(digest: str, name: str) -> Iterator[None]:
-    """Turn the exceptions of reading a model into the daemon's."""
-    try:
-        yield
-    except (ModelFileError, OSError) as error:
-        raise AdvisorError(
-            Reason.MODEL_INVALID,
-            f"model: {name}@{digest[:SHORT_DIGEST]} cannot be read: {error}; import it again",
-            field="model",
-        ) from error
 
 
 def model_name(name: str, field: str = "name") -> str:
@@ -361,13 +391,3 @@ def model_name(name: str, field: str = "name") -> str:
             field, f"must be 1 to 64 of a-z, 0-9 and ._-, beginning with a letter or digit, is {name!r}"
         )
     return name
-
-
-def _shipped_digests() -> dict[str, str]:
-    """Return the names of the models in the package, by digest."""
-    folder = resources.files("mlrs_core") / "models"
-    return {
-        digest_of(entry.read_bytes()): entry.name.removesuffix(".safetensors")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".safetensors")
-    }

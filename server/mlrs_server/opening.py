@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.ranks import MAX_WORLD_SIZE
 from mlrs_server.answers import finished_run
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.ledger import RunStatus
@@ -28,7 +29,7 @@ class OpenRequest:
     """A run to create or resume.
 
     Raises:
-        AdvisorError: the id or the group is malformed.
+        AdvisorError: the id or the group is malformed, or the world size out of range.
     """
 
     run_id: str
@@ -43,10 +44,14 @@ class OpenRequest:
     """Of a new run: runs of one group are of one shard; "" is the run by itself."""
     resume_from: int | None = None
     """Rewind to this step, dropping the record from there on."""
+    world_size: int | None = None
+    """How many ranks there are from the next step on; `None` is as before, or one."""
 
     def __post_init__(self) -> None:
-        """Check the id and the group."""
+        """Check the id, the group and the world size."""
         check_full_name(self.run_id)
+        if self.world_size is not None and not 1 <= self.world_size <= MAX_WORLD_SIZE:
+            raise invalid_field("world_size", f"must be 1 to {MAX_WORLD_SIZE}, is {self.world_size}")
         if self.group:
             check_full_name(self.group, "group")
 
@@ -97,7 +102,23 @@ def run_to_create(request: OpenRequest, catalog: ModelCatalog) -> NewRun:
             "resume_from",
             f"run {request.run_id!r} does not exist, so it has no step {request.resume_from}",
         )
-    return new_run(request.run_id, request.asked, request.model, catalog, group=request.group)
+    _check_ranks(request.asked, request)
+    new = new_run(request.run_id, request.asked, request.model, catalog, group=request.group)
+    return replace(new, world_size=request.world_size or 1) if new.config.ranks else new
+
+
+def _check_ranks(config: RunConfig, request: OpenRequest) -> None:
+    """Check that only a run that has ranks is given a number of them.
+
+    Raises:
+        AdvisorError: it is not.
+    """
+    if request.world_size is not None and config.ranks is None:
+        raise invalid_field(
+            "world_size",
+            f"run {request.run_id!r} has no config.ranks, so it has one rank; give config.ranks when the run "
+            "is created, or leave world_size out",
+        )
 
 
 def config_to_resume(
@@ -119,6 +140,7 @@ def config_to_resume(
         raise finished_run(stored.run_id)
     check_same_policy(stored, request.asked, request.model, catalog)
     config = _reconciled(stored, request, live, catalog)
+    _check_ranks(config, request)
     must_rewind(stored, request, live)
     return config
 
@@ -148,6 +170,8 @@ def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog
         config = stored.config.completed_by(request.asked)
     except InvalidFieldError as error:  # each value is in its range, and both together are not
         raise invalid_field(f"config.{error.field}", error.problem) from error
+    if config.ranks is not None:
+        config = replace(config, ranks=config.ranks.resolved())
     if config != stored.config:
         check_config(stored, config, catalog)
     return config

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 from mlrs_server.live import LiveRuns
-from mlrs_server.store import StoredRun
+from mlrs_server.store import RunKey, StoredRun
+
+K = TypeVar("K", bound=RunKey)
 
 
-@asynccontextmanager
-async def owned(
+def owned(
     live: LiveRuns, run_ids: Sequence[str], new: Mapping[str, int] | None = None
-) -> AsyncIterator[dict[str, StoredRun]]:
+) -> AbstractAsyncContextManager[dict[str, StoredRun]]:
     """Yield runs by id, with all that was answered before; without those not there.
 
     Args:
@@ -22,13 +24,25 @@ async def owned(
 
     Raises:
         AdvisorError: another replica has one of them (`Reason.NOT_OWNER`), an id is malformed, or the store
-            fails.
+            fails, or has a damaged one.
     """
+    return _owned(live, lambda: live.stored(run_ids), new or {})
+
+
+def owned_places(live: LiveRuns, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, RunKey]]:
+    """Yield where runs are stored, as `owned` does; also those that are damaged."""
+    return _owned(live, lambda: live.places(run_ids), {})
+
+
+@asynccontextmanager
+async def _owned(
+    live: LiveRuns, read: Callable[[], Awaitable[dict[str, K]]], new: Mapping[str, int]
+) -> AsyncIterator[dict[str, K]]:
     while True:
         before = live.ownership.epochs
-        runs = await live.stored(run_ids)
+        runs = await read()
         shards = {run.shard for run in runs.values()}
-        shards |= {shard for run_id, shard in (new or {}).items() if run_id not in runs}
+        shards |= {shard for run_id, shard in new.items() if run_id not in runs}
         async with live.ownership.using(shards):
             now = live.ownership.epochs
             if all(before.get(shard) == now.get(shard) for shard in shards):

@@ -164,5 +164,7 @@ def _shown(value: object) -> object:
             return value.spelling
         case None:
             return "no value"
+        case True:  # a part of the config that says nothing itself
+            return "one"
         case _:
             return value

@@ -78,7 +78,7 @@ class RunRecords:
                 if not len(record):
                     raise record_lacking(run_id, first)
             at = entry.step - first
-            if same_losses(record.losses[at : at + 1], np.array([entry.loss]))[0]:
+            if entry.loss is None or same_losses(record.losses[at : at + 1], np.array([entry.loss]))[0]:
                 answer.entries.lrs[entry.index] = record.lrs[at]
                 answer.entries.reasons[entry.index] = AdviceReason.REPLAYED
             else:

@@ -8,7 +8,7 @@ new owner.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -38,6 +38,8 @@ class Replica:
         self._lease_s = lease_s
         self._forgetting: set[asyncio.Task[None]] = set()
         self._failing = False
+        self.on_health: Callable[[bool], None] = lambda _works: None
+        """Hears whether the database could be asked, each time that the lease was to be renewed."""
         self._keeping: asyncio.Task[None] | None = None
         self._giving: asyncio.Task[None] | None = None
         live.journal.when_fenced(self.lose)
@@ -56,10 +58,12 @@ class Replica:
                 if not self._failing:
                     log.error("lease_failing", problem=str(error))
                 self._failing = True
+                self.on_health(False)
             except Exception as error:  # a defect: the next turn may fare better
                 log.error("replica_failed", exc_info=error)
             else:
                 self._failing = False
+                self.on_health(True)
 
     async def look_round(self) -> None:
         """Renew the lease; forget what was lost, claim what is free, give away what should be elsewhere.

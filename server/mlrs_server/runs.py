@@ -26,6 +26,7 @@ from mlrs_core.policy import (
     no_networks,
     put,
 )
+from mlrs_core.ranks import RankMode, RanksConfig
 from mlrs_server.adapting.updates import KeptNetworks, MetaLog, MetaUpdate
 from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (
@@ -42,6 +43,7 @@ from mlrs_server.ledger import (
     undo,
 )
 from mlrs_server.names import number_of, tenant_of
+from mlrs_server.ranks import Ranked
 from mlrs_server.shards import SHARDS
 
 SMALLEST = 8
@@ -95,6 +97,8 @@ class RunGroup:
         self.networks: Networks = no_networks(policy, 0)
         self.log = AnswerLog()
         self.meta = MetaLog()
+        self.ranked: dict[int, Ranked] = {}
+        """How ranks share the runs whose ranks all report, by row."""
         self.lap = 0
         """Counts up as time goes by; records keep the lap in which their run was last observed."""
 
@@ -151,10 +155,12 @@ class RunGroup:
         *,
         shard: int = 0,
         network: States | None = None,
+        world_size: int = 0,
     ) -> None:
         """Put a run into a row that is reserved or closed, as stored, under a new handle.
 
-        `network` is its own, (network_size,), if it has one.
+        `network` is its own, (network_size,), if it has one. Without a world size, it takes losses that were
+        reduced to one before.
         """
         self.meta.forget(row)
         if self.policy.network_size and (network is not None or self.networks[row].any()):
@@ -175,7 +181,18 @@ class RunGroup:
             snapshot.last_reason,
             snapshot.status,
             shard,
+            0,
         )
+        self.share(row, config.ranks, world_size)
+
+    def share(self, row: int, ranks: RanksConfig | None, world_size: int) -> None:
+        """Say how so many ranks share the run of a row, from its next step on."""
+        gathers = world_size > 0 and ranks is not None and ranks.mode == RankMode.ALL
+        self.records["gathers"][row] = gathers
+        if gathers and ranks is not None:
+            self.ranked[row] = Ranked(ranks, world_size)
+        else:
+            self.ranked.pop(row, None)
 
     def done_rows(self) -> npt.NDArray[np.intp]:
         """Return the open rows of runs that are finished and stored to their last step."""
@@ -210,6 +227,7 @@ class RunGroup:
     def free(self, row: int) -> None:
         """Give a closed row back."""
         self.run_ids[row] = ""
+        self.ranked.pop(row, None)
         self.records[row] = np.zeros((), RECORD)
         heapq.heappush(self._free, row)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -13,7 +13,8 @@ from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
-from mlrs_server.errors import AdvisorError, Reason, draining
+from mlrs_server.errors import draining
+from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.meta_service import MetaService
 from mlrs_server.models import CatalogModel, ModelCatalog
@@ -22,6 +23,7 @@ from mlrs_server.records import RunRecords
 from mlrs_server.security.caller import current_caller
 from mlrs_server.turns import in_turns
 from mlrs_server.uploads import Upload
+from mlrs_server.version_service import VersionService
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,24 +58,29 @@ class AdvisorService(AdvisorServiceServicer):
         records: RunRecords,
         engine: Engine,
         catalog: ModelCatalog,
+        gatherer: Gatherer,
         meta: MetaService,
+        versions: VersionService,
+        counts: AdviceCounts,
     ) -> None:
-        """Serve these runs and models."""
+        """Serve these runs and models, and count what is advised."""
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
         self._catalog = catalog
+        self._gatherer = gatherer
         self._importing = asyncio.Lock()
         self._streams: set[_Stream] = set()
         self._draining = False
         self._meta = meta
-        self.counts = AdviceCounts()
-        """What was advised so far."""
+        self._versions = versions
+        self._counts = counts
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
         self._draining = True
         self._records.drain()
+        self._gatherer.drain()
         for stream in self._streams:
             stream.drain()
 
@@ -150,7 +157,9 @@ class AdvisorService(AdvisorServiceServicer):
         handle = await self._lifecycle.handle_of(caller.full(request.run_id))
         answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss), caller.number)
         await self._records.recall(answer)
-        self.counts.note(answer)
+        if answer.reports:
+            await self._gatherer.gather_alone(answer, caller.number)
+        self._counts.note(answer)
         if answer.errors:
             raise answer.errors[0]
         return convert.advice_to(step, answer)
@@ -196,7 +205,9 @@ class AdvisorService(AdvisorServiceServicer):
                 answer = await self._engine.answer(entries, number)
             if answer.recalls:
                 await self._records.recall(answer)
-            self.counts.note(answer)
+            if answer.reports:
+                await self._gatherer.gather(answer, request.sample_counts, number)
+            self._counts.note(answer)
             await context.write(convert.columns_to(answer, tenant))
 
     async def WatchRun(
@@ -248,7 +259,7 @@ class AdvisorService(AdvisorServiceServicer):
     def _model_to(self, model: CatalogModel, tenant: str) -> pb.Model:
         return convert.model_to(model, self._catalog.aliases_of(model, tenant))
 
-    # --------------------------------------------------------------- in the contract, not built
+    # -------------------------------------------------------------------------------- meta
 
     async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:
         """Make a meta update, or take a part of one."""
@@ -262,21 +273,21 @@ class AdvisorService(AdvisorServiceServicer):
         self._check_going()
         return await self._meta.adapt_gradients(aiter(request_iterator))
 
-    async def PromoteModel(self, request: pb.PromoteModelRequest, context: Context) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("PromoteModel", "meta mode")
+    async def PromoteModel(
+        self, request: pb.PromoteModelRequest, context: Context
+    ) -> pb.PromoteModelResponse:
+        """Make a new version of a model."""
+        self._check_going()
+        return await self._versions.promote(request)
 
-    async def RollbackAlias(self, request: pb.RollbackAliasRequest, context: Context) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("RollbackAlias", "meta mode")
+    async def RollbackAlias(
+        self, request: pb.RollbackAliasRequest, context: Context
+    ) -> pb.RollbackAliasResponse:
+        """Point an alias of the caller's tenant back at what it pointed at before."""
+        return self._versions.rollback(request)
 
-    async def ListAliasChanges(self, request: pb.ListAliasChangesRequest, context: Context) -> NoReturn:
-        """Refuse: not built yet."""
-        raise _not_built("ListAliasChanges", "meta mode")
-
-
-def _not_built(rpc: str, what: str) -> AdvisorError:
-    return AdvisorError(
-        Reason.NOT_BUILT,
-        f"{rpc} is in the contract, but this version of the daemon does not build it yet: {what}",
-    )
+    async def ListAliasChanges(
+        self, request: pb.ListAliasChangesRequest, context: Context
+    ) -> pb.ListAliasChangesResponse:
+        """List what an alias has pointed at."""
+        return self._versions.changes(request)

@@ -53,6 +53,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.TENANT_LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.NOTHING_TO_DO: grpc.StatusCode.FAILED_PRECONDITION,
 }
 """The status code of each reason."""
 

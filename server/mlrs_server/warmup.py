@@ -12,9 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 import structlog
 
-from mlrs_core.architectures import ARCHITECTURES
+from mlrs_core.adapting import AdaptivePolicy
+from mlrs_core.architectures import ARCHITECTURES, Architecture, Weights
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Policy
+from mlrs_core.meta import MetaConfig
+from mlrs_core.policy import Policy, no_networks, table_of
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.entries import ANSWERED, ENTRY, count_rows, sort_by_row
@@ -31,6 +33,8 @@ def warm_up() -> None:
     common_group(np.zeros(1, ENTRY))
     for policy in _policies():
         Replay(policy, RunConfig()).feed(np.ones(1))
+    for adaptive in _adaptive_policies():
+        _learn(adaptive)
     answers = np.zeros(1, ANSWERED)
     count_rows(answers, np.zeros(1, np.int64))
     sort_by_row(answers, np.zeros(1, np.int64), np.zeros(1, ANSWERED))
@@ -38,9 +42,26 @@ def warm_up() -> None:
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
 
 
+def _learn(policy: AdaptivePolicy) -> None:
+    """Have a run's network go on learning, once its learning rate depends on it."""
+    states, networks, table = policy.init_state(1), no_networks(policy, 1), table_of([RunConfig()])
+    steps = np.arange(20)
+    policy.advance(states, networks, table, np.zeros(20, np.int64), steps, np.ones(20), np.empty(20))
+    policy.adapt(states, networks, table, 0, 19, 1.0)
+
+
 def _policies() -> Iterator[Policy]:
-    for architecture in ARCHITECTURES.values():
-        spec = architecture()
-        weights = {name: np.zeros(shape, np.float32) for name, shape in spec.weight_shapes().items()}
+    for spec, weights in _networks():
         yield spec.policy([weights])
     yield schedule_policy(ScheduleSpec(ScheduleKind.CONSTANT))
+
+
+def _adaptive_policies() -> Iterator[AdaptivePolicy]:
+    for spec, weights in _networks():
+        yield spec.adaptive_policy([weights], MetaConfig())
+
+
+def _networks() -> Iterator[tuple[Architecture, Weights]]:
+    for architecture in ARCHITECTURES.values():
+        spec = architecture()
+        yield spec, {name: np.zeros(shape, np.float32) for name, shape in spec.weight_shapes().items()}

@@ -159,6 +159,8 @@ DAMAGES: dict[str, tuple[Callable[[Place], Any], str, str]] = {
         "its record has 56 steps, and its snapshot is of step 60",
     ),
     "config": (lambda _: runs.update().values(config=b"\0" * 9), "", "damaged record of run 'a'"),
+    "snapshot": (lambda _: runs.update().values(snapshot=b"\0" * 60), "", "damaged record of run 'a'"),
+    "status": (lambda _: runs.update().values(status=77), "", "run 'a' is of a status, 77,"),
     "orphans": (
         lambda _: observations.insert().values(run_key=999, first_step=0, steps=1, record=b"\0"),
         "",

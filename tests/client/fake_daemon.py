@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1 import advisor_pb2_grpc as rpc
@@ -62,6 +63,7 @@ class Record:
         self.alignments: dict[int, float] = {}  # of its meta updates, by step
         self.durable_step = -1
         self.finished = False
+        self.create_time = time.time()
 
     def cut(self, step: int) -> None:
         """Lose the observation of a step and all that came later; and the update ahead of it."""
@@ -77,6 +79,7 @@ class Record:
             status=status,
             next_step=len(self.losses),
             durable_step=self.durable_step,
+            create_time=Timestamp(seconds=int(self.create_time), nanos=int(self.create_time % 1 * 1e9)),
             last_learning_rate=lr_sequence(self.losses, self.alignments)[-1] if self.losses else None,
         )
 
@@ -113,7 +116,9 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.slow_s = 0.0  # how long opening a run takes
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
+        self.refuse_updates = False
         self.full_opens = 0  # so many calls that open a run find no room
+        self.lost_answers = 0  # so many calls that create or delete a run do so and are cut off
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
@@ -184,6 +189,11 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         with self._lock:
             self.book.owners.update(dict.fromkeys(run_ids, self))
 
+    def _lose_answer(self, context: grpc.ServicerContext) -> None:
+        if self.lost_answers:
+            self.lost_answers -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
     def _check_token(self, context: grpc.ServicerContext) -> None:
         sent = dict(context.invocation_metadata()).get("authorization")
         if self.token is not None and sent != f"Bearer {self.token}":
@@ -239,6 +249,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                 record.cut(request.resume_from)
                 record.alignments = made
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
+            self._lose_answer(context)
             return pb.CreateRunResponse(
                 run=record.message(), run_handle=self.handle(request.run_id), created=created
             )
@@ -308,6 +319,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
     def DeleteRun(self, request: pb.DeleteRunRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
         """Delete a run."""
         self.runs.pop(self._record(request.run_id, context).run_id)
+        self._lose_answer(context)
         return pb.DeleteRunResponse()
 
     def ListModels(
@@ -321,11 +333,12 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def WatchRun(self, request: pb.WatchRunRequest, context: grpc.ServicerContext) -> Any:
         """Stream the record of a run, a step a message."""
-        if request.follow:
-            self._check_owner(request.run_id, context)
         record = self._record(request.run_id, context)
         step = request.from_step
+        yield pb.WatchRunResponse(run=record.message(), first_step=step)
         while context.is_active():
+            if request.follow:
+                self._check_owner(request.run_id, context)
             lrs = lr_sequence(record.losses)
             for step in range(step, len(lrs)):  # noqa: B020 # goes on where it stopped
                 yield pb.WatchRunResponse(
@@ -406,6 +419,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         if error is not None:
             return error
         record = self._of(update.run_handle)
+        if self.refuse_updates:
+            return _refused(pb.ERROR_REASON_RUN_FINISHED)
         if record.alignments.get(update.step) == update.alignment:
             return None
         if update.step != len(record.losses) - 1 or update.step in record.alignments:

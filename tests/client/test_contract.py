@@ -335,7 +335,7 @@ async def test_watching(advisor: Any) -> None:
     """A record can be read from a step on."""
     await next_lrs(await done(advisor.run("a")), [1.0, 2.0, 3.0])
     chunks = await items(advisor.watch("a", from_step=1))
-    assert [(chunk.first_step, chunk.losses) for chunk in chunks] == [(1, (2.0,)), (2, (3.0,))]
+    assert [(chunk.first_step, chunk.losses) for chunk in chunks] == [(1, ()), (1, (2.0,)), (2, (3.0,))]
     with pytest.raises(mlrs_client.RunNotFoundError):
         await items(advisor.watch("b"))
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
+
+from tests.support.reliability import save
 
 INTERRUPTED = """
 import random, signal, sys, time
 import mlrs_client
-from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
 
 INTERRUPTS, TIMEOUT_S = int(sys.argv[1]), 2.0
 chance = random.Random(int(sys.argv[2]))
@@ -35,8 +38,8 @@ def patiently(work):
             longest = max(longest, time.monotonic() - began if began else 0.0)
 
 with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
-    run = advisor.run("a", fallback=None)
-    losses, lrs = [], []
+    run = advisor.run("a", meta=True, fallback=None)
+    losses, lrs, alignments, adapted = [], [], {}, {}
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.001)
     while True:
@@ -47,6 +50,11 @@ with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
                 if chance.random() < 0.03:
                     daemon.cut()
                 step = len(lrs)
+                last = step - 1
+                if step and step % 4 == 0 and last not in adapted:
+                    alignments.setdefault(last, chance.gauss(0.0, 1.0))
+                    adapted[last] = patiently(lambda: run.adapt(last, alignments[last])).learning_rate
+                    continue
                 kind = chance.random()
                 if kind < 0.1:
                     pending = patiently(lambda: run.observe(step, losses[step]))
@@ -63,14 +71,19 @@ with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
             interrupted += 1
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     del losses[len(lrs):]
-    if lrs != lr_sequence(losses) and len(lrs) > 0:
-        first = next(i for i, (a, b) in enumerate(zip(lrs, lr_sequence(losses))) if a != b)
+    expected = lr_sequence(losses, alignments)
+    if lrs != expected and len(lrs) > 0:
+        first = next(i for i, (a, b) in enumerate(zip(lrs, expected)) if a != b)
         sys.exit(f"step {first} of {len(lrs)} has another learning rate")
     if daemon.runs["a"].losses[:len(losses)] != losses:
         sys.exit("the daemon has other losses")
+    if any(adapted[step] != adapted_lr(losses, alignments, step) for step in adapted):
+        sys.exit("an update gave another learning rate")
+    if any(daemon.runs["a"].alignments.get(step) != alignments[step] for step in adapted):
+        sys.exit("the daemon has other updates")
 if longest > TIMEOUT_S + 0.1:
     sys.exit(f"a call took {longest} s")
-print(interrupted, len(lrs), round(longest, 3))
+print(interrupted, len(lrs), len(adapted), round(longest, 3))
 daemon.stop()
 """
 
@@ -84,14 +97,15 @@ def _interrupted(times: int, seed: int, timeout_s: float) -> None:
         timeout=timeout_s,
     )
     assert ran.returncode == 0, ran.stderr
-    interrupts, steps, _ = ran.stdout.split()
+    interrupts, steps, updates, _ = ran.stdout.split()
     assert int(interrupts) >= times
     assert int(steps) > 0
+    assert int(updates) > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_interrupts_change_nothing(seed: int) -> None:
-    """Hundreds of interrupts of a loop whose streams break change no learning rate and hold up no call."""
+    """Hundreds of interrupts of a loop whose streams break change no LR or update and hold up no call."""
     _interrupted(400, seed, 60.0)
 
 
@@ -99,5 +113,15 @@ def test_interrupts_change_nothing(seed: int) -> None:
 @pytest.mark.timeout(1800)
 def test_many_interrupts_change_nothing() -> None:
     """As above, fifty thousand interrupts."""
+    began = time.monotonic()
     for seed in range(10):
         _interrupted(5000, 100 + seed, 600.0)
+    save(
+        "interrupts",
+        "pytest -m slow tests/client/test_interrupts.py",
+        began,
+        time.monotonic(),
+        interrupts=50_000,
+        hangs=0,
+        wrong_learning_rates=0,
+    )

@@ -116,6 +116,24 @@ async def test_owner_dies(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> 
     await done(advisor.close())
 
 
+async def test_replicas_that_stand_still(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
+    """However often a step is waited for, the error says once that there is no advice."""
+    advisor = connect(both(pair), timeout_s=0.6)
+    run = await done(advisor.run("a", fallback=None, timeout_s=10.0))
+    for daemon in pair:
+        daemon.gate.clear()
+        daemon.slow_s = 1.0  # opening the run again takes too long as well
+    for _ in range(3):
+        with pytest.raises(mlrs_client.DeadlineExceededError) as caught:
+            await done(run.next_lr(0, LOSSES[0]))
+        said = str(caught.value)
+        assert said.count("no advice for step 0") == said.count("run 'a'") == 1
+    for daemon in pair:
+        daemon.gate.set()
+        daemon.slow_s = 0.0
+    await done(advisor.close())
+
+
 async def test_owner_out_of_reach(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
     """A run whose owner cannot be reached within the deadline is unavailable; the error says whose it is."""
     first, second = pair

@@ -80,6 +80,8 @@ async def test_bad_tokens(connect: Any, guarded: FakeDaemon, token: str | None) 
         await done(advisor.run("a"))
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     assert isinstance(caught.value, PermissionError)
+    assert "token=" in str(caught.value)
+    assert "MLRS_TOKEN" in str(caught.value)
     await done(advisor.close())
 
 

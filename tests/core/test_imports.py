@@ -9,9 +9,12 @@ import pytest
 
 SERVING = [
     "mlrs_core",
+    "mlrs_core.adapting.kernel",
     "mlrs_core.advise",
     "mlrs_core.architectures",
+    "mlrs_core.architectures.drift.learner",
     "mlrs_core.architectures.paper.kernel",
+    "mlrs_core.architectures.paper.learner",
     "mlrs_core.checkpoint",
     "mlrs_core.config",
     "mlrs_core.model",

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from mlrs_cli.root import load
+from mlrs_server.assembly import SERVICE
 from mlrs_server.config import ServerConfig
-from mlrs_server.daemon import SERVICE
 from mlrs_server.health import STORE
 from mlrs_server.security.exposure import check_exposure, is_local
 from mlrs_server.security.roles import Role

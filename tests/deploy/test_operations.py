@@ -15,6 +15,7 @@ import pytest
 from mlrs_cli.root import load
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import Reason
+from mlrs_server.health import StoreHealth
 from mlrs_server.journal import MAX_UNDURABLE, FlushFigures
 from mlrs_server.metrics import DaemonCollector
 from tests.deploy.manifests import ROOT
@@ -30,7 +31,7 @@ def offered() -> set[str]:
     """Return the names of all samples of a daemon's metrics."""
     live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), undurable=0), count=int)
     gate: Any = SimpleNamespace(streams=0)
-    collector = DaemonCollector(AdviceCounts(), live, gate, Counter[Reason | None]())
+    collector = DaemonCollector(AdviceCounts(), live, gate, Counter[Reason | None](), StoreHealth())
     return {sample.name for metric in collector.collect() for sample in metric.samples}
 
 

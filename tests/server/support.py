@@ -25,6 +25,7 @@ from mlrs_server.daemon import running_daemon
 from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.gathering import Gatherer
 from mlrs_server.journal import MAX_UNDURABLE
 from mlrs_server.ledger import MAX_ROWS
 from mlrs_server.lifecycle import RunLifecycle
@@ -94,6 +95,7 @@ class Room:
     engine: Engine
     catalog: ModelCatalog
     store: FailingStore
+    gatherer: Gatherer
 
     async def open(
         self,
@@ -103,10 +105,16 @@ class Room:
         model: str = "",
         mode: OpenMode = "open",
         resume_from: int | None = None,
+        world_size: int | None = None,
     ) -> Opened:
         """Open a run."""
         request = OpenRequest(
-            run_id=run_id, asked=config or RunConfig(), model=model, mode=mode, resume_from=resume_from
+            run_id=run_id,
+            asked=config or RunConfig(),
+            model=model,
+            mode=mode,
+            resume_from=resume_from,
+            world_size=world_size,
         )
         return await self.lifecycle.open(request)
 
@@ -116,6 +124,18 @@ class Room:
         await asyncio.sleep(0)  # as a stream does between two messages
         await self.records.recall(answer)
         return Asked(answer)
+
+    async def report(
+        self, handle: int, entries: Sequence[tuple[int, int, float]], samples: Sequence[float] = ()
+    ) -> Answer:
+        """Have a message of (step, rank, loss) of a run answered, as a stream does."""
+        steps, ranks, losses = zip(*entries, strict=True)
+        message = observed([handle] * len(entries), steps, losses)
+        message.table["rank"] = ranks
+        answer = await self.engine.answer(message)
+        await self.records.recall(answer)
+        await self.gatherer.gather(answer, samples, 0)
+        return answer
 
     def row(self, handle: int) -> int:
         """Return the row of a run's group that a handle names."""
@@ -170,7 +190,9 @@ async def room(
             )
             lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)
-            yield Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, failing)
+            records = RunRecords(live, watchers)
+            gatherer = Gatherer(live, engine, records)
+            yield Room(live, lifecycle, records, engine, catalog, failing, gatherer)
             failing.gate.set()
             failing.failing.clear()
             await lifecycle.close()

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlrs_core.config import RunConfig
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
-from mlrs_server.daemon import SERVICE
+from mlrs_server.assembly import SERVICE
 from mlrs_server.errors import Reason
 from mlrs_server.models import ModelCatalog
 from tests.server.support import LOSSES, advised, columns, create, raises, refused, replayed, service

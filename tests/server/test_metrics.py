@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,6 +19,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.health import STORE
 from tests.server.support import FailingStore, columns, create, raises, service
 from tests.server.test_daemon import NOT_SERVING, SERVING, health
+from tests.support.postgres import PostgresServer
 
 TIMEOUT = 20
 
@@ -145,6 +147,33 @@ async def test_a_store_that_fails_is_told(
                 assert figures["mlrs_undurable_answers", ""] >= 1
                 assert answer.durable_steps[0] < step - 1
         await call.done_writing()
+
+
+async def test_a_replica_with_nothing_to_store_tells_of_a_lost_database(
+    tmp_path: Path, model_file: Path, postgres: PostgresServer, metrics_at: list[str]
+) -> None:
+    """Without a single run, a replica's store is unhealthy while the database refuses it, and no longer."""
+    where = postgres.new_database()
+    settings = {"metrics": "127.0.0.1:0", "store": where, "lease_s": 0.6}
+    async with service(tmp_path / "d", model_file, **settings) as (_, address):
+        for works in (True, False, True):
+            let_in(postgres, where, works=works)
+            async with asyncio.timeout(TIMEOUT):
+                while await health(address, STORE) != (SERVING if works else NOT_SERVING):
+                    pass
+            assert (await scraped(metrics_at[0]))["mlrs_store_up", ""] == works
+            assert await health(address) == await health(address, "") == SERVING
+
+
+def let_in(postgres: PostgresServer, where: str, *, works: bool) -> None:
+    """Have a server let sessions into a database, or end those that there are and let in none."""
+    name = where.rpartition("/")[2]
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {works}".encode())
+        if not works:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
 
 
 async def test_a_taken_port_for_metrics_is_named(tmp_path: Path, model_file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.config import RunConfig
-from mlrs_server import files, models
+from mlrs_server import files, model_files
 from mlrs_server.errors import Reason
 from mlrs_server.models import ModelCatalog
 from tests.server.support import LOSSES, raises, replayed, room
@@ -122,7 +122,7 @@ async def test_a_shipped_model_outlives_an_upgrade(tmp_path: Path, monkeypatch: 
     """A run keeps a shipped model that a later mlrs lacks; new runs get the one shipped instead."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
         old = here.catalog.find("mlr-snet")
@@ -206,7 +206,7 @@ async def test_a_folder_that_cannot_be_written_is_named(
     """A full disk is an error of the store, on an import and on a run that needs its model kept."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
 
     def full(_descriptor: int) -> None:
@@ -240,7 +240,7 @@ async def test_a_file_that_changed_is_not_kept(tmp_path: Path, monkeypatch: pyte
     """When mlrs is upgraded under a running daemon, no run is given a file that is not its model."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
         here.catalog.find("mlr-snet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
@@ -416,71 +415,3 @@ def test_a_store_is_a_dictionary(opener: Opener, tmp_path_factory: Any, data: st
         } == records
         for name, steps in records.items():
             assert same(store.read(keys[name], 0, 1000), stretch(0, steps))
-
-
-# -------------------------------------------------------------------------------------- SQLite
-
-
-@pytest.mark.parametrize(
-    ("damage", "look"),
-    [
-        (
-            "UPDATE runs SET snapshot = CAST(x'ffff' || substr(snapshot, 3) AS BLOB)",
-            "get",
-        ),
-        ("UPDATE runs SET config = CAST(x'00' || substr(config, 2) AS BLOB)", "get"),
-        (
-            "UPDATE observations SET record = CAST(x'ff' || substr(record, 2) AS BLOB)",
-            "read",
-        ),
-    ],
-    ids=["snapshot", "config", "record"],
-)
-def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) -> None:
-    """Bytes changed in the file behind the store's back are an error, never another answer."""
-    store = open_store(tmp_path / "store")
-    run = create(store, "a")
-    fill(store, run, 4)
-    store.close()
-    file = sqlite3.connect(tmp_path / "store")
-    file.execute(damage)
-    file.commit()
-    file.close()
-    store = open_store(tmp_path / "store")
-    with raises(Reason.STORE, match="damaged record of run 'a'"):
-        store.get(["a"]) if look == "get" else store.read(run.key, 0, 10)
-    store.close()
-
-
-@pytest.mark.parametrize(
-    ("lost", "first_step", "breaks_at"), [(0, 0, 0), (1, 0, 1), (1, 2, 2), (4, 1, 4), (5, 4, 5)]
-)
-def test_a_gap_in_a_record_is_named(tmp_path: Path, lost: int, first_step: int, breaks_at: int) -> None:
-    """Where a chunk is missing, what comes after it is not taken for what should be there."""
-    store = open_store(tmp_path / "store")
-    run = create(store, "a")
-    fill(store, run, 1, 4, 5, 9, 10)
-    store.close()
-    file = sqlite3.connect(tmp_path / "store")
-    file.execute("DELETE FROM observations WHERE first_step = ?", (lost,))
-    file.commit()
-    file.close()
-    store = open_store(tmp_path / "store")
-    with raises(Reason.STORE, match=f"run 'a' breaks off at step {breaks_at};"):
-        store.read(run.key, first_step, 10)
-    store.close()
-
-
-def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
-    """One damaged run does not hide the others: a list has as many as asked for, without it."""
-    store = open_store(tmp_path / "store")
-    for run_id in "abcd":
-        create(store, run_id)
-    file = sqlite3.connect(tmp_path / "store")
-    file.execute("UPDATE runs SET config = x'00' WHERE run_id = 'b'")
-    file.commit()
-    file.close()
-    assert [run.run_id for run in store.list(prefix="", status=None, after="", limit=3)] == ["a", "c", "d"]
-    with raises(Reason.STORE, match="damaged record of run 'b'"):
-        store.get(["b"])
-    store.close()

@@ -227,6 +227,7 @@ def test_a_server_that_cannot_be_used(postgres: PostgresServer, fault: str) -> N
         open_store(url)
     said = str(caught.value)
     assert "\n" not in said
+    assert "sqlite:" not in said  # which `mlrs serve` refuses
     assert not any(part in said for part in ("hunter2", PASSWORD, PASSWORD.replace(" ", "%20")))
 
 

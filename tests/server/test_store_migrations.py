@@ -13,18 +13,22 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from mlrs_server.errors import Reason
 from mlrs_server.shards import shard_of
 from mlrs_server.store import codec, open_store, schema
-from mlrs_server.store.migrations.upgrade import head, upgrade
+from mlrs_server.store.migrations.upgrade import configured, head, upgrade
 from mlrs_server.store.opening import dialect_of
 from mlrs_server.store.tables import metadata
 from tests.server.stored import CONFIG, facts, got, new_run, same, snapshot_at, stretch, update
 from tests.server.support import raises
 from tests.support.postgres import PostgresServer
+
+SHARED_SINCE = "0004"
+"""The first revision that replicas of two versions were tried on."""
 
 # As version 0.1 made them.
 _BEFORE_REVISIONS = """
@@ -165,6 +169,53 @@ def test_migrations_make_what_new_stores_get(where: Path | str, engine: sa.Engin
     open_store(where).close()
     with engine.begin() as connection:
         assert _described(connection) == migrated
+
+
+def test_migrations_only_add(engine: sa.Engine) -> None:
+    """Since replicas share tables, migrations keep all columns, and new ones of old tables have defaults.
+
+    Replicas of the version before go on writing, in statements that name their columns.
+    """
+    with engine.begin() as connection:
+        config = configured(connection)
+        command.upgrade(config, SHARED_SINCE)
+        for revision in schema.REVISIONS[schema.REVISIONS.index(SHARED_SINCE) + 1 :]:
+            before = _columns(connection)
+            command.upgrade(config, revision)
+            after = _columns(connection)
+            for table, columns in before.items():
+                assert columns.items() <= after[table].items(), (revision, table)
+                added = [after[table][name] for name in after[table].keys() - columns.keys()]
+                assert all(nullable or default for _, nullable, default in added), (revision, table)
+
+
+def _columns(connection: sa.Connection) -> dict[str, dict[str, tuple[str, bool, str | None]]]:
+    """Return the type of each column by table, whether it may be empty, and its default."""
+    inspector = sa.inspect(connection)
+    return {
+        table: {
+            column["name"]: (repr(column["type"]), column["nullable"], column["default"])
+            for column in inspector.get_columns(table)
+        }
+        for table in inspector.get_table_names()
+    }
+
+
+def test_a_daemon_that_runs_goes_on_under_newer_tables(where: Path | str, engine: sa.Engine) -> None:
+    """A store that was open before a newer daemon changed the tables reads and writes as before."""
+    with closing(open_store(where)) as store:
+        (run,) = store.create([new_run("a")])
+        with engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE runs ADD COLUMN newer INTEGER NOT NULL DEFAULT 7"))
+            connection.execute(sa.text("CREATE TABLE newer (run_key INTEGER PRIMARY KEY)"))
+            connection.execute(sa.text("UPDATE mlrs_version SET version_num = '9999'"))
+        store.append([update(run, 0, 5)])
+        store.create([new_run("b")])
+        assert same(store.read(run.key, 0, 10), stretch(0, 5))
+        assert [each.run_id for each in store.list(prefix="", status=None, after="", limit=9)] == ["a", "b"]
+        with engine.begin() as connection:
+            assert connection.execute(sa.text("SELECT newer FROM runs")).scalars().all() == [7, 7]
+        store.delete(run)
 
 
 def _described(connection: sa.Connection) -> dict[str, Any]:

@@ -8,19 +8,24 @@ import sys
 CHECK = """
 import numpy as np
 from mlrs_core import advise, usual
-from mlrs_core.architectures.drift import kernel as drift
-from mlrs_core.architectures.paper import kernel as paper
+from mlrs_core.adapting import adam, rails
+from mlrs_core.architectures.drift import kernel as drift, learner as drift_learner
+from mlrs_core.architectures.paper import kernel as paper, learner as paper_learner
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
 from mlrs_server import convert, entries, ledger, runs
 from mlrs_server.journal import _Batch
 from mlrs_server.store import packing
 from mlrs_server.entries import Entries
-from mlrs_server.warmup import _policies, warm_up
+from mlrs_server.warmup import _adaptive_policies, _policies, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
 functions += [entries.count_rows, entries.sort_by_row, packing._lay_out]
 functions += [drift._advance, paper._advance, usual._usual_lrs]
+learning = [rails.begin_trial, rails.clipped, adam.direction, adam.put]
+learning += [getattr(drift_learner, name) for name in ("_advance", "_find", "_slope", "_levels", "_again")]
+learning += [getattr(paper_learner, name) for name in ("_advance", "_step", "_slope", "_levels")]
+functions += learning
 assert not any(function.signatures for function in functions)
 warm_up()
 made = [list(function.signatures) for function in functions]
@@ -40,6 +45,14 @@ for policy in _policies():
     group.answer(convert.entry_of(int(handles[6]), 1, 0.5))
     updates = _Batch.of(group).updates()
     packing.pack_all_observations(updates.answers, updates.bounds)
+for policy in _adaptive_policies():
+    group = runs.RunGroup(4, "", policy)
+    row = group.reserve()
+    group.put(row, "a", 0, RunConfig(num_classes=10), runs.first_snapshot(policy))
+    for step in range(30):
+        group.answer(convert.entry_of(int(group.records["handle"][row]), step, 0.5))
+        policy.adapt(group.states, group.networks, group.table, row, step, 0.1)
+    assert group.networks.any()
 assert [list(function.signatures) for function in functions] == made
 """
 

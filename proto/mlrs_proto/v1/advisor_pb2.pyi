@@ -385,6 +385,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The token's role does not cover the call."""
     ERROR_REASON_TENANT_LIMIT: _ErrorReason.ValueType  # 19
     """The tenant is at one of its limits; the message names it."""
+    ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 20
+    """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """What went wrong, for programs."""
@@ -429,6 +431,8 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 18
 """The token's role does not cover the call."""
 ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
 """The tenant is at one of its limits; the message names it."""
+ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 20
+"""No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
 global___ErrorReason = ErrorReason
 
 class _MetaOutcome:
@@ -2212,15 +2216,18 @@ class PromoteModelResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: builtins.int
     RELATIVE_CHANGE_FIELD_NUMBER: builtins.int
+    RUN_COUNT_FIELD_NUMBER: builtins.int
     relative_change: builtins.float
     """How far it is from the model that it began with, as in Contribution."""
+    run_count: builtins.int
+    """How many runs it was made of."""
     @property
     def model(self) -> global___Model:
         """It; unset in a dry run."""
 
     @property
     def contributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Contribution]:
-        """What it was made of."""
+        """What it was made of: the first 1000 runs by id."""
 
     def __init__(
         self,
@@ -2228,9 +2235,10 @@ class PromoteModelResponse(google.protobuf.message.Message):
         model: global___Model | None = ...,
         contributions: collections.abc.Iterable[global___Contribution] | None = ...,
         relative_change: builtins.float = ...,
+        run_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_model", b"_model", "model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_model", b"_model", "contributions", b"contributions", "model", b"model", "relative_change", b"relative_change"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_model", b"_model", "contributions", b"contributions", "model", b"model", "relative_change", b"relative_change", "run_count", b"run_count"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_model", b"_model"]) -> typing.Literal["model"] | None: ...
 
 global___PromoteModelResponse = PromoteModelResponse
@@ -2301,7 +2309,7 @@ class ListAliasChangesResponse(google.protobuf.message.Message):
     CHANGES_FIELD_NUMBER: builtins.int
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AliasChange]:
-        """The newest first."""
+        """The newest first, 100 at most."""
 
     def __init__(
         self,
@@ -2327,7 +2335,7 @@ class AliasChange(google.protobuf.message.Message):
     """Why: `set`, `promote` or `rollback`."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When."""
+        """When. Unset: before changes were kept, or as mlrs comes."""
 
     def __init__(
         self,

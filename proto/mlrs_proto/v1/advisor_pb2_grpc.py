@@ -263,21 +263,23 @@ class AdvisorServiceServicer(object):
 
     def PromoteModel(self, request, context):
         """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-        it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+        it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
+        runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackAlias(self, request, context):
-        """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else.
+        """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
+        nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAliasChanges(self, request, context):
-        """Lists what an alias has pointed at, the newest first.
+        """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

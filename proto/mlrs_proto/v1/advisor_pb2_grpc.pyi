@@ -168,20 +168,23 @@ class AdvisorServiceStub:
         mlrs_proto.v1.advisor_pb2.PromoteModelResponse,
     ]
     """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-    it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+    it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
+    runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
     """
 
     RollbackAlias: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
         mlrs_proto.v1.advisor_pb2.RollbackAliasResponse,
     ]
-    """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else."""
+    """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
+    nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+    """
 
     ListAliasChanges: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
         mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse,
     ]
-    """Lists what an alias has pointed at, the newest first."""
+    """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 class AdvisorServiceAsyncStub:
     """Advises learning rates and keeps the runs and models that the advice comes from."""
@@ -308,20 +311,23 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.advisor_pb2.PromoteModelResponse,
     ]
     """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-    it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+    it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
+    runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
     """
 
     RollbackAlias: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
         mlrs_proto.v1.advisor_pb2.RollbackAliasResponse,
     ]
-    """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else."""
+    """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
+    nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+    """
 
     ListAliasChanges: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
         mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse,
     ]
-    """Lists what an alias has pointed at, the newest first."""
+    """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     """Advises learning rates and keeps the runs and models that the advice comes from."""
@@ -482,7 +488,8 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.PromoteModelResponse]]:
         """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-        it. Only runs created from then on see it. FAILED_PRECONDITION: no run has learnt anything.
+        it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
+        runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
         """
 
     @abc.abstractmethod
@@ -491,7 +498,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.RollbackAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.RollbackAliasResponse]]:
-        """Points an alias back at what it pointed at before. FAILED_PRECONDITION: it pointed nowhere else."""
+        """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
+        nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+        """
 
     @abc.abstractmethod
     def ListAliasChanges(
@@ -499,6 +508,6 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse]]:
-        """Lists what an alias has pointed at, the newest first."""
+        """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 def add_AdvisorServiceServicer_to_server(servicer: AdvisorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

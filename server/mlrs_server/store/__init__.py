@@ -23,6 +23,7 @@ from mlrs_server.store.opening import open_store
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
+    RunKey,
     RunUpdates,
     Store,
     StoredNetwork,
@@ -35,6 +36,7 @@ __all__ = [
     "NewRun",
     "NoFence",
     "Observations",
+    "RunKey",
     "RunUpdates",
     "SqlStore",
     "Store",

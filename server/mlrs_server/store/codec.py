@@ -82,12 +82,8 @@ def unpack_snapshot(data: bytes, run_id: str) -> RunSnapshot:
     if len(body) < _SNAPSHOT.size or (len(body) - _SNAPSHOT.size) % 4:
         raise _damaged(run_id)
     next_step, last_loss, last_lr, last_reason, status, bad_losses = _SNAPSHOT.unpack_from(body)
-    if status not in _STATUSES:
-        raise AdvisorError(
-            Reason.STORE, f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs"
-        )
     return RunSnapshot(
-        status=RunStatus(status),
+        status=known_status(status, run_id),
         next_step=next_step,
         last_loss=last_loss,
         last_lr=last_lr,
@@ -95,6 +91,19 @@ def unpack_snapshot(data: bytes, run_id: str) -> RunSnapshot:
         bad_losses=bad_losses,
         state=np.frombuffer(body, "<f4", offset=_SNAPSHOT.size).astype(np.float32),
     )
+
+
+def known_status(status: int, run_id: str) -> RunStatus:
+    """Return a stored status.
+
+    Raises:
+        AdvisorError: there is none of that number.
+    """
+    if status not in _STATUSES:
+        raise AdvisorError(
+            Reason.STORE, f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs"
+        )
+    return RunStatus(status)
 
 
 def pack_update(update: MetaUpdate) -> bytes:

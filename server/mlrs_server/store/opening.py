@@ -60,7 +60,7 @@ def dialect_of(where: Path | str) -> Dialect:
 def _no_url() -> AdvisorError:
     return AdvisorError(
         Reason.INVALID_FIELD,
-        "store: is no URL of a store; give postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
-        "or sqlite:////FOLDER/FILE",
+        "store: is no URL of a store; give postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or none for a "
+        "SQLite file in the data folder (--data-dir)",
         field="store",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,8 @@ class NewRun:
     model_name: str
     model_digest: str
     snapshot: RunSnapshot
+    world_size: int = 0
+    """The number of its ranks; 0 without `config.ranks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,25 @@ class StoredRun(NewRun):
     """Seconds since the epoch, UTC."""
     update_time: float
     """When its last observations were stored, likewise."""
+
+
+class RunKey(Protocol):
+    """What a store knows a run by: all that is needed to delete it, whatever else of it is damaged."""
+
+    @property
+    def run_id(self) -> str:
+        """Its full name."""
+        ...
+
+    @property
+    def key(self) -> int:
+        """The store's own number of it."""
+        ...
+
+    @property
+    def shard(self) -> int:
+        """Who owns the shard writes it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,17 @@ class RunUpdates:
     """Meta updates of them, in their order."""
     networks: KeptNetworks | None = None
     """Networks of some of them."""
+
+    def parts(self, size: int) -> Iterator[RunUpdates]:
+        """Yield the observations and the runs of so many at a time, without the rest; views."""
+        for start in range(0, len(self.records), size):
+            bounds = self.bounds[start : start + size + 1]
+            yield RunUpdates(
+                self.answers[bounds[0] : bounds[-1]],
+                bounds - bounds[0],
+                self.records[start : start + size],
+                self.states[start : start + size],
+            )
 
 
 @dataclass(frozen=True)
@@ -105,6 +137,10 @@ class Store(Protocol):
 
     def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
         """Return runs by id, without those that are not there; any number."""
+        ...
+
+    def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
+        """Return where runs are, by id, without those that are not there; nothing else of them is read."""
         ...
 
     def list(
@@ -147,6 +183,10 @@ class Store(Protocol):
         """Replace the config of a run that has no observation yet."""
         ...
 
+    def resize(self, run: StoredRun, world_size: int) -> None:
+        """Set the number of a run's ranks."""
+        ...
+
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
         """Set the status of some runs, all or none."""
         ...
@@ -175,7 +215,7 @@ class Store(Protocol):
         """
         ...
 
-    def delete(self, run: StoredRun) -> None:
+    def delete(self, run: RunKey) -> None:
         """Delete a run and its record."""
         ...
 

@@ -26,7 +26,14 @@ from mlrs_server.store.fence import Fence
 from mlrs_server.store.learning import learnt, store_learnt
 from mlrs_server.store.merging import merge_chunks
 from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
-from mlrs_server.store.protocol import NewRun, Observations, RunUpdates, StoredNetwork, StoredRun
+from mlrs_server.store.protocol import (
+    NewRun,
+    Observations,
+    RunKey,
+    RunUpdates,
+    StoredNetwork,
+    StoredRun,
+)
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
@@ -45,6 +52,10 @@ log = structlog.get_logger()
 
 AT_ONCE = 500
 """Values that a statement lists: SQLite takes 999 at most before its version 3.32."""
+
+PACKED_AT_ONCE = 2048
+"""Runs whose bytes are in memory at once as they are stored: small objects by the hundred thousand leave
+holes in memory that nobody fills again."""
 
 T = TypeVar("T")
 
@@ -167,6 +178,16 @@ class SqlStore:
             rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
         return {row.run_id: run_of(row) for row in rows}
 
+    def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
+        """Return where runs are, by id, without those that are not there; nothing else of them is read."""
+        places = sa.select(runs.c.run_id, runs.c.key, runs.c.shard)
+        with self.reading() as connection:
+            return {
+                row.run_id: row
+                for some in _parts(run_ids)
+                for row in connection.execute(places.where(runs.c.run_id.in_(some)))
+            }
+
     def list(
         self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
     ) -> list[StoredRun]:
@@ -190,16 +211,11 @@ class SqlStore:
     def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations and meta updates of some runs, all or none; twice is once."""
         now = time.time()
-        chunks, moves, shards = list[Row](), list[Row](), set[int]()
-        for update in updates:
-            chunks += _chunks_of(update)
-            states = pack_all_snapshots(update.records, update.states)
-            shards.update(np.unique(update.records["shard"]).tolist())
-            keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
-            moves += zip(statuses, states, repeat(now), keys, strict=False)
+        shards = {shard for update in updates for shard in np.unique(update.records["shard"]).tolist()}
         made, networks = learnt(updates)
         with self._writing(shards) as connection:
-            self._dialect.append(connection, chunks, moves)
+            for part in (part for update in updates for part in update.parts(PACKED_AT_ONCE)):
+                self._dialect.append(connection, list(_chunks_of(part)), list(_moves_of(part, now)))
             store_learnt(connection, made, networks)
             reach("store.commit")
 
@@ -247,6 +263,11 @@ class SqlStore:
             connection.execute(
                 runs.update().where(runs.c.key == run.key).values(config=codec.pack_config(config))
             )
+
+    def resize(self, run: StoredRun, world_size: int) -> None:
+        """Set the number of a run's ranks."""
+        with self._writing({run.shard}) as connection:
+            connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
 
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
         """Set the status of some runs, all or none."""
@@ -298,7 +319,7 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             return merge_chunks(connection, run.key, run.run_id, first_step)
 
-    def delete(self, run: StoredRun) -> None:
+    def delete(self, run: RunKey) -> None:
         """Delete a run and its record."""
         with self._writing({run.shard}) as connection:
             connection.execute(observations.delete().where(observations.c.run_key == run.key))
@@ -337,6 +358,13 @@ def _chunks_of(update: RunUpdates) -> Iterator[Row]:
         pack_all_observations(update.answers, bounds),
         strict=True,
     )
+
+
+def _moves_of(update: RunUpdates, now: float) -> Iterator[Row]:
+    """Yield what moves runs to where they are after an update."""
+    keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
+    snapshots = pack_all_snapshots(update.records, update.states)
+    yield from zip(statuses, snapshots, repeat(now), keys, strict=False)
 
 
 def _first_taken(connection: sa.Connection, stored: Sequence[StoredRun]) -> str | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlrs_server.ledger import RunStatus
 from mlrs_server.names import SEPARATOR, full_name
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import SHARDS
@@ -146,7 +145,7 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
         run.update_time,
         run.shard,
         0,
-        0,
+        run.world_size,
     )
 
 
@@ -159,16 +158,19 @@ def run_of(row: Any) -> StoredRun:
     # The column holds the status too, so that runs can be listed by it: a finished run's snapshot
     # is that of its last step.
     snapshot = codec.unpack_snapshot(row.snapshot, row.run_id)
+    status = codec.known_status(row.status, row.run_id)
+    config = codec.unpack_config(row.config, row.run_id)
     return StoredRun(
         key=row.key,
         run_id=row.run_id,
         shard=row.shard,
-        config=codec.unpack_config(row.config, row.run_id),
+        config=config,
         model_name=row.model_name,
         model_digest=row.model_digest,
-        snapshot=RunSnapshot(**{**vars(snapshot), "status": RunStatus(row.status)}),
+        snapshot=RunSnapshot(**{**vars(snapshot), "status": status}),
         create_time=row.create_time,
         update_time=row.update_time,
+        world_size=max(row.world_size, 1) if config.ranks else 0,  # ranks may have come to the config later
     )
 
 

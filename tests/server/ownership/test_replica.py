@@ -114,6 +114,22 @@ async def test_a_woken_owner_writes_nothing(join: Join, store: SqlStore) -> None
         assert a.room.live.find("run") is None
 
 
+async def test_a_flush_that_failed_is_over_once_all_of_it_was_lost(join: Join, store: SqlStore) -> None:
+    """With nothing left to store no flush fails any more, and health says so without waiting for the next."""
+    async with join("a:1") as a, join("b:1") as b:
+        heard: list[bool] = []
+        a.room.live.journal.on_health = heard.append
+        await a.room.follow(await _open(a), LOSSES[:STEPS])
+        a.room.store.failing |= {"append"}
+        with raises(Reason.STORE):
+            await a.room.live.journal.flush()
+        expire(store, a)
+        await b.replica.look_round()
+        await a.replica.look_round()
+        await a.room.live.journal.flush()
+        assert heard == [False, True]
+
+
 async def test_losing_one_shard_holds_up_no_other(join: Join, store: SqlStore) -> None:
     """A flush that is fenced off for one run stores the others."""
     async with join("a:1") as a, join("b:1") as b:

@@ -13,7 +13,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_server import daemon
+from mlrs_server.assembly import SERVICE
 from mlrs_server.names import full_name
 from mlrs_server.security import book
 from mlrs_server.security.roles import ROLE_OF, Role
@@ -353,7 +353,7 @@ async def test_the_first_token_shuts_an_open_daemon(tmp_path: Path, model_file: 
 
 async def test_health_needs_no_token(home: Tenants) -> None:
     """A probe without a token sees that the daemon is up."""
-    for name in ("", daemon.SERVICE, "mlrs.v1.Store"):
+    for name in ("", SERVICE, "mlrs.v1.Store"):
         assert await health(home.address, name) == SERVING
 
 

@@ -1,0 +1,72 @@
+"""How far a record was read, and where that goes on when its stream breaks: the rules, for both flavours."""
+
+from __future__ import annotations
+
+from mlrs_client import _convert as convert
+from mlrs_client._addresses import LONGEST_ATTEMPT_S, Addresses
+from mlrs_client._deadline import Deadline
+from mlrs_client._exceptions import MlrsError, NotOwnerError, UnavailableError
+from mlrs_client._routing import Route
+from mlrs_client._types import RecordChunk
+from mlrs_proto.v1 import advisor_pb2 as pb
+
+
+class Following:
+    """One record, read in one stream or, where there are several addresses, in one after the other.
+
+    What was shown is durable, so the next stream goes on with the step after it. What a rewind drops between
+    two streams is not shown again.
+
+    Attributes:
+        request: what to ask for now.
+    """
+
+    def __init__(
+        self, addresses: Addresses, request: pb.WatchRunRequest, timeout_s: float | None, usual_s: float
+    ) -> None:
+        """`timeout_s` bounds the whole, `None` does not: `usual_s` is then how long to try at first."""
+        self.request = request
+        self._addresses = addresses
+        self._deadline = None if timeout_s is None else Deadline(timeout_s)
+        self._route = Route(addresses, self._deadline or Deadline(usual_s))
+        self._has_begun = False  # at all ...
+        self._works = False  # ... and in this stream
+
+    @property
+    def address(self) -> str:
+        """Where to ask now."""
+        return self._route.address
+
+    def left_s(self) -> float | None:
+        """Return the seconds that are left for the whole, if it is bounded."""
+        return None if self._deadline is None else self._deadline.left_s()
+
+    def take(self, message: pb.WatchRunResponse) -> RecordChunk | None:
+        """Return what a message shows; `None`: nothing that is new."""
+        is_greeting = self._has_begun and not self._works
+        if not self._works:
+            self._route.works()
+            self._has_begun = self._works = True
+        chunk = convert.chunk_from_proto(message)
+        self.request.from_step = chunk.first_step + len(chunk.losses)
+        return None if is_greeting and not chunk.losses else chunk
+
+    def broke(self, error: MlrsError) -> float:
+        """Turn to where the stream can go on; return the seconds to pause before.
+
+        Raises:
+            MlrsError: it can nowhere, or there is no other address.
+        """
+        if not self._works:
+            return self._route.failed(error)
+        self._works = False
+        owner = error.owner if isinstance(error, NotOwnerError) else None
+        if owner is not None:
+            self._addresses.learn(owner)
+        elif isinstance(error, UnavailableError) and not isinstance(error, NotOwnerError):
+            self._addresses.fails(self.address, timed_out=False)
+        if not (isinstance(error, UnavailableError) and self._addresses.several):
+            raise error
+        deadline = self._deadline or Deadline(LONGEST_ATTEMPT_S)  # a takeover takes the lease
+        self._route = Route(self._addresses, deadline, owner)
+        return 0.0

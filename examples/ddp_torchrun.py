@@ -1,0 +1,88 @@
+"""Train digits with DDP: every process updates with the same advised learning rate.
+
+mlrs serve &
+torchrun --nproc-per-node=2 examples/ddp_torchrun.py --address 127.0.0.1:50051
+
+The lines marked with (mlrs) are all there is to it, and they are the same on every rank: the losses of the
+ranks become one, rank 0 asks the daemon, and its answer goes to all. Kill a process and let torchrun start
+the job again (--max-restarts=3): it goes on from its checkpoint, and no learning rate is another.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import load_split
+from torch import distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+import mlrs_client
+from mlrs_client.torch import AdvisedLR
+
+
+def parse_arguments() -> Namespace:
+    """Return the settings."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--address", required=True, help="the daemon, HOST:PORT")
+    parser.add_argument("--run-id", default="ddp-digits", help="the run that all ranks share")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=32, help="of each rank")
+    parser.add_argument("--checkpoint", type=Path, help="saved after each epoch; where to go on from")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train as one rank."""
+    settings = parse_arguments()
+    dist.init_process_group("gloo")  # "nccl" on GPUs
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    (images, labels), (test_images, test_labels) = load_split(0)
+    data = TensorDataset(torch.tensor(images), torch.tensor(labels))
+    sampler = DistributedSampler(data)
+    loader = DataLoader(data, settings.batch_size, sampler=sampler, drop_last=True)
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    saved: dict[str, Any] = {}
+    if settings.checkpoint and settings.checkpoint.exists():
+        saved = torch.load(settings.checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+
+    run = None
+    if dist.get_rank() == 0:
+        horizon, start = settings.epochs * len(loader), saved["scheduler"]["step"] if saved else 0
+        advisor = mlrs_client.connect(settings.address)  # (mlrs)
+        run = advisor.run(settings.run_id, horizon=horizon, num_classes=10, resume_from=start)  # (mlrs)
+    scheduler = AdvisedLR(optimizer, run)  # (mlrs) in place of CosineAnnealingLR(optimizer, ...)
+    if saved:
+        scheduler.load_state_dict(saved["scheduler"])
+
+    for epoch in range(scheduler.last_epoch // len(loader), settings.epochs):
+        sampler.set_epoch(epoch)
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            scheduler.observe(loss)  # (mlrs) the round trip hides behind backward
+            loss.backward()
+            optimizer.step()  # with the learning rate advised for the mean of the ranks' losses
+            scheduler.step()
+        if dist.get_rank() == 0:
+            with torch.no_grad():
+                right = model.module(torch.tensor(test_images)).argmax(1) == torch.tensor(test_labels)
+            print(f"epoch {epoch}: lr {scheduler.get_last_lr()[0]:.4g}, accuracy {right.float().mean():.3f}")
+            if settings.checkpoint:
+                parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+                torch.save({name: part.state_dict() for name, part in parts.items()}, settings.checkpoint)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""How the losses of a run's ranks become one: no clock, no event loop, no runs.
+
+What comes out depends on who reported what, and on nothing else: ranks are taken in their order, whatever
+the order that they came in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mlrs_core.ranks import RankReduction, RanksConfig
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How ranks share a run, and how many there are."""
+
+    config: RanksConfig
+    """Resolved."""
+    world_size: int
+
+    def least(self, *, late: bool) -> int:
+        """Return how many ranks are enough; `late` is once the straggler timeout has passed."""
+        if not late:
+            return self.world_size
+        quorum = self.config.quorum or 1.0
+        return max(math.ceil(quorum * self.world_size * (1 - 1e-12)), 1)  # 0.1 of 30 is 3, not 4
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank says of a step."""
+
+    loss: float
+    """Any value."""
+    samples: float
+    """The number of samples that it is the mean of; finite and > 0."""
+
+    def is_same(self, other: Report) -> bool:
+        """Return whether another report says the same; any two NaNs are the same."""
+        same = self.loss == other.loss or (math.isnan(self.loss) and math.isnan(other.loss))
+        return same and self.samples == other.samples
+
+
+def reduced(reports: Mapping[int, Report], reduction: RankReduction | None) -> float:
+    """Return the one loss of a step.
+
+    Args:
+        reports: by rank, at least one.
+        reduction: how; `None` is the mean.
+    """
+    in_order = [reports[rank] for rank in sorted(reports)]
+    if reduction == RankReduction.MEDIAN:
+        return _median(report.loss for report in in_order)
+    return _mean(in_order)
+
+
+def _mean(reports: Sequence[Report]) -> float:
+    """Return sum(loss * samples) / sum(samples), both sums rounded once, as `math.fsum` does.
+
+    One NaN makes it NaN, and so do infinities of both signs; infinities of one sign make it infinite.
+    """
+    if len(reports) == 1:
+        return reports[0].loss
+    odd = [report.loss for report in reports if not math.isfinite(report.loss)]
+    if odd:
+        total = sum(odd)
+        return math.nan if math.isnan(total) else total
+    try:
+        mean = math.fsum(report.loss * report.samples for report in reports) / math.fsum(
+            report.samples for report in reports
+        )
+    except OverflowError:  # of a sum
+        mean = math.nan
+    return mean if math.isfinite(mean) else _exact_mean(reports)
+
+
+def _exact_mean(reports: Sequence[Report]) -> float:
+    """Return the mean where doubles overflow on the way to it; it is no larger than the largest loss."""
+    total = sum(Fraction(report.loss) * Fraction(report.samples) for report in reports)
+    return float(total / sum(Fraction(report.samples) for report in reports))
+
+
+def _median(losses: Iterable[float]) -> float:
+    """Return the median, of an even number the mean of the two in the middle; NaN is above all others."""
+    ordered = sorted(losses, key=lambda loss: (math.isnan(loss), loss))
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[middle]
+    low, high = ordered[middle - 1], ordered[middle]
+    mean = (low + high) / 2
+    return low / 2 + high / 2 if math.isinf(mean) else mean

@@ -1,0 +1,39 @@
+"""The calls about versions of models, each a few lines over the promotion and the catalogue."""
+
+from __future__ import annotations
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server import convert
+from mlrs_server.adapting.promotion import Promotion
+from mlrs_server.models import CatalogModel, ModelCatalog
+from mlrs_server.security.caller import current_caller
+
+
+class VersionService:
+    """New versions of models and the aliases that point at them, served."""
+
+    def __init__(self, promotion: Promotion, catalog: ModelCatalog) -> None:
+        """Serve the models of this catalogue."""
+        self._promotion = promotion
+        self._catalog = catalog
+
+    async def promote(self, request: pb.PromoteModelRequest) -> pb.PromoteModelResponse:
+        """Make a new version of a model, of what runs of the caller's tenant have learnt."""
+        tenant = current_caller().tenant
+        made = await self._promotion.make(convert.promotion_from(request), tenant)
+        model = None if made.model is None else self._model_to(made.model, tenant)
+        return convert.promoted_to(made, model)
+
+    def rollback(self, request: pb.RollbackAliasRequest) -> pb.RollbackAliasResponse:
+        """Point an alias of the caller's tenant back."""
+        tenant = current_caller().tenant
+        model = self._catalog.rollback_alias(request.alias, tenant)
+        return pb.RollbackAliasResponse(model=self._model_to(model, tenant))
+
+    def changes(self, request: pb.ListAliasChangesRequest) -> pb.ListAliasChangesResponse:
+        """List what an alias has pointed at."""
+        changes = self._catalog.alias_changes(request.alias, current_caller().tenant)
+        return pb.ListAliasChangesResponse(changes=map(convert.alias_change_to, changes))
+
+    def _model_to(self, model: CatalogModel, tenant: str) -> pb.Model:
+        return convert.model_to(model, self._catalog.aliases_of(model, tenant))

@@ -1,0 +1,111 @@
+"""Calls whose first answer was lost, made again at another replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import mlrs_client
+from tests.client.conftest import done
+from tests.client.fake_daemon import FakeDaemon, Record, RecordBook, lr_sequence
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[FakeDaemon, FakeDaemon]]:
+    """Two replicas over one record book."""
+    book = RecordBook()
+    daemons = FakeDaemon(book), FakeDaemon(book)
+    yield daemons
+    for daemon in daemons:
+        daemon.stop()
+
+
+def both(pair: tuple[FakeDaemon, FakeDaemon]) -> str:
+    """Return their addresses."""
+    return ",".join(daemon.target for daemon in pair)
+
+
+async def test_a_run_whose_creation_was_not_heard_of_is_new(
+    connect: Any, pair: tuple[FakeDaemon, FakeDaemon]
+) -> None:
+    """A run that the first try created is the caller's, created by this call, and takes steps."""
+    pair[0].lost_answers = 1
+    advisor = connect(both(pair), timeout_s=5.0)
+    run = await done(advisor.run("a", mode="create", horizon=9, fallback=None))
+    assert run.created
+    assert run.config.horizon == 9
+    assert await done(run.next_lr(0, 2.0)) == lr_sequence([2.0])[0]
+    await done(advisor.close())
+
+
+def _older(record: Record) -> None:
+    record.create_time -= 60.0
+
+
+def _begun(record: Record) -> None:
+    record.losses.append(1.0)
+
+
+def _other(record: Record) -> None:
+    record.config.horizon = 10
+
+
+def _fuller(record: Record) -> None:
+    record.config.num_classes = 10
+
+
+@pytest.mark.parametrize("differ", [_older, _begun, _other, _fuller])
+async def test_a_run_that_may_be_anothers_is_not_taken(
+    connect: Any, pair: tuple[FakeDaemon, FakeDaemon], differ: Callable[[Record], None]
+) -> None:
+    """After a lost answer, a run that is older, has steps or another config exists; the error explains."""
+    first, second = pair
+    first.lost_answers = 1
+    advisor = connect(both(pair), timeout_s=5.0)
+    lost = first._lose_answer
+
+    def lost_and_changed(context: Any) -> None:
+        differ(first.runs["a"])  # somebody else's, rather than what the first try made
+        lost(context)
+
+    first._lose_answer = lost_and_changed  # type: ignore[method-assign]
+    with pytest.raises(mlrs_client.RunExistsError, match="a try of this call whose answer was lost"):
+        await done(advisor.run("a", mode="create", horizon=9))
+    assert second.runs["a"].config.num_classes == (10 if differ is _fuller else 0)
+    await done(advisor.close())
+
+
+async def test_without_a_doubt_a_run_that_exists_exists(
+    connect: Any, pair: tuple[FakeDaemon, FakeDaemon]
+) -> None:
+    """A try that reached nobody raises no doubt: what exists exists, and what is not there is not."""
+    advisor = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
+    await done(advisor.run("a"))
+    for _ in range(2):  # an address that failed is asked last
+        other = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
+        with pytest.raises(mlrs_client.RunExistsError) as caught:
+            await done(other.run("a", mode="create"))
+        assert "lost" not in str(caught.value)
+        await done(other.close())
+    fresh = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
+    with pytest.raises(mlrs_client.RunNotFoundError):
+        await done(fresh.delete_run("nobody"))
+    for each in (advisor, fresh):
+        await done(each.close())
+
+
+async def test_a_run_whose_deletion_was_not_heard_of_is_deleted(
+    connect: Any, pair: tuple[FakeDaemon, FakeDaemon]
+) -> None:
+    """A run that the first try deleted is deleted, and no error; the next call finds none."""
+    advisor = connect(both(pair), timeout_s=5.0)
+    await done(advisor.run("b"))
+    for daemon in pair:
+        daemon.lost_answers = 1
+    await done(advisor.delete_run("b"))
+    assert not pair[0].runs
+    with pytest.raises(mlrs_client.RunNotFoundError):
+        await done(advisor.delete_run("b"))
+    await done(advisor.close())

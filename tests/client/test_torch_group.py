@@ -1,0 +1,138 @@
+"""Meta mode under DistributedDataParallel, in two real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
+
+STEPS = 4
+RANK = """
+import os, sys
+import torch
+import torch.distributed as dist
+import mlrs_client
+from mlrs_client.torch import AdvisedLR, MetaStep
+from tests.client.test_torch_group import STEPS, batch, loss_fn, network
+
+target, file, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+model = torch.nn.parallel.DistributedDataParallel(network())
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
+run = advisor.run("a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
+meta = MetaStep(model, loss_fn, optimizer, run)
+assert meta.every == 2
+for step in range(STEPS):
+    optimizer.zero_grad()
+    loss = loss_fn(model, batch(step, rank))
+    loss.backward()
+    lr = torch.tensor([run.next_lr(step, 1.0) if run else 0.0], dtype=torch.float64)
+    dist.broadcast(lr, 0)
+    optimizer.param_groups[0]["lr"] = float(lr)
+    try:
+        adaptation = meta.step(batch(100 + step, rank) if meta.is_due else None)
+    except mlrs_client.MlrsError as error:
+        print("error", type(error).__name__)
+        break
+    assert (adaptation is not None) == (rank == 0 and step % 2 == 1)
+    print(step, optimizer.param_groups[0]["lr"].hex())
+print("weights", [value.hex() for weight in model.parameters() for value in weight.flatten().tolist()])
+if advisor:
+    advisor.close()
+dist.destroy_process_group()
+"""
+
+
+def network() -> nn.Module:
+    """Return a small network."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+
+
+def batch(step: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch of its own for each step and rank."""
+    chance = torch.Generator().manual_seed(1000 * rank + step)
+    return (
+        torch.randn(8, 3, generator=chance, dtype=torch.float64),
+        torch.randn(8, 2, generator=chance, dtype=torch.float64),
+    )
+
+
+def loss_fn(model: Any, batch_: Any) -> torch.Tensor:
+    """Return the mean squared error of a batch."""
+    return nn.functional.mse_loss(model(batch_[0]), batch_[1])
+
+
+def train(daemon: FakeDaemon, folder: Path) -> list[list[str]]:
+    """Train in two processes; return what each said, line by line."""
+    ranks = [
+        subprocess.Popen(  # our own interpreter
+            [sys.executable, "-c", RANK, daemon.target, str(folder / "store"), str(rank)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = []
+    for rank in ranks:
+        out, err = rank.communicate(timeout=120)
+        assert rank.returncode == 0, err
+        said.append(out.splitlines())
+    return said
+
+
+@pytest.mark.timeout(180)
+def test_ranks_agree(daemon: FakeDaemon, tmp_path: Path) -> None:
+    """The alignment is the mean over the ranks, and all of them use the learning rate that it gives."""
+    said = train(daemon, tmp_path)
+    assert said[0] == said[1]
+    record = daemon.runs["a"]
+    assert list(record.alignments) == [1, 3]
+    expected = lr_sequence([1.0] * STEPS, record.alignments)
+    expected[1] = adapted_lr(record.losses, record.alignments, 1)
+    expected[3] = adapted_lr(record.losses, record.alignments, 3)
+    assert [float.fromhex(line.split()[1]) for line in said[0][:STEPS]] == expected
+    advised = lr_sequence([1.0] * STEPS, record.alignments)
+    model = network()
+    for step in range(STEPS):
+        gradients = mean_gradients(model, [batch(step, rank) for rank in range(2)])
+        virtual = moved(model, gradients, advised[step])
+        if step % 2:
+            ahead = mean_gradients(virtual, [batch(100 + step, rank) for rank in range(2)])
+            alignment = sum(float((one * other).sum()) for one, other in zip(ahead, gradients, strict=True))
+            assert record.alignments[step] == pytest.approx(alignment, rel=1e-9)
+        model = moved(model, gradients, expected[step])
+
+
+@pytest.mark.timeout(180)
+def test_a_failure_of_the_first_rank_reaches_all(daemon: FakeDaemon, tmp_path: Path) -> None:
+    """Where the first process's update is refused, none waits for it: the others raise, too."""
+    daemon.refuse_updates = True
+    said = train(daemon, tmp_path)
+    assert [lines[1] for lines in said] == ["error RunFinishedError", "error UnavailableError"]
+    assert said[0][2:] == said[1][2:]
+
+
+def mean_gradients(model: nn.Module, batches: list[Any]) -> list[torch.Tensor]:
+    """Return the means of the gradients over batches."""
+    found = [torch.autograd.grad(loss_fn(model, one), list(model.parameters())) for one in batches]
+    return [torch.stack(each).mean(0) for each in zip(*found, strict=True)]
+
+
+def moved(model: nn.Module, directions: list[torch.Tensor], learning_rate: float) -> nn.Module:
+    """Return a copy of a model after a step."""
+    other = network()
+    with torch.no_grad():
+        for new, old, direction in zip(other.parameters(), model.parameters(), directions, strict=True):
+            new.copy_(old - learning_rate * direction)
+    return other

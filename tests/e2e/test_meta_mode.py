@@ -1,0 +1,176 @@
+"""Meta mode from a training loop to a real daemon and back, killed where it hurts."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlrs_client
+from mlrs_client import Adaptation, Meta, MetaOutcome
+from tests.support.daemon import Daemon, write_random_model
+from tests.support.ports import steady_port
+
+STEPS, EVERY = 60, 4
+COMPILING_S = 120.0
+"""How long the first advice of a network that learns may take: its kernels are compiled."""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with a small random network."""
+    model = write_random_model(tmp_path / "model.safetensors")
+    with Daemon(tmp_path / "data", "--model", str(model), listen=f"127.0.0.1:{steady_port()}") as daemon:
+        yield daemon
+
+
+def loss_of(step: int) -> float:
+    """Return a loss that depends on the step alone."""
+    return 2.3 / (1 + 0.1 * step) + 0.1 * float(np.sin(step))
+
+
+def alignment_of(step: int) -> float:
+    """Return an alignment likewise, of either sign."""
+    return float(np.cos(0.7 * step)) * 3.0
+
+
+def train(
+    run: mlrs_client.Run,
+    first: int = 0,
+    last: int = STEPS,
+    *,
+    observed: Callable[[int], None] = lambda _: None,
+    adapted: Callable[[int], None] = lambda _: None,
+) -> list[float | Adaptation]:
+    """Train for some steps; return the advice and what came of updates, in order.
+
+    `observed` is called between an observation and its update, `adapted` after that.
+    """
+    seen: list[float | Adaptation] = []
+    for step in range(first, last):
+        seen.append(run.next_lr(step, loss_of(step), timeout_s=COMPILING_S))
+        observed(step)
+        if step % EVERY == EVERY - 1:
+            seen.append(
+                run.adapt(step, alignment_of(step), validation_loss=1.0 / (1 + step), timeout_s=COMPILING_S)
+            )
+        adapted(step)
+    return seen
+
+
+@pytest.mark.parametrize("order", ["before_step", "after_step"])
+@pytest.mark.timeout(300)
+def test_killed_between_observation_and_update(daemon: Daemon, order: str) -> None:
+    """However often the daemon is killed around its updates, every learning rate and update is the same."""
+    meta = Meta(order=order, every=EVERY, learning_rate=1e-2)
+    with mlrs_client.connect(daemon.address, timeout_s=20.0) as advisor:
+        undisturbed = train(advisor.run("undisturbed", meta=meta, fallback=None))
+        chance = random.Random(0)  # noqa: S311 # a test's dice
+
+        def kill(step: int) -> None:
+            if step % EVERY == EVERY - 1 and chance.random() < 0.2:
+                daemon.kill()
+                daemon.start()
+
+        run = advisor.run("killed", meta=meta, fallback=None)
+        assert train(run, observed=kill, adapted=kill) == undisturbed
+        run.finish(timeout_s=COMPILING_S)
+        records = [
+            [record for chunk in advisor.watch(name) for record in chunk.updates]
+            for name in ("undisturbed", "killed")
+        ]
+        infos = [advisor.get_run(name).meta for name in ("undisturbed", "killed")]
+    assert records[0] == records[1]
+    assert len(records[0]) == STEPS // EVERY
+    assert infos[0] == infos[1]
+    moved = [one for one in undisturbed if isinstance(one, Adaptation) and one.log_change]
+    assert len(moved) > STEPS // EVERY // 2
+
+
+@pytest.mark.timeout(300)
+def test_what_the_fallback_bridged_is_made_up_for(daemon: Daemon) -> None:
+    """Updates made while the daemon is away are made once it is back, each where it belongs."""
+    meta = Meta(every=EVERY, learning_rate=1e-2)
+    with mlrs_client.connect(daemon.address, timeout_s=0.5) as advisor:
+        undisturbed = train(advisor.run("undisturbed", meta=meta, fallback=None))
+        run = advisor.run("away", meta=meta)
+        train(run, 0, 20)
+        daemon.kill()
+        away = train_impatiently(run, 20, 40)
+        assert [one.outcome for one in away if isinstance(one, Adaptation)] == [MetaOutcome.FALLBACK] * 5
+        lrs = [one for one in away if isinstance(one, float)]
+        assert [one.learning_rate for one in away if isinstance(one, Adaptation)] == lrs[EVERY - 1 :: EVERY]
+        daemon.start()
+        run.finish(timeout_s=COMPILING_S)  # waits until the daemon has everything
+        again = advisor.run("away", resume_from=40, fallback=None)
+        found = train(again, 40, STEPS)
+    assert found == undisturbed[-len(found) :]
+
+
+def train_impatiently(run: mlrs_client.Run, first: int, last: int) -> list[float | Adaptation]:
+    """Train with the usual deadlines."""
+    seen: list[float | Adaptation] = []
+    for step in range(first, last):
+        seen.append(run.next_lr(step, loss_of(step)))
+        if step % EVERY == EVERY - 1:
+            seen.append(run.adapt(step, alignment_of(step), validation_loss=1.0 / (1 + step)))
+    return seen
+
+
+@pytest.mark.timeout(300)
+def test_a_job_that_starts_again(daemon: Daemon) -> None:
+    """A job that goes on from a checkpoint makes the rest of its updates as if it had never stopped."""
+    meta = Meta(every=EVERY, learning_rate=1e-2)
+    with mlrs_client.connect(daemon.address, timeout_s=20.0) as advisor:
+        undisturbed = train(advisor.run("undisturbed", meta=meta, fallback=None))
+        train(advisor.run("again", meta=meta, fallback=None), 0, 30)
+        while advisor.get_run("again").durable_step < 24:
+            time.sleep(0.05)
+        daemon.kill()
+        daemon.start()
+        found = train(advisor.run("again", resume_from=24, fallback=None), 24)
+    assert found == undisturbed[-len(found) :]
+
+
+@pytest.mark.timeout(300)
+def test_sweeps_shards_and_gradients(daemon: Daemon) -> None:
+    """The same alignment moves a run alike, whole, in parts, as gradients, and in a sweep."""
+    gradient = np.random.default_rng(0).normal(size=300_001).astype(np.float32)
+    direction = np.random.default_rng(1).normal(size=300_001).astype(np.float32)
+    alignment = float(gradient.astype(np.float64) @ direction.astype(np.float64))
+    with mlrs_client.connect(daemon.address, timeout_s=COMPILING_S) as advisor:
+        for name in ("whole", "parts", "gradients"):
+            advisor.run(name, meta=True).next_lr(0, 1.0)
+        sweep = advisor.sweep(["one", "other"], meta=True, timeout_s=COMPILING_S)
+        sweep.next_lrs(0, [1.0, 1.0])
+        whole = advisor.run("whole", fallback=None).adapt(0, 3.0)
+        assert advisor.adapt_shard("parts", 0, 1.25, 0, 2).outcome == MetaOutcome.WAITING
+        parts = advisor.adapt_shard("parts", 0, 1.75, 1, 2)
+        swept = sweep.adapt(0, [3.0, 3.0])
+        sent = advisor.adapt_gradients("gradients", 0, gradient, direction)
+    assert whole.applied
+    assert whole.log_change
+    assert (parts, *swept) == (whole,) * 3
+    assert sent.applied
+    assert sent.alignment == pytest.approx(alignment, rel=1e-6)
+
+
+def test_errors_of_the_daemon(daemon: Daemon) -> None:
+    """What the daemon refuses of meta mode raises the exception that says so."""
+    with mlrs_client.connect(daemon.address, timeout_s=COMPILING_S) as advisor:
+        run = advisor.run("a", meta=True)
+        run.next_lr(0, 1.0)
+        run.adapt(0, 1.0)
+        with pytest.raises(mlrs_client.StaleStepError, match="was made of the alignment"):
+            advisor.adapt_shard("a", 0, 2.0, 0, 1)
+        with pytest.raises(mlrs_client.StepAheadError):
+            advisor.adapt_shard("a", 1, 2.0, 0, 1)
+        with pytest.raises(mlrs_client.RunNotFoundError):
+            advisor.adapt_shard("none", 1, 2.0, 0, 1)
+        advisor.run("plain").next_lr(0, 1.0)
+        with pytest.raises(mlrs_client.ConfigMismatchError, match="meta"):
+            advisor.adapt_gradients("plain", 0, np.ones(3, np.float32), np.ones(3, np.float32))

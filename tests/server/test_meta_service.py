@@ -1,0 +1,237 @@
+"""Meta mode over the wire: updates in streams and calls, gradients in pieces, what can be read of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc import StatusCode as Code
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.server.support import LOSSES, advised, columns, create, refused, service
+
+TIMEOUT = 20
+META = pb.Meta(learning_rate=0.01)
+
+
+def update(handle: int, step: int, alignment: float, **more: float) -> pb.StreamAdviceRequest:
+    """Return a message with one meta update."""
+    return pb.StreamAdviceRequest(
+        updates=[pb.MetaUpdate(run_handle=handle, step=step, alignment=alignment, **more)]
+    )
+
+
+async def exchange(call: Any, message: pb.StreamAdviceRequest) -> pb.StreamAdviceResponse:
+    """Send a message and return its answer."""
+    await call.write(message)
+    response: pb.StreamAdviceResponse = await call.read()
+    return response
+
+
+async def test_a_stream_keeps_observations_and_updates_in_order(tmp_path: Path, model_file: Path) -> None:
+    """Sent at once, observations and updates are taken one after the other, as by calls one at a time."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        streamed = await create(stub, "streamed", horizon=100, meta=META)
+        await create(stub, "called", horizon=100, meta=META)
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        for step, loss in enumerate(LOSSES[:30].tolist()):
+            await call.write(columns((streamed, step, loss)))
+            if step % 2:
+                await call.write(update(streamed, step, -1.0 - step))
+        await call.done_writing()
+        answers = [answer async for answer in call]
+        lrs, results = [], []
+        for step, loss in enumerate(LOSSES[:30].tolist()):
+            lrs += await advised(stub, "called", [loss], start=step)
+            if step % 2:
+                request = pb.AdaptRequest(run_id="called", step=step, alignment=-1.0 - step)
+                results.append(await stub.Adapt(request, timeout=TIMEOUT))
+        assert [a.advice.learning_rates[0] for a in answers if a.HasField("advice")] == lrs
+        assert [a.adaptations.results[0] for a in answers if a.HasField("adaptations")] == results
+        assert len({result.learning_rate for result in results}) == 15
+
+
+async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> None:
+    """In a message of several updates one that is wrong is an error by its index; its neighbours are made."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        one, other, frozen = [
+            await create(stub, name, **({} if name == "frozen" else {"meta": META}))
+            for name in ("one", "other", "frozen")
+        ]
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        await exchange(call, columns((one, 0, 2.0), (other, 0, 2.0), (frozen, 0, 2.0)))
+        message = pb.StreamAdviceRequest()
+        for handle, alignment in ((one, 1.0), (frozen, 1.0), (other, float("nan")), (7, 1.0), (other, 2.0)):
+            message.updates.add(run_handle=handle, step=0, alignment=alignment)
+        answer = (await exchange(call, message)).adaptations
+        assert [result.applied for result in answer.results] == [True, False, False, False, True]
+        assert [(error.index, error.reason) for error in answer.errors] == [
+            (1, pb.ERROR_REASON_CONFIG_MISMATCH),
+            (2, pb.ERROR_REASON_INVALID_FIELD),
+            (3, pb.ERROR_REASON_STALE_HANDLE),
+        ]
+        assert not (await exchange(call, columns((one, 1, 1.9)))).advice.errors
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (pb.StreamAdviceRequest(updates=[pb.MetaUpdate()] * 1025), "at most 1024"),
+        (
+            pb.StreamAdviceRequest(updates=[pb.MetaUpdate()], run_handles=[1], steps=[0], losses=[1.0]),
+            "one message for each",
+        ),
+    ],
+    ids=["too many", "mixed"],
+)
+async def test_malformed_messages_of_updates_fail_the_stream(
+    tmp_path: Path, model_file: Path, message: pb.StreamAdviceRequest, says: str
+) -> None:
+    """A message that is no list of updates ends its stream, and names the field."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        await call.write(message)
+        refusal = await refused(call)
+        assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "updates")
+        assert says in refusal.message
+
+
+async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Path) -> None:
+    """GetRun counts a run's updates and tells of the newest; WatchRun has each of them; others have none."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        handle = await create(stub, "run", horizon=100, meta=META)
+        await create(stub, "frozen")
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        for step, loss in enumerate(LOSSES[:9].tolist()):
+            await exchange(call, columns((handle, step, loss)))
+            if step in {2, 5, 8}:
+                await exchange(call, update(handle, step, 10.0**step, validation_loss=step / 2))
+        run = (await stub.GetRun(pb.GetRunRequest(run_id="run"), timeout=TIMEOUT)).run
+        assert (run.meta.updates, run.meta.last_step, run.meta.last_alignment) == (3, 8, 1e8)
+        assert run.meta.last_validation_loss == 4.0
+        assert run.config.meta.every == 20
+        record = [
+            update
+            async for message in stub.WatchRun(pb.WatchRunRequest(run_id="run"), timeout=TIMEOUT)
+            for update in message.updates
+        ]
+        assert [(one.step, one.alignment, one.validation_loss) for one in record] == [
+            (2, 1e2, 1.0),
+            (5, 1e5, 2.5),
+            (8, 1e8, 4.0),
+        ]
+        assert run.last_learning_rate == record[-1].learning_rate
+        frozen = (await stub.GetRun(pb.GetRunRequest(run_id="frozen"), timeout=TIMEOUT)).run
+        assert not frozen.HasField("meta")
+
+
+async def test_a_follower_hears_of_updates(tmp_path: Path, model_file: Path) -> None:
+    """Who follows a run gets its updates as they come, each once."""
+    async with service(tmp_path / "d", model_file, flush_interval_s=0.02) as (stub, _):
+        handle = await create(stub, "run", horizon=100, meta=META)
+        watch = stub.WatchRun(pb.WatchRunRequest(run_id="run", follow=True), timeout=TIMEOUT)
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        for step, loss in enumerate(LOSSES[:6].tolist()):
+            await exchange(call, columns((handle, step, loss)))
+            await exchange(call, update(handle, step, 1.0 + step))
+        await stub.FinishRun(pb.FinishRunRequest(run_id="run"), timeout=TIMEOUT)
+        heard = [update.step async for message in watch for update in message.updates]
+        assert heard == list(range(6))
+
+
+def gradients(
+    header: pb.AdaptRequest, left: np.ndarray, right: np.ndarray, count: int, piece: int = 100
+) -> Iterator[pb.AdaptGradientsRequest]:
+    """Return the messages that send two vectors, in pieces of so many elements."""
+    yield pb.AdaptGradientsRequest(header=header, element_count=count)
+    for start in range(0, len(left), piece):
+        both = [vector[start : start + piece].astype("<f4").tobytes() for vector in (left, right)]
+        chunk = pb.GradientChunk(
+            data_type=pb.DATA_TYPE_FLOAT32, validation_gradient=both[0], direction=both[1]
+        )
+        yield pb.AdaptGradientsRequest(chunk=chunk)
+
+
+async def test_all_ways_in_are_the_same(tmp_path: Path, model_file: Path) -> None:
+    """The alignment, its parts from shards, and both gradients give the same update to 1e-5."""
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(2, 1000))
+    whole = float(left.astype("f4").astype("f8") @ right.astype("f4").astype("f8"))
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        for name in ("whole", "shards", "gradients"):
+            await create(stub, name, horizon=100, meta=META)
+            await advised(stub, name, [2.0, 1.9])
+        expected = await stub.Adapt(pb.AdaptRequest(run_id="whole", step=1, alignment=whole), timeout=TIMEOUT)
+        for shard, rows in enumerate((slice(0, 300), slice(300, 1000))):
+            part = float(left[rows] @ right[rows])
+            request = pb.AdaptRequest(run_id="shards", step=1, alignment=part, shard=shard, shard_count=2)
+            summed = await stub.Adapt(request, timeout=TIMEOUT)
+            assert summed.applied == bool(shard)
+        header = pb.AdaptRequest(run_id="gradients", step=1)
+        sent = await stub.AdaptGradients(gradients(header, left, right, 1000), timeout=TIMEOUT)
+        assert sent.alignment == pytest.approx(whole, rel=1e-12)
+        for made in (summed, sent.result):
+            assert made.log_change == pytest.approx(expected.log_change, rel=1e-5)
+            assert made.learning_rate == pytest.approx(expected.learning_rate, rel=1e-5)
+        assert expected.log_change != 0
+
+
+async def test_gradients_that_break_off_change_nothing(tmp_path: Path, model_file: Path) -> None:
+    """A stream that is cut off, ends early, goes on too long or is malformed leaves the run as it was."""
+    ones = np.ones(500)
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        await create(stub, "run", horizon=100, meta=META)
+        await advised(stub, "run", [2.0])
+        header = pb.AdaptRequest(run_id="run", step=0)
+        for count in (499, 501):
+            refusal = await refused(
+                stub.AdaptGradients(gradients(header, ones, ones, count), timeout=TIMEOUT)
+            )
+            assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "element_count")
+        for messages, field in (
+            ([], "header"),
+            ([pb.AdaptGradientsRequest(chunk=pb.GradientChunk())], "header"),
+            ([pb.AdaptGradientsRequest(header=header)] * 2, "chunk"),
+            ([pb.AdaptGradientsRequest(header=header), pb.AdaptGradientsRequest(chunk={})], "data_type"),
+            ([pb.AdaptGradientsRequest(header={"run_id": "run", "alignment": 1.0})], "header.alignment"),
+        ):
+            refusal = await refused(stub.AdaptGradients(iter(messages), timeout=TIMEOUT))
+            assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, field)
+        cut = stub.AdaptGradients(timeout=TIMEOUT)
+        for message in list(gradients(header, ones, ones, 500))[:4]:
+            await cut.write(message)
+        cut.cancel()
+        bad = np.array([np.inf, 1.0])
+        refusal = await refused(stub.AdaptGradients(gradients(header, bad, bad, 2), timeout=TIMEOUT))
+        assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "alignment")
+        run = (await stub.GetRun(pb.GetRunRequest(run_id="run"), timeout=TIMEOUT)).run
+        assert run.meta.updates == 0
+
+
+async def test_a_run_is_in_meta_mode_from_its_creation(tmp_path: Path, model_file: Path) -> None:
+    """Meta mode cannot be asked for later or otherwise; a schedule has none; each error names the field."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        await create(stub, "frozen")
+        await create(stub, "learning", meta=META)
+        await create(stub, "learning", meta=pb.Meta())
+        for run_id, config, code, field in (
+            ("frozen", {"meta": META}, Code.FAILED_PRECONDITION, "config.meta"),
+            ("learning", {"meta": {"every": 3}}, Code.FAILED_PRECONDITION, "config.meta.every"),
+            ("new", {"meta": {"every": 0}}, Code.INVALID_ARGUMENT, "config.meta.every"),
+            ("new", {"meta": {"learning_rate": -1.0}}, Code.INVALID_ARGUMENT, "config.meta.learning_rate"),
+            ("new", {"meta": {"order": 9}}, Code.INVALID_ARGUMENT, "config.meta.order"),
+            (
+                "new",
+                {"meta": {}, "schedule": {"kind": pb.SCHEDULE_KIND_CONSTANT}},
+                Code.INVALID_ARGUMENT,
+                "config.meta",
+            ),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await create(stub, run_id, **config)
+            assert caught.value.code() == code
+            assert dict(caught.value.trailing_metadata() or ())["mlrs-field"] == field
