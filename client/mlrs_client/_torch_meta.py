@@ -29,7 +29,7 @@ from mlrs_client._torch_rates import OptimizerRates, Rates, SchedulerRates
 if TYPE_CHECKING:
     from mlrs_client.torch import AdvisedLR
 
-DEFAULT_EVERY = 20
+DEFAULT_EVERY = 5
 """Steps from one meta update to the next, where the run does not say."""
 _logger = logging.getLogger("mlrs_client")
 

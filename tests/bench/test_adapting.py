@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import mlrs_client
 import torch
+
+import mlrs_client
 from mlrs_bench.cell import Cell
 from mlrs_bench.methods import Method
 from mlrs_bench.methods.adapting import draw_validation

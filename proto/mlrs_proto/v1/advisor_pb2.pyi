@@ -765,7 +765,7 @@ class Meta(google.protobuf.message.Message):
     """When."""
     every: builtins.int
     """T_val: the training loop's steps from one update to the next, 1 to 2**53. The daemon takes an update of
-    any step; clients that make updates by themselves go by it. Unset: 20.
+    any step; clients that make updates by themselves go by it. Unset: 5.
     """
     learning_rate: builtins.float
     """Of Adam, > 0 and <= 1. Unset: 1e-3."""
