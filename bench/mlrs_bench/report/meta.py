@@ -8,7 +8,7 @@ import numpy as np
 
 from mlrs_bench.cell import Cell
 from mlrs_bench.report.bootstrap import Estimate
-from mlrs_bench.report.losses import Key, evaluations
+from mlrs_bench.report.losses import Key, describe, evaluations
 from mlrs_bench.report.methods import ADVISED, BEST_TUNED, META, TUNED
 from mlrs_bench.report.rows import Row, rows_of
 from mlrs_bench.report.standings import log_ratio, matchup
@@ -34,9 +34,9 @@ SEED = 0
 READING = f"""\
 - A *row* is a task under one optimizer; losses are final test losses, means over the seeds that all methods \
 share. On a seed, every method starts from the same weights and sees the same batches.
-- *Frozen* is `{ADVISED}` as it is served by default. `{ADVISED_META}` is the same network in meta mode at \
-its defaults, `{PAPER_META}` the paper's network in meta mode from random weights, under SGD only, which its \
-scale of learning rates is a rule for.
+- *Frozen* is `{ADVISED}` as it is served by default, on some seeds as measured before, to the same bits. \
+`{ADVISED_META}` is the same network in meta mode at its defaults, `{PAPER_META}` the paper's network in \
+meta mode from random weights, under SGD only, which its scale of learning rates is a rule for.
 - Meta mode sees gradients of validation losses; the validation examples are those that the tuned schedules \
 were chosen by. *Best tuned* is chosen after the fact among three, which favours it.
 - *Far* and *near* rows were named before meta mode was measured. The settings of meta mode were chosen on \
@@ -54,26 +54,38 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
 
     Args:
         cells: evaluations of the frozen network and of meta mode.
-        yardsticks: a benchmark's, of which the tuned schedules count.
+        yardsticks: a benchmark's, of which the tuned schedules count; and the frozen network on seeds where
+            it is not among the cells.
         command: what makes the report.
 
     Raises:
-        ValueError: two cells are the same measurement, or none are of the frozen network and meta mode.
+        ValueError: two cells are the same measurement, or none are of meta mode, or the frozen network is
+            another one in the yardsticks.
     """
     ran = [cell for cell in evaluations(cells) if cell.method in (ADVISED, *META)]
-    keys = {(cell.task, cell.optimizer) for cell in ran if cell.method in META}
+    keys = {cell.row for cell in ran if cell.method in META}
     seeds = {cell.seed for cell in ran}
-    tuned = [
-        cell
-        for cell in evaluations(yardsticks)
-        if cell.method in TUNED and (cell.task, cell.optimizer) in keys and cell.seed in seeds
-    ]
-    rows = [row for row in rows_of([*ran, *tuned]) if (row.task, row.optimizer) in keys]
+    known = [cell for cell in evaluations(yardsticks) if cell.row in keys and cell.seed in seeds]
+    tuned = [cell for cell in known if cell.method in TUNED]
+    rows = [row for row in rows_of([*ran, *_frozen(ran, known), *tuned]) if (row.task, row.optimizer) in keys]
     if not rows:
         raise ValueError(f"cells: none are of {' or '.join(META)}; run them with `mlrs bench quality`")
     parts = [f"# Meta mode\n\nMade by `{command}`: {len(rows)} rows, {len(ran)} trainings.\n"]
     parts += ["## Does it help?\n", _groups(rows), "## Rows\n", _rows(rows, ran)]
     return "\n".join([*parts, "## How to read this\n", READING])
+
+
+def _frozen(ran: Sequence[Cell], known: Sequence[Cell]) -> list[Cell]:
+    """Return the known cells of the frozen network that were not measured again; where one was, it agrees."""
+    mine = {(*cell.row, cell.seed): cell for cell in ran if cell.method == ADVISED}
+    theirs = {(*cell.row, cell.seed): cell for cell in known if cell.method == ADVISED}
+    for place in mine.keys() & theirs.keys():
+        if mine[place].test_loss != theirs[place].test_loss:
+            raise ValueError(
+                f"{describe(mine[place])}: ended at {mine[place].test_loss}, in the other file at "
+                f"{theirs[place].test_loss}; give results of the same network and libraries"
+            )
+    return [cell for place, cell in theirs.items() if place not in mine]
 
 
 def _groups(rows: Sequence[Row]) -> str:

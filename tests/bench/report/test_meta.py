@@ -6,7 +6,7 @@ import pytest
 
 from mlrs_bench.report.meta import FAR, meta_report
 from mlrs_bench.tasks import TASKS
-from tests.bench.report.cells import row
+from tests.bench.report.cells import cell, row
 
 FROZEN = [1.0, 1.1, 0.9]
 
@@ -49,3 +49,14 @@ def test_a_report_of_nothing_is_refused() -> None:
     """Cells without meta mode make no report, and the error says what to run."""
     with pytest.raises(ValueError, match="mlr-snet-meta or paper-meta; run them"):
         meta_report(row({"mlr-snet": FROZEN}), [], command="")
+
+
+def test_the_frozen_network_may_have_been_measured_before() -> None:
+    """Seeds of the frozen network that are in the other file count; one that ended otherwise is refused."""
+    meta = row({"mlr-snet-meta": [0.9, 1.0, 0.8]}, task="linear")
+    known = row({"mlr-snet": FROZEN}, task="linear")
+    text = meta_report([*meta, known[0]], known, command="")
+    assert "| linear / sgd | far | 3 | - | 1 | 0.9 |" in text
+    other = cell("mlr-snet", 1.5, task="linear", seed=0)
+    with pytest.raises(ValueError, match=r"ended at 1\.5, in the other file at 1\.0"):
+        meta_report([*meta, other], known, command="")
