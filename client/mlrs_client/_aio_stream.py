@@ -50,8 +50,9 @@ class AdviceStream:
 
     async def _messages(self) -> AsyncIterator[pb.StreamAdviceRequest]:
         while (ledger := await self._pokes.get()) is not None:
-            for message in self._take(ledger):
-                yield message
+            while messages := self._take(ledger):
+                for message in messages:
+                    yield message
 
     async def _read(self) -> None:
         error: MlrsError | None = None

@@ -14,8 +14,8 @@ from mlrs_client._status import from_entry_error
 from mlrs_client._updates import MAX_UPDATES, Update
 from mlrs_proto.v1 import advisor_pb2 as pb
 
-MAX_ENTRIES = 65_536
-"""The most entries of a message that the contract allows."""
+AT_ONCE = 4096
+"""Entries of a message, unless a sweep has more runs; the contract allows 65,536."""
 
 
 class Transport(Protocol):
@@ -92,25 +92,23 @@ class Conversation:
         return members
 
     def take(self, ledger: Ledger[Any]) -> list[pb.StreamAdviceRequest]:
-        """Return the messages that a run has to send, which go out now, in order."""
+        """Return the next messages that a run has to send, which go out now, in order; none: that was all.
+
+        They are few: whoever takes holds a lock that training waits for.
+        """
         if ledger not in self._members:
             return []
         messages = []
         for is_update, items in itertools.groupby(
-            ledger.take_unsent(), key=lambda item: isinstance(item, Update)
+            ledger.take_unsent(max(AT_ONCE // ledger.size, 1)), key=lambda item: isinstance(item, Update)
         ):
             take = self._take_updates if is_update else self._take_entries
             messages += take(ledger, list(items))
         return messages
 
     def _take_entries(self, ledger: Ledger[Any], entries: list[Any]) -> list[pb.StreamAdviceRequest]:
-        most = max(MAX_ENTRIES // ledger.size, 1)
-        messages = []
-        for start in range(0, len(entries), most):
-            part = entries[start : start + most]
-            self._sent.append(_Batch(ledger, part, self._members[ledger]))
-            messages.append(_message(ledger, part))
-        return messages
+        self._sent.append(_Batch(ledger, entries, self._members[ledger]))
+        return [_message(ledger, entries)]
 
     def _take_updates(self, ledger: Ledger[Any], updates: list[Any]) -> list[pb.StreamAdviceRequest]:
         parts = [(update, place) for update in updates for place in update.places()]

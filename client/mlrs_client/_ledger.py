@@ -110,7 +110,8 @@ class Ledger(Generic[E]):
         self._most_unanswered = max(MAX_UNANSWERED // len(opened.run_ids), LEAST_KEPT)
         self._most = max(MAX_KEPT // len(opened.run_ids), LEAST_KEPT)
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
-        self._unanswered: dict[int, E] = {}  # in the order sent
+        self._unanswered: dict[int, E] = {}  # in the order sent ...
+        self._ascends = True  # ... which, unless a step of before was observed again, is that of the steps
         self._unsent: deque[E | Update] = deque()  # those of them, and updates, that are still to be sent
 
     @property
@@ -152,6 +153,7 @@ class Ledger(Generic[E]):
             self._overflow()
         entry = self._entry(step, loss)
         if not self.is_lost:
+            self._ascends = self._ascends and step == self.next_step
             self._unsent.append(entry)  # first, and passed over unless the next line was reached, too
             self._unanswered[step] = entry
             if step == self.next_step:
@@ -235,10 +237,13 @@ class Ledger(Generic[E]):
         while self.led and (oldest := next(iter(self.led))) < self.next_step - LEAST_KEPT:
             del self.led[oldest]
 
-    def take_unsent(self) -> list[E | Update]:
-        """Return what is to be sent, in order, and count it as sent."""
-        items = [item for item in self._unsent if self._is_due(item)]
-        self._unsent.clear()
+    def take_unsent(self, limit: int) -> list[E | Update]:
+        """Return what is to be sent, in order, so many entries and updates at most; count it as sent."""
+        items: list[E | Update] = []
+        while self._unsent and len(items) < limit:
+            item = self._unsent.popleft()
+            if self._is_due(item):
+                items.append(item)
         return items
 
     def _is_due(self, item: E | Update) -> bool:
@@ -339,14 +344,28 @@ class Ledger(Generic[E]):
             return []
         self.handles, self.config = opened.handles, opened.config
         self.durable_step = opened.durable_step
-        again = {entry.step: entry for entry in self._kept if entry.step >= expected}
-        self._unanswered = dict(sorted((self._unanswered | again).items()))
-        items: list[E | Update] = [*self._unanswered.values(), *self.updates.again(expected)]
-        items.sort(key=lambda item: (item.step, isinstance(item, Update)))
+        self._take_back([kept for kept in self._kept if kept.step >= expected])
+        items: list[E | Update] = [*self._unanswered.values()]
+        if updates := self.updates.again(expected):
+            items += updates
+            items.sort(key=lambda item: (item.step, isinstance(item, Update)))
         self._unsent = deque(items)
         if self.outage is not None and items:
             self.outage.until = items[-1].step
         return items
+
+    def _take_back(self, kept: list[E]) -> None:
+        """Count kept entries as unanswered, in the order of their steps.
+
+        The caller may hold a lock that training waits for, so a million entries are not sorted without need.
+        """
+        lacked = {entry.step: entry for entry in kept if entry.step not in self._unanswered}
+        first = next(iter(self._unanswered), self.next_step)
+        if self._ascends and all(step < first for step in lacked):
+            self._unanswered = lacked | self._unanswered if lacked else self._unanswered
+            return
+        self._unanswered = dict(sorted((self._unanswered | lacked).items()))
+        self._ascends = True
 
     def last_unanswered(self) -> E | Update | None:
         """Return the last entry or update that the daemon still has to answer, if any."""

@@ -70,7 +70,8 @@ class AdviceStream:
 
     def _feed(self) -> Iterator[pb.StreamAdviceRequest]:
         while (ledger := self._pokes.get()) is not None:
-            yield from self._take(ledger)
+            while messages := self._take(ledger):
+                yield from messages
 
     def _read(self) -> None:
         error: MlrsError | None = None

@@ -8,13 +8,23 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from mlrs_client._torch_ranks import Together
+
 
 class Group:
-    """The processes that a `DistributedDataParallel` model is trained by; one, if the model is none."""
+    """The processes that a model is trained by: those of its scheduler, or else of `DistributedDataParallel`.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._group = model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
-        self._device = next(iter(model.parameters())).device
+    One, if the scheduler has no others and the model is no such.
+    """
+
+    def __init__(self, model: nn.Module, together: Together | None = None) -> None:
+        self._group: dist.ProcessGroup | None = None
+        self._device = torch.device("cpu")
+        if together is not None:
+            self._group = together.group
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            self._group = model.process_group
+            self._device = next(iter(model.parameters())).device
         self.is_first = self._group is None or dist.get_rank(self._group) == 0
 
     def mean(self, values: list[float]) -> list[float]:

@@ -24,6 +24,7 @@ from mlrs_client._run import Run
 from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
 from mlrs_client._torch_directions import check_gradient, directions, is_known
 from mlrs_client._torch_group import Group
+from mlrs_client._torch_ranks import Together
 from mlrs_client._torch_rates import OptimizerRates, Rates, SchedulerRates
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class MetaStep:
             InvalidArgumentError: an argument is wrong; the error names it.
         """
         self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, optimizer
-        self._group = Group(model)
+        self._group = Group(model, _together_of(scheduler))
         self._run, self._rates = _source(scheduler, optimizer, self._group)
         meta = _meta_of(self._run)
         if every is None:
@@ -244,6 +245,13 @@ class MetaStep:
             scaler.step(self._optimizer)
         else:
             raise UsageError("step: a GradScaler does not work with optimizers that take a closure")
+
+
+def _together_of(scheduler: object) -> Together | None:
+    """Return who takes steps together with this process by its scheduler, if anybody does."""
+    from mlrs_client.torch import AdvisedLR  # which knows this module
+
+    return scheduler._together if isinstance(scheduler, AdvisedLR) else None  # noqa: SLF001 # the package's own
 
 
 def _source(scheduler: object, optimizer: Optimizer, group: Group) -> tuple[Run | None, Rates]:

@@ -29,7 +29,7 @@ class Together:
         ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
         self.is_first = dist.get_rank() == ranks[0]
         self._first = ranks[0]
-        self._group = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+        self.group = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
         if self.is_first and run is None:
             raise InvalidArgumentError(
                 "run must be an open run on the first rank, which talks to the daemon; is None", field="run"
@@ -71,7 +71,7 @@ class Together:
             ask: asks the daemon, on the first rank; returns what waits for its advice.
         """
         sums = torch.tensor([loss * samples if samples else 0.0, samples], dtype=torch.float64)
-        dist.all_reduce(sums, group=self._group)
+        dist.all_reduce(sums, group=self.group)
         total, count = sums.tolist()
         if not self.is_first:
             return lambda: self._share(None)
@@ -103,7 +103,7 @@ class Together:
         return float(word[0])
 
     def _broadcast(self, word: torch.Tensor) -> None:
-        dist.broadcast(word, src=self._first, group=self._group)
+        dist.broadcast(word, src=self._first, group=self.group)
 
 
 def together_of(run: Run | None, group: dist.ProcessGroup | None, *, distributed: bool) -> Together | None:

@@ -1,6 +1,6 @@
 """The daemon: runs kept, observations answered, nothing lost.
 
-convert.py    proto messages <-> the types below; messages go no further
+convert/      proto messages <-> the types below; messages go no further
 status.py     who is let in; exceptions -> status codes, in one table
 security/     tokens, roles, tenants' limits, TLS
 names.py      full names of what tenants have, and bare ones

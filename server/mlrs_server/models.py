@@ -11,9 +11,6 @@ changes no run. The index is read again when its file changed: an import is seen
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -21,23 +18,16 @@ import structlog
 from mlrs_core.checkpoint import digest_of, read_model
 from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
-from mlrs_server.aliases import AliasChange, Cause, Changes, target_before
+from mlrs_server.aliases import Changes
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.files import changing
 from mlrs_server.model_files import SHORT_DIGEST, CatalogModel, ModelFiles
-from mlrs_server.model_index import Index, IndexFile, Space, resolved
+from mlrs_server.model_index import Index, resolved
+from mlrs_server.model_names import DEFAULT_ALIAS, NAME, ModelNames, model_name
 from mlrs_server.names import full_name
 
 __all__ = ["DEFAULT_ALIAS", "NAME", "SHORT_DIGEST", "CatalogModel", "ModelCatalog", "model_name"]
 
 log = structlog.get_logger()
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""What a model's name or an alias looks like."""
-DEFAULT_ALIAS = "default"
-"""The alias of the model that a run gets when it names none."""
-SHIPPED_DEFAULT = "mlr-snet"
-"""Where the alias points until someone says otherwise."""
 
 
 class ModelCatalog:
@@ -54,13 +44,12 @@ class ModelCatalog:
             AdvisorError: the default does not exist or is no model, or the index is damaged.
         """
         self._folder = data_dir / "models"
-        self._file = IndexFile(self._folder / "index.json")
         self._files = ModelFiles(self._folder)
-        self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned, until the index changes
-        self._default = ""
-        self._reload()
+        self._names = ModelNames(self._folder, self._files.shipped)
+        self._index = self._names.read()
+        self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned of this index
         if default is not None:
-            self._default = self._resolve_default(default)
+            self._names.default = self._resolve_default(default)
 
     def folder(self) -> Path:
         """Return the folder of the models' files, made if missing."""
@@ -93,11 +82,13 @@ class ModelCatalog:
         Raises:
             AdvisorError: there is none, or its file is damaged.
         """
-        self._reload()
+        if (index := self._names.read()) is not self._index:
+            self._index = index
+            self._found.clear()
         wanted = reference or DEFAULT_ALIAS
         if (found := self._found.get((tenant, wanted))) is not None:
             return found
-        spaces = self._spaces(tenant)
+        spaces = self._names.spaces(tenant)
         meant = resolved(wanted, spaces)
         if meant is None:
             known = ", ".join(sorted({name for space in spaces for name in {*space.names, *space.aliases}}))
@@ -116,9 +107,8 @@ class ModelCatalog:
 
     def all(self, tenant: str = "") -> list[CatalogModel]:
         """Return every model of a tenant, or shared with it, that can be read, ordered by reference."""
-        self._reload()
         models = dict[str, CatalogModel]()
-        for space in self._spaces(tenant):
+        for space in self._names.spaces(tenant):
             for digest, name in space.origins.items():
                 try:
                     model = self._files.load(digest, name)
@@ -130,7 +120,7 @@ class ModelCatalog:
 
     def aliases_of(self, model: CatalogModel, tenant: str = "") -> list[str]:
         """Return the aliases by which a tenant finds a model, sorted."""
-        spaces = self._spaces(tenant)
+        spaces = self._names.spaces(tenant)
         aliases = sorted({alias for space in spaces for alias in space.aliases})
         return [alias for alias in aliases if resolved(alias, spaces) == (model.digest, model.name)]
 
@@ -163,7 +153,7 @@ class ModelCatalog:
                 field="model",
             )
         self._files.write(digest, data)
-        self._change(lambda index: index.with_origin(full_name(tenant, digest), name))
+        self._names.change(lambda index: index.with_origin(full_name(tenant, digest), name))
 
     def keep(self, model: CatalogModel) -> None:
         """Copy a model into the data folder, where no upgrade of mlrs can lose it.
@@ -175,7 +165,7 @@ class ModelCatalog:
         """
         if not self._files.is_kept(model.digest):
             self._files.write(model.digest, self._files.read(model.digest, model.name))
-            self._change(lambda index: index.with_origin(model.digest, model.name))
+            self._names.change(lambda index: index.with_origin(model.digest, model.name))
 
     def add_file(self, path: Path, name: str, *, replace: bool = False) -> CatalogModel:
         """Import a model file under a name.
@@ -196,19 +186,16 @@ class ModelCatalog:
             AdvisorError: the name is malformed, or another model's and `replace` is not set, or the data
                 folder cannot be written.
         """
-        self.check_name(name, tenant)
+        self._names.check_name(name, tenant)
         return self.register(self.prepared(model, name), tenant, replace=replace)
 
     def check_name(self, name: str, tenant: str = "") -> None:
-        """Check the name that a model is to be imported under.
+        """Check the name that a model is to be imported under; see `ModelNames`."""
+        self._names.check_name(name, tenant)
 
-        Raises:
-            AdvisorError: it is malformed, or an alias.
-        """
-        model_name(name)
-        self._reload()
-        if name == DEFAULT_ALIAS or name in self._spaces(tenant)[0].aliases:
-            raise invalid_field("name", f"{name!r} is an alias, which points at a model; choose another name")
+    def check_alias(self, alias: str, tenant: str = "") -> None:
+        """Check that a tenant may point an alias somewhere; see `ModelNames`."""
+        self._names.check_alias(alias, tenant)
 
     def prepared(self, model: Model, name: str) -> CatalogModel:
         """Write a model's file, and return the model as it will be; on any thread. No name points at it yet.
@@ -226,8 +213,8 @@ class ModelCatalog:
         """
 
         def named(index: Index) -> Index:
-            self.check_name(model.name, tenant)
-            taken = self._spaces(tenant)[0].names.get(model.name)
+            self._names.check_name(model.name, tenant)
+            taken = self._names.spaces(tenant)[0].names.get(model.name)
             if taken not in (None, model.digest) and not replace:
                 raise AdvisorError(
                     Reason.RUN_EXISTS,
@@ -238,7 +225,7 @@ class ModelCatalog:
                 )
             return index.with_model(tenant, model.name, model.digest)
 
-        self._change(named)
+        self._names.change(named)
         self._files.add(model)
         return model
 
@@ -251,26 +238,13 @@ class ModelCatalog:
             AdvisorError: the alias is malformed, or a model's name, or there is no such model, or the data
                 folder cannot be written.
         """
-        self.check_alias(alias, tenant)
+        self._names.check_alias(alias, tenant)
         if not reference:
             raise invalid_field("model", "must be a model's name, or name@digest")
         found = self.find(reference, tenant)
         target = reference if reference == found.name else found.ref
-        self._change(lambda index: self._pointed(index, tenant, alias, target, "set"))
+        self._names.change(lambda index: self._names.pointed(index, tenant, alias, target, "set"))
         return found
-
-    def check_alias(self, alias: str, tenant: str = "") -> None:
-        """Check that a tenant may point an alias somewhere.
-
-        Raises:
-            AdvisorError: it is malformed, or a model's name, or the daemon's own.
-        """
-        model_name(alias, "alias")
-        if alias == DEFAULT_ALIAS and self._default and not tenant:
-            raise invalid_field("alias", "the default model is what `mlrs serve --model` says on this daemon")
-        self._reload()
-        if alias in self._spaces(tenant)[0].names:
-            raise invalid_field("alias", f"{alias!r} is a model's name; choose another alias")
 
     def register_version(self, model: CatalogModel, tenant: str, alias: str = "") -> CatalogModel:
         """Have a tenant's runs find a new version of a model, prepared: by its reference, and an alias.
@@ -283,9 +257,9 @@ class ModelCatalog:
 
         def registered(index: Index) -> Index:
             index = index.with_origin(full_name(tenant, model.digest), model.name)
-            return self._pointed(index, tenant, alias, model.ref, "promote") if alias else index
+            return self._names.pointed(index, tenant, alias, model.ref, "promote") if alias else index
 
-        self._change(registered)
+        self._names.change(registered)
         self._files.add(model)
         return model
 
@@ -298,20 +272,12 @@ class ModelCatalog:
         """
 
         def back(index: Index) -> Index:
-            self._meaning(alias, tenant)
-            target = target_before(self._spaces(tenant)[0].changes.get(alias, ()))
-            if target is None:
-                raise AdvisorError(
-                    Reason.NOTHING_TO_DO,
-                    f"alias: {alias!r} has pointed nowhere else, as far as is kept; point it somewhere with "
-                    "`mlrs models alias`",
-                    field="alias",
-                )
+            target = self._names.target_before(alias, tenant)
             self.find(target, tenant)
-            return self._pointed(index, tenant, alias, target, "rollback")
+            return self._names.pointed(index, tenant, alias, target, "rollback")
 
-        self.check_alias(alias, tenant)
-        self._change(back)
+        self._names.check_alias(alias, tenant)
+        self._names.change(back)
         return self.find(alias, tenant)
 
     def alias_changes(self, alias: str, tenant: str = "") -> Changes:
@@ -320,74 +286,4 @@ class ModelCatalog:
         Raises:
             AdvisorError: there is no such alias.
         """
-        self._reload()
-        space = self._meaning(alias, tenant)
-        as_it_comes = AliasChange(space.aliases[alias], "set", None)
-        return space.changes.get(alias, (as_it_comes,))[::-1]
-
-    def _meaning(self, alias: str, tenant: str) -> Space:
-        """Return the space in which a tenant's alias is one, the first.
-
-        Raises:
-            AdvisorError: there is none.
-        """
-        spaces = self._spaces(tenant)
-        for space in spaces:
-            if alias in space.aliases:
-                return space
-        known = ", ".join(sorted({known for space in spaces for known in space.aliases}))
-        raise AdvisorError(
-            Reason.MODEL_NOT_FOUND,
-            f"alias: there is no alias {alias[:100]!r}; this daemon knows: {known}",
-            field="alias",
-        )
-
-    def _pointed(self, index: Index, tenant: str, alias: str, target: str, cause: Cause) -> Index:
-        """Return an index with an alias of a tenant that is pointed somewhere.
-
-        Raises:
-            AdvisorError: as `check_alias`.
-        """
-        self.check_alias(alias, tenant)
-        meanings = (space.aliases.get(alias) for space in self._spaces(tenant))
-        had = next((meaning for meaning in meanings if meaning is not None), None)
-        return index.with_alias(tenant, alias, AliasChange(target, cause, time.time()), had)
-
-    def _change(self, change: Callable[[Index], Index]) -> None:
-        """Change the index, while no other process does."""
-        with changing(self._folder, what="models"):
-            self._reload()
-            self._file.write(change(self._file.index))
-        self._reload()
-
-    def _reload(self) -> None:
-        """Read the index again if it changed."""
-        if self._file.reload():
-            self._found.clear()
-
-    def _spaces(self, tenant: str) -> list[Space]:
-        """Return what a tenant's references can mean: what is its own, then what is shared."""
-        index = self._file.index
-        kept = index.of("")
-        default = {DEFAULT_ALIAS: self._default} if self._default else {}
-        changes = {alias: made for alias, made in kept.changes.items() if alias not in default}
-        shared = Space(
-            {**{name: digest for digest, name in self._files.shipped.items()}, **kept.names},
-            {DEFAULT_ALIAS: SHIPPED_DEFAULT, **kept.aliases, **default},
-            {**self._files.shipped, **kept.origins},
-            changes,
-        )
-        return [index.of(tenant), shared] if tenant else [shared]
-
-
-def model_name(name: str, field: str = "name") -> str:
-    """Return a model's name, or an alias, checked.
-
-    Raises:
-        AdvisorError: it is malformed.
-    """
-    if not NAME.fullmatch(name):
-        raise invalid_field(
-            field, f"must be 1 to 64 of a-z, 0-9 and ._-, beginning with a letter or digit, is {name!r}"
-        )
-    return name
+        return self._names.changes_of(alias, tenant)[::-1]

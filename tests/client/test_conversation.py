@@ -22,7 +22,8 @@ class Outbox:
 
     def poke(self, ledger: Ledger[Entry]) -> None:
         """Keep what a run has to send."""
-        self.messages += self.conversation.take(ledger)
+        while messages := self.conversation.take(ledger):
+            self.messages += messages
 
     def half_close(self) -> None:
         """Do nothing."""
@@ -67,14 +68,15 @@ def test_answers_come_in_order() -> None:
 
 
 def test_long_messages_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No message has more entries than the contract allows."""
-    monkeypatch.setattr(module, "MAX_ENTRIES", 2)
+    """No message is long, so that nobody waits long for the lock that it is made under."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
     ledger = ledger_at()
     _, outbox = conversation_of(ledger)
     for step in range(5):
         ledger.observe(step, 1.0)
+    assert [len(message.steps) for message in outbox.conversation.take(ledger)] == [2]
     outbox.poke(ledger)
-    assert [list(message.steps) for message in outbox.messages] == [[0, 1], [2, 3], [4]]
+    assert [list(message.steps) for message in outbox.messages] == [[2, 3], [4]]
 
 
 def test_late_refusals_are_passed_over() -> None:

@@ -153,6 +153,33 @@ def test_nothing_is_lost(observed: int, data: st.DataObject) -> None:
     assert set(range(answered, observed)) <= set(again)
 
 
+def test_a_step_observed_again_is_sent_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a break everything is sent in the order of the steps, also one of long ago asked again."""
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
+    monkeypatch.setattr(module, "LEAST_KEPT", 1)
+    ledger = ledger_at()
+    for step in range(4):
+        advise(ledger, ledger.observe(step, 1.0)[0])
+    for step in (4, 0, 5):  # 0 is not kept any more
+        ledger.observe(step, 1.0)
+    for _ in range(2):
+        assert [entry.step for entry in ledger.rejoin(opened(4))] == [0, 4, 5]
+    assert [entry.step for entry in ledger.take_unsent(2)] == [0, 4]
+    assert [entry.step for entry in ledger.take_unsent(2)] == [5]
+
+
+def test_rejoining_sorts_nothing_that_is_in_order() -> None:
+    """However much waits, a run joins again quickly: what is in order already is not gone through again."""
+    ledger = ledger_at()
+    advise(ledger, ledger.observe(0, 1.0)[0])
+    for step in range(1, 4):
+        ledger.observe(step, 1.0)
+    waiting = ledger._unanswered
+    assert [entry.step for entry in ledger.rejoin(opened(1))] == [1, 2, 3]
+    assert ledger._unanswered is waiting
+    assert [entry.step for entry in ledger.rejoin(opened(0))] == [0, 1, 2, 3]
+
+
 def test_a_gap_with_a_fallback() -> None:
     """A daemon that cannot be caught up ends nothing where there is a fallback: it goes on for good."""
     ledger = Ledger(opened(3), mock.Mock(), Entry, fallback=Fallback(lambda step: 0.5 + step))
@@ -173,7 +200,7 @@ def test_observing_can_be_broken_off(lines: int) -> None:
     """Wherever an interrupt ends `observe`, doing it again enters the step once, and sends it."""
     ledger = ledger_at()
     ledger.observe(0, 1.0)
-    ledger.take_unsent()
+    ledger.take_unsent(9)
     left = lines
 
     def interrupt(_frame: Any, _event: str, _argument: Any) -> Any:
@@ -190,9 +217,9 @@ def test_observing_can_be_broken_off(lines: int) -> None:
             ledger.observe(1, 2.0)
         finally:
             sys.settrace(before)
-    sent = ledger.take_unsent()
+    sent = ledger.take_unsent(9)
     entry, _ = ledger.observe(1, 2.0)
-    sent += ledger.take_unsent()
+    sent += ledger.take_unsent(9)
     assert sent[-1:] == [entry]
     assert ledger.next_step == 2
     assert [kept.step for kept in ledger._kept] == [0, 1]

@@ -66,9 +66,9 @@ async def test_configs_of_runs(either: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_many_runs_open_in_few_calls(either: Any, daemon: FakeDaemon) -> None:
-    """A thousand runs are opened, or finished, in a call; no message is longer than the contract allows."""
+    """A thousand runs are opened, or finished, in a call; no message is longer than it may be."""
     ids = [f"run-{index}" for index in range(7)]
-    with mock.patch.object(_calls, "MAX_BATCH", 3), mock.patch.object(conversation, "MAX_ENTRIES", 10):
+    with mock.patch.object(_calls, "MAX_BATCH", 3), mock.patch.object(conversation, "AT_ONCE", 10):
         sweep = await done(either.sweep(ids))
         assert daemon.batches == [3, 3, 1]
         losses = np.arange(21.0).reshape(3, 7)

@@ -52,6 +52,41 @@ dist.destroy_process_group()
 """
 
 
+BY_HAND = """
+import sys
+import torch
+import torch.distributed as dist
+import mlrs_client
+from mlrs_client.torch import AdvisedLR, MetaStep
+from tests.client.test_torch_group import STEPS, batch, loss_fn, network
+
+target, file, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+model = network()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
+run = advisor.run("a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
+scheduler = AdvisedLR(optimizer, run)
+meta = MetaStep(model, loss_fn, optimizer, scheduler)
+for step in range(STEPS):
+    optimizer.zero_grad()
+    loss = loss_fn(model, batch(step, rank))
+    scheduler.observe(1.0)
+    loss.backward()
+    for weight in model.parameters():
+        dist.all_reduce(weight.grad)
+        weight.grad /= 2
+    meta.step(batch(100 + step, rank) if meta.is_due else None)
+    print(step, optimizer.param_groups[0]["lr"].hex())
+    scheduler.step()
+print("weights", [value.hex() for weight in model.parameters() for value in weight.flatten().tolist()])
+if advisor:
+    advisor.close()
+dist.destroy_process_group()
+"""
+
+
 def network() -> nn.Module:
     """Return a small network."""
     torch.manual_seed(0)
@@ -72,11 +107,11 @@ def loss_fn(model: Any, batch_: Any) -> torch.Tensor:
     return nn.functional.mse_loss(model(batch_[0]), batch_[1])
 
 
-def train(daemon: FakeDaemon, folder: Path) -> list[list[str]]:
+def train(daemon: FakeDaemon, folder: Path, script: str = RANK) -> list[list[str]]:
     """Train in two processes; return what each said, line by line."""
     ranks = [
         subprocess.Popen(  # our own interpreter
-            [sys.executable, "-c", RANK, daemon.target, str(folder / "store"), str(rank)],
+            [sys.executable, "-c", script, daemon.target, str(folder / "store"), str(rank)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -92,9 +127,13 @@ def train(daemon: FakeDaemon, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.timeout(180)
-def test_ranks_agree(daemon: FakeDaemon, tmp_path: Path) -> None:
-    """The alignment is the mean over the ranks, and all of them use the learning rate that it gives."""
-    said = train(daemon, tmp_path)
+@pytest.mark.parametrize("script", [RANK, BY_HAND], ids=["ddp", "by-hand"])
+def test_ranks_agree(daemon: FakeDaemon, tmp_path: Path, script: str) -> None:
+    """The alignment is the mean over the ranks, and all of them use the learning rate that it gives.
+
+    Whether DistributedDataParallel shares the gradients, or the loop does and has a scheduler for all.
+    """
+    said = train(daemon, tmp_path, script)
     assert said[0] == said[1]
     record = daemon.runs["a"]
     assert list(record.alignments) == [1, 3]

@@ -225,9 +225,9 @@ def test_adapting_can_be_broken_off(lines: int) -> None:
             adapt(ledger, 0)
         finally:
             sys.settrace(before)
-    sent = ledger.take_unsent()
+    sent = ledger.take_unsent(9)
     update = adapt(ledger, 0)
-    sent += ledger.take_unsent()
+    sent += ledger.take_unsent(9)
     assert [type(item) for item in sent] == [Entry, Update]
     assert sent[-1] is update
     assert ledger.last_unanswered() is update

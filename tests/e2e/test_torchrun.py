@@ -111,9 +111,8 @@ def test_a_killed_job_goes_on_as_if_it_had_not_been(job: Job, reports: str, kill
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         before, after = job.steps(rank), job.steps(rank, 1)
-        assert (max(before), min(after)) == (16, 15)
-        assert before[15] == after[15]
-        assert before[16] == after[16]
+        assert (max(before) in {16, 17}, min(after)) == (True, 15)  # rank 0 may have had all that it needs
+        assert {step: seen for step, seen in before.items() if step >= 15}.items() <= after.items()
         (job.folder / f"rank-{rank}-0.txt").write_text(
             "".join(f"{step} {' '.join(seen)}\n" for step, seen in ({**before, **after}).items()),
             encoding="ascii",

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlrs_core.architectures.drift import DriftSpec
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.meta import MetaConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_server.ledger import DIVERGED_AFTER, MAX_ROWS, AdviceReason, RunStatus, common_group
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunGroup, first_snapshot, make_handle
+from tests.core.families import random_model
 from tests.server.support import LOSSES, observed
 from tests.support.daemon import write_random_model
 
@@ -66,6 +69,24 @@ def test_growth_keeps_rows(policy: Policy) -> None:
         assert group.table["horizon"][row] == config.horizon
         assert group.table["scale"][row] == config.scale
         assert group.table["max_lr"][row] == config.max_lr
+
+
+def test_growth_and_shrinking_keep_networks() -> None:
+    """Networks that runs have of their own stay with their rows, bit for bit, as the arrays change size."""
+    learning = random_model(DriftSpec(hidden_size=2)).adaptive_policy(MetaConfig())
+    group = RunGroup(3, "", learning)
+    rows = [add(group, f"run {index}") for index in range(5)]
+    group.networks[rows[1]], group.networks[rows[4]] = learning.first_network(), 2.0
+    before = group.networks[:5].tobytes()
+    more = [add(group, f"more {index}") for index in range(60)]
+    assert (len(group.networks), group.networks[:5].tobytes()) == (len(group.states), before)
+    assert not group.networks[5:].any()
+    for row in more:
+        group.close(row)
+        group.free(row)
+    group.shrink()
+    assert len(group.networks) == len(group.states) < 64
+    assert group.networks[:5].tobytes() == before
 
 
 def test_a_freed_row_is_used_again_under_another_handle(policy: Policy) -> None:

@@ -1,0 +1,72 @@
+"""Proto messages to the daemon's types, and back. Messages stop here.
+
+configs.py   what a run's config says
+runs.py      runs, what opens and lists them, and their records
+advice.py    observations and advice
+meta.py      meta updates, and gradients in pieces
+models.py    models, their versions and aliases
+"""
+
+from __future__ import annotations
+
+from mlrs_server.convert.advice import MAX_ENTRIES, advice_to, columns_to, entries_from, entry_error, entry_of
+from mlrs_server.convert.configs import config_from, config_to
+from mlrs_server.convert.meta import (
+    adaptations_to,
+    check_updates,
+    gradients_header_from,
+    made_to,
+    pieces_from,
+    update_from,
+)
+from mlrs_server.convert.models import (
+    alias_change_to,
+    chunk_from,
+    import_header_from,
+    model_to,
+    promoted_to,
+    promotion_from,
+)
+from mlrs_server.convert.runs import (
+    mode_from,
+    opened_to,
+    opening_from,
+    page_size_from,
+    record_to,
+    run_to,
+    status_from,
+    step_from,
+    time_to,
+)
+
+__all__ = [
+    "MAX_ENTRIES",
+    "adaptations_to",
+    "advice_to",
+    "alias_change_to",
+    "check_updates",
+    "chunk_from",
+    "columns_to",
+    "config_from",
+    "config_to",
+    "entries_from",
+    "entry_error",
+    "entry_of",
+    "gradients_header_from",
+    "import_header_from",
+    "made_to",
+    "mode_from",
+    "model_to",
+    "opened_to",
+    "opening_from",
+    "page_size_from",
+    "pieces_from",
+    "promoted_to",
+    "promotion_from",
+    "record_to",
+    "run_to",
+    "status_from",
+    "step_from",
+    "time_to",
+    "update_from",
+]

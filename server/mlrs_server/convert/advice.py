@@ -1,0 +1,103 @@
+"""Observations and advice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server.answers import Answer
+from mlrs_server.convert.runs import step_from
+from mlrs_server.entries import ENTRY, Entries
+from mlrs_server.errors import AdvisorError, invalid_field
+from mlrs_server.names import spoken
+from mlrs_server.status import code_number
+
+MAX_ENTRIES = 65_536
+"""The most entries in a StreamAdvice message."""
+
+
+def entries_from(message: pb.StreamAdviceRequest) -> Entries:
+    """Return a message's columns as entries.
+
+    Raises:
+        AdvisorError: there are none, too many, or their lengths differ; or a step is out of range.
+    """
+    handles, steps, losses = message.run_handles, message.steps, message.losses
+    n = len(steps)
+    if len(handles) != n or len(losses) != n:
+        raise invalid_field(
+            "steps",
+            "run_handles, steps and losses must be of equal length, are "
+            f"{len(handles)}, {n} and {len(losses)}",
+        )
+    ranks = message.ranks
+    if ranks or message.sample_counts:
+        _check_rank_columns(message, n)
+    if n == 1:
+        entries = entry_of(handles[0], step_from(steps[0], "steps"), losses[0])
+        if ranks:
+            entries.table["rank"] = ranks[0]
+        return entries
+    if not 1 <= n <= MAX_ENTRIES:
+        raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
+    whole = np.array(steps, np.uint64)
+    step_from(int(whole.max()), "steps")
+    entries = Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
+    if ranks:
+        entries.table["rank"] = np.array(ranks, np.uint32)
+    return entries
+
+
+def _check_rank_columns(message: pb.StreamAdviceRequest, n: int) -> None:
+    """Check that the columns about ranks are of a message's length, or empty.
+
+    Raises:
+        AdvisorError: one is not.
+    """
+    for name, column in (("ranks", message.ranks), ("sample_counts", message.sample_counts)):
+        if len(column) not in (0, n):
+            raise invalid_field(name, f"must be as long as steps, {n}, or empty; is of length {len(column)}")
+
+
+def entry_of(handle: int, step: int, loss: float) -> Entries:
+    """Return a single observation as entries: the quick way, for a training loop's every step."""
+    table = np.zeros(1, ENTRY)
+    table["handle"], table["step"], table["loss"] = handle, step, loss
+    return Entries(table)
+
+
+def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
+    """Return an answer as a message to a tenant."""
+    entries = answer.entries
+    message = pb.StreamAdviceResponse()
+    advice = message.advice
+    advice.learning_rates.extend(entries.lrs.tolist())
+    advice.durable_steps.extend(entries.durable_steps.tolist())
+    if answer.plain < len(entries):
+        advice.reasons.extend(entries.reasons.tolist())
+    if answer.ranks_reported:
+        advice.ranks_reported.extend([answer.ranks_reported.get(index, 0) for index in range(len(entries))])
+    for index, error in sorted(answer.errors.items()):
+        advice.errors.append(entry_error(index, error, tenant))
+    return message
+
+
+def entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
+    """Return what is wrong with an entry of a message as one to a tenant."""
+    return pb.EntryError(
+        index=index,
+        code=code_number(error.reason),
+        reason=pb.ErrorReason.ValueType(error.reason),
+        message=spoken(str(error), tenant),
+        expected_step=error.expected_step,
+    )
+
+
+def advice_to(step: int, answer: Answer) -> pb.AdviseResponse:
+    """Return the only advice of an answer as a message."""
+    return pb.AdviseResponse(
+        step=step,
+        learning_rate=float(answer.entries.lrs[0]),
+        reason=pb.AdviceReason.ValueType(int(answer.entries.reasons[0])),
+        durable_step=int(answer.entries.durable_steps[0]),
+    )

@@ -1,0 +1,162 @@
+"""What a run's config says, from messages and back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.errors import InvalidFieldError
+from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
+from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
+from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server.errors import invalid_field
+
+_OPTIMIZERS: frozenset[int] = frozenset(Optimizer)
+_SCHEDULE_KINDS: frozenset[int] = frozenset(ScheduleKind)
+_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
+_OF_META = ("every", "learning_rate", "weight_decay", "max_change", "clip", "blow_up")
+_OF_RANKS = ("straggler_timeout_s", "quorum")
+Choice = TypeVar("Choice", bound=IntEnum)
+_OF_SCHEDULE = tuple(field.name for field in fields(ScheduleSpec) if field.name not in {"kind", "milestones"})
+
+
+def config_from(message: pb.RunConfig) -> RunConfig:
+    """Return a run's config, checked.
+
+    Raises:
+        AdvisorError: a field is out of range; named as `config.<field>`.
+    """
+    values = _given(message, _OPTIONAL)
+    if message.optimizer not in _OPTIMIZERS:
+        raise invalid_field("config.optimizer", f"must be one of the contract's, is {message.optimizer}")
+    if message.model and message.HasField("schedule"):
+        raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
+    try:
+        schedule = _schedule_from(message.schedule) if message.HasField("schedule") else None
+        meta = _meta_from(message.meta) if message.HasField("meta") else None
+        ranks = _ranks_from(message.ranks) if message.HasField("ranks") else None
+        optimizer = Optimizer(message.optimizer)
+        return RunConfig(**values, optimizer=optimizer, schedule=schedule, meta=meta, ranks=ranks)
+    except InvalidFieldError as error:
+        raise invalid_field(f"config.{error.field}", error.problem) from error
+
+
+def config_to(config: RunConfig, model_ref: str) -> pb.RunConfig:
+    """Return a run's config, and the reference of its model, as a message."""
+    return pb.RunConfig(
+        model=model_ref,
+        optimizer=pb.Optimizer.ValueType(config.optimizer),
+        schedule=_schedule_to(config.schedule),
+        meta=_meta_to(config.meta),
+        ranks=_ranks_to(config.ranks),
+        **{name: getattr(config, name) for name in _OPTIONAL},
+    )
+
+
+def _schedule_from(message: pb.Schedule) -> ScheduleSpec:
+    """Return the schedule in a message.
+
+    Raises:
+        InvalidFieldError: a parameter is out of range, or of no meaning to the kind.
+    """
+    if message.kind not in _SCHEDULE_KINDS:
+        raise InvalidFieldError(
+            "schedule.kind", f"must be one of the contract's ScheduleKind, is {message.kind}"
+        )
+    values = _given(message, _OF_SCHEDULE)
+    try:
+        return ScheduleSpec(
+            ScheduleKind(message.kind), milestones=tuple(message.milestones) or None, **values
+        )
+    except InvalidFieldError as error:
+        raise error.within("schedule") from error
+
+
+def _schedule_to(spec: ScheduleSpec | None) -> pb.Schedule | None:
+    """Return a schedule as a message."""
+    if spec is None:
+        return None
+    return pb.Schedule(
+        kind=pb.ScheduleKind.ValueType(spec.kind),
+        milestones=spec.milestones or (),
+        **{name: getattr(spec, name) for name in _OF_SCHEDULE},
+    )
+
+
+def _meta_from(message: pb.Meta) -> MetaConfig:
+    """Return how a network goes on learning.
+
+    Raises:
+        InvalidFieldError: a value is out of range.
+    """
+    try:
+        return MetaConfig(
+            scope=_one_of(AdaptScope, message.scope, "scope"),
+            order=_one_of(MetaOrder, message.order, "order"),
+            **_given(message, _OF_META),
+        )
+    except InvalidFieldError as error:
+        raise error.within("meta") from error
+
+
+def _meta_to(meta: MetaConfig | None) -> pb.Meta | None:
+    """Return how a network goes on learning as a message."""
+    if meta is None:
+        return None
+    return pb.Meta(
+        scope=pb.AdaptScope.ValueType(meta.scope or 0),
+        order=pb.MetaOrder.ValueType(meta.order or 0),
+        **{name: getattr(meta, name) for name in _OF_META},
+    )
+
+
+def _ranks_from(message: pb.Ranks) -> RanksConfig:
+    """Return how ranks share a run.
+
+    Raises:
+        InvalidFieldError: a value is out of range.
+    """
+    try:
+        return RanksConfig(
+            mode=_one_of(RankMode, message.mode, "mode"),
+            reduction=_one_of(RankReduction, message.reduction, "reduction"),
+            **_given(message, _OF_RANKS),
+        )
+    except InvalidFieldError as error:
+        raise error.within("ranks") from error
+
+
+def _ranks_to(ranks: RanksConfig | None) -> pb.Ranks | None:
+    """Return how ranks share a run as a message."""
+    if ranks is None:
+        return None
+    return pb.Ranks(
+        mode=pb.RankMode.ValueType(ranks.mode or 0),
+        reduction=pb.RankReduction.ValueType(ranks.reduction or 0),
+        **{name: getattr(ranks, name) for name in _OF_RANKS},
+    )
+
+
+def _one_of(kind: type[Choice], value: int, field: str) -> Choice | None:
+    """Return the member of a choice that a number of the contract means; `None` for 0, not said.
+
+    Raises:
+        InvalidFieldError: there is none.
+    """
+    try:
+        return kind(value) if value else None
+    except ValueError as error:
+        raise InvalidFieldError(
+            field, f"must be one of the contract's {kind.__name__}, is {value}"
+        ) from error
+
+
+def _given(message: Message, names: Collection[str]) -> dict[str, Any]:
+    """Return those of some optional fields that are set, by name."""
+    return {field.name: value for field, value in message.ListFields() if field.name in names}

@@ -1,0 +1,165 @@
+"""Runs, what opens and lists them, and their records."""
+
+from __future__ import annotations
+
+import math
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mlrs_core.config import MAX_HORIZON
+from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_server.adapting.updates import MetaUpdate
+from mlrs_server.convert.configs import config_from, config_to
+from mlrs_server.errors import about, invalid_field
+from mlrs_server.ledger import RunStatus
+from mlrs_server.live import RunView
+from mlrs_server.names import bare, check_run_id, full_name
+from mlrs_server.opening import Opened, OpenMode, OpenRequest
+from mlrs_server.store import Observations
+
+MAX_PAGE = 1000
+"""The most runs or models in a page."""
+DEFAULT_PAGE = 100
+"""The size of a page that names none."""
+_MODES: dict[int, OpenMode] = {
+    pb.OPEN_MODE_UNSPECIFIED: "open",
+    pb.OPEN_MODE_CREATE: "create",
+    pb.OPEN_MODE_RESUME: "resume",
+}
+
+
+def mode_from(value: int) -> OpenMode:
+    """Return what opening may do.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value not in _MODES:
+        raise invalid_field("mode", f"must be one of the contract's OpenMode, is {value}")
+    return _MODES[value]
+
+
+def opening_from(message: pb.CreateRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
+    """Return what a call of a tenant asks to open, alone or among so many.
+
+    Raises:
+        AdvisorError: a field is out of range.
+    """
+    rewinds = message.HasField("resume_from")
+    resizes = message.HasField("world_size")
+    with about(message.run_id, among=among):
+        return OpenRequest(
+            run_id=full_name(tenant, check_run_id(message.run_id)),
+            asked=config_from(message.config),
+            model=message.config.model,
+            mode=mode_from(message.mode),
+            group=message.group and full_name(tenant, check_run_id(message.group, "group")),
+            resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
+            world_size=message.world_size if resizes else None,
+        )
+
+
+def opened_to(opened: Opened) -> pb.CreateRunResponse:
+    """Return an opened run as a message."""
+    return pb.CreateRunResponse(run=run_to(opened.view), run_handle=opened.handle, created=opened.created)
+
+
+def page_size_from(value: int) -> int:
+    """Return the size of a page.
+
+    Raises:
+        AdvisorError: it is too large.
+    """
+    if value > MAX_PAGE:
+        raise invalid_field("page_size", f"must be at most {MAX_PAGE}, is {value}; ask for pages")
+    return value or DEFAULT_PAGE
+
+
+def status_from(value: int) -> RunStatus | None:
+    """Return a status to filter by; `None` is any.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value == pb.RUN_STATUS_UNSPECIFIED:
+        return None
+    if value not in tuple(RunStatus):
+        raise invalid_field("status", f"must be one of the contract's RunStatus, is {value}")
+    return RunStatus(value)
+
+
+def step_from(value: int, field: str) -> int:
+    """Return a step.
+
+    Raises:
+        AdvisorError: it is beyond any horizon.
+    """
+    if value > MAX_HORIZON:
+        raise invalid_field(field, f"must be at most {MAX_HORIZON}, is {value}")
+    return value
+
+
+def run_to(view: RunView) -> pb.Run:
+    """Return a run as a message."""
+    snapshot, config = view.snapshot, view.config
+    begun = snapshot.next_step > 0
+    return pb.Run(
+        run_id=bare(view.run_id),
+        config=config_to(config, view.model_ref),
+        status=pb.RunStatus.ValueType(snapshot.status),
+        next_step=snapshot.next_step,
+        durable_step=view.durable_step,
+        last_loss=snapshot.last_loss if begun else None,
+        last_learning_rate=snapshot.last_lr if begun else None,
+        create_time=time_to(view.create_time),
+        update_time=time_to(view.update_time),
+        meta=_meta_status_to(view),
+        world_size=view.world_size,
+    )
+
+
+def _meta_status_to(view: RunView) -> pb.MetaStatus | None:
+    """Return what became of a run's meta updates as a message."""
+    if (meta := view.meta) is None:
+        return None
+    status = pb.MetaStatus(
+        updates=meta.updates,
+        last_log_change=meta.last_log_change,
+        clipped=meta.clipped,
+        scaled=meta.scaled,
+        returns=meta.returns,
+    )
+    if (last := view.last_update) is not None:
+        status.last_step, status.last_alignment = last.step, last.alignment
+        if last.validation_loss is not None:
+            status.last_validation_loss = last.validation_loss
+    return status
+
+
+def record_to(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
+    """Return a stretch of a run's record as a message."""
+    return pb.WatchRunResponse(
+        run=run_to(view),
+        first_step=first_step,
+        losses=record.losses.tolist(),
+        learning_rates=record.lrs.tolist(),
+        reasons=record.reasons.tolist(),
+        updates=[_update_to(update) for update in record.updates],
+    )
+
+
+def _update_to(update: MetaUpdate) -> pb.MetaRecord:
+    return pb.MetaRecord(
+        step=update.step,
+        alignment=update.alignment,
+        validation_loss=update.validation_loss,
+        outcome=pb.MetaOutcome.ValueType(update.outcome),
+        learning_rate=update.lr,
+        log_change=update.log_change,
+    )
+
+
+def time_to(seconds: float) -> Timestamp:
+    """Return a time, in seconds since the epoch, as a message."""
+    whole = math.floor(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
