@@ -14,6 +14,8 @@ from mlrs_bench.methods.served import TIMEOUT_S, opened
 from mlrs_bench.task import Examples
 from mlrs_client.torch import MetaStep
 
+AHEAD = 0.5
+"""Where along the step the validation gradient is taken: the client's default, said so that results tell."""
 APART = 1 << 32
 """What is added to a training's seed for the order of its validation examples."""
 
@@ -46,7 +48,7 @@ class Adapting:
         def loss(model: Callable[..., Tensor], batch: Examples) -> Tensor:
             return measure(model(batch.inputs), batch.targets)
 
-        self._meta = MetaStep(training.network, loss, self._optimizer, self._run)
+        self._meta = MetaStep(training.network, loss, self._optimizer, self._run, ahead=AHEAD)
         self.held = 0
         self._pending: mlrs_client.Pending | None = None
 
