@@ -16,6 +16,10 @@ from mlrs_bench.report.tables import table
 from mlrs_bench.report.wording import NOTHING, interval, loss, record
 
 ADVISED_META, PAPER_META = META
+PAPER = "paper"
+"""The paper's network as it was meta-trained, frozen."""
+PAIRS = ((ADVISED_META, ADVISED), (PAPER_META, PAPER), (PAPER_META, ADVISED))
+"""What is compared with what."""
 FAR: frozenset[Key] = frozenset(
     {
         ("char-lstm", "sgd"),
@@ -36,15 +40,16 @@ READING = f"""\
 share. On a seed, every method starts from the same weights and sees the same batches.
 - *Frozen* is `{ADVISED}` as it is served by default, on some seeds as measured before, to the same bits. \
 `{ADVISED_META}` is the same network in meta mode at its defaults, `{PAPER_META}` the paper's network in \
-meta mode from random weights, under SGD only, which its scale of learning rates is a rule for.
+meta mode from random weights, under SGD only, which its scale of learning rates is a rule for; `{PAPER}` is \
+the shipped one, meta-trained and frozen.
 - Meta mode sees gradients of validation losses; the validation examples are those that the tuned schedules \
 were chosen by. *Best tuned* is chosen after the fact among three, which favours it.
 - *Far* and *near* rows were named before meta mode was measured. The settings of meta mode were chosen on \
 some of these rows, with other seeds.
 - Intervals are 95 % of the stratified bootstrap of the interquartile mean over seeds (and rows), as in \
 quality.md. ln ratios below 0: meta mode is better. W / T / L at two standard errors of the paired \
-difference. *Does not lose*: the interval ends below {HARM:+g}.
-- *Time* is that of a training, meta mode's over the frozen network's on the same seeds, daemon and \
+difference. *Does not lose*: the interval has 0 in it and ends below {HARM:+g}; *undecided*: it ends above.
+- *Time* is that of a training, meta mode's over frozen `{ADVISED}`'s on the same seeds, daemon and \
 validation gradients included: what updates cost beside steps as small as these.
 """
 
@@ -54,8 +59,8 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
 
     Args:
         cells: evaluations of the frozen network and of meta mode.
-        yardsticks: a benchmark's, of which the tuned schedules count; and the frozen network on seeds where
-            it is not among the cells.
+        yardsticks: a benchmark's, of which the tuned schedules and the paper's network count; and the frozen
+            network on seeds where it is not among the cells.
         command: what makes the report.
 
     Raises:
@@ -66,8 +71,10 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
     keys = {cell.row for cell in ran if cell.method in META}
     seeds = {cell.seed for cell in ran}
     known = [cell for cell in evaluations(yardsticks) if cell.row in keys and cell.seed in seeds]
-    tuned = [cell for cell in known if cell.method in TUNED]
-    rows = [row for row in rows_of([*ran, *_frozen(ran, known), *tuned]) if (row.task, row.optimizer) in keys]
+    others = [cell for cell in known if cell.method in (*TUNED, PAPER)]
+    rows = [
+        row for row in rows_of([*ran, *_frozen(ran, known), *others]) if (row.task, row.optimizer) in keys
+    ]
     if not rows:
         raise ValueError(f"cells: none are of {' or '.join(META)}; run them with `mlrs bench quality`")
     parts = [f"# Meta mode\n\nMade by `{command}`: {len(rows)} rows, {len(ran)} trainings.\n"]
@@ -91,19 +98,19 @@ def _frozen(ran: Sequence[Cell], known: Sequence[Cell]) -> list[Cell]:
 def _groups(rows: Sequence[Row]) -> str:
     near = [row for row in rows if (row.task, row.optimizer) not in FAR]
     far = [row for row in rows if (row.task, row.optimizer) in FAR]
-    header = ("rows", "method", "count", "ln(L / L_frozen), IQM [95 %]", "W / T / L", "verdict")
+    header = ("rows", "method", "against", "count", "ln ratio, IQM [95 %]", "W / T / L", "verdict")
     lines = []
     for name, group in (("far", far), ("near", near), ("all", rows)):
-        for method in META:
-            estimate, count = log_ratio(group, method, ADVISED, seed=SEED)
-            verdict = _verdict(name, estimate)
-            record_of = record(matchup(group, method, ADVISED))
-            lines.append((name, method, str(count), interval(estimate, "+.3f"), record_of, verdict))
+        for method, other in PAIRS:
+            estimate, count = log_ratio(group, method, other, seed=SEED)
+            counts = record(matchup(group, method, other))
+            verdict = NOTHING if name == "all" else _verdict(estimate)
+            lines.append((name, method, other, str(count), interval(estimate, "+.3f"), counts, verdict))
     return table(header, lines)
 
 
-def _verdict(group: str, estimate: Estimate | None) -> str:
-    if estimate is None or group == "all":
+def _verdict(estimate: Estimate | None) -> str:
+    if estimate is None:
         return NOTHING
     if estimate.high < 0:
         return "gains"
@@ -113,30 +120,19 @@ def _verdict(group: str, estimate: Estimate | None) -> str:
 
 
 def _rows(rows: Sequence[Row], ran: Sequence[Cell]) -> str:
-    header = (
-        "row",
-        "group",
-        "seeds",
-        "best tuned",
-        "frozen",
-        ADVISED_META,
-        f"ln({ADVISED_META} / frozen)",
-        "time",
-        PAPER_META,
-        f"ln({PAPER_META} / frozen)",
-        "time",
-    )
+    header = ["row", "group", "seeds", "best tuned", "frozen", ADVISED_META, "ln(it / frozen)", "time"]
+    header += [PAPER, PAPER_META, f"ln(it / {PAPER})", "time"]
     return table(header, [_row(row, ran) for row in rows])
 
 
 def _row(row: Row, ran: Sequence[Cell]) -> tuple[str, ...]:
     key = (row.task, row.optimizer)
     seeds = min(len(row.losses[method]) for method in (ADVISED, *META) if method in row.losses)
-    parts = [row.name, "far" if key in FAR else "near", str(seeds)]
-    parts += [loss(row.mean(BEST_TUNED)), loss(row.mean(ADVISED))]
-    for method in META:
-        ratio, _ = log_ratio([row], method, ADVISED, seed=SEED)
-        parts += [loss(row.mean(method)), interval(ratio, "+.3f"), _slower(key, method, ran)]
+    parts = [row.name, "far" if key in FAR else "near", str(seeds), loss(row.mean(BEST_TUNED))]
+    for method, other in PAIRS[:2]:
+        ratio, _ = log_ratio([row], method, other, seed=SEED)
+        parts += [loss(row.mean(other)), loss(row.mean(method)), interval(ratio, "+.3f")]
+        parts.append(_slower(key, method, ran))
     return tuple(parts)
 
 

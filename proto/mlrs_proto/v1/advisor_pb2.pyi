@@ -1722,7 +1722,8 @@ global___MetaRecord = MetaRecord
 @typing.final
 class AdaptRequest(google.protobuf.message.Message):
     """One meta update: with w' = w - lr * d, the derivative of the validation loss at w' with respect
-    to the network's weights is -alignment * d(lr)/d(weights). A run has at most one for each step.
+    to the network's weights is -alignment * d(lr)/d(weights). A gradient from halfway, at w - lr * d / 2, makes
+    it the mean slope over the step, which is less short-sighted. A run has at most one for each step.
     FAILED_PRECONDITION: the run is not in meta mode, or is finished, or the step is not its newest
     (ERROR_REASON_STALE_STEP, unless that update was made before, of the same alignment: then its result is
     repeated). INVALID_ARGUMENT: the alignment is not finite, or beyond 1e30.
