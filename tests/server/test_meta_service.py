@@ -141,7 +141,7 @@ async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Pa
         run = (await stub.GetRun(pb.GetRunRequest(run_id="run"), timeout=TIMEOUT)).run
         assert (run.meta.updates, run.meta.last_step, run.meta.last_alignment) == (3, 8, 1e8)
         assert run.meta.last_validation_loss == 4.0
-        assert run.config.meta.every == 20
+        assert run.config.meta.every == 5
         record = [
             update
             async for message in stub.WatchRun(pb.WatchRunRequest(run_id="run"), timeout=TIMEOUT)
