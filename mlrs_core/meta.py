@@ -75,6 +75,10 @@ class MetaConfig:
         has = self.given()
         return replace(self, **{name: getattr(other, name) for name in other.given() if name not in has})
 
+    def rules(self) -> Self:
+        """Return this config without what updates do not depend on: when they come, and who else learns."""
+        return replace(self, every=None, scope=None)
+
     def resolved(self) -> Self:
         """Return this config with defaults for what it lacks."""
         return self.completed_by(DEFAULT_META)

@@ -10,7 +10,7 @@ from mlrs_server import convert
 from mlrs_server.adapting.gradients import alignment_of
 from mlrs_server.adapting.making import Adaptation, Made
 from mlrs_server.counts import AdviceCounts
-from mlrs_server.errors import AdvisorError
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.security.caller import current_caller
 from mlrs_server.security.roles import Role
@@ -62,6 +62,8 @@ class MetaService:
                 )
                 made.append(self._counted(one))
             except AdvisorError as error:
+                if error.reason is Reason.QUEUE_FULL:  # what follows on the stream belongs after it
+                    raise
                 made.append(error)
         return convert.adaptations_to(made, caller.tenant)
 

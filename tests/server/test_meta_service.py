@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from grpc import StatusCode as Code
 
+from mlrs_core.config import RunConfig
+from mlrs_core.meta import AdaptScope, MetaConfig
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.counts import AdviceCounts
@@ -263,3 +265,50 @@ async def test_a_run_is_in_meta_mode_from_its_creation(tmp_path: Path, model_fil
                 await create(stub, run_id, **config)
             assert caught.value.code() == code
             assert dict(caught.value.trailing_metadata() or ())["mlrs-field"] == field
+
+
+async def test_a_follower_that_comes_back_hears_of_the_last_update(tmp_path: Path, model_file: Path) -> None:
+    """A record read from the next step on begins with the update of the step before: it may be news."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        handle = await create(stub, "run", horizon=100, meta=META)
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        for step, loss in enumerate(LOSSES[:5].tolist()):
+            await exchange(call, columns((handle, step, loss)))
+            await exchange(call, update(handle, step, 1.0))
+        watch = stub.WatchRun(pb.WatchRunRequest(run_id="run", from_step=5), timeout=TIMEOUT)
+        assert [one.step async for message in watch for one in message.updates] == [4]
+
+
+async def test_an_update_that_finds_no_room_ends_the_stream(tmp_path: Path, model_file: Path) -> None:
+    """What follows an update on its stream is not taken without it: the call fails, to be made again."""
+    async with service(tmp_path / "d", model_file, max_undurable=1, flush_interval_s=5.0) as (stub, _):
+        handle = await create(stub, "run", horizon=100, meta=META)
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        await exchange(call, columns((handle, 0, 2.0)))
+        await call.write(update(handle, 0, 1.0))
+        assert (await refused(call)).reason == "ERROR_REASON_QUEUE_FULL"
+
+
+async def test_ranks_hear_of_no_learning_rate_too_late(tmp_path: Path, model_file: Path) -> None:
+    """With ranks, updates come after the step unless told otherwise; a leader may make none before it."""
+    ranks = {"mode": pb.RANK_MODE_LEADER}
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        await create(stub, "after", meta={}, ranks=ranks)
+        run = (await stub.GetRun(pb.GetRunRequest(run_id="after"), timeout=TIMEOUT)).run
+        assert run.config.meta.order == pb.META_ORDER_AFTER_STEP
+        await create(stub, "before", meta={"order": pb.META_ORDER_BEFORE_STEP}, ranks={})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create(stub, "both", meta={"order": pb.META_ORDER_BEFORE_STEP}, ranks=ranks)
+        assert dict(caught.value.trailing_metadata() or ())["mlrs-field"] == "config.meta.order"
+
+
+async def test_settings_that_change_no_update_share_a_group(tmp_path: Path, model_file: Path) -> None:
+    """Runs that differ in when they learn, and for whom, take one group of the few that there are."""
+    async with room(tmp_path, model_file) as there:
+        for every in range(1, 5):
+            for scope in AdaptScope:
+                config = RunConfig(meta=MetaConfig(every=every, scope=scope))
+                await there.open(f"{every}-{scope}", config)
+        assert len(there.live.groups) == 1
+        await there.open("other", RunConfig(meta=MetaConfig(learning_rate=0.5)))
+        assert len(there.live.groups) == 2

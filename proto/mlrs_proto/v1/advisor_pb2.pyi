@@ -762,7 +762,9 @@ class Meta(google.protobuf.message.Message):
     scope: global___AdaptScope.ValueType
     """Whose network."""
     order: global___MetaOrder.ValueType
-    """When."""
+    """When. Unset: the paper's, or, of a run with ranks, after the step. Before the step is refused where ranks
+    follow a leader: nobody tells them the learning rate that the update gives.
+    """
     every: builtins.int
     """T_val: the training loop's steps from one update to the next, 1 to 2**53. The daemon takes an update of
     any step; clients that make updates by themselves go by it. Unset: 5.
@@ -1662,7 +1664,9 @@ class WatchRunResponse(google.protobuf.message.Message):
 
     @property
     def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaRecord]:
-        """The meta updates made since the message before, in order. That of the last step may come with the next."""
+        """The meta updates made since the message before, in order. That of the last step may come with the next;
+        that of the step before `from_step` comes first.
+        """
 
     def __init__(
         self,
