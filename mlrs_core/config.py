@@ -86,8 +86,8 @@ class RunConfig:
         if self._leaves_followers_behind():
             raise InvalidFieldError(
                 "meta.order",
-                "must be after the step where ranks follow a leader: nobody tells them the learning rate that "
-                "an update before the step gives",
+                "must be after the step where ranks follow a leader: nobody tells them the learning rate "
+                "that an update before the step gives",
             )
         check_type("momentum", self.momentum, Real, "a number")
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
