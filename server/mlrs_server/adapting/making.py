@@ -49,6 +49,7 @@ class Adaptation:
         """`live` are the runs."""
         self._live = live
         self._parts: dict[int, _Parts] = {}  # by handle: those of before a rewind are of another
+        self._waiting = 0  # how many parts all of them have
 
     async def make(
         self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float | None = None
@@ -127,6 +128,7 @@ class Adaptation:
         if missing := count - len(parts.parts):
             return Made(_updates(place), None, missing)
         del self._parts[handle]
+        self._waiting -= len(parts.parts)
         # The sum is rounded once, so the order of the parts changes no bit.
         return await self.make(handle, tenant, step, math.fsum(parts.parts.values()), parts.validation_loss)
 
@@ -134,8 +136,11 @@ class Adaptation:
         """Keep a part of the newest step's alignment; return all there are of it."""
         handle, (index, count) = place.handle, shard
         parts = self._parts.get(handle)
-        if parts is None or parts.step != step:  # the run has gone on without the rest of an older one
-            parts = _Parts(step, count)
+        if parts is not None and parts.step != step:  # the run has gone on without the rest of it
+            self._waiting -= len(parts.parts)
+            del self._parts[handle]
+            parts = None
+        parts = parts or _Parts(step, count)
         if parts.count != count:
             raise invalid_field(
                 "shard_count", f"is {count}, and a part of step {step} that came before said {parts.count}"
@@ -144,6 +149,7 @@ class Adaptation:
             raise invalid_field("shard", f"{index} of step {step} was sent before, with another alignment")
         if index not in parts.parts:
             self._make_room()
+            self._waiting += 1
         self._parts[handle] = parts
         parts.parts[index] = part
         return parts
@@ -154,17 +160,15 @@ class Adaptation:
         Raises:
             AdvisorError: it cannot.
         """
-        if self._waiting() >= MAX_PARTS:
+        if self._waiting >= MAX_PARTS:
             self._parts = {name: one for name, one in self._parts.items() if self._is_open(name, one)}
-        if self._waiting() >= MAX_PARTS:
+            self._waiting = sum(len(parts.parts) for parts in self._parts.values())
+        if self._waiting >= MAX_PARTS:
             raise AdvisorError(
                 Reason.QUEUE_FULL,
                 f"alignment: {MAX_PARTS} parts wait for others, the most that are kept; send it again later",
                 field="alignment",
             )
-
-    def _waiting(self) -> int:
-        return sum(len(parts.parts) for parts in self._parts.values())
 
     def _is_open(self, handle: int, parts: _Parts) -> bool:
         """Return whether the missing parts of an alignment may still come."""
