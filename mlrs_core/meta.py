@@ -41,7 +41,7 @@ class MetaConfig:
     order: MetaOrder | None = None
     """When in a step. `None`: the paper's."""
     every: int | None = None
-    """T_val: steps from one update to the next; at least 1. `None`: 20."""
+    """T_val: steps from one update to the next; at least 1. `None`: 5 (docs/quality/meta.md)."""
     learning_rate: float | None = None
     """Of Adam, (0, 1]. `None`: 1e-3 (Shu et al., section 5)."""
     weight_decay: float | None = None
@@ -75,6 +75,10 @@ class MetaConfig:
         has = self.given()
         return replace(self, **{name: getattr(other, name) for name in other.given() if name not in has})
 
+    def rules(self) -> Self:
+        """Return this config without what updates do not depend on: when they come, and who else learns."""
+        return replace(self, every=None, scope=None)
+
     def resolved(self) -> Self:
         """Return this config with defaults for what it lacks."""
         return self.completed_by(DEFAULT_META)
@@ -83,7 +87,7 @@ class MetaConfig:
 DEFAULT_META = MetaConfig(
     scope=AdaptScope.RUN,
     order=MetaOrder.BEFORE_STEP,
-    every=20,
+    every=5,
     learning_rate=1e-3,
     weight_decay=1e-4,
     max_change=0.1,

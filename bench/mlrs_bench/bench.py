@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlrs_bench.cache import Cache, digest_of, write_cells
@@ -35,6 +35,8 @@ class Request:
     methods: tuple[str, ...] = ()
     seeds: int = 5
     """Trainings of each kind that are evaluated."""
+    usual_start: bool = False
+    """Whether trainings begin at the usual LR only, and none ten times off."""
     model: str | None = None
     """The network in question: a shipped one's name, or a file."""
     ablations: Mapping[str, Path] = field(default_factory=dict)
@@ -86,10 +88,11 @@ class Table:
             ablations=request.ablations,
         )
         available = collect_tasks(cache=request.cache, cifar10=request.cifar10, task_file=request.task_file)
+        methods = choose_methods(all_methods(self.models), request.methods)
         self.plan = Plan(
             tasks=choose_tasks(available, request.tasks),
             optimizers=request.optimizers or tuple(RULES),
-            methods=choose_methods(all_methods(self.models), request.methods),
+            methods=[replace(each, starts=(1.0,)) for each in methods] if request.usual_start else methods,
             seeds=request.seeds,
         )
         self._fingerprints = {task.name: task.fingerprint(task.load()) for task in self.plan.tasks}

@@ -56,13 +56,7 @@ class Cache:
             DataFileError: it is no such file.
             OSError: it cannot be read.
         """
-        try:
-            cells = _read(gzip.decompress(file.read_bytes()))
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataFileError(f"{file}: is no file of results, as --save writes it: {error}") from error
-        if not cells:
-            raise DataFileError(f"{file}: is no file of results, as --save writes it: none are in it")
-        self._cells = cells | self._cells
+        self._cells = read_cells(file) | self._cells
 
     def add(self, digest: str, cell: Cell) -> None:
         """Keep a cell: it is on its way to the disk when this returns."""
@@ -73,6 +67,22 @@ class Cache:
         finally:
             os.close(descriptor)
         self._cells[digest] = cell
+
+
+def read_cells(file: Path) -> dict[str, Cell]:
+    """Return the cells of a file that `write_cells` wrote, by their digests, whether or not these still hold.
+
+    Raises:
+        DataFileError: it is no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        cells = _read(gzip.decompress(file.read_bytes()))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataFileError(f"{file}: is no file of results, as --save writes it: {error}") from error
+    if not cells:
+        raise DataFileError(f"{file}: is no file of results, as --save writes it: none are in it")
+    return cells
 
 
 def write_cells(file: Path, cells: Mapping[str, Cell]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from mlrs_bench.errors import DataFileError, UnknownNameError
+from mlrs_core.architectures.paper.spec import PaperSpec
 from mlrs_core.checkpoint import digest_of, dump_model, read_model
 from mlrs_core.errors import ModelFileError
+from mlrs_core.model import Model
 
 ADVISED = "mlr-snet"
 """The method of the network whose quality is in question; and the shipped model it is by default."""
@@ -23,12 +25,19 @@ ABLATIONS = {
     "mlr-snet-loss": "the same network, blind to its place in the horizon",
 }
 """The networks that show what the inputs of the one in question are worth."""
+ADVISED_META, PAPER_META = f"{ADVISED}-meta", f"{PAPER}-meta"
+"""The methods of meta mode: the network in question, and the paper's from random weights, as in the paper."""
+META = (ADVISED_META, PAPER_META)
+"""Both."""
 OPTIONAL = {
     ADVISED: "--model FILE",
     OFFICIAL: "--official FOLDER",
     **{name: f"--ablation {name}=FILE" for name in ABLATIONS},
 }
 """The methods that are there only if their file is, and the option that gives it."""
+RANDOM_SEED = 0
+"""Of the paper's network with random weights."""
+_IN_META = "the network in question in meta mode: it goes on learning from validation gradients in the run"
 SNAPSHOT = re.compile(r"(\d+)\.pth$")
 """How the names of the authors' files end: with the epoch of the snapshot."""
 
@@ -82,7 +91,10 @@ def find_models(
         )
     for name, path in (ablations or {}).items():
         found.append(_read(name, ABLATIONS[name], path))
+    found += [replace(each, method=ADVISED_META, about=_IN_META) for each in found if each.method == ADVISED]
     found.append(_read(PAPER, "the shipped network that was meta-trained as in the paper", shipped()[PAPER]))
+    about = "the paper's network in meta mode from random weights: all that it knows, it learns in the run"
+    found.append(_read(PAPER_META, about, _random(scratch)))
     if official is not None:
         about = "the paper's authors' snapshots, one per third of the horizon"
         found.append(_read(OFFICIAL, about, _convert(official, scratch)))
@@ -110,6 +122,23 @@ def _read(method: str, about: str, path: Path) -> ModelFile:
     except (ModelFileError, OSError) as error:
         raise DataFileError(f"{method}: {error}") from error
     return ModelFile(method, about, path, digest)
+
+
+def _random(folder: Path) -> Path:
+    """Return a file of the paper's network as torch initialises it, always the same."""
+    import torch
+
+    from mlrs_core.architectures.paper.reference import PaperNet, weights_of
+
+    spec = PaperSpec()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        weights = weights_of(PaperNet(spec))
+    provenance = {"method": "random", "seed": RANDOM_SEED}
+    data = dump_model(Model(architecture=spec, snapshots=(weights,), provenance=provenance))
+    path = folder / f"random-{digest_of(data)[:16]}.safetensors"
+    path.write_bytes(data)
+    return path
 
 
 def _convert(folder: Path, scratch: Path) -> Path:

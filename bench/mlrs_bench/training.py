@@ -49,6 +49,8 @@ def train(
             task=task,
             rule=RULES[key.optimizer],
             network=network,
+            valid=splits.valid,
+            seed=key.seed,
             base_lr=key.base_lr,
             start=key.start,
             run_id=run_id,

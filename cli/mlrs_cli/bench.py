@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlrs_cli.bench_meta import meta
 from mlrs_cli.root import print_table
 
 if TYPE_CHECKING:  # it needs the extra `bench`, which the command's help does not
@@ -58,6 +59,9 @@ def bench() -> None:
     """Measure how good the advice is."""
 
 
+bench.add_command(meta)
+
+
 @bench.command()
 @click.option("--tasks", callback=_names, metavar="NAMES", help="What to train. Default: all.")
 @click.option("--optimizers", callback=_names, metavar="NAMES", help="With what: sgd, adamw. Default: both.")
@@ -73,6 +77,9 @@ def bench() -> None:
     default=5,
     show_default=True,
     help="Trainings that are evaluated, of each kind.",
+)
+@click.option(
+    "--usual-start", is_flag=True, help="Begin at the usual learning rate only, never ten times off."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."
@@ -204,12 +211,12 @@ def _open(options: dict[str, Any]) -> Cells:
     from mlrs_bench.bench import Request
     from mlrs_bench.bench import Table as Cells
 
-    names = ("tasks", "optimizers", "methods", "seeds", "model", "official", "cifar10", "task_file", "known")
+    names = ("tasks", "optimizers", "methods", "seeds", "usual_start", "model", "official", "cifar10")
     return Cells(
         Request(
             cache=options["cache"] or Path(platformdirs.user_cache_dir("mlrs")) / "bench",
             ablations=options["ablations"],
-            **{name: options[name] for name in names},
+            **{name: options[name] for name in (*names, "task_file", "known")},
         )
     )
 

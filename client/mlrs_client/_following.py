@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlrs_client import _convert as convert
 from mlrs_client._addresses import LONGEST_ATTEMPT_S, Addresses
 from mlrs_client._deadline import Deadline
@@ -29,6 +31,7 @@ class Following:
         self._addresses = addresses
         self._deadline = None if timeout_s is None else Deadline(timeout_s)
         self._route = Route(addresses, self._deadline or Deadline(usual_s))
+        self._updated = -1  # the step of the last meta update
         self._has_begun = False  # at all ...
         self._works = False  # ... and in this stream
 
@@ -49,7 +52,11 @@ class Following:
             self._has_begun = self._works = True
         chunk = convert.chunk_from_proto(message)
         self.request.from_step = chunk.first_step + len(chunk.losses)
-        return None if is_greeting and not chunk.losses else chunk
+        # A stream begins with the update of the step before: the stream before may have shown it, or not.
+        new = tuple(one for one in chunk.updates if one.step >= chunk.first_step or one.step != self._updated)
+        if chunk.updates:
+            self._updated = chunk.updates[-1].step
+        return None if is_greeting and not chunk.losses and not new else replace(chunk, updates=new)
 
     def broke(self, error: MlrsError) -> float:
         """Turn to where the stream can go on; return the seconds to pause before.

@@ -59,7 +59,7 @@ class Meta:
     order: MetaOrder | str | None = None
     """When; a `MetaOrder` or its value. Default: `before_step`."""
     every: int | None = None
-    """Steps from one update to the next, for `mlrs_client.torch.MetaStep`; 1 to 2**53. Default: 20."""
+    """Steps from one update to the next, for `mlrs_client.torch.MetaStep`; 1 to 2**53. Default: 5."""
     learning_rate: float | None = None
     """Of Adam on the network's weights, > 0 and <= 1. Default: 1e-3."""
     weight_decay: float | None = None

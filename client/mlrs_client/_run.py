@@ -92,7 +92,8 @@ class Run(RunView):
 
         Args:
             step: the step that was observed last.
-            alignment: <gradient of the validation loss at w', d>, with w' = w - lr * d; finite.
+            alignment: <gradient of the validation loss at w', d>, with w' = w - lr * d, or halfway there, as
+                `MetaStep` has it; finite.
             validation_loss: the loss at w', kept in the run's record.
             timeout_s: the deadline, in seconds. Default: the advisor's.
 

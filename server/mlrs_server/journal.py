@@ -26,7 +26,7 @@ from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate
 from mlrs_server.entries import Table, count_rows, sort_by_row
 from mlrs_server.errors import AdvisorError, FencedError, Reason
 from mlrs_server.failpoints import reach
-from mlrs_server.ledger import Records
+from mlrs_server.ledger import ADAPTED, Records
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import RunUpdates, Store
 
@@ -107,10 +107,16 @@ class _Batch:
         return RunUpdates(answers, bounds, self.records, self.states, self.made, self.networks)
 
     def settle(self) -> list[str]:
-        """Move durable steps on, of the rows that are still the same runs; return the ids of the rows."""
+        """Move durable steps on, of the rows that are still the same runs; return the ids of the rows.
+
+        A run whose newest step had its meta update while it was being stored is stored to the step before.
+        """
         records = self.group.records
-        same = records["key"][self.rows] == self.records["key"]
-        records["durable_step"][self.rows[same]] = self.records["next_step"][same] - 1
+        now, then = records[self.rows], self.records
+        same = now["key"] == then["key"]
+        adapted = (now["last_reason"] & ~then["last_reason"] & ADAPTED) != 0
+        ends = then["next_step"] - np.where(adapted, 2, 1)
+        records["durable_step"][self.rows[same]] = ends[same]
         return [self.group.run_ids[row] for row in self.rows]
 
 

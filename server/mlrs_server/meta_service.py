@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from mlrs_proto.v1 import advisor_pb2 as pb
@@ -9,10 +10,13 @@ from mlrs_server import convert
 from mlrs_server.adapting.gradients import alignment_of
 from mlrs_server.adapting.making import Adaptation, Made
 from mlrs_server.counts import AdviceCounts
-from mlrs_server.errors import AdvisorError
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.security.caller import current_caller
 from mlrs_server.security.roles import Role
+
+AT_ONCE = 8
+"""Meta updates of a message that are made before others get a turn: a millisecond or two."""
 
 
 class MetaService:
@@ -48,7 +52,9 @@ class MetaService:
         caller.check_role(Role.ADAPT, "updates")
         convert.check_updates(request)
         made: list[Made | AdvisorError] = []
-        for update in request.updates:
+        for index, update in enumerate(request.updates):
+            if index and index % AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 step, loss = convert.update_from(update)
                 one = await self._adaptation.make(
@@ -56,6 +62,8 @@ class MetaService:
                 )
                 made.append(self._counted(one))
             except AdvisorError as error:
+                if error.reason is Reason.QUEUE_FULL:  # what follows on the stream belongs after it
+                    raise
                 made.append(error)
         return convert.adaptations_to(made, caller.tenant)
 

@@ -91,9 +91,10 @@ class Places:
                 return group.index
         raise _memory_full(
             run,
-            f"runs of {len(self.groups)} different models and schedule shapes are in memory, the most that "
-            "fit; finish or delete all runs of one, or let runs share one (schedules that differ in "
-            "base_lr, warmup and horizon alone do)",
+            f"runs of {len(self.groups)} different models, settings of meta mode and schedule shapes are "
+            "in memory, the most that fit; finish or delete all runs of one, or let runs share one "
+            "(schedules that differ in base_lr, warmup and horizon alone do, and settings of meta mode that "
+            "differ in `every` and `scope` alone)",
         )
 
 

@@ -47,11 +47,11 @@ def adaptive_policy_of(run: NewRun, catalog: ModelCatalog) -> AdaptivePolicy:
 
 def policy_key(run: NewRun) -> str:
     """Return what runs that one policy serves have in common."""
-    return run.model_digest if run.config.meta is None else f"{run.model_digest} {run.config.meta}"
+    return run.model_digest if run.config.meta is None else f"{run.model_digest} {run.config.meta.rules()}"
 
 
 def _of_model(model: CatalogModel, meta: MetaConfig | None) -> Policy:
-    return model.policy if meta is None else _adaptive(model.model, meta)
+    return model.policy if meta is None else _adaptive(model.model, meta.rules())
 
 
 @lru_cache(256)
@@ -67,9 +67,7 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *,
         AdvisorError: there is no such model, a model and a schedule are asked for, or the config lacks
             what they need.
     """
-    asked = replace(
-        asked, meta=asked.meta and asked.meta.resolved(), ranks=asked.ranks and asked.ranks.resolved()
-    )
+    asked = asked.resolved()
     if asked.schedule is None:
         found = catalog.find(model, tenant_of(run_id))
         name, digest, policy = found.name, found.digest, _of_model(found, asked.meta)

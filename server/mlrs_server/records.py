@@ -107,10 +107,11 @@ class RunRecords:
                 async with owned(self._live, [run_id]):
                     pass
             yield await self.get(run_id), from_step, _NO_RECORD
-            told = from_step  # the first step whose meta update was not told yet
+            told = max(from_step - 1, 0)  # the first step whose meta update was not told yet
             while True:
                 watcher.grown.clear()
                 watcher.rewound = False
+                told = min(told, watcher.step)  # updates that a rewind dropped are told again, too
                 stored = await self._live.required(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
                 record = await self._live.read(stored, first, PAGE)

@@ -28,6 +28,8 @@ class Loop:
             task=task,
             rule=RULES[optimizer],
             network=first_network(task, SEED).double(),
+            valid=task.load().valid,
+            seed=SEED,
             base_lr=base_lr,
             start=1.0,
             run_id="none",

@@ -19,17 +19,22 @@ INTERRUPTS, TIMEOUT_S = int(sys.argv[1]), 2.0
 chance = random.Random(int(sys.argv[2]))
 daemon = FakeDaemon()
 interrupted = longest = 0
+armed = False  # whether a `try` is around what is interrupted: it is not around all of this script
 
 def interrupt(number, frame):
+    global armed
     signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.004))
-    raise KeyboardInterrupt
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
 
 def patiently(work):
     # A loop that goes on after Ctrl-C with what it was doing.
-    global interrupted, longest
+    global armed, interrupted, longest
     while True:
         began = None
         try:
+            armed = True
             began = time.monotonic()
             return work()
         except KeyboardInterrupt:
@@ -44,6 +49,7 @@ with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
     signal.setitimer(signal.ITIMER_REAL, 0.001)
     while True:
         try:
+            armed = True
             step = 0  # `continue` jumps here; CPython 3.11 counts an interrupt then to what is before
             while interrupted < INTERRUPTS:
                 if len(losses) == len(lrs):

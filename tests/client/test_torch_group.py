@@ -29,7 +29,7 @@ model = torch.nn.parallel.DistributedDataParallel(network())
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
 run = advisor.run("a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
-meta = MetaStep(model, loss_fn, optimizer, run)
+meta = MetaStep(model, loss_fn, optimizer, run, ahead=1.0)
 assert meta.every == 2
 for step in range(STEPS):
     optimizer.zero_grad()
@@ -68,7 +68,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
 run = advisor.run("a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
 scheduler = AdvisedLR(optimizer, run)
-meta = MetaStep(model, loss_fn, optimizer, scheduler)
+meta = MetaStep(model, loss_fn, optimizer, scheduler, ahead=1.0)
 for step in range(STEPS):
     optimizer.zero_grad()
     loss = loss_fn(model, batch(step, rank))

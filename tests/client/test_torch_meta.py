@@ -101,7 +101,7 @@ class Loop:
         self.optimizer = OPTIMIZERS[kind](self.model.parameters())
         self.run = advisor.run("a", meta=Meta(order=order, every=every))
         self.scheduler = AdvisedLR(self.optimizer, self.run)
-        self.meta = MetaStep(self.model, loss_fn, self.optimizer, self.scheduler)
+        self.meta = MetaStep(self.model, loss_fn, self.optimizer, self.scheduler, ahead=1.0)
         self.losses: list[float] = []
         self.used: list[float] = []
         self.adaptations: list[mlrs_client.Adaptation | None] = []
@@ -173,6 +173,27 @@ def test_the_alignment_is_the_derivative_through_the_step(
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_halfway_the_alignment_is_the_mean_slope(
+    advisor: mlrs_client.Advisor, daemon: FakeDaemon, kind: str, order: str
+) -> None:
+    """By default it says what the step itself does to a quadratic validation loss, per unit of its length."""
+    model = nn.Linear(3, 2).double()
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    run = advisor.run("a", meta=Meta(order=order, every=1))
+    meta = MetaStep(model, loss_fn, optimizer, run)
+    loss = loss_fn(model, batch(0))
+    loss.backward()  # type: ignore[no-untyped-call]
+    advised = run.next_lr(0, loss.item())
+    optimizer.param_groups[0]["lr"] = advised
+    stepped, other = twin(model, optimizer, kind)
+    other.step()
+    gained = float((loss_fn(model, batch(1)) - loss_fn(stepped, batch(1))).detach())
+    meta.step(batch(1))
+    assert daemon.runs["a"].alignments[0] * advised == pytest.approx(gained, rel=1e-6)
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_the_model_is_left_alone(advisor: mlrs_client.Advisor, order: str) -> None:
     """Weights, gradients, buffers and the optimizer's state are those of the same loop without updates."""
     loop = Loop(advisor, order, "momentum")
@@ -198,7 +219,7 @@ def test_ratios_of_groups(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> N
     optimizer = torch.optim.SGD(groups)
     run = advisor.run("a", meta=True)
     scheduler = AdvisedLR(optimizer, run)
-    meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1)
+    meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1, ahead=1.0)
     loss = loss_fn(model, batch(0))
     scheduler.observe(loss)
     loss.backward()
@@ -238,7 +259,7 @@ def test_closures(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
     model = network()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1)
     run = advisor.run("a", meta=True)
-    meta = MetaStep(model, loss_fn, optimizer, run, every=1)
+    meta = MetaStep(model, loss_fn, optimizer, run, every=1, ahead=1.0)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -266,7 +287,7 @@ def test_mixed_precision(advisor: mlrs_client.Advisor, daemon: FakeDaemon, *, un
     run = advisor.run("a", meta=True)
     scheduler = AdvisedLR(optimizer, run)
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
-    meta = MetaStep(model, _half_loss, optimizer, scheduler, every=1)
+    meta = MetaStep(model, _half_loss, optimizer, scheduler, every=1, ahead=1.0)
     plain, weights = copy.deepcopy(model), [weight.detach().clone() for weight in model.parameters()]
     for step in range(2):
         optimizer.zero_grad()
@@ -323,7 +344,7 @@ def test_gradient_accumulation(advisor: mlrs_client.Advisor, daemon: FakeDaemon)
         model.eval()  # so that batch statistics do not tell the parts apart
         run = advisor.run(name, meta=True)
         scheduler = AdvisedLR(optimizer, run, accumulation_steps=parts)
-        meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1)
+        meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1, ahead=1.0)
         inputs, targets = batch(0)
         for part in range(parts):
             loss = loss_fn(model, (inputs.chunk(parts)[part], targets.chunk(parts)[part]))
@@ -362,6 +383,8 @@ def test_wrong_uses(advisor: mlrs_client.Advisor) -> None:
         MetaStep(model, loss_fn, optimizer, "run")  # type: ignore[arg-type]
     with pytest.raises(mlrs_client.InvalidArgumentError, match="every"):
         MetaStep(model, loss_fn, optimizer, run, every=0)
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="ahead must be"):
+        MetaStep(model, loss_fn, optimizer, run, ahead=0.4)
     meta = MetaStep(model, loss_fn, optimizer, run, every=1)
     loss_fn(model, batch(0)).backward()  # type: ignore[no-untyped-call]
     with pytest.raises(mlrs_client.UsageError, match="not observed"):

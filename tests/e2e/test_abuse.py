@@ -161,7 +161,7 @@ def test_a_flood_of_streams(scene: Scene, many: bool) -> None:  # noqa: FBT001  
 
 @some_or_many
 def test_oversize_messages(scene: Scene, many: bool) -> None:  # noqa: FBT001  # pytest calls it
-    """A message beyond the limit is refused, even where it is small until it is unpacked."""
+    """A message beyond the limit is refused, even where it is small until it is unpacked; gradients, too."""
     size = 64 * MIB
 
     def abuse(stack: ExitStack) -> dict[str, int]:
@@ -172,11 +172,13 @@ def test_oversize_messages(scene: Scene, many: bool) -> None:  # noqa: FBT001  #
             channel = grpc.insecure_channel(scene.daemon.address, options, compression)
             stack.callback(channel.close)
             call = channel.unary_unary("/mlrs.v1.AdvisorService/CreateRun")
-            for _ in range(count):
-                with pytest.raises(grpc.RpcError) as caught:
-                    call(bytes(size), timeout=60)
-                assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-                refused += 1
+            send = channel.stream_unary("/mlrs.v1.AdvisorService/AdaptGradients")
+            for oversize in (call, lambda message, timeout, send=send: send(iter([message]), timeout)):
+                for _ in range(count):
+                    with pytest.raises(grpc.RpcError) as caught:
+                        oversize(bytes(size), timeout=60)
+                    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                    refused += 1
         return {"messages": refused, "mib_each": size // MIB}
 
     scene.abused("oversize", many=many, most_mib=100, abuse=abuse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,17 @@ import numpy as np
 import pytest
 from grpc import StatusCode as Code
 
+from mlrs_core.config import RunConfig
+from mlrs_core.meta import AdaptScope, MetaConfig
 from mlrs_proto.v1 import advisor_pb2 as pb
-from tests.server.support import LOSSES, advised, columns, create, refused, service
+from mlrs_server.adapting.making import Adaptation
+from mlrs_server.counts import AdviceCounts
+from mlrs_server.meta_service import AT_ONCE, MetaService
+from mlrs_server.security.caller import Caller, Grant, set_caller
+from mlrs_server.security.limits import Limits, Usage
+from mlrs_server.security.roles import Role
+from tests.server.adapting.support import learning
+from tests.server.support import LOSSES, advised, columns, create, refused, room, service
 
 TIMEOUT = 20
 META = pb.Meta(learning_rate=0.01)
@@ -77,6 +87,26 @@ async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> N
         assert not (await exchange(call, columns((one, 1, 1.9)))).advice.errors
 
 
+async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, model_file: Path) -> None:
+    """Between the updates of a message, whatever else waits has its turn."""
+    async with room(tmp_path, model_file) as there:
+        adaptation = Adaptation(there.live)
+        served = MetaService(there.lifecycle, adaptation, AdviceCounts())
+        runs = [await learning(there, f"run-{number}") for number in range(40)]
+        message = pb.StreamAdviceRequest()
+        for run in runs:
+            await run.go([2.0])
+            message.updates.add(run_handle=run.opened.handle, step=0, alignment=1.0)
+        set_caller(Caller(Grant("", Role.ADAPT), Usage("", Limits())))
+        making = asyncio.create_task(served.adapt_all(message))
+        turns = 0
+        while not making.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert [result.updates for result in making.result().adaptations.results] == [1] * 40
+        assert turns >= 40 // AT_ONCE
+
+
 @pytest.mark.parametrize(
     ("message", "says"),
     [
@@ -113,7 +143,7 @@ async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Pa
         run = (await stub.GetRun(pb.GetRunRequest(run_id="run"), timeout=TIMEOUT)).run
         assert (run.meta.updates, run.meta.last_step, run.meta.last_alignment) == (3, 8, 1e8)
         assert run.meta.last_validation_loss == 4.0
-        assert run.config.meta.every == 20
+        assert run.config.meta.every == 5
         record = [
             update
             async for message in stub.WatchRun(pb.WatchRunRequest(run_id="run"), timeout=TIMEOUT)
@@ -235,3 +265,50 @@ async def test_a_run_is_in_meta_mode_from_its_creation(tmp_path: Path, model_fil
                 await create(stub, run_id, **config)
             assert caught.value.code() == code
             assert dict(caught.value.trailing_metadata() or ())["mlrs-field"] == field
+
+
+async def test_a_follower_that_comes_back_hears_of_the_last_update(tmp_path: Path, model_file: Path) -> None:
+    """A record read from the next step on begins with the update of the step before: it may be news."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        handle = await create(stub, "run", horizon=100, meta=META)
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        for step, loss in enumerate(LOSSES[:5].tolist()):
+            await exchange(call, columns((handle, step, loss)))
+            await exchange(call, update(handle, step, 1.0))
+        watch = stub.WatchRun(pb.WatchRunRequest(run_id="run", from_step=5), timeout=TIMEOUT)
+        assert [one.step async for message in watch for one in message.updates] == [4]
+
+
+async def test_an_update_that_finds_no_room_ends_the_stream(tmp_path: Path, model_file: Path) -> None:
+    """What follows an update on its stream is not taken without it: the call fails, to be made again."""
+    async with service(tmp_path / "d", model_file, max_undurable=1, flush_interval_s=5.0) as (stub, _):
+        handle = await create(stub, "run", horizon=100, meta=META)
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        await exchange(call, columns((handle, 0, 2.0)))
+        await call.write(update(handle, 0, 1.0))
+        assert (await refused(call)).reason == "ERROR_REASON_QUEUE_FULL"
+
+
+async def test_ranks_hear_of_no_learning_rate_too_late(tmp_path: Path, model_file: Path) -> None:
+    """With ranks, updates come after the step unless told otherwise; a leader may make none before it."""
+    ranks = {"mode": pb.RANK_MODE_LEADER}
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        await create(stub, "after", meta={}, ranks=ranks)
+        run = (await stub.GetRun(pb.GetRunRequest(run_id="after"), timeout=TIMEOUT)).run
+        assert run.config.meta.order == pb.META_ORDER_AFTER_STEP
+        await create(stub, "before", meta={"order": pb.META_ORDER_BEFORE_STEP}, ranks={})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create(stub, "both", meta={"order": pb.META_ORDER_BEFORE_STEP}, ranks=ranks)
+        assert dict(caught.value.trailing_metadata() or ())["mlrs-field"] == "config.meta.order"
+
+
+async def test_settings_that_change_no_update_share_a_group(tmp_path: Path, model_file: Path) -> None:
+    """Runs that differ in when they learn, and for whom, take one group of the few that there are."""
+    async with room(tmp_path, model_file) as there:
+        for every in range(1, 5):
+            for scope in AdaptScope:
+                config = RunConfig(meta=MetaConfig(every=every, scope=scope))
+                await there.open(f"{every}-{scope}", config)
+        assert len(there.live.groups) == 1
+        await there.open("other", RunConfig(meta=MetaConfig(learning_rate=0.5)))
+        assert len(there.live.groups) == 2

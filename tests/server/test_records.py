@@ -12,7 +12,8 @@ from mlrs_server.errors import Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
 from mlrs_server.store import Observations, StoredRun
-from tests.server.support import LOSSES, Room, raises, room
+from tests.server.adapting.support import META, learning
+from tests.server.support import LOSSES, Room, raises, room, until
 
 # --------------------------------------------------------------------------------- watching
 
@@ -179,3 +180,24 @@ async def test_runs_are_listed_as_they_are_now(tmp_path: Path, model_file: Path)
         assert await names("", RunStatus.DIVERGED) == ["y/1 11"]
         assert await names("", RunStatus.FINISHED) == ["x/2 2"]
         assert await names("z", None) == []
+
+
+async def test_a_follower_hears_of_updates_made_again(tmp_path: Path, model_file: Path) -> None:
+    """Of steps that a rewind drops, the meta updates come again, too, once they are made again."""
+    async with room(tmp_path, model_file) as here:
+        run = await learning(here)
+        await run.go(LOSSES[:8].tolist())
+        heard: list[tuple[int, float]] = []
+
+        async def follow() -> None:
+            async for _, _, record in here.records.watch("run", 0, follow=True):
+                heard.extend((update.step, update.alignment) for update in record.updates)
+
+        following = asyncio.create_task(follow())
+        await until(lambda: len(heard) == 2)
+        run.opened = await here.open("run", META, resume_from=3)
+        await here.ask(run.opened.handle, 3, LOSSES[23])
+        await run.update(3, 0.25)
+        await here.lifecycle.finish("run")
+        await following
+        assert heard[2:] == [(3, 0.25)]

@@ -2,6 +2,7 @@
 
     method.py           the interface: Method, Training, Control
     served.py           schedules and networks, served by a daemon
+    adapting.py         networks of the daemon's that go on learning
     hypergradient.py    hypergradient descent
     l4.py               L4
     packaged.py         optimizers that choose their own LR, from packages
@@ -16,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from mlrs_bench.errors import NotGivenError, UnknownNameError
+from mlrs_bench.methods.adapting import adapted
 from mlrs_bench.methods.hypergradient import Hypergradient
 from mlrs_bench.methods.l4 import L4
 from mlrs_bench.methods.method import OPTIMIZERS, Control, Method, Training
 from mlrs_bench.methods.packaged import packaged_methods
 from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
-from mlrs_bench.models import ADVISED, OFFICIAL, OPTIONAL, PAPER, ModelFile
+from mlrs_bench.models import ADVISED, META, OFFICIAL, OPTIONAL, PAPER, PAPER_META, ModelFile
 from mlrs_bench.rules import RULES
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 
@@ -87,10 +89,10 @@ def _network(model: ModelFile) -> Method:
     return Method(
         name=model.method,
         about=model.about,
-        control=modelled(model.served_name),
+        control=(adapted if model.method in META else modelled)(model.served_name),
         identity=f"model {model.digest}",
         core_files=("**/*.py",),
-        optimizers=SGD_ONLY if model.method in {PAPER, OFFICIAL} else OPTIMIZERS,
+        optimizers=SGD_ONLY if model.method in {PAPER, PAPER_META, OFFICIAL} else OPTIMIZERS,
         starts=STARTS if model.method == ADVISED else (1.0,),
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import mlrs_client
 from mlrs_bench.rules import RULES, Rule
-from mlrs_bench.task import Task
+from mlrs_bench.task import Examples, Task
 
 OPTIMIZERS = tuple(RULES)
 """The names of all optimizers."""
@@ -22,11 +22,16 @@ class Training:
     """The training that a control is for."""
 
     task: Task
-    """What is trained. Methods may use its horizon, class count and weight decay, nothing of its data."""
+    """What is trained. Methods may use its horizon, class count and weight decay, nothing of its data but
+    `valid`."""
     rule: Rule
     """The optimizer of the row."""
     network: nn.Module
     """The network, with its first weights."""
+    valid: Examples
+    """The validation examples, for methods whose networks go on learning; tuning chooses by them, too."""
+    seed: int
+    """That of the training, for what a method draws."""
     base_lr: float | None
     """The base LR, for methods that take one."""
     start: float

@@ -41,23 +41,28 @@ def modelled(model: str) -> Callable[[Training], Advised]:
     return control
 
 
+def opened(training: Training, **settings: Any) -> mlrs_client.Run:
+    """Return a new run of the daemon's for a training."""
+    return training.advisor.run(
+        training.run_id,
+        mode="create",
+        horizon=training.task.horizon,
+        num_classes=training.task.num_classes,
+        optimizer=training.rule.kind,
+        momentum=training.rule.momentum,
+        fallback=None,  # a training that was not advised throughout is no result
+        timeout_s=TIMEOUT_S,
+        **settings,
+    )
+
+
 class Advised:
     """The advice of a daemon, one round trip a step, hidden behind the backward pass."""
 
     def __init__(self, training: Training, **settings: Any) -> None:
         self._optimizer = training.optimizer()
         self._advisor = training.advisor
-        self._run = training.advisor.run(
-            training.run_id,
-            mode="create",
-            horizon=training.task.horizon,
-            num_classes=training.task.num_classes,
-            optimizer=training.rule.kind,
-            momentum=training.rule.momentum,
-            fallback=None,  # a training that was not advised throughout is no result
-            timeout_s=TIMEOUT_S,
-            **settings,
-        )
+        self._run = opened(training, **settings)
         self.held = 0
         self._pending: mlrs_client.Pending | None = None
 

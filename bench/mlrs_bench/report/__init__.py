@@ -22,6 +22,7 @@ what is missing is said, never guessed.
     panels.py         grids of learning curves and of learning rates
     verdicts.py       the forest plot, and wins, ties and losses as a heat map
     style.py          colours, sizes and the file format that the pictures share
+    meta.py           `meta.md`: meta mode against the frozen network
     write.py          the report as files
 """
 

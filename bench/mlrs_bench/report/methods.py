@@ -18,6 +18,8 @@ TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
 """Schedules whose base learning rate was searched for, on validation losses."""
 OTHER_TUNED = ("tuned-schedule-free",)
 """Methods that were tuned likewise, but are no schedules: neither yardsticks nor untuned."""
+META = ("mlr-snet-meta", "paper-meta")
+"""Networks in meta mode, which see validation losses: no rivals without a search. `meta.md` is about them."""
 BEST_TUNED = "best tuned"
 """Not a method that ran: on each row, the tuned method with the least loss. Gap closed is 1 here."""
 
@@ -31,5 +33,5 @@ def ordered(methods: Iterable[str]) -> tuple[str, ...]:
 
 def untuned(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods that somebody could have run instead, without a search."""
-    others = {ADVISED, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED}
+    others = {ADVISED, *ABLATIONS, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
     return tuple(name for name in ordered(methods) if name not in others)

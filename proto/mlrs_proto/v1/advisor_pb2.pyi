@@ -762,10 +762,12 @@ class Meta(google.protobuf.message.Message):
     scope: global___AdaptScope.ValueType
     """Whose network."""
     order: global___MetaOrder.ValueType
-    """When."""
+    """When. Unset: the paper's, or, of a run with ranks, after the step. Before the step is refused where ranks
+    follow a leader: nobody tells them the learning rate that the update gives.
+    """
     every: builtins.int
     """T_val: the training loop's steps from one update to the next, 1 to 2**53. The daemon takes an update of
-    any step; clients that make updates by themselves go by it. Unset: 20.
+    any step; clients that make updates by themselves go by it. Unset: 5.
     """
     learning_rate: builtins.float
     """Of Adam, > 0 and <= 1. Unset: 1e-3."""
@@ -1662,7 +1664,9 @@ class WatchRunResponse(google.protobuf.message.Message):
 
     @property
     def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaRecord]:
-        """The meta updates made since the message before, in order. That of the last step may come with the next."""
+        """The meta updates made since the message before, in order. That of the last step may come with the next;
+        that of the step before `from_step` comes first.
+        """
 
     def __init__(
         self,
@@ -1722,7 +1726,8 @@ global___MetaRecord = MetaRecord
 @typing.final
 class AdaptRequest(google.protobuf.message.Message):
     """One meta update: with w' = w - lr * d, the derivative of the validation loss at w' with respect
-    to the network's weights is -alignment * d(lr)/d(weights). A run has at most one for each step.
+    to the network's weights is -alignment * d(lr)/d(weights). A gradient from halfway, at w - lr * d / 2, makes
+    it the mean slope over the step, which is less short-sighted. A run has at most one for each step.
     FAILED_PRECONDITION: the run is not in meta mode, or is finished, or the step is not its newest
     (ERROR_REASON_STALE_STEP, unless that update was made before, of the same alignment: then its result is
     repeated). INVALID_ARGUMENT: the alignment is not finite, or beyond 1e30.

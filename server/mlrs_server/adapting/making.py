@@ -48,7 +48,8 @@ class Adaptation:
     def __init__(self, live: LiveRuns) -> None:
         """`live` are the runs."""
         self._live = live
-        self._parts: dict[str, _Parts] = {}
+        self._parts: dict[int, _Parts] = {}  # by handle: those of before a rewind are of another
+        self._waiting = 0  # how many parts all of them have
 
     async def make(
         self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float | None = None
@@ -74,6 +75,7 @@ class Adaptation:
             )
         if self._is_made(place, step):
             update = await self._recorded(place, step)
+            place = self._place(handle, tenant)  # its row may be another run's by now
             if update is None or not update.is_of(alignment):
                 raise _stale(place, step, update)
         else:
@@ -111,11 +113,13 @@ class Adaptation:
             raise invalid_field("shard_count", f"must be 0 to {MAX_SHARDS}, is {count}")
         if index >= count:
             raise invalid_field("shard", f"must be below shard_count, {count}, is {index}")
-        if not math.isfinite(part):
-            raise invalid_field("alignment", f"must be finite, is {part}")
+        if not abs(part) <= MAX_ALIGNMENT:  # sums of larger ones may overflow
+            raise invalid_field("alignment", f"must be finite and within ±{MAX_ALIGNMENT:g}, is {part}")
         place = self._place(handle, tenant)
         if self._is_made(place, step):
-            if (update := await self._recorded(place, step)) is None:
+            update = await self._recorded(place, step)
+            place = self._place(handle, tenant)  # as in `make`
+            if update is None:
                 raise _stale(place, step, None)
             return Made(_updates(place), update)
         parts = self._with_part(place, step, part, shard)
@@ -123,16 +127,20 @@ class Adaptation:
             parts.validation_loss = validation_loss
         if missing := count - len(parts.parts):
             return Made(_updates(place), None, missing)
-        del self._parts[_run_id(place)]
+        del self._parts[handle]
+        self._waiting -= len(parts.parts)
         # The sum is rounded once, so the order of the parts changes no bit.
         return await self.make(handle, tenant, step, math.fsum(parts.parts.values()), parts.validation_loss)
 
     def _with_part(self, place: LiveRun, step: int, part: float, shard: tuple[int, int]) -> _Parts:
         """Keep a part of the newest step's alignment; return all there are of it."""
-        run_id, (index, count) = _run_id(place), shard
-        parts = self._parts.get(run_id)
-        if parts is None or parts.step != step:  # the run has gone on without the rest of an older one
-            parts = _Parts(step, count)
+        handle, (index, count) = place.handle, shard
+        parts = self._parts.get(handle)
+        if parts is not None and parts.step != step:  # the run has gone on without the rest of it
+            self._waiting -= len(parts.parts)
+            del self._parts[handle]
+            parts = None
+        parts = parts or _Parts(step, count)
         if parts.count != count:
             raise invalid_field(
                 "shard_count", f"is {count}, and a part of step {step} that came before said {parts.count}"
@@ -141,7 +149,8 @@ class Adaptation:
             raise invalid_field("shard", f"{index} of step {step} was sent before, with another alignment")
         if index not in parts.parts:
             self._make_room()
-        self._parts[run_id] = parts
+            self._waiting += 1
+        self._parts[handle] = parts
         parts.parts[index] = part
         return parts
 
@@ -151,23 +160,28 @@ class Adaptation:
         Raises:
             AdvisorError: it cannot.
         """
-        if self._waiting() >= MAX_PARTS:
-            open_ones = ((name, one) for name, one in self._parts.items() if self._is_open(name, one))
-            self._parts = dict(open_ones)
-        if self._waiting() >= MAX_PARTS:
+        if self._waiting >= MAX_PARTS:
+            self._parts = {name: one for name, one in self._parts.items() if self._is_open(name, one)}
+            self._waiting = sum(len(parts.parts) for parts in self._parts.values())
+        if self._waiting >= MAX_PARTS:
             raise AdvisorError(
                 Reason.QUEUE_FULL,
                 f"alignment: {MAX_PARTS} parts wait for others, the most that are kept; send it again later",
                 field="alignment",
             )
 
-    def _waiting(self) -> int:
-        return sum(len(parts.parts) for parts in self._parts.values())
-
-    def _is_open(self, run_id: str, parts: _Parts) -> bool:
+    def _is_open(self, handle: int, parts: _Parts) -> bool:
         """Return whether the missing parts of an alignment may still come."""
-        place = self._live.find(run_id)
+        place = self._find(handle)
         return place is not None and int(place.group.records["next_step"][place.row]) - 1 == parts.step
+
+    def _find(self, handle: int) -> LiveRun | None:
+        """Return where the run of a handle is, if it names one."""
+        number, row = handle >> ROW_BITS & (MAX_GROUPS - 1), handle & (MAX_ROWS - 1)
+        groups = self._live.groups
+        if not handle or number >= len(groups) or row >= len(groups[number].records):
+            return None
+        return LiveRun(groups[number], row) if groups[number].records["handle"][row] == handle else None
 
     def _place(self, handle: int, tenant: int) -> LiveRun:
         """Return where the run of a handle is.
@@ -175,21 +189,17 @@ class Adaptation:
         Raises:
             AdvisorError: the handle is stale, or the run is not in meta mode.
         """
-        number, row = handle >> ROW_BITS & (MAX_GROUPS - 1), handle & (MAX_ROWS - 1)
-        groups = self._live.groups
-        if not handle or number >= len(groups) or row >= len(groups[number].records):
+        place = self._find(handle)
+        if place is None or int(place.group.records["tenant"][place.row]) != tenant:
             raise stale_handle()
-        group = groups[number]
-        if int(group.records["handle"][row]) != handle or int(group.records["tenant"][row]) != tenant:
-            raise stale_handle()
-        if not group.policy.network_size:
+        if not place.group.policy.network_size:
             raise AdvisorError(
                 Reason.CONFIG_MISMATCH,
-                f"config.meta: run {group.run_ids[row]!r} is not in meta mode, so its network does not "
+                f"config.meta: run {_run_id(place)!r} is not in meta mode, so its network does not "
                 "change; set config.meta when the run is created",
                 field="config.meta",
             )
-        return LiveRun(group, row)
+        return place
 
     def _is_made(self, place: LiveRun, step: int) -> bool:
         """Return whether the update of a step was made, or can be no more.

@@ -12,7 +12,7 @@ from mlrs_server.ledger import Records
 KEEP_AFTER_UPDATES = 64
 """A run's network is stored after so many updates at the latest ..."""
 KEEP_AFTER_STEPS = 4096
-"""... or, if there was one, after so many steps: what a recovery makes again takes some milliseconds."""
+"""... or, once there was one, after so many steps: what a recovery makes again takes some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class MetaLog:
     def __init__(self) -> None:
         """Begin without any."""
         self.made: list[MadeUpdate] = []
-        self._since: dict[int, int] = {}  # updates, by row
+        self._since: dict[int, int] = {}  # updates, by row, of those that ever had one
         self._kept_at: dict[int, int] = {}  # the step before which the network was stored, by row
 
     def add(self, row: int, key: int, update: MetaUpdate) -> None:
@@ -102,16 +102,20 @@ class MetaLog:
 
     def begin(self, row: int, kept_at: int, since: int) -> None:
         """Take in a run whose network was stored before a step, and had so many updates since."""
-        self._kept_at[row] = kept_at
-        self._since[row] = since
+        if kept_at or since:
+            self._kept_at[row] = kept_at
+            self._since[row] = since
 
     def due(self, rows: Rows, records: Records) -> list[int]:
         """Return those of some rows whose networks are to be stored."""
         return [
             row
             for row in rows.tolist()
-            if (since := self._since.get(row, 0)) >= KEEP_AFTER_UPDATES
-            or (since and records["next_step"][row] - self._kept_at.get(row, 0) >= KEEP_AFTER_STEPS)
+            if row in self._since
+            and (
+                self._since[row] >= KEEP_AFTER_UPDATES
+                or records["next_step"][row] - self._kept_at.get(row, 0) >= KEEP_AFTER_STEPS
+            )
         ]
 
     def kept(self, row: int, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from mlrs_core.adapting import MetaOutcome
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting import making
 from mlrs_server.errors import Reason
-from tests.server.adapting.support import AFTER, Learning, learning
-from tests.server.support import LOSSES, raises, room
+from tests.server.adapting.support import AFTER, META, Learning, learning
+from tests.server.support import LOSSES, raises, room, until
 
 
 async def test_an_update_moves_the_step_it_is_about(tmp_path: Path, model_file: Path) -> None:
@@ -210,3 +211,49 @@ async def test_what_cannot_be_stored_is_not_made(tmp_path: Path, model_file: Pat
         there.store.failing.clear()
         await there.live.journal.flush()
         await run.go([1.8], 2)
+
+
+async def test_parts_of_before_a_rewind_do_not_count(tmp_path: Path, model_file: Path) -> None:
+    """What shards sent of a step that a rewind dropped is no part of that step as it is made again."""
+    async with room(tmp_path, model_file) as there:
+        run = await learning(there)
+        await run.go([2.0, 1.9])
+        assert (await part(run, 1, 100.0, 0, 2)).missing == 1
+        run.opened = await there.open("run", META, resume_from=1)
+        await run.go([1.7], 1)
+        assert (await part(run, 1, 1.0, 1, 2)).missing == 1
+        made = await part(run, 1, 2.0, 0, 2)
+        assert made.update is not None
+        assert made.update.alignment == 3.0
+
+
+async def test_parts_too_large_to_add_are_refused(tmp_path: Path, model_file: Path) -> None:
+    """A part has the bounds of an alignment, so that sums cannot overflow."""
+    async with room(tmp_path, model_file) as there:
+        run = await learning(there)
+        await run.go([2.0])
+        with raises(Reason.INVALID_FIELD, field="alignment"):
+            await part(run, 0, 1e308, 0, 2)
+
+
+async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
+    tmp_path: Path, model_file: Path
+) -> None:
+    """Where another run has come to its row meanwhile, a repeated update hears that its handle is stale."""
+    async with room(tmp_path, model_file) as there:
+        run, other = await learning(there), await learning(there, "other")
+        await run.go(LOSSES[:4].tolist())
+        await other.go(LOSSES[:40].tolist())
+        stored = await there.live.required("other")
+        learnt = await there.live.learnt_until(stored)
+        (group,) = there.live.groups
+        there.live.drop_rows(group, [there.row(other.opened.handle)])
+        there.store.gate.clear()
+        calls = len(there.store.calls)
+        asked = asyncio.create_task(run.update(2))
+        await until(lambda: len(there.store.calls) > calls)
+        there.live.drop_rows(group, [there.row(run.opened.handle)])
+        assert there.live.load(stored, learnt).row == there.row(run.opened.handle)
+        there.store.gate.set()
+        with raises(Reason.STALE_HANDLE):
+            await asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mlrs_server.adapting import updates
 from mlrs_server.checking import check_runs
 from mlrs_server.idle import _drop_idle
 from tests.server.adapting.support import AFTER, EVERY, META, learning
-from tests.server.support import LOSSES, Room, room
+from tests.server.support import LOSSES, Room, room, until
 
 STEPS = 90
 
@@ -92,6 +93,50 @@ async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Pa
         await there.live.journal.flush()
         group.lap += 100
         assert await _drop_idle(there.live, group) == 1
+
+
+async def test_an_update_made_during_a_flush_is_not_stored_by_it(tmp_path: Path, model_file: Path) -> None:
+    """A run that was stored without its newest update stays in memory, and the update is made once."""
+    async with room(tmp_path, model_file) as there:
+        run, twin = await learning(there), await learning(there, "twin")
+        for one in (run, twin):
+            await one.go(LOSSES[:4].tolist())
+        there.store.gate.clear()
+        calls = len(there.store.calls)
+        flush = asyncio.create_task(there.live.journal.flush())
+        await until(lambda: len(there.store.calls) > calls)
+        for one in (run, twin):
+            await one.update(3)
+        there.store.gate.set()
+        await flush
+        there.store.failing.add("append")  # and fails for as long as runs are idle
+        (group,) = there.live.groups
+        group.lap += 100
+        assert await _drop_idle(there.live, group) == 0
+        there.store.failing.clear()
+        run.opened = await there.open("run", META)
+        await run.update(3)
+        for one in (run, twin):
+            await one.go(LOSSES[4:20].tolist(), 4)
+        assert run.lrs == twin.lrs
+
+
+async def test_a_recovery_is_short_long_after_the_last_update(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is stored every so many steps also where nothing was learnt since."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_STEPS", 10)
+    async with room(tmp_path, model_file) as there:
+        run, idle = await learning(there), await learning(there, "idle")
+        await run.go([2.0, 1.9, 1.8])
+        for step in range(3, 100):
+            await there.ask(run.opened.handle, step, 1.7)
+            await there.ask(idle.opened.handle, step - 3, 1.7)
+            await there.live.journal.flush()
+        stored = await there.live.required_all(["run", "idle"])
+        learnt = await there.live.learnt_until(stored[0])
+        assert stored[0].snapshot.next_step - learnt.kept_at <= 10
+        assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 44, 45, 46, 59, 60])
