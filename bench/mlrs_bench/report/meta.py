@@ -45,8 +45,8 @@ the shipped one, meta-trained and frozen.
 - Meta mode sees gradients of validation losses; the validation examples are those that the tuned schedules \
 were chosen by. *Best tuned* is chosen after the fact among three, which favours it.
 - *Far* and *near* rows were named before meta mode was measured. The settings of meta mode were chosen on \
-some of these rows with other seeds; seeds 100 and 101 had been seen once, with the gradient at the step's end, \
-before halfway was chosen.
+some of these rows with other seeds; seeds 100 and 101 had been seen once, with the gradient at the end of \
+the step, before halfway was chosen.
 - Intervals are 95 % of the stratified bootstrap of the interquartile mean over seeds (and rows), as in \
 quality.md. ln ratios below 0: meta mode is better. W / T / L at two standard errors of the paired \
 difference. *Does not lose*: the interval has 0 in it and ends below {HARM:+g}; *undecided*: it ends above.
