@@ -89,7 +89,7 @@ def _network(model: ModelFile) -> Method:
     return Method(
         name=model.method,
         about=model.about,
-        control=(adapted if model.method in META else modelled)(model.served_name),
+        control=adapted(model) if model.method in META else modelled(model.served_name),
         identity=f"model {model.digest}",
         core_files=("**/*.py",),
         optimizers=SGD_ONLY if model.method in {PAPER, PAPER_META, OFFICIAL} else OPTIMIZERS,

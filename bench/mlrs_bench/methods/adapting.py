@@ -11,18 +11,19 @@ from torch import Tensor
 import mlrs_client
 from mlrs_bench.methods.method import Training, set_lr
 from mlrs_bench.methods.served import TIMEOUT_S, opened
+from mlrs_bench.models import ADVISED_META, PAPER_META, ModelFile
 from mlrs_bench.task import Examples
 from mlrs_client.torch import MetaStep
 
-AHEAD = 0.5
-"""Where along the step the validation gradient is taken: the client's default, said so that results tell."""
+AHEAD = {ADVISED_META: 0.5, PAPER_META: 1.0}
+"""Where along the step the validation gradient is taken: where the client does by default; and the paper."""
 APART = 1 << 32
 """What is added to a training's seed for the order of its validation examples."""
 
 
-def adapted(model: str) -> Callable[[Training], Adapting]:
+def adapted(model: ModelFile) -> Callable[[Training], Adapting]:
     """Return what builds the control by a network of the daemon's that goes on learning."""
-    return lambda training: Adapting(training, model=model, meta=True)
+    return lambda training: Adapting(training, AHEAD[model.method], model=model.served_name, meta=True)
 
 
 def draw_validation(training: Training) -> Iterator[Examples]:
@@ -38,7 +39,7 @@ def draw_validation(training: Training) -> Iterator[Examples]:
 class Adapting:
     """The advice of a daemon, whose network learns under way: two round trips at a step with an update."""
 
-    def __init__(self, training: Training, **settings: Any) -> None:
+    def __init__(self, training: Training, ahead: float, **settings: Any) -> None:
         self._optimizer = training.optimizer()
         self._advisor = training.advisor
         self._run = opened(training, **settings)
@@ -48,7 +49,7 @@ class Adapting:
         def loss(model: Callable[..., Tensor], batch: Examples) -> Tensor:
             return measure(model(batch.inputs), batch.targets)
 
-        self._meta = MetaStep(training.network, loss, self._optimizer, self._run, ahead=AHEAD)
+        self._meta = MetaStep(training.network, loss, self._optimizer, self._run, ahead=ahead)
         self.held = 0
         self._pending: mlrs_client.Pending | None = None
 

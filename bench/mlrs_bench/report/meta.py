@@ -8,7 +8,7 @@ import numpy as np
 
 from mlrs_bench.cell import Cell
 from mlrs_bench.report.bootstrap import Estimate
-from mlrs_bench.report.losses import Key, describe, evaluations
+from mlrs_bench.report.losses import Key, describe, diverged, evaluations
 from mlrs_bench.report.methods import ADVISED, BEST_TUNED, META, TUNED
 from mlrs_bench.report.rows import Row, rows_of
 from mlrs_bench.report.standings import log_ratio, matchup
@@ -45,12 +45,14 @@ the shipped one, meta-trained and frozen.
 - Meta mode sees gradients of validation losses; the validation examples are those that the tuned schedules \
 were chosen by. *Best tuned* is chosen after the fact among three, which favours it.
 - *Far* and *near* rows were named before meta mode was measured. The settings of meta mode were chosen on \
-some of these rows, with other seeds.
+some of these rows with other seeds; seeds 100 and 101 had been seen once, with the gradient at the end of \
+the step, before halfway was chosen.
 - Intervals are 95 % of the stratified bootstrap of the interquartile mean over seeds (and rows), as in \
 quality.md. ln ratios below 0: meta mode is better. W / T / L at two standard errors of the paired \
 difference. *Does not lose*: the interval has 0 in it and ends below {HARM:+g}; *undecided*: it ends above.
 - *Time* is that of a training, meta mode's over frozen `{ADVISED}`'s on the same seeds, daemon and \
-validation gradients included: what updates cost beside steps as small as these.
+validation gradients included: what updates cost beside steps as small as these. The machine was shared, \
+so a single figure may be off by half.
 """
 
 
@@ -68,9 +70,9 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
             another one in the yardsticks.
     """
     ran = [cell for cell in evaluations(cells) if cell.method in (ADVISED, *META)]
-    keys = {cell.row for cell in ran if cell.method in META}
-    seeds = {cell.seed for cell in ran}
-    known = [cell for cell in evaluations(yardsticks) if cell.row in keys and cell.seed in seeds]
+    places = {(cell.row, cell.seed) for cell in ran if cell.method in META}
+    keys = {key for key, _ in places}
+    known = [cell for cell in evaluations(yardsticks) if (cell.row, cell.seed) in places]
     others = [cell for cell in known if cell.method in (*TUNED, PAPER)]
     rows = [
         row for row in rows_of([*ran, *_frozen(ran, known), *others]) if (row.task, row.optimizer) in keys
@@ -79,7 +81,13 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
         raise ValueError(f"cells: none are of {' or '.join(META)}; run them with `mlrs bench quality`")
     parts = [f"# Meta mode\n\nMade by `{command}`: {len(rows)} rows, {len(ran)} trainings.\n"]
     parts += ["## Does it help?\n", _groups(rows), "## Rows\n", _rows(rows, ran)]
-    return "\n".join([*parts, "## How to read this\n", READING])
+    return "\n".join([*parts, _diverged(ran), "## How to read this\n", READING])
+
+
+def _diverged(ran: Sequence[Cell]) -> str:
+    """Return which trainings in meta mode diverged."""
+    lost = [describe(cell) for cell in ran if cell.method in META and diverged(cell)]
+    return f"Diverged: {'; '.join(lost) or 'none'}.\n"
 
 
 def _frozen(ran: Sequence[Cell], known: Sequence[Cell]) -> list[Cell]:
