@@ -10,6 +10,7 @@ from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
 from mlrs_client._entries import Entry
+from mlrs_client._exceptions import StepAheadError
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import run_update
 from mlrs_client._meta_types import Adaptation
@@ -112,12 +113,19 @@ class Run(RunView):
         """Mark the run as finished. See `mlrs_client.Run.finish`."""
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
-        await self._connection.wait(settled(self._connection.session, self._ledger, deadline))
-        home = self._connection.session.home_of(self._ledger)
-        (call,) = calls.finishing(self._ledger.run_ids)
-        (info,) = await self._connection.invoke(call, deadline.left_s(), home)
-        check_complete(self._ledger, [info])
-        return info
+        session, ledger, lacks = self._connection.session, self._ledger, False
+        while True:
+            await self._connection.wait(settled(session, ledger, deadline, again=lacks))
+            (call,) = calls.finishing(ledger.run_ids, ledger.next_step)
+            try:
+                (info,) = await self._connection.invoke(call, deadline.left_s(), session.home_of(ledger))
+            except StepAheadError:  # of steps that were answered and not stored when a daemon went away
+                if not ledger.has_volatile() or not deadline.left_s():
+                    raise
+                lacks = True
+            else:
+                check_complete(ledger, [info])
+                return info
 
     def detach(self) -> None:
         """Leave the run without finishing it, as the end of an `async with` block does."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
+from mlrs_client._exceptions import StepAheadError
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import sweep_update
 from mlrs_client._meta_types import Adaptation
@@ -57,13 +58,22 @@ class Sweep(SweepView):
     async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
         """Mark the runs as finished. See the threaded client's."""
         deadline = self._connection.deadline(timeout_s)
-        await self._connection.wait(settled(self._connection.session, self._ledger, deadline))
-        home = self._connection.session.home_of(self._ledger)
-        finished: tuple[RunInfo, ...] = ()
-        for call in calls.finishing(self.ids):
-            finished += await self._connection.invoke(call, deadline.left_s(), home)
-        check_complete(self._ledger, finished)
-        return finished
+        session, ledger, lacks = self._connection.session, self._ledger, False
+        while True:
+            await self._connection.wait(settled(session, ledger, deadline, again=lacks))
+            finished: tuple[RunInfo, ...] = ()
+            try:
+                for call in calls.finishing(self.ids, ledger.next_step):
+                    finished += await self._connection.invoke(
+                        call, deadline.left_s(), session.home_of(ledger)
+                    )
+            except StepAheadError:  # as in `Run.finish`
+                if not ledger.has_volatile() or not deadline.left_s():
+                    raise
+                lacks = True
+            else:
+                check_complete(ledger, finished)
+                return finished
 
     def detach(self) -> None:
         """Leave the runs without finishing them, as the end of an `async with` block does."""

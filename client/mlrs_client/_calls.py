@@ -208,16 +208,19 @@ def get_run(run_id: object) -> Call[RunInfo]:
     return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _run)
 
 
-def finishing(run_ids: Sequence[str]) -> Iterator[Call[tuple[RunInfo, ...]]]:
-    """Mark runs as finished, in as few calls as the contract allows."""
+def finishing(run_ids: Sequence[str], next_step: int | None = None) -> Iterator[Call[tuple[RunInfo, ...]]]:
+    """Mark runs as finished that all expect a step, or any, in as few calls as the contract allows."""
     if len(run_ids) == 1:
-        request = pb.FinishRunRequest(run_id=run_ids[0])
+        request = pb.FinishRunRequest(run_id=run_ids[0], next_step=next_step)
         yield Call("FinishRun", request, lambda response: (_run(response),))
         return
     for start in range(0, len(run_ids), MAX_BATCH):
+        part = run_ids[start : start + MAX_BATCH]
         yield Call(
             "BatchFinishRuns",
-            pb.BatchFinishRunsRequest(run_ids=run_ids[start : start + MAX_BATCH]),
+            pb.BatchFinishRunsRequest(
+                run_ids=part, next_steps=[] if next_step is None else [next_step] * len(part)
+            ),
             lambda response: tuple(map(convert.run_from_proto, response.runs)),
         )
 

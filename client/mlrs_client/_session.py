@@ -200,6 +200,13 @@ class Session:
                 if conversation.transport is not None:
                     conversation.transport.half_close()
 
+    def doubt(self, ledger: Ledger[Any]) -> None:
+        """Let a run fall off its stream, as the daemon there is not the one that answered it."""
+        conversation = self.conversation_of(ledger)
+        if conversation is not None:
+            conversation.leave(ledger)
+            self._places.pop(ledger, None)
+
     def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
         """Return the conversation that a run takes part in, if any."""
         conversation = self._places.get(ledger)

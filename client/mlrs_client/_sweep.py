@@ -8,7 +8,7 @@ from typing import Any, Self
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
-from mlrs_client._exceptions import ClosedError
+from mlrs_client._exceptions import ClosedError, StepAheadError
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import sweep_update
 from mlrs_client._meta_types import Adaptation
@@ -136,13 +136,21 @@ class Sweep(SweepView):
             MlrsError: as `Run.finish`.
         """
         deadline = self._connection.deadline(timeout_s)
-        self._connection.wait(settled(self._connection.session, self._ledger, deadline))
-        home = self._connection.session.home_of(self._ledger)
-        finished: tuple[RunInfo, ...] = ()
-        for call in calls.finishing(self.ids):
-            finished += self._connection.invoke(call, deadline.left_s(), home)
-        check_complete(self._ledger, finished)
-        return finished
+        session, ledger, lacks = self._connection.session, self._ledger, False
+        while True:
+            self._connection.wait(settled(session, ledger, deadline, again=lacks))
+            finished: tuple[RunInfo, ...] = ()
+            try:
+                home = session.home_of(ledger)
+                for call in calls.finishing(self.ids, ledger.next_step):
+                    finished += self._connection.invoke(call, deadline.left_s(), home)
+            except StepAheadError:  # as in `Run.finish`
+                if not ledger.has_volatile() or not deadline.left_s():
+                    raise
+                lacks = True
+            else:
+                check_complete(ledger, finished)
+                return finished
 
     def detach(self) -> None:
         """Leave the runs without finishing them, as the end of a `with` block does."""

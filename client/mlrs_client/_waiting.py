@@ -76,8 +76,16 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
         yield Wait(ledger, min(left_s, patience.left_s() or left_s))
 
 
-def settled(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting[None]:
+def settled(
+    session: Session, ledger: Ledger[Any], deadline: Deadline, *, again: bool = False
+) -> Waiting[None]:
     """Wait until the daemon has every observation of a ledger's runs.
+
+    Args:
+        session: the advisor's.
+        ledger: the runs'.
+        deadline: how long to wait.
+        again: whether the daemon has said that it lacks some: the runs join again, and send them.
 
     Raises:
         MlrsError: not so within the deadline; as `answered`.
@@ -86,6 +94,8 @@ def settled(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waitin
         raise ledger.outage.lost.with_traceback(None)
     if not ledger.has_volatile() and ledger.last_unanswered() is None:
         return
+    if again:
+        session.doubt(ledger)
     while (last := ledger.last_unanswered()) is not None or session.conversation_of(ledger) is None:
         session.check_open()
         if last is None and ledger.is_finished:

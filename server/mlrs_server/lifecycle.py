@@ -19,7 +19,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
 from mlrs_server.adapting.recovery import Learnt
 from mlrs_server.changes import Changes
-from mlrs_server.errors import AdvisorError, Reason, about, run_not_found
+from mlrs_server.errors import AdvisorError, Reason, about, invalid_field, run_not_found
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
@@ -291,28 +291,36 @@ class RunLifecycle:
                 log.warning("replay_differs", run_id=stored.run_id, from_step=first)
         return replay.snapshot()
 
-    async def finish(self, run_id: str) -> RunView:
-        """Mark a run as finished and store all of it.
-
-        Raises:
-            AdvisorError: there is no such run, or the store fails.
-        """
-        (view,) = await self.finish_many([run_id])
+    async def finish(self, run_id: str, next_step: int | None = None) -> RunView:
+        """Mark a run as finished and store all of it; see `finish_many`."""
+        (view,) = await self.finish_many([run_id], () if next_step is None else (next_step,))
         return view
 
-    async def finish_many(self, run_ids: Sequence[str]) -> list[RunView]:
+    async def finish_many(self, run_ids: Sequence[str], next_steps: Sequence[int] = ()) -> list[RunView]:
         """Mark runs as finished, all or none, and store all of them; return them in the order of the ids.
 
+        Args:
+            run_ids: of the runs.
+            next_steps: what each must expect; none: whatever it does.
+
         Raises:
-            AdvisorError: there is no run of one of the ids, or an id is there twice, or the store fails.
+            AdvisorError: there is no run of one of the ids, or an id is there twice, or a run lacks steps, or
+                the store fails.
         """
         check_batch("run_ids", run_ids)
-        return await self._changes.to_the_end(self._finish(run_ids))
+        if next_steps and len(next_steps) != len(run_ids):
+            raise invalid_field(
+                "next_steps", f"must be one for each run or none, are {len(next_steps)} for {len(run_ids)}"
+            )
+        return await self._changes.to_the_end(self._finish(run_ids, next_steps))
 
-    async def _finish(self, run_ids: Sequence[str]) -> list[RunView]:
+    async def _finish(self, run_ids: Sequence[str], next_steps: Sequence[int]) -> list[RunView]:
         async with self._live.locked(run_ids), owned(self._live, run_ids) as found:
             runs = [_of(found, run_id) for run_id in run_ids]
             going = [run for run in runs if self._live.status(run) != RunStatus.FINISHED]
+            for run, step in zip(runs, next_steps, strict=False):
+                if run in going:
+                    check_reached(run.run_id, self._live.next_step(run), step)
             if going:
                 await self._end(going)
                 runs = await self._live.required_all(run_ids)
@@ -369,6 +377,22 @@ def _of(runs: Mapping[str, T], run_id: str) -> T:
     if run_id not in runs:
         raise run_not_found(run_id)
     return runs[run_id]
+
+
+def check_reached(run_id: str, at: int, step: int) -> None:
+    """Check that a run expects a step, or a later one.
+
+    Raises:
+        AdvisorError: it lacks steps before.
+    """
+    if at < step:
+        raise AdvisorError(
+            Reason.STEP_AHEAD,
+            f"next_step: run {run_id!r} expects step {at}, and was to be finished at {step}; what a daemon "
+            "had answered and not stored may have been lost with it: send the steps again first",
+            field="next_step",
+            expected_step=at,
+        )
 
 
 def _log(of_one: str, of_many: str, runs: Sequence[NewRun], **about_one: object) -> None:

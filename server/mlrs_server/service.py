@@ -129,7 +129,8 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""
-        view = await self._lifecycle.finish(current_caller().full(request.run_id))
+        step = convert.step_from(request.next_step, "next_step") if request.HasField("next_step") else None
+        view = await self._lifecycle.finish(current_caller().full(request.run_id), step)
         return pb.FinishRunResponse(run=convert.run_to(view))
 
     async def BatchFinishRuns(
@@ -138,7 +139,8 @@ class AdvisorService(AdvisorServiceServicer):
         """Finish many runs."""
         caller = current_caller()
         check_batch_size("run_ids", len(request.run_ids))
-        views = await self._lifecycle.finish_many([caller.full(run_id) for run_id in request.run_ids])
+        steps = [convert.step_from(step, "next_steps") for step in request.next_steps]
+        views = await self._lifecycle.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
         return pb.BatchFinishRunsResponse(runs=[convert.run_to(view) async for view in in_turns(views)])
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:

@@ -488,3 +488,21 @@ async def test_closing_cuts_off_what_takes_too_long(tmp_path: Path, model_file: 
         assert all(isinstance(end, asyncio.CancelledError) for end in ended)
         here.store.gate.set()
         assert not await here.live.stored(["b", "c"])
+
+
+async def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path, model_file: Path) -> None:
+    """Told what a run must expect, finishing refuses while it expects less, and changes nothing."""
+    async with room(tmp_path, model_file) as there:
+        opened, other = await there.open("run"), await there.open("other")
+        await there.follow(opened.handle, LOSSES[:5])
+        await there.follow(other.handle, LOSSES[:7])
+        with raises(
+            Reason.STEP_AHEAD, field="next_step", match="expects step 5, and was to be finished at 7"
+        ):
+            await there.lifecycle.finish_many(["other", "run"], [7, 7])
+        with raises(Reason.INVALID_FIELD, field="next_steps"):
+            await there.lifecycle.finish_many(["other", "run"], [7])
+        await there.follow(opened.handle, LOSSES[5:7], start=5)
+        views = await there.lifecycle.finish_many(["other", "run"], [7, 7])
+        assert [view.snapshot.next_step for view in views] == [7, 7]
+        assert (await there.lifecycle.finish("run", 99)).snapshot.next_step == 7  # it was finished before

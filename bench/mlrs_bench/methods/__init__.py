@@ -52,8 +52,10 @@ SCHEDULE_FILES = (
     "compiled.py",
     "config.py",
     "errors.py",
+    "meta.py",
     "policy.py",
     "ranges.py",
+    "ranks.py",
     "schedules/*.py",
     "usual.py",
 )

@@ -1198,14 +1198,22 @@ class FinishRunRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: builtins.int
+    NEXT_STEP_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
+    next_step: builtins.int
+    """Finish it only if this is the step that it expects: FAILED_PRECONDITION, ERROR_REASON_STEP_AHEAD, if it lacks
+    steps, which a daemon may have lost that had not stored them yet; send them again first. Unset: as it is.
+    """
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
+        next_step: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["run_id", b"run_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_next_step", b"_next_step", "next_step", b"next_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_next_step", b"_next_step", "next_step", b"next_step", "run_id", b"run_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_next_step", b"_next_step"]) -> typing.Literal["next_step"] | None: ...
 
 global___FinishRunRequest = FinishRunRequest
 
@@ -1237,16 +1245,22 @@ class BatchFinishRunsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUN_IDS_FIELD_NUMBER: builtins.int
+    NEXT_STEPS_FIELD_NUMBER: builtins.int
     @property
     def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The runs' ids: 1 to 1000, all different."""
+
+    @property
+    def next_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """As in FinishRunRequest, one for each run, or none."""
 
     def __init__(
         self,
         *,
         run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        next_steps: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["run_ids", b"run_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_steps", b"next_steps", "run_ids", b"run_ids"]) -> None: ...
 
 global___BatchFinishRunsRequest = BatchFinishRunsRequest
 

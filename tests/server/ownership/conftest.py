@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlrs_server.engine import Engine
+from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog
@@ -90,7 +91,9 @@ def join(where: Path | str, tmp_path: Path, model_file: Path) -> Join:
             )
             lifecycle = RunLifecycle(live, watchers, catalog, models=SharedModels(live, catalog))
             engine = Engine(live.groups, live.journal)
-            room = Room(live, lifecycle, RunRecords(live, watchers), engine, catalog, store)
+            records = RunRecords(live, watchers)
+            gatherer = Gatherer(live, engine, records)
+            room = Room(live, lifecycle, records, engine, catalog, store, gatherer)
             try:
                 yield Member(room, await sharing.join(live, watchers, name), sharing)
             finally:
