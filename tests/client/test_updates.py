@@ -385,7 +385,7 @@ def test_a_follower_makes_no_update() -> None:
     """A rank that follows is told at once that rank 0 makes the updates, and nothing is left to wait for."""
     ledger = Ledger(opened(), mock.Mock(), Entry.of_rank, rank=1)
     ledger.led = {}
-    ledger.lead(0, [0.1], [mlrs_client.AdviceReason.MODEL], -1)
+    ledger.lead(0, [0.1], [next(iter(mlrs_client.AdviceReason))], -1)
     ledger.follow(ledger.led, 0, (0.0, 1.0))
     with pytest.raises(mlrs_client.ConfigMismatchError, match=r"rank 1, which follows; rank 0 makes"):
         adapt(ledger, 0)
