@@ -175,7 +175,7 @@ class Ledger(Generic[E]):
             The update, and whether it has to be sent: not if it was entered before and is kept.
 
         Raises:
-            ConfigMismatchError: the runs are not in meta mode.
+            ConfigMismatchError: the runs are not in meta mode, or this process only follows the leader.
             StepAheadError: the step was not observed yet.
             StaleStepError: the step after it was, or it was adapted to before, with another number.
         """
@@ -185,6 +185,12 @@ class Ledger(Generic[E]):
                 f"{self.label} is not in meta mode, which a run is from its creation on: open a new one with"
                 " meta=True",
                 field="meta",
+            )
+        if self.led is not None:
+            raise ConfigMismatchError(
+                f"{self.label}: this is rank {self.rank}, which follows; rank 0 makes the meta updates, so"
+                " call adapt there alone",
+                field="rank",
             )
         if step >= self.next_step:
             raise StepAheadError(

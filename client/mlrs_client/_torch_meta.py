@@ -12,20 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mlrs_client import _meta_arguments as check
-from mlrs_client._exceptions import (
-    ConfigMismatchError,
-    InvalidArgumentError,
-    MlrsError,
-    UnavailableError,
-    UsageError,
-)
-from mlrs_client._meta_types import Adaptation, Meta, MetaOrder
+from mlrs_client._exceptions import InvalidArgumentError, UnavailableError, UsageError
+from mlrs_client._meta_types import Adaptation, MetaOrder
 from mlrs_client._run import Run
 from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
 from mlrs_client._torch_directions import check_gradient, directions, is_known
 from mlrs_client._torch_group import Group
-from mlrs_client._torch_ranks import Together
-from mlrs_client._torch_rates import OptimizerRates, Rates, SchedulerRates
+from mlrs_client._torch_source import meta_of, names_of, source_of, together_of, unscale
 from mlrs_client._values import real
 
 if TYPE_CHECKING:
@@ -35,6 +28,10 @@ AHEAD = 0.5
 """How far along the step the validation gradient is taken: its slope there is the mean one over the step."""
 DEFAULT_EVERY = 5
 """Steps from one meta update to the next, where the run does not say."""
+SKIPPED = [0.0, 0.0, 1.0, 0.0]
+"""A process's word of a step that its scaler skips ..."""
+STILL = [0.0, 0.0, 0.0, 1.0]
+"""... and of one that moves nothing. Otherwise it is the alignment, the validation loss, and zeros."""
 _logger = logging.getLogger("mlrs_client")
 
 
@@ -90,23 +87,31 @@ class MetaStep:
         Raises:
             ConfigMismatchError: the run is not in meta mode.
             InvalidArgumentError: an argument is wrong; the error names it.
+            UnavailableError: another process raised one of these.
         """
         self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, optimizer
-        self._group = Group(model, _together_of(scheduler))
-        self._run, self._rates = _source(scheduler, optimizer, self._group)
-        meta = _meta_of(self._run)
+        self._group = Group(model, together_of(scheduler))
+        _, begun = self._group.share(lambda: ([], self._begin(scheduler, every, ahead)), 0)
+        agreed = self._group.from_first(begun)
+        self.every, self._since = int(agreed[0] or 1), int(agreed[1] or 0)
+        self._is_before = bool(agreed[2])
+        self._last_step = -1
+        self.updates = 0
+
+    def _begin(
+        self, scheduler: AdvisedLR | Run | None, every: int | None, ahead: float
+    ) -> list[float | None]:
+        """Check what this process was given; return the interval, the steps since, and if it is before."""
+        self._run, self._rates = source_of(scheduler, self._optimizer, self._group)
+        meta = meta_of(self._run)
         if every is None:
             every = DEFAULT_EVERY if meta.every is None else meta.every
         every = check.every(every)
         self._ahead = real("ahead", ahead, least=0.5, most=1.0)
+        self._names = names_of(self._model, self._optimizer)
         since = 0 if self._run is None else self._run.resume_step % every
-        is_before = is_known(optimizer) and meta.order != MetaOrder.AFTER_STEP
-        agreed = self._group.from_first([float(every), float(since), float(is_before)])
-        self.every, self._since = int(agreed[0] or 1), int(agreed[1] or 0)
-        self._is_before = bool(agreed[2])
-        self._names = _names(self._model, optimizer)
-        self._last_step = -1
-        self.updates = 0
+        is_before = is_known(self._optimizer) and meta.order != MetaOrder.AFTER_STEP
+        return [float(every), float(since), float(is_before)]
 
     @property
     def is_due(self) -> bool:
@@ -135,36 +140,33 @@ class MetaStep:
             InvalidArgumentError: an update is due and there is no batch; or see `loss_fn`.
             UsageError: the loss of this step was not observed yet.
             MlrsError: see `Run.adapt`.
+            UnavailableError: another process of the job failed: of them all, none makes the update, and ahead
+                of it none takes the step. The update stays due, unless it was sent.
         """
         if not self.is_due:
             self._since += 1
             self._take(closure, scaler)
             return None
-        if batch is None:
-            raise InvalidArgumentError(
-                "batch: an update is due at this step; pass a validation batch, or what returns one",
-                field="batch",
-            )
-        if scaler is not None:
-            _unscale(scaler, self._optimizer)
-        if closure is None and not self._has_finite_gradients():  # the scaler skips the step: the next is due
-            self._take(closure, scaler)
-            return None
-        self._since = 0
-        whole = batch() if callable(batch) else batch
         if self._is_before and closure is None:
-            return self._before(whole, scaler)
-        return self._after(whole, closure, scaler)
+            return self._before(batch, scaler)
+        return self._after(batch, closure, scaler)
 
     def _before(self, batch: Any, scaler: torch.amp.GradScaler | None) -> Adaptation | None:
         """Make the update on the way that the step would go, then the step."""
-        learning_rate, ratios = self._rates.current()
-        step = self._observed()
-        found = {self._names[weight]: d for weight, d in directions(self._optimizer, ratios).items()}
-        weights = dict(self._model.named_parameters())
-        way = self._ahead * learning_rate
-        virtual = {name: weights[name].detach() - way * d for name, d in found.items()}
-        adaptation, rate = self._adapt(step, batch, virtual, found, scaler)
+
+        def find() -> tuple[list[float], None]:
+            learning_rate, ratios, is_skipped = self._ready(batch, None, scaler)
+            if is_skipped:
+                return SKIPPED, None
+            whole = _fetched(batch)
+            found = {self._names[weight]: d for weight, d in directions(self._optimizer, ratios).items()}
+            weights = dict(self._model.named_parameters())
+            way = self._ahead * learning_rate
+            virtual = {name: weights[name].detach() - way * d for name, d in found.items()}
+            return self._aligned(whole, virtual, found, scaler), None
+
+        word, _ = self._group.share(find, 4)
+        adaptation, rate = self._adapt(*word)
         if rate is not None:
             self._rates.fill(rate)
         self._take(None, scaler)
@@ -173,52 +175,102 @@ class MetaStep:
     def _after(
         self, batch: Any, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None
     ) -> Adaptation | None:
-        """Take the step, then make the update on the way that it went."""
-        weights = {name: weight for weight, name in self._names.items() if weight.requires_grad}
-        old = {name: weight.detach().clone() for name, weight in weights.items()}
-        self._take(closure, scaler)
-        learning_rate, _ = self._rates.current()
-        step = self._observed()
-        if not learning_rate:
+        """Take the step, once all processes can, then make the update on the way that it went."""
+
+        def ready() -> tuple[list[float], Any]:
+            _, _, is_skipped = self._ready(batch, closure, scaler)
+            return [float(is_skipped)], None if is_skipped else _fetched(batch)
+
+        def find() -> tuple[list[float], None]:
+            weights = {name: weight for weight, name in self._names.items() if weight.requires_grad}
+            old = {name: weight.detach().clone() for name, weight in weights.items()}
+            self._take(closure, scaler)
+            learning_rate, _ = self._rates.current()
+            self._check_observed()
+            if not learning_rate:
+                return STILL, None
+            for weight in weights.values():
+                if weight.grad is not None:
+                    check_gradient(weight, weight.grad)
+            found = {name: (old[name] - weight.detach()) / learning_rate for name, weight in weights.items()}
+            halfway = {
+                name: torch.lerp(old[name], weight.detach(), self._ahead) for name, weight in weights.items()
+            }
+            return self._aligned(whole, halfway, found, scaler), None
+
+        (skipped,), whole = self._group.share(ready, 1)
+        if skipped:
+            self._take(closure, scaler)
             return None
-        for weight in weights.values():
-            if weight.grad is not None:
-                check_gradient(weight, weight.grad)
-        found = {name: (old[name] - weight.detach()) / learning_rate for name, weight in weights.items()}
-        halfway = {
-            name: torch.lerp(old[name], weight.detach(), self._ahead) for name, weight in weights.items()
-        }
-        adaptation, _ = self._adapt(step, batch, halfway, found, scaler)
+        word, _ = self._group.share(find, 4)
+        adaptation, _ = self._adapt(*word)
         return adaptation
 
-    def _adapt(
+    def _ready(
+        self, batch: Any, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None
+    ) -> tuple[float, list[float], bool]:
+        """Return the learning rate and the ratios to it, and whether the scaler skips the step.
+
+        The learning rate comes first, whatever is amiss here: the others wait for it together with this
+        process.
+        """
+        learning_rate, ratios = self._rates.current()
+        if batch is None:
+            raise InvalidArgumentError(
+                "batch: an update is due at this step; pass a validation batch, or what returns one",
+                field="batch",
+            )
+        if scaler is not None:
+            unscale(scaler, self._optimizer)
+        is_skipped = closure is None and not self._has_finite_gradients()
+        if closure is None and not is_skipped:  # a closure may be what observes
+            self._check_observed()
+        return learning_rate, ratios, is_skipped
+
+    def _aligned(
         self,
-        step: int,
         batch: Any,
         weights: dict[str, torch.Tensor],
         found: dict[str, torch.Tensor],
         scaler: torch.amp.GradScaler | None,
-    ) -> tuple[Adaptation | None, float | None]:
-        """Make the update, in the first process; return what came of it, and the learning rate in each."""
+    ) -> list[float]:
+        """Return this process's word of the step: alignment and validation loss, unless nothing moves."""
         if not weights:
-            return None, None
+            return STILL
         scale = scaler.get_scale() if scaler is not None else 1.0
-        alignment, loss = self._group.mean(
-            list(aligned(self._model, self._loss_fn, batch, weights, found, scale))
-        )
+        return [*aligned(self._model, self._loss_fn, batch, weights, found, scale), 0.0, 0.0]
+
+    def _adapt(
+        self, alignment: float, loss: float, skipped: float, still: float
+    ) -> tuple[Adaptation | None, float | None]:
+        """Make the update, in the first process; return what came of it, and the learning rate in each.
+
+        Args:
+            alignment: the mean over the processes.
+            loss: likewise.
+            skipped: the share of them whose scaler skips the step; if any does, the update stays due.
+            still: the share of them where nothing moves; if any is there, there is none.
+        """
+        if skipped:
+            return None, None
+        self._since = 0
+        if still:
+            return None, None
         if not math.isfinite(alignment):
             _logger.warning(
                 "no meta update at step %d: the validation loss is %g and the alignment %g",
-                step,
+                self._step(),
                 loss,
                 alignment,
             )
             return None, None
-        adaptation, failure = None, None
+        adaptation: Adaptation | None = None
+        failure: BaseException | None = None
         if self._run is not None:
             try:
-                adaptation = self._run.adapt(step, alignment, validation_loss=loss)
-            except MlrsError as error:
+                self._last_step = self._step()
+                adaptation = self._run.adapt(self._last_step, alignment, validation_loss=loss)
+            except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others wait for word
                 failure = error
         rate = None if adaptation is None else adaptation.learning_rate
         rate, has_failed = self._group.from_first([rate, float(failure is not None)])
@@ -229,22 +281,24 @@ class MetaStep:
         self.updates += 1
         return adaptation, rate
 
-    def _observed(self) -> int:
-        """Return the step that was observed last.
+    def _step(self) -> int:
+        """Return the step that was observed last; -1: none, or this is not the first process."""
+        return -1 if self._run is None else self._run.resume_step - 1
+
+    def _check_observed(self) -> None:
+        """Check that there is an observation that no update was made of.
 
         Raises:
-            UsageError: it is the one that an update was made of before.
+            UsageError: there is none.
         """
         if self._run is None:
-            return -1
-        step = self._run.resume_step - 1
+            return
+        step = self._step()
         if step <= self._last_step or step < 0:
             raise UsageError(
                 f"step: the loss of step {step + 1} was not observed yet; call scheduler.observe(loss), or"
                 " run.observe or next_lr, before meta.step"
             )
-        self._last_step = step
-        return step
 
     def _has_finite_gradients(self) -> bool:
         gradients = [weight.grad for weight in self._names if weight.grad is not None]
@@ -259,63 +313,5 @@ class MetaStep:
             raise UsageError("step: a GradScaler does not work with optimizers that take a closure")
 
 
-def _together_of(scheduler: object) -> Together | None:
-    """Return who takes steps together with this process by its scheduler, if anybody does."""
-    from mlrs_client.torch import AdvisedLR  # which knows this module
-
-    return scheduler._together if isinstance(scheduler, AdvisedLR) else None  # noqa: SLF001 # the package's own
-
-
-def _source(scheduler: object, optimizer: Optimizer, group: Group) -> tuple[Run | None, Rates]:
-    """Return the run, if this process has it, and where learning rates are."""
-    from mlrs_client.torch import AdvisedLR  # which knows this module
-
-    if isinstance(scheduler, AdvisedLR):
-        if scheduler.optimizer is not optimizer:
-            raise InvalidArgumentError(
-                "scheduler must be the AdvisedLR of this optimizer; it is another's", field="scheduler"
-            )
-        run = scheduler._run if group.is_first else None  # noqa: SLF001 # of the package's own scheduler
-        return run, SchedulerRates(scheduler)
-    if isinstance(scheduler, Run):
-        return scheduler if group.is_first else None, OptimizerRates(optimizer)
-    if scheduler is None and not group.is_first:
-        return None, OptimizerRates(optimizer)
-    raise InvalidArgumentError(
-        "scheduler must be an AdvisedLR, or a run of mlrs_client.connect(...).run(...); is"
-        f" {type(scheduler).__name__}",
-        field="scheduler",
-    )
-
-
-def _meta_of(run: Run | None) -> Meta:
-    """Return a run's meta mode."""
-    meta = Meta() if run is None else run.config.meta
-    if meta is None:
-        raise ConfigMismatchError(
-            "the run is not in meta mode, which a run is from its creation on: open a new one with meta=True",
-            field="meta",
-        )
-    return meta
-
-
-def _names(model: nn.Module, optimizer: Optimizer) -> dict[torch.Tensor, str]:
-    """Return the model's name of each parameter of the optimizer."""
-    names: dict[torch.Tensor, str] = {weight: name for name, weight in model.named_parameters()}
-    ours = [weight for group in optimizer.param_groups for weight in group["params"]]
-    foreign = sum(weight not in names for weight in ours)
-    if foreign:
-        raise InvalidArgumentError(
-            f"optimizer has {foreign} parameters that are not the model's; pass one that holds all",
-            field="optimizer",
-        )
-    return {weight: names[weight] for weight in ours}
-
-
-def _unscale(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
-    """Unscale the gradients, unless the loop has, to clip them."""
-    try:
-        scaler.unscale_(optimizer)
-    except RuntimeError as error:
-        if "already been called" not in str(error):
-            raise
+def _fetched(batch: Any) -> Any:
+    return batch() if callable(batch) else batch

@@ -33,9 +33,11 @@ from tests.bench.loop import Loop
 Train = Callable[..., Cell]
 UNTUNED = [
     "mlr-snet",
+    "mlr-snet-meta",
     "mlr-snet-progress",
     "mlr-snet-loss",
     "paper",
+    "paper-meta",
     "cosine",
     "linear",
     "wsd",

@@ -86,6 +86,97 @@ if advisor:
 dist.destroy_process_group()
 """
 
+TROUBLE = """
+import signal, sys
+import torch
+import torch.distributed as dist
+import mlrs_client
+from mlrs_client.torch import AdvisedLR, MetaStep
+from tests.client.test_torch_group import TROUBLES, batch, loss_fn, network
+
+target, file, rank, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
+step = 0
+
+def run_of(name, meta):
+    return advisor.run(name, meta=meta, fallback=None) if advisor else None
+
+def attempt(what, do):
+    try:
+        do()
+        print(what, "done", flush=True)
+    except BaseException as error:
+        print(what, type(error).__name__, "rank" in str(error), flush=True)
+
+def meta_step(run, loss_fn):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model) if kind == "ddp" else model
+    scheduler = run if kind == "ddp" else AdvisedLR(optimizer, run)
+    return wrapped, optimizer, scheduler, MetaStep(wrapped, loss_fn, optimizer, scheduler)
+
+def train_step(trouble):
+    global step
+    step += 1
+    optimizer.zero_grad()
+    loss_fn(wrapped, batch(step, rank)).backward()
+    if kind == "ddp":
+        if run and trouble != "unobserved":
+            run.next_lr(run.resume_step, 1.0)
+    else:
+        scheduler.observe(1.0)
+        for weight in wrapped.parameters():
+            dist.all_reduce(weight.grad)
+            weight.grad /= 2
+    given = iter([] if trouble == "exhausted" and rank == 1 else [batch(100 + step, rank)])
+    if trouble == "interrupted" and run:
+        sys.setprofile(interrupt)
+    try:
+        meta.step(lambda: next(given))
+    finally:
+        sys.setprofile(None)
+        if kind != "ddp":
+            scheduler.step()
+
+def interrupt(frame, event, argument):
+    if event == "call" and frame.f_code is mlrs_client.Run.adapt.__code__:
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+def validation_loss(model, whole):
+    if trouble == "raising" and rank == 1:
+        raise ValueError("no such label")
+    return loss_fn(model, whole)
+
+for order in ("before_step", "after_step"):
+    attempt("plain", lambda: meta_step(run_of("plain-" + order, None), loss_fn))
+    run = run_of(order, mlrs_client.Meta(every=1, order=order))
+    wrapped, optimizer, scheduler, meta = meta_step(run, validation_loss)
+    for trouble in TROUBLES[kind]:
+        attempt(trouble, lambda: train_step(trouble))
+        trouble = ""
+        attempt("next", lambda: train_step(""))
+        print(meta.updates, optimizer.param_groups[0]["lr"].hex() if kind != "ddp" else "", flush=True)
+    print("weights", [value.hex() for weight in wrapped.parameters() for value in weight.flatten().tolist()])
+if advisor:
+    advisor.close()
+dist.destroy_process_group()
+"""
+TROUBLES = {
+    "ddp": ("exhausted", "raising", "unobserved", "interrupted"),
+    "by-hand": ("exhausted", "raising", "interrupted"),
+}
+RAISED = {
+    "plain": ("ConfigMismatchError False", "UnavailableError True"),
+    "exhausted": ("UnavailableError True", "StopIteration False"),
+    "raising": ("UnavailableError True", "ValueError False"),
+    "unobserved": ("UsageError False", "UnavailableError True"),
+    "interrupted": ("KeyboardInterrupt False", "UnavailableError False"),
+}
+"""What the two ranks raise, and whether the message names the rank that failed."""
+
 
 def network() -> nn.Module:
     """Return a small network."""
@@ -107,11 +198,11 @@ def loss_fn(model: Any, batch_: Any) -> torch.Tensor:
     return nn.functional.mse_loss(model(batch_[0]), batch_[1])
 
 
-def train(daemon: FakeDaemon, folder: Path, script: str = RANK) -> list[list[str]]:
-    """Train in two processes; return what each said, line by line."""
+def train(daemon: FakeDaemon, folder: Path, script: str = RANK, *arguments: str) -> list[list[str]]:
+    """Train in two processes, which have two minutes; return what each said, line by line."""
     ranks = [
         subprocess.Popen(  # our own interpreter
-            [sys.executable, "-c", script, daemon.target, str(folder / "store"), str(rank)],
+            [sys.executable, "-c", script, daemon.target, str(folder / "store"), str(rank), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -119,10 +210,15 @@ def train(daemon: FakeDaemon, folder: Path, script: str = RANK) -> list[list[str
         for rank in range(2)
     ]
     said = []
-    for rank in ranks:
-        out, err = rank.communicate(timeout=120)
-        assert rank.returncode == 0, err
-        said.append(out.splitlines())
+    try:
+        for rank in ranks:
+            out, err = rank.communicate(timeout=120)
+            assert rank.returncode == 0, err
+            said.append(out.splitlines())
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
     return said
 
 
@@ -160,6 +256,24 @@ def test_a_failure_of_the_first_rank_reaches_all(daemon: FakeDaemon, tmp_path: P
     said = train(daemon, tmp_path)
     assert [lines[1] for lines in said] == ["error RunFinishedError", "error UnavailableError"]
     assert said[0][2:] == said[1][2:]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_no_rank_waits_for_one_that_failed(daemon: FakeDaemon, tmp_path: Path, kind: str) -> None:
+    """Whatever one rank raises, the others raise too, and all of them can go on together.
+
+    Without an update of the step that failed, and with the same weights everywhere.
+    """
+    said = train(daemon, tmp_path, TROUBLE, kind)
+    for rank, lines in enumerate(said):
+        raised = [line.split(" ", 1) for line in lines if line.split()[0] in RAISED]
+        assert raised == [[what, RAISED[what][rank]] for what in ("plain", *TROUBLES[kind])] * 2
+        assert lines.count("next done") == 2 * len(TROUBLES[kind])
+    shared = [[line for line in lines if line.split()[0] not in RAISED] for lines in said]
+    assert shared[0] == shared[1]
+    for order in ("before_step", "after_step"):
+        assert len(daemon.runs[order].alignments) == len(TROUBLES[kind])
 
 
 def mean_gradients(model: nn.Module, batches: list[Any]) -> list[torch.Tensor]:

@@ -139,6 +139,27 @@ def test_finishing_again_after_a_crash_is_no_error(tmp_path: Path) -> None:
     assert (info.status, info.next_step) == (mlrs_client.RunStatus.FINISHED, 3)
 
 
+def test_a_run_is_finished_with_all_of_its_steps(tmp_path: Path) -> None:
+    """Steps that were answered and lost with the daemon are sent again before the run is finished."""
+    daemon = Daemon(
+        tmp_path / "data",
+        "--model",
+        str(write_random_model(tmp_path / "model.safetensors")),
+        "--flush-interval-s",
+        "60",
+        listen=f"127.0.0.1:{steady_port()}",
+    )
+    with daemon, mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+        run = advisor.run("run")
+        lrs = [run.next_lr(step, 1.0) for step in range(30)]
+        daemon.kill()
+        daemon.start()
+        info = run.finish()
+        record = [lr for chunk in advisor.watch("run") for lr in chunk.learning_rates]
+    assert (info.status, info.next_step) == (mlrs_client.RunStatus.FINISHED, 30)
+    assert record == lrs
+
+
 @pytest.mark.parametrize(
     ("points", "times"),
     [

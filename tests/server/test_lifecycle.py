@@ -496,9 +496,7 @@ async def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path, model_file
         opened, other = await there.open("run"), await there.open("other")
         await there.follow(opened.handle, LOSSES[:5])
         await there.follow(other.handle, LOSSES[:7])
-        with raises(
-            Reason.STEP_AHEAD, field="next_step", match="expects step 5, and was to be finished at 7"
-        ):
+        with raises(Reason.STEP_AHEAD, field="next_step", match="expects step 5, .* finished at 7"):
             await there.lifecycle.finish_many(["other", "run"], [7, 7])
         with raises(Reason.INVALID_FIELD, field="next_steps"):
             await there.lifecycle.finish_many(["other", "run"], [7])
