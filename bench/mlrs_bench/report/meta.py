@@ -12,6 +12,7 @@ from mlrs_bench.report.losses import Key, describe, diverged, evaluations
 from mlrs_bench.report.methods import ADVISED, BEST_TUNED, META, TUNED
 from mlrs_bench.report.rows import Row, rows_of
 from mlrs_bench.report.standings import log_ratio, matchup
+from mlrs_bench.report.statistics import Outcome
 from mlrs_bench.report.tables import table
 from mlrs_bench.report.wording import NOTHING, interval, loss, record
 
@@ -81,7 +82,13 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
         raise ValueError(f"cells: none are of {' or '.join(META)}; run them with `mlrs bench quality`")
     parts = [f"# Meta mode\n\nMade by `{command}`: {len(rows)} rows, {len(ran)} trainings.\n"]
     parts += ["## Does it help?\n", _groups(rows), "## Rows\n", _rows(rows, ran)]
-    return "\n".join([*parts, _diverged(ran), "## How to read this\n", READING])
+    return "\n".join([*parts, _lost(rows), _diverged(ran), "## How to read this\n", READING])
+
+
+def _lost(rows: Sequence[Row]) -> str:
+    """Return the rows on which the network in question is worse off in meta mode."""
+    lost = [row.name for row in rows if row.outcome(ADVISED_META, ADVISED) is Outcome.LOSS]
+    return f"Rows on which {ADVISED_META} loses beyond the noise: {', '.join(lost) or 'none'}.\n"
 
 
 def _diverged(ran: Sequence[Cell]) -> str:
