@@ -122,7 +122,7 @@ async def test_running_out_of_groups_is_said_and_passes(
     async with room(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", some[n])).handle for n in range(3)]
         with raises(
-            Reason.MEMORY_FULL, field="config.schedule", match="3 different models, settings of meta mode and schedule shapes"
+            Reason.MEMORY_FULL, field="config.schedule", match="3 different models, .* schedule shapes"
         ):
             await here.open("run-3", some[3])
         assert (await here.open("more", config_of(ScheduleKind.COSINE, base_lr=9.0))).created
