@@ -18,14 +18,14 @@ OUT = Path(__file__).parents[1] / "docs" / "performance"
 TITLES = {
     "latency": "A lone training loop",
     "kernels": "Without a wire",
-    "adapting": "Meta mode",
+    "adapting": "Meta mode without a wire",
     "load": "Many training processes",
     "columns": "Sweeps",
     "live_runs": "Many live runs",
     "ranks": "Many ranks of one run",
     "processes": "Several processes",
     "startup": "Starting",
-    "meta_mode": "Meta mode",
+    "meta_mode": "Meta mode beside others",
 }
 
 

@@ -13,7 +13,7 @@ class Role(enum.IntEnum):
     ADAPT = 2
     """Meta mode too."""
     ADMIN = 3
-    """Import models and point aliases too; reflection."""
+    """Import and promote models and point aliases too; reflection."""
 
     @property
     def spelling(self) -> str:
