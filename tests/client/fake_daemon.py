@@ -288,6 +288,9 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         """Finish a run."""
         self._check_owner(request.run_id, context)
         record = self._record(request.run_id, context)
+        if len(record.losses) < request.next_step and not record.finished:
+            code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_STEP_AHEAD
+            _fail(context, code, reason, f"the run expects step {len(record.losses)}", "next_step")
         record.finished, record.durable_step = True, len(record.losses) - 1
         return pb.FinishRunResponse(run=record.message())
 

@@ -108,6 +108,15 @@ async def test_pending_outlives_its_run(advisor: Any) -> None:
     assert [await done(pending.lr()) for pending in pendings] == lr_sequence(LOSSES)
 
 
+async def test_finishing_sends_again_what_was_lost(advisor: Any, daemon: FakeDaemon) -> None:
+    """A daemon that has lost answered steps without a break of the stream gets them before the run ends."""
+    run = await done(advisor.run("a"))
+    await next_lrs(run, LOSSES)
+    daemon.runs["a"].cut(2)
+    assert (await done(run.finish())).next_step == len(LOSSES)
+    assert lr_sequence(daemon.runs["a"].losses) == lr_sequence(LOSSES)
+
+
 async def test_finishing_waits_for_what_was_sent(advisor: Any) -> None:
     """`finish` counts the observations that are still on their way."""
     run = await done(advisor.run("a"))
