@@ -7,6 +7,7 @@ import time
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
 """Between attempts: the longest that the first pause may be, and what its doubling ends at."""
+_jitter = random.Random()  # noqa: S311 # not a secret; of its own: a training loop may have seeded the shared one
 
 
 class Deadline:
@@ -30,7 +31,7 @@ class Backoff:
     def next_s(self) -> float:
         """Return the next pause, in seconds."""
         longest_s, self._longest_s = self._longest_s, min(2 * self._longest_s, LONGEST_PAUSE_S)
-        return random.uniform(0.0, longest_s)  # noqa: S311 # not a secret
+        return _jitter.uniform(0.0, longest_s)
 
     def reset(self) -> None:
         """Begin again with the first."""

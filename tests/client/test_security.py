@@ -96,7 +96,7 @@ async def test_a_token_that_is_revoked(connect: Any, guarded: FakeDaemon) -> Non
     guarded.cut()
     assert await done(run.next_lr(1, 1.0)) == lr
     with pytest.raises(mlrs_client.UnauthenticatedError):
-        await done(plain.next_lr(1, 1.0))
+        await done(plain.next_lr(1, 1.0, timeout_s=3.0))
     guarded.token = TOKEN
     await done(run.finish(timeout_s=10.0))
     assert guarded.runs["a"].losses == [1.0, 1.0]
