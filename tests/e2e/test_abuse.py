@@ -177,7 +177,7 @@ def test_oversize_messages(scene: Scene, many: bool) -> None:  # noqa: FBT001  #
                 for _ in range(count):
                     with pytest.raises(grpc.RpcError) as caught:
                         oversize(bytes(size), timeout=60)
-                    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, caught.value
                     refused += 1
         return {"messages": refused, "mib_each": size // MIB}
 
