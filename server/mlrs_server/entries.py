@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,6 +37,8 @@ ENTRY = np.dtype(
 when it was the entry's turn, `before` its last loss until then (of fresh entries), `lr` NaN and `reason` 0
 where nothing is advised, `durable_step` -1 where the handle is stale.
 """
+_ONE = struct.Struct("=Qqd40xI4x")
+"""A row of `ENTRY`: `handle`, `step`, `loss` and `rank`, zeros in the rest."""
 Table = npt.NDArray[np.void]
 """A table: of `ENTRY`, or of `ANSWERED`."""
 
@@ -91,6 +95,11 @@ class Entries:
         table = np.zeros(len(handles), ENTRY)
         table["handle"], table["step"], table["loss"] = handles, steps, losses
         return cls(table)
+
+    @classmethod
+    def of_one(cls, handle: int, step: int, loss: float, rank: int = 0) -> Entries:
+        """Return a single observation as entries: the quick way, for a training loop's every step."""
+        return cls(np.frombuffer(bytearray(_ONE.pack(handle, step, loss, rank)), ENTRY))
 
     def __len__(self) -> int:
         """Return the number of entries."""

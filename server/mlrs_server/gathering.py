@@ -17,7 +17,6 @@ import structlog
 
 from mlrs_core.ranks import RankReduction
 from mlrs_server.answers import Answer, finished_run, stale_handle, stale_step, step_ahead
-from mlrs_server.convert import entry_of
 from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason, draining, invalid_field
@@ -243,7 +242,7 @@ class Gatherer:
         records["gathers"][row] = 0
         try:
             tenant = int(records["tenant"][row])
-            answer = self._engine.answer_now(entry_of(step.handle, step.step, loss), tenant)
+            answer = self._engine.answer_now(Entries.of_one(step.handle, step.step, loss), tenant)
         except AdvisorError as error:
             return error
         except Exception as error:  # a defect: every rank's call fails of it

@@ -258,10 +258,14 @@ class RunGroup:
 
     def _advance(self, entries: Entries) -> None:
         """Have the policy advance runs. Columns in one piece: kernels are compiled for these alone."""
-        rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
-        losses, lrs = np.ascontiguousarray(entries.losses), np.empty(len(entries))
+        rows, steps, losses, lrs = entries.rows, entries.steps, entries.losses, entries.lrs
+        whole = len(entries) == 1  # such columns are in one piece as they are
+        if not whole:
+            rows, steps = np.ascontiguousarray(rows), np.ascontiguousarray(steps)
+            losses, lrs = np.ascontiguousarray(losses), np.empty_like(losses)
         self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, lrs)
-        entries.lrs[:] = lrs
+        if not whole:
+            entries.lrs[:] = lrs
 
     def adapt(self, row: int, alignment: float, validation_loss: float | None = None) -> MetaUpdate:
         """Make the meta update of a run's newest step; it has one, and no update of it yet.

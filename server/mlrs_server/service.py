@@ -13,6 +13,7 @@ from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
+from mlrs_server.entries import Entries
 from mlrs_server.errors import draining
 from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
@@ -157,7 +158,7 @@ class AdvisorService(AdvisorServiceServicer):
         step = convert.step_from(request.step, "step")
         caller = current_caller()
         handle = await self._lifecycle.handle_of(caller.full(request.run_id))
-        answer = self._engine.answer_now(convert.entry_of(handle, step, request.loss), caller.number)
+        answer = self._engine.answer_now(Entries.of_one(handle, step, request.loss), caller.number)
         await self._records.recall(answer)
         if answer.reports:
             await self._gatherer.gather_alone(answer, caller.number)

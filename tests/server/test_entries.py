@@ -52,3 +52,19 @@ def test_columns_are_views() -> None:
         [0.5, 1.0, 2.0],
         3,
     )
+
+
+@given(
+    handle=st.integers(0, 2**64 - 1),
+    step=st.integers(0, 2**53),
+    loss=st.floats(),
+    rank=st.integers(0, 2**32 - 1),
+)
+def test_one_is_a_table_of_one(handle: int, step: int, loss: float, rank: int) -> None:
+    """A single observation made the quick way is the same row as among others, and can be answered."""
+    table = Entries.of(np.array([handle], np.uint64), np.array([step]), np.array([loss])).table
+    table["rank"] = rank
+    one = Entries.of_one(handle, step, loss, rank).table
+    assert one.tobytes() == table.tobytes()
+    assert one.flags.writeable
+    assert one.flags.aligned

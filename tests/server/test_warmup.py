@@ -42,7 +42,7 @@ for policy in _policies():
     assert done.fresh == done.plain == 20
     losses = np.array([0.0, np.nan, 1.0, 1.0, 1.0])
     group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
-    group.answer(convert.entry_of(int(handles[6]), 1, 0.5))
+    group.answer(Entries.of_one(int(handles[6]), 1, 0.5))
     updates = _Batch.of(group).updates()
     packing.pack_all_observations(updates.answers, updates.bounds)
 for policy in _adaptive_policies():
@@ -50,7 +50,7 @@ for policy in _adaptive_policies():
     row = group.reserve()
     group.put(row, "a", 0, RunConfig(num_classes=10), runs.first_snapshot(policy))
     for step in range(30):
-        group.answer(convert.entry_of(int(group.records["handle"][row]), step, 0.5))
+        group.answer(Entries.of_one(int(group.records["handle"][row]), step, 0.5))
         policy.adapt(group.states, group.networks, group.table, row, step, 0.1)
     assert group.networks.any()
 assert [list(function.signatures) for function in functions] == made

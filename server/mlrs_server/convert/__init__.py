@@ -9,7 +9,7 @@ models.py    models, their versions and aliases
 
 from __future__ import annotations
 
-from mlrs_server.convert.advice import MAX_ENTRIES, advice_to, columns_to, entries_from, entry_error, entry_of
+from mlrs_server.convert.advice import MAX_ENTRIES, advice_to, columns_to, entries_from, entry_error
 from mlrs_server.convert.configs import config_from, config_to
 from mlrs_server.convert.meta import (
     adaptations_to,
@@ -51,7 +51,6 @@ __all__ = [
     "config_to",
     "entries_from",
     "entry_error",
-    "entry_of",
     "gradients_header_from",
     "import_header_from",
     "made_to",

@@ -7,7 +7,7 @@ import numpy as np
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.answers import Answer
 from mlrs_server.convert.runs import step_from
-from mlrs_server.entries import ENTRY, Entries
+from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.names import spoken
 from mlrs_server.status import code_number
@@ -34,10 +34,8 @@ def entries_from(message: pb.StreamAdviceRequest) -> Entries:
     if ranks or message.sample_counts:
         _check_rank_columns(message, n)
     if n == 1:
-        entries = entry_of(handles[0], step_from(steps[0], "steps"), losses[0])
-        if ranks:
-            entries.table["rank"] = ranks[0]
-        return entries
+        step = step_from(steps[0], "steps")
+        return Entries.of_one(handles[0], step, losses[0], ranks[0] if ranks else 0)
     if not 1 <= n <= MAX_ENTRIES:
         raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
     whole = np.array(steps, np.uint64)
@@ -57,13 +55,6 @@ def _check_rank_columns(message: pb.StreamAdviceRequest, n: int) -> None:
     for name, column in (("ranks", message.ranks), ("sample_counts", message.sample_counts)):
         if len(column) not in (0, n):
             raise invalid_field(name, f"must be as long as steps, {n}, or empty; is of length {len(column)}")
-
-
-def entry_of(handle: int, step: int, loss: float) -> Entries:
-    """Return a single observation as entries: the quick way, for a training loop's every step."""
-    table = np.zeros(1, ENTRY)
-    table["handle"], table["step"], table["loss"] = handle, step, loss
-    return Entries(table)
 
 
 def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
