@@ -250,7 +250,7 @@ class LiveRuns:
             world_size=stored.world_size,
         )
         if learnt is not None:
-            place.group.meta.begin(place.row, learnt.kept_at, learnt.since)
+            place.group.meta.begin(place.row, learnt.kept_at, learnt.since, lost=learnt.lost)
         self._live[stored.run_id] = place
 
     def drop(self, run_id: str) -> None:

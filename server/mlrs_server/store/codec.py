@@ -16,7 +16,7 @@ from mlrs_core.policy import States
 from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store.protocol import Observations
@@ -201,7 +201,5 @@ def _unseal(data: bytes, run_id: str) -> bytes:
     return body
 
 
-def _damaged(run_id: str) -> AdvisorError:
-    return AdvisorError(
-        Reason.STORE, f"the store holds a damaged record of run {run_id!r}; restore it from a backup"
-    )
+def _damaged(run_id: str) -> DamagedError:
+    return DamagedError(f"the store holds a damaged record of run {run_id!r}; restore it from a backup")

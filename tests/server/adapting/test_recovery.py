@@ -12,30 +12,8 @@ from mlrs_core.config import RunConfig
 from mlrs_server.adapting import updates
 from mlrs_server.checking import check_runs
 from mlrs_server.idle import _drop_idle
-from tests.server.adapting.support import AFTER, EVERY, META, learning
-from tests.server.support import LOSSES, Room, room, until
-
-STEPS = 90
-
-
-@pytest.fixture(params=["paper", "drift"])
-def model(request: pytest.FixtureRequest, model_file: Path) -> Path | None:
-    """A small network of the paper's architecture, and the model that is shipped."""
-    return model_file if request.param == "paper" else None
-
-
-@pytest.fixture(params=[META, AFTER], ids=["before", "after"])
-def config(request: pytest.FixtureRequest) -> RunConfig:
-    """The paper's order, and the other."""
-    return request.param  # type: ignore[no-any-return]
-
-
-async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> list[float]:
-    """Return what a run is told that nothing happens to."""
-    async with room(folder, model) as there:
-        run = await learning(there, config=config)
-        await run.go(LOSSES[:STEPS].tolist())
-        return run.lrs
+from tests.server.adapting.support import EVERY, META, STEPS, learning, left_memory, undisturbed
+from tests.server.support import LOSSES, room, until
 
 
 @pytest.mark.parametrize("kept_every", [1, 4, 1000], ids=lambda every: f"kept-every-{every}")
@@ -70,14 +48,6 @@ async def test_a_run_comes_back_from_idleness(tmp_path: Path, model: Path | None
         run.opened = await there.open("run")
         await run.go(LOSSES[40:STEPS].tolist(), 40)
     assert run.lrs == expected
-
-
-async def left_memory(there: Room) -> None:
-    """Have every run leave memory."""
-    for group in list(there.live.groups):
-        group.lap += 100
-        assert await _drop_idle(there.live, group) > 0
-    assert there.live.count() == 0
 
 
 async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
