@@ -54,7 +54,7 @@ def recovered(store: Store, run: StoredRun, policy: AdaptivePolicy, step: int | 
         kept = kept_network(store, run, policy, end)
     except DamagedError as damage:
         return _made_again(store, run, policy, step, damage)
-    learnt, same = _replayed(store, run, policy, kept, step)
+    learnt, same = replayed(store, run, policy, kept, step)
     if not same:
         log.warning("replay_differs", run_id=run.run_id, from_step=learnt.kept_at)
     return learnt
@@ -80,7 +80,7 @@ def kept_network(
     return kept.snapshot, unpack_network(kept.data, policy.first_network(), run.run_id)
 
 
-def _replayed(
+def replayed(
     store: Store,
     run: StoredRun,
     policy: AdaptivePolicy,
@@ -114,7 +114,7 @@ def _made_again(
         AdvisorError: as `recovered`; the record does not give it, which says what to do.
     """
     try:
-        learnt, same = _replayed(store, run, policy, None, step)
+        learnt, same = replayed(store, run, policy, None, step)
     except DamagedError as error:
         raise _beyond_repair(run.run_id, str(error).partition("; ")[0]) from damage
     if not same:

@@ -29,6 +29,8 @@ _STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
 _JSON = json.JSONEncoder(default=vars)
 """The parts of a config are their fields."""
+CHECKED_AT_ONCE = 2**20
+"""Bytes that are unpacked at a time where only their number counts."""
 SEED = 0x6D6C7273
 """Where the checksum starts: four zero bytes must not pass as an empty record."""
 
@@ -145,6 +147,23 @@ def unpack_network(data: bytes, first: States, run_id: str) -> States:
     if len(bits) != 4 * len(first):
         raise _damaged(run_id)
     return _against(np.frombuffer(bits, "<f4"), first)
+
+
+def check_network(data: bytes, run_id: str) -> None:
+    """Check all of a network that can be checked without its model: checksums, and that it is whole numbers.
+
+    Raises:
+        AdvisorError: the bytes are damaged.
+    """
+    left, size = _unseal(data, run_id), 0
+    reader = zlib.decompressobj()
+    try:
+        while not reader.eof and (part := reader.decompress(left, CHECKED_AT_ONCE)):
+            left, size = reader.unconsumed_tail, size + len(part)
+    except zlib.error as error:
+        raise _damaged(run_id) from error
+    if not (reader.eof and size) or size % 4 or reader.unused_data:
+        raise _damaged(run_id)
 
 
 def _against(network: States, first: States) -> States:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from structlog.testing import capture_logs
 
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting import updates
+from mlrs_server.checking import BOTH, MADE_AGAIN, PERHAPS, check_runs, check_whole
 from mlrs_server.errors import Reason
-from mlrs_server.store import Store
+from mlrs_server.store import Store, codec
 from mlrs_server.store.tables import meta_updates, networks, observations
 from tests.server.adapting.support import META, STEPS, learning, left_memory, undisturbed
 from tests.server.support import LOSSES, Room, raises, room
@@ -30,24 +33,44 @@ def where(request: pytest.FixtureRequest) -> str | None:
 async def do(there: Room, statement: sa.Executable) -> None:
     """Change something in the store behind its back."""
 
-    def change(store: Store) -> None:
+    def execute(store: Store) -> None:
         with store.transaction() as connection:  # type: ignore[attr-defined]
             connection.execute(statement)
 
-    await there.live.in_store(change)
+    await there.live.in_store(execute)
 
 
-async def flip(there: Room, column: str) -> None:
-    """Flip a bit in the middle of what is stored of the only network."""
+async def change(there: Room, column: str, changed: Callable[[bytes], bytes]) -> None:
+    """Change what is stored of the only network."""
 
     def read(store: Store) -> bytes:
         with store.reading() as connection:  # type: ignore[attr-defined]
             blob: bytes = connection.execute(sa.select(networks.c[column])).scalar_one()
             return blob
 
-    blob = bytearray(await there.live.in_store(read))
-    blob[len(blob) // 2] ^= 4
-    await do(there, networks.update().values({column: bytes(blob)}))
+    blob = changed(await there.live.in_store(read))
+    await do(there, networks.update().values({column: blob}))
+
+
+async def flip(there: Room, column: str) -> None:
+    """Flip a bit in the middle of it."""
+    await change(there, column, flipped)
+
+
+def flipped(blob: bytes) -> bytes:
+    """Return bytes with a bit flipped in their middle."""
+    place = len(blob) // 2
+    return blob[:place] + bytes([blob[place] ^ 4]) + blob[place + 1 :]
+
+
+def shorter(blob: bytes) -> bytes:
+    """Return a network without its last number, its checksum right."""
+    return codec._seal(zlib.compress(zlib.decompress(blob[:-4])[:-4]))
+
+
+def other(blob: bytes) -> bytes:
+    """Return a network with another number in its middle, its checksum right."""
+    return codec._seal(zlib.compress(flipped(zlib.decompress(blob[:-4]))))
 
 
 async def stored_half(folder: Path, model: Path | None, config: RunConfig, where: str | None) -> None:
@@ -137,3 +160,70 @@ async def test_a_damaged_network_with_half_a_record_is_refused(
                 await there.open("run")
         await there.lifecycle.delete("run")
         assert (await there.open("run", META)).created
+
+
+async def checked(there: Room, *, replay: bool) -> list[str]:
+    """Return what `mlrs store check` finds in the only run."""
+    catalog = there.catalog if replay else None
+    return [
+        one.problem
+        for one in await there.live.in_store(lambda store: list(check_runs(store, catalog)))  # type: ignore[arg-type]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "changed", "read", "replayed"),
+    [
+        ("data", bytes, "", ""),
+        ("data", flipped, MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("snapshot", flipped, MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", lambda _: codec._seal(b"no network"), MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", lambda _: codec._seal(zlib.compress(b"")), MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", lambda blob: codec._seal(blob[:-8]), MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", shorter, "", MADE_AGAIN),
+        ("data", other, "", "its stored network is not what its record gives here"),
+    ],
+    ids=["good", "network", "snapshot", "odd", "empty", "cut", "shorter", "other"],
+)
+async def test_stored_networks_are_checked(
+    tmp_path: Path,
+    model_file: Path,
+    where: str | None,
+    column: str,
+    changed: Callable[[bytes], bytes],
+    read: str,
+    replayed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network that is damaged is found and its run named; with the model also one of another size."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    await stored_half(tmp_path / "d", model_file, META, where)
+    async with room(tmp_path / "d", model_file, store=where) as there:
+        await change(there, column, changed)
+        assert await checked(there, replay=False) == [read]
+        assert await checked(there, replay=True) == [replayed]
+
+
+async def test_a_damaged_network_of_a_damaged_run_is_told(
+    tmp_path: Path, model_file: Path, where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the record is damaged as well, the check says that the run cannot go on, and what to do."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    await stored_half(tmp_path / "d", model_file, META, where)
+    async with room(tmp_path / "d", model_file, store=where) as there:
+        await do(there, meta_updates.update().where(meta_updates.c.step == 8).values(record=b"damage"))
+        (alone,) = await checked(there, replay=False)
+        assert "damaged record" in alone
+        assert BOTH not in alone
+        await flip(there, "data")
+        for replay in (False, True):
+            assert await checked(there, replay=replay) == [f"{alone}; {BOTH}"]
+
+
+async def test_networks_of_no_run_are_told(tmp_path: Path, model_file: Path, where: str | None) -> None:
+    """Networks and updates that are of no run are counted."""
+    async with room(tmp_path / "d", model_file, store=where) as there:
+        await do(there, networks.insert().values(run_key=9, step=1, updates=1, snapshot=b"", data=b""))
+        await do(there, meta_updates.insert().values(run_key=9, step=1, record=b""))
+        found = await there.live.in_store(check_whole)  # type: ignore[arg-type]
+        assert found == ["1 meta updates are of no run", "1 networks are of no run"]
