@@ -110,7 +110,7 @@ def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tup
                 differs = _first_difference(replay.feed(record.losses, updates), record, steps)
             steps += len(record)
             last = record
-        problem = _against(run.snapshot, steps, last, store.last_update(run.key))
+        problem = _against(run.snapshot, steps, last, store.last_updates([run.key]).get(run.key))
     except AdvisorError as error:
         return steps, str(error)
     if differs is not None:

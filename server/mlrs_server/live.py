@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -367,6 +367,19 @@ class LiveRuns:
             meta=self._counters(stored, snapshot),
             world_size=stored.world_size,
         )
+
+    async def views(self, runs: Sequence[StoredRun]) -> list[RunView]:
+        """Return runs as `view` does, each with the newest of its meta updates that is stored.
+
+        Raises:
+            AdvisorError: the store fails.
+        """
+        views = [self.view(run) async for run in in_turns(runs)]
+        keys = [run.key for run in runs if run.config.meta is not None]
+        if not keys:
+            return views
+        last = await self.in_store(lambda store: store.last_updates(keys))
+        return [replace(view, last_update=last.get(run.key)) for view, run in zip(views, runs, strict=True)]
 
     def _counters(self, stored: StoredRun, snapshot: RunSnapshot) -> MetaCounters | None:
         """Return what became of a run's meta updates, if it is in meta mode."""
