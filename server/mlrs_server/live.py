@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from mlrs_core.adapting import MetaCounters
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting.recovery import Learnt, recovered
+from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
@@ -90,6 +90,7 @@ class LiveRuns:
         self._catalog = catalog
         self._executor = executor
         self._live: dict[str, LiveRun] = {}
+        self._recovering = asyncio.Lock()  # one at a time: they compute, and others need the cores
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def lock(self, run_id: str) -> asyncio.Lock:
@@ -199,7 +200,12 @@ class LiveRuns:
             AdvisorError: as `learnt`.
         """
         policy = adaptive_policy_of(run, self._catalog)
-        return await self.in_store(lambda store: recovered(store, run, policy, step))
+        aside = ReadingAside(self._store, self._executor)
+        async with self._recovering:
+            try:
+                return await asyncio.to_thread(recovered, aside, run, policy, step)
+            finally:
+                aside.over.set()
 
     def load(self, stored: StoredRun, learnt: Learnt | None = None) -> LiveRun:
         """Return where a run is, taking it into memory if it is not there, with what it has learnt.

@@ -2,27 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from threading import Event
+from typing import Protocol, TypeVar, final
 
 import structlog
 
 from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.policy import States
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import DamagedError, record_lacking
+from mlrs_server.errors import DamagedError, draining, record_lacking
 from mlrs_server.ledger import ADAPTED, DIVERGED_AFTER, RunStatus
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
-from mlrs_server.store import Observations, Store, StoredRun
+from mlrs_server.store import Observations, StoredNetwork, StoredRun
 from mlrs_server.store.codec import unpack_network
 from mlrs_server.store.records import NO_RECORD
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 PAGE = 8192
 """Steps read from the store at a time."""
+
+
+class Reading(Protocol):
+    """What a recovery asks of a store, each read one transaction: see `Store`."""
+
+    def network(self, key: int) -> StoredNetwork | None:
+        """Return the network of a run that was stored last, if any."""
+        ...
+
+    def read(self, key: int, first_step: int, limit: int) -> Observations:
+        """Return a run's record from a step on, at most `limit` steps."""
+        ...
+
+    def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of so many steps from a step on, in their order."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class ReadingAside:
+    """Reads on the store's one thread for a recovery on another, so that flushes go on between the reads."""
+
+    store: Reading
+    executor: Executor
+    """The store's thread."""
+    over: Event = field(default_factory=Event)
+    """Set once nobody waits for the recovery: it reads nothing after that, as the store may close."""
+
+    def network(self, key: int) -> StoredNetwork | None:
+        """Return the network of a run that was stored last, if any."""
+        return self._ask(lambda: self.store.network(key))
+
+    def read(self, key: int, first_step: int, limit: int) -> Observations:
+        """Return a run's record from a step on, at most `limit` steps."""
+        return self._ask(lambda: self.store.read(key, first_step, limit))
+
+    def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of so many steps from a step on, in their order."""
+        return self._ask(lambda: self.store.read_updates(key, first_step, limit))
+
+    def _ask(self, read: Callable[[], T]) -> T:
+        """Read on the store's thread, and wait for it."""
+
+        def unless_over() -> T:
+            if self.over.is_set():
+                raise draining()
+            return read()
+
+        return self.executor.submit(unless_over).result()
 
 
 @dataclass(frozen=True)
@@ -40,7 +95,7 @@ class Learnt:
     """Whether the network that is stored is damaged, so that one is to be stored again."""
 
 
-def recovered(store: Store, run: StoredRun, policy: AdaptivePolicy, step: int | None = None) -> Learnt:
+def recovered(store: Reading, run: StoredRun, policy: AdaptivePolicy, step: int | None = None) -> Learnt:
     """Return what a run had learnt before a step, by default its next; reads the store, and takes a while.
 
     A stored network that is damaged is made again of the whole record, which must give every learning rate
@@ -61,7 +116,7 @@ def recovered(store: Store, run: StoredRun, policy: AdaptivePolicy, step: int | 
 
 
 def kept_network(
-    store: Store, run: StoredRun, policy: AdaptivePolicy, end: int
+    store: Reading, run: StoredRun, policy: AdaptivePolicy, end: int
 ) -> tuple[RunSnapshot, States] | None:
     """Return the network of a run that was stored last, (network_size,), and the run then.
 
@@ -81,7 +136,7 @@ def kept_network(
 
 
 def replayed(
-    store: Store,
+    store: Reading,
     run: StoredRun,
     policy: AdaptivePolicy,
     kept: tuple[RunSnapshot, States] | None,
@@ -106,7 +161,7 @@ def replayed(
 
 
 def _made_again(
-    store: Store, run: StoredRun, policy: AdaptivePolicy, step: int | None, damage: DamagedError
+    store: Reading, run: StoredRun, policy: AdaptivePolicy, step: int | None, damage: DamagedError
 ) -> Learnt:
     """Return what a run had learnt whose stored network is damaged, made again of its whole record.
 
@@ -135,7 +190,7 @@ def _beyond_repair(run_id: str, problem: str) -> DamagedError:
 
 
 def stretches(
-    store: Store, run: StoredRun, first: int, end: int, *, adapted: bool = False
+    store: Reading, run: StoredRun, first: int, end: int, *, adapted: bool = False
 ) -> Iterator[tuple[Observations, list[MetaUpdate]]]:
     """Yield a run's record of [first, end) in pages, each with its updates, for `Replay.feed`.
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting import updates
+from mlrs_core.policy import Floats
+from mlrs_server.adapting import recovery, updates
 from mlrs_server.checking import check_runs
 from mlrs_server.idle import _drop_idle
+from mlrs_server.replay import Replay
 from tests.server.adapting.support import EVERY, META, STEPS, learning, left_memory, undisturbed
 from tests.server.support import LOSSES, room, until
 
@@ -107,6 +111,64 @@ async def test_a_recovery_is_short_long_after_the_last_update(
         learnt = await there.live.learnt_until(stored[0])
         assert stored[0].snapshot.next_step - learnt.kept_at <= 10
         assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
+
+
+class Held:
+    """Holds replays up, on whatever thread they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+        feed = Replay.feed
+
+        def held(replay: Replay, *args: Any) -> Floats:
+            self.begun.set()
+            assert self.gate.wait(30)
+            return feed(replay, *args)
+
+        monkeypatch.setattr(Replay, "feed", held)
+
+
+async def test_others_are_stored_while_a_run_is_recovered(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run is computed again, which takes as long as it takes, what others were told is stored."""
+    expected = await undisturbed(tmp_path / "calm", model_file, META)
+    async with room(tmp_path / "d", model_file) as before:
+        await (await learning(before)).go(LOSSES[:40].tolist())
+    held = Held(monkeypatch)
+    async with room(tmp_path / "d", model_file) as there:
+        other = (await there.open("other")).handle
+        opening = asyncio.create_task(learning(there))
+        await until(held.begun.is_set)
+        await there.follow(other, LOSSES[:5])
+        async with asyncio.timeout(20):
+            await there.live.journal.flush()
+        assert not opening.done()
+        held.gate.set()
+        run = await opening
+        await run.go(LOSSES[40:STEPS].tolist(), 40)
+    assert run.lrs == expected[40:]
+
+
+async def test_a_recovery_that_nobody_waits_for_reads_no_more(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that goes away leaves its recovery without the store: it may be closed by then."""
+    monkeypatch.setattr(recovery, "PAGE", 10)
+    async with room(tmp_path / "d", model_file) as before:
+        await (await learning(before)).go(LOSSES[:40].tolist())
+    held = Held(monkeypatch)
+    async with room(tmp_path / "d", model_file) as there:
+        stored = await there.live.required("run")
+        call = asyncio.create_task(there.live.learnt_until(stored))
+        await until(held.begun.is_set)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        reads = there.store.calls.count("read")
+        held.gate.set()
+        assert (await there.live.learnt_until(stored)).since == 13  # of a thread beside the other
+        assert there.store.calls.count("read") == reads + 4
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 44, 45, 46, 59, 60])
