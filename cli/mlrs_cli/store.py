@@ -60,11 +60,13 @@ def store_options(command: F) -> F:
 def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     """Read every run from end to end, and say what is wrong.
 
-    Checksums are verified, steps counted, and each run's state is held against its record. With --replay
-    each learning rate is computed again, which takes about a second for half a million steps.
+    Checksums are verified, those of networks in meta mode as well, steps counted, and each run's state is
+    held against its record. With --replay each learning rate is computed again, which takes about a second
+    for half a million steps, and networks are held against what that gives.
 
     Exits with 1 if anything is wrong. A damaged run is refused by the daemon and harms no other: delete it
-    (`mlrs runs delete`), or bring a backup back.
+    (`mlrs runs delete`), or bring a backup back. Where a stored network alone is damaged, the daemon makes it
+    again of the run's record.
     """
     from mlrs_server.checking import check_runs, check_whole, count_runs
     from mlrs_server.models import ModelCatalog

@@ -87,7 +87,7 @@ def assembled(
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()
     live.journal.on_health = health.says("flushes")
-    collector = DaemonCollector(counts, live, gate, status.refusals, health)
+    collector = DaemonCollector(counts, live, gate, status.refusals, health, gatherer)
     return Daemon(catalog, watchers, live, lifecycle, service, status, health, collector)
 
 

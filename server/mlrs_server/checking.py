@@ -8,15 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
+from mlrs_core.adapting import AdaptivePolicy
+from mlrs_server.adapting.recovery import kept_network, replayed
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import AdvisorError
+from mlrs_server.errors import AdvisorError, DamagedError
 from mlrs_server.live import PAGE
 from mlrs_server.models import ModelCatalog
-from mlrs_server.policies import policy_of
+from mlrs_server.policies import adaptive_policy_of, policy_of
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import Observations, SqlStore, StoredRun
-from mlrs_server.store.tables import observations, run_of, runs
+from mlrs_server.store.codec import check_network
+from mlrs_server.store.tables import meta_updates, networks, observations, run_of, runs
+
+OF_RUNS = {observations: "chunks of observations", meta_updates: "meta updates", networks: "networks"}
+"""What belongs to runs, and what it is called."""
+MADE_AGAIN = (
+    "its stored network is damaged; nothing is lost: the daemon makes it again of the run's record as it "
+    "opens the run, and stores a good one once the run goes on"
+)
+PERHAPS = ", provided that the record gives it, which --replay says"
+"""Where the record was read, and not computed again."""
+BOTH = "its stored network is damaged, too, so it cannot go on: restore a backup, or delete the run"
 
 
 @dataclass(frozen=True)
@@ -39,14 +52,16 @@ def count_runs(store: SqlStore) -> int:
 def check_whole(store: SqlStore) -> list[str]:
     """Return what is wrong with a store as a whole."""
     found = [f"the database's own check says: {problem}" for problem in (store.inspect(),) if problem]
-    lost = (
-        sa.select(sa.func.count())
-        .select_from(observations.outerjoin(runs, runs.c.key == observations.c.run_key))
-        .where(runs.c.key.is_(None))
-    )
-    with store.reading() as connection:
-        count = int(connection.execute(lost).scalar_one())
-    return [*found, *([f"{count} chunks of observations are of no run"] if count else [])]
+    for table, things in OF_RUNS.items():
+        lost = (
+            sa.select(sa.func.count())
+            .select_from(table.outerjoin(runs, runs.c.key == table.c.run_key))
+            .where(runs.c.key.is_(None))
+        )
+        with store.reading() as connection:
+            count = int(connection.execute(lost).scalar_one())
+        found += [f"{count} {things} are of no run"] if count else []
+    return found
 
 
 def check_runs(store: SqlStore, catalog: ModelCatalog | None) -> Iterator[Checked]:
@@ -63,26 +78,74 @@ def check_runs(store: SqlStore, catalog: ModelCatalog | None) -> Iterator[Checke
 
 
 def _checked(store: SqlStore, key: int, run_id: str, catalog: ModelCatalog | None) -> Checked:
-    steps = 0
     try:
         with store.reading() as connection:
             run = run_of(connection.execute(sa.select(runs).where(runs.c.key == key)).one())
         replay = Replay(policy_of(run, catalog), run.config) if catalog else None
-        last, differs = None, None
-        while len(record := store.read(key, steps, PAGE)):
+    except AdvisorError as error:
+        return Checked(run_id, 0, str(error))
+    steps, problem = _check_record(store, run, replay)
+    if run.config.meta is None:
+        return Checked(run_id, steps, problem)
+    try:
+        if catalog and replay and not problem:
+            problem = _against_network(store, run, adaptive_policy_of(run, catalog), replay)
+        else:
+            _check_network(store, run)
+    except DamagedError:
+        perhaps = "" if catalog else PERHAPS
+        problem = f"{problem}; {BOTH}" if problem else f"{MADE_AGAIN}{perhaps}"
+    except AdvisorError as error:
+        problem = problem or str(error)
+    return Checked(run_id, steps, problem)
+
+
+def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tuple[int, str]:
+    """Read a run's record, and have it computed again; return of how many steps it is, and what is wrong."""
+    steps, last, differs = 0, None, None
+    try:
+        while len(record := store.read(run.key, steps, PAGE)):
+            updates = store.read_updates(run.key, steps, len(record))
             if replay is not None and differs is None:
-                updates = store.read_updates(key, steps, len(record))
                 differs = _first_difference(replay.feed(record.losses, updates), record, steps)
             steps += len(record)
             last = record
-        problem = _against(run.snapshot, steps, last, store.last_update(key))
-        if differs is not None:
-            problem = problem or f"its learning rate at step {differs} is not what its losses give here"
-        elif replay is not None and not problem:
-            problem = _against_replay(run, replay.snapshot())
+        problem = _against(run.snapshot, steps, last, store.last_updates([run.key]).get(run.key))
     except AdvisorError as error:
-        problem = str(error)
-    return Checked(run_id, steps, problem)
+        return steps, str(error)
+    if differs is not None:
+        problem = problem or f"its learning rate at step {differs} is not what its losses give here"
+    elif replay is not None and not problem:
+        problem = _against_replay(run, replay.snapshot())
+    return steps, problem
+
+
+def _check_network(store: SqlStore, run: StoredRun) -> None:
+    """Check what is stored of a run's network, as far as that goes without its model.
+
+    Raises:
+        AdvisorError: it is damaged, or the store cannot be read.
+    """
+    kept = store.network(run.key)
+    if kept is None:
+        return
+    check_network(kept.data, run.run_id)
+    if len(kept.snapshot.state) != len(run.snapshot.state):
+        raise DamagedError(f"the state beside the stored network of run {run.run_id!r} is not of its size")
+
+
+def _against_network(store: SqlStore, run: StoredRun, policy: AdaptivePolicy, replay: Replay) -> str:
+    """Return how the network that a recovery would begin with contradicts the whole record.
+
+    Raises:
+        AdvisorError: it is damaged, or the store cannot be read.
+    """
+    _check_network(store, run)
+    kept = kept_network(store, run, policy, run.snapshot.next_step)
+    learnt, same = replayed(store, run, policy, kept, None)
+    if not same or learnt.network.tobytes() != replay.network().tobytes():
+        return "its stored network is not what its record gives here"
+    return ""
 
 
 def _first_difference(lrs: np.ndarray, record: Observations, first: int) -> int | None:

@@ -77,6 +77,13 @@ class FencedError(AdvisorError):
         self.shards = frozenset(shards)
 
 
+class DamagedError(AdvisorError):
+    """What the store holds of a run cannot be read whole: bytes have changed, or some are missing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.STORE, message)
+
+
 def invalid_field(field: str, problem: str) -> AdvisorError:
     """Return the error of a field that is missing, malformed or out of range."""
     return AdvisorError(Reason.INVALID_FIELD, f"{field}: {problem}", field=field)
@@ -101,9 +108,9 @@ def moved_elsewhere(run_id: str) -> AdvisorError:
     )
 
 
-def record_lacking(run_id: str, step: int) -> AdvisorError:
+def record_lacking(run_id: str, step: int) -> DamagedError:
     """Return the error of a record that ends before it should."""
-    return AdvisorError(Reason.STORE, f"the store lacks the record of run {run_id!r} from step {step} on")
+    return DamagedError(f"the store lacks the record of run {run_id!r} from step {step} on")
 
 
 @contextmanager

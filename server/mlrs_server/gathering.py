@@ -47,8 +47,13 @@ class Gatherer:
 
     @property
     def open_steps(self) -> int:
-        """How many runs have a step that some ranks have reported, and not enough."""
+        """How many runs have a step that some ranks have reported, and not enough; on any thread."""
         return len(self._open)
+
+    @property
+    def ranks_waiting(self) -> int:
+        """How many ranks wait in such steps for the others; on any thread."""
+        return sum(step.ranks_waiting for step in list(self._open.values()))
 
     def drain(self) -> None:
         """Let everybody who waits go, and take no more reports."""

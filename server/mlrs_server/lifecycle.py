@@ -324,7 +324,7 @@ class RunLifecycle:
             if going:
                 await self._end(going)
                 runs = await self._live.required_all(run_ids)
-            return [self._live.view(run) async for run in in_turns(runs)]
+            return await self._live.views(runs)
 
     async def _end(self, going: Sequence[StoredRun]) -> None:
         """Finish runs that are not finished: no observation comes in once this begins."""

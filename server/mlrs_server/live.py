@@ -10,13 +10,13 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
 from mlrs_core.adapting import MetaCounters
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting.recovery import Learnt, recovered
+from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
@@ -90,6 +90,7 @@ class LiveRuns:
         self._catalog = catalog
         self._executor = executor
         self._live: dict[str, LiveRun] = {}
+        self._recovering = asyncio.Lock()  # one at a time: they compute, and others need the cores
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def lock(self, run_id: str) -> asyncio.Lock:
@@ -199,7 +200,12 @@ class LiveRuns:
             AdvisorError: as `learnt`.
         """
         policy = adaptive_policy_of(run, self._catalog)
-        return await self.in_store(lambda store: recovered(store, run, policy, step))
+        aside = ReadingAside(self._store, self._executor)
+        async with self._recovering:
+            try:
+                return await asyncio.to_thread(recovered, aside, run, policy, step)
+            finally:
+                aside.over.set()
 
     def load(self, stored: StoredRun, learnt: Learnt | None = None) -> LiveRun:
         """Return where a run is, taking it into memory if it is not there, with what it has learnt.
@@ -250,7 +256,7 @@ class LiveRuns:
             world_size=stored.world_size,
         )
         if learnt is not None:
-            place.group.meta.begin(place.row, learnt.kept_at, learnt.since)
+            place.group.meta.begin(place.row, learnt.kept_at, learnt.since, lost=learnt.lost)
         self._live[stored.run_id] = place
 
     def drop(self, run_id: str) -> None:
@@ -367,6 +373,19 @@ class LiveRuns:
             meta=self._counters(stored, snapshot),
             world_size=stored.world_size,
         )
+
+    async def views(self, runs: Sequence[StoredRun]) -> list[RunView]:
+        """Return runs as `view` does, each with the newest of its meta updates that is stored.
+
+        Raises:
+            AdvisorError: the store fails.
+        """
+        views = [self.view(run) async for run in in_turns(runs)]
+        keys = [run.key for run in runs if run.config.meta is not None]
+        if not keys:
+            return views
+        last = await self.in_store(lambda store: store.last_updates(keys))
+        return [replace(view, last_update=last.get(run.key)) for view, run in zip(views, runs, strict=True)]
 
     def _counters(self, stored: StoredRun, snapshot: RunSnapshot) -> MetaCounters | None:
         """Return what became of a run's meta updates, if it is in meta mode."""

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from mlrs_core.adapting import MetaOutcome
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.gathering import Gatherer
 from mlrs_server.health import StoreHealth
 from mlrs_server.live import LiveRuns
 from mlrs_server.security.gate import Gate
@@ -35,6 +36,7 @@ class DaemonCollector(Collector):
     refusals: Counter[Reason | None]
     """Calls that failed, by reason; `None` is a defect."""
     health: StoreHealth
+    gatherer: Gatherer
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric as it is now."""
@@ -42,6 +44,12 @@ class DaemonCollector(Collector):
         yield from self._store()
         yield _gauge("mlrs_runs_live", "Runs in memory", self.live.count())
         yield _gauge("mlrs_streams", "Open streams of the service", self.gate.streams)
+        yield _gauge(
+            "mlrs_open_steps", "Steps that some ranks have reported, and not enough", self.gatherer.open_steps
+        )
+        yield _gauge(
+            "mlrs_ranks_waiting", "Ranks that wait in open steps for the others", self.gatherer.ranks_waiting
+        )
         yield _gauge("mlrs_resident_memory_bytes", "Memory of the process in RAM", resident_bytes())
 
     def _advice(self) -> Iterator[Metric]:

@@ -47,6 +47,11 @@ class OpenStep:
         """How the ranks share the run, now."""
         return self.group.ranked[self.row]
 
+    @property
+    def ranks_waiting(self) -> int:
+        """How many ranks wait for its advice; on any thread."""
+        return sum(map(bool, list(self.waiting.values())))
+
     def drop(self, rank: int, error: AdvisorError | None = None) -> None:
         """Forget what a rank reported, and tell those who wait why."""
         del self.reports[rank]

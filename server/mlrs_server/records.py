@@ -37,12 +37,8 @@ class RunRecords:
         Raises:
             AdvisorError: there is no such run.
         """
-        stored = await self._live.required(run_id)
-        view = self._live.view(stored)
-        if view.meta is None:
-            return view
-        last = await self._live.in_store(lambda store: store.last_update(stored.key))
-        return replace(view, last_update=last)
+        (view,) = await self._live.views([await self._live.required(run_id)])
+        return view
 
     async def list(
         self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
@@ -52,7 +48,7 @@ class RunRecords:
         stored = await self._live.in_store(
             lambda store: store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
         )
-        return [self._live.view(run) for run in stored]
+        return await self._live.views(stored)
 
     async def recall(self, answer: Answer) -> None:
         """Answer, in place, the entries whose answers are in the store."""

@@ -31,7 +31,9 @@ def offered() -> set[str]:
     """Return the names of all samples of a daemon's metrics."""
     live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), undurable=0), count=int)
     gate: Any = SimpleNamespace(streams=0)
-    collector = DaemonCollector(AdviceCounts(), live, gate, Counter[Reason | None](), StoreHealth())
+    gatherer: Any = SimpleNamespace(open_steps=0, ranks_waiting=0)
+    refusals = Counter[Reason | None]()
+    collector = DaemonCollector(AdviceCounts(), live, gate, refusals, StoreHealth(), gatherer)
     return {sample.name for metric in collector.collect() for sample in metric.samples}
 
 

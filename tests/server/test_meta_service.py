@@ -159,6 +159,38 @@ async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Pa
         assert not frozen.HasField("meta")
 
 
+async def test_runs_that_are_finished_or_listed_tell_of_their_newest_updates(
+    tmp_path: Path, model_file: Path
+) -> None:
+    """FinishRun, BatchFinishRuns and ListRuns say of each run's meta updates what GetRun says."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        names = ["one", "two", "three", "none"]
+        handles = [await create(stub, name, horizon=100, meta=META) for name in names]
+        await create(stub, "frozen")
+        call = stub.StreamAdvice(timeout=TIMEOUT)
+        for step, loss in enumerate(LOSSES[:4].tolist()):
+            for count, handle in enumerate(handles[:3]):
+                await exchange(call, columns((handle, step, loss)))
+                if step > count:
+                    await exchange(call, update(handle, step, 10.0 * count + step, validation_loss=count))
+        (one,) = [(await stub.FinishRun(pb.FinishRunRequest(run_id="one"), timeout=TIMEOUT)).run]
+        request = pb.BatchFinishRunsRequest(run_ids=[*names, "frozen"])
+        runs = (await stub.BatchFinishRuns(request, timeout=TIMEOUT)).runs
+        assert [run.run_id for run in runs] == [*names, "frozen"]
+        assert [run.meta.last_alignment for run in runs[:3]] == [3.0, 13.0, 23.0]
+        assert [run.meta.last_validation_loss for run in runs[:3]] == [0.0, 1.0, 2.0]
+        assert not runs[3].meta.HasField("last_step")
+        assert not runs[4].HasField("meta")
+        assert one.meta == runs[0].meta
+        listed = (await stub.ListRuns(pb.ListRunsRequest(), timeout=TIMEOUT)).runs
+        assert sorted((run.run_id, run.meta.SerializeToString()) for run in listed) == sorted(
+            (run.run_id, run.meta.SerializeToString()) for run in runs
+        )
+        for run in runs:
+            read = (await stub.GetRun(pb.GetRunRequest(run_id=run.run_id), timeout=TIMEOUT)).run
+            assert read.meta == run.meta
+
+
 async def test_a_follower_hears_of_updates(tmp_path: Path, model_file: Path) -> None:
     """Who follows a run gets its updates as they come, each once."""
     async with service(tmp_path / "d", model_file, flush_interval_s=0.02) as (stub, _):

@@ -120,6 +120,45 @@ async def test_metrics_count_what_happened(tmp_path: Path, model_file: Path, met
         call.cancel()
 
 
+async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:
+    """Ranks that wait for others count until they are answered or go away, steps until they are answered."""
+
+    async def waits(steps: int, ranks: int) -> None:
+        """Wait until metrics say that so many steps are open, with so many ranks."""
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                figures = await scraped(metrics_at[0])
+                if (figures["mlrs_open_steps", ""], figures["mlrs_ranks_waiting", ""]) == (steps, ranks):
+                    return
+
+    def report(handle: int, rank: int) -> pb.StreamAdviceRequest:
+        message = columns((handle, 0, 1.0 + rank))
+        message.ranks.append(rank)
+        return message
+
+    async with service(tmp_path / "d", model_file, metrics="127.0.0.1:0") as (stub, _):
+        config = pb.RunConfig(horizon=50, ranks=pb.Ranks(mode=pb.RANK_MODE_ALL))
+        one, two = [
+            (await stub.CreateRun(pb.CreateRunRequest(run_id=name, config=config, world_size=3))).run_handle  # type: ignore[misc]
+            for name in ("one", "two")
+        ]
+        await waits(0, 0)
+        calls: list[Any] = [stub.StreamAdvice(timeout=TIMEOUT) for _ in range(4)]
+        for call, handle, rank, now in zip(
+            calls, (one, one, two), (0, 2, 1), ((1, 1), (1, 2), (2, 3)), strict=False
+        ):
+            await call.write(report(handle, rank))
+            await waits(*now)
+        calls[2].cancel()  # its report stays, and nobody waits for what comes of it
+        await waits(2, 2)
+        await calls[3].write(report(one, 1))
+        for call in (calls[0], calls[1], calls[3]):
+            assert not (await call.read()).advice.errors
+        await waits(1, 0)
+        for call in calls:
+            call.cancel()
+
+
 async def test_a_store_that_fails_is_told(
     tmp_path: Path, model_file: Path, stores: list[FailingStore], metrics_at: list[str]
 ) -> None:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
 from mlrs_server import failpoints
+from mlrs_server.adapting.updates import MadeUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.store import Observations, SqlStore, Store, StoredRun, open_store
 from mlrs_server.store.merging import CHUNK
 from mlrs_server.store.sql import AT_ONCE
-from mlrs_server.store.tables import observations
+from mlrs_server.store.tables import meta_updates, observations
 from tests.server.stored import (
     CONFIG,
     create,
@@ -110,6 +111,26 @@ def test_nothing_is_asked_of_no_runs(store: Store) -> None:
     assert store.get([]) == {}
     store.set_status([], RunStatus.FINISHED)
     assert facts(got(store, "a")) == facts(run)
+
+
+def test_the_newest_updates_of_runs_are_read_together(store: SqlStore) -> None:
+    """Each run's newest meta update is returned by its key; none, or a damaged one, is left out."""
+    runs = store.create([new_run(f"run-{index}") for index in range(AT_ONCE + 3)])
+    for end in (2, 4):
+        for index, run in enumerate(runs[:-1:AT_ONCE]):
+            made = [
+                MadeUpdate(0, run.key, MetaUpdate(step, index + step, None, 1, 0.1, 0.0))
+                for step in range(end)
+            ]
+            store.append([replace(update(run, end - 2, end), made=made)])
+    newest = store.last_updates([run.key for run in runs])
+    assert {key: one.alignment for key, one in newest.items()} == {runs[0].key: 3, runs[AT_ONCE].key: 4}
+    assert store.last_updates([runs[1].key]) == store.last_updates([]) == {}
+    with store.transaction() as connection:
+        connection.execute(
+            meta_updates.update().where(meta_updates.c.run_key == runs[0].key).values(record=b"?")
+        )
+    assert set(store.last_updates([run.key for run in runs])) == {runs[AT_ONCE].key}
 
 
 def test_an_id_is_taken_once(store: Store) -> None:

@@ -100,11 +100,14 @@ class MetaLog:
         self._since.pop(row, None)
         self._kept_at.pop(row, None)
 
-    def begin(self, row: int, kept_at: int, since: int) -> None:
-        """Take in a run whose network was stored before a step, and had so many updates since."""
+    def begin(self, row: int, kept_at: int, since: int, *, lost: bool = False) -> None:
+        """Take in a run whose network was stored before a step, and had so many updates since.
+
+        Where the stored one was lost, it is to be stored with whatever comes next.
+        """
         if kept_at or since:
             self._kept_at[row] = kept_at
-            self._since[row] = since
+            self._since[row] = max(since, KEEP_AFTER_UPDATES) if lost else since
 
     def due(self, rows: Rows, records: Records) -> list[int]:
         """Return those of some rows whose networks are to be stored."""

@@ -16,7 +16,7 @@ from mlrs_core.policy import States
 from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store.protocol import Observations
@@ -29,6 +29,8 @@ _STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
 _JSON = json.JSONEncoder(default=vars)
 """The parts of a config are their fields."""
+CHECKED_AT_ONCE = 2**20
+"""Bytes that are unpacked at a time where only their number counts."""
 SEED = 0x6D6C7273
 """Where the checksum starts: four zero bytes must not pass as an empty record."""
 
@@ -147,6 +149,23 @@ def unpack_network(data: bytes, first: States, run_id: str) -> States:
     return _against(np.frombuffer(bits, "<f4"), first)
 
 
+def check_network(data: bytes, run_id: str) -> None:
+    """Check all of a network that can be checked without its model: checksums, and that it is whole numbers.
+
+    Raises:
+        AdvisorError: the bytes are damaged.
+    """
+    left, size = _unseal(data, run_id), 0
+    reader = zlib.decompressobj()
+    try:
+        while not reader.eof and (part := reader.decompress(left, CHECKED_AT_ONCE)):
+            left, size = reader.unconsumed_tail, size + len(part)
+    except zlib.error as error:
+        raise _damaged(run_id) from error
+    if not (reader.eof and size) or size % 4 or reader.unused_data:
+        raise _damaged(run_id)
+
+
 def _against(network: States, first: States) -> States:
     """Return the bits of one network against another's; twice, they are those of before."""
     bits: States = (network.astype("<f4").view("<u4") ^ first.astype("<f4").view("<u4")).view("<f4")
@@ -201,7 +220,5 @@ def _unseal(data: bytes, run_id: str) -> bytes:
     return body
 
 
-def _damaged(run_id: str) -> AdvisorError:
-    return AdvisorError(
-        Reason.STORE, f"the store holds a damaged record of run {run_id!r}; restore it from a backup"
-    )
+def _damaged(run_id: str) -> DamagedError:
+    return DamagedError(f"the store holds a damaged record of run {run_id!r}; restore it from a backup")

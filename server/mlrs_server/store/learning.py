@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from mlrs_server.adapting.updates import KeptNetworks, MetaUpdate
+from mlrs_server.errors import DamagedError
 from mlrs_server.store import codec
 from mlrs_server.store.packing import pack_all_snapshots
 from mlrs_server.store.protocol import RunUpdates, StoredNetwork
 from mlrs_server.store.tables import KEEP_NETWORK, KEEP_UPDATE, meta_updates, networks, runs
+
+log = structlog.get_logger()
 
 Rows = list[dict[str, object]]
 
@@ -57,11 +61,16 @@ def read_updates(connection: sa.Connection, key: int, first_step: int, limit: in
     return [_update_of(row) for row in connection.execute(query)]
 
 
-def last_update(connection: sa.Connection, key: int) -> MetaUpdate | None:
-    """Return the newest meta update of a run, if any."""
-    query = _OF_RUN.where(runs.c.key == key).order_by(meta_updates.c.step.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
-    return row and _update_of(row)
+def last_updates(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tuple[int, MetaUpdate]]:
+    """Yield the newest meta updates of as many runs as a statement can list, each with the run's key.
+
+    A damaged one is left out: it must not keep others from being listed, nor a run from being finished.
+    """
+    for row in connection.execute(_NEWEST, {"keys": keys}):
+        try:
+            yield row.run_key, _update_of(row)
+        except DamagedError as error:
+            log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
 
 
 def network_of(connection: sa.Connection, key: int) -> StoredNetwork | None:
@@ -88,6 +97,13 @@ def unlearn(connection: sa.Connection, key: int, step: int = 0) -> None:
 
 _OF_RUN = sa.select(runs.c.run_id, meta_updates.c.step, meta_updates.c.record).join_from(
     meta_updates, runs, runs.c.key == meta_updates.c.run_key
+)
+_OTHERS = meta_updates.alias()
+_NEWEST = _OF_RUN.add_columns(meta_updates.c.run_key).where(
+    runs.c.key.in_(sa.bindparam("keys", expanding=True)),
+    # a run at a time: the primary key has the newest at its end
+    meta_updates.c.step
+    == sa.select(sa.func.max(_OTHERS.c.step)).where(_OTHERS.c.run_key == runs.c.key).scalar_subquery(),
 )
 
 

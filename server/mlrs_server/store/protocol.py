@@ -171,8 +171,8 @@ class Store(Protocol):
         """Return a run's meta updates of so many steps from a step on, in their order."""
         ...
 
-    def last_update(self, key: int) -> MetaUpdate | None:
-        """Return the newest meta update of a run, if any."""
+    def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
+        """Return the newest meta updates of runs, by key, without those that have none, or a damaged one."""
         ...
 
     def network(self, key: int) -> StoredNetwork | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import DamagedError
 from mlrs_server.store.protocol import Observations
 
 NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
@@ -28,9 +28,8 @@ def cut(whole: Observations, start: int, count: int) -> Observations:
     return Observations(whole.losses[part], whole.lrs[part], whole.reasons[part])
 
 
-def breaks_off(run_id: str, step: int) -> AdvisorError:
+def breaks_off(run_id: str, step: int) -> DamagedError:
     """Return the error of a record with a gap at a step."""
-    return AdvisorError(
-        Reason.STORE,
-        f"the store's record of run {run_id!r} breaks off at step {step}; restore it from a backup",
+    return DamagedError(
+        f"the store's record of run {run_id!r} breaks off at step {step}; restore it from a backup"
     )

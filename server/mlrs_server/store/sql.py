@@ -247,10 +247,10 @@ class SqlStore:
         with self.reading() as connection:
             return learning.read_updates(connection, key, first_step, limit)
 
-    def last_update(self, key: int) -> MetaUpdate | None:
-        """Return the newest meta update of a run, if any."""
+    def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
+        """Return the newest meta updates of runs, by key, without those that have none, or a damaged one."""
         with self.reading() as connection:
-            return learning.last_update(connection, key)
+            return {key: one for some in _parts(keys) for key, one in learning.last_updates(connection, some)}
 
     def network(self, key: int) -> StoredNetwork | None:
         """Return the network of a run that was stored last, if any."""

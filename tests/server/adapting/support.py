@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from mlrs_core.config import RunConfig
 from mlrs_core.meta import MetaConfig, MetaOrder
 from mlrs_server.adapting.making import Adaptation, Made
+from mlrs_server.idle import _drop_idle
 from mlrs_server.opening import Opened
-from tests.server.support import Room
+from tests.server.support import LOSSES, Room, room
 
 META = RunConfig(horizon=400, num_classes=10, meta=MetaConfig(every=1, learning_rate=0.01))
 """A run in meta mode that learns fast."""
@@ -21,6 +23,8 @@ AFTER = RunConfig(
 """Likewise, whose updates come after the real steps."""
 EVERY = 3
 """Steps from one update to the next."""
+STEPS = 90
+"""Of a run that nothing happens to."""
 
 
 def alignment_of(step: int) -> float:
@@ -54,6 +58,22 @@ class Learning:
         return await self.adaptation.make(self.opened.handle, 0, step, sent, loss)
 
 
-async def learning(room: Room, run_id: str = "run", config: RunConfig = META) -> Learning:
+async def learning(there: Room, run_id: str = "run", config: RunConfig = META) -> Learning:
     """Open a run that learns."""
-    return Learning(room, await room.open(run_id, config), Adaptation(room.live))
+    return Learning(there, await there.open(run_id, config), Adaptation(there.live))
+
+
+async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> list[float]:
+    """Return what a run is told that nothing happens to."""
+    async with room(folder, model) as there:
+        run = await learning(there, config=config)
+        await run.go(LOSSES[:STEPS].tolist())
+        return run.lrs
+
+
+async def left_memory(there: Room) -> None:
+    """Have every run leave memory."""
+    for group in list(there.live.groups):
+        group.lap += 100
+        assert await _drop_idle(there.live, group) > 0
+    assert there.live.count() == 0

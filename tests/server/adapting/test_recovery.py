@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting import updates
+from mlrs_core.policy import Floats
+from mlrs_server.adapting import recovery, updates
 from mlrs_server.checking import check_runs
 from mlrs_server.idle import _drop_idle
-from tests.server.adapting.support import AFTER, EVERY, META, learning
-from tests.server.support import LOSSES, Room, room, until
-
-STEPS = 90
-
-
-@pytest.fixture(params=["paper", "drift"])
-def model(request: pytest.FixtureRequest, model_file: Path) -> Path | None:
-    """A small network of the paper's architecture, and the model that is shipped."""
-    return model_file if request.param == "paper" else None
-
-
-@pytest.fixture(params=[META, AFTER], ids=["before", "after"])
-def config(request: pytest.FixtureRequest) -> RunConfig:
-    """The paper's order, and the other."""
-    return request.param  # type: ignore[no-any-return]
-
-
-async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> list[float]:
-    """Return what a run is told that nothing happens to."""
-    async with room(folder, model) as there:
-        run = await learning(there, config=config)
-        await run.go(LOSSES[:STEPS].tolist())
-        return run.lrs
+from mlrs_server.replay import Replay
+from tests.server.adapting.support import EVERY, META, STEPS, learning, left_memory, undisturbed
+from tests.server.support import LOSSES, room, until
 
 
 @pytest.mark.parametrize("kept_every", [1, 4, 1000], ids=lambda every: f"kept-every-{every}")
@@ -70,14 +52,6 @@ async def test_a_run_comes_back_from_idleness(tmp_path: Path, model: Path | None
         run.opened = await there.open("run")
         await run.go(LOSSES[40:STEPS].tolist(), 40)
     assert run.lrs == expected
-
-
-async def left_memory(there: Room) -> None:
-    """Have every run leave memory."""
-    for group in list(there.live.groups):
-        group.lap += 100
-        assert await _drop_idle(there.live, group) > 0
-    assert there.live.count() == 0
 
 
 async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
@@ -137,6 +111,64 @@ async def test_a_recovery_is_short_long_after_the_last_update(
         learnt = await there.live.learnt_until(stored[0])
         assert stored[0].snapshot.next_step - learnt.kept_at <= 10
         assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
+
+
+class Held:
+    """Holds replays up, on whatever thread they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+        feed = Replay.feed
+
+        def held(replay: Replay, *args: Any) -> Floats:
+            self.begun.set()
+            assert self.gate.wait(30)
+            return feed(replay, *args)
+
+        monkeypatch.setattr(Replay, "feed", held)
+
+
+async def test_others_are_stored_while_a_run_is_recovered(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run is computed again, which takes as long as it takes, what others were told is stored."""
+    expected = await undisturbed(tmp_path / "calm", model_file, META)
+    async with room(tmp_path / "d", model_file) as before:
+        await (await learning(before)).go(LOSSES[:40].tolist())
+    held = Held(monkeypatch)
+    async with room(tmp_path / "d", model_file) as there:
+        other = (await there.open("other")).handle
+        opening = asyncio.create_task(learning(there))
+        await until(held.begun.is_set)
+        await there.follow(other, LOSSES[:5])
+        async with asyncio.timeout(20):
+            await there.live.journal.flush()
+        assert not opening.done()
+        held.gate.set()
+        run = await opening
+        await run.go(LOSSES[40:STEPS].tolist(), 40)
+    assert run.lrs == expected[40:]
+
+
+async def test_a_recovery_that_nobody_waits_for_reads_no_more(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that goes away leaves its recovery without the store: it may be closed by then."""
+    monkeypatch.setattr(recovery, "PAGE", 10)
+    async with room(tmp_path / "d", model_file) as before:
+        await (await learning(before)).go(LOSSES[:40].tolist())
+    held = Held(monkeypatch)
+    async with room(tmp_path / "d", model_file) as there:
+        stored = await there.live.required("run")
+        call = asyncio.create_task(there.live.learnt_until(stored))
+        await until(held.begun.is_set)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        reads = there.store.calls.count("read")
+        held.gate.set()
+        assert (await there.live.learnt_until(stored)).since == 13  # of a thread beside the other
+        assert there.store.calls.count("read") == reads + 4
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 44, 45, 46, 59, 60])
