@@ -22,7 +22,7 @@ T = TypeVar("T")
 Asked = Callable[[], float] | BaseException | None
 """What waits for advice, or why nothing does, on the first rank."""
 ADVISED, VOID = 1.0, 2.0
-"""The first rank's word of a learning rate, and of an observation that it did not make; 0: of any other error."""
+"""The first rank's word of a learning rate, and of a loss that it did not observe; 0: any other error."""
 
 ID_BYTES: Final = 256
 """The longest run id."""
@@ -173,8 +173,8 @@ class Shared:
         """Return it, once it is here.
 
         Raises:
-            BaseException: what keeps the first rank from it, there; or an interrupt, on any rank. The others do
-                not wait for it either way, and it may be asked for again.
+            BaseException: what keeps the first rank from it, there; or an interrupt, on any rank. None waits
+                for it, and it may be asked for again.
             UnavailableError: the first rank raised; or see `Together.ask`.
         """
         if self._known is None:

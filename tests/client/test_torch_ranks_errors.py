@@ -163,7 +163,7 @@ def interrupted(who, *within):
     if rank == who:
         interrupt(*within)
     try:
-        scheduler.observe(1.0)
+        scheduler.observe(torch.ones(()))
         scheduler.optimizer.step()
     finally:
         sys.setprofile(None)
@@ -258,7 +258,7 @@ LOADED = {
 def test_what_one_rank_raises_all_hear_of(
     daemon: FakeDaemon, tmp_path: Path, script: str, expected: dict[str, tuple[str, str]]
 ) -> None:
-    """One rank raises its own error, the other one that names it; then they go on, with one learning rate."""
+    """One rank raises its own error, the other one that names it; then both go on with one learning rate."""
     said = train(daemon, tmp_path, script, ",".join(expected))
     for rank, lines in enumerate(said):
         raised = [line.split(" ", 1) for line in lines if line.split()[0] in expected]
@@ -270,7 +270,7 @@ def test_what_one_rank_raises_all_hear_of(
 
 @pytest.mark.timeout(180)
 def test_what_goes_wrong_within_a_step_is_told_where_all_meet(daemon: FakeDaemon, tmp_path: Path) -> None:
-    """A micro-batch or an observation too many raises only where the others come, too, and changes no loss."""
+    """A micro-batch or an observation too many raises only where the others come, and changes no loss."""
     said = train(daemon, tmp_path, STEPS, "micro-batches,twice")
     for lines in said:
         assert lines[0] == "observed"
