@@ -29,7 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.distributed import ProcessGroup
@@ -41,10 +41,12 @@ from mlrs_client._exceptions import InvalidArgumentError, StepError, UsageError
 from mlrs_client._run import Run
 from mlrs_client._torch_loss import Loss, loss_of
 from mlrs_client._torch_meta import MetaStep
-from mlrs_client._torch_ranks import together_of
+from mlrs_client._torch_ranks import Asked, Shared, Together, own_run, together_of
 
 __all__ = ["AdvisedLR", "MetaStep", "describe"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _STATE_KEYS = {"run_id", "step", "last_lr", "base_lrs"}
 
 
@@ -89,6 +91,8 @@ class AdvisedLR(LRScheduler):
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
         ConfigMismatchError: the run was begun with another optimizer.
+        UnavailableError: of several ranks, another one raised something; the error names it. All methods but
+            `state_dict` do so: what one rank raises, all hear of where they meet next.
         MlrsError: the daemon is out of reach; only where the config has to be completed.
     """
 
@@ -102,18 +106,11 @@ class AdvisedLR(LRScheduler):
         distributed: bool = True,
         process_group: ProcessGroup | None = None,
     ) -> None:
-        if not isinstance(run, Run) and run is not None:
-            raise InvalidArgumentError(
-                f"run must be a run of mlrs_client.connect(...).run(...); is {type(run).__name__}",
-                field="run",
-            )
-        self._accumulation_steps = check.step(accumulation_steps, "accumulation_steps")
-        if self._accumulation_steps < 1:
-            raise InvalidArgumentError("accumulation_steps must be at least 1", field="accumulation_steps")
         self._together = together_of(run, process_group, distributed=distributed)
-        self._run = run if self._together is None or self._together.is_first else None
-        self._run_id, self._first_step = "", 0
-        self._lagged = bool(lagged)
+        self._run: Run | None = None
+        self._accumulation_steps = 1
+        self._lagged = lagged
+        self._wrong: Exception | None = None  # what the others will be told of when all ranks meet
         self._has_asked = False  # whether a loss was sent, so that there is, or will be, advice to lag behind
         self._losses: list[
             tuple[Loss, float]
@@ -123,13 +120,17 @@ class AdvisedLR(LRScheduler):
         self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
         self._applied = False  # whether its advice is in the optimizer
         self._advised_lr: float | None = None
-        begin = None if self._run is None else lambda: self._begin(optimizer)
-        if self._together is not None:
-            self._run_id, self._first_step = self._together.begin(begin)
-        elif begin is not None:
-            self._run_id, self._first_step = begin()
-        super().__init__(optimizer)
-        self._ratios()
+
+        def begin() -> tuple[str, int]:
+            self._run = own_run(run, self._together)
+            self._accumulation_steps = check.step(accumulation_steps, "accumulation_steps")
+            if self._accumulation_steps < 1:
+                raise InvalidArgumentError(
+                    "accumulation_steps must be at least 1", field="accumulation_steps"
+                )
+            return self._begin(optimizer)
+
+        self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
         _wait_before_updates(optimizer, self)
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
@@ -142,19 +143,24 @@ class AdvisedLR(LRScheduler):
                 numbers of them. Default: 1.
 
         Raises:
-            InvalidArgumentError: it is neither.
-            UsageError: the loss of this step was observed already.
+            InvalidArgumentError: it is neither. Of several ranks, all raise at the last micro-batch of the
+                step.
+            UsageError: the loss of this step was observed already. Of several ranks, all raise when they
+                observe the next.
             MlrsError: see `Run.observe`.
         """
-        if loss is None and self._together is None:
-            raise InvalidArgumentError("loss may be None only where several ranks share a run", field="loss")
-        value = (loss_of(0.0), 0.0) if loss is None else (loss_of(loss), check.samples(samples))
+        value = self._counted(loss, samples)
         if self._pending is not None:
-            raise UsageError(
-                f"observe: the loss of step {self.last_epoch} was observed already. Call scheduler.step()"
-                " once the optimizer has stepped; to observe several micro-batches per step, pass"
-                " accumulation_steps= to AdvisedLR"
+            self._defer(
+                UsageError(
+                    f"observe: the loss of step {self.last_epoch} was observed already. Call scheduler.step()"
+                    " once the optimizer has stepped; to observe several micro-batches per step, pass"
+                    " accumulation_steps= to AdvisedLR"
+                )
             )
+            if self._applied:  # the others' next step has begun
+                self._tell()
+            return
         self._losses.append(value)
         if len(self._losses) == self._accumulation_steps:
             self._send()
@@ -169,10 +175,13 @@ class AdvisedLR(LRScheduler):
         if loss is not None:
             self.observe(loss)
         if self._pending is None and not self._losses:
-            raise UsageError(
-                f"step: no loss was observed for step {self.last_epoch}. Call scheduler.observe(loss)"
-                " right after the loss, or scheduler.step(loss)"
+            self._defer(
+                UsageError(
+                    f"step: no loss was observed for step {self.last_epoch}. Call scheduler.observe(loss)"
+                    " right after the loss, or scheduler.step(loss)"
+                )
             )
+            self._tell()  # the others are about to observe theirs
         self._apply()  # not yet done if the optimizer's step was skipped, as a GradScaler may
         self._pending, self._applied = None, False
         self.last_epoch += 1
@@ -198,10 +207,30 @@ class AdvisedLR(LRScheduler):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state. May be called before or after the optimizer's `load_state_dict`.
 
+        In a distributed job, on every rank, between two steps.
+
         Raises:
             InvalidArgumentError: it is not a state of this class, or of another run.
             StepError: the run is not at the state's step; the message names the way out.
         """
+
+        def find() -> tuple[list[float], float | None, int]:
+            return self._checked(state_dict)
+
+        if self._reader is not None:
+            self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
+        saved, last_lr, step = find() if self._together is None else self._together.load(find)
+        self._losses, self._pending, self._applied, self._wrong = [], None, False, None
+        self._unread.clear()
+        self._has_asked = False
+        self.last_epoch = step
+        self.base_lrs[: len(saved)] = saved
+        self._advised_lr = last_lr
+        if self._advised_lr is not None:
+            self._fill(self._advised_lr)
+
+    def _checked(self, state_dict: Mapping[str, Any]) -> tuple[list[float], float | None, int]:
+        """Return the initial LRs, the last advice and the next step of a state that this can go on from."""
         saved, last_lr = self._checked_rates(state_dict)
         if state_dict["run_id"] != self._run_id:
             raise InvalidArgumentError(
@@ -218,14 +247,7 @@ class AdvisedLR(LRScheduler):
                 f" advisor.run({self._run_id!r}, resume_from={step})",
                 expected_step=expected,
             )
-        self._losses, self._pending, self._applied = [], None, False
-        self._unread.clear()
-        self._has_asked = False
-        self.last_epoch = step
-        self.base_lrs[: len(saved)] = saved
-        self._advised_lr = last_lr
-        if self._advised_lr is not None:
-            self._fill(self._advised_lr)
+        return saved, last_lr, step
 
     def _checked_rates(self, state_dict: Mapping[str, Any]) -> tuple[list[float], float | None]:
         """Return the initial LRs and the last advice of a state of this class."""
@@ -252,36 +274,84 @@ class AdvisedLR(LRScheduler):
         return rates, last_lr
 
     def _initial_step(self) -> None:
-        """Begin where the run stands; no learning rate is set before there is an advice."""
+        """Set no learning rate: there is no advice yet."""
         self._step_count = 1
-        self.last_epoch = self._first_step
         self._remember()
+
+    def _counted(self, loss: torch.Tensor | float | None, samples: float | None) -> tuple[Loss, float]:
+        """Return a checked loss, and how many samples it counts for."""
+        if loss is None and self._together is not None:
+            return loss_of(0.0), 0.0
+        try:
+            if loss is None:
+                raise InvalidArgumentError(
+                    "loss may be None only where several ranks share a run", field="loss"
+                )
+            return loss_of(loss), check.samples(samples)
+        except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
+            self._defer(error)
+        return loss_of(0.0), 0.0
+
+    def _defer(self, error: Exception) -> None:
+        """Raise an error; of several ranks, once all of them meet: to go there early would keep this one."""
+        if self._together is None:
+            raise error
+        self._wrong = self._wrong or error
+
+    def _tell(self) -> None:
+        """Raise what was deferred, here and on the other ranks."""
+        if self._together is not None and self._wrong is not None:
+            wrong, self._wrong = self._wrong, None
+            self._together.tell(wrong)
 
     def _send(self) -> None:
         """Send the mean of the losses; those that a device still has, as soon as it gives them away."""
         losses, step = self._losses, self.last_epoch
-        if all(loss.is_here for loss, _ in losses) or (self._lagged and self._together is not None):
+        if self._together is not None:
+            self._send_together(self._together, step, losses)
+            return
+        if all(loss.is_here for loss, _ in losses):
             self._pending = self._ask(step, losses)
             self._losses = []
             return
         self._losses = []
-        if self._reader is None:
-            self._reader = ThreadPoolExecutor(1, "mlrs-loss")
-        read = self._reader.submit(self._ask, step, losses)
+        read = self._read(self._ask, step, losses)
         if self._lagged:
             self._unread.append(read)
             self._pending = self._newest
         else:
             self._pending = lambda: read.result()()  # noqa: PLW0108 # the result, too, is asked for later
 
+    def _send_together(self, together: Together, step: int, losses: Sequence[tuple[Loss, float]]) -> None:
+        """Send the mean of all ranks' losses, or have all raise: this step's are then of no use."""
+        self._losses = []
+        try:
+            self._ratios()  # what the update will need
+        except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
+            self._defer(error)
+        wrong, self._wrong = self._wrong, None
+
+        def find() -> tuple[float, float]:
+            if wrong is not None:
+                raise wrong
+            return _mean(losses)
+
+        def ask() -> Asked:
+            return together.ask(find, lambda mean: self._observe(step, mean, 1.0))
+
+        is_here = self._lagged or all(loss.is_here for loss, _ in losses)
+        self._pending = Shared(together, ask() if is_here else self._read(ask))
+
+    def _read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have another thread read losses off a device."""
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, "mlrs-loss")
+        return self._reader.submit(read, *args, **kwargs)
+
     def _ask(self, step: int, losses: Sequence[tuple[Loss, float]]) -> Callable[[], float]:
         """Observe the mean of some losses; return what returns the advice to update with."""
-        samples = sum(count for _, count in losses)
-        total = sum(loss.value() * count for loss, count in losses if count)
-        mean = total / samples if samples else 0.0
-        if self._together is None:
-            return self._observe(step, mean, samples)
-        return self._together.ask(mean, samples, lambda whole: self._observe(step, whole, 1.0))
+        mean, samples = _mean(losses)
+        return self._observe(step, mean, samples)
 
     def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
         """Send a loss; return what returns the advice to update with."""
@@ -301,10 +371,12 @@ class AdvisedLR(LRScheduler):
         return self._run
 
     def _begin(self, optimizer: Optimizer) -> tuple[str, int]:
-        """Tell the daemon what the run lacks; return its id and next step."""
-        run = self._own_run()
-        run._complete(**describe(optimizer))  # noqa: SLF001 # the adapters' door into the package's own run
-        return run.id, run.resume_step
+        """Begin to schedule an optimizer; return the run's id and next step, where this process has it."""
+        if self._run is not None:
+            self._run._complete(**describe(optimizer))  # noqa: SLF001 # the adapters' door into the own run
+        super().__init__(optimizer)
+        self._ratios()
+        return ("", 0) if self._run is None else (self._run.id, self._run.resume_step)
 
     def _newest(self) -> float:
         """Return the newest advice that a lagged loop has; wait for the very first."""
@@ -318,7 +390,12 @@ class AdvisedLR(LRScheduler):
         if self._losses:
             self._send()
         if self._pending is not None and not self._applied:
-            self._advised_lr = self._pending()
+            try:
+                self._advised_lr = self._pending()
+            except BaseException:
+                if isinstance(self._pending, Shared) and self._pending.is_void:
+                    self._pending = None
+                raise
             self._fill(self._advised_lr)
             self._applied = True
 
@@ -357,6 +434,13 @@ def _wait_before_updates(optimizer: Optimizer, scheduler: AdvisedLR) -> None:
             found._apply()  # noqa: SLF001 # of this module
 
     optimizer.register_step_pre_hook(fill_in)
+
+
+def _mean(losses: Sequence[tuple[Loss, float]]) -> tuple[float, float]:
+    """Return the mean of losses, once they are here, and of how many samples it is; of none, it is 0."""
+    samples = sum(count for _, count in losses)
+    total = sum(loss.value() * count for loss, count in losses if count)
+    return (total / samples if samples else 0.0), samples
 
 
 def _momentum(value: Any) -> float | None:
