@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from mlrs_client import _arguments as check
@@ -49,3 +51,10 @@ def loss_of(loss: torch.Tensor | float) -> Loss:
         )
     loss = loss.detach()
     return Loss(loss.item() if _is_on_host(loss) else loss)
+
+
+def mean_of(losses: Sequence[tuple[Loss, float]]) -> tuple[float, float]:
+    """Return the mean of losses, once they are here, and of how many samples it is; of none, it is 0."""
+    samples = sum(count for _, count in losses)
+    total = sum(loss.value() * count for loss, count in losses if count)
+    return (total / samples if samples else 0.0), samples

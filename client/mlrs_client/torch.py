@@ -29,6 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -37,17 +38,17 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, StepError, UsageError
+from mlrs_client._exceptions import InvalidArgumentError, UsageError
 from mlrs_client._run import Run
-from mlrs_client._torch_loss import Loss, loss_of
+from mlrs_client._torch_loss import Loss, loss_of, mean_of
 from mlrs_client._torch_meta import MetaStep
 from mlrs_client._torch_ranks import Asked, Shared, Together, own_run, together_of
+from mlrs_client._torch_state import State, state_of
 
 __all__ = ["AdvisedLR", "MetaStep", "describe"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_STATE_KEYS = {"run_id", "step", "last_lr", "base_lrs"}
 
 
 def describe(optimizer: Optimizer) -> dict[str, Any]:
@@ -197,12 +198,8 @@ class AdvisedLR(LRScheduler):
         Plain values only. Take it after `step()`: losses of micro-batches that were not sent are not
         in it.
         """
-        return {
-            "run_id": self._run_id,
-            "step": self.last_epoch,
-            "last_lr": self._advised_lr,
-            "base_lrs": [float(lr) for lr in self.base_lrs],
-        }
+        base_lrs = [float(lr) for lr in self.base_lrs]
+        return asdict(State(self._run_id, self.last_epoch, self._advised_lr, base_lrs))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state. May be called before or after the optimizer's `load_state_dict`.
@@ -214,64 +211,21 @@ class AdvisedLR(LRScheduler):
             StepError: the run is not at the state's step; the message names the way out.
         """
 
-        def find() -> tuple[list[float], float | None, int]:
-            return self._checked(state_dict)
+        def find() -> State:
+            step = self.last_epoch if self._run is None else self._run.resume_step
+            return state_of(state_dict, self._run_id, step, len(self.optimizer.param_groups))
 
         if self._reader is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
-        saved, last_lr, step = find() if self._together is None else self._together.load(find)
+        state = find() if self._together is None else self._together.load(find)
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
         self._has_asked = False
-        self.last_epoch = step
-        self.base_lrs[: len(saved)] = saved
-        self._advised_lr = last_lr
+        self.last_epoch = state.step
+        self.base_lrs[: len(state.base_lrs)] = state.base_lrs
+        self._advised_lr = state.last_lr
         if self._advised_lr is not None:
             self._fill(self._advised_lr)
-
-    def _checked(self, state_dict: Mapping[str, Any]) -> tuple[list[float], float | None, int]:
-        """Return the initial LRs, the last advice and the next step of a state that this can go on from."""
-        saved, last_lr = self._checked_rates(state_dict)
-        if state_dict["run_id"] != self._run_id:
-            raise InvalidArgumentError(
-                f"state_dict is of run {state_dict['run_id']!r}, this scheduler advises {self._run_id!r}:"
-                " open that run, or leave the state out",
-                field="state_dict",
-            )
-        step = check.step(state_dict["step"])
-        expected = self.last_epoch if self._run is None else self._run.resume_step
-        if step != expected:
-            raise StepError(
-                f"the state was saved before step {step}, and run {self._run_id!r} expects"
-                f" step {expected}: open the run with"
-                f" advisor.run({self._run_id!r}, resume_from={step})",
-                expected_step=expected,
-            )
-        return saved, last_lr, step
-
-    def _checked_rates(self, state_dict: Mapping[str, Any]) -> tuple[list[float], float | None]:
-        """Return the initial LRs and the last advice of a state of this class."""
-        if not state_dict.keys() >= _STATE_KEYS:
-            raise InvalidArgumentError(
-                f"state_dict lacks {sorted(_STATE_KEYS - state_dict.keys())}: it is not of an AdvisedLR",
-                field="state_dict",
-            )
-        last_lr = state_dict["last_lr"]
-        try:
-            rates = [float(lr) for lr in state_dict["base_lrs"]]
-            last_lr = None if last_lr is None else float(last_lr)
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(
-                f"state_dict holds learning rates that are not numbers ({error})", field="state_dict"
-            ) from error
-        groups = len(self.optimizer.param_groups)
-        if len(rates) > groups:
-            raise InvalidArgumentError(
-                f"state_dict is of {len(rates)} parameter groups, the optimizer has {groups}: add its groups"
-                " before loading",
-                field="state_dict",
-            )
-        return rates, last_lr
 
     def _initial_step(self) -> None:
         """Set no learning rate: there is no advice yet."""
@@ -334,7 +288,7 @@ class AdvisedLR(LRScheduler):
         def find() -> tuple[float, float]:
             if wrong is not None:
                 raise wrong
-            return _mean(losses)
+            return mean_of(losses)
 
         def ask() -> Asked:
             return together.ask(find, lambda mean: self._observe(step, mean, 1.0))
@@ -350,7 +304,7 @@ class AdvisedLR(LRScheduler):
 
     def _ask(self, step: int, losses: Sequence[tuple[Loss, float]]) -> Callable[[], float]:
         """Observe the mean of some losses; return what returns the advice to update with."""
-        mean, samples = _mean(losses)
+        mean, samples = mean_of(losses)
         return self._observe(step, mean, samples)
 
     def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
@@ -434,13 +388,6 @@ def _wait_before_updates(optimizer: Optimizer, scheduler: AdvisedLR) -> None:
             found._apply()  # noqa: SLF001 # of this module
 
     optimizer.register_step_pre_hook(fill_in)
-
-
-def _mean(losses: Sequence[tuple[Loss, float]]) -> tuple[float, float]:
-    """Return the mean of losses, once they are here, and of how many samples it is; of none, it is 0."""
-    samples = sum(count for _, count in losses)
-    total = sum(loss.value() * count for loss, count in losses if count)
-    return (total / samples if samples else 0.0), samples
 
 
 def _momentum(value: Any) -> float | None:
