@@ -77,8 +77,11 @@ class Together:
             loss, samples = find()
             return [loss * samples if samples else 0.0, samples, 0.0]
 
-        total, count, loading = self._meet(found, 3)
+        interrupts = list[KeyboardInterrupt]()
+        total, count, loading = self._meet(found, 3, interrupts)
         self._check_loading(loading, 0)
+        if interrupts:  # the others go on to `Shared`, and so does this rank
+            return interrupts[0] if self.is_first else _raising(interrupts[0])
         if not self.is_first:
             return None
         try:
@@ -119,8 +122,15 @@ class Together:
             f"rank {self._ranks[0]}, which talks to the daemon for all, got no advice; it says why"
         )
 
-    def _meet(self, find: Callable[[], list[float]], count: int) -> list[float]:
+    def _meet(
+        self, find: Callable[[], list[float]], count: int, interrupts: list[KeyboardInterrupt] | None = None
+    ) -> list[float]:
         """Find numbers on each rank; return their sums. One all-reduce, which all ranks come to.
+
+        Args:
+            find: returns this rank's.
+            count: how many numbers there are.
+            interrupts: where an interrupt goes that came while the ranks met; they have met all the same.
 
         Raises:
             BaseException: what `find` raised on this rank.
@@ -133,7 +143,19 @@ class Together:
             failure = error
         flags = flags_of(None if failure is None else self._place, len(self._ranks))
         word = torch.tensor([*numbers, *flags], dtype=torch.float64)
-        _done(lambda: dist.all_reduce(word, group=self.group), failure)
+        begun = list[dist.Work]()
+
+        def meet() -> None:
+            begun.append(dist.all_reduce(word, group=self.group, async_op=True))
+            begun[0].wait()
+
+        try:
+            _done(meet, failure)
+        except KeyboardInterrupt as error:
+            if interrupts is None or failure is not None or not begun:
+                raise
+            begun[0].wait()
+            interrupts.append(error)
         sums: list[float] = word.tolist()
         if failed := [str(self._ranks[place]) for place in places_in(sums[count:])]:
             several = len(failed) > 1
@@ -210,8 +232,8 @@ class Shared:
         finally:
             lr, status = word.tolist()
             self.is_void = status == VOID
-            if failure is not None and status == ADVISED:
-                self._known = lr  # this rank's own trouble: the others have gone on with it
+            if status == ADVISED:
+                self._known = lr  # also if this rank raises now: the others have gone on with it
         if status != ADVISED:
             raise self._together.first_failed()
         return float(lr)

@@ -212,10 +212,12 @@ class AdvisedLR(LRScheduler):
         """
 
         def find() -> State:
+            if self._wrong is not None:  # what this rank has not told yet
+                raise self._wrong
             step = self.last_epoch if self._run is None else self._run.resume_step
             return state_of(state_dict, self._run_id, step, len(self.optimizer.param_groups))
 
-        if self._reader is not None:
+        if self._reader is not None and self._together is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
         state = find() if self._together is None else self._together.load(find)
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
@@ -280,7 +282,8 @@ class AdvisedLR(LRScheduler):
         """Send the mean of all ranks' losses, or have all raise: this step's are then of no use."""
         self._losses = []
         try:
-            self._ratios()  # what the update will need
+            if len(self.base_lrs) < len(self.optimizer.param_groups):
+                self._ratios()  # of groups that were added, which the update will need
         except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
             self._defer(error)
         wrong, self._wrong = self._wrong, None

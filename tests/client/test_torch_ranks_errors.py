@@ -11,7 +11,7 @@ from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.client.test_torch_group import train
 
 COMMON = """
-import concurrent.futures, signal, sys, threading
+import concurrent.futures, pathlib, signal, sys, threading, time
 import torch
 import torch.distributed as dist
 import mlrs_client
@@ -187,6 +187,35 @@ def on_a_device(read, do):
     finally:
         _torch_loss._is_on_host, _torch_loss.Loss.value = is_on_host, value
 
+def interrupt_in_wait():
+    # Once the main thread stands still, as in a collective; then the other rank may come.
+    main, before, still = threading.main_thread().ident, None, 0
+    while still < 20:
+        frame = sys._current_frames()[main]
+        now = frame.f_code, frame.f_lasti
+        still, before = still + 1 if now == before else 0, now
+        time.sleep(0.02)
+    signal.pthread_kill(main, signal.SIGINT)
+    pathlib.Path(f"{file}-{case}").touch()
+
+def come_late():
+    while not pathlib.Path(f"{file}-{case}").exists():
+        time.sleep(0.01)
+
+def within_a_collective(where):
+    for place, do in (("meeting", lambda: scheduler.observe(1.0)), ("sharing", scheduler.optimizer.step)):
+        if place == where and rank == 0:
+            come_late()
+        elif place == where:
+            threading.Thread(target=interrupt_in_wait).start()
+        try:
+            do()
+        except KeyboardInterrupt:
+            do()
+            scheduler.step()
+            raise
+    scheduler.step()
+
 value = _torch_loss.Loss.value
 waiting = concurrent.futures.wait, concurrent.futures.Future.result
 DO = {
@@ -194,6 +223,8 @@ DO = {
     "waiting-first": lambda: on_a_device(held_up, lambda: interrupted(0, *waiting)),
     "waiting": lambda: on_a_device(held_up, lambda: interrupted(1, *waiting)),
     "device": lambda: on_a_device(failing, lambda: train_step(torch.ones(()))),
+    "meeting": lambda: within_a_collective("meeting"),
+    "sharing": lambda: within_a_collective("sharing"),
 }
 for case in cases:
     run = run_of(case)
@@ -208,6 +239,8 @@ INTERRUPTED = {
     "waiting-first": ("KeyboardInterrupt", "UnavailableError 0"),
     "waiting": ("done", "KeyboardInterrupt"),
     "device": ("UnavailableError 1", "RuntimeError"),
+    "meeting": ("done", "KeyboardInterrupt"),
+    "sharing": ("done", "KeyboardInterrupt"),
 }
 
 LOADS = (
