@@ -26,7 +26,7 @@ demo: .venv/.ready ## Train two models in two processes, advised by one daemon; 
 	$(BIN)/python examples/demo.py
 
 test: lint ## Lint, then run every test that is not slow, a process a core.
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow

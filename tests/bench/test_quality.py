@@ -118,7 +118,7 @@ def test_a_table_from_tuning_to_report(tmp_path: Path, network_file: Path) -> No
     assert f"{done} of {done}" not in quality(*asked, *elsewhere).output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_what_was_trained(
     tmp_path: Path, interrupted_table: subprocess.Popen[str], number: signal.Signals
 ) -> None:

@@ -102,7 +102,13 @@ print((rates.tobytes() + states.tobytes()).hex())
 """
 
 
-@pytest.mark.parametrize("number", range(len(SMALL)), ids=[label(spec) for spec in SMALL])
+@pytest.mark.parametrize(
+    "number",
+    [  # two processes each: a shape of either architecture, and the others among the slow tests
+        pytest.param(number, id=label(spec), marks=[] if number in (1, len(SMALL) - 1) else pytest.mark.slow)
+        for number, spec in enumerate(SMALL)
+    ],
+)
 def test_another_process_gets_the_same_bits(number: int) -> None:
     """After a restart, by a process of its own, runs get the bits that they got before."""
     outputs = [

@@ -69,7 +69,7 @@ def _last_error(daemon: Daemon) -> dict[str, str]:
     return dict(found)
 
 
-@pytest.mark.parametrize("calls", [True, False])
+@pytest.mark.parametrize("calls", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_store_that_stands_still_holds_no_exit_up(
     daemon: Daemon, postgres: PostgresServer, *, calls: bool
 ) -> None:

@@ -93,7 +93,7 @@ def check_alike(job: Job, ranks: int) -> None:
     ("ranks", "options"),
     [
         (2, ("--reports", "first", "--accumulate", "3")),
-        (4, ("--reports", "first")),
+        pytest.param(4, ("--reports", "first"), marks=pytest.mark.slow),
         (4, ("--reports", "all")),
     ],
 )
@@ -104,7 +104,10 @@ def test_every_rank_updates_alike(job: Job, ranks: int, options: tuple[str, ...]
     check_alike(job, ranks)
 
 
-@pytest.mark.parametrize(("reports", "killed"), [("first", 0), ("first", 1), ("all", 1)])
+@pytest.mark.parametrize(
+    ("reports", "killed"),
+    [pytest.param("first", 0, marks=pytest.mark.slow), ("first", 1), ("all", 1)],
+)
 def test_a_killed_job_goes_on_as_if_it_had_not_been(job: Job, reports: str, killed: int) -> None:
     """A rank killed mid-step: torchrun starts all again from the checkpoint, and no bit is another."""
     done = job.launch(2, "--reports", reports, "--kill", f"{killed}:17", restarts=1)

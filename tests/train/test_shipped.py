@@ -81,6 +81,7 @@ def test_log_of_paper_begins_as_logged() -> None:
         assert record.values["learning_rate"] == pytest.approx(line["learning_rate"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_log_of_mlr_snet_begins_as_logged() -> None:
     """A training with the settings of `mlr-snet` logs what the shipped log holds."""
     (record,), (line,) = trained("mlr-snet", 5), logged("mlr-snet", 1)

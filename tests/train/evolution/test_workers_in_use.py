@@ -98,7 +98,7 @@ def test_ray_changes_no_byte(tmp_path: Path, undisturbed: bytes, ray_cluster: En
     assert ray_cluster.compute([]) == []
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_no_worker_outlives_its_parent(engine: str, meeting: Meeting, request: pytest.FixtureRequest) -> None:
     """Workers end when their parent is killed, even in the middle of a job."""
     if engine == "ray":
