@@ -97,9 +97,21 @@ class _OpenModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     OPEN_MODE_UNSPECIFIED: _OpenMode.ValueType  # 0
     """Create the run, or resume it if it exists."""
     OPEN_MODE_CREATE: _OpenMode.ValueType  # 1
-    """Create it; ALREADY_EXISTS if the id is taken."""
+    """Create it; ALREADY_EXISTS if the id is taken, unless this `feeder` created it and it has no observation that
+    is durable: a call whose answer was lost may be made again.
+    """
     OPEN_MODE_RESUME: _OpenMode.ValueType  # 2
-    """Resume it; NOT_FOUND if there is none."""
+    """Resume it; NOT_FOUND if there is none. FAILED_PRECONDITION, ERROR_REASON_OTHER_FEEDER, if another process
+    has opened it since and is connected: what a client asks for that joins a run again.
+    """
+    OPEN_MODE_BEGIN: _OpenMode.ValueType  # 3
+    """Begin it at step 0: create it, or take one that has no observation yet, or none that is durable and the
+    same `feeder`; else ALREADY_EXISTS.
+    """
+    OPEN_MODE_RESTART: _OpenMode.ValueType  # 4
+    """Begin it at step 0 whatever there is: a run of this id, finished or not, is dropped with its record, and a
+    new one is created.
+    """
 
 class OpenMode(_OpenMode, metaclass=_OpenModeEnumTypeWrapper):
     """What CreateRun may do."""
@@ -107,9 +119,21 @@ class OpenMode(_OpenMode, metaclass=_OpenModeEnumTypeWrapper):
 OPEN_MODE_UNSPECIFIED: OpenMode.ValueType  # 0
 """Create the run, or resume it if it exists."""
 OPEN_MODE_CREATE: OpenMode.ValueType  # 1
-"""Create it; ALREADY_EXISTS if the id is taken."""
+"""Create it; ALREADY_EXISTS if the id is taken, unless this `feeder` created it and it has no observation that
+is durable: a call whose answer was lost may be made again.
+"""
 OPEN_MODE_RESUME: OpenMode.ValueType  # 2
-"""Resume it; NOT_FOUND if there is none."""
+"""Resume it; NOT_FOUND if there is none. FAILED_PRECONDITION, ERROR_REASON_OTHER_FEEDER, if another process
+has opened it since and is connected: what a client asks for that joins a run again.
+"""
+OPEN_MODE_BEGIN: OpenMode.ValueType  # 3
+"""Begin it at step 0: create it, or take one that has no observation yet, or none that is durable and the
+same `feeder`; else ALREADY_EXISTS.
+"""
+OPEN_MODE_RESTART: OpenMode.ValueType  # 4
+"""Begin it at step 0 whatever there is: a run of this id, finished or not, is dropped with its record, and a
+new one is created.
+"""
 global___OpenMode = OpenMode
 
 class _RunStatus:
@@ -387,6 +411,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The tenant is at one of its limits; the message names it."""
     ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 20
     """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+    ERROR_REASON_OTHER_FEEDER: _ErrorReason.ValueType  # 23
+    """Another process has opened the run since, and sends its observations."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """What went wrong, for programs."""
@@ -433,6 +459,8 @@ ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
 """The tenant is at one of its limits; the message names it."""
 ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 20
 """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+ERROR_REASON_OTHER_FEEDER: ErrorReason.ValueType  # 23
+"""Another process has opened the run since, and sends its observations."""
 global___ErrorReason = ErrorReason
 
 class _MetaOutcome:
@@ -866,6 +894,7 @@ class Run(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     META_FIELD_NUMBER: builtins.int
     WORLD_SIZE_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The id that the user chose."""
     status: global___RunStatus.ValueType
@@ -880,6 +909,8 @@ class Run(google.protobuf.message.Message):
     """The last learning rate advised, if any."""
     world_size: builtins.int
     """The number of its ranks; 0 for a run without `config.ranks`."""
+    task: builtins.str
+    """What is trained."""
     @property
     def config(self) -> global___RunConfig:
         """The config it was opened with, `model` resolved."""
@@ -910,9 +941,10 @@ class Run(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         meta: global___MetaStatus | None = ...,
         world_size: builtins.int = ...,
+        task: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "task", b"task", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_learning_rate", b"_last_learning_rate"]) -> typing.Literal["last_learning_rate"] | None: ...
     @typing.overload
@@ -987,6 +1019,8 @@ class CreateRunRequest(google.protobuf.message.Message):
     RESUME_FROM_FIELD_NUMBER: builtins.int
     GROUP_FIELD_NUMBER: builtins.int
     WORLD_SIZE_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
+    FEEDER_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """1 to 256 characters: letters, digits and any of `._-/:+=@`, beginning with a letter or digit."""
     mode: global___OpenMode.ValueType
@@ -1003,6 +1037,16 @@ class CreateRunRequest(google.protobuf.message.Message):
     """Of a run with `config.ranks`: how many ranks there are from the next step on, 1 to 65,536. Unset: as
     before; at creation, 1.
     """
+    task: builtins.str
+    """Of a new run: what is trained. Runs of one task are trainings of the same thing. The same characters as a
+    run's id. Unset: the run's id.
+    """
+    feeder: builtins.str
+    """Who sends the run's observations: an id that each process makes anew, up to 64 letters, digits and `-`; sent
+    as metadata `mlrs-feeder` with StreamAdvice, too. A run has one feeder. Opening it takes it over from the one
+    before, whose handles become stale, except in OPEN_MODE_RESUME while that one is connected. Unset: not said,
+    as of a shell script, or where each rank of a job opens the run; such callers share it with any other.
+    """
     @property
     def config(self) -> global___RunConfig:
         """Its config."""
@@ -1016,9 +1060,11 @@ class CreateRunRequest(google.protobuf.message.Message):
         resume_from: builtins.int | None = ...,
         group: builtins.str = ...,
         world_size: builtins.int | None = ...,
+        task: builtins.str = ...,
+        feeder: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "resume_from", b"resume_from", "world_size", b"world_size"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "task", b"task", "world_size", b"world_size"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_resume_from", b"_resume_from"]) -> typing.Literal["resume_from"] | None: ...
     @typing.overload
@@ -1035,6 +1081,7 @@ class CreateRunResponse(google.protobuf.message.Message):
     RUN_FIELD_NUMBER: builtins.int
     RUN_HANDLE_FIELD_NUMBER: builtins.int
     CREATED_FIELD_NUMBER: builtins.int
+    TOOK_OVER_FIELD_NUMBER: builtins.int
     run_handle: builtins.int
     """Names the run in StreamAdvice, until it is rewound or deleted, leaves the daemon's memory because nobody
     observed it for long (an hour, `mlrs serve --idle-after-s`), or the daemon process ends. Then it is
@@ -1042,6 +1089,8 @@ class CreateRunResponse(google.protobuf.message.Message):
     """
     created: builtins.bool
     """Whether this call created it."""
+    took_over: builtins.bool
+    """Whether it was taken over from another feeder that is connected."""
     @property
     def run(self) -> global___Run:
         """The run."""
@@ -1052,9 +1101,10 @@ class CreateRunResponse(google.protobuf.message.Message):
         run: global___Run | None = ...,
         run_handle: builtins.int = ...,
         created: builtins.bool = ...,
+        took_over: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["created", b"created", "run", b"run", "run_handle", b"run_handle"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["created", b"created", "run", b"run", "run_handle", b"run_handle", "took_over", b"took_over"]) -> None: ...
 
 global___CreateRunResponse = CreateRunResponse
 
