@@ -11,7 +11,7 @@ from typing import Any, Self
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.meta import MetaConfig, MetaOrder
 from mlrs_core.ranges import check_real, check_type, check_whole
-from mlrs_core.ranks import RankMode, RanksConfig
+from mlrs_core.ranks import RanksConfig
 from mlrs_core.schedules.spec import ScheduleSpec
 
 MAX_HORIZON = 2**53
@@ -83,23 +83,11 @@ class RunConfig:
         check_type("ranks", self.ranks, RanksConfig, "a RanksConfig")
         if self.meta is not None and self.schedule is not None:
             raise InvalidFieldError("meta", "a schedule has no weights to train; leave one of them out")
-        if self._leaves_followers_behind():
-            raise InvalidFieldError(
-                "meta.order",
-                "must be after the step where ranks follow a leader: nobody tells them the learning rate "
-                "that an update before the step gives",
-            )
         check_type("momentum", self.momentum, Real, "a number")
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise InvalidFieldError("momentum", f"must be in [0, 1), is {self.momentum}")
         if self.min_lr is not None and self.max_lr is not None and self.min_lr > self.max_lr:
             raise InvalidFieldError("min_lr", f"{self.min_lr} is above max_lr, {self.max_lr}")
-
-    def _leaves_followers_behind(self) -> bool:
-        """Return whether updates move the learning rate of a step that ranks already follow."""
-        if self.meta is None or self.ranks is None:
-            return False
-        return self.meta.order is MetaOrder.BEFORE_STEP and self.ranks.mode is RankMode.LEADER
 
     def resolved(self) -> Self:
         """Return this config with the defaults of meta mode and of ranks.

@@ -13,15 +13,6 @@ MAX_WORLD_SIZE = 65_536
 """The most ranks of a run."""
 
 
-class RankMode(enum.IntEnum):
-    """Who reports. The numbers are those of the contract."""
-
-    ALL = 1
-    """Every rank; their losses are reduced to one."""
-    LEADER = 2
-    """Rank 0; the others follow."""
-
-
 class RankReduction(enum.IntEnum):
     """How the losses of the ranks become one. The numbers are those of the contract."""
 
@@ -39,8 +30,6 @@ class RanksConfig:
         InvalidFieldError: a value is out of range.
     """
 
-    mode: RankMode | None = None
-    """Who reports. `None`: every rank."""
     reduction: RankReduction | None = None
     """How losses become one. `None`: their mean."""
     straggler_timeout_s: float | None = None
@@ -50,10 +39,8 @@ class RanksConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name, kind in (("mode", RankMode), ("reduction", RankReduction)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise InvalidFieldError(name, f"must be of {kind.__name__}, is {value!r:.100}")
+        if self.reduction is not None and not isinstance(self.reduction, RankReduction):
+            raise InvalidFieldError("reduction", f"must be of RankReduction, is {self.reduction!r:.100}")
         check_real("straggler_timeout_s", self.straggler_timeout_s, above=0.0, most=86_400.0)
         check_real("quorum", self.quorum, above=0.0, most=1.0)
 
@@ -71,5 +58,5 @@ class RanksConfig:
         return self.completed_by(DEFAULT_RANKS)
 
 
-DEFAULT_RANKS = RanksConfig(mode=RankMode.ALL, reduction=RankReduction.MEAN, quorum=0.5)
+DEFAULT_RANKS = RanksConfig(reduction=RankReduction.MEAN, quorum=0.5)
 """What a run with ranks has that says nothing."""

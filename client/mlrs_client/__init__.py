@@ -42,7 +42,6 @@ Shared by both; no thread, no event loop:
     _arguments.py, _types.py    checks of what users hand in; what they get
     _values.py                  checks of single values
     _meta_*.py, _gradients.py   the same for meta mode; gradients in pieces
-    _leading.py                 ranks that read what their leader was advised
     _views.py                   what a run and a pending advice show of themselves
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _access.py                  tokens and TLS
@@ -96,7 +95,6 @@ from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
     Optimizer,
-    RankMode,
     RankReduction,
     Ranks,
     RecordChunk,
@@ -138,7 +136,6 @@ __all__ = [
     "PendingAdaptation",
     "PermissionDeniedError",
     "QueueFullError",
-    "RankMode",
     "RankReduction",
     "Ranks",
     "RecordChunk",

@@ -17,7 +17,6 @@ from mlrs_client._entries import Entry
 from mlrs_client._exceptions import UsageError
 from mlrs_client._fallback import FallbackLike, fallback_of
 from mlrs_client._joining import deleted, opened
-from mlrs_client._leading import follows
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_types import Meta
 from mlrs_client._run import Run
@@ -25,7 +24,6 @@ from mlrs_client._signal import Signal
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
-    RankMode,
     RankReduction,
     RecordChunk,
     RunConfig,
@@ -136,7 +134,6 @@ class Advisor(MetaAdvisor):
         meta: Meta | bool | None = None,
         rank: int | None = None,
         world_size: int | None = None,
-        rank_mode: RankMode | str | None = None,
         rank_reduction: RankReduction | str | None = None,
         straggler_timeout_s: float | None = None,
         quorum: float | None = None,
@@ -166,12 +163,11 @@ class Advisor(MetaAdvisor):
                 usual one of the optimizer's family. `mlr-snet` begins with a fifth of it, a warmup.
             min_lr: no advice is below this.
             max_lr: no advice is above this.
-            rank: which process of a distributed job this is, from 0, where all share the run's one schedule.
+            rank: which process of a distributed job this is, from 0, where all share the run's one schedule:
+                each observes its own loss of every step, the daemon reduces them to one, and all get the same
+                learning rate.
             world_size: how many there are from the next step on. Default: as many as the run has; at
                 first, one.
-            rank_mode: `all`, every rank observes its own loss of each step, the daemon reduces them to
-                one, and each gets the same learning rate; or `leader`: rank 0 alone is listened to, and the
-                others get what it was advised, once that is stored; their `resume_from` rewinds nothing.
             rank_reduction: `mean`, weighted by `samples`, or `median`.
             straggler_timeout_s: how long after the first loss of a step a `quorum` of the ranks is
                 enough. Default: all are waited for.
@@ -215,25 +211,17 @@ class Advisor(MetaAdvisor):
             max_lr=max_lr,
             meta=meta,
         )
-        config, own_rank, size = ranked(
-            config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
-        )
-        rewind = None if follows(config, own_rank) else resume_from
-        call = calls.checked_open_run(id, config, mode, rewind, size)
+        config, own_rank, size = ranked(config, rank, world_size, rank_reduction, straggler_timeout_s, quorum)
+        call = calls.checked_open_run(id, config, mode, resume_from, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
             entry = Entry if own_rank is None else Entry.of_rank
-            ledger = Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
-            ledger.led = {} if follows(ledger.config, own_rank) else None
-            return ledger
+            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
 
         opening = opened(self._connection.session, [call], limit_s, ledger_of)
-        ledger = self._connection.perform(opening, limit_s)
-        if ledger.led is not None:
-            self._connection.follow(ledger, resume_from)
-        return Run(self._connection, ledger)
+        return Run(self._connection, self._connection.perform(opening, limit_s))
 
     def sweep(
         self,

@@ -18,11 +18,10 @@ from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
 from mlrs_client._calls import Call
 from mlrs_client._conversation import Conversation
-from mlrs_client._deadline import Backoff, Deadline
+from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
 from mlrs_client._following import Following
 from mlrs_client._joining import called
-from mlrs_client._leading import Follower
 from mlrs_client._ledger import Ledger
 from mlrs_client._links import Links
 from mlrs_client._routing import Attempt, Procedure
@@ -172,29 +171,6 @@ class Connection:
         for channel in self._links.channels():
             await channel.close()
         self.session.closed()
-
-    def follow(self, ledger: Ledger[Any], resume_from: int | None) -> None:
-        """Have a task read the leader's record, as long as the run is open."""
-        task = self._loop.create_task(self._follow(ledger, Follower(ledger, resume_from)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _follow(self, ledger: Ledger[Any], following: Follower) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                async for chunk in self.watch(following.request(), None):
-                    following.take(chunk)
-                    backoff.reset()
-                    if ledger.left:
-                        return
-            except MlrsError as error:
-                if not following.fail(error):
-                    return
-                await asyncio.sleep(backoff.next_s())
-            else:
-                following.end()
-                return
 
     # ---------------------------------------------------------------------- the session's host
 

@@ -13,7 +13,6 @@ from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._meta_arguments import meta as checked_meta
 from mlrs_client._types import (
     Optimizer,
-    RankMode,
     RankReduction,
     Ranks,
     RunConfig,
@@ -157,13 +156,12 @@ def samples(value: object) -> float:
 def ranks(
     rank: object,
     world_size: object,
-    mode_: object = None,
     reduction: object = None,
     straggler_timeout_s: object = None,
     quorum: object = None,
 ) -> tuple[Ranks, int, int | None] | None:
     """Return checked how ranks share a run, which this is, and how many there are; `None`: one does."""
-    rest = (world_size, mode_, reduction, straggler_timeout_s, quorum)
+    rest = (world_size, reduction, straggler_timeout_s, quorum)
     if rank is None:
         if any(value is not None for value in rest):
             raise _wrong("rank", "must be given along with what else is said of ranks", rank)
@@ -173,7 +171,6 @@ def ranks(
     if size is not None and number >= size:
         raise _wrong("rank", f"must be below world_size, {size}", rank)
     checked = Ranks(
-        mode=None if mode_ is None else _choice("rank_mode", RankMode, mode_),
         reduction=None if reduction is None else _choice("rank_reduction", RankReduction, reduction),
         straggler_timeout_s=None
         if straggler_timeout_s is None

@@ -10,7 +10,6 @@ import atexit
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -24,12 +23,11 @@ from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._calls import Call
 from mlrs_client._conversation import Conversation
-from mlrs_client._deadline import Backoff, Deadline
+from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
 from mlrs_client._following import Following
 from mlrs_client._joining import called
-from mlrs_client._leading import Follower
 from mlrs_client._ledger import E, Ledger
 from mlrs_client._links import Links
 from mlrs_client._routing import Procedure
@@ -194,34 +192,6 @@ class Connection:
         finally:
             self._worker.put(watch.cancel)
             self._watches.discard(watch)
-
-    def follow(self, ledger: Ledger[Any], resume_from: int | None) -> None:
-        """Have a thread read the leader's record, as long as the run is open."""
-        following = Follower(ledger, resume_from)
-        threading.Thread(
-            target=self._follow, args=(ledger, following), name="mlrs-follow", daemon=True
-        ).start()
-
-    def _follow(self, ledger: Ledger[Any], following: Follower) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                for chunk in self.watch(following.request(), None):
-                    with self._lock:
-                        following.take(chunk)
-                    backoff.reset()
-                    if ledger.left:
-                        return
-            except MlrsError as error:
-                with self._lock:
-                    goes_on = following.fail(error)
-                if not goes_on:
-                    return
-                time.sleep(backoff.next_s())
-            else:
-                with self._lock:
-                    following.end()
-                return
 
     def close(self) -> None:
         """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.

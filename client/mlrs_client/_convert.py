@@ -15,7 +15,6 @@ from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
     Optimizer,
-    RankMode,
     RankReduction,
     Ranks,
     RecordChunk,
@@ -58,10 +57,6 @@ _KINDS: dict[pb.ScheduleKind.ValueType, ScheduleKind] = {
     pb.SCHEDULE_KIND_PLATEAU: ScheduleKind.PLATEAU,
     pb.SCHEDULE_KIND_GREEDY: ScheduleKind.GREEDY,
 }
-_MODES: dict[pb.RankMode.ValueType, RankMode] = {
-    pb.RANK_MODE_ALL: RankMode.ALL,
-    pb.RANK_MODE_LEADER: RankMode.LEADER,
-}
 _REDUCTIONS: dict[pb.RankReduction.ValueType, RankReduction] = {
     pb.RANK_REDUCTION_MEAN: RankReduction.MEAN,
     pb.RANK_REDUCTION_MEDIAN: RankReduction.MEDIAN,
@@ -91,10 +86,8 @@ def config_to_proto(config: RunConfig) -> pb.RunConfig:
 
 
 def _ranks_to_proto(ranks: Ranks) -> pb.Ranks:
-    modes = {value: number for number, value in _MODES.items()}
     reductions = {value: number for number, value in _REDUCTIONS.items()}
     return pb.Ranks(
-        mode=pb.RANK_MODE_UNSPECIFIED if ranks.mode is None else modes[ranks.mode],
         reduction=pb.RANK_REDUCTION_UNSPECIFIED if ranks.reduction is None else reductions[ranks.reduction],
         straggler_timeout_s=ranks.straggler_timeout_s,
         quorum=ranks.quorum,
@@ -104,7 +97,6 @@ def _ranks_to_proto(ranks: Ranks) -> pb.Ranks:
 def _ranks_from_proto(message: pb.Ranks) -> Ranks:
     timeout_s = message.straggler_timeout_s if message.HasField("straggler_timeout_s") else None
     return Ranks(
-        mode=_MODES.get(message.mode),
         reduction=_REDUCTIONS.get(message.reduction),
         straggler_timeout_s=timeout_s,
         quorum=message.quorum if message.HasField("quorum") else None,

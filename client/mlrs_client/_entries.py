@@ -74,9 +74,6 @@ class Observed(Protocol):
     def fill(self, columns: Columns, place: int) -> Any:
         """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
 
-    def follow(self, learning_rate: float, reason: AdviceReason, durable_step: int) -> None:
-        """Take what the leader was advised, unless it is done."""
-
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
         """Take what a fallback answers; the daemon's answer will not change it.
 
@@ -155,12 +152,6 @@ class Entry:
             self.reason = reason_from_proto(reasons[place]) if reasons else AdviceReason.FRESH
             self.learning_rate = learning_rate  # the last: now it is done
         return learning_rate
-
-    def follow(self, learning_rate: float, reason: AdviceReason, durable_step: int) -> None:
-        """Take what the leader was advised, unless it is done."""
-        if not self.done:
-            self.reason, self.durable = reason, durable_step
-            self.learning_rate = learning_rate
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
         """Take what a fallback answers."""

@@ -26,7 +26,7 @@ from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
 from mlrs_client._order import Outgoing, in_order
 from mlrs_client._outage import Outage
-from mlrs_client._types import AdviceReason, RunConfig
+from mlrs_client._types import RunConfig
 from mlrs_client._updates import Update, Updates
 
 MAX_KEPT = 65_536
@@ -71,7 +71,6 @@ class Ledger(Generic[E]):
         outage: the outage that it is in, if any.
         updates: the meta updates that are not durable yet.
         rank: which of its ranks this process is; `None`: it has one.
-        led: what the leader was advised, by step, where this process only follows; else `None`.
         timeout_s: how long its callers wait that say nothing else, in seconds; `None`: as all others.
     """
 
@@ -86,7 +85,6 @@ class Ledger(Generic[E]):
     ) -> None:
         """`entry` makes what is kept of a step, from the step and the loss, or losses."""
         self.rank = rank
-        self.led: dict[int, tuple[float, AdviceReason]] | None = None
         self.timeout_s = None if rank is None else RANK_TIMEOUT_S
         self.changed = changed
         self.run_ids = opened.run_ids
@@ -175,7 +173,7 @@ class Ledger(Generic[E]):
             The update, and whether it has to be sent: not if it was entered before and is kept.
 
         Raises:
-            ConfigMismatchError: the runs are not in meta mode, or this process only follows the leader.
+            ConfigMismatchError: the runs are not in meta mode.
             StepAheadError: the step was not observed yet.
             StaleStepError: the step after it was, or it was adapted to before, with another number.
         """
@@ -185,12 +183,6 @@ class Ledger(Generic[E]):
                 f"{self.label} is not in meta mode, which a run is from its creation on: open a new one with"
                 " meta=True",
                 field="meta",
-            )
-        if self.led is not None:
-            raise ConfigMismatchError(
-                f"{self.label}: this is rank {self.rank}, which follows; rank 0 makes the meta updates, so"
-                " call adapt there alone",
-                field="rank",
             )
         if step >= self.next_step:
             raise StepAheadError(
@@ -216,32 +208,6 @@ class Ledger(Generic[E]):
             self._outgoing.enter(update)  # first, and passed over unless the next line was reached, too
             self.updates.enter(update)
         return update, True
-
-    def follow(self, led: dict[int, tuple[float, AdviceReason]], step: int, loss: Any) -> tuple[E, bool]:
-        """Enter a step that the leader is advised for; the loss counts for nothing."""
-        entry = self._unanswered.get(step)
-        if entry is None:
-            entry = self._entry(step, loss)
-            if step in led:
-                entry.follow(*led[step], self.durable_step)
-            else:
-                self._unanswered[step] = entry
-        self.next_step = max(self.next_step, step + 1)
-        return entry, not entry.done
-
-    def lead(
-        self, first: int, lrs: Sequence[float], reasons: Sequence[AdviceReason], durable_step: int
-    ) -> None:
-        """Enter what the leader was advised for steps from `first` on."""
-        if self.led is None:
-            raise AssertionError("only a follower is led")
-        self.durable_step = durable_step
-        for step, said in enumerate(zip(lrs, reasons, strict=True), first):
-            self.led[step] = said
-            if (entry := self._unanswered.pop(step, None)) is not None:
-                entry.follow(*said, durable_step)
-        while self.led and (oldest := next(iter(self.led))) < self.next_step - LEAST_KEPT:
-            del self.led[oldest]
 
     def take_unsent(self, limit: int) -> list[E | Update]:
         """Return what is to be sent next, in order, and count it as sent: entries or updates, not both.

@@ -136,8 +136,6 @@ class Session:
             StepError: the step is not the expected one.
         """
         self.check_open()
-        if ledger.led is not None:
-            return ledger.follow(ledger.led, step, loss)
         entry, is_new = ledger.observe(step, loss)
         if is_new or not entry.done:  # again: an interrupt may have come between entering and sending
             self.see_to(ledger)
@@ -168,7 +166,7 @@ class Session:
         conversation = self.conversation_of(ledger)
         if conversation is not None and conversation.transport is not None:
             conversation.transport.poke(ledger)
-        elif ledger not in self.joining and ledger.led is None:
+        elif ledger not in self.joining:
             self.host.attend(ledger)
 
     def want(self, ledger: Ledger[Any]) -> None:
@@ -178,12 +176,7 @@ class Session:
 
     def needs_joining(self, ledger: Ledger[Any]) -> bool:
         """Return whether a run has fallen off, and there is something that it has to be on a stream for."""
-        if (
-            self.closing
-            or ledger.is_lost
-            or ledger.led is not None
-            or self.conversation_of(ledger) is not None
-        ):
+        if self.closing or ledger.is_lost or self.conversation_of(ledger) is not None:
             return False
         return ledger.last_unanswered() is not None or (ledger in self._wanted and not ledger.left)
 
@@ -254,8 +247,6 @@ class Session:
     def join(self, ledger: Ledger[Any], address: str) -> None:
         """Let a run that was opened at an address take part in the stream there; opens one if need be."""
         self.check_open()
-        if ledger.led is not None:
-            return
         alone = None if ledger.rank is None else ledger  # what waits for other ranks keeps others waiting
         conversation = self._conversations.get((address, alone))
         if conversation is None:

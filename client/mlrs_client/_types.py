@@ -35,15 +35,6 @@ class AdviceReason(enum.StrEnum):
     """The daemon was out of reach and the client answered."""
 
 
-class RankMode(enum.StrEnum):
-    """Who of the ranks of a distributed job reports."""
-
-    ALL = "all"
-    """Every rank; their losses are reduced to one."""
-    LEADER = "leader"
-    """Rank 0; the others follow."""
-
-
 class RankReduction(enum.StrEnum):
     """How the losses of the ranks become one."""
 
@@ -138,8 +129,6 @@ class Schedule:
 class Ranks:
     """How the ranks of a distributed job share a run; `None` means not given."""
 
-    mode: RankMode | None = None
-    """Who reports. Default: every rank."""
     reduction: RankReduction | None = None
     """How losses become one. Default: their mean."""
     straggler_timeout_s: float | None = None

@@ -31,13 +31,11 @@ from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import FallbackLike, fallback_of
 from mlrs_client._joining import deleted, opened
-from mlrs_client._leading import follows
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_types import Meta
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
-    RankMode,
     RankReduction,
     RecordChunk,
     RunInfo,
@@ -101,7 +99,6 @@ class Advisor(MetaAdvisor):
         meta: Meta | bool | None = None,
         rank: int | None = None,
         world_size: int | None = None,
-        rank_mode: RankMode | str | None = None,
         rank_reduction: RankReduction | str | None = None,
         straggler_timeout_s: float | None = None,
         quorum: float | None = None,
@@ -127,27 +124,19 @@ class Advisor(MetaAdvisor):
             max_lr=max_lr,
             meta=meta,
         )
-        config, own_rank, size = ranked(
-            config, rank, world_size, rank_mode, rank_reduction, straggler_timeout_s, quorum
-        )
-        rewind = None if follows(config, own_rank) else resume_from
-        call = calls.checked_open_run(id, config, mode, rewind, size)
+        config, own_rank, size = ranked(config, rank, world_size, rank_reduction, straggler_timeout_s, quorum)
+        call = calls.checked_open_run(id, config, mode, resume_from, size)
         limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
 
         checked = fallback_of(fallback, [config])
 
         def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
             entry = Entry if own_rank is None else Entry.of_rank
-            ledger = Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
-            ledger.led = {} if follows(ledger.config, own_rank) else None
-            return ledger
+            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
 
         async def opening() -> Run:
             procedure = opened(self._connection.session, [call], limit_s, ledger_of)
-            ledger = await self._connection.perform(procedure)
-            if ledger.led is not None:
-                self._connection.follow(ledger, resume_from)
-            return Run(self._connection, ledger)
+            return Run(self._connection, await self._connection.perform(procedure))
 
         return Opening(opening)
 

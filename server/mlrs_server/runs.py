@@ -26,7 +26,7 @@ from mlrs_core.policy import (
     no_networks,
     put,
 )
-from mlrs_core.ranks import RankMode, RanksConfig
+from mlrs_core.ranks import RanksConfig
 from mlrs_server.adapting.updates import KeptNetworks, MetaLog, MetaUpdate
 from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (
@@ -187,7 +187,7 @@ class RunGroup:
 
     def share(self, row: int, ranks: RanksConfig | None, world_size: int) -> None:
         """Say how so many ranks share the run of a row, from its next step on."""
-        gathers = world_size > 0 and ranks is not None and ranks.mode == RankMode.ALL
+        gathers = world_size > 0 and ranks is not None
         self.records["gathers"][row] = gathers
         if gathers and ranks is not None:
             self.ranked[row] = Ranked(ranks, world_size)

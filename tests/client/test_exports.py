@@ -40,7 +40,6 @@ NAMES = [
     "PendingAdaptation",
     "PermissionDeniedError",
     "QueueFullError",
-    "RankMode",
     "RankReduction",
     "Ranks",
     "RecordChunk",

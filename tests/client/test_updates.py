@@ -18,7 +18,7 @@ from mlrs_client import InvalidArgumentError, Meta, MetaOutcome
 from mlrs_client._calls import Opened, OpenedRun
 from mlrs_client._conversation import Conversation
 from mlrs_client._convert import run_from_proto
-from mlrs_client._entries import Entry, Reported
+from mlrs_client._entries import Entry
 from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
 from mlrs_client._updates import MAX_UPDATES, Update
@@ -418,15 +418,3 @@ def test_wrong_configs(advisor: mlrs_client.Advisor, given_: dict[str, Any], fie
     with pytest.raises(InvalidArgumentError) as caught:
         advisor.run("a", **given_)
     assert caught.value.field == field
-
-
-def test_a_follower_makes_no_update() -> None:
-    """A rank that follows is told at once that rank 0 makes the updates, and nothing is left to wait for."""
-    ledger = Ledger(opened(), mock.Mock(), Entry.of_rank, rank=1)
-    ledger.led = {}
-    ledger.lead(0, [0.1], [mlrs_client.AdviceReason.FRESH], -1)
-    ledger.follow(ledger.led, 0, Reported(1.0, 1.0))
-    with pytest.raises(mlrs_client.ConfigMismatchError, match=r"rank 1, which follows; rank 0 makes"):
-        adapt(ledger, 0)
-    assert not ledger.updates
-    assert ledger.take_unsent(10) == []

@@ -257,32 +257,3 @@ async def _owns(daemon: Daemon) -> bool:
         except grpc.aio.AioRpcError:
             return False
     return True
-
-
-async def test_followers_get_what_their_leader_got(tmp_path: Path, daemon: Daemon, model: Path) -> None:
-    """In leader mode one loop serves every rank: only rank 0's loss counts, and its advice is everybody's."""
-    settings: dict[str, Any] = {"rank_mode": "leader", "world_size": 3, "horizon": 100, "num_classes": 10}
-    async with AsyncExitStack() as stack:
-        advisors = [await stack.enter_async_context(aio.connect(daemon.address)) for _ in range(2)]
-        runs = [await one.run("job", rank=rank, **settings) for rank, one in enumerate(advisors)]
-        lrs = await asyncio.gather(*(follow(run, range(20)) for run in runs))
-        with mlrs_client.connect(daemon.address) as threaded:
-            late = threaded.run("job", rank=2, resume_from=0, **settings)
-            again = await asyncio.to_thread(
-                lambda: [late.next_lr(step, 99.0, timeout_s=PATIENCE_S).hex() for step in range(20)]
-            )
-            with pytest.raises(mlrs_client.DeadlineExceededError):
-                await asyncio.to_thread(late.next_lr, 20, 1.0, timeout_s=0.2)
-            daemon.kill()
-            daemon.start()
-            lr = await runs[0].next_lr(20, loss_of(20, 0), timeout_s=PATIENCE_S)
-            assert await asyncio.to_thread(late.next_lr, 20, 1.0, timeout_s=PATIENCE_S) == lr
-            waiting = asyncio.create_task(runs[1].next_lr(21, 1.0, timeout_s=PATIENCE_S))
-            await runs[0].finish()
-            with pytest.raises(mlrs_client.RunFinishedError):
-                await waiting
-    policy = ModelCatalog(tmp_path / "catalog", default=str(model)).find("").policy
-    config = RunConfig(horizon=100, num_classes=10)
-    alone = [lr.hex() for lr in replayed(policy, config, [loss_of(step, 0) for step in range(20)]).tolist()]
-    assert lrs == [alone, alone]
-    assert again == alone

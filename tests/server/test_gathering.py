@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
-from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
+from mlrs_core.ranks import RankReduction, RanksConfig
 from mlrs_server.answers import Answer
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import AdviceReason
@@ -256,17 +256,12 @@ async def test_a_rank_beyond_the_world_is_refused(tmp_path: Path, model_file: Pa
 
 
 async def test_only_rank_0_moves_other_runs(tmp_path: Path, model_file: Path) -> None:
-    """A leader's followers, and ranks of a run without ranks, cannot send observations."""
+    """Ranks of a run without ranks cannot send observations."""
     async with room(tmp_path, model_file) as here:
-        leader = RunConfig(ranks=RanksConfig(mode=RankMode.LEADER))
-        handles = [
-            (await here.open("leader", leader, world_size=4)).handle,
-            (await here.open("plain")).handle,
-        ]
-        for handle in handles:
-            answer = await here.report(handle, [(0, 1, 1.0)])
-            assert (error_of(answer), answer.errors[0].field) == (Reason.INVALID_FIELD, "ranks")
-            assert rates_of(await here.report(handle, [(0, 0, 1.0)]))
+        handle = (await here.open("plain")).handle
+        answer = await here.report(handle, [(0, 1, 1.0)])
+        assert (error_of(answer), answer.errors[0].field) == (Reason.INVALID_FIELD, "ranks")
+        assert rates_of(await here.report(handle, [(0, 0, 1.0)]))
 
 
 async def test_fewer_ranks_complete_a_step(tmp_path: Path, model_file: Path) -> None:

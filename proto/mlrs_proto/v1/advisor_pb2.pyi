@@ -276,30 +276,6 @@ rate stands, and the update tells from the next one on.
 """
 global___MetaOrder = MetaOrder
 
-class _RankMode:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _RankModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RankMode.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    RANK_MODE_UNSPECIFIED: _RankMode.ValueType  # 0
-    """Not said: all."""
-    RANK_MODE_ALL: _RankMode.ValueType  # 1
-    """Every rank sends its loss of a step; the daemon reduces them to one observation and answers all alike."""
-    RANK_MODE_LEADER: _RankMode.ValueType  # 2
-    """Rank 0 sends the observations, as for a run of one rank; the others follow with WatchRun."""
-
-class RankMode(_RankMode, metaclass=_RankModeEnumTypeWrapper):
-    """How the ranks of a distributed job share a run."""
-
-RANK_MODE_UNSPECIFIED: RankMode.ValueType  # 0
-"""Not said: all."""
-RANK_MODE_ALL: RankMode.ValueType  # 1
-"""Every rank sends its loss of a step; the daemon reduces them to one observation and answers all alike."""
-RANK_MODE_LEADER: RankMode.ValueType  # 2
-"""Rank 0 sends the observations, as for a run of one rank; the others follow with WatchRun."""
-global___RankMode = RankMode
-
 class _RankReduction:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -790,9 +766,7 @@ class Meta(google.protobuf.message.Message):
     scope: global___AdaptScope.ValueType
     """Whose network."""
     order: global___MetaOrder.ValueType
-    """When. Unset: the paper's, or, of a run with ranks, after the step. Before the step is refused where ranks
-    follow a leader: nobody tells them the learning rate that the update gives.
-    """
+    """When. Unset: the paper's, or, of a run with ranks, after the step."""
     every: builtins.int
     """T_val: the training loop's steps from one update to the next, 1 to 2**53. The daemon takes an update of
     any step; clients that make updates by themselves go by it. Unset: 5.
@@ -842,16 +816,15 @@ global___Meta = Meta
 
 @typing.final
 class Ranks(google.protobuf.message.Message):
-    """The ranks of a run. The number of ranks is not here: it may change under way (CreateRunRequest.world_size)."""
+    """The ranks of a run: every rank sends its loss of a step, and the daemon reduces them to one observation and
+    answers all alike. The number of ranks is not here: it may change under way (CreateRunRequest.world_size).
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    MODE_FIELD_NUMBER: builtins.int
     REDUCTION_FIELD_NUMBER: builtins.int
     STRAGGLER_TIMEOUT_S_FIELD_NUMBER: builtins.int
     QUORUM_FIELD_NUMBER: builtins.int
-    mode: global___RankMode.ValueType
-    """Who reports."""
     reduction: global___RankReduction.ValueType
     """How losses become one."""
     straggler_timeout_s: builtins.float
@@ -863,13 +836,12 @@ class Ranks(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        mode: global___RankMode.ValueType = ...,
         reduction: global___RankReduction.ValueType = ...,
         straggler_timeout_s: builtins.float | None = ...,
         quorum: builtins.float | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "quorum", b"quorum", "straggler_timeout_s", b"straggler_timeout_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "mode", b"mode", "quorum", b"quorum", "reduction", b"reduction", "straggler_timeout_s", b"straggler_timeout_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "quorum", b"quorum", "reduction", b"reduction", "straggler_timeout_s", b"straggler_timeout_s"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_quorum", b"_quorum"]) -> typing.Literal["quorum"] | None: ...
     @typing.overload

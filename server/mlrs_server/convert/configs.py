@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
-from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
+from mlrs_core.ranks import RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.errors import invalid_field
@@ -124,7 +124,6 @@ def _ranks_from(message: pb.Ranks) -> RanksConfig:
     """
     try:
         return RanksConfig(
-            mode=_one_of(RankMode, message.mode, "mode"),
             reduction=_one_of(RankReduction, message.reduction, "reduction"),
             **_given(message, _OF_RANKS),
         )
@@ -137,7 +136,6 @@ def _ranks_to(ranks: RanksConfig | None) -> pb.Ranks | None:
     if ranks is None:
         return None
     return pb.Ranks(
-        mode=pb.RankMode.ValueType(ranks.mode or 0),
         reduction=pb.RankReduction.ValueType(ranks.reduction or 0),
         **{name: getattr(ranks, name) for name in _OF_RANKS},
     )

@@ -13,7 +13,7 @@ import numpy as np
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
 from mlrs_core.policy import States
-from mlrs_core.ranks import RankMode, RankReduction, RanksConfig
+from mlrs_core.ranks import RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, DamagedError, Reason
@@ -204,8 +204,8 @@ def _config_of(values: dict[str, Any]) -> RunConfig:
         scope, order = AdaptScope(meta.pop("scope")), MetaOrder(meta.pop("order"))
         values["meta"] = MetaConfig(scope=scope, order=order, **meta)
     if (ranks := values.get("ranks")) is not None:
-        mode, reduction = RankMode(ranks.pop("mode")), RankReduction(ranks.pop("reduction"))
-        values["ranks"] = RanksConfig(mode=mode, reduction=reduction, **ranks)
+        ranks.pop("mode", None)  # of a store written while there was a choice
+        values["ranks"] = RanksConfig(reduction=RankReduction(ranks.pop("reduction")), **ranks)
     return RunConfig(**values)
 
 
