@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import TracebackType
@@ -13,26 +12,25 @@ from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
 from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
-from mlrs_client._entries import Entry
 from mlrs_client._exceptions import UsageError
-from mlrs_client._fallback import FallbackLike, fallback_of
-from mlrs_client._joining import deleted, opened
-from mlrs_client._ledger import Ledger
+from mlrs_client._fallback import FallbackLike
+from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
 from mlrs_client._run import Run
 from mlrs_client._signal import Signal
+from mlrs_client._start import OnExisting
+from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, run_ledger, sweep_ledger
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
     RankReduction,
     RecordChunk,
-    RunConfig,
     RunInfo,
     RunStatus,
     Schedule,
     SweepConfig,
 )
-from mlrs_client._views import given_fields
+from mlrs_client._waiting import opened
 
 if TYPE_CHECKING:
     from mlrs_client._sweep import Sweep
@@ -40,26 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 2.0
 """How long a call waits for the daemon, in seconds, unless told otherwise."""
-RECORD_TIMEOUT_S = 60.0
-"""How long reading a record, or rewinding to a step of it, may take, in seconds."""
-
-
-def opening_timeout_s(timeout_s: float | None, resume_from: int | None) -> float | None:
-    """Return how long opening a run may take; `None`: as long as any call."""
-    return RECORD_TIMEOUT_S if timeout_s is None and resume_from is not None else timeout_s
-
-
-def ranked(config: RunConfig, *given: object) -> tuple[RunConfig, int | None, int | None]:
-    """Return a config with what was given of ranks, checked; which rank this is, and how many there are.
-
-    Raises:
-        InvalidArgumentError: something of it is wrong.
-    """
-    checked = check.ranks(*given)
-    if checked is None:
-        return config, None, None
-    ranks, rank, world_size = checked
-    return dataclasses.replace(config, ranks=ranks), rank, world_size
 
 
 def import_sweeps(flavour: str) -> tuple[Any, Any]:
@@ -116,7 +94,7 @@ class Advisor(MetaAdvisor):
 
     def run(
         self,
-        id: str,  # noqa: A002 # what users call it
+        task: str,
         *,
         model: str | None = None,
         policy: Schedule | str | None = None,
@@ -137,15 +115,22 @@ class Advisor(MetaAdvisor):
         rank_reduction: RankReduction | str | None = None,
         straggler_timeout_s: float | None = None,
         quorum: float | None = None,
-        mode: check.OpenMode = "open",
+        id: str | None = None,  # noqa: A002 # what users call it
+        on_existing: OnExisting = "error",
         resume_from: int | None = None,
         fallback: FallbackLike = "auto",
+        on_unavailable: OnUnavailable = "auto",
         timeout_s: float | None = None,
     ) -> Run:
-        """Open a training run: create it, or resume it if it exists.
+        """Return a training run: a new one, unless `id` says which.
+
+        It is opened when its first step is known: by the first observation, or at once where `resume_from` is
+        given. What is wrong with it is raised there.
 
         Args:
-            id: 1 to 256 letters, digits and any of `._-/:+=@`, beginning with a letter or digit.
+            task: what is trained: 1 to 200 letters, digits and any of `._-/:+=@`, beginning with a letter or
+                digit. Each call is a new run of it, with an id such as `TASK/brisk-otter-3f9c2a`, which is
+                printed once on standard error (unless `MLRS_QUIET=1`).
             model: a name, an alias or `name@digest`. Default: the daemon's.
             policy: a schedule designed by hand in place of a model: a `Schedule`, or the kind of one, such
                 as `cosine`.
@@ -174,9 +159,13 @@ class Advisor(MetaAdvisor):
             quorum: that share of the ranks. Default: 0.5.
             meta: `True`, or a `Meta` that says more: the run's network goes on learning, from what
                 `Run.adapt` is told.
-            mode: `open`, or `create` if the run must be new, or `resume` if it must exist. With several
-                addresses, a run that a try created whose answer was lost counts as new if it can be told.
-            resume_from: rewinds the run to this step, for a job that restarts from a checkpoint. What
+            id: fixes the run's id, 1 to 256 of the same characters, for loops that go on with a run by its
+                id. The run begins at the step that is observed first; if that is not 0, the run must exist, and
+                goes back to it.
+            on_existing: what to do if that run has steps already and the loop begins at step 0: `error`;
+                `restart`, which drops its record and begins anew, bit for bit as a new run; or `resume`, for
+                loops that begin at `run.resume_step`.
+            resume_from: goes back to this step of the run, for a job that restarts from a checkpoint. What
                 was recorded from there on is dropped.
             fallback: what the run goes on with when a deadline passes without advice, until the daemon is
                 back: `last`, the last advice (before there is any: `initial_lr`, or else the error); a
@@ -184,15 +173,20 @@ class Advisor(MetaAdvisor):
                 and the error is raised. Losses are kept and sent again; a warning is logged. `auto` is
                 `last`, but `error` where ranks share the run: each would fall back, and come back, at a
                 step of its own.
-            timeout_s: the deadline, in seconds. Default: the advisor's; with `resume_from` a minute,
-                since the daemon computes the run anew up to there.
+            on_unavailable: what to do if no daemon answers until the deadline of opening: `error`; or
+                `fallback`, which begins with the learning rate of `fallback`, or else `initial_lr`, or else
+                the usual one of `optimizer`; the run is opened, and filled in, once the daemon is there.
+                `auto` is `error`, and `fallback` where an adapter such as `AdvisedLR` has the run.
+            timeout_s: the deadline of opening the run, in seconds; a daemon that is still starting is waited
+                for. Default: the advisor's; where the run goes back to a step a minute, since the daemon
+                computes it anew up to there. Each step has the advisor's deadline, or that of its call.
 
         Raises:
             InvalidArgumentError: an argument is of a wrong type or out of range.
-            ConfigMismatchError: the run exists with another config.
-            RunExistsError: `mode` is `create` and the id is taken.
-            RunNotFoundError: `mode` is `resume` and there is none.
-            RunFinishedError: the run is finished.
+            RunExistsError: a run with the given id has steps, and nothing says what to do about it.
+            RunNotFoundError: there is no run with the given id that could go back to a step.
+            RunFinishedError: it is finished, and to go on where it is.
+            ConfigMismatchError: it has another config.
             ModelNotFoundError: there is no such model.
         """
         config = check.config(
@@ -211,23 +205,29 @@ class Advisor(MetaAdvisor):
             max_lr=max_lr,
             meta=meta,
         )
-        config, own_rank, size = ranked(config, rank, world_size, rank_reduction, straggler_timeout_s, quorum)
-        call = calls.checked_open_run(id, config, mode, resume_from, size)
-        limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
-        checked = fallback_of(fallback, [config])
-
-        def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
-            entry = Entry if own_rank is None else Entry.of_rank
-            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
-
-        opening = opened(self._connection.session, [call], limit_s, ledger_of)
-        return Run(self._connection, self._connection.perform(opening, limit_s))
+        ledger = run_ledger(
+            Signal(),
+            self._connection.timeout_s,
+            task,
+            config,
+            (rank, world_size, rank_reduction, straggler_timeout_s, quorum),
+            id=id,
+            on_existing=on_existing,
+            resume_from=resume_from,
+            fallback=fallback,
+            on_unavailable=on_unavailable,
+            timeout_s=timeout_s,
+        )
+        run = Run(self._connection, ledger)
+        if ledger.start.resume_from is not None:
+            run.open()
+        return run
 
     def sweep(
         self,
         ids: Sequence[str],
         *,
-        mode: check.OpenMode = "open",
+        on_existing: OnExisting = "error",
         resume_from: int | None = None,
         fallback: FallbackLike = "last",
         timeout_s: float | None = None,
@@ -240,7 +240,7 @@ class Advisor(MetaAdvisor):
 
         Args:
             ids: the runs' ids, 1 to 65,536, all different.
-            mode: as for `run`.
+            on_existing: as for `run`, for every run. A sweep is opened at once.
             resume_from: as for `run`, for every run.
             fallback: as for `run`; a function may return an array, one learning rate a run.
             timeout_s: the deadline of each call that opens a thousand runs, in seconds. Default: 60.
@@ -251,18 +251,20 @@ class Advisor(MetaAdvisor):
             InvalidArgumentError: an argument is of a wrong type, length or range.
             MlrsError: as for `run`; the error names the run. Runs that were opened before it stay open.
         """
-        run_ids, configs = check.sweep(ids, config)
-        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
         rows, flavour = import_sweeps("_sweep")
-        batches = calls.open_runs(run_ids, configs, *check.opening(mode, resume_from), group=run_ids[0])
-        checked = fallback_of(fallback, configs)
-
-        def ledger_of(runs: calls.Opened) -> Ledger[Any]:
-            return Ledger(runs, Signal(), rows.Row, fallback=checked)
-
-        opening = opened(self._connection.session, batches, limit_s, ledger_of)
-        whole_s = limit_s * -(-len(run_ids) // calls.MAX_BATCH)
-        sweep: Sweep = flavour.Sweep(self._connection, self._connection.perform(opening, whole_s))
+        ledger = sweep_ledger(
+            Signal(),
+            rows.Row,
+            ids,
+            dict(config),
+            on_existing=on_existing,
+            resume_from=resume_from,
+            fallback=fallback,
+            timeout_s=timeout_s,
+        )
+        deadline = self._connection.deadline(ledger.start.timeout_s)
+        self._connection.wait(opened(self._connection.session, ledger, deadline))
+        sweep: Sweep = flavour.Sweep(self._connection, ledger)
         return sweep
 
     def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> Iterator[RunInfo]:

@@ -25,7 +25,7 @@ from mlrs_client._joining import called
 from mlrs_client._ledger import Ledger
 from mlrs_client._links import Links
 from mlrs_client._routing import Attempt, Procedure
-from mlrs_client._session import Session, check_process
+from mlrs_client._session import Session, announce, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
 from mlrs_client._waiting import Waiting
@@ -178,7 +178,7 @@ class Connection:
         """Open a stream. See `Host`."""
         method = self._links.method(conversation.address, "StreamAdvice")
         stream = AdviceStream(
-            partial(method, metadata=self._links.metadata),
+            partial(method, metadata=self._links.stream_metadata(self.session.feeder)),
             conversation.take,
             partial(self.session.receive, conversation),
             partial(self._ended, conversation),
@@ -204,6 +204,10 @@ class Connection:
     def say(self, message: str) -> None:
         """Log a warning."""
         _logger.warning("%s", message)
+
+    def announce(self, message: str) -> None:
+        """Print a line for whoever started the program."""
+        announce(message)
 
     async def _in_background(self, procedure: Procedure[None]) -> None:
         try:

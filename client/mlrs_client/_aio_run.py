@@ -8,16 +8,17 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
-from mlrs_client._aio_connection import Connection
+from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._entries import Entry
-from mlrs_client._exceptions import StepAheadError
+from mlrs_client._exceptions import StepAheadError, UsageError
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import run_update
 from mlrs_client._meta_types import Adaptation
+from mlrs_client._starting import adopted
 from mlrs_client._types import Advice, RunInfo
 from mlrs_client._updates import Update
-from mlrs_client._views import PendingUpdateView, PendingView, RunView
-from mlrs_client._waiting import answered, check_complete, lagging, settled
+from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
+from mlrs_client._waiting import answered, check_complete, lagging, opened, settled
 
 
 class _Detachable(Protocol):
@@ -50,11 +51,32 @@ class Opening(Generic[Held]):
 
 
 class Run(RunView):
-    """An open training run. See `mlrs_client.Run`."""
+    """A training run. See `mlrs_client.Run`."""
 
     def __init__(self, connection: Connection, ledger: Ledger[Entry]) -> None:
         super().__init__(ledger)
         self._connection = connection
+
+    async def open(self, *, timeout_s: float | None = None) -> Self:
+        """Open the run now. See `mlrs_client.Run.open`."""
+        self._check_attached()
+        deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+        await self._connection.wait(opened(self._connection.session, self._ledger, deadline))
+        return self
+
+    async def adopt(self, id: str, step: int, *, last_lr: float | None = None) -> None:  # noqa: A002 # as elsewhere
+        """Go on as the run with that id at that step. See `mlrs_client.Run.adopt`."""
+        self._check_attached()
+        ledger = adopted(self._ledger, Signal(), id, step, last_lr)
+        if ledger is not self._ledger:
+            self._connection.session.forget(self._ledger)
+            self._ledger, self._lag = ledger, Lag()
+            await self.open()
+
+    def _opened(self) -> Ledger[Entry]:
+        if not self._ledger.is_open and self._ledger.outage is None:
+            raise UsageError(f"run {self.id!r} is not open yet; await run.open() first")
+        return self._ledger
 
     def observe(self, step: int, loss: float, *, samples: float | None = None) -> Pending:
         """Send the loss of a step and return at once; not to be awaited itself."""
@@ -114,6 +136,7 @@ class Run(RunView):
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
         session, ledger, lacks = self._connection.session, self._ledger, False
+        await self._connection.wait(opened(session, ledger, deadline))
         while True:
             await self._connection.wait(settled(session, ledger, deadline, again=lacks))
             (call,) = calls.finishing(ledger.run_ids, ledger.next_step)

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
-from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._meta_arguments import meta as checked_meta
 from mlrs_client._types import (
     Optimizer,
@@ -26,8 +25,6 @@ from mlrs_client._values import string as _string
 from mlrs_client._values import whole as _whole
 from mlrs_client._values import wrong as _wrong
 
-OpenMode = Literal["open", "create", "resume"]
-"""What opening a run may do: `open` creates or resumes it, whichever applies."""
 MAX_HORIZON = 2**53
 """The largest horizon and step: the last integer that a double counts up to without gaps."""
 MAX_TIMEOUT_S = 3e7
@@ -97,35 +94,15 @@ def timeout_s(value: object) -> float:
     return _real("timeout_s", value, above=0.0, below=MAX_TIMEOUT_S)
 
 
-def run_id(value: object) -> str:
-    """Return a checked run id."""
-    if not _RUN_ID.fullmatch(_string("id", value)):
+def run_id(value: object, name: str = "id") -> str:
+    """Return a checked run id, or name of a task."""
+    if not _RUN_ID.fullmatch(_string(name, value)):
         raise _wrong(
-            "id",
+            name,
             "must be 1 to 256 letters, digits and any of ._-/:+=@, beginning with a letter or digit",
             value,
         )
     return str(value)
-
-
-def mode(value: object) -> OpenMode:
-    """Return a checked mode of opening."""
-    for known in get_args(OpenMode):
-        if value == known:
-            return known  # type: ignore[no-any-return] # get_args is untyped; these are the Literal's values
-    raise _wrong("mode", f"must be one of {', '.join(get_args(OpenMode))}", value)
-
-
-def opening(mode_: object, resume_from: object) -> tuple[OpenMode, int | None]:
-    """Return checked what opening a run may do, and where it rewinds to."""
-    checked = mode(mode_)
-    if resume_from is None:
-        return checked, None
-    if checked == "create":
-        raise InvalidArgumentError(
-            "resume_from rewinds a run that exists; leave it out with mode='create'", field="resume_from"
-        )
-    return checked, step(resume_from, "resume_from")
 
 
 def step(value: object, name: str = "step") -> int:

@@ -6,22 +6,27 @@ Both flavours of the client send these; neither knows more of a call than is her
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
+from mlrs_client._start import Mode, Start, Way
 from mlrs_client._types import ModelInfo, RunConfig, RunInfo, RunStatus
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 T = TypeVar("T")
 MAX_BATCH = 1000
 """The most runs that the contract opens or finishes in one call."""
-_MODES: dict[check.OpenMode, pb.OpenMode.ValueType] = {
+_MODES: dict[Mode, pb.OpenMode.ValueType] = {
     "open": pb.OPEN_MODE_UNSPECIFIED,
     "create": pb.OPEN_MODE_CREATE,
     "resume": pb.OPEN_MODE_RESUME,
+    "begin": pb.OPEN_MODE_BEGIN,
+    "restart": pb.OPEN_MODE_RESTART,
 }
+AGAIN = Way("resume", None)
+"""How runs are opened that take part in a stream again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class OpenedRun:
     """Its name in StreamAdvice."""
     created: bool
     """Whether this call created it."""
+    took_over: bool
+    """Whether another process that is connected sent its observations until now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,11 @@ class Opened:
     def created(self) -> bool:
         """Whether this call created every one."""
         return all(run.created for run in self.runs)
+
+    @property
+    def took_over(self) -> list[str]:
+        """The ids of those that were taken over from another process which is connected."""
+        return [run.info.id for run in self.runs if run.took_over]
 
     @property
     def config(self) -> RunConfig:
@@ -114,93 +126,58 @@ class Page(Generic[T]):
     """Names the next page; empty: there is none."""
 
 
-def open_run(
-    run_id: str,
-    config: RunConfig,
-    mode: check.OpenMode = "resume",
-    resume_from: int | None = None,
-    world_size: int | None = None,
-) -> Call[tuple[OpenedRun, ...]]:
-    """Create a run, resume it, or whichever applies."""
-    request = _opening(run_id, config, mode, resume_from)
-    if world_size is not None:
-        request.world_size = world_size
-    return Call("CreateRun", request, lambda response: (_opened(response),))
+def opening(start: Start, way: Way, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Open the runs of a ledger, as many from a place on as one call may."""
+    configs = start.asked(way)
+    if len(start.run_ids) == 1:
+        request = _opening(start, 0, configs[0], way, feeder)
+        return Call("CreateRun", request, lambda response: (_opened(response),))
+    places = range(place, min(place + MAX_BATCH, len(start.run_ids)))
+    return Call(
+        "BatchCreateRuns",
+        pb.BatchCreateRunsRequest(
+            requests=[_opening(start, each, configs[each], way, feeder) for each in places]
+        ),
+        lambda response: tuple(map(_opened, response.responses)),
+    )
 
 
-def resuming(call: Call[T]) -> Call[T]:
-    """Return the call that opens the run which a call would create."""
-    request = pb.CreateRunRequest()
-    request.CopyFrom(call.request)
-    request.mode = pb.OPEN_MODE_RESUME
-    return replace(call, request=request)
+def reopening(start: Start, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Open runs again that were opened before, as many from a place on as one call may."""
+    return opening(_bare(start, RunConfig()), AGAIN, feeder, place)
 
 
-def asked_config(call: Call[Any]) -> tuple[str, RunConfig] | None:
-    """Return the run that a call opens, and the config it gives; `None` where it opens many."""
-    if not isinstance(call.request, pb.CreateRunRequest):
-        return None
-    return call.request.run_id, convert.config_from_proto(call.request.config)
+def completing(start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
+    """Add to the config of a run that was opened before."""
+    return opening(_bare(start, config), AGAIN, feeder)
 
 
-def open_runs(
-    run_ids: Sequence[str],
-    configs: Sequence[RunConfig],
-    mode: check.OpenMode = "resume",
-    resume_from: int | None = None,
-    group: str = "",
-) -> Iterator[Call[tuple[OpenedRun, ...]]]:
-    """Create runs, resume them, or whichever applies, in as few calls as the contract allows.
-
-    Runs of one `group` have one owner.
-    """
-    for start in range(0, len(run_ids), MAX_BATCH):
-        part = zip(run_ids[start : start + MAX_BATCH], configs[start : start + MAX_BATCH], strict=True)
-        requests = [_opening(run_id, config, mode, resume_from, group) for run_id, config in part]
-        yield Call(
-            "BatchCreateRuns",
-            pb.BatchCreateRunsRequest(requests=requests),
-            lambda response: tuple(map(_opened, response.responses)),
-        )
+def _bare(start: Start, config: RunConfig) -> Start:
+    """Return what is left to ask for of runs that were opened before."""
+    configs = [config] * len(start.run_ids)
+    return Start(
+        run_ids=start.run_ids, configs=configs, task="", timeout_s=start.timeout_s, is_ranked=start.is_ranked
+    )
 
 
-def reopening(run_ids: Sequence[str], start: int = 0) -> Call[tuple[OpenedRun, ...]]:
-    """Resume runs that were opened before, as many from a place on as one call may."""
-    if len(run_ids) == 1:
-        return open_run(run_ids[0], RunConfig())
-    rest = run_ids[start : start + MAX_BATCH]
-    return next(open_runs(rest, [RunConfig()] * len(rest), group=run_ids[0]))
-
-
-def _opening(
-    run_id: str, config: RunConfig, mode: check.OpenMode, resume_from: int | None, group: str = ""
-) -> pb.CreateRunRequest:
+def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str) -> pb.CreateRunRequest:
+    """Return the request that opens one run; those of a sweep have one owner."""
     return pb.CreateRunRequest(
-        run_id=run_id,
+        run_id=start.run_ids[place],
         config=convert.config_to_proto(config),
-        mode=_MODES[mode],
-        resume_from=resume_from,
-        group=group,
+        mode=_MODES[way.mode],
+        resume_from=way.resume_from,
+        group=start.run_ids[0] if len(start.run_ids) > 1 else "",
+        world_size=start.world_size,
+        task=start.task,
+        feeder="" if start.is_ranked else feeder,
     )
 
 
 def _opened(response: pb.CreateRunResponse) -> OpenedRun:
-    return OpenedRun(convert.run_from_proto(response.run), response.run_handle, response.created)
-
-
-def checked_open_run(
-    run_id: object,
-    config: RunConfig,
-    mode: object,
-    resume_from: object,
-    world_size: int | None = None,
-) -> Call[tuple[OpenedRun, ...]]:
-    """Open a run as a user asks for it.
-
-    Raises:
-        InvalidArgumentError: an argument is wrong; the error names it.
-    """
-    return open_run(check.run_id(run_id), config, *check.opening(mode, resume_from), world_size)
+    return OpenedRun(
+        convert.run_from_proto(response.run), response.run_handle, response.created, response.took_over
+    )
 
 
 def get_run(run_id: object) -> Call[RunInfo]:

@@ -31,7 +31,7 @@ from mlrs_client._joining import called
 from mlrs_client._ledger import E, Ledger
 from mlrs_client._links import Links
 from mlrs_client._routing import Procedure
-from mlrs_client._session import Session, check_process
+from mlrs_client._session import Session, announce, check_process
 from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
 from mlrs_client._tasks import Task
@@ -212,7 +212,7 @@ class Connection:
         """Open a stream. See `Host`."""
         method = self._links.method(conversation.address, "StreamAdvice")
         stream = AdviceStream(
-            partial(method, metadata=self._links.metadata),
+            partial(method, metadata=self._links.stream_metadata(self.session.feeder)),
             partial(self._take, conversation),
             partial(self._receive, conversation),
             partial(self._ended, conversation),
@@ -238,6 +238,10 @@ class Connection:
     def say(self, message: str) -> None:
         """Log a warning, in the worker's thread."""
         self._worker.put(partial(_logger.warning, "%s", message))
+
+    def announce(self, message: str) -> None:
+        """Print a line for whoever started the program, in the worker's thread."""
+        self._worker.put(partial(announce, message))
 
     def _locked(self, work: Any, *arguments: Any) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ MlrsError
 ├── RunNotFoundError        no run has this id
 ├── RunExistsError          the id is taken
 ├── RunFinishedError        the run takes no more observations
+├── RunTakenError           another process has opened the run since, and sends its observations
 ├── ConfigMismatchError     the run exists with another config
 ├── ModelNotFoundError      no model has this name, alias or digest
 ├── ModelInvalidError       the model's file cannot be read as one
@@ -103,6 +104,10 @@ class RunExistsError(MlrsError):
 
 class RunFinishedError(MlrsError):
     """The run is finished and takes no more observations."""
+
+
+class RunTakenError(MlrsError):
+    """Another process has opened the run since, and sends its observations."""
 
 
 class ConfigMismatchError(MlrsError):

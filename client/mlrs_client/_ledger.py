@@ -16,16 +16,22 @@ from mlrs_client._calls import Opened
 from mlrs_client._entries import Columns, Observed
 from mlrs_client._exceptions import (
     ConfigMismatchError,
+    DeadlineExceededError,
     LimitError,
     MlrsError,
+    PermissionDeniedError,
     RecordGapError,
+    RunTakenError,
     StaleStepError,
     StepAheadError,
+    UnauthenticatedError,
+    UnavailableError,
 )
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
 from mlrs_client._order import Outgoing, in_order
 from mlrs_client._outage import Outage
+from mlrs_client._start import Start
 from mlrs_client._types import RunConfig
 from mlrs_client._updates import Update, Updates
 
@@ -54,19 +60,26 @@ E = TypeVar("E", bound=Observed)
 class Ledger(Generic[E]):
     """The client's record of one run, or of the runs of a sweep, which take their steps together.
 
+    It begins before its runs are open: what is observed until then waits to be sent.
+
     Attributes:
         changed: notified when an answer, or word of the stream, came in.
+        start: how the runs are to begin.
         run_ids: the runs' ids.
         label: what messages call it.
-        config: the config of the first run, as the daemon resolved it.
-        given: the names of the config's fields that the caller gave.
-        created: whether opening it created each run.
+        config: the config of the first run: as asked for, and once it is open as the daemon resolved it.
+        is_open: whether the daemon has opened the runs.
+        first_step: the step with which they begin, once it is known.
+        created: whether opening them created each run.
         handles: the runs' names in the streams of one daemon process.
         next_step: the step that the caller may observe next.
         durable_step: observations up to and including this one survive a crash; -1: none yet.
         left: whether the caller has left it.
         is_finished: whether it was found to be finished as it was to join again.
         fallback: what answers while no daemon can be reached; `None`: nothing.
+        entry: makes what is kept of a step, from the step and the loss, or losses.
+        starts_alone: whether the fallback answers even before the runs were opened.
+        may_start_alone: whether an adapter may have it do so.
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
         updates: the meta updates that are not durable yet.
@@ -76,42 +89,46 @@ class Ledger(Generic[E]):
 
     def __init__(
         self,
-        opened: Opened,
+        start: Start,
         changed: Wakeable,
         entry: Callable[[int, Any], E],
-        given: frozenset[str] = frozenset(),
         fallback: Fallback | None = None,
         rank: int | None = None,
     ) -> None:
-        """`entry` makes what is kept of a step, from the step and the loss, or losses."""
         self.rank = rank
         self.timeout_s = None if rank is None else RANK_TIMEOUT_S
         self.changed = changed
-        self.run_ids = opened.run_ids
-        self.label = _label(opened.run_ids)
-        self.config: RunConfig = opened.config
-        self.given = given
-        self.created = opened.created
-        self.handles = opened.handles
-        self.next_step = opened.next_step
-        self.durable_step = opened.durable_step
+        self.start = start
+        self.run_ids = start.run_ids
+        self.label = _label(start.run_ids)
+        self.config: RunConfig = start.configs[0]
+        self.is_open = False
+        self.first_step = start.resume_from
+        self.created = False
+        self.handles: list[int] = []
+        self.next_step = start.resume_from or 0
+        self.durable_step = -1
         self.left = False
         self.is_finished = False
         self.fallback = fallback
+        self.starts_alone = False
+        self.may_start_alone = False
+        self.entry = entry
         self.fallback_steps = 0
         self.outage: Outage | None = None
         self.updates = Updates()
-        self._last_lr = _last_lr(opened)
+        self._last_lr: Any = None
         self._last_step = -1  # what it was advised for
         self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
-        self._entry = entry
-        self._furthest = opened.furthest_step
-        self._most_unanswered = max(MAX_UNANSWERED // len(opened.run_ids), LEAST_KEPT)
-        self._most = max(MAX_KEPT // len(opened.run_ids), LEAST_KEPT)
+        self._denied: MlrsError | None = None  # why the runs could not be opened
+        self._keeps_losses = False  # of a run that is lost
+        self._furthest = -1
+        self._most_unanswered = max(MAX_UNANSWERED // len(start.run_ids), LEAST_KEPT)
+        self._most = max(MAX_KEPT // len(start.run_ids), LEAST_KEPT)
         self._kept: deque[E] = deque()  # without gaps, the last one at next_step - 1
         self._unanswered: dict[int, E] = {}  # in the order sent
         self._outgoing: Outgoing[E | Update] = Outgoing()
-        self._lacked_from = opened.next_step  # what the daemon expected when the run joined last
+        self._lacked_from = 0  # what the daemon expected when the run joined last
 
     @property
     def size(self) -> int:
@@ -119,8 +136,12 @@ class Ledger(Generic[E]):
         return len(self.run_ids)
 
     def patience_s(self, timeout_s: float | None) -> float | None:
-        """Return how long a caller waits that asks for so long; `None`: as is usual, of all runs."""
-        return self.timeout_s if timeout_s is None else timeout_s
+        """Return how long a caller waits that asks for so long; `None`: as all callers of the advisor do."""
+        if timeout_s is not None:
+            return timeout_s
+        if not self.is_open:
+            return max(self.start.limit_s(self.first_step), self.timeout_s or 0.0)
+        return self.timeout_s
 
     def observe(self, step: int, loss: Any) -> tuple[E, bool]:
         """Enter an observation: of a step and its loss, or one loss for each run.
@@ -132,14 +153,13 @@ class Ledger(Generic[E]):
             StepAheadError: the step is beyond the next one.
             StaleStepError: the step was observed before, with another loss.
             LimitError: too many steps wait for an answer.
+            MlrsError: the runs could not be opened, and the step is not the one that they begin with.
         """
         self._tell_owed()
+        if self.first_step is None:
+            self._begin(step)
         if step > self.next_step:
-            raise StepAheadError(
-                f"{self.label}: step {step} is ahead; the next step is {self.next_step}, and steps"
-                " have no gaps",
-                expected_step=self.next_step,
-            )
+            raise self._ahead(step)
         if step < self.next_step and (entry := self._find(step)):
             if not entry.has(loss):
                 raise StaleStepError(
@@ -150,14 +170,14 @@ class Ledger(Generic[E]):
             return entry, False
         if len(self._unanswered) >= self._most_unanswered and not self.is_lost:
             self._overflow()
-        entry = self._entry(step, loss)
+        entry = self.entry(step, loss)
         if not self.is_lost:
             self._outgoing.enter(entry)  # first, and passed over unless the next line was reached, too
             self._unanswered[step] = entry
             if step == self.next_step:
-                if self._kept and self._kept[-1].step == step:  # half entered when an interrupt came
-                    self._kept.pop()
-                self._kept.append(entry)
+                self._keep(entry)
+        elif self._keeps_losses and step == self.next_step:
+            self._keep(entry)
         self.next_step = max(self.next_step, step + 1)
         if len(self._kept) > self._most:
             self._kept.popleft()
@@ -296,6 +316,63 @@ class Ledger(Generic[E]):
         for update in self.updates.unanswered():
             self.refuse_update(update, error)
 
+    def _begin(self, step: int) -> None:
+        """Enter the step with which the runs begin.
+
+        Raises:
+            InvalidArgumentError: they cannot begin with it.
+        """
+        if not self.is_open:
+            self.start.way(step)
+            self.next_step = step
+        self.first_step = step
+
+    def _ahead(self, step: int) -> MlrsError:
+        """Return why a step cannot be observed that is beyond the next one."""
+        if self._denied is not None:
+            return self._denied.with_traceback(None)
+        return StepAheadError(
+            f"{self.label}: step {step} is ahead; the next step is {self.next_step}, and steps have no gaps",
+            expected_step=self.next_step,
+        )
+
+    def open(self, opened: Opened) -> None:
+        """Take in what the daemon says of the runs that it opened.
+
+        Raises:
+            RecordGapError: as `rejoin`.
+        """
+        self.is_open, self.created, self._denied = True, opened.created, None
+        self._furthest = opened.furthest_step
+        advised = _last_lr(opened)
+        self._last_lr = self._last_lr if advised is None else advised
+        if self.first_step is None or opened.next_step > self.next_step:
+            self._kept.clear()  # the daemon answers it from its record
+            self.next_step = opened.next_step
+        elif opened.next_step < self.first_step:
+            first, self.next_step = self.first_step, opened.next_step
+            self.refuse_all(self._ahead(first))
+            self.next_step = opened.next_step
+        self.rejoin(opened)
+
+    @property
+    def denied(self) -> MlrsError | None:
+        """Why the runs could not be opened when that was tried last, if they could not."""
+        return self._denied
+
+    def ask_again(self) -> None:
+        """Enter that opening the runs is to be tried again."""
+        self._denied = None
+
+    def turned_away(self, error: MlrsError) -> None:
+        """Enter that the runs cannot take part in a stream, now or ever."""
+        if self.goes_on_alone() and (not self.is_open or isinstance(error, RunTakenError)):
+            self.lose(error)
+            return
+        if not self.is_open:
+            self._denied = error
+        self.refuse_all(error)
+
     def rejoin(self, opened: Opened) -> None:
         """Take in what the daemon says after a break.
 
@@ -356,7 +433,37 @@ class Ledger(Generic[E]):
 
     def can_stand_in(self) -> bool:
         """Return whether the fallback, if there is one, has something to answer."""
-        return self.fallback is not None and (self.fallback.rate is not None or self._last_lr is not None)
+        return (
+            self.fallback is not None
+            and (self.is_open or self.starts_alone)
+            and (self.fallback.rate is not None or self._last_lr is not None)
+        )
+
+    def goes_on_alone(self) -> bool:
+        """Return whether training goes on under the fallback, whatever becomes of the runs."""
+        return self.can_stand_in() and (self.is_open or self.outage is not None)
+
+    def may_pass(self, error: MlrsError) -> bool:
+        """Return whether to try again after a failure to join that says nothing against what was sent.
+
+        Of one that somebody has to see to, a token that is no good, only where training goes on meanwhile. Where
+        the runs are opened for the first time, and their caller waits for that, only if no daemon answered.
+        """
+        if self.goes_on_alone() or isinstance(error, (UnavailableError, DeadlineExceededError)):
+            return True
+        return self.is_open and not isinstance(error, (UnauthenticatedError, PermissionDeniedError))
+
+    @property
+    def last_lr(self) -> float | None:
+        """The last advice; before there is any, what the fallback begins with."""
+        rate: float | None = self._last_lr
+        return rate
+
+    def start_alone(self, learning_rate: float | None) -> None:
+        """Have the fallback answer even before the runs are open; from this rate on if there is no other."""
+        self.starts_alone = True
+        if self._last_lr is None:
+            self._last_lr = learning_rate
 
     def stand_in(self, entry: E | Update) -> None:
         """Have the fallback answer an entry or an update, which stays to be sent.
@@ -385,14 +492,19 @@ class Ledger(Generic[E]):
         return outage is not None and outage.lost is None and entry.step >= outage.until
 
     def lose(self, error: MlrsError) -> None:
-        """Enter that the daemon cannot be caught up: from here on nothing is kept, the fallback answers."""
+        """Enter that the daemon cannot be caught up: from here on nothing is sent, the fallback answers.
+
+        Where the daemon refuses the run, but lacks nothing that this client no longer has, losses are kept.
+        """
         self.cut_off(error)
         if self.outage is not None:
             self.outage.lost = error
         self._outgoing.clear()
         self._unanswered.clear()
-        self._kept.clear()
         self.updates.clear()
+        self._keeps_losses = not self.is_open or isinstance(error, RunTakenError)
+        if not self._keeps_losses:
+            self._kept.clear()
 
     def _advised(self, step: int) -> list[float]:
         """Return what the training loop uses for a step, for each run, while its update is not answered."""
@@ -425,6 +537,11 @@ class Ledger(Generic[E]):
         elif not entry.done:
             entry.error = error
         self._unanswered.pop(entry.step, None)
+
+    def _keep(self, entry: E) -> None:
+        if self._kept and self._kept[-1].step == entry.step:  # half entered when an interrupt came
+            self._kept.pop()
+        self._kept.append(entry)
 
     def _find(self, step: int) -> E | None:
         if self._kept and step >= self._kept[0].step:

@@ -10,6 +10,9 @@ from mlrs_client._access import Access
 from mlrs_client._channel import CHANNEL_OPTIONS
 from mlrs_proto.v1 import advisor_pb2_grpc as rpc
 
+FEEDER_KEY = "mlrs-feeder"
+"""The metadata by which a daemon knows that a process is still connected."""
+
 
 class Links:
     """Channels, opened when they are first needed. Not for users' threads.
@@ -44,6 +47,10 @@ class Links:
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
         """What goes with every call."""
         return self._access.metadata
+
+    def stream_metadata(self, feeder: str) -> tuple[tuple[str, str], ...]:
+        """Return what goes with a stream of observations: also who sends them."""
+        return (*(self.metadata or ()), (FEEDER_KEY, feeder))
 
     def channels(self) -> Iterable[Any]:
         """Return the open channels."""

@@ -14,18 +14,83 @@ from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import run_update
 from mlrs_client._meta_types import Adaptation
+from mlrs_client._signal import Signal
+from mlrs_client._starting import adopted, read_off
 from mlrs_client._types import Advice, RunInfo
 from mlrs_client._updates import Update
-from mlrs_client._views import PendingUpdateView, PendingView, RunView
-from mlrs_client._waiting import answered, check_complete, settled
+from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
+from mlrs_client._waiting import answered, check_complete, opened, settled
 
 
 class Run(RunView):
-    """An open training run. Leaving its `with` block detaches from it and does not finish it."""
+    """A training run. Leaving its `with` block detaches from it and does not finish it.
+
+    It is opened by the first observation, or whatever else needs that: where it begins depends on the step.
+    """
 
     def __init__(self, connection: Connection, ledger: Ledger[Entry]) -> None:
         super().__init__(ledger)
         self._connection = connection
+
+    def open(self, *, timeout_s: float | None = None) -> Self:
+        """Open the run now, so that what is wrong with it is raised here; then do nothing.
+
+        Args:
+            timeout_s: the deadline, in seconds. Default: that of `Advisor.run`.
+
+        Raises:
+            RunExistsError, RunNotFoundError, RunFinishedError, ConfigMismatchError, ModelNotFoundError: the
+                daemon refused; see `Advisor.run`.
+            DeadlineExceededError, UnavailableError: no daemon answered within the deadline, and the run does
+                not begin with its fallback (`on_unavailable`).
+            ClosedError, ForkedError: see `Advisor`.
+        """
+        self._check_attached()
+        deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+        self._connection.wait(opened(self._connection.session, self._ledger, deadline))
+        return self
+
+    def adopt(self, id: str, step: int, *, last_lr: float | None = None) -> None:  # noqa: A002 # as elsewhere
+        """Go on as the run with that id at that step, as a checkpoint says; for adapters.
+
+        What was recorded of it from the step on is dropped. What was asked for when this run was made, such
+        as its horizon, holds for that run.
+
+        Args:
+            id: the run's id.
+            step: the step to observe next.
+            last_lr: what the fallback goes on with if the daemon is away.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            InvalidArgumentError: it has not come to that step.
+            MlrsError: as `open`.
+        """
+        self._check_attached()
+        ledger = adopted(self._ledger, Signal(), id, step, last_lr)
+        if ledger is not self._ledger:
+            self._connection.leave(self._ledger)
+            self._ledger, self._lag = ledger, Lag()
+            self.open()
+
+    def describe(self, *, default_lr: float | None = None, **config: object) -> None:
+        """Say what an adapter reads off the training loop; what the caller gave counts more.
+
+        Called before the first observation. With it the run may begin without a daemon, unless its caller
+        said otherwise: an adapter's user has a training loop to go on with.
+
+        Args:
+            default_lr: the learning rate to go on with then, if there is no other.
+            config: `optimizer` and `momentum`, as for `Advisor.run`.
+
+        Raises:
+            ConfigMismatchError: the run is open, and was begun with another optimizer.
+            MlrsError: it is open, and the daemon could not be told.
+        """
+        self._check_attached()
+        if (lacking := read_off(self._ledger, default_lr, **config)) is not None:
+            completion = completed(self._connection.session, self._ledger, lacking)
+            self._connection.perform(completion, self._connection.timeout_s)
 
     def observe(self, step: int, loss: float, *, samples: float | None = None) -> Pending:
         """Send the loss of a step and return at once.
@@ -133,6 +198,7 @@ class Run(RunView):
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
         session, ledger, lacks = self._connection.session, self._ledger, False
+        self._connection.wait(opened(session, ledger, deadline))
         while True:
             self._connection.wait(settled(session, ledger, deadline, again=lacks))
             (call,) = calls.finishing(ledger.run_ids, ledger.next_step)
@@ -159,12 +225,10 @@ class Run(RunView):
     ) -> None:
         self.detach()
 
-    def _complete(self, **config: object) -> None:
-        """Tell the daemon what the caller did not: fields of the config, read off the training loop."""
-        self._check_attached()
-        if missing := self._completion(**config):
-            completion = completed(self._connection.session, self._ledger, check.config(**missing))
-            self._connection.perform(completion, self._connection.timeout_s)
+    def _opened(self) -> Ledger[Entry]:
+        if not self._ledger.is_open:
+            self.open()
+        return self._ledger
 
 
 class Pending(PendingView):

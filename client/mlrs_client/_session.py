@@ -12,8 +12,11 @@ only; there, Ctrl-C raises between any two lines, so that what they do is always
 from __future__ import annotations
 
 import os
+import secrets
+import sys
 import weakref
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from mlrs_client._addresses import Addresses
@@ -72,6 +75,9 @@ class Host(Protocol):
     def say(self, message: str) -> None:
         """Log a warning."""
 
+    def announce(self, message: str) -> None:
+        """Print a line for whoever started the program."""
+
 
 def check_process(pid: int) -> None:
     """Raise unless this is the process of that id; called before any lock or channel is touched.
@@ -86,6 +92,14 @@ def check_process(pid: int) -> None:
         )
 
 
+def announce(message: str) -> None:
+    """Print a line on standard error, unless `MLRS_QUIET` is set and not 0."""
+    if os.environ.get("MLRS_QUIET", "0") in ("", "0"):
+        with suppress(OSError, ValueError):  # it may be closed
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+
 class Session:
     """The open runs of one advisor, and a stream for each address at which one of them is.
 
@@ -94,6 +108,7 @@ class Session:
     Attributes:
         addresses: the daemon's.
         timeout_s: how long a caller waits that says nothing else, in seconds.
+        feeder: who sends the observations, as daemons know it: an id of this advisor's own.
         host: what does what the session wants done.
         closing: whether the advisor takes nothing new.
         joining: the runs that are being joined again.
@@ -105,6 +120,7 @@ class Session:
     def __init__(self, addresses: Addresses, timeout_s: float, host: Host) -> None:
         self.addresses = addresses
         self.timeout_s = timeout_s
+        self.feeder = secrets.token_hex(8)
         self.host = host
         self.closing = False
         self.joining: set[Ledger[Any]] = set()
@@ -174,6 +190,10 @@ class Session:
         self._wanted.add(ledger)
         self.see_to(ledger)
 
+    def want_no_more(self, ledger: Ledger[Any]) -> None:
+        """Have a run join the stream only if it has something to send."""
+        self._wanted.discard(ledger)
+
     def needs_joining(self, ledger: Ledger[Any]) -> bool:
         """Return whether a run has fallen off, and there is something that it has to be on a stream for."""
         if self.closing or ledger.is_lost or self.conversation_of(ledger) is not None:
@@ -228,15 +248,30 @@ class Session:
 
     def attended(self, ledger: Ledger[Any]) -> None:
         """Say what is new of a run's outage, and begin to join it again if that is called for."""
-        from mlrs_client._joining import rejoin  # which knows this module
+        from mlrs_client._joining import join  # which knows this module
 
-        while ledger.outage is not None and (news := ledger.outage.news()):
-            self.host.say(news)
+        self.tell_news(ledger)
         if ledger not in self.joining and self.needs_joining(ledger):
             self.joining.add(ledger)
-            self.host.start(rejoin(self, ledger))
+            self.host.start(join(self, ledger))
         elif ledger not in self.joining:
             self.see_to_sending(ledger)
+
+    def tell_news(self, ledger: Ledger[Any]) -> None:
+        """Log what is new of a run's outage."""
+        while ledger.outage is not None and (news := ledger.outage.news()):
+            self.host.say(news)
+
+    def opened(self, ledger: Ledger[Any], took_over: Sequence[str], address: str) -> None:
+        """Say what there is to say of runs that were opened for the first time, at an address."""
+        if not ledger.start.is_named:
+            self.host.announce(f"mlrs: run {ledger.run_ids[0]} at {address}")
+        if took_over:
+            self.host.say(
+                f"{ledger.label}: another process that is still connected sent its observations"
+                f"{'' if ledger.size == 1 else f' (of {len(took_over)} of its runs)'}; from here on they are"
+                " refused there and taken from this process. If both are to train, give each a run of its own"
+            )
 
     def see_to_sending(self, ledger: Ledger[Any]) -> None:
         """Have what a run has to send sent, if it is on a stream by now."""

@@ -30,6 +30,7 @@ from mlrs_client._exceptions import (
     RunExistsError,
     RunFinishedError,
     RunNotFoundError,
+    RunTakenError,
     StaleStepError,
     StepAheadError,
     StepError,
@@ -65,6 +66,7 @@ _BY_REASON: dict[str, type[MlrsError]] = {
     "UNAUTHENTICATED": UnauthenticatedError,
     "PERMISSION_DENIED": PermissionDeniedError,
     "TENANT_LIMIT": TenantLimitError,
+    "OTHER_FEEDER": RunTakenError,
 }
 _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,

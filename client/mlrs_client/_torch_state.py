@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, final
 
 from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, StepError
+from mlrs_client._exceptions import InvalidArgumentError
 
 
 @final
@@ -24,18 +24,15 @@ class State:
     """The initial LR of each parameter group."""
 
 
-def state_of(saved: Mapping[str, Any], run_id: str, expected_step: int, groups: int) -> State:
+def state_of(saved: Mapping[str, Any], groups: int) -> State:
     """Return a saved state that a run can go on from.
 
     Args:
         saved: what `AdvisedLR.state_dict` returned.
-        run_id: of the run that goes on.
-        expected_step: the step that it expects.
         groups: how many parameter groups the optimizer has.
 
     Raises:
-        InvalidArgumentError: it is not such a state, or of another run.
-        StepError: the run is not at the state's step; the message names the way out.
+        InvalidArgumentError: it is not such a state.
     """
     keys = {field.name for field in fields(State)}
     if not saved.keys() >= keys:
@@ -49,20 +46,7 @@ def state_of(saved: Mapping[str, Any], run_id: str, expected_step: int, groups: 
             " before loading",
             field="state_dict",
         )
-    if saved["run_id"] != run_id:
-        raise InvalidArgumentError(
-            f"state_dict is of run {saved['run_id']!r}, this scheduler advises {run_id!r}:"
-            " open that run, or leave the state out",
-            field="state_dict",
-        )
-    step = check.step(saved["step"])
-    if step != expected_step:
-        raise StepError(
-            f"the state was saved before step {step}, and run {run_id!r} expects step {expected_step}: open"
-            f" the run with advisor.run({run_id!r}, resume_from={step})",
-            expected_step=expected_step,
-        )
-    return State(run_id, step, last_lr, rates)
+    return State(check.run_id(saved["run_id"]), check.step(saved["step"]), last_lr, rates)
 
 
 def _rates_of(saved: Mapping[str, Any]) -> tuple[float | None, list[float]]:

@@ -16,7 +16,7 @@ from mlrs_client._updates import Update
 
 
 class RunView:
-    """The attributes of an open run."""
+    """The attributes of a run."""
 
     def __init__(self, ledger: Ledger[Entry]) -> None:
         self._ledger = ledger
@@ -25,23 +25,41 @@ class RunView:
 
     @property
     def id(self) -> str:
-        """The id that the user chose."""
+        """The run's id: the one that was given, or the task's name with one that the client made."""
         return self._ledger.run_ids[0]
 
     @property
+    def task(self) -> str:
+        """What is trained."""
+        return self._ledger.start.task
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the daemon has opened the run: it does so when the run's first step is known."""
+        return self._ledger.is_open
+
+    @property
     def config(self) -> RunConfig:
-        """The config as the daemon resolved it."""
-        return self._ledger.config
+        """The config as the daemon resolved it. Opens the run."""
+        return self._opened().config
 
     @property
     def created(self) -> bool:
-        """Whether opening the run created it; if not, it was resumed."""
-        return self._ledger.created
+        """Whether opening the run created it; if not, it went on with one. Opens the run."""
+        return self._opened().created
 
     @property
     def resume_step(self) -> int:
-        """The step to observe next."""
-        return self._ledger.next_step
+        """The step to observe next. Opens the run."""
+        return self._opened().next_step
+
+    @property
+    def begins_at(self) -> int | None:
+        """The step to observe next, if that is known without asking the daemon; else see `resume_step`."""
+        ledger = self._ledger
+        if ledger.is_open or ledger.first_step is not None:
+            return ledger.next_step
+        return None if ledger.start.way(None).mode == "open" else 0
 
     @property
     def rank(self) -> int | None:
@@ -59,7 +77,12 @@ class RunView:
         return self._ledger.fallback_steps
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id!r}: next step {self.resume_step}, {self.config}>"
+        where = f"next step {self._ledger.next_step}" if self._ledger.is_open else "not open yet"
+        return f"<{type(self).__name__} {self.id!r}: {where}, {self._ledger.config}>"
+
+    def _opened(self) -> Ledger[Entry]:
+        """Return the ledger of the run, which is open."""
+        raise NotImplementedError
 
     def _observed(self, loss: object, samples: object) -> float | Reported:
         """Return a loss, checked; of a rank, with the samples that it is the mean of."""
@@ -68,23 +91,10 @@ class RunView:
 
     def _check_attached(self) -> None:
         if self._detached:
-            raise ClosedError(f"run {self.id!r} was left; open it again with advisor.run({self.id!r})")
-
-    def _completion(self, **config: object) -> dict[str, object]:
-        """Return what of a description of the training loop the daemon should hear of.
-
-        Not what the caller gave, who knows better; and not what the run has stored already. What
-        differs from what is stored is told, so that the daemon refuses it.
-        """
-        stored = self._ledger.config
-        return {
-            name: value
-            for name, value in config.items()
-            if value is not None
-            and name not in self._ledger.given
-            and getattr(stored, name) != value
-            and (getattr(stored, name) is not None or self._ledger.next_step == 0)
-        }
+            raise ClosedError(
+                f"run {self.id!r} was left; open it again with advisor.run({self.task!r}, id={self.id!r},"
+                " on_existing='resume')"
+            )
 
 
 class Lag:
@@ -179,10 +189,3 @@ class PendingUpdateView:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of step {self.step}, {'done' if self.done() else 'waiting'}>"
-
-
-def given_fields(config: RunConfig) -> frozenset[str]:
-    """Return the names of the fields that have a value."""
-    return frozenset(
-        field.name for field in dataclasses.fields(config) if getattr(config, field.name) is not None
-    )

@@ -76,6 +76,33 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
         yield Wait(ledger, min(left_s, patience.left_s() or left_s))
 
 
+def opened(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting[None]:
+    """Wait until runs are open, or their fallback goes on without.
+
+    Raises:
+        DeadlineExceededError: they could not be opened in time, and the fallback does not begin alone.
+        UnavailableError: the daemon was out of reach all the time. As above.
+        MlrsError: the daemon refused; the error says why.
+    """
+    if not ledger.is_open:
+        ledger.ask_again()
+        session.want(ledger)
+    while not ledger.is_open and ledger.outage is None:
+        session.check_open()
+        if ledger.denied is not None:
+            session.want_no_more(ledger)
+            raise ledger.denied.with_traceback(None)
+        if not deadline.left_s():
+            error = too_late(session, ledger, None, deadline.timeout_s)
+            if not ledger.can_stand_in():
+                session.want_no_more(ledger)
+                raise error
+            ledger.cut_off(error)
+            session.host.attend(ledger)
+            return
+        yield Wait(ledger, deadline.left_s())
+
+
 def settled(
     session: Session, ledger: Ledger[Any], deadline: Deadline, *, again: bool = False
 ) -> Waiting[None]:
@@ -167,9 +194,16 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
     failure = "not every observation was answered" if entry is None else f"no advice for step {entry.step}"
     if isinstance(entry, Update):
         failure = f"no answer to the meta update of step {entry.step}"
+    way_out = "the observations are kept: try again, or raise timeout_s"
+    if not ledger.is_open:
+        failure = "could not be opened"
+        way_out = (
+            "is the daemon there, or still starting? The timeout_s of advisor.run(...) says how long opening"
+            " may take; that of connect(...), or of a call, how long each step may"
+        )
     what = (
         f"{ledger.label}: {failure} within {timeout_s:g} s from {session.addresses}"
-        f"{f' ({setback})' if setback else ''}; the observations are kept: try again, or raise timeout_s"
+        f"{f' ({setback})' if setback else ''}; {way_out}"
     )
     if ledger.fallback is not None and not ledger.can_stand_in():
         what += "; the fallback has no learning rate yet: give initial_lr=, or a schedule as fallback="

@@ -13,26 +13,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
-from mlrs_client._advisor import (
-    DEFAULT_TIMEOUT_S,
-    RECORD_TIMEOUT_S,
-    import_sweeps,
-    opening_timeout_s,
-    ranked,
-)
+from mlrs_client._advisor import DEFAULT_TIMEOUT_S, import_sweeps
 from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
-from mlrs_client._entries import Entry
-from mlrs_client._fallback import FallbackLike, fallback_of
-from mlrs_client._joining import deleted, opened
-from mlrs_client._ledger import Ledger
+from mlrs_client._fallback import FallbackLike
+from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
+from mlrs_client._start import OnExisting
+from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, run_ledger, sweep_ledger
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
@@ -43,7 +37,7 @@ from mlrs_client._types import (
     Schedule,
     SweepConfig,
 )
-from mlrs_client._views import given_fields
+from mlrs_client._waiting import opened
 
 if TYPE_CHECKING:
     from mlrs_client._aio_sweep import Sweep
@@ -81,7 +75,7 @@ class Advisor(MetaAdvisor):
 
     def run(
         self,
-        id: str,  # noqa: A002 # what users call it
+        task: str,
         *,
         model: str | None = None,
         policy: Schedule | str | None = None,
@@ -102,12 +96,14 @@ class Advisor(MetaAdvisor):
         rank_reduction: RankReduction | str | None = None,
         straggler_timeout_s: float | None = None,
         quorum: float | None = None,
-        mode: check.OpenMode = "open",
+        id: str | None = None,  # noqa: A002 # what users call it
+        on_existing: OnExisting = "error",
         resume_from: int | None = None,
         fallback: FallbackLike = "auto",
+        on_unavailable: OnUnavailable = "auto",
         timeout_s: float | None = None,
     ) -> Opening[Run]:
-        """Open a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
+        """Return a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
         config = check.config(
             model=model,
             policy=policy,
@@ -124,19 +120,25 @@ class Advisor(MetaAdvisor):
             max_lr=max_lr,
             meta=meta,
         )
-        config, own_rank, size = ranked(config, rank, world_size, rank_reduction, straggler_timeout_s, quorum)
-        call = calls.checked_open_run(id, config, mode, resume_from, size)
-        limit_s = self._limit_s(opening_timeout_s(timeout_s, resume_from))
-
-        checked = fallback_of(fallback, [config])
-
-        def ledger_of(runs: calls.Opened) -> Ledger[Entry]:
-            entry = Entry if own_rank is None else Entry.of_rank
-            return Ledger(runs, Signal(), entry, given_fields(config), checked, own_rank)
+        ledger = run_ledger(
+            Signal(),
+            self._connection.timeout_s,
+            task,
+            config,
+            (rank, world_size, rank_reduction, straggler_timeout_s, quorum),
+            id=id,
+            on_existing=on_existing,
+            resume_from=resume_from,
+            fallback=fallback,
+            on_unavailable=on_unavailable,
+            timeout_s=timeout_s,
+        )
 
         async def opening() -> Run:
-            procedure = opened(self._connection.session, [call], limit_s, ledger_of)
-            return Run(self._connection, await self._connection.perform(procedure))
+            run = Run(self._connection, ledger)
+            if ledger.start.resume_from is not None:
+                await run.open()
+            return run
 
         return Opening(opening)
 
@@ -144,25 +146,29 @@ class Advisor(MetaAdvisor):
         self,
         ids: Sequence[str],
         *,
-        mode: check.OpenMode = "open",
+        on_existing: OnExisting = "error",
         resume_from: int | None = None,
         fallback: FallbackLike = "last",
         timeout_s: float | None = None,
         **config: Unpack[SweepConfig],
     ) -> Opening[Sweep]:
         """Open many training runs as one, with `async with` or `await`. See `mlrs_client.Advisor.sweep`."""
-        run_ids, configs = check.sweep(ids, config)
-        batches = calls.open_runs(run_ids, configs, *check.opening(mode, resume_from), group=run_ids[0])
-        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
         rows, flavour = import_sweeps("_aio_sweep")
-        checked = fallback_of(fallback, configs)
-
-        def ledger_of(runs: calls.Opened) -> Ledger[Any]:
-            return Ledger(runs, Signal(), rows.Row, fallback=checked)
+        ledger = sweep_ledger(
+            Signal(),
+            rows.Row,
+            ids,
+            dict(config),
+            on_existing=on_existing,
+            resume_from=resume_from,
+            fallback=fallback,
+            timeout_s=timeout_s,
+        )
 
         async def opening() -> Sweep:
-            procedure = opened(self._connection.session, batches, limit_s, ledger_of)
-            sweep: Sweep = flavour.Sweep(self._connection, await self._connection.perform(procedure))
+            deadline = self._connection.deadline(ledger.start.timeout_s)
+            await self._connection.wait(opened(self._connection.session, ledger, deadline))
+            sweep: Sweep = flavour.Sweep(self._connection, ledger)
             return sweep
 
         return Opening(opening)

@@ -202,20 +202,24 @@ class AdvisedLR(LRScheduler):
         return asdict(State(self._run_id, self.last_epoch, self._advised_lr, base_lrs))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state. May be called before or after the optimizer's `load_state_dict`.
+        """Go on from a state, as the run that it was saved of, which goes back to the state's step.
 
-        In a distributed job, on every rank, between two steps.
+        May be called before or after the optimizer's `load_state_dict`; in a distributed job, on every rank,
+        between two steps.
 
         Raises:
-            InvalidArgumentError: it is not a state of this class, or of another run.
-            StepError: the run is not at the state's step; the message names the way out.
+            InvalidArgumentError: it is not a state of this class, or the run has not come to its step.
+            RunNotFoundError: the daemon does not have the run.
+            MlrsError: see `Run.adopt`.
         """
 
         def find() -> State:
             if self._wrong is not None:  # what this rank has not told yet
                 raise self._wrong
-            step = self.last_epoch if self._run is None else self._run.resume_step
-            return state_of(state_dict, self._run_id, step, len(self.optimizer.param_groups))
+            state = state_of(state_dict, len(self.optimizer.param_groups))
+            if self._run is not None:
+                self._run.adopt(state.run_id, state.step, last_lr=state.last_lr)
+            return state
 
         if self._reader is not None and self._together is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
@@ -223,7 +227,7 @@ class AdvisedLR(LRScheduler):
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
         self._has_asked = False
-        self.last_epoch = state.step
+        self._run_id, self.last_epoch = state.run_id, state.step
         self.base_lrs[: len(state.base_lrs)] = state.base_lrs
         self._advised_lr = state.last_lr
         if self._advised_lr is not None:
@@ -330,10 +334,14 @@ class AdvisedLR(LRScheduler):
     def _begin(self, optimizer: Optimizer) -> tuple[str, int]:
         """Begin to schedule an optimizer; return the run's id and next step, where this process has it."""
         if self._run is not None:
-            self._run._complete(**describe(optimizer))  # noqa: SLF001 # the adapters' door into the own run
+            largest = max(float(group["lr"]) for group in optimizer.param_groups)
+            self._run.describe(default_lr=largest, **describe(optimizer))
         super().__init__(optimizer)
         self._ratios()
-        return ("", 0) if self._run is None else (self._run.id, self._run.resume_step)
+        if self._run is None:
+            return "", 0
+        begins_at = self._run.begins_at
+        return self._run.id, self._run.resume_step if begins_at is None else begins_at
 
     def _newest(self) -> float:
         """Return the newest advice that a lagged loop has; wait for the very first."""

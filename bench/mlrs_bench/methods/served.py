@@ -44,8 +44,8 @@ def modelled(model: str) -> Callable[[Training], Advised]:
 def opened(training: Training, **settings: Any) -> mlrs_client.Run:
     """Return a new run of the daemon's for a training."""
     return training.advisor.run(
-        training.run_id,
-        mode="create",
+        training.task.name,
+        id=training.run_id,
         horizon=training.task.horizon,
         num_classes=training.task.num_classes,
         optimizer=training.rule.kind,

@@ -1,0 +1,208 @@
+"""How the runs of a ledger begin: what their caller asked for, and what that makes the daemon do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from mlrs_client import _arguments as check
+from mlrs_client._exceptions import InvalidArgumentError, MlrsError, RunExistsError, RunNotFoundError
+from mlrs_client._names import LONGEST_TASK, new_run_id
+from mlrs_client._types import Optimizer, RunConfig
+from mlrs_client._values import wrong
+
+OnExisting = Literal["error", "restart", "resume"]
+"""What to do where the run with the id that was given has steps already: refuse to begin, drop its record and
+begin anew, or go on where it is."""
+Mode = Literal["open", "create", "resume", "begin", "restart"]
+"""The contract's ways to open a run."""
+
+
+class Way(NamedTuple):
+    """How a run is to be opened."""
+
+    mode: Mode
+    resume_from: int | None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Start:
+    """What was asked for of runs that are opened once their first step is known."""
+
+    run_ids: tuple[str, ...]
+    """The runs' ids."""
+    configs: list[RunConfig]
+    """The config of each."""
+    task: str
+    """What is trained; empty: each run is a task of its own."""
+    timeout_s: float
+    """How long opening them may take, in seconds ..."""
+    rewind_timeout_s: float = 0.0
+    """... and where they go back to a step of their record, which the daemon computes anew up to there."""
+    is_named: bool = True
+    """Whether the caller gave the ids; else the client made them, and the runs are new."""
+    on_existing: OnExisting = "error"
+    """What to do where they exist and begin at step 0."""
+    resume_from: int | None = None
+    """The step to go back to."""
+    is_ranked: bool = False
+    """Whether each of several ranks opens the run: no rank begins it for the others."""
+    world_size: int | None = None
+    """How many ranks there are, if that was said."""
+    read_off: RunConfig = dataclasses.field(default_factory=RunConfig)
+    """What an adapter read off the training loop. What the caller gave counts more."""
+
+    def limit_s(self, first_step: int | None) -> float:
+        """Return how long opening the runs may take, whose first step is `first_step`, in seconds."""
+        return max(self.timeout_s, self.rewind_timeout_s if first_step else 0.0)
+
+    def way(self, first_step: int | None) -> Way:
+        """Return how to open the runs, whose first step is `first_step`; `None`: not known yet.
+
+        Raises:
+            InvalidArgumentError: the runs are new, and the step is not 0.
+        """
+        if self.resume_from is not None:
+            return Way("resume" if self.resume_from else "open", self.resume_from)
+        if self.is_ranked or (self.on_existing == "resume" and self.is_named):
+            return Way("open", None)
+        if not self.is_named:
+            if first_step:
+                raise InvalidArgumentError(
+                    f"step: run {self.run_ids[0]!r} is new and begins at step 0, not {first_step}; to go on"
+                    " with an earlier run, give its id: advisor.run(task, id=..., resume_from=...), or load the"
+                    " scheduler's checkpoint",
+                    field="step",
+                )
+            return Way("create", None)
+        if first_step:
+            return Way("resume", first_step)
+        return Way("restart" if self.on_existing == "restart" else "begin", None)
+
+    def asked(self, way: Way) -> Sequence[RunConfig]:
+        """Return the configs to ask for; those of new runs have what an adapter read off, too."""
+        if way.mode in ("open", "resume"):
+            return self.configs
+        return [completed(config, self.read_off) for config in self.configs]
+
+    def lacking(self, config: RunConfig, next_step: int) -> RunConfig | None:
+        """Return what a run that was opened is still to be told of what was read off; `None`: nothing.
+
+        Not what it was begun without, which cannot be added later. What differs from its config is told, so
+        that the daemon refuses it.
+        """
+        lacks = {}
+        for field in dataclasses.fields(RunConfig):
+            value, has = getattr(self.read_off, field.name), getattr(config, field.name)
+            if value is None or getattr(self.configs[0], field.name) is not None or value == has:
+                continue
+            if has is not None or next_step == 0:
+                lacks[field.name] = value
+        return RunConfig(**lacks) if lacks else None
+
+    def explained(self, error: MlrsError, first_step: int | None) -> MlrsError:
+        """Return why opening failed, with the ways out that the caller has."""
+        if isinstance(error, RunExistsError) and self.is_named:
+            return RunExistsError(
+                f"{error}. To begin it anew, open it with on_existing='restart', which drops its record; to go"
+                " on where it is, with on_existing='resume' and run.resume_step; to go back to a checkpoint,"
+                " with resume_from= its step. Or leave id= out, for a new run",
+                reason=error.reason,
+                field="id",
+            )
+        if isinstance(error, RunNotFoundError) and (first_step or self.resume_from):
+            step = first_step or self.resume_from
+            return RunNotFoundError(
+                f"{error}, so it cannot go on at step {step}. Look at `mlrs runs list` for its id, and at"
+                " whether this is the daemon that had it; a new run begins at step 0",
+                reason=error.reason,
+                field="id",
+            )
+        return error
+
+
+def start_of(
+    task: object,
+    id_: object,
+    on_existing: object,
+    resume_from: object,
+    config: RunConfig,
+    *,
+    timeout_s: float,
+    rewind_timeout_s: float,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Start:
+    """Return how one run begins, checked.
+
+    Raises:
+        InvalidArgumentError: an argument is wrong, or two contradict each other; the error names one.
+    """
+    name = check.run_id(task, "task")
+    if len(name) > LONGEST_TASK:
+        raise wrong("task", f"must have at most {LONGEST_TASK} characters", task)
+    choice, step = began(on_existing, resume_from)
+    if id_ is None:
+        if rank is not None:
+            raise InvalidArgumentError(
+                "id: every rank must open the same run; give it an id that all of them know", field="id"
+            )
+        for field, value in (("on_existing", choice != "error"), ("resume_from", step is not None)):
+            if value:
+                raise InvalidArgumentError(
+                    f"{field}: without id= the run is new, and there is nothing to go on with; give the run's"
+                    " id as id=",
+                    field=field,
+                )
+    return Start(
+        run_ids=(new_run_id(name) if id_ is None else check.run_id(id_),),
+        configs=[config],
+        task=name,
+        timeout_s=timeout_s,
+        rewind_timeout_s=rewind_timeout_s,
+        is_named=id_ is not None,
+        on_existing=choice,
+        resume_from=step,
+        is_ranked=rank is not None,
+        world_size=world_size,
+    )
+
+
+def default_rate(config: RunConfig) -> float | None:
+    """Return the learning rate that users of a config's optimizer usually start from, if it has one."""
+    if config.optimizer is None:
+        return None
+    if config.optimizer in (Optimizer.MOMENTUM, Optimizer.NESTEROV):
+        return 0.1 * (1.0 - (config.momentum or 0.0))
+    return 0.1 if config.optimizer == Optimizer.SGD else 1e-3
+
+
+def began(on_existing: object, resume_from: object) -> tuple[OnExisting, int | None]:
+    """Return checked what to do where a run exists, and the step to go back to.
+
+    Raises:
+        InvalidArgumentError: one is wrong, or they contradict each other.
+    """
+    step = None if resume_from is None else check.step(resume_from, "resume_from")
+    for known in get_args(OnExisting):
+        if on_existing == known:
+            if step is not None and known == "restart":
+                raise InvalidArgumentError(
+                    "resume_from goes back to a step of the run, and on_existing='restart' drops them all;"
+                    " leave one of them out",
+                    field="resume_from",
+                )
+            return known, step
+    raise wrong("on_existing", f"must be one of {', '.join(get_args(OnExisting))}", on_existing)
+
+
+def completed(config: RunConfig, other: RunConfig) -> RunConfig:
+    """Return a config with the fields that it lacks taken from another."""
+    lacks = {
+        field.name: getattr(other, field.name)
+        for field in dataclasses.fields(RunConfig)
+        if getattr(config, field.name) is None
+    }
+    return dataclasses.replace(config, **lacks)
