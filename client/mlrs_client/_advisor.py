@@ -160,8 +160,8 @@ class Advisor(MetaAdvisor):
             meta: `True`, or a `Meta` that says more: the run's network goes on learning, from what
                 `Run.adapt` is told.
             id: fixes the run's id, 1 to 256 of the same characters, for loops that go on with a run by its
-                id. The run begins at the step that is observed first; if that is not 0, the run must exist, and
-                goes back to it.
+                id. The run begins at the step that is observed first; if that is not 0, the run must exist,
+                and goes back to it.
             on_existing: what to do if that run has steps already and the loop begins at step 0: `error`;
                 `restart`, which drops its record and begins anew, bit for bit as a new run; or `resume`, for
                 loops that begin at `run.resume_step`.

@@ -11,10 +11,11 @@ from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import StepAheadError, UsageError
+from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import run_update
 from mlrs_client._meta_types import Adaptation
-from mlrs_client._starting import adopted
+from mlrs_client._starting import adopted, read_off
 from mlrs_client._types import Advice, RunInfo
 from mlrs_client._updates import Update
 from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
@@ -60,18 +61,30 @@ class Run(RunView):
     async def open(self, *, timeout_s: float | None = None) -> Self:
         """Open the run now. See `mlrs_client.Run.open`."""
         self._check_attached()
-        deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+        deadline = self._connection.deadline_of(self._ledger, timeout_s)
         await self._connection.wait(opened(self._connection.session, self._ledger, deadline))
         return self
 
     async def adopt(self, id: str, step: int, *, last_lr: float | None = None) -> None:  # noqa: A002 # as elsewhere
         """Go on as the run with that id at that step. See `mlrs_client.Run.adopt`."""
         self._check_attached()
+        before = self._ledger, self._lag
         ledger = adopted(self._ledger, Signal(), id, step, last_lr)
-        if ledger is not self._ledger:
-            self._connection.session.forget(self._ledger)
+        if ledger is self._ledger:
+            return
+        try:
             self._ledger, self._lag = ledger, Lag()
             await self.open()
+        except BaseException:
+            self._ledger, self._lag = before
+            raise
+        self._connection.session.forget(before[0])
+
+    async def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
+        """Say what an adapter reads off the training loop. See `mlrs_client.Run.describe`."""
+        self._check_attached()
+        if (lacking := read_off(self._ledger, default_lr, **config)) is not None:
+            await self._connection.perform(completed(self._connection.session, self._ledger, lacking))
 
     def _opened(self) -> Ledger[Entry]:
         if not self._ledger.is_open and self._ledger.outage is None:
@@ -187,7 +200,7 @@ class Pending(PendingView):
     async def _wait(self, timeout_s: float | None) -> None:
         self._connection.check_process()
         if not self._entry.done:
-            deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+            deadline = self._connection.deadline_of(self._ledger, timeout_s)
             session = self._connection.session
             await self._connection.wait(answered(session, self._ledger, self._entry, deadline))
 

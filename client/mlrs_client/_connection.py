@@ -91,6 +91,13 @@ class Connection:
         """Return the deadline of a call that begins now; `None`: the usual one."""
         return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
 
+    def deadline_of(self, ledger: Ledger[Any], timeout_s: float | None) -> Deadline:
+        """Return the deadline of a call about runs that begins now; `None`: the usual one of the runs."""
+        deadline = self.deadline(ledger.patience_s(timeout_s))
+        if timeout_s is None and not ledger.is_open:
+            deadline.reach_s = ledger.start.timeout_s
+        return deadline
+
     # ----------------------------------------------------------------------- users' threads
 
     def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:

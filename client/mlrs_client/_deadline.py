@@ -11,15 +11,25 @@ _jitter = random.Random()  # noqa: S311 # not a secret; of its own: a training l
 
 
 class Deadline:
-    """A point in time, counted from now."""
+    """A point in time, counted from now.
 
-    def __init__(self, timeout_s: float) -> None:
+    Attributes:
+        timeout_s: how far away it was, in seconds.
+        reach_s: an earlier one, for a daemon that cannot be reached; `None`: the same.
+    """
+
+    def __init__(self, timeout_s: float, reach_s: float | None = None) -> None:
         self.timeout_s = timeout_s
+        self.reach_s = reach_s
         self._end = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
         """Return the seconds that are left; 0 once it has passed."""
         return max(0.0, self._end - time.monotonic())
+
+    def spent_s(self) -> float:
+        """Return the seconds since it was made, at most `timeout_s`."""
+        return self.timeout_s - self.left_s()
 
 
 class Backoff:

@@ -74,6 +74,8 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
                 if not ledger.may_pass(error):
                     raise
                 session.setbacks[ledger] = error
+                if not ledger.is_open:  # whoever waits for a daemon waits less long than for what it does
+                    ledger.changed.notify_all()
             patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
     except RunFinishedError as error:
         ledger.is_finished = True

@@ -446,8 +446,9 @@ class Ledger(Generic[E]):
     def may_pass(self, error: MlrsError) -> bool:
         """Return whether to try again after a failure to join that says nothing against what was sent.
 
-        Of one that somebody has to see to, a token that is no good, only where training goes on meanwhile. Where
-        the runs are opened for the first time, and their caller waits for that, only if no daemon answered.
+        Of one that somebody has to see to, a token that is no good, only where training goes on meanwhile.
+        Where the runs are opened for the first time, and their caller waits for that, only if no daemon
+        answered.
         """
         if self.goes_on_alone() or isinstance(error, (UnavailableError, DeadlineExceededError)):
             return True

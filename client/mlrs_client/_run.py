@@ -46,7 +46,7 @@ class Run(RunView):
             ClosedError, ForkedError: see `Advisor`.
         """
         self._check_attached()
-        deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+        deadline = self._connection.deadline_of(self._ledger, timeout_s)
         self._connection.wait(opened(self._connection.session, self._ledger, deadline))
         return self
 
@@ -67,13 +67,19 @@ class Run(RunView):
             MlrsError: as `open`.
         """
         self._check_attached()
+        before = self._ledger, self._lag
         ledger = adopted(self._ledger, Signal(), id, step, last_lr)
-        if ledger is not self._ledger:
-            self._connection.leave(self._ledger)
+        if ledger is self._ledger:
+            return
+        try:
             self._ledger, self._lag = ledger, Lag()
             self.open()
+        except BaseException:
+            self._ledger, self._lag = before
+            raise
+        self._connection.leave(before[0])
 
-    def describe(self, *, default_lr: float | None = None, **config: object) -> None:
+    def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
         """Say what an adapter reads off the training loop; what the caller gave counts more.
 
         Called before the first observation. With it the run may begin without a daemon, unless its caller
@@ -143,7 +149,7 @@ class Run(RunView):
             self._lag.add(entry)
             if lr is not None:
                 return self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
-        deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+        deadline = self._connection.deadline_of(self._ledger, timeout_s)
         return self._connection.exchange(self._ledger, step, observed, deadline).lr()
 
     def adapt(
@@ -264,7 +270,7 @@ class Pending(PendingView):
     def _wait(self, timeout_s: float | None) -> None:
         self._connection.check_process()
         if not self._entry.done:
-            deadline = self._connection.deadline(self._ledger.patience_s(timeout_s))
+            deadline = self._connection.deadline_of(self._ledger, timeout_s)
             session = self._connection.session
             self._connection.wait(answered(session, self._ledger, self._entry, deadline))
 

@@ -47,6 +47,17 @@ def patience_s(session: Session, left_s: float) -> float:
     return max(left_s / 2, LEAST_ATTEMPT_S) if session.addresses.several else left_s
 
 
+def patient_s(session: Session, ledger: Ledger[Any], deadline: Deadline) -> float:
+    """Return how long a caller goes on waiting, in seconds; 0: not at all.
+
+    A daemon that goes back to a step of a run takes its time; that one cannot be reached is told before.
+    """
+    left_s = deadline.left_s()
+    if deadline.reach_s is None or ledger not in session.setbacks:
+        return left_s
+    return min(left_s, max(deadline.reach_s - deadline.spent_s(), 0.0))
+
+
 def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: Deadline) -> Waiting[None]:
     """Wait until an entry is done, by the daemon or, if that takes too long, by the fallback.
 
@@ -61,9 +72,9 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
         if ledger.outage is not None and ledger.can_stand_in():
             _stand_in(session, ledger, entry)
             return
-        left_s = deadline.left_s()
+        left_s = patient_s(session, ledger, deadline)
         if not left_s:
-            give_up(session, ledger, entry, too_late(session, ledger, entry, deadline.timeout_s))
+            give_up(session, ledger, entry, too_late(session, ledger, entry, deadline.spent_s()))
             return
         conversation = session.conversation_of(ledger)
         if conversation is None:
@@ -92,15 +103,16 @@ def opened(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting
         if ledger.denied is not None:
             session.want_no_more(ledger)
             raise ledger.denied.with_traceback(None)
-        if not deadline.left_s():
-            error = too_late(session, ledger, None, deadline.timeout_s)
+        left_s = patient_s(session, ledger, deadline)
+        if not left_s:
+            error = too_late(session, ledger, None, deadline.spent_s())
             if not ledger.can_stand_in():
                 session.want_no_more(ledger)
                 raise error
             ledger.cut_off(error)
             session.host.attend(ledger)
             return
-        yield Wait(ledger, deadline.left_s())
+        yield Wait(ledger, left_s)
 
 
 def settled(
@@ -202,7 +214,7 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
             " may take; that of connect(...), or of a call, how long each step may"
         )
     what = (
-        f"{ledger.label}: {failure} within {timeout_s:g} s from {session.addresses}"
+        f"{ledger.label}: {failure} within {timeout_s:.3g} s from {session.addresses}"
         f"{f' ({setback})' if setback else ''}; {way_out}"
     )
     if ledger.fallback is not None and not ledger.can_stand_in():

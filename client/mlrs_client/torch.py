@@ -216,18 +216,20 @@ class AdvisedLR(LRScheduler):
         def find() -> State:
             if self._wrong is not None:  # what this rank has not told yet
                 raise self._wrong
-            state = state_of(state_dict, len(self.optimizer.param_groups))
+            return state_of(state_dict, len(self.optimizer.param_groups))
+
+        def adopt() -> tuple[str, int]:
             if self._run is not None:
                 self._run.adopt(state.run_id, state.step, last_lr=state.last_lr)
-            return state
+            return state.run_id, state.step
 
         if self._reader is not None and self._together is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
         state = find() if self._together is None else self._together.load(find)
+        self._run_id, self.last_epoch = adopt() if self._together is None else self._together.begin(adopt)
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
         self._has_asked = False
-        self._run_id, self.last_epoch = state.run_id, state.step
         self.base_lrs[: len(state.base_lrs)] = state.base_lrs
         self._advised_lr = state.last_lr
         if self._advised_lr is not None:

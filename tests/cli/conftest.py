@@ -8,6 +8,7 @@ import pytest
 
 import mlrs_client
 from tests.support.daemon import Daemon, write_random_model
+from tests.support.runs import open_run
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     model = write_random_model(folder / "tiny.safetensors")
     with Daemon(folder / "data", "--model", str(model)) as running:
         with mlrs_client.connect(running.address, timeout_s=20) as advisor:
-            one = advisor.run("a/one", horizon=6, num_classes=10)
+            one = open_run(advisor, "a/one", horizon=6, num_classes=10)
             for step in range(6):
                 one.next_lr(step, 2.0 / (1 + step))
             one.finish()
-            advisor.run("a/two").next_lr(0, 1.5)
-            bad = advisor.run("b", min_lr=0.001)
+            open_run(advisor, "a/two").next_lr(0, 1.5)
+            bad = open_run(advisor, "b", min_lr=0.001)
             for step in range(12):
                 bad.next_lr(step, float("nan"))
         yield running

@@ -14,6 +14,7 @@ from mlrs_cli.root import mlrs
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import PaperNet
 from tests.support.daemon import Daemon, write_random_model
+from tests.support.runs import open_run
 
 
 def _models(*arguments: object) -> Result:
@@ -45,7 +46,7 @@ def test_an_import_is_seen_by_a_running_daemon(daemon: Daemon, tmp_path: Path) -
     shown = json.loads(_models("show", "fresh", "--address", daemon.address).output)
     assert (shown["model"], shown["snapshots"], shown["architecture"]["hidden_size"]) == (ref, 3, 4)
     with mlrs_client.connect(daemon.address) as advisor:
-        assert advisor.run("uses-fresh", model="fresh").config.model == ref
+        assert open_run(advisor, "uses-fresh", model="fresh").config.model == ref
 
 
 def test_list_marks_the_default(daemon: Daemon) -> None:

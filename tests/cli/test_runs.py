@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 import mlrs_client
 from mlrs_cli.root import mlrs
 from tests.support.daemon import Daemon
+from tests.support.runs import open_run
 
 
 def _run(daemon: Daemon, *arguments: str) -> Result:
@@ -91,7 +92,7 @@ def test_watch_follows_a_live_run(daemon: Daemon) -> None:
     """`watch` prints steps that come in after it began, and Ctrl-C ends it."""
     command = [sys.executable, "-m", "mlrs_cli", "runs", "watch", "live", "--address", daemon.address]
     with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-        run = advisor.run("live")
+        run = open_run(advisor, "live")
         run.next_lr(0, 1.0)
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -116,7 +117,7 @@ def test_an_unknown_run_is_a_clear_error(daemon: Daemon, command: str) -> None:
 def test_delete_asks_and_deletes(daemon: Daemon) -> None:
     """`delete` asks first, unless told `--yes`, and the run is gone; one that is not there is named."""
     with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-        advisor.run("to-delete").next_lr(0, 1.5)
+        open_run(advisor, "to-delete").next_lr(0, 1.5)
         declined = _run(daemon, "delete", "to-delete")  # nobody answers
         assert declined.exit_code == 1
         assert advisor.get_run("to-delete").next_step == 1

@@ -57,13 +57,18 @@ def adapted_lr(losses: list[float], alignments: Mapping[int, float], step: int) 
 class Record:
     """One run."""
 
-    def __init__(self, run_id: str, config: pb.RunConfig) -> None:
-        self.run_id, self.config = run_id, config
+    def __init__(self, run_id: str, config: pb.RunConfig, task: str = "", feeder: str = "") -> None:
+        self.run_id, self.config, self.task, self.feeder = run_id, config, task, feeder
+        self.generation = 0  # of its handles
         self.losses: list[float] = []
         self.alignments: dict[int, float] = {}  # of its meta updates, by step
         self.durable_step = -1
         self.finished = False
         self.create_time = time.time()
+
+    def is_new_to(self, feeder: str) -> bool:
+        """Return whether a feeder that opens it anew may be one whose answer was lost."""
+        return bool(feeder) and feeder == self.feeder and self.durable_step < 0
 
     def cut(self, step: int) -> None:
         """Lose the observation of a step and all that came later; and the update ahead of it."""
@@ -75,6 +80,7 @@ class Record:
         status = pb.RUN_STATUS_FINISHED if self.finished else pb.RUN_STATUS_ACTIVE
         return pb.Run(
             run_id=self.run_id,
+            task=self.task,
             config=self.config,
             status=status,
             next_step=len(self.losses),
@@ -129,6 +135,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self._lock = threading.Lock()
         self._process = 1  # in every handle
         self._streams: set[SimpleQueue[Any]] = set()
+        self._feeders: list[Any] = []  # of the open streams
         self.port = 0
         self.start()
 
@@ -210,7 +217,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     def handle(self, run_id: str) -> int:
         """Return the handle of a run in this process."""
-        return self._process << 32 | list(self.runs).index(run_id)
+        return self._process << 32 | self.runs[run_id].generation << 24 | list(self.runs).index(run_id)
 
     # --------------------------------------------------------------------------- the contract
 
@@ -230,16 +237,26 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             record = self.runs.get(request.run_id)
             if record is None and request.mode == pb.OPEN_MODE_RESUME:
                 _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, "no such run")
-            if record is not None and request.mode == pb.OPEN_MODE_CREATE:
+            generation = 0
+            if record is not None and request.mode == pb.OPEN_MODE_RESTART:
+                generation, record = record.generation + 1, None
+            taken = record is not None and not record.is_new_to(request.feeder)
+            begins = request.mode == pb.OPEN_MODE_BEGIN and record is not None and bool(record.losses)
+            if taken and (begins or request.mode == pb.OPEN_MODE_CREATE):
                 _fail(context, grpc.StatusCode.ALREADY_EXISTS, pb.ERROR_REASON_RUN_EXISTS, "the id is taken")
+            took_over = record is not None and self._take_over(record, request, context)
             if record is not None and record.finished and not request.HasField("resume_from"):
                 code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_RUN_FINISHED
                 _fail(context, code, reason, "the run is finished")
-            created = record is None
+            created = record is None or (request.mode == pb.OPEN_MODE_CREATE and not record.losses)
             if record is None:
                 record = self.runs[request.run_id] = Record(
-                    request.run_id, pb.RunConfig(model="fake@00000000")
+                    request.run_id, pb.RunConfig(model="fake@00000000"), request.task, request.feeder
                 )
+                record.generation = generation
+            if request.resume_from > len(record.losses):
+                code, reason = grpc.StatusCode.INVALID_ARGUMENT, pb.ERROR_REASON_INVALID_FIELD
+                _fail(context, code, reason, f"the run has {len(record.losses)} steps", "resume_from")
             self.book.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
             if request.HasField("resume_from"):
@@ -247,12 +264,29 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                     step: number for step, number in record.alignments.items() if step < request.resume_from
                 }
                 record.cut(request.resume_from)
+                record.finished = False
                 record.alignments = made
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
             self._lose_answer(context)
             return pb.CreateRunResponse(
-                run=record.message(), run_handle=self.handle(request.run_id), created=created
+                run=record.message(),
+                run_handle=self.handle(request.run_id),
+                created=created,
+                took_over=took_over,
             )
+
+    def _take_over(self, record: Record, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> bool:
+        """Give a run to who opens it; return whether it is taken from one that is connected."""
+        if not request.feeder or request.feeder == record.feeder:
+            return False
+        lives = record.feeder in self._feeders
+        if lives and request.mode == pb.OPEN_MODE_RESUME and not request.HasField("resume_from"):
+            code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_OTHER_FEEDER
+            _fail(context, code, reason, "another process sends its observations")
+        if record.feeder:
+            record.generation += 1
+        record.feeder = request.feeder
+        return lives
 
     def BatchCreateRuns(
         self, request: pb.BatchCreateRunsRequest, context: grpc.ServicerContext
@@ -361,6 +395,9 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self._check_token(context)
         outbox: SimpleQueue[Any] = SimpleQueue()
         self._streams.add(outbox)
+        feeder = dict(context.invocation_metadata()).get("mlrs-feeder")
+        self._feeders.append(feeder)
+        context.add_callback(lambda: self._feeders.remove(feeder))
         threading.Thread(target=self._pump, args=(requests, outbox), daemon=True).start()
         for answer in iter(outbox.get, None):
             if answer is CUT or answer is FULL:
@@ -466,13 +503,18 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         return None
 
     def _refusal_of_handle(self, handle: int) -> pb.EntryError | None:
-        is_known = handle >> 32 == self._process and handle & 0xFFFFFFFF < len(self.runs)
+        place = handle & 0xFFFFFF
+        is_known = (
+            handle >> 32 == self._process
+            and place < len(self.runs)
+            and list(self.runs.values())[place].generation == handle >> 24 & 0xFF
+        )
         if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
             return _refused(pb.ERROR_REASON_STALE_HANDLE)
         return _refused(self.refuse_next.pop(0)) if self.refuse_next else None
 
     def _of(self, handle: int) -> Record:
-        return list(self.runs.values())[handle & 0xFFFFFFFF]
+        return list(self.runs.values())[handle & 0xFFFFFF]
 
     def _record(self, run_id: str, context: grpc.ServicerContext) -> Record:
         if run_id not in self.runs:

@@ -14,6 +14,7 @@ from mlrs_client import Meta, MetaOutcome
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
+from tests.support.runs import opened
 
 
 async def until(condition: Any, timeout_s: float = 10.0) -> None:
@@ -25,7 +26,7 @@ async def until(condition: Any, timeout_s: float = 10.0) -> None:
 
 async def test_an_update(either: Any) -> None:
     """An update is answered with the learning rate of its step, and tells from the next one on."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     assert await done(run.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
     adaptation = await done(run.adapt(0, 2.0, validation_loss=0.5))
     assert adaptation.learning_rate == adapted_lr([1.0], {0: 2.0}, 0)
@@ -36,7 +37,7 @@ async def test_an_update(either: Any) -> None:
 
 async def test_an_update_that_is_not_waited_for(either: Any, daemon: FakeDaemon) -> None:
     """A sent alignment returns at once, and the order with the observations around it is kept."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     daemon.gate.clear()
     first = run.observe(0, 1.0)
     pending = run.send_alignment(0, 1.0)
@@ -52,7 +53,7 @@ async def test_an_update_that_is_not_waited_for(either: Any, daemon: FakeDaemon)
 @pytest.mark.parametrize("word", ["restart", "cut", "drain"])
 async def test_breaks_change_nothing(either: Any, daemon: FakeDaemon, word: str) -> None:
     """Whatever happens to the daemon between observations and updates, each is made once, in its place."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     losses, alignments, lrs = [], {}, []
     for step in range(12):
         losses.append(1.0 / (1 + step))
@@ -73,7 +74,7 @@ async def test_the_daemon_is_away(connect: Any, daemon: FakeDaemon, caplog: pyte
     """Without the daemon what was advised stands; once it is back it gets the update, in its place."""
     advisor = connect(daemon.target, timeout_s=0.5)
     try:
-        run = await done(advisor.run("a", meta=True))
+        run = await opened(advisor, "a", meta=True)
         lr = await done(run.next_lr(0, 1.0))
         daemon.stop()
         adaptation = await done(run.adapt(0, 2.0))
@@ -95,7 +96,7 @@ async def test_away_and_no_fallback(connect: Any, daemon: FakeDaemon) -> None:
     """Without a fallback the error is raised, and asking again goes on with the same update."""
     advisor = connect(daemon.target, timeout_s=0.3)
     try:
-        run = await done(advisor.run("a", meta=True, fallback=None))
+        run = await opened(advisor, "a", meta=True, fallback=None)
         await done(run.next_lr(0, 1.0))
         daemon.stop()
         with pytest.raises((mlrs_client.UnavailableError, mlrs_client.DeadlineExceededError), match="step 0"):
@@ -109,7 +110,7 @@ async def test_away_and_no_fallback(connect: Any, daemon: FakeDaemon) -> None:
 
 async def test_refusals(either: Any, daemon: FakeDaemon) -> None:
     """A refusal is raised; one that may pass is not, and the update is sent again."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
     daemon.refuse_next = [pb.ERROR_REASON_RUN_FINISHED]
     with pytest.raises(mlrs_client.RunFinishedError):
@@ -123,7 +124,7 @@ async def test_refusals(either: Any, daemon: FakeDaemon) -> None:
 
 async def test_wrong_updates(either: Any) -> None:
     """What cannot be an update is refused before anything is sent, and the argument is named."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
     for alignment in (math.nan, math.inf, 1e31, "1", None):
         with pytest.raises(mlrs_client.InvalidArgumentError, match="alignment"):
@@ -132,7 +133,7 @@ async def test_wrong_updates(either: Any) -> None:
         await done(run.adapt(0, 1.0, validation_loss="low"))
     with pytest.raises(mlrs_client.StepAheadError):
         await done(run.adapt(1, 1.0))
-    plain = await done(either.run("plain"))
+    plain = await opened(either, "plain")
     await done(plain.next_lr(0, 1.0))
     with pytest.raises(mlrs_client.ConfigMismatchError, match="meta=True"):
         await done(plain.adapt(0, 1.0))
@@ -144,10 +145,10 @@ async def test_wrong_updates(either: Any) -> None:
 async def test_the_config_comes_back(either: Any) -> None:
     """A run shows the meta mode that it was opened with."""
     meta = Meta(scope="model", order="after_step", every=7, learning_rate=1e-4, max_change=0.5, clip=3.0)
-    run = await done(either.run("a", meta=meta))
+    run = await opened(either, "a", meta=meta)
     assert run.config.meta == meta
     assert repr(run.config.meta).startswith("Meta(scope='model', order='after_step', every=7")
-    assert (await done(either.run("b"))).config.meta is None
+    assert (await opened(either, "b")).config.meta is None
 
 
 async def test_sweeps(either: Any, daemon: FakeDaemon) -> None:
@@ -183,7 +184,7 @@ async def test_a_sweep_without_the_daemon(connect: Any, daemon: FakeDaemon) -> N
 
 async def test_shards(either: Any, daemon: FakeDaemon) -> None:
     """Parts of an alignment add up; the update is made with the last."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
     first = await done(either.adapt_shard("a", 0, 0.25, 0, 2, validation_loss=1.0))
     assert (first.outcome, first.applied, first.missing_shards) == (MetaOutcome.WAITING, False, 1)
@@ -198,7 +199,7 @@ async def test_shards(either: Any, daemon: FakeDaemon) -> None:
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
 async def test_gradients(either: Any, daemon: FakeDaemon, kind: str) -> None:
     """Both vectors arrive whole, in pieces of 512 KiB, whatever buffers they lie in and of what type."""
-    run = await done(either.run("a", meta=True))
+    run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
     chance = np.random.default_rng(0)
     shapes = [(300, 1000), (7,), (0,), (3, 5)]

@@ -14,6 +14,7 @@ from mlrs_client import AdviceReason
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.support.runs import opened
 
 LOSSES = [2.3, 1.9, math.nan, 1.2, -0.5, math.inf, 0.9, 0.8]
 
@@ -38,7 +39,7 @@ async def next_lrs(run: Any, losses: list[float]) -> list[float]:
 
 async def test_advice(advisor: Any) -> None:
     """Each step gets the daemon's learning rate, with its reason; a non-finite loss is held."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     pendings = [run.observe(step, loss) for step, loss in enumerate(LOSSES)]
     advices = [await done(pending.advice()) for pending in pendings]
     assert [advice.learning_rate for advice in advices] == lr_sequence(LOSSES)
@@ -51,49 +52,36 @@ async def test_advice(advisor: Any) -> None:
 
 async def test_opening(advisor: Any) -> None:
     """A run is created once, shows the config as resolved, and is resumed at its next step."""
-    first = await done(advisor.run("a", horizon=10, optimizer="adam", momentum=0.9))
+    first = await opened(advisor, "a", horizon=10, optimizer="adam", momentum=0.9)
     assert first.created
     assert first.id == "a"
     assert (first.config.horizon, first.config.optimizer, first.config.momentum) == (10, "adam", 0.9)
     assert first.config.model == "fake@00000000"
     await next_lrs(first, LOSSES[:3])
-    second = await done(advisor.run("a"))
+    second = await opened(advisor, "a")
     assert not second.created
     assert second.resume_step == 3
     assert second.config == first.config
 
 
-async def test_modes_of_opening(advisor: Any) -> None:
-    """`create` wants a new id, `resume` one that exists, and both say so."""
-    with pytest.raises(mlrs_client.RunNotFoundError):
-        await done(advisor.run("a", mode="resume"))
-    await done(advisor.run("a", mode="create"))
-    with pytest.raises(mlrs_client.RunExistsError):
-        await done(advisor.run("a", mode="create"))
-    with pytest.raises(mlrs_client.InvalidArgumentError, match="resume_from"):
-        await done(advisor.run("a", mode="create", resume_from=3))
-    with pytest.raises(mlrs_client.InvalidArgumentError, match="mode"):
-        await done(advisor.run("a", mode="append"))
-
-
 async def test_another_config(advisor: Any) -> None:
     """A run resumed with another config is refused, and the error names the field."""
-    await done(advisor.run("a", horizon=10))
+    await opened(advisor, "a", horizon=10)
     with pytest.raises(mlrs_client.ConfigMismatchError) as caught:
-        await done(advisor.run("a", horizon=11))
+        await opened(advisor, "a", horizon=11)
     assert caught.value.field == "horizon"
     assert caught.value.reason == "CONFIG_MISMATCH"
 
 
 async def test_leaving_does_not_finish(advisor: Any, daemon: FakeDaemon) -> None:
     """Leaving a run detaches from it; it can be opened again, and only `finish` finishes it."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     await next_lrs(run, LOSSES[:2])
     run.detach()
     with pytest.raises(mlrs_client.ClosedError, match="open it again"):
         run.observe(2, 1.0)
     assert not daemon.runs["a"].finished
-    again = await done(advisor.run("a"))
+    again = await opened(advisor, "a")
     assert await next_lrs(again, LOSSES[2:]) == lr_sequence(LOSSES)[2:]
     assert (await done(again.finish())).status == "finished"
     with pytest.raises(mlrs_client.RunFinishedError):
@@ -102,7 +90,7 @@ async def test_leaving_does_not_finish(advisor: Any, daemon: FakeDaemon) -> None
 
 async def test_pending_outlives_its_run(advisor: Any) -> None:
     """What was observed before leaving a run can still be asked for."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     pendings = [run.observe(step, loss) for step, loss in enumerate(LOSSES)]
     run.detach()
     assert [await done(pending.lr()) for pending in pendings] == lr_sequence(LOSSES)
@@ -110,7 +98,7 @@ async def test_pending_outlives_its_run(advisor: Any) -> None:
 
 async def test_finishing_sends_again_what_was_lost(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon that has lost answered steps without a break of the stream gets them before the run ends."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     await next_lrs(run, LOSSES)
     daemon.runs["a"].cut(2)
     assert (await done(run.finish())).next_step == len(LOSSES)
@@ -119,7 +107,7 @@ async def test_finishing_sends_again_what_was_lost(advisor: Any, daemon: FakeDae
 
 async def test_finishing_waits_for_what_was_sent(advisor: Any) -> None:
     """`finish` counts the observations that are still on their way."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     for step, loss in enumerate(LOSSES):
         run.observe(step, loss)
     info = await done(run.finish())
@@ -129,7 +117,7 @@ async def test_finishing_waits_for_what_was_sent(advisor: Any) -> None:
 
 async def test_finishing_again_after_the_answer_was_lost(advisor: Any, daemon: FakeDaemon) -> None:
     """A run that is finished already, with all that was observed, is no error; with less, it is."""
-    run, cut_short = await done(advisor.run("a")), await done(advisor.run("b"))
+    run, cut_short = await opened(advisor, "a"), await opened(advisor, "b")
     await next_lrs(run, LOSSES)
     await next_lrs(cut_short, LOSSES)
     daemon.runs["a"].finished = daemon.runs["b"].finished = True
@@ -142,7 +130,7 @@ async def test_finishing_again_after_the_answer_was_lost(advisor: Any, daemon: F
 
 async def test_repeats(advisor: Any, daemon: FakeDaemon) -> None:
     """A repeated step is answered from the client's record, and moves nothing."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     await next_lrs(run, LOSSES)
     before = daemon.entries
     advice = await done(run.observe(4, LOSSES[4]).advice())
@@ -154,8 +142,8 @@ async def test_repeats(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_repeats_of_an_earlier_process(advisor: Any) -> None:
     """A step that an earlier process observed is answered from the daemon's record."""
-    await next_lrs(await done(advisor.run("a")), LOSSES)
-    later = await done(advisor.run("a"))
+    await next_lrs(await opened(advisor, "a"), LOSSES)
+    later = await opened(advisor, "a")
     advice = await done(later.observe(4, LOSSES[4]).advice())
     assert (advice.learning_rate, advice.reason) == (lr_sequence(LOSSES)[4], AdviceReason.REPLAYED)
     with pytest.raises(mlrs_client.StaleStepError) as caught:
@@ -166,7 +154,7 @@ async def test_repeats_of_an_earlier_process(advisor: Any) -> None:
 
 async def test_steps_and_losses_that_are_none(advisor: Any) -> None:
     """Arguments of the wrong type are refused before anything is sent, and so is a step ahead."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     with pytest.raises(mlrs_client.StepAheadError, match="next step is 0"):
         run.observe(1, 1.0)
     for step, loss, field in [(-1, 1.0, "step"), (True, 1.0, "step"), (0, "1.0", "loss")]:
@@ -178,8 +166,8 @@ async def test_steps_and_losses_that_are_none(advisor: Any) -> None:
 
 async def test_rewinding(advisor: Any) -> None:
     """`resume_from` drops the record from a step on, and another loss is taken there."""
-    await next_lrs(await done(advisor.run("a")), LOSSES)
-    rewound = await done(advisor.run("a", resume_from=3))
+    await next_lrs(await opened(advisor, "a"), LOSSES)
+    rewound = await opened(advisor, "a", resume_from=3)
     assert rewound.resume_step == 3
     assert await next_lrs(rewound, [7.0]) == lr_sequence([*LOSSES[:3], 7.0])[3:]
 
@@ -187,7 +175,7 @@ async def test_rewinding(advisor: Any) -> None:
 @pytest.mark.parametrize("event", ["cut", "drain", "stale handles", "restart"])
 async def test_broken_streams(advisor: Any, daemon: FakeDaemon, event: str) -> None:
     """Whatever breaks the stream, the learning rates are those of an undisturbed run."""
-    run, other = await done(advisor.run("a")), await done(advisor.run("b"))
+    run, other = await opened(advisor, "a"), await opened(advisor, "b")
     lrs = await next_lrs(run, LOSSES)
     await next_lrs(other, LOSSES[:1])
     daemon.runs["a"].durable_step = 2
@@ -211,7 +199,7 @@ async def test_broken_streams(advisor: Any, daemon: FakeDaemon, event: str) -> N
 async def test_daemon_that_stays_away(connect: Any, daemon: FakeDaemon) -> None:
     """While the daemon is gone a call fails within its deadline; once it is back the next one goes on."""
     advisor = connect(daemon.target, timeout_s=5.0)
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     await next_lrs(run, LOSSES[:3])
     daemon.stop()
     pending = run.observe(3, LOSSES[3])
@@ -229,13 +217,13 @@ async def test_daemon_that_was_never_there(connect: Any) -> None:
     """An address where nobody listens fails at the first call, and the message says what to check."""
     advisor = connect("127.0.0.1:1", timeout_s=5.0)
     with pytest.raises(mlrs_client.UnavailableError, match="mlrs serve"):
-        await done(advisor.run("a"))
+        await opened(advisor, "a")
     await done(advisor.close())
 
 
 async def test_slow_daemon(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon that does not answer in time is a `DeadlineExceededError`; the answer is not lost."""
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     daemon.gate.clear()
     pending = run.observe(0, 1.0)
     with pytest.raises(mlrs_client.DeadlineExceededError, match="step 0"):
@@ -248,7 +236,7 @@ async def test_slow_daemon(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_full_queue(advisor: Any, daemon: FakeDaemon) -> None:
     """An observation that the daemon had no room for is sent again, with those behind it."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 2
     pendings = [run.observe(step, loss) for step, loss in enumerate(LOSSES)]
     assert [await done(pending.lr()) for pending in pendings] == lr_sequence(LOSSES)
@@ -258,13 +246,13 @@ async def test_memory_full_on_a_new_run(advisor: Any, daemon: FakeDaemon) -> Non
     """A new run for which the daemon has no room fails at once."""
     daemon.full_opens = 1
     with pytest.raises(mlrs_client.MemoryFullError):
-        await done(advisor.run("a"))
+        await opened(advisor, "a")
     assert daemon.full_opens == 0
 
 
 async def test_memory_full_on_the_way_back(advisor: Any, daemon: FakeDaemon) -> None:
     """A run that a restarted daemon has no room for yet is tried again, and goes on once there is some."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     await next_lrs(run, LOSSES[:3])
     daemon.full_opens = 2
     daemon.lose()
@@ -274,7 +262,7 @@ async def test_memory_full_on_the_way_back(advisor: Any, daemon: FakeDaemon) -> 
 
 async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """No room until the deadline is a `MemoryFullError`; the observation is kept, and goes on after."""
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     await next_lrs(run, LOSSES[:3])
     daemon.full_opens = 1000
     daemon.lose()
@@ -287,7 +275,7 @@ async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon without room until the deadline is a `QueueFullError`."""
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 1000
     with pytest.raises(mlrs_client.QueueFullError):
         await done(run.observe(0, 1.0).lr(timeout_s=1.0))
@@ -298,7 +286,7 @@ async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_refusals(advisor: Any, daemon: FakeDaemon) -> None:
     """A refused observation raises for its step and those behind it, and the step is due again."""
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     daemon.refuse_next = [pb.ERROR_REASON_INVALID_FIELD]
     pendings = [run.observe(step, 1.0) for step in range(3)]
     for pending in pendings:
@@ -310,7 +298,7 @@ async def test_refusals(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_deleted_run(advisor: Any) -> None:
     """A run that was deleted under way is a `RunNotFoundError`."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     await next_lrs(run, LOSSES)
     await done(advisor.delete_run("a"))
     with pytest.raises(mlrs_client.RunNotFoundError):
@@ -319,7 +307,7 @@ async def test_deleted_run(advisor: Any) -> None:
 
 async def test_run_moved_by_another(advisor: Any, daemon: FakeDaemon) -> None:
     """A run that another process moved while the stream was broken is a `RecordGapError`."""
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     await next_lrs(run, LOSSES)
     daemon.runs["a"].losses += [1.0, 1.0]
     daemon.cut()
@@ -331,7 +319,7 @@ async def test_run_moved_by_another(advisor: Any, daemon: FakeDaemon) -> None:
 async def test_lists(advisor: Any) -> None:
     """Lists hide their pages, and are filtered."""
     for run_id in ["a/1", "a/2", "a/3", "b/1"]:
-        await done(advisor.run(run_id))
+        await opened(advisor, run_id)
     assert [run.id for run in await items(advisor.runs())] == ["a/1", "a/2", "a/3", "b/1"]
     assert [run.id for run in await items(advisor.runs(prefix="a/"))] == ["a/1", "a/2", "a/3"]
     assert (await done(advisor.get_run("a/1"))).next_step == 0
@@ -342,7 +330,7 @@ async def test_lists(advisor: Any) -> None:
 
 async def test_watching(advisor: Any) -> None:
     """A record can be read from a step on."""
-    await next_lrs(await done(advisor.run("a")), [1.0, 2.0, 3.0])
+    await next_lrs(await opened(advisor, "a"), [1.0, 2.0, 3.0])
     chunks = await items(advisor.watch("a", from_step=1))
     assert [(chunk.first_step, chunk.losses) for chunk in chunks] == [(1, ()), (1, (2.0,)), (2, (3.0,))]
     with pytest.raises(mlrs_client.RunNotFoundError):
@@ -358,7 +346,7 @@ async def test_calls_that_are_not_built(advisor: Any) -> None:
 async def test_closing(connect: Any, daemon: FakeDaemon) -> None:
     """Closing waits for what was sent, may be repeated, and every later call says that it is closed."""
     advisor = connect(daemon.target, timeout_s=10.0)
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     pendings = [run.observe(step, loss) for step, loss in enumerate(LOSSES)]
     await done(advisor.close())
     await done(advisor.close())
@@ -371,7 +359,7 @@ async def test_closing(connect: Any, daemon: FakeDaemon) -> None:
 async def test_closing_under_a_daemon_that_hangs(connect: Any, daemon: FakeDaemon) -> None:
     """Closing ends within its deadline even if the daemon does not answer; who waits is told."""
     advisor = connect(daemon.target, timeout_s=0.3)
-    run = await done(advisor.run("a", timeout_s=10.0))
+    run = await opened(advisor, "a", timeout_s=10.0)
     daemon.gate.clear()
     pending = run.observe(0, 1.0)
     began = time.monotonic()
@@ -386,7 +374,7 @@ async def test_asyncio_conveniences(daemon: FakeDaemon) -> None:
     async with mlrs_client.aio.connect(daemon.target, timeout_s=10.0) as advisor:
 
         async def train(run_id: str) -> list[float]:
-            async with advisor.run(run_id) as run:
+            async with advisor.run("task", id=run_id, on_existing="resume") as run:
                 return [await run.observe(step, loss) for step, loss in enumerate(LOSSES)]
 
         results = await asyncio.gather(*(train(f"run-{index}") for index in range(20)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import mlrs_client
 from tests.client.conftest import done
-from tests.client.fake_daemon import FakeDaemon, Record, RecordBook, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.support.runs import opened
 
 
 @pytest.fixture
@@ -33,47 +34,11 @@ async def test_a_run_whose_creation_was_not_heard_of_is_new(
     """A run that the first try created is the caller's, created by this call, and takes steps."""
     pair[0].lost_answers = 1
     advisor = connect(both(pair), timeout_s=5.0)
-    run = await done(advisor.run("a", mode="create", horizon=9, fallback=None))
+    run = await done(advisor.run("task", horizon=9, fallback=None))
+    await done(run.open())
     assert run.created
     assert run.config.horizon == 9
     assert await done(run.next_lr(0, 2.0)) == lr_sequence([2.0])[0]
-    await done(advisor.close())
-
-
-def _older(record: Record) -> None:
-    record.create_time -= 60.0
-
-
-def _begun(record: Record) -> None:
-    record.losses.append(1.0)
-
-
-def _other(record: Record) -> None:
-    record.config.horizon = 10
-
-
-def _fuller(record: Record) -> None:
-    record.config.num_classes = 10
-
-
-@pytest.mark.parametrize("differ", [_older, _begun, _other, _fuller])
-async def test_a_run_that_may_be_anothers_is_not_taken(
-    connect: Any, pair: tuple[FakeDaemon, FakeDaemon], differ: Callable[[Record], None]
-) -> None:
-    """After a lost answer, a run that is older, has steps or another config exists; the error explains."""
-    first, second = pair
-    first.lost_answers = 1
-    advisor = connect(both(pair), timeout_s=5.0)
-    lost = first._lose_answer
-
-    def lost_and_changed(context: Any) -> None:
-        differ(first.runs["a"])  # somebody else's, rather than what the first try made
-        lost(context)
-
-    first._lose_answer = lost_and_changed  # type: ignore[method-assign]
-    with pytest.raises(mlrs_client.RunExistsError, match="a try of this call whose answer was lost"):
-        await done(advisor.run("a", mode="create", horizon=9))
-    assert second.runs["a"].config.num_classes == (10 if differ is _fuller else 0)
     await done(advisor.close())
 
 
@@ -82,11 +47,11 @@ async def test_without_a_doubt_a_run_that_exists_exists(
 ) -> None:
     """A try that reached nobody raises no doubt: what exists exists, and what is not there is not."""
     advisor = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
-    await done(advisor.run("a"))
+    await done((await opened(advisor, "a")).next_lr(0, 1.0))
     for _ in range(2):  # an address that failed is asked last
         other = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
         with pytest.raises(mlrs_client.RunExistsError) as caught:
-            await done(other.run("a", mode="create"))
+            await opened(other, "a", on_existing="error")
         assert "lost" not in str(caught.value)
         await done(other.close())
     fresh = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
@@ -101,7 +66,7 @@ async def test_a_run_whose_deletion_was_not_heard_of_is_deleted(
 ) -> None:
     """A run that the first try deleted is deleted, and no error; the next call finds none."""
     advisor = connect(both(pair), timeout_s=5.0)
-    await done(advisor.run("b"))
+    await opened(advisor, "b")
     for daemon in pair:
         daemon.lost_answers = 1
     await done(advisor.delete_run("b"))

@@ -22,7 +22,7 @@ import mlrs_client
 
 chance = random.Random(int(sys.argv[2]))
 advisor = mlrs_client.connect(sys.argv[1], timeout_s=float(sys.argv[3]))
-runs = [advisor.run(f"{sys.argv[2]}-{index}", timeout_s=20.0) for index in range(2)]
+runs = [advisor.run("task", id=f"{sys.argv[2]}-{index}", timeout_s=20.0).open() for index in range(2)]
 def train(run):
     for step in range(1_000_000):
         if chance.random() < 0.5:
@@ -61,12 +61,12 @@ import os, sys
 import mlrs_client
 
 advisor = mlrs_client.connect(sys.argv[1], timeout_s=10.0)
-run = advisor.run("a")
+run = advisor.run("task", id="a").open()
 pending = run.observe(0, 1.0)
 child = os.fork()
 if child == 0:
     told = 0
-    calls = [pending.lr, lambda: run.observe(1, 1.0), run.finish, lambda: advisor.run("b"),
+    calls = [pending.lr, lambda: run.observe(1, 1.0), run.finish, lambda: advisor.run("task").open(),
              lambda: next(advisor.watch("a")), lambda: next(advisor.models())]
     for call in calls:
         try:
@@ -186,7 +186,7 @@ def test_workers_that_are_forked(daemon: FakeDaemon) -> None:
         "import multiprocessing, sys, mlrs_client\n"
         "from tests.client.test_exit import _in_worker\n"
         "advisor = mlrs_client.connect(sys.argv[1], timeout_s=10.0)\n"
-        "run = advisor.run('a'); lr = run.next_lr(0, 1.0)\n"
+        "run = advisor.run('task', id='a'); lr = run.next_lr(0, 1.0)\n"
         "def work(queue): queue.put(_in_worker(run))\n"
         "context = multiprocessing.get_context('fork'); queue = context.Queue()\n"
         "workers = [context.Process(target=work, args=[queue]) for _ in range(4)]\n"

@@ -51,6 +51,7 @@ NAMES = [
     "RunInfo",
     "RunNotFoundError",
     "RunStatus",
+    "RunTakenError",
     "Schedule",
     "ScheduleKind",
     "StaleStepError",

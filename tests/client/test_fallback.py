@@ -17,6 +17,7 @@ from mlrs_client.torch import AdvisedLR
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.support.runs import open_run, opened
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6]
 TIMEOUT_S = 0.4
@@ -30,9 +31,9 @@ async def advisor(connect: Any, daemon: FakeDaemon) -> Any:
     await done(advisor.close())
 
 
-async def opened(advisor: Any, **arguments: Any) -> Any:
+async def patient(advisor: Any, id_: str = "a", **arguments: Any) -> Any:
     """Open a run, patiently: the machine may be slow."""
-    return await done(advisor.run("a", timeout_s=10.0, **arguments))
+    return await opened(advisor, id_, **({"timeout_s": 10.0} | arguments))
 
 
 async def steps(run: Any, losses: list[float], timeout_s: float | None = None) -> list[float]:
@@ -60,7 +61,7 @@ async def test_an_outage(
     advisor: Any, daemon: FakeDaemon, event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cut off, one step waits for its deadline and the others for nothing; back, all losses count."""
-    run = await opened(advisor)
+    run = await patient(advisor)
     lrs = await steps(run, LOSSES[:3], 10.0)
     daemon.runs["a"].durable_step = 1
     if event == "stop":
@@ -94,7 +95,7 @@ async def test_an_outage(
 async def test_the_error_if_asked_for(advisor: Any, daemon: FakeDaemon) -> None:
     """Without a fallback the error is raised, at each step, in time."""
     for fallback in (None, "error"):
-        run = await opened(advisor, fallback=fallback)
+        run = await patient(advisor, fallback=fallback)
         daemon.gate.clear()
         with pytest.raises(mlrs_client.DeadlineExceededError, match="kept"):
             await done(run.next_lr(0, 1.0))
@@ -104,11 +105,11 @@ async def test_the_error_if_asked_for(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_before_the_first_advice(advisor: Any, daemon: FakeDaemon) -> None:
     """Before any advice `initial_lr` is the last one; without it the error is raised and says so."""
-    run = await opened(advisor)
+    run = await patient(advisor)
     daemon.gate.clear()
     with pytest.raises(mlrs_client.DeadlineExceededError, match="initial_lr="):
         await done(run.next_lr(0, 1.0))
-    other = await done(advisor.run("b", initial_lr=0.25, timeout_s=10.0))
+    other = await patient(advisor, "b", initial_lr=0.25, timeout_s=10.0)
     assert await steps(other, [1.0, 1.0]) == [0.25, 0.25]
     daemon.gate.set()
     assert await done(run.next_lr(0, 1.0, timeout_s=10.0)) == lr_sequence([1.0])[0]
@@ -116,8 +117,8 @@ async def test_before_the_first_advice(advisor: Any, daemon: FakeDaemon) -> None
 
 async def test_a_resumed_run_has_a_last_advice(advisor: Any, daemon: FakeDaemon) -> None:
     """A run that was opened again goes on from the last advice that the daemon tells of."""
-    await steps(await opened(advisor), LOSSES[:2], 10.0)
-    again = await opened(advisor)
+    await steps(await patient(advisor), LOSSES[:2], 10.0)
+    again = await patient(advisor)
     daemon.gate.clear()
     assert await steps(again, LOSSES[2:4]) == [lr_sequence(LOSSES[:2])[-1]] * 2
     daemon.gate.set()
@@ -125,7 +126,7 @@ async def test_a_resumed_run_has_a_last_advice(advisor: Any, daemon: FakeDaemon)
 
 async def test_a_schedule(advisor: Any, daemon: FakeDaemon) -> None:
     """A schedule answers by the step, with the run's horizon, its initial LR and its bounds."""
-    run = await opened(advisor, horizon=8, initial_lr=0.5, min_lr=0.1, fallback=Schedule("cosine", warmup=2))
+    run = await patient(advisor, horizon=8, initial_lr=0.5, min_lr=0.1, fallback=Schedule("cosine", warmup=2))
     daemon.gate.clear()
     cosine = [max(schedules.cosine(step, base_lr=0.5, horizon=8, warmup=2), 0.1) for step in range(8)]
     assert await steps(run, LOSSES) == cosine
@@ -134,7 +135,7 @@ async def test_a_schedule(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_a_function(advisor: Any, daemon: FakeDaemon) -> None:
     """A function of the step answers; what is no learning rate is refused."""
-    run = await opened(advisor, fallback=lambda step: -1 if step == 2 else 0.5 / (1 + step))
+    run = await patient(advisor, fallback=lambda step: -1 if step == 2 else 0.5 / (1 + step))
     daemon.gate.clear()
     assert await steps(run, LOSSES[:2]) == [0.5, 0.25]
     with pytest.raises(mlrs_client.InvalidArgumentError, match="fallback"):
@@ -156,7 +157,7 @@ async def test_a_function(advisor: Any, daemon: FakeDaemon) -> None:
 async def test_bad_fallbacks(advisor: Any, daemon: FakeDaemon, fallback: Any, problem: str) -> None:
     """A fallback that could not answer is refused before the run is opened."""
     with pytest.raises(mlrs_client.InvalidArgumentError, match=problem):
-        await opened(advisor, fallback=fallback)
+        await patient(advisor, fallback=fallback)
     assert not daemon.runs
 
 
@@ -183,7 +184,7 @@ async def test_sweeps(advisor: Any, daemon: FakeDaemon) -> None:
 @pytest.mark.parametrize("reason", [pb.ERROR_REASON_QUEUE_FULL, pb.ERROR_REASON_STORE])
 async def test_a_daemon_in_trouble(advisor: Any, daemon: FakeDaemon, reason: Any) -> None:
     """A full queue, or a store that cannot be read, is an outage like any other, not the user's error."""
-    run = await opened(advisor)
+    run = await patient(advisor)
     lrs = await steps(run, LOSSES[:1], 10.0)
     daemon.refuse_next = [reason] * 10_000
     assert await steps(run, LOSSES[1:4]) == lrs * 3
@@ -194,7 +195,7 @@ async def test_a_daemon_in_trouble(advisor: Any, daemon: FakeDaemon, reason: Any
 
 async def test_refusals_are_raised(advisor: Any, daemon: FakeDaemon) -> None:
     """What is the user's error is raised at once, fallback or not."""
-    run = await opened(advisor)
+    run = await patient(advisor)
     await steps(run, LOSSES[:2], 10.0)
     with pytest.raises(mlrs_client.StaleStepError):
         await done(run.next_lr(0, 9.0))
@@ -205,7 +206,7 @@ async def test_refusals_are_raised(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_a_refusal_after_an_outage(advisor: Any, daemon: FakeDaemon) -> None:
     """What the daemon refuses of the steps that it missed is raised at the next step."""
-    run = await opened(advisor)
+    run = await patient(advisor)
     await steps(run, LOSSES[:2], 10.0)
     await asyncio.to_thread(daemon.stop)
     await steps(run, LOSSES[2:5])
@@ -223,7 +224,7 @@ async def test_a_refusal_after_an_outage(advisor: Any, daemon: FakeDaemon) -> No
 
 async def test_a_lagged_loop(advisor: Any, daemon: FakeDaemon) -> None:
     """A loop that never waits goes on with the last advice, and past the deadline with the fallback."""
-    run = await opened(advisor, fallback=lambda _: 7.0)
+    run = await patient(advisor, fallback=lambda _: 7.0)
     first = await done(run.next_lr(0, 1.0, lagged=True, timeout_s=10.0))
     daemon.gate.clear()
     assert await done(run.next_lr(1, 1.0, lagged=True)) == first
@@ -242,7 +243,7 @@ async def test_an_endless_outage(
 ) -> None:
     """Beyond what is kept the fallback goes on for good; that is said once, with the way out."""
     monkeypatch.setattr(_ledger, "MAX_UNANSWERED", 80)
-    run = await opened(advisor, initial_lr=0.5)
+    run = await patient(advisor, initial_lr=0.5)
     daemon.gate.clear()
     assert await steps(run, [1.0] * 200) == [0.5] * 200
     daemon.gate.set()
@@ -263,7 +264,7 @@ async def test_an_endless_outage(
 
 async def test_finishing_in_an_outage(advisor: Any, daemon: FakeDaemon) -> None:
     """`finish` needs the daemon: it fails within its deadline, and works once the daemon is back."""
-    run = await opened(advisor)
+    run = await patient(advisor)
     await steps(run, LOSSES[:2], 10.0)
     await asyncio.to_thread(daemon.stop)
     await steps(run, LOSSES[2:4])
@@ -277,11 +278,11 @@ async def test_finishing_in_an_outage(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_resuming_after_a_crash_of_the_client(advisor: Any) -> None:
     """A client that died in an outage goes on at the step that the daemon has; rewound, at any before."""
-    await steps(await opened(advisor), LOSSES[:4], 10.0)
-    again = await opened(advisor)  # the first client is gone without a word
+    await steps(await patient(advisor), LOSSES[:4], 10.0)
+    again = await patient(advisor)  # the first client is gone without a word
     assert again.resume_step == 4
     assert await steps(again, LOSSES[4:6], 10.0) == lr_sequence(LOSSES)[4:6]
-    rewound = await opened(advisor, resume_from=2)
+    rewound = await patient(advisor, resume_from=2)
     assert rewound.resume_step == 2
     assert await steps(rewound, [5.0, 6.0], 10.0) == lr_sequence([*LOSSES[:2], 5.0, 6.0])[2:]
 
@@ -290,7 +291,7 @@ def test_schedulers_go_on(daemon: FakeDaemon) -> None:
     """PyTorch's optimizer is stepped with the fallback's learning rate."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
-        run = advisor.run("a", fallback=lambda step: 0.01 * (step + 1), timeout_s=10.0)
+        run = open_run(advisor, "a", fallback=lambda step: 0.01 * (step + 1), timeout_s=10.0)
         scheduler = AdvisedLR(optimizer, run)
         daemon.gate.clear()
         for step in range(3):

@@ -11,6 +11,7 @@ import pytest
 import mlrs_client
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.support.runs import opened
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8]
 HALF = len(LOSSES) // 2
@@ -51,7 +52,7 @@ async def test_a_follower_goes_on_where_its_run_does(
     first, second = pair
     first.own("a")
     advisor = connect(first.target + "," + second.target, timeout_s=5.0)
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     watch = advisor.watch("a", follow=True)
     for step, loss in enumerate(LOSSES[:HALF]):
         await done(run.next_lr(step, loss))
@@ -72,7 +73,7 @@ async def test_a_follower_waits_for_a_takeover(connect: Any, pair: tuple[FakeDae
     first, second = pair
     first.own("a")
     advisor = connect(second.target, timeout_s=5.0)
-    await done((await done(advisor.run("a"))).next_lr(0, LOSSES[0]))
+    await done((await opened(advisor, "a")).next_lr(0, LOSSES[0]))
     watch = advisor.watch("a", follow=True)
     seen = await _some(watch, 1)
     first.runs["a"].durable_step = 0
@@ -87,7 +88,7 @@ async def test_a_follower_waits_for_a_takeover(connect: Any, pair: tuple[FakeDae
 async def test_with_one_address_a_break_is_told(connect: Any, daemon: FakeDaemon) -> None:
     """With nowhere to go on, a follower hears that the daemon went away."""
     advisor = connect(daemon.target, timeout_s=5.0)
-    await done((await done(advisor.run("a"))).next_lr(0, LOSSES[0]))
+    await done((await opened(advisor, "a")).next_lr(0, LOSSES[0]))
     watch = advisor.watch("a", follow=True)
     await _some(watch, 1)
     await asyncio.to_thread(daemon.stop)
@@ -103,7 +104,7 @@ async def test_a_bounded_watch_ends_at_its_deadline(
     first, second = pair
     first.own("a")
     advisor = connect(first.target + "," + second.target, timeout_s=5.0)
-    await done((await done(advisor.run("a"))).next_lr(0, LOSSES[0]))
+    await done((await opened(advisor, "a")).next_lr(0, LOSSES[0]))
     watch = advisor.watch("a", follow=True, timeout_s=0.6)
     await _some(watch, 1)
     second.own("a")

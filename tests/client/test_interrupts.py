@@ -14,6 +14,7 @@ INTERRUPTED = """
 import random, signal, sys, time
 import mlrs_client
 from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
+from tests.support.runs import open_run
 
 INTERRUPTS, TIMEOUT_S = int(sys.argv[1]), 2.0
 chance = random.Random(int(sys.argv[2]))
@@ -43,7 +44,7 @@ def patiently(work):
             longest = max(longest, time.monotonic() - began if began else 0.0)
 
 with mlrs_client.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
-    run = advisor.run("a", meta=True, fallback=None)
+    run = open_run(advisor, "a", meta=True, fallback=None)
     losses, lrs, alignments, adapted = [], [], {}, {}
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.001)

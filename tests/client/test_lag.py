@@ -15,6 +15,7 @@ from mlrs_client._views import Lag
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.support.runs import opened
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6]
 
@@ -28,7 +29,7 @@ async def answered(run: Any) -> None:
 
 async def test_the_step_before(either: Any) -> None:
     """Each step gets the learning rate of the loss before it, the first its own."""
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     lrs = []
     for step, loss in enumerate(LOSSES):
         lrs.append(await done(run.next_lr(step, loss, lagged=True)))
@@ -39,7 +40,7 @@ async def test_the_step_before(either: Any) -> None:
 
 async def test_it_never_waits(either: Any, daemon: FakeDaemon) -> None:
     """While the daemon answers nothing, the last learning rate stands, and no step waits for a deadline."""
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     first = await done(run.next_lr(0, LOSSES[0], lagged=True))
     daemon.gate.clear()
     began = time.monotonic()
@@ -54,7 +55,7 @@ async def test_it_never_waits(either: Any, daemon: FakeDaemon) -> None:
 @pytest.mark.parametrize("event", ["cut", "drain", "restart"])
 async def test_it_joins_again_behind_the_loop(either: Any, daemon: FakeDaemon, event: str) -> None:
     """A broken stream is joined again without any step waiting, and no loss is lost."""
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     for step in range(3):
         await done(run.next_lr(step, LOSSES[step], lagged=True))
     await asyncio.to_thread(getattr(daemon, event))
@@ -71,7 +72,7 @@ async def test_it_joins_again_behind_the_loop(either: Any, daemon: FakeDaemon, e
 
 async def test_refusals_are_told(either: Any, daemon: FakeDaemon) -> None:
     """What the daemon refused raises at a later step, with its reason."""
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     await done(run.next_lr(0, LOSSES[0], lagged=True))
     daemon.runs["a"].finished = True
     await done(run.next_lr(1, LOSSES[1], lagged=True))
@@ -82,7 +83,7 @@ async def test_refusals_are_told(either: Any, daemon: FakeDaemon) -> None:
 
 async def test_a_gap_is_told(either: Any, daemon: FakeDaemon) -> None:
     """A run that cannot be caught up, as another process moved it, raises at a later step."""
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     await done(run.next_lr(0, LOSSES[0], lagged=True))
     daemon.runs["a"].losses += [9.0] * 50
     daemon.runs["a"].durable_step = 50
@@ -117,7 +118,7 @@ async def test_a_long_outage_loses_nothing(
 ) -> None:
     """A daemon that is away for more steps than a ledger keeps of answered ones gets all when it is back."""
     monkeypatch.setattr(_ledger, "MAX_KEPT", 70)
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     first = await done(run.next_lr(0, LOSSES[0], lagged=True))
     daemon.runs["a"].durable_step = 0
     await asyncio.to_thread(daemon.stop)
@@ -134,7 +135,7 @@ async def test_an_endless_outage_is_told(
 ) -> None:
     """What waits for an answer is bounded; without a fallback a step beyond is refused, and says so."""
     monkeypatch.setattr(_ledger, "MAX_UNANSWERED", 80)
-    run = await done(either.run("a", fallback=None))
+    run = await opened(either, "a", fallback=None)
     await done(run.next_lr(0, 1.0, lagged=True))
     daemon.gate.clear()
     for step in range(1, 81):
@@ -161,13 +162,13 @@ def test_refused_steps_are_told_once() -> None:
 
 async def test_a_run_that_was_left_does_not_come_back(either: Any, daemon: FakeDaemon) -> None:
     """A run that is left while it is being joined again takes part in nothing any more."""
-    run = await done(either.run("a"))
+    run = await opened(either, "a")
     await done(run.next_lr(0, 1.0, lagged=True))
     await asyncio.to_thread(daemon.cut)
     run.detach()
     session = either._connection.session
     assert not session.needs_joining(run._ledger)
     session.host.attend(run._ledger)
-    other = await done(either.run("b"))
+    other = await opened(either, "b")
     assert await done(other.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
     assert session.conversation_of(run._ledger) is None

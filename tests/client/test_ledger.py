@@ -6,7 +6,6 @@ import contextlib
 import math
 import sys
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -25,17 +24,18 @@ from mlrs_client._entries import Entry
 from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
 from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.client.ledgers import opened_ledger
 
 
 def opened(next_step: int = 0, durable_step: int = -1) -> Opened:
     """Return a daemon's word on a run."""
     run = pb.Run(run_id="a", next_step=next_step, durable_step=durable_step)
-    return Opened((OpenedRun(run_from_proto(run), handle=7, created=False),))
+    return Opened((OpenedRun(run_from_proto(run), handle=7, created=False, took_over=False),))
 
 
 def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger[Entry]:
     """Return a ledger of a run that stands there."""
-    return Ledger(opened(next_step, durable_step), mock.Mock(), Entry)
+    return opened_ledger(opened(next_step, durable_step), Entry)
 
 
 def advise(ledger: Ledger[Entry], entry: Entry, durable_step: int = -1) -> None:
@@ -199,7 +199,7 @@ def test_what_is_answered_for_good_is_forgotten() -> None:
 
 def test_a_gap_with_a_fallback() -> None:
     """A daemon that cannot be caught up ends nothing where there is a fallback: it goes on for good."""
-    ledger = Ledger(opened(3), mock.Mock(), Entry, fallback=Fallback(lambda step: 0.5 + step))
+    ledger = opened_ledger(opened(3), Entry, fallback=Fallback(lambda step: 0.5 + step))
     entry, _ = ledger.observe(3, 1.0)
     assert rejoined(ledger, 2) == []
     assert ledger.is_lost

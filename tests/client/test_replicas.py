@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import mlrs_client
+from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.client.conftest import done
-from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, Record, RecordBook, lr_sequence
+from tests.support.runs import opened
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6]
 STOPPABLE = """
@@ -59,7 +61,7 @@ async def test_the_first_that_works(connect: Any, daemon: FakeDaemon) -> None:
     """Calls pass over an address where nobody listens, given as a list or with commas between."""
     for target in (f"127.0.0.1:1, {daemon.target}", ["127.0.0.1:1", daemon.target]):
         advisor = connect(target, timeout_s=5.0)
-        run = await done(advisor.run("a", resume_from=None))
+        run = await opened(advisor, "a", resume_from=None)
         assert (await done(advisor.get_run("a"))).id == "a"
         assert await done(run.next_lr(run.resume_step, 1.0)) > 0.0
         assert "127.0.0.1:1" in repr(advisor)
@@ -72,7 +74,7 @@ async def test_redirects(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> N
     first.own("a")
     second.own("b")
     advisor = connect(first.target, timeout_s=5.0)
-    runs = [await done(advisor.run(run_id)) for run_id in ("a", "b")]
+    runs = [await opened(advisor, run_id) for run_id in ("a", "b")]
     for step, loss in enumerate(LOSSES):
         lrs = [await done(run.next_lr(step, loss)) for run in runs]
         assert lrs == [lr_sequence(LOSSES)[step]] * 2
@@ -87,7 +89,7 @@ async def test_runs_move(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> N
     first, second = pair
     advisor = connect(both(pair), timeout_s=5.0)
     first.own("a")
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     lrs = [await done(run.next_lr(0, LOSSES[0]))]
     moves = [(second, None), (first, first.drain), (second, second.cut), (first, second.drain)]
     for step, (owner, event) in enumerate(moves, 1):
@@ -105,7 +107,7 @@ async def test_owner_dies(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> 
     first, second = pair
     first.own("a")
     advisor = connect(second.target, timeout_s=10.0)
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     lrs = [await done(run.next_lr(step, loss)) for step, loss in enumerate(LOSSES[:3])]
     await asyncio.to_thread(first.stop)
     first.runs["a"].losses[1:] = []  # what was not durable
@@ -119,7 +121,7 @@ async def test_owner_dies(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> 
 async def test_replicas_that_stand_still(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
     """However often a step is waited for, the error says once that there is no advice."""
     advisor = connect(both(pair), timeout_s=0.6)
-    run = await done(advisor.run("a", fallback=None, timeout_s=10.0))
+    run = await opened(advisor, "a", fallback=None, timeout_s=10.0)
     for daemon in pair:
         daemon.gate.clear()
         daemon.slow_s = 1.0  # opening the run again takes too long as well
@@ -142,7 +144,7 @@ async def test_owner_out_of_reach(connect: Any, pair: tuple[FakeDaemon, FakeDaem
     advisor = connect(second.target, timeout_s=0.6)
     began = time.monotonic()
     with pytest.raises(mlrs_client.UnavailableError, match=f"owned by the replica at {first.target}"):
-        await done(advisor.run("a"))
+        await opened(advisor, "a")
     assert time.monotonic() - began < 0.7
     assert second.opened < 60
     await done(advisor.close())
@@ -187,10 +189,10 @@ async def test_a_stopped_replica_costs_half_a_deadline(
     assert stopped.stdout is not None
     target = stopped.stdout.readline().strip()
     advisor = connect([target, daemon.target], timeout_s=2.0)
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     first = await done(run.next_lr(0, LOSSES[0]))
-    other = connect(daemon.target, timeout_s=5.0)
-    await done((await done(other.run("a"))).next_lr(0, LOSSES[0]))  # its record, as a shared store has it
+    daemon.runs["a"] = Record("a", pb.RunConfig(model="fake@00000000"))  # as a shared store has it
+    daemon.runs["a"].losses.append(LOSSES[0])
     os.kill(stopped.pid, signal.SIGSTOP)
     began = time.monotonic()
     lrs = [first, await done(run.next_lr(1, LOSSES[1]))]
@@ -201,7 +203,7 @@ async def test_a_stopped_replica_costs_half_a_deadline(
     began = time.monotonic()
     assert (await done(fresh.get_run("a"))).id == "a"
     assert time.monotonic() - began < 1.9
-    for each in (advisor, other, fresh):
+    for each in (advisor, fresh):
         await done(each.close())
 
 

@@ -17,6 +17,7 @@ from mlrs_client import TLS
 from mlrs_client._access import access_of
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.support.runs import opened
 
 TOKEN = "mlrs-s3cret"  # noqa: S105 # of these tests
 
@@ -65,7 +66,7 @@ async def test_tokens(
     if source == "environment":
         monkeypatch.setenv("MLRS_TOKEN", TOKEN)
     advisor = connect(guarded.target, timeout_s=5.0, token=TOKEN if source == "argument" else None)
-    run = await done(advisor.run("a"))
+    run = await opened(advisor, "a")
     assert await done(run.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
     assert (await done(advisor.get_run("a"))).id == "a"
     assert TOKEN not in repr(advisor) + repr(run)
@@ -77,7 +78,7 @@ async def test_bad_tokens(connect: Any, guarded: FakeDaemon, token: str | None) 
     """Without a good token calls fail, at once, and the error does not show the token."""
     advisor = connect(guarded.target, timeout_s=5.0, token=token)
     with pytest.raises(mlrs_client.UnauthenticatedError) as caught:
-        await done(advisor.run("a"))
+        await opened(advisor, "a")
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     assert isinstance(caught.value, PermissionError)
     assert "token=" in str(caught.value)
@@ -88,8 +89,8 @@ async def test_bad_tokens(connect: Any, guarded: FakeDaemon, token: str | None) 
 async def test_a_token_that_is_revoked(connect: Any, guarded: FakeDaemon) -> None:
     """A token that is revoked under way: the fallback goes on; without one the error is raised."""
     advisor = connect(guarded.target, timeout_s=0.5, token=TOKEN)
-    run = await done(advisor.run("a", timeout_s=10.0))
-    plain = await done(advisor.run("b", fallback=None, timeout_s=10.0))
+    run = await opened(advisor, "a", timeout_s=10.0)
+    plain = await opened(advisor, "b", fallback=None, timeout_s=10.0)
     lr = await done(run.next_lr(0, 1.0, timeout_s=10.0))
     await done(plain.next_lr(0, 1.0, timeout_s=10.0))
     guarded.token = "rotated"  # noqa: S105 # of these tests
@@ -139,7 +140,7 @@ async def test_redirects_get_no_token_in_the_clear(connect: Any) -> None:
     daemon.book.owners["a"] = Elsewhere()  # type: ignore[assignment] # names an address
     advisor = connect(daemon.target, timeout_s=0.5, token=TOKEN)
     with pytest.raises(mlrs_client.UnavailableError, match=r"192\.0\.2\.1"):
-        await done(advisor.run("a"))
+        await opened(advisor, "a")
     assert list(advisor._connection._links._links) == [daemon.target]
     await done(advisor.close())
     daemon.stop()
@@ -154,7 +155,7 @@ async def test_mutual_tls(connect: Any, encrypted: FakeDaemon, files: dict[str, 
         server_name="mlrs.test",
     )
     advisor = connect(encrypted.target, timeout_s=5.0, token=TOKEN, tls=tls)
-    run = await done(advisor.run("a", fallback=None))
+    run = await opened(advisor, "a", fallback=None)
     assert await done(run.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
     await done(advisor.close())
 
@@ -172,7 +173,7 @@ async def test_tls_that_does_not_match(
     )
     advisor = connect(encrypted.target, timeout_s=5.0, token=TOKEN, tls=None if lack == "tls" else tls)
     with pytest.raises(mlrs_client.UnavailableError):
-        await done(advisor.run("a"))
+        await opened(advisor, "a")
     assert encrypted.opened == 0
     await done(advisor.close())
 

@@ -14,6 +14,7 @@ import pytest
 
 import mlrs_client
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.support.runs import open_run
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8]
 
@@ -41,7 +42,7 @@ def interrupts() -> Iterator[None]:
 def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
     """A daemon that stalls is waited for as long as asked; then all goes on, unchanged."""
     with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
-        run = advisor.run("a", fallback=None)
+        run = open_run(advisor, "a", fallback=None)
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:3])]
         daemon.gate.clear()
         began = time.monotonic()
@@ -56,7 +57,7 @@ def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
 def test_an_interrupt_while_waiting_costs_nothing(daemon: FakeDaemon) -> None:
     """Ctrl-C while waiting leaves the run as it is: the step can be asked for again, and goes on right."""
     with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor, interrupts():
-        run = advisor.run("a")
+        run = open_run(advisor, "a")
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:2])]
         daemon.gate.clear()
         signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -70,7 +71,7 @@ def test_an_interrupt_while_waiting_costs_nothing(daemon: FakeDaemon) -> None:
 def test_threads_wait_beside_each_other(daemon: FakeDaemon) -> None:
     """Threads that wait on one stream get their answers, in whatever order they came."""
     with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
-        runs = [advisor.run(f"run-{index}") for index in range(6)]
+        runs = [open_run(advisor, f"run-{index}") for index in range(6)]
         for _ in range(20):
             daemon.gate.clear()
             start = threading.Barrier(len(runs))
@@ -88,7 +89,7 @@ def test_threads_wait_beside_each_other(daemon: FakeDaemon) -> None:
 def test_a_known_answer_waits_for_nobody(daemon: FakeDaemon) -> None:
     """A step that was answered before is answered at once, though the daemon owes another run."""
     with mlrs_client.connect(daemon.target, timeout_s=30.0) as advisor:
-        known, owed = advisor.run("known"), advisor.run("owed")
+        known, owed = open_run(advisor, "known"), open_run(advisor, "owed")
         lr = known.next_lr(0, 1.0)
         daemon.gate.clear()
         owed.observe(0, 1.0)

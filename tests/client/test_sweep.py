@@ -197,7 +197,7 @@ async def test_bad_losses(either: Any, daemon: FakeDaemon, losses: Any, problem:
         (IDS, {"horizon": [1, 2]}, "horizon"),
         (IDS, {"horizon": [1, 2, -1]}, "horizon"),
         (IDS, {"optimizer": "sgdd"}, "optimizer"),
-        (IDS, {"mode": "create", "resume_from": 1}, "resume_from"),
+        (IDS, {"on_existing": "restart", "resume_from": 1}, "resume_from"),
     ],
 )
 async def test_bad_arguments(either: Any, daemon: FakeDaemon, ids: Any, config: Any, field: str) -> None:

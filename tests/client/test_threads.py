@@ -13,6 +13,7 @@ import pytest
 import mlrs_client
 from mlrs_client._links import Links
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.support.runs import open_run
 
 
 def _train(advisor: mlrs_client.Advisor, run_id: str, steps: int) -> bool:
@@ -20,7 +21,7 @@ def _train(advisor: mlrs_client.Advisor, run_id: str, steps: int) -> bool:
     chance = random.Random(run_id)  # noqa: S311 # not a secret
     losses = [chance.gauss(1.0, 1.0) for _ in range(steps)]
     lrs: list[float] = []
-    with advisor.run(run_id) as run:
+    with advisor.run("task", id=run_id, on_existing="resume") as run:
         while len(lrs) < steps:
             ahead = losses[len(lrs) : len(lrs) + chance.choice([1, 1, 2, 5])]
             pendings = [run.observe(step, loss) for step, loss in enumerate(ahead, len(lrs))]
@@ -48,7 +49,7 @@ def test_runs_survive_a_daemon_that_keeps_failing(advisor: mlrs_client.Advisor, 
 def test_threads_share_a_run(advisor: mlrs_client.Advisor) -> None:
     """Threads that observe the same losses of the same run get the same learning rates."""
     losses = [1.0 / (1 + step) for step in range(50)]
-    run = advisor.run("shared")
+    run = open_run(advisor, "shared")
     start = threading.Barrier(4)
 
     def follow(_: int) -> list[float]:
@@ -63,7 +64,7 @@ def test_closing_frees_every_thread(daemon: FakeDaemon) -> None:
     """Threads that wait while another closes the advisor are told, and none hangs."""
     advisor = mlrs_client.connect(daemon.target, timeout_s=0.3)
     daemon.gate.clear()
-    runs = [advisor.run(f"run-{index}", timeout_s=10.0) for index in range(4)]
+    runs = [open_run(advisor, f"run-{index}", timeout_s=10.0) for index in range(4)]
     waiting = threading.Semaphore(0)
 
     def wait(run: mlrs_client.Run) -> None:
@@ -84,7 +85,7 @@ def test_closing_frees_every_thread(daemon: FakeDaemon) -> None:
 def test_abandoned_watch(daemon: FakeDaemon) -> None:
     """A watch that follows a run ends when the advisor is closed, and may be left half-way."""
     advisor = mlrs_client.connect(daemon.target, timeout_s=10.0)
-    advisor.run("a").next_lr(0, 1.0)
+    open_run(advisor, "a").next_lr(0, 1.0)
     left = advisor.watch("a", follow=True)
     assert next(left).first_step == 0
     left.close()  # type: ignore[attr-defined] # a generator
@@ -108,7 +109,7 @@ def test_calls_are_made_in_threads_of_the_client(daemon: FakeDaemon, monkeypatch
 
     monkeypatch.setattr(Links, "method", noted)
     with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
-        run = advisor.run("a")
+        run = open_run(advisor, "a")
         for step in range(20):
             if step % 5 == 4:
                 daemon.cut()

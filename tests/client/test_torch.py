@@ -16,6 +16,7 @@ import mlrs_client
 from mlrs_client import _torch_loss
 from mlrs_client.torch import AdvisedLR, describe
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.support.runs import open_run
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def run(advisor: mlrs_client.Advisor) -> mlrs_client.Run:
     """An open run."""
-    return advisor.run("a")
+    return open_run(advisor, "a")
 
 
 class Problem:
@@ -215,7 +216,7 @@ def test_describing_optimizers(
 
 def test_config_is_completed(advisor: mlrs_client.Advisor) -> None:
     """What the run's config lacks is read off the optimizer; what the caller gave stays."""
-    run, named = advisor.run("a"), advisor.run("b", optimizer="other")
+    run, named = open_run(advisor, "a"), open_run(advisor, "b", optimizer="other")
     problem = Problem(momentum=0.9)
     AdvisedLR(problem.optimizer, run)
     assert (run.config.optimizer, run.config.momentum) == ("momentum", 0.9)
@@ -225,22 +226,22 @@ def test_config_is_completed(advisor: mlrs_client.Advisor) -> None:
 
 def test_config_of_a_run_under_way(advisor: mlrs_client.Advisor) -> None:
     """A run that began without an optimizer goes on without; one that began with another is refused."""
-    advisor.run("a").next_lr(0, 1.0)
-    AdvisedLR(Problem().optimizer, resumed := advisor.run("a"))
+    open_run(advisor, "a").next_lr(0, 1.0)
+    AdvisedLR(Problem().optimizer, resumed := open_run(advisor, "a"))
     assert resumed.config.optimizer is None
-    advisor.run("b", optimizer="adam").next_lr(0, 1.0)
+    open_run(advisor, "b", optimizer="adam").next_lr(0, 1.0)
     with pytest.raises(mlrs_client.ConfigMismatchError):
-        AdvisedLR(Problem().optimizer, advisor.run("b"))
+        AdvisedLR(Problem().optimizer, open_run(advisor, "b"))
 
 
 @pytest.mark.parametrize("scheduler_first", [True, False])
 def test_checkpoints(advisor: mlrs_client.Advisor, scheduler_first: bool) -> None:  # noqa: FBT001 # a parameter of the test
     """Training from a checkpoint goes on with the LRs of training that never stopped, in either order."""
-    whole, run = Problem(torch.optim.Adam), advisor.run("whole")
+    whole, run = Problem(torch.optim.Adam), open_run(advisor, "whole")
     whole.train(AdvisedLR(whole.optimizer, run), 12)
 
     first = Problem(torch.optim.Adam)
-    scheduler = AdvisedLR(first.optimizer, advisor.run("parts"))
+    scheduler = AdvisedLR(first.optimizer, open_run(advisor, "parts"))
     first.train(scheduler, 5)
     file = io.BytesIO()
     torch.save([first.model.state_dict(), first.optimizer.state_dict(), scheduler.state_dict()], file)
@@ -249,7 +250,7 @@ def test_checkpoints(advisor: mlrs_client.Advisor, scheduler_first: bool) -> Non
     file.seek(0)
     model, optimizer, state = torch.load(file, weights_only=True)
     second = Problem(torch.optim.Adam)
-    resumed = AdvisedLR(second.optimizer, advisor.run("parts", resume_from=state["step"]))
+    resumed = AdvisedLR(second.optimizer, open_run(advisor, "parts", resume_from=state["step"]))
     second.model.load_state_dict(model)
     if scheduler_first:
         resumed.load_state_dict(state)
@@ -263,17 +264,44 @@ def test_checkpoints(advisor: mlrs_client.Advisor, scheduler_first: bool) -> Non
 
 
 def test_states_that_do_not_fit(advisor: mlrs_client.Advisor) -> None:
-    """A state of another run, of another step or of another class is refused with the way out."""
-    problem = Problem()
-    scheduler = AdvisedLR(problem.optimizer, advisor.run("a"))
-    state = scheduler.state_dict()
+    """A state of a run that is not there, of a later step or of another class is refused; nothing changes."""
+    scheduler = AdvisedLR(Problem().optimizer, open_run(advisor, "a"))
     scheduler.step(1.0)
-    with pytest.raises(mlrs_client.StepError, match="resume_from=0"):
-        scheduler.load_state_dict(state)
-    with pytest.raises(mlrs_client.InvalidArgumentError, match="'b'"):
-        AdvisedLR(problem.optimizer, advisor.run("b")).load_state_dict(state)
+    state = scheduler.state_dict()
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="the run has 1 steps"):
+        scheduler.load_state_dict({**state, "step": 2})
+    with pytest.raises(mlrs_client.RunNotFoundError, match="cannot go on at step 1"):
+        scheduler.load_state_dict({**state, "run_id": "gone"})
     with pytest.raises(mlrs_client.InvalidArgumentError, match="not of an AdvisedLR"):
         scheduler.load_state_dict({"last_epoch": 3})
+    scheduler.step(0.9)
+    assert scheduler.get_last_lr() == [lr_sequence([1.0, 0.9])[1]]
+
+
+def test_a_state_brings_its_run(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
+    """A new script that loads a checkpoint goes on as the checkpoint's run, which goes back to its step."""
+    first = AdvisedLR(Problem().optimizer, advisor.run("task"))
+    for loss in (2.0, 1.0):
+        first.step(loss)
+    state = first.state_dict()
+    first.step(0.5)  # after the checkpoint, and before the script died
+    again = AdvisedLR(Problem().optimizer, advisor.run("task"))
+    again.load_state_dict(state)
+    assert again.state_dict() == state
+    again.step(0.7)
+    assert [run.losses for run in daemon.runs.values()] == [[2.0, 1.0, 0.7]]
+
+
+def test_a_state_of_before_the_first_step(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
+    """A checkpoint that was taken before the first step begins its run anew, opened before or not."""
+    fresh = AdvisedLR(Problem().optimizer, advisor.run("task"))
+    state = fresh.state_dict()
+    fresh.load_state_dict(state)
+    assert not daemon.runs
+    again = AdvisedLR(Problem().optimizer, advisor.run("task"))
+    again.load_state_dict(state)
+    again.step(2.0)
+    assert {run_id: run.losses for run_id, run in daemon.runs.items()} == {state["run_id"]: [2.0]}
 
 
 @pytest.mark.parametrize(
@@ -307,9 +335,10 @@ def test_state_is_plain(run: mlrs_client.Run) -> None:
     }
 
 
-def test_failure_can_be_tried_again(run: mlrs_client.Run, daemon: FakeDaemon) -> None:
+def test_failure_can_be_tried_again(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
     """An optimizer step that got no advice in time has not updated, and can be called again."""
     problem = Problem()
+    run = open_run(advisor, "a", on_unavailable="error")
     scheduler = AdvisedLR(problem.optimizer, run)
     daemon.gate.clear()
     loss = problem.loss()
@@ -329,7 +358,7 @@ def test_failure_can_be_tried_again(run: mlrs_client.Run, daemon: FakeDaemon) ->
 def test_dropped_scheduler_lets_go(advisor: mlrs_client.Advisor) -> None:
     """A scheduler that nobody holds any more does not touch the optimizer's steps."""
     problem = Problem()
-    scheduler = AdvisedLR(problem.optimizer, advisor.run("a"))
+    scheduler = AdvisedLR(problem.optimizer, open_run(advisor, "a"))
     scheduler.observe(problem.loss())
     del scheduler
     problem.optimizer.step()
@@ -404,11 +433,12 @@ def test_a_bad_loss_on_a_device(run: mlrs_client.Run, monkeypatch: pytest.Monkey
 
 
 def test_a_first_step_that_came_late_can_be_asked_for_again(
-    run: mlrs_client.Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    advisor: mlrs_client.Advisor, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the first advice of a lagged loop is late, the update can be tried again, and then has it."""
     monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
     problem = Problem()
+    run = open_run(advisor, "a", on_unavailable="error")
     scheduler = AdvisedLR(problem.optimizer, run, lagged=True)
     daemon.gate.clear()
     loss = problem.loss()

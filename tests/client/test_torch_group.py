@@ -28,7 +28,7 @@ dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_s
 model = torch.nn.parallel.DistributedDataParallel(network())
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
-run = advisor.run("a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
+run = advisor.run("task", id="a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
 meta = MetaStep(model, loss_fn, optimizer, run, ahead=1.0)
 assert meta.every == 2
 for step in range(STEPS):
@@ -66,7 +66,7 @@ dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_s
 model = network()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
-run = advisor.run("a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
+run = advisor.run("task", id="a", meta=mlrs_client.Meta(every=2), fallback=None) if advisor else None
 scheduler = AdvisedLR(optimizer, run)
 meta = MetaStep(model, loss_fn, optimizer, scheduler, ahead=1.0)
 for step in range(STEPS):
@@ -93,6 +93,7 @@ import torch.distributed as dist
 import mlrs_client
 from mlrs_client.torch import AdvisedLR, MetaStep
 from tests.client.test_torch_group import TROUBLES, batch, loss_fn, network
+from tests.support.runs import open_run
 
 target, file, rank, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
@@ -101,7 +102,7 @@ advisor = mlrs_client.connect(target, timeout_s=20) if rank == 0 else None
 step = 0
 
 def run_of(name, meta):
-    return advisor.run(name, meta=meta, fallback=None) if advisor else None
+    return open_run(advisor, name, meta=meta, fallback=None) if advisor else None
 
 def attempt(what, do):
     try:

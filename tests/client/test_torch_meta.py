@@ -16,6 +16,7 @@ import mlrs_client
 from mlrs_client import Meta
 from mlrs_client.torch import AdvisedLR, MetaStep
 from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
+from tests.support.runs import open_run
 
 ORDERS = ("before_step", "after_step")
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -99,7 +100,7 @@ class Loop:
     ) -> None:
         self.model = network()
         self.optimizer = OPTIMIZERS[kind](self.model.parameters())
-        self.run = advisor.run("a", meta=Meta(order=order, every=every))
+        self.run = open_run(advisor, "a", meta=Meta(order=order, every=every))
         self.scheduler = AdvisedLR(self.optimizer, self.run)
         self.meta = MetaStep(self.model, loss_fn, self.optimizer, self.scheduler, ahead=1.0)
         self.losses: list[float] = []
@@ -180,7 +181,7 @@ def test_halfway_the_alignment_is_the_mean_slope(
     """By default it says what the step itself does to a quadratic validation loss, per unit of its length."""
     model = nn.Linear(3, 2).double()
     optimizer = OPTIMIZERS[kind](model.parameters())
-    run = advisor.run("a", meta=Meta(order=order, every=1))
+    run = open_run(advisor, "a", meta=Meta(order=order, every=1))
     meta = MetaStep(model, loss_fn, optimizer, run)
     loss = loss_fn(model, batch(0))
     loss.backward()  # type: ignore[no-untyped-call]
@@ -217,7 +218,7 @@ def test_ratios_of_groups(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> N
     model = network()
     groups = [{"params": model[3].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "lr": 0.02}]
     optimizer = torch.optim.SGD(groups)
-    run = advisor.run("a", meta=True)
+    run = open_run(advisor, "a", meta=True)
     scheduler = AdvisedLR(optimizer, run)
     meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1, ahead=1.0)
     loss = loss_fn(model, batch(0))
@@ -241,7 +242,7 @@ def test_with_a_run_alone(advisor: mlrs_client.Advisor) -> None:
     """A loop that sets its learning rates itself needs no scheduler."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run = advisor.run("a", meta=True)
+    run = open_run(advisor, "a", meta=True)
     meta = MetaStep(model, loss_fn, optimizer, run, every=2)
     for step in range(4):
         optimizer.zero_grad()
@@ -258,7 +259,7 @@ def test_closures(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
     """An optimizer that evaluates the loss itself is adapted to after its step."""
     model = network()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1)
-    run = advisor.run("a", meta=True)
+    run = open_run(advisor, "a", meta=True)
     meta = MetaStep(model, loss_fn, optimizer, run, every=1, ahead=1.0)
 
     def closure() -> torch.Tensor:
@@ -284,7 +285,7 @@ def test_mixed_precision(advisor: mlrs_client.Advisor, daemon: FakeDaemon, *, un
     """With a GradScaler the alignment is that of unscaled gradients; a skipped step leaves it due."""
     model = network().float()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run = advisor.run("a", meta=True)
+    run = open_run(advisor, "a", meta=True)
     scheduler = AdvisedLR(optimizer, run)
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     meta = MetaStep(model, _half_loss, optimizer, scheduler, every=1, ahead=1.0)
@@ -342,7 +343,7 @@ def test_gradient_accumulation(advisor: mlrs_client.Advisor, daemon: FakeDaemon)
         model = network()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model.eval()  # so that batch statistics do not tell the parts apart
-        run = advisor.run(name, meta=True)
+        run = open_run(advisor, name, meta=True)
         scheduler = AdvisedLR(optimizer, run, accumulation_steps=parts)
         meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1, ahead=1.0)
         inputs, targets = batch(0)
@@ -357,7 +358,7 @@ def test_gradient_accumulation(advisor: mlrs_client.Advisor, daemon: FakeDaemon)
 
 def test_a_resumed_run(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
     """A loop that goes on under way makes its updates at the steps at which it would have made them."""
-    run = advisor.run("a", meta=Meta(every=3))
+    run = open_run(advisor, "a", meta=Meta(every=3))
     for step in range(4):
         run.next_lr(step, 1.0)
     model = network()
@@ -374,9 +375,9 @@ def test_wrong_uses(advisor: mlrs_client.Advisor) -> None:
     """What cannot work is refused with the way out."""
     model, other = network(), network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run = advisor.run("a", meta=True)
+    run = open_run(advisor, "a", meta=True)
     with pytest.raises(mlrs_client.ConfigMismatchError, match="meta=True"):
-        MetaStep(model, loss_fn, optimizer, advisor.run("plain"))
+        MetaStep(model, loss_fn, optimizer, open_run(advisor, "plain"))
     with pytest.raises(mlrs_client.InvalidArgumentError, match="not the model's"):
         MetaStep(other, loss_fn, optimizer, run)
     with pytest.raises(mlrs_client.InvalidArgumentError, match="scheduler"):
@@ -399,7 +400,7 @@ def test_wrong_uses(advisor: mlrs_client.Advisor) -> None:
         (lambda _: torch.zeros(()), "must call the model"),
     ):
         wrong = partial(_of_model, result)
-        mistaken = MetaStep(model, wrong, optimizer, advisor.run("b", meta=True), every=1)  # type: ignore[arg-type]
+        mistaken = MetaStep(model, wrong, optimizer, open_run(advisor, "b", meta=True), every=1)  # type: ignore[arg-type]
         mistaken._run.next_lr(mistaken._run.resume_step, 1.0)  # type: ignore[union-attr]
         with pytest.raises(mlrs_client.InvalidArgumentError, match=what):
             mistaken.step(batch(1))

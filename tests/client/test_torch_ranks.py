@@ -15,6 +15,7 @@ from torch import multiprocessing
 import mlrs_client
 from mlrs_client.torch import AdvisedLR
 from tests.support.daemon import Daemon, write_random_model
+from tests.support.runs import open_run
 
 RANKS = 2
 
@@ -39,7 +40,7 @@ def _optimizer() -> torch.optim.Optimizer:
 def _weighted(rank: int, address: str) -> list[Any]:
     """Take a step with 1 sample on rank 0 and 3 on rank 1, and one whose loss rank 1 alone has."""
     with mlrs_client.connect(address) as advisor:
-        run = advisor.run("job", num_classes=10) if rank == 0 else None
+        run = open_run(advisor, "job", num_classes=10) if rank == 0 else None
         optimizer = _optimizer()
         scheduler = AdvisedLR(optimizer, run)
         scheduler.observe([1.0, 5.0][rank], samples=[1, 3][rank])
@@ -58,7 +59,7 @@ def _weighted(rank: int, address: str) -> list[Any]:
 def _refused(rank: int, address: str) -> list[Any]:
     """Take a step of a run that somebody else has finished."""
     with mlrs_client.connect(address) as advisor:
-        run = advisor.run("job", fallback=None) if rank == 0 else None
+        run = open_run(advisor, "job", fallback=None) if rank == 0 else None
         scheduler = AdvisedLR(_optimizer(), run)
         if run is not None:
             run.finish()
@@ -72,9 +73,9 @@ def _mismatched(rank: int, address: str) -> list[Any]:
     with mlrs_client.connect(address) as advisor:
         run = None
         if rank == 0:
-            run = advisor.run("job", optimizer="adam")
+            run = open_run(advisor, "job", optimizer="adam")
             run.next_lr(0, 1.0)
-            run = advisor.run("job")
+            run = open_run(advisor, "job")
         AdvisedLR(_optimizer(), run)
     return []
 

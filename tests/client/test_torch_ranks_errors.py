@@ -17,6 +17,7 @@ import torch.distributed as dist
 import mlrs_client
 from mlrs_client import _torch_loss
 from mlrs_client.torch import AdvisedLR
+from tests.support.runs import open_run
 
 target, file, rank, cases = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].split(",")
 torch.set_num_threads(1)
@@ -27,7 +28,7 @@ def optimizer_of(lr=0.1):
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
 
 def run_of(name):
-    return advisor.run(name, fallback=None) if advisor else None
+    return open_run(advisor, name, fallback=None) if advisor else None
 
 def attempt(what, do):
     try:
@@ -275,7 +276,7 @@ finish()
 LOADED = {
     "rates": ("UnavailableError 1", "InvalidArgumentError"),
     "groups": ("UnavailableError 1", "InvalidArgumentError"),
-    "step": ("StepError", "UnavailableError 0"),
+    "step": ("InvalidArgumentError", "UnavailableError 0"),
     "no-state": ("UnavailableError 1", "AttributeError"),
     "loaded-on-one": ("UsageError", "UsageError"),
     "loaded": ("done", "done"),

@@ -7,7 +7,6 @@ import math
 import sys
 from collections import deque
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +22,9 @@ from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
 from mlrs_client._updates import MAX_UPDATES, Update
 from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.client.ledgers import opened_ledger
 from tests.client.test_conversation import Outbox
+from tests.support.runs import open_run
 
 Event = tuple[str, int, float]
 
@@ -37,12 +38,16 @@ def opened(next_step: int = 0, durable_step: int = -1, runs: int = 1) -> Opened:
         )
         for index in range(runs)
     ]
-    return Opened(tuple(OpenedRun(info, handle=index, created=False) for index, info in enumerate(infos)))
+    return Opened(
+        tuple(
+            OpenedRun(info, handle=index, created=False, took_over=False) for index, info in enumerate(infos)
+        )
+    )
 
 
 def ledger_at(next_step: int = 0, *, fallback: Fallback | None = None, runs: int = 1) -> Ledger[Entry]:
     """Return a ledger of runs in meta mode that stand there."""
-    return Ledger(opened(next_step, runs=runs), mock.Mock(), Entry, fallback=fallback)
+    return opened_ledger(opened(next_step, runs=runs), Entry, fallback=fallback)
 
 
 def adapt(ledger: Ledger[Entry], step: int, alignment: float = 1.0) -> Update:
@@ -270,8 +275,8 @@ def test_only_the_newest_step_can_be_adapted_to() -> None:
 
 def test_a_run_without_meta_mode() -> None:
     """A run that is not in meta mode says so, and how to have one that is."""
-    run = pb.Run(run_id="a")
-    plain = Ledger(Opened((OpenedRun(run_from_proto(run), handle=1, created=True),)), mock.Mock(), Entry)
+    run = OpenedRun(run_from_proto(pb.Run(run_id="a")), handle=1, created=True, took_over=False)
+    plain = opened_ledger(Opened((run,)), Entry)
     plain.observe(0, 1.0)
     with pytest.raises(mlrs_client.ConfigMismatchError, match="meta=True"):
         adapt(plain, 0)
@@ -416,5 +421,5 @@ def test_rejoining_goes_through_no_updates_that_wait() -> None:
 def test_wrong_configs(advisor: mlrs_client.Advisor, given_: dict[str, Any], field: str) -> None:
     """What is wrong of a meta mode is found before anything is sent, by its name."""
     with pytest.raises(InvalidArgumentError) as caught:
-        advisor.run("a", **given_)
+        open_run(advisor, "a", **given_)
     assert caught.value.field == field

@@ -13,6 +13,7 @@ import mlrs_client
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port
 from tests.support.reliability import save
+from tests.support.runs import open_run
 from tests.support.training import Training, Undisturbed, examine
 
 PROCESSES, THREADS = 3, 4
@@ -127,7 +128,7 @@ def test_finishing_again_after_a_crash_is_no_error(tmp_path: Path) -> None:
         environment={"MLRS_FAILPOINT": "lifecycle.finished=kill"},
     )
     with daemon, mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-        run = advisor.run("run")
+        run = open_run(advisor, "run")
         for step in range(3):
             run.next_lr(step, 1.0)
         with pytest.raises(mlrs_client.UnavailableError):
@@ -150,7 +151,7 @@ def test_a_run_is_finished_with_all_of_its_steps(tmp_path: Path) -> None:
         listen=f"127.0.0.1:{steady_port()}",
     )
     with daemon, mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-        run = advisor.run("run")
+        run = open_run(advisor, "run")
         lrs = [run.next_lr(step, 1.0) for step in range(30)]
         daemon.kill()
         daemon.start()

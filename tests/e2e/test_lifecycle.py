@@ -12,6 +12,7 @@ import pytest
 
 import mlrs_client
 from tests.support.daemon import Daemon, write_random_model
+from tests.support.runs import open_run
 
 README = Path(__file__).parents[2] / "README.md"
 STEPS = 300
@@ -24,7 +25,7 @@ def _loss(step: int) -> float:
 def _undisturbed(address: str) -> list[float]:
     """Return the LRs of a run that nothing happens to."""
     with mlrs_client.connect(address, timeout_s=20) as advisor:
-        run = advisor.run("undisturbed", horizon=1000, num_classes=10)
+        run = open_run(advisor, "undisturbed", horizon=1000, num_classes=10)
         return [run.next_lr(step, _loss(step)) for step in range(STEPS)]
 
 
@@ -84,7 +85,7 @@ def test_daemon_stopped_and_started_again_gives_the_same_lrs(tmp_path: Path, mod
         lrs = []
         for start in range(0, STEPS, 100):
             with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-                run = advisor.run("interrupted", horizon=1000, num_classes=10)
+                run = open_run(advisor, "interrupted", horizon=1000, num_classes=10)
                 assert run.resume_step == start
                 lrs += [run.next_lr(step, _loss(step)) for step in range(start, start + 100)]
             assert daemon.stop() == 0
@@ -98,7 +99,7 @@ def test_daemon_killed_under_a_client_changes_no_lr(tmp_path: Path, model: Path)
         expected = _undisturbed(daemon.address)
         lrs = []
         with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-            run = advisor.run("survivor", horizon=1000, num_classes=10)
+            run = open_run(advisor, "survivor", horizon=1000, num_classes=10)
             for step in range(STEPS):
                 if step in {1, 57, 58, 130, 299}:
                     daemon.kill()
@@ -157,7 +158,7 @@ def test_a_stopped_daemon_is_told_by_the_deadline(tmp_path: Path, model: Path) -
     """While the daemon is frozen a call ends at its deadline, clearly, and the run goes on after."""
     with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
         with mlrs_client.connect(daemon.address, timeout_s=1.0) as advisor:
-            run = advisor.run("frozen", horizon=1000, num_classes=10, fallback=None)
+            run = open_run(advisor, "frozen", horizon=1000, num_classes=10, fallback=None)
             first = run.next_lr(0, _loss(0))
             daemon.signal(signal.SIGSTOP)
             with pytest.raises(mlrs_client.DeadlineExceededError, match="step 1"):

@@ -13,6 +13,7 @@ import pytest
 import mlrs_client
 from tests.support.daemon import Daemon
 from tests.support.reliability import save
+from tests.support.runs import open_run
 
 STRANGE = (
     float("nan"),
@@ -49,7 +50,7 @@ def advisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlrs_client.Ad
 
 def outcome(advisor: mlrs_client.Advisor, policy: str, loss: float, at: int) -> mlrs_client.Advice:
     """Return the advice for a strange loss at a step; the run goes on for some steps after it."""
-    run = advisor.run(f"{policy}/{loss!r}/{at}", **POLICIES[policy])
+    run = open_run(advisor, f"{policy}/{loss!r}/{at}", **POLICIES[policy])
     advice = [
         run.observe(step, loss if step == at else 2.0 / (1 + 0.1 * step)).advice() for step in range(at + 10)
     ]

@@ -14,6 +14,7 @@ import mlrs_client
 from mlrs_client import Adaptation, Meta, MetaOutcome
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port
+from tests.support.runs import open_run
 
 STEPS, EVERY = 60, 4
 COMPILING_S = 120.0
@@ -68,7 +69,7 @@ def test_killed_between_observation_and_update(daemon: Daemon, order: str) -> No
     """However often the daemon is killed around its updates, every learning rate and update is the same."""
     meta = Meta(order=order, every=EVERY, learning_rate=1e-2)
     with mlrs_client.connect(daemon.address, timeout_s=20.0) as advisor:
-        undisturbed = train(advisor.run("undisturbed", meta=meta, fallback=None))
+        undisturbed = train(open_run(advisor, "undisturbed", meta=meta, fallback=None))
         chance = random.Random(0)  # noqa: S311 # a test's dice
 
         def kill(step: int) -> None:
@@ -76,7 +77,7 @@ def test_killed_between_observation_and_update(daemon: Daemon, order: str) -> No
                 daemon.kill()
                 daemon.start()
 
-        run = advisor.run("killed", meta=meta, fallback=None)
+        run = open_run(advisor, "killed", meta=meta, fallback=None)
         assert train(run, observed=kill, adapted=kill) == undisturbed
         run.finish(timeout_s=COMPILING_S)
         records = [
@@ -96,8 +97,8 @@ def test_what_the_fallback_bridged_is_made_up_for(daemon: Daemon) -> None:
     """Updates made while the daemon is away are made once it is back, each where it belongs."""
     meta = Meta(every=EVERY, learning_rate=1e-2)
     with mlrs_client.connect(daemon.address, timeout_s=0.5) as advisor:
-        undisturbed = train(advisor.run("undisturbed", meta=meta, fallback=None))
-        run = advisor.run("away", meta=meta)
+        undisturbed = train(open_run(advisor, "undisturbed", meta=meta, fallback=None))
+        run = open_run(advisor, "away", meta=meta)
         train(run, 0, 20)
         daemon.kill()
         away = train_impatiently(run, 20, 40)
@@ -106,7 +107,7 @@ def test_what_the_fallback_bridged_is_made_up_for(daemon: Daemon) -> None:
         assert [one.learning_rate for one in away if isinstance(one, Adaptation)] == lrs[EVERY - 1 :: EVERY]
         daemon.start()
         run.finish(timeout_s=COMPILING_S)  # waits until the daemon has everything
-        again = advisor.run("away", resume_from=40, fallback=None)
+        again = open_run(advisor, "away", resume_from=40, fallback=None)
         found = train(again, 40, STEPS)
     assert found == undisturbed[-len(found) :]
 
@@ -126,13 +127,13 @@ def test_a_job_that_starts_again(daemon: Daemon) -> None:
     """A job that goes on from a checkpoint makes the rest of its updates as if it had never stopped."""
     meta = Meta(every=EVERY, learning_rate=1e-2)
     with mlrs_client.connect(daemon.address, timeout_s=20.0) as advisor:
-        undisturbed = train(advisor.run("undisturbed", meta=meta, fallback=None))
-        train(advisor.run("again", meta=meta, fallback=None), 0, 30)
+        undisturbed = train(open_run(advisor, "undisturbed", meta=meta, fallback=None))
+        train(open_run(advisor, "again", meta=meta, fallback=None), 0, 30)
         while advisor.get_run("again").durable_step < 24:
             time.sleep(0.05)
         daemon.kill()
         daemon.start()
-        found = train(advisor.run("again", resume_from=24, fallback=None), 24)
+        found = train(open_run(advisor, "again", resume_from=24, fallback=None), 24)
     assert found == undisturbed[-len(found) :]
 
 
@@ -144,10 +145,10 @@ def test_sweeps_shards_and_gradients(daemon: Daemon) -> None:
     alignment = float(gradient.astype(np.float64) @ direction.astype(np.float64))
     with mlrs_client.connect(daemon.address, timeout_s=COMPILING_S) as advisor:
         for name in ("whole", "parts", "gradients"):
-            advisor.run(name, meta=True).next_lr(0, 1.0)
+            open_run(advisor, name, meta=True).next_lr(0, 1.0)
         sweep = advisor.sweep(["one", "other"], meta=True, timeout_s=COMPILING_S)
         sweep.next_lrs(0, [1.0, 1.0])
-        whole = advisor.run("whole", fallback=None).adapt(0, 3.0)
+        whole = open_run(advisor, "whole", fallback=None).adapt(0, 3.0)
         assert advisor.adapt_shard("parts", 0, 1.25, 0, 2).outcome == MetaOutcome.WAITING
         parts = advisor.adapt_shard("parts", 0, 1.75, 1, 2)
         swept = sweep.adapt(0, [3.0, 3.0])
@@ -162,7 +163,7 @@ def test_sweeps_shards_and_gradients(daemon: Daemon) -> None:
 def test_errors_of_the_daemon(daemon: Daemon) -> None:
     """What the daemon refuses of meta mode raises the exception that says so."""
     with mlrs_client.connect(daemon.address, timeout_s=COMPILING_S) as advisor:
-        run = advisor.run("a", meta=True)
+        run = open_run(advisor, "a", meta=True)
         run.next_lr(0, 1.0)
         run.adapt(0, 1.0)
         with pytest.raises(mlrs_client.StaleStepError, match="was made of the alignment"):
@@ -171,6 +172,6 @@ def test_errors_of_the_daemon(daemon: Daemon) -> None:
             advisor.adapt_shard("a", 1, 2.0, 0, 1)
         with pytest.raises(mlrs_client.RunNotFoundError):
             advisor.adapt_shard("none", 1, 2.0, 0, 1)
-        advisor.run("plain").next_lr(0, 1.0)
+        open_run(advisor, "plain").next_lr(0, 1.0)
         with pytest.raises(mlrs_client.ConfigMismatchError, match="meta"):
             advisor.adapt_gradients("plain", 0, np.ones(3, np.float32), np.ones(3, np.float32))

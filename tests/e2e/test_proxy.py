@@ -12,6 +12,7 @@ import mlrs_client
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.proxy import KINDS, FaultProxy
 from tests.support.reliability import save
+from tests.support.runs import open_run
 from tests.support.training import Training, Undisturbed, examine
 from tests.support.workload import loss_of, settings_of
 
@@ -41,7 +42,7 @@ def test_a_fault_is_survived(daemon: Daemon, model: Path, kind: str) -> None:
         FaultProxy(daemon.address) as proxy,
         mlrs_client.connect(proxy.open_port(), timeout_s=20) as advisor,
     ):
-        run = advisor.run(kind, fallback=None, **settings_of(kind))
+        run = open_run(advisor, kind, fallback=None, **settings_of(kind))
         for step in range(40):
             if step == 20:
                 assert proxy.fault(kind, seconds=0.3) == 1

@@ -23,6 +23,7 @@ from mlrs_server.ranks import Report, reduced
 from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
+from tests.support.runs import open_run, opened
 
 PATIENCE_S = 60.0
 pytestmark = pytest.mark.timeout(180)
@@ -78,10 +79,11 @@ async def ranks(address: str, size: int) -> AsyncIterator[list[aio.Run]]:
         runs = []
         for rank in range(size):
             advisor = await stack.enter_async_context(aio.connect(address))
-            opening = advisor.run(
-                "job", rank=rank, world_size=size, horizon=100, num_classes=10, timeout_s=PATIENCE_S
+            run = await opened(
+                advisor, "job", rank=rank, world_size=size, horizon=100, num_classes=10, timeout_s=PATIENCE_S
             )
-            runs.append(await stack.enter_async_context(opening))
+            stack.callback(run.detach)
+            runs.append(run)
         yield runs
 
 
@@ -132,8 +134,8 @@ async def test_what_a_straggler_missed_survives_a_kill(tmp_path: Path, model: Pa
                 "num_classes": 10,
                 "horizon": 100,
             }
-            first = await one.run("job", rank=0, **settings)
-            late = await other.run("job", rank=1, **settings)
+            first = await opened(one, "job", rank=0, **settings)
+            late = await opened(other, "job", rank=1, **settings)
             advice = await first.observe(0, 2.0).advice(timeout_s=PATIENCE_S)
             assert (advice.ranks_reported, advice.durable_step) == (1, 0)
             daemon.kill()
@@ -159,7 +161,10 @@ async def test_a_rank_that_comes_back_is_caught_up(tmp_path: Path, daemon: Daemo
     """A rank that died after some steps reports them again with any losses, and gets what all got."""
     async with ranks(daemon.address, 2) as runs:
         lrs = await all_follow(runs, range(10))
-        async with aio.connect(daemon.address) as advisor, advisor.run("job", rank=1) as back:
+        async with (
+            aio.connect(daemon.address) as advisor,
+            advisor.run("task", id="job", on_existing="resume", rank=1) as back,
+        ):
             again = [(await back.next_lr(step, 99.0, timeout_s=PATIENCE_S)).hex() for step in range(10)]
             assert again == lrs
             lrs += await all_follow([runs[0], back], range(10, 15))
@@ -178,13 +183,13 @@ async def test_a_deadline_is_kept_though_others_are_missing(daemon: Daemon) -> N
 async def test_a_waiting_rank_keeps_no_other_stream(daemon: Daemon) -> None:
     """While a rank waits for the others, other runs are answered, also those of its own process."""
     async with aio.connect(daemon.address) as advisor:
-        first = await advisor.run("job", rank=0, world_size=2)
-        other = await advisor.run("other")
+        first = await opened(advisor, "job", rank=0, world_size=2)
+        other = await opened(advisor, "other")
         waiting = first.observe(0, 1.0)
         for step in range(20):
             await other.next_lr(step, 1.0, timeout_s=PATIENCE_S)
         assert not waiting.done()
-        second = await advisor.run("job", rank=1)
+        second = await opened(advisor, "job", rank=1)
         assert await second.next_lr(0, 1.0, timeout_s=PATIENCE_S) == await waiting.lr(timeout_s=PATIENCE_S)
 
 
@@ -236,7 +241,7 @@ async def test_a_takeover_in_a_step_changes_no_rate(
             runs = []
             for rank, addresses in enumerate([[one.address, two.address], [two.address, one.address]] * 2):
                 advisor = await stack.enter_async_context(aio.connect(addresses, timeout_s=PATIENCE_S))
-                opening = advisor.run("job", rank=rank, world_size=4, horizon=100, num_classes=10)
+                opening = open_run(advisor, "job", rank=rank, world_size=4, horizon=100, num_classes=10)
                 runs.append(await stack.enter_async_context(opening))
             lrs = await all_follow(runs, range(10))
             early = [asyncio.create_task(follow(run, range(10, 20))) for run in runs[:3]]

@@ -21,6 +21,7 @@ from mlrs_server.shards import shard_of
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 from tests.support.reliability import save
+from tests.support.runs import open_run
 from tests.support.training import Undisturbed
 from tests.support.tunnel import Tunnel
 from tests.support.workload import loss_of, settings_of, steps_of
@@ -112,7 +113,7 @@ def _addresses(*daemons: Daemon) -> str:
 def _taken_over(cluster: Cluster, run_id: str, how: signal.Signals, *daemons: Daemon) -> float:
     """Take a run's owner away under way, and follow the run to its end; return how long its advice took."""
     with mlrs_client.connect(_addresses(*daemons)) as advisor:
-        run = advisor.run(run_id, fallback=None, timeout_s=PATIENCE_S, **settings_of(run_id))
+        run = open_run(advisor, run_id, fallback=None, timeout_s=PATIENCE_S, **settings_of(run_id))
         lrs = _follow(run, run_id, 0, 20)
         owner = _owner(run_id, *daemons)
         owner.signal(how)
@@ -169,7 +170,7 @@ def test_an_owner_cut_off_from_the_database_is_replaced(cluster: Cluster, postgr
         url = cluster.url.replace(f":{postgres.port}/", f":{tunnel.port}/")
         one = cluster.add("one", url=url)
         with mlrs_client.connect(one.address, timeout_s=PATIENCE_S) as advisor:
-            run = advisor.run("run", fallback=None, **settings_of("run"))
+            run = open_run(advisor, "run", fallback=None, **settings_of("run"))
             lrs = _follow(run, "run", 0, 10)
             _until(lambda: advisor.get_run("run").durable_step == 9)
             tunnel.cut()
@@ -213,7 +214,7 @@ def _trained_through(cluster: Cluster, rounds: int, count: int) -> int:
             while not (steps and done.is_set()):
                 run_id = f"{name}-{steps}"
                 lrs, reasons = list[str](), set[mlrs_client.AdviceReason]()
-                with advisor.run(run_id, **settings_of(run_id)) as run:
+                with advisor.run("task", id=run_id, on_existing="resume", **settings_of(run_id)) as run:
                     for step in range(steps_of(run_id)):
                         loss = loss_of(run_id, step)
                         advice = run.observe(step, loss).advice()

@@ -15,6 +15,7 @@ from mlrs_cli.root import mlrs
 from mlrs_client import Schedule, ScheduleKind, schedules
 from mlrs_client.torch import AdvisedLR
 from tests.support.daemon import Daemon
+from tests.support.runs import open_run, opened
 
 STEPS = 120
 
@@ -29,7 +30,7 @@ def test_a_killed_daemon_changes_no_lr_of_any_schedule(tmp_path: Path) -> None:
 
         def follow(name: str, kills: set[int]) -> list[list[float]]:
             runs = [
-                advisor.run(f"{name}-{kind}", policy=_eager(kind), base_lr=0.1, warmup=9, horizon=STEPS)
+                open_run(advisor, f"{name}-{kind}", policy=_eager(kind), base_lr=0.1, warmup=9, horizon=STEPS)
                 for kind in ScheduleKind
             ]
             lrs = []
@@ -60,7 +61,7 @@ def test_pytorch_follows_a_schedule_of_the_daemon(tmp_path: Path) -> None:
     theirs = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
     expected = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 50)
     with Daemon(tmp_path / "data") as daemon, mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-        scheduler = AdvisedLR(mine, advisor.run("torch", policy="cosine", horizon=50))
+        scheduler = AdvisedLR(mine, open_run(advisor, "torch", policy="cosine", horizon=50))
         for step in range(50):
             scheduler.observe(_loss(step))
             mine.step()
@@ -74,7 +75,7 @@ async def test_asyncio_follows_a_schedule_of_the_daemon(tmp_path: Path) -> None:
     """A run of the asyncio client takes the same arguments and gets the closed form's LRs."""
     with Daemon(tmp_path / "data") as daemon:
         async with mlrs_client.aio.connect(daemon.address, timeout_s=20) as advisor:
-            run = await advisor.run("aio", policy="wsd", base_lr=0.3, warmup=4, horizon=40)
+            run = await opened(advisor, "aio", policy="wsd", base_lr=0.3, warmup=4, horizon=40)
             lrs = [await run.next_lr(step, 1.0) for step in range(45)]
             run.detach()
     expected = [schedules.wsd(step, base_lr=0.3, warmup=4, horizon=40) for step in range(45)]
@@ -85,9 +86,9 @@ def test_commands_show_the_schedule(tmp_path: Path) -> None:
     """`mlrs runs list` names a run's schedule, and `show` gives its numbers."""
     with Daemon(tmp_path / "data") as daemon:
         with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-            advisor.run("stepped", policy=Schedule("multi-step", base_lr=0.1, milestones=[30, 60]))
+            open_run(advisor, "stepped", policy=Schedule("multi-step", base_lr=0.1, milestones=[30, 60]))
             with pytest.raises(mlrs_client.InvalidArgumentError, match="total number of steps") as caught:
-                advisor.run("endless", policy="cosine")
+                open_run(advisor, "endless", policy="cosine")
         assert caught.value.field == "config.horizon"
         arguments = ["--address", daemon.address]
         runner = CliRunner(env={"COLUMNS": "200"})

@@ -21,7 +21,13 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "sweep.py"
 
 def alone(advisor: mlrs_client.Advisor, index: int, losses: np.ndarray) -> list[float]:
     """Return the learning rates of one run of the sweep, by itself."""
-    with advisor.run(f"alone/{index}-{len(losses)}", horizon=STEPS, initial_lr=float(RATES[index])) as run:
+    with advisor.run(
+        "task",
+        id=f"alone/{index}-{len(losses)}",
+        on_existing="resume",
+        horizon=STEPS,
+        initial_lr=float(RATES[index]),
+    ) as run:
         return [run.next_lr(step, loss) for step, loss in enumerate(losses)]
 
 

@@ -20,6 +20,7 @@ from tests.fuzz.mutation import extreme, mutated
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.process import MIB, open_files, resident_bytes
 from tests.support.reliability import save
+from tests.support.runs import open_run
 from tests.support.training import Undisturbed
 from tests.support.workload import loss_of, settings_of
 
@@ -117,7 +118,7 @@ class Calls:
 
 def followed(advisor: mlrs_client.Advisor) -> Iterator[str]:
     """Yield the learning rates of a run that goes on meanwhile."""
-    run = advisor.run("bystander", **settings_of("bystander"))
+    run = open_run(advisor, "bystander", **settings_of("bystander"))
     for step in range(60):
         yield run.next_lr(step, loss_of("bystander", step)).hex()
 

@@ -49,7 +49,7 @@ class Crowd:
         """Train a run to its end."""
 
         async def opened() -> aio.Run:
-            return await advisor.run(run_id, fallback=None, **settings_of(run_id))
+            return await opened(advisor, run_id, fallback=None, **settings_of(run_id))
 
         run = await self._insist(f"open {run_id}", opened)
         self._journal.note("open", run_id, run.resume_step)

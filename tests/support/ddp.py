@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mlrs_client
 from mlrs_client.torch import AdvisedLR
+from tests.support.runs import open_run
 
 
 def arguments() -> Namespace:
@@ -71,12 +72,12 @@ class Rank:
         """Open the run, rewound to the checkpoint by one rank, before the others go on."""
         settings: dict[str, Any] = {"horizon": 100, "num_classes": 10, "fallback": self.told.fallback}
         if self.told.reports == "first":
-            return advisor.run("job", resume_from=self.step, **settings) if self.rank == 0 else None
+            return open_run(advisor, "job", resume_from=self.step, **settings) if self.rank == 0 else None
         settings |= {"rank": self.rank, "world_size": self.world_size}
         settings["straggler_timeout_s"] = self.told.straggler_timeout_s
-        run = advisor.run("job", resume_from=self.step, **settings) if self.rank == 0 else None
+        run = open_run(advisor, "job", resume_from=self.step, **settings) if self.rank == 0 else None
         dist.barrier()
-        return run or advisor.run("job", **settings)
+        return run or open_run(advisor, "job", **settings)
 
     def batch(self, micro: int) -> torch.Tensor:
         """Return the loss of a micro-batch, other samples on each rank."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import mlrs_client
+from tests.support.runs import open_run
 from tests.support.workload import loss_of, settings_of, steps_of
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ class Trainer:
         """Train a run to its end."""
         try:
             run = self._insist(
-                f"open {run_id}", lambda: advisor.run(run_id, fallback=None, **settings_of(run_id))
+                f"open {run_id}", lambda: open_run(advisor, run_id, fallback=None, **settings_of(run_id))
             )
         except mlrs_client.RunFinishedError:  # killed between the end of the run and the note of it
             self._journal.note("finished", run_id)

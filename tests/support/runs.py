@@ -1,0 +1,21 @@
+"""Runs by their ids, as most tests want them: created, or gone on with, whichever applies."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import mlrs_client
+
+
+async def opened(advisor: Any, id_: str, **config: Any) -> Any:
+    """Return an open run of an advisor of either flavour."""
+    run = advisor.run("task", id=id_, **({"on_existing": "resume"} | config))
+    run = await run if inspect.isawaitable(run) else run
+    opening = run.open()
+    return await opening if inspect.isawaitable(opening) else opening
+
+
+def open_run(advisor: mlrs_client.Advisor, id_: str, **config: Any) -> mlrs_client.Run:
+    """Return an open run of the threaded client."""
+    return advisor.run("task", id=id_, **({"on_existing": "resume"} | config)).open()
