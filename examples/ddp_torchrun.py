@@ -30,7 +30,6 @@ def parse_arguments() -> Namespace:
     """Return the settings."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True, help="the daemon, HOST:PORT")
-    parser.add_argument("--run-id", default="ddp-digits", help="the run that all ranks share")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32, help="of each rank")
     parser.add_argument("--checkpoint", type=Path, help="saved after each epoch; where to go on from")
@@ -58,12 +57,11 @@ def main() -> None:
 
     run = None
     if dist.get_rank() == 0:
-        horizon, start = settings.epochs * len(loader), saved["scheduler"]["step"] if saved else 0
         advisor = mlrs_client.connect(settings.address)  # (mlrs)
-        run = advisor.run(settings.run_id, horizon=horizon, num_classes=10, resume_from=start)  # (mlrs)
+        run = advisor.run("ddp-digits", horizon=settings.epochs * len(loader), num_classes=10)  # (mlrs)
     scheduler = AdvisedLR(optimizer, run)  # (mlrs) in place of CosineAnnealingLR(optimizer, ...)
     if saved:
-        scheduler.load_state_dict(saved["scheduler"])
+        scheduler.load_state_dict(saved["scheduler"])  # the run goes back to the checkpoint's step
 
     for epoch in range(scheduler.last_epoch // len(loader), settings.epochs):
         sampler.set_epoch(epoch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -74,8 +75,9 @@ def train(training: Training, address: str, steps: int, progress: Progress) -> N
         f"{training.schedule:9} {training.loop}", total=steps, loss=math.nan, lr=math.nan
     )
     command = [sys.executable, str(HERE / LOOPS[training.loop]), "--schedule", training.schedule]
-    command += ["--address", address, "--steps", str(steps), "--run-id", f"demo/{LOOPS[training.loop]}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command += ["--address", address, "--steps", str(steps), "--task", f"demo/{LOOPS[training.loop]}"]
+    quietly = {**os.environ, "MLRS_QUIET": "1"}  # what runs are called would go through the progress bars
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quietly)
     assert process.stdout is not None
     for line in process.stdout:
         facts = json.loads(line)

@@ -8,7 +8,6 @@ Prints a JSON object a run; with --plot, draws both learning rates and validatio
 
 from __future__ import annotations
 
-import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +92,7 @@ def main() -> None:
         for name in ("without", "with"):
             given: dict[str, Any] = {"meta": Meta(every=arguments.every)} if name == "with" else {}
             run = advisor.run(
-                f"digits-{name}-{time.time_ns()}",
+                f"digits-{name}-meta-mode",
                 model=arguments.model,
                 horizon=arguments.steps,
                 num_classes=10,

@@ -41,9 +41,8 @@ def main() -> None:
     with ExitStack() as stack:
         if arguments.schedule == "advised":
             advisor = stack.enter_context(mlrs_client.connect(arguments.address))
-            run = stack.enter_context(
-                advisor.run(arguments.run_id, horizon=arguments.steps, num_classes=10, optimizer="sgd")
-            )
+            settings = {"horizon": arguments.steps, "num_classes": 10, "optimizer": "sgd"}
+            run = stack.enter_context(advisor.run(arguments.task, id=arguments.run_id, **settings))
         for step in range(arguments.steps):
             batch = rng.integers(len(train[1]), size=arguments.batch_size)
             loss, gradient = loss_and_gradient(weights, (train[0][batch], train[1][batch]))

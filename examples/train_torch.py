@@ -62,7 +62,8 @@ def main() -> None:
         scheduler: Any
         if arguments.schedule == "advised":
             advisor = stack.enter_context(mlrs_client.connect(arguments.address))
-            run = stack.enter_context(advisor.run(arguments.run_id, horizon=arguments.steps, num_classes=10))
+            settings = {"horizon": arguments.steps, "num_classes": 10}
+            run = stack.enter_context(advisor.run(arguments.task, id=arguments.run_id, **settings))
             optimizer.register_step_pre_hook(watch.start)
             scheduler = AdvisedLR(optimizer, run)  # waits for its advice in a hook of its own, here between
             optimizer.register_step_pre_hook(watch.stop)

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Column, Table
 
 import mlrs_client
+from mlrs_cli.pushing import push
 from mlrs_cli.root import DaemonAddress, connected, daemon_options, print_table
 
 COLUMNS = ("step", "loss", "learning_rate", "reason")
@@ -25,7 +26,10 @@ COLUMNS = ("step", "loss", "learning_rate", "reason")
 
 @click.group()
 def runs() -> None:
-    """List, show, follow, export and delete runs."""
+    """List, show, follow, export and delete runs, and send what trainings could not tell of theirs."""
+
+
+runs.add_command(push)
 
 
 @runs.command("list")

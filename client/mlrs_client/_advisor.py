@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import TracebackType
@@ -12,14 +13,16 @@ from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
 from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
-from mlrs_client._exceptions import UsageError
+from mlrs_client._deadline import Deadline
+from mlrs_client._exceptions import MlrsError, UsageError
 from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
+from mlrs_client._pushing import Push
 from mlrs_client._run import Run
 from mlrs_client._signal import Signal
 from mlrs_client._start import OnExisting
-from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, run_ledger, sweep_ledger
+from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, entries_of, run_ledger, sweep_ledger
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
@@ -30,7 +33,8 @@ from mlrs_client._types import (
     Schedule,
     SweepConfig,
 )
-from mlrs_client._waiting import opened
+from mlrs_client._unsent import default_folder
+from mlrs_client._waiting import opened, settled
 
 if TYPE_CHECKING:
     from mlrs_client._sweep import Sweep
@@ -61,6 +65,7 @@ def connect(
     token: str | None = None,
     tls: TLS | bool | None = None,
     allow_insecure_token: bool = False,
+    unsent_dir: str | os.PathLike[str] | None = None,
 ) -> Advisor:
     """Return an advisor of the daemon at an address. Does not wait: the first call connects.
 
@@ -71,6 +76,9 @@ def connect(
         token: says who calls, where the daemon wants that. Default: `MLRS_TOKEN` in the environment.
         tls: `True`, or a `TLS` that says more: connections are encrypted.
         allow_insecure_token: let the token travel in the clear beyond this machine.
+        unsent_dir: the folder for what no daemon got by the end of a training, a file a run, to be sent with
+            `push` later; empty: it is not kept. Default: `MLRS_UNSENT_DIR` in the environment, else
+            `mlrs/unsent` in the user's state folder (`XDG_STATE_HOME`, or `~/.local/state`).
 
     Raises:
         InvalidArgumentError: an address names no port, the deadline is not positive, a file of `tls` cannot
@@ -78,7 +86,8 @@ def connect(
     """
     addresses = check.targets(target)
     access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
-    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s)))
+    folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
+    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
 
 
 class Advisor(MetaAdvisor):
@@ -218,6 +227,7 @@ class Advisor(MetaAdvisor):
             on_unavailable=on_unavailable,
             timeout_s=timeout_s,
         )
+        self._connection.session.add(ledger)
         run = Run(self._connection, ledger)
         if ledger.start.resume_from is not None:
             run.open()
@@ -262,10 +272,71 @@ class Advisor(MetaAdvisor):
             fallback=fallback,
             timeout_s=timeout_s,
         )
+        self._connection.session.add(ledger)
         deadline = self._connection.deadline(ledger.start.timeout_s)
         self._connection.wait(opened(self._connection.session, ledger, deadline))
         sweep: Sweep = flavour.Sweep(self._connection, ledger)
         return sweep
+
+    def push(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        id: str | None = None,  # noqa: A002 # what users call it
+        keep: bool = False,
+        timeout_s: float | None = None,
+    ) -> tuple[RunInfo, ...]:
+        """Send what a training left in a file because no daemon answered (`connect(unsent_dir=)`).
+
+        What the daemon has already changes nothing, so a push that failed can be made again.
+
+        Args:
+            path: the file. It is removed once everything in it is durable.
+            id: what to call its run in place of the id that it has, where that was taken meanwhile.
+            keep: do not remove it.
+            timeout_s: the deadline of the whole, in seconds. Default: 60.
+
+        Returns:
+            The run, or the runs of a sweep.
+
+        Raises:
+            InvalidArgumentError: the file cannot be read.
+            RunExistsError: the run was never opened, and its id is another's by now.
+            RunNotFoundError: it was opened, and is not at this daemon any more.
+            StepError: it went on without what is in the file.
+            MlrsError: as for `run`.
+        """
+        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
+        entries = entries_of(lambda: import_sweeps("_sweep")[0])
+        push = Push(path, id, Signal(), entries, limit_s)
+        session, deadline = self._connection.session, self._connection.deadline(limit_s)
+        push.enter(self._connection.observe, self._connection.adapt)
+        try:
+            self._connection.wait(opened(session, push.ledger, deadline))
+            push.opened()
+            self._connection.wait(settled(session, push.ledger, deadline))
+            push.check()
+            infos = self._ended(push, deadline)
+        except MlrsError as error:
+            raise push.explained(error) from error
+        finally:
+            self._connection.leave(push.ledger)
+        if not keep:
+            push.done()
+        return infos
+
+    def _ended(self, push: Push, deadline: Deadline) -> tuple[RunInfo, ...]:
+        """Finish the runs that were pushed, if they were to be, and return them."""
+        infos: tuple[RunInfo, ...] = ()
+        if not push.finishes:
+            for run_id in push.ledger.run_ids:
+                infos += (self._invoke(calls.get_run(run_id)),)
+            return infos
+        for call in calls.finishing(push.ledger.run_ids, push.ledger.next_step):
+            infos += self._connection.invoke(
+                call, deadline.left_s(), self._connection.session.home_of(push.ledger)
+            )
+        return infos
 
     def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> Iterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""

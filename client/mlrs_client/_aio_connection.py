@@ -28,6 +28,7 @@ from mlrs_client._routing import Attempt, Procedure
 from mlrs_client._session import Session, announce, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
+from mlrs_client._unsent import keep
 from mlrs_client._waiting import Waiting
 from mlrs_proto.v1 import advisor_pb2 as pb
 
@@ -64,10 +65,14 @@ class Connection:
         addresses: the daemon's.
         timeout_s: the deadline of a call that names none, in seconds.
         session: the rules.
+        unsent_dir: the folder of files of what no daemon got; empty: it is not kept.
     """
 
-    def __init__(self, addresses: tuple[str, ...], access: Access, timeout_s: float) -> None:
+    def __init__(
+        self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
+    ) -> None:
         self.addresses = Addresses(addresses)
+        self.unsent_dir = unsent_dir
         self.timeout_s = timeout_s
         self.session = Session(self.addresses, timeout_s, self)
         self._pid = os.getpid()
@@ -140,6 +145,10 @@ class Connection:
                     return cast("T", stop.value)
                 await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
 
+    def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
+        """Keep what a run that was to be finished lacks, as for the threaded client."""
+        self.say(keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True))
+
     async def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
@@ -164,7 +173,7 @@ class Connection:
             return
         self.session.closing = True
         deadline = Deadline(self.timeout_s)
-        tasks = list(self._tasks)
+        tasks, fallen_off = list(self._tasks), self.session.fallen_off()
         for task in tasks:
             task.cancel()
         for watch in list(self._watches):
@@ -177,6 +186,8 @@ class Connection:
             await asyncio.wait(tasks)
         for channel in self._links.channels():
             await channel.close()
+        for ledger in self.session.left_over(fallen_off):
+            self.say(keep(ledger, str(self.addresses), self.unsent_dir, self.session.setbacks.get(ledger)))
         self.session.closed()
 
     # ---------------------------------------------------------------------- the session's host

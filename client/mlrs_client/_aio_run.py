@@ -9,17 +9,19 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection, Signal
+from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
-from mlrs_client._exceptions import StepAheadError, UsageError
+from mlrs_client._exceptions import MlrsError, StepAheadError, UnavailableError, UsageError
 from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import run_update
 from mlrs_client._meta_types import Adaptation
 from mlrs_client._starting import adopted, read_off
 from mlrs_client._types import Advice, RunInfo
+from mlrs_client._unsent import let_go
 from mlrs_client._updates import Update
 from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
-from mlrs_client._waiting import answered, check_complete, lagging, opened, settled
+from mlrs_client._waiting import answered, check_complete, is_away, lagging, opened, paused, settled
 
 
 class _Detachable(Protocol):
@@ -73,6 +75,7 @@ class Run(RunView):
         if ledger is self._ledger:
             return
         try:
+            self._connection.session.add(ledger)
             self._ledger, self._lag = ledger, Lag()
             await self.open()
         except BaseException:
@@ -144,10 +147,22 @@ class Run(RunView):
         update = self._connection.session.adapt(self._ledger, *run_update(step, alignment, validation_loss))
         return PendingAdaptation(self._connection, self._ledger, update)
 
-    async def finish(self, *, timeout_s: float | None = None) -> RunInfo:
+    async def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
         """Mark the run as finished. See `mlrs_client.Run.finish`."""
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
+        try:
+            info = await self._finished(deadline)
+        except MlrsError as error:
+            if not is_away(self._ledger, error):
+                raise
+            self._connection.keep_unsent(self._ledger, error)
+            return None
+        self._ledger.is_finished = True
+        let_go(self._ledger)
+        return info
+
+    async def _finished(self, deadline: Deadline) -> RunInfo:
         session, ledger, lacks = self._connection.session, self._ledger, False
         await self._connection.wait(opened(session, ledger, deadline))
         while True:
@@ -159,6 +174,8 @@ class Run(RunView):
                 if not ledger.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
+            except UnavailableError as error:
+                await self._connection.wait(paused(ledger, deadline, error))
             else:
                 check_complete(ledger, [info])
                 return info

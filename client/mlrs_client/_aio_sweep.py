@@ -8,14 +8,16 @@ from typing import Any, Self
 
 from mlrs_client import _calls as calls
 from mlrs_client._aio_connection import Connection
-from mlrs_client._exceptions import StepAheadError
+from mlrs_client._deadline import Deadline
+from mlrs_client._exceptions import MlrsError, StepAheadError, UnavailableError
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import sweep_update
 from mlrs_client._meta_types import Adaptation
 from mlrs_client._rows import Floats, Row
 from mlrs_client._sweep import PendingSweepView, SweepView
 from mlrs_client._types import RunInfo
-from mlrs_client._waiting import answered, check_complete, settled
+from mlrs_client._unsent import let_go
+from mlrs_client._waiting import answered, check_complete, is_away, paused, settled
 
 
 class Sweep(SweepView):
@@ -55,22 +57,35 @@ class Sweep(SweepView):
             await self._connection.wait(answered(self._connection.session, self._ledger, update, deadline))
         return update.adaptations()
 
-    async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
+    async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...] | None:
         """Mark the runs as finished. See the threaded client's."""
         deadline = self._connection.deadline(timeout_s)
+        try:
+            infos = await self._finished(deadline)
+        except MlrsError as error:
+            if not is_away(self._ledger, error):
+                raise
+            self._connection.keep_unsent(self._ledger, error)
+            return None
+        self._ledger.is_finished = True
+        let_go(self._ledger)
+        return infos
+
+    async def _finished(self, deadline: Deadline) -> tuple[RunInfo, ...]:
         session, ledger, lacks = self._connection.session, self._ledger, False
         while True:
             await self._connection.wait(settled(session, ledger, deadline, again=lacks))
             finished: tuple[RunInfo, ...] = ()
             try:
+                home = session.home_of(ledger)
                 for call in calls.finishing(self.ids, ledger.next_step):
-                    finished += await self._connection.invoke(
-                        call, deadline.left_s(), session.home_of(ledger)
-                    )
+                    finished += await self._connection.invoke(call, deadline.left_s(), home)
             except StepAheadError:  # as in `Run.finish`
                 if not ledger.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
+            except UnavailableError as error:
+                await self._connection.wait(paused(ledger, deadline, error))
             else:
                 check_complete(ledger, finished)
                 return finished

@@ -36,6 +36,7 @@ from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
 from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
+from mlrs_client._unsent import keep
 from mlrs_client._updates import Update
 from mlrs_client._waiting import Waiting, answered, lagging, patience_s
 from mlrs_client._watch import Watch
@@ -55,10 +56,14 @@ class Connection:
         addresses: the daemon's.
         timeout_s: the deadline of a call that names none, in seconds.
         session: the rules.
+        unsent_dir: the folder of files of what no daemon got; empty: it is not kept.
     """
 
-    def __init__(self, addresses: tuple[str, ...], access: Access, timeout_s: float) -> None:
+    def __init__(
+        self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
+    ) -> None:
         self.addresses = Addresses(addresses)
+        self.unsent_dir = unsent_dir
         self.timeout_s = timeout_s
         self.session = Session(self.addresses, timeout_s, self)
         self._pid = os.getpid()
@@ -183,6 +188,12 @@ class Connection:
         with self._lock:
             return lagging(self.session, ledger, entry, lr, late_s)
 
+    def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
+        """Keep what a run that was to be finished lacks, its end among it, in a file, and say so."""
+        with self._lock:
+            warning = keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True)
+        self.say(warning)
+
     def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
@@ -279,6 +290,7 @@ class Connection:
         deadline = Deadline(self.timeout_s)
         with self._lock:
             streams, watches, tasks = list(self._streams), list(self._watches), list(self._tasks)
+            fallen_off = self.session.fallen_off()
         for task in tasks:
             task.fail(ClosedError("the advisor was closed; connect again"))
         for watch in watches:
@@ -293,6 +305,9 @@ class Connection:
             with suppress(Exception):
                 channel.close()
         with self._lock:
+            for ledger in self.session.left_over(fallen_off):
+                cause = self.session.setbacks.get(ledger)
+                _logger.warning("%s", keep(ledger, str(self.addresses), self.unsent_dir, cause))
             self.session.closed()
         self._worker.stop()
         self._has_closed.release()

@@ -59,24 +59,8 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
 
     Goes on until that is done, is refused, or nobody needs it any more.
     """
-    patience_s = session.timeout_s if ledger.is_open else ledger.start.timeout_s
     try:
-        while session.needs_joining(ledger):
-            if ledger.is_open or ledger in session.setbacks:
-                yield Pause(session.backoffs.setdefault(ledger, Backoff()).next_s())
-            if not session.needs_joining(ledger):
-                return
-            if ledger.is_open and not session.addresses.several:
-                patience_s = LONGEST_ATTEMPT_S
-            try:
-                yield from _joined(session, ledger, Deadline(patience_s))
-            except (*PASSING, *DENIALS) as error:
-                if not ledger.may_pass(error):
-                    raise
-                session.setbacks[ledger] = error
-                if not ledger.is_open:  # whoever waits for a daemon waits less long than for what it does
-                    ledger.changed.notify_all()
-            patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
+        yield from _tried(session, ledger)
     except RunFinishedError as error:
         ledger.is_finished = True
         ledger.turned_away(error)
@@ -84,8 +68,35 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
         ledger.turned_away(error)
     finally:
         session.joining.discard(ledger)
+        if ledger.is_lost:
+            session.lost.add(ledger)
         session.tell_news(ledger)
         ledger.changed.notify_all()
+
+
+def _tried(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
+    """Join until it works, or nobody needs it any more.
+
+    Raises:
+        MlrsError: it will not work.
+    """
+    patience_s = session.timeout_s if ledger.is_open else ledger.start.limit_s(ledger.first_step)
+    while session.needs_joining(ledger):
+        if ledger.is_open or ledger in session.setbacks:
+            yield Pause(session.backoffs.setdefault(ledger, Backoff()).next_s())
+        if not session.needs_joining(ledger):
+            return
+        if ledger.is_open and not session.addresses.several:
+            patience_s = LONGEST_ATTEMPT_S
+        try:
+            yield from _joined(session, ledger, Deadline(patience_s))
+        except (*PASSING, *DENIALS) as error:
+            if not ledger.may_pass(error):
+                raise
+            session.setbacks[ledger] = error
+            if not ledger.is_open:  # whoever waits for a daemon waits less long than for what it does
+                ledger.changed.notify_all()
+        patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
 
 
 def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Procedure[None]:

@@ -83,6 +83,8 @@ class Ledger(Generic[E]):
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
         updates: the meta updates that are not durable yet.
+        saved_as: the file that holds what the daemon lacks, once there is one.
+        saved_at: the step that came next when it was written.
         rank: which of its ranks this process is; `None`: it has one.
         timeout_s: how long its callers wait that say nothing else, in seconds; `None`: as all others.
     """
@@ -117,6 +119,8 @@ class Ledger(Generic[E]):
         self.fallback_steps = 0
         self.outage: Outage | None = None
         self.updates = Updates()
+        self.saved_as = ""
+        self.saved_at = -1
         self._last_lr: Any = None
         self._last_step = -1  # what it was advised for
         self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
@@ -424,6 +428,21 @@ class Ledger(Generic[E]):
         """Return whether the client keeps what a crash of the daemon would lose."""
         return bool(self._kept) or bool(self.updates)
 
+    def unsent(self) -> list[E]:
+        """Return the observations that the daemon may lack, in order and without gaps up to the last.
+
+        Of a rank there are none: what it alone observed is no observation of the run.
+        """
+        if self.rank is not None:
+            return []
+        entries = {entry.step: entry for entry in self._kept} | self._unanswered
+        found: list[E] = []
+        for step in range(self.next_step - 1, -1, -1):
+            if step not in entries:
+                break
+            found.append(entries[step])
+        return found[::-1]
+
     # ----------------------------------------------------------------------- without a daemon
 
     @property
@@ -483,9 +502,12 @@ class Ledger(Generic[E]):
     def cut_off(self, cause: MlrsError) -> None:
         """Enter that an answer did not come in time: the fallback answers until the daemon has caught up."""
         if self.outage is None:
-            last = self.last_unanswered()
-            until = self.next_step if last is None else last.step
-            self.outage = Outage(self.label, cause, until, self.fallback_steps)
+            self.outage = self._outage(cause)
+
+    def _outage(self, cause: MlrsError) -> Outage:
+        last = self.last_unanswered()
+        until = self.next_step if last is None else last.step
+        return Outage(self.label, cause, until, self.fallback_steps)
 
     def is_back(self, entry: E | Update) -> bool:
         """Return whether the answer to an entry, or to an update, ends the outage."""
@@ -497,15 +519,17 @@ class Ledger(Generic[E]):
 
         Where the daemon refuses the run, but lacks nothing that this client no longer has, losses are kept.
         """
-        self.cut_off(error)
-        if self.outage is not None:
-            self.outage.lost = error
+        self.outage = self.outage or self._outage(error)
+        self.outage.lost = error
+        self._keeps_losses = not self.is_open or isinstance(error, RunTakenError)
+        if self._keeps_losses:
+            self._kept, self._most = deque(self.unsent()), self._most_unanswered
+            self.outage.keeps_losses = True
+        else:
+            self._kept.clear()
+            self.updates.clear()
         self._outgoing.clear()
         self._unanswered.clear()
-        self.updates.clear()
-        self._keeps_losses = not self.is_open or isinstance(error, RunTakenError)
-        if not self._keeps_losses:
-            self._kept.clear()
 
     def _advised(self, step: int) -> list[float]:
         """Return what the training loop uses for a step, for each run, while its update is not answered."""

@@ -21,6 +21,8 @@ class Outage:
     """What the ledger's count of fallback steps was before."""
     lost: MlrsError | None = None
     """Why it never ends, if it does not: the daemon cannot be told any more what it missed."""
+    keeps_losses: bool = False
+    """Whether losses are kept all the same, to be written to a file at the end."""
     is_told: bool = False
     """Whether its beginning was logged ..."""
     is_loss_told: bool = False
@@ -36,9 +38,13 @@ class Outage:
             )
         if self.lost is not None and not self.is_loss_told:
             self.is_loss_told = True
+            what = (
+                "cannot be advised any more; its losses are kept, to be written to a file at the end"
+                if self.keeps_losses
+                else "cannot be caught up with by the daemon any more, and losses from here on are not kept"
+            )
             return (
-                f"{self.label}: the daemon cannot be caught up any more, and losses from here on are not"
-                f" kept: all further steps are answered by the fallback. {self._why(self.lost)}"
+                f"{self.label} {what}: all further steps are answered by the fallback. {self._why(self.lost)}"
             )
         return None
 

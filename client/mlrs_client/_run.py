@@ -8,8 +8,9 @@ from typing import Any, Self
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
+from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
-from mlrs_client._exceptions import StepAheadError
+from mlrs_client._exceptions import MlrsError, StepAheadError, UnavailableError
 from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import run_update
@@ -17,9 +18,10 @@ from mlrs_client._meta_types import Adaptation
 from mlrs_client._signal import Signal
 from mlrs_client._starting import adopted, read_off
 from mlrs_client._types import Advice, RunInfo
+from mlrs_client._unsent import let_go
 from mlrs_client._updates import Update
 from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
-from mlrs_client._waiting import answered, check_complete, opened, settled
+from mlrs_client._waiting import answered, check_complete, is_away, opened, paused, settled
 
 
 class Run(RunView):
@@ -72,6 +74,7 @@ class Run(RunView):
         if ledger is self._ledger:
             return
         try:
+            self._connection.session.add(ledger)
             self._ledger, self._lag = ledger, Lag()
             self.open()
         except BaseException:
@@ -193,16 +196,36 @@ class Run(RunView):
         update = self._connection.adapt(self._ledger, *run_update(step, alignment, validation_loss))
         return PendingAdaptation(self._connection, self._ledger, update)
 
-    def finish(self, *, timeout_s: float | None = None) -> RunInfo:
+    def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
         """Mark the run as finished: it takes no more observations, and all of its record is durable.
 
+        Training is done by then, so no daemon ends it: where none answers in time, a warning says what it
+        does not have, and names the file in which that is kept (`connect(unsent_dir=)`), for
+        `mlrs runs push`.
+
+        Returns:
+            The run; `None` where no daemon answered.
+
         Raises:
-            DeadlineExceededError: the daemon did not get everything, or answer, in time. Call it again.
-            UnavailableError: it was out of reach. As above.
-            LimitError, RecordGapError: it can never get everything, as it was away for too long.
+            RunFinishedError: it was finished before it had every observation.
+            DeadlineExceededError, UnavailableError: no daemon answered in time, and the run has no fallback.
+                Call it again.
+            MlrsError: the daemon refused the run.
         """
         self._check_attached()
         deadline = self._connection.deadline(timeout_s)
+        try:
+            info = self._finished(deadline)
+        except MlrsError as error:
+            if not is_away(self._ledger, error):
+                raise
+            self._connection.keep_unsent(self._ledger, error)
+            return None
+        self._ledger.is_finished = True
+        let_go(self._ledger)
+        return info
+
+    def _finished(self, deadline: Deadline) -> RunInfo:
         session, ledger, lacks = self._connection.session, self._ledger, False
         self._connection.wait(opened(session, ledger, deadline))
         while True:
@@ -214,6 +237,8 @@ class Run(RunView):
                 if not ledger.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
+            except UnavailableError as error:
+                self._connection.wait(paused(ledger, deadline, error))
             else:
                 check_complete(ledger, [info])
                 return info

@@ -15,7 +15,7 @@ import os
 import secrets
 import sys
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -114,6 +114,7 @@ class Session:
         joining: the runs that are being joined again.
         setbacks: why each run was last cut off.
         backoffs: how long the next pause of each is before it is joined again.
+        lost: the runs whose losses are kept though no daemon takes them.
         reopened: of sweeps that take several calls: where, and those opened so far.
     """
 
@@ -129,6 +130,8 @@ class Session:
         self.reopened: weakref.WeakKeyDictionary[Ledger[Any], tuple[str, list[OpenedRun]]] = (
             weakref.WeakKeyDictionary()
         )
+        self.lost: set[Ledger[Any]] = set()
+        self._ledgers: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._conversations: dict[_Key, Conversation] = {}
         self._places: dict[Ledger[Any], Conversation] = {}
         self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
@@ -176,6 +179,31 @@ class Session:
         if is_new or not update.done:  # again: as for an observation
             self.see_to(ledger)
         return update
+
+    def add(self, ledger: Ledger[Any]) -> None:
+        """Know of runs, that are not open yet."""
+        self._ledgers.add(ledger)
+
+    def fallen_off(self) -> set[Ledger[Any]]:
+        """Return the runs on no stream of which a daemon may lack something."""
+        return {
+            ledger
+            for ledger in [*self._ledgers, *self.lost]
+            if ledger.has_volatile() and not ledger.is_finished and self.conversation_of(ledger) is None
+        }
+
+    def left_over(self, before: Iterable[Ledger[Any]]) -> list[Ledger[Any]]:
+        """Return the runs of which a daemon may lack something once all streams have ended in good order.
+
+        Args:
+            before: those that were on no stream before.
+        """
+        owed = {ledger for ledger in self._ledgers if ledger.last_unanswered() and not ledger.is_finished}
+        return [
+            ledger
+            for ledger in {*before, *owed}
+            if ledger.fallback is not None and ledger.saved_at != ledger.next_step and ledger.unsent()
+        ]
 
     def see_to(self, ledger: Ledger[Any]) -> None:
         """Have what a run has to send sent, on the stream or, if it fell off, once it has joined again."""

@@ -45,6 +45,8 @@ class Start:
     """Whether the caller gave the ids; else the client made them, and the runs are new."""
     on_existing: OnExisting = "error"
     """What to do where they exist and begin at step 0."""
+    must_exist: bool = False
+    """Whether runs that are gone on with where they are must exist."""
     resume_from: int | None = None
     """The step to go back to."""
     is_ranked: bool = False
@@ -67,7 +69,7 @@ class Start:
         if self.resume_from is not None:
             return Way("resume" if self.resume_from else "open", self.resume_from)
         if self.is_ranked or (self.on_existing == "resume" and self.is_named):
-            return Way("open", None)
+            return Way("resume" if self.must_exist else "open", None)
         if not self.is_named:
             if first_step:
                 raise InvalidArgumentError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from mlrs_client import _arguments as check
@@ -108,6 +108,23 @@ def sweep_ledger(
         resume_from=step,
     )
     return Ledger(start, changed, row, fallback_of(fallback, configs))
+
+
+def entries_of(
+    import_rows: Callable[[], Any],
+) -> Callable[[int], tuple[Callable[[int, Any], Any], Callable[[Sequence[float]], Any]]]:
+    """Return what makes entries of so many runs, and of losses what is observed of them.
+
+    `import_rows` imports what sweeps need.
+    """
+
+    def of(size: int) -> tuple[Callable[[int, Any], Any], Callable[[Sequence[float]], Any]]:
+        if size == 1:
+            return Entry, lambda losses: losses[0]
+        rows = import_rows()
+        return rows.Row, lambda losses: rows.losses_of(list(losses), size)
+
+    return of
 
 
 def adopted(

@@ -8,13 +8,15 @@ from typing import Any, Self
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
-from mlrs_client._exceptions import ClosedError, StepAheadError
+from mlrs_client._deadline import Deadline
+from mlrs_client._exceptions import ClosedError, MlrsError, StepAheadError, UnavailableError
 from mlrs_client._ledger import Ledger
 from mlrs_client._meta_calls import sweep_update
 from mlrs_client._meta_types import Adaptation
 from mlrs_client._rows import Floats, Row, losses_of
 from mlrs_client._types import RunInfo
-from mlrs_client._waiting import answered, check_complete, settled
+from mlrs_client._unsent import let_go
+from mlrs_client._waiting import answered, check_complete, is_away, paused, settled
 
 
 class SweepView:
@@ -129,13 +131,27 @@ class Sweep(SweepView):
             self._connection.wait(answered(self._connection.session, self._ledger, update, deadline))
         return update.adaptations()
 
-    def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...]:
+    def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...] | None:
         """Mark the runs as finished: they take no more observations, and all of their records are durable.
+
+        Where no daemon answers, as `Run.finish`: a warning, a file, and `None`.
 
         Raises:
             MlrsError: as `Run.finish`.
         """
         deadline = self._connection.deadline(timeout_s)
+        try:
+            infos = self._finished(deadline)
+        except MlrsError as error:
+            if not is_away(self._ledger, error):
+                raise
+            self._connection.keep_unsent(self._ledger, error)
+            return None
+        self._ledger.is_finished = True
+        let_go(self._ledger)
+        return infos
+
+    def _finished(self, deadline: Deadline) -> tuple[RunInfo, ...]:
         session, ledger, lacks = self._connection.session, self._ledger, False
         while True:
             self._connection.wait(settled(session, ledger, deadline, again=lacks))
@@ -148,6 +164,8 @@ class Sweep(SweepView):
                 if not ledger.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
+            except UnavailableError as error:
+                self._connection.wait(paused(ledger, deadline, error))
             else:
                 check_complete(ledger, finished)
                 return finished

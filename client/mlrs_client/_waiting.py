@@ -25,6 +25,8 @@ from mlrs_client._session import Session
 from mlrs_client._types import RunInfo
 from mlrs_client._updates import Update
 
+PAUSE_S = 0.1
+"""Between two calls that found no daemon, in seconds."""
 T = TypeVar("T")
 Awaited: TypeAlias = Observed | Update
 """What is sent, and waited for."""
@@ -144,6 +146,27 @@ def settled(
         if session.conversation_of(ledger) is None:
             session.want(ledger)
         yield Wait(ledger, deadline.left_s())
+
+
+def paused(ledger: Ledger[Any], deadline: Deadline, error: MlrsError) -> Waiting[None]:
+    """Wait a moment before a call about runs that found no daemon is made again.
+
+    Raises:
+        MlrsError: the error, as there is no time left for that.
+    """
+    if deadline.left_s() <= PAUSE_S:
+        raise error
+    yield Wait(ledger, PAUSE_S)
+
+
+def is_away(ledger: Ledger[Any], error: MlrsError) -> bool:
+    """Return whether runs could not be finished as no daemon answered, or none takes their steps any more.
+
+    Not where their caller wants errors, or where each rank has a part of what is lacking.
+    """
+    if ledger.fallback is None or ledger.rank is not None:
+        return False
+    return ledger.is_lost or isinstance(error, (UnavailableError, DeadlineExceededError))
 
 
 def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:

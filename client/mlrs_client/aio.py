@@ -11,6 +11,7 @@ the methods of the same names in `mlrs_client`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
@@ -22,11 +23,14 @@ from mlrs_client._advisor import DEFAULT_TIMEOUT_S, import_sweeps
 from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
+from mlrs_client._deadline import Deadline
+from mlrs_client._exceptions import MlrsError
 from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
+from mlrs_client._pushing import Push
 from mlrs_client._start import OnExisting
-from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, run_ledger, sweep_ledger
+from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, entries_of, run_ledger, sweep_ledger
 from mlrs_client._types import (
     ModelInfo,
     Optimizer,
@@ -37,7 +41,8 @@ from mlrs_client._types import (
     Schedule,
     SweepConfig,
 )
-from mlrs_client._waiting import opened
+from mlrs_client._unsent import default_folder
+from mlrs_client._waiting import opened, settled
 
 if TYPE_CHECKING:
     from mlrs_client._aio_sweep import Sweep
@@ -54,6 +59,7 @@ def connect(
     token: str | None = None,
     tls: TLS | bool | None = None,
     allow_insecure_token: bool = False,
+    unsent_dir: str | os.PathLike[str] | None = None,
 ) -> Advisor:
     """Return an advisor of the daemon at an address; to be called while an event loop runs.
 
@@ -61,7 +67,8 @@ def connect(
     """
     addresses = check.targets(target)
     access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
-    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s)))
+    folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
+    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
 
 
 class Advisor(MetaAdvisor):
@@ -135,6 +142,7 @@ class Advisor(MetaAdvisor):
         )
 
         async def opening() -> Run:
+            self._connection.session.add(ledger)
             run = Run(self._connection, ledger)
             if ledger.start.resume_from is not None:
                 await run.open()
@@ -166,12 +174,54 @@ class Advisor(MetaAdvisor):
         )
 
         async def opening() -> Sweep:
+            self._connection.session.add(ledger)
             deadline = self._connection.deadline(ledger.start.timeout_s)
             await self._connection.wait(opened(self._connection.session, ledger, deadline))
             sweep: Sweep = flavour.Sweep(self._connection, ledger)
             return sweep
 
         return Opening(opening)
+
+    async def push(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        id: str | None = None,  # noqa: A002 # what users call it
+        keep: bool = False,
+        timeout_s: float | None = None,
+    ) -> tuple[RunInfo, ...]:
+        """Send what a training left in a file. See `mlrs_client.Advisor.push`."""
+        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
+        entries = entries_of(lambda: import_sweeps("_aio_sweep")[0])
+        push = Push(path, id, Signal(), entries, limit_s)
+        session, deadline = self._connection.session, self._connection.deadline(limit_s)
+        push.enter(session.observe, session.adapt)
+        try:
+            await self._connection.wait(opened(session, push.ledger, deadline))
+            push.opened()
+            await self._connection.wait(settled(session, push.ledger, deadline))
+            push.check()
+            infos = await self._ended(push, deadline)
+        except MlrsError as error:
+            raise push.explained(error) from error
+        finally:
+            session.forget(push.ledger)
+        if not keep:
+            push.done()
+        return infos
+
+    async def _ended(self, push: Push, deadline: Deadline) -> tuple[RunInfo, ...]:
+        """Finish the runs that were pushed, if they were to be, and return them."""
+        infos: tuple[RunInfo, ...] = ()
+        if not push.finishes:
+            for run_id in push.ledger.run_ids:
+                infos += (await self._invoke(calls.get_run(run_id)),)
+            return infos
+        for call in calls.finishing(push.ledger.run_ids, push.ledger.next_step):
+            infos += await self._connection.invoke(
+                call, deadline.left_s(), self._connection.session.home_of(push.ledger)
+            )
+        return infos
 
     async def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> AsyncIterator[RunInfo]:
         """Iterate over the runs by id, optionally only those of a prefix or a status."""

@@ -196,7 +196,7 @@ def test_ranks_that_come_to_different_replicas_end_at_the_owner(cluster: Cluster
             for daemon in (one, two)
         ]
         for name in names:
-            runs = [rank.run(name, fallback=None, **settings_of(name)) for rank in ranks]
+            runs = [open_run(rank, name, fallback=None, **settings_of(name)) for rank in ranks]
             pairs = [[run.next_lr(step, loss_of(name, step)).hex() for run in runs] for step in range(10)]
             assert pairs == [[lr, lr] for lr in cluster.undisturbed.lrs(name)[:10]]
     assert len({shard_of(name) for name in names}) > 1

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlrs_client import aio
+from tests.support.runs import opened
 from tests.support.trainer import TRY_AGAIN, Journal
 from tests.support.workload import loss_of, settings_of, steps_of
 
@@ -48,10 +49,10 @@ class Crowd:
     async def _follow(self, advisor: aio.Advisor, run_id: str) -> None:
         """Train a run to its end."""
 
-        async def opened() -> aio.Run:
+        async def attempt() -> aio.Run:
             return await opened(advisor, run_id, fallback=None, **settings_of(run_id))
 
-        run = await self._insist(f"open {run_id}", opened)
+        run = await self._insist(f"open {run_id}", attempt)
         self._journal.note("open", run_id, run.resume_step)
         for step in range(run.resume_step, steps_of(run_id)):
             pending = run.observe(step, loss_of(run_id, step))

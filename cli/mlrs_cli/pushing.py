@@ -1,0 +1,43 @@
+"""`mlrs runs push`: what trainings could not tell a daemon before they ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlrs_cli.root import DaemonAddress, connected, daemon_options
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--id", "run_id", help="Another id for the run, if its own was taken meanwhile.")
+@click.option("--keep", is_flag=True, help="Do not remove the files.")
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="How long a file may take, in seconds.",
+)
+@daemon_options
+def push(
+    files: tuple[Path, ...], run_id: str | None, keep: bool, timeout_s: float, daemon: DaemonAddress
+) -> None:
+    """Send what trainings left in files because no daemon answered.
+
+    A training that ends while its daemon is away writes what the daemon lacks into a file, and logs its name.
+    What the daemon has already changes nothing, so that a push may be tried again. A file is removed once
+    everything in it is stored.
+    """
+    if run_id is not None and len(files) > 1:
+        raise click.UsageError("--id names one run; push one file at a time with it")
+    with connected(daemon) as advisor:
+        for file in files:
+            runs = advisor.push(file, id=run_id, keep=keep, timeout_s=timeout_s)
+            which = f"run {runs[0].id}" if len(runs) == 1 else f"{len(runs)} runs from {runs[0].id} on"
+            click.echo(f"{which}: at step {min(run.next_step for run in runs)}, {runs[0].status.value}")
