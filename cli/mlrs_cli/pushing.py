@@ -26,7 +26,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @daemon_options
 def push(
-    files: tuple[Path, ...], run_id: str | None, keep: bool, timeout_s: float, daemon: DaemonAddress
+    *, files: tuple[Path, ...], run_id: str | None, keep: bool, timeout_s: float, daemon: DaemonAddress
 ) -> None:
     """Send what trainings left in files because no daemon answered.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
@@ -33,49 +32,6 @@ def _undisturbed(address: str) -> list[float]:
 def model(tmp_path: Path) -> Path:
     """A small random model."""
     return write_random_model(tmp_path / "tiny.safetensors")
-
-
-def test_readme_script_killed_and_started_again_goes_on(tmp_path: Path, model: Path) -> None:
-    """The README's script, killed at random moments and started again, gets an undisturbed run's LRs."""
-    (snippet,) = [
-        block
-        for block in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-        if "train_batch" in block
-    ]
-    with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
-        expected = _undisturbed(daemon.address)
-        script = tmp_path / "script.py"
-        yours = (
-            "def train_batch(step):\n"
-            "    return 2.5 / (1 + 0.05 * step) + 0.1 * ((step * 7919) % 13) / 13\n"
-            "def update_weights(lr):\n"
-            "    print(step, lr.hex(), flush=True)\n"
-        )
-        script.write_text(yours + snippet.replace("localhost:50051", daemon.address), encoding="utf-8")
-        seen: dict[int, str] = {}
-        starts = []
-        for kill_after in (1, 40, 90, None):
-            with subprocess.Popen(
-                [sys.executable, str(script)], stdout=subprocess.PIPE, text=True
-            ) as process:
-                assert process.stdout is not None
-                for count, line in enumerate(process.stdout):
-                    step, lr = line.split()
-                    if not count:
-                        starts.append(int(step))
-                    seen[int(step)] = lr
-                    if count == kill_after:
-                        process.kill()
-                        break
-        with mlrs_client.connect(daemon.address) as advisor:
-            assert advisor.get_run("my-run").status == mlrs_client.RunStatus.FINISHED
-            records = [chunk.learning_rates for chunk in advisor.watch("my-run")]
-        advised = [lr for chunk in records for lr in chunk]
-    assert starts[0] == 0
-    assert starts == sorted(set(starts))
-    assert len(advised) == 1000
-    assert advised[:STEPS] == expected
-    assert all(seen[step] == advised[step].hex() for step in seen)
 
 
 def test_daemon_stopped_and_started_again_gives_the_same_lrs(tmp_path: Path, model: Path) -> None:

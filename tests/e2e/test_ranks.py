@@ -23,7 +23,7 @@ from mlrs_server.ranks import Report, reduced
 from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
-from tests.support.runs import open_run, opened
+from tests.support.runs import opened
 
 PATIENCE_S = 60.0
 pytestmark = pytest.mark.timeout(180)
@@ -241,7 +241,7 @@ async def test_a_takeover_in_a_step_changes_no_rate(
             runs = []
             for rank, addresses in enumerate([[one.address, two.address], [two.address, one.address]] * 2):
                 advisor = await stack.enter_async_context(aio.connect(addresses, timeout_s=PATIENCE_S))
-                opening = open_run(advisor, "job", rank=rank, world_size=4, horizon=100, num_classes=10)
+                opening = advisor.run("task", id="job", rank=rank, world_size=4, horizon=100, num_classes=10)
                 runs.append(await stack.enter_async_context(opening))
             lrs = await all_follow(runs, range(10))
             early = [asyncio.create_task(follow(run, range(10, 20))) for run in runs[:3]]
