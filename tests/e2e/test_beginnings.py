@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import mlrs_client
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, write_random_model
 
 README = Path(__file__).parents[2] / "README.md"
 YOURS = """
@@ -53,6 +53,12 @@ SAVES = """
         torch.save({name: part.state_dict() for name, part in parts.items()}, place + ".part")
         os.replace(place + ".part", place)
 """
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model file."""
+    return write_random_model(tmp_path / "model.safetensors")
 
 
 def blocks(language: str) -> list[str]:
@@ -209,7 +215,7 @@ advisor.close()
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_script_whose_daemon_comes_and_goes(tmp_path: Path, model: Path, loop: str) -> None:
-    """Started before its daemon, without it in the middle and at the end: it ends well, and nothing is lost."""
+    """Started before its daemon, away in the middle and at the end: it ends well, and nothing is lost."""
     daemon = Daemon(tmp_path / "data", "--model", str(model))
     with daemon:  # to have an address, and to go away again
         daemon.kill()
