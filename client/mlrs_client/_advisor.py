@@ -147,7 +147,7 @@ class Advisor(MetaAdvisor):
                 optimizer.
             warmup: the steps of the schedule's linear warmup. Default: 0.
             horizon: the total number of steps, if known. A run may go on beyond it: a model then
-                advises as at the end, and a schedule holds its last learning rate.
+                advises as at the end, and a schedule holds its last learning rate. One warning says so.
             num_classes: the number of classes of a classification loss.
             scale: the upper bound gamma of a paper-exact model's LR. Default: the model's rule.
             snapshot: the snapshot that a run without a horizon stays on. Default: the middle one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -59,6 +60,10 @@ class Observed(Protocol):
     @property
     def losses(self) -> Sequence[float]:
         """The losses, one for each run."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no loss is NaN or infinite."""
 
     @property
     def rates(self) -> Sequence[float] | None:
@@ -125,6 +130,11 @@ class Entry:
     def losses(self) -> Sequence[float]:
         """The loss."""
         return (self.loss,)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss is neither NaN nor infinite."""
+        return math.isfinite(self.loss)
 
     @property
     def rates(self) -> Sequence[float] | None:

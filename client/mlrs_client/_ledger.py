@@ -31,6 +31,7 @@ from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
 from mlrs_client._order import Outgoing, in_order
 from mlrs_client._outage import Outage
+from mlrs_client._remarks import Remarks
 from mlrs_client._start import Start
 from mlrs_client._types import RunConfig
 from mlrs_client._updates import Update, Updates
@@ -83,6 +84,7 @@ class Ledger(Generic[E]):
         fallback_steps: how many steps it has answered.
         outage: the outage that it is in, if any.
         updates: the meta updates that are not durable yet.
+        remarks: what its user should hear of what is observed.
         saved_as: the file that holds what the daemon lacks, once there is one.
         saved_at: the step that came next when it was written.
         rank: which of its ranks this process is; `None`: it has one.
@@ -119,6 +121,7 @@ class Ledger(Generic[E]):
         self.fallback_steps = 0
         self.outage: Outage | None = None
         self.updates = Updates()
+        self.remarks = Remarks(self.label, start.run_ids, start.configs)
         self.saved_as = ""
         self.saved_at = -1
         self._last_lr: Any = None
@@ -175,6 +178,7 @@ class Ledger(Generic[E]):
         if len(self._unanswered) >= self._most_unanswered and not self.is_lost:
             self._overflow()
         entry = self.entry(step, loss)
+        self.remarks.see(entry)
         if not self.is_lost:
             self._outgoing.enter(entry)  # first, and passed over unless the next line was reached, too
             self._unanswered[step] = entry
@@ -409,6 +413,7 @@ class Ledger(Generic[E]):
             self.lose(gap)
             return
         self.handles, self.config = opened.handles, opened.config
+        self.remarks.resolved([opened.config])
         self.durable_step = opened.durable_step
         self._lacked_from = expected
         lacked = [kept for kept in self._kept if kept.step >= expected and kept.step not in self._unanswered]

@@ -64,6 +64,7 @@ class Push:
         make, self._observed = entry(len(unsent.run_ids))
         self.finishes = unsent.finish
         self.ledger = Ledger(start, changed, make)
+        self.ledger.remarks.silence()  # its user was told when it was observed
         self.ledger.first_step = self.ledger.next_step = unsent.first_step
         self._entries: list[Any] = []
 

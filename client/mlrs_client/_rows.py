@@ -50,6 +50,11 @@ class Row:
         return losses
 
     @property
+    def is_finite(self) -> bool:
+        """Whether no loss is NaN or infinite."""
+        return bool(np.isfinite(self.values).all())
+
+    @property
     def rates(self) -> Sequence[float] | None:
         """The learning rates, one for each run, once there are any."""
         rates: list[float] | None = None if self.learning_rates is None else self.learning_rates.tolist()

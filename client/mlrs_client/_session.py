@@ -156,6 +156,8 @@ class Session:
         """
         self.check_open()
         entry, is_new = ledger.observe(step, loss)
+        while ledger.remarks.news:
+            self.host.say(ledger.remarks.news.pop(0))
         if is_new or not entry.done:  # again: an interrupt may have come between entering and sending
             self.see_to(ledger)
         return entry, is_new
