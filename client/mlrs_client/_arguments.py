@@ -20,6 +20,7 @@ from mlrs_client._types import (
     ScheduleKind,
 )
 from mlrs_client._values import MAX_COUNT
+from mlrs_client._values import number as _number
 from mlrs_client._values import real as _real
 from mlrs_client._values import string as _string
 from mlrs_client._values import whole as _whole
@@ -116,13 +117,8 @@ def horizon(value: object) -> int:
 
 
 def loss(value: Any) -> float:
-    """Return a loss as a double: any real number, NaN and infinities included."""
-    if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
-        raise _wrong("loss", "must be a real number (for a tensor, loss.item())", value)
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise _wrong("loss", f"cannot be read as one number: {error}", value) from error
+    """Return a loss as a double: any real number, NaN and infinities included, or an array of one."""
+    return _number("loss", value)
 
 
 def samples(value: object) -> float:

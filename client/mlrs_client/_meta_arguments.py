@@ -7,7 +7,7 @@ import enum
 from typing import Any, TypeVar
 
 from mlrs_client._meta_types import Meta, MetaOrder, MetaScope
-from mlrs_client._values import real, whole, wrong
+from mlrs_client._values import number, real, whole, wrong
 
 S = TypeVar("S", bound=enum.StrEnum)
 MAX_EVERY = 2**53
@@ -35,9 +35,9 @@ def meta(value: object) -> Meta | None:
     if not isinstance(value, Meta):
         raise wrong("meta", "must be True, or a Meta that says more", value)
     numbers: dict[str, Any] = {
-        name: real(f"meta.{name}", number, **bounds)
+        name: real(f"meta.{name}", given, **bounds)
         for name, bounds in _BOUNDS.items()
-        if (number := getattr(value, name)) is not None
+        if (given := getattr(value, name)) is not None
     }
     return dataclasses.replace(
         value,
@@ -55,20 +55,13 @@ def every(value: object, name: str = "every") -> int:
 
 def alignment(value: Any, name: str = "alignment") -> float:
     """Return a checked alignment: finite, and no larger than the contract takes."""
-    number = real(name, value, least=-MAX_ALIGNMENT, most=MAX_ALIGNMENT)
-    return number + 0.0  # of the two zeros the positive one
+    checked = real(name, value, least=-MAX_ALIGNMENT, most=MAX_ALIGNMENT)
+    return checked + 0.0  # of the two zeros the positive one
 
 
 def validation_loss(value: Any) -> float | None:
     """Return a validation loss as a double, NaN and infinities included; `None`: there is none."""
-    if value is None:
-        return None
-    if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
-        raise wrong("validation_loss", "must be a real number", value)
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise wrong("validation_loss", f"cannot be read as one number: {error}", value) from error
+    return None if value is None else number("validation_loss", value)
 
 
 def shards(shard: object, shard_count: object) -> tuple[int, int]:

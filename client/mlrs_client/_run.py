@@ -106,7 +106,8 @@ class Run(RunView):
 
         Args:
             step: the run's next step, or one observed before, with the same loss.
-            loss: any real number. NaN and infinities are legal: the last learning rate is held.
+            loss: any real number, or an array or tensor of one. NaN and infinities are legal: the last
+                learning rate is held.
             samples: where several ranks report, how many samples the loss is the mean of. Default: 1.
 
         Raises:

@@ -31,6 +31,23 @@ def whole(name: str, value: Any, *, low: int, high: int = MAX_COUNT) -> int:
     return number
 
 
+def number(name: str, value: Any) -> float:
+    """Return any real number as a double, also NaN and infinities; strings and booleans are none.
+
+    An array, or a tensor, of one number is read with its `item`: `float` refuses some of these, and warns of
+    a tensor that requires a gradient.
+    """
+    if type(value) is float:
+        return value
+    try:
+        plain = value.item() if callable(getattr(value, "item", None)) else value
+        if hasattr(plain, "__float__") and not isinstance(plain, bool):
+            return float(plain)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise wrong(name, f"cannot be read as one number: {error}", value) from error
+    raise wrong(name, "must be a real number", value)
+
+
 def real(
     name: str,
     value: Any,
@@ -41,14 +58,9 @@ def real(
     most: float = math.inf,
 ) -> float:
     """Return a finite real number within bounds; strings and booleans are none."""
-    if isinstance(value, (str, bytes, bool, bytearray)) or not hasattr(value, "__float__"):
-        raise wrong(name, "must be a real number", value)
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise wrong(name, f"cannot be read as one number: {error}", value) from error
-    if math.isfinite(number) and above < number < below and least <= number <= most:
-        return number
+    checked = number(name, value)
+    if math.isfinite(checked) and above < checked < below and least <= checked <= most:
+        return checked
     bounds = [f"> {above:g}"] if above > -math.inf else []
     bounds += [f">= {least:g}"] if least > -math.inf else []
     bounds += [f"< {below:g}"] if below < math.inf else []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_client import InvalidArgumentError, Optimizer, RunConfig
 from mlrs_client import _arguments as check
+from mlrs_client import _meta_arguments as meta_check
 
 
 @pytest.mark.parametrize("address", ["localhost:50051", "10.0.0.1:1", "[::1]:50051", "unix:/run/mlrs.sock"])
@@ -43,7 +46,29 @@ def test_wrong_addresses(address: Any, what: str) -> None:
     assert caught.value.field == "target"
 
 
-@pytest.mark.parametrize("value", ["1.0", b"1", True, None, [1.0], 1j, np.zeros(2), 10**400])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1.0",
+        b"1",
+        True,
+        None,
+        [1.0],
+        1j,
+        10**400,
+        np.zeros(2),
+        np.zeros(0),
+        np.array(["1.0"]),
+        np.array([1j]),
+        np.array([True]),
+        np.array([None]),
+        torch.zeros(2),
+        torch.tensor([1j]),
+        torch.tensor(True),
+        torch.zeros((), device="meta"),
+    ],
+    ids=str,
+)
 def test_losses_that_are_none(value: Any) -> None:
     """What is not one real number is no loss."""
     with pytest.raises(InvalidArgumentError) as caught:
@@ -58,10 +83,62 @@ def test_every_double_is_a_loss(value: float) -> None:
     assert found == value or (math.isnan(found) and math.isnan(value))
 
 
-@pytest.mark.parametrize("value", [3, Fraction(3), np.float32(3), np.int64(3), np.array(3.0)])
+class Device:
+    """A number that is on a device, as arrays of JAX are: no array of NumPy, and no number of Python."""
+
+    def item(self) -> float:
+        """Return it as a number of Python."""
+        return 3.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        Fraction(3),
+        np.float32(3),
+        np.float16(3),
+        np.longdouble(3),
+        np.int64(3),
+        np.array(3.0),
+        np.array([3.0]),
+        np.array([[3]]),
+        torch.tensor(3.0),
+        torch.tensor([[3]]),
+        torch.tensor(3.0, dtype=torch.bfloat16),
+        torch.tensor([3.0], requires_grad=True),
+        torch.tensor(2.0, requires_grad=True) * 1.5,
+        Device(),
+    ],
+    ids=repr,
+)
 def test_numbers_of_other_kinds_are_losses(value: Any) -> None:
-    """Numbers of NumPy and of the standard library are losses."""
-    assert check.loss(value) == 3.0
+    """A number of the standard library, or an array of one number, of whatever library, is a loss."""
+    found = check.loss(value)
+    assert (found, type(found)) == (3.0, float)
+
+
+@pytest.fixture
+def always_warns() -> Iterator[None]:
+    """Have PyTorch warn each time of what it warns of once a process."""
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)
+
+
+@pytest.mark.usefixtures("always_warns")
+def test_tensors_of_a_graph() -> None:
+    """A loss that gradients flow from brings no warning of PyTorch's."""
+    assert check.loss(torch.tensor(2.0, requires_grad=True) * 1.5) == 3.0
+
+
+@pytest.mark.usefixtures("always_warns")
+@pytest.mark.parametrize("value", [np.array([3.0]), torch.tensor(3.0, requires_grad=True)], ids=repr)
+def test_arrays_of_one_number(value: Any) -> None:
+    """Where a number is wanted, such as an alignment or a validation loss, an array of one is taken."""
+    assert check.samples(value) == 3.0
+    assert meta_check.alignment(value) == 3.0
+    assert meta_check.validation_loss(value) == 3.0
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None, 2**53 + 1])
