@@ -12,6 +12,10 @@
 `scheduler.step(loss)` in place of the two calls sends, waits and applies at once, before or after
 `optimizer.step()`: the habit of `ReduceLROnPlateau`.
 
+Where the loss is computed in a closure, as with LBFGS, the closure calls `observe`. `optimizer.step(closure)`
+calls it, waits for the advice, and then updates. Of a closure that is called several times in a step, the
+first loss counts.
+
 `MetaStep` takes the optimizer's steps of a run in meta mode: every so many, its network learns from a
 validation batch.
 
@@ -25,7 +29,6 @@ thread once the device has it.
 from __future__ import annotations
 
 import math
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,6 +43,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from mlrs_client import _arguments as check
 from mlrs_client._exceptions import InvalidArgumentError, UsageError
 from mlrs_client._run import Run
+from mlrs_client._torch_hook import Hook, unwrapped
 from mlrs_client._torch_loss import Loss, loss_of, mean_of
 from mlrs_client._torch_meta import MetaStep
 from mlrs_client._torch_ranks import Asked, Shared, Together, own_run, together_of
@@ -56,8 +60,9 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
 
     Exactly PyTorch's SGD, Adam and AdamW are told apart; their subclasses count as they do, and
     anything else is `other`, without momentum. Parameter groups are taken to agree; the first one
-    speaks for all.
+    speaks for all. Of a wrapped optimizer, as Accelerate's, the one inside counts.
     """
+    optimizer = unwrapped(optimizer)
     group = optimizer.param_groups[0]
     if isinstance(optimizer, (Adam, AdamW)):
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
@@ -76,8 +81,12 @@ class AdvisedLR(LRScheduler):
     ratio to it, also groups that are added later. Learning rates that are tensors are filled in
     place.
 
+    An optimizer has one `AdvisedLR` at a time: one that is made for it takes the place of the one before,
+    which then raises `UsageError` in all methods that observe, step or load.
+
     Args:
-        optimizer: its learning rates are overwritten at each step.
+        optimizer: its learning rates are overwritten at each step. If it is wrapped in an object that has it
+            as its attribute `optimizer`, as Accelerate's, it is found there.
         run: an open run. What its config lacks of `optimizer` and `momentum` is read off the
             optimizer, before the first step. In a distributed job, that of the first rank counts, and others
             may pass `None`; where each was opened with a `rank`, each rank sends its own loss instead.
@@ -91,6 +100,7 @@ class AdvisedLR(LRScheduler):
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
+        UsageError: in its methods: another `AdvisedLR` was made for the optimizer, or `detach` was called.
         ConfigMismatchError: the run was begun with another optimizer.
         UnavailableError: of several ranks, another one raised something; the error names it. All methods but
             `state_dict` do so: what one rank raises, all hear of where they meet next.
@@ -121,6 +131,7 @@ class AdvisedLR(LRScheduler):
         self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
         self._applied = False  # whether its advice is in the optimizer
         self._advised_lr: float | None = None
+        self._is_known = False  # whether a closure is called that has observed the loss of this step
 
         def begin() -> tuple[str, int]:
             self._run = own_run(run, self._together)
@@ -129,10 +140,10 @@ class AdvisedLR(LRScheduler):
                 raise InvalidArgumentError(
                     "accumulation_steps must be at least 1", field="accumulation_steps"
                 )
-            return self._begin(optimizer)
+            return self._begin(unwrapped(optimizer))
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
-        _wait_before_updates(optimizer, self)
+        self._hook = Hook(self.optimizer, self)
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
         """Send the training loss of this step, and return at once; of several ranks, once all are here.
@@ -150,6 +161,8 @@ class AdvisedLR(LRScheduler):
                 observe the next.
             MlrsError: see `Run.observe`.
         """
+        if self._is_known:
+            return
         value = self._counted(loss, samples)
         if self._pending is not None:
             self._defer(
@@ -173,6 +186,11 @@ class AdvisedLR(LRScheduler):
             UsageError: no loss was observed since the last step.
             MlrsError: see `observe` and `Pending.lr`.
         """
+        try:
+            self._hook.check()
+        except UsageError as error:
+            self._defer(error)
+            self._tell()
         if loss is not None:
             self.observe(loss)
         if self._pending is None and not self._losses:
@@ -187,6 +205,10 @@ class AdvisedLR(LRScheduler):
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
+
+    def detach(self) -> None:
+        """Leave the optimizer as it is: its steps do not wait for advice any more. The run stays open."""
+        self._hook.remove("detach() was called")
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rates of the parameter groups, as `get_last_lr` does."""
@@ -212,6 +234,7 @@ class AdvisedLR(LRScheduler):
         """
 
         def find() -> State:
+            self._hook.check()
             if self._wrong is not None:  # what this rank has not told yet
                 raise self._wrong
             step = self.last_epoch if self._run is None else self._run.resume_step
@@ -239,6 +262,7 @@ class AdvisedLR(LRScheduler):
         if loss is None and self._together is not None:
             return loss_of(0.0), 0.0
         try:
+            self._hook.check()
             if loss is None:
                 raise InvalidArgumentError(
                     "loss may be None only where several ranks share a run", field="loss"
@@ -380,17 +404,6 @@ class AdvisedLR(LRScheduler):
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
-
-
-def _wait_before_updates(optimizer: Optimizer, scheduler: AdvisedLR) -> None:
-    """Have each `optimizer.step()` fill in the advice first, for as long as the scheduler lives."""
-    alive = weakref.ref(scheduler)
-
-    def fill_in(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if (found := alive()) is not None:
-            found._apply()  # noqa: SLF001 # of this module
-
-    optimizer.register_step_pre_hook(fill_in)
 
 
 def _momentum(value: Any) -> float | None:

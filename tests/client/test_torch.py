@@ -271,7 +271,7 @@ def test_states_that_do_not_fit(advisor: mlrs_client.Advisor) -> None:
     with pytest.raises(mlrs_client.StepError, match="resume_from=0"):
         scheduler.load_state_dict(state)
     with pytest.raises(mlrs_client.InvalidArgumentError, match="'b'"):
-        AdvisedLR(problem.optimizer, advisor.run("b")).load_state_dict(state)
+        AdvisedLR(Problem().optimizer, advisor.run("b")).load_state_dict(state)
     with pytest.raises(mlrs_client.InvalidArgumentError, match="not of an AdvisedLR"):
         scheduler.load_state_dict({"last_epoch": 3})
 
