@@ -59,6 +59,11 @@ class Hook:
         self._handle = optimizer.register_step_pre_hook(self)
         _hooks[optimizer] = self
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether the scheduler is not heard any more."""
+        return self._why is not None
+
     def remove(self, why: str) -> None:
         """Do not have the scheduler heard any more; `why` is what it tells its users."""
         self._handle.remove()

@@ -29,9 +29,10 @@ thread once the device has it.
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
@@ -132,6 +133,8 @@ class AdvisedLR(LRScheduler):
         self._applied = False  # whether its advice is in the optimizer
         self._advised_lr: float | None = None
         self._is_known = False  # whether a closure is called that has observed the loss of this step
+        self._loads = 0  # how often a state was loaded, which losses still on a device are not sent after
+        self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
             self._run = own_run(run, self._together)
@@ -242,7 +245,9 @@ class AdvisedLR(LRScheduler):
 
         if self._reader is not None and self._together is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
-        state = find() if self._together is None else self._together.load(find)
+        with self._sending:
+            state = find() if self._together is None else self._together.load(find)
+            self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
         self._has_asked = False
@@ -295,7 +300,7 @@ class AdvisedLR(LRScheduler):
             self._losses = []
             return
         self._losses = []
-        read = self._read(self._ask, step, losses)
+        read = self._read(self._ask_later, step, losses, self._loads)
         if self._lagged:
             self._unread.append(read)
             self._pending = self._newest
@@ -333,6 +338,23 @@ class AdvisedLR(LRScheduler):
         """Observe the mean of some losses; return what returns the advice to update with."""
         mean, samples = mean_of(losses)
         return self._observe(step, mean, samples)
+
+    def _ask_later(self, step: int, losses: Sequence[tuple[Loss, float]], loads: int) -> Callable[[], float]:
+        """As `_ask`, in another thread, unless a state was loaded meanwhile.
+
+        Args:
+            step: the step.
+            losses: its losses.
+            loads: how many states were loaded before.
+
+        Raises:
+            CancelledError: one was loaded, or the scheduler was detached: the losses are of no use.
+        """
+        mean, samples = mean_of(losses)
+        with self._sending:
+            if loads != self._loads or self._hook.is_removed:
+                raise CancelledError
+            return self._observe(step, mean, samples)
 
     def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
         """Send a loss; return what returns the advice to update with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 import mlrs_client
+from mlrs_client import _torch_loss
 from mlrs_client.torch import AdvisedLR, MetaStep, describe
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 
@@ -395,3 +397,64 @@ def test_copies_of_an_optimizer(run: mlrs_client.Run, copied: Callable[[Any], An
     fit.optimizer.step()
     scheduler.step()
     assert scheduler.get_last_lr() == lr_sequence(fit.evaluated)
+
+
+@pytest.mark.parametrize("lagged", [False, True])
+@pytest.mark.parametrize("leave", ["load", "detach"])
+def test_a_late_loss_is_not_sent(
+    run: mlrs_client.Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, leave: str, *, lagged: bool
+) -> None:
+    """A loss that a device still had when a state was loaded, or the scheduler detached, is not sent."""
+    computed, value, waiting = threading.Event(), _torch_loss.Loss.value, threading.Event()
+
+    def wait(loss: _torch_loss.Loss) -> float:
+        waiting.set()
+        assert computed.wait(30)
+        return value(loss)
+
+    fit = Fit()
+    scheduler = AdvisedLR(fit.optimizer, run, lagged=lagged)
+    scheduler.step(torch.tensor(3.0))
+    state = scheduler.state_dict()
+    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
+    monkeypatch.setattr(_torch_loss.Loss, "value", wait)
+    scheduler.observe(torch.tensor(9.0))
+    reader = scheduler._reader
+    assert reader is not None
+    assert waiting.wait(30)
+    if leave == "load":
+        scheduler.load_state_dict(state)
+    else:
+        scheduler.detach()
+    computed.set()
+    reader.submit(int).result(30)  # all that was to be read before
+    assert run.resume_step == 1
+    if leave == "load":
+        scheduler.step(torch.tensor(2.0))
+        reader.submit(int).result(30)
+        assert scheduler.get_last_lr() == lr_sequence([3.0, 2.0])[not lagged :][:1]
+    run.next_lr(1, 2.0)  # which is told apart from another loss, and waited for
+    assert daemon.runs["a"].losses == [3.0, 2.0]
+
+
+def test_a_late_loss_stays_when_a_state_is_refused(
+    run: mlrs_client.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that is refused changes nothing: the loss that a device still has is sent, and advised on."""
+    computed, value = threading.Event(), _torch_loss.Loss.value
+
+    def wait(loss: _torch_loss.Loss) -> float:
+        assert computed.wait(30)
+        return value(loss)
+
+    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
+    monkeypatch.setattr(_torch_loss.Loss, "value", wait)
+    fit = Fit()
+    scheduler = AdvisedLR(fit.optimizer, run)
+    scheduler.observe(torch.tensor(9.0))
+    with pytest.raises(mlrs_client.InvalidArgumentError):
+        scheduler.load_state_dict({**scheduler.state_dict(), "base_lrs": None})
+    computed.set()
+    fit.optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == lr_sequence([9.0])
