@@ -21,6 +21,12 @@ class Deadline:
         """Return the seconds that are left; 0 once it has passed."""
         return max(0.0, self._end - time.monotonic())
 
+    def earlier(self, timeout_s: float) -> Deadline:
+        """Return a deadline that began when this one did."""
+        other = Deadline(timeout_s)
+        other._end = self._end - self.timeout_s + timeout_s
+        return other
+
 
 class Backoff:
     """Pauses that double, each cut short at random (full jitter): clients that broke together spread."""
