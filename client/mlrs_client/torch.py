@@ -210,7 +210,10 @@ class AdvisedLR(LRScheduler):
         self._step_count += 1
 
     def detach(self) -> None:
-        """Leave the optimizer as it is: its steps do not wait for advice any more. The run stays open."""
+        """Leave the optimizer as it is: its steps do not wait for advice any more. The run stays open.
+
+        In a distributed job, on every rank, between two steps.
+        """
         self._hook.remove("detach() was called")
 
     def get_lr(self) -> list[float | torch.Tensor]:

@@ -8,6 +8,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ import mlrs_client
 from mlrs_client import _torch_loss
 from mlrs_client.torch import AdvisedLR, MetaStep, describe
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
+from tests.client.test_torch_group import train
+from tests.client.test_torch_ranks_errors import COMMON
 
 KINDS: list[tuple[type[Optimizer], dict[str, Any]]] = [
     (SGD, {"momentum": 0.9}),
@@ -28,6 +31,31 @@ KINDS: list[tuple[type[Optimizer], dict[str, Any]]] = [
     (LBFGS, {"max_iter": 4, "line_search_fn": "strong_wolfe"}),
 ]
 STEPS = 5
+RANKS = (
+    COMMON
+    + """
+weight = torch.nn.Parameter(torch.full((2,), float(rank + 1)))
+kind = {"sgd": torch.optim.SGD, "lbfgs": torch.optim.LBFGS}[cases[0]]
+scheduler = AdvisedLR(kind([weight], lr=0.1), run_of("a"))
+
+def closure():
+    scheduler.optimizer.zero_grad()
+    loss = weight.square().mean()
+    scheduler.observe(loss)
+    observed.append(loss.item())
+    loss.backward()
+    return loss
+
+for step in range(3):
+    observed = []
+    scheduler.optimizer.step(closure)
+    scheduler.step()
+    print("loss", observed[0], scheduler.get_last_lr()[0], flush=True)
+scheduler.detach()
+attempt("detached", lambda: scheduler.observe(1.0))
+finish()
+"""
+)
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +213,23 @@ def test_a_step_that_was_not_closed(run: mlrs_client.Run, kind: type[Optimizer])
     fit.optimizer.step(closure)
     with pytest.raises(mlrs_client.UsageError, match=r"scheduler\.step"):
         fit.optimizer.step(closure)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["sgd", "lbfgs"])
+def test_closures_of_several_ranks(daemon: FakeDaemon, tmp_path: Path, kind: str) -> None:
+    """Ranks that call closures share the advice for the mean of their first losses in the same step."""
+    said = train(daemon, tmp_path, RANKS, kind)
+    losses, rates = list[tuple[float, ...]](), list[tuple[str, ...]]()
+    for words in zip(
+        *([line.split() for line in lines if line.startswith("loss")] for lines in said), strict=True
+    ):
+        losses.append(tuple(float(word[1]) for word in words))
+        rates.append(tuple(word[2] for word in words))
+    means = [sum(each) / 2 for each in losses]
+    assert daemon.runs["a"].losses == means
+    assert rates == [(str(lr), str(lr)) for lr in lr_sequence(means)]
+    assert all(lines[-1] == "detached UsageError" for lines in said)
 
 
 class Nested(SGD):
