@@ -50,7 +50,11 @@ class Hook:
     """
 
     def __init__(self, optimizer: Optimizer, scheduler: AdvisedLR) -> None:
-        """Take the place of the hook that the optimizer has from another scheduler, if it has one."""
+        """Take the place of the hook that the optimizer has from another scheduler, if it has one.
+
+        To refuse instead would make a notebook's cell fail that is run again, as the notebook may still hold
+        the scheduler of before.
+        """
         if (former := _hooks.get(optimizer)) is not None:
             former.remove("another AdvisedLR, made for its optimizer since, sets the learning rates")
         self._scheduler = weakref.ref(scheduler)
