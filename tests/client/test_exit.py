@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -204,3 +205,64 @@ def test_workers_that_are_forked(daemon: FakeDaemon) -> None:
         timeout=HANG_S,
     )
     assert ran.stdout.strip() == "4 [0, 0, 0, 0] True", ran.stderr
+
+
+LOADER = """
+import sys
+import mlrs_client  # the first to import gRPC
+import grpc
+from torch.utils.data import DataLoader
+
+advisor = mlrs_client.connect(sys.argv[1], timeout_s=30.0)
+run = advisor.run("task", id="a", fallback=None)
+for epoch in range(2):
+    for batch in DataLoader([1.0, 2.0, 3.0, 4.0], num_workers=2, multiprocessing_context="fork"):
+        run.next_lr(run.resume_step, batch.item())
+if sys.argv[2] == "garbage":
+    with grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials(b"no certificate")) as channel:
+        try:
+            channel.unary_unary("/any/Call")(b"", timeout=30.0)
+        except grpc.RpcError as error:
+            print(error.code().name)
+advisor.close()
+print(run.resume_step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("certificate", "verbosity", "told", "expected"),
+    [
+        ("none", {}, "", "8"),
+        ("garbage", {}, "root certificate", "UNAVAILABLE\n8"),
+        ("none", {"GRPC_VERBOSITY": "INFO"}, "fork", "8"),
+        ("none", {"GRPC_TRACE": "channel"}, "fork", "8"),
+    ],
+)
+def test_forks_of_a_data_loader(
+    daemon: FakeDaemon, certificate: str, verbosity: dict[str, str], told: str, expected: str
+) -> None:
+    """Forked workers of a DataLoader write nothing to stderr; gRPC's errors, and what one asks for, stay."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", LOADER, daemon.target, certificate],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG_S,
+        env=environment | verbosity,
+    )
+    assert ran.stdout.strip() == expected, ran.stderr
+    assert told in ran.stderr
+    assert "fork" not in ran.stderr or verbosity, ran.stderr
+    assert not ran.stderr or told
+
+
+def test_the_environment_stays_as_it_is() -> None:
+    """Importing the client changes no environment variable, which subprocesses would inherit."""
+    script = (
+        "import os; before = dict(os.environ)\n"
+        "import mlrs_client, mlrs_client.aio\n"
+        "assert dict(os.environ) == before\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
