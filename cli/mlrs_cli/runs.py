@@ -31,7 +31,10 @@ COLUMNS = ("step", "loss", "learning_rate", "reason")
 
 @click.group()
 def runs() -> None:
-    """List, show, follow, export and delete runs."""
+    """List, show, follow, export and delete the runs of a daemon.
+
+    A run is one training, known by its id. Its record holds each step's loss and advised learning rate.
+    """
 
 
 @runs.command("list")
@@ -42,13 +45,18 @@ def runs() -> None:
     type=click.Choice(["updated", "id"]),
     default="updated",
     show_default=True,
-    help="The newest activity first, or by id.",
+    help="By the newest activity, the last first, or by id.",
 )
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most this many; 0: all."
 )
 @click.option(
-    "--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True, help="How."
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="The format of the output.",
 )
 @daemon_options
 def list_runs(
@@ -77,7 +85,10 @@ def list_runs(
 @click.argument("run_id")
 @daemon_options
 def show(run_id: str, daemon: DaemonAddress) -> None:
-    """Show everything about a run but its record, as JSON."""
+    """Show a run's config, status and newest values as JSON.
+
+    `export` writes its record.
+    """
     with connected(daemon) as advisor:
         facts = facts_of(advisor.get_run(run_id))
     click.echo(json.dumps(facts, indent=2))
@@ -85,10 +96,22 @@ def show(run_id: str, daemon: DaemonAddress) -> None:
 
 @runs.command()
 @click.argument("run_id")
-@click.option("--wait", is_flag=True, help="Wait until there is such a run, and until the daemon answers.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for the daemon to answer and the run to appear; without it, either is an error.",
+)
 @daemon_options
 def watch(run_id: str, daemon: DaemonAddress, *, wait: bool) -> None:
-    """Follow a run: its step, loss and learning rate, until it is finished (or Ctrl-C)."""
+    """Follow a run's step, loss and learning rate.
+
+    It ends when the run is finished, or at Ctrl-C. A terminal shows one line that is kept up to date; a pipe
+    or a file gets a new line each time that steps were stored.
+
+    \b
+      mlrs runs watch my-run
+      mlrs runs watch my-run --wait
+    """
     console = Console()
     with connected(daemon) as advisor, ExitStack() as stack:
         live = (
@@ -106,15 +129,28 @@ def watch(run_id: str, daemon: DaemonAddress, *, wait: bool) -> None:
 @runs.command()
 @click.argument("run_id")
 @click.option(
-    "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file. [default: standard output]"
+    "--output",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    help="The file to write. [default: standard output]",
 )
 @click.option(
-    "--format", "format_", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True, help="How."
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "jsonl"]),
+    default="csv",
+    show_default=True,
+    help="CSV, or one JSON object a line.",
 )
-@click.option("--from-step", type=click.IntRange(min=0), default=0, show_default=True, help="The first step.")
+@click.option(
+    "--from-step", type=click.IntRange(min=0), default=0, show_default=True, help="The first step to write."
+)
 @daemon_options
 def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: DaemonAddress) -> None:
-    """Write a run's record: a line a step with its loss, its learning rate, and why.
+    """Write a run's record as CSV or JSON lines.
+
+    There is one row for each step: the step, its loss, the learning rate that was advised, and the reason of
+    the advice: `fresh`, or `held` where the loss was not finite and the learning rate stayed as it was.
 
     \b
       mlrs runs export my-run > my-run.csv
@@ -140,10 +176,10 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: D
 @click.option(
     "--older-than",
     type=age,
-    help="Select the runs without activity for so long: a number and s, min, h, d or w, such as 7d.",
+    help="Select runs without new observations for this long, such as 90min or 7d (s, min, h, d, w).",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @daemon_options
 def delete(
     run_ids: tuple[str, ...],
