@@ -13,7 +13,7 @@ from mlrs_server.errors import AdvisorError, draining, moved_elsewhere, record_l
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
 from mlrs_server.owned import owned
-from mlrs_server.store import Observations, StoredRun
+from mlrs_server.store import Observations, Recency, Store, StoredRun
 from mlrs_server.watchers import Watchers
 
 _NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
@@ -41,13 +41,19 @@ class RunRecords:
         return view
 
     async def list(
-        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+        self, *, prefix: str, status: RunStatus | None, after: str | Recency, limit: int, tenant: str = ""
     ) -> list[RunView]:
-        """Return a tenant's runs ordered by id, from the first id beyond `after`; ids are bare."""
+        """Return a tenant's runs: ordered by id, beyond the id `after`, or by recency; ids are bare."""
+
+        def read(store: Store) -> Sequence[StoredRun]:
+            if isinstance(after, Recency):
+                return store.list_recent(
+                    prefix=prefix, status=status, after=after, limit=limit, tenant=tenant
+                )
+            return store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
+
         await self._live.journal.flush()
-        stored = await self._live.in_store(
-            lambda store: store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
-        )
+        stored = await self._live.in_store(read)
         return await self._live.views(stored)
 
     async def recall(self, answer: Answer) -> None:

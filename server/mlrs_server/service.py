@@ -118,17 +118,18 @@ class AdvisorService(AdvisorServiceServicer):
         return pb.GetRunResponse(run=convert.run_to(view))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
-        """List runs; the page token is the last id of the page before."""
+        """List runs; the page token says where the page before ended."""
         size = convert.page_size_from(request.page_size)
+        after = convert.place_from(request.order_by, request.page_token)
         views = await self._records.list(
             prefix=request.prefix,
             status=convert.status_from(request.status),
-            after=request.page_token,
+            after=after,
             limit=size + 1,
             tenant=current_caller().tenant,
         )
-        page = [convert.run_to(view) for view in views[:size]]
-        token = page[-1].run_id if len(views) > size else ""
+        page = [convert.run_to(view) async for view in in_turns(views[:size])]
+        token = convert.page_token_to(after, views[:size]) if len(views) > size else ""
         return pb.ListRunsResponse(runs=page, next_page_token=token)
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:

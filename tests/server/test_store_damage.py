@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlrs_server.errors import Reason
-from mlrs_server.store import open_store
+from mlrs_server.store import Recency, open_store
 from tests.server.stored import create, fill
 from tests.server.support import LOSSES, raises, room
 
@@ -94,7 +94,11 @@ def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     file.execute("UPDATE runs SET config = x'00' WHERE run_id = 'b'")
     file.commit()
     file.close()
-    assert [run.run_id for run in store.list(prefix="", status=None, after="", limit=3)] == ["a", "c", "d"]
+    for limit in (1, 2, 3, 9):
+        listed = store.list(prefix="", status=None, after="", limit=limit)
+        assert [run.run_id for run in listed] == ["a", "c", "d"][:limit]
+        newest = store.list_recent(prefix="", status=None, after=Recency(), limit=limit)
+        assert [run.run_id for run in newest] == ["d", "c", "a"][:limit]
     with raises(Reason.STORE, match="damaged record of run 'b'"):
         store.get(["b"])
     store.close()

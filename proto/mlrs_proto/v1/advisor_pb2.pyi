@@ -1169,6 +1169,7 @@ class ListRunsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     PREFIX_FIELD_NUMBER: builtins.int
+    ORDER_BY_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most this many, up to 1000. 0: 100."""
     page_token: builtins.str
@@ -1177,6 +1178,11 @@ class ListRunsRequest(google.protobuf.message.Message):
     """Only runs of this status. RUN_STATUS_UNSPECIFIED: all."""
     prefix: builtins.str
     """Only runs whose ids begin with this."""
+    order_by: builtins.str
+    """`run_id`, or empty: by id. `update_time desc`: those whose observations were stored last come first. In that
+    order, a run that gets observations while the pages are read may come again on a later page; no run is
+    missed that is there throughout. The same in each request of a list.
+    """
     def __init__(
         self,
         *,
@@ -1184,8 +1190,9 @@ class ListRunsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         status: global___RunStatus.ValueType = ...,
         prefix: builtins.str = ...,
+        order_by: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "status", b"status"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "status", b"status"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 
@@ -1201,7 +1208,7 @@ class ListRunsResponse(google.protobuf.message.Message):
     """Send it as `page_token` for the next page. Empty: there is none."""
     @property
     def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
-        """The runs, ordered by id."""
+        """The runs, in the order asked for."""
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ class AdvisorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists runs by id, a page at a time.
+        """Lists runs, a page at a time, by id or those of the newest activity first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,7 @@ class AdvisorServiceStub:
         mlrs_proto.v1.advisor_pb2.ListRunsRequest,
         mlrs_proto.v1.advisor_pb2.ListRunsResponse,
     ]
-    """Lists runs by id, a page at a time."""
+    """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     FinishRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.FinishRunRequest,
@@ -220,7 +220,7 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.advisor_pb2.ListRunsRequest,
         mlrs_proto.v1.advisor_pb2.ListRunsResponse,
     ]
-    """Lists runs by id, a page at a time."""
+    """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     FinishRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.FinishRunRequest,
@@ -371,7 +371,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.advisor_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListRunsResponse]]:
-        """Lists runs by id, a page at a time."""
+        """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     @abc.abstractmethod
     def FinishRun(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,6 +69,18 @@ class StoredRun(NewRun):
     def status(self) -> int:
         """Its `RunStatus`."""
         return int(self.snapshot.status)
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Where a list of runs by recency stands; as made without arguments, at its beginning."""
+
+    newest: float = math.inf
+    """The newest `update_time` that a run had when the first page was read."""
+    update_time: float = math.inf
+    """That of the last run listed; beyond `newest`, once the runs are listed that moved since."""
+    run_id: str = ""
+    """The last run listed, as the tenant writes it."""
 
 
 class RunKey(Protocol):
@@ -169,6 +182,17 @@ class Store(Protocol):
         """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable.
 
         `prefix` and `after` are ids as the tenant writes them.
+        """
+        ...
+
+    def list_recent(
+        self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
+    ) -> Sequence[StoredRun]:
+        """Return a tenant's runs from where a list by recency stands, without those not readable.
+
+        Runs come with the newest `update_time` first, and by id where it is the same. A run that gets
+        observations while the pages are read moves to the front, which was listed before; so all runs newer
+        than `after.newest` come last, by id. Such a run may be listed twice, and none is missed.
         """
         ...
 
