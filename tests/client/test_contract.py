@@ -381,9 +381,7 @@ async def test_asyncio_conveniences(daemon: FakeDaemon) -> None:
     async with mlrs_client.aio.connect(daemon.target, timeout_s=10.0) as advisor:
 
         async def train(run_id: str) -> list[float]:
-            async with advisor.run(
-                "task", id="task", on_existing="resume", id=run_id, on_existing="resume"
-            ) as run:
+            async with advisor.run("task", id=run_id, on_existing="resume") as run:
                 return [await run.observe(step, loss) for step, loss in enumerate(LOSSES)]
 
         results = await asyncio.gather(*(train(f"run-{index}") for index in range(20)))
