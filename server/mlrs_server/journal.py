@@ -111,6 +111,8 @@ class _Batch:
 
         A run whose newest step had its meta update while it was being stored is stored to the step before.
         """
+        if self.networks is not None:
+            self.group.networks_kept(self.networks)
         records = self.group.records
         now, then = records[self.rows], self.records
         same = now["key"] == then["key"]

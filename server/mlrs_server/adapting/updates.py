@@ -50,6 +50,8 @@ class MadeUpdate:
 class KeptNetworks:
     """Networks of k runs of one policy, as they are to be stored."""
 
+    rows: list[int]
+    """Where in their group the runs are, (k,)."""
     records: Records
     """The runs, (k,) of `RECORD`."""
     states: States
@@ -120,7 +122,3 @@ class MetaLog:
                 or records["next_step"][row] - self._kept_at.get(row, 0) >= KEEP_AFTER_STEPS
             )
         ]
-
-    def kept(self, row: int, step: int) -> None:
-        """Note that a run's network was stored before a step."""
-        self.begin(row, step, 0)
