@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+
 from mlrs_core.adapting import MetaCounters
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
@@ -22,7 +24,7 @@ from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_fou
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
-from mlrs_server.names import check_full_name
+from mlrs_server.names import check_full_name, full_name, number_of
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import adaptive_policy_of, model_ref
@@ -137,8 +139,40 @@ class LiveRuns:
     async def _after_flush(self, run_ids: Sequence[str], read: Callable[[Store], T]) -> T:
         for run_id in run_ids:
             check_full_name(run_id)
-        await self.journal.flush()
+        await self.flush(run_ids)
         return await self.in_store(read)
+
+    async def flush(self, run_ids: Iterable[str]) -> None:
+        """Store everything answered about some runs before this call, and nothing of others.
+
+        Raises:
+            AdvisorError: the store cannot be written.
+        """
+        live = (self._live.get(run_id) for run_id in run_ids)
+        await self.journal.flush_rows((run.group, run.row) for run in live if run and run.has_undurable())
+
+    async def undurable(self, tenant: str, prefix: str) -> list[str]:
+        """Return the ids of a tenant's runs that begin with a prefix and have more than is stored."""
+        first, number, found = full_name(tenant, prefix), number_of(tenant), list[str]()
+        for group in list(self.groups):
+            records = group.records
+            rows = (records["tenant"] == number) & (records["durable_step"] < records["next_step"] - 1)
+            async for row in in_turns(np.flatnonzero(rows).tolist()):
+                if row < len(group.run_ids) and (run_id := group.run_ids[row]).startswith(first):
+                    found.append(run_id)
+        return found
+
+    async def durable(self, run_id: str) -> StoredRun:
+        """Return a run as it is stored, without what was answered since.
+
+        Raises:
+            AdvisorError: the id is malformed, there is no run of it, or the store fails.
+        """
+        check_full_name(run_id)
+        found = await self.in_store(lambda store: store.get([run_id]))
+        if run_id not in found:
+            raise run_not_found(run_id)
+        return found[run_id]
 
     async def count_unfinished(self, tenant: str) -> int:
         """Return how many runs of a tenant are not finished."""
@@ -352,10 +386,8 @@ class LiveRuns:
 
     def has_undurable(self, run_id: str) -> bool:
         """Return whether a run has answers of which it is not known that they are stored."""
-        if (live := self._live.get(run_id)) is None:
-            return False
-        record = live.group.records[live.row]
-        return bool(record["durable_step"] < record["next_step"] - 1)
+        live = self._live.get(run_id)
+        return live is not None and live.has_undurable()
 
     def view(self, stored: StoredRun) -> RunView:
         """Return a run as it is now: what moves, from memory where it is there."""
