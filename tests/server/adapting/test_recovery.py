@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats
 from mlrs_server.adapting import recovery, updates
 from mlrs_server.checking import check_runs
 from mlrs_server.errors import Reason
 from mlrs_server.idle import _drop_idle
-from mlrs_server.replay import Replay
-from tests.server.adapting.support import EVERY, META, STEPS, learning, left_memory, undisturbed
+from tests.server.adapting.support import EVERY, META, STEPS, Held, learning, left_memory, undisturbed
 from tests.server.support import LOSSES, raises, room, until
 
 
@@ -151,21 +147,6 @@ async def test_a_recovery_is_short_long_after_the_last_update(
         learnt = await there.live.learnt_until(stored[0])
         assert stored[0].snapshot.next_step - learnt.kept_at <= 10
         assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
-
-
-class Held:
-    """Holds replays up, on whatever thread they are."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun, self.gate = threading.Event(), threading.Event()
-        feed = Replay.feed
-
-        def held(replay: Replay, *args: Any) -> Floats:
-            self.begun.set()
-            assert self.gate.wait(30)
-            return feed(replay, *args)
-
-        monkeypatch.setattr(Replay, "feed", held)
 
 
 async def test_others_are_stored_while_a_run_is_recovered(
