@@ -20,7 +20,7 @@ from mlrs_core.adapting import MetaCounters
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_found
+from mlrs_server.errors import DamagedError, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
@@ -251,9 +251,7 @@ class LiveRuns:
             return live
         with self.reserved(stored) as place:
             if len(stored.snapshot.state) != place.group.policy.state_size:
-                raise AdvisorError(
-                    Reason.STORE, f"the stored state of run {stored.run_id!r} does not fit its model"
-                )
+                raise DamagedError(f"the stored state of run {stored.run_id!r} does not fit its model")
             self.put(place, stored, learnt)
         return place
 

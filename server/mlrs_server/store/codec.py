@@ -103,7 +103,8 @@ def known_status(status: int, run_id: str) -> RunStatus:
     """
     if status not in _STATUSES:
         raise AdvisorError(
-            Reason.STORE, f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs"
+            Reason.STORE_NEWER,
+            f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs",
         )
     return RunStatus(status)
 
@@ -190,7 +191,7 @@ def unpack_config(data: bytes, run_id: str) -> RunConfig:
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         # InvalidFieldError is a ValueError; the others are of JSON that is no config
         raise AdvisorError(
-            Reason.STORE,
+            Reason.STORE_NEWER,
             f"the config of run {run_id!r} is of a newer version of mlrs ({error}); upgrade mlrs",
         ) from error
 

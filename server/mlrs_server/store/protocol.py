@@ -125,7 +125,8 @@ class Store(Protocol):
     """Runs and their records. Every method is one transaction.
 
     Raises:
-        AdvisorError: with `Reason.STORE`, the store cannot be read or written.
+        AdvisorError: with `Reason.STORE`, the store cannot be read or written; with `Reason.DAMAGED`, what it
+            holds of a run is damaged; with `Reason.STORE_NEWER`, a newer version of mlrs wrote it.
     """
 
     def create(self, new: Sequence[NewRun]) -> list[StoredRun]:

@@ -282,6 +282,6 @@ async def test_a_damaged_run_is_named(tmp_path: Path, model_file: Path) -> None:
         database.execute("DELETE FROM observations WHERE run_key = (SELECT key FROM runs WHERE run_id = 'b')")
     database.close()
     async with room(tmp_path / "d", model_file) as there:
-        with raises(Reason.STORE, match="'b'"):
+        with raises(Reason.DAMAGED, match="'b'"):
             await Promotion(there.live, there.catalog).make(ASKED, "")
         assert (await Promotion(there.live, there.catalog).make(replace(ASKED, prefix="a"), "")).count == 1
