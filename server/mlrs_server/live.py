@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mlrs_core.adapting import MetaCounters
+from mlrs_core.adapting import MetaCounters, counters_of
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
 from mlrs_server.adapting.updates import MetaUpdate
@@ -28,7 +28,7 @@ from mlrs_server.names import check_full_name, full_name, number_of
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import adaptive_policy_of, model_ref
-from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot
+from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot, adaptive
 from mlrs_server.store import NewRun, Observations, RunKey, Store, StoredRun
 from mlrs_server.turns import in_turns
 
@@ -50,7 +50,8 @@ class RunView:
     create_time: float
     update_time: float
     meta: MetaCounters | None = None
-    """What became of its meta updates; `None` for a run without."""
+    """What became of its meta updates; `None` for a run without, and for one that is not in memory and was
+    created before `NewRun.counters_at` was kept."""
     last_update: MetaUpdate | None = None
     """The newest of them, where it was asked for."""
     world_size: int = 0
@@ -400,7 +401,7 @@ class LiveRuns:
             durable_step=durable,
             create_time=stored.create_time,
             update_time=stored.update_time,
-            meta=self._counters(stored, snapshot),
+            meta=_counters(stored, snapshot, live),
             world_size=stored.world_size,
         )
 
@@ -417,8 +418,10 @@ class LiveRuns:
         last = await self.in_store(lambda store: store.last_updates(keys))
         return [replace(view, last_update=last.get(run.key)) for view, run in zip(views, runs, strict=True)]
 
-    def _counters(self, stored: StoredRun, snapshot: RunSnapshot) -> MetaCounters | None:
-        """Return what became of a run's meta updates, if it is in meta mode."""
-        if stored.config.meta is None:
-            return None
-        return adaptive_policy_of(stored, self._catalog).meta_counters(snapshot.state)
+
+def _counters(stored: StoredRun, snapshot: RunSnapshot, live: LiveRun | None) -> MetaCounters | None:
+    """Return what became of a run's meta updates, if there can be any; without its model."""
+    if stored.config.meta is None:
+        return None
+    place = adaptive(live.group.policy).counters_at if live else stored.counters_at
+    return counters_of(snapshot.state, place) if place else None

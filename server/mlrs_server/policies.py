@@ -83,6 +83,7 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *,
         model_name=name,
         model_digest=digest,
         snapshot=first_snapshot(policy),
+        counters_at=0 if asked.meta is None else adaptive(policy).counters_at,
     )
     check_config(new, asked, catalog)
     return new

@@ -85,19 +85,21 @@ def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
 @given(CONFIGS)
 def test_configs_come_back_equal(config: RunConfig) -> None:
     """A config comes back with the same fields given, and the same doubles."""
-    assert codec.unpack_config(codec.pack_config(config), "a") == config
+    assert codec.unpack_config(codec.pack_config(config), "a") == (config, 0)
+    assert codec.unpack_config(codec.pack_config(config, 7), "a") == (config, 7)
 
 
 @given(configs(*ScheduleKind))
 def test_configs_with_schedules_come_back_equal(config: RunConfig) -> None:
     """A config comes back with its schedule, number for number."""
-    assert codec.unpack_config(codec.pack_config(config), "a") == config
+    assert codec.unpack_config(codec.pack_config(config), "a") == (config, 0)
+    assert codec.unpack_config(codec.pack_config(config, 7), "a") == (config, 7)
 
 
 def test_rows_from_before_schedules_are_read() -> None:
     """A config that was stored when there were no schedules is read as one without."""
     body = b'{"horizon": 9, "optimizer": 1}'
-    assert codec.unpack_config(codec._seal(body), "a") == RunConfig(horizon=9, optimizer=Optimizer.SGD)
+    assert codec.unpack_config(codec._seal(body), "a") == (RunConfig(horizon=9, optimizer=Optimizer.SGD), 0)
 
 
 @pytest.mark.parametrize(

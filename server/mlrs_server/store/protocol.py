@@ -47,6 +47,9 @@ class NewRun:
     snapshot: RunSnapshot
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
+    counters_at: int = 0
+    """Where the counters of meta mode begin in its state (`AdaptivePolicy.counters_at`): it is read without
+    its model. 0: it is not in meta mode, or was created before this was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
