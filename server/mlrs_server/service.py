@@ -166,9 +166,9 @@ class AdvisorService(AdvisorServiceServicer):
         await self._records.recall(answer)
         if answer.reports:
             await self._gatherer.gather_alone(answer, caller.number)
-        self._counts.note(answer)
         if answer.errors:
-            raise answer.errors[0]
+            raise answer.errors[0]  # counted where calls that fail are
+        self._counts.note(answer)
         return convert.advice_to(step, answer)
 
     async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only

@@ -19,7 +19,7 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server import daemon
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.health import STORE
-from tests.server.support import FailingStore, columns, create, raises, service
+from tests.server.support import FailingStore, columns, create, raises, refused, service
 from tests.server.test_daemon import NOT_SERVING, SERVING, health
 from tests.support.postgres import PostgresServer
 
@@ -113,6 +113,23 @@ async def test_metrics_count_what_happened(
         async with asyncio.timeout(TIMEOUT):
             while figures["mlrs_streams", ""] or figures["mlrs_runs_live", ""] != 1:
                 figures = await scraped(metrics_at[0])
+
+
+async def test_a_refused_call_counts_once(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:
+    """An `Advise` that is refused is one refusal, and its answer none, whatever it was refused for."""
+    async with service(tmp_path / "d", model_file, metrics="127.0.0.1:0") as (stub, _):
+        await create(stub, "a")
+        for step, loss in ((0, 1.0), (0, 2.0), (9, 1.0), (0, 1.0)):
+            call: Any = stub.Advise(pb.AdviseRequest(run_id="a", step=step, loss=loss), timeout=TIMEOUT)
+            if (step, loss) == (0, 1.0):
+                await call
+            else:
+                await refused(call)
+        figures = await scraped(metrics_at[0])
+        assert figures["mlrs_refusals_total", "stale_step"] == 1
+        assert figures["mlrs_refusals_total", "step_ahead"] == 1
+        assert figures["mlrs_advice_total", "fresh"] == 1
+        assert figures["mlrs_advice_total", "replayed"] == 1
 
 
 async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:

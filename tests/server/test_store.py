@@ -454,7 +454,7 @@ def test_a_record_with_a_gap_is_not_merged(store: SqlStore) -> None:
     fill(store, run, 1, 4, 5)
     with store.transaction() as connection:
         connection.execute(observations.delete().where(observations.c.first_step == 1))
-    with raises(Reason.STORE, match="run 'a' breaks off at step 1;"):
+    with raises(Reason.DAMAGED, match="run 'a' breaks off at step 1;"):
         store.merge(run)
     assert chunks(store, run) == [(0, 1), (4, 1)]
 

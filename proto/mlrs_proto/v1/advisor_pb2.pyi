@@ -387,8 +387,18 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The tenant is at one of its limits; the message names it."""
     ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 20
     """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+    ERROR_REASON_DAMAGED: _ErrorReason.ValueType  # 21
+    """What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
+    trying again does not help, restoring a backup does.
+    """
+    ERROR_REASON_STORE_NEWER: _ErrorReason.ValueType  # 22
+    """A newer version of the daemon wrote what is stored, and this one does not know it. FAILED_PRECONDITION;
+    trying again does not help, upgrading the daemon does.
+    """
     ERROR_REASON_OTHER_FEEDER: _ErrorReason.ValueType  # 23
     """Another process has opened the run since, and sends its observations."""
+    ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 24
+    """The name is another model's. ALREADY_EXISTS."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """What went wrong, for programs."""
@@ -435,8 +445,18 @@ ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
 """The tenant is at one of its limits; the message names it."""
 ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 20
 """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+ERROR_REASON_DAMAGED: ErrorReason.ValueType  # 21
+"""What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
+trying again does not help, restoring a backup does.
+"""
+ERROR_REASON_STORE_NEWER: ErrorReason.ValueType  # 22
+"""A newer version of the daemon wrote what is stored, and this one does not know it. FAILED_PRECONDITION;
+trying again does not help, upgrading the daemon does.
+"""
 ERROR_REASON_OTHER_FEEDER: ErrorReason.ValueType  # 23
 """Another process has opened the run since, and sends its observations."""
+ERROR_REASON_MODEL_EXISTS: ErrorReason.ValueType  # 24
+"""The name is another model's. ALREADY_EXISTS."""
 global___ErrorReason = ErrorReason
 
 class _MetaOutcome:

@@ -52,6 +52,9 @@ class NewRun:
     """What is trained, in the words of the run's tenant; "" is the run's id."""
     feeder: str = ""
     """The id of the process that sends its observations; "" is not known."""
+    counters_at: int = 0
+    """Where the counters of meta mode begin in its state (`AdaptivePolicy.counters_at`): it is read without
+    its model. 0: it is not in meta mode, or was created before this was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +160,8 @@ class Store(Protocol):
     """Runs and their records. Every method is one transaction.
 
     Raises:
-        AdvisorError: with `Reason.STORE`, the store cannot be read or written.
+        AdvisorError: with `Reason.STORE`, the store cannot be read or written; with `Reason.DAMAGED`, what it
+            holds of a run is damaged; with `Reason.STORE_NEWER`, a newer version of mlrs wrote it.
     """
 
     def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:

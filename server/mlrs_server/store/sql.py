@@ -279,9 +279,8 @@ class SqlStore:
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
-            connection.execute(
-                runs.update().where(runs.c.key == run.key).values(config=codec.pack_config(config))
-            )
+            packed = codec.pack_config(config, run.counters_at)
+            connection.execute(runs.update().where(runs.c.key == run.key).values(config=packed))
 
     def resize(self, run: StoredRun, world_size: int) -> None:
         """Set the number of a run's ranks."""

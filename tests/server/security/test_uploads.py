@@ -66,6 +66,7 @@ async def test_a_name_is_not_taken_over(caller: Caller, data: bytes, tmp_path: P
     other = write_random_model(tmp_path / "x.safetensors", seed=4).read_bytes()
     taken = await caller.refused("ImportModel", *upload_of(other, "mine"))
     assert (taken.code, taken.field) == (Code.ALREADY_EXISTS, "name")
+    assert taken.reason == "ERROR_REASON_MODEL_EXISTS"
     for name in ("default", "", "UPPER", "../x", "a!b"):
         refusal = await caller.refused("ImportModel", *upload_of(other, name))
         assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "name")
