@@ -250,6 +250,51 @@ def test_a_config_is_completed(store: Store) -> None:
     assert facts(got(store, "a")) == facts(replace(run, config=CONFIG))
 
 
+def test_runs_are_replaced(store: Store) -> None:
+    """Runs are created in place of those dropped, of which nothing is left, under new keys; others stay."""
+    old, other = create(store, "a"), create(store, "b")
+    for run in (old, other):
+        fill(store, run, 3)
+    config = RunConfig(horizon=7)
+    new, fresh = store.create([new_run("a", config), new_run("c", config)], [old])
+    assert new.key > old.key
+    assert {run_id: facts(run) for run_id, run in store.get(["a", "c"]).items()} == {
+        "a": facts(new),
+        "c": facts(fresh),
+    }
+    assert len(store.read(old.key, 0, 9)) == len(store.read(new.key, 0, 9)) == 0
+    assert same(store.read(other.key, 0, 9), stretch(0, 3))
+
+
+def test_runs_are_replaced_all_or_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is to be replaced stays where the new one, or another with it, cannot be created."""
+    old, other = create(store, "a"), create(store, "b")
+    fill(store, old, 3)
+    with raises(Reason.RUN_EXISTS, match="'b' is taken"):
+        store.create([new_run("a"), new_run("b")], [old])
+    monkeypatch.setattr(failpoints, "ARMED", failpoints.parse("store.create=error"))
+    with raises(Reason.STORE):
+        store.create([new_run("a"), new_run("b")], [old, other])
+    assert facts(got(store, "b")) == facts(other)
+    assert got(store, "a").key == old.key
+    assert same(store.read(old.key, 0, 9), stretch(0, 3))
+
+
+def test_a_task_and_a_feeder_are_kept(store: Store) -> None:
+    """A run is read with its task and its feeder, and its place with its feeder and status."""
+    (run, other) = store.create(
+        [replace(new_run(run_id), task="cifar10", feeder="first") for run_id in ("a", "b")]
+    )
+    assert (got(store, "a").task, got(store, "a").feeder) == ("cifar10", "first")
+    store.set_feeder([run], "second")
+    assert facts(got(store, "a")) == facts(replace(run, feeder="second"))
+    assert facts(got(store, "b")) == facts(other)
+    store.set_status([run], RunStatus.FINISHED)
+    places = store.find(["a", "b"])
+    assert [places[name].feeder for name in "ab"] == ["second", "first"]
+    assert [places[name].status for name in "ab"] == [RunStatus.FINISHED, RunStatus.ACTIVE]
+
+
 def test_a_status_is_set(store: Store) -> None:
     """A status is kept, and overrides that of the last observation."""
     run = create(store, "a")
@@ -379,6 +424,8 @@ def test_a_fence_stops_every_write(store: SqlStore) -> None:
         lambda: store.append([update(mine, 2, 4), update(other, 2, 4)]),
         lambda: store.append([updates([(run, 2, stretch(2, 4), snapshot_at(4)) for run in (mine, other)])]),
         lambda: store.complete(other, CONFIG),
+        lambda: store.create([replace(new_run("other"), shard=mine.shard)], [other]),
+        lambda: store.set_feeder([mine, other], "feeder"),
         lambda: store.set_status([mine, other], RunStatus.FINISHED),
         lambda: store.rewind(other, snapshot_at(1)),
         lambda: store.merge(other),
@@ -420,13 +467,16 @@ def test_a_store_is_a_dictionary(opener: Opener, tmp_path_factory: Any, data: st
                 keys[name], records[name] = create(store, name).key, 0
                 continue
             run, at = got(store, name), records[name]
-            match data.draw(st.sampled_from(["append", "append", "append", "rewind", "delete"])):
+            match data.draw(st.sampled_from(["append", "append", "append", "rewind", "replace", "delete"])):
                 case "append":
                     records[name] = at + data.draw(st.integers(1, 6))
                     store.append([update(run, at, records[name])])
                 case "rewind":
                     records[name] = data.draw(st.integers(0, at))
                     store.rewind(run, snapshot_at(records[name]))
+                case "replace":
+                    (new,) = store.create([new_run(name)], [run])
+                    keys[name], records[name] = new.key, 0
                 case _:
                     store.delete(run)
                     del keys[name], records[name]

@@ -103,6 +103,7 @@ def test_a_store_from_before_revisions_is_brought_up_to_date(tmp_path: Path, ver
         run = got(store, "a")
         assert facts(run)["snapshot"] == facts(new_run("a", snapshot=snapshot_at(3)))["snapshot"]
         assert (run.config, run.create_time, run.update_time) == (CONFIG, 5.0, 6.0)
+        assert (run.task, run.feeder) == ("", "")
         assert [run.shard, got(store, "b").shard] == [shard_of("a"), shard_of("b")]
         assert same(store.read(run.key, 0, 10), stretch(0, 3))
         store.append([update(run, 3, 5)])

@@ -32,6 +32,8 @@ _COLUMNS = {
     "shard": "integer",
     "loose_chunks": "integer",
     "world_size": "integer",
+    "task": "text",
+    "feeder": "text",
 }
 # A statement of arrays costs one round trip and one plan, however many rows: a tenth of executemany's.
 _INSERT = f"""INSERT INTO runs ({", ".join(_COLUMNS)})

@@ -47,6 +47,10 @@ class NewRun:
     snapshot: RunSnapshot
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
+    task: str = ""
+    """What is trained, in the words of the run's tenant; "" is the run's id."""
+    feeder: str = ""
+    """The id of the process that sends its observations; "" is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,14 @@ class StoredRun(NewRun):
     update_time: float
     """When its last observations were stored, likewise."""
 
+    @property
+    def status(self) -> int:
+        """Its `RunStatus`."""
+        return int(self.snapshot.status)
+
 
 class RunKey(Protocol):
-    """What a store knows a run by: all that is needed to delete it, whatever else of it is damaged."""
+    """What a store knows a run by: all that is needed to delete or replace it, whatever else is damaged."""
 
     @property
     def run_id(self) -> str:
@@ -77,6 +86,16 @@ class RunKey(Protocol):
     @property
     def shard(self) -> int:
         """Who owns the shard writes it."""
+        ...
+
+    @property
+    def status(self) -> int:
+        """Its `RunStatus`."""
+        ...
+
+    @property
+    def feeder(self) -> str:
+        """The id of the process that sends its observations; "" is not known."""
         ...
 
 
@@ -128,10 +147,11 @@ class Store(Protocol):
         AdvisorError: with `Reason.STORE`, the store cannot be read or written.
     """
 
-    def create(self, new: Sequence[NewRun]) -> list[StoredRun]:
+    def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
         """Store new runs, all or none, and return them in their order.
 
-        Their ids must differ and not be taken: `Reason.RUN_EXISTS`, which names the first that is.
+        With them, runs are deleted whose ids new ones have. The ids of the new runs must differ and not be
+        taken by others: `Reason.RUN_EXISTS`, which names the first that is.
         """
         ...
 
@@ -185,6 +205,10 @@ class Store(Protocol):
 
     def resize(self, run: StoredRun, world_size: int) -> None:
         """Set the number of a run's ranks."""
+        ...
+
+    def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
+        """Set who sends the observations of some runs, all or none."""
         ...
 
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:

@@ -8,7 +8,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import Dialect
 from mlrs_server.store.tables import metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Those of `migrations/versions`, in their order."""
 HEAD = REVISIONS[-1]
 """The one that `tables` describes."""

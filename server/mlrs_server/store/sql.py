@@ -156,12 +156,14 @@ class SqlStore:
                 self._engine.dispose()  # the next transaction connects anew
             raise
 
-    def create(self, new: Sequence[NewRun]) -> list[StoredRun]:
-        """Store new runs, all or none, and return them in their order."""
+    def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
+        """Store new runs in place of those dropped, all or none, and return them in their order."""
         if not new:
             return []
         now = time.time()
-        with self._writing({run.shard for run in new}) as connection:
+        with self._writing({run.shard for run in new} | {old.shard for old in dropped}) as connection:
+            for old in dropped:
+                _delete(connection, old)
             # Keys are chosen here: an insert of many rows does not say which it gave.
             stored = [
                 StoredRun(**vars(run), key=key, create_time=now, update_time=now)
@@ -170,6 +172,7 @@ class SqlStore:
             if self._dialect.insert(connection, [row_of(run) for run in stored]) < len(stored):
                 taken = _first_taken(connection, stored)
                 raise AdvisorError(Reason.RUN_EXISTS, f"run_id: {taken!r} is taken", field="run_id")
+            reach("store.create")
         return stored
 
     def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
@@ -180,7 +183,7 @@ class SqlStore:
 
     def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
         """Return where runs are, by id, without those that are not there; nothing else of them is read."""
-        places = sa.select(runs.c.run_id, runs.c.key, runs.c.shard)
+        places = sa.select(runs.c.run_id, runs.c.key, runs.c.shard, runs.c.status, runs.c.feeder)
         with self.reading() as connection:
             return {
                 row.run_id: row
@@ -269,11 +272,19 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
 
+    def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
+        """Set who sends the observations of some runs, all or none."""
+        self._set(taken, feeder=feeder)
+
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
         """Set the status of some runs, all or none."""
+        self._set(going, status=int(status))
+
+    def _set(self, going: Sequence[StoredRun], **values: object) -> None:
+        """Set columns of some runs, all or none."""
         with self._writing({run.shard for run in going}) as connection:
-            for some in _parts([run.key for run in going]):
-                connection.execute(runs.update().where(runs.c.key.in_(some)).values(status=int(status)))
+            for keys in _parts([run.key for run in going]):
+                connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
         """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot.
@@ -322,9 +333,7 @@ class SqlStore:
     def delete(self, run: RunKey) -> None:
         """Delete a run and its record."""
         with self._writing({run.shard}) as connection:
-            connection.execute(observations.delete().where(observations.c.run_key == run.key))
-            learning.unlearn(connection, run.key)
-            connection.execute(runs.delete().where(runs.c.key == run.key))
+            _delete(connection, run)
 
     def keep_model(self, digest: str, data: bytes) -> None:
         """Keep the file of a model, by the digest of its content; twice is once."""
@@ -344,6 +353,13 @@ class SqlStore:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _delete(connection: sa.Connection, run: RunKey) -> None:
+    """Delete a run and its record."""
+    connection.execute(observations.delete().where(observations.c.run_key == run.key))
+    learning.unlearn(connection, run.key)
+    connection.execute(runs.delete().where(runs.c.key == run.key))
 
 
 def _chunks_of(update: RunUpdates) -> Iterator[Row]:

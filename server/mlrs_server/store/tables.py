@@ -34,10 +34,12 @@ runs = sa.Table(
     sa.Column("shard", sa.Integer, nullable=False, server_default="0"),
     sa.Column("loose_chunks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("world_size", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("task", TEXT, nullable=False, server_default=sa.text("''")),
+    sa.Column("feeder", sa.String, nullable=False, server_default=sa.text("''")),
     sqlite_autoincrement=True,  # the key of a deleted run never comes back
 )
 """`loose_chunks` is how many rows of observations a run got since they were last merged; `world_size` is how
-many ranks it has, 0 without `config.ranks`."""
+many ranks it has, 0 without `config.ranks`. `task` is "" where an older version of mlrs created the run."""
 
 observations = sa.Table(
     "observations",
@@ -146,6 +148,8 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
         run.shard,
         0,
         run.world_size,
+        run.task,
+        run.feeder,
     )
 
 
@@ -171,6 +175,8 @@ def run_of(row: Any) -> StoredRun:
         create_time=row.create_time,
         update_time=row.update_time,
         world_size=max(row.world_size, 1) if config.ranks else 0,  # ranks may have come to the config later
+        task=row.task,
+        feeder=row.feeder,
     )
 
 
