@@ -115,7 +115,7 @@ def stale_handle() -> AdvisorError:
     """Return the error of a handle that names no run."""
     return AdvisorError(
         Reason.STALE_HANDLE,
-        "run_handles: the handle is not of this daemon process, or its run was rewound, deleted, or left "
-        "memory as nobody observed it; call CreateRun again",
+        "run_handles: the handle is not of this daemon process, or its run was rewound, deleted, opened by "
+        "another process, or left memory as nobody observed it; call CreateRun again",
         field="run_handles",
     )

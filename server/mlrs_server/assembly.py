@@ -13,6 +13,7 @@ from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import Engine
+from mlrs_server.feeders import Feeders
 from mlrs_server.gathering import Gatherer
 from mlrs_server.health import StoreHealth
 from mlrs_server.idle import drop_idle_runs
@@ -76,13 +77,14 @@ def assembled(
     )
     quota = RunQuota(config.limits_of, live.count_unfinished)
     models = SharedModels(live, catalog) if shared else None
-    lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models)
+    feeders = Feeders()
+    lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models, feeders)
     engine, records = Engine(live.groups, live.journal), RunRecords(live, watchers)
     counts = AdviceCounts()
     meta = MetaService(lifecycle, Adaptation(live), counts)
     gatherer = Gatherer(live, engine, records)
     versions = VersionService(Promotion(live, catalog), catalog)
-    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, versions, counts)
+    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, versions, counts, feeders)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()

@@ -33,6 +33,7 @@ class Reason(enum.IntEnum):
     PERMISSION_DENIED = 18
     TENANT_LIMIT = 19
     NOTHING_TO_DO = 20
+    OTHER_FEEDER = 23
 
 
 class AdvisorError(Exception):
@@ -98,6 +99,16 @@ def run_not_found(run_id: str) -> AdvisorError:
     """Return the error of an id that no run has."""
     return AdvisorError(
         Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; open it first", field="run_id"
+    )
+
+
+def other_feeder(run_id: str) -> AdvisorError:
+    """Return the error of a process that joins a run again which another process has opened since."""
+    return AdvisorError(
+        Reason.OTHER_FEEDER,
+        f"run_id: another process has opened run {run_id!r} since, is connected, and sends its observations; "
+        "stop one of the two: give each an id of its own, or open the run again to take it over",
+        field="run_id",
     )
 
 

@@ -21,6 +21,7 @@ from mlrs_server.adapting.recovery import Learnt
 from mlrs_server.changes import Changes
 from mlrs_server.errors import AdvisorError, Reason, about, invalid_field, run_not_found
 from mlrs_server.failpoints import reach
+from mlrs_server.feeders import Feeders
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import SHORT_DIGEST, ModelCatalog
@@ -30,15 +31,17 @@ from mlrs_server.opening import (
     check_batch,
     config_to_resume,
     must_rewind,
+    request_to_resume,
     run_to_create,
 )
-from mlrs_server.owned import owned, owned_places
+from mlrs_server.owned import owned, owned_places, owned_to_open
 from mlrs_server.policies import keep_model, policy_of
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.shared_models import SharedModels
-from mlrs_server.store import NewRun, StoredRun
+from mlrs_server.store import NewRun, RunKey, StoredRun
+from mlrs_server.takeovers import Takeovers
 from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
 
@@ -64,11 +67,14 @@ class RunLifecycle:
         catalog: ModelCatalog,
         quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
         models: SharedModels | None = None,
+        feeders: Feeders | None = None,
     ) -> None:
         """`watchers` hear of rewinds and ends; `quota` is held as runs begin, and raises if they are many.
 
-        `models` go from daemon to daemon, where several share the store.
+        `models` go from daemon to daemon, where several share the store; `feeders` are the processes that
+        have streams open.
         """
+        self._takeovers = Takeovers(live, feeders or Feeders())
         self._models = models
         self._quota = quota
         self._live = live
@@ -112,7 +118,8 @@ class RunLifecycle:
         """Create or resume runs, as opening one after the other would, in their order.
 
         All that can be checked is checked before anything changes. Then the new runs are created, all or
-        none, and then those that exist are rewound and completed, up to the first that fails.
+        none, and those that they replace dropped with it. Then those that exist are rewound and completed,
+        up to the first that fails, and taken over from other feeders.
 
         Raises:
             AdvisorError: as the contract's BatchCreateRuns says; of several runs, about the first.
@@ -121,27 +128,64 @@ class RunLifecycle:
         return await self._changes.to_the_end(self._open(requests))
 
     async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
-        run_ids = [request.run_id for request in requests]
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
-        async with self._live.locked(run_ids), owned(self._live, run_ids, shards) as runs:
-            learnt = await self._fetched(runs.values())
-            existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-            checked = await self._checked(requests, runs, learnt)
-            async with self._quota([run.run_id for run in checked] + self._finished_of(existing)):
-                new = await self._create(checked, among=len(requests))
-                runs |= {run.run_id: run for run in new}
-                runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
-            created = {run.run_id for run in new}
-            return [
-                self._opened(runs[run_id], learnt, created=run_id in created)
-                async for run_id in in_turns(run_ids)
-            ]
+        to_drop = {request.run_id for request in requests if request.mode == "restart"}
+        async with self._live.locked(shards):
+            unstored = {run_id for run_id in shards if self._live.is_unstored(run_id)}
+            async with owned_to_open(self._live, shards, to_drop) as found:
+                return await self._open_owned(requests, found, unstored)
+
+    async def _open_owned(
+        self,
+        requests: Sequence[OpenRequest],
+        found: Mapping[str, StoredRun | RunKey],
+        unstored: Collection[str],
+    ) -> list[Opened]:
+        """Open the runs that were found, and new ones.
+
+        Args:
+            requests: how.
+            found: those that exist, by id; of those to be dropped only where they are stored.
+            unstored: the ids of those that had answers when the call began, none of which was stored.
+        """
+        runs = {run.run_id: run for run in found.values() if isinstance(run, StoredRun)}
+        dropped = [run for run_id, run in found.items() if run_id not in runs]
+        taken_over = self._takeovers.from_connected(requests, found)
+        learnt = await self._fetched(runs.values())
+        existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
+        checked = await self._checked(requests, runs, learnt, unstored)
+        checked = [
+            replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in checked
+        ]
+        async with self._quota(self._unfinished_since(checked, found) + self._finished_of(existing)):
+            new = await self._create(checked, dropped, among=len(requests))
+            runs |= {run.run_id: run for run in new}
+            resumed = await self._resume(existing, unstored, among=len(requests))
+            runs |= {run.run_id: run for run in resumed}
+            await self._takeovers.take([(request, runs[run.run_id]) for request, run in existing])
+        created = {run.run_id for run in new} | {one.run_id for one in requests if one.mode == "create"}
+        opened = []
+        async for request in in_turns(requests):
+            run_id = request.run_id
+            self._takeovers.note(request)
+            live = self._live.load(runs[run_id], learnt.get(run_id))
+            view = self._live.view(runs[run_id])
+            opened.append(Opened(view, live.handle, run_id in created, run_id in taken_over))
+        return opened
 
     async def _fetched(self, runs: Collection[StoredRun]) -> dict[str, Learnt]:
         """Fetch what loading runs needs: their models, and what they have learnt, which is returned by id."""
         if self._models is not None:
             await self._models.fetch(runs)
         return await self._live.learnt(runs)
+
+    def _unfinished_since(self, new: Sequence[NewRun], found: Mapping[str, RunKey]) -> list[str]:
+        """Return the ids of new runs, without those that replace unfinished ones."""
+        return [
+            run.run_id
+            for run in new
+            if (old := found.get(run.run_id)) is None or old.status == RunStatus.FINISHED
+        ]
 
     def _finished_of(self, existing: Sequence[tuple[OpenRequest, StoredRun]]) -> list[str]:
         """Return the ids of runs that are finished, and taken up again."""
@@ -152,6 +196,7 @@ class RunLifecycle:
         requests: Sequence[OpenRequest],
         runs: Mapping[str, StoredRun],
         learnt: Mapping[str, Learnt],
+        unstored: Collection[str],
     ) -> list[NewRun]:
         """Check all requests, and take the runs that exist into memory; return those to create."""
         new = []
@@ -160,14 +205,15 @@ class RunLifecycle:
                 if (stored := runs.get(request.run_id)) is None:
                     new.append(run_to_create(request, self._catalog))
                     continue
-                config_to_resume(stored, request, self._live, self._catalog)
-                if not must_rewind(stored, request, self._live):  # a rewind makes another state
+                self._takeovers.check(request, stored)
+                asked = self._to_resume(stored, request, unstored)
+                config_to_resume(stored, asked, self._live, self._catalog)
+                if not must_rewind(stored, asked, self._live):  # a rewind makes another state
                     self._live.load(stored, learnt.get(stored.run_id))
         return new
 
-    def _opened(self, stored: StoredRun, learnt: Mapping[str, Learnt], *, created: bool) -> Opened:
-        live = self._live.load(stored, learnt.get(stored.run_id))
-        return Opened(self._live.view(stored), live.handle, created)
+    def _to_resume(self, stored: StoredRun, request: OpenRequest, unstored: Collection[str]) -> OpenRequest:
+        return request_to_resume(stored, request, self._live, unstored=stored.run_id in unstored)
 
     async def handle_of(self, run_id: str) -> int:
         """Return the handle of a run, loading it if it is not in memory.
@@ -182,37 +228,49 @@ class RunLifecycle:
             live = self._live.load(_of(runs, run_id), learnt.get(run_id))
             return live.handle
 
-    async def _create(self, new: Sequence[NewRun], *, among: int) -> list[StoredRun]:
-        """Create runs, all or none, with a place in memory for each."""
+    async def _create(
+        self, new: Sequence[NewRun], dropped: Sequence[RunKey], *, among: int
+    ) -> list[StoredRun]:
+        """Create runs in place of those dropped, all or none, with a place in memory for each."""
         if not new:
             return []
         with ExitStack() as reserved:
             places = []
             async for run in in_turns(new):
                 with about(run.run_id, among=among):
-                    places.append(reserved.enter_context(self._live.reserved(run)))
+                    places.append(reserved.enter_context(self._live.reserved_new(run)))
+            if dropped:
+                await self._live.journal.flush()  # what is to come of them, as they are closed
+            for old in dropped:
+                reserved.enter_context(self._in_doubt(old.run_id))
             for run in {run.model_digest: run for run in reversed(new)}.values():
                 with about(run.run_id, among=among):
                     keep_model(run, self._catalog)
             if self._models is not None:
                 await self._models.offer(new)
-            created = await self._live.in_store(lambda store: store.create(new))
+            created = await self._live.in_store(lambda store: store.create(new, dropped))
+            for old in dropped:
+                self._live.drop(old.run_id)
+                self._watchers.rewound(old.run_id, 0)
             reach("lifecycle.created")
             async for place, stored in in_turns(zip(places, created, strict=True)):
                 self._live.put(place, stored)
+        if dropped:
+            _log("run_dropped", "runs_dropped", dropped, cause="restart")
         digest = new[0].model_digest[:SHORT_DIGEST]
         _log("run_created", "runs_created", new, policy=new[0].model_name, digest=digest)
         return created
 
     async def _resume(
-        self, existing: Sequence[tuple[OpenRequest, StoredRun]], *, among: int
+        self, existing: Sequence[tuple[OpenRequest, StoredRun]], unstored: Collection[str], *, among: int
     ) -> list[StoredRun]:
         """Rewind runs and complete their configs, one after the other, up to the first that fails."""
         resumed, rewound = list[StoredRun](), list[StoredRun]()
         try:
-            async for request, stored in in_turns(existing):
-                with about(request.run_id, among=among):
+            async for asked, stored in in_turns(existing):
+                with about(asked.run_id, among=among):
                     # The run may have gone on since it was checked.
+                    request = self._to_resume(stored, asked, unstored)
                     config = config_to_resume(stored, request, self._live, self._catalog)
                     run = stored
                     if request.resume_from is not None and must_rewind(stored, request, self._live):
@@ -395,7 +453,7 @@ def check_reached(run_id: str, at: int, step: int) -> None:
         )
 
 
-def _log(of_one: str, of_many: str, runs: Sequence[NewRun], **about_one: object) -> None:
+def _log(of_one: str, of_many: str, runs: Sequence[NewRun | RunKey], **about_one: object) -> None:
     """Log what became of some runs: of one with what there is to say about it, of more how many."""
     if len(runs) == 1:
         log.info(of_one, run_id=runs[0].run_id, **about_one)

@@ -22,7 +22,7 @@ from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_fou
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
-from mlrs_server.names import check_full_name
+from mlrs_server.names import bare, check_full_name
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import adaptive_policy_of, model_ref
@@ -53,6 +53,8 @@ class RunView:
     """The newest of them, where it was asked for."""
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
+    task: str = ""
+    """What is trained, in the words of the run's tenant."""
 
 
 class LiveRuns:
@@ -133,6 +135,16 @@ class LiveRuns:
     async def places(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
         """Return where runs are stored, as `stored` does; also those that are damaged."""
         return await self._after_flush(run_ids, lambda store: store.find(run_ids))
+
+    async def stored_or_places(
+        self, run_ids: Sequence[str], to_drop: Collection[str]
+    ) -> dict[str, StoredRun | RunKey]:
+        """Return runs as `stored` does, but of those that are to be dropped only their places."""
+        kept = [run_id for run_id in run_ids if run_id not in to_drop]
+        dropped = [run_id for run_id in run_ids if run_id in to_drop]
+        return await self._after_flush(
+            run_ids, lambda store: {**store.get(kept), **(store.find(dropped) if dropped else {})}
+        )
 
     async def _after_flush(self, run_ids: Sequence[str], read: Callable[[Store], T]) -> T:
         for run_id in run_ids:
@@ -236,12 +248,22 @@ class LiveRuns:
             with self.closed(run.run_id):
                 yield live
             return
-        place = self._places.new_place(run)
-        try:
+        with self.reserved_new(run) as place:
             yield place
-        except BaseException:
-            place.group.free(place.row)
-            raise
+
+    @contextmanager
+    def reserved_new(self, run: NewRun) -> Iterator[LiveRun]:
+        """Keep a new place for a run as `reserved` does; one of its id that it replaces is closed meanwhile.
+
+        That one is dropped before `put`.
+        """
+        with self.closed(run.run_id):
+            place = self._places.new_place(run)
+            try:
+                yield place
+            except BaseException:
+                place.group.free(place.row)
+                raise
 
     def put(self, place: LiveRun, stored: StoredRun, learnt: Learnt | None = None) -> None:
         """Put a run, as stored, where a place is reserved for it, under a new handle."""
@@ -281,6 +303,11 @@ class LiveRuns:
         finally:
             if self._live.get(run_id) is live and not live.handle:
                 live.group.reopen(live.row, handle)
+
+    def renew(self, run_id: str) -> None:
+        """Give a run another handle, if it is in memory: those that it had become stale."""
+        if (live := self._live.get(run_id)) and live.handle:
+            self.on_ranks(live.group.renew(live.row), False)
 
     def drop_rows(self, group: RunGroup, rows: Iterable[int], limit: int | None = None) -> int:
         """Forget runs of a group that are stored, and return how many; they are loaded again when asked for.
@@ -357,6 +384,13 @@ class LiveRuns:
         record = live.group.records[live.row]
         return bool(record["durable_step"] < record["next_step"] - 1)
 
+    def is_unstored(self, run_id: str) -> bool:
+        """Return whether a run has answers, and it is not known of any of them that it is stored."""
+        if (live := self._live.get(run_id)) is None:
+            return False
+        record = live.group.records[live.row]
+        return bool(record["durable_step"] < 0 < record["next_step"])
+
     def view(self, stored: StoredRun) -> RunView:
         """Return a run as it is now: what moves, from memory where it is there."""
         live = self._live.get(stored.run_id)
@@ -372,6 +406,7 @@ class LiveRuns:
             update_time=stored.update_time,
             meta=self._counters(stored, snapshot),
             world_size=stored.world_size,
+            task=stored.task or bare(stored.run_id),
         )
 
     async def views(self, runs: Sequence[StoredRun]) -> list[RunView]:

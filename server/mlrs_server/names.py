@@ -15,6 +15,8 @@ SEPARATOR = "!"
 """Between a tenant and what is its own."""
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
 """What a run's id looks like."""
+FEEDER = re.compile(r"[A-Za-z0-9-]{1,64}")
+"""What the id of a process looks like that sends observations."""
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 """What a tenant's name looks like."""
 
@@ -59,6 +61,17 @@ def check_run_id(run_id: str, field: str = "run_id") -> str:
             f"or digit; is {run_id[:SHOWN]!r}",
         )
     return run_id
+
+
+def check_feeder(feeder: str, field: str = "feeder") -> str:
+    """Return the id of a process that sends observations, checked; "" is none.
+
+    Raises:
+        AdvisorError: it is malformed.
+    """
+    if feeder and not FEEDER.fullmatch(feeder):
+        raise invalid_field(field, f"must be up to 64 letters, digits and -, is {feeder[:SHOWN]!r}")
+    return feeder
 
 
 def check_full_name(name: str, field: str = "run_id") -> None:

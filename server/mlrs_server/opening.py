@@ -14,12 +14,13 @@ from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_n
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
 from mlrs_server.models import ModelCatalog
-from mlrs_server.names import check_full_name
+from mlrs_server.names import check_feeder, check_full_name, check_run_id
 from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run
-from mlrs_server.store import NewRun, StoredRun
+from mlrs_server.store import NewRun, RunKey, StoredRun
 
-OpenMode = Literal["open", "create", "resume"]
-"""What opening may do: whichever applies, create only, or resume only."""
+OpenMode = Literal["open", "create", "resume", "begin", "restart"]
+"""What opening may do: whichever applies, create only, resume only, or begin at step 0, where "begin" takes
+a run that has no observation, and "restart" drops whatever run there is."""
 MAX_BATCH = 1000
 """The most runs of a call."""
 
@@ -29,7 +30,8 @@ class OpenRequest:
     """A run to create or resume.
 
     Raises:
-        AdvisorError: the id or the group is malformed, or the world size out of range.
+        AdvisorError: an id is malformed, the world size is out of range, or the mode and the step of
+            `resume_from` contradict each other.
     """
 
     run_id: str
@@ -46,14 +48,30 @@ class OpenRequest:
     """Rewind to this step, dropping the record from there on."""
     world_size: int | None = None
     """How many ranks there are from the next step on; `None` is as before, or one."""
+    task: str = ""
+    """Of a new run: what is trained, in the words of its tenant; "" is the run's id."""
+    feeder: str = ""
+    """The id of the process that asks, and will send the run's observations; "" is not said."""
 
     def __post_init__(self) -> None:
-        """Check the id, the group and the world size."""
+        """Check the ids, the world size and the step."""
         check_full_name(self.run_id)
+        check_feeder(self.feeder)
+        if self.task:
+            check_run_id(self.task, "task")
+        if self.resume_from and self.mode in {"begin", "restart"}:
+            raise invalid_field(
+                "resume_from",
+                f"must be 0 or left out, as the mode begins the run at step 0, is {self.resume_from}",
+            )
         if self.world_size is not None and not 1 <= self.world_size <= MAX_WORLD_SIZE:
             raise invalid_field("world_size", f"must be 1 to {MAX_WORLD_SIZE}, is {self.world_size}")
         if self.group:
             check_full_name(self.group, "group")
+
+    def changes_feeder(self, run: RunKey) -> bool:
+        """Return whether another process than before is to send the observations of a run."""
+        return bool(self.feeder) and self.feeder != run.feeder
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,8 @@ class Opened:
     view: RunView
     handle: int
     created: bool
+    took_over: bool
+    """Whether it was another feeder's that is connected."""
 
 
 def check_batch_size(field: str, size: int) -> None:
@@ -103,8 +123,11 @@ def run_to_create(request: OpenRequest, catalog: ModelCatalog) -> NewRun:
             f"run {request.run_id!r} does not exist, so it has no step {request.resume_from}",
         )
     _check_ranks(request.asked, request)
-    new = new_run(request.run_id, request.asked, request.model, catalog, group=request.group)
-    return replace(new, world_size=request.world_size or 1) if new.config.ranks else new
+    new = new_run(
+        request.run_id, request.asked, request.model, catalog, group=request.group, task=request.task
+    )
+    world_size = (request.world_size or 1) if new.config.ranks else 0
+    return replace(new, world_size=world_size, feeder=request.feeder)
 
 
 def _check_ranks(config: RunConfig, request: OpenRequest) -> None:
@@ -121,6 +144,34 @@ def _check_ranks(config: RunConfig, request: OpenRequest) -> None:
         )
 
 
+def request_to_resume(
+    stored: StoredRun, request: OpenRequest, live: LiveRuns, *, unstored: bool
+) -> OpenRequest:
+    """Return what a request asks of a run that exists: to begin a run that may be taken is to go to step 0.
+
+    Args:
+        stored: the run.
+        request: how it is to be opened; not to be dropped.
+        live: the runs.
+        unstored: whether nobody was told of an observation of the run that it is stored.
+
+    Raises:
+        AdvisorError: it may not be taken.
+    """
+    if request.mode not in {"create", "begin"}:
+        return request
+    observed = live.next_step(stored) > 0
+    is_own = bool(request.feeder) and request.feeder == stored.feeder
+    if (is_own and (unstored or not observed)) or (request.mode == "begin" and not observed):
+        return replace(request, mode="open", resume_from=0)
+    raise AdvisorError(
+        Reason.RUN_EXISTS,
+        f"run_id: run {stored.run_id!r} exists, at step {live.next_step(stored)}; "
+        "resume it, restart it, or use another run_id",
+        field="run_id",
+    )
+
+
 def config_to_resume(
     stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog: ModelCatalog
 ) -> RunConfig:
@@ -129,13 +180,6 @@ def config_to_resume(
     Raises:
         AdvisorError: the run cannot be resumed as asked.
     """
-    if request.mode == "create":
-        raise AdvisorError(
-            Reason.RUN_EXISTS,
-            f"run_id: run {stored.run_id!r} exists, at step {stored.snapshot.next_step}; "
-            "resume it, or use another run_id",
-            field="run_id",
-        )
     if live.status(stored) == RunStatus.FINISHED and request.resume_from is None:
         raise finished_run(stored.run_id)
     check_same_policy(stored, request.asked, request.model, catalog)

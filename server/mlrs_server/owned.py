@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
@@ -12,21 +12,30 @@ from mlrs_server.store import RunKey, StoredRun
 K = TypeVar("K", bound=RunKey)
 
 
-def owned(
-    live: LiveRuns, run_ids: Sequence[str], new: Mapping[str, int] | None = None
-) -> AbstractAsyncContextManager[dict[str, StoredRun]]:
+def owned(live: LiveRuns, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, StoredRun]]:
     """Yield runs by id, with all that was answered before; without those not there.
-
-    Args:
-        live: the runs.
-        run_ids: their ids.
-        new: the shards of runs that the call may create.
 
     Raises:
         AdvisorError: another replica has one of them (`Reason.NOT_OWNER`), an id is malformed, or the store
             fails, or has a damaged one.
     """
-    return _owned(live, lambda: live.stored(run_ids), new or {})
+    return _owned(live, lambda: live.stored(run_ids), {})
+
+
+def owned_to_open(
+    live: LiveRuns, shards: Mapping[str, int], to_drop: Collection[str]
+) -> AbstractAsyncContextManager[dict[str, StoredRun | RunKey]]:
+    """Yield runs as `owned` does, but of those that are to be dropped only where they are stored.
+
+    Args:
+        live: the runs.
+        shards: those in which the call would create them, by id.
+        to_drop: the ids of runs that are to be dropped, damaged or not.
+
+    Raises:
+        AdvisorError: as `owned`.
+    """
+    return _owned(live, lambda: live.stored_or_places(list(shards), to_drop), shards)
 
 
 def owned_places(live: LiveRuns, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, RunKey]]:

@@ -19,7 +19,7 @@ from mlrs_core.schedules import ScheduleKind
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.models import SHORT_DIGEST, CatalogModel, ModelCatalog
-from mlrs_server.names import tenant_of
+from mlrs_server.names import bare, tenant_of
 from mlrs_server.runs import adaptive, first_snapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, StoredRun
@@ -60,8 +60,12 @@ def _adaptive(model: Model, meta: MetaConfig) -> Policy:
     return model.adaptive_policy(meta)
 
 
-def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *, group: str = "") -> NewRun:
+def new_run(
+    run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *, group: str = "", task: str = ""
+) -> NewRun:
     """Return a run to create, with its model found or its schedule's defaults set.
+
+    Its task is its id unless another is given.
 
     Raises:
         AdvisorError: there is no such model, a model and a schedule are asked for, or the config lacks
@@ -83,6 +87,7 @@ def new_run(run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *,
         model_name=name,
         model_digest=digest,
         snapshot=first_snapshot(policy),
+        task=task or bare(run_id),
     )
     check_config(new, asked, catalog)
     return new

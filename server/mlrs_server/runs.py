@@ -220,6 +220,12 @@ class RunGroup:
         self.records["handle"][row] = 0
         return handle
 
+    def renew(self, row: int) -> int:
+        """Give a row another handle: the one that it had, which is returned, becomes stale."""
+        handle = int(self.records["handle"][row])
+        self.records["handle"][row] = make_handle(self.index, row)
+        return handle
+
     def reopen(self, row: int, handle: int) -> None:
         """Give a closed row its handle back."""
         self.records["handle"][row] = handle

@@ -15,6 +15,7 @@ from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import draining
+from mlrs_server.feeders import Feeders
 from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.meta_service import MetaService
@@ -63,8 +64,9 @@ class AdvisorService(AdvisorServiceServicer):
         meta: MetaService,
         versions: VersionService,
         counts: AdviceCounts,
+        feeders: Feeders,
     ) -> None:
-        """Serve these runs and models, and count what is advised."""
+        """Serve these runs and models, count what is advised, and note which feeders are connected."""
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
@@ -76,6 +78,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._meta = meta
         self._versions = versions
         self._counts = counts
+        self._feeders = feeders
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
@@ -174,9 +177,11 @@ class AdvisorService(AdvisorServiceServicer):
         if self._draining:
             raise draining()
         stream = _Stream()
+        feeder = convert.feeder_from(context.invocation_metadata())
         self._streams.add(stream)
         try:
-            await self._converse(stream, context)
+            with self._feeders.streaming(current_caller().tenant, feeder):
+                await self._converse(stream, context)
         except asyncio.CancelledError:
             if not stream.was_woken():
                 raise

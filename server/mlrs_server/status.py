@@ -54,6 +54,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.TENANT_LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.NOTHING_TO_DO: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.OTHER_FEEDER: grpc.StatusCode.FAILED_PRECONDITION,
 }
 """The status code of each reason."""
 

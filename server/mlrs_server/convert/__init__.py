@@ -28,6 +28,7 @@ from mlrs_server.convert.models import (
     promotion_from,
 )
 from mlrs_server.convert.runs import (
+    feeder_from,
     mode_from,
     opened_to,
     opening_from,
@@ -51,6 +52,7 @@ __all__ = [
     "config_to",
     "entries_from",
     "entry_error",
+    "feeder_from",
     "gradients_header_from",
     "import_header_from",
     "made_to",

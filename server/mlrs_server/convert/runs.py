@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,7 +14,7 @@ from mlrs_server.convert.configs import config_from, config_to
 from mlrs_server.errors import about, invalid_field
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
-from mlrs_server.names import bare, check_run_id, full_name
+from mlrs_server.names import bare, check_feeder, check_run_id, full_name
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.store import Observations
 
@@ -21,10 +22,14 @@ MAX_PAGE = 1000
 """The most runs or models in a page."""
 DEFAULT_PAGE = 100
 """The size of a page that names none."""
+FEEDER_KEY = "mlrs-feeder"
+"""The metadata in which a stream says who sends its observations."""
 _MODES: dict[int, OpenMode] = {
     pb.OPEN_MODE_UNSPECIFIED: "open",
     pb.OPEN_MODE_CREATE: "create",
     pb.OPEN_MODE_RESUME: "resume",
+    pb.OPEN_MODE_BEGIN: "begin",
+    pb.OPEN_MODE_RESTART: "restart",
 }
 
 
@@ -56,12 +61,29 @@ def opening_from(message: pb.CreateRunRequest, tenant: str, *, among: int = 1) -
             group=message.group and full_name(tenant, check_run_id(message.group, "group")),
             resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
             world_size=message.world_size if resizes else None,
+            task=message.task,
+            feeder=message.feeder,
         )
+
+
+def feeder_from(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Return whose observations a stream carries, by its metadata; "" is not said.
+
+    Raises:
+        AdvisorError: it is malformed.
+    """
+    value = next((value for key, value in metadata or () if key == FEEDER_KEY), "")
+    return check_feeder(value if isinstance(value, str) else repr(value), FEEDER_KEY)
 
 
 def opened_to(opened: Opened) -> pb.CreateRunResponse:
     """Return an opened run as a message."""
-    return pb.CreateRunResponse(run=run_to(opened.view), run_handle=opened.handle, created=opened.created)
+    return pb.CreateRunResponse(
+        run=run_to(opened.view),
+        run_handle=opened.handle,
+        created=opened.created,
+        took_over=opened.took_over,
+    )
 
 
 def page_size_from(value: int) -> int:
@@ -115,6 +137,7 @@ def run_to(view: RunView) -> pb.Run:
         update_time=time_to(view.update_time),
         meta=_meta_status_to(view),
         world_size=view.world_size,
+        task=view.task,
     )
 
 
