@@ -422,13 +422,6 @@ class LiveRuns:
         record = live.group.records[live.row]
         return bool(record["durable_step"] < 0 < record["next_step"])
 
-    def is_unstored(self, run_id: str) -> bool:
-        """Return whether a run has answers, and it is not known of any of them that it is stored."""
-        if (live := self._live.get(run_id)) is None:
-            return False
-        record = live.group.records[live.row]
-        return bool(record["durable_step"] < 0 < record["next_step"])
-
     def view(self, stored: StoredRun) -> RunView:
         """Return a run as it is now: what moves, from memory where it is there."""
         live = self._live.get(stored.run_id)
