@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from mlrs_core.architectures.drift.spec import FEATURES, LOSS_FEATURES, PROGRESS_FEATURES
+from mlrs_core.architectures.drift.constants import FEATURES, LOSS_FEATURES, PROGRESS_FEATURES
 from mlrs_core.checkpoint import digest_of, dump_model
 from mlrs_train.checkpoint import load_checkpoint
 from mlrs_train.evolution.cloning import Study

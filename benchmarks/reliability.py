@@ -1,17 +1,23 @@
 """The page of what the tests under fire measured, from the files that they saved.
 
-python benchmarks/reliability.py
+    python benchmarks/reliability.py
+
+takes what the long tests have saved in `benchmarks/results/reliability/`, which git ignores, into
+`docs/reliability/`, and writes the page anew. Nothing else writes there: a test changes no committed file.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FOLDER = DOCS / "reliability.md", DOCS / "reliability"
+SAVED = Path(__file__).with_name("results") / "reliability"
+"""Where tests save what they measured."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,14 @@ ROWS = (
 )
 
 
+def publish() -> list[str]:
+    """Take what tests have saved into the docs; return the names of the files."""
+    files = sorted(SAVED.glob("*.json"))
+    for file in files:
+        shutil.copy(file, FOLDER)
+    return [file.stem for file in files]
+
+
 def load(name: str) -> dict[str, Any] | None:
     """Return what a test saved; `None` if it has not run."""
     file = FOLDER / f"{name}.json"
@@ -219,9 +233,9 @@ def page() -> str:
         "# Reliability\n"
         "\n"
         "What the tests under fire measured. `make test` runs a short version of each, `make test-slow` the "
-        "long ones, which save their figures in `docs/reliability/`; `python benchmarks/reliability.py` "
-        "writes this page of them. Counts and bits carry from machine to machine; latencies were measured on "
-        "two shared cores.\n"
+        "long ones, which save their figures in `benchmarks/results/reliability/`; `python "
+        "benchmarks/reliability.py` takes them into `docs/reliability/` and writes this page of them. "
+        "Counts and bits carry from machine to machine; latencies were measured on two shared cores.\n"
         "\n"
         "| test | target | measured | date | command |\n"
         "|---|---|---|---|---|\n"
@@ -239,5 +253,6 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    taken = publish()
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE} written")
+    print(f"{PAGE} written; new figures: {', '.join(taken) or 'none'}")

@@ -6,7 +6,10 @@ three rows then takes milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import hypothesis
+import pytest
 import torch
 
 hypothesis.settings.register_profile(
@@ -19,3 +22,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("mlrs")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_files_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have trainings that end without their daemon leave what it lacks in a folder of the tests'."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLRS_UNSENT_DIR", str(tmp_path_factory.mktemp("unsent")))
+        yield

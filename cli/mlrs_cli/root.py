@@ -87,7 +87,7 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         show_envvar=True,
         metavar="HOST:PORT",
-        help="The daemon to ask.",
+        help="The daemon's address: HOST:PORT, or unix:PATH.",
     )
     return address(access_options(command))
 
@@ -104,12 +104,25 @@ def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     pem = click.Path(exists=True, dir_okay=False, path_type=Path)
     options = [
-        click.option("--token", envvar="MLRS_TOKEN", show_envvar=True, help="A token, where one is wanted."),
-        click.option("--tls", is_flag=True, help="Speak TLS, as any of the next four does."),
-        click.option("--ca-file", type=pem, help="The authority of the daemon's certificate, as PEM."),
-        click.option("--cert-file", type=pem, help="A certificate to show, as PEM (mutual TLS)."),
-        click.option("--key-file", type=pem, help="Its private key, as PEM."),
-        click.option("--server-name", help="The name in the daemon's certificate, if not the address's."),
+        click.option(
+            "--token",
+            envvar="MLRS_TOKEN",
+            show_envvar=True,
+            help="An access token, if the daemon has tokens.",
+        ),
+        click.option(
+            "--tls",
+            is_flag=True,
+            help="Encrypt the connection with TLS. Each of the options below implies it.",
+        ),
+        click.option(
+            "--ca-file", type=pem, help="The certificate authority to trust for the daemon, as PEM."
+        ),
+        click.option("--cert-file", type=pem, help="The client's own certificate, as PEM (mutual TLS)."),
+        click.option("--key-file", type=pem, help="The private key of --cert-file, as PEM."),
+        click.option(
+            "--server-name", help="The name in the daemon's certificate, if it is not that of the address."
+        ),
     ]
     for option in reversed(options):
         with_daemon = option(with_daemon)

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import datetime as dt
 import json
-import math
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from typing import IO, Any
+from itertools import islice
+from typing import IO
 
 import click
 from rich.console import Console
 from rich.live import Live
-from rich.table import Column, Table
+from rich.table import Table
 
 import mlrs_client
+from mlrs_cli.deleting import Deletion, Selection, age, by_status, plural
+from mlrs_cli.listing import FORMATS, facts_of, or_dash, plain, print_runs
 from mlrs_cli.pushing import push
-from mlrs_cli.root import DaemonAddress, connected, daemon_options, print_table
+from mlrs_cli.root import DaemonAddress, connected, daemon_options
 
+STATUS = click.Choice(["active", "diverged", "finished"])
+WAIT_S = 0.5
+"""How often `watch --wait` looks for the run."""
 COLUMNS = ("step", "loss", "learning_rate", "reason")
 """The columns of an exported record."""
 
 
 @click.group()
 def runs() -> None:
-    """List, show, follow, export and delete runs, and send what trainings could not tell of theirs."""
+    """List, show, follow, export and delete the runs of a daemon.
+
+    A run is one training, known by its id. Its record holds each step's loss and advised learning rate.
+    """
 
 
 runs.add_command(push)
@@ -34,54 +43,86 @@ runs.add_command(push)
 
 @runs.command("list")
 @click.option("--prefix", default="", help="Only runs whose ids begin with this.")
+@click.option("--status", type=STATUS, help="Only runs of this status.")
 @click.option(
-    "--status", type=click.Choice(["active", "diverged", "finished"]), help="Only runs of this status."
+    "--sort",
+    type=click.Choice(["updated", "id"]),
+    default="updated",
+    show_default=True,
+    help="By the newest activity, the last first, or by id.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most this many; 0: all."
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="The format of the output.",
 )
 @daemon_options
-def list_runs(prefix: str, status: str | None, limit: int, daemon: DaemonAddress) -> None:
-    """List runs, ordered by id."""
-    table = Table(Column("run", overflow="fold"), "status", "steps", "loss", "LR", "policy", "stored")
+def list_runs(
+    prefix: str, status: str | None, sort: str, limit: int, format_: str, daemon: DaemonAddress
+) -> None:
+    """List runs, those with the newest activity first.
+
+    A table that goes to a pipe or a file is a line of headings and a line for each run, with tabs between the
+    columns. JSON is one array, a line for each run, which holds what `show` prints. CSV and JSON have every
+    digit, and times in UTC.
+
+    \b
+      mlrs runs list --status active
+      mlrs runs list --limit 0 --format csv > runs.csv
+      mlrs runs list --format json | jq -r '.[].id'
+    """
     with connected(daemon) as advisor:
-        for number, run in enumerate(advisor.runs(prefix=prefix, status=status)):
-            if number == limit:
-                table.caption = f"the first {limit}; --limit, --prefix and --status choose others"
-                break
-            table.add_row(
-                run.id,
-                run.status.value,
-                _steps(run),
-                _or_dash(run.last_loss, ".4g"),
-                _or_dash(run.last_learning_rate, ".4g"),
-                _policy(run.config),
-                _age(run.update_time),
-            )
-    print_table(table)
+        wanted = limit + 1 if limit else None
+        found = advisor.runs(prefix, status, newest_first=sort == "updated", limit=wanted)
+        print_runs(islice(found, limit or None), format_)
+        if limit and next(found, None) is not None:
+            click.echo(f"only the first {limit} are shown; --limit 0 shows all", err=True)
 
 
 @runs.command()
 @click.argument("run_id")
 @daemon_options
 def show(run_id: str, daemon: DaemonAddress) -> None:
-    """Show everything about a run but its record, as JSON."""
+    """Show a run's config, status and newest values as JSON.
+
+    `export` writes its record.
+    """
     with connected(daemon) as advisor:
-        facts = dataclasses.asdict(advisor.get_run(run_id))
-    click.echo(json.dumps({name: _plain(value) for name, value in facts.items()}, indent=2))
+        facts = facts_of(advisor.get_run(run_id))
+    click.echo(json.dumps(facts, indent=2))
 
 
 @runs.command()
 @click.argument("run_id")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for the daemon to answer and the run to appear; without it, either is an error.",
+)
 @daemon_options
-def watch(run_id: str, daemon: DaemonAddress) -> None:
-    """Follow a run: its step, loss and learning rate, until it is finished (or Ctrl-C)."""
+def watch(run_id: str, daemon: DaemonAddress, *, wait: bool) -> None:
+    """Follow a run's step, loss and learning rate.
+
+    It ends when the run is finished, or at Ctrl-C. A terminal shows one line that is kept up to date; a pipe
+    or a file gets a new line each time that steps were stored.
+
+    \b
+      mlrs runs watch my-run
+      mlrs runs watch my-run --wait
+    """
     console = Console()
     with connected(daemon) as advisor, ExitStack() as stack:
         live = (
             stack.enter_context(Live(console=console, refresh_per_second=8)) if console.is_terminal else None
         )
-        start = max(advisor.get_run(run_id).next_step - 1, 0)
+        run = _awaited(advisor, run_id) if wait else advisor.get_run(run_id)
+        start = max(run.next_step - 1, 0)
         for chunk in advisor.watch(run_id, from_step=start, follow=True):
             if live:
                 live.update(_panel(chunk))
@@ -92,15 +133,28 @@ def watch(run_id: str, daemon: DaemonAddress) -> None:
 @runs.command()
 @click.argument("run_id")
 @click.option(
-    "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file. [default: standard output]"
+    "--output",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    help="The file to write. [default: standard output]",
 )
 @click.option(
-    "--format", "format_", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True, help="How."
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "jsonl"]),
+    default="csv",
+    show_default=True,
+    help="CSV, or one JSON object a line.",
 )
-@click.option("--from-step", type=click.IntRange(min=0), default=0, show_default=True, help="The first step.")
+@click.option(
+    "--from-step", type=click.IntRange(min=0), default=0, show_default=True, help="The first step to write."
+)
 @daemon_options
 def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: DaemonAddress) -> None:
-    """Write a run's record: a line a step with its loss, its learning rate, and why.
+    """Write a run's record as CSV or JSON lines.
+
+    There is one row for each step: the step, its loss, the learning rate that was advised, and the reason of
+    the advice: `fresh`, or `held` where the loss was not finite and the learning rate stayed as it was.
 
     \b
       mlrs runs export my-run > my-run.csv
@@ -116,22 +170,103 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: D
                 if format_ == "csv":
                     writer.writerow(row)
                 else:
-                    output.write(json.dumps(dict(zip(COLUMNS, map(_plain, row), strict=True))) + "\n")
+                    output.write(json.dumps(dict(zip(COLUMNS, map(plain, row), strict=True))) + "\n")
 
 
 @runs.command()
-@click.argument("run_ids", metavar="RUN_ID...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("run_ids", metavar="[RUN_ID]...", nargs=-1)
+@click.option("--prefix", help="Select the runs whose ids begin with this.")
+@click.option("--status", type=STATUS, help="Select the runs of this status.")
+@click.option(
+    "--older-than",
+    type=age,
+    help="Select runs without new observations for this long, such as 90min or 7d (s, min, h, d, w).",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @daemon_options
-def delete(run_ids: tuple[str, ...], daemon: DaemonAddress, *, yes: bool) -> None:
-    """Delete runs and their records, for good."""
-    if not yes:
-        shown = run_ids[0] if len(run_ids) == 1 else f"{len(run_ids)} runs"
-        click.confirm(f"Delete {shown} for good?", abort=True)
+def delete(
+    run_ids: tuple[str, ...],
+    prefix: str | None,
+    status: str | None,
+    older_than: dt.timedelta | None,
+    daemon: DaemonAddress,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Delete runs and their records, for good.
+
+    Name the runs, or select those that meet every condition given. A selected run that no longer meets the
+    conditions when its turn comes is kept, and a selected run that is gone by then is no error. Where a named
+    run does not exist, the others are deleted and the exit status is 1.
+
+    \b
+      mlrs runs delete my-run
+      mlrs runs delete --prefix sweep-7/ --status finished --dry-run
+      mlrs runs delete --older-than 30d --yes
+    """
+    before = dt.datetime.now(dt.UTC) - older_than if older_than is not None else None
+    selection = Selection(prefix, status, before)
+    if prefix == "":
+        raise click.UsageError("--prefix is empty, which would select every run")
+    if bool(run_ids) == bool(selection):
+        raise click.UsageError("name runs, or select them by --prefix, --status or --older-than: one of both")
     with connected(daemon) as advisor:
-        for run_id in run_ids:
-            advisor.delete_run(run_id)
-            click.echo(f"deleted {run_id}")
+        if selection:
+            _delete_selected(advisor, selection, dry_run=dry_run, yes=yes)
+        else:
+            _delete_named(advisor, dict.fromkeys(run_ids), dry_run=dry_run, yes=yes)
+
+
+def _delete_selected(advisor: mlrs_client.Advisor, selection: Selection, *, dry_run: bool, yes: bool) -> None:
+    """Delete runs that meet conditions, or show them."""
+    found = selection.runs(advisor)
+    if not found:
+        click.echo("no run is selected", err=True)
+    elif dry_run:
+        print_runs(found, "table")
+        click.echo(f"{plural(len(found))} would be deleted: {by_status(found)}", err=True)
+    else:
+        if not yes:
+            click.confirm(f"Delete {plural(len(found))} ({by_status(found)}) for good?", abort=True)
+        deletion = Deletion(advisor)
+        try:
+            deletion.selected(selection, found)
+        finally:
+            click.echo(deletion.summary(), err=True)
+
+
+def _delete_named(
+    advisor: mlrs_client.Advisor, run_ids: Collection[str], *, dry_run: bool, yes: bool
+) -> None:
+    """Delete runs by id, or show them."""
+    deletion = Deletion(advisor)
+    if dry_run:
+        print_runs(deletion.existing(run_ids), "table")
+    else:
+        if not yes:
+            shown = next(iter(run_ids)) if len(run_ids) == 1 else plural(len(run_ids))
+            click.confirm(f"Delete {shown} for good?", abort=True)
+        deletion.named(run_ids)
+    if deletion.counts["gone"]:
+        sys.exit(1)
+
+
+def _awaited(advisor: mlrs_client.Advisor, run_id: str) -> mlrs_client.RunInfo:
+    """Return a run once there is one of an id; say on standard error what is waited for."""
+    said = ""
+    while True:
+        try:
+            return advisor.get_run(run_id)
+        except mlrs_client.RunNotFoundError:
+            waiting = f"waiting for run {run_id} to appear (Ctrl-C to stop)"
+        except (mlrs_client.UnavailableError, mlrs_client.DeadlineExceededError) as error:
+            waiting = f"waiting until the daemon answers (Ctrl-C to stop): {error}"
+        if waiting != said:
+            click.echo(waiting, err=True)
+            said = waiting
+        time.sleep(WAIT_S)
 
 
 def _rows(chunk: mlrs_client.RecordChunk) -> Iterator[tuple[int, float, float, str]]:
@@ -148,8 +283,8 @@ def _panel(chunk: mlrs_client.RecordChunk) -> Table:
         run.id,
         run.status.value,
         str(run.next_step - 1) if run.next_step else "-",
-        _or_dash(run.last_loss, ".6g"),
-        _or_dash(run.last_learning_rate, ".6g"),
+        or_dash(run.last_loss, ".6g"),
+        or_dash(run.last_learning_rate, ".6g"),
         str(run.durable_step),
     )
     return table
@@ -158,39 +293,5 @@ def _panel(chunk: mlrs_client.RecordChunk) -> Table:
 def _line(chunk: mlrs_client.RecordChunk) -> str:
     """Return a run at its newest step as a line of text, for a pipe or a log."""
     run = chunk.run
-    loss, lr = _or_dash(run.last_loss, ".6g"), _or_dash(run.last_learning_rate, ".6g")
+    loss, lr = or_dash(run.last_loss, ".6g"), or_dash(run.last_learning_rate, ".6g")
     return f"{run.id} {run.status.value} step {run.next_step - 1} loss {loss} lr {lr}"
-
-
-def _steps(run: mlrs_client.RunInfo) -> str:
-    """Return how many steps were answered, of how many."""
-    return str(run.next_step) + (f" / {run.config.horizon}" if run.config.horizon else "")
-
-
-def _policy(config: mlrs_client.RunConfig) -> str:
-    """Return the name of a run's model or schedule."""
-    return str(config.schedule.kind) if config.schedule else (config.model or "").partition("@")[0]
-
-
-def _age(time: dt.datetime) -> str:
-    """Return how long ago a time was, in its largest unit."""
-    seconds = max(0.0, (dt.datetime.now(dt.UTC) - time).total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; a non-finite number as a string."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
-    return value if isinstance(value, (int, float, str, type(None))) else str(value)

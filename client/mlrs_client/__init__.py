@@ -46,10 +46,12 @@ Shared by both; no thread, no event loop:
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _access.py                  tokens and TLS
     _links.py, _channel.py      a channel to each address; its options
+    _grpc_log.py                what gRPC itself writes to stderr
     _deadline.py                points in time, and pauses
     schedules.py                schedules without a daemon
 """
 
+from mlrs_client import _grpc_log  # isort: split # noqa: F401 # before anything that imports gRPC
 from mlrs_client._access import TLS
 from mlrs_client._advisor import Advisor, connect
 from mlrs_client._exceptions import (
@@ -63,11 +65,13 @@ from mlrs_client._exceptions import (
     MemoryFullError,
     MessageTooLargeError,
     MlrsError,
+    ModelExistsError,
     ModelInvalidError,
     ModelNotFoundError,
     NotBuiltError,
     PermissionDeniedError,
     QueueFullError,
+    RecordDamagedError,
     RecordGapError,
     RunExistsError,
     RunFinishedError,
@@ -76,6 +80,7 @@ from mlrs_client._exceptions import (
     StaleStepError,
     StepAheadError,
     StepError,
+    StoreNewerError,
     TenantLimitError,
     UnauthenticatedError,
     UnavailableError,
@@ -128,6 +133,7 @@ __all__ = [
     "MetaScope",
     "MetaStatus",
     "MlrsError",
+    "ModelExistsError",
     "ModelInfo",
     "ModelInvalidError",
     "ModelNotFoundError",
@@ -140,6 +146,7 @@ __all__ = [
     "RankReduction",
     "Ranks",
     "RecordChunk",
+    "RecordDamagedError",
     "RecordGapError",
     "Run",
     "RunConfig",
@@ -154,6 +161,7 @@ __all__ = [
     "StaleStepError",
     "StepAheadError",
     "StepError",
+    "StoreNewerError",
     "TenantLimitError",
     "UnauthenticatedError",
     "UnavailableError",

@@ -338,14 +338,25 @@ class Advisor(MetaAdvisor):
             )
         return infos
 
-    def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> Iterator[RunInfo]:
-        """Iterate over the runs by id, optionally only those of a prefix or a status."""
-        prefix, status, token = check.prefix(prefix), check.status(status), ""
-        while True:
-            page = self._invoke(calls.list_runs(prefix, status, token))
-            yield from page.items
-            if not (token := page.next_token):
-                return
+    def runs(
+        self,
+        prefix: str = "",
+        status: RunStatus | str | None = None,
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[RunInfo]:
+        """Iterate over the runs, each once.
+
+        Args:
+            prefix: only runs whose ids begin with this.
+            status: only runs of this status.
+            newest_first: list the run first whose observations were stored last. Default: by id.
+            limit: at most this many. Default: all.
+        """
+        listing = calls.RunListing(prefix, status, limit, newest_first=newest_first)
+        while call := listing.next_call():
+            yield from listing.new_of(self._invoke(call))
 
     def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
         """Return a run. Raises `RunNotFoundError` if there is none."""

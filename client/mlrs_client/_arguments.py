@@ -158,6 +158,11 @@ def prefix(value: object) -> str:
     return "" if value == "" else _string("prefix", value)
 
 
+def limit(value: object) -> int | None:
+    """Return a checked number of runs at most; `None`: all."""
+    return None if value is None else _whole("limit", value, low=1)
+
+
 def model(value: object) -> str:
     """Return a checked name, alias or `name@digest` of a model."""
     return _string("model", value)

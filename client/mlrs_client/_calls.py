@@ -12,12 +12,14 @@ from typing import Any, Generic, TypeVar
 from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
 from mlrs_client._start import Mode, Start, Way
-from mlrs_client._types import ModelInfo, RunConfig, RunInfo, RunStatus
+from mlrs_client._types import ModelInfo, RunConfig, RunInfo
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 T = TypeVar("T")
 MAX_BATCH = 1000
 """The most runs that the contract opens or finishes in one call."""
+MAX_PAGE = 1000
+"""The most runs that the contract lists in one call."""
 _MODES: dict[Mode, pb.OpenMode.ValueType] = {
     "open": pb.OPEN_MODE_UNSPECIFIED,
     "create": pb.OPEN_MODE_CREATE,
@@ -207,14 +209,49 @@ def delete_run(run_id: object) -> Call[None]:
     return Call("DeleteRun", pb.DeleteRunRequest(run_id=check.run_id(run_id)), lambda _: None)
 
 
-def list_runs(prefix: str, status: RunStatus | None, token: str) -> Call[Page[RunInfo]]:
-    """Read a page of the runs."""
-    request = pb.ListRunsRequest(prefix=prefix, status=convert.status_to_proto(status), page_token=token)
-    return Call(
-        "ListRuns",
-        request,
-        lambda response: Page(tuple(map(convert.run_from_proto, response.runs)), response.next_page_token),
-    )
+class RunListing:
+    """The calls that list runs page by page, and what they have listed so far."""
+
+    def __init__(self, prefix: object, status: object, limit: object, *, newest_first: bool) -> None:
+        """Check what is asked for."""
+        self._request = pb.ListRunsRequest(
+            prefix=check.prefix(prefix),
+            status=convert.status_to_proto(check.status(status)),
+            order_by="update_time desc" if newest_first else "",
+        )
+        self._left = check.limit(limit)
+        self._listed: set[str] | None = set() if newest_first else None
+        self._ended = False
+
+    def next_call(self) -> Call[Page[RunInfo]] | None:
+        """Return the call that reads the next page, if there is one."""
+        if self._ended or self._left == 0:
+            return None
+        self._request.page_size = MAX_PAGE if self._left is None else min(MAX_PAGE, self._left)
+        request = pb.ListRunsRequest()
+        request.CopyFrom(self._request)
+        return Call(
+            "ListRuns",
+            request,
+            lambda response: Page(
+                tuple(map(convert.run_from_proto, response.runs)), response.next_page_token
+            ),
+        )
+
+    def new_of(self, page: Page[RunInfo]) -> Sequence[RunInfo]:
+        """Return the runs of a page that were not listed before, no more than are still wanted.
+
+        In the order by recency a run that moves while pages are read comes again.
+        """
+        self._request.page_token, self._ended = page.next_token, not page.next_token
+        new = page.items
+        if self._listed is not None:
+            new = tuple(run for run in new if run.id not in self._listed)
+            self._listed.update(run.id for run in new)
+        if self._left is not None:
+            new = new[: self._left]
+            self._left -= len(new)
+        return new
 
 
 def list_models(token: str) -> Call[Page[ModelInfo]]:

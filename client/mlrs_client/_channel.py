@@ -18,3 +18,12 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 """Options of every channel, as `(name, value)`."""
+
+
+def options_of(address: str) -> tuple[tuple[str, int | str], ...]:
+    """Return the options of a channel to an address, as `(name, value)`.
+
+    The authority of a unix socket would be its path with `%2F` for each slash, which some servers refuse.
+    """
+    authority = (("grpc.default_authority", "localhost"),) if address.startswith("unix:") else ()
+    return (*CHANNEL_OPTIONS, *authority)

@@ -31,6 +31,12 @@ class Deadline:
         """Return the seconds since it was made, at most `timeout_s`."""
         return self.timeout_s - self.left_s()
 
+    def earlier(self, timeout_s: float) -> Deadline:
+        """Return a deadline that began when this one did."""
+        other = Deadline(timeout_s)
+        other._end = self._end - self.timeout_s + timeout_s
+        return other
+
 
 class Backoff:
     """Pauses that double, each cut short at random (full jitter): clients that broke together spread."""

@@ -15,7 +15,10 @@ MlrsError
 ├── RunTakenError           another process has opened the run since, and sends its observations
 ├── ConfigMismatchError     the run exists with another config
 ├── ModelNotFoundError      no model has this name, alias or digest
+├── ModelExistsError        the name is another model's
 ├── ModelInvalidError       the model's file cannot be read as one
+├── RecordDamagedError      the daemon's record of the run is damaged; it is not tried again
+├── StoreNewerError         a newer daemon wrote what this one cannot read; it is not tried again
 ├── UnavailableError        (ConnectionError) the daemon is out of reach, or stopping
 ├── UnauthenticatedError    (PermissionError) the daemon wants a token, or another one
 ├── PermissionDeniedError   (PermissionError) the token's role does not cover the call
@@ -118,8 +121,20 @@ class ModelNotFoundError(MlrsError):
     """No model has this name, alias or digest."""
 
 
+class ModelExistsError(MlrsError):
+    """The name is another model's."""
+
+
 class ModelInvalidError(MlrsError):
     """The model's file cannot be read as one."""
+
+
+class RecordDamagedError(MlrsError):
+    """What the daemon's store holds of the run is damaged; restore a backup there, or delete the run."""
+
+
+class StoreNewerError(MlrsError):
+    """A newer version of the daemon wrote what its store holds; upgrade the daemon."""
 
 
 class UnavailableError(MlrsError, ConnectionError):

@@ -20,10 +20,12 @@ from mlrs_client._exceptions import (
     LimitError,
     MlrsError,
     PermissionDeniedError,
+    RecordDamagedError,
     RecordGapError,
     RunTakenError,
     StaleStepError,
     StepAheadError,
+    StoreNewerError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -36,6 +38,8 @@ from mlrs_client._start import Start
 from mlrs_client._types import RunConfig
 from mlrs_client._updates import Update, Updates
 
+PERMANENT = (RecordDamagedError, StoreNewerError)
+"""Failures that no further try cures: with a fallback, it goes on for good; without, they are raised."""
 MAX_KEPT = 65_536
 """Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
 crashes before it stored them cannot be caught up: for one run, hours of a daemon's absence."""
@@ -308,6 +312,9 @@ class Ledger(Generic[E]):
         """Enter that an entry was refused: its step comes next again, and later ones fall with it."""
         if self._unanswered.get(entry.step) is not entry:
             return
+        if isinstance(error, PERMANENT) and self.can_stand_in():
+            self.lose(error)
+            return
         self._fail(entry, error)
         for update in self.updates.from_step(entry.step):
             self.refuse_update(update, error)
@@ -319,6 +326,9 @@ class Ledger(Generic[E]):
 
     def refuse_all(self, error: MlrsError) -> None:
         """Enter that everything which has no answer was refused."""
+        if isinstance(error, PERMANENT) and self.can_stand_in():
+            self.lose(error)
+            return
         for entry in list(self._unanswered.values()):
             self.refuse(entry, error)
         for update in self.updates.unanswered():

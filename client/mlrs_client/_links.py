@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlrs_client._access import Access
-from mlrs_client._channel import CHANNEL_OPTIONS
+from mlrs_client._channel import options_of
 from mlrs_proto.v1 import advisor_pb2_grpc as rpc
 
 FEEDER_KEY = "mlrs-feeder"
@@ -57,7 +57,7 @@ class Links:
         return [channel for channel, _ in self._links.values()]
 
     def _open(self, address: str) -> Any:
-        options = (*CHANNEL_OPTIONS, *self._access.options)
+        options = (*options_of(address), *self._access.options)
         if self._access.credentials is None:
             return self._open_plain(address, options=options)
         return self._open_secure(address, self._access.credentials, options=options)

@@ -21,12 +21,14 @@ from mlrs_client._exceptions import (
     MemoryFullError,
     MessageTooLargeError,
     MlrsError,
+    ModelExistsError,
     ModelInvalidError,
     ModelNotFoundError,
     NotBuiltError,
     NotOwnerError,
     PermissionDeniedError,
     QueueFullError,
+    RecordDamagedError,
     RunExistsError,
     RunFinishedError,
     RunNotFoundError,
@@ -34,6 +36,7 @@ from mlrs_client._exceptions import (
     StaleStepError,
     StepAheadError,
     StepError,
+    StoreNewerError,
     TenantLimitError,
     UnauthenticatedError,
     UnavailableError,
@@ -67,6 +70,9 @@ _BY_REASON: dict[str, type[MlrsError]] = {
     "PERMISSION_DENIED": PermissionDeniedError,
     "TENANT_LIMIT": TenantLimitError,
     "OTHER_FEEDER": RunTakenError,
+    "DAMAGED": RecordDamagedError,
+    "STORE_NEWER": StoreNewerError,
+    "MODEL_EXISTS": ModelExistsError,
 }
 _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
@@ -77,6 +83,7 @@ _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.UNIMPLEMENTED: NotBuiltError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.DATA_LOSS: RecordDamagedError,
 }
 _WAY_OUT: dict[type[MlrsError], str] = {
     UnavailableError: "is `mlrs serve` running there?",

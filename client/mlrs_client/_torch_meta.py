@@ -18,6 +18,7 @@ from mlrs_client._run import Run
 from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
 from mlrs_client._torch_directions import check_gradient, directions, is_known
 from mlrs_client._torch_group import Group
+from mlrs_client._torch_hook import unwrapped
 from mlrs_client._torch_source import meta_of, names_of, source_of, together_of, unscale
 from mlrs_client._values import real
 
@@ -76,7 +77,7 @@ class MetaStep:
             model: the model; under `DistributedDataParallel` alignments are means over the processes.
             loss_fn: `loss_fn(model, batch)` returns the validation loss, a scalar; it must call the model
                 that it is given. Put `torch.autocast` into it where training has it.
-            optimizer: that of the model's parameters.
+            optimizer: that of the model's parameters, wrapped or not.
             scheduler: the `AdvisedLR` of the optimizer, or, where the loop itself sets learning rates, the
                 run. `None`: this is not the first process of a distributed job.
             every: steps from one update to the next. Default: the run's.
@@ -89,7 +90,8 @@ class MetaStep:
             InvalidArgumentError: an argument is wrong; the error names it.
             UnavailableError: another process raised one of these.
         """
-        self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, optimizer
+        self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, unwrapped(optimizer)
+        self._wrapped = optimizer  # whose step does what its framework wants done
         self._group = Group(model, together_of(scheduler))
         _, begun = self._group.share(lambda: ([], self._begin(scheduler, every, ahead)), 0)
         agreed = self._group.from_first(begun)
@@ -306,7 +308,7 @@ class MetaStep:
 
     def _take(self, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None) -> None:
         if scaler is None:
-            self._optimizer.step(closure)
+            self._wrapped.step(closure)
         elif closure is None:
             scaler.step(self._optimizer)
         else:

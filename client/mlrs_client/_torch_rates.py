@@ -30,6 +30,7 @@ class SchedulerRates:
     def current(self) -> tuple[float, list[float]]:
         """Return the advice of the step that is open; waits until its loss was sent, and for the advice."""
         scheduler = self._scheduler
+        scheduler._hook.check()  # noqa: SLF001
         scheduler._apply()  # noqa: SLF001 # of the package's own scheduler, as all here
         if scheduler._unread:  # noqa: SLF001
             scheduler._unread[-1].result()  # noqa: SLF001

@@ -10,6 +10,7 @@ from mlrs_client._exceptions import ConfigMismatchError, InvalidArgumentError
 from mlrs_client._meta_types import Meta
 from mlrs_client._run import Run
 from mlrs_client._torch_group import Group
+from mlrs_client._torch_hook import unwrapped
 from mlrs_client._torch_ranks import Together
 from mlrs_client._torch_rates import OptimizerRates, Rates, SchedulerRates
 
@@ -26,7 +27,7 @@ def source_of(scheduler: object, optimizer: Optimizer, group: Group) -> tuple[Ru
     from mlrs_client.torch import AdvisedLR  # which knows this module
 
     if isinstance(scheduler, AdvisedLR):
-        if scheduler.optimizer is not optimizer:
+        if scheduler.optimizer is not unwrapped(optimizer):
             raise InvalidArgumentError(
                 "scheduler must be the AdvisedLR of this optimizer; it is another's", field="scheduler"
             )

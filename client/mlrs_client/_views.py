@@ -133,14 +133,15 @@ class Lag:
 
     def late_s(self) -> float:
         """Return for how long the step before the newest has had no answer; 0: it has one."""
-        if len(self._sent) <= 1:
-            self._since = None
-            return 0.0
-        since = self._since
-        if since is None or self._oldest != self._sent[0].step:
-            self._oldest, self._since = self._sent[0].step, time.monotonic()
-            return 0.0
-        return time.monotonic() - since
+        with self._lock:
+            if len(self._sent) <= 1:
+                self._since = None
+                return 0.0
+            since = self._since
+            if since is None or self._oldest != self._sent[0].step:
+                self._oldest, self._since = self._sent[0].step, time.monotonic()
+                return 0.0
+            return time.monotonic() - since
 
 
 class PendingView:

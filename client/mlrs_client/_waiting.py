@@ -44,9 +44,14 @@ Waiting = Generator[Wait, None, T]
 """Yields what to wait for; returns a T."""
 
 
-def patience_s(session: Session, left_s: float) -> float:
-    """Return how long a stream may owe an answer before another address is tried."""
-    return max(left_s / 2, LEAST_ATTEMPT_S) if session.addresses.several else left_s
+def patience_s(session: Session, timeout_s: float) -> float:
+    """Return how long a stream may owe an answer before another address is tried.
+
+    Args:
+        session: the advisor's.
+        timeout_s: the whole deadline of the caller who waits, however much of it is left.
+    """
+    return max(timeout_s / 2, LEAST_ATTEMPT_S) if session.addresses.several else timeout_s
 
 
 def patient_s(session: Session, ledger: Ledger[Any], deadline: Deadline) -> float:
@@ -69,7 +74,8 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
         UnavailableError: the daemon was out of reach all the time. As above.
         MlrsError: another reason why the run could not join again. As above.
     """
-    patience = Deadline(patience_s(session, deadline.left_s()))
+    owing = session.conversation_of(ledger)
+    patience = deadline.earlier(patience_s(session, deadline.timeout_s))
     while not entry.done:
         if ledger.outage is not None and ledger.can_stand_in():
             _stand_in(session, ledger, entry)
@@ -79,6 +85,8 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
             give_up(session, ledger, entry, too_late(session, ledger, entry, deadline.spent_s()))
             return
         conversation = session.conversation_of(ledger)
+        if conversation is not None and conversation is not owing:
+            owing, patience = conversation, Deadline(patience_s(session, deadline.timeout_s))
         if conversation is None:
             session.check_open()
             if ledger not in session.joining:

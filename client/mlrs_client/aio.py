@@ -223,11 +223,19 @@ class Advisor(MetaAdvisor):
             )
         return infos
 
-    async def runs(self, prefix: str = "", status: RunStatus | str | None = None) -> AsyncIterator[RunInfo]:
-        """Iterate over the runs by id, optionally only those of a prefix or a status."""
-        prefix, status = check.prefix(prefix), check.status(status)
-        async for run in self._pages(lambda token: calls.list_runs(prefix, status, token)):
-            yield run
+    async def runs(
+        self,
+        prefix: str = "",
+        status: RunStatus | str | None = None,
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RunInfo]:
+        """Iterate over the runs, each once. See `mlrs_client.Advisor.runs`."""
+        listing = calls.RunListing(prefix, status, limit, newest_first=newest_first)
+        while call := listing.next_call():
+            for run in listing.new_of(await self._invoke(call)):
+                yield run
 
     async def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
         """Return a run."""

@@ -12,6 +12,10 @@
 `scheduler.step(loss)` in place of the two calls sends, waits and applies at once, before or after
 `optimizer.step()`: the habit of `ReduceLROnPlateau`.
 
+Where the loss is computed in a closure, as with LBFGS, the closure calls `observe`. `optimizer.step(closure)`
+calls it, waits for the advice, and then updates. Of a closure that is called several times in a step, the
+first loss counts.
+
 `MetaStep` takes the optimizer's steps of a run in meta mode: every so many, its network learns from a
 validation batch.
 
@@ -25,10 +29,10 @@ thread once the device has it.
 from __future__ import annotations
 
 import math
-import weakref
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
@@ -40,6 +44,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from mlrs_client import _arguments as check
 from mlrs_client._exceptions import InvalidArgumentError, UsageError
 from mlrs_client._run import Run
+from mlrs_client._torch_hook import Hook, unwrapped
 from mlrs_client._torch_loss import Loss, loss_of, mean_of
 from mlrs_client._torch_meta import MetaStep
 from mlrs_client._torch_ranks import Asked, Shared, Together, own_run, together_of
@@ -56,8 +61,9 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
 
     Exactly PyTorch's SGD, Adam and AdamW are told apart; their subclasses count as they do, and
     anything else is `other`, without momentum. Parameter groups are taken to agree; the first one
-    speaks for all.
+    speaks for all. Of a wrapped optimizer, as Accelerate's, the one inside counts.
     """
+    optimizer = unwrapped(optimizer)
     group = optimizer.param_groups[0]
     if isinstance(optimizer, (Adam, AdamW)):
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
@@ -76,8 +82,12 @@ class AdvisedLR(LRScheduler):
     ratio to it, also groups that are added later. Learning rates that are tensors are filled in
     place.
 
+    An optimizer has one `AdvisedLR` at a time: one that is made for it takes the place of the one before,
+    which then raises `UsageError` in all methods that observe, step or load.
+
     Args:
-        optimizer: its learning rates are overwritten at each step.
+        optimizer: its learning rates are overwritten at each step. If it is wrapped in an object that has it
+            as its attribute `optimizer`, as Accelerate's, it is found there.
         run: an open run. What its config lacks of `optimizer` and `momentum` is read off the
             optimizer, before the first step. In a distributed job, that of the first rank counts, and others
             may pass `None`; where each was opened with a `rank`, each rank sends its own loss instead.
@@ -91,6 +101,7 @@ class AdvisedLR(LRScheduler):
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
+        UsageError: in its methods: another `AdvisedLR` was made for the optimizer, or `detach` was called.
         ConfigMismatchError: the run was begun with another optimizer.
         UnavailableError: of several ranks, another one raised something; the error names it. All methods but
             `state_dict` do so: what one rank raises, all hear of where they meet next.
@@ -121,6 +132,9 @@ class AdvisedLR(LRScheduler):
         self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
         self._applied = False  # whether its advice is in the optimizer
         self._advised_lr: float | None = None
+        self._is_known = False  # whether a closure is called that has observed the loss of this step
+        self._loads = 0  # how often a state was loaded, which losses still on a device are not sent after
+        self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
             self._run = own_run(run, self._together)
@@ -129,10 +143,10 @@ class AdvisedLR(LRScheduler):
                 raise InvalidArgumentError(
                     "accumulation_steps must be at least 1", field="accumulation_steps"
                 )
-            return self._begin(optimizer)
+            return self._begin(unwrapped(optimizer))
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
-        _wait_before_updates(optimizer, self)
+        self._hook = Hook(self.optimizer, self)
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
         """Send the training loss of this step, and return at once; of several ranks, once all are here.
@@ -150,6 +164,8 @@ class AdvisedLR(LRScheduler):
                 observe the next.
             MlrsError: see `Run.observe`.
         """
+        if self._is_known:
+            return
         value = self._counted(loss, samples)
         if self._pending is not None:
             self._defer(
@@ -173,6 +189,11 @@ class AdvisedLR(LRScheduler):
             UsageError: no loss was observed since the last step.
             MlrsError: see `observe` and `Pending.lr`.
         """
+        try:
+            self._hook.check()
+        except UsageError as error:
+            self._defer(error)
+            self._tell()
         if loss is not None:
             self.observe(loss)
         if self._pending is None and not self._losses:
@@ -187,6 +208,13 @@ class AdvisedLR(LRScheduler):
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
+
+    def detach(self) -> None:
+        """Leave the optimizer as it is: its steps do not wait for advice any more. The run stays open.
+
+        In a distributed job, on every rank, between two steps.
+        """
+        self._hook.remove("detach() was called")
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rates of the parameter groups, as `get_last_lr` does."""
@@ -214,6 +242,7 @@ class AdvisedLR(LRScheduler):
         """
 
         def find() -> State:
+            self._hook.check()
             if self._wrong is not None:  # what this rank has not told yet
                 raise self._wrong
             return state_of(state_dict, len(self.optimizer.param_groups))
@@ -225,8 +254,11 @@ class AdvisedLR(LRScheduler):
 
         if self._reader is not None and self._together is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
-        state = find() if self._together is None else self._together.load(find)
-        self._run_id, self.last_epoch = adopt() if self._together is None else self._together.begin(adopt)
+        with self._sending:
+            state = find() if self._together is None else self._together.load(find)
+            begun = adopt() if self._together is None else self._together.begin(adopt)
+            self._run_id, self.last_epoch = begun
+            self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
         self._has_asked = False
@@ -245,6 +277,7 @@ class AdvisedLR(LRScheduler):
         if loss is None and self._together is not None:
             return loss_of(0.0), 0.0
         try:
+            self._hook.check()
             if loss is None:
                 raise InvalidArgumentError(
                     "loss may be None only where several ranks share a run", field="loss"
@@ -277,7 +310,7 @@ class AdvisedLR(LRScheduler):
             self._losses = []
             return
         self._losses = []
-        read = self._read(self._ask, step, losses)
+        read = self._read(self._ask_later, step, losses, self._loads)
         if self._lagged:
             self._unread.append(read)
             self._pending = self._newest
@@ -315,6 +348,23 @@ class AdvisedLR(LRScheduler):
         """Observe the mean of some losses; return what returns the advice to update with."""
         mean, samples = mean_of(losses)
         return self._observe(step, mean, samples)
+
+    def _ask_later(self, step: int, losses: Sequence[tuple[Loss, float]], loads: int) -> Callable[[], float]:
+        """As `_ask`, in another thread, unless a state was loaded meanwhile.
+
+        Args:
+            step: the step.
+            losses: its losses.
+            loads: how many states were loaded before.
+
+        Raises:
+            CancelledError: one was loaded, or the scheduler was detached: the losses are of no use.
+        """
+        mean, samples = mean_of(losses)
+        with self._sending:
+            if loads != self._loads or self._hook.is_removed:
+                raise CancelledError
+            return self._observe(step, mean, samples)
 
     def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
         """Send a loss; return what returns the advice to update with."""
@@ -390,17 +440,6 @@ class AdvisedLR(LRScheduler):
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
-
-
-def _wait_before_updates(optimizer: Optimizer, scheduler: AdvisedLR) -> None:
-    """Have each `optimizer.step()` fill in the advice first, for as long as the scheduler lives."""
-    alive = weakref.ref(scheduler)
-
-    def fill_in(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if (found := alive()) is not None:
-            found._apply()  # noqa: SLF001 # of this module
-
-    optimizer.register_step_pre_hook(fill_in)
 
 
 def _momentum(value: Any) -> float | None:

@@ -9,5 +9,6 @@ rails.py      what alignments and losses are usual, and what is a blow-up
 """
 
 from mlrs_core.adapting.protocol import Adapted, AdaptivePolicy, MetaCounters, MetaOutcome
+from mlrs_core.adapting.rows import counters_of
 
-__all__ = ["Adapted", "AdaptivePolicy", "MetaCounters", "MetaOutcome"]
+__all__ = ["Adapted", "AdaptivePolicy", "MetaCounters", "MetaOutcome", "counters_of"]

@@ -17,11 +17,11 @@ from mlrs_core.adapting.rows import (
     CHANGE,
     CLIPPED,
     FRESH,
-    RETURNS,
     RING,
     SCALARS,
     SCALED,
     UPDATES,
+    counters_of,
 )
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.meta import MetaConfig, MetaOrder
@@ -63,6 +63,11 @@ class AdaptiveKernel:
     def state_size(self) -> int:
         """The length of a run's state."""
         return self._scalars + SCALARS + len(self._learner.shared)
+
+    @property
+    def counters_at(self) -> int:
+        """Where in a run's state its counters begin, for `counters_of`."""
+        return self._scalars
 
     @property
     def network_size(self) -> int:
@@ -196,11 +201,7 @@ class AdaptiveKernel:
 
     def meta_counters(self, state: Vector) -> MetaCounters:
         """Return what became of the updates of the run with this state, (state_size,)."""
-        scalars = state[self._scalars :]
-        updates, clips, scaled, returns = (
-            int(scalars[place]) for place in (UPDATES, CLIPPED, SCALED, RETURNS)
-        )
-        return MetaCounters(updates, clips, scaled, returns, float(scalars[CHANGE]), bool(scalars[ADAPTED]))
+        return counters_of(state, self._scalars)
 
     def weights_of(self, network: Vector) -> tuple[dict[str, Vector], ...]:
         """Return the weights in a network, (network_size,), by snapshot and name."""

@@ -67,6 +67,11 @@ class AdaptivePolicy(Policy, Protocol):
     not matter. All of it is a function of the observations and updates in their order.
     """
 
+    @property
+    def counters_at(self) -> int:
+        """Where in a run's state its counters begin: `counters_of` then needs no model."""
+        ...
+
     def first_network(self) -> Vector:
         """Return the network of a run before its first update, (network_size,) float32.
 

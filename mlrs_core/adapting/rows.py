@@ -7,6 +7,8 @@ architecture to say), then these, then Adam's steps for each snapshot. Numbers a
 
 from __future__ import annotations
 
+from mlrs_core.adapting.protocol import MetaCounters, Vector
+
 (
     UPDATES,
     CLIPPED,
@@ -40,3 +42,15 @@ SCALARS = 20
 """How many there are."""
 RING = 4
 """Traces that are kept of updates: the newest, and those before."""
+
+
+def counters_of(state: Vector, place: int) -> MetaCounters:
+    """Return what became of a run's meta updates.
+
+    Args:
+        state: the run's, (state_size,).
+        place: where in it these numbers begin; `AdaptivePolicy.counters_at` says so.
+    """
+    scalars = state[place:]
+    updates, clips, scaled, returns = (int(scalars[at]) for at in (UPDATES, CLIPPED, SCALED, RETURNS))
+    return MetaCounters(updates, clips, scaled, returns, float(scalars[CHANGE]), bool(scalars[ADAPTED]))

@@ -166,6 +166,14 @@ class AnswerLog:
         taken, self.table, self.count = self.table[: self.count], np.empty(8, ANSWERED), 0
         return taken
 
+    def take_rows(self, rows: Rows) -> Table:
+        """Return the answers of some rows, (k,), and keep the others."""
+        answers = self.table[: self.count]
+        wanted = np.isin(answers["row"], rows)
+        taken, kept = answers[wanted], answers[~wanted]
+        self.table, self.count = kept, len(kept)
+        return taken
+
     def put_back(self, taken: Table) -> None:
         """Put answers that were taken before those that came since."""
         both = np.concatenate([taken, self.table[: self.count]])
@@ -173,7 +181,4 @@ class AnswerLog:
 
     def drop(self, rows: Rows) -> int:
         """Drop the answers of some rows, (k,); return how many there were."""
-        answers = self.table[: self.count]
-        kept = answers[~np.isin(answers["row"], rows)]
-        dropped, self.table, self.count = self.count - len(kept), kept, len(kept)
-        return dropped
+        return len(self.take_rows(rows))

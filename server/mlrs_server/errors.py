@@ -33,7 +33,10 @@ class Reason(enum.IntEnum):
     PERMISSION_DENIED = 18
     TENANT_LIMIT = 19
     NOTHING_TO_DO = 20
+    DAMAGED = 21
+    STORE_NEWER = 22
     OTHER_FEEDER = 23
+    MODEL_EXISTS = 24
 
 
 class AdvisorError(Exception):
@@ -82,7 +85,7 @@ class DamagedError(AdvisorError):
     """What the store holds of a run cannot be read whole: bytes have changed, or some are missing."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(Reason.STORE, message)
+        super().__init__(Reason.DAMAGED, message)
 
 
 def invalid_field(field: str, problem: str) -> AdvisorError:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import structlog
@@ -77,15 +78,22 @@ class _Batch:
     """Networks of some of them."""
 
     @classmethod
-    def of(cls, group: RunGroup) -> _Batch:
-        """Take what a group has to store."""
+    def of(cls, group: RunGroup, only: Collection[int] | None = None) -> _Batch:
+        """Take what a group has to store, of all of its rows or only of some; this may be nothing."""
         counts = np.zeros(len(group.records), np.int64)
         count_rows(group.log.table[: group.log.count], counts)
         for made in group.meta.made:
             counts[made.row] += 1
-        rows = np.flatnonzero(counts)
+        if only is None:
+            rows = np.flatnonzero(counts)
+        else:
+            rows = np.array([row for row in sorted(only) if row < len(counts) and counts[row]], np.intp)
         records, states, networks = group.records[rows], group.states[rows], group.networks_due(rows)
-        return cls(group, group.log.take(), rows, records, states, group.meta.take(), networks)
+        if only is None:
+            taken, made_updates = group.log.take(), group.meta.take()
+        else:
+            taken, made_updates = group.log.take_rows(rows), group.meta.take_rows(rows)
+        return cls(group, taken, rows, records, states, made_updates, networks)
 
     def __len__(self) -> int:
         """Return how many answers and meta updates it holds."""
@@ -111,6 +119,8 @@ class _Batch:
 
         A run whose newest step had its meta update while it was being stored is stored to the step before.
         """
+        if self.networks is not None:
+            self.group.networks_kept(self.networks)
         records = self.group.records
         now, then = records[self.rows], self.records
         same = now["key"] == then["key"]
@@ -140,6 +150,7 @@ class Journal:
         self._max_undurable = max_undurable
         self._undurable = 0
         self._groups: dict[RunGroup, None] = {}  # those that have something to store, in order
+        self._asked: dict[RunGroup, set[int]] = {}  # rows that somebody waits for to be stored
         self._pause_s = interval_s
         self.figures = FlushFigures()
         self.on_health: Callable[[bool], None] = lambda _works: None
@@ -218,7 +229,25 @@ class Journal:
         Raises:
             AdvisorError: the store cannot be written; nothing is lost, a later flush tries again.
         """
-        task = asyncio.get_running_loop().create_task(self._flush())
+        await self._to_the_end(self._flush())
+
+    async def flush_rows(self, places: Iterable[tuple[RunGroup, int]]) -> None:
+        """Store everything answered before this call in some rows of groups, and nothing else.
+
+        Calls that wait at the same time share a flush. A caller that goes away does not stop it, see `flush`.
+
+        Raises:
+            AdvisorError: as `flush`.
+        """
+        wanted = dict[RunGroup, set[int]]()
+        for group, row in places:
+            wanted.setdefault(group, set()).add(row)
+            self._asked.setdefault(group, set()).add(row)
+        if wanted:
+            await self._to_the_end(self._flush_asked(wanted))
+
+    async def _to_the_end(self, flush: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(flush)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
@@ -245,17 +274,36 @@ class Journal:
                 else:
                     return
 
-    async def _flush_once(self) -> None:
-        groups, self._groups = self._groups, {}
+    async def _flush_asked(self, wanted: Mapping[RunGroup, set[int]]) -> None:
+        """Flush the rows that a call wants, and with them those that others wait for by now."""
+        async with self._lock:
+            asked, self._asked = self._asked, {}
+            for group, rows in wanted.items():  # again: the flush of another call may have failed
+                asked.setdefault(group, set()).update(rows)
+            while True:
+                try:
+                    await self._flush_once(asked)
+                except FencedError as error:
+                    self._when_fenced(error.shards)
+                else:
+                    return
+
+    async def _flush_once(self, only: Mapping[RunGroup, Collection[int]] | None = None) -> None:
+        """Store what all groups have, or only some rows of some groups."""
+        groups = self._groups if only is None else dict.fromkeys(only)
+        if only is None:
+            self._groups = {}
         batches = list[_Batch]()
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             for group in groups:
-                if group.log.count or group.meta.made:
-                    batches.append(_Batch.of(group))  # one by one: what was taken must be put back
-            if not batches:  # all of it was forgotten: whether the store works, leases tell
-                self._tell(works=True)
+                if group.log.count or group.meta.made:  # one by one: what was taken must be put back
+                    batch = _Batch.of(group) if only is None else _Batch.of(group, only[group])
+                    batches += [batch] if len(batch) else []
+            if not batches:
+                if only is None:  # all of it was forgotten: whether the store works, leases tell
+                    self._tell(works=True)
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
             reach("journal.stored")

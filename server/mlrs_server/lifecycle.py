@@ -311,7 +311,7 @@ class RunLifecycle:
     async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
         """Put a run back to where step `step` is next. Its handles so far become stale."""
         with self._live.reserved(stored) as place:
-            await self._live.journal.flush()
+            await self._live.flush([stored.run_id])
             learnt = await self._learnt(stored, step)
             snapshot = learnt.snapshot if learnt else await self._replayed(stored, step)
             reach("lifecycle.rewind")
@@ -392,7 +392,7 @@ class RunLifecycle:
         for live in places:
             live.status = RunStatus.FINISHED
         try:
-            await self._live.journal.flush()
+            await self._live.flush(ids)
             reach("lifecycle.finish")
             await self._live.in_store(lambda store: store.set_status(going, RunStatus.FINISHED))
             reach("lifecycle.finished")
@@ -417,7 +417,7 @@ class RunLifecycle:
         async with self._live.lock(run_id), owned_places(self._live, [run_id]) as places:
             place = _of(places, run_id)
             with self._live.closed(run_id):
-                await self._live.journal.flush()
+                await self._live.flush([run_id])
                 with self._in_doubt(run_id):
                     await self._live.in_store(lambda store: store.delete(place))
                     reach("lifecycle.deleted")

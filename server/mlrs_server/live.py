@@ -14,19 +14,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from mlrs_core.adapting import MetaCounters
+import numpy as np
+
+from mlrs_core.adapting import MetaCounters, counters_of
 from mlrs_core.config import RunConfig
 from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import AdvisorError, Reason, record_lacking, run_not_found
+from mlrs_server.errors import DamagedError, record_lacking, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
-from mlrs_server.names import bare, check_full_name
+from mlrs_server.names import bare, check_full_name, full_name, number_of
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
 from mlrs_server.policies import adaptive_policy_of, model_ref
-from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot
+from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot, adaptive
 from mlrs_server.store import NewRun, Observations, RunKey, Store, StoredRun
 from mlrs_server.turns import in_turns
 
@@ -48,7 +50,8 @@ class RunView:
     create_time: float
     update_time: float
     meta: MetaCounters | None = None
-    """What became of its meta updates; `None` for a run without."""
+    """What became of its meta updates; `None` for a run without, and for one that is not in memory and was
+    created before `NewRun.counters_at` was kept."""
     last_update: MetaUpdate | None = None
     """The newest of them, where it was asked for."""
     world_size: int = 0
@@ -149,8 +152,40 @@ class LiveRuns:
     async def _after_flush(self, run_ids: Sequence[str], read: Callable[[Store], T]) -> T:
         for run_id in run_ids:
             check_full_name(run_id)
-        await self.journal.flush()
+        await self.flush(run_ids)
         return await self.in_store(read)
+
+    async def flush(self, run_ids: Iterable[str]) -> None:
+        """Store everything answered about some runs before this call, and nothing of others.
+
+        Raises:
+            AdvisorError: the store cannot be written.
+        """
+        live = (self._live.get(run_id) for run_id in run_ids)
+        await self.journal.flush_rows((run.group, run.row) for run in live if run and run.has_undurable())
+
+    async def undurable(self, tenant: str, prefix: str) -> list[str]:
+        """Return the ids of a tenant's runs that begin with a prefix and have more than is stored."""
+        first, number, found = full_name(tenant, prefix), number_of(tenant), list[str]()
+        for group in list(self.groups):
+            records = group.records
+            rows = (records["tenant"] == number) & (records["durable_step"] < records["next_step"] - 1)
+            async for row in in_turns(np.flatnonzero(rows).tolist()):
+                if row < len(group.run_ids) and (run_id := group.run_ids[row]).startswith(first):
+                    found.append(run_id)
+        return found
+
+    async def durable(self, run_id: str) -> StoredRun:
+        """Return a run as it is stored, without what was answered since.
+
+        Raises:
+            AdvisorError: the id is malformed, there is no run of it, or the store fails.
+        """
+        check_full_name(run_id)
+        found = await self.in_store(lambda store: store.get([run_id]))
+        if run_id not in found:
+            raise run_not_found(run_id)
+        return found[run_id]
 
     async def count_unfinished(self, tenant: str) -> int:
         """Return how many runs of a tenant are not finished."""
@@ -229,9 +264,7 @@ class LiveRuns:
             return live
         with self.reserved(stored) as place:
             if len(stored.snapshot.state) != place.group.policy.state_size:
-                raise AdvisorError(
-                    Reason.STORE, f"the stored state of run {stored.run_id!r} does not fit its model"
-                )
+                raise DamagedError(f"the stored state of run {stored.run_id!r} does not fit its model")
             self.put(place, stored, learnt)
         return place
 
@@ -379,10 +412,8 @@ class LiveRuns:
 
     def has_undurable(self, run_id: str) -> bool:
         """Return whether a run has answers of which it is not known that they are stored."""
-        if (live := self._live.get(run_id)) is None:
-            return False
-        record = live.group.records[live.row]
-        return bool(record["durable_step"] < record["next_step"] - 1)
+        live = self._live.get(run_id)
+        return live is not None and live.has_undurable()
 
     def is_unstored(self, run_id: str) -> bool:
         """Return whether a run has answers, and it is not known of any of them that it is stored."""
@@ -404,7 +435,7 @@ class LiveRuns:
             durable_step=durable,
             create_time=stored.create_time,
             update_time=stored.update_time,
-            meta=self._counters(stored, snapshot),
+            meta=_counters(stored, snapshot, live),
             world_size=stored.world_size,
             task=stored.task or bare(stored.run_id),
         )
@@ -422,8 +453,10 @@ class LiveRuns:
         last = await self.in_store(lambda store: store.last_updates(keys))
         return [replace(view, last_update=last.get(run.key)) for view, run in zip(views, runs, strict=True)]
 
-    def _counters(self, stored: StoredRun, snapshot: RunSnapshot) -> MetaCounters | None:
-        """Return what became of a run's meta updates, if it is in meta mode."""
-        if stored.config.meta is None:
-            return None
-        return adaptive_policy_of(stored, self._catalog).meta_counters(snapshot.state)
+
+def _counters(stored: StoredRun, snapshot: RunSnapshot, live: LiveRun | None) -> MetaCounters | None:
+    """Return what became of a run's meta updates, if there can be any; without its model."""
+    if stored.config.meta is None:
+        return None
+    place = adaptive(live.group.policy).counters_at if live else stored.counters_at
+    return counters_of(snapshot.state, place) if place else None

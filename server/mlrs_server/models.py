@@ -217,7 +217,7 @@ class ModelCatalog:
             taken = self._names.spaces(tenant)[0].names.get(model.name)
             if taken not in (None, model.digest) and not replace:
                 raise AdvisorError(
-                    Reason.RUN_EXISTS,
+                    Reason.MODEL_EXISTS,
                     f"name: {model.name!r} is the model {model.name}@{str(taken)[:SHORT_DIGEST]}; choose "
                     "another name, or replace it with `mlrs models import --replace` beside the daemon (runs "
                     "keep the model they began with)",

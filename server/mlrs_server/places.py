@@ -37,6 +37,11 @@ class LiveRun:
     def status(self, status: RunStatus) -> None:
         self.group.records["status"][self.row] = status
 
+    def has_undurable(self) -> bool:
+        """Return whether the run has answers of which it is not known that they are stored."""
+        record = self.group.records[self.row]
+        return bool(record["durable_step"] < record["next_step"] - 1)
+
 
 class Places:
     """The groups of runs in memory, at most as many as handles can name."""

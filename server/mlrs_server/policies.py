@@ -88,6 +88,7 @@ def new_run(
         model_digest=digest,
         snapshot=first_snapshot(policy),
         task=task or bare(run_id),
+        counters_at=0 if asked.meta is None else adaptive(policy).counters_at,
     )
     check_config(new, asked, catalog)
     return new

@@ -12,8 +12,7 @@ from mlrs_server.answers import Answer, Recall, same_losses, stale_step
 from mlrs_server.errors import AdvisorError, draining, moved_elsewhere, record_lacking, run_not_found
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
-from mlrs_server.owned import owned
-from mlrs_server.store import Observations, StoredRun
+from mlrs_server.store import Observations, Recency, Store, StoredRun
 from mlrs_server.watchers import Watchers
 
 _NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
@@ -41,13 +40,22 @@ class RunRecords:
         return view
 
     async def list(
-        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+        self, *, prefix: str, status: RunStatus | None, after: str | Recency, limit: int, tenant: str = ""
     ) -> list[RunView]:
-        """Return a tenant's runs ordered by id, from the first id beyond `after`; ids are bare."""
-        await self._live.journal.flush()
-        stored = await self._live.in_store(
-            lambda store: store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
-        )
+        """Return a tenant's runs: ordered by id, beyond the id `after`, or by recency; ids are bare."""
+
+        def read(store: Store) -> Sequence[StoredRun]:
+            if isinstance(after, Recency):
+                return store.list_recent(
+                    prefix=prefix, status=status, after=after, limit=limit, tenant=tenant
+                )
+            return store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
+
+        # What was answered last may have changed both.
+        if isinstance(after, Recency) or status in {RunStatus.ACTIVE, RunStatus.DIVERGED}:
+            await self._live.flush(await self._live.undurable(tenant, prefix))
+        stored = await self._live.in_store(read)
+        await self._live.flush([run.run_id for run in stored])
         return await self._live.views(stored)
 
     async def recall(self, answer: Answer) -> None:
@@ -87,6 +95,9 @@ class RunRecords:
     ) -> AsyncIterator[tuple[RunView, int, Observations]]:
         """Yield a run's record from a step on, and with `follow` as it grows until the run is finished.
 
+        A follower gets what is durable, and never makes the store write. Without `follow`, what was answered
+        of the run before the call is stored first.
+
         With each stretch come the meta updates made since the one before, of steps up to its last: that of
         the last step may come with the next.
 
@@ -100,15 +111,19 @@ class RunRecords:
         """
         with self._watchers.following(run_id, from_step) as watcher:
             if follow:  # only the run's owner hears of news
-                async with owned(self._live, [run_id]):
+                stored = await self._live.durable(run_id)
+                async with self._live.ownership.using({stored.shard}):
                     pass
-            yield await self.get(run_id), from_step, _NO_RECORD
+                (view,) = await self._live.views([stored])
+            else:
+                view = await self.get(run_id)
+            yield view, from_step, _NO_RECORD
             told = max(from_step - 1, 0)  # the first step whose meta update was not told yet
             while True:
                 watcher.grown.clear()
                 watcher.rewound = False
                 told = min(told, watcher.step)  # updates that a rewind dropped are told again, too
-                stored = await self._live.required(run_id)
+                stored = await self._live.durable(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
                 record = await self._live.read(stored, first, PAGE)
                 updates = await self._updates(stored, max(told, first - 1), first + len(record))

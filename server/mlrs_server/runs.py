@@ -294,17 +294,23 @@ class RunGroup:
         return update
 
     def networks_due(self, rows: Rows) -> KeptNetworks | None:
-        """Return those of some rows' networks that are to be stored now; from now on they count as stored."""
+        """Return those of some rows' networks that are to be stored now; see `networks_kept`."""
         due = self.meta.due(rows, self.records) if self.policy.network_size else []
         if not due:
             return None
         policy = adaptive(self.policy)
-        for row in due:
-            self.meta.kept(row, int(self.records["next_step"][row]))
         updates = [policy.meta_counters(self.states[row]).updates for row in due]
         return KeptNetworks(
-            self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
+            due, self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
         )
+
+    def networks_kept(self, kept: KeptNetworks) -> None:
+        """Take note that networks were stored, of the rows that are still the same runs."""
+        policy = adaptive(self.policy)
+        for row, record, updates in zip(kept.rows, kept.records, kept.updates, strict=True):
+            if self.records["key"][row] == record["key"]:
+                since = policy.meta_counters(self.states[row]).updates - updates
+                self.meta.begin(row, int(record["next_step"]), since)
 
     def snapshot(self, row: int) -> RunSnapshot:
         """Return a copy of all of a run that moves."""

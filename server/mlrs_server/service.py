@@ -118,17 +118,18 @@ class AdvisorService(AdvisorServiceServicer):
         return pb.GetRunResponse(run=convert.run_to(view))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
-        """List runs; the page token is the last id of the page before."""
+        """List runs; the page token says where the page before ended."""
         size = convert.page_size_from(request.page_size)
+        after = convert.place_from(request.order_by, request.page_token)
         views = await self._records.list(
             prefix=request.prefix,
             status=convert.status_from(request.status),
-            after=request.page_token,
+            after=after,
             limit=size + 1,
             tenant=current_caller().tenant,
         )
-        page = [convert.run_to(view) for view in views[:size]]
-        token = page[-1].run_id if len(views) > size else ""
+        page = [convert.run_to(view) async for view in in_turns(views[:size])]
+        token = convert.page_token_to(after, views[:size]) if len(views) > size else ""
         return pb.ListRunsResponse(runs=page, next_page_token=token)
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
@@ -165,9 +166,9 @@ class AdvisorService(AdvisorServiceServicer):
         await self._records.recall(answer)
         if answer.reports:
             await self._gatherer.gather_alone(answer, caller.number)
-        self._counts.note(answer)
         if answer.errors:
-            raise answer.errors[0]
+            raise answer.errors[0]  # counted where calls that fail are
+        self._counts.note(answer)
         return convert.advice_to(step, answer)
 
     async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only

@@ -55,6 +55,9 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.TENANT_LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.NOTHING_TO_DO: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.OTHER_FEEDER: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.DAMAGED: grpc.StatusCode.DATA_LOSS,
+    Reason.STORE_NEWER: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.MODEL_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
 }
 """The status code of each reason."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
 import signal
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import mlrs_client
 from mlrs_cli.root import mlrs
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, write_random_model
 from tests.support.runs import open_run
 
 
@@ -23,28 +24,80 @@ def _run(daemon: Daemon, *arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "200"}).invoke(mlrs, ["runs", *arguments, "--address", daemon.address])
 
 
+def _lines(result: Result) -> list[list[str]]:
+    """Return the cells of the runs in a table that went into a pipe."""
+    headings, *lines = result.stdout.splitlines()
+    assert headings.split("\t")[:2] == ["run", "status"]
+    return [line.split("\t") for line in lines]
+
+
 def test_list_shows_every_run(daemon: Daemon) -> None:
-    """`list` has a line for each run, with its status and its steps."""
-    result = _run(daemon, "list")
+    """`list` has a line for each run, with its status and its steps; between tabs where it is no terminal."""
+    result = _run(daemon, "list", "--sort", "id")
     assert result.exit_code == 0, result.output
-    lines = {cells[1]: cells for line in result.output.splitlines() if len(cells := line.split()) > 5}
-    assert [lines[name][3] for name in ("a/one", "a/two", "b")] == ["finished", "active", "diverged"]
+    assert [cells[:3] for cells in _lines(result)] == [
+        ["a/one", "finished", "6 / 6"],
+        ["a/two", "active", "1"],
+        ["b", "diverged", "12"],
+    ]
+    assert not result.stderr
+
+
+def test_list_draws_a_table_on_a_terminal_only(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets a table with lines around its cells; a pipe gets none, and no work for one."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Rich takes standard output for a terminal
+    drawn = _run(daemon, "list", "--sort", "id")
+    assert all(text in drawn.output for text in ("a/one", "a/two", "│", "┃"))
+    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.setattr("rich.table.Table.add_row", None)
+    assert [cells[0] for cells in _lines(_run(daemon, "list", "--sort", "id"))] == ["a/one", "a/two", "b"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--prefix", "a/"), {"a/one", "a/two"}),
-        (("--status", "diverged"), {"b"}),
-        (("--limit", "1"), {"a/one"}),
+        ((), ["b", "a/two", "a/one"]),
+        (("--sort", "updated"), ["b", "a/two", "a/one"]),
+        (("--prefix", "a/"), ["a/two", "a/one"]),
+        (("--status", "diverged"), ["b"]),
+        (("--limit", "2"), ["b", "a/two"]),
+        (("--limit", "1", "--sort", "id"), ["a/one"]),
+        (("--limit", "3", "--sort", "id"), ["a/one", "a/two", "b"]),
+        (("--limit", "0", "--sort", "id"), ["a/one", "a/two", "b"]),
+        (("--prefix", "nobody"), []),
     ],
 )
-def test_list_chooses(daemon: Daemon, arguments: tuple[str, ...], expected: set[str]) -> None:
-    """`--prefix`, `--status` and `--limit` choose runs."""
-    output = _run(daemon, "list", *arguments).output
-    assert {name for name in ("a/one", "a/two", " b ") if name in output} == {
-        name if name != "b" else " b " for name in expected
-    }
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_list_chooses_and_sorts(
+    daemon: Daemon, arguments: tuple[str, ...], expected: list[str], form: str
+) -> None:
+    """Runs come by the newest activity or by id; where a limit cut them, standard error says so."""
+    result = _run(daemon, "list", "--format", form, *arguments)
+    assert result.exit_code == 0, result.output
+    if form == "table":
+        listed = [cells[0] for cells in _lines(result)]
+    elif form == "json":
+        listed = [run["id"] for run in json.loads(result.stdout)]
+    else:
+        listed = [row["id"] for row in csv.DictReader(io.StringIO(result.stdout))]
+    assert listed == expected
+    assert ("--limit 0 shows all" in result.stderr) == ("--limit" in arguments and len(expected) < 3)
+
+
+def test_list_gives_programs_every_digit(daemon: Daemon) -> None:
+    """JSON holds what `show` prints, and CSV numbers to the last bit and times with their zone."""
+    runs = json.loads(_run(daemon, "list", "--format", "json").stdout)
+    assert {run["id"]: run for run in runs}["a/one"] == json.loads(_run(daemon, "show", "a/one").output)
+    rows = csv.DictReader(io.StringIO(_run(daemon, "list", "--format", "csv").stdout))
+    row = {row["id"]: row for row in rows}["a/one"]
+    with mlrs_client.connect(daemon.address) as advisor:
+        run = advisor.get_run("a/one")
+    assert (float(row["last_loss"]), float(row["last_learning_rate"])) == (
+        run.last_loss,
+        run.last_learning_rate,
+    )
+    assert (row["status"], row["next_step"], row["horizon"]) == ("finished", "6", "6")
+    assert dt.datetime.fromisoformat(row["update_time"]) == run.update_time
 
 
 def test_show_is_json_of_the_run(daemon: Daemon) -> None:
@@ -127,6 +180,155 @@ def test_delete_asks_and_deletes(daemon: Daemon) -> None:
     again = _run(daemon, "delete", "to-delete", "--yes")
     assert again.exit_code == 1
     assert "to-delete" in again.output
+
+
+def test_delete_goes_on_past_a_run_that_is_not_there(daemon: Daemon) -> None:
+    """Of runs that are named, those that exist are deleted, and the status says that one did not."""
+    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+        for name in ("named/1", "named/2"):
+            open_run(advisor, name)
+        names = ("named/1", "named/nobody", "named/2")
+        shown = _run(daemon, "delete", *names, "--dry-run")
+        assert shown.exit_code == 1
+        assert [cells[0] for cells in _lines(shown)] == ["named/1", "named/2"]
+        assert "named/nobody" in shown.stderr
+        assert [run.id for run in advisor.runs("named/")] == ["named/1", "named/2"]
+        result = _run(daemon, "delete", *names, "--yes")
+        assert result.exit_code == 1
+        assert result.stdout == "deleted named/1\ndeleted named/2\n"
+        assert "named/nobody" in result.stderr
+        assert not list(advisor.runs("named/"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--prefix", "pick/"), {"pick/done", "pick/going", "pick/x/done"}),
+        (("--prefix", "pick/x"), {"pick/x/done"}),
+        (("--prefix", "pick/", "--status", "finished"), {"pick/done", "pick/x/done"}),
+        (("--prefix", "pick/", "--older-than", "0s"), {"pick/done", "pick/going", "pick/x/done"}),
+        (("--prefix", "pick/", "--older-than", "1h"), set()),
+        (("--prefix", "nobody"), set()),
+    ],
+)
+def test_delete_selects_runs(daemon: Daemon, arguments: tuple[str, ...], expected: set[str]) -> None:
+    """Exactly the runs that meet every condition are deleted, and a dry run shows them and deletes none."""
+    names = {"pick/done", "pick/going", "pick/x/done"}
+    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+        for name in names:
+            run = open_run(advisor, name)
+            if name.endswith("done"):
+                run.finish()
+        others = {run.id for run in advisor.runs()} - names
+        shown = _run(daemon, "delete", *arguments, "--dry-run")
+        assert shown.exit_code == 0, shown.output
+        assert {cells[0] for cells in (_lines(shown) if shown.stdout else [])} == expected
+        count = f"{len(expected)} run{'s' if len(expected) > 1 else ''}" if expected else "no run"
+        assert count in shown.stderr
+        assert {run.id for run in advisor.runs("pick/")} == names
+        assert _run(daemon, "delete", *arguments).exit_code == (1 if expected else 0)  # nobody answers
+        assert {run.id for run in advisor.runs("pick/")} == names
+        result = _run(daemon, "delete", *arguments, "--yes")
+        assert result.exit_code == 0, result.output
+        assert set(result.stdout.splitlines()) == {f"deleted {name}" for name in expected}
+        assert count in result.stderr
+        assert {run.id for run in advisor.runs()} - others == names - expected
+        for name in names - expected:
+            advisor.delete_run(name)
+
+
+def test_delete_counts_what_changed_before_the_answer(daemon: Daemon) -> None:
+    """A selected run that is gone or has changed once the question is answered is counted, and no error."""
+    command = [sys.executable, "-m", "mlrs_cli", "runs", "delete", "--prefix", "late/"]
+    command += ["--older-than", "0s", "--status", "active", "--address", daemon.address]
+    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+        runs = {name: open_run(advisor, f"late/{name}") for name in ("gone", "again", "used", "done", "idle")}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as deleting:
+            assert deleting.stdout is not None
+            asked = ""
+            while not asked.endswith("[y/N]:"):
+                asked += (letter := deleting.stdout.read(1))
+                assert letter, asked
+            assert "5 runs (5 active)" in asked
+            advisor.delete_run("late/gone")
+            advisor.delete_run("late/again")
+            open_run(advisor, "late/again")
+            runs["used"].next_lr(0, 1.0)
+            runs["done"].finish()
+            output, errors = deleting.communicate("y\n", timeout=60)
+        assert deleting.returncode == 0, errors
+        assert output.strip() == "deleted late/idle"
+        assert errors.splitlines()[-1] == "deleted 1 run; 1 gone already; 3 kept, as changed"
+        assert [run.id for run in advisor.runs("late/")] == ["late/again", "late/done", "late/used"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--prefix", ""),
+        ("a/one", "--prefix", "a/"),
+        ("--older-than", "6m"),
+        ("--older-than", "7"),
+        ("--older-than", "99999999w"),
+    ],
+)
+def test_delete_refuses_what_may_mean_too_much(daemon: Daemon, arguments: tuple[str, ...]) -> None:
+    """Nothing named, an empty prefix, names beside conditions, and unclear ages are wrong usage."""
+    result = _run(daemon, "delete", *arguments, "--yes")
+    assert result.exit_code == 2
+    with mlrs_client.connect(daemon.address) as advisor:
+        assert advisor.get_run("a/one").next_step == 6
+
+
+def test_watch_waits_for_a_run_to_appear(daemon: Daemon) -> None:
+    """`watch --wait` says that it waits, and follows the run once there is one."""
+    command = [sys.executable, "-m", "mlrs_cli", "runs", "watch", "--wait", "not-yet"]
+    with (
+        mlrs_client.connect(daemon.address, timeout_s=20) as advisor,
+        subprocess.Popen(
+            [*command, "--address", daemon.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as watching,
+    ):
+        assert watching.stderr is not None
+        assert watching.stderr.readline() == "waiting for run not-yet to appear (Ctrl-C to stop)\n"
+        run = open_run(advisor, "not-yet")
+        run.next_lr(0, 0.98765)
+        run.finish()
+        output, errors = watching.communicate(timeout=60)
+    assert watching.returncode == 0, errors
+    assert output.splitlines()[-1].startswith("not-yet finished step 0 loss 0.98765")
+    assert not errors
+
+
+def test_watch_waits_for_the_daemon(tmp_path: Path) -> None:
+    """`watch --wait` that is started before the daemon follows the run once both are there."""
+    model = write_random_model(tmp_path / "tiny.safetensors")
+    daemon = Daemon(tmp_path / "data", "--model", str(model))
+    with daemon:
+        daemon.stop()
+        command = [sys.executable, "-m", "mlrs_cli", "runs", "watch", "--wait", "early"]
+        with subprocess.Popen(
+            [*command, "--address", daemon.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as watching:
+            assert watching.stderr is not None
+            assert "waiting until the daemon answers" in watching.stderr.readline()
+            daemon.start()
+            with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+                run = open_run(advisor, "early")
+                run.next_lr(0, 0.98765)
+                run.finish()
+            output, errors = watching.communicate(timeout=60)
+        assert watching.returncode == 0, errors
+        assert output.splitlines()[-1].startswith("early finished step 0 loss 0.98765")
 
 
 def test_an_unreachable_daemon_is_a_clear_error() -> None:

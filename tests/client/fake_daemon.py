@@ -311,11 +311,14 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         return pb.GetRunResponse(run=self._record(request.run_id, context).message())
 
     def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsResponse:
-        """List runs, two a page."""
-        ids = sorted(run_id for run_id in self.runs if run_id.startswith(request.prefix))
+        """List runs, two a page; by recency, those created last first, and the newest on each page again."""
+        ids = [run_id for run_id in self.runs if run_id.startswith(request.prefix)]
+        ids = ids[::-1] if request.order_by else sorted(ids)
         start = int(request.page_token or 0)
-        page = [self.runs[run_id].message() for run_id in ids[start : start + 2]]
-        more = str(start + 2) if start + 2 < len(ids) else ""
+        end = start + min(request.page_size or 2, 2)
+        again = ids[:1] if request.order_by and start else []
+        page = [self.runs[run_id].message() for run_id in again + ids[start:end]]
+        more = str(end) if end < len(ids) else ""
         return pb.ListRunsResponse(runs=page, next_page_token=more)
 
     def FinishRun(self, request: pb.FinishRunRequest, context: grpc.ServicerContext) -> pb.FinishRunResponse:

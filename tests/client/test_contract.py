@@ -317,15 +317,22 @@ async def test_run_moved_by_another(advisor: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_lists(advisor: Any) -> None:
-    """Lists hide their pages, and are filtered."""
+    """Lists hide their pages, are ordered as asked, limited and filtered, and hold each run once."""
     for run_id in ["a/1", "a/2", "a/3", "b/1"]:
         await opened(advisor, run_id)
     assert [run.id for run in await items(advisor.runs())] == ["a/1", "a/2", "a/3", "b/1"]
     assert [run.id for run in await items(advisor.runs(prefix="a/"))] == ["a/1", "a/2", "a/3"]
+    newest = [run.id for run in await items(advisor.runs(newest_first=True))]
+    assert newest == ["b/1", "a/3", "a/2", "a/1"]
+    for limit in (1, 2, 3, 9):
+        assert [run.id for run in await items(advisor.runs(newest_first=True, limit=limit))] == newest[:limit]
+    assert [run.id for run in await items(advisor.runs("a/", limit=1))] == ["a/1"]
     assert (await done(advisor.get_run("a/1"))).next_step == 0
     assert [model.name for model in await items(advisor.models())] == ["fake"]
     with pytest.raises(mlrs_client.InvalidArgumentError, match="status"):
         await items(advisor.runs(status="asleep"))
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="limit"):
+        await items(advisor.runs(limit=0))
 
 
 async def test_watching(advisor: Any) -> None:

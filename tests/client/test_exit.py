@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -23,8 +24,12 @@ import mlrs_client
 chance = random.Random(int(sys.argv[2]))
 advisor = mlrs_client.connect(sys.argv[1], timeout_s=float(sys.argv[3]))
 runs = [advisor.run("task", id=f"{sys.argv[2]}-{index}", timeout_s=20.0).open() for index in range(2)]
+trouble = sys.argv[4] != "well"
+if trouble:  # the fallback needs a learning rate to go on with
+    for run in runs:
+        run.next_lr(0, 1.0)
 def train(run):
-    for step in range(1_000_000):
+    for step in range(int(trouble), 1_000_000):
         if chance.random() < 0.5:
             run.next_lr(step, 1.0)
             continue
@@ -36,9 +41,12 @@ for run in runs:
 if chance.random() < 0.3:
     watch = advisor.watch(runs[0].id, follow=True)
     next(watch, None)
-if sys.argv[4] != "well":  # tell the parent that the daemon may go now, or stop
-    print(flush=True)
+if trouble:  # tell the parent that the daemon may go now, or stop
+    print("trained", flush=True)
     sys.stdin.readline()
+    while not all(run.fallback_steps for run in runs):
+        time.sleep(0.001)
+    print("fell back", flush=True)
 time.sleep(chance.uniform(0.0, 0.02 if sys.argv[4] == "well" else 0.4))
 if chance.random() < 0.3:
     advisor.close()
@@ -47,9 +55,7 @@ if chance.random() < 0.3:
 """
 DAEMON = """
 import sys
-import time
 from tests.client.fake_daemon import FakeDaemon
-from tests.support.reliability import save
 daemon = FakeDaemon()
 print(daemon.target, flush=True)
 sys.stdin.read()
@@ -116,9 +122,10 @@ def _exit_from_trouble(seed: int, trouble: str) -> None:
         with subprocess.Popen(careless, stderr=subprocess.PIPE, **pipes) as client:
             try:
                 assert client.stdout is not None
-                client.stdout.readline()
+                assert client.stdout.readline() == "trained\n"
                 daemon.send_signal(signal.SIGSTOP if trouble == "stopped" else signal.SIGKILL)
-                _, stderr = client.communicate("\n", timeout=HANG_S)
+                said, stderr = client.communicate("\n", timeout=HANG_S)
+                assert said == "fell back\n", stderr
                 _check_end(client.returncode, stderr)
             finally:
                 client.kill()
@@ -133,7 +140,7 @@ def test_careless_exits(daemon: FakeDaemon) -> None:
 @pytest.mark.parametrize("trouble", ["gone", "stopped"])
 @pytest.mark.parametrize("seed", range(3))
 def test_careless_exits_in_an_outage(seed: int, trouble: str) -> None:
-    """So does one whose daemon is dead, or stopped by SIGSTOP, while its fallback answers."""
+    """A process whose daemon is dead, or stopped by SIGSTOP, ends while its fallback answers every run."""
     _exit_from_trouble(seed, trouble)
 
 
@@ -204,3 +211,64 @@ def test_workers_that_are_forked(daemon: FakeDaemon) -> None:
         timeout=HANG_S,
     )
     assert ran.stdout.strip() == "4 [0, 0, 0, 0] True", ran.stderr
+
+
+LOADER = """
+import sys
+import mlrs_client  # the first to import gRPC
+import grpc
+from torch.utils.data import DataLoader
+
+advisor = mlrs_client.connect(sys.argv[1], timeout_s=30.0)
+run = advisor.run("task", id="a", fallback=None)
+for epoch in range(2):
+    for batch in DataLoader([1.0, 2.0, 3.0, 4.0], num_workers=2, multiprocessing_context="fork"):
+        run.next_lr(run.resume_step, batch.item())
+if sys.argv[2] == "garbage":
+    with grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials(b"no certificate")) as channel:
+        try:
+            channel.unary_unary("/any/Call")(b"", timeout=30.0)
+        except grpc.RpcError as error:
+            print(error.code().name)
+advisor.close()
+print(run.resume_step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("certificate", "verbosity", "told", "expected"),
+    [
+        ("none", {}, "", "8"),
+        ("garbage", {}, "root certificate", "UNAVAILABLE\n8"),
+        ("none", {"GRPC_VERBOSITY": "INFO"}, "fork", "8"),
+        ("none", {"GRPC_TRACE": "channel"}, "fork", "8"),
+    ],
+)
+def test_forks_of_a_data_loader(
+    daemon: FakeDaemon, certificate: str, verbosity: dict[str, str], told: str, expected: str
+) -> None:
+    """Forked workers of a DataLoader write nothing to stderr; gRPC's errors, and what one asks for, stay."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", LOADER, daemon.target, certificate],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG_S,
+        env=environment | verbosity,
+    )
+    assert ran.stdout.strip() == expected, ran.stderr
+    assert told in ran.stderr
+    assert "fork" not in ran.stderr or verbosity, ran.stderr
+    assert not ran.stderr or told
+
+
+def test_the_environment_stays_as_it_is() -> None:
+    """Importing the client changes no environment variable, which subprocesses would inherit."""
+    script = (
+        "import os; before = dict(os.environ)\n"
+        "import mlrs_client, mlrs_client.aio\n"
+        "assert dict(os.environ) == before\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from typing import Any
 
 import mlrs_client
-import mlrs_client.aio
+from mlrs_client import _aio_sweep, _sweep, aio
 
 NAMES = [
     "TLS",
@@ -31,6 +32,7 @@ NAMES = [
     "MetaScope",
     "MetaStatus",
     "MlrsError",
+    "ModelExistsError",
     "ModelInfo",
     "ModelInvalidError",
     "ModelNotFoundError",
@@ -43,6 +45,7 @@ NAMES = [
     "RankReduction",
     "Ranks",
     "RecordChunk",
+    "RecordDamagedError",
     "RecordGapError",
     "Run",
     "RunConfig",
@@ -57,6 +60,7 @@ NAMES = [
     "StaleStepError",
     "StepAheadError",
     "StepError",
+    "StoreNewerError",
     "TenantLimitError",
     "UnauthenticatedError",
     "UnavailableError",
@@ -77,14 +81,54 @@ def test_every_error_has_the_root() -> None:
     assert all(issubclass(error, mlrs_client.MlrsError) for error in errors)
 
 
+def mirrored() -> dict[str, tuple[Any, Any]]:
+    """Return what both clients have, the threaded one's first: what `aio` exports, and sweeps."""
+    pairs = {name: (getattr(mlrs_client, name), getattr(aio, name)) for name in aio.__all__}
+    return {**pairs, "Sweep": (_sweep.Sweep, _aio_sweep.Sweep)}
+
+
+def members(kind: Any) -> dict[str, Any]:
+    """Return the public methods and properties of a class."""
+    return {name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")}
+
+
 def test_asyncio_mirrors_threads() -> None:
-    """The asyncio client has the public methods of the threaded one, with the same parameters."""
-    for kind in ("Advisor", "Run", "Pending", "PendingAdaptation"):
-        threaded, asynchronous = getattr(mlrs_client, kind), getattr(mlrs_client.aio, kind)
-        for name in (name for name in dir(threaded) if not name.startswith("_")):
-            ours, theirs = getattr(threaded, name), getattr(asynchronous, name)
-            if inspect.isfunction(ours):
-                assert inspect.signature(ours).parameters == inspect.signature(theirs).parameters
+    """The asyncio client has the methods and properties of the threaded one, with their parameters."""
+    compared = 0
+    for name, (threaded, asynchronous) in mirrored().items():
+        if inspect.isfunction(threaded):
+            assert inspect.signature(threaded).parameters == inspect.signature(asynchronous).parameters
+            continue
+        assert threaded is not asynchronous
+        ours, theirs = members(threaded), members(asynchronous)
+        assert ours.keys() == theirs.keys(), name
+        for member, mine in ours.items():
+            assert type(mine) is type(theirs[member]), f"{name}.{member}"
+            if inspect.isfunction(mine):
+                compared += 1
+                found = inspect.signature(theirs[member]).parameters
+                assert inspect.signature(mine).parameters == found, f"{name}.{member}"
+    assert mirrored().keys() >= {"Advisor", "Run", "Sweep", "Pending", "PendingAdaptation", "connect"}
+    assert compared >= 25
+
+
+def test_asyncio_waits_by_await() -> None:
+    """What waits for the daemon in the threaded client is awaited, or iterated over, in the other."""
+    waiting = {
+        "Advisor": ("close", "delete_run", "get_run", "model"),
+        "Run": ("adapt", "finish", "next_lr"),
+        "Sweep": ("adapt", "finish", "next_lrs"),
+        "Pending": ("advice", "lr"),
+        "PendingAdaptation": ("adaptation",),
+    }
+    pairs = mirrored()
+    for name, methods in waiting.items():
+        threaded, asynchronous = (members(kind) for kind in pairs[name])
+        for method in methods:
+            assert not inspect.iscoroutinefunction(threaded[method])
+            assert inspect.iscoroutinefunction(asynchronous[method]), f"{name}.{method}"
+    for method in ("models", "runs"):
+        assert inspect.isasyncgenfunction(members(pairs["Advisor"][1])[method])
 
 
 def test_import_is_light() -> None:

@@ -193,6 +193,62 @@ async def test_a_daemon_in_trouble(advisor: Any, daemon: FakeDaemon, reason: Any
     assert await steps(run, LOSSES[4:], 10.0) == lr_sequence(LOSSES)[4:]
 
 
+BEYOND_REPAIR = [
+    (pb.ERROR_REASON_DAMAGED, mlrs_client.RecordDamagedError),
+    (pb.ERROR_REASON_STORE_NEWER, mlrs_client.StoreNewerError),
+]
+"""What no further try cures."""
+
+
+async def is_lost(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until the client has said that the run goes on without the daemon for good."""
+    async with asyncio.timeout(20):
+        while not any("cannot be caught up any more" in warning for warning in warnings(caplog)):
+            await done(run.next_lr(run._ledger.next_step, 1.0))
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(("reason", "kind"), BEYOND_REPAIR)
+@pytest.mark.parametrize("where", ["as it joins again", "on the stream"])
+async def test_permanent_damage_leaves_the_fallback(
+    advisor: Any, daemon: FakeDaemon, reason: Any, kind: Any, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A record that is beyond repair is not asked for again: the fallback goes on, as one warning says."""
+    run = await opened(advisor)
+    lrs = await steps(run, LOSSES[:2], 10.0)
+    if where == "on the stream":
+        daemon.refuse_next = [reason]
+    else:
+        daemon.refuse_opens = reason
+        await asyncio.to_thread(daemon.restart)
+    await is_lost(run, caplog)
+    asked = daemon.opened
+    assert asked == (1 if where == "on the stream" else 2)
+    daemon.refuse_opens = None
+    assert await done(run.next_lr(run._ledger.next_step, 1.0)) == lrs[-1]
+    with pytest.raises(kind, match="test double" if where != "on the stream" else "'a'"):
+        await done(run.finish(timeout_s=10.0))
+    assert daemon.opened == asked
+
+
+@pytest.mark.parametrize(("reason", "kind"), BEYOND_REPAIR)
+@pytest.mark.parametrize("where", ["as it joins again", "on the stream"])
+async def test_permanent_damage_is_raised(
+    advisor: Any, daemon: FakeDaemon, reason: Any, kind: Any, where: str
+) -> None:
+    """Without a fallback, a record that is beyond repair is an error of its own, at once and not in time."""
+    run = await opened(advisor, fallback=None)
+    await steps(run, LOSSES[:2], 10.0)
+    if where == "on the stream":
+        daemon.refuse_next = [reason]
+    else:
+        daemon.refuse_opens = reason
+        await asyncio.to_thread(daemon.restart)
+    with pytest.raises(kind) as caught:
+        await done(run.next_lr(2, LOSSES[2], timeout_s=60.0))
+    assert caught.value.reason == pb.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+
+
 async def test_refusals_are_raised(advisor: Any, daemon: FakeDaemon) -> None:
     """What is the user's error is raised at once, fallback or not."""
     run = await patient(advisor)

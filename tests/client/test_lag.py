@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
+import threading
 import time
 from typing import Any
 
@@ -110,6 +113,39 @@ def test_lag() -> None:
     assert lag.newest(before=2) is None
     entries[0].fill(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[0]), 0)
     assert lag.newest(before=2) == 0.2
+    assert lag.late_s() == 0.0
+
+
+@pytest.mark.parametrize("line", range(6))
+@pytest.mark.parametrize("asked", [1, 2])
+def test_lag_is_shared_by_threads(line: int, asked: int) -> None:
+    """While a thread asks how late the advice is, another may take it, at whatever moment."""
+    lag, entries, takers = Lag(), [Entry(step, 1.0) for step in range(2)], list[threading.Thread]()
+    for entry in entries:
+        lag.add(entry)
+    if asked == 2:
+        assert lag.late_s() == 0.0
+    for entry in entries:
+        entry.fill(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[0]), 0)
+    lines = itertools.count()
+
+    def trace(frame: Any, event: str, _argument: object) -> Any:
+        if frame.f_code is Lag.late_s.__code__ and event == "line" and next(lines) == line:
+            takers.append(threading.Thread(target=lag.newest, args=[2]))
+            takers[0].start()
+            takers[0].join(0.1)  # it ends, or waits for the lock
+        return trace
+
+    tracing = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        late_s = lag.late_s()
+    finally:
+        sys.settrace(tracing)
+    assert late_s >= 0.0
+    for taker in takers:
+        taker.join(10)
+    assert lag.newest(before=2) == 0.1
     assert lag.late_s() == 0.0
 
 

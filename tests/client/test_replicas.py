@@ -207,6 +207,54 @@ async def test_a_stopped_replica_costs_half_a_deadline(
         await done(each.close())
 
 
+@pytest.mark.parametrize("how", ["next_lr", "observe"])
+async def test_a_silent_replica_is_left_at_half_of_the_deadline(
+    connect: Any, pair: tuple[FakeDaemon, FakeDaemon], how: str
+) -> None:
+    """However a step is waited for, a replica that answers nothing is left at half of the deadline."""
+    silent, other = pair
+    advisor = connect(both(pair), timeout_s=4.0)
+    run = await done(advisor.run("a", fallback=None))
+    lrs = [await done(run.next_lr(0, LOSSES[0]))]
+    assert (silent.entries, other.entries) == (1, 0)
+    silent.gate.clear()
+    began = time.monotonic()
+    if how == "next_lr":
+        lrs.append(await done(run.next_lr(1, LOSSES[1])))
+    else:
+        lrs.append(await done(run.observe(1, LOSSES[1]).lr()))
+    took_s = time.monotonic() - began
+    silent.gate.set()
+    assert lrs == lr_sequence(LOSSES[:2])
+    assert other.entries == 1
+    assert 1.9 < took_s < 2.9, took_s
+    await done(advisor.close())
+
+
+async def test_a_replica_that_was_joined_late_has_its_own_time(
+    connect: Any, pair: tuple[FakeDaemon, FakeDaemon]
+) -> None:
+    """A stream that began while a step was waited for may owe its answer as long as one that was there."""
+    first, second = pair
+    advisor = connect(both(pair), timeout_s=4.0)
+    run = await done(advisor.run("a", fallback=None))
+    await done(run.next_lr(0, LOSSES[0]))
+    for daemon in pair:
+        daemon.gate.clear()
+    loop = asyncio.get_running_loop()
+    loop.call_later(1.5, second.own, "a")
+    loop.call_later(1.5, first.cut)
+    loop.call_later(2.8, second.gate.set)
+    began = time.monotonic()
+    pending = run.observe(1, LOSSES[1])
+    lr = await asyncio.to_thread(pending.lr) if connect is mlrs_client.connect else await pending.lr()
+    assert time.monotonic() - began > 2.7
+    assert lr == lr_sequence(LOSSES[:2])[1]
+    assert second.opened == 1
+    first.gate.set()
+    await done(advisor.close())
+
+
 @pytest.mark.parametrize("target", ["", ",", [], ["a"], "a:1,b", 5, b"a:1"])
 def test_bad_addresses(target: Any) -> None:
     """An address that is none is refused, alone or among others."""

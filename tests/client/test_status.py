@@ -41,6 +41,7 @@ def test_every_reason_has_an_exception(name: str) -> None:
         (grpc.StatusCode.UNIMPLEMENTED, mlrs_client.NotBuiltError, "newer"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, mlrs_client.LimitError, "host:1"),
         (grpc.StatusCode.INTERNAL, mlrs_client.DaemonError, "host:1"),
+        (grpc.StatusCode.DATA_LOSS, mlrs_client.RecordDamagedError, "host:1"),
     ],
 )
 def test_codes_of_the_transport(code: grpc.StatusCode, kind: type[Exception], hint: str) -> None:

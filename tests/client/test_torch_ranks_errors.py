@@ -78,7 +78,7 @@ BEGUN = {
     "bad-run": ("UnavailableError 1", "InvalidArgumentError"),
     "accumulation": ("UnavailableError 1", "InvalidArgumentError"),
     "no-lr": ("UnavailableError 1", "InvalidArgumentError"),
-    "no-optimizer": ("UnavailableError 1", "TypeError"),
+    "no-optimizer": ("UnavailableError 1", "InvalidArgumentError"),
 }
 """What the two ranks raise, and which rank the message names."""
 

@@ -13,6 +13,7 @@ import torch
 
 from mlrs_core.architectures import Architecture, Weights
 from mlrs_core.architectures.drift import DriftSpec
+from mlrs_core.architectures.drift.constants import DriftConstants
 from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import net_with
@@ -74,6 +75,36 @@ def drift_oracle(spec: Architecture, weights: Weights, n: int) -> Oracle:
     return advance
 
 
+OTHER_CONSTANTS = DriftConstants(
+    ticks=60,
+    first_ticks=30,
+    unknown_horizon=70,
+    jump=1.2,
+    floor=1e-3,
+    max_level=40.0,
+    min_ref=0.3,
+    max_ref=2.0,
+    time_constants=(3.0, 40.0),
+    variance_rate=0.15,
+    first_variance=0.05,
+    soft_steps=(-0.1, 0.0, 0.15, 0.3, 0.45, 0.7, 0.85, 0.95, 1.2),
+    reach=2.0,
+    gate_slope=3.0,
+    gate_start=2.0,
+    forget_bias=0.5,
+    rise=0.3,
+    fall=0.5,
+    warmup=8.0,
+    min_drift=-6.0,
+    max_drift=2.5,
+    max_start=4.0,
+    usual_lr=0.2,
+    usual_adam_lr=3e-3,
+    usual_momentum=0.8,
+    max_momentum=0.95,
+)
+"""Every constant of the drift network, each another than its default."""
+
 FAMILIES: dict[str, Family] = {
     "paper": Family(
         specs=[
@@ -95,6 +126,7 @@ FAMILIES: dict[str, Family] = {
             *(DriftSpec(hidden_size=size) for size in (1, 2, 24, 50)),
             DriftSpec(hidden_size=7, inputs="loss"),
             DriftSpec(hidden_size=7, inputs="progress"),
+            DriftSpec(hidden_size=7, constants=OTHER_CONSTANTS),
         ],
         small=[DriftSpec(hidden_size=2), DriftSpec(hidden_size=24)],
         oracle=drift_oracle,
@@ -111,7 +143,8 @@ SMALL = [spec for family in FAMILIES.values() for spec in family.small]
 def label(value: object) -> str | None:
     """Return a short test id for a spec."""
     to_json = getattr(value, "to_json", None)
-    return "-".join(str(part) for part in to_json().values()) if to_json else None
+    parts = to_json().values() if to_json else ()
+    return "-".join("other" if isinstance(part, dict) else str(part) for part in parts) or None
 
 
 def random_weights(spec: Architecture, rng: np.random.Generator, *, gain: float = 1.0) -> Weights:

@@ -133,6 +133,11 @@ def test_json_round_trip(spec: Architecture) -> None:
         ({"kind": "paper", "gate_layout": "iofg"}, "gate_layout: must be one of ifgo, ifog, is 'iofg'"),
         ({"kind": "paper", "gate_layout": {}}, "gate_layout"),
         ({"kind": "paper", "scale_rule": None}, "scale_rule"),
+        ({"kind": "paper", "max_loss": 0}, "max_loss: must be a number above 0, at most 1e6, is 0"),
+        ({"kind": "paper", "max_loss": 2e6}, "max_loss"),
+        ({"kind": "paper", "max_loss": float("nan")}, "max_loss"),
+        ({"kind": "paper", "max_loss": "1"}, "max_loss"),
+        ({"kind": "paper", "max_loss": True}, "max_loss"),
     ],
 )
 def test_bad_parameters_are_refused(fields: dict[str, object], said: str) -> None:
@@ -163,3 +168,22 @@ def test_gate_layouts_differ_by_order_and_forget_offset() -> None:
         for layout in ("ifgo", "ifog")
     }
     assert rates["ifgo"] != rates["ifog"]
+
+
+def test_a_paper_model_holds_the_bound_of_its_losses() -> None:
+    """A paper model with another bound of losses is told apart by its JSON, and takes losses within it."""
+    first, other = ARCHITECTURES["paper"](hidden_size=5), ARCHITECTURES["paper"](hidden_size=5, max_loss=3)
+    assert "max_loss" not in first.to_json()
+    assert other.to_json()["max_loss"] == 3.0
+    assert architecture_from_json(other.to_json()) == other
+    weights = random_weights(first, np.random.default_rng(0))
+    runs = RunColumns.of([RunConfig(scale=1.0)])
+
+    def rate(spec: Architecture, loss: float) -> float:
+        policy = spec.policy([weights])
+        lrs, _ = step_of(policy, policy.init_state(1), np.zeros(1, np.int64), np.array([loss]), runs)
+        return float(lrs[0])
+
+    assert rate(other, 2.9) == rate(first, 2.9)
+    assert rate(other, 1e5) == rate(other, 3.0) == rate(first, 3.0) != rate(first, 1e5)
+    assert rate(first, 1e6) == rate(first, 1e9)

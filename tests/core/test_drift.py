@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 
 from mlrs_core.advise import step as step_of
 from mlrs_core.architectures.drift import DriftSpec
+from mlrs_core.architectures.drift.constants import EXTRAS
 from mlrs_core.architectures.drift.kernel import DriftKernel
 from mlrs_core.architectures.drift.memory import is_due
 from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
 from mlrs_core.architectures.drift.rows import AGE, COUNT, HIGH, LOW
-from mlrs_core.architectures.drift.spec import EXTRAS, FALL, MAX_DRIFT, RISE, WARMUP
+from mlrs_core.architectures.drift.table import constants_table
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import Floats, RunColumns, table_of
 from tests.core.families import random_weights
 from tests.core.runs import Runs
 
 SPEC = DriftSpec(hidden_size=6)
+FIXED = SPEC.constants
 WEIGHTS = random_weights(SPEC, np.random.default_rng(5), gain=3.0)
 
 
@@ -104,10 +106,10 @@ def test_short_runs_tick_at_each_step() -> None:
 def due_steps(horizon: int, steps: int) -> npt.NDArray[np.int64]:
     """Return the steps of a run at which it is time for a tick, by the kernel's own rule."""
     run = table_of([RunConfig(horizon=horizon if horizon > 0 else None)])[0]
-    memory, ticks = np.zeros(EXTRAS, np.float32), []
+    memory, ticks, fixed = np.zeros(EXTRAS, np.float32), [], constants_table(SPEC)[0]
     for step in range(steps):
         memory[COUNT] += 1
-        if is_due(memory, step, run):
+        if is_due(memory, step, run, fixed):
             ticks.append(step)
             memory[COUNT], memory[AGE] = 0, 1
     return np.array(ticks)
@@ -221,7 +223,7 @@ def test_rates_are_bounded_whatever_happens(
         rates.append(lrs[0])
     assert np.isfinite(rates).all()
     assert min(rates) > 0
-    assert max(rates) <= usual * math.exp(MAX_DRIFT) * (1 + 1e-6)
+    assert max(rates) <= usual * math.exp(FIXED.max_drift) * (1 + 1e-6)
 
 
 @given(losses=st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=60), seed=st.integers(0, 3))
@@ -229,10 +231,10 @@ def test_rate_moves_gradually(losses: list[float], seed: int) -> None:
     """From a step to the next the rate rises by at most a factor of e^0.2, and falls by at most e^0.6."""
     weights = random_weights(SPEC, np.random.default_rng(seed), gain=30.0)
     policy, runs = DriftKernel(SPEC, [weights]), RunColumns.of([RunConfig()])
-    states, drift = policy.init_state(1), -math.log(WARMUP)
+    states, drift = policy.init_state(1), -math.log(FIXED.warmup)
     for step, loss in enumerate(losses):
         _, states = step_of(policy, states, np.array([step]), np.array([loss]), runs)
         extras = states[0, 2 * SPEC.hidden_size :].astype(float)
         after = extras[HIGH] + extras[LOW]
-        assert -FALL - 1e-6 <= after - drift <= RISE + 1e-6
+        assert -FIXED.fall - 1e-6 <= after - drift <= FIXED.rise + 1e-6
         drift = after

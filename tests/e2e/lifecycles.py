@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -42,6 +41,8 @@ class Wanted:
     """The most that was said to survive a crash."""
     handle: int | None = None
     """`None`: it must be opened first."""
+    feeder: str = ""
+    """The process that opened it last, of those that say who they are."""
     now: Replay | None = None
 
     def observe(self, loss: float) -> float:
@@ -123,12 +124,19 @@ class Lifecycles(RuleBasedStateMachine):
         """Make a unary call."""
         return getattr(self.stub, method)(request, timeout=TIMEOUT_S, wait_for_ready=True)
 
+    def attempted(self, method: str, request: Any) -> tuple[Any, str]:
+        """Make a unary call; return its response, and why it failed, "" if it did not."""
+        try:
+            return self.call(method, request), ""
+        except grpc.RpcError as error:
+            trailing: Any = error
+            reason = str(dict(trailing.trailing_metadata() or ()).get("mlrs-reason", error))
+            return None, reason.removeprefix("ERROR_REASON_")
+
     def refused(self, reason: str, method: str, request: Any) -> None:
         """Make a call that must fail, for this reason."""
-        with pytest.raises(grpc.RpcError) as caught:
-            self.call(method, request)
-        got = dict(caught.value.trailing_metadata() or ()).get("mlrs-reason")
-        assert got == f"ERROR_REASON_{reason}", (got, caught.value.details())
+        _, got = self.attempted(method, request)
+        assert got == reason
 
     def advise(self, name: str, step: int, loss: float) -> Any:
         """Observe a step by the unary call."""
@@ -150,26 +158,53 @@ class Lifecycles(RuleBasedStateMachine):
             schedule_policy(spec), RunConfig(schedule=spec)
         )
 
-    @rule(name=names, kind=st.integers(0, 2), mode=st.sampled_from([0, 1, 2]))
-    def open(self, name: str, kind: int, mode: int) -> None:
-        """Create or resume a run, in each mode."""
+    @rule(
+        name=names, kind=st.integers(0, 2), mode=st.integers(0, 4), feeder=st.sampled_from(["", "one", "two"])
+    )
+    def open(self, name: str, kind: int, mode: int, feeder: str) -> None:
+        """Create, begin, restart or resume a run, in each mode, as one of two processes or without a word."""
         config, replay = self.settings(kind)
         there = self.runs.get(name)
-        request = pb.CreateRunRequest(run_id=self.id(name), mode=mode)  # type: ignore[arg-type]
-        if there is None:
+        request = pb.CreateRunRequest(run_id=self.id(name), mode=mode, feeder=feeder)  # type: ignore[arg-type]
+        if there is None or mode == pb.OPEN_MODE_RESTART:
             request.config.CopyFrom(config)
-        if there is None and mode == pb.OPEN_MODE_RESUME:
-            self.refused("RUN_NOT_FOUND", "CreateRun", request)
-        elif there is not None and mode == pb.OPEN_MODE_CREATE:
-            self.refused("RUN_EXISTS", "CreateRun", request)
-        elif there is not None and there.finished:
-            self.refused("RUN_FINISHED", "CreateRun", request)
-        else:
-            response = self.call("CreateRun", request)
-            assert response.created == (there is None)
-            wanted = self.runs.setdefault(name, Wanted(replay))
-            wanted.handle = response.run_handle
-            self.check(name, response.run)
+        response, reason = self.attempted("CreateRun", request)
+        assert reason in self.outcomes(there, mode, feeder)
+        if reason:
+            return
+        assert response.created == (there is None or mode in {pb.OPEN_MODE_CREATE, pb.OPEN_MODE_RESTART})
+        before = there.handle if there is not None else None
+        if there is None or mode == pb.OPEN_MODE_RESTART:
+            self.runs[name] = Wanted(replay)
+        elif mode in {pb.OPEN_MODE_CREATE, pb.OPEN_MODE_BEGIN} and (there.losses or there.finished):
+            there.rewind(0)
+        wanted = self.runs[name]
+        if before and there is not None and there.feeder and feeder not in {"", there.feeder}:
+            assert self.is_stale(before)
+        wanted.feeder, wanted.handle = feeder or wanted.feeder, response.run_handle
+        self.check(name, response.run)
+
+    def outcomes(self, there: Wanted | None, mode: int, feeder: str) -> set[str]:
+        """Return what may come of a process that opens a run: reasons to refuse it, "" is none."""
+        if there is None:
+            return {"RUN_NOT_FOUND"} if mode == pb.OPEN_MODE_RESUME else {""}
+        if mode == pb.OPEN_MODE_RESTART:
+            return {""}
+        if mode in {pb.OPEN_MODE_CREATE, pb.OPEN_MODE_BEGIN}:
+            is_own = bool(feeder) and feeder == there.feeder
+            if there.losses:  # what was not promised may be stored all the same
+                return {"", "RUN_EXISTS"} if is_own and there.promised < 0 else {"RUN_EXISTS"}
+            return {""} if is_own or mode == pb.OPEN_MODE_BEGIN else {"RUN_EXISTS"}
+        allowed = {"RUN_FINISHED"} if there.finished else {""}
+        if mode == pb.OPEN_MODE_RESUME and there.feeder and feeder not in {"", there.feeder}:
+            allowed.add("OTHER_FEEDER")  # it may have opened a run just now, and is waited for
+        return allowed
+
+    def is_stale(self, handle: int) -> bool:
+        """Return whether a handle names no run."""
+        message = pb.StreamAdviceRequest(run_handles=[handle], steps=[0], losses=[1.0])
+        (response,) = self.stub.StreamAdvice(iter([message]), timeout=TIMEOUT_S, wait_for_ready=True)
+        return [error.reason for error in response.advice.errors] == [pb.ERROR_REASON_STALE_HANDLE]
 
     @rule(some=st.lists(names, min_size=1, max_size=4, unique=True))
     def open_many(self, some: list[str]) -> None:

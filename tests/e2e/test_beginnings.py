@@ -154,7 +154,7 @@ def test_the_plain_loop_with_a_checkpoint(tmp_path: Path, model: Path) -> None:
 
 @pytest.mark.parametrize("way", ["checkpoint", "none"])
 def test_the_pytorch_loop(tmp_path: Path, model: Path, way: str) -> None:
-    """Killed and started again it goes on as its checkpoint's run, bit for bit; without one it is a new run."""
+    """Started again it goes on as its checkpoint's run, bit for bit; without one it is a new run."""
     with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
         undisturbed = Script(tmp_path / "whole.py", pytorch(), daemon.address).run()
         script = Script(tmp_path / "script.py", pytorch(), daemon.address, way)

@@ -69,7 +69,9 @@ def test_killed_between_observation_and_update(daemon: Daemon, order: str) -> No
     """However often the daemon is killed around its updates, every learning rate and update is the same."""
     meta = Meta(order=order, every=EVERY, learning_rate=1e-2)
     with mlrs_client.connect(daemon.address, timeout_s=20.0) as advisor:
-        undisturbed = train(open_run(advisor, "undisturbed", meta=meta, fallback=None))
+        with advisor.run("task", id="undisturbed", meta=meta, fallback=None) as alone:
+            undisturbed = train(alone)
+            alone.finish(timeout_s=COMPILING_S)  # all of it is stored: its client does not go on
         chance = random.Random(0)  # noqa: S311 # a test's dice
 
         def kill(step: int) -> None:

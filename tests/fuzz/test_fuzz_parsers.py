@@ -112,6 +112,7 @@ def of_messages(_: Path) -> tuple[Parser, list[bytes]]:
         pb.ListRunsRequest: lambda message: (
             convert.page_size_from(message.page_size),
             convert.status_from(message.status),
+            convert.place_from(message.order_by, message.page_token),
         ),
         pb.AdviseRequest: lambda message: convert.step_from(message.step, "step"),
         pb.RunConfig: convert.config_from,

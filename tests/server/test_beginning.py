@@ -16,6 +16,7 @@ from mlrs_core.meta import MetaConfig
 from mlrs_core.policy import Floats
 from mlrs_server import failpoints, feeders
 from mlrs_server.adapting.making import Adaptation
+from mlrs_server.checking import check_whole
 from mlrs_server.errors import Reason
 from mlrs_server.feeders import Feeders
 from mlrs_server.ledger import RunStatus
@@ -245,6 +246,23 @@ async def test_a_restart_of_unknown_outcome_is_read_back(
         assert await is_stale(here, opened.handle, 5)
         again = await begin(here, "open")
         assert (again.view.config, again.view.snapshot.next_step) == (NEW, 0)
+
+
+async def test_nothing_of_a_restarted_run_is_left_behind(tmp_path: Path, model_file: Path) -> None:
+    """What is observed while a restart is under way goes with the run that it was observed of."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await begin(here, "create", OLD)
+        await here.follow(opened.handle, LOSSES[:5])
+        here.store.calls.clear()
+        here.store.gate.clear()
+        task = asyncio.create_task(begin(here, "restart"))
+        await until(lambda: "append" in here.store.calls)
+        await here.follow(opened.handle, LOSSES[5:8], start=5)
+        here.store.gate.set()
+        again = await task
+        await here.follow(again.handle, LOSSES[:3])
+    with closing(open_store(tmp_path / "d" / "mlrs.sqlite3")) as store:
+        assert check_whole(store) == []
 
 
 async def test_runs_of_a_batch_are_restarted_together(tmp_path: Path, model_file: Path) -> None:

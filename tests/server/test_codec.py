@@ -85,19 +85,21 @@ def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
 @given(CONFIGS)
 def test_configs_come_back_equal(config: RunConfig) -> None:
     """A config comes back with the same fields given, and the same doubles."""
-    assert codec.unpack_config(codec.pack_config(config), "a") == config
+    assert codec.unpack_config(codec.pack_config(config), "a") == (config, 0)
+    assert codec.unpack_config(codec.pack_config(config, 7), "a") == (config, 7)
 
 
 @given(configs(*ScheduleKind))
 def test_configs_with_schedules_come_back_equal(config: RunConfig) -> None:
     """A config comes back with its schedule, number for number."""
-    assert codec.unpack_config(codec.pack_config(config), "a") == config
+    assert codec.unpack_config(codec.pack_config(config), "a") == (config, 0)
+    assert codec.unpack_config(codec.pack_config(config, 7), "a") == (config, 7)
 
 
 def test_rows_from_before_schedules_are_read() -> None:
     """A config that was stored when there were no schedules is read as one without."""
     body = b'{"horizon": 9, "optimizer": 1}'
-    assert codec.unpack_config(codec._seal(body), "a") == RunConfig(horizon=9, optimizer=Optimizer.SGD)
+    assert codec.unpack_config(codec._seal(body), "a") == (RunConfig(horizon=9, optimizer=Optimizer.SGD), 0)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_rows_from_before_schedules_are_read() -> None:
 )
 def test_configs_of_a_newer_version_say_so(body: bytes) -> None:
     """A field, a kind or a value that this version does not know is an error that says to upgrade."""
-    with raises(Reason.STORE, match="run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
+    with raises(Reason.STORE_NEWER, match="run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
         codec.unpack_config(codec._seal(body), "a")
 
 
@@ -131,7 +133,7 @@ def test_a_status_of_a_newer_version_says_so() -> None:
     )
     body = bytearray(codec.pack_snapshot(snapshot)[:-4])
     body[25] = 91
-    with raises(Reason.STORE, match="run 'a' is of a status, 91, of a newer version of mlrs; upgrade mlrs"):
+    with raises(Reason.STORE_NEWER, match="run 'a' is of a status, 91, of a newer version of mlrs; upgrade"):
         codec.unpack_snapshot(codec._seal(bytes(body)), "a")
 
 
@@ -173,7 +175,7 @@ def test_damage_is_detected(unpack: Any, packed: bytes) -> None:
     for index in range(len(packed)):
         flipped = bytearray(packed)
         flipped[index] ^= 0x10
-        with raises(Reason.STORE, match="damaged record of run 'a'"):
+        with raises(Reason.DAMAGED, match="damaged record of run 'a'"):
             unpack(bytes(flipped), "a")
-        with raises(Reason.STORE, match="damaged record of run 'a'"):
+        with raises(Reason.DAMAGED, match="damaged record of run 'a'"):
             unpack(packed[:index], "a")

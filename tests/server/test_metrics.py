@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server import daemon
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.health import STORE
-from tests.server.support import FailingStore, columns, create, raises, service
+from tests.server.support import FailingStore, columns, create, raises, refused, service
 from tests.server.test_daemon import NOT_SERVING, SERVING, health
 from tests.support.postgres import PostgresServer
 
@@ -44,28 +46,15 @@ def metrics_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     addresses: list[str] = []
     real = daemon.serving_metrics
 
-    def noting(collector: Any, listen: str) -> Any:
-        manager = real(collector, listen)
-        enter = manager.__enter__
-        manager.__enter__ = enter  # type: ignore[method-assign]
-        return _Noting(manager, addresses)
+    @contextmanager
+    def noting(collector: Any, listen: str | None) -> Iterator[str | None]:
+        with real(collector, listen) as address:
+            if address is not None:
+                addresses.append(address)
+            yield address
 
     monkeypatch.setattr(daemon, "serving_metrics", noting)
     return addresses
-
-
-class _Noting:
-    """A context manager that notes what another gives."""
-
-    def __init__(self, inner: Any, noted: list[str]) -> None:
-        self._inner, self._noted = inner, noted
-
-    def __enter__(self) -> str:
-        self._noted.append(self._inner.__enter__())
-        return self._noted[-1]
-
-    def __exit__(self, *error: object) -> Any:
-        return self._inner.__exit__(*error)
 
 
 async def scraped(address: str) -> dict[tuple[str, str], float]:
@@ -84,7 +73,9 @@ async def scraped(address: str) -> dict[tuple[str, str], float]:
     }
 
 
-async def test_metrics_count_what_happened(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:
+async def test_metrics_count_what_happened(
+    tmp_path: Path, model_file: Path, stores: list[FailingStore], metrics_at: list[str]
+) -> None:
     """Answers by reason, refusals by reason, runs, streams and flushes are as they came to pass."""
     settings = {"metrics": "127.0.0.1:0", "flush_interval_s": 0.01}
     async with service(tmp_path / "d", model_file, **settings) as (stub, _):
@@ -112,12 +103,33 @@ async def test_metrics_count_what_happened(tmp_path: Path, model_file: Path, met
         assert figures["mlrs_runs_live", ""] == 2
         assert figures["mlrs_streams", ""] == 1
         assert figures["mlrs_store_up", ""] == 1
-        assert figures["mlrs_flush_seconds_count", ""] >= 1
-        assert figures["mlrs_flush_seconds_sum", ""] > 0
+        assert figures["mlrs_flush_seconds_count", ""] == stores[0].calls.count("append") >= 1
+        assert 0 < figures["mlrs_flush_seconds_sum", ""] < TIMEOUT
         assert figures["mlrs_flush_failures_total", ""] == 0
         assert 0 <= figures["mlrs_seconds_since_durable_flush", ""] < TIMEOUT
-        assert figures["mlrs_resident_memory_bytes", ""] > 2**20
+        assert 2**20 < figures["mlrs_resident_memory_bytes", ""] < 2**36
         call.cancel()
+        await stub.DeleteRun(pb.DeleteRunRequest(run_id="b"))  # type: ignore[misc]
+        async with asyncio.timeout(TIMEOUT):
+            while figures["mlrs_streams", ""] or figures["mlrs_runs_live", ""] != 1:
+                figures = await scraped(metrics_at[0])
+
+
+async def test_a_refused_call_counts_once(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:
+    """An `Advise` that is refused is one refusal, and its answer none, whatever it was refused for."""
+    async with service(tmp_path / "d", model_file, metrics="127.0.0.1:0") as (stub, _):
+        await create(stub, "a")
+        for step, loss in ((0, 1.0), (0, 2.0), (9, 1.0), (0, 1.0)):
+            call: Any = stub.Advise(pb.AdviseRequest(run_id="a", step=step, loss=loss), timeout=TIMEOUT)
+            if (step, loss) == (0, 1.0):
+                await call
+            else:
+                await refused(call)
+        figures = await scraped(metrics_at[0])
+        assert figures["mlrs_refusals_total", "stale_step"] == 1
+        assert figures["mlrs_refusals_total", "step_ahead"] == 1
+        assert figures["mlrs_advice_total", "fresh"] == 1
+        assert figures["mlrs_advice_total", "replayed"] == 1
 
 
 async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:

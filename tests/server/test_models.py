@@ -63,7 +63,7 @@ def test_a_name_is_replaced_only_on_demand(tmp_path: Path, model_file: Path, sec
     catalog = ModelCatalog(tmp_path / "d")
     old = catalog.add_file(model_file, "m")
     assert catalog.add_file(model_file, "m", replace=False).digest == old.digest
-    with raises(Reason.RUN_EXISTS, field="name", match="--replace"):
+    with raises(Reason.MODEL_EXISTS, field="name", match="--replace"):
         catalog.add_file(second_file, "m", replace=False)
     new = catalog.add_file(second_file, "m", replace=True)
     assert catalog.find("m").digest == new.digest != old.digest
@@ -264,7 +264,7 @@ def test_a_default_file_takes_no_name_over(tmp_path: Path, model_file: Path, sec
     """A file whose name is another model's, or no model's name, is refused with what to do."""
     first = ModelCatalog(tmp_path / "d", default=str(model_file)).find("")
     model_file.write_bytes(second_file.read_bytes())
-    with raises(Reason.RUN_EXISTS, field="model", match="rename it, or import it"):
+    with raises(Reason.MODEL_EXISTS, field="model", match="rename it, or import it"):
         ModelCatalog(tmp_path / "d", default=str(model_file))
     odd = second_file.rename(tmp_path / "Odd_Name.safetensors")
     with raises(Reason.INVALID_FIELD, field="model", match="rename it, or import it"):

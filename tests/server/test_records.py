@@ -7,11 +7,13 @@ import math
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from mlrs_server.errors import Reason
+from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
-from mlrs_server.store import Observations, StoredRun
+from mlrs_server.store import Observations, Store, StoredRun
+from mlrs_server.store.tables import observations, runs
 from tests.server.adapting.support import META, learning
 from tests.server.support import LOSSES, Room, raises, room, until
 
@@ -50,6 +52,7 @@ async def test_watching_reads_history_then_follows(tmp_path: Path, model_file: P
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
+        await here.live.journal.flush()
         followers = [Follower(here, "a", from_step=2) for _ in range(5)]
         for follower in followers:
             await follower.has(2, 3)
@@ -83,6 +86,7 @@ async def test_watching_ends_with_an_error_at_a_delete(tmp_path: Path, model_fil
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:2])
+        await here.live.journal.flush()
         follower = Follower(here, "a")
         await follower.has(2, 2)
         deleting = asyncio.create_task(here.lifecycle.delete("a"))
@@ -98,6 +102,7 @@ async def test_a_follower_sees_a_rewind(tmp_path: Path, model_file: Path) -> Non
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
+        await here.live.journal.flush()
         follower = Follower(here, "a")
         await follower.has(2, 5)
         again = await here.open("a", resume_from=2)
@@ -116,16 +121,17 @@ async def test_a_follower_survives_a_rewind_in_the_midst_of_reading(
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
-        required, looks, handles = here.live.required, list[int](), list[int]()
+        await here.live.journal.flush()
+        durable, looks, handles = here.live.durable, list[int](), list[int]()
 
         async def rewound_after(run_id: str) -> StoredRun:
-            stored = await required(run_id)
+            stored = await durable(run_id)
             looks.append(1)
             if len(looks) == 2:  # the first look is for the empty stretch
                 handles.append((await here.open("a", resume_from=step)).handle)
             return stored
 
-        monkeypatch.setattr(here.live, "required", rewound_after)
+        monkeypatch.setattr(here.live, "durable", rewound_after)
         follower = Follower(here, "a", from_step=3)
         await follower.has(1, 0)
         while not handles:  # noqa: ASYNC110  # until the follower is between its reads
@@ -158,6 +164,142 @@ async def test_watching_needs_a_run(tmp_path: Path, model_file: Path) -> None:
         assert not here.records._watchers._of
 
 
+# ------------------------------------------------------------------------- what reading stores
+
+
+async def chunks(here: Room, run_id: str) -> int:
+    """Return how many chunks of a run's record the store has."""
+
+    def count(store: Store) -> int:
+        with store.reading() as connection:  # type: ignore[attr-defined]
+            return int(
+                connection.execute(
+                    sa.select(sa.func.count())
+                    .select_from(observations.join(runs, runs.c.key == observations.c.run_key))
+                    .where(runs.c.run_id == run_id)
+                ).scalar_one()
+            )
+
+    return await here.live.in_store(count)
+
+
+async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path) -> None:
+    """Following a run that goes on stores nothing: what is flushed in the usual interval is read, no more."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        follower = Follower(here, "a")
+        await follower.has(1, 0)
+        for step in range(20):
+            await here.follow(opened.handle, LOSSES[step : step + 1], start=step)
+            here.records._watchers.wake(["a"])  # looking again has nothing stored either
+            await here.live.in_store(lambda _: None)
+            if step % 5 == 4:
+                await here.live.journal.flush()
+                await follower.has(1, step + 1)
+        assert here.store.calls.count("append") == here.live.journal.figures.count == 4
+        assert await chunks(here, "a") == 4
+        assert follower.losses == LOSSES[:20].tolist()
+        await here.lifecycle.finish("a")
+        async with asyncio.timeout(10):
+            await follower.task
+
+
+async def test_a_follower_among_many_runs_has_none_of_them_stored(tmp_path: Path, model_file: Path) -> None:
+    """However many runs go on beside the one that is followed, each gets one chunk for each usual flush."""
+    async with room(tmp_path / "d", model_file) as here:
+        names = [f"r{number}" for number in range(50)]
+        handles = [(await here.open(name)).handle for name in names]
+        follower = Follower(here, "r0")
+        for step in range(6):
+            await here.ask(handles, [step] * 50, LOSSES[:50] + step)
+            await here.live.in_store(lambda _: None)
+            if step % 2:
+                await here.live.journal.flush()
+                await follower.has(1, step + 1)
+        assert [await chunks(here, name) for name in names] == [3] * 50
+        follower.task.cancel()
+
+
+async def test_a_follower_goes_on_reading_while_the_store_cannot_write(
+    tmp_path: Path, model_file: Path
+) -> None:
+    """A store that refuses to write keeps no follower from what is stored."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:3])
+        await here.live.journal.flush()
+        await here.follow(opened.handle, LOSSES[3:5], start=3)
+        here.store.failing = {"append"}
+        follower = Follower(here, "a")
+        await follower.has(2, 3)
+        here.store.failing.clear()
+        await here.live.journal.flush()
+        await follower.has(3, 5)
+        follower.task.cancel()
+
+
+async def test_reading_a_run_stores_that_run_alone(tmp_path: Path, model_file: Path) -> None:
+    """GetRun, and the record without `follow`, store what the run has that is asked for; again, nothing."""
+    async with room(tmp_path / "d", model_file) as here:
+        handles = {name: (await here.open(name)).handle for name in "abc"}
+        for handle in handles.values():
+            await here.follow(handle, LOSSES[:4])
+        for _ in range(3):
+            assert (await here.records.get("a")).durable_step == 3
+        assert [await chunks(here, name) for name in "abc"] == [1, 0, 0]
+        assert len(await here.history("b")) == 4
+        assert [await chunks(here, name) for name in "abc"] == [1, 1, 0]
+        assert here.live.journal.figures.count == 2
+        assert here.live.journal.undurable == 4
+        record = here.live.groups[0].records["durable_step"][:3].tolist()
+        assert record == [3, 3, -1]
+
+
+async def test_listing_stores_what_it_lists(tmp_path: Path, model_file: Path) -> None:
+    """A page has stored what its runs have; by a status, what the runs of the prefix have; no others."""
+    async with room(tmp_path / "d", model_file) as here:
+        names = ["x/1", "x/2", "x/3", "y/1"]
+        for name in names:
+            await here.follow((await here.open(name)).handle, LOSSES[:3])
+        page = await here.records.list(prefix="x/", status=None, after="", limit=2)
+        assert [view.durable_step for view in page] == [2, 2]
+        assert [await chunks(here, name) for name in names] == [1, 1, 0, 0]
+        page = await here.records.list(prefix="x/", status=RunStatus.ACTIVE, after="", limit=1)
+        assert [await chunks(here, name) for name in names] == [1, 1, 1, 0]
+        assert len(await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=9)) == 0
+        assert [await chunks(here, name) for name in names] == [1, 1, 1, 0]
+
+
+async def test_reads_that_come_together_share_a_flush(tmp_path: Path, model_file: Path) -> None:
+    """Many runs read at once are stored in two flushes at most: one under way, and one for all who wait."""
+    async with room(tmp_path / "d", model_file) as here:
+        names = [f"r{number}" for number in range(30)]
+        for name in names:
+            await here.follow((await here.open(name)).handle, LOSSES[:2])
+        views = await asyncio.gather(*(here.records.get(name) for name in names))
+        assert [view.durable_step for view in views] == [1] * 30
+        assert here.live.journal.figures.count <= 2
+
+
+async def test_a_failed_flush_fails_every_read_that_waits_for_it(tmp_path: Path, model_file: Path) -> None:
+    """Reads that share a flush which fails all say so, and nothing is lost: a later one stores all of it."""
+    async with room(tmp_path / "d", model_file) as here:
+        names = [f"r{number}" for number in range(5)]
+        for name in names:
+            await here.follow((await here.open(name)).handle, LOSSES[:2])
+        here.store.failing = {"append"}
+        failed = await asyncio.gather(*(here.records.get(name) for name in names), return_exceptions=True)
+        assert [isinstance(one, AdvisorError) and one.reason == Reason.STORE for one in failed] == [True] * 5
+        assert here.live.journal.undurable == 10
+        await here.open("fresh")  # what has nothing to store, and never had, is not held up by the others
+        assert (await here.records.get("fresh")).durable_step == -1
+        here.store.failing.clear()
+        views = await asyncio.gather(*(here.records.get(name) for name in names))
+        assert [view.durable_step for view in views] == [1] * 5
+        for name in names:
+            assert (await here.history(name)).losses.tolist() == LOSSES[:2].tolist()
+
+
 # --------------------------------------------------------------------------------- listing
 
 
@@ -187,6 +329,7 @@ async def test_a_follower_hears_of_updates_made_again(tmp_path: Path, model_file
     async with room(tmp_path, model_file) as here:
         run = await learning(here)
         await run.go(LOSSES[:8].tolist())
+        await here.live.journal.flush()
         heard: list[tuple[int, float]] = []
 
         async def follow() -> None:

@@ -211,6 +211,25 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
         "page_size",
         "at most 1000",
     ),
+    (
+        "ListRuns",
+        pb.ListRunsRequest(order_by="loss"),
+        Code.INVALID_ARGUMENT,
+        "INVALID_FIELD",
+        "order_by",
+        "'loss'",
+    ),
+    *[
+        (
+            "ListRuns",
+            pb.ListRunsRequest(order_by="update_time desc", page_token=token),
+            Code.INVALID_ARGUMENT,
+            "INVALID_FIELD",
+            "page_token",
+            "from the beginning",
+        )
+        for token in ("run-1", "0x1p0 nan a", "0x1p0 inf a", f"0x1p0 {'9' * 500} a", "0x1p0 0x1p0 !", "x x a")
+    ],
     ("ListRuns", pb.ListRunsRequest(status=8), Code.INVALID_ARGUMENT, "INVALID_FIELD", "status", "is 8"),  # type: ignore[arg-type]
     (
         "ListModels",
@@ -462,6 +481,42 @@ async def test_runs_come_in_pages(stub: Any) -> None:
             token, pages = page.next_page_token, pages + 1
         assert got == [name for name in names if name.startswith(prefix)]
         assert pages == math.ceil(len(got) / (size or 100))
+
+
+async def test_runs_come_by_recency(stub: Any) -> None:
+    """Pages by recency begin with the run observed last, and a run that moves meanwhile is not missed."""
+    names = [f"run-{index}" for index in range(7)]
+    for name in names:
+        await create(stub, name)
+    for name in ("run-2", "run-5"):
+        await advised(stub, name, [1.0])
+        await stub.GetRun(pb.GetRunRequest(run_id=name))  # so that it is stored before the next
+    newest = ["run-5", "run-2", *(f"run-{index}" for index in (6, 4, 3, 1, 0))]
+
+    async def page_after(token: str, size: int = 2) -> Any:
+        return await stub.ListRuns(
+            pb.ListRunsRequest(page_size=size, page_token=token, order_by=" update_time  desc ")
+        )
+
+    for size in (1, 3, 7, 100):
+        got, token = list[str](), ""
+        while not got or token:
+            page = await page_after(token, size)
+            got += [run.run_id for run in page.runs]
+            token = page.next_page_token
+        assert got == newest
+    first = await page_after("")
+    await advised(stub, "run-0", [1.0])
+    got, token = [run.run_id for run in first.runs], first.next_page_token
+    while token:
+        page = await page_after(token)
+        got += [run.run_id for run in page.runs]
+        token = page.next_page_token
+    assert got == [*newest[:-1], "run-0"]
+    by_id = await stub.ListRuns(pb.ListRunsRequest(page_size=2, order_by="run_id"))
+    assert [run.run_id for run in by_id.runs] == names[:2]
+    by_id = await stub.ListRuns(pb.ListRunsRequest(page_size=9, page_token=by_id.next_page_token))
+    assert [run.run_id for run in by_id.runs] == names[2:]
 
 
 async def test_models_come_in_pages(tmp_path: Path, model_file: Path) -> None:

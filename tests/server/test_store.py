@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlrs_server import failpoints
 from mlrs_server.adapting.updates import MadeUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.store import Observations, SqlStore, Store, StoredRun, open_store
+from mlrs_server.store import Observations, Recency, SqlStore, Store, StoredRun, open_store
 from mlrs_server.store.merging import CHUNK
 from mlrs_server.store.sql import AT_ONCE
 from mlrs_server.store.tables import meta_updates, observations
@@ -163,6 +164,86 @@ def test_runs_are_listed_by_id(store: Store) -> None:
         after = pages[-1][-1]
     assert [name for page in pages for name in page] == sorted(names)
     assert [len(page) for page in pages] == [4, 4, 1]
+
+
+def recent(store: Store, after: Recency, limit: int, **chosen: Any) -> Sequence[StoredRun]:
+    """Return a page of runs by recency."""
+    asked: dict[str, Any] = {"prefix": "", "status": None, **chosen}
+    return store.list_recent(after=after, limit=limit, **asked)
+
+
+def following(after: Recency, page: Sequence[StoredRun]) -> Recency:
+    """Return where a list by recency stands after a page."""
+    newest = page[0].update_time if math.isinf(after.newest) else after.newest
+    return Recency(newest, page[-1].update_time, page[-1].run_id)
+
+
+def test_runs_are_listed_by_recency(store: Store) -> None:
+    """Pages by recency hold each run once, the newest activity first, those of one time by id."""
+    for name in "cab":
+        create(store, name)
+    fill(store, got(store, "c"), 2)
+    store.create([new_run(name) for name in ("same-b", "same-a")])
+    fill(store, got(store, "a"), 2)
+    store.set_status([got(store, "b")], RunStatus.FINISHED)
+    for limit in (1, 2, 3, 9):
+        listed, after = list[str](), Recency()
+        while page := recent(store, after, limit):
+            listed += [run.run_id for run in page]
+            after = following(after, page)
+        assert listed == ["a", "same-a", "same-b", "c", "b"]
+    (finished,) = recent(store, Recency(), 9, status=RunStatus.FINISHED)
+    assert finished.run_id == "b"
+    assert [run.run_id for run in recent(store, Recency(), 9, prefix="same-")] == ["same-a", "same-b"]
+    assert not recent(store, Recency(), 9, prefix="é")
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_no_run_is_missed_while_runs_change(
+    opener: Opener, tmp_path_factory: Any, data: st.DataObject
+) -> None:
+    """Pages by recency hold every run that is there throughout, whichever are created, moved or deleted.
+
+    Whichever is not touched comes once, and so do pages by id hold all of them, once.
+    """
+    with closing(opener(tmp_path_factory.mktemp("property") / "store")) as store:
+        names = [f"run-{index}" for index in range(data.draw(st.integers(1, 8)))]
+        for name in names:
+            create(store, name)
+        limit = data.draw(st.integers(1, 3))
+        listed, by_id, after, last = list[str](), list[str](), Recency(), ""
+        ends, touched, deleted = dict.fromkeys(names, 0), set[str](), set[str]()
+        page: Sequence[StoredRun] = ()
+        ids = [""]
+        for turn in range(40):  # enough for every list to end
+            if not turn or len(page) == limit:
+                page = recent(store, after, limit)
+                listed += [run.run_id for run in page]
+                after = following(after, page) if page else after
+            if not turn or len(ids) == limit:
+                ids = [run.run_id for run in store.list(prefix="", status=None, after=last, limit=limit)]
+                by_id += ids
+                last = ids[-1] if ids else last
+            if len(page) < limit and len(ids) < limit:
+                break
+            for name in data.draw(st.lists(st.sampled_from([*names, "new"]), max_size=3)):
+                touched.add(name)
+                if name == "new" and name not in ends:
+                    create(store, name)
+                    ends[name] = 0
+                elif name not in deleted and data.draw(st.integers(0, 4)):
+                    ends[name] += 1
+                    store.append([update(got(store, name), ends[name] - 1, ends[name])])
+                elif name not in deleted:
+                    store.delete(got(store, name))
+                    deleted.add(name)
+        else:
+            pytest.fail("the list has no end")
+        assert set(names) - deleted <= set(listed)
+        assert all(listed.count(name) == 1 for name in set(names) - touched)
+        assert sorted(set(by_id)) == by_id
+        assert set(names) - deleted <= set(by_id)
 
 
 @pytest.mark.parametrize("prefix", ["", "a", "a-", "a/b", "zz", "%", "_", "a\x00", "\U0010ffff", "é"])
@@ -373,7 +454,7 @@ def test_a_record_with_a_gap_is_not_merged(store: SqlStore) -> None:
     fill(store, run, 1, 4, 5)
     with store.transaction() as connection:
         connection.execute(observations.delete().where(observations.c.first_step == 1))
-    with raises(Reason.STORE, match="run 'a' breaks off at step 1;"):
+    with raises(Reason.DAMAGED, match="run 'a' breaks off at step 1;"):
         store.merge(run)
     assert chunks(store, run) == [(0, 1), (4, 1)]
 

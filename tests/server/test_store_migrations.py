@@ -144,14 +144,14 @@ def test_a_newer_store_is_refused(where: Path | str, engine: sa.Engine) -> None:
     open_store(where).close()
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE mlrs_version SET version_num = '9999'"))
-    with raises(Reason.STORE, match="is of version 9999; upgrade mlrs"):
+    with raises(Reason.STORE_NEWER, match="is of version 9999; upgrade mlrs"):
         open_store(where)
 
 
 def test_a_newer_store_without_revisions_is_refused(tmp_path: Path) -> None:
     """Neither is a file whose version no file from before revisions had."""
     write_old(tmp_path / "store", 7)
-    with raises(Reason.STORE, match="is of version 7; upgrade mlrs"):
+    with raises(Reason.STORE_NEWER, match="is of version 7; upgrade mlrs"):
         open_store(tmp_path / "store")
 
 

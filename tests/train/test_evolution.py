@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from rich.console import Console
 
 from mlrs_core.checkpoint import read_model
 from mlrs_core.errors import InvalidFieldError
-from mlrs_train.evolution import yardsticks
+from mlrs_train.evolution import method, yardsticks
 from mlrs_train.evolution.method import Evolution
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.method import Record
@@ -111,13 +113,28 @@ def test_model_says_how_it_was_made(tmp_path: Path) -> None:
     assert model.provenance["updates"] == 5
 
 
-def test_minutes_end_the_training(tmp_path: Path) -> None:
-    """Given a time, it trains for about that time, and knows how far it is."""
-    settings = EvolutionSettings(**{**SMALL.to_json(), "updates": None, "minutes": 0.01})
-    session = start_session(tmp_path, settings)
+@pytest.mark.parametrize(("minutes", "updates"), [(0.05, 6), (0.1, 12)])
+def test_minutes_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, updates: int
+) -> None:
+    """Given a time, it makes as many updates as fit into it, and says so from the first on."""
+    clock = itertools.count(step=0.5)  # it is read as an update begins and as it ends
+    monkeypatch.setattr(method, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    fields = {"updates": None, "minutes": minutes, "validate_every": 1000, "hidden_size": 1}
+    session = start_session(tmp_path, EvolutionSettings(**{**SMALL.to_json(), **fields}))
+    advance, said = Evolution.advance, []
+
+    def noting(self: Evolution) -> Record | None:
+        record = advance(self)
+        said.append((self.steps_done, self.steps_total))
+        return record
+
+    monkeypatch.setattr(Evolution, "advance", noting)
     finish(session)
-    assert session.method.steps_done == session.method.steps_total > 0
-    assert json.loads(session.folder.log.read_text().splitlines()[-1])["step"] == session.method.steps_done
+    assert said == [(done, updates) for done in range(1, updates + 1)]
+    last = json.loads(session.folder.log.read_text().splitlines()[-1])
+    assert last["step"] == updates
+    assert "held_out_to_best_mean" in last
 
 
 def test_command_trains(invoke: Invoke, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from mlrs_core.architectures.drift.constants import FEATURES, SCALES
 from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns, Extras
-from mlrs_core.architectures.drift.spec import FALL, FEATURES, RISE, SCALES, DriftSpec
-from mlrs_core.architectures.drift.spec import WARMUP as DRIFT_WARMUP
+from mlrs_core.architectures.drift.spec import DriftSpec
 from mlrs_core.config import Optimizer
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.evolution.cloning import MAX_NORM, Study, limited
@@ -154,15 +154,15 @@ def test_notes_are_what_the_network_sees(told: int | None) -> None:
 def test_aims_are_those_of_the_network() -> None:
     """All ticks at once, the same aims come out as one by one: rates go there as fast as they may."""
     phi, spec = 5 * initial_phi(SETTINGS), SETTINGS.architecture()
-    starts = torch.tensor([1.0, 0.1, 7.0])
+    starts, fixed = torch.tensor([1.0, 0.1, 7.0]), spec.constants
     notes = Notes(one_network(spec, phi, starts), DriftReference(spec), starts)
     notes.begin(CONDITIONS)
     losses = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) + 0.5
     drifts = torch.stack([notes.advise(step, row) for step, row in enumerate(losses)]).div(1e-3).log()
     for row in range(3):
         aims = Study(spec).aims(phi, notes.run(row, curve_with_minimum_at(0.0)).features[None].float())[0]
-        before = torch.cat([(starts[row] / DRIFT_WARMUP).log()[None], drifts[:-1, row]])
-        expected = before + (aims - before).clamp(-FALL, RISE)
+        before = torch.cat([(starts[row] / fixed.warmup).log()[None], drifts[:-1, row]])
+        expected = before + (aims - before).clamp(-fixed.fall, fixed.rise)
         torch.testing.assert_close(drifts[:, row], expected, rtol=0, atol=0.03)
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.spec import FALL, WARMUP
 from mlrs_core.config import Optimizer
 from mlrs_train.evolution.conditions import Conditions, draw_conditions
 from mlrs_train.evolution.draw import Draw
@@ -99,10 +98,12 @@ def test_member_is_a_single_run(problem: Problem) -> None:
 
 def test_untrained_network_goes_to_the_usual_rate() -> None:
     """Before any update, the learning rate goes from a fifth of the initial one to the optimizer's usual."""
+    fixed = SETTINGS.architecture().constants
     policy = networks(SETTINGS.architecture(), initial_phi(SETTINGS)[None])
     policy.begin(Conditions(optimizer=Optimizer.ADAM, horizon=300, initial_lr=0.04))
     rates = [float(policy.advise(step, torch.tensor([2.3]))) for step in range(30)]
-    assert rates[0] == pytest.approx(0.04 / WARMUP * math.exp(-FALL), rel=1e-3)  # as far down as it can
+    least = 0.04 / fixed.warmup * math.exp(-fixed.fall)  # as far down as it can
+    assert rates[0] == pytest.approx(least, rel=1e-3)
     assert rates[-1] == pytest.approx(1e-3, rel=0.2)
 
 

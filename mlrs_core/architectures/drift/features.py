@@ -1,25 +1,27 @@
-"""What the cell of the drift kernel sees at a tick: step 3 of the spec."""
+"""What the cell of the drift kernel sees at a tick: step 3 of the spec, in feature version 1.
+
+The formulas, with the numbers in them, are the version's: they never change. `fixed` are the model's
+constants, a record of `CONSTANTS`.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import numpy as np
-
+from mlrs_core.architectures.drift.constants import FEATURES, LOSS_FEATURES, SCALES, SOFT_STEPS
 from mlrs_core.architectures.drift.memory import Memory, effective_horizon, first_drift
 from mlrs_core.architectures.drift.rows import BEST, HIGH, LOW, VARIANCE
-from mlrs_core.architectures.drift.spec import LOSS_FEATURES, SCALES, SOFT_STEPS
 from mlrs_core.compiled import clip, compiled, wide
 from mlrs_core.policy import Floats
 from mlrs_core.usual import IS_ADAM, IS_MOMENTUM
 
-_PLACES = np.array(SOFT_STEPS)
-
 
 @compiled
-def look(memory: Memory, mean: float, step: int, run: Any, usual: float, features: Floats) -> None:
-    """Write the features, (FEATURES,)."""
+def look(
+    memory: Memory, mean: float, step: int, run: Any, usual: float, fixed: Any, features: Floats
+) -> None:
+    """Write the features that the network sees, (FEATURES,), and 0 for others."""
     noise = math.sqrt(wide(memory[VARIANCE])) + 1e-4
     above = wide(memory[1]) - wide(memory[BEST])
     features[0] = clip(mean, -3.0, 2.0)
@@ -31,18 +33,20 @@ def look(memory: Memory, mean: float, step: int, run: Any, usual: float, feature
     features[2 * SCALES] = clip(above, -1.0, 2.0)
     features[2 * SCALES + 1] = math.tanh(above / noise)
     features[2 * SCALES + 2] = 0.5 * math.log(noise) + 1
-    place = _look_around(step, run, features, LOSS_FEATURES)
-    _look_at_itself(memory, run, usual, features, place)
+    place = _look_around(step, run, fixed, features, LOSS_FEATURES)
+    _look_at_itself(memory, run, usual, fixed, features, place)
+    for feature in range(FEATURES):
+        features[feature] *= fixed.mask[feature]
 
 
 @compiled
-def _look_around(step: int, run: Any, features: Floats, place: int) -> int:
+def _look_around(step: int, run: Any, fixed: Any, features: Floats, place: int) -> int:
     """Write the features of the horizon from a place on; return the place after them."""
-    horizon = float(effective_horizon(step, run))
+    horizon = float(effective_horizon(step, run, fixed))
     known = 1.0 if run.horizon > 0 else 0.0
-    for soft in range(len(_PLACES)):
-        features[place + soft] = known * math.tanh(10 * (step / horizon - _PLACES[soft]))
-    place += len(_PLACES)
+    for soft in range(SOFT_STEPS):
+        features[place + soft] = known * math.tanh(10 * (step / horizon - fixed.soft_steps[soft]))
+    place += SOFT_STEPS
     features[place] = known
     features[place + 1] = math.tanh(0.7 * math.log10(horizon / 500))
     features[place + 2] = math.tanh(0.7 * math.log10((step + 1.0) / 30))
@@ -50,11 +54,11 @@ def _look_around(step: int, run: Any, features: Floats, place: int) -> int:
 
 
 @compiled
-def _look_at_itself(memory: Memory, run: Any, usual: float, features: Floats, place: int) -> None:
+def _look_at_itself(memory: Memory, run: Any, usual: float, fixed: Any, features: Floats, place: int) -> None:
     """Write the features of the learning rate and the config from a place on."""
     drift = wide(memory[HIGH]) + wide(memory[LOW])
     features[place] = 0.3 * drift
-    features[place + 1] = 0.3 * (drift - first_drift(run, usual))
+    features[place + 1] = 0.3 * (drift - first_drift(run, usual, fixed))
     features[place + 2] = 1.0 if IS_MOMENTUM[run.optimizer] else 0.0
     features[place + 3] = 1.0 if IS_ADAM[run.optimizer] else 0.0
     features[place + 4] = 0.0 if math.isnan(run.log_classes) else 1.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.architectures.drift.constants import FEATURES
 from mlrs_core.architectures.drift.kernel import aim_of
-from mlrs_core.architectures.drift.spec import FEATURES, REACH
 from mlrs_core.compiled import compiled, sigmoid, wide
 from mlrs_core.policy import Floats
 
@@ -16,13 +17,14 @@ Vector = npt.NDArray[np.float32]
 
 
 @compiled
-def forwards(cell: Vector, features: Floats, weights: Vector, seen: Floats) -> float:
+def forwards(cell: Vector, features: Floats, weights: Vector, fixed: Any, seen: Floats) -> float:
     """Return where the head aims at a tick, and fill what the cell computed.
 
     Args:
         cell: hidden and cell state before the tick, (2 H,).
         features: what the cell sees, (FEATURES,).
         weights: (P,).
+        fixed: the model's constants, a record of `CONSTANTS`.
         seen: (7 * H + 2,), filled: gates (i, f, o, g), cell state, its tanh, hidden state, the head's two.
     """
     size = len(cell) // 2
@@ -38,7 +40,7 @@ def forwards(cell: Vector, features: Floats, weights: Vector, seen: Floats) -> f
     base, shut = wide(head[size]), wide(head[2 * size + 1])
     for unit in range(size):
         gates[unit] = sigmoid(gates[unit])
-        gates[size + unit] = sigmoid(gates[size + unit] + 1)
+        gates[size + unit] = sigmoid(gates[size + unit] + fixed.forget_bias)
         gates[2 * size + unit] = sigmoid(gates[2 * size + unit])
         gates[3 * size + unit] = math.tanh(gates[3 * size + unit])
         kept = gates[size + unit] * wide(cell[size + unit]) + gates[unit] * gates[3 * size + unit]
@@ -48,16 +50,19 @@ def forwards(cell: Vector, features: Floats, weights: Vector, seen: Floats) -> f
         base += hidden * head[unit]
         shut += hidden * head[size + 1 + unit]
     seen[7 * size], seen[7 * size + 1] = base, shut
-    return aim_of(base, shut)
+    return aim_of(base, shut, fixed)
 
 
 @compiled
-def backwards(cell: Vector, features: Floats, weights: Vector, seen: Floats, gradient: Floats) -> None:
+def backwards(
+    cell: Vector, features: Floats, weights: Vector, fixed: Any, seen: Floats, gradient: Floats
+) -> None:
     """Fill the gradient, (P,), of the aim that `forwards` returned."""
     size = len(cell) // 2
     place = (FEATURES + size) * 4 * size
     out = place + 4 * size
-    base, shut = REACH, 4 * sigmoid(-(4 * seen[7 * size + 1] + 3))
+    base = fixed.reach
+    shut = fixed.gate_slope * sigmoid(-(fixed.gate_slope * seen[7 * size + 1] + fixed.gate_start))
     slopes = gradient[place : place + 4 * size]
     for unit in range(size):
         take, forget = seen[unit], seen[size + unit]

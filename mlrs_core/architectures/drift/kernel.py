@@ -2,6 +2,9 @@
 
 Everything is computed in double precision and kept in single: differences of moving averages in units
 of the noise magnify last bits.
+
+`fixed` are the model's constants, a record of `CONSTANTS`: data, so that models with other constants share
+this machine code.
 """
 
 from __future__ import annotations
@@ -14,24 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
+from mlrs_core.architectures.drift.constants import EXTRAS, FEATURES
 from mlrs_core.architectures.drift.features import look
-from mlrs_core.architectures.drift.memory import Memory, is_due, jumps, remember, take_in
+from mlrs_core.architectures.drift.memory import Memory, is_due, jumps, remember, take_in, usual_lr
 from mlrs_core.architectures.drift.rows import BOUND, HIGH, LIMITED, LOW, REACHED
-from mlrs_core.architectures.drift.spec import (
-    EXTRAS,
-    FALL,
-    FEATURES,
-    JUMP,
-    MAX_DRIFT,
-    MIN_DRIFT,
-    REACH,
-    RISE,
-    DriftSpec,
-)
+from mlrs_core.architectures.drift.spec import DriftSpec
+from mlrs_core.architectures.drift.table import ConstantTable, constants_table
 from mlrs_core.compiled import clip, compiled, log_sigmoid, sigmoid, wide
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
-from mlrs_core.usual import usual_lr
 
 
 class DriftKernel:
@@ -43,8 +37,7 @@ class DriftKernel:
     def __init__(self, spec: DriftSpec, snapshots: Sequence[Weights]) -> None:
         """Lay out the weights of one or more snapshots for the kernel."""
         self._size = spec.state_size
-        self._jump = jump_limit(spec)
-        self._mask = np.array(spec.feature_mask())
+        self._constants = constants_table(spec)
         self._weights = np.stack([packed(weights) for weights in snapshots])
 
     @property
@@ -73,12 +66,7 @@ class DriftKernel:
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks
-        _advance(states, table, rows, steps, losses, lrs, self._weights, self._mask, self._jump)
-
-
-def jump_limit(spec: DriftSpec) -> float:
-    """Return how far above its average a loss makes a tick of its own."""
-    return math.inf if spec.inputs == "progress" else JUMP
+        _advance(states, table, rows, steps, losses, lrs, self._weights, self._constants)
 
 
 def packed(weights: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -96,9 +84,9 @@ def _advance(
     losses: Floats,
     lrs: Floats,
     weights: Memory,
-    mask: Floats,
-    jump: float,
+    constants: ConstantTable,
 ) -> None:
+    fixed = constants[0]
     recurrent = states.shape[1] - EXTRAS
     features, gates = np.empty(FEATURES), np.empty(2 * recurrent)
     for entry in range(len(rows)):
@@ -106,19 +94,19 @@ def _advance(
             continue
         run, step = table[rows[entry]], steps[entry]
         cell, memory = states[rows[entry], :recurrent], states[rows[entry], recurrent:]
-        usual = usual_lr(run)
-        if is_time(memory, losses[entry], step, run, usual, jump):
+        usual = usual_lr(run, fixed)
+        if is_time(memory, losses[entry], step, run, usual, fixed):
             chosen = weights[snapshot_at(step, run.horizon, run.snapshot, len(weights))]
-            tick(cell, memory, step, run, usual, chosen, mask, features, gates)
+            tick(cell, memory, step, run, usual, chosen, fixed, features, gates)
         lrs[entry] = learning_rate(memory, usual)
 
 
 @compiled
-def is_time(memory: Memory, loss: float, step: int, run: Any, usual: float, jump: float) -> bool:
+def is_time(memory: Memory, loss: float, step: int, run: Any, usual: float, fixed: Any) -> bool:
     """Add a loss up; return whether it makes a tick."""
-    x = take_in(memory, loss, run, usual)
-    due = is_due(memory, step, run)
-    return jumps(memory, x, jump) or due
+    x = take_in(memory, loss, run, usual, fixed)
+    due = is_due(memory, step, run, fixed)
+    return jumps(memory, x, fixed.jump) or due
 
 
 @compiled
@@ -135,7 +123,7 @@ def tick(
     run: Any,
     usual: float,
     weights: Memory,
-    mask: Floats,
+    fixed: Any,
     features: Floats,
     gates: Floats,
 ) -> int:
@@ -148,21 +136,19 @@ def tick(
         run: its config.
         usual: its family's usual learning rate.
         weights: (P,), as `packed` lays them out.
-        mask: (FEATURES,), 1 for what the network sees, else 0.
+        fixed: the model's constants.
         features: (FEATURES,), overwritten with what it saw.
         gates: (4 H,), overwritten.
 
     Returns:
         REACHED, LIMITED or BOUND.
     """
-    look(memory, remember(memory), step, run, usual, features)
-    for feature in range(FEATURES):
-        features[feature] *= mask[feature]
-    return _move(memory, _think(cell, features, weights, gates))
+    look(memory, remember(memory, fixed), step, run, usual, fixed, features)
+    return _move(memory, _think(cell, features, weights, fixed, gates), fixed)
 
 
 @compiled
-def _think(state: Memory, features: Floats, weights: Memory, gates: Floats) -> float:
+def _think(state: Memory, features: Floats, weights: Memory, fixed: Any, gates: Floats) -> float:
     """Advance a cell, its state (2 H,) in place; return where the head aims."""
     size = len(state) // 2
     place = (FEATURES + size) * 4 * size
@@ -179,29 +165,30 @@ def _think(state: Memory, features: Floats, weights: Memory, gates: Floats) -> f
     head = weights[place + 4 * size :]
     base, shut = wide(head[size]), wide(head[2 * size + 1])
     for unit in range(size):
-        take, forget = sigmoid(gates[unit]), sigmoid(gates[size + unit] + 1)
+        take, forget = sigmoid(gates[unit]), sigmoid(gates[size + unit] + fixed.forget_bias)
         kept = forget * wide(state[size + unit]) + take * math.tanh(gates[3 * size + unit])
         hidden = sigmoid(gates[2 * size + unit]) * math.tanh(kept)
         state[unit], state[size + unit] = hidden, kept
         base += hidden * head[unit]
         shut += hidden * head[size + 1 + unit]
-    return aim_of(base, shut)
+    return aim_of(base, shut, fixed)
 
 
 @compiled
-def aim_of(base: float, shut: float) -> float:
+def aim_of(base: float, shut: float, fixed: Any) -> float:
     """Return where the log-LR over the usual one should be, from what the head says."""
-    return REACH * base + log_sigmoid(4 * shut + 3)
+    reached: float = fixed.reach * base
+    return reached + log_sigmoid(fixed.gate_slope * shut + fixed.gate_start)
 
 
 @compiled
-def _move(memory: Memory, aim: float) -> int:
+def _move(memory: Memory, aim: float, fixed: Any) -> int:
     """Move the log-LR towards an aim; return how it was met."""
     before = wide(memory[HIGH]) + wide(memory[LOW])
-    moved = before + clip(aim - before, -FALL, RISE)
-    drift = clip(moved, MIN_DRIFT, MAX_DRIFT)
+    moved = before + clip(aim - before, -fixed.fall, fixed.rise)
+    drift = clip(moved, fixed.min_drift, fixed.max_drift)
     memory[HIGH] = drift
     memory[LOW] = drift - wide(memory[HIGH])
     if moved != drift:
         return BOUND
-    return REACHED if -FALL <= aim - before <= RISE else LIMITED
+    return REACHED if -fixed.fall <= aim - before <= fixed.rise else LIMITED

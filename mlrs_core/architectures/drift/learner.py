@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +19,23 @@ from mlrs_core.adapting.layout import unpacked
 from mlrs_core.adapting.rails import watch
 from mlrs_core.adapting.rows import FRESH, RING, UPDATES
 from mlrs_core.architectures.architecture import Weights
+from mlrs_core.architectures.drift.constants import EXTRAS, FEATURES
 from mlrs_core.architectures.drift.features import look
 from mlrs_core.architectures.drift.gradient import backwards, forwards, room
 from mlrs_core.architectures.drift.kernel import (
     DriftKernel,
     is_time,
-    jump_limit,
     learning_rate,
     packed,
     tick,
 )
-from mlrs_core.architectures.drift.memory import Memory, remember
+from mlrs_core.architectures.drift.memory import Memory, remember, usual_lr
 from mlrs_core.architectures.drift.rows import BOUND, LIMITED, REACHED
-from mlrs_core.architectures.drift.spec import EXTRAS, FEATURES, DriftSpec
+from mlrs_core.architectures.drift.spec import DriftSpec
+from mlrs_core.architectures.drift.table import ConstantTable, constants_table
 from mlrs_core.compiled import compiled
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
-from mlrs_core.usual import usual_lr
 
 STEP, MET = -4, -1
 """Entries of a trace from its end: the step's three parts, and how the aim was met (0: no tick yet)."""
@@ -52,7 +52,7 @@ class DriftLearner:
         """Lay out the weights of one or more snapshots."""
         self._spec = spec
         self._frozen = DriftKernel(spec, snapshots)
-        self._jump, self._mask = jump_limit(spec), np.array(spec.feature_mask())
+        self._constants = constants_table(spec)
         self.shared = np.stack([packed(weights) for weights in snapshots])
         self.frozen_size = self._frozen.state_size
         self.trace_size = self.frozen_size + 4
@@ -78,24 +78,25 @@ class DriftLearner:
     ) -> None:
         """Advance runs by a step for each entry; see `Learner.advance`."""
         columns = (table, rows, steps, losses, lrs)
-        _advance(states, networks, *columns, self.shared, self._mask, self._jump, self.frozen_size, blow_up)
+        _advance(states, networks, *columns, self.shared, self._constants, self.frozen_size, blow_up)
 
     def find(self, state: Memory, network: Memory, table: RunTable, row: int) -> tuple[int, int, float]:
         """Return where the learning rate of a run comes from; see `Learner.find`."""
         del network
-        return _find(state, self.frozen_size, table, row, len(self.shared))
+        return _find(state, self.frozen_size, table, row, len(self.shared), self._constants)
 
     def slope(self, trace: Memory, table: RunTable, row: int, weights: Memory, gradient: Floats) -> None:
         """Fill the gradient of the log learning rate of a trace; see `Learner.slope`."""
-        _slope(trace, table, row, weights, self._mask, gradient)
+        _slope(trace, table, row, weights, self._constants, gradient)
 
     def levels(self, traces: States, table: RunTable, row: int, network: Memory, levels: Floats) -> None:
         """Fill the aims of some traces; see `Learner.levels`."""
-        _levels(traces, table, row, network, len(self.shared), self.shared.shape[1], self._mask, levels)
+        shape = self.shared.shape
+        _levels(traces, table, row, network, shape[0], shape[1], self._constants, levels)
 
     def again(self, state: Memory, table: RunTable, row: int, network: Memory) -> float:
         """Take the newest step, a tick, again; see `Learner.again`."""
-        return _again(state, self.frozen_size, table, row, network, self.shared.shape, self._mask)
+        return _again(state, self.frozen_size, table, row, network, self.shared.shape, self._constants)
 
 
 @compiled
@@ -108,13 +109,12 @@ def _advance(
     losses: Floats,
     lrs: Floats,
     shared: npt.NDArray[np.float32],
-    mask: Floats,
-    jump: float,
+    constants: ConstantTable,
     size: int,
     blow_up: float,
 ) -> None:
     """Advance runs as the frozen kernel does, each under its weights, with a trace of each tick."""
-    recurrent, width, long = size - EXTRAS, shared.shape[1], size + 4
+    recurrent, width, long, fixed = size - EXTRAS, shared.shape[1], size + 4, constants[0]
     features, gates = np.empty(FEATURES), np.empty(2 * recurrent)
     for entry in range(len(rows)):
         row, step, loss = rows[entry], steps[entry], losses[entry]
@@ -125,15 +125,15 @@ def _advance(
         if not math.isfinite(loss):
             continue
         run = table[row]
-        usual = usual_lr(run)
-        if is_time(memory, loss, step, run, usual, jump):
+        usual = usual_lr(run, fixed)
+        if is_time(memory, loss, step, run, usual, fixed):
             _keep(newest, counted, states[row, :size], step)
             scalars[FRESH] = 1.0
             chosen = snapshot_at(step, run.horizon, run.snapshot, len(shared))
             weights = (
                 network[chosen * width : (chosen + 1) * width] if scalars[UPDATES] > 0 else shared[chosen]
             )
-            newest[MET] = tick(cell, memory, step, run, usual, weights, mask, features, gates)
+            newest[MET] = tick(cell, memory, step, run, usual, weights, fixed, features, gates)
         lrs[entry] = learning_rate(memory, usual)
 
 
@@ -161,7 +161,9 @@ def _step_of(trace: Memory) -> int:
 
 
 @compiled
-def _find(state: Memory, size: int, table: RunTable, row: int, snapshots: int) -> tuple[int, int, float]:
+def _find(
+    state: Memory, size: int, table: RunTable, row: int, snapshots: int, constants: ConstantTable
+) -> tuple[int, int, float]:
     """Return the trace that the learning rate comes from, its snapshot, and the learning rate."""
     run, long = table[row], size + 4
     newest, counted = state[size : size + long], state[size + long : size + 2 * long]
@@ -172,26 +174,28 @@ def _find(state: Memory, size: int, table: RunTable, row: int, snapshots: int) -
         which = 1
     step = _step_of(newest if which == 0 else counted)
     snapshot = snapshot_at(step, run.horizon, run.snapshot, snapshots)
-    return which, snapshot, learning_rate(state[size - EXTRAS : size], usual_lr(run))
+    return which, snapshot, learning_rate(state[size - EXTRAS : size], usual_lr(run, constants[0]))
 
 
 @compiled
-def _see(trace: Memory, table: RunTable, row: int, mask: Floats, features: Floats) -> int:
+def _see(trace: Memory, table: RunTable, row: int, fixed: Any, features: Floats) -> int:
     """Fill what the cell saw at a tick; return its step."""
     run, step = table[row], _step_of(trace)
     memory = trace[len(trace) + STEP - EXTRAS : len(trace) + STEP].copy()
-    look(memory, remember(memory), step, run, usual_lr(run), features)
-    features *= mask
+    look(memory, remember(memory, fixed), step, run, usual_lr(run, fixed), fixed, features)
     return step
 
 
 @compiled
-def _slope(trace: Memory, table: RunTable, row: int, weights: Memory, mask: Floats, gradient: Floats) -> None:
+def _slope(
+    trace: Memory, table: RunTable, row: int, weights: Memory, constants: ConstantTable, gradient: Floats
+) -> None:
     features, cell = np.empty(FEATURES), trace[: len(trace) + STEP - EXTRAS]
-    _see(trace, table, row, mask, features)
+    fixed = constants[0]
+    _see(trace, table, row, fixed, features)
     seen = room(len(cell) // 2)
-    forwards(cell, features, weights, seen)
-    backwards(cell, features, weights, seen, gradient)
+    forwards(cell, features, weights, fixed, seen)
+    backwards(cell, features, weights, fixed, seen, gradient)
 
 
 @compiled
@@ -202,16 +206,17 @@ def _levels(
     network: Memory,
     snapshots: int,
     width: int,
-    mask: Floats,
+    constants: ConstantTable,
     levels: Floats,
 ) -> None:
+    fixed = constants[0]
     features, recurrent = np.empty(FEATURES), traces.shape[1] + STEP - EXTRAS
     run, seen = table[row], room(recurrent // 2)
     for index in range(len(traces)):
-        step = _see(traces[index], table, row, mask, features)
+        step = _see(traces[index], table, row, fixed, features)
         chosen = snapshot_at(step, run.horizon, run.snapshot, snapshots)
         weights = network[chosen * width : (chosen + 1) * width]
-        levels[index] = forwards(traces[index, :recurrent], features, weights, seen)
+        levels[index] = forwards(traces[index, :recurrent], features, weights, fixed, seen)
 
 
 @compiled
@@ -222,16 +227,16 @@ def _again(
     row: int,
     network: Memory,
     shape: tuple[int, int],
-    mask: Floats,
+    constants: ConstantTable,
 ) -> float:
     """Take a tick again, from the state before it; return the learning rate."""
-    run, recurrent = table[row], size - EXTRAS
-    newest, usual = state[size : size + size + 4], usual_lr(run)
+    run, recurrent, fixed = table[row], size - EXTRAS, constants[0]
+    newest, usual = state[size : size + size + 4], usual_lr(run, fixed)
     state[:size] = newest[:size]
     step = _step_of(newest)
     chosen = snapshot_at(step, run.horizon, run.snapshot, shape[0])
     weights = network[chosen * shape[1] : (chosen + 1) * shape[1]]
     features, gates = np.empty(FEATURES), np.empty(2 * recurrent)
     cell, memory = state[:recurrent], state[recurrent:size]
-    newest[MET] = tick(cell, memory, step, run, usual, weights, mask, features, gates)
+    newest[MET] = tick(cell, memory, step, run, usual, weights, fixed, features, gates)
     return learning_rate(memory, usual)

@@ -1,6 +1,7 @@
 """What the drift kernel does with a loss before the network looks: steps 1 and 2 of the spec, and ticks.
 
 `memory` is what one run remembers, (EXTRAS,) float32: what is written to it is rounded as it is kept.
+`fixed` are the model's constants, a record of `CONSTANTS`.
 """
 
 from __future__ import annotations
@@ -11,49 +12,45 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.architectures.drift.constants import SCALES
 from mlrs_core.architectures.drift.rows import AGE, BEST, COUNT, HIGH, LOW, MODE, REF, SUM, VARIANCE
-from mlrs_core.architectures.drift.spec import (
-    FIRST_TICKS,
-    FIRST_VARIANCE,
-    FLOOR,
-    MAX_LEVEL,
-    MAX_REF,
-    MAX_START,
-    MIN_REF,
-    SCALES,
-    TICKS,
-    TIME_CONSTANTS,
-    VARIANCE_RATE,
-    WARMUP,
-)
 from mlrs_core.compiled import clip, compiled, wide
+from mlrs_core.usual import IS_ADAM, IS_MOMENTUM
 
 Memory = npt.NDArray[np.float32]
-_LOG_WARMUP = math.log(WARMUP)
-_FAST, _SLOW = TIME_CONSTANTS
-_RATES = 1 - np.exp(-1 / (_FAST * (_SLOW / _FAST) ** (np.arange(SCALES) / (SCALES - 1))))
 
 
 @compiled
-def first_drift(run: Any, usual: float) -> float:
+def usual_lr(run: Any, fixed: Any) -> float:
+    """Return where the optimizer of a run usually starts, as the model has it."""
+    usual: float = fixed.usual_adam_lr if IS_ADAM[run.optimizer] else fixed.usual_lr
+    if IS_MOMENTUM[run.optimizer]:
+        momentum = fixed.usual_momentum if math.isnan(run.momentum) else run.momentum
+        usual *= 1 - clip(momentum, 0.0, fixed.max_momentum)
+    return usual
+
+
+@compiled
+def first_drift(run: Any, usual: float, fixed: Any) -> float:
     """Return the log of the initial LR over the usual one, 0 where not given."""
     given = usual if math.isnan(run.initial_lr) else max(run.initial_lr, 1e-30)
-    return float(np.float32(clip(math.log(given / usual), -MAX_START, MAX_START)))
+    return float(np.float32(clip(math.log(given / usual), -fixed.max_start, fixed.max_start)))
 
 
 @compiled
-def take_in(memory: Memory, loss: float, run: Any, usual: float) -> float:
+def take_in(memory: Memory, loss: float, run: Any, usual: float, fixed: Any) -> float:
     """Add a loss up; return it on the scale of x."""
     first = memory[MODE] == 0
     if first:
-        memory[REF] = clip(abs(loss), MIN_REF, MAX_REF) if math.isnan(run.log_classes) else run.log_classes
+        unknown = math.isnan(run.log_classes)
+        memory[REF] = clip(abs(loss), fixed.min_ref, fixed.max_ref) if unknown else run.log_classes
         memory[MODE] = 1.0 if loss > 0 else 2.0
-        memory[HIGH] = first_drift(run, usual) - _LOG_WARMUP
+        memory[HIGH] = first_drift(run, usual, fixed) - fixed.log_warmup
         memory[LOW] = 0.0
     ref = wide(memory[REF])
-    most = MAX_LEVEL * ref
+    most = fixed.max_level * ref
     u = clip(loss, -most, most) / ref
-    positive = math.log(max(u, 0.0) + FLOOR) - math.asinh(max(-u, 0.0))
+    positive = math.log(max(u, 0.0) + fixed.floor) - math.asinh(max(-u, 0.0))
     x = positive if memory[MODE] == 1 else math.asinh(u)
     if first:
         memory[:SCALES] = x
@@ -63,15 +60,16 @@ def take_in(memory: Memory, loss: float, run: Any, usual: float) -> float:
 
 
 @compiled
-def effective_horizon(step: int, run: Any) -> int:
+def effective_horizon(step: int, run: Any, fixed: Any) -> int:
     """Return the horizon; an unknown one counts as twice the steps so far."""
-    return run.horizon if run.horizon > 0 else max(2 * (step + 1), 100)
+    unknown: int = max(2 * (step + 1), fixed.unknown_horizon)
+    return run.horizon if run.horizon > 0 else unknown
 
 
 @compiled
-def is_due(memory: Memory, step: int, run: Any) -> bool:
+def is_due(memory: Memory, step: int, run: Any, fixed: Any) -> bool:
     """Return whether it is time for a tick: after the first loss, and then as the spec says."""
-    spacing = min(step // FIRST_TICKS, -(-effective_horizon(step, run) // TICKS))
+    spacing = min(step // fixed.first_ticks, -(-effective_horizon(step, run, fixed) // fixed.ticks))
     return bool(memory[COUNT] >= spacing or memory[AGE] == 0)
 
 
@@ -85,18 +83,18 @@ def jumps(memory: Memory, x: float, limit: float) -> bool:
 
 
 @compiled
-def remember(memory: Memory) -> float:
+def remember(memory: Memory, fixed: Any) -> float:
     """Take in the losses since the last tick; return their mean."""
     mean = wide(memory[SUM]) / wide(memory[COUNT])
     memory[AGE] += 1
     age = wide(memory[AGE])
     first = age == 1
-    variance = FIRST_VARIANCE if first else wide(memory[VARIANCE])
+    variance = fixed.first_variance if first else wide(memory[VARIANCE])
     change = (mean - wide(memory[1])) ** 2 - variance
-    memory[VARIANCE] = variance + max(1 / (age + 1), VARIANCE_RATE) * change
+    memory[VARIANCE] = variance + max(1 / (age + 1), fixed.variance_rate) * change
     for scale in range(SCALES):
         average = wide(memory[scale])
-        memory[scale] = average + max(1 / age, _RATES[scale]) * (mean - average)
+        memory[scale] = average + max(1 / age, fixed.rates[scale]) * (mean - average)
     if first or memory[2] < memory[BEST]:
         memory[BEST] = memory[2]
     memory[SUM] = memory[COUNT] = 0.0

@@ -16,42 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mlrs_core.architectures.drift.spec import (
-    EXTRAS,
-    FALL,
-    FIRST_TICKS,
-    FIRST_VARIANCE,
-    FLOOR,
-    JUMP,
-    MAX_DRIFT,
-    MAX_LEVEL,
-    MAX_REF,
-    MAX_START,
-    MIN_DRIFT,
-    MIN_REF,
-    REACH,
-    RISE,
-    SCALES,
-    SOFT_STEPS,
-    TICKS,
-    TIME_CONSTANTS,
-    VARIANCE_RATE,
-    WARMUP,
-    DriftSpec,
-)
+from mlrs_core.architectures.drift.constants import EXTRAS, SCALES, DriftConstants, rates_of
+from mlrs_core.architectures.drift.spec import DriftSpec
 from mlrs_core.config import Optimizer
-from mlrs_core.usual import (
-    ADAM_FAMILY,
-    MAX_MOMENTUM,
-    MOMENTUM_FAMILY,
-    USUAL_ADAM_LR,
-    USUAL_LR,
-    USUAL_MOMENTUM,
-)
-
-_FAST, _SLOW = TIME_CONSTANTS
-RATES = 1 - torch.exp(-1 / (_FAST * (_SLOW / _FAST) ** (torch.arange(SCALES).double() / (SCALES - 1))))
-"""How fast each average follows, a tick, (SCALES,)."""
+from mlrs_core.usual import ADAM_FAMILY, MOMENTUM_FAMILY
 
 
 @dataclass(frozen=True)
@@ -70,30 +38,34 @@ class DriftRuns:
     """Momentum, float32; NaN: 0.9."""
 
     @cached_property
-    def usual_lr(self) -> Tensor:
-        """Where a family usually starts, (n,) float64: 0.1 in effective units for SGD, Adam 1e-3."""
-        momentum = torch.where(self.momentum.isnan(), USUAL_MOMENTUM, self.momentum.double())
-        heavy = USUAL_LR * (1 - momentum.clamp(0, MAX_MOMENTUM))
-        usual = torch.where(_is_one_of(self.optimizer, MOMENTUM_FAMILY), heavy, USUAL_LR)
-        return torch.where(_is_one_of(self.optimizer, ADAM_FAMILY), USUAL_ADAM_LR, usual)
-
-    @cached_property
-    def first_drift(self) -> Tensor:
-        """The log of the initial LR over the usual one, (n,) float64, 0 where not given."""
-        ratio = torch.log(self.initial_lr.double().clamp(min=1e-30) / self.usual_lr)
-        given = torch.where(self.initial_lr.isnan(), torch.zeros_like(ratio), ratio)
-        return given.clamp(-MAX_START, MAX_START).float().double()
-
-    @cached_property
-    def before_first_tick(self) -> Tensor:
-        """The log-LR over the usual one that the first tick starts from, (n,) float64."""
-        return (self.first_drift - math.log(WARMUP)).float().double()
-
-    @cached_property
     def flags(self) -> Tensor:
         """The optimizer's family, and whether the class count is known, (n, 3) float64."""
         families = [_is_one_of(self.optimizer, family) for family in (MOMENTUM_FAMILY, ADAM_FAMILY)]
         return torch.stack([*families, ~self.log_classes.isnan()], dim=1).double()
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where runs start under a model's constants, each (n,) float64."""
+
+    usual_lr: Tensor
+    """Where a family usually starts: `usual_lr` in effective units for SGD, `usual_adam_lr` for Adam."""
+    first_drift: Tensor
+    """The log of the initial LR over the usual one, 0 where not given."""
+    before_first_tick: Tensor
+    """The log-LR over the usual one that the first tick starts from."""
+
+    @classmethod
+    def of(cls, runs: DriftRuns, constants: DriftConstants) -> Starts:
+        """Return where runs start."""
+        momentum = torch.where(runs.momentum.isnan(), constants.usual_momentum, runs.momentum.double())
+        heavy = constants.usual_lr * (1 - momentum.clamp(0, constants.max_momentum))
+        usual = torch.where(_is_one_of(runs.optimizer, MOMENTUM_FAMILY), heavy, constants.usual_lr)
+        usual = torch.where(_is_one_of(runs.optimizer, ADAM_FAMILY), constants.usual_adam_lr, usual)
+        ratio = torch.log(runs.initial_lr.double().clamp(min=1e-30) / usual)
+        given = torch.where(runs.initial_lr.isnan(), torch.zeros_like(ratio), ratio)
+        first = given.clamp(-constants.max_start, constants.max_start).float().double()
+        return cls(usual, first, (first - math.log(constants.warmup)).float().double())
 
 
 @dataclass
@@ -132,13 +104,23 @@ class DriftReference:
     """The network without its weights."""
 
     def __init__(self, spec: DriftSpec) -> None:
-        """Take the shape."""
+        """Take the shape and the constants."""
         self.spec = spec
+        self._fixed = spec.constants
         self._mask = torch.tensor(spec.feature_mask(), dtype=torch.float64)
+        self._rates = torch.from_numpy(rates_of(spec.constants))
+        self._soft_steps = torch.tensor(spec.constants.soft_steps, dtype=torch.float64)
+        self._begun: tuple[DriftRuns, Starts] | None = None
 
     def init_state(self, n: int) -> Tensor:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         return torch.zeros(n, self.spec.state_size)
+
+    def starts(self, runs: DriftRuns) -> Starts:
+        """Return where runs start; it is kept for the runs that were asked for last."""
+        if self._begun is None or self._begun[0] is not runs:
+            self._begun = runs, Starts.of(runs, self._fixed)
+        return self._begun[1]
 
     def step(
         self,
@@ -170,14 +152,14 @@ class DriftReference:
             ticked = self._tick(weights, cell, extras, steps, runs)
             held = torch.where(ticking[:, None], ticked, held)
         extras = Extras.of(held[:, 2 * self.spec.hidden_size :].double())
-        return runs.usual_lr * torch.exp(extras.drift_high + extras.drift_low), held
+        return self.starts(runs).usual_lr * torch.exp(extras.drift_high + extras.drift_low), held
 
     def take_in(self, extras: Extras, losses: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
         """Add one loss of each run up, in place; return whether it makes a tick, (n,)."""
-        x = _take_in(extras, losses.double(), runs)
-        ticking = _is_due(extras, steps, runs)
+        x = self._add(extras, losses.double(), runs)
+        ticking = self._is_due(extras, steps, runs)
         if self.spec.inputs != "progress":
-            jump = x > extras.averages[:, 0] + JUMP
+            jump = x > extras.averages[:, 0] + self._fixed.jump
             extras.sum = torch.where(jump, x.float().double(), extras.sum)
             extras.count = torch.where(jump, torch.ones_like(x), extras.count)
             ticking = ticking | jump
@@ -185,114 +167,113 @@ class DriftReference:
 
     def look(self, extras: Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
         """Remember, in place, the losses since the last tick; return what the cell sees, (n, FEATURES)."""
-        mean = _remember(extras)
-        return _features(extras, mean, steps, runs) * self._mask
+        mean = self._remember(extras)
+        return self._features(extras, mean, steps, runs) * self._mask
 
     def _tick(
         self, weights: Mapping[str, Tensor], cell: Tensor, extras: Extras, steps: Tensor, runs: DriftRuns
     ) -> Tensor:
         """Return the states after a tick of every run."""
-        features = self.look(extras, steps, runs)
+        features, fixed = self.look(extras, steps, runs), self._fixed
         precision = weights["cell.weight"].dtype
         hidden, memory = cell.to(precision).chunk(2, dim=1)
         inputs = torch.cat([features.to(precision), hidden], dim=1)
         take, forget, out, candidate = _affine(weights["cell.weight"], weights["cell.bias"], inputs).chunk(
             4, dim=1
         )
-        memory = torch.sigmoid(forget + 1) * memory + torch.sigmoid(take) * torch.tanh(candidate)
+        forget = torch.sigmoid(forget + fixed.forget_bias)
+        memory = forget * memory + torch.sigmoid(take) * torch.tanh(candidate)
         hidden = torch.sigmoid(out) * torch.tanh(memory)
-        aim = aim_of(_affine(weights["head.weight"], weights["head.bias"], hidden).double())
+        aim = aim_of(_affine(weights["head.weight"], weights["head.bias"], hidden).double(), fixed)
         drift = extras.drift_high + extras.drift_low
-        drift = (drift + (aim - drift).clamp(-FALL, RISE)).clamp(MIN_DRIFT, MAX_DRIFT)
+        drift = drift + (aim - drift).clamp(-fixed.fall, fixed.rise)
+        drift = drift.clamp(fixed.min_drift, fixed.max_drift)
         extras.drift_high = drift.float().double()
         extras.drift_low = drift - extras.drift_high
         return torch.cat([hidden.float(), memory.float(), extras.rows()], dim=1)
 
+    def _add(self, extras: Extras, losses: Tensor, runs: DriftRuns) -> Tensor:
+        """Add a loss up, in place; return it on the scale of x, (n,)."""
+        fixed, first = self._fixed, extras.mode == 0
+        known = ~runs.log_classes.isnan()
+        ref = torch.where(known, runs.log_classes.double(), losses.abs().clamp(fixed.min_ref, fixed.max_ref))
+        extras.ref = torch.where(first, ref.float().double(), extras.ref)
+        extras.mode = torch.where(first, torch.where(losses > 0, 1.0, 2.0).double(), extras.mode)
+        most = fixed.max_level * extras.ref
+        x = self._level(losses.clamp(-most, most) / extras.ref, extras.mode)
+        extras.averages = torch.where(first[:, None], x[:, None], extras.averages)
+        extras.drift_high = torch.where(first, self.starts(runs).before_first_tick, extras.drift_high)
+        extras.sum = (extras.sum + x).float().double()
+        extras.count = extras.count + 1
+        return x
 
-def aim_of(heads: Tensor) -> Tensor:
+    def _level(self, u: Tensor, mode: Tensor) -> Tensor:
+        """Return the loss on a logarithmic scale: x of the spec."""
+        positive = torch.log(u.clamp(min=0) + self._fixed.floor) - torch.asinh((-u).clamp(min=0))
+        return torch.where(mode == 1, positive, torch.asinh(u))
+
+    def _is_due(self, extras: Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
+        """Return whether it is time for a tick, (n,): after the first loss, and then as the spec says."""
+        spaced = -(-self._effective_horizon(steps, runs) // self._fixed.ticks)
+        spacing = torch.minimum(steps // self._fixed.first_ticks, spaced)
+        return (extras.count >= spacing) | (extras.ticks == 0)
+
+    def _effective_horizon(self, steps: Tensor, runs: DriftRuns) -> Tensor:
+        """Return the horizon, (n,) int64; an unknown one counts as twice the steps so far."""
+        unknown = (2 * (steps + 1)).clamp(min=self._fixed.unknown_horizon)
+        return torch.where(runs.horizon > 0, runs.horizon, unknown)
+
+    def _remember(self, extras: Extras) -> Tensor:
+        """Take in the losses since the last tick, in place; return their mean, (n,)."""
+        mean = extras.sum / extras.count
+        extras.ticks = extras.ticks + 1
+        first = extras.ticks == 1
+        variance = torch.where(first, torch.full_like(mean, self._fixed.first_variance), extras.variance)
+        change = (mean - extras.averages[:, 1]) ** 2 - variance
+        variance = variance + (1 / (extras.ticks + 1)).clamp(min=self._fixed.variance_rate) * change
+        rates = torch.maximum((1 / extras.ticks)[:, None], self._rates)
+        averages = extras.averages + rates * (mean[:, None] - extras.averages)
+        # What is stored is rounded to single precision here, so that features see what is stored.
+        extras.averages, extras.variance = averages.float().double(), variance.float().double()
+        best = torch.minimum(extras.best, extras.averages[:, 2])
+        extras.best = torch.where(first, extras.averages[:, 2], best)
+        extras.sum, extras.count = torch.zeros_like(mean), torch.zeros_like(mean)
+        return mean
+
+    def _features(self, extras: Extras, mean: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
+        """Return the features, (n, FEATURES)."""
+        deviation = extras.variance.sqrt()
+        noise = deviation[:, None] + 1e-4
+        slopes = extras.averages[:, :-1] - extras.averages[:, 1:]
+        above = (extras.averages[:, 1] - extras.best)[:, None]
+        horizon = self._effective_horizon(steps, runs).double()
+        known = (runs.horizon > 0).double()[:, None]
+        progress = (steps.double() / horizon)[:, None] - self._soft_steps
+        drift = extras.drift_high + extras.drift_low
+        return torch.cat(
+            [
+                mean.clamp(-3, 2)[:, None],
+                0.2 * mean.clamp(-10, 5)[:, None],
+                3 * slopes.clamp(-1, 1),
+                torch.tanh(slopes / noise),
+                above.clamp(-1, 2),
+                torch.tanh(above / noise),
+                0.5 * torch.log(noise) + 1,
+                known * torch.tanh(10 * progress),
+                known,
+                torch.tanh(0.7 * torch.log10(horizon / 500))[:, None],
+                torch.tanh(0.7 * torch.log10((steps.double() + 1) / 30))[:, None],
+                torch.stack([0.3 * drift, 0.3 * (drift - self.starts(runs).first_drift)], dim=1),
+                runs.flags,
+            ],
+            dim=1,
+        )
+
+
+def aim_of(heads: Tensor, constants: DriftConstants) -> Tensor:
     """Return where the log-LR over the usual one should be, (...), from what the head says, (..., 2)."""
-    return REACH * heads[..., 0] + logsigmoid(4 * heads[..., 1] + 3)
-
-
-def _take_in(extras: Extras, losses: Tensor, runs: DriftRuns) -> Tensor:
-    """Add a loss up, in place; return it on the scale of x, (n,)."""
-    first = extras.mode == 0
-    known = ~runs.log_classes.isnan()
-    ref = torch.where(known, runs.log_classes.double(), losses.abs().clamp(MIN_REF, MAX_REF))
-    extras.ref = torch.where(first, ref.float().double(), extras.ref)
-    extras.mode = torch.where(first, torch.where(losses > 0, 1.0, 2.0).double(), extras.mode)
-    most = MAX_LEVEL * extras.ref
-    x = _level(losses.clamp(-most, most) / extras.ref, extras.mode)
-    extras.averages = torch.where(first[:, None], x[:, None], extras.averages)
-    extras.drift_high = torch.where(first, runs.before_first_tick, extras.drift_high)
-    extras.sum = (extras.sum + x).float().double()
-    extras.count = extras.count + 1
-    return x
-
-
-def _level(u: Tensor, mode: Tensor) -> Tensor:
-    """Return the loss on a logarithmic scale: x of the spec."""
-    positive = torch.log(u.clamp(min=0) + FLOOR) - torch.asinh((-u).clamp(min=0))
-    return torch.where(mode == 1, positive, torch.asinh(u))
-
-
-def _is_due(extras: Extras, steps: Tensor, runs: DriftRuns) -> Tensor:
-    """Return whether it is time for a tick, (n,): after the first loss, and then as the spec says."""
-    spacing = torch.minimum(steps // FIRST_TICKS, -(-_effective_horizon(steps, runs) // TICKS))
-    return (extras.count >= spacing) | (extras.ticks == 0)
-
-
-def _effective_horizon(steps: Tensor, runs: DriftRuns) -> Tensor:
-    """Return the horizon, (n,) int64; an unknown one counts as twice the steps so far."""
-    return torch.where(runs.horizon > 0, runs.horizon, (2 * (steps + 1)).clamp(min=100))
-
-
-def _remember(extras: Extras) -> Tensor:
-    """Take in the losses since the last tick, in place; return their mean, (n,)."""
-    mean = extras.sum / extras.count
-    extras.ticks = extras.ticks + 1
-    first = extras.ticks == 1
-    variance = torch.where(first, torch.full_like(mean, FIRST_VARIANCE), extras.variance)
-    change = (mean - extras.averages[:, 1]) ** 2 - variance
-    variance = variance + (1 / (extras.ticks + 1)).clamp(min=VARIANCE_RATE) * change
-    rates = torch.maximum((1 / extras.ticks)[:, None], RATES)
-    averages = extras.averages + rates * (mean[:, None] - extras.averages)
-    # What is stored is rounded to single precision here, so that features see what is stored.
-    extras.averages, extras.variance = averages.float().double(), variance.float().double()
-    best = torch.minimum(extras.best, extras.averages[:, 2])
-    extras.best = torch.where(first, extras.averages[:, 2], best)
-    extras.sum, extras.count = torch.zeros_like(mean), torch.zeros_like(mean)
-    return mean
-
-
-def _features(extras: Extras, mean: Tensor, steps: Tensor, runs: DriftRuns) -> Tensor:
-    """Return the features, (n, FEATURES)."""
-    deviation = extras.variance.sqrt()
-    noise = deviation[:, None] + 1e-4
-    slopes = extras.averages[:, :-1] - extras.averages[:, 1:]
-    above = (extras.averages[:, 1] - extras.best)[:, None]
-    horizon = _effective_horizon(steps, runs).double()
-    known = (runs.horizon > 0).double()[:, None]
-    progress = (steps.double() / horizon)[:, None] - torch.tensor(SOFT_STEPS, dtype=torch.float64)
-    drift = extras.drift_high + extras.drift_low
-    return torch.cat(
-        [
-            mean.clamp(-3, 2)[:, None],
-            0.2 * mean.clamp(-10, 5)[:, None],
-            3 * slopes.clamp(-1, 1),
-            torch.tanh(slopes / noise),
-            above.clamp(-1, 2),
-            torch.tanh(above / noise),
-            0.5 * torch.log(noise) + 1,
-            known * torch.tanh(10 * progress),
-            known,
-            torch.tanh(0.7 * torch.log10(horizon / 500))[:, None],
-            torch.tanh(0.7 * torch.log10((steps.double() + 1) / 30))[:, None],
-            torch.stack([0.3 * drift, 0.3 * (drift - runs.first_drift)], dim=1),
-            runs.flags,
-        ],
-        dim=1,
-    )
+    gate = logsigmoid(constants.gate_slope * heads[..., 1] + constants.gate_start)
+    return constants.reach * heads[..., 0] + gate
 
 
 def _affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mlrs_core.architectures.drift.spec import EXTRAS, SCALES
+from mlrs_core.architectures.drift.constants import EXTRAS, SCALES
 
 VARIANCE, BEST, SUM, COUNT, AGE, HIGH, LOW, REF, MODE = range(SCALES, EXTRAS)
 """Entries after the averages. AGE counts ticks; HIGH + LOW is the log-LR over the usual one; MODE is 0
 before the first loss, then 1 if that was positive, else 2."""
 
 REACHED, LIMITED, BOUND = 1, 2, 3
-"""How a tick met its aim: it is there; it moved towards it as far as it may; it is at MIN_DRIFT or
-MAX_DRIFT."""
+"""How a tick met its aim: it is there; it moved towards it as far as it may; it is at its least
+or greatest."""

@@ -19,8 +19,6 @@ from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.scale import guess_log_classes, shu_gamma
 from mlrs_core.snapshots import snapshot_at
 
-MAX_LOSS = 1e6
-"""Losses enter the network within plus and minus this: beyond it float32 products overflow."""
 Vector = npt.NDArray[np.float32]
 
 
@@ -35,7 +33,7 @@ class PaperKernel:
         """Lay out the weights of one or more snapshots for the kernel."""
         self._hidden = spec.hidden_size
         self._layers = spec.num_layers
-        self._shift = forget_shift(spec)
+        self._shift, self._max_loss = forget_shift(spec), spec.max_loss
         self._weights = np.stack([packed(spec, weights) for weights in snapshots])
 
     @property
@@ -66,9 +64,8 @@ class PaperKernel:
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks
-        _advance(
-            states, table, rows, steps, losses, lrs, self._weights, self._hidden, self._layers, self._shift
-        )
+        shape = (self._hidden, self._layers, self._shift)
+        _advance(states, table, rows, steps, losses, lrs, self._weights, *shape, self._max_loss)
 
 
 @compiled
@@ -83,6 +80,7 @@ def _advance(
     hidden: int,
     layers: int,
     shift: np.float32,
+    max_loss: float,
 ) -> None:
     inputs, between = np.empty(hidden, np.float32), np.empty(hidden // 2, np.float32)
     gates = np.empty(4 * hidden, np.float32)
@@ -92,7 +90,7 @@ def _advance(
             continue
         run, state = table[rows[entry]], states[rows[entry]]
         choose(state, snapshot_at(steps[entry], run.horizon, run.snapshot, len(weights)), loss, run)
-        inputs[0] = clip(loss, -MAX_LOSS, MAX_LOSS)
+        inputs[0] = clip(loss, -max_loss, max_loss)
         chosen = weights[int(state[-2])]
         lrs[entry] = learning_rate(state, run, think(state, inputs, chosen, layers, shift, between, gates))
 

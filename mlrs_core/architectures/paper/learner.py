@@ -20,7 +20,6 @@ from mlrs_core.adapting.rows import FRESH, RING, UPDATES
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.paper.gradient import COLUMNS, backwards, forwards
 from mlrs_core.architectures.paper.kernel import (
-    MAX_LOSS,
     PaperKernel,
     choose,
     forget_shift,
@@ -74,7 +73,7 @@ class PaperLearner:
         """Advance runs by a step for each entry; see `Learner.advance`."""
         columns = (table, rows, steps, losses, lrs)
         shape = (self._hidden, self._layers, self._shift)
-        _advance(states, networks, *columns, self.shared, *shape, blow_up)
+        _advance(states, networks, *columns, self.shared, *shape, self._spec.max_loss, blow_up)
 
     def find(self, state: Vector, network: Vector, table: RunTable, row: int) -> tuple[int, int, float]:
         """Return where the learning rate of a run comes from; see `Learner.find`."""
@@ -122,6 +121,7 @@ def _advance(
     hidden: int,
     layers: int,
     shift: np.float32,
+    max_loss: float,
     blow_up: float,
 ) -> None:
     """Advance runs as the frozen kernel does, each under its weights, with a trace of the step."""
@@ -137,7 +137,7 @@ def _advance(
             continue
         run = table[row]
         choose(state, snapshot_at(steps[entry], run.horizon, run.snapshot, len(shared)), loss, run)
-        inputs[0] = clip(loss, -MAX_LOSS, MAX_LOSS)
+        inputs[0] = clip(loss, -max_loss, max_loss)
         trace[:size] = state
         trace[size] = inputs[0]
         scalars[FRESH] = 1.0

@@ -20,7 +20,10 @@ weights need. `ifog`: input, forget, output, transform, with 1 subtracted from t
 preactivation: their meta-train code.
 """
 ScaleRule = Literal["shu"]
-"""How gamma is chosen for a run that gives no scale: `mlrs_core.scale.shu_gamma`."""
+"""How gamma is chosen for a run that gives no scale: `mlrs_core.scale.shu_gamma`. Its numbers are the rule's,
+and never change: others are another rule, under another name."""
+MAX_LOSS = 1e6
+"""The bound of losses in models whose file names none. Beyond it float32 products overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class PaperSpec:
     """The order of the gates."""
     scale_rule: ScaleRule = "shu"
     """How gamma is chosen for a run that gives none."""
+    max_loss: float = MAX_LOSS
+    """Losses enter the network within plus and minus this, which is above 0 and at most `MAX_LOSS`."""
 
     def __post_init__(self) -> None:
         """Check every parameter."""
@@ -51,10 +56,21 @@ class PaperSpec:
         _check_count("num_layers", self.num_layers, low=1, high=8)
         _check_choice("gate_layout", self.gate_layout, get_args(GateLayout))
         _check_choice("scale_rule", self.scale_rule, get_args(ScaleRule))
+        given: object = self.max_loss
+        if not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given <= MAX_LOSS:
+            raise InvalidFieldError("max_loss", f"must be a number above 0, at most 1e6, is {given!r}")
+        object.__setattr__(self, "max_loss", float(given))
 
     def to_json(self) -> dict[str, Any]:
-        """Return its kind and parameters as JSON values."""
-        return {"kind": self.kind, **asdict(self)}
+        """Return its kind and parameters as JSON values.
+
+        The first bound of losses is left out: models were stored before it could be said, and their digests
+        stay.
+        """
+        parameters = {"kind": self.kind, **asdict(self)}
+        if self.max_loss == MAX_LOSS:
+            del parameters["max_loss"]
+        return parameters
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each weight of a snapshot; rows are outputs, as in torch."""

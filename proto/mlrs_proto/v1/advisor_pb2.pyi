@@ -387,8 +387,18 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The tenant is at one of its limits; the message names it."""
     ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 20
     """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+    ERROR_REASON_DAMAGED: _ErrorReason.ValueType  # 21
+    """What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
+    trying again does not help, restoring a backup does.
+    """
+    ERROR_REASON_STORE_NEWER: _ErrorReason.ValueType  # 22
+    """A newer version of the daemon wrote what is stored, and this one does not know it. FAILED_PRECONDITION;
+    trying again does not help, upgrading the daemon does.
+    """
     ERROR_REASON_OTHER_FEEDER: _ErrorReason.ValueType  # 23
     """Another process has opened the run since, and sends its observations."""
+    ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 24
+    """The name is another model's. ALREADY_EXISTS."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """What went wrong, for programs."""
@@ -435,8 +445,18 @@ ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
 """The tenant is at one of its limits; the message names it."""
 ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 20
 """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+ERROR_REASON_DAMAGED: ErrorReason.ValueType  # 21
+"""What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
+trying again does not help, restoring a backup does.
+"""
+ERROR_REASON_STORE_NEWER: ErrorReason.ValueType  # 22
+"""A newer version of the daemon wrote what is stored, and this one does not know it. FAILED_PRECONDITION;
+trying again does not help, upgrading the daemon does.
+"""
 ERROR_REASON_OTHER_FEEDER: ErrorReason.ValueType  # 23
 """Another process has opened the run since, and sends its observations."""
+ERROR_REASON_MODEL_EXISTS: ErrorReason.ValueType  # 24
+"""The name is another model's. ALREADY_EXISTS."""
 global___ErrorReason = ErrorReason
 
 class _MetaOutcome:
@@ -1169,6 +1189,7 @@ class ListRunsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     PREFIX_FIELD_NUMBER: builtins.int
+    ORDER_BY_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most this many, up to 1000. 0: 100."""
     page_token: builtins.str
@@ -1177,6 +1198,11 @@ class ListRunsRequest(google.protobuf.message.Message):
     """Only runs of this status. RUN_STATUS_UNSPECIFIED: all."""
     prefix: builtins.str
     """Only runs whose ids begin with this."""
+    order_by: builtins.str
+    """`run_id`, or empty: by id. `update_time desc`: those whose observations were stored last come first. In that
+    order, a run that gets observations while the pages are read may come again on a later page; no run is
+    missed that is there throughout. The same in each request of a list.
+    """
     def __init__(
         self,
         *,
@@ -1184,8 +1210,9 @@ class ListRunsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         status: global___RunStatus.ValueType = ...,
         prefix: builtins.str = ...,
+        order_by: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "status", b"status"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "status", b"status"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 
@@ -1201,7 +1228,7 @@ class ListRunsResponse(google.protobuf.message.Message):
     """Send it as `page_token` for the next page. Empty: there is none."""
     @property
     def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
-        """The runs, ordered by id."""
+        """The runs, in the order asked for."""
 
     def __init__(
         self,

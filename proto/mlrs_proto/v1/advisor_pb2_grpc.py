@@ -165,7 +165,7 @@ class AdvisorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists runs by id, a page at a time.
+        """Lists runs, a page at a time, by id or those of the newest activity first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +212,7 @@ class AdvisorServiceServicer(object):
     def WatchRun(self, request, context):
         """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
         it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
+        A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,7 @@ class AdvisorServiceStub:
         mlrs_proto.v1.advisor_pb2.ListRunsRequest,
         mlrs_proto.v1.advisor_pb2.ListRunsResponse,
     ]
-    """Lists runs by id, a page at a time."""
+    """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     FinishRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.FinishRunRequest,
@@ -121,6 +121,7 @@ class AdvisorServiceStub:
     ]
     """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
     it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
+    A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
     """
 
     Adapt: grpc.UnaryUnaryMultiCallable[
@@ -220,7 +221,7 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.advisor_pb2.ListRunsRequest,
         mlrs_proto.v1.advisor_pb2.ListRunsResponse,
     ]
-    """Lists runs by id, a page at a time."""
+    """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     FinishRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advisor_pb2.FinishRunRequest,
@@ -264,6 +265,7 @@ class AdvisorServiceAsyncStub:
     ]
     """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
     it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
+    A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
     """
 
     Adapt: grpc.aio.UnaryUnaryMultiCallable[
@@ -371,7 +373,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.advisor_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListRunsResponse]]:
-        """Lists runs by id, a page at a time."""
+        """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     @abc.abstractmethod
     def FinishRun(
@@ -427,6 +429,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[mlrs_proto.v1.advisor_pb2.WatchRunResponse], collections.abc.AsyncIterator[mlrs_proto.v1.advisor_pb2.WatchRunResponse]]:
         """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
         it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
+        A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
         """
 
     @abc.abstractmethod

@@ -127,6 +127,7 @@ class Adaptation:
             parts.validation_loss = validation_loss
         if missing := count - len(parts.parts):
             return Made(_updates(place), None, missing)
+        self._live.journal.check_room()  # else the parts stay: whoever is refused sends only its own again
         del self._parts[handle]
         self._waiting -= len(parts.parts)
         # The sum is rounded once, so the order of the parts changes no bit.

@@ -9,11 +9,9 @@ from functools import partial
 
 import structlog
 
-from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.adapting.protocol import Vector
 from mlrs_core.meta import DEFAULT_META, AdaptScope
 from mlrs_server.adapting.pooling import Contribution, Pool
-from mlrs_server.adapting.recovery import recovered
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import CatalogModel, ModelCatalog
@@ -122,18 +120,35 @@ class Promotion:
 
     async def _learner(self, run: StoredRun, size: int, least: int) -> _Learner | None:
         """Return what a run has learnt, from memory or from the store; `None`: too little, or it is gone."""
-        place = self._live.find(run.run_id)
-        if place is not None and int(place.group.records["key"][place.row]) == run.key:
+        async with self._live.lock(run.run_id):  # so that it stays where it is
+            place = self._live.find(run.run_id)
+            if place is None:
+                return await self._stored(run, size, least)
             group, row = place.group, place.row
+            if int(group.records["key"][row]) != run.key:
+                return None
             updates = adaptive(group.policy).meta_counters(group.states[row]).updates
             if updates < least:
                 return None
             next_step = int(group.records["next_step"][row])
             return _Learner(updates, next_step, group.networks[row, :size].copy())
-        policy = adaptive_policy_of(run, self._catalog)
-        if policy.meta_counters(run.snapshot.state).updates < least:
+
+    async def _stored(self, run: StoredRun, size: int, least: int) -> _Learner | None:
+        """Return what a run that is not in memory has learnt as it is stored now.
+
+        It may have gone on, or back, since it was listed.
+        """
+        counters = adaptive_policy_of(run, self._catalog).meta_counters
+        if counters(run.snapshot.state).updates < least:
             return None
-        return await self._live.in_store(partial(_stored, run=run, policy=policy, size=size, least=least))
+        found = await self._live.in_store(lambda store: store.get([run.run_id]))
+        now = found.get(run.run_id)
+        if now is None or now.key != run.key or counters(now.snapshot.state).updates < least:
+            return None
+        learnt = await self._live.learnt_until(now)
+        return _Learner(
+            counters(learnt.snapshot.state).updates, learnt.snapshot.next_step, learnt.network[:size]
+        )
 
     def _prepared(self, pool: Pool, parent: CatalogModel, asked: PromoteRequest) -> CatalogModel:
         """Write the new version's file."""
@@ -144,20 +159,6 @@ class Promotion:
 
 def _page(store: Store, *, prefix: str, after: str, tenant: str) -> list[StoredRun]:
     return store.list(prefix=prefix, status=None, after=after, limit=PAGE, tenant=tenant)
-
-
-def _stored(
-    store: Store, *, run: StoredRun, policy: AdaptivePolicy, size: int, least: int
-) -> _Learner | None:
-    """Return what a run has learnt as it is stored now: it may have gone on, or back, since it was listed."""
-    now = store.get([run.run_id]).get(run.run_id)
-    if now is None or now.key != run.key:
-        return None
-    learnt = recovered(store, now, policy)
-    updates = policy.meta_counters(learnt.snapshot.state).updates
-    if updates < least:
-        return None
-    return _Learner(updates, learnt.snapshot.next_step, learnt.network[:size])
 
 
 def _nothing_learnt(parent: CatalogModel, asked: PromoteRequest) -> AdvisorError:

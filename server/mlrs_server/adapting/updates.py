@@ -50,6 +50,8 @@ class MadeUpdate:
 class KeptNetworks:
     """Networks of k runs of one policy, as they are to be stored."""
 
+    rows: list[int]
+    """Where in their group the runs are, (k,)."""
     records: Records
     """The runs, (k,) of `RECORD`."""
     states: States
@@ -84,16 +86,20 @@ class MetaLog:
         taken, self.made = self.made, []
         return taken
 
+    def take_rows(self, rows: Iterable[int]) -> list[MadeUpdate]:
+        """Return the updates of some rows, and keep the others."""
+        wanted = set(map(int, rows))
+        taken = [made for made in self.made if made.row in wanted]
+        self.made = [made for made in self.made if made.row not in wanted]
+        return taken
+
     def put_back(self, taken: list[MadeUpdate]) -> None:
         """Put updates that were taken before those that came since."""
         self.made = [*taken, *self.made]
 
     def drop(self, rows: Iterable[int]) -> int:
         """Drop the updates of some rows; return how many there were."""
-        gone = set(map(int, rows))
-        kept = [made for made in self.made if made.row not in gone]
-        dropped, self.made = len(self.made) - len(kept), kept
-        return dropped
+        return len(self.take_rows(rows))
 
     def forget(self, row: int) -> None:
         """Let a row be another run's."""
@@ -120,7 +126,3 @@ class MetaLog:
                 or records["next_step"][row] - self._kept_at.get(row, 0) >= KEEP_AFTER_STEPS
             )
         ]
-
-    def kept(self, row: int, step: int) -> None:
-        """Note that a run's network was stored before a step."""
-        self.begin(row, step, 0)

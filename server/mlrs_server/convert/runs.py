@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,12 +11,12 @@ from mlrs_core.config import MAX_HORIZON
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.convert.configs import config_from, config_to
-from mlrs_server.errors import about, invalid_field
+from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
 from mlrs_server.names import bare, check_feeder, check_run_id, full_name
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
-from mlrs_server.store import Observations
+from mlrs_server.store import Observations, Recency
 
 MAX_PAGE = 1000
 """The most runs or models in a page."""
@@ -95,6 +95,40 @@ def page_size_from(value: int) -> int:
     if value > MAX_PAGE:
         raise invalid_field("page_size", f"must be at most {MAX_PAGE}, is {value}; ask for pages")
     return value or DEFAULT_PAGE
+
+
+def place_from(order_by: str, token: str) -> str | Recency:
+    """Return where a list of runs stands: in the order by id, after this id; or in that by recency.
+
+    Raises:
+        AdvisorError: the order is unknown, or the token is of no such list.
+    """
+    order = " ".join(order_by.split())
+    if order in {"", "run_id"}:
+        return token
+    if order != "update_time desc":
+        raise invalid_field("order_by", f"must be run_id or update_time desc, is {order_by[:SHOWN]!r}")
+    if not token:
+        return Recency()
+    try:
+        newest, update_time, run_id = token.split(" ")
+        place = Recency(float.fromhex(newest), float.fromhex(update_time), check_run_id(run_id))
+        if not (math.isfinite(place.newest) and math.isfinite(place.update_time)):
+            raise ValueError
+    except (ValueError, OverflowError, AdvisorError) as error:
+        raise invalid_field(
+            "page_token", "must be the next_page_token of a list in the same order; list from the beginning"
+        ) from error
+    return place
+
+
+def page_token_to(after: str | Recency, page: Sequence[RunView]) -> str:
+    """Return the token of what comes after a page, at least one run, that began after a place."""
+    last = bare(page[-1].run_id)
+    if not isinstance(after, Recency):
+        return last
+    newest = after.newest if math.isfinite(after.newest) else page[0].update_time
+    return f"{newest.hex()} {page[-1].update_time.hex()} {last}"
 
 
 def status_from(value: int) -> RunStatus | None:

@@ -23,6 +23,7 @@ from mlrs_server.store.opening import open_store
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
+    Recency,
     RunKey,
     RunUpdates,
     Store,
@@ -36,6 +37,7 @@ __all__ = [
     "NewRun",
     "NoFence",
     "Observations",
+    "Recency",
     "RunKey",
     "RunUpdates",
     "SqlStore",

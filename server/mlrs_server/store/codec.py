@@ -13,6 +13,7 @@ import numpy as np
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
 from mlrs_core.policy import States
+from mlrs_core.ranges import check_whole
 from mlrs_core.ranks import RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.adapting.updates import MetaUpdate
@@ -27,6 +28,8 @@ _UPDATE = struct.Struct("<ddddB")
 """Alignment, validation loss or NaN, learning rate, log change, outcome."""
 _STATUSES = frozenset(RunStatus)
 BYTES_PER_STEP = 8 + 8 + 1
+COUNTERS_AT = "counters_at"
+"""What a run's `counters_at` is called beside the fields of its config."""
 _JSON = json.JSONEncoder(default=vars)
 """The parts of a config are their fields."""
 CHECKED_AT_ONCE = 2**20
@@ -103,7 +106,8 @@ def known_status(status: int, run_id: str) -> RunStatus:
     """
     if status not in _STATUSES:
         raise AdvisorError(
-            Reason.STORE, f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs"
+            Reason.STORE_NEWER,
+            f"run {run_id!r} is of a status, {status}, of a newer version of mlrs; upgrade mlrs",
         )
     return RunStatus(status)
 
@@ -172,25 +176,30 @@ def _against(network: States, first: States) -> States:
     return bits
 
 
-def pack_config(config: RunConfig) -> bytes:
-    """Return a config as JSON of the fields that were given."""
+def pack_config(config: RunConfig, counters_at: int = 0) -> bytes:
+    """Return a config as JSON of the fields that were given, and of a run's `counters_at` if it has one."""
     given = {name: getattr(config, name) for name in config.given()}
+    if counters_at:
+        given[COUNTERS_AT] = counters_at
     return _seal(_JSON.encode(given).encode())
 
 
-def unpack_config(data: bytes, run_id: str) -> RunConfig:
-    """Return the config in `data`, of run `run_id`.
+def unpack_config(data: bytes, run_id: str) -> tuple[RunConfig, int]:
+    """Return the config in `data`, of run `run_id`, and the run's `counters_at`.
 
     Raises:
         AdvisorError: the bytes are damaged, or a newer version wrote what this one does not know.
     """
     body = _unseal(data, run_id)
     try:
-        return _config_of(json.loads(body))
+        values = json.loads(body)
+        counters_at = values.pop(COUNTERS_AT, 0)
+        check_whole(COUNTERS_AT, counters_at, low=0, high=2**31, unit="places")
+        return _config_of(values), counters_at
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         # InvalidFieldError is a ValueError; the others are of JSON that is no config
         raise AdvisorError(
-            Reason.STORE,
+            Reason.STORE_NEWER,
             f"the config of run {run_id!r} is of a newer version of mlrs ({error}); upgrade mlrs",
         ) from error
 

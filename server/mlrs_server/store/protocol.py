@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -51,6 +52,9 @@ class NewRun:
     """What is trained, in the words of the run's tenant; "" is the run's id."""
     feeder: str = ""
     """The id of the process that sends its observations; "" is not known."""
+    counters_at: int = 0
+    """Where the counters of meta mode begin in its state (`AdaptivePolicy.counters_at`): it is read without
+    its model. 0: it is not in meta mode, or was created before this was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,18 @@ class StoredRun(NewRun):
     def status(self) -> int:
         """Its `RunStatus`."""
         return int(self.snapshot.status)
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Where a list of runs by recency stands; as made without arguments, at its beginning."""
+
+    newest: float = math.inf
+    """The newest `update_time` that a run had when the first page was read."""
+    update_time: float = math.inf
+    """That of the last run listed; beyond `newest`, once the runs are listed that moved since."""
+    run_id: str = ""
+    """The last run listed, as the tenant writes it."""
 
 
 class RunKey(Protocol):
@@ -144,7 +160,8 @@ class Store(Protocol):
     """Runs and their records. Every method is one transaction.
 
     Raises:
-        AdvisorError: with `Reason.STORE`, the store cannot be read or written.
+        AdvisorError: with `Reason.STORE`, the store cannot be read or written; with `Reason.DAMAGED`, what it
+            holds of a run is damaged; with `Reason.STORE_NEWER`, a newer version of mlrs wrote it.
     """
 
     def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
@@ -169,6 +186,17 @@ class Store(Protocol):
         """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable.
 
         `prefix` and `after` are ids as the tenant writes them.
+        """
+        ...
+
+    def list_recent(
+        self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
+    ) -> Sequence[StoredRun]:
+        """Return a tenant's runs from where a list by recency stands, without those not readable.
+
+        Runs come with the newest `update_time` first, and by id where it is the same. A run that gets
+        observations while the pages are read moves to the front, which was listed before; so all runs newer
+        than `after.newest` come last, by id. Such a run may be listed twice, and none is missed.
         """
         ...
 

@@ -64,7 +64,7 @@ def _revision(connection: sa.Connection, dialect: Dialect) -> str | None:
     found = connection.execute(sa.select(_version.c.version_num)).scalar()
     if found not in REVISIONS:
         raise AdvisorError(
-            Reason.STORE,
+            Reason.STORE_NEWER,
             f"the store {dialect.name} is of version {found}; upgrade mlrs, which knows up to {HEAD}",
         )
     return str(found)

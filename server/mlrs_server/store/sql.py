@@ -29,6 +29,7 @@ from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
+    Recency,
     RunKey,
     RunUpdates,
     StoredNetwork,
@@ -195,15 +196,30 @@ class SqlStore:
         self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
     ) -> list[StoredRun]:
         """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable."""
-        if not prefix.isascii() or "\x00" in prefix:  # no id is like that, and PostgreSQL takes no such text
+        if (query := _chosen(prefix, status, tenant)) is None:
             return []
-        query = sa.select(runs).where(of_tenant(tenant, prefix)).order_by(runs.c.run_id)
         if after := after.partition("\x00")[0]:
             query = query.where(runs.c.run_id > full_name(tenant, after))
-        if status is not None:
-            query = query.where(runs.c.status == int(status))
         with self.reading() as connection:
-            return list(islice(_readable(connection.execute(query)), limit))
+            return list(islice(_readable(_rows(connection, query.order_by(runs.c.run_id), limit)), limit))
+
+    def list_recent(
+        self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
+    ) -> Sequence[StoredRun]:
+        """Return a tenant's runs from where a list by recency stands, without those not readable."""
+        if (query := _chosen(prefix, status, tenant)) is None:
+            return []
+        time, run_id = runs.c.update_time, runs.c.run_id
+        beyond = run_id > full_name(tenant, after.run_id)
+        moved = query.where(time > after.newest).order_by(run_id)
+        if after.update_time > after.newest:
+            queries = [moved.where(beyond)]
+        else:
+            older = sa.or_(time < after.update_time, sa.and_(time == after.update_time, beyond))
+            queries = [query.where(older).order_by(time.desc(), run_id), moved]
+        with self.reading() as connection:
+            rows = (row for query in queries for row in _rows(connection, query, limit))
+            return list(islice(_readable(rows), limit))
 
     def count_unfinished(self, tenant: str) -> int:
         """Return how many runs of a tenant are not finished."""
@@ -263,9 +279,8 @@ class SqlStore:
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
-            connection.execute(
-                runs.update().where(runs.c.key == run.key).values(config=codec.pack_config(config))
-            )
+            packed = codec.pack_config(config, run.counters_at)
+            connection.execute(runs.update().where(runs.c.key == run.key).values(config=packed))
 
     def resize(self, run: StoredRun, world_size: int) -> None:
         """Set the number of a run's ranks."""
@@ -396,6 +411,25 @@ def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield values in parts that a statement can list."""
     for start in range(0, len(values), AT_ONCE):
         yield values[start : start + AT_ONCE]
+
+
+def _chosen(prefix: str, status: RunStatus | None, tenant: str) -> sa.Select[Any] | None:
+    """Return the query of a tenant's runs of a prefix and a status; `None` where there can be none."""
+    if not prefix.isascii() or "\x00" in prefix:  # no id is like that, and PostgreSQL takes no such text
+        return None
+    query = sa.select(runs).where(of_tenant(tenant, prefix))
+    return query if status is None else query.where(runs.c.status == int(status))
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any], size: int) -> Iterator[Any]:
+    """Yield the rows of an ordered query, `size` at a time: a page of a long list must not read all of it."""
+    start, rows = 0, connection.execute(query.limit(size)).all()
+    while rows:
+        yield from rows
+        if len(rows) < size:
+            return
+        start += size
+        rows = connection.execute(query.limit(size).offset(start)).all()
 
 
 def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:

@@ -89,7 +89,9 @@ class SqliteDialect:
                 f"{self.name} is a database of something else; choose another data folder, or move it away",
             )
         if version not in _BEFORE_REVISIONS:
-            raise AdvisorError(Reason.STORE, f"the store {self.name} is of version {version}; upgrade mlrs")
+            raise AdvisorError(
+                Reason.STORE_NEWER, f"the store {self.name} is of version {version}; upgrade mlrs"
+            )
 
     def keep_copy(self, engine: sa.Engine, revision: str) -> None:
         """Copy the file to one beside it, whole or not at all."""

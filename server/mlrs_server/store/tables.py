@@ -138,7 +138,7 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
     return (
         run.key,
         run.run_id,
-        codec.pack_config(run.config),
+        codec.pack_config(run.config, run.counters_at),
         run.model_name,
         run.model_digest,
         int(run.snapshot.status),
@@ -163,7 +163,7 @@ def run_of(row: Any) -> StoredRun:
     # is that of its last step.
     snapshot = codec.unpack_snapshot(row.snapshot, row.run_id)
     status = codec.known_status(row.status, row.run_id)
-    config = codec.unpack_config(row.config, row.run_id)
+    config, counters_at = codec.unpack_config(row.config, row.run_id)
     return StoredRun(
         key=row.key,
         run_id=row.run_id,
@@ -177,6 +177,7 @@ def run_of(row: Any) -> StoredRun:
         world_size=max(row.world_size, 1) if config.ranks else 0,  # ranks may have come to the config later
         task=row.task,
         feeder=row.feeder,
+        counters_at=counters_at,
     )
 
 

@@ -68,7 +68,10 @@ def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
 @pytest.mark.parametrize(("group", "title"), [(EVERY, "All rows"), ("sgd", "sgd"), ("adamw", "adamw")])
 def test_standings_are_the_summarys(text: str, summary: Summary, group: str, title: str) -> None:
     """The tables over rows hold each method's interval and record."""
-    for line in lines(text, title)[2:]:
+    found = lines(text, title)[2:]
+    assert [line[0] for line in found] == list(summary.methods)
+    assert len(found) == 8
+    for line in found:
         standing = summary.standings[group, line[0]]
         assert line[2] == interval(standing.gap)
         assert line[4] == interval(standing.log_ratio, "+.3f")
@@ -89,9 +92,14 @@ def test_rows_are_the_summarys(text: str, summary: Summary) -> None:
 def test_matrix_has_every_pair(text: str, summary: Summary) -> None:
     """The matrix holds the record of each method against each other one."""
     header, _, *found = lines(text, "Wins, ties and losses")
-    for line in found:
-        for other, said in zip(header[1:], line[1:], strict=True):
-            assert said == ("-" if other == line[0] else record(summary.matchups[line[0], other]))
+    assert header[1:] == [line[0] for line in found] == list(summary.methods)
+    said = {
+        (line[0], other): words for line in found for other, words in zip(header[1:], line[1:], strict=True)
+    }
+    assert len(said) == 8 * 8
+    for (method, other), words in said.items():
+        assert words == ("-" if other == method else record(summary.matchups[method, other]))
+    assert len(summary.matchups) == 8 * 7
 
 
 def test_sections(text: str) -> None:

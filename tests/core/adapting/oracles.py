@@ -15,7 +15,6 @@ from mlrs_core.architectures import Architecture, Weights
 from mlrs_core.architectures.drift import DriftSpec
 from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
 from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.kernel import MAX_LOSS
 from mlrs_core.architectures.paper.reference import PaperNet
 from mlrs_core.meta import MetaConfig
 from mlrs_core.model import Model
@@ -61,7 +60,7 @@ def paper_rate(spec: PaperSpec) -> Oracle:
         newest, size = steps[-1], spec.hidden_size
         parts = torch.from_numpy(newest.before[:, :-3]).double().split(size, dim=1)
         state = list(zip(parts[: spec.num_layers], parts[spec.num_layers :], strict=True))
-        loss = np.float32(np.clip(newest.loss, -MAX_LOSS, MAX_LOSS))
+        loss = np.float32(np.clip(newest.loss, -spec.max_loss, spec.max_loss))
         net = PaperNet(spec).double()
         losses = torch.tensor([float(loss)], dtype=torch.float64)
         sigma, _ = torch.func.functional_call(net, weights, (losses, state))

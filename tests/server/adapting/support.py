@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from mlrs_core.config import RunConfig
 from mlrs_core.meta import MetaConfig, MetaOrder
+from mlrs_core.policy import Floats
 from mlrs_server.adapting.making import Adaptation, Made
 from mlrs_server.idle import _drop_idle
 from mlrs_server.opening import Opened
+from mlrs_server.replay import Replay
 from tests.server.support import LOSSES, Room, room
 
 META = RunConfig(horizon=400, num_classes=10, meta=MetaConfig(every=1, learning_rate=0.01))
@@ -56,6 +61,21 @@ class Learning:
         """Make the update of a step."""
         sent = alignment_of(step) if alignment is None else alignment
         return await self.adaptation.make(self.opened.handle, 0, step, sent, loss)
+
+
+class Held:
+    """Holds replays up, on whatever thread they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+        feed = Replay.feed
+
+        def held(replay: Replay, *args: Any) -> Floats:
+            self.begun.set()
+            assert self.gate.wait(30)
+            return feed(replay, *args)
+
+        monkeypatch.setattr(Replay, "feed", held)
 
 
 async def learning(there: Room, run_id: str = "run", config: RunConfig = META) -> Learning:

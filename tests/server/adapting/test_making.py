@@ -213,6 +213,23 @@ async def test_what_cannot_be_stored_is_not_made(tmp_path: Path, model_file: Pat
         await run.go([1.8], 2)
 
 
+async def test_parts_stay_until_their_update_is_made(tmp_path: Path, model_file: Path) -> None:
+    """Where the update of all parts is refused for now, the last part alone, sent again, makes it later."""
+    async with room(tmp_path, model_file, max_undurable=2) as there:
+        run = await learning(there)
+        await run.go([2.0, 1.9])
+        assert (await part(run, 1, 1.0, 0, 3)).missing == 2
+        assert (await part(run, 1, 2.0, 1, 3)).missing == 1
+        for _ in range(2):
+            with raises(Reason.QUEUE_FULL, field="max_undurable"):
+                await part(run, 1, 4.0, 2, 3)
+        await there.live.journal.flush()
+        made = await part(run, 1, 4.0, 2, 3)
+        assert made.missing == 0
+        assert made.update is not None
+        assert made.update.alignment == 7.0
+
+
 async def test_parts_of_before_a_rewind_do_not_count(tmp_path: Path, model_file: Path) -> None:
     """What shards sent of a step that a rewind dropped is no part of that step as it is made again."""
     async with room(tmp_path, model_file) as there:

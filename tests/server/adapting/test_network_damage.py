@@ -156,7 +156,7 @@ async def test_a_damaged_network_with_half_a_record_is_refused(
         await flip(there, "data")
         await do(there, lost)
         for _ in range(2):
-            with raises(Reason.STORE, match=f"network of run 'run' is damaged.*{problem}.*mlrs runs delete"):
+            with raises(Reason.DAMAGED, match=f"network of run 'run' is.*{problem}.*mlrs runs delete"):
                 await there.open("run")
         await there.lifecycle.delete("run")
         assert (await there.open("run", META)).created

@@ -17,7 +17,7 @@ from mlrs_server.adapting import promotion
 from mlrs_server.adapting.promotion import PromoteRequest, Promotion
 from mlrs_server.errors import Reason
 from mlrs_server.store import Store, StoredRun
-from tests.server.adapting.support import META, Learning, learning
+from tests.server.adapting.support import META, Held, Learning, learning
 from tests.server.support import LOSSES, Room, raises, room, until
 from tests.support.daemon import write_random_model
 
@@ -208,6 +208,53 @@ async def test_one_at_a_time(tmp_path: Path, model_file: Path) -> None:
         assert len({one.model and one.model.digest for one in made}) == 1
 
 
+async def test_others_are_stored_while_a_promotion_computes(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While what a run has learnt is computed again for a new version, what others were told is stored."""
+    async with room(tmp_path / "d", model_file) as there:
+        await _learnt(there, "a", "b")
+        expected = await Promotion(there.live, there.catalog).make(ASKED, "")
+    held = Held(monkeypatch)
+    async with room(tmp_path / "d", model_file) as there:
+        other = (await there.open("other")).handle
+        making = asyncio.create_task(Promotion(there.live, there.catalog).make(ASKED, ""))
+        async with asyncio.timeout(20):
+            await until(held.begun.is_set)
+            await there.follow(other, LOSSES[:5])
+            await there.live.journal.flush()
+            assert (await there.records.get("other")).durable_step == 4
+            assert not making.done()
+            held.gate.set()
+            made = await making
+        assert made.count == 2
+        assert made.model is not None
+        assert expected.model is not None
+        assert made.model.digest == expected.model.digest
+
+
+async def test_a_run_that_a_promotion_reads_stays_as_it_is(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rewind that is asked for while a promotion computes a run comes after it, and both are right."""
+    async with room(tmp_path / "d", model_file) as there:
+        await _learnt(there, "a")
+        expected = await Promotion(there.live, there.catalog).make(ASKED, "")
+    held = Held(monkeypatch)
+    async with room(tmp_path / "d", model_file) as there:
+        making = asyncio.create_task(Promotion(there.live, there.catalog).make(ASKED, ""))
+        async with asyncio.timeout(20):
+            await until(held.begun.is_set)
+            rewinding = asyncio.create_task(there.open("a", POOLED, resume_from=2))
+            await there.live.in_store(lambda _: None)
+            held.gate.set()
+            made = await making
+            assert (await rewinding).view.snapshot.next_step == 2
+        assert made.model is not None
+        assert expected.model is not None
+        assert made.model.digest == expected.model.digest
+
+
 async def test_runs_that_go_meanwhile_are_left_out(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +282,6 @@ async def test_a_damaged_run_is_named(tmp_path: Path, model_file: Path) -> None:
         database.execute("DELETE FROM observations WHERE run_key = (SELECT key FROM runs WHERE run_id = 'b')")
     database.close()
     async with room(tmp_path / "d", model_file) as there:
-        with raises(Reason.STORE, match="'b'"):
+        with raises(Reason.DAMAGED, match="'b'"):
             await Promotion(there.live, there.catalog).make(ASKED, "")
         assert (await Promotion(there.live, there.catalog).make(replace(ASKED, prefix="a"), "")).count == 1

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats
 from mlrs_server.adapting import recovery, updates
 from mlrs_server.checking import check_runs
+from mlrs_server.errors import Reason
 from mlrs_server.idle import _drop_idle
-from mlrs_server.replay import Replay
-from tests.server.adapting.support import EVERY, META, STEPS, learning, left_memory, undisturbed
-from tests.server.support import LOSSES, room, until
+from tests.server.adapting.support import EVERY, META, STEPS, Held, learning, left_memory, undisturbed
+from tests.server.support import LOSSES, raises, room, until
 
 
 @pytest.mark.parametrize("kept_every", [1, 4, 1000], ids=lambda every: f"kept-every-{every}")
@@ -52,6 +49,45 @@ async def test_a_run_comes_back_from_idleness(tmp_path: Path, model: Path | None
         run.opened = await there.open("run")
         await run.go(LOSSES[40:STEPS].tolist(), 40)
     assert run.lrs == expected
+
+
+async def test_a_network_is_stored_by_the_flush_after_one_that_failed(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that fails leaves the networks that were to be stored with it to the next one that works."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 4)
+    async with room(tmp_path, model_file) as there:
+        run = await learning(there)
+        await run.go(LOSSES[: 4 * EVERY].tolist())
+        there.store.failing = {"append"}
+        for _ in range(2):
+            with raises(Reason.STORE):
+                await there.live.journal.flush()
+        there.store.failing.clear()
+        await there.live.journal.flush()
+        stored = await there.live.required("run")
+        learnt = await there.live.learnt_until(stored)
+        assert (learnt.kept_at, learnt.since) == (4 * EVERY, 0)
+
+
+async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates that come while the store writes a network are not taken for part of it."""
+    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 4)
+    async with room(tmp_path, model_file) as there:
+        run = await learning(there)
+        await run.go(LOSSES[: 4 * EVERY].tolist())
+        there.store.gate.clear()
+        flush = asyncio.create_task(there.live.journal.flush())
+        await until(lambda: "append" in there.store.calls)
+        await run.go(LOSSES[4 * EVERY : 7 * EVERY].tolist(), 4 * EVERY)
+        there.store.gate.set()
+        await flush
+        await run.go(LOSSES[7 * EVERY : 8 * EVERY].tolist(), 7 * EVERY)
+        await there.live.journal.flush()
+        stored = await there.live.required("run")
+        assert (await there.live.learnt_until(stored)).kept_at == 8 * EVERY
 
 
 async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
@@ -111,21 +147,6 @@ async def test_a_recovery_is_short_long_after_the_last_update(
         learnt = await there.live.learnt_until(stored[0])
         assert stored[0].snapshot.next_step - learnt.kept_at <= 10
         assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
-
-
-class Held:
-    """Holds replays up, on whatever thread they are."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun, self.gate = threading.Event(), threading.Event()
-        feed = Replay.feed
-
-        def held(replay: Replay, *args: Any) -> Floats:
-            self.begun.set()
-            assert self.gate.wait(30)
-            return feed(replay, *args)
-
-        monkeypatch.setattr(Replay, "feed", held)
 
 
 async def test_others_are_stored_while_a_run_is_recovered(

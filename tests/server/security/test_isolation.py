@@ -109,6 +109,7 @@ async def test_a_full_name_opens_nothing(
         pb.ListRunsRequest(prefix=name),
         pb.ListRunsRequest(prefix=name[:5]),
         pb.ListRunsRequest(page_token=name),
+        pb.ListRunsRequest(prefix=name, order_by="update_time desc"),
     ):
         assert not ids(await caller.call("ListRuns", request))
     for reference in (full_name("acme", "secret"), "secret", name):

@@ -42,7 +42,7 @@ def check(refusal: Any, limit: str, value: int) -> None:
 
 
 async def test_runs_are_limited(tmp_path: Path, model_file: Path) -> None:
-    """So many unfinished runs and no more; finishing or deleting one makes room, resuming takes none."""
+    """So many unfinished runs and no more; ending one makes room, resuming or restarting it takes none."""
     async with limited(tmp_path, model_file, max_runs=3) as (small, usual):
         for name in "abc":
             await small.create(name)
@@ -52,6 +52,10 @@ async def test_runs_are_limited(tmp_path: Path, model_file: Path) -> None:
         await _until_created(small, "d")
         batch = pb.BatchCreateRunsRequest(requests=[pb.CreateRunRequest(run_id=name) for name in "bef"])
         check(await small.refused("BatchCreateRuns", batch), "max_runs", 3)
+        restart = pb.CreateRunRequest(run_id="a", mode=pb.OPEN_MODE_RESTART)
+        check(await small.refused("CreateRun", restart), "max_runs", 3)
+        restart.run_id = "b"
+        await small.call("CreateRun", restart)
         await small.call("DeleteRun", pb.DeleteRunRequest(run_id="b"))
         await _until_created(small, "e")
         for index in range(5):

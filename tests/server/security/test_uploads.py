@@ -14,9 +14,13 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_core.checkpoint import parse_model
+from mlrs_core.architectures.drift import DriftSpec
+from mlrs_core.checkpoint import dump_model, parse_model
+from mlrs_core.config import RunConfig
 from mlrs_core.errors import ModelFileError
 from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.core.families import OTHER_CONSTANTS, random_model
+from tests.core.runs import Runs
 from tests.server.security.tenants import Caller, upload_of
 from tests.server.support import Refusal, advised, create, service
 from tests.support.daemon import write_random_model
@@ -62,6 +66,7 @@ async def test_a_name_is_not_taken_over(caller: Caller, data: bytes, tmp_path: P
     other = write_random_model(tmp_path / "x.safetensors", seed=4).read_bytes()
     taken = await caller.refused("ImportModel", *upload_of(other, "mine"))
     assert (taken.code, taken.field) == (Code.ALREADY_EXISTS, "name")
+    assert taken.reason == "ERROR_REASON_MODEL_EXISTS"
     for name in ("default", "", "UPPER", "../x", "a!b"):
         refusal = await caller.refused("ImportModel", *upload_of(other, name))
         assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "name")
@@ -87,6 +92,33 @@ async def test_wrong_messages_are_named(caller: Caller, data: bytes, kind: str, 
     }[kind]
     refusal = await caller.refused("ImportModel", *messages)
     assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, field)
+
+
+async def test_a_model_is_served_under_its_own_constants(caller: Caller) -> None:
+    """A model with constants of its own is advised by them, beside one with the first; so says its JSON."""
+    first, other = DriftSpec(hidden_size=4), DriftSpec(hidden_size=4, constants=OTHER_CONSTANTS)
+    told = []
+    for name, spec in (("first", first), ("other", other)):
+        model = random_model(spec, 5, snapshots=1)
+        await caller.import_model(dump_model(model), name)
+        (got,) = await caller.call("GetModel", pb.GetModelRequest(model=name))
+        assert json.loads(got.model.architecture_json) == spec.to_json()
+        await create(caller.stub, name, model=name, horizon=40)
+        losses = [2.0, 1.5, 1.2, 3.0, 0.4]
+        told.append(await advised(caller.stub, name, losses))
+        runs = Runs(model.policy(), [RunConfig(horizon=40)])
+        assert told[-1] == [float(runs.advise(step, [loss])[0]) for step, loss in enumerate(losses)]
+    assert told[0] != told[1]
+
+
+async def test_a_newer_feature_set_is_refused(caller: Caller) -> None:
+    """A model of a feature set that this daemon does not know is refused: which it is, and what it knows."""
+    header, _, body = dump_model(random_model(DriftSpec(hidden_size=4), 5)).partition(b'\\"hidden_size')
+    data = header + b'\\"features\\":7,\\"hidden_size' + body
+    data = (int.from_bytes(data[:8], "little") + len(b'\\"features\\":7,')).to_bytes(8, "little") + data[8:]
+    refusal = await caller.refused("ImportModel", *upload_of(data, "newer"))
+    assert (refusal.code, refusal.field) == (Code.FAILED_PRECONDITION, "model")
+    assert "features: version 7 is unknown; this version of mlrs knows: 1" in refusal.message
 
 
 class _Bomb:

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mlrs_core.architectures.drift.constants import FEATURES
 from mlrs_core.architectures.drift.reference import aim_of
-from mlrs_core.architectures.drift.spec import FEATURES, DriftSpec
+from mlrs_core.architectures.drift.spec import DriftSpec
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.lessons import Lesson, Run
 from mlrs_train.evolution.sample import unpack
@@ -72,7 +73,7 @@ class Study:
         take, forget, out, candidate = weights["cell.weight"].chunk(4)
         rows = torch.cat([take, forget, candidate, out])
         take, forget, out, candidate = weights["cell.bias"].chunk(4)
-        bias = torch.cat([take, forget + 1, candidate, out])
+        bias = torch.cat([take, forget + self._spec.constants.forget_bias, candidate, out])
         parameters = {
             "weight_ih_l0": rows[:, :FEATURES],
             "weight_hh_l0": rows[:, FEATURES:],
@@ -80,7 +81,7 @@ class Study:
             "bias_hh_l0": torch.zeros(4 * size, dtype=phi.dtype),
         }
         hidden, _ = torch.func.functional_call(self._cell, parameters, (features,))
-        return aim_of(hidden @ weights["head.weight"].mT + weights["head.bias"])
+        return aim_of(hidden @ weights["head.weight"].mT + weights["head.bias"], self._spec.constants)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all runs, one after another, in a few large tensors."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlrs_core.architectures.drift.constants import EXTRAS
 from mlrs_core.architectures.drift.reference import DriftReference, Extras
-from mlrs_core.architectures.drift.spec import EXTRAS, MAX_DRIFT, MIN_DRIFT
 from mlrs_train.evolution.conditions import Conditions, draw_start_factor
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.families import choose_families
@@ -105,7 +105,8 @@ class Notes:
         self._horizon = conditions.horizon
         self._runs = conditions.runs(self.size, starts=self._starts)
         self._extras = Extras.of(torch.zeros(self.size, EXTRAS, dtype=torch.float64))
-        self._drift = self._runs.before_first_tick
+        self._begun = self._reference.starts(self._runs)
+        self._drift = self._begun.before_first_tick
         self._seen: list[tuple[int, Tensor, Tensor]] = []
         self._drifts: list[Tensor] = []
 
@@ -119,8 +120,8 @@ class Notes:
             self._seen.append((step, ticking, self._reference.look(ticked, steps, self._runs).half()))
             rows = torch.where(ticking[:, None], ticked.rows(), self._extras.rows())
             self._extras = Extras.of(rows.double())
-        lrs = self._policy.advise(step, losses)
-        self._drift = torch.log(lrs.double() / self._runs.usual_lr).clamp(MIN_DRIFT, MAX_DRIFT)
+        lrs, fixed = self._policy.advise(step, losses), self._reference.spec.constants
+        self._drift = torch.log(lrs.double() / self._begun.usual_lr).clamp(fixed.min_drift, fixed.max_drift)
         self._drifts.append(self._drift.float())
         return lrs
 

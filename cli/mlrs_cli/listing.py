@@ -1,0 +1,133 @@
+"""Lists of runs as text: a table for a terminal, and lines for other programs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime as dt
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+import mlrs_client
+
+HEADINGS = ("run", "status", "steps", "loss", "LR", "policy", "stored")
+"""The columns of a table, for people."""
+COLUMNS = (
+    "id",
+    "status",
+    "next_step",
+    "durable_step",
+    "horizon",
+    "last_loss",
+    "last_learning_rate",
+    "policy",
+    "create_time",
+    "update_time",
+)
+"""The columns of CSV, for programs: every digit, and times as ISO 8601."""
+FORMATS = ("table", "json", "csv")
+
+
+def print_runs(runs: Iterable[mlrs_client.RunInfo], format_: str) -> None:
+    """Print runs as they come; only a terminal's table needs all of them first."""
+    if format_ == "json":
+        _print_array(json.dumps(facts_of(run)) for run in runs)
+    elif format_ == "csv":
+        _print_lines(COLUMNS, map(_values, runs), ",")
+    elif (console := Console()).is_terminal:
+        table = Table(Column(HEADINGS[0], overflow="fold"), *HEADINGS[1:])
+        for run in runs:
+            table.add_row(*_cells(run))
+        console.print(table)
+    else:
+        _print_lines(HEADINGS, map(_cells, runs), "\t")
+
+
+def facts_of(run: mlrs_client.RunInfo) -> dict[str, Any]:
+    """Return everything about a run but its record, for JSON."""
+    return {name: plain(value) for name, value in vars(run).items()}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it; a non-finite number as a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return [plain(inner) for inner in value]
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)
+
+
+def or_dash(value: float | None, form: str) -> str:
+    """Return a number as text, or a dash where there is none yet."""
+    return "-" if value is None else format(value, form)
+
+
+def _print_array(rows: Iterator[str]) -> None:
+    """Print one JSON array, a line for each element."""
+    sys.stdout.write("[")
+    separator = "\n"
+    for row in rows:
+        sys.stdout.write(separator + row)
+        separator = ",\n"
+    sys.stdout.write("\n]\n")
+
+
+def _print_lines(headings: Iterable[str], rows: Iterable[Iterable[Any]], delimiter: str) -> None:
+    writer = csv.writer(sys.stdout, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(rows)
+
+
+def _cells(run: mlrs_client.RunInfo) -> tuple[str, ...]:
+    """Return a run in the columns of `HEADINGS`."""
+    return (
+        run.id,
+        run.status.value,
+        str(run.next_step) + (f" / {run.config.horizon}" if run.config.horizon else ""),
+        or_dash(run.last_loss, ".4g"),
+        or_dash(run.last_learning_rate, ".4g"),
+        _policy(run.config),
+        _age(run.update_time),
+    )
+
+
+def _values(run: mlrs_client.RunInfo) -> tuple[Any, ...]:
+    """Return a run in the columns of `COLUMNS`."""
+    return (
+        run.id,
+        run.status.value,
+        run.next_step,
+        run.durable_step,
+        run.config.horizon,
+        run.last_loss,
+        run.last_learning_rate,
+        _policy(run.config),
+        run.create_time.isoformat(),
+        run.update_time.isoformat(),
+    )
+
+
+def _policy(config: mlrs_client.RunConfig) -> str:
+    """Return the name of a run's model or schedule."""
+    return str(config.schedule.kind) if config.schedule else (config.model or "").partition("@")[0]
+
+
+def _age(time: dt.datetime) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    seconds = max(0.0, (dt.datetime.now(dt.UTC) - time).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

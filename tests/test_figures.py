@@ -1,0 +1,73 @@
+"""What slow tests measured: saved where no committed file is, and published by a command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import reliability
+
+ROOT = Path(__file__).parents[1]
+SAVE = """
+import runpy
+save = runpy.run_path("tests/support/reliability.py")["save"]
+save("soak", "pytest -m slow made_up.py", 0.0, 61.0, errors=20_617)
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of what has a part in figures."""
+    for file in ("benchmarks/reliability.py", "docs/reliability.md", "tests/support/reliability.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    shutil.copytree(ROOT / "docs" / "reliability", tmp_path / "docs" / "reliability")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Return every file below a folder."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run(copy: Path, *arguments: str) -> str:
+    """Run Python in a copy; return what it printed."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_git_ignores_what_tests_save() -> None:
+    """No test that saves figures can change a committed file, for git ignores the folder they go to."""
+    file = reliability.FOLDER / "soak.json"
+    assert file.is_relative_to(ROOT)
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    ignored = subprocess.run([git, "check-ignore", "--quiet", file], cwd=ROOT, check=False)
+    assert ignored.returncode == 0
+
+
+def test_saved_figures_wait_for_a_command(copy: Path) -> None:
+    """Saving figures changes no file of the docs; `benchmarks/reliability.py` takes them there."""
+    before = contents(copy / "docs")
+    run(copy, "-c", SAVE)
+    assert contents(copy / "docs") == before
+    assert "new figures: soak" in run(copy, "benchmarks/reliability.py")
+    saved = json.loads((copy / "docs" / "reliability" / "soak.json").read_text(encoding="utf-8"))
+    assert saved["figures"] == {"errors": 20_617}
+    page = (copy / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert "errors 20,617" in page
+    assert "pytest -m slow made_up.py" in page
+
+
+def test_page_is_what_the_figures_make(copy: Path) -> None:
+    """The committed page is what the command makes of the committed figures."""
+    before = contents(copy / "docs")
+    assert "new figures: none" in run(copy, "benchmarks/reliability.py")
+    assert contents(copy / "docs") == before
