@@ -1,0 +1,75 @@
+"""The fenced blocks of code of the pages."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+_FENCED = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code of a page."""
+
+    path: Path
+    """The page."""
+    line: int
+    """The line of the page that its first line is."""
+    language: str
+    """What the page says that it is in; empty: nothing."""
+    text: str
+    """Its lines, without the indentation that all of them have."""
+
+    @property
+    def page(self) -> str:
+        """The page's path in the repository."""
+        return str(self.path.relative_to(ROOT))
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def lines(self) -> list[tuple[int, str]]:
+        """Its lines with their numbers in the page; those that end with a backslash hold the next, too."""
+        found: list[tuple[int, str]] = []
+        for number, line in enumerate(self.text.splitlines(), self.line):
+            if found and found[-1][1].endswith("\\"):
+                found[-1] = found[-1][0], found[-1][1].removesuffix("\\") + line
+            else:
+                found.append((number, line))
+        return found
+
+    def before_and_after(self) -> tuple[str, str]:
+        """Return, of a diff, the code before and after."""
+        lines = self.text.splitlines(keepends=True)
+        before, after = (
+            "".join(line[1:] if line.strip() else line for line in lines if not line.startswith(sign))
+            for sign in "+-"
+        )
+        return before, after
+
+
+def blocks_of(path: Path) -> list[Block]:
+    """Return the blocks of a page."""
+    text = path.read_text(encoding="utf-8")
+    return [
+        Block(path, text.count("\n", 0, match.start()) + 2, match[2], textwrap.dedent(match[3]))
+        for match in _FENCED.finditer(text)
+    ]
+
+
+BLOCKS = [block for path in PAGES for block in blocks_of(path)]
+"""Those of all pages."""
+
+
+def in_language(*languages: str) -> list[Block]:
+    """Return the blocks in one of these languages."""
+    return [block for block in BLOCKS if block.language in languages]

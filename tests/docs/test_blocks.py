@@ -1,0 +1,105 @@
+"""The pages' blocks of Python run as they stand, against a daemon where they talk to one.
+
+A few names take the place of the pages' in a block's text: addresses, folders, and the backend of
+`torch.distributed`. Loops of a thousand steps and more take the first few: `range` is a name in the block's
+namespace. The rest of what a block finds there, and does not make itself, is in `yours.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib import pyplot
+
+import mlrs_client
+from tests.docs import yours
+from tests.docs.blocks import BLOCKS, ROOT, Block, in_language
+from tests.docs.conftest import Places
+
+CHECKED = {"python", "diff", "console", ""}
+"""The languages of which a test knows what blocks in them are to do; those without one hold commands."""
+
+
+@pytest.fixture
+def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], mlrs_client.Advisor]]:
+    """Return what connects to the daemon; all advisors, those of blocks too, are patient, and closed at last.
+
+    Those that a block leaves open are asked for the models, which shows that there is a daemon.
+    """
+    opened: list[mlrs_client.Advisor] = []
+    really = mlrs_client.connect
+
+    def connected(*arguments: Any, **options: Any) -> mlrs_client.Advisor:
+        opened.append(really(*arguments, **({"timeout_s": 30.0} | options)))
+        return opened[-1]
+
+    monkeypatch.setattr(mlrs_client, "connect", connected)
+    yield lambda: connected(places.address)
+    for advisor in opened:
+        try:
+            assert next(advisor.models())
+        except mlrs_client.ClosedError:
+            pass
+        finally:
+            advisor.close()
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have scripts find the repository's root as their folder, an argument, and a job of one rank."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "picture.png")])
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    yield
+    pyplot.close("all")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def run(block: Block, code: str, names: yours.Names) -> None:
+    """Run the code of a block; what it raises names the page and the line."""
+    compiled = compile("\n" * (block.line - 1) + code, str(block.path), "exec", dont_inherit=True)
+    exec(compiled, names)  # noqa: S102 # that is what this is for
+
+
+@pytest.mark.usefixtures("surroundings")
+@pytest.mark.parametrize("block", in_language("python"), ids=str)
+def test_python(
+    block: Block,
+    places: Places,
+    connect: Callable[[], mlrs_client.Advisor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A block of Python runs, what it makes works, and the client warns of nothing."""
+    names = yours.names_of(block.page, connect)
+    for step in range(yours.steps_of(block)):
+        names |= {"step": step}
+        run(block, places.here(block.text), names)
+    yours.try_out(names)
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.usefixtures("surroundings")
+@pytest.mark.parametrize("block", in_language("diff"), ids=str)
+def test_diffs(
+    block: Block,
+    places: Places,
+    connect: Callable[[], mlrs_client.Advisor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The code before a diff runs, and so does the code after it."""
+    for code in block.before_and_after():
+        run(block, places.here(code), yours.names_of(block.page, connect))
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_every_block_is_checked() -> None:
+    """No block is in a language that no test here knows, and the pages have blocks in all of these."""
+    assert {block.language for block in BLOCKS} == CHECKED

@@ -1,0 +1,181 @@
+"""What the pages leave to their readers, for the blocks of each page: models, batches, functions.
+
+A block of a page that shows a whole script finds here only what it calls the reader's own. A block that shows
+some lines of one finds also what the lines before it would have made, such as `advisor` or `run`. Where a
+page's lines are the body of a loop over `step`, `STEPS` says for how many steps they are run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+import mlrs_client
+from mlrs_client.torch import AdvisedLR
+from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.problem import Problem, batched
+from mlrs_train.tasks import Batch, Examples, Params, Task, module_task
+from tests.docs.blocks import Block
+
+Names = dict[str, Any]
+Connect = Callable[[], mlrs_client.Advisor]
+FEW_STEPS = 20
+"""How many steps of a loop of a thousand are taken."""
+STEPS = 5
+"""For how many steps lines are run that are the body of a loop over `step`."""
+
+
+def few(*bounds: int) -> range:
+    """Return a range, of which `FEW_STEPS` where it has a thousand or more."""
+    whole = range(*bounds)
+    return whole if len(whole) < 1000 else whole[:FEW_STEPS]
+
+
+def training() -> Names:
+    """Return a small model, what it is trained on, and with what."""
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(8)]
+    model = nn.Linear(4, 2)
+    return {
+        "torch": torch,
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": batches,
+        "validation_batches": itertools.cycle(batches),
+    }
+
+
+def readme(connect: Connect) -> Names:
+    """The README: whole scripts, but for the framework's own lines."""
+    saved: list[Names] = []
+
+    def loss_at(step: int) -> float:
+        return 2.5 / (1 + 0.05 * step)
+
+    return training() | {
+        "CosineAnnealingLR": torch.optim.lr_scheduler.CosineAnnealingLR,
+        "loss_fn": functional.cross_entropy,
+        "batch_loss": lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]),
+        "train_batch": loss_at,
+        "train_members": lambda step: np.full(256, loss_at(step)),
+        "update_weights": np.asarray,
+        "load_checkpoint": lambda: saved[-1] if saved else {},
+        "save_checkpoint": saved.append,
+    }
+
+
+def distributed(connect: Connect) -> Names:
+    """Distributed training: lines of a rank's script, of a job with one rank."""
+    return training() | {
+        "dist": torch.distributed,
+        "mlrs_client": mlrs_client,
+        "AdvisedLR": AdvisedLR,
+        "advisor": connect(),
+        "rank": 0,
+        "world_size": 1,
+        "loss": 2.3,
+        "batch": [0, 1, 2],
+    }
+
+
+def meta_mode(connect: Connect) -> Names:
+    """Meta mode: a whole script for PyTorch, and the body of a loop on trees of arrays."""
+    run = connect().run("trees", horizon=100, meta=True)
+    return training() | {
+        "cross_entropy": functional.cross_entropy,
+        "run": run,
+        "loss": 2.3,
+        "weights": np.ones(3),
+        "gradients": np.full(3, 0.1),
+        "state": None,
+        "tree_map": lambda function, *trees: function(*trees),
+        "validation_gradient": lambda weights: 0.1 * weights,
+    }
+
+
+def meta_training(connect: Connect) -> Names:
+    """Meta-training: modules of the repository, without their imports."""
+    return {
+        "torch": torch,
+        "nn": nn,
+        "Tensor": torch.Tensor,
+        "binary_cross_entropy_with_logits": functional.binary_cross_entropy_with_logits,
+        "Draw": Draw,
+        "Problem": Problem,
+        "batched": batched,
+        "Batch": Batch,
+        "Examples": Examples,
+        "Params": Params,
+        "Task": Task,
+        "module_task": module_task,
+    }
+
+
+def schedules(connect: Connect) -> Names:
+    """Schedules: `control` is the reader's, `advisor` of the block before."""
+    return {"advisor": connect(), "control": True}
+
+
+def nothing(connect: Connect) -> Names:
+    """All other pages show whole scripts."""
+    return {}
+
+
+PAGES: dict[str, Callable[[Connect], Names]] = {
+    "README.md": readme,
+    "docs/distributed.md": distributed,
+    "docs/meta-mode.md": meta_mode,
+    "docs/meta-training.md": meta_training,
+    "docs/schedules.md": schedules,
+}
+
+
+def steps_of(block: Block) -> int:
+    """Return how often a block is run: once, unless it is the body of a loop over `step`."""
+    code = compile(block.text, block.page, "exec")
+    stores = re.search(r"\bfor step in\b", block.text)
+    return STEPS if "step" in code.co_names and not stores else 1
+
+
+def names_of(page: str, connect: Connect) -> Names:
+    """Return what the blocks of a page find."""
+    return {"__name__": "__main__", "range": few} | PAGES.get(page, nothing)(connect)
+
+
+def logistic(names: Names) -> None:
+    """Draw the family of tasks that a block adds, and compute its losses."""
+    problem = names["logistic"](Draw(0))
+    losses, _ = problem.value_and_grad(problem.copies(3), problem.train.take(torch.arange(32)))
+    assert losses.isfinite().all()
+
+
+def wine(names: Names) -> None:
+    """Make the task that a block adds, and compute its loss."""
+    task = names["wine_mlp"](torch.Generator().manual_seed(0))
+    batch = task.train.take(torch.arange(task.batch_size))
+    assert task.loss(task.init(torch.Generator().manual_seed(0)), batch).isfinite()
+
+
+def moons(names: Names) -> None:
+    """Load the data of the task that a block adds, and put it through its network."""
+    (task,) = names["TASKS"]
+    assert task.load() is not None
+    assert task.network()(torch.zeros(1, 2)).shape == (1, 2)
+
+
+AFTERWARDS: dict[str, Callable[[Names], None]] = {"logistic": logistic, "wine_mlp": wine, "TASKS": moons}
+"""By a name that a block makes: what is tried of it then."""
+
+
+def try_out(names: Names) -> None:
+    """Try what a block made."""
+    for name, trial in AFTERWARDS.items():
+        if name in names:
+            trial(names)
