@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,7 +23,8 @@ from mlrs_server.errors import AdvisorError, Reason, about, invalid_field, run_n
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
-from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.models import SHORT_DIGEST, ModelCatalog, ModelsNow
+from mlrs_server.names import tenant_of
 from mlrs_server.opening import (
     Opened,
     OpenRequest,
@@ -33,11 +34,10 @@ from mlrs_server.opening import (
     run_to_create,
 )
 from mlrs_server.owned import owned, owned_places
-from mlrs_server.policies import keep_model, policy_of
+from mlrs_server.policies import models_of, policy_of
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import shard_of
-from mlrs_server.shared_models import SharedModels
 from mlrs_server.store import NewRun, StoredRun
 from mlrs_server.turns import in_turns
 from mlrs_server.watchers import Watchers
@@ -63,13 +63,8 @@ class RunLifecycle:
         watchers: Watchers,
         catalog: ModelCatalog,
         quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
-        models: SharedModels | None = None,
     ) -> None:
-        """`watchers` hear of rewinds and ends; `quota` is held as runs begin, and raises if they are many.
-
-        `models` go from daemon to daemon, where several share the store.
-        """
-        self._models = models
+        """`watchers` hear of rewinds and ends; `quota` is held as runs begin, and raises if they are many."""
         self._quota = quota
         self._live = live
         self._watchers = watchers
@@ -124,24 +119,39 @@ class RunLifecycle:
         run_ids = [request.run_id for request in requests]
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
         async with self._live.locked(run_ids), owned(self._live, run_ids, shards) as runs:
-            learnt = await self._fetched(runs.values())
+            models = await self._models(requests, runs)
+            learnt = await self._live.learnt(runs.values())
             existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-            checked = await self._checked(requests, runs, learnt)
+            checked = await self._checked(requests, runs, learnt, models)
             async with self._quota([run.run_id for run in checked] + self._finished_of(existing)):
                 new = await self._create(checked, among=len(requests))
                 runs |= {run.run_id: run for run in new}
-                runs |= {run.run_id: run for run in await self._resume(existing, among=len(requests))}
+                runs |= {run.run_id: run for run in await self._resume(existing, models, among=len(requests))}
             created = {run.run_id for run in new}
             return [
                 self._opened(runs[run_id], learnt, created=run_id in created)
                 async for run_id in in_turns(run_ids)
             ]
 
-    async def _fetched(self, runs: Collection[StoredRun]) -> dict[str, Learnt]:
-        """Fetch what loading runs needs: their models, and what they have learnt, which is returned by id."""
-        if self._models is not None:
-            await self._models.fetch(runs)
-        return await self._live.learnt(runs)
+    async def _models(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> ModelsNow:
+        """Take the models of runs, and those that requests name, into memory; return what references mean."""
+        asked = {
+            (request.model, tenant_of(request.run_id))
+            for request in requests
+            if request.model or (request.asked.schedule is None and request.run_id not in runs)
+        }
+        names = await self._live.in_store(self._catalog.names_in) if asked else self._catalog.names
+        wanted = models_of(runs.values())
+        for reference, tenant in asked:
+            with suppress(AdvisorError):  # raised again for the run that asks
+                wanted.add(names.meaning(reference, tenant))
+        await self._load(wanted)
+        return ModelsNow(self._catalog, names)
+
+    async def _load(self, models: Iterable[tuple[str, str]]) -> None:
+        """Take models, by digest and name, into memory."""
+        if missing := [model for model in models if not self._catalog.is_loaded(model[0])]:
+            await asyncio.to_thread(self._catalog.load, missing)
 
     def _finished_of(self, existing: Sequence[tuple[OpenRequest, StoredRun]]) -> list[str]:
         """Return the ids of runs that are finished, and taken up again."""
@@ -152,15 +162,16 @@ class RunLifecycle:
         requests: Sequence[OpenRequest],
         runs: Mapping[str, StoredRun],
         learnt: Mapping[str, Learnt],
+        models: ModelsNow,
     ) -> list[NewRun]:
         """Check all requests, and take the runs that exist into memory; return those to create."""
         new = []
         async for request in in_turns(requests):
             with about(request.run_id, among=len(requests)):
                 if (stored := runs.get(request.run_id)) is None:
-                    new.append(run_to_create(request, self._catalog))
+                    new.append(run_to_create(request, models))
                     continue
-                config_to_resume(stored, request, self._live, self._catalog)
+                config_to_resume(stored, request, self._live, models)
                 if not must_rewind(stored, request, self._live):  # a rewind makes another state
                     self._live.load(stored, learnt.get(stored.run_id))
         return new
@@ -178,7 +189,8 @@ class RunLifecycle:
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
         async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
-            learnt = await self._fetched(runs.values())
+            await self._load(models_of(runs.values()))
+            learnt = await self._live.learnt(runs.values())
             live = self._live.load(_of(runs, run_id), learnt.get(run_id))
             return live.handle
 
@@ -191,11 +203,10 @@ class RunLifecycle:
             async for run in in_turns(new):
                 with about(run.run_id, among=among):
                     places.append(reserved.enter_context(self._live.reserved(run)))
-            for run in {run.model_digest: run for run in reversed(new)}.values():
-                with about(run.run_id, among=among):
-                    keep_model(run, self._catalog)
-            if self._models is not None:
-                await self._models.offer(new)
+            for digest, name in models_of(new):
+                if not self._catalog.is_kept(digest):
+                    model = self._catalog.by_digest(digest, name)
+                    await asyncio.to_thread(self._catalog.keep, model)
             created = await self._live.in_store(lambda store: store.create(new))
             reach("lifecycle.created")
             async for place, stored in in_turns(zip(places, created, strict=True)):
@@ -205,7 +216,7 @@ class RunLifecycle:
         return created
 
     async def _resume(
-        self, existing: Sequence[tuple[OpenRequest, StoredRun]], *, among: int
+        self, existing: Sequence[tuple[OpenRequest, StoredRun]], models: ModelsNow, *, among: int
     ) -> list[StoredRun]:
         """Rewind runs and complete their configs, one after the other, up to the first that fails."""
         resumed, rewound = list[StoredRun](), list[StoredRun]()
@@ -213,7 +224,7 @@ class RunLifecycle:
             async for request, stored in in_turns(existing):
                 with about(request.run_id, among=among):
                     # The run may have gone on since it was checked.
-                    config = config_to_resume(stored, request, self._live, self._catalog)
+                    config = config_to_resume(stored, request, self._live, models)
                     run = stored
                     if request.resume_from is not None and must_rewind(stored, request, self._live):
                         run = await self._rewind(stored, request.resume_from)

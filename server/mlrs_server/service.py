@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -63,8 +64,9 @@ class AdvisorService(AdvisorServiceServicer):
         meta: MetaService,
         versions: VersionService,
         counts: AdviceCounts,
+        folder: Path,
     ) -> None:
-        """Serve these runs and models, and count what is advised."""
+        """Serve these runs and models, count what is advised, and keep files that come in a folder."""
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
@@ -76,6 +78,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._meta = meta
         self._versions = versions
         self._counts = counts
+        self._folder = folder
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
@@ -228,7 +231,7 @@ class AdvisorService(AdvisorServiceServicer):
         """List models; the page token is the last reference of the page before."""
         size = convert.page_size_from(request.page_size)
         tenant = current_caller().tenant
-        models = [model for model in self._catalog.all(tenant) if model.ref > request.page_token]
+        models = await asyncio.to_thread(self._catalog.page, tenant, after=request.page_token, limit=size + 1)
         page = models[:size]
         token = page[-1].ref if len(models) > size else ""
         return pb.ListModelsResponse(
@@ -238,7 +241,8 @@ class AdvisorService(AdvisorServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Read a model."""
         tenant = current_caller().tenant
-        return pb.GetModelResponse(model=self._model_to(self._catalog.find(request.model, tenant), tenant))
+        model = await asyncio.to_thread(self._catalog.find, request.model, tenant)
+        return pb.GetModelResponse(model=self._model_to(model, tenant))
 
     async def ImportModel(
         self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
@@ -246,7 +250,7 @@ class AdvisorService(AdvisorServiceServicer):
         """Take a model's file, and have runs of the caller's tenant name it."""
         caller = current_caller()
         name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
-        with Upload(self._catalog, name, caller.tenant, caller.usage) as upload:
+        with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
             async for message in request_iterator:
                 await upload.add(convert.chunk_from(message))
             async with self._importing:  # one file at a time in memory
@@ -255,12 +259,11 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         """Point an alias of the caller's tenant at a model."""
-        tenant = current_caller().tenant
-        model = self._catalog.set_alias(request.alias, request.model, tenant)
-        return pb.SetAliasResponse(model=self._model_to(model, tenant))
+        return await self._versions.set_alias(request)
 
     def _model_to(self, model: CatalogModel, tenant: str) -> pb.Model:
-        return convert.model_to(model, self._catalog.aliases_of(model, tenant))
+        aliases = self._catalog.names.aliases_of(model.name, model.digest, tenant)
+        return convert.model_to(model, aliases)
 
     # -------------------------------------------------------------------------------- meta
 
@@ -287,10 +290,10 @@ class AdvisorService(AdvisorServiceServicer):
         self, request: pb.RollbackAliasRequest, context: Context
     ) -> pb.RollbackAliasResponse:
         """Point an alias of the caller's tenant back at what it pointed at before."""
-        return self._versions.rollback(request)
+        return await self._versions.rollback(request)
 
     async def ListAliasChanges(
         self, request: pb.ListAliasChangesRequest, context: Context
     ) -> pb.ListAliasChangesResponse:
         """List what an alias has pointed at."""
-        return self._versions.changes(request)
+        return await self._versions.changes(request)
