@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
@@ -26,6 +27,8 @@ from mlrs_server.security.caller import current_caller
 from mlrs_server.turns import in_turns
 from mlrs_server.uploads import Upload
 from mlrs_server.version_service import VersionService
+
+log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -255,6 +258,13 @@ class AdvisorService(AdvisorServiceServicer):
                 await upload.add(convert.chunk_from(message))
             async with self._importing:  # one file at a time in memory
                 model = await upload.done(digest)
+        log.info(
+            "model_imported",
+            tenant=caller.tenant,
+            model=model.name,
+            digest=model.digest,
+            size_bytes=model.size_bytes,
+        )
         return pb.ImportModelResponse(model=self._model_to(model, caller.tenant))
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server import convert
 from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.models import CatalogModel, ModelCatalog
 from mlrs_server.security.caller import current_caller
+
+log = structlog.get_logger()
 
 
 class VersionService:
@@ -30,12 +34,16 @@ class VersionService:
         """Point an alias of the caller's tenant at a model."""
         tenant = current_caller().tenant
         model = await asyncio.to_thread(self._catalog.set_alias, request.alias, request.model, tenant)
+        log.info("alias_set", tenant=tenant, alias=request.alias, model=model.name, digest=model.digest)
         return pb.SetAliasResponse(model=self._model_to(model, tenant))
 
     async def rollback(self, request: pb.RollbackAliasRequest) -> pb.RollbackAliasResponse:
         """Point an alias of the caller's tenant back."""
         tenant = current_caller().tenant
         model = await asyncio.to_thread(self._catalog.rollback_alias, request.alias, tenant)
+        log.info(
+            "alias_rolled_back", tenant=tenant, alias=request.alias, model=model.name, digest=model.digest
+        )
         return pb.RollbackAliasResponse(model=self._model_to(model, tenant))
 
     async def changes(self, request: pb.ListAliasChangesRequest) -> pb.ListAliasChangesResponse:

@@ -1,4 +1,4 @@
-"""Models over the wire: every name is listed, and replicas know them at once."""
+"""Models over the wire: every name is listed, each change is logged, and replicas know them at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from tests.server.security.tenants import Caller, upload_of
-from tests.server.support import service
+from tests.server.support import create, service
 from tests.support.daemon import write_random_model
 from tests.support.postgres import PostgresServer
 
@@ -89,6 +90,31 @@ async def test_every_name_of_a_model_is_listed(tmp_path: Path, model_file: Path,
             got += [model.ref for model in page.models]
             token = page.next_page_token
         assert got == [model.ref for model in listed.models]
+
+
+async def test_changes_of_models_are_logged(tmp_path: Path, model_file: Path, data: bytes) -> None:
+    """An import, an alias that is pointed or pointed back, and a promotion leave one line each."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        caller = Caller(stub, None)
+        meta = pb.Meta(scope=pb.ADAPT_SCOPE_MODEL, learning_rate=0.01)
+        with capture_logs() as lines:
+            model = await caller.import_model(data, "mine")
+            await create(stub, "run", model="mine", horizon=9, num_classes=10, meta=meta)
+            await caller.call("Advise", pb.AdviseRequest(run_id="run", step=0, loss=2.0))
+            await caller.call("Adapt", pb.AdaptRequest(run_id="run", step=0, alignment=-1.0))
+            await caller.call("SetAlias", pb.SetAliasRequest(alias="best", model="mine"))
+            (made,) = await caller.call("PromoteModel", pb.PromoteModelRequest(model="mine", alias="best"))
+            await caller.call("RollbackAlias", pb.RollbackAliasRequest(alias="best"))
+            for messages in (upload_of(data, "default"), upload_of(b"no model", "bad")):
+                await caller.refused("ImportModel", *messages)
+        told = [line for line in lines if "digest" in line and line["event"] != "run_created"]
+        assert [(line["event"], line["tenant"], line["model"], line["digest"]) for line in told] == [
+            ("model_imported", "", "mine", model.digest),
+            ("alias_set", "", "mine", model.digest),
+            ("model_promoted", "", "mine", made.model.digest),
+            ("alias_rolled_back", "", "mine", model.digest),
+        ]
+        assert [line["alias"] for line in told[1:]] == ["best"] * 3
 
 
 async def test_an_upload_goes_through_a_file_without_a_name(

@@ -100,7 +100,15 @@ class Promotion:
                 return Promoted(None, pool.named, pool.count, pool.relative_change())
             await self._live.journal.flush()  # a new version is of nothing that a crash could undo
             made = await asyncio.to_thread(self._added, pool, parent, asked, tenant)
-        log.info("model_promoted", parent=parent.ref, model=made.ref, alias=asked.alias, runs=pool.count)
+        log.info(
+            "model_promoted",
+            tenant=tenant,
+            parent=parent.ref,
+            model=made.name,
+            digest=made.digest,
+            alias=asked.alias,
+            runs=pool.count,
+        )
         return Promoted(made, pool.named, pool.count, pool.relative_change())
 
     async def _runs(
