@@ -34,7 +34,7 @@ entries.py    observations and answers, as tables
 ledger.py     exactly once, compiled: what an entry is, and a run's record after it
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk
-models.py     the models that runs can name
+models.py     the models that runs can name; model_files.py reads them, once
 model_names.py  what a reference means to whom, and which changes are allowed; model_index.py has the names
 aliases.py    what an alias has pointed at, and what it goes back to
 uploads.py    models that come over the wire

@@ -150,8 +150,8 @@ class RunLifecycle:
 
     async def _load(self, models: Iterable[tuple[str, str]]) -> None:
         """Take models, by digest and name, into memory."""
-        if missing := [model for model in models if not self._catalog.is_loaded(model[0])]:
-            await asyncio.to_thread(self._catalog.load, missing)
+        if missing := [model for model in models if not self._catalog.files.is_loaded(model[0])]:
+            await asyncio.to_thread(self._catalog.files.load_all, missing)
 
     def _finished_of(self, existing: Sequence[tuple[OpenRequest, StoredRun]]) -> list[str]:
         """Return the ids of runs that are finished, and taken up again."""

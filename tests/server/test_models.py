@@ -9,7 +9,7 @@ import pytest
 
 from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.config import RunConfig
-from mlrs_server import models
+from mlrs_server import model_files
 from mlrs_server.errors import Reason
 from tests.server.catalogs import Catalogs
 from tests.server.support import LOSSES, raises, replayed, room
@@ -124,7 +124,7 @@ async def test_a_shipped_model_outlives_an_upgrade(tmp_path: Path, monkeypatch: 
     """A run keeps a shipped model that a later mlrs lacks; new runs get the one shipped instead."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
         old = here.catalog.find("mlr-snet")
@@ -198,7 +198,7 @@ async def test_a_store_that_cannot_be_written_is_named(
     """A full disk is an error of the store, on an import and on a run that needs its model kept."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", model_file) as here:
         here.store.failing.add("change_models")
@@ -216,7 +216,7 @@ async def test_a_file_that_changed_is_not_kept(tmp_path: Path, monkeypatch: pyte
     """When mlrs is upgraded under a running daemon, its runs get the models that it started with."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(models.resources, "files", lambda _: package.parent)
+    monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     file = write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
         digest = read_model(file)[1]
