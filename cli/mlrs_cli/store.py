@@ -69,11 +69,11 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     again of the run's record.
     """
     from mlrs_server.checking import check_runs, check_whole, count_runs
-    from mlrs_server.models import ModelCatalog
+    from mlrs_server.models import ModelCatalog, asking
 
-    with _opened(data_dir, url) as (opened, folder):
+    with opened_store(data_dir, url) as (opened, _):
         problems = [("", problem) for problem in check_whole(opened)]
-        catalog = ModelCatalog(folder) if replay else None
+        catalog = ModelCatalog(asking(opened)) if replay else None
         checked, steps = 0, 0
         with _progress("checking runs", count_runs(opened)) as advance:
             for found in check_runs(opened, catalog):
@@ -96,7 +96,7 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--replace", is_flag=True, help="Overwrite FILE if it is there.")
 def backup(data_dir: Path | None, url: str | None, file: Path, *, replace: bool) -> None:
-    """Write all runs, and the models of the data folder, to FILE.
+    """Write all runs and models to FILE.
 
     FILE is one SQLite file, there whole or not at all, whatever engine the store is of: a backup of a
     PostgreSQL store can be restored into a SQLite store, and the other way round.
@@ -113,10 +113,10 @@ def backup(data_dir: Path | None, url: str | None, file: Path, *, replace: bool)
     if file.exists() and not replace:
         raise click.ClickException(f"there is a file {file}; pass --replace to overwrite it")
     with (
-        _opened(data_dir, url) as (opened, folder),
+        opened_store(data_dir, url) as (opened, _),
         _progress("copying rows", count_rows(opened)) as advance,
     ):
-        back_up(opened, folder / "models", file, advance)
+        back_up(opened, file, advance)
     click.echo(f"backed up {opened.name} to {file} ({file.stat().st_size:,} bytes)")
 
 
@@ -128,25 +128,24 @@ def restore(data_dir: Path | None, url: str | None, file: Path, *, replace: bool
     """Bring the runs and models of a backup back. All daemons of the store must be stopped.
 
     A store that has runs is refused; with --replace its runs are given up for the backup's: a SQLite file,
-    damaged or not, is put aside as mlrs.sqlite3.replaced, the tables of a PostgreSQL store are emptied.
-    Models that are in the data folder and not in the backup stay. What clients have observed since
-    the backup they send again, as far as they keep it.
+    damaged or not, is put aside as mlrs.sqlite3.replaced, the tables of a PostgreSQL store are emptied, but
+    for its models. Names and aliases become the backup's. What clients have observed since the backup they
+    send again, as far as they keep it.
     """
     from mlrs_server.store.backups import count_rows, opened_backup, restore, restore_file
 
     with ExitStack() as stack, _reported():
-        with opened_backup(file) as (source, _):
+        with opened_backup(file) as source:
             rows = count_rows(source)
         if url is not None:
-            opened, folder = stack.enter_context(_opened(data_dir, url))
+            opened, _ = stack.enter_context(opened_store(data_dir, url))
             advance = stack.enter_context(_progress("copying rows", rows))
-            restore(file, opened, folder / "models", advance, replace=replace)
+            restore(file, opened, advance, replace=replace)
             where = opened.name
         else:
-            folder = _folder(data_dir)
-            path = stack.enter_context(_locked(folder))
+            path = stack.enter_context(_locked(_folder(data_dir)))
             advance = stack.enter_context(_progress("copying rows", rows))
-            restore_file(file, path, folder / "models", advance, replace=replace)
+            restore_file(file, path, advance, replace=replace)
             where = str(path)
     click.echo(f"restored {file} into {where}")
 
@@ -158,7 +157,7 @@ def vacuum(data_dir: Path | None, url: str | None) -> None:
 
     A SQLite file is written anew, so as much space again is needed meanwhile.
     """
-    with _opened(data_dir, url) as (opened, folder):
+    with opened_store(data_dir, url) as (opened, folder):
         file = folder / "mlrs.sqlite3"
         before = file.stat().st_size if url is None else 0
         opened.vacuum()
@@ -180,17 +179,51 @@ def _folder(data_dir: Path | None) -> Path:
     return load_config(None, {"data_dir": data_dir}).data_dir
 
 
+def daemon_of(data_dir: Path | None) -> str:
+    """Return where the daemon listens that has a data folder now; "" if none does."""
+    from mlrs_server.errors import AdvisorError
+    from mlrs_server.folder import ADDRESS_FILE, locked_folder
+
+    with _reported():
+        folder = _folder(data_dir)
+    try:
+        with locked_folder(folder):
+            return ""
+    except AdvisorError:
+        file = folder / ADDRESS_FILE
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
 @contextmanager
-def _opened(data_dir: Path | None, url: str | None) -> Iterator[tuple[SqlStore, Path]]:
-    """Open a store; yield it and the data folder."""
+def opened_store(
+    data_dir: Path | None, url: str | None, *, make: bool = False
+) -> Iterator[tuple[SqlStore, Path]]:
+    """Open a store, made if missing where that is wanted; yield it and the data folder."""
+    from mlrs_server.model_folder import bring_models_over
     from mlrs_server.store import open_store
 
     with ExitStack() as stack, _reported():
         folder = _folder(data_dir)
         where = url or stack.enter_context(_locked(folder))
-        if isinstance(where, Path) and not where.exists():
+        if isinstance(where, Path) and not where.exists() and not make:
             raise click.ClickException(f"there is no store {where}; --data-dir or --store says which")
-        yield stack.enter_context(closing(open_store(where))), folder
+        opened = stack.enter_context(closing(open_store(where)))
+        bring_models_over(folder, opened)
+        yield opened, folder
+
+
+@contextmanager
+def read_store(data_dir: Path | None, url: str | None) -> Iterator[SqlStore]:
+    """Open a store to read it, also a SQLite file that a daemon has; made if missing."""
+    from mlrs_server.folder import STORE_FILE
+    from mlrs_server.store import open_to_read
+
+    if url is None and daemon_of(data_dir):
+        with _reported(), closing(open_to_read(_folder(data_dir) / STORE_FILE)) as store:
+            yield store
+    else:
+        with opened_store(data_dir, url, make=True) as (store, _):
+            yield store
 
 
 @contextmanager

@@ -23,8 +23,10 @@ from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import ARMED, reach
-from mlrs_server.folder import locked_folder
+from mlrs_server.folder import address_file, locked_folder
 from mlrs_server.metrics import serving_metrics
+from mlrs_server.model_folder import bring_models_over
+from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.replica import Replica
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.exposure import check_exposure, is_local
@@ -93,20 +95,23 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     """
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
+        tell_address = opened.enter_context(address_file(config.data_dir))
         book, credentials = _checked_security(config)
         store, executor, shared = await _opened_store(config, opened)
-        daemon = assembled(config, book, store, executor, shared)
+        catalog = await apart(lambda: _catalog(config, store, executor))
+        daemon = assembled(config, book, store, executor, catalog, shared)
         await apart(warm_up)
         opened.enter_context(serving_metrics(daemon.collector, config.metrics))
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
+        tell_address(address)
         replica = await _joined(daemon, shared, config.advertise or address)
         await server.start()
         await _tell_health(daemon, checks)
         if ARMED:
             log.warning("failpoints_armed", points=sorted(ARMED))
-        model = daemon.catalog.find("").ref
-        log.info("listening", address=address, data_dir=str(config.data_dir), model=model)
+        default = catalog.by_digest(*catalog.names.meaning("", "")).ref
+        log.info("listening", address=address, data_dir=str(config.data_dir), model=default)
         tasks = housekeeping(daemon, config, book, shared)
         try:
             yield address
@@ -135,6 +140,19 @@ async def _opened_store(
     if shared:
         opened.callback(shared.close)
     return store, executor, shared
+
+
+def _catalog(config: ServerConfig, store: SqlStore, executor: ThreadPoolExecutor) -> ModelCatalog:
+    """Return the models that runs can name, the default among them; on any thread.
+
+    Raises:
+        AdvisorError: the default model is none, or the store fails.
+    """
+    ask = asking(store, executor)
+    ask(lambda _: bring_models_over(config.data_dir, store))
+    catalog = ModelCatalog(ask, default=config.model)
+    catalog.find("")
+    return catalog
 
 
 async def _joined(daemon: Daemon, shared: Sharing | None, address: str) -> Replica | None:

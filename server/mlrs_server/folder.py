@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from mlrs_server.errors import AdvisorError, Reason
 
 STORE_FILE = "mlrs.sqlite3"
 """The store in it, unless a server has it."""
+ADDRESS_FILE = "daemon.address"
+"""Where the daemon that has the folder listens, for commands that want something of the folder meanwhile."""
 
 
 @contextmanager
@@ -44,3 +46,14 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+@contextmanager
+def address_file(data_dir: Path) -> Iterator[Callable[[str], object]]:
+    """Yield what writes into the data folder where its daemon listens; at the end the file goes away."""
+    file = data_dir / ADDRESS_FILE
+    file.unlink(missing_ok=True)  # a daemon that was killed has left it
+    try:
+        yield lambda address: file.write_text(address, encoding="utf-8")
+    finally:
+        file.unlink(missing_ok=True)

@@ -16,13 +16,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlrs_cli.root import mlrs
+from mlrs_core.checkpoint import digest_of
 from mlrs_core.config import RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_server.errors import Reason
+from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.store import SqlStore, codec, open_store
 from mlrs_server.store.backups import back_up
 from mlrs_server.store.tables import observations, runs
 from tests.server.stored import create, facts, fill, got
-from tests.server.support import LOSSES, room
+from tests.server.support import LOSSES, raises, room
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 
@@ -221,8 +224,6 @@ def test_a_backup_is_restored_into_either_engine(
         assert contents(other) == contents(one)
         keys = {run.key for run in other.list(prefix="", status=None, after="", limit=9)}
         assert create(other, "new").key not in keys
-    models = {path.name: path.read_bytes() for path in (old.folder / "models").iterdir()}
-    assert {path.name: path.read_bytes() for path in (new.folder / "models").iterdir()} == models
     assert new.mlrs("check").exit_code == 0
 
     async def go_on() -> None:
@@ -234,20 +235,25 @@ def test_a_backup_is_restored_into_either_engine(
 
 @pytest.mark.parametrize("target", ENGINES)
 def test_models_of_a_shared_store_are_backed_up(places: Places, tmp_path: Path, target: str) -> None:
-    """A backup made where no daemon runs has the runs' models too; restored, they are in both places."""
+    """A backup made where no daemon runs has models, names and aliases, and these alone are restored."""
     old, new, file = filled(places("postgresql")), places(target), tmp_path / "runs.backup"
-    (model,) = (old.folder / "models").glob("*.safetensors")
     with closing(old.opened()) as store:
-        store.keep_model(model.stem, model.read_bytes())
+        ModelCatalog(asking(store)).set_alias("best", "tiny")
+    with closing(new.opened()) as store:
+        ModelCatalog(asking(store)).add_file(write_random_model(tmp_path / "own.safetensors", seed=1), "own")
     elsewhere = Place(tmp_path / "elsewhere", old.url)
     elsewhere.folder.mkdir()
     assert elsewhere.mlrs("backup", file).exit_code == 0
     for _ in range(2):  # the second time, the models are there
         done = new.mlrs("restore", file, "--replace")
         assert done.exit_code == 0, done.output
-    assert (new.folder / "models" / model.name).read_bytes() == model.read_bytes()
     with closing(new.opened()) as store:
-        assert store.models([model.stem]) == {model.stem: model.read_bytes()}
+        catalog = ModelCatalog(asking(store))
+        data = (old.folder / "tiny.safetensors").read_bytes()
+        assert store.models([catalog.find("best").digest]) == {digest_of(data): data}
+        assert [change.target for change in catalog.alias_changes("best")] == ["tiny"]
+        with raises(Reason.MODEL_NOT_FOUND):
+            catalog.find("own")
 
 
 def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
@@ -260,7 +266,7 @@ def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
             daemon.delete(got(daemon, "a")) if daemon.get(["a"]) else None
             fill(daemon, create(daemon, f"later-{len(contents(daemon))}"), 3)
 
-        back_up(store, place.folder / "models", tmp_path / "runs.backup", meanwhile)
+        back_up(store, tmp_path / "runs.backup", meanwhile)
     with closing(open_store(tmp_path / "runs.backup")) as backup:
         assert contents(backup) == before
 
@@ -390,5 +396,6 @@ def test_a_backup_can_be_read_by_anyone(place: Place, tmp_path: Path) -> None:
             ("b",),
             ("scheduled",),
         ]
-        names = [name for (name,) in found.execute("SELECT path FROM files ORDER BY path")]
-    assert names == sorted(path.name for path in (place.folder / "models").iterdir())
+        data = (place.folder / "tiny.safetensors").read_bytes()
+        named = "SELECT name, data FROM model_names JOIN models USING (digest)"
+        assert found.execute(named).fetchall() == [("tiny", data)]
