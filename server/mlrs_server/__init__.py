@@ -38,6 +38,8 @@ models.py     the models that runs can name; model_index.py has the names
 uploads.py    models that come over the wire
 shared_models.py  models that go from daemon to daemon
 folder.py     the data folder, which one process has at a time
+listening.py  the address to listen on; a unix socket is one daemon's at a time
+locks.py      lock files
 checking.py   a store read from end to end, for what is wrong with it
 config.py     the daemon's settings
 errors.py     what can go wrong, as reasons

@@ -21,9 +21,10 @@ from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.apart import apart
 from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.folder import locked_folder
+from mlrs_server.listening import UNIX, claimed
 from mlrs_server.metrics import serving_metrics
 from mlrs_server.replica import Replica
 from mlrs_server.security.book import TokenBook
@@ -93,6 +94,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     """
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
+        opened.enter_context(claimed(config.listen))
         book, credentials = _checked_security(config)
         store, executor, shared = await _opened_store(config, opened)
         daemon = assembled(config, book, store, executor, shared)
@@ -244,10 +246,6 @@ async def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCr
             port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         await server.stop(None)
-        raise AdvisorError(
-            Reason.INVALID_FIELD,
-            f"listen: cannot listen on {listen}; is the port taken, or the host another machine's? "
-            "Choose another with --listen",
-            field="listen",
-        ) from error
-    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+        problem = f"cannot listen on {listen}: {error}; choose another address with --listen"
+        raise invalid_field("listen", problem) from error
+    return listen if listen.startswith(UNIX) else f"{listen.rpartition(':')[0]}:{port}"

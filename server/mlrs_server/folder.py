@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.locks import LockedError, locked
 
 STORE_FILE = "mlrs.sqlite3"
 """The store in it, unless a server has it."""
@@ -21,26 +20,19 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
     Raises:
         AdvisorError: the folder cannot be written, or another daemon has it.
     """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / "daemon.lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise AdvisorError(
-            Reason.STORE,
-            f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
-        ) from error
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
+            data_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(data_dir / "daemon.lock"))
+        except LockedError as error:
             raise AdvisorError(
                 Reason.STORE,
-                f"data_dir: another daemon (process {lock.read().strip() or 'unknown'}) uses {data_dir}; "
+                f"data_dir: another daemon (process {error.holder}) uses {data_dir}; "
                 "stop it, or choose another folder with --data-dir",
             ) from error
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        except OSError as error:
+            raise AdvisorError(
+                Reason.STORE,
+                f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
+            ) from error
         yield
