@@ -201,7 +201,11 @@ def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCrede
     Raises:
         AdvisorError: a file cannot be used, or the daemon would be open to others.
     """
-    book = TokenBook(TokenFile(config.tokens_path), required=config.tokens_file is not None)
+    book = TokenBook(
+        TokenFile(config.tokens_path),
+        required=config.tokens_file is not None,
+        marker=config.data_dir / "tokens.required",
+    )
     credentials = None if config.tls is None else server_credentials(config.tls)
     check_exposure(
         config.listen,
