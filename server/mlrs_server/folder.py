@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import structlog
+
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.locks import LockedError, locked
 
+log = structlog.get_logger()
+
 STORE_FILE = "mlrs.sqlite3"
 """The store in it, unless a server has it."""
+OWN = (STORE_FILE, "daemon.lock", "models", "tokens.", ".new-")
+"""What the names of files begin with that are the daemon's own."""
 
 
 @contextmanager
@@ -22,7 +29,8 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _close_to_others(data_dir)
             held.enter_context(locked(data_dir / "daemon.lock"))
         except LockedError as error:
             raise AdvisorError(
@@ -36,3 +44,17 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
                 f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
             ) from error
         yield
+
+
+def _close_to_others(data_dir: Path) -> None:
+    """Have nobody else read a folder, if nobody else has files in it and it is this user's; warn if not."""
+    mode = stat.S_IMODE(data_dir.stat().st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        if all(path.name.startswith(OWN) for path in data_dir.iterdir()):
+            data_dir.chmod(mode & 0o700)
+            return
+    except PermissionError:  # a volume's folder, which its group may use, and root owns
+        pass
+    log.warning("data_dir_open", data_dir=str(data_dir), mode=f"{mode:04o}", advice="chmod 700, if it may be")
