@@ -20,20 +20,25 @@ OWN = (STORE_FILE, "daemon.lock", "models", "tokens.", ".new-")
 """What the names of files begin with that are the daemon's own."""
 
 
+class FolderTakenError(AdvisorError):
+    """Another process has the data folder."""
+
+
 @contextmanager
 def locked_folder(data_dir: Path) -> Iterator[None]:
     """Make the data folder and hold its lock: two daemons on one store would answer twice.
 
     Raises:
-        AdvisorError: the folder cannot be written, or another daemon has it.
+        FolderTakenError: another daemon has it.
+        AdvisorError: the folder cannot be written.
     """
     with ExitStack() as held:
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _close_to_others(data_dir)
             held.enter_context(locked(data_dir / "daemon.lock"))
+            _close_to_others(data_dir)
         except LockedError as error:
-            raise AdvisorError(
+            raise FolderTakenError(
                 Reason.STORE,
                 f"data_dir: another daemon (process {error.holder}) uses {data_dir}; "
                 "stop it, or choose another folder with --data-dir",
