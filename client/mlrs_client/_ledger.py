@@ -25,7 +25,7 @@ from mlrs_client._exceptions import (
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
 from mlrs_client._order import Outgoing, in_order
-from mlrs_client._outage import Outage
+from mlrs_client._outage import Outage, Standstill
 from mlrs_client._types import AdviceReason, RunConfig
 from mlrs_client._updates import Update, Updates
 
@@ -103,6 +103,7 @@ class Ledger(Generic[E]):
         self.fallback_steps = 0
         self.outage: Outage | None = None
         self.updates = Updates()
+        self._standstill = Standstill(self.label)
         self._last_lr = _last_lr(opened)
         self._last_step = -1  # what it was advised for
         self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
@@ -380,6 +381,10 @@ class Ledger(Generic[E]):
     def has_volatile(self) -> bool:
         """Return whether the client keeps what a crash of the daemon would lose."""
         return bool(self._kept) or bool(self.updates)
+
+    def store_news(self) -> str | None:
+        """Return what is to be logged of whether the daemon stores what it answers; once each."""
+        return self._standstill.news(self.durable_step, self._last_step)
 
     # ----------------------------------------------------------------------- without a daemon
 
