@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,9 @@ def store() -> None:
       mlrs store backup runs.backup       runs and models, in one file
       mlrs store restore runs.backup      into a folder or database that has none
 
-    A SQLite store is one process's at a time: stop the daemon first, start it again after. Training goes on
-    meanwhile: clients keep their losses and send them when the daemon is back.
+    Checks and backups are made while daemons run. What writes a SQLite store is one process's at a time: to
+    restore and vacuum, stop the daemon first, start it again after. Training goes on meanwhile: clients keep
+    their losses and send them when the daemon is back.
     """
 
 
@@ -61,8 +62,9 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     """Read every run from end to end, and say what is wrong.
 
     Checksums are verified, those of networks in meta mode as well, steps counted, and each run's state is
-    held against its record. With --replay each learning rate is computed again, which takes about a second
-    for half a million steps, and networks are held against what that gives.
+    held against its record. Of a SQLite file that a daemon has, this is done on a copy as of now, in the
+    system's temporary folder (TMPDIR). With --replay each learning rate is computed again, which takes about
+    a second for half a million steps, and networks are held against what that gives.
 
     Exits with 1 if anything is wrong. A damaged run is refused by the daemon and harms no other: delete it
     (`mlrs runs delete`), or bring a backup back. Where a stored network alone is damaged, the daemon makes it
@@ -71,7 +73,7 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     from mlrs_server.checking import check_runs, check_whole, count_runs
     from mlrs_server.models import ModelCatalog, asking
 
-    with opened_store(data_dir, url) as (opened, _):
+    with _opened_to_read(data_dir, url, beside=None) as (opened, _):
         problems = [("", problem) for problem in check_whole(opened)]
         catalog = ModelCatalog(asking(opened)) if replay else None
         checked, steps = 0, 0
@@ -101,23 +103,20 @@ def backup(data_dir: Path | None, url: str | None, file: Path, *, replace: bool)
     FILE is one SQLite file, there whole or not at all, whatever engine the store is of: a backup of a
     PostgreSQL store can be restored into a SQLite store, and the other way round.
 
-    Daemons on PostgreSQL go on meanwhile; the backup is of one moment. A daemon on a SQLite file must be
-    stopped for it, some seconds for a million steps: SQLite before 3.51.3 can corrupt a file that two
-    processes have open.
-
-    \b
-      systemctl stop mlrs && mlrs store backup runs.backup; systemctl start mlrs
+    Daemons go on meanwhile; the backup is of one moment. Beside FILE there must be space for twice its size.
     """
+    from mlrs_server.folder import STORE_FILE
     from mlrs_server.store.backups import back_up, count_rows
 
     if file.exists() and not replace:
         raise click.ClickException(f"there is a file {file}; pass --replace to overwrite it")
     with (
-        opened_store(data_dir, url) as (opened, _),
+        _opened_to_read(data_dir, url, beside=file.parent) as (opened, folder),
         _progress("copying rows", count_rows(opened)) as advance,
     ):
         back_up(opened, file, advance)
-    click.echo(f"backed up {opened.name} to {file} ({file.stat().st_size:,} bytes)")
+        name = opened.name if url else folder / STORE_FILE
+    click.echo(f"backed up {name} to {file} ({file.stat().st_size:,} bytes)")
 
 
 @store.command()
@@ -224,6 +223,25 @@ def read_store(data_dir: Path | None, url: str | None) -> Iterator[SqlStore]:
     else:
         with opened_store(data_dir, url, make=True) as (store, _):
             yield store
+
+
+@contextmanager
+def _opened_to_read(
+    data_dir: Path | None, url: str | None, *, beside: Path | None
+) -> Iterator[tuple[SqlStore, Path]]:
+    """Open a store, or a copy, in `beside`, of the file that a daemon has; yield it and the data folder."""
+    from mlrs_server.folder import STORE_FILE, FolderTakenError, locked_folder
+    from mlrs_server.store.backups import copied_online
+
+    with ExitStack() as stack, _reported():
+        folder = _folder(data_dir)
+        try:
+            with nullcontext() if url else locked_folder(folder):
+                pass
+        except FolderTakenError:
+            yield stack.enter_context(copied_online(folder / STORE_FILE, beside=beside)), folder
+        else:
+            yield stack.enter_context(opened_store(data_dir, url))
 
 
 @contextmanager

@@ -40,6 +40,8 @@ aliases.py    what an alias has pointed at, and what it goes back to
 uploads.py    models that come over the wire
 model_folder.py  models from before the store kept them, taken into it once
 folder.py     the data folder, which one process has at a time
+listening.py  the address to listen on; a unix socket is one daemon's at a time
+locks.py      lock files
 checking.py   a store read from end to end, for what is wrong with it
 config.py     the daemon's settings
 errors.py     what can go wrong, as reasons

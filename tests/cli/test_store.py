@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import mlrs_client
 from mlrs_cli.root import mlrs
 from mlrs_core.checkpoint import digest_of
 from mlrs_core.config import RunConfig
@@ -28,6 +31,7 @@ from tests.server.stored import create, facts, fill, got
 from tests.server.support import LOSSES, raises, room
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
+from tests.support.runs import open_run
 
 ENGINES = ["sqlite", "postgresql"]
 STEPS = 60
@@ -362,18 +366,95 @@ def test_space_is_given_back(place: Place) -> None:
 
 
 def test_a_daemon_keeps_others_from_its_file(tmp_path: Path) -> None:
-    """While a daemon runs, every command on its SQLite file is refused, and says what to stop and why."""
+    """While a daemon runs, what would write its SQLite file is refused, and says what to stop and why."""
     file = tmp_path / "runs.backup"
     model = write_random_model(tmp_path / "tiny.safetensors")
     place = Place(tmp_path / "data", None)
     with Daemon(place.folder, "--model", str(model)) as daemon:
         shutil.copy(place.folder / "mlrs.sqlite3", file)
-        for command, *arguments in (("check",), ("backup", tmp_path / "new"), ("vacuum",)):
-            result = place.mlrs(command, *arguments)
-            assert result.exit_code == 1
-            assert f"another daemon (process {daemon.pid}) uses" in result.output
+        result = place.mlrs("vacuum")
+        assert result.exit_code == 1
+        assert f"another daemon (process {daemon.pid}) uses" in result.output
         assert place.mlrs("restore", file, "--replace").exit_code == 1
     assert place.mlrs("check").exit_code == 0
+
+
+def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
+    """Backups and checks of a SQLite store that is being written are of one moment, and disturb nothing."""
+    model = write_random_model(tmp_path / "tiny.safetensors")
+    place = Place(tmp_path / "data", None)
+    backups = [tmp_path / f"{number}.backup" for number in range(4)]
+    ended = threading.Event()
+    lrs: list[float] = []
+    arguments = ("--model", str(model), "--flush-interval-s", "0.005")
+    with Daemon(place.folder, *arguments) as daemon, mlrs_client.connect(daemon.address) as advisor:
+        run = open_run(advisor, "a", horizon=100_000, num_classes=10, timeout_s=60)
+
+        def train() -> None:
+            while not ended.is_set():
+                lrs.append(run.next_lr(len(lrs), 2.0 / (1 + len(lrs)), timeout_s=60))
+
+        training = threading.Thread(target=train)
+        training.start()
+        try:
+            steps = []
+            for backup in backups:
+                wanted = run.durable_step + 50
+                deadline = time.monotonic() + 60
+                while run.durable_step < wanted:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                steps.append(run.durable_step)
+                done = place.mlrs("backup", backup)
+                assert done.exit_code == 0, done.output
+                checked = place.mlrs("check", "--replay")
+                assert checked.exit_code == 0, checked.output
+                assert "nothing is wrong" in checked.output
+        finally:
+            ended.set()
+            training.join()
+        assert run.fallback_steps == 0
+        daemon.kill()
+    for number, (backup, least) in enumerate(zip(backups, steps, strict=True)):
+        new = Place(tmp_path / f"new-{number}", None)
+        assert new.mlrs("restore", backup).exit_code == 0
+        assert new.mlrs("check", "--replay").exit_code == 0
+        with closing(new.opened()) as store:
+            stored = got(store, "a")
+            found = store.read(stored.key, 0, 10**6).lrs.tolist()
+        assert len(found) > least
+        assert found == lrs[: len(found)]
+    assert place.mlrs("check", "--replay").exit_code == 0
+
+
+@pytest.mark.parametrize("damage", ["noise", "empty", "cut", "a page", "another database"])
+def test_a_damaged_backup_says_so(places: Places, tmp_path: Path, damage: str) -> None:
+    """A backup that is no good is named as such, in one line, without the advice to restore a backup."""
+    old, new, file = filled(places("sqlite")), places("sqlite"), tmp_path / "runs.backup"
+    assert old.mlrs("backup", file).exit_code == 0
+    data = bytearray(file.read_bytes())
+    page = int.from_bytes(data[16:18], "big")
+    match damage:
+        case "noise":
+            data[:] = b"\xa5" * 9000
+        case "empty":
+            data.clear()
+        case "cut":
+            del data[len(data) // 2 :]
+        case "a page":
+            data[-page:] = b"\xa5" * page
+    file.write_bytes(data)
+    if damage == "another database":
+        file.unlink()
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("CREATE TABLE things (x)")
+    result = new.mlrs("restore", file)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: the backup {file} ")
+    assert result.output.count("\n") == 1
+    assert "mlrs store" not in result.output
+    assert "data folder" not in result.output
+    assert not (new.folder / "mlrs.sqlite3").exists()
 
 
 @pytest.mark.parametrize("command", ["check", "backup", "vacuum"])

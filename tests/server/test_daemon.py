@@ -234,6 +234,17 @@ def test_a_start_that_fails_says_why(tmp_path: Path, arguments: list[str], says:
     assert not ended.stdout
 
 
+def test_a_start_that_the_system_refuses_has_no_traceback(tmp_path: Path) -> None:
+    """A start that the system refuses, here for its limit of open files, says so without a traceback."""
+    command = [sys.executable, "-m", "mlrs_cli", "serve", "--data-dir", str(tmp_path / "d")]
+    limited = ["/usr/bin/env", "bash", "-c", 'ulimit -n 8; exec "$@"', "bash", *command]
+    ended = subprocess.run(limited, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 1
+    *before, last = ended.stderr.splitlines()
+    assert last == "Error: [Errno 24] Too many open files"
+    assert before in ([], ["deallocating an open event loop"])  # uvloop's own
+
+
 PROBE = """
 import asyncio, sys
 from pathlib import Path

@@ -11,15 +11,15 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.opening import open_store
-from mlrs_server.store.sql import SqlStore
-from mlrs_server.store.sqlite import sync_folder
+from mlrs_server.store.sql import SqlStore, translated
+from mlrs_server.store.sqlite import BUSY_S, SqliteDialect, sync_folder
 from mlrs_server.store.tables import (
     alias_changes,
     meta_updates,
@@ -114,6 +114,33 @@ def _files_of(path: Path) -> list[Path]:
 
 
 @contextmanager
+def copied_online(path: Path, *, beside: Path | None) -> Iterator[SqlStore]:
+    """Copy a SQLite store that a daemon has open, as it is at one moment, and yield the copy, opened.
+
+    The daemon goes on. This connection is read-only, so it neither writes the log nor puts it back into the
+    file, and SQLite before 3.51.3 cannot corrupt the file either: that takes two processes that do.
+
+    Args:
+        path: the daemon's file.
+        beside: the folder of the copy, which is removed in the end; `None`: the system's temporary one.
+
+    Raises:
+        AdvisorError: it cannot be read, or the copy cannot be written.
+    """
+    with ExitStack() as stack:
+        with translated(SqliteDialect(path), f"cannot copy the store {path}"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=beside, prefix=".copy-"))
+            copy = Path(folder) / path.name
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            with (
+                closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as source,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        yield stack.enter_context(closing(open_store(copy)))
+
+
+@contextmanager
 def opened_backup(file: Path) -> Iterator[SqlStore]:
     """Open a backup, and yield it.
 
@@ -126,9 +153,34 @@ def opened_backup(file: Path) -> Iterator[SqlStore]:
         raise AdvisorError(Reason.STORE, f"there is no backup {file}")
     with tempfile.TemporaryDirectory(prefix="mlrs-restore-") as folder:
         copy = Path(folder) / file.name
-        shutil.copyfile(file, copy)
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise AdvisorError(
+                Reason.STORE, f"the backup {file} cannot be copied to {folder}: {error.strerror or error}"
+            ) from error
+        _check_backup(copy, file)
         with closing(open_store(copy)) as store:
             yield store
+
+
+def _check_backup(copy: Path, file: Path) -> None:
+    """Check that the copy of a file is whole, and a store.
+
+    Raises:
+        AdvisorError: it is not.
+    """
+    try:
+        with closing(sqlite3.connect(copy)) as opened:
+            problem = str(opened.execute("PRAGMA quick_check(1)").fetchone()[0])
+            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as error:
+        problem = f"it is damaged, or no database at all ({error})"
+    if problem != "ok":
+        says = problem.replace("\n", " ")
+        raise AdvisorError(Reason.STORE, f"the backup {file} cannot be used: {says}; take another one")
+    if not {runs.name, observations.name} <= tables:
+        raise AdvisorError(Reason.STORE, f"the backup {file} has no runs: it is none; take another file")
 
 
 def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bool) -> None:

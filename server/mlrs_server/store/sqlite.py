@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class SqliteDialect:
         return engine
 
     def _connect(self) -> sqlite3.Connection:
+        _keep_private(self.path, make=self._mode == "rwc")
         file = f"{self.path.absolute().as_uri()}?mode={self._mode}"
         connection = sqlite3.connect(file, uri=True, check_same_thread=False, timeout=BUSY_S)
         self._mode = "rw" if self._mode == "rwc" else self._mode
@@ -101,6 +102,7 @@ class SqliteDialect:
         copy = self.path.with_name(f"{self.path.name}.before-{revision}")
         unfinished = copy.with_name(f"{copy.name}.new")
         unfinished.unlink(missing_ok=True)
+        _keep_private(unfinished, make=True)
         with closing(engine.raw_connection()) as connection, closing(sqlite3.connect(unfinished)) as target:
             source: Any = connection.driver_connection
             source.backup(target)
@@ -153,6 +155,19 @@ class SqliteDialect:
     def is_spoilt(self, error: BaseException) -> bool:
         """Return whether the file should be opened again."""
         return sqlite_is_spoilt(error)
+
+
+def _keep_private(path: Path, *, make: bool) -> None:
+    """Have a database, made if it is to be, be read and written by its owner alone, with what is beside it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if make:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    for suffix in ("", "-wal", "-shm"):  # SQLite makes them of the same mode
+        with suppress(OSError):  # it is not there, or another's, or on a disk that is read-only
+            path.with_name(f"{path.name}{suffix}").chmod(0o600)
 
 
 def sync_folder(folder: Path) -> None:
