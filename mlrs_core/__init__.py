@@ -8,6 +8,7 @@ imported by name.
     ranges.py         checks of numbers against their ranges
     policy.py         what a network or a schedule must offer to be served
     compiled.py       what turns a loop over runs into machine code
+    kernel_cache.py   machine code on disk
     advise.py         one step of advice, with its rules for bad losses and bounds
     scale.py          the authors' scale rule, guarded
     architectures/    the family of networks, one package each

@@ -2,17 +2,21 @@
 
 A kernel is a loop over runs, written for one run at a time and compiled by Numba. So a run's bits cannot
 depend on which runs are computed beside it, or on how many (ADR 0014). Machine code is kept beside the
-sources, or where `NUMBA_CACHE_DIR` says: it is made once per machine and version.
+sources, or where `NUMBA_CACHE_DIR` says: it is made once per machine and version, and at each start where it
+cannot be kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+
+from mlrs_core.kernel_cache import KernelCache
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -28,10 +32,9 @@ def compiled_aside(function: Function) -> Function:
 
 
 def _compiled(function: Function, *, nogil: bool) -> Function:
-    try:
-        made: Any = numba.njit(cache=True, error_model="numpy", nogil=nogil)(function)
-    except RuntimeError:  # no folder to keep machine code in, as in a sealed container: made at each start
-        made = numba.njit(error_model="numpy", nogil=nogil)(function)
+    made: Any = numba.njit(error_model="numpy", nogil=nogil)(function)
+    with suppress(RuntimeError):  # no folder to keep machine code in, as in a sealed container
+        made._cache = KernelCache(function)  # noqa: SLF001  # where `cache=True` puts Numba's own
     result: Function = made
     return result
 

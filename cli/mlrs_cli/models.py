@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from mlrs_cli.root import (
     access_options,
     connected,
     daemon_options,
-    data_dir_option,
     print_table,
     reported,
 )
+from mlrs_cli.store import daemon_of, opened_store, store_options
 from mlrs_cli.versions import diff, history, promote, rollback
 from mlrs_core.model import Model
 
@@ -78,7 +79,7 @@ def show(model: str, daemon: DaemonAddress) -> None:
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@data_dir_option
+@store_options
 @click.option("--name", required=True, help="The name that runs will use.")
 @click.option(
     "--gate-layout",
@@ -87,22 +88,25 @@ def show(model: str, daemon: DaemonAddress) -> None:
     "weights), ifog for their meta-train code.",
 )
 @click.option("--replace", is_flag=True, help="Point the name at this model if it is another's already.")
-@click.option("--tenant", default="", help="Whose it is, in the data folder. [default: shared with all]")
+@click.option("--tenant", default="", help="Whose it is, in the store. [default: shared with all]")
 @click.option("--address", metavar="HOST:PORT", help="Upload it to this daemon, for the token's tenant.")
 @access_options
 def import_model(
     files: tuple[Path, ...],
     data_dir: Path | None,
+    url: str | None,
     name: str,
     gate_layout: str | None,
     *,
     replace: bool,
     tenant: str,
-    daemon: DaemonAddress | None,
+    daemon: DaemonAddress,
 ) -> None:
-    """Import a model into a daemon's data folder, or upload it with --address.
+    """Import a model into a daemon's store, or upload it with --address.
 
-    A running daemon sees it at once. Uploading needs a token of the role admin where there are tokens.
+    Daemons that share a database see it at once. Where a running daemon has the data folder, the model is
+    uploaded to it: a SQLite store is one process's at a time. Uploading needs a token of the role admin where
+    there are tokens.
 
     FILES is one .safetensors file as `mlrs train` writes it, or the MLR-SNet authors' .pth files, one
     per snapshot and in the order in which a run goes through them.
@@ -114,27 +118,30 @@ def import_model(
     """
     from mlrs_core.checkpoint import dump_model
     from mlrs_core.errors import ModelFileError
-    from mlrs_server.config import load_config
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.models import ModelCatalog
+    from mlrs_server.models import ModelCatalog, asking
     from mlrs_server.names import check_tenant
 
-    if daemon is not None:
-        from mlrs_cli.admin import upload
-
-        if replace or tenant or data_dir:
-            raise click.UsageError("--replace, --tenant and --data-dir are for imports beside the daemon")
-        with reported(ModelFileError, OSError):
-            data = dump_model(_read(files, gate_layout))
-        uploaded = upload(daemon, data, name)
-        click.echo(f"uploaded {uploaded.ref} ({uploaded.size_bytes:,} bytes) to {daemon.address}")
-        return
+    if daemon.address and (replace or tenant or data_dir):
+        raise click.UsageError("--replace, --tenant and --data-dir are for imports without a daemon")
     with reported(AdvisorError, ModelFileError, OSError):
         check_tenant(tenant)
-        settings = load_config(None, {"data_dir": data_dir})
         model = _read(files, gate_layout)
-        entry = ModelCatalog(settings.data_dir).add(model, name, tenant, replace=replace)
-    click.echo(f"imported {entry.ref} ({entry.size_bytes:,} bytes) into {settings.data_dir}")
+    if address := daemon.address or (daemon_of(data_dir) if url is None else ""):
+        from mlrs_cli.admin import upload
+
+        if replace or tenant:
+            raise click.ClickException(
+                f"a daemon has the data folder (at {address}), and takes no --replace or --tenant: stop it "
+                "first, or import under another name and point an alias there (`mlrs models alias`)"
+            )
+        uploaded = upload(dataclasses.replace(daemon, address=address), dump_model(model), name)
+        click.echo(f"uploaded {uploaded.ref} ({uploaded.size_bytes:,} bytes) to {address}")
+        return
+    with reported(AdvisorError), opened_store(data_dir, url, make=True) as (store, _):
+        entry = ModelCatalog(asking(store)).add(model, name, tenant, replace=replace)
+        where = store.name
+    click.echo(f"imported {entry.ref} ({entry.size_bytes:,} bytes) into {where}")
 
 
 @models.command()

@@ -93,13 +93,13 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add how to be let in to a command with an `--address`, as its `daemon`; `None` without an address."""
+    """Add how to be let in to a command with an `--address`, as its `daemon`; its address may be ""."""
 
     @functools.wraps(command)
     def with_daemon(*, address: str | None, token: str | None, tls: bool, **others: Any) -> Any:
         settings = {name: others.pop(name) for name in ("ca_file", "cert_file", "key_file", "server_name")}
         tls = tls or any(settings.values())
-        daemon = None if address is None else DaemonAddress(address=address, token=token, tls=tls, **settings)
+        daemon = DaemonAddress(address=address or "", token=token, tls=tls, **settings)
         return command(daemon=daemon, **others)
 
     pem = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -135,7 +135,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     from mlrs_server.errors import AdvisorError
     from mlrs_server.logs import configure_logs
 
-    with reported(AdvisorError):
+    with reported(AdvisorError, OSError):  # what the system refuses a start, as by a limit, is no defect
         settings = load_config(config, flags)
         configure_logs(settings.log_level, settings.log_format)
         run_daemon(settings)

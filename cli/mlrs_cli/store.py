@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,9 @@ def store() -> None:
       mlrs store backup runs.backup       runs and models, in one file
       mlrs store restore runs.backup      into a folder or database that has none
 
-    A SQLite store is one process's at a time: stop the daemon first, start it again after. Training goes on
-    meanwhile: clients keep their losses and send them when the daemon is back.
+    Checks and backups are made while daemons run. What writes a SQLite store is one process's at a time: to
+    restore and vacuum, stop the daemon first, start it again after. Training goes on meanwhile: clients keep
+    their losses and send them when the daemon is back.
     """
 
 
@@ -61,19 +62,20 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     """Read every run from end to end, and say what is wrong.
 
     Checksums are verified, those of networks in meta mode as well, steps counted, and each run's state is
-    held against its record. With --replay each learning rate is computed again, which takes about a second
-    for half a million steps, and networks are held against what that gives.
+    held against its record. Of a SQLite file that a daemon has, this is done on a copy as of now, in the
+    system's temporary folder (TMPDIR). With --replay each learning rate is computed again, which takes about
+    a second for half a million steps, and networks are held against what that gives.
 
     Exits with 1 if anything is wrong. A damaged run is refused by the daemon and harms no other: delete it
     (`mlrs runs delete`), or bring a backup back. Where a stored network alone is damaged, the daemon makes it
     again of the run's record.
     """
     from mlrs_server.checking import check_runs, check_whole, count_runs
-    from mlrs_server.models import ModelCatalog
+    from mlrs_server.models import ModelCatalog, asking
 
-    with _opened(data_dir, url) as (opened, folder):
+    with _opened_to_read(data_dir, url, beside=None) as (opened, _):
         problems = [("", problem) for problem in check_whole(opened)]
-        catalog = ModelCatalog(folder) if replay else None
+        catalog = ModelCatalog(asking(opened)) if replay else None
         checked, steps = 0, 0
         with _progress("checking runs", count_runs(opened)) as advance:
             for found in check_runs(opened, catalog):
@@ -96,28 +98,25 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--replace", is_flag=True, help="Overwrite FILE if it is there.")
 def backup(data_dir: Path | None, url: str | None, file: Path, *, replace: bool) -> None:
-    """Write all runs, and the models of the data folder, to FILE.
+    """Write all runs and models to FILE.
 
     FILE is one SQLite file, there whole or not at all, whatever engine the store is of: a backup of a
     PostgreSQL store can be restored into a SQLite store, and the other way round.
 
-    Daemons on PostgreSQL go on meanwhile; the backup is of one moment. A daemon on a SQLite file must be
-    stopped for it, some seconds for a million steps: SQLite before 3.51.3 can corrupt a file that two
-    processes have open.
-
-    \b
-      systemctl stop mlrs && mlrs store backup runs.backup; systemctl start mlrs
+    Daemons go on meanwhile; the backup is of one moment. Beside FILE there must be space for twice its size.
     """
+    from mlrs_server.folder import STORE_FILE
     from mlrs_server.store.backups import back_up, count_rows
 
     if file.exists() and not replace:
         raise click.ClickException(f"there is a file {file}; pass --replace to overwrite it")
     with (
-        _opened(data_dir, url) as (opened, folder),
+        _opened_to_read(data_dir, url, beside=file.parent) as (opened, folder),
         _progress("copying rows", count_rows(opened)) as advance,
     ):
-        back_up(opened, folder / "models", file, advance)
-    click.echo(f"backed up {opened.name} to {file} ({file.stat().st_size:,} bytes)")
+        back_up(opened, file, advance)
+        name = opened.name if url else folder / STORE_FILE
+    click.echo(f"backed up {name} to {file} ({file.stat().st_size:,} bytes)")
 
 
 @store.command()
@@ -128,25 +127,24 @@ def restore(data_dir: Path | None, url: str | None, file: Path, *, replace: bool
     """Bring the runs and models of a backup back. All daemons of the store must be stopped.
 
     A store that has runs is refused; with --replace its runs are given up for the backup's: a SQLite file,
-    damaged or not, is put aside as mlrs.sqlite3.replaced, the tables of a PostgreSQL store are emptied.
-    Models that are in the data folder and not in the backup stay. What clients have observed since
-    the backup they send again, as far as they keep it.
+    damaged or not, is put aside as mlrs.sqlite3.replaced, the tables of a PostgreSQL store are emptied, but
+    for its models. Names and aliases become the backup's. What clients have observed since the backup they
+    send again, as far as they keep it.
     """
     from mlrs_server.store.backups import count_rows, opened_backup, restore, restore_file
 
     with ExitStack() as stack, _reported():
-        with opened_backup(file) as (source, _):
+        with opened_backup(file) as source:
             rows = count_rows(source)
         if url is not None:
-            opened, folder = stack.enter_context(_opened(data_dir, url))
+            opened, _ = stack.enter_context(opened_store(data_dir, url))
             advance = stack.enter_context(_progress("copying rows", rows))
-            restore(file, opened, folder / "models", advance, replace=replace)
+            restore(file, opened, advance, replace=replace)
             where = opened.name
         else:
-            folder = _folder(data_dir)
-            path = stack.enter_context(_locked(folder))
+            path = stack.enter_context(_locked(_folder(data_dir)))
             advance = stack.enter_context(_progress("copying rows", rows))
-            restore_file(file, path, folder / "models", advance, replace=replace)
+            restore_file(file, path, advance, replace=replace)
             where = str(path)
     click.echo(f"restored {file} into {where}")
 
@@ -158,7 +156,7 @@ def vacuum(data_dir: Path | None, url: str | None) -> None:
 
     A SQLite file is written anew, so as much space again is needed meanwhile.
     """
-    with _opened(data_dir, url) as (opened, folder):
+    with opened_store(data_dir, url) as (opened, folder):
         file = folder / "mlrs.sqlite3"
         before = file.stat().st_size if url is None else 0
         opened.vacuum()
@@ -180,17 +178,70 @@ def _folder(data_dir: Path | None) -> Path:
     return load_config(None, {"data_dir": data_dir}).data_dir
 
 
+def daemon_of(data_dir: Path | None) -> str:
+    """Return where the daemon listens that has a data folder now; "" if none does."""
+    from mlrs_server.errors import AdvisorError
+    from mlrs_server.folder import ADDRESS_FILE, locked_folder
+
+    with _reported():
+        folder = _folder(data_dir)
+    try:
+        with locked_folder(folder):
+            return ""
+    except AdvisorError:
+        file = folder / ADDRESS_FILE
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
 @contextmanager
-def _opened(data_dir: Path | None, url: str | None) -> Iterator[tuple[SqlStore, Path]]:
-    """Open a store; yield it and the data folder."""
+def opened_store(
+    data_dir: Path | None, url: str | None, *, make: bool = False
+) -> Iterator[tuple[SqlStore, Path]]:
+    """Open a store, made if missing where that is wanted; yield it and the data folder."""
+    from mlrs_server.model_folder import bring_models_over
     from mlrs_server.store import open_store
 
     with ExitStack() as stack, _reported():
         folder = _folder(data_dir)
         where = url or stack.enter_context(_locked(folder))
-        if isinstance(where, Path) and not where.exists():
+        if isinstance(where, Path) and not where.exists() and not make:
             raise click.ClickException(f"there is no store {where}; --data-dir or --store says which")
-        yield stack.enter_context(closing(open_store(where))), folder
+        opened = stack.enter_context(closing(open_store(where)))
+        bring_models_over(folder, opened)
+        yield opened, folder
+
+
+@contextmanager
+def read_store(data_dir: Path | None, url: str | None) -> Iterator[SqlStore]:
+    """Open a store to read it, also a SQLite file that a daemon has; made if missing."""
+    from mlrs_server.folder import STORE_FILE
+    from mlrs_server.store import open_to_read
+
+    if url is None and daemon_of(data_dir):
+        with _reported(), closing(open_to_read(_folder(data_dir) / STORE_FILE)) as store:
+            yield store
+    else:
+        with opened_store(data_dir, url, make=True) as (store, _):
+            yield store
+
+
+@contextmanager
+def _opened_to_read(
+    data_dir: Path | None, url: str | None, *, beside: Path | None
+) -> Iterator[tuple[SqlStore, Path]]:
+    """Open a store, or a copy, in `beside`, of the file that a daemon has; yield it and the data folder."""
+    from mlrs_server.folder import STORE_FILE, FolderTakenError, locked_folder
+    from mlrs_server.store.backups import copied_online
+
+    with ExitStack() as stack, _reported():
+        folder = _folder(data_dir)
+        try:
+            with nullcontext() if url else locked_folder(folder):
+                pass
+        except FolderTakenError:
+            yield stack.enter_context(copied_online(folder / STORE_FILE, beside=beside)), folder
+        else:
+            yield stack.enter_context(opened_store(data_dir, url))
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def tokens() -> None:
     """Make, list and revoke tokens.
 
     Work on the file of tokens, beside the daemon or wherever that file is shared from. A running daemon sees
-    every change within two seconds. Once there is a token, every call needs one.
+    every change within two seconds. Once there is a token, every call needs one, and the daemon does not
+    start without tokens any more, unless DATA_DIR/tokens.required is deleted.
     """
 
 

@@ -13,10 +13,10 @@ from mlrs_cli.root import (
     DaemonAddress,
     connected,
     daemon_options,
-    data_dir_option,
     print_table,
     reported,
 )
+from mlrs_cli.store import read_store, store_options
 
 if TYPE_CHECKING:
     import mlrs_client
@@ -122,15 +122,15 @@ def history(alias_or_model: str, daemon: DaemonAddress) -> None:
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@data_dir_option
-@click.option(
-    "--tenant", default="", help="Whose models, in the data folder. [default: those shared with all]"
-)
+@store_options
+@click.option("--tenant", default="", help="Whose models, in the store. [default: those shared with all]")
 @click.option(
     "--plot", metavar="FILE.png", type=click.Path(dir_okay=False, path_type=Path), help="Draw the rates too."
 )
-def diff(first: str, second: str, data_dir: Path | None, tenant: str, plot: Path | None) -> None:
-    """Show how far apart two models of a data folder are: their weights, and what they advise.
+def diff(
+    first: str, second: str, data_dir: Path | None, url: str | None, tenant: str, plot: Path | None
+) -> None:
+    """Show how far apart two models of a store are: their weights, and what they advise.
 
     FIRST and SECOND are names, aliases or name@digest, or .safetensors files; no daemon is asked. Weights are
     compared by the norm of their difference over the norm of FIRST's. Learning rates are compared by their
@@ -143,7 +143,7 @@ def diff(first: str, second: str, data_dir: Path | None, tenant: str, plot: Path
     """
     from mlrs_cli.comparing import draw, rates_apart, weight_changes
 
-    before, after = _models(data_dir, tenant, first, second)
+    before, after = _models(data_dir, url, tenant, first, second)
     if (changes := weight_changes(before, after)) is None:
         click.echo("weights: not comparable, the models are of different architectures or sizes")
     else:
@@ -167,23 +167,23 @@ def diff(first: str, second: str, data_dir: Path | None, tenant: str, plot: Path
         click.echo(f"drew {plot}")
 
 
-def _models(data_dir: Path | None, tenant: str, *wanted: str) -> Iterator[Model]:
-    """Yield models of a data folder, or of files."""
+def _models(data_dir: Path | None, url: str | None, tenant: str, *wanted: str) -> Iterator[Model]:
+    """Yield models of a store, or of files."""
     from mlrs_core.checkpoint import read_model
     from mlrs_core.errors import ModelFileError
-    from mlrs_server.config import load_config
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.models import ModelCatalog
+    from mlrs_server.models import ModelCatalog, asking
     from mlrs_server.names import check_tenant
 
     with reported(AdvisorError, ModelFileError, OSError):
         check_tenant(tenant)
-        catalog = ModelCatalog(load_config(None, {"data_dir": data_dir}).data_dir)
         for one in wanted:
             if one.endswith(".safetensors"):
                 yield read_model(Path(one))[0]
             else:
-                yield catalog.find(one, tenant).model
+                with read_store(data_dir, url) as store:
+                    found = ModelCatalog(asking(store)).find(one, tenant)
+                yield found.model
 
 
 def _lineage(advisor: mlrs_client.Advisor, model: str) -> Iterator[Iterable[str]]:

@@ -32,7 +32,7 @@ from mlrs_client._exceptions import (
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
 from mlrs_client._order import Outgoing, in_order
-from mlrs_client._outage import Outage
+from mlrs_client._outage import Outage, Standstill
 from mlrs_client._remarks import Remarks
 from mlrs_client._start import Start
 from mlrs_client._types import RunConfig
@@ -128,6 +128,7 @@ class Ledger(Generic[E]):
         self.remarks = Remarks(self.label, start.run_ids, start.configs)
         self.saved_as = ""
         self.saved_at = -1
+        self._standstill = Standstill(self.label)
         self._last_lr: Any = None
         self._last_step = -1  # what it was advised for
         self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
@@ -457,6 +458,10 @@ class Ledger(Generic[E]):
                 break
             found.append(entries[step])
         return found[::-1]
+
+    def store_news(self) -> str | None:
+        """Return what is to be logged of whether the daemon stores what it answers; once each."""
+        return self._standstill.news(self.durable_step, self._last_step)
 
     # ----------------------------------------------------------------------- without a daemon
 

@@ -1,10 +1,14 @@
-"""A stretch of a run that its fallback answers."""
+"""What is logged of a run: a stretch that its fallback answers, or one in which nothing is stored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from mlrs_client._exceptions import MlrsError
+
+STANDING_S = 5.0
+"""How long a daemon may answer without storing until that is logged, in seconds: fifty flush intervals."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,4 +61,42 @@ class Outage:
         return (
             f"{self.label}: the daemon is back and has every loss; {fallback_steps - self.since} steps were"
             " answered by the fallback"
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Standstill:
+    """Whether the daemon stores what it answers: told by the durable step, which each answer carries.
+
+    One pause of the client or of the daemon is not held against the store, however long: nothing was answered
+    in it, so the answer after it may be the first that could have told.
+    """
+
+    label: str
+    """What messages call the run."""
+    is_told: bool = False
+    """Whether it was logged that nothing is stored."""
+    _durable_step: int = -1
+    _since: float = field(default_factory=time.monotonic)
+    _newest: float = field(default_factory=time.monotonic)
+    _pause_s: float = 0.0
+
+    def news(self, durable_step: int, answered_step: int) -> str | None:
+        """Take in how far a run is answered and durable now; return what is to be logged, once each."""
+        now = time.monotonic()
+        if durable_step != self._durable_step or answered_step <= durable_step:
+            self._durable_step, self._since, self._newest, self._pause_s = durable_step, now, now, 0.0
+            if self.is_told:
+                self.is_told = False
+                return f"{self.label}: the daemon stores again, up to step {durable_step} so far"
+            return None
+        self._pause_s = max(self._pause_s, now - self._newest)
+        self._newest = now
+        if self.is_told or now - self._since - self._pause_s < STANDING_S:
+            return None
+        self.is_told = True
+        return (
+            f"{self.label}: the daemon has stored nothing after step {durable_step} for"
+            f" {now - self._since:.0f} s. Its advice goes on, and the losses are kept here, to be sent again"
+            " should it be lost; `mlrs health` and the daemon's log say more"
         )

@@ -353,6 +353,8 @@ class Session:
                 while news := outage.news():  # its beginning may not have been told yet
                     self.host.say(news)
                 self.host.say(outage.end(ledger.fallback_steps))
+            if (news := ledger.store_news()) is not None:
+                self.host.say(news)
             if ledger.left:
                 self.forget(ledger)
             ledger.changed.notify_all()

@@ -34,10 +34,14 @@ entries.py    observations and answers, as tables
 ledger.py     exactly once, compiled: what an entry is, and a run's record after it
 journal.py    what was answered and is not stored yet; the flush
 store/        runs on disk
-models.py     the models that runs can name; model_index.py has the names
+models.py     the models that runs can name; model_files.py reads them, once
+model_names.py  what a reference means to whom, and which changes are allowed; model_index.py has the names
+aliases.py    what an alias has pointed at, and what it goes back to
 uploads.py    models that come over the wire
-shared_models.py  models that go from daemon to daemon
+model_folder.py  models from before the store kept them, taken into it once
 folder.py     the data folder, which one process has at a time
+listening.py  the address to listen on; a unix socket is one daemon's at a time
+locks.py      lock files
 checking.py   a store read from end to end, for what is wrong with it
 config.py     the daemon's settings
 errors.py     what can go wrong, as reasons

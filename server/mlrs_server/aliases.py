@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 Cause = Literal["set", "promote", "rollback"]
 """Why an alias was pointed somewhere."""
@@ -46,31 +46,3 @@ def target_before(changes: Changes) -> str | None:
         else:  # the change says what is on top then, also where what lay below is kept no longer
             stack[-2:] = [change.target]
     return stack[-2] if len(stack) > 1 else None
-
-
-def changes_of(fields: Any) -> dict[str, Changes]:
-    """Return changes by alias, out of JSON.
-
-    Raises:
-        TypeError: they are none.
-        ValueError: a newer version wrote what this one does not know.
-    """
-    columns: dict[str, Any] = _object(fields)
-    return {alias: tuple(map(_change_of, changes)) for alias, changes in columns.items()}
-
-
-def _change_of(fields: Any) -> AliasChange:
-    values = _object(fields)
-    if unknown := sorted(values.keys() - {"target", "cause", "time"}):
-        raise ValueError(f"a change of an alias has {', '.join(unknown)[:100]}")
-    if not isinstance(values.get("target"), str) or not isinstance(values.get("time"), float | None):
-        raise TypeError(f"expected a change of an alias, found {values!r:.100}")
-    if (cause := values.get("cause")) not in get_args(Cause):
-        raise ValueError(f"the cause of a change is {cause!r:.100}")
-    return AliasChange(**values)
-
-
-def _object(fields: Any) -> dict[str, Any]:
-    if not isinstance(fields, dict):
-        raise TypeError(f"expected names and values, found {fields!r:.100}")
-    return fields

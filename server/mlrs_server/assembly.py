@@ -27,7 +27,6 @@ from mlrs_server.security.book import TokenBook
 from mlrs_server.security.gate import Gate
 from mlrs_server.security.quota import RunQuota
 from mlrs_server.service import AdvisorService
-from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import SqlStore
@@ -41,7 +40,6 @@ SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_na
 class Daemon:
     """What answers calls."""
 
-    catalog: ModelCatalog
     watchers: Watchers
     live: LiveRuns
     lifecycle: RunLifecycle
@@ -56,15 +54,10 @@ def assembled(
     book: TokenBook,
     store: SqlStore,
     executor: ThreadPoolExecutor,
+    catalog: ModelCatalog,
     shared: Sharing | None,
 ) -> Daemon:
-    """Put together what answers calls.
-
-    Raises:
-        AdvisorError: the default model is none.
-    """
-    catalog = ModelCatalog(config.data_dir, default=config.model)
-    catalog.find("")
+    """Put together what answers calls."""
     watchers = Watchers()
     live = LiveRuns(
         store,
@@ -76,21 +69,22 @@ def assembled(
         ownership=shared.ownership if shared else None,
     )
     quota = RunQuota(config.limits_of, live.count_unfinished)
-    models = SharedModels(live, catalog) if shared else None
     feeders = Feeders()
-    lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, models, feeders)
+    lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, feeders)
     engine, records = Engine(live.groups, live.journal), RunRecords(live, watchers)
     counts = AdviceCounts()
     meta = MetaService(lifecycle, Adaptation(live), counts)
     gatherer = Gatherer(live, engine, records)
     versions = VersionService(Promotion(live, catalog), catalog)
-    service = AdvisorService(lifecycle, records, engine, catalog, gatherer, meta, versions, counts, feeders)
+    service = AdvisorService(
+        lifecycle, records, engine, catalog, gatherer, meta, versions, counts, feeders, config.data_dir
+    )
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICE, gate)
     health = StoreHealth()
     live.journal.on_health = health.says("flushes")
     collector = DaemonCollector(counts, live, gate, status.refusals, health, gatherer)
-    return Daemon(catalog, watchers, live, lifecycle, service, status, health, collector)
+    return Daemon(watchers, live, lifecycle, service, status, health, collector)
 
 
 def housekeeping(

@@ -21,10 +21,13 @@ from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.apart import apart
 from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig
-from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.failpoints import ARMED, reach
-from mlrs_server.folder import locked_folder
+from mlrs_server.folder import address_file, locked_folder
+from mlrs_server.listening import UNIX, claimed
 from mlrs_server.metrics import serving_metrics
+from mlrs_server.model_folder import bring_models_over
+from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.replica import Replica
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.exposure import check_exposure, is_local
@@ -93,20 +96,24 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
     """
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
+        opened.enter_context(claimed(config.listen))
+        tell_address = opened.enter_context(address_file(config.data_dir))
         book, credentials = _checked_security(config)
         store, executor, shared = await _opened_store(config, opened)
-        daemon = assembled(config, book, store, executor, shared)
+        catalog = await apart(lambda: _catalog(config, store, executor))
+        daemon = assembled(config, book, store, executor, catalog, shared)
         await apart(warm_up)
         opened.enter_context(serving_metrics(daemon.collector, config.metrics))
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
+        tell_address(address)
         replica = await _joined(daemon, shared, config.advertise or address)
         await server.start()
         await _tell_health(daemon, checks)
         if ARMED:
             log.warning("failpoints_armed", points=sorted(ARMED))
-        model = daemon.catalog.find("").ref
-        log.info("listening", address=address, data_dir=str(config.data_dir), model=model)
+        default = catalog.by_digest(*catalog.names.meaning("", "")).ref
+        log.info("listening", address=address, data_dir=str(config.data_dir), model=default)
         tasks = housekeeping(daemon, config, book, shared)
         try:
             yield address
@@ -135,6 +142,19 @@ async def _opened_store(
     if shared:
         opened.callback(shared.close)
     return store, executor, shared
+
+
+def _catalog(config: ServerConfig, store: SqlStore, executor: ThreadPoolExecutor) -> ModelCatalog:
+    """Return the models that runs can name, the default among them; on any thread.
+
+    Raises:
+        AdvisorError: the default model is none, or the store fails.
+    """
+    ask = asking(store, executor)
+    ask(lambda _: bring_models_over(config.data_dir, store))
+    catalog = ModelCatalog(ask, default=config.model)
+    catalog.find("")
+    return catalog
 
 
 async def _joined(daemon: Daemon, shared: Sharing | None, address: str) -> Replica | None:
@@ -199,7 +219,11 @@ def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCrede
     Raises:
         AdvisorError: a file cannot be used, or the daemon would be open to others.
     """
-    book = TokenBook(TokenFile(config.tokens_path), required=config.tokens_file is not None)
+    book = TokenBook(
+        TokenFile(config.tokens_path),
+        required=config.tokens_file is not None,
+        marker=config.data_dir / "tokens.required",
+    )
     credentials = None if config.tls is None else server_credentials(config.tls)
     check_exposure(
         config.listen,
@@ -244,10 +268,6 @@ async def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCr
             port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         await server.stop(None)
-        raise AdvisorError(
-            Reason.INVALID_FIELD,
-            f"listen: cannot listen on {listen}; is the port taken, or the host another machine's? "
-            "Choose another with --listen",
-            field="listen",
-        ) from error
-    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+        problem = f"cannot listen on {listen}: {error}; choose another address with --listen"
+        raise invalid_field("listen", problem) from error
+    return listen if listen.startswith(UNIX) else f"{listen.rpartition(':')[0]}:{port}"

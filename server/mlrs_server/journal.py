@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ MAX_UNDURABLE = 4 * 2**20
 REST, LONGEST_REST_S = 9, 0.5
 """So many times as long as a flush took, and at most so long, the store rests after it: flushes and advice
 share the interpreter."""
+LATE_S = 3.0
+"""How long a flush may take until the store counts as failing: one that stands still raises no error."""
 LONGEST_PAUSE_S = 5.0
 """Between attempts at a store that fails."""
 
@@ -56,7 +59,7 @@ class FlushFigures:
     last: float = field(default_factory=time.monotonic)
     """When the last one ended that stored something, on the monotonic clock; at first, the start."""
     failing: bool = False
-    """Whether the newest one failed."""
+    """Whether the newest one failed, or has been under way for too long."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +299,7 @@ class Journal:
         batches = list[_Batch]()
         loop = asyncio.get_running_loop()
         began = loop.time()
+        late = loop.call_later(LATE_S, partial(self._tell, works=False))
         try:
             for group in groups:
                 if group.log.count or group.meta.made:  # one by one: what was taken must be put back
@@ -318,6 +322,8 @@ class Journal:
             self.figures.failures += 1
             self._tell(works=False)
             raise
+        finally:
+            late.cancel()
         figures = self.figures
         figures.count, figures.last = figures.count + 1, time.monotonic()
         figures.seconds += loop.time() - began

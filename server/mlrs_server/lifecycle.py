@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,7 +24,8 @@ from mlrs_server.failpoints import reach
 from mlrs_server.feeders import Feeders
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
-from mlrs_server.models import SHORT_DIGEST, ModelCatalog
+from mlrs_server.models import SHORT_DIGEST, ModelCatalog, ModelsNow
+from mlrs_server.names import tenant_of
 from mlrs_server.opening import (
     Opened,
     OpenRequest,
@@ -35,11 +36,10 @@ from mlrs_server.opening import (
     run_to_create,
 )
 from mlrs_server.owned import owned, owned_places, owned_to_open
-from mlrs_server.policies import keep_model, policy_of
+from mlrs_server.policies import models_of, policy_of
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.shards import shard_of
-from mlrs_server.shared_models import SharedModels
 from mlrs_server.store import NewRun, RunKey, StoredRun
 from mlrs_server.takeovers import Takeovers
 from mlrs_server.turns import in_turns
@@ -66,16 +66,13 @@ class RunLifecycle:
         watchers: Watchers,
         catalog: ModelCatalog,
         quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
-        models: SharedModels | None = None,
         feeders: Feeders | None = None,
     ) -> None:
         """`watchers` hear of rewinds and ends; `quota` is held as runs begin, and raises if they are many.
 
-        `models` go from daemon to daemon, where several share the store; `feeders` are the processes that
-        have streams open.
+        `feeders` are the processes that have streams open.
         """
         self._takeovers = Takeovers(live, feeders or Feeders())
-        self._models = models
         self._quota = quota
         self._live = live
         self._watchers = watchers
@@ -151,16 +148,17 @@ class RunLifecycle:
         runs = {run.run_id: run for run in found.values() if isinstance(run, StoredRun)}
         dropped = [run for run_id, run in found.items() if run_id not in runs]
         taken_over = self._takeovers.from_connected(requests, found)
-        learnt = await self._fetched(runs.values())
+        models = await self._models(requests, runs)
+        learnt = await self._live.learnt(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-        checked = await self._checked(requests, runs, learnt, unstored)
+        checked = await self._checked(requests, runs, learnt, models, unstored)
         checked = [
             replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in checked
         ]
         async with self._quota(self._unfinished_since(checked, found) + self._finished_of(existing)):
             new = await self._create(checked, dropped, among=len(requests))
             runs |= {run.run_id: run for run in new}
-            resumed = await self._resume(existing, unstored, among=len(requests))
+            resumed = await self._resume(existing, models, unstored, among=len(requests))
             runs |= {run.run_id: run for run in resumed}
             await self._takeovers.take([(request, runs[run.run_id]) for request, run in existing])
         created = {run.run_id for run in new} | {one.run_id for one in requests if one.mode == "create"}
@@ -173,11 +171,25 @@ class RunLifecycle:
             opened.append(Opened(view, live.handle, run_id in created, run_id in taken_over))
         return opened
 
-    async def _fetched(self, runs: Collection[StoredRun]) -> dict[str, Learnt]:
-        """Fetch what loading runs needs: their models, and what they have learnt, which is returned by id."""
-        if self._models is not None:
-            await self._models.fetch(runs)
-        return await self._live.learnt(runs)
+    async def _models(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> ModelsNow:
+        """Take the models of runs, and those that requests name, into memory; return what references mean."""
+        asked = {
+            (request.model, tenant_of(request.run_id))
+            for request in requests
+            if request.model or (request.asked.schedule is None and request.run_id not in runs)
+        }
+        names = await self._live.in_store(self._catalog.names_in) if asked else self._catalog.names
+        wanted = models_of(runs.values())
+        for reference, tenant in asked:
+            with suppress(AdvisorError):  # raised again for the run that asks
+                wanted.add(names.meaning(reference, tenant))
+        await self._load(wanted)
+        return ModelsNow(self._catalog, names)
+
+    async def _load(self, models: Iterable[tuple[str, str]]) -> None:
+        """Take models, by digest and name, into memory."""
+        if missing := [model for model in models if not self._catalog.files.is_loaded(model[0])]:
+            await asyncio.to_thread(self._catalog.files.load_all, missing)
 
     def _unfinished_since(self, new: Sequence[NewRun], found: Mapping[str, RunKey]) -> list[str]:
         """Return the ids of new runs, without those that replace unfinished ones."""
@@ -196,6 +208,7 @@ class RunLifecycle:
         requests: Sequence[OpenRequest],
         runs: Mapping[str, StoredRun],
         learnt: Mapping[str, Learnt],
+        models: ModelsNow,
         unstored: Collection[str],
     ) -> list[NewRun]:
         """Check all requests, and take the runs that exist into memory; return those to create."""
@@ -203,11 +216,11 @@ class RunLifecycle:
         async for request in in_turns(requests):
             with about(request.run_id, among=len(requests)):
                 if (stored := runs.get(request.run_id)) is None:
-                    new.append(run_to_create(request, self._catalog))
+                    new.append(run_to_create(request, models))
                     continue
                 self._takeovers.check(request, stored)
                 asked = self._to_resume(stored, request, unstored)
-                config_to_resume(stored, asked, self._live, self._catalog)
+                config_to_resume(stored, asked, self._live, models)
                 if not must_rewind(stored, asked, self._live):  # a rewind makes another state
                     self._live.load(stored, learnt.get(stored.run_id))
         return new
@@ -224,7 +237,8 @@ class RunLifecycle:
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
         async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
-            learnt = await self._fetched(runs.values())
+            await self._load(models_of(runs.values()))
+            learnt = await self._live.learnt(runs.values())
             live = self._live.load(_of(runs, run_id), learnt.get(run_id))
             return live.handle
 
@@ -243,11 +257,10 @@ class RunLifecycle:
                 await self._live.journal.flush()  # what is to come of them, as they are closed
             for old in dropped:
                 reserved.enter_context(self._in_doubt(old.run_id))
-            for run in {run.model_digest: run for run in reversed(new)}.values():
-                with about(run.run_id, among=among):
-                    keep_model(run, self._catalog)
-            if self._models is not None:
-                await self._models.offer(new)
+            for digest, name in models_of(new):
+                if not self._catalog.is_kept(digest):
+                    model = self._catalog.by_digest(digest, name)
+                    await asyncio.to_thread(self._catalog.keep, model)
             created = await self._live.in_store(lambda store: store.create(new, dropped))
             for old in dropped:
                 self._live.drop(old.run_id)
@@ -262,7 +275,12 @@ class RunLifecycle:
         return created
 
     async def _resume(
-        self, existing: Sequence[tuple[OpenRequest, StoredRun]], unstored: Collection[str], *, among: int
+        self,
+        existing: Sequence[tuple[OpenRequest, StoredRun]],
+        models: ModelsNow,
+        unstored: Collection[str],
+        *,
+        among: int,
     ) -> list[StoredRun]:
         """Rewind runs and complete their configs, one after the other, up to the first that fails."""
         resumed, rewound = list[StoredRun](), list[StoredRun]()
@@ -271,7 +289,7 @@ class RunLifecycle:
                 with about(asked.run_id, among=among):
                     # The run may have gone on since it was checked.
                     request = self._to_resume(stored, asked, unstored)
-                    config = config_to_resume(stored, request, self._live, self._catalog)
+                    config = config_to_resume(stored, request, self._live, models)
                     run = stored
                     if request.resume_from is not None and must_rewind(stored, request, self._live):
                         run = await self._rewind(stored, request.resume_from)

@@ -11,6 +11,15 @@ import structlog
 from mlrs_server.security.redact import redact
 
 
+class _CoreHandler(logging.Handler):
+    """Passes on what the core logs, which knows the standard library's loggers only."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record under the name of its event."""
+        event = getattr(record, "event", record.name)
+        structlog.get_logger().log(record.levelno, event, problem=record.getMessage())
+
+
 def configure_logs(
     level: Literal["debug", "info", "warning", "error"], style: Literal["auto", "console", "json"]
 ) -> None:
@@ -31,3 +40,5 @@ def configure_logs(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    core = logging.getLogger("mlrs_core")
+    core.handlers, core.propagate = [_CoreHandler()], False

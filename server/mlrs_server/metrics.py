@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
@@ -118,6 +119,7 @@ def serving_metrics(collector: Collector, listen: str | None) -> Iterator[str | 
             f"metrics: cannot listen on {listen}: {error.strerror or error}; choose another with --metrics",
             field="metrics",
         ) from error
+    server.set_app(_only_metrics(make_wsgi_app(registry)))  # Prometheus's own answers at every path
     log.info("serving_metrics", address=f"{host}:{server.server_port}")
     try:
         yield f"{host}:{server.server_port}"
@@ -125,6 +127,18 @@ def serving_metrics(collector: Collector, listen: str | None) -> Iterator[str | 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _only_metrics(app: WSGIApplication) -> WSGIApplication:
+    """Return an application that answers at /metrics as another does, and nowhere else."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") == "/metrics":
+            return app(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"metrics are at /metrics\n"]
+
+    return answer
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

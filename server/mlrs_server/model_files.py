@@ -1,22 +1,40 @@
-"""The files of models: those in the package, and those in the data folder, each named by its content."""
+"""Models as files, of the package and of the store, and the same models in memory, ready to serve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from pathlib import Path
+from typing import Protocol, TypeVar
 
 from mlrs_core.checkpoint import digest_of, dump_model, parse_model
 from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
 from mlrs_core.policy import Policy
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.files import write_atomically
+from mlrs_server.store import Store
 
+T = TypeVar("T")
 SHORT_DIGEST = 12
 """Digits of the digest in a reference."""
+
+
+class AskStore(Protocol):
+    """Does something with the store, on the thread that it is used from, and waits for it."""
+
+    def __call__(self, work: Callable[[Store], T], /) -> T:
+        """Return what the work returns."""
+        ...
+
+
+def asking(store: Store, executor: Executor | None = None) -> AskStore:
+    """Return the way to a store that is used from an executor's one thread, or from whichever asks."""
+
+    def ask(work: Callable[[Store], T], /) -> T:
+        return work(store) if executor is None else executor.submit(work, store).result()
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -31,102 +49,115 @@ class CatalogModel:
 
     @property
     def ref(self) -> str:
-        """`name@digest`, with the digest's first digits."""
-        return f"{self.name}@{self.digest[:SHORT_DIGEST]}"
+        """What names it and no other: `name@digest`."""
+        return reference(self.name, self.digest)
 
 
 class ModelFiles:
-    """Reads and writes models of one folder. What was read once stays in memory."""
+    """Reads models, each once: checks it against its digest, parses it and makes it ready to serve.
 
-    def __init__(self, folder: Path) -> None:
-        """Use a folder; it need not exist."""
-        self.folder = folder
-        self.shipped = _shipped_digests()
-        """The names of the models in the package, by digest."""
-        self._loaded: dict[str, CatalogModel] = {}
+    May be used from several threads at once, but for an event loop's where a method waits for the store.
+    """
 
-    def has(self, digest: str) -> bool:
-        """Return whether a model's file is here."""
-        return digest in self._loaded or digest in self.shipped or self.is_kept(digest)
+    def __init__(self, ask: AskStore) -> None:
+        """Use the models of the package, and of the store that `ask` is the way to."""
+        self._ask = ask
+        self._shipped = _shipped_files()
+        self._loaded = dict[str, CatalogModel]()
+        self._unreadable = dict[str, AdvisorError]()
 
-    def is_kept(self, digest: str) -> bool:
-        """Return whether it is in the folder."""
-        return self._path(digest).exists()
+    def shipped(self) -> dict[str, str]:
+        """Return the digests of the models in the package, by name."""
+        return {name: digest for digest, (name, _) in self._shipped.items()}
+
+    def is_shipped(self, digest: str) -> bool:
+        """Return whether a model is in the package."""
+        return digest in self._shipped
+
+    def by_digest(self, digest: str, name: str) -> CatalogModel:
+        """Return a model of which only the digest counts; at once, on any thread, if it is loaded.
+
+        Raises:
+            AdvisorError: its file is damaged or gone.
+        """
+        if digest not in self._loaded and (error := self._unreadable.get(digest)) is not None:
+            raise error.with_traceback(None)  # it may be raised often
+        return self.load(digest, name)
+
+    def load_all(self, models: Iterable[tuple[str, str]]) -> None:
+        """Have models, by digest and name, in memory; one that cannot be read is an error of `by_digest`."""
+        for digest, name in models:
+            try:
+                self.load(digest, name)
+            except AdvisorError as error:
+                self._unreadable[digest] = error
+
+    def is_loaded(self, digest: str) -> bool:
+        """Return whether a model is in memory."""
+        return digest in self._loaded
 
     def load(self, digest: str, name: str) -> CatalogModel:
         """Return a model by a name.
 
         Raises:
-            AdvisorError: its file is damaged or gone.
+            AdvisorError: its file is damaged or gone, or the store fails.
         """
-        if digest not in self._loaded:
-            data = self.read(digest, name)
-            with _readable(digest, name):
+        if (loaded := self._loaded.get(digest)) is None:
+            data = self.file_of(digest, name)
+            try:
                 model = parse_model(data)
-            self._loaded[digest] = CatalogModel(name, digest, model, model.policy(), len(data))
-        loaded = self._loaded[digest]
+            except ModelFileError as error:
+                raise _unreadable(name, digest, error) from error
+            found = CatalogModel(name, digest, model, model.policy(), len(data))
+            loaded = self._loaded.setdefault(digest, found)
+        self._unreadable.pop(digest, None)
         return loaded if loaded.name == name else replace(loaded, name=name)
 
-    def add(self, model: CatalogModel) -> None:
-        """Keep a model whose file was written in memory."""
-        self._loaded.setdefault(model.digest, model)
-
-    def read(self, digest: str, name: str) -> bytes:
-        """Return a model's file, checked against its digest.
+    def file_of(self, digest: str, name: str) -> bytes:
+        """Return a model's file.
 
         Raises:
-            AdvisorError: it is damaged or gone.
+            AdvisorError: as `load`.
         """
-        with _readable(digest, name):
-            if digest in self.shipped and not self.is_kept(digest):
-                data = (resources.files("mlrs_core") / "models" / f"{name}.safetensors").read_bytes()
-            else:
-                data = self._path(digest).read_bytes()
-            if digest_of(data) != digest:
-                raise ModelFileError("its content does not match its digest")
+        if digest in self._shipped:
+            return self._shipped[digest][1]
+        data = self._ask(lambda store: store.models([digest])).get(digest)
+        if data is None:
+            raise _unreadable(name, digest, "the store does not have it")
+        if digest_of(data) != digest:
+            raise _unreadable(name, digest, "its content does not match its digest")
         return data
 
-    def write(self, digest: str, data: bytes) -> None:
-        """Write a model's file.
-
-        Raises:
-            AdvisorError: the folder cannot be written.
-        """
-        write_atomically(self._path(digest), data, what="models")
-
-    def prepared(self, model: Model, name: str) -> CatalogModel:
-        """Write a model's file, and return the model as it will be; on any thread.
-
-        Raises:
-            AdvisorError: the folder cannot be written.
-        """
-        data = dump_model(model)
-        digest = digest_of(data)
-        self.write(digest, data)
-        return CatalogModel(name, digest, model, model.policy(), len(data))
-
-    def _path(self, digest: str) -> Path:
-        return self.folder / f"{digest}.safetensors"
+    def add(self, model: CatalogModel) -> None:
+        """Take a model into memory that was just made."""
+        self._loaded.setdefault(model.digest, model)
 
 
-@contextmanager
-def _readable(digest: str, name: str) -> Iterator[None]:
-    """Turn the exceptions of reading a model into the daemon's."""
-    try:
-        yield
-    except (ModelFileError, OSError) as error:
-        raise AdvisorError(
-            Reason.MODEL_INVALID,
-            f"model: {name}@{digest[:SHORT_DIGEST]} cannot be read: {error}; import it again",
-            field="model",
-        ) from error
+def reference(name: str, digest: str) -> str:
+    """Return `name@digest`, with the digest's first digits."""
+    return f"{name}@{digest[:SHORT_DIGEST]}"
 
 
-def _shipped_digests() -> dict[str, str]:
-    """Return the names of the models in the package, by digest."""
+def made(model: Model, name: str) -> tuple[CatalogModel, bytes]:
+    """Return a model by a name, and its file."""
+    data = dump_model(model)
+    return CatalogModel(name, digest_of(data), model, model.policy(), len(data)), data
+
+
+def _unreadable(name: str, digest: str, problem: object) -> AdvisorError:
+    return AdvisorError(
+        Reason.MODEL_INVALID,
+        f"model: {reference(name, digest)} cannot be read: {problem}; import it again",
+        field="model",
+    )
+
+
+def _shipped_files() -> dict[str, tuple[str, bytes]]:
+    """Return the names and the files of the models in the package, by digest."""
     folder = resources.files("mlrs_core") / "models"
-    return {
-        digest_of(entry.read_bytes()): entry.name.removesuffix(".safetensors")
+    files = {
+        entry.name.removesuffix(".safetensors"): entry.read_bytes()
         for entry in folder.iterdir()
         if entry.name.endswith(".safetensors")
     }
+    return {digest_of(data): (name, data) for name, data in files.items()}

@@ -1,60 +1,79 @@
-"""The models that runs can name: those shipped with mlrs, and those imported into the data folder.
+"""The models that runs can name: those shipped with mlrs, and those in the store.
 
-    DATA_DIR/models/<digest>.safetensors   a model, named by its content
-    DATA_DIR/models/index.json             names and aliases by tenant, replaced atomically
+A tenant sees the models that are shipped, those of the default tenant, and its own. A model that a run was
+created with is kept in the store, shipped or not, so an upgrade of mlrs changes no run.
 
-A tenant sees the models that are shipped, those of the default tenant, and its own.
-
-A model that a run was created with is kept in the data folder, shipped or not, so an upgrade of mlrs
-changes no run. The index is read again when its file changed: an import is seen by a running daemon.
+What a name means is looked up in memory, after a look at the store's revision: whichever replica changed it,
+the next call sees it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
-from mlrs_core.checkpoint import digest_of, read_model
+from mlrs_core.checkpoint import read_model
 from mlrs_core.errors import ModelFileError
 from mlrs_core.model import Model
 from mlrs_server.aliases import Changes
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.model_files import SHORT_DIGEST, CatalogModel, ModelFiles
-from mlrs_server.model_index import Index, resolved
+from mlrs_server.model_files import SHORT_DIGEST, AskStore, CatalogModel, ModelFiles, asking, made, reference
+from mlrs_server.model_index import Index
 from mlrs_server.model_names import DEFAULT_ALIAS, NAME, ModelNames, model_name
-from mlrs_server.names import full_name
+from mlrs_server.store import Store
 
-__all__ = ["DEFAULT_ALIAS", "NAME", "SHORT_DIGEST", "CatalogModel", "ModelCatalog", "model_name"]
+__all__ = [
+    "DEFAULT_ALIAS",
+    "NAME",
+    "SHORT_DIGEST",
+    "CatalogModel",
+    "ModelCatalog",
+    "ModelsNow",
+    "asking",
+    "model_name",
+]
 
 log = structlog.get_logger()
 
 
-class ModelCatalog:
-    """Finds models by name, alias or digest. Used from one thread."""
+@dataclass(frozen=True)
+class ModelsNow:
+    """What references to models mean at one moment. Nothing here waits: the models are in memory."""
 
-    def __init__(self, data_dir: Path, *, default: str | None = None) -> None:
-        """Open the catalog of a data folder.
+    catalog: ModelCatalog
+    names: ModelNames
+
+    def find(self, reference: str, tenant: str) -> CatalogModel:
+        """Return the model that a tenant calls by a reference; see `ModelCatalog.find`."""
+        return self.catalog.by_digest(*self.names.meaning(reference, tenant))
+
+
+class ModelCatalog:
+    """Finds models by name, alias or digest.
+
+    Its methods wait for the store, and compute: on any thread but an event loop's. What they change in memory
+    is replaced as a whole.
+    """
+
+    def __init__(self, ask: AskStore, *, default: str | None = None) -> None:
+        """Use the models of a store.
 
         Args:
-            data_dir: the daemon's data folder.
+            ask: the way to the store.
             default: a model's name, or a file to import under its stem, for runs that name none.
 
         Raises:
-            AdvisorError: the default does not exist or is no model, or the index is damaged.
+            AdvisorError: the default does not exist or is no model, or the store fails.
         """
-        self._folder = data_dir / "models"
-        self._files = ModelFiles(self._folder)
-        self._names = ModelNames(self._folder, self._files.shipped)
-        self._index = self._names.read()
-        self._found: dict[tuple[str, str], CatalogModel] = {}  # what `find` returned of this index
+        self._ask = ask
+        self.files = ModelFiles(ask)
+        self.names = ModelNames(self.files.shipped())
+        """Names and aliases as they were read last."""
         if default is not None:
-            self._names.default = self._resolve_default(default)
-
-    def folder(self) -> Path:
-        """Return the folder of the models' files, made if missing."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self._folder
+            self.names = replace(self.names, default=self._resolve_default(default))
 
     def _resolve_default(self, default: str) -> str:
         path = Path(default)
@@ -74,98 +93,92 @@ class ModelCatalog:
 
     # ----------------------------------------------------------------------------- reading
 
+    def names_in(self, store: Store) -> ModelNames:
+        """Return names and aliases as a store has them now; on the store's thread."""
+        index = store.model_index(self.names.index)
+        if index is not self.names.index:
+            self.names = replace(self.names, index=index)
+        return self.names
+
     def find(self, reference: str, tenant: str = "") -> CatalogModel:
         """Return the model that a tenant calls by a name, an alias or `name@digest`; "" is the default.
 
         What is its own comes before what the default tenant shares with all.
 
         Raises:
-            AdvisorError: there is none, or its file is damaged.
+            AdvisorError: there is none, or its file is damaged, or the store fails.
         """
-        if (index := self._names.read()) is not self._index:
-            self._index = index
-            self._found.clear()
-        wanted = reference or DEFAULT_ALIAS
-        if (found := self._found.get((tenant, wanted))) is not None:
-            return found
-        spaces = self._names.spaces(tenant)
-        meant = resolved(wanted, spaces)
-        if meant is None:
-            known = ", ".join(sorted({name for space in spaces for name in {*space.names, *space.aliases}}))
-            raise AdvisorError(
-                Reason.MODEL_NOT_FOUND,
-                f"model: there is no model {wanted[:100]!r}; this daemon knows: {known}; "
-                "`mlrs models import` adds one",
-                field="model",
-            )
-        found = self._found[tenant, wanted] = self._files.load(*meant)
-        return found
+        return self.files.load(*self._ask(self.names_in).meaning(reference, tenant))
 
     def by_digest(self, digest: str, name: str) -> CatalogModel:
-        """Return the model of a run that exists."""
-        return self._files.load(digest, name)
+        """Return the model of a run that exists; see `ModelFiles.by_digest`."""
+        return self.files.by_digest(digest, name)
 
-    def all(self, tenant: str = "") -> list[CatalogModel]:
-        """Return every model of a tenant, or shared with it, that can be read, ordered by reference."""
-        models = dict[str, CatalogModel]()
-        for space in self._names.spaces(tenant):
-            for digest, name in space.origins.items():
-                try:
-                    model = self._files.load(digest, name)
-                except AdvisorError as error:
-                    log.warning("model_unreadable", problem=str(error))
-                else:
-                    models[model.ref] = model
-        return [models[ref] for ref in sorted(models)]
+    def page(self, tenant: str = "", *, after: str = "", limit: int | None = None) -> list[CatalogModel]:
+        """Return models of a tenant, or shared with it, that can be read, ordered by reference.
 
-    def aliases_of(self, model: CatalogModel, tenant: str = "") -> list[str]:
-        """Return the aliases by which a tenant finds a model, sorted."""
-        spaces = self._names.spaces(tenant)
-        aliases = sorted({alias for space in spaces for alias in space.aliases})
-        return [alias for alias in aliases if resolved(alias, spaces) == (model.digest, model.name)]
+        Every name of a model is listed.
+
+        Args:
+            tenant: whose.
+            after: the reference beyond which to begin.
+            limit: how many, at most.
+        """
+        models = list[CatalogModel]()
+        known = self._ask(self.names_in).known_to(tenant)
+        for name, digest in sorted(known, key=lambda model: reference(*model)):
+            if reference(name, digest) <= after:
+                continue
+            try:
+                models.append(self.files.load(digest, name))
+            except AdvisorError as error:
+                log.warning("model_unreadable", problem=str(error))
+            if len(models) == limit:
+                break
+        return models
+
+    def alias_changes(self, alias: str, tenant: str = "") -> Changes:
+        """Return what a tenant's alias has pointed at, or one that is shared with it, the newest first.
+
+        Raises:
+            AdvisorError: there is no such alias, or the store fails.
+        """
+        return self._ask(self.names_in).changes_of(alias, tenant)[::-1]
 
     # ----------------------------------------------------------------------------- writing
 
-    def has(self, digest: str) -> bool:
-        """Return whether a model's file is here."""
-        return self._files.has(digest)
-
-    def data_of(self, digest: str, name: str) -> bytes:
-        """Return a model's file.
+    def _change(
+        self, change: Callable[[ModelNames], Index], files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Change names, while nobody else does, and keep files.
 
         Raises:
-            AdvisorError: it is damaged or gone.
+            AdvisorError: as the change, or the store fails.
         """
-        return self._files.read(digest, name)
 
-    def take_in(self, digest: str, name: str, data: bytes, tenant: str) -> None:
-        """Keep the file of a model that a run of a tenant has, and that another daemon kept.
+        def changed(store: Store) -> None:
+            index = store.change_models(lambda index: change(replace(self.names, index=index)), files or {})
+            self.names = replace(self.names, index=index)
 
-        It is known to that tenant alone, by its reference.
+        self._ask(changed)
 
-        Raises:
-            AdvisorError: the content does not match the digest, or the data folder cannot be written.
-        """
-        if digest_of(data) != digest:
-            raise AdvisorError(
-                Reason.MODEL_INVALID,
-                f"model: the store's copy of {name}@{digest[:SHORT_DIGEST]} is damaged; import it again",
-                field="model",
-            )
-        self._files.write(digest, data)
-        self._names.change(lambda index: index.with_origin(full_name(tenant, digest), name))
+    def is_kept(self, digest: str) -> bool:
+        """Return whether a model is known to be in the store, where no upgrade of mlrs can lose it."""
+        known = self.names.index.models
+        return not self.files.is_shipped(digest) or any(digest == kept for _, kept in known)
 
     def keep(self, model: CatalogModel) -> None:
-        """Copy a model into the data folder, where no upgrade of mlrs can lose it.
+        """Copy a model that is shipped into the store.
 
         Its name stays where it points: after an upgrade, new runs get the new model of that name.
 
         Raises:
-            AdvisorError: its file is damaged or gone, or the data folder cannot be written.
+            AdvisorError: the store fails.
         """
-        if not self._files.is_kept(model.digest):
-            self._files.write(model.digest, self._files.read(model.digest, model.name))
-            self._names.change(lambda index: index.with_origin(model.digest, model.name))
+        data = self.files.file_of(model.digest, model.name)
+        self._change(
+            lambda names: names.index.with_version("", model.name, model.digest), {model.digest: data}
+        )
 
     def add_file(self, path: Path, name: str, *, replace: bool = False) -> CatalogModel:
         """Import a model file under a name.
@@ -183,107 +196,73 @@ class ModelCatalog:
         """Import a model under a name of a tenant.
 
         Raises:
-            AdvisorError: the name is malformed, or another model's and `replace` is not set, or the data
-                folder cannot be written.
+            AdvisorError: the name is malformed, or another model's and `replace` is not set, or the store
+                fails.
         """
-        self._names.check_name(name, tenant)
-        return self.register(self.prepared(model, name), tenant, replace=replace)
+        added, data = made(model, name)
 
-    def check_name(self, name: str, tenant: str = "") -> None:
-        """Check the name that a model is to be imported under; see `ModelNames`."""
-        self._names.check_name(name, tenant)
-
-    def check_alias(self, alias: str, tenant: str = "") -> None:
-        """Check that a tenant may point an alias somewhere; see `ModelNames`."""
-        self._names.check_alias(alias, tenant)
-
-    def prepared(self, model: Model, name: str) -> CatalogModel:
-        """Write a model's file, and return the model as it will be; on any thread. No name points at it yet.
-
-        Raises:
-            AdvisorError: the data folder cannot be written.
-        """
-        return self._files.prepared(model, name)
-
-    def register(self, model: CatalogModel, tenant: str = "", *, replace: bool = False) -> CatalogModel:
-        """Have a tenant's runs find a model that was prepared, by its name.
-
-        Raises:
-            AdvisorError: as `add`.
-        """
-
-        def named(index: Index) -> Index:
-            self._names.check_name(model.name, tenant)
-            taken = self._names.spaces(tenant)[0].names.get(model.name)
-            if taken not in (None, model.digest) and not replace:
+        def named(names: ModelNames) -> Index:
+            names.check_name(name, tenant)
+            taken = names.spaces(tenant)[0].names.get(name)
+            if taken not in (None, added.digest) and not replace:
                 raise AdvisorError(
                     Reason.MODEL_EXISTS,
-                    f"name: {model.name!r} is the model {model.name}@{str(taken)[:SHORT_DIGEST]}; choose "
-                    "another name, or replace it with `mlrs models import --replace` beside the daemon (runs "
-                    "keep the model they began with)",
+                    f"name: {name!r} is the model {reference(name, str(taken))}; choose another name, or "
+                    "replace it with `mlrs models import --replace` (runs keep the model they began with)",
                     field="name",
                 )
-            return index.with_model(tenant, model.name, model.digest)
+            return names.index.with_model(tenant, name, added.digest)
 
-        self._names.change(named)
-        self._files.add(model)
-        return model
+        self._change(named, {added.digest: data})
+        self.files.add(added)
+        return added
 
-    def set_alias(self, alias: str, reference: str, tenant: str = "") -> CatalogModel:
+    def add_version(self, model: Model, name: str, tenant: str, alias: str = "") -> CatalogModel:
+        """Import a new version of a model, which a tenant's runs find by its reference and an alias.
+
+        The name stays where it points.
+
+        Raises:
+            AdvisorError: the alias cannot be pointed there, or the store fails.
+        """
+        added, data = made(model, name)
+
+        def registered(names: ModelNames) -> Index:
+            index = names.index.with_version(tenant, name, added.digest)
+            if not alias:
+                return index
+            return replace(names, index=index).pointed(tenant, alias, added.ref, "promote")
+
+        self._change(registered, {added.digest: data})
+        self.files.add(added)
+        return added
+
+    def set_alias(self, alias: str, wanted: str, tenant: str = "") -> CatalogModel:
         """Point an alias of a tenant at a model, by its name or a reference; return the model.
 
         An alias of a name goes where the name goes.
 
         Raises:
-            AdvisorError: the alias is malformed, or a model's name, or there is no such model, or the data
-                folder cannot be written.
+            AdvisorError: the alias is malformed, or a model's name, or there is no such model, or the store
+                fails.
         """
-        self._names.check_alias(alias, tenant)
-        if not reference:
+        self.names.check_alias(alias, tenant)
+        if not wanted:
             raise invalid_field("model", "must be a model's name, or name@digest")
-        found = self.find(reference, tenant)
-        target = reference if reference == found.name else found.ref
-        self._names.change(lambda index: self._names.pointed(index, tenant, alias, target, "set"))
+        found = self.find(wanted, tenant)
+        target = wanted if wanted == found.name else found.ref
+        self._change(lambda names: names.pointed(tenant, alias, target, "set"))
         return found
-
-    def register_version(self, model: CatalogModel, tenant: str, alias: str = "") -> CatalogModel:
-        """Have a tenant's runs find a new version of a model, prepared: by its reference, and an alias.
-
-        The name stays where it points.
-
-        Raises:
-            AdvisorError: as `check_alias`, or the data folder cannot be written.
-        """
-
-        def registered(index: Index) -> Index:
-            index = index.with_origin(full_name(tenant, model.digest), model.name)
-            return self._names.pointed(index, tenant, alias, model.ref, "promote") if alias else index
-
-        self._names.change(registered)
-        self._files.add(model)
-        return model
 
     def rollback_alias(self, alias: str, tenant: str = "") -> CatalogModel:
         """Point an alias of a tenant back at what it pointed at before; return the model.
 
         Raises:
-            AdvisorError: as `check_alias`; or there is no such alias, it has nothing to go back to, or the
-                model of before is gone.
+            AdvisorError: the alias is malformed or there is none, it has nothing to go back to, the model of
+                before is gone, or the store fails.
         """
-
-        def back(index: Index) -> Index:
-            target = self._names.target_before(alias, tenant)
-            self.find(target, tenant)
-            return self._names.pointed(index, tenant, alias, target, "rollback")
-
-        self._names.check_alias(alias, tenant)
-        self._names.change(back)
+        self.find(self._ask(self.names_in).target_before(alias, tenant), tenant)
+        self._change(
+            lambda names: names.pointed(tenant, alias, names.target_before(alias, tenant), "rollback")
+        )
         return self.find(alias, tenant)
-
-    def alias_changes(self, alias: str, tenant: str = "") -> Changes:
-        """Return what a tenant's alias has pointed at, or one that is shared with it, the newest first.
-
-        Raises:
-            AdvisorError: there is no such alias.
-        """
-        return self._names.changes_of(alias, tenant)[::-1]

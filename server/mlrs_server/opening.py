@@ -13,7 +13,7 @@ from mlrs_server.answers import finished_run
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns, RunView
-from mlrs_server.models import ModelCatalog
+from mlrs_server.models import ModelsNow
 from mlrs_server.names import check_feeder, check_full_name, check_run_id
 from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run
 from mlrs_server.store import NewRun, RunKey, StoredRun
@@ -109,7 +109,7 @@ def check_batch(field: str, run_ids: Sequence[str]) -> None:
         seen.add(run_id)
 
 
-def run_to_create(request: OpenRequest, catalog: ModelCatalog) -> NewRun:
+def run_to_create(request: OpenRequest, models: ModelsNow) -> NewRun:
     """Return the run that a request creates, as no run has its id.
 
     Raises:
@@ -124,7 +124,7 @@ def run_to_create(request: OpenRequest, catalog: ModelCatalog) -> NewRun:
         )
     _check_ranks(request.asked, request)
     new = new_run(
-        request.run_id, request.asked, request.model, catalog, group=request.group, task=request.task
+        request.run_id, request.asked, request.model, models, group=request.group, task=request.task
     )
     world_size = (request.world_size or 1) if new.config.ranks else 0
     return replace(new, world_size=world_size, feeder=request.feeder)
@@ -172,9 +172,7 @@ def request_to_resume(
     )
 
 
-def config_to_resume(
-    stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog: ModelCatalog
-) -> RunConfig:
+def config_to_resume(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
     """Return the config of a run once it is resumed: its own, with fields that it lacked.
 
     Raises:
@@ -182,8 +180,8 @@ def config_to_resume(
     """
     if live.status(stored) == RunStatus.FINISHED and request.resume_from is None:
         raise finished_run(stored.run_id)
-    check_same_policy(stored, request.asked, request.model, catalog)
-    config = _reconciled(stored, request, live, catalog)
+    check_same_policy(stored, request.asked, request.model, models)
+    config = _reconciled(stored, request, live, models)
     _check_ranks(config, request)
     must_rewind(stored, request, live)
     return config
@@ -203,7 +201,7 @@ def must_rewind(stored: StoredRun, request: OpenRequest, live: LiveRuns) -> bool
     return step < at or live.status(stored) == RunStatus.FINISHED
 
 
-def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog: ModelCatalog) -> RunConfig:
+def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
     """Check the fields asked for against the run's; return its config with those it lacked."""
     begun = live.next_step(stored) > 0 and request.resume_from != 0
     has = stored.config.values()
@@ -217,5 +215,5 @@ def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, catalog
     if config.ranks is not None:
         config = replace(config, ranks=config.ranks.resolved())
     if config != stored.config:
-        check_config(stored, config, catalog)
+        check_config(stored, config, models.catalog)
     return config

@@ -6,6 +6,7 @@ of its shape; its numbers are in the run's config, so it needs no file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,7 +19,7 @@ from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.models import SHORT_DIGEST, CatalogModel, ModelCatalog
+from mlrs_server.models import SHORT_DIGEST, CatalogModel, ModelCatalog, ModelsNow
 from mlrs_server.names import bare, tenant_of
 from mlrs_server.runs import adaptive, first_snapshot
 from mlrs_server.shards import shard_of
@@ -61,7 +62,7 @@ def _adaptive(model: Model, meta: MetaConfig) -> Policy:
 
 
 def new_run(
-    run_id: str, asked: RunConfig, model: str, catalog: ModelCatalog, *, group: str = "", task: str = ""
+    run_id: str, asked: RunConfig, model: str, models: ModelsNow, *, group: str = "", task: str = ""
 ) -> NewRun:
     """Return a run to create, with its model found or its schedule's defaults set.
 
@@ -73,7 +74,7 @@ def new_run(
     """
     asked = asked.resolved()
     if asked.schedule is None:
-        found = catalog.find(model, tenant_of(run_id))
+        found = models.find(model, tenant_of(run_id))
         name, digest, policy = found.name, found.digest, _of_model(found, asked.meta)
     else:
         if model:
@@ -90,18 +91,13 @@ def new_run(
         task=task or bare(run_id),
         counters_at=0 if asked.meta is None else adaptive(policy).counters_at,
     )
-    check_config(new, asked, catalog)
+    check_config(new, asked, models.catalog)
     return new
 
 
-def keep_model(run: NewRun, catalog: ModelCatalog) -> None:
-    """Keep the model of a run to create, if it has one, in the data folder.
-
-    Raises:
-        AdvisorError: its file is damaged or gone, or the data folder cannot be written.
-    """
-    if run.config.schedule is None:
-        catalog.keep(catalog.by_digest(run.model_digest, run.model_name))
+def models_of(runs: Iterable[NewRun]) -> set[tuple[str, str]]:
+    """Return the digests and the names of the models that serve runs."""
+    return {(run.model_digest, run.model_name) for run in runs if run.config.schedule is None}
 
 
 def check_config(run: NewRun, config: RunConfig, catalog: ModelCatalog) -> None:
@@ -125,7 +121,7 @@ def check_config(run: NewRun, config: RunConfig, catalog: ModelCatalog) -> None:
         raise invalid_field(f"config.{error.field}", error.problem) from error
 
 
-def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, catalog: ModelCatalog) -> None:
+def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, models: ModelsNow) -> None:
     """Check that a call which resumes a run asks for nothing else to serve it.
 
     Raises:
@@ -134,7 +130,7 @@ def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, catalog: 
     has = stored.config.schedule
     if model and has is not None:
         raise config_mismatch(stored, "model", f"the schedule {has.kind.spelling}", model)
-    if model and (found := catalog.find(model, tenant_of(stored.run_id))).digest != stored.model_digest:
+    if model and (found := models.find(model, tenant_of(stored.run_id))).digest != stored.model_digest:
         raise config_mismatch(stored, "model", model_ref(stored), found.ref)
     if asked.meta is not None and stored.config.meta is None:  # its state would be another
         raise config_mismatch(stored, "config.meta", None, "meta mode")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceServicer
@@ -26,6 +28,8 @@ from mlrs_server.security.caller import current_caller
 from mlrs_server.turns import in_turns
 from mlrs_server.uploads import Upload
 from mlrs_server.version_service import VersionService
+
+log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,8 +69,12 @@ class AdvisorService(AdvisorServiceServicer):
         versions: VersionService,
         counts: AdviceCounts,
         feeders: Feeders,
+        folder: Path,
     ) -> None:
-        """Serve these runs and models, count what is advised, and note which feeders are connected."""
+        """Serve these runs and models, count what is advised, and note which feeders are connected.
+
+        Model files that come in pieces are kept in the folder meanwhile.
+        """
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
@@ -79,6 +87,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._versions = versions
         self._counts = counts
         self._feeders = feeders
+        self._folder = folder
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
@@ -234,7 +243,7 @@ class AdvisorService(AdvisorServiceServicer):
         """List models; the page token is the last reference of the page before."""
         size = convert.page_size_from(request.page_size)
         tenant = current_caller().tenant
-        models = [model for model in self._catalog.all(tenant) if model.ref > request.page_token]
+        models = await asyncio.to_thread(self._catalog.page, tenant, after=request.page_token, limit=size + 1)
         page = models[:size]
         token = page[-1].ref if len(models) > size else ""
         return pb.ListModelsResponse(
@@ -244,7 +253,8 @@ class AdvisorService(AdvisorServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Read a model."""
         tenant = current_caller().tenant
-        return pb.GetModelResponse(model=self._model_to(self._catalog.find(request.model, tenant), tenant))
+        model = await asyncio.to_thread(self._catalog.find, request.model, tenant)
+        return pb.GetModelResponse(model=self._model_to(model, tenant))
 
     async def ImportModel(
         self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
@@ -252,21 +262,27 @@ class AdvisorService(AdvisorServiceServicer):
         """Take a model's file, and have runs of the caller's tenant name it."""
         caller = current_caller()
         name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
-        with Upload(self._catalog, name, caller.tenant, caller.usage) as upload:
+        with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
             async for message in request_iterator:
                 await upload.add(convert.chunk_from(message))
             async with self._importing:  # one file at a time in memory
                 model = await upload.done(digest)
+        log.info(
+            "model_imported",
+            tenant=caller.tenant,
+            model=model.name,
+            digest=model.digest,
+            size_bytes=model.size_bytes,
+        )
         return pb.ImportModelResponse(model=self._model_to(model, caller.tenant))
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         """Point an alias of the caller's tenant at a model."""
-        tenant = current_caller().tenant
-        model = self._catalog.set_alias(request.alias, request.model, tenant)
-        return pb.SetAliasResponse(model=self._model_to(model, tenant))
+        return await self._versions.set_alias(request)
 
     def _model_to(self, model: CatalogModel, tenant: str) -> pb.Model:
-        return convert.model_to(model, self._catalog.aliases_of(model, tenant))
+        aliases = self._catalog.names.aliases_of(model.name, model.digest, tenant)
+        return convert.model_to(model, aliases)
 
     # -------------------------------------------------------------------------------- meta
 
@@ -293,10 +309,10 @@ class AdvisorService(AdvisorServiceServicer):
         self, request: pb.RollbackAliasRequest, context: Context
     ) -> pb.RollbackAliasResponse:
         """Point an alias of the caller's tenant back at what it pointed at before."""
-        return self._versions.rollback(request)
+        return await self._versions.rollback(request)
 
     async def ListAliasChanges(
         self, request: pb.ListAliasChangesRequest, context: Context
     ) -> pb.ListAliasChangesResponse:
         """List what an alias has pointed at."""
-        return self._versions.changes(request)
+        return await self._versions.changes(request)

@@ -25,6 +25,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.names import spoken
 from mlrs_server.security.caller import Caller, set_caller
 from mlrs_server.security.gate import Gate
+from mlrs_server.security.refusals import RefusalLog
 
 log = structlog.get_logger()
 
@@ -140,6 +141,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._log = RefusalLog()
         self.refusals: Counter[Reason | None] = Counter()
         """How many calls failed, by reason; `None` is a defect."""
 
@@ -173,6 +175,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
         async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             self.refusals[error.reason] += 1
+            self._log.note(error, rpc, context)
             await _abort(context, rpc, error, "")
 
         return grpc.stream_stream_rpc_method_handler(refuse)
@@ -236,12 +239,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
-                self._count(error)
+                known = as_advisor_error(error)
+                self.refusals[None if known is None else known.reason] += 1
+                if known is not None:
+                    self._log.note(known, rpc, context)
                 await _abort(context, rpc, error, caller.tenant)
-
-    def _count(self, error: Exception) -> None:
-        known = as_advisor_error(error)
-        self.refusals[None if known is None else known.reason] += 1
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

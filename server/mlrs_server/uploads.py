@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -19,14 +20,15 @@ from mlrs_server.security.limits import Usage
 class Upload:
     """A model's file on its way in. A context manager: what is left of the file at its end goes away."""
 
-    def __init__(self, catalog: ModelCatalog, name: str, tenant: str, usage: Usage) -> None:
-        """Begin without a piece.
+    def __init__(self, catalog: ModelCatalog, folder: Path, name: str, tenant: str, usage: Usage) -> None:
+        """Begin without a piece; the file is written to a folder, without a name there.
 
         Raises:
             AdvisorError: the name is malformed, or an alias.
         """
-        catalog.check_name(name, tenant)
-        self._catalog, self._name, self._tenant, self._usage = catalog, name, tenant, usage
+        catalog.names.check_name(name, tenant)
+        self._catalog, self._folder = catalog, folder
+        self._name, self._tenant, self._usage = name, tenant, usage
         self._size = 0
         self._file: IO[bytes] | None = None
 
@@ -44,7 +46,7 @@ class Upload:
     def _write(self, piece: bytes) -> None:
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._catalog.folder())  # noqa: SIM115  # __exit__ does
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  # __exit__ does
             self._file.write(piece)
         except OSError as error:
             raise AdvisorError(
@@ -61,11 +63,10 @@ class Upload:
         Raises:
             AdvisorError: the file is no model or has another digest, or the name is another model's.
         """
-        prepared = await asyncio.to_thread(self._prepared, digest)
-        return self._catalog.register(prepared, self._tenant)
+        return await asyncio.to_thread(self._added, digest)
 
-    def _prepared(self, digest: str) -> CatalogModel:
-        return self._catalog.prepared(self._parsed(digest), self._name)
+    def _added(self, digest: str) -> CatalogModel:
+        return self._catalog.add(self._parsed(digest), self._name, self._tenant)
 
     def _parsed(self, digest: str) -> Model:
         if self._file is None:

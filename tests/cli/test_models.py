@@ -14,6 +14,7 @@ from mlrs_cli.root import mlrs
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import PaperNet
 from tests.support.daemon import Daemon, write_random_model
+from tests.support.postgres import postgres_or_skip
 from tests.support.runs import open_run
 
 
@@ -47,6 +48,44 @@ def test_an_import_is_seen_by_a_running_daemon(daemon: Daemon, tmp_path: Path) -
     assert (shown["model"], shown["snapshots"], shown["architecture"]["hidden_size"]) == (ref, 3, 4)
     with mlrs_client.connect(daemon.address) as advisor:
         assert open_run(advisor, "uses-fresh", model="fresh").config.model == ref
+
+
+def test_an_import_needs_no_daemon(tmp_path: Path) -> None:
+    """A model goes into a store that no daemon has, also where one was killed, and a daemon finds it."""
+    model = write_random_model(tmp_path / "m.safetensors", seed=3)
+    arguments = ["import", "--data-dir", tmp_path / "data", "--name"]
+    running = Daemon(tmp_path / "data")
+    with running:
+        result = _models(*arguments, "mine", "--replace", model)
+        assert result.exit_code == 1
+        assert running.address in result.output
+        assert "mlrs models alias" in result.output
+        running.kill()
+        result = _models(*arguments, "mine", "--tenant", "acme", model)
+        assert result.exit_code == 0, result.output
+        assert f"into {tmp_path / 'data' / 'mlrs.sqlite3'}" in result.output
+        assert _models(*arguments, "shared", model).exit_code == 0
+        running.start()
+        listed = _models("list", "--address", running.address).output
+        assert "shared@" in listed
+        assert "mine@" not in listed
+
+
+def test_an_import_into_a_database_is_seen_by_its_daemons(tmp_path: Path) -> None:
+    """Daemons that share a database find what is imported into it, whichever folder they have."""
+    server = postgres_or_skip()
+    try:
+        url = server.new_database()
+        with Daemon(tmp_path / "data", environment={"MLRS_STORE": url}) as running:
+            model = write_random_model(tmp_path / "m.safetensors", seed=3)
+            elsewhere = ["--data-dir", tmp_path / "elsewhere", "--store", url]
+            result = _models("import", *elsewhere, "--name", "mine", model)
+            assert result.exit_code == 0, result.output
+            ref = result.output.split()[1]
+            assert ref in _models("list", "--address", running.address).output
+            assert _models("diff", *elsewhere, "mine", ref).exit_code == 0
+    finally:
+        server.remove()
 
 
 def test_list_marks_the_default(daemon: Daemon) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,16 +17,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import mlrs_client
 from mlrs_cli.root import mlrs
+from mlrs_core.checkpoint import digest_of
 from mlrs_core.config import RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_server.errors import Reason
+from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.store import SqlStore, codec, open_store
 from mlrs_server.store.backups import back_up
 from mlrs_server.store.tables import observations, runs
 from tests.server.stored import create, facts, fill, got
-from tests.server.support import LOSSES, room
+from tests.server.support import LOSSES, raises, room
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
+from tests.support.runs import open_run
 
 ENGINES = ["sqlite", "postgresql"]
 STEPS = 60
@@ -221,8 +228,6 @@ def test_a_backup_is_restored_into_either_engine(
         assert contents(other) == contents(one)
         keys = {run.key for run in other.list(prefix="", status=None, after="", limit=9)}
         assert create(other, "new").key not in keys
-    models = {path.name: path.read_bytes() for path in (old.folder / "models").iterdir()}
-    assert {path.name: path.read_bytes() for path in (new.folder / "models").iterdir()} == models
     assert new.mlrs("check").exit_code == 0
 
     async def go_on() -> None:
@@ -234,20 +239,25 @@ def test_a_backup_is_restored_into_either_engine(
 
 @pytest.mark.parametrize("target", ENGINES)
 def test_models_of_a_shared_store_are_backed_up(places: Places, tmp_path: Path, target: str) -> None:
-    """A backup made where no daemon runs has the runs' models too; restored, they are in both places."""
+    """A backup made where no daemon runs has models, names and aliases, and these alone are restored."""
     old, new, file = filled(places("postgresql")), places(target), tmp_path / "runs.backup"
-    (model,) = (old.folder / "models").glob("*.safetensors")
     with closing(old.opened()) as store:
-        store.keep_model(model.stem, model.read_bytes())
+        ModelCatalog(asking(store)).set_alias("best", "tiny")
+    with closing(new.opened()) as store:
+        ModelCatalog(asking(store)).add_file(write_random_model(tmp_path / "own.safetensors", seed=1), "own")
     elsewhere = Place(tmp_path / "elsewhere", old.url)
     elsewhere.folder.mkdir()
     assert elsewhere.mlrs("backup", file).exit_code == 0
     for _ in range(2):  # the second time, the models are there
         done = new.mlrs("restore", file, "--replace")
         assert done.exit_code == 0, done.output
-    assert (new.folder / "models" / model.name).read_bytes() == model.read_bytes()
     with closing(new.opened()) as store:
-        assert store.models([model.stem]) == {model.stem: model.read_bytes()}
+        catalog = ModelCatalog(asking(store))
+        data = (old.folder / "tiny.safetensors").read_bytes()
+        assert store.models([catalog.find("best").digest]) == {digest_of(data): data}
+        assert [change.target for change in catalog.alias_changes("best")] == ["tiny"]
+        with raises(Reason.MODEL_NOT_FOUND):
+            catalog.find("own")
 
 
 def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
@@ -260,7 +270,7 @@ def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
             daemon.delete(got(daemon, "a")) if daemon.get(["a"]) else None
             fill(daemon, create(daemon, f"later-{len(contents(daemon))}"), 3)
 
-        back_up(store, place.folder / "models", tmp_path / "runs.backup", meanwhile)
+        back_up(store, tmp_path / "runs.backup", meanwhile)
     with closing(open_store(tmp_path / "runs.backup")) as backup:
         assert contents(backup) == before
 
@@ -356,18 +366,95 @@ def test_space_is_given_back(place: Place) -> None:
 
 
 def test_a_daemon_keeps_others_from_its_file(tmp_path: Path) -> None:
-    """While a daemon runs, every command on its SQLite file is refused, and says what to stop and why."""
+    """While a daemon runs, what would write its SQLite file is refused, and says what to stop and why."""
     file = tmp_path / "runs.backup"
     model = write_random_model(tmp_path / "tiny.safetensors")
     place = Place(tmp_path / "data", None)
     with Daemon(place.folder, "--model", str(model)) as daemon:
         shutil.copy(place.folder / "mlrs.sqlite3", file)
-        for command, *arguments in (("check",), ("backup", tmp_path / "new"), ("vacuum",)):
-            result = place.mlrs(command, *arguments)
-            assert result.exit_code == 1
-            assert f"another daemon (process {daemon.pid}) uses" in result.output
+        result = place.mlrs("vacuum")
+        assert result.exit_code == 1
+        assert f"another daemon (process {daemon.pid}) uses" in result.output
         assert place.mlrs("restore", file, "--replace").exit_code == 1
     assert place.mlrs("check").exit_code == 0
+
+
+def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
+    """Backups and checks of a SQLite store that is being written are of one moment, and disturb nothing."""
+    model = write_random_model(tmp_path / "tiny.safetensors")
+    place = Place(tmp_path / "data", None)
+    backups = [tmp_path / f"{number}.backup" for number in range(4)]
+    ended = threading.Event()
+    lrs: list[float] = []
+    arguments = ("--model", str(model), "--flush-interval-s", "0.005")
+    with Daemon(place.folder, *arguments) as daemon, mlrs_client.connect(daemon.address) as advisor:
+        run = open_run(advisor, "a", horizon=100_000, num_classes=10, timeout_s=60)
+
+        def train() -> None:
+            while not ended.is_set():
+                lrs.append(run.next_lr(len(lrs), 2.0 / (1 + len(lrs)), timeout_s=60))
+
+        training = threading.Thread(target=train)
+        training.start()
+        try:
+            steps = []
+            for backup in backups:
+                wanted = run.durable_step + 50
+                deadline = time.monotonic() + 60
+                while run.durable_step < wanted:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                steps.append(run.durable_step)
+                done = place.mlrs("backup", backup)
+                assert done.exit_code == 0, done.output
+                checked = place.mlrs("check", "--replay")
+                assert checked.exit_code == 0, checked.output
+                assert "nothing is wrong" in checked.output
+        finally:
+            ended.set()
+            training.join()
+        assert run.fallback_steps == 0
+        daemon.kill()
+    for number, (backup, least) in enumerate(zip(backups, steps, strict=True)):
+        new = Place(tmp_path / f"new-{number}", None)
+        assert new.mlrs("restore", backup).exit_code == 0
+        assert new.mlrs("check", "--replay").exit_code == 0
+        with closing(new.opened()) as store:
+            stored = got(store, "a")
+            found = store.read(stored.key, 0, 10**6).lrs.tolist()
+        assert len(found) > least
+        assert found == lrs[: len(found)]
+    assert place.mlrs("check", "--replay").exit_code == 0
+
+
+@pytest.mark.parametrize("damage", ["noise", "empty", "cut", "a page", "another database"])
+def test_a_damaged_backup_says_so(places: Places, tmp_path: Path, damage: str) -> None:
+    """A backup that is no good is named as such, in one line, without the advice to restore a backup."""
+    old, new, file = filled(places("sqlite")), places("sqlite"), tmp_path / "runs.backup"
+    assert old.mlrs("backup", file).exit_code == 0
+    data = bytearray(file.read_bytes())
+    page = int.from_bytes(data[16:18], "big")
+    match damage:
+        case "noise":
+            data[:] = b"\xa5" * 9000
+        case "empty":
+            data.clear()
+        case "cut":
+            del data[len(data) // 2 :]
+        case "a page":
+            data[-page:] = b"\xa5" * page
+    file.write_bytes(data)
+    if damage == "another database":
+        file.unlink()
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("CREATE TABLE things (x)")
+    result = new.mlrs("restore", file)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: the backup {file} ")
+    assert result.output.count("\n") == 1
+    assert "mlrs store" not in result.output
+    assert "data folder" not in result.output
+    assert not (new.folder / "mlrs.sqlite3").exists()
 
 
 @pytest.mark.parametrize("command", ["check", "backup", "vacuum"])
@@ -390,5 +477,6 @@ def test_a_backup_can_be_read_by_anyone(place: Place, tmp_path: Path) -> None:
             ("b",),
             ("scheduled",),
         ]
-        names = [name for (name,) in found.execute("SELECT path FROM files ORDER BY path")]
-    assert names == sorted(path.name for path in (place.folder / "models").iterdir())
+        data = (place.folder / "tiny.safetensors").read_bytes()
+        named = "SELECT name, data FROM model_names JOIN models USING (digest)"
+        assert found.execute(named).fetchall() == [("tiny", data)]

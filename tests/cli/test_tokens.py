@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,3 +180,53 @@ def test_no_secret_is_logged(secured: tuple[Daemon, str], folder: Path) -> None:
     assert "run_created" in log
     assert token.split("_", 2)[2][:20] not in log
     assert "hunter2" not in log
+
+
+@pytest.mark.parametrize("loss", ["deleted", "emptied", "not named any more"])
+def test_a_daemon_that_wanted_tokens_goes_on_wanting_them(tmp_path: Path, loss: str) -> None:
+    """A daemon that wanted tokens does not start without any, and says how to make some, or do without."""
+    data_dir, marker = tmp_path / "data", tmp_path / "data" / "tokens.required"
+    file = tmp_path / "elsewhere.json" if loss == "not named any more" else data_dir / "tokens.json"
+    named = ["--tokens-file", str(file)] if loss == "not named any more" else []
+    _created(data_dir, "--tokens-file", file)
+    with Daemon(data_dir, *named) as daemon:
+        assert daemon.stop() == 0
+    match loss:
+        case "deleted":
+            file.unlink()
+        case "emptied":
+            file.write_text('{"format": 1, "tokens": []}')
+    said = _refused_to_start(data_dir)
+    assert str(data_dir / "tokens.json") in said
+    assert f"mlrs tokens create --data-dir {data_dir}" in said
+    assert f"delete {marker}" in said
+    assert said.splitlines()[-1].startswith("Error: tokens_file: ")
+    marker.unlink()
+    with Daemon(data_dir) as daemon:
+        assert _mlrs("runs", "list", "--address", daemon.address).exit_code == 0
+    _created(data_dir)
+    with Daemon(data_dir) as daemon:
+        assert _mlrs("runs", "list", "--address", daemon.address).exit_code == 1
+
+
+def test_tokens_that_come_while_it_runs_are_remembered(tmp_path: Path) -> None:
+    """A daemon that was open and took up its first token as it ran does not start open again."""
+    data_dir = tmp_path / "data"
+    with Daemon(data_dir) as daemon:
+        _created(data_dir)
+        deadline = time.monotonic() + 60
+        while not (data_dir / "tokens.required").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        daemon.kill()
+    (data_dir / "tokens.json").unlink()
+    assert "tokens" in _refused_to_start(data_dir)
+
+
+def _refused_to_start(data_dir: Path) -> str:
+    """Start a daemon, which must end; return what it says on standard error."""
+    command = [sys.executable, "-m", "mlrs_cli", "serve", "--data-dir", str(data_dir)]
+    command += ["--listen", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout
+    return done.stderr

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import mlrs_client
 from mlrs_cli.admin import channel_to
 from mlrs_cli.root import DaemonAddress, mlrs
 from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.model import Model
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
-from mlrs_server.models import ModelCatalog
 from tests.support.daemon import Daemon, write_random_model
 
 RUNS = 23
@@ -84,9 +84,11 @@ def test_runs_are_chosen(learnt: Daemon) -> None:
     assert "of 1 run, " in made
     ref = made.split("made ")[1].split()[0]
     assert ref in _good("list", *at)
-    assert ref != ModelCatalog(learnt.data_dir).find("tiny").ref
+    with mlrs_client.connect(learnt.address) as advisor:
+        parent = advisor.model("tiny").ref
+    assert ref != parent
     lineage = _good("history", ref, *at)
-    assert lineage.index(ref) < lineage.index(ModelCatalog(learnt.data_dir).find("tiny").ref)
+    assert lineage.index(ref) < lineage.index(parent)
     assert re.search(r"pooled .*1 .*4", lineage)
     assert "random" in lineage
 

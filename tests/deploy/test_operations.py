@@ -23,7 +23,9 @@ from tests.deploy.manifests import ROOT
 GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ *\$ mlrs (.+)$", GUIDE, re.MULTILINE)
 SOURCES = "".join(
-    path.read_text(encoding="utf-8") for path in sorted((ROOT / "server" / "mlrs_server").rglob("*.py"))
+    path.read_text(encoding="utf-8")
+    for folder in (ROOT / "server" / "mlrs_server", ROOT / "mlrs_core")
+    for path in sorted(folder.rglob("*.py"))
 )
 
 

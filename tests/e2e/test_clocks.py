@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,6 +15,9 @@ import pytest
 import mlrs_client
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_server.security.book import LOOK_S
+from mlrs_server.security.roles import Role
+from mlrs_server.security.tokens import TokenFile
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.reliability import save
 from tests.support.runs import open_run
@@ -108,6 +112,43 @@ def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, rounds: int) -> No
             steps=found.steps + len(lrs),
             wrong_learning_rates=0,
         )
+
+
+@pytest.mark.timeout(300)
+def test_a_token_is_as_good_as_the_clock_says_now(tmp_path: Path) -> None:
+    """A token is refused while the clock is past its expiry, and good again once the clock is set back."""
+    clock = WallClock(tmp_path)
+    text, _ = TokenFile(tmp_path / "data" / "tokens.json").create(
+        tenant="", role=Role.ADVISE, lifetime_s=100 * DAY
+    )
+    with (
+        Daemon(tmp_path / "data", environment=clock.environment) as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):
+        stub = AdvisorServiceStub(channel)
+
+        def answer() -> grpc.StatusCode:
+            try:
+                stub.ListRuns(
+                    pb.ListRunsRequest(), timeout=20, metadata=[("authorization", f"Bearer {text}")]
+                )
+            except grpc.RpcError as error:
+                says: Any = error
+                return says.code()
+            return grpc.StatusCode.OK
+
+        def until(code: grpc.StatusCode) -> None:
+            deadline = time.monotonic() + 60
+            while (found := answer()) != code:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.05)
+
+        until(grpc.StatusCode.OK)
+        clock.set(400 * DAY)
+        until(grpc.StatusCode.UNAUTHENTICATED)
+        time.sleep(2 * LOOK_S)  # the daemon looks at the clock by itself, too
+        clock.set(0)
+        until(grpc.StatusCode.OK)
 
 
 def _wait_until_durable(stub: AdvisorServiceStub, run_id: str, step: int) -> None:

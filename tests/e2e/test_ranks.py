@@ -14,11 +14,11 @@ import pytest
 
 import mlrs_client
 from mlrs_client import aio
+from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.ranks import RankReduction
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
-from mlrs_server.models import ModelCatalog
 from mlrs_server.ranks import Report, reduced
 from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model
@@ -60,7 +60,7 @@ def samples_of(rank: int) -> float:
     return float(1 + rank % 3)
 
 
-def undisturbed(folder: Path, model: Path, sizes: Sequence[int]) -> list[str]:
+def undisturbed(model: Path, sizes: Sequence[int]) -> list[str]:
     """Return the learning rates of one rank that observes the means of so many ranks, a step each."""
     losses = [
         reduced(
@@ -68,7 +68,7 @@ def undisturbed(folder: Path, model: Path, sizes: Sequence[int]) -> list[str]:
         )
         for step, size in enumerate(sizes)
     ]
-    policy = ModelCatalog(folder / "catalog", default=str(model)).find("").policy
+    policy = read_model(model)[0].policy()
     return [lr.hex() for lr in replayed(policy, RunConfig(horizon=100, num_classes=10), losses).tolist()]
 
 
@@ -103,15 +103,15 @@ async def all_follow(runs: Sequence[aio.Run], steps: range) -> list[str]:
     return lrs[0]
 
 
-async def test_64_ranks_are_advised_alike(tmp_path: Path, daemon: Daemon, model: Path) -> None:
+async def test_64_ranks_are_advised_alike(daemon: Daemon, model: Path) -> None:
     """64 processes' worth of streams get one schedule: that of one rank which observes their mean."""
     async with ranks(daemon.address, 64) as runs:
-        assert await all_follow(runs, range(20)) == undisturbed(tmp_path, model, [64] * 20)
+        assert await all_follow(runs, range(20)) == undisturbed(model, [64] * 20)
         advice = [run.observe(20, loss_of(20, run.rank or 0)) for run in runs]
         assert {(await one.advice(timeout_s=PATIENCE_S)).ranks_reported for one in advice} == {64}
 
 
-async def test_a_daemon_killed_in_a_step_changes_no_rate(tmp_path: Path, daemon: Daemon, model: Path) -> None:
+async def test_a_daemon_killed_in_a_step_changes_no_rate(daemon: Daemon, model: Path) -> None:
     """Some ranks have reported a step when the daemon is killed; they do so again, and no bit is another."""
     async with ranks(daemon.address, 4) as runs:
         lrs = await all_follow(runs, range(10))
@@ -121,7 +121,7 @@ async def test_a_daemon_killed_in_a_step_changes_no_rate(tmp_path: Path, daemon:
         daemon.start()
         lrs += await follow(runs[3], range(10, 20))
         assert [await task for task in early] == [lrs[10:]] * 3
-    assert lrs == undisturbed(tmp_path, model, [4] * 20)
+    assert lrs == undisturbed(model, [4] * 20)
 
 
 async def test_what_a_straggler_missed_survives_a_kill(tmp_path: Path, model: Path) -> None:
@@ -145,19 +145,19 @@ async def test_what_a_straggler_missed_survives_a_kill(tmp_path: Path, model: Pa
             assert again.reason == mlrs_client.AdviceReason.REPLAYED
 
 
-async def test_a_world_that_changes_size(tmp_path: Path, daemon: Daemon, model: Path) -> None:
+async def test_a_world_that_changes_size(daemon: Daemon, model: Path) -> None:
     """A job that goes on with fewer ranks, and then with more, keeps its schedule; the size is shown."""
     lrs: list[str] = []
     sizes = [4] * 5 + [2] * 5 + [7] * 5
     for start, size in ((0, 4), (5, 2), (10, 7)):
         async with ranks(daemon.address, size) as runs:
             lrs += await all_follow(runs, range(start, start + 5))
-    assert lrs == undisturbed(tmp_path, model, sizes)
+    assert lrs == undisturbed(model, sizes)
     with mlrs_client.connect(daemon.address) as advisor:
         assert advisor.get_run("job").world_size == 7
 
 
-async def test_a_rank_that_comes_back_is_caught_up(tmp_path: Path, daemon: Daemon, model: Path) -> None:
+async def test_a_rank_that_comes_back_is_caught_up(daemon: Daemon, model: Path) -> None:
     """A rank that died after some steps reports them again with any losses, and gets what all got."""
     async with ranks(daemon.address, 2) as runs:
         lrs = await all_follow(runs, range(10))
@@ -168,7 +168,7 @@ async def test_a_rank_that_comes_back_is_caught_up(tmp_path: Path, daemon: Daemo
             again = [(await back.next_lr(step, 99.0, timeout_s=PATIENCE_S)).hex() for step in range(10)]
             assert again == lrs
             lrs += await all_follow([runs[0], back], range(10, 15))
-    assert lrs == undisturbed(tmp_path, model, [2] * 15)
+    assert lrs == undisturbed(model, [2] * 15)
 
 
 async def test_a_deadline_is_kept_though_others_are_missing(daemon: Daemon) -> None:
@@ -213,9 +213,7 @@ async def test_one_message_may_hold_all_ranks(daemon: Daemon) -> None:
             await stub.Advise(pb.AdviseRequest(run_id="job", step=1, loss=1.0))
 
 
-async def test_a_drain_lets_waiting_ranks_go_on_elsewhere(
-    tmp_path: Path, daemon: Daemon, model: Path
-) -> None:
+async def test_a_drain_lets_waiting_ranks_go_on_elsewhere(daemon: Daemon, model: Path) -> None:
     """A daemon that is told to stop does not wait for missing ranks; after a restart they go on."""
     async with ranks(daemon.address, 2) as runs:
         lrs = await all_follow(runs, range(5))
@@ -227,7 +225,7 @@ async def test_a_drain_lets_waiting_ranks_go_on_elsewhere(
         daemon.start()
         lrs += await follow(runs[1], range(5, 10))
         assert await waiting == lrs[5:]
-    assert lrs == undisturbed(tmp_path, model, [2] * 10)
+    assert lrs == undisturbed(model, [2] * 10)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -250,7 +248,7 @@ async def test_a_takeover_in_a_step_changes_no_rate(
             owner.signal(how)
             lrs += await follow(runs[3], range(10, 20))
             assert [await task for task in early] == [lrs[10:]] * 3
-    assert lrs == undisturbed(tmp_path, model, [4] * 20)
+    assert lrs == undisturbed(model, [4] * 20)
 
 
 async def _owns(daemon: Daemon) -> bool:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 
 import mlrs_client
+from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
-from mlrs_server.models import ModelCatalog
 from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model
 
@@ -83,7 +83,7 @@ def check_alike(job: Job, ranks: int) -> None:
     assert len({tuple(step.weights for step in some.values()) for some in seen}) == 1
     means = [sum(float.fromhex(some[step].loss) for some in seen) / ranks for step in range(STEPS)]
     assert [float.fromhex(loss) for loss in losses] == pytest.approx(means, rel=1e-15)
-    policy = ModelCatalog(job.folder / "catalog", default=str(job.model)).find("").policy
+    policy = read_model(job.model)[0].policy()
     config = RunConfig(horizon=100, num_classes=10)
     expected = replayed(policy, config, [float.fromhex(loss) for loss in losses])
     assert lrs == [lr.hex() for lr in expected.tolist()]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.server.catalogs import Catalogs
 from tests.support.daemon import write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 
@@ -23,3 +25,13 @@ def postgres() -> Iterator[PostgresServer]:
 def model_file(tmp_path: Path) -> Path:
     """A small network with random weights."""
     return write_random_model(tmp_path / "small.safetensors")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalogs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalogs]:
+    """Opens catalogues on a store of each engine."""
+    where: Path | str = tmp_path / "shared.sqlite3"
+    if request.param == "postgresql":
+        where = request.getfixturevalue("postgres").new_database()
+    with ExitStack() as opened:
+        yield Catalogs(where, opened)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +11,15 @@ import pytest
 from mlrs_server.aliases import MAX_CHANGES, AliasChange, Changes, changed, target_before
 from mlrs_server.errors import Reason
 from mlrs_server.models import ModelCatalog
+from tests.server.catalogs import Catalogs
 from tests.server.support import raises
 from tests.support.daemon import write_random_model
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> ModelCatalog:
+def catalog(catalogs: Catalogs, tmp_path: Path) -> ModelCatalog:
     """A catalogue of the models `a`, `b` and `c`."""
-    found = ModelCatalog(tmp_path / "d")
+    found = catalogs()
     for seed, name in enumerate("abc"):
         found.add_file(write_random_model(tmp_path / f"{name}.safetensors", seed=seed), name)
     return found
@@ -97,9 +96,9 @@ def test_changes_are_bounded(catalog: ModelCatalog) -> None:
     assert len(catalog.alias_changes("other")) == 1
 
 
-def test_the_default_goes_back_to_what_it_came_with(tmp_path: Path, model_file: Path) -> None:
+def test_the_default_goes_back_to_what_it_came_with(catalogs: Catalogs, model_file: Path) -> None:
     """The alias `default` has a history before anyone points it: the model that mlrs comes with."""
-    catalog = ModelCatalog(tmp_path / "d")
+    catalog = catalogs()
     came_with = catalog.find("default")
     assert _causes(catalog.alias_changes("default")) == [(came_with.name, "set")]
     assert catalog.alias_changes("default")[0].time is None
@@ -110,10 +109,10 @@ def test_the_default_goes_back_to_what_it_came_with(tmp_path: Path, model_file: 
     assert catalog.find("").digest == came_with.digest
 
 
-def test_a_daemons_own_default_stays(tmp_path: Path, model_file: Path) -> None:
+def test_a_daemons_own_default_stays(catalogs: Catalogs, model_file: Path) -> None:
     """Where `--model` says what the default is, it is neither rolled back nor told another history."""
-    ModelCatalog(tmp_path / "d").set_alias("default", "paper")
-    catalog = ModelCatalog(tmp_path / "d", default=str(model_file))
+    catalogs().set_alias("default", "paper")
+    catalog = catalogs(default=model_file)
     with raises(Reason.INVALID_FIELD, field="alias", match="--model"):
         catalog.rollback_alias("default")
     assert _causes(catalog.alias_changes("default")) == [(catalog.find("small").ref, "set")]
@@ -137,71 +136,22 @@ def test_tenants_have_their_own_history(catalog: ModelCatalog) -> None:
             what("nobody", "acme")
 
 
-def test_a_model_that_is_gone_is_not_gone_back_to(catalog: ModelCatalog) -> None:
+def test_a_model_that_is_damaged_is_not_gone_back_to(catalog: ModelCatalog, catalogs: Catalogs) -> None:
     """An alias is not pointed at a model that cannot be read any more: the error says so, and it stays."""
     catalog.set_alias("best", (old := catalog.find("a")).ref)
     catalog.set_alias("best", "b")
-    again = ModelCatalog(catalog.folder().parent)
-    (again.folder() / f"{old.digest}.safetensors").unlink()
+    catalogs.damage(old.digest)
+    again = catalogs()
     with raises(Reason.MODEL_INVALID, field="model"):
         again.rollback_alias("best")
     assert again.find("best").name == "b"
 
 
-def test_a_history_survives(catalog: ModelCatalog) -> None:
-    """Another process that opens the folder sees the same changes."""
+def test_a_history_survives(catalog: ModelCatalog, catalogs: Catalogs) -> None:
+    """Another process that opens the store sees the same changes."""
     catalog.set_alias("best", "a")
     catalog.set_alias("best", "b")
-    again = ModelCatalog(catalog.folder().parent)
+    again = catalogs()
     assert again.alias_changes("best") == catalog.alias_changes("best")
     assert again.rollback_alias("best").name == "a"
     assert catalog.find("best").name == "a"
-
-
-def test_an_index_of_before_there_was_a_history(catalog: ModelCatalog) -> None:
-    """An older file is read; what its aliases point at is where they go back to, of a time nobody knows."""
-    catalog.set_alias("best", "a")
-    _edit(catalog, lambda fields: fields.pop("changes"))
-    again = ModelCatalog(catalog.folder().parent)
-    assert again.alias_changes("best") == (AliasChange("a", "set", None),)
-    again.set_alias("best", "b")
-    assert again.alias_changes("best")[1] == AliasChange("a", "set", None)
-    assert again.rollback_alias("best").name == "a"
-
-
-NEWER = {
-    "a column": lambda fields: fields.update(signatures={}),
-    "a field of a change": lambda fields: fields["changes"]["best"][0].update(by="somebody"),
-    "a cause": lambda fields: fields["changes"]["best"][0].update(cause="vote"),
-}
-BROKEN = {
-    "no change": lambda fields: fields["changes"].update(best=["a"]),
-    "no changes": lambda fields: fields.update(changes=["a"]),
-    "a time": lambda fields: fields["changes"]["best"][0].update(time="noon"),
-    "a target": lambda fields: fields["changes"]["best"][0].update(target=3),
-}
-
-
-@pytest.mark.parametrize("what", NEWER)
-def test_what_a_newer_version_wrote_is_refused(catalog: ModelCatalog, what: str) -> None:
-    """A file with what this version does not know is not read: writing it again would lose that."""
-    catalog.set_alias("best", "a")
-    _edit(catalog, NEWER[what])
-    with raises(Reason.MODEL_INVALID, match="newer version of mlrs .*; upgrade mlrs"):
-        ModelCatalog(catalog.folder().parent)
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_damaged_history_is_named(catalog: ModelCatalog, what: str) -> None:
-    """A file that is no index says so, and what to do."""
-    catalog.set_alias("best", "a")
-    _edit(catalog, BROKEN[what])
-    with raises(Reason.MODEL_INVALID, match=r"index\.json cannot be read: .*; restore it"):
-        ModelCatalog(catalog.folder().parent)
-
-
-def _edit(catalog: ModelCatalog, change: Any) -> None:
-    path = catalog.folder() / "index.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    change(fields)
-    path.write_text(json.dumps(fields), encoding="utf-8")

@@ -225,12 +225,16 @@ async def test_a_run_is_in_a_batch_once(tmp_path: Path, model_file: Path) -> Non
 
 
 async def test_a_batch_is_stored_at_once(tmp_path: Path, model_file: Path) -> None:
-    """However many runs: one look, one transaction to create them, one to finish them; one line each."""
+    """However many runs: one look at them, one at models' names, a transaction each to create and to finish.
+
+    Either leaves one line.
+    """
     names = [f"run-{index:03}" for index in range(300)]
     async with room(tmp_path / "d", model_file) as here:
+        here.store.calls.clear()
         with capture_logs() as lines:
             opened = await here.lifecycle.open_many(requests_of(reversed(names), LACKING))
-            assert here.store.calls == ["get", "create"]
+            assert here.store.calls == ["get", "model_index", "create"]
             assert [one.view.run_id for one in opened] == names[::-1]
             assert len({one.handle for one in opened}) == len(names)
             asked = await here.ask([one.handle for one in opened], [0] * 300, LOSSES[:300])

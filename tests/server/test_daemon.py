@@ -18,12 +18,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 from mlrs_server.assembly import SERVICE
 from mlrs_server.errors import Reason
-from mlrs_server.models import ModelCatalog
 from tests.server.support import LOSSES, advised, columns, create, raises, refused, replayed, service
 from tests.support.daemon import Daemon
 
@@ -32,9 +32,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 TIMEOUT = 20
 
 
-def alone(data_dir: Path, losses: Any, config: RunConfig | None = None) -> list[float]:
+def alone(model_file: Path, losses: Any, config: RunConfig | None = None) -> list[float]:
     """Return the learning rates of a run that nothing ever happened to."""
-    policy = ModelCatalog(data_dir).find("small").policy
+    policy = read_model(model_file)[0].policy()
     return replayed(policy, config or RunConfig(), losses).tolist()
 
 
@@ -92,7 +92,7 @@ async def test_sigterm_drains(tmp_path: Path, model_file: Path) -> None:
             run = (await stub.GetRun(pb.GetRunRequest(run_id="a"), timeout=TIMEOUT)).run
             assert (run.next_step, run.durable_step) == (10, 9)
             lrs += await advised(stub, "a", LOSSES[10:20], start=10)
-        assert lrs == alone(tmp_path / "d", LOSSES[:20])
+        assert lrs == alone(model_file, LOSSES[:20])
 
 
 async def test_a_stream_finishes_its_step(tmp_path: Path, model_file: Path) -> None:
@@ -125,7 +125,7 @@ async def test_a_stream_finishes_its_step(tmp_path: Path, model_file: Path) -> N
             run = (await stub.GetRun(pb.GetRunRequest(run_id="a"), timeout=TIMEOUT)).run
             assert run.next_step == len(lrs)
             lrs += await advised(stub, "a", LOSSES[len(lrs) : len(lrs) + 5], start=len(lrs))
-        assert lrs == alone(tmp_path / "d", LOSSES[: len(lrs)])
+        assert lrs == alone(model_file, LOSSES[: len(lrs)])
 
 
 def test_kill_at_any_moment_changes_no_rate(tmp_path: Path, model_file: Path) -> None:
@@ -153,7 +153,7 @@ def test_kill_at_any_moment_changes_no_rate(tmp_path: Path, model_file: Path) ->
                     daemon.start()
         assert daemon.stop() == 0
     losses = np.resize(LOSSES, len(lrs))
-    assert [lrs[step] for step in range(len(lrs))] == alone(tmp_path / "d", losses)
+    assert [lrs[step] for step in range(len(lrs))] == alone(model_file, losses)
 
 
 async def test_reflection_lists_the_service(tmp_path: Path, model_file: Path) -> None:
@@ -232,6 +232,17 @@ def test_a_start_that_fails_says_why(tmp_path: Path, arguments: list[str], says:
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not ended.stdout
+
+
+def test_a_start_that_the_system_refuses_has_no_traceback(tmp_path: Path) -> None:
+    """A start that the system refuses, here for its limit of open files, says so without a traceback."""
+    command = [sys.executable, "-m", "mlrs_cli", "serve", "--data-dir", str(tmp_path / "d")]
+    limited = ["/usr/bin/env", "bash", "-c", 'ulimit -n 8; exec "$@"', "bash", *command]
+    ended = subprocess.run(limited, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 1
+    *before, last = ended.stderr.splitlines()
+    assert last == "Error: [Errno 24] Too many open files"
+    assert before in ([], ["deallocating an open event loop"])  # uvloop's own
 
 
 PROBE = """

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_server import daemon
+from mlrs_server import daemon, journal
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.health import STORE
 from tests.server.support import FailingStore, columns, create, raises, refused, service
@@ -197,6 +197,30 @@ async def test_a_store_that_fails_is_told(
                 assert figures["mlrs_flush_failures_total", ""] >= 1
                 assert figures["mlrs_undurable_answers", ""] >= 1
                 assert answer.durable_steps[0] < step - 1
+        await call.done_writing()
+
+
+async def test_a_store_that_stands_still_is_told(
+    tmp_path: Path, model_file: Path, stores: list[FailingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a flush neither ends nor fails, the store is unhealthy after a while; once it ends, it is not."""
+    monkeypatch.setattr(journal, "LATE_S", 0.2)
+    async with service(tmp_path / "d", model_file, flush_interval_s=0.01) as (stub, address):
+        handle = await create(stub, "a")
+        call: Any = stub.StreamAdvice(timeout=60)
+        stores[0].gate.clear()
+        try:
+            await call.write(columns((handle, 0, 1.0)))
+            assert not (await call.read()).advice.errors
+            async with asyncio.timeout(TIMEOUT):
+                while await health(address, STORE) != NOT_SERVING:
+                    pass
+            assert await health(address) == SERVING
+        finally:
+            stores[0].gate.set()
+        async with asyncio.timeout(TIMEOUT):
+            while await health(address, STORE) != SERVING:
+                pass
         await call.done_writing()
 
 

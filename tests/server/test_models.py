@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import pickle
 from pathlib import Path
 
@@ -11,9 +9,9 @@ import pytest
 
 from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.config import RunConfig
-from mlrs_server import files, model_files
+from mlrs_server import model_files
 from mlrs_server.errors import Reason
-from mlrs_server.models import ModelCatalog
+from tests.server.catalogs import Catalogs
 from tests.server.support import LOSSES, raises, replayed, room
 from tests.support.daemon import write_random_model
 
@@ -24,24 +22,24 @@ def second_file(tmp_path: Path) -> Path:
     return write_random_model(tmp_path / "second.safetensors", seed=1)
 
 
-def test_a_file_becomes_the_default(tmp_path: Path, model_file: Path) -> None:
+def test_a_file_becomes_the_default(catalogs: Catalogs, model_file: Path) -> None:
     """A model given as a file is found under its stem, its alias, its reference and as the default."""
-    catalog = ModelCatalog(tmp_path, default=str(model_file))
+    catalog = catalogs(default=model_file)
     found = catalog.find("")
     assert found.name == "small"
     assert found.ref == f"small@{found.digest[:12]}"
     for name in ("small", "default", found.ref, f"small@{found.digest}", f"small@{found.digest[:8]}"):
         assert catalog.find(name).digest == found.digest
-    assert "default" in catalog.aliases_of(found)
-    assert found in catalog.all()
+    assert "default" in catalog.names.aliases_of("small", found.digest, "")
+    assert found in catalog.page()
     assert found.digest == read_model(model_file)[1]
     assert found.size_bytes == model_file.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["nobody", "small@", "small@1234567", "small@ffffffffffff", "@", "Small"])
-def test_what_is_not_there_is_not_found(tmp_path: Path, model_file: Path, name: str) -> None:
+def test_what_is_not_there_is_not_found(catalogs: Catalogs, model_file: Path, name: str) -> None:
     """Other names, and digests that are too short or another's, are refused with what is known."""
-    catalog = ModelCatalog(tmp_path, default=str(model_file))
+    catalog = catalogs(default=model_file)
     if name == "small@":  # no digits at all: the name alone
         assert catalog.find(name).name == "small"
         return
@@ -49,18 +47,18 @@ def test_what_is_not_there_is_not_found(tmp_path: Path, model_file: Path, name: 
         catalog.find(name)
 
 
-def test_a_reference_must_have_enough_digits(tmp_path: Path, model_file: Path) -> None:
+def test_a_reference_must_have_enough_digits(catalogs: Catalogs, model_file: Path) -> None:
     """Seven digits of a digest are too few, eight do."""
-    catalog = ModelCatalog(tmp_path, default=str(model_file))
+    catalog = catalogs(default=model_file)
     digest = catalog.find("").digest
     with raises(Reason.MODEL_NOT_FOUND):
         catalog.find(f"small@{digest[:7]}")
     catalog.find(f"small@{digest[:8]}")
 
 
-def test_a_name_is_replaced_only_on_demand(tmp_path: Path, model_file: Path, second_file: Path) -> None:
+def test_a_name_is_replaced_only_on_demand(catalogs: Catalogs, model_file: Path, second_file: Path) -> None:
     """Another model under a taken name is refused; replaced, the old one is still there by digest."""
-    catalog = ModelCatalog(tmp_path / "d")
+    catalog = catalogs()
     old = catalog.add_file(model_file, "m")
     assert catalog.add_file(model_file, "m", replace=False).digest == old.digest
     with raises(Reason.MODEL_EXISTS, field="name", match="--replace"):
@@ -70,9 +68,9 @@ def test_a_name_is_replaced_only_on_demand(tmp_path: Path, model_file: Path, sec
     assert catalog.find(old.ref).digest == old.digest
 
 
-def test_one_model_may_have_two_names(tmp_path: Path, model_file: Path) -> None:
+def test_one_model_may_have_two_names(catalogs: Catalogs, model_file: Path) -> None:
     """The same file under two names is one model, and both names and references find it."""
-    catalog = ModelCatalog(tmp_path / "d")
+    catalog = catalogs()
     first = catalog.add_file(model_file, "first")
     second = catalog.add_file(model_file, "second")
     assert first.digest == second.digest
@@ -81,23 +79,27 @@ def test_one_model_may_have_two_names(tmp_path: Path, model_file: Path) -> None:
         assert catalog.find(f"{name}@{first.digest[:12]}").ref == f"{name}@{first.digest[:12]}"
 
 
-def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path, model_file: Path, second_file: Path) -> None:
+def test_a_list_leaves_out_what_cannot_be_read(
+    catalogs: Catalogs, model_file: Path, second_file: Path
+) -> None:
     """One damaged file does not hide the other models; asked for by name, it is named as damaged."""
-    bad = ModelCatalog(tmp_path / "d", default=str(model_file)).add_file(second_file, "second")
-    (tmp_path / "d" / "models" / f"{bad.digest}.safetensors").write_bytes(b"rubbish")
-    catalog = ModelCatalog(tmp_path / "d", default="small")
-    names = [model.name for model in catalog.all()]
+    bad = catalogs(default=model_file).add_file(second_file, "second")
+    catalogs.damage(bad.digest)
+    catalog = catalogs(default="small")
+    names = [model.name for model in catalog.page()]
     assert "small" in names
     assert "second" not in names
     with raises(Reason.MODEL_INVALID, match="second@.* cannot be read"):
         catalog.find("second")
+    catalog.add_file(second_file, "second")
+    assert catalogs().find("second").digest == bad.digest  # imported again, it is whole
 
 
-def test_a_running_catalog_sees_an_import(tmp_path: Path, model_file: Path, second_file: Path) -> None:
+def test_a_running_catalog_sees_an_import(catalogs: Catalogs, model_file: Path, second_file: Path) -> None:
     """What another process imports is found at once, however fast imports follow one another."""
-    running = ModelCatalog(tmp_path / "d", default=str(model_file))
+    running = catalogs(default=model_file)
     for index in range(5):
-        ModelCatalog(tmp_path / "d").add_file(second_file, f"import-{index}")
+        catalogs().add_file(second_file, f"import-{index}")
         assert running.find(f"import-{index}").digest == read_model(second_file)[1]
     assert running.find("").name == "small"
 
@@ -155,7 +157,9 @@ class _Bomb:
         ("shapes", "shape"),
     ],
 )
-def test_what_is_no_model_is_refused(tmp_path: Path, model_file: Path, kind: str, says: str) -> None:
+def test_what_is_no_model_is_refused(
+    catalogs: Catalogs, tmp_path: Path, model_file: Path, kind: str, says: str
+) -> None:
     """A file that is missing, cut off, a pickle or of other shapes is refused; nothing in it runs."""
     path = tmp_path / "bad.safetensors"
     data = model_file.read_bytes()
@@ -170,37 +174,25 @@ def test_what_is_no_model_is_refused(tmp_path: Path, model_file: Path, kind: str
     if kind in contents:
         path.write_bytes(contents[kind])
     with raises(Reason.MODEL_INVALID, field="model", match=says):
-        ModelCatalog(tmp_path / "d", default=str(path))
+        catalogs(default=path)
 
 
-def test_a_stored_model_that_is_damaged_is_refused(tmp_path: Path, model_file: Path) -> None:
+def test_a_stored_model_that_is_damaged_is_refused(catalogs: Catalogs, model_file: Path) -> None:
     """A flipped bit in a stored model is found out before it is served."""
-    catalog = ModelCatalog(tmp_path / "d", default=str(model_file))
-    stored = tmp_path / "d" / "models" / f"{catalog.find('').digest}.safetensors"
-    data = bytearray(stored.read_bytes())
-    data[-5] ^= 1
-    stored.write_bytes(data)
+    catalog = catalogs(default=model_file)
+    catalogs.damage(catalog.find("").digest)
     with raises(Reason.MODEL_INVALID, match="does not match its digest; import it again"):
-        ModelCatalog(tmp_path / "d").find("small")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"names": [], "aliases": {}, "origins": {}}', "\xff"])
-def test_a_damaged_index_is_named(tmp_path: Path, model_file: Path, text: str) -> None:
-    """An index that is no index is an error that names its file."""
-    ModelCatalog(tmp_path / "d", default=str(model_file))
-    (tmp_path / "d" / "models" / "index.json").write_text(text, encoding="latin-1")
-    with raises(Reason.MODEL_INVALID, match=r"index\.json cannot be read"):
-        ModelCatalog(tmp_path / "d")
+        catalogs().find("small")
 
 
 @pytest.mark.parametrize("name", ["", "UPPER", "a/b", "../a", "a" * 65, "a b", ".a", "a@b"])
-def test_malformed_names_are_refused(tmp_path: Path, model_file: Path, name: str) -> None:
+def test_malformed_names_are_refused(catalogs: Catalogs, model_file: Path, name: str) -> None:
     """A name that could leave the folder, or clash with a reference, is refused."""
     with raises(Reason.INVALID_FIELD, field="name"):
-        ModelCatalog(tmp_path / "d").add_file(model_file, name)
+        catalogs().add_file(model_file, name)
 
 
-async def test_a_folder_that_cannot_be_written_is_named(
+async def test_a_store_that_cannot_be_written_is_named(
     tmp_path: Path, model_file: Path, second_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk is an error of the store, on an import and on a run that needs its model kept."""
@@ -208,72 +200,57 @@ async def test_a_folder_that_cannot_be_written_is_named(
     package.mkdir(parents=True)
     monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
-
-    def full(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     async with room(tmp_path / "d", model_file) as here:
-        with monkeypatch.context() as disk:
-            disk.setattr(files.os, "fsync", full)
-            with raises(Reason.STORE, match="models cannot be written: No space left on device"):
-                here.catalog.add_file(second_file, "second")
-            with raises(Reason.STORE, match="models cannot be written: No space left on device"):
-                await here.open("a", model="mlr-snet")
+        here.store.failing.add("change_models")
+        with raises(Reason.STORE, match="the disk is full"):
+            here.catalog.add_file(second_file, "second")
+        with raises(Reason.STORE, match="the disk is full"):
+            await here.open("a", model="mlr-snet")
+        here.store.failing.clear()
         with raises(Reason.MODEL_NOT_FOUND):
             here.catalog.find("second")
-        assert not list((tmp_path / "d" / "models").glob(".new-*"))
         assert (await here.open("a", model="mlr-snet")).created
 
 
-def test_a_place_that_is_no_folder_is_named(tmp_path: Path, model_file: Path) -> None:
-    """Where the folder of models cannot be made, an import says so."""
-    (tmp_path / "d").mkdir()
-    catalog = ModelCatalog(tmp_path / "d")
-    (tmp_path / "d" / "models").write_text("in the way")
-    with raises(Reason.STORE, match="models cannot be written"):
-        catalog.prepared(read_model(model_file)[0], "m")
-    with raises(Reason.MODEL_INVALID, match=r"index\.json cannot be read"):
-        catalog.add_file(model_file, "m")
-
-
 async def test_a_file_that_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When mlrs is upgraded under a running daemon, no run is given a file that is not its model."""
+    """When mlrs is upgraded under a running daemon, its runs get the models that it started with."""
     package = tmp_path / "package" / "models"
     package.mkdir(parents=True)
     monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
-    write_random_model(package / "mlr-snet.safetensors", seed=1)
+    file = write_random_model(package / "mlr-snet.safetensors", seed=1)
     async with room(tmp_path / "d", None) as here:
-        here.catalog.find("mlr-snet")
-        write_random_model(package / "mlr-snet.safetensors", seed=2)
-        with raises(Reason.MODEL_INVALID, match="does not match its digest"):
-            await here.open("a")
-        (package / "mlr-snet.safetensors").unlink()
-        with raises(Reason.MODEL_INVALID, match="No such file"):
-            await here.open("a")
+        digest = read_model(file)[1]
+        write_random_model(file, seed=2)
+        assert (await here.open("a")).view.model_ref == f"mlr-snet@{digest[:12]}"
+        file.unlink()
+    write_random_model(file, seed=2)
+    async with room(tmp_path / "d", None) as here:
+        assert (await here.open("a")).view.model_ref == f"mlr-snet@{digest[:12]}"
 
 
-def test_an_import_writes_the_file_as_it_was(tmp_path: Path, model_file: Path) -> None:
-    """What is stored is the model's file, by its digest, and nothing is left beside it."""
-    model = ModelCatalog(tmp_path / "d", default=str(model_file)).find("")
-    files = sorted(path.name for path in (tmp_path / "d" / "models").iterdir())
-    assert files == sorted([f"{model.digest}.safetensors", "index.json"])
-    assert (tmp_path / "d" / "models" / f"{model.digest}.safetensors").read_bytes() == dump_model(model.model)
+def test_an_import_stores_the_file_as_it_was(catalogs: Catalogs, model_file: Path) -> None:
+    """What is stored is the model's file, by its digest."""
+    model = catalogs(default=model_file).find("")
+    assert catalogs.store().models([model.digest]) == {model.digest: model_file.read_bytes()}
+    assert model_file.read_bytes() == dump_model(model.model)
 
 
-def test_a_default_file_takes_no_name_over(tmp_path: Path, model_file: Path, second_file: Path) -> None:
+def test_a_default_file_takes_no_name_over(
+    catalogs: Catalogs, tmp_path: Path, model_file: Path, second_file: Path
+) -> None:
     """A file whose name is another model's, or no model's name, is refused with what to do."""
-    first = ModelCatalog(tmp_path / "d", default=str(model_file)).find("")
+    first = catalogs(default=model_file).find("")
     model_file.write_bytes(second_file.read_bytes())
     with raises(Reason.MODEL_EXISTS, field="model", match="rename it, or import it"):
-        ModelCatalog(tmp_path / "d", default=str(model_file))
+        catalogs(default=model_file)
     odd = second_file.rename(tmp_path / "Odd_Name.safetensors")
     with raises(Reason.INVALID_FIELD, field="model", match="rename it, or import it"):
-        ModelCatalog(tmp_path / "d", default=str(odd))
-    assert ModelCatalog(tmp_path / "d").find("small").digest == first.digest
+        catalogs(default=odd)
+    assert catalogs().find("small").digest == first.digest
 
 
-def test_an_alias_is_no_name(tmp_path: Path, model_file: Path) -> None:
+def test_an_alias_is_no_name(catalogs: Catalogs, model_file: Path) -> None:
     """A model cannot be imported under an alias's name: runs would still get what the alias points at."""
-    catalog = ModelCatalog(tmp_path / "d", default=str(model_file))
+    catalog = catalogs(default=model_file)
     with raises(Reason.INVALID_FIELD, field="name", match="is an alias"):
         catalog.add_file(model_file, "default")

@@ -13,11 +13,12 @@ import grpc
 import numpy as np
 import pytest
 
+from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 from mlrs_server.ledger import DIVERGED_AFTER
-from mlrs_server.models import ModelCatalog
+from tests.server.security.tenants import Caller
 from tests.server.support import (
     LOSSES,
     advised,
@@ -360,7 +361,7 @@ async def test_unary_and_streamed_advice_agree(stub: Any, tmp_path: Path) -> Non
             advice = await ask(call, (handle, step, loss))
             assert list(advice.reasons) == ([] if math.isfinite(loss) else [pb.ADVICE_REASON_HELD])
             streamed += advice.learning_rates
-    policy = ModelCatalog(tmp_path / "d", default=str(tmp_path / "small.safetensors")).find("").policy
+    policy = read_model(tmp_path / "small.safetensors")[0].policy()
     alone = replayed(policy, RunConfig(**config), losses)  # type: ignore[arg-type]
     assert unary == streamed == alone.tolist()
 
@@ -522,9 +523,9 @@ async def test_runs_come_by_recency(stub: Any) -> None:
 async def test_models_come_in_pages(tmp_path: Path, model_file: Path) -> None:
     """Models are listed once each, in order; one is read by any of its names."""
     async with service(tmp_path / "d", model_file) as (stub, _):
-        catalog = ModelCatalog(tmp_path / "d")
         for index in range(4):
-            catalog.add_file(write_random_model(tmp_path / "m.safetensors", seed=index + 1), f"m{index}")
+            model = write_random_model(tmp_path / "m.safetensors", seed=index + 1)
+            await Caller(stub, None).import_model(model.read_bytes(), f"m{index}")
         everything = [model.ref for model in (await stub.ListModels(pb.ListModelsRequest())).models]
         assert everything == sorted(everything)
         assert len(everything) >= 5
@@ -555,6 +556,6 @@ async def test_many_clients_at_once(tmp_path: Path, model_file: Path) -> None:
                 return lrs
 
         everyone = await asyncio.gather(*(train(index) for index in range(16)))
-    policy = ModelCatalog(tmp_path / "d", default=str(model_file)).find("").policy
+    policy = read_model(model_file)[0].policy()
     for index, lrs in enumerate(everyone):
         assert lrs == replayed(policy, RunConfig(), LOSSES[index : index + 20]).tolist()

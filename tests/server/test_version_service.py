@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_core.checkpoint import parse_model
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_server.security import book
 from mlrs_server.security.roles import Role
@@ -111,8 +111,7 @@ async def test_tenants_learn_for_themselves(home: Tenants) -> None:
     refusal = await evil.refused("RollbackAlias", pb.RollbackAliasRequest(alias="best"))
     assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ERROR_REASON_NOTHING_TO_DO")
     assert (await _find(acme, "best")).digest == mine.model.digest
-    file = home.file.path.parent / "models" / f"{theirs.model.digest}.safetensors"
-    provenance = parse_model(file.read_bytes()).provenance
+    provenance = json.loads((await _find(evil, theirs.model.ref)).provenance_json)
     assert "evil" not in str(provenance)
     assert [run["run_id"] for run in provenance["runs"]] == ["b", "z"]
 

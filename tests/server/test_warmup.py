@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import Daemon
 
 CHECK = """
 import numpy as np
@@ -61,3 +67,24 @@ def test_nothing_is_compiled_for_a_run() -> None:
     """After the warm-up, messages of every kind find their machine code made: no other is made for them."""
     done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(400)  # all kernels are compiled, some twice
+def test_a_daemon_starts_on_a_damaged_kernel_cache(tmp_path: Path) -> None:
+    """Empty and random files in the kernel cache cost compiling them again and one warning, and no start."""
+    cache = tmp_path / "cache"
+    daemon = Daemon(tmp_path / "d", "--log-format", "json", environment={"NUMBA_CACHE_DIR": str(cache)})
+    with daemon:
+        assert daemon.stop() == 0
+        assert "kernel_cache_unusable" not in daemon.log.read_text(encoding="utf-8")
+        indices, code = sorted(cache.rglob("*.nbi")), sorted(cache.rglob("*.nbc"))
+        indices[0].write_bytes(b"")
+        indices[5].write_bytes(b"\xa5" * 500)
+        code[-1].write_bytes(b"")
+        code[-5].write_bytes(b"\xa5" * 500)
+        daemon.start()
+        assert daemon.stop() == 0
+    events = [json.loads(line) for line in daemon.log.read_text(encoding="utf-8").splitlines()]
+    warnings = [event for event in events if event["level"] == "warning"]
+    assert [event["event"] for event in warnings] == ["kernel_cache_unusable"]
+    assert str(cache) in warnings[0]["problem"]

@@ -79,11 +79,11 @@ class Promotion:
 
         Raises:
             AdvisorError: there is no such model, the alias cannot be one, no run has learnt anything, a run's
-                record is damaged, or the store or the data folder fails.
+                record is damaged, or the store fails.
         """
-        parent = self._catalog.find(asked.model, tenant)
+        parent = await asyncio.to_thread(self._catalog.find, asked.model, tenant)
         if asked.alias:
-            self._catalog.check_alias(asked.alias, tenant)
+            self._catalog.names.check_alias(asked.alias, tenant)
         async with self._turn:
             pool = await asyncio.to_thread(lambda: Pool(parent.model.adaptive_policy(DEFAULT_META)))
             await self._live.journal.flush()
@@ -97,9 +97,16 @@ class Promotion:
             if asked.dry_run:
                 return Promoted(None, pool.named, pool.count, pool.relative_change())
             await self._live.journal.flush()  # a new version is of nothing that a crash could undo
-            made = await asyncio.to_thread(self._prepared, pool, parent, asked)
-            self._catalog.register_version(made, tenant, asked.alias)
-        log.info("model_promoted", parent=parent.ref, model=made.ref, alias=asked.alias, runs=pool.count)
+            made = await asyncio.to_thread(self._added, pool, parent, asked, tenant)
+        log.info(
+            "model_promoted",
+            tenant=tenant,
+            parent=parent.ref,
+            model=made.name,
+            digest=made.digest,
+            alias=asked.alias,
+            runs=pool.count,
+        )
         return Promoted(made, pool.named, pool.count, pool.relative_change())
 
     async def _runs(
@@ -150,11 +157,11 @@ class Promotion:
             counters(learnt.snapshot.state).updates, learnt.snapshot.next_step, learnt.network[:size]
         )
 
-    def _prepared(self, pool: Pool, parent: CatalogModel, asked: PromoteRequest) -> CatalogModel:
-        """Write the new version's file."""
+    def _added(self, pool: Pool, parent: CatalogModel, asked: PromoteRequest, tenant: str) -> CatalogModel:
+        """Store the new version."""
         wanted = {"prefix": asked.prefix, "min_updates": asked.min_updates}
         model = pool.model(parent.model, f"{parent.name}@{parent.digest}", wanted)
-        return self._catalog.prepared(model, parent.name)
+        return self._catalog.add_version(model, parent.name, tenant, asked.alias)
 
 
 def _page(store: Store, *, prefix: str, after: str, tenant: str) -> list[StoredRun]:

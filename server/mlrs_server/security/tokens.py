@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,10 +74,11 @@ class TokenFile:
         """Return the tokens by id.
 
         Raises:
-            AdvisorError: it is damaged, or cannot be read.
+            AdvisorError: it is damaged, cannot be read, or can be written by everybody.
             FileNotFoundError: it does not exist.
         """
         try:
+            anybody_writes = self.path.stat().st_mode & stat.S_IWOTH
             fields: Any = json.loads(self.path.read_text(encoding="utf-8"))
             if fields["format"] != FORMAT:
                 raise ValueError(f"it is of format {fields['format']!r}, not {FORMAT}")
@@ -98,6 +100,13 @@ class TokenFile:
                 "read it",
                 field="tokens_file",
             ) from None  # the text of the file may be in the chain
+        if anybody_writes:
+            raise AdvisorError(
+                Reason.STORE,
+                f"tokens_file: every user of this machine can write {self.path}, and so make tokens; see "
+                f"that all in it are yours, then chmod o-w {self.path}",
+                field="tokens_file",
+            )
         return {token.id: token for token in tokens}
 
     def create(

@@ -9,6 +9,7 @@ schema.py      tables made or brought up to date, by migrations/
 fence.py       who may write
 merging.py     many small chunks of a run's record made one
 learning.py    meta updates and networks, written and read
+naming.py      models, their names and aliases, written and read
 records.py     stretches of a record, put together and cut
 faults.py      what is wrong with a database, and what to do
 bounded.py     a connection to PostgreSQL on which nothing waits for ever
@@ -19,7 +20,7 @@ packing.py     ... and many of them at once
 from __future__ import annotations
 
 from mlrs_server.store.fence import Fence, NoFence
-from mlrs_server.store.opening import open_store
+from mlrs_server.store.opening import open_store, open_to_read
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
@@ -45,4 +46,5 @@ __all__ = [
     "StoredNetwork",
     "StoredRun",
     "open_store",
+    "open_to_read",
 ]

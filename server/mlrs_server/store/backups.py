@@ -1,8 +1,7 @@
-"""Backups: a store and the models beside it in one SQLite file, whatever engine the store is of.
+"""Backups: a store in one SQLite file, whatever engine it is of.
 
-A backup is itself a store, of the newest revision, with one more table, `files`: what the folder of models
-holds. So a backup of either engine is restored into either, and `sqlite3` reads it. A run's model is in that
-folder, in the store that daemons share, or in both; once restored it is in both.
+A backup is itself a store, of the newest revision. So a backup of either engine is restored into either, and
+`sqlite3` reads it.
 """
 
 from __future__ import annotations
@@ -12,24 +11,29 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.opening import open_store
-from mlrs_server.store.sql import SqlStore
-from mlrs_server.store.sqlite import sync_folder
-from mlrs_server.store.tables import meta_updates, networks, observations, runs
-from mlrs_server.store.tables import models as model_files
+from mlrs_server.store.sql import SqlStore, translated
+from mlrs_server.store.sqlite import BUSY_S, SqliteDialect, sync_folder
+from mlrs_server.store.tables import (
+    alias_changes,
+    meta_updates,
+    model_names,
+    models,
+    networks,
+    observations,
+    runs,
+)
 
 ROWS = 1000
 """Copied at a time."""
-MODEL = ".safetensors"
-"""What the name of a model's file ends in, after its digest."""
-COPIED = (runs, observations, meta_updates, networks)
-"""Which replica owns what is of the moment, and is left out."""
+COPIED = (runs, observations, meta_updates, networks, model_names, alias_changes)
+"""Which replica owns what is of the moment, and is left out; models are copied one by one."""
 
 Progress = Callable[[int], None]
 """Hears how many more rows were copied."""
@@ -44,8 +48,8 @@ def count_rows(store: SqlStore) -> int:
         )
 
 
-def back_up(store: SqlStore, models: Path, file: Path, progress: Progress) -> None:
-    """Write a store as it is now, and the models in a folder, to a file that is there whole or not at all.
+def back_up(store: SqlStore, file: Path, progress: Progress) -> None:
+    """Write a store as it is now to a file that is there whole or not at all.
 
     Raises:
         AdvisorError: the store cannot be read, or the file cannot be written.
@@ -55,7 +59,8 @@ def back_up(store: SqlStore, models: Path, file: Path, progress: Progress) -> No
             unfinished = Path(folder) / "backup"
             with closing(open_store(unfinished)) as target:
                 _copy(store, target, progress, replace=False)
-            _put_files(unfinished, models)
+            with closing(sqlite3.connect(unfinished)) as target_file:
+                target_file.execute("PRAGMA journal_mode = DELETE")  # which makes it one file
             with unfinished.open("rb") as written:
                 os.fsync(written.fileno())
             unfinished.replace(file)
@@ -66,19 +71,20 @@ def back_up(store: SqlStore, models: Path, file: Path, progress: Progress) -> No
         ) from error
 
 
-def restore(file: Path, store: SqlStore, models: Path, progress: Progress, *, replace: bool) -> None:
-    """Bring a backup into a store, in one transaction, and its models into their folder.
+def restore(file: Path, store: SqlStore, progress: Progress, *, replace: bool) -> None:
+    """Bring a backup into a store, in one transaction.
+
+    Models that only the store has stay there, by their digest. Names and aliases become the backup's.
 
     Raises:
         AdvisorError: the file is no backup or damaged, the store has runs and `replace` is not set, or it
             cannot be written; the store is as before.
     """
-    with opened_backup(file) as (source, copy):
+    with opened_backup(file) as source:
         _copy(source, store, progress, replace=replace)
-        _take_files(copy, models)
 
 
-def restore_file(file: Path, path: Path, models: Path, progress: Progress, *, replace: bool) -> None:
+def restore_file(file: Path, path: Path, progress: Progress, *, replace: bool) -> None:
     """Bring a backup to where a SQLite store is, whatever is there now, which is put aside.
 
     Raises:
@@ -92,7 +98,7 @@ def restore_file(file: Path, path: Path, models: Path, progress: Progress, *, re
     for leftover in (*_files_of(fresh), *_files_of(aside)):
         leftover.unlink(missing_ok=True)
     with closing(open_store(fresh)) as target:
-        restore(file, target, models, progress, replace=False)
+        restore(file, target, progress, replace=False)
     if path.exists():
         aside.hardlink_to(path)  # so that at no moment there is no store at all
         for old, kept in zip(_files_of(path)[1:], _files_of(aside)[1:], strict=True):
@@ -108,8 +114,35 @@ def _files_of(path: Path) -> list[Path]:
 
 
 @contextmanager
-def opened_backup(file: Path) -> Iterator[tuple[SqlStore, Path]]:
-    """Open a backup, and yield it and its file.
+def copied_online(path: Path, *, beside: Path | None) -> Iterator[SqlStore]:
+    """Copy a SQLite store that a daemon has open, as it is at one moment, and yield the copy, opened.
+
+    The daemon goes on. This connection is read-only, so it neither writes the log nor puts it back into the
+    file, and SQLite before 3.51.3 cannot corrupt the file either: that takes two processes that do.
+
+    Args:
+        path: the daemon's file.
+        beside: the folder of the copy, which is removed in the end; `None`: the system's temporary one.
+
+    Raises:
+        AdvisorError: it cannot be read, or the copy cannot be written.
+    """
+    with ExitStack() as stack:
+        with translated(SqliteDialect(path), f"cannot copy the store {path}"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=beside, prefix=".copy-"))
+            copy = Path(folder) / path.name
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            with (
+                closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as source,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        yield stack.enter_context(closing(open_store(copy)))
+
+
+@contextmanager
+def opened_backup(file: Path) -> Iterator[SqlStore]:
+    """Open a backup, and yield it.
 
     It is a copy: opening may bring it up to date, and it may lie where none can write.
 
@@ -120,22 +153,46 @@ def opened_backup(file: Path) -> Iterator[tuple[SqlStore, Path]]:
         raise AdvisorError(Reason.STORE, f"there is no backup {file}")
     with tempfile.TemporaryDirectory(prefix="mlrs-restore-") as folder:
         copy = Path(folder) / file.name
-        shutil.copyfile(file, copy)
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise AdvisorError(
+                Reason.STORE, f"the backup {file} cannot be copied to {folder}: {error.strerror or error}"
+            ) from error
+        _check_backup(copy, file)
         with closing(open_store(copy)) as store:
-            yield store, copy
+            yield store
+
+
+def _check_backup(copy: Path, file: Path) -> None:
+    """Check that the copy of a file is whole, and a store.
+
+    Raises:
+        AdvisorError: it is not.
+    """
+    try:
+        with closing(sqlite3.connect(copy)) as opened:
+            problem = str(opened.execute("PRAGMA quick_check(1)").fetchone()[0])
+            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as error:
+        problem = f"it is damaged, or no database at all ({error})"
+    if problem != "ok":
+        says = problem.replace("\n", " ")
+        raise AdvisorError(Reason.STORE, f"the backup {file} cannot be used: {says}; take another one")
+    if not {runs.name, observations.name} <= tables:
+        raise AdvisorError(Reason.STORE, f"the backup {file} has no runs: it is none; take another file")
 
 
 def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bool) -> None:
     """Copy all rows from one store as it is now to another, in one transaction."""
     with source.frozen() as reading, target.transaction() as writing:
-        if writing.execute(sa.select(runs.c.key).limit(1)).first() is not None:
-            if not replace:
-                raise AdvisorError(
-                    Reason.STORE,
-                    f"the store {target.name} has runs; pass --replace to give them up for the backup's",
-                )
-            for table in reversed(COPIED):
-                writing.execute(table.delete())
+        if not replace and writing.execute(sa.select(runs.c.key).limit(1)).first() is not None:
+            raise AdvisorError(
+                Reason.STORE,
+                f"the store {target.name} has runs; pass --replace to give them up for the backup's",
+            )
+        for table in reversed(COPIED):
+            writing.execute(table.delete())
         for table in COPIED:
             for rows in _pages(reading, table):
                 writing.execute(table.insert(), [dict(row) for row in rows])
@@ -148,11 +205,11 @@ def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bo
 
 def _copy_models(reading: sa.Connection, writing: sa.Connection) -> None:
     """Copy the models that are not there yet, one at a time, as they may be large."""
-    there = set(writing.execute(sa.select(model_files.c.digest)).scalars())
-    for digest in reading.execute(sa.select(model_files.c.digest)).scalars().all():
+    there = set(writing.execute(sa.select(models.c.digest)).scalars())
+    for digest in reading.execute(sa.select(models.c.digest)).scalars().all():
         if digest not in there:
-            one = sa.select(model_files).where(model_files.c.digest == digest)
-            writing.execute(model_files.insert(), dict(reading.execute(one).mappings().one()))
+            one = sa.select(models).where(models.c.digest == digest)
+            writing.execute(models.insert(), dict(reading.execute(one).mappings().one()))
 
 
 def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[list[sa.RowMapping]]:
@@ -164,35 +221,3 @@ def _pages(connection: sa.Connection, table: sa.Table) -> Iterator[list[sa.RowMa
         yield rows
         last = tuple(rows[-1][key] for key in keys)
         rows = list(connection.execute(query.where(sa.tuple_(*keys) > last)).mappings())
-
-
-def _put_files(file: Path, models: Path) -> None:
-    """Put the files of a folder into a backup, models also to where a store has them; make it one file."""
-    with closing(sqlite3.connect(file)) as target, target:
-        target.execute("CREATE TABLE files (path TEXT PRIMARY KEY, data BLOB NOT NULL)")
-        for path in sorted(models.iterdir()) if models.is_dir() else ():
-            if path.is_file() and not path.name.startswith("."):
-                data = path.read_bytes()
-                target.execute("INSERT INTO files VALUES (?, ?)", (path.name, data))
-                if path.suffix == MODEL:
-                    target.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (path.stem, data))
-    with closing(sqlite3.connect(file)) as target:
-        target.execute("PRAGMA journal_mode = DELETE")
-
-
-def _take_files(file: Path, models: Path) -> None:
-    """Write the files of a backup into a folder: models first, then the index that names them."""
-    with closing(sqlite3.connect(file)) as source:
-        if not source.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchall():
-            return  # a store that was copied, not backed up
-        files = {f"{digest}{MODEL}": data for digest, data in source.execute("SELECT * FROM models")}
-        files |= dict(source.execute("SELECT path, data FROM files ORDER BY path LIKE '%.json', path"))
-    models.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        if Path(name).name != name or name.startswith("."):
-            raise AdvisorError(
-                Reason.STORE, f"the backup holds a file of an odd name, {name!r}; it is no backup"
-            )
-        unfinished = models / f".new-{name}"
-        unfinished.write_bytes(data)
-        unfinished.replace(models / name)

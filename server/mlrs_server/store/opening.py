@@ -10,7 +10,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import Dialect
 from mlrs_server.store.fence import Fence, NoFence
 from mlrs_server.store.postgresql import PostgresDialect
-from mlrs_server.store.schema import bring_up_to_date
+from mlrs_server.store.schema import bring_up_to_date, check_up_to_date
 from mlrs_server.store.sql import SqlStore, translated
 from mlrs_server.store.sqlite import SqliteDialect
 
@@ -35,6 +35,23 @@ def open_store(where: Path | str, *, fence: Fence | None = None) -> SqlStore:
         engine.dispose()
         raise
     return SqlStore(engine, dialect, fence or NoFence())
+
+
+def open_to_read(path: Path) -> SqlStore:
+    """Open a SQLite file that a daemon has open; its tables stay as they are, and writing is an error.
+
+    Raises:
+        AdvisorError: it cannot be opened, is no store, or is of another version.
+    """
+    dialect = SqliteDialect(path, reads_only=True)
+    engine = dialect.engine()
+    try:
+        with translated(dialect, f"cannot open the store {dialect.name}"):
+            check_up_to_date(engine, dialect)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStore(engine, dialect, NoFence())
 
 
 def dialect_of(where: Path | str) -> Dialect:

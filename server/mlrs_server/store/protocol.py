@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from mlrs_core.policy import Floats, States
 from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate, MetaUpdate
 from mlrs_server.entries import Bytes, Table
 from mlrs_server.ledger import Records, RunStatus
+from mlrs_server.model_index import Index
 from mlrs_server.runs import RunSnapshot
 
 
@@ -271,8 +272,15 @@ class Store(Protocol):
         """Delete a run and its record."""
         ...
 
-    def keep_model(self, digest: str, data: bytes) -> None:
-        """Keep the file of a model, by the digest of its content; twice is once."""
+    def model_index(self, known: Index) -> Index:
+        """Return the names and aliases of models; `known` itself, if they are still those."""
+        ...
+
+    def change_models(self, change: Callable[[Index], Index], files: Mapping[str, bytes]) -> Index:
+        """Keep files of models, by the digest of their content, and change the index; return it.
+
+        Whoever else changes it comes before or after. Nothing is written if the change raises.
+        """
         ...
 
     def models(self, digests: Sequence[str]) -> dict[str, bytes]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.store.dialect import Dialect
+from mlrs_server.store.dialect import READS, Dialect
 from mlrs_server.store.tables import metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Those of `migrations/versions`, in their order."""
 HEAD = REVISIONS[-1]
 """The one that `tables` describes."""
@@ -49,6 +49,20 @@ def bring_up_to_date(engine: sa.Engine, dialect: Dialect) -> None:
 
             upgrade(connection, found)
         dialect.mark(connection)
+
+
+def check_up_to_date(engine: sa.Engine, dialect: Dialect) -> None:
+    """Check that a database is of the newest revision, changing nothing.
+
+    Raises:
+        AdvisorError: it is not.
+        SQLAlchemyError: it cannot be read.
+    """
+    with engine.connect().execution_options(**{READS: True}) as connection:
+        if (found := _revision(connection, dialect)) != HEAD:
+            raise AdvisorError(
+                Reason.STORE, f"the store {dialect.name} is of version {found}, and mlrs wants {HEAD}"
+            )
 
 
 def _revision(connection: sa.Connection, dialect: Dialect) -> str | None:

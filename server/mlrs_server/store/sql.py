@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice, repeat
 from typing import Any, TypeVar
@@ -18,9 +18,10 @@ from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
+from mlrs_server.model_index import Index
 from mlrs_server.names import full_name
 from mlrs_server.runs import RunSnapshot
-from mlrs_server.store import codec, learning
+from mlrs_server.store import codec, learning, naming
 from mlrs_server.store.dialect import READS, Dialect, Row
 from mlrs_server.store.fence import Fence
 from mlrs_server.store.learning import learnt, store_learnt
@@ -38,7 +39,6 @@ from mlrs_server.store.protocol import (
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
-    KEEP_MODEL,
     MOVE,
     models,
     moved_to,
@@ -350,10 +350,15 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             _delete(connection, run)
 
-    def keep_model(self, digest: str, data: bytes) -> None:
-        """Keep the file of a model, by the digest of its content; twice is once."""
+    def model_index(self, known: Index) -> Index:
+        """Return the names and aliases of models; `known` itself, if they are still those."""
+        with self.reading() as connection:
+            return naming.read_index(connection, known)
+
+    def change_models(self, change: Callable[[Index], Index], files: Mapping[str, bytes]) -> Index:
+        """Keep files of models, by the digest of their content, and change the index; return it."""
         with self.transaction() as connection:
-            connection.execute(KEEP_MODEL, {"digest": digest, "data": data})
+            return naming.change_index(connection, change, files)
 
     def models(self, digests: Sequence[str]) -> dict[str, bytes]:
         """Return files of models by digest, without those that are not there."""

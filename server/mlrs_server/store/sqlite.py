@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,14 @@ _MOVE = (
 class SqliteDialect:
     """`Dialect` of a SQLite file."""
 
-    def __init__(self, path: Path) -> None:
-        """`path` is made if missing, but only now: a file that is moved away later is not made again."""
+    def __init__(self, path: Path, *, reads_only: bool = False) -> None:
+        """`path` is made if missing, but only now: a file that is moved away later is not made again.
+
+        Another process's file may be read only: one that neither writes nor checkpoints cannot corrupt it.
+        """
         self.path = path
         self.name = str(path)
-        self._mode = "rw" if path.exists() else "rwc"
+        self._mode = "ro" if reads_only else "rw" if path.exists() else "rwc"
 
     def engine(self) -> sa.Engine:
         """Return an engine of one connection.
@@ -56,7 +59,7 @@ class SqliteDialect:
         Raises:
             AdvisorError: the file is empty.
         """
-        if self._mode == "rw" and self.path.is_file() and not self.path.stat().st_size:
+        if self._mode != "rwc" and self.path.is_file() and not self.path.stat().st_size:
             raise AdvisorError(
                 Reason.STORE,
                 f"cannot open the store {self.name}: the file is empty, so what it held is lost; bring a "
@@ -65,14 +68,15 @@ class SqliteDialect:
         engine = sa.create_engine(
             "sqlite://", creator=self._connect, poolclass=StaticPool, hide_parameters=True
         )
-        sa.event.listen(engine, "connect", _configure)
+        sa.event.listen(engine, "connect", _configure_reading if self._mode == "ro" else _configure)
         sa.event.listen(engine, "begin", _begin)
         return engine
 
     def _connect(self) -> sqlite3.Connection:
+        _keep_private(self.path, make=self._mode == "rwc")
         file = f"{self.path.absolute().as_uri()}?mode={self._mode}"
         connection = sqlite3.connect(file, uri=True, check_same_thread=False, timeout=BUSY_S)
-        self._mode = "rw"
+        self._mode = "rw" if self._mode == "rwc" else self._mode
         return connection
 
     def lock_schema(self, connection: sa.Connection) -> None:
@@ -98,6 +102,7 @@ class SqliteDialect:
         copy = self.path.with_name(f"{self.path.name}.before-{revision}")
         unfinished = copy.with_name(f"{copy.name}.new")
         unfinished.unlink(missing_ok=True)
+        _keep_private(unfinished, make=True)
         with closing(engine.raw_connection()) as connection, closing(sqlite3.connect(unfinished)) as target:
             source: Any = connection.driver_connection
             source.backup(target)
@@ -152,6 +157,19 @@ class SqliteDialect:
         return sqlite_is_spoilt(error)
 
 
+def _keep_private(path: Path, *, make: bool) -> None:
+    """Have a database, made if it is to be, be read and written by its owner alone, with what is beside it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if make:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    for suffix in ("", "-wal", "-shm"):  # SQLite makes them of the same mode
+        with suppress(OSError):  # it is not there, or another's, or on a disk that is read-only
+            path.with_name(f"{path.name}{suffix}").chmod(0o600)
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names of files in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -161,8 +179,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _configure(connection: Any, _record: object) -> None:
+def _configure_reading(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's own BEGIN, below, is the only one
+
+
+def _configure(connection: Any, record: object) -> None:
+    _configure_reading(connection, record)
     for pragma in ("journal_mode = WAL", "synchronous = FULL"):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -99,7 +99,37 @@ models = sa.Table(
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""The files of models that runs of a shared store have: whichever replica owns a run must find its model."""
+"""The files of models: those that were imported, and those that runs began with."""
+
+model_names = sa.Table(
+    "model_names",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("is_current", sa.Boolean, nullable=False),
+)
+"""Every model that a name means or once meant; names are full ones (`names.py`)."""
+
+alias_changes = sa.Table(
+    "alias_changes",
+    metadata,
+    sa.Column("alias", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("cause", sa.String, nullable=False),
+    sa.Column("time", sa.Float),
+)
+"""What each alias has pointed at, as far as is kept; it points at the target of the highest number."""
+
+model_revision = sa.Table("model_revision", metadata, sa.Column("revision", WHOLE, nullable=False))
+"""One row, which counts the changes of the two tables above. Daemons see by it whether these are as they were
+read, and change them one after the other."""
+
+
+@sa.event.listens_for(model_revision, "after_create")
+def _fill_revision(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    """Begin at the first revision."""
+    connection.execute(model_revision.insert(), {"revision": 1})
 
 
 @sa.event.listens_for(shards, "after_create")
@@ -109,9 +139,10 @@ def _fill_shards(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
 
 
 KEEP_MODEL = sa.text(
-    "INSERT INTO models (digest, data) VALUES (:digest, :data) ON CONFLICT (digest) DO NOTHING"
+    "INSERT INTO models (digest, data) VALUES (:digest, :data) "
+    "ON CONFLICT (digest) DO UPDATE SET data = excluded.data"
 ).bindparams(sa.bindparam("data", type_=sa.LargeBinary))
-"""Keeps a model, once: several daemons may do so at the same time."""
+"""Keeps a model: importing it again puts a damaged one right."""
 KEEP_UPDATE = sa.text(
     "INSERT INTO meta_updates (run_key, step, record) VALUES (:run_key, :step, :record) "
     "ON CONFLICT (run_key, step) DO UPDATE SET record = excluded.record"

@@ -14,11 +14,10 @@ from mlrs_server.engine import Engine
 from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
-from mlrs_server.models import ModelCatalog
+from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.ownership.leases import Leases
 from mlrs_server.records import RunRecords
 from mlrs_server.replica import Replica
-from mlrs_server.shared_models import SharedModels
 from mlrs_server.sharing import Sharing
 from mlrs_server.store import SqlStore, open_store
 from mlrs_server.store.tables import replicas
@@ -68,7 +67,7 @@ Join = Callable[[str], AbstractAsyncContextManager[Member]]
 
 
 @pytest.fixture
-def join(where: Path | str, tmp_path: Path, model_file: Path) -> Join:
+def join(where: Path | str, model_file: Path) -> Join:
     """Return what adds a replica."""
 
     @asynccontextmanager
@@ -79,7 +78,7 @@ def join(where: Path | str, tmp_path: Path, model_file: Path) -> Join:
             if opened.engine_name == "sqlite":  # one connection, of one thread
                 sharing.ownership._executor = executor
             store = FailingStore(opened)
-            catalog = ModelCatalog(tmp_path / name, default=str(model_file))
+            catalog = ModelCatalog(asking(store, executor), default=str(model_file))
             watchers = Watchers()
             live = LiveRuns(
                 store,
@@ -89,7 +88,7 @@ def join(where: Path | str, tmp_path: Path, model_file: Path) -> Join:
                 on_flushed=watchers.wake,
                 ownership=sharing.ownership,
             )
-            lifecycle = RunLifecycle(live, watchers, catalog, models=SharedModels(live, catalog))
+            lifecycle = RunLifecycle(live, watchers, catalog)
             engine = Engine(live.groups, live.journal)
             records = RunRecords(live, watchers)
             gatherer = Gatherer(live, engine, records)

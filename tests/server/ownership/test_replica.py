@@ -314,4 +314,4 @@ async def test_a_tenants_model_stays_its_own_at_another_replica(join: Join, tmp_
         for tenant in ("", "other"):
             with raises(Reason.MODEL_NOT_FOUND):
                 b.room.catalog.find(secret.ref, tenant)
-            assert secret.ref not in [model.ref for model in b.room.catalog.all(tenant)]
+            assert secret.ref not in [model.ref for model in b.room.catalog.page(tenant)]

@@ -232,6 +232,34 @@ async def test_a_file_that_breaks_changes_nothing(file: TokenFile, monkeypatch: 
     looking.cancel()
 
 
+async def test_an_open_call_outlives_a_clock_set_forward_and_back(
+    file: TokenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a token gave is what the clock says now, also where the file changes meanwhile."""
+    monkeypatch.setattr(book_module, "LOOK_S", 0.005)
+    clock = {"ahead": 0.0}
+    real = time.time
+    monkeypatch.setattr(book_module.time, "time", lambda: real() + clock["ahead"])
+    text, _ = file.create(tenant="acme", role=Role.ADMIN, lifetime_s=1000.0)
+    book = TokenBook(file, required=False)
+    grant = book.grant_of(text)
+    assert grant is not None
+    looking = asyncio.create_task(book.keep_fresh())
+    async with asyncio.timeout(20):
+        clock["ahead"] = 5000.0
+        while grant.good:  # noqa: ASYNC110  # the book tells nobody
+            await asyncio.sleep(0.005)
+        late, _ = file.create(tenant="acme", role=Role.ADVISE)
+        while book.grant_of(late) is None:  # noqa: ASYNC110  # likewise
+            await asyncio.sleep(0.005)
+        assert book.grant_of(text) is None
+        clock["ahead"] = 0.0
+        while not grant.good:  # noqa: ASYNC110  # likewise
+            await asyncio.sleep(0.005)
+    looking.cancel()
+    assert book.grant_of(text) is grant
+
+
 async def _until_logged(logs: list[Any], event: str) -> None:
     async with asyncio.timeout(20):
         while not any(log["event"] == event for log in logs):  # noqa: ASYNC110  # logs tell nobody
