@@ -134,6 +134,7 @@ class Session:
         self._ledgers: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._conversations: dict[_Key, Conversation] = {}
         self._places: dict[Ledger[Any], Conversation] = {}
+        self._left_on: weakref.WeakKeyDictionary[Ledger[Any], Conversation] = weakref.WeakKeyDictionary()
         self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._homes: weakref.WeakKeyDictionary[Ledger[Any], str] = weakref.WeakKeyDictionary()
 
@@ -191,8 +192,14 @@ class Session:
         return {
             ledger
             for ledger in [*self._ledgers, *self.lost]
-            if ledger.has_volatile() and not ledger.is_finished and self.conversation_of(ledger) is None
+            if ledger.has_volatile() and not ledger.is_finished and not self._has_stream(ledger)
         }
+
+    def _has_stream(self, ledger: Ledger[Any]) -> bool:
+        """Return whether the stream that answered a run, which its caller may have left since, goes on."""
+        if self.conversation_of(ledger) is not None:
+            return True
+        return self._left_on.get(ledger) in self._conversations.values()
 
     def left_over(self, before: Iterable[Ledger[Any]]) -> list[Ledger[Any]]:
         """Return the runs of which a daemon may lack something once all streams have ended in good order.
@@ -236,6 +243,7 @@ class Session:
         conversation = self.conversation_of(ledger)
         if conversation is not None and ledger.last_unanswered() is None:
             conversation.leave(ledger)
+            self._left_on[ledger] = conversation
             self._places.pop(ledger, None)
             self.backoffs.pop(ledger, None)
             if conversation.alone is ledger:

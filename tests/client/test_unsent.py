@@ -390,3 +390,18 @@ async def test_files_that_are_none(connect: Any, daemon: FakeDaemon, tmp_path: P
         with pytest.raises(InvalidArgumentError, match=name) as caught:
             await pushed(connect, daemon, tmp_path / name)
         assert caught.value.field == "path"
+
+
+@pytest.mark.parametrize("end", ["daemon lives", "daemon dies"])
+async def test_a_run_that_was_left(start: Any, daemon: FakeDaemon, folder: Path, end: str) -> None:
+    """A run that was left with all its answers has a file only if its daemon goes before the advisor does."""
+    advisor = start()
+    run = await done(advisor.run("task", id="a"))
+    pending = run.observe(0, LOSSES[0])
+    await done(pending.lr(timeout_s=20.0))
+    run.detach()
+    if end == "daemon dies":
+        daemon.stop()
+        await until(lambda: not advisor._connection.session._conversations)
+    await done(advisor.close())
+    assert bool(files(folder)) is (end == "daemon dies")
