@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib import pyplot
+from matplotlib import pyplot as plt
 
 import mlrs_client
 from tests.docs import yours
@@ -55,10 +55,11 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """Have scripts find the repository's root as their folder, an argument, and a job of one rank."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "picture.png")])
-    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in job.items():
         monkeypatch.setenv(name, value)
     yield
-    pyplot.close("all")
+    plt.close("all")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -52,7 +52,7 @@ def training() -> Names:
     }
 
 
-def readme(connect: Connect) -> Names:
+def readme(_: Connect) -> Names:
     """The README: whole scripts, but for the framework's own lines."""
     saved: list[Names] = []
 
@@ -100,7 +100,7 @@ def meta_mode(connect: Connect) -> Names:
     }
 
 
-def meta_training(connect: Connect) -> Names:
+def meta_training(_: Connect) -> Names:
     """Meta-training: modules of the repository, without their imports."""
     return {
         "torch": torch,
@@ -123,7 +123,7 @@ def schedules(connect: Connect) -> Names:
     return {"advisor": connect(), "control": True}
 
 
-def nothing(connect: Connect) -> Names:
+def nothing(_: Connect) -> Names:
     """All other pages show whole scripts."""
     return {}
 
