@@ -1,18 +1,12 @@
-"""The guide for operators: its commands, metrics, log events and files are those that there are."""
+"""The guide for operators: its metrics, log events and files are those that there are."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import click
-import pytest
-
-from mlrs_cli.root import load
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import Reason
 from mlrs_server.health import StoreHealth
@@ -21,7 +15,6 @@ from mlrs_server.metrics import DaemonCollector
 from tests.deploy.manifests import ROOT
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^ *\$ mlrs (.+)$", GUIDE, re.MULTILINE)
 SOURCES = "".join(
     path.read_text(encoding="utf-8")
     for folder in (ROOT / "server" / "mlrs_server", ROOT / "mlrs_core")
@@ -37,23 +30,6 @@ def offered() -> set[str]:
     refusals = Counter[Reason | None]()
     collector = DaemonCollector(AdviceCounts(), live, gate, refusals, StoreHealth(), gatherer)
     return {sample.name for metric in collector.collect() for sample in metric.samples}
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_are_as_written(line: str, tmp_path: Path) -> None:
-    """Each `mlrs` command of the guide is one, with options and arguments that it takes."""
-    words = shlex.split(line, comments=True)
-    command = load(words.pop(0))
-    while isinstance(command, click.Group):
-        command = command.commands[words.pop(0)]
-    backup = tmp_path / "mlrs.backup"
-    backup.touch()
-    command.make_context("mlrs", [str(backup) if word == backup.name else word for word in words])
-
-
-def test_there_are_commands_to_check() -> None:
-    """The expression that finds the commands above finds them."""
-    assert {line.split()[0] for line in COMMANDS} == {"health", "serve", "store", "tokens"}
 
 
 def test_metrics_are_those_of_the_daemon() -> None:
