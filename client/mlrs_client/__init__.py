@@ -3,12 +3,13 @@
     import mlrs_client
 
     with mlrs_client.connect("localhost:50051") as advisor:
-        with advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10) as run:
-            for step in range(run.resume_step, 10_000):
-                loss = ...
-                pending = run.observe(step, loss)   # returns at once
-                ...                                 # the backward pass hides the round trip
-                lr = pending.lr()
+        run = advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10, optimizer="sgd")
+        for step in range(10_000):
+            loss = train_batch(step)            # yours
+            pending = run.observe(step, loss)   # returns at once
+            ...                                 # the backward pass hides the round trip
+            lr = pending.lr()
+        run.finish()
 
 `mlrs_client.aio` has the same shape for asyncio. Adapters for frameworks are imported by name
 (`mlrs_client.torch`); nothing else here imports more than grpcio and protobuf.

@@ -49,7 +49,7 @@ class MetaOutcome(enum.StrEnum):
 class Meta:
     """That a run is in meta mode, and how; `None` means the daemon's default.
 
-        advisor.run("id", meta=Meta(order="after_step", every=50))
+        advisor.run("task", meta=Meta(order="after_step", every=50))
 
     Set when the run is created, never changed. docs/meta-mode.md has the formulas.
     """

@@ -74,7 +74,7 @@ class ScheduleKind(enum.StrEnum):
 class Schedule:
     """A schedule designed by hand, for a run to follow in place of a model.
 
-        advisor.run("id", policy=Schedule("wsd", base_lr=0.1, cooldown_fraction=0.1), horizon=10_000)
+        advisor.run("task", policy=Schedule("wsd", base_lr=0.1, cooldown_fraction=0.1), horizon=10_000)
 
     `None` means the default, which docs/schedules.md lists; it has the formulas too. A parameter belongs
     to the kinds named with it. The daemon refuses one that is of no meaning to the kind.

@@ -1,9 +1,11 @@
 """The client for asyncio; the same shape as `mlrs_client`, to be awaited.
 
     async with mlrs_client.aio.connect("localhost:50051") as advisor:
-        async with advisor.run("resnet18-cifar10", horizon=10_000) as run:
-            pending = run.observe(step, loss)   # returns at once
+        run = await advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10, optimizer="sgd")
+        for step in range(10_000):
+            pending = run.observe(step, train_batch(step))   # returns at once
             lr = await pending.lr()
+        await run.finish()
 
 An advisor belongs to the event loop that it was made in. Arguments, errors and results are those of
 the methods of the same names in `mlrs_client`.

@@ -2,6 +2,7 @@
 
     from mlrs_client import meta
 
+    lr = run.next_lr(step, loss)
     d, state = meta.momentum_direction(gradients, state, momentum=0.9)
     virtual = tree_map(lambda w, d: w - lr * d, weights, d)
     adaptation = run.adapt(step, meta.alignment(validation_gradient(virtual), d))

@@ -1,7 +1,8 @@
-"""The fenced blocks of code of the pages."""
+"""The blocks of code of the pages, and of the client's docstrings."""
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 _FENCED = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_INDENTED = re.compile(r"\n\n((?:    .*\n|\n)*    .*)(?=\n\n|\n?\Z)")
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,40 @@ def blocks_of(path: Path) -> list[Block]:
     ]
 
 
+def docstring_blocks_of(path: Path) -> list[Block]:
+    """Return the Python in the docstrings of a module: what is indented there, and is Python."""
+    text = path.read_text(encoding="utf-8")
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        textwrap.dedent(match[1])
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, kinds)
+        for match in _INDENTED.finditer(ast.get_docstring(node) or "")
+    ]
+    lines = text.splitlines()
+    return [
+        Block(path, [line.strip() for line in lines].index(code.splitlines()[0]) + 1, "python", code)
+        for code in found
+        if _is_python(code)
+    ]
+
+
+def _is_python(text: str) -> bool:
+    try:
+        compile(text, "", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except SyntaxError:
+        return False
+    return True
+
+
 BLOCKS = [block for path in PAGES for block in blocks_of(path)]
 """Those of all pages."""
+DOCSTRINGS = [
+    block
+    for path in sorted((ROOT / "client" / "mlrs_client").glob("*.py"))
+    for block in docstring_blocks_of(path)
+]
+"""Those of the client's docstrings."""
 
 
 def in_language(*languages: str) -> list[Block]:

@@ -1,15 +1,19 @@
-"""The pages' blocks of Python run as they stand, against a daemon where they talk to one.
+"""The blocks of Python of the pages, and of the client's docstrings, run as they stand.
 
-A few names take the place of the pages' in a block's text: addresses, folders, and the backend of
-`torch.distributed`. Loops of a thousand steps and more take the first few: `range` is a name in the block's
-namespace. The rest of what a block finds there, and does not make itself, is in `yours.py`.
+Where they talk to a daemon there is one. A few names take the place of the pages' in a block's text:
+addresses, folders, and the backend of `torch.distributed`. Loops of a thousand steps and more take the first
+few: `range` is a name in the block's namespace. The rest of what a block finds there, and does not make
+itself, is in `yours.py`.
 """
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,9 @@ import torch
 from matplotlib import pyplot as plt
 
 import mlrs_client
+import mlrs_client.aio
 from tests.docs import yours
-from tests.docs.blocks import BLOCKS, ROOT, Block, in_language
+from tests.docs.blocks import BLOCKS, DOCSTRINGS, ROOT, Block, in_language
 from tests.docs.conftest import Places
 
 CHECKED = {"python", "diff", "console", ""}
@@ -40,6 +45,7 @@ def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         return opened[-1]
 
     monkeypatch.setattr(mlrs_client, "connect", connected)
+    monkeypatch.setattr(mlrs_client.aio, "connect", partial(mlrs_client.aio.connect, timeout_s=30.0))
     yield lambda: connected(places.address)
     for advisor in opened:
         try:
@@ -66,12 +72,14 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def run(block: Block, code: str, names: yours.Names) -> None:
     """Run the code of a block; what it raises names the page and the line."""
-    compiled = compile("\n" * (block.line - 1) + code, str(block.path), "exec", dont_inherit=True)
-    exec(compiled, names)  # noqa: S102 # that is what this is for
+    await_ = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    compiled = compile("\n" * (block.line - 1) + code, str(block.path), "exec", await_, dont_inherit=True)
+    if (coroutine := eval(compiled, names)) is not None:  # noqa: S307 # that is what this is for
+        asyncio.run(coroutine)
 
 
 @pytest.mark.usefixtures("surroundings")
-@pytest.mark.parametrize("block", in_language("python"), ids=str)
+@pytest.mark.parametrize("block", [*in_language("python"), *DOCSTRINGS], ids=str)
 def test_python(
     block: Block,
     places: Places,
@@ -104,3 +112,4 @@ def test_diffs(
 def test_every_block_is_checked() -> None:
     """No block is in a language that no test here knows, and the pages have blocks in all of these."""
     assert {block.language for block in BLOCKS} == CHECKED
+    assert {"__init__", "aio", "meta", "torch"} <= {block.path.stem for block in DOCSTRINGS}

@@ -7,8 +7,8 @@ page's lines are the body of a loop over `step`, `STEPS` says for how many steps
 
 from __future__ import annotations
 
+import ast
 import itertools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 import mlrs_client
-from mlrs_client.torch import AdvisedLR
+from mlrs_client.torch import AdvisedLR, MetaStep
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.problem import Problem, batched
 from mlrs_train.tasks import Batch, Examples, Params, Task, module_task
@@ -123,6 +123,32 @@ def schedules(connect: Connect) -> Names:
     return {"advisor": connect(), "control": True}
 
 
+def client(connect: Connect) -> Names:
+    """The client's docstrings: lines of scripts, all but the framework's and the first ones."""
+    advisor = connect()
+    return training() | {
+        "mlrs_client": mlrs_client,
+        "AdvisedLR": AdvisedLR,
+        "Meta": mlrs_client.Meta,
+        "MetaStep": MetaStep,
+        "Schedule": mlrs_client.Schedule,
+        "advisor": advisor,
+        "run": advisor.run("docstrings", horizon=100, meta=True),
+        "loss": 2.3,
+        "losses": np.full(256, 2.3),
+        "rates": np.full(256, 0.1),
+        "loss_fn": functional.cross_entropy,
+        "train_batch": lambda step: 2.3 / (1 + step),
+    }
+
+
+def meta_step(connect: Connect) -> Names:
+    """The docstring of `MetaStep`: its loss is that of a batch under a model."""
+    return client(connect) | {
+        "loss_fn": lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1])
+    }
+
+
 def nothing(_: Connect) -> Names:
     """All other pages show whole scripts."""
     return {}
@@ -134,19 +160,23 @@ PAGES: dict[str, Callable[[Connect], Names]] = {
     "docs/meta-mode.md": meta_mode,
     "docs/meta-training.md": meta_training,
     "docs/schedules.md": schedules,
+    "client/mlrs_client/meta.py": meta_mode,
+    "client/mlrs_client/_torch_meta.py": meta_step,
 }
 
 
 def steps_of(block: Block) -> int:
     """Return how often a block is run: once, unless it is the body of a loop over `step`."""
-    code = compile(block.text, block.page, "exec")
-    stores = re.search(r"\bfor step in\b", block.text)
-    return STEPS if "step" in code.co_names and not stores else 1
+    code = compile(block.text, block.page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    is_whole = "advisor" in code.co_names or "for step in" in block.text
+    return STEPS if "step" in code.co_names and not is_whole else 1
 
 
 def names_of(page: str, connect: Connect) -> Names:
     """Return what the blocks of a page find."""
-    return {"__name__": "__main__", "range": few} | PAGES.get(page, nothing)(connect)
+    return {"__name__": "__main__", "range": few} | PAGES.get(
+        page, client if page.startswith("client/") else nothing
+    )(connect)
 
 
 def logistic(names: Names) -> None:
