@@ -111,6 +111,7 @@ class _Batch:
 
         A run whose newest step had its meta update while it was being stored is stored to the step before.
         """
+        self.group.log.stored()
         records = self.group.records
         now, then = records[self.rows], self.records
         same = now["key"] == then["key"]

@@ -20,7 +20,8 @@ from mlrs_server.entries import Entries
 from mlrs_server.warmup import _adaptive_policies, _policies, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
-functions += [entries.count_rows, entries.sort_by_row, packing._lay_out]
+functions += [entries.count_rows, entries.sort_by_row, entries.find_answers]
+functions += [packing._lay_out, packing._pick]
 functions += [drift._advance, paper._advance, usual._usual_lrs]
 learning = [rails.begin_trial, rails.clipped, adam.direction, adam.put]
 learning += [getattr(drift_learner, name) for name in ("_advance", "_find", "_slope", "_levels", "_again")]
@@ -44,7 +45,11 @@ for policy in _policies():
     group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
     group.answer(Entries.of_one(int(handles[6]), 1, 0.5))
     updates = _Batch.of(group).updates()
-    packing.pack_all_observations(updates.answers, updates.bounds)
+    packed = packing.pack_all_observations(updates.answers, updates.bounds)
+    rows, steps, numbers, places = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
+    entries.find_answers(group.log.unstored()[0], rows, steps, numbers, places)
+    assert group.log.unstored()[0]["step"][places].tolist() == [0, 1]
+    assert packing.unpack_steps([(0, 0, packed[0])], steps[:1], steps[:1]).reasons.tolist() == [1]
 for policy in _adaptive_policies():
     group = runs.RunGroup(4, "", policy)
     row = group.reserve()
