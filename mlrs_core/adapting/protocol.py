@@ -67,6 +67,10 @@ class AdaptivePolicy(Policy, Protocol):
     not matter. All of it is a function of the observations and updates in their order.
     """
 
+    def aside(self) -> AdaptivePolicy:
+        """Return the same policy for long work on another thread; see `Policy.aside`."""
+        ...
+
     def first_network(self) -> Vector:
         """Return the network of a run before its first update, (network_size,) float32.
 

@@ -7,7 +7,8 @@ of the noise magnify last bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from mlrs_core.architectures.drift.spec import (
     RISE,
     DriftSpec,
 )
-from mlrs_core.compiled import clip, compiled, log_sigmoid, sigmoid, wide
+from mlrs_core.compiled import clip, compiled, compiled_aside, log_sigmoid, sigmoid, wide
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 from mlrs_core.usual import usual_lr
@@ -46,6 +47,7 @@ class DriftKernel:
         self._jump = jump_limit(spec)
         self._mask = np.array(spec.feature_mask())
         self._weights = np.stack([packed(weights) for weights in snapshots])
+        self._advance: Callable[..., None] = _advance
 
     @property
     def state_size(self) -> int:
@@ -61,6 +63,12 @@ class DriftKernel:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         return np.zeros((n, self._size), np.float32)
 
+    def aside(self) -> DriftKernel:
+        """Return the same policy for long work on another thread; see `Policy.aside`."""
+        twin = copy(self)
+        twin._advance = _advance_aside  # noqa: SLF001  # a copy of itself
+        return twin
+
     def advance(
         self,
         states: States,
@@ -73,7 +81,7 @@ class DriftKernel:
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks
-        _advance(states, table, rows, steps, losses, lrs, self._weights, self._mask, self._jump)
+        self._advance(states, table, rows, steps, losses, lrs, self._weights, self._mask, self._jump)
 
 
 def jump_limit(spec: DriftSpec) -> float:
@@ -111,6 +119,12 @@ def _advance(
             chosen = weights[snapshot_at(step, run.horizon, run.snapshot, len(weights))]
             tick(cell, memory, step, run, usual, chosen, mask, features, gates)
         lrs[entry] = learning_rate(memory, usual)
+
+
+@compiled_aside
+def _advance_aside(*arguments: Any) -> None:
+    """Advance runs as `_advance`, while other threads go on."""
+    _advance(*arguments)
 
 
 @compiled
