@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
-BENCHMARKS := latency kernels adapting load columns live_runs ranks processes startup meta_mode
+BENCHMARKS := latency kernels adapting load columns live_runs ranks processes startup meta_mode loop_lag
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint audit format bench proto clean

@@ -26,6 +26,7 @@ TITLES = {
     "processes": "Several processes",
     "startup": "Starting",
     "meta_mode": "Meta mode beside others",
+    "loop_lag": "The event loop",
 }
 
 

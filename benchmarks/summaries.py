@@ -356,6 +356,24 @@ def meta_mode(figures: Figures) -> list[Table]:
     ]
 
 
+def loop_lag(figures: Figures) -> list[Table]:
+    """Return the table of `loop_lag.py`."""
+    rows = [
+        [
+            name,
+            *(number(row[who][level] * MS) for level in ("p99_s", "worst_s") for who in ("daemon", "alone")),
+            *(number(row[f"{level}_ratio"]) for level in ("p99", "worst")),
+        ]
+        for name, row in figures.items()
+    ]
+    columns = ["while", "p99", "p99, left alone", "worst", "worst, left alone", "p99 ratio", "worst ratio"]
+    note = (
+        "How late a task on the daemon's event loop wakes that sleeps for 2 ms at a time, in ms, against "
+        "that of another daemon at the same time; both advise one run."
+    )
+    return [Table("The event loop's lag", columns, rows, note)]
+
+
 TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "latency": latency,
     "kernels": kernels,
@@ -367,5 +385,6 @@ TABLES: dict[str, Callable[[Figures], list[Table]]] = {
     "processes": processes,
     "startup": startup,
     "meta_mode": meta_mode,
+    "loop_lag": loop_lag,
 }
 """By benchmark, in the page's order."""

@@ -27,7 +27,11 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_aside(function: Function) -> Function:
-    """Compile likewise a function that lets other threads go on: for long work beside the event loop."""
+    """Compile likewise a function that lets other threads go on: for long work beside the event loop.
+
+    Letting go of the interpreter and waiting for it again costs more than a short function takes, so what
+    answers observations does not. A function that does both has a twin, compiled so, that calls it.
+    """
     return _compiled(function, nogil=True)
 
 

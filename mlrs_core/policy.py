@@ -155,6 +155,13 @@ class Policy(Protocol):
         """Return the states of n runs before their first step, (n, state_size) float32."""
         ...
 
+    def aside(self) -> Policy:
+        """Return the same policy for long work on another thread: other threads go on while it advances runs.
+
+        Its bits are the same.
+        """
+        ...
+
     def advance(
         self,
         states: States,

@@ -31,6 +31,8 @@ Of the threaded one alone; users' threads call no gRPC, and wait on C locks:
 Shared by both; no thread, no event loop:
 
     _session.py                 the rules: sending, falling off a stream
+    _start.py, _starting.py     how runs begin: what their caller asked for, and what that makes of it
+    _names.py                   ids of new runs
     _waiting.py, _joining.py    what callers wait for; how runs come onto a stream, and come back
     _addresses.py, _routing.py  where a daemon may be; where a call goes, and where next
     _conversation.py            which answer belongs to which observation
@@ -39,6 +41,8 @@ Shared by both; no thread, no event loop:
     _order.py                   in which order things go to the daemon, and go again
     _updates.py                 meta updates: what is kept of them, and how they travel
     _fallback.py, _outage.py    what answers without a daemon, and when
+    _remarks.py                 what users are warned of about their losses
+    _unsent.py, _pushing.py     what no daemon got by the end: into a file, and sent later
     _calls.py, _convert.py      unary calls; proto messages to values and back
     _arguments.py, _types.py    checks of what users hand in; what they get
     _values.py                  checks of single values

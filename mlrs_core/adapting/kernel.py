@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import final
 
 import numpy as np
@@ -84,6 +85,12 @@ class AdaptiveKernel:
         """Return the network of a run before its first update, (network_size,) float32."""
         weights, nothing = self._learner.shared.ravel(), np.zeros(2 * self._block, np.float32)
         return np.concatenate([weights, nothing, weights])
+
+    def aside(self) -> AdaptiveKernel:
+        """Return the same policy for long work on another thread; see `Policy.aside`."""
+        twin = copy(self)
+        twin._learner = self._learner.aside()  # noqa: SLF001  # a copy of itself
+        return twin
 
     def advance(
         self,

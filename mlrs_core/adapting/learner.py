@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,10 @@ class Learner(Protocol):
 
     def unpacked(self, weights: Vector) -> dict[str, Vector]:
         """Return the weights of one snapshot, (P,), by name."""
+        ...
+
+    def aside(self) -> Self:
+        """Return the same for long work on another thread; see `Policy.aside`."""
         ...
 
     def advance(

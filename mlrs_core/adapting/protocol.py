@@ -72,6 +72,10 @@ class AdaptivePolicy(Policy, Protocol):
         """Where in a run's state its counters begin: `counters_of` then needs no model."""
         ...
 
+    def aside(self) -> AdaptivePolicy:
+        """Return the same policy for long work on another thread; see `Policy.aside`."""
+        ...
+
     def first_network(self) -> Vector:
         """Return the network of a run before its first update, (network_size,) float32.
 

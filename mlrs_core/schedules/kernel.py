@@ -36,6 +36,10 @@ class StepKernel:
         """Return the states of n runs before their first step, (n, 0) float32."""
         return np.zeros((n, 0), np.float32)
 
+    def aside(self) -> StepKernel:
+        """Return itself: what it computes is Python's, which lets other threads go on."""
+        return self
+
     def advance(
         self,
         states: States,

@@ -15,6 +15,7 @@ answers.py    what an observation gets: advice, its answer again, or a refusal
 lifecycle.py  opening, completing, rewinding, finishing and deleting runs
 changes.py    calls that change runs go on to their end
 opening.py    what a call that opens runs asks for, and whether it may be done
+feeders.py    the processes that have streams open; takeovers.py: from which to which a run goes
 turns.py      work on many runs, in turns with everything else
 records.py    reading runs: one, a list, a record as it grows, answers given long ago
 watchers.py   those who follow runs, and what wakes them

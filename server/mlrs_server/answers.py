@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,12 @@ from mlrs_server.ledger import Verdict
 from mlrs_server.runs import RunGroup
 
 
-@dataclass(frozen=True)
-class Recall:
-    """An entry that was answered long ago: its answer is in the store."""
+class Recall(NamedTuple):
+    """Entries of one group that were answered before: their answers are in its log, or in the store."""
 
-    index: int
-    run_id: str
-    step: int
-    loss: float | None
-    """`None`: whatever it was answered for, as each of several ranks has a loss of its own."""
+    group: RunGroup
+    places: npt.NDArray[np.intp]
+    """Where in the message they are, (k,)."""
 
 
 @dataclass(slots=True)
@@ -34,7 +32,7 @@ class Answer:
     errors: dict[int, AdvisorError] = field(default_factory=dict)
     """What is wrong with the entries that cannot be answered, by index."""
     recalls: list[Recall] = field(default_factory=list)
-    """The entries whose answers are in the store."""
+    """The entries that were answered before."""
     plain: int = 0
     """How many entries are known to be fresh and not held."""
     reports: list[int] = field(default_factory=list)
@@ -43,25 +41,20 @@ class Answer:
     """Of how many ranks' losses the answers were made that were gathered, by index."""
 
 
-def refuse_or_recall(answer: Answer, place: int, group: RunGroup, entry: np.void) -> None:
-    """Say what is wrong with an entry that is neither fresh nor its run's newest, or that it is recalled."""
+def refuse(answer: Answer, place: int, group: RunGroup, entry: np.void) -> None:
+    """Say what is wrong with an entry that has no answer, or that it waits for other ranks."""
     verdict, row = Verdict(int(entry["verdict"])), int(entry["row"])
     if verdict == Verdict.STALE_HANDLE:
         answer.errors[place] = stale_handle()
         return
     run_id, expected = group.run_ids[row], int(entry["expected"])
-    step, loss = int(entry["step"]), float(entry["loss"])
+    step = int(entry["step"])
     match verdict:
         case Verdict.GATHER:
             answer.reports.append(place)
-        case Verdict.RECALL:
-            gathers = bool(group.records["gathers"][row])
-            answer.recalls.append(Recall(place, run_id, step, None if gathers else loss))
-        case Verdict.OTHER_LOSS if expected == group.records["next_step"][row]:
+        case Verdict.OTHER_LOSS:
             recorded = float(group.records["last_loss"][row])
             answer.errors[place] = stale_step(run_id, step, recorded, expected)
-        case Verdict.OTHER_LOSS:  # the run went on in this very message: the store knows by which loss
-            answer.recalls.append(Recall(place, run_id, step, loss))
         case Verdict.FINISHED:
             answer.errors[place] = finished_run(run_id)
         case Verdict.NO_RANKS:

@@ -13,7 +13,7 @@ import asyncio
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_server.answers import Answer, refuse_or_recall, stale_handle
+from mlrs_server.answers import Answer, Recall, refuse, stale_handle
 from mlrs_server.entries import Entries
 from mlrs_server.journal import Journal
 from mlrs_server.ledger import GROUP_BITS, ROW_BITS, Verdict, common_group
@@ -78,9 +78,15 @@ class Engine:
             self._journal.note(group, fresh)
         if fresh == len(entries):
             return
-        for index in np.flatnonzero(entries.verdicts > Verdict.REPLAY).tolist():
-            place = places + index if isinstance(places, int) else int(places[index])
-            refuse_or_recall(answer, place, group, entries.table[index])
+        where = np.arange(places, places + len(entries)) if isinstance(places, int) else places
+        expected, next_steps = entries.table["expected"], group.records["next_step"][entries.rows]
+        recalled = entries.verdicts == Verdict.RECALL
+        # the run went on in these very entries: its record no longer says which loss the step had
+        recalled |= (entries.verdicts == Verdict.OTHER_LOSS) & (expected != next_steps)
+        if recalled.any():
+            answer.recalls.append(Recall(group, where[recalled]))
+        for index in np.flatnonzero((entries.verdicts > Verdict.REPLAY) & ~recalled).tolist():
+            refuse(answer, int(where[index]), group, entries.table[index])
 
     def _answer_groups(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
         """Answer entries of several groups, and of none."""

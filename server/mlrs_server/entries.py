@@ -80,6 +80,43 @@ def sort_by_row(answers: Table, places: Steps, into: Table) -> None:
         sorted_.lr, sorted_.reason = answer.lr, answer.reason
 
 
+@compiled_aside
+def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, places: Steps) -> None:
+    """Find the answers for some steps of rows.
+
+    Args:
+        answers: (n,) of `ANSWERED`; those of a row are of steps without gaps, in their order.
+        rows: (k,), of the steps.
+        steps: (k,).
+        numbers: zeros, one for each row up to the highest of `rows`; overwritten.
+        places: (k,), filled with where in `answers` each is; -1 where it is not there.
+    """
+    distinct = 0
+    for wanted in range(len(rows)):
+        if numbers[rows[wanted]] == 0:
+            distinct += 1
+            numbers[rows[wanted]] = distinct
+    begins = np.zeros(distinct + 1, np.int64)  # of each row's among `by_row`, once they are added up
+    for index in range(len(answers)):
+        if answers[index].row < len(numbers):
+            begins[numbers[answers[index].row]] += 1
+    begins[0] = 0
+    begins = np.cumsum(begins)
+    by_row, filled = np.empty(begins[distinct], np.int64), begins.copy()
+    for index in range(len(answers)):
+        row = answers[index].row
+        if row < len(numbers) and numbers[row] > 0:
+            by_row[filled[numbers[row] - 1]] = index
+            filled[numbers[row] - 1] += 1
+    for wanted in range(len(rows)):
+        first, end = begins[numbers[rows[wanted]] - 1], begins[numbers[rows[wanted]]]
+        places[wanted] = -1
+        if first < end:
+            place = first + steps[wanted] - answers[by_row[first]].step
+            if first <= place < end and answers[by_row[place]].step == steps[wanted]:
+                places[wanted] = by_row[place]
+
+
 class Entries:
     """Entries of a message, in their order. The columns are views of the table, (n,) each."""
 
@@ -147,12 +184,16 @@ class Entries:
 
 
 class AnswerLog:
-    """Fresh answers of a group that are not stored yet, in their order. Its table grows by doubling."""
+    """Fresh answers of a group that are not stored yet, in their order. Its table grows by doubling.
+
+    What was written to the table stays there: a view of it may be read on another thread.
+    """
 
     def __init__(self) -> None:
         """Begin without any."""
         self.table: Table = np.empty(8, ANSWERED)
         self.count = 0
+        self._taken: Table = np.empty(0, ANSWERED)
 
     def make_room(self, count: int) -> None:
         """See to it that so many more fit."""
@@ -162,20 +203,31 @@ class AnswerLog:
             self.table = grown
 
     def take(self) -> Table:
-        """Return all answers, and keep none."""
+        """Return all answers, and keep none but for `unstored`, until they are stored or put back."""
         taken, self.table, self.count = self.table[: self.count], np.empty(8, ANSWERED), 0
+        self._taken = taken
         return taken
 
     def take_rows(self, rows: Rows) -> Table:
-        """Return the answers of some rows, (k,), and keep the others."""
+        """Return the answers of some rows, (k,), and keep the others; the former for `unstored`, too."""
         answers = self.table[: self.count]
         wanted = np.isin(answers["row"], rows)
         taken, kept = answers[wanted], answers[~wanted]
         self.table, self.count = kept, len(kept)
+        self._taken = taken
         return taken
+
+    def stored(self) -> None:
+        """Note that what was taken is stored."""
+        self._taken = np.empty(0, ANSWERED)
+
+    def unstored(self) -> list[Table]:
+        """Return views of the answers that are not known to be stored: those taken, and those since."""
+        return [self._taken, self.table[: self.count]]
 
     def put_back(self, taken: Table) -> None:
         """Put answers that were taken before those that came since."""
+        self.stored()  # as far as `unstored` is concerned
         both = np.concatenate([taken, self.table[: self.count]])
         self.table, self.count = both, len(both)
 

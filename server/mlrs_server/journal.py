@@ -122,6 +122,7 @@ class _Batch:
 
         A run whose newest step had its meta update while it was being stored is stored to the step before.
         """
+        self.group.log.stored()
         if self.networks is not None:
             self.group.networks_kept(self.networks)
         records = self.group.records

@@ -57,7 +57,8 @@ class Verdict(enum.IntEnum):
     OTHER_LOSS = 3
     """Its newest step, with another."""
     RECALL = 4
-    """An older step, or the newest after its meta update: what was answered is in the store."""
+    """An older step, or the newest after its meta update: what was answered is in the group's log, or in the
+    store."""
     AHEAD = 5
     """A step beyond the next."""
     FINISHED = 6

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -362,7 +363,7 @@ class RunLifecycle:
         """Return a run's snapshot before `step`, recomputed from its losses."""
         replay = Replay(policy_of(stored, self._catalog), stored.config)
         async for first, record in self._live.pages(stored, 0, step):
-            lrs = await asyncio.to_thread(replay.feed, record.losses)
+            lrs = await self._live.computed(partial(replay.feed, record.losses))
             if lrs.tobytes() != record.lrs.tobytes():
                 log.warning("replay_differs", run_id=stored.run_id, from_step=first)
         return replay.snapshot()

@@ -248,11 +248,15 @@ class LiveRuns:
         """
         policy = adaptive_policy_of(run, self._catalog)
         aside = ReadingAside(self._store, self._executor)
+        try:
+            return await self.computed(lambda: recovered(aside, run, policy, step))
+        finally:
+            aside.over.set()
+
+    async def computed(self, work: Callable[[], T]) -> T:
+        """Return what long work gives, such as a replay: on a thread of its own, one at a time."""
         async with self._recovering:
-            try:
-                return await asyncio.to_thread(recovered, aside, run, policy, step)
-            finally:
-                aside.over.set()
+            return await asyncio.to_thread(work)
 
     def load(self, stored: StoredRun, learnt: Learnt | None = None) -> LiveRun:
         """Return where a run is, taking it into memory if it is not there, with what it has learnt.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
+from mlrs_core.policy import Rows, Steps
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.answers import Answer, Recall, same_losses, stale_step
+from mlrs_server.answers import Answer, same_losses, stale_handle, stale_step
+from mlrs_server.entries import ANSWERED, Entries, Table, find_answers
 from mlrs_server.errors import AdvisorError, draining, moved_elsewhere, record_lacking, run_not_found
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
+from mlrs_server.runs import RunGroup
 from mlrs_server.store import Observations, Recency, Store, StoredRun
 from mlrs_server.watchers import Watchers
 
@@ -59,36 +65,58 @@ class RunRecords:
         return await self._live.views(stored)
 
     async def recall(self, answer: Answer) -> None:
-        """Answer, in place, the entries whose answers are in the store."""
+        """Answer, in place, the entries that were answered before: from memory, else from the store."""
         recalls, answer.recalls = answer.recalls, []
-        by_run: dict[str, list[Recall]] = {}
-        for entry in sorted(recalls, key=lambda entry: entry.step):
-            by_run.setdefault(entry.run_id, []).append(entry)
-        for run_id, entries in by_run.items():
+        for group, places in recalls:
+            entries = Entries(answer.entries.table[places])
             try:
-                await self._recall_run(run_id, entries, answer)
+                given = await self._given(group, entries)
             except AdvisorError as error:
-                unanswered = [entry.index for entry in entries if not answer.entries.reasons[entry.index]]
-                answer.errors = {**dict.fromkeys(unanswered, error), **answer.errors}
+                answer.errors |= dict.fromkeys(places.tolist(), error)
+                continue
+            gathers = group.records["gathers"][entries.rows] != 0  # then each rank has a loss of its own
+            right = (given["reason"] != 0) & (gathers | same_losses(given["loss"], entries.losses))
+            answer.entries.lrs[places[right]] = given["lr"][right]
+            answer.entries.reasons[places[right]] = AdviceReason.REPLAYED
+            for index in np.flatnonzero(~right).tolist():
+                problem = await self._problem(group, entries.table[index], given[index])
+                answer.errors[int(places[index])] = problem
 
-    async def _recall_run(self, run_id: str, entries: Sequence[Recall], answer: Answer) -> None:
-        """Answer entries of one run, in the order of their steps, reading its record in pages."""
-        stored = await self._live.required(run_id)
-        first, record = 0, _NO_RECORD
-        for entry in entries:
-            if entry.step >= first + len(record):
-                first, limit = entry.step, min(PAGE, entries[-1].step - entry.step + 1)
-                record = await self._live.read(stored, first, limit)
-                if not len(record):
-                    raise record_lacking(run_id, first)
-            at = entry.step - first
-            if entry.loss is None or same_losses(record.losses[at : at + 1], np.array([entry.loss]))[0]:
-                answer.entries.lrs[entry.index] = record.lrs[at]
-                answer.entries.reasons[entry.index] = AdviceReason.REPLAYED
-            else:
-                answer.errors[entry.index] = stale_step(
-                    run_id, entry.step, float(record.losses[at]), self._live.next_step(stored)
-                )
+    async def _given(self, group: RunGroup, entries: Entries) -> Table:
+        """Return what was answered for entries of runs that are open, (k,) of `ANSWERED`.
+
+        The reason is 0 where that cannot be read, or where the run has gone meanwhile.
+
+        Raises:
+            AdvisorError: the store fails.
+        """
+        given = np.zeros(len(entries), ANSWERED)
+        rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
+        keys = group.records["key"][rows]
+        unstored = group.log.unstored()  # what is not among it is stored
+        await asyncio.to_thread(_find, unstored, rows, steps, given)
+        missing = np.flatnonzero((given["reason"] == 0) & (group.records["handle"][rows] == entries.handles))
+        for start in range(0, len(missing), PAGE):
+            some = missing[start : start + PAGE]
+            record = await self._live.in_store(partial(_recalled, keys=keys[some], steps=steps[some]))
+            given["loss"][some], given["lr"][some] = record.losses, record.lrs
+            given["reason"][some] = record.reasons
+        return given
+
+    async def _problem(self, group: RunGroup, entry: np.void, given: np.void) -> AdvisorError:
+        """Return why an entry that was answered before gets no answer."""
+        row, step = int(entry["row"]), int(entry["step"])
+        if group.records["handle"][row] != entry["handle"]:  # it was rewound, or is gone, since it was asked
+            return stale_handle()
+        run_id, record = group.run_ids[row], group.records[row]
+        if given["reason"] != 0:
+            return stale_step(run_id, step, float(given["loss"]), int(record["next_step"]))
+        key = int(record["key"])
+        try:
+            await self._live.in_store(lambda store: store.read(key, step, 1))
+        except AdvisorError as error:  # which says what is wrong
+            return error
+        return record_lacking(run_id, step)
 
     async def watch(
         self, run_id: str, from_step: int, *, follow: bool
@@ -151,3 +179,16 @@ class RunRecords:
         if stored.config.meta is None or end <= first:
             return ()
         return await self._live.in_store(lambda store: store.read_updates(stored.key, first, end - first))
+
+
+def _find(unstored: Sequence[Table], rows: Rows, steps: Steps, given: Table) -> None:
+    """Fill what was answered for steps of rows, (k,) each, where it is in a log that is not stored yet."""
+    for answers in unstored:
+        places = np.empty_like(steps)
+        find_answers(answers, rows, steps, np.zeros(rows.max() + 1, np.int64), places)
+        found = places >= 0
+        given[found] = answers[places[found]]
+
+
+def _recalled(store: Store, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
+    return store.recall(keys, steps)

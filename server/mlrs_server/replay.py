@@ -14,7 +14,10 @@ from mlrs_server.runs import RunGroup, RunSnapshot, first_snapshot
 
 
 class Replay:
-    """Recomputes a run, from its beginning or from where it was at some time."""
+    """Recomputes a run, from its beginning or from where it was at some time.
+
+    It is long work, for another thread than the event loop's, which goes on meanwhile.
+    """
 
     def __init__(
         self,
@@ -25,7 +28,7 @@ class Replay:
     ) -> None:
         """Begin before the first step, or at a snapshot, with the network of then, (network_size,)."""
         start = start or first_snapshot(policy)
-        self._group = RunGroup(0, "", policy)
+        self._group = RunGroup(0, "", policy.aside())
         self._row = self._group.reserve()
         self._group.put(self._row, "", 0, config, start, network=network)
         self._handle = self._group.records["handle"][self._row]

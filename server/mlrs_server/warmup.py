@@ -13,32 +13,40 @@ import numpy as np
 import structlog
 
 from mlrs_core.adapting import AdaptivePolicy
+from mlrs_core.advise import step
 from mlrs_core.architectures import ARCHITECTURES, Architecture, Weights
 from mlrs_core.config import RunConfig
 from mlrs_core.meta import MetaConfig
-from mlrs_core.policy import Policy, no_networks, table_of
+from mlrs_core.policy import Policy, RunColumns, no_networks, table_of
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_server.entries import ANSWERED, ENTRY, count_rows, sort_by_row
+from mlrs_server.entries import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
 from mlrs_server.ledger import common_group
 from mlrs_server.replay import Replay
-from mlrs_server.store.packing import pack_all_observations
+from mlrs_server.store.packing import pack_all_observations, unpack_steps
 
 log = structlog.get_logger()
 
 
 def warm_up() -> None:
-    """Have everything on the way of an observation compiled: each architecture, and what schedules call."""
+    """Have everything on the way of an observation compiled, and what replays one.
+
+    That is each architecture, and what schedules call.
+    """
     began = time.monotonic()
     common_group(np.zeros(1, ENTRY))
     for policy in _policies():
+        step(policy, policy.init_state(1), np.zeros(1, np.int64), np.ones(1), RunColumns.of([RunConfig()]))
         Replay(policy, RunConfig()).feed(np.ones(1))
     for adaptive in _adaptive_policies():
         _learn(adaptive)
-    answers = np.zeros(1, ANSWERED)
-    count_rows(answers, np.zeros(1, np.int64))
-    sort_by_row(answers, np.zeros(1, np.int64), np.zeros(1, ANSWERED))
-    pack_all_observations(answers, np.array([0, 1]))
+        Replay(adaptive, RunConfig()).feed(np.ones(1))
+    answers, one = np.zeros(1, ANSWERED), np.zeros(1, np.int64)
+    count_rows(answers, one.copy())
+    sort_by_row(answers, one.copy(), np.zeros(1, ANSWERED))
+    find_answers(answers, one, one, one.copy(), one.copy())
+    packed = pack_all_observations(answers, np.array([0, 1]))
+    unpack_steps([(0, 0, packed[0])], one, one)
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
 
 

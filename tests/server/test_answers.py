@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
+from mlrs_core.policy import Floats
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import AdviceReason
+from mlrs_server.opening import OpenRequest
 from mlrs_server.runs import make_handle
-from tests.server.support import LOSSES, replayed, room
+from mlrs_server.store.tables import observations
+from tests.server.support import LOSSES, observed, raises, replayed, room
 from tests.support.daemon import write_random_model
 
 
@@ -90,13 +95,108 @@ async def test_a_recall_that_fails_is_an_error_of_its_entries(tmp_path: Path, mo
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
-        here.store.failing = {"read"}
+        await here.live.journal.flush()
+        here.store.failing = {"recall"}
         answer = await here.ask([opened.handle] * 3, [0, 1, 5], LOSSES[[0, 1, 5]])
         assert {index: error.reason for index, error in answer.errors.items()} == {
             0: Reason.STORE,
             1: Reason.STORE,
         }
         assert answer.reasons.tolist() == [0, 0, AdviceReason.FRESH]
+
+
+async def test_what_is_not_stored_is_recalled_while_the_store_fails(tmp_path: Path, model_file: Path) -> None:
+    """Old steps that are not stored yet are answered again while the store can be neither read nor written.
+
+    So it is while a flush is under way, after it has failed, and after more steps.
+    """
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        lrs = await here.follow(opened.handle, LOSSES[:5])
+        here.store.failing = {"append", "recall", "read"}
+        here.store.gate.clear()
+        flushing = asyncio.create_task(here.live.journal.flush())
+        async with asyncio.timeout(60):
+            while "append" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
+                await asyncio.sleep(0.001)
+            lrs = np.append(lrs, await here.follow(opened.handle, LOSSES[5:9], start=5))
+            steps = [0, 4, 5, 7, 3]
+            under_way = await here.ask([opened.handle] * 5, steps, LOSSES[steps])
+        here.store.gate.set()
+        with raises(Reason.STORE):
+            await flushing
+        after = await here.ask([opened.handle] * 5, steps, LOSSES[steps])
+        for answer in (under_way, after):
+            assert not answer.errors
+            assert answer.lrs.tolist() == lrs[steps].tolist()
+
+
+@pytest.mark.parametrize("event", ["rewind", "delete"])
+async def test_a_recall_of_a_run_that_goes_meanwhile(tmp_path: Path, model_file: Path, event: str) -> None:
+    """Steps whose run is rewound or deleted while they are read have a stale handle, and are no damage."""
+    async with room(tmp_path / "d", model_file) as here:
+        opened = await here.open("a")
+        await here.follow(opened.handle, LOSSES[:6])
+        await here.live.journal.flush()
+        message = observed([opened.handle] * 2, [3, 4], LOSSES[[3, 4]])
+        answer = await here.engine.answer(message)
+        await (here.open("a", resume_from=2) if event == "rewind" else here.lifecycle.delete("a"))
+        await here.records.recall(answer)
+        assert {index: error.reason for index, error in answer.errors.items()} == {
+            0: Reason.STALE_HANDLE,
+            1: Reason.STALE_HANDLE,
+        }
+
+
+async def test_a_damaged_record_is_an_error_of_its_steps(tmp_path: Path, model_file: Path) -> None:
+    """Old steps whose record is damaged get an error that says so, and those of other runs their answers."""
+    async with room(tmp_path / "d", model_file) as here:
+        one, two = await here.open("a"), await here.open("b")
+        for opened in (one, two):
+            lrs = await here.follow(opened.handle, LOSSES[:4])
+        await here.live.journal.flush()
+        await here.live.in_store(lambda store: _spoil(store, "a"))
+        answer = await here.ask([one.handle, two.handle, one.handle], [1, 1, 2], LOSSES[[1, 1, 2]])
+        assert sorted(answer.errors) == [0, 2]
+        assert all("damaged record of run 'a'" in str(error) for error in answer.errors.values())
+        assert answer.lrs[1] == lrs[1]
+
+
+def _spoil(store: Any, run_id: str) -> None:
+    key = store.find([run_id])[run_id].key
+    with store.transaction() as connection:
+        change = observations.update().where(observations.c.run_key == key)
+        connection.execute(change.values(record=b"\x00" * 72))
+
+
+async def test_replaying_a_step_of_a_sweep_costs_like_a_fresh_one(tmp_path: Path, model_file: Path) -> None:
+    """A message of thousands of old steps takes a few times as long as one of new steps, stored or not."""
+    count = 4000
+    async with room(tmp_path / "d", model_file) as here:
+        requests = [OpenRequest(run_id=f"r{index}") for index in range(count)]
+        handles = np.array(
+            [
+                opened.handle
+                for start in range(0, count, 1000)
+                for opened in await here.lifecycle.open_many(requests[start : start + 1000])
+            ],
+            np.uint64,
+        )
+        losses = np.linspace(0.1, 9.0, count)
+
+        async def timed(step: int) -> tuple[float, Floats]:
+            began = time.process_time()
+            answer = await here.ask(handles, np.full(count, step), losses)
+            assert not answer.errors
+            return time.process_time() - began, answer.lrs
+
+        fresh = [await timed(step) for step in range(4)]
+        unstored = [await timed(step) for step in range(3)]
+        await here.live.journal.flush()
+        stored = [await timed(step) for step in range(3)]
+        for again in (unstored, stored):
+            assert [lrs.tobytes() for _, lrs in again] == [lrs.tobytes() for _, lrs in fresh[:3]]
+            assert min(took for took, _ in again) < 10 * min(took for took, _ in fresh)
 
 
 async def test_a_step_ahead_is_refused(tmp_path: Path, model_file: Path) -> None:

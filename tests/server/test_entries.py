@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_server.entries import ANSWERED, AnswerLog, Entries, count_rows, sort_by_row
+from mlrs_server.entries import ANSWERED, AnswerLog, Entries, count_rows, find_answers, sort_by_row
 
 
 @given(rows=st.lists(st.integers(0, 9), max_size=60))
@@ -19,6 +19,23 @@ def test_answers_are_sorted_by_row(rows: list[int]) -> None:
     assert counts.tolist() == [rows.count(row) for row in range(10)]
     sort_by_row(answers, np.cumsum(counts) - counts, into)
     assert into.tolist() == answers[np.argsort(answers["row"], kind="stable")].tolist()
+
+
+@given(
+    rows=st.lists(st.integers(0, 9), max_size=60),
+    firsts=st.lists(st.integers(0, 5), min_size=10, max_size=10),
+    wanted=st.lists(st.tuples(st.integers(0, 7), st.integers(-1, 12)), min_size=1, max_size=30),
+)
+def test_answers_are_found(rows: list[int], firsts: list[int], wanted: list[tuple[int, int]]) -> None:
+    """Of any steps of any rows those that were answered are found where they are, and no others."""
+    answers = np.zeros(len(rows), ANSWERED)
+    for index, row in enumerate(rows):
+        answers[index]["row"], answers[index]["step"] = row, firsts[row] + rows[:index].count(row)
+    asked = [tuple(answer) for answer in answers[["row", "step"]].tolist()]
+    columns = np.array(wanted, np.int64).T
+    places = np.zeros(len(wanted), np.int64)
+    find_answers(answers, columns[0].copy(), columns[1].copy(), np.zeros(8, np.int64), places)
+    assert places.tolist() == [asked.index(one) if one in asked else -1 for one in wanted]
 
 
 @given(moves=st.lists(st.integers(-1, 30), max_size=30))

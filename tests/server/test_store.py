@@ -278,6 +278,42 @@ def test_a_record_is_read_across_chunks(store: Store) -> None:
             assert same(store.read(run.key, start, limit), expected), (start, limit)
 
 
+def test_steps_of_many_runs_are_recalled_together(store: Store) -> None:
+    """Steps of any runs, in any order and number, are what `read` gives of each; others have no reason."""
+    runs = [create(store, f"r{index}") for index in range(2 * AT_ONCE + 3)]
+    for start, end in ((0, 1), (1, 4), (4, 6)):
+        of_each = [(run, start, stretch(start, end), snapshot_at(end)) for run in runs]
+        store.append([updates(of_each)])
+    fill(store, create(store, "empty"))
+    fill(store, long := create(store, "long"), 3, 3 + CHUNK, 5 + 3 * CHUNK)
+    far = [0, 2, 3, CHUNK, CHUNK + 2, CHUNK + 3, 3 * CHUNK + 4, 3 * CHUNK + 5, 9 * CHUNK, 2**53]
+    wanted = [(run.key, step) for run in runs for step in (5, 0, 2, 6)]
+    wanted += [(long.key, step) for step in far + far]
+    wanted += [(got(store, "empty").key, 0), (2**40, 0)]
+    wanted = [wanted[place] for place in np.random.default_rng(0).permutation(len(wanted))]
+    keys, steps = np.array(wanted, np.int64).T
+    found = store.recall(keys, steps)
+    ends = {run.key: 6 for run in runs} | {long.key: 5 + 3 * CHUNK}
+    there = steps < np.array([ends.get(int(key), 0) for key in keys])
+    assert (found.reasons != 0).tolist() == there.tolist()
+    assert found.losses[there].tolist() == (steps[there] + 0.5).tolist()
+    assert found.lrs[there].tolist() == (steps[there] / 7).tolist()
+    nothing = np.zeros(0, np.int64)
+    assert len(store.recall(nothing, nothing)) == 0
+
+
+def test_a_damaged_chunk_is_not_recalled(store: SqlStore) -> None:
+    """Of a run with a damaged chunk its other steps are recalled, and those of other runs."""
+    run, other = create(store, "a"), create(store, "b")
+    for one in (run, other):
+        fill(store, one, 2, 4)
+    spoilt = observations.update().where(observations.c.run_key == run.key, observations.c.first_step == 2)
+    with store.transaction() as connection:
+        connection.execute(spoilt.values(record=b"\x00" * 38))
+    keys, steps = np.repeat([run.key, other.key], 4), np.tile(np.arange(4), 2)
+    assert store.recall(keys, steps).reasons.tolist() == [1, 1, 0, 0, 1, 1, 1, 1]
+
+
 def test_an_append_moves_the_run(store: Store) -> None:
     """The run is stored as it is after its newest observation."""
     run = create(store, "a")

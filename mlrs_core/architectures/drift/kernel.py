@@ -10,7 +10,8 @@ this machine code.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from mlrs_core.architectures.drift.memory import Memory, is_due, jumps, remember
 from mlrs_core.architectures.drift.rows import BOUND, HIGH, LIMITED, LOW, REACHED
 from mlrs_core.architectures.drift.spec import DriftSpec
 from mlrs_core.architectures.drift.table import ConstantTable, constants_table
-from mlrs_core.compiled import clip, compiled, log_sigmoid, sigmoid, wide
+from mlrs_core.compiled import clip, compiled, compiled_aside, log_sigmoid, sigmoid, wide
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 
@@ -39,6 +40,7 @@ class DriftKernel:
         self._size = spec.state_size
         self._constants = constants_table(spec)
         self._weights = np.stack([packed(weights) for weights in snapshots])
+        self._advance: Callable[..., None] = _advance
 
     @property
     def state_size(self) -> int:
@@ -54,6 +56,12 @@ class DriftKernel:
         """Return the states of n runs before their first step, (n, state_size) float32."""
         return np.zeros((n, self._size), np.float32)
 
+    def aside(self) -> DriftKernel:
+        """Return the same policy for long work on another thread; see `Policy.aside`."""
+        twin = copy(self)
+        twin._advance = _advance_aside  # noqa: SLF001  # a copy of itself
+        return twin
+
     def advance(
         self,
         states: States,
@@ -66,7 +74,7 @@ class DriftKernel:
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks
-        _advance(states, table, rows, steps, losses, lrs, self._weights, self._constants)
+        self._advance(states, table, rows, steps, losses, lrs, self._weights, self._constants)
 
 
 def packed(weights: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -99,6 +107,12 @@ def _advance(
             chosen = weights[snapshot_at(step, run.horizon, run.snapshot, len(weights))]
             tick(cell, memory, step, run, usual, chosen, fixed, features, gates)
         lrs[entry] = learning_rate(memory, usual)
+
+
+@compiled_aside
+def _advance_aside(*arguments: Any) -> None:
+    """Advance runs as `_advance`, while other threads go on."""
+    _advance(*arguments)
 
 
 @compiled

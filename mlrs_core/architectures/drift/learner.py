@@ -9,7 +9,8 @@ kept: the newest, and the last before it that reached its aim.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, final
 
 import numpy as np
@@ -33,7 +34,7 @@ from mlrs_core.architectures.drift.memory import Memory, remember, usual_lr
 from mlrs_core.architectures.drift.rows import BOUND, LIMITED, REACHED
 from mlrs_core.architectures.drift.spec import DriftSpec
 from mlrs_core.architectures.drift.table import ConstantTable, constants_table
-from mlrs_core.compiled import compiled
+from mlrs_core.compiled import compiled, compiled_aside
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 
@@ -53,6 +54,7 @@ class DriftLearner:
         self._spec = spec
         self._frozen = DriftKernel(spec, snapshots)
         self._constants = constants_table(spec)
+        self._advance: Callable[..., None] = _advance
         self.shared = np.stack([packed(weights) for weights in snapshots])
         self.frozen_size = self._frozen.state_size
         self.trace_size = self.frozen_size + 4
@@ -64,6 +66,12 @@ class DriftLearner:
     def unpacked(self, weights: Memory) -> dict[str, Memory]:
         """Return the weights of one snapshot, (P,), by name."""
         return unpacked(self._spec.weight_shapes(), packed, weights)
+
+    def aside(self) -> DriftLearner:
+        """Return the same for long work on another thread; see `Policy.aside`."""
+        twin = copy(self)
+        twin._advance = _advance_aside  # noqa: SLF001  # a copy of itself
+        return twin
 
     def advance(
         self,
@@ -78,7 +86,7 @@ class DriftLearner:
     ) -> None:
         """Advance runs by a step for each entry; see `Learner.advance`."""
         columns = (table, rows, steps, losses, lrs)
-        _advance(states, networks, *columns, self.shared, self._constants, self.frozen_size, blow_up)
+        self._advance(states, networks, *columns, self.shared, self._constants, self.frozen_size, blow_up)
 
     def find(self, state: Memory, network: Memory, table: RunTable, row: int) -> tuple[int, int, float]:
         """Return where the learning rate of a run comes from; see `Learner.find`."""
@@ -135,6 +143,12 @@ def _advance(
             )
             newest[MET] = tick(cell, memory, step, run, usual, weights, fixed, features, gates)
         lrs[entry] = learning_rate(memory, usual)
+
+
+@compiled_aside
+def _advance_aside(*arguments: Any) -> None:
+    """Advance runs as `_advance`, while other threads go on."""
+    _advance(*arguments)
 
 
 @compiled

@@ -6,7 +6,8 @@ Products and sums are in single precision, as the authors' are.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from mlrs_core.architectures.architecture import Weights
 from mlrs_core.architectures.paper.spec import GateLayout, PaperSpec
-from mlrs_core.compiled import clip, compiled, sigmoid, wide
+from mlrs_core.compiled import clip, compiled, compiled_aside, sigmoid, wide
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.scale import guess_log_classes, shu_gamma
 from mlrs_core.snapshots import snapshot_at
@@ -35,6 +36,7 @@ class PaperKernel:
         self._layers = spec.num_layers
         self._shift, self._max_loss = forget_shift(spec), spec.max_loss
         self._weights = np.stack([packed(spec, weights) for weights in snapshots])
+        self._advance: Callable[..., None] = _advance
 
     @property
     def state_size(self) -> int:
@@ -52,6 +54,12 @@ class PaperKernel:
         states[:, -2] = -1
         return states
 
+    def aside(self) -> PaperKernel:
+        """Return the same policy for long work on another thread; see `Policy.aside`."""
+        twin = copy(self)
+        twin._advance = _advance_aside  # noqa: SLF001  # a copy of itself
+        return twin
+
     def advance(
         self,
         states: States,
@@ -65,7 +73,7 @@ class PaperKernel:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks
         shape = (self._hidden, self._layers, self._shift)
-        _advance(states, table, rows, steps, losses, lrs, self._weights, *shape, self._max_loss)
+        self._advance(states, table, rows, steps, losses, lrs, self._weights, *shape, self._max_loss)
 
 
 @compiled
@@ -93,6 +101,12 @@ def _advance(
         inputs[0] = clip(loss, -max_loss, max_loss)
         chosen = weights[int(state[-2])]
         lrs[entry] = learning_rate(state, run, think(state, inputs, chosen, layers, shift, between, gates))
+
+
+@compiled_aside
+def _advance_aside(*arguments: Any) -> None:
+    """Advance runs as `_advance`, while other threads go on."""
+    _advance(*arguments)
 
 
 @compiled

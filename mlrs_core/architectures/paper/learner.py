@@ -7,9 +7,10 @@ entered the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from mlrs_core.architectures.paper.kernel import (
     think,
 )
 from mlrs_core.architectures.paper.spec import PaperSpec
-from mlrs_core.compiled import clip, compiled, log_sigmoid
+from mlrs_core.compiled import clip, compiled, compiled_aside, log_sigmoid
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 from mlrs_core.snapshots import snapshot_at
 
@@ -47,6 +48,7 @@ class PaperLearner:
         self._frozen = PaperKernel(spec, snapshots)
         self._layers, self._hidden = spec.num_layers, spec.hidden_size
         self._shift = forget_shift(spec)
+        self._advance: Callable[..., None] = _advance
         self.shared = np.stack([packed(spec, weights) for weights in snapshots])
         self.frozen_size = self._frozen.state_size
         self.trace_size = self.frozen_size + 1
@@ -58,6 +60,12 @@ class PaperLearner:
     def unpacked(self, weights: Vector) -> dict[str, Vector]:
         """Return the weights of one snapshot, (P,), by name."""
         return unpacked(self._spec.weight_shapes(), partial(packed, self._spec), weights)
+
+    def aside(self) -> PaperLearner:
+        """Return the same for long work on another thread; see `Policy.aside`."""
+        twin = copy(self)
+        twin._advance = _advance_aside  # noqa: SLF001  # a copy of itself
+        return twin
 
     def advance(
         self,
@@ -73,7 +81,7 @@ class PaperLearner:
         """Advance runs by a step for each entry; see `Learner.advance`."""
         columns = (table, rows, steps, losses, lrs)
         shape = (self._hidden, self._layers, self._shift)
-        _advance(states, networks, *columns, self.shared, *shape, self._spec.max_loss, blow_up)
+        self._advance(states, networks, *columns, self.shared, *shape, self._spec.max_loss, blow_up)
 
     def find(self, state: Vector, network: Vector, table: RunTable, row: int) -> tuple[int, int, float]:
         """Return where the learning rate of a run comes from; see `Learner.find`."""
@@ -145,6 +153,12 @@ def _advance(
         weights = network[chosen * width : (chosen + 1) * width] if scalars[UPDATES] > 0 else shared[chosen]
         score = think(state, inputs, weights, layers, shift, between, gates)
         lrs[entry] = learning_rate(state, run, score)
+
+
+@compiled_aside
+def _advance_aside(*arguments: Any) -> None:
+    """Advance runs as `_advance`, while other threads go on."""
+    _advance(*arguments)
 
 
 @compiled

@@ -7,6 +7,7 @@ opening.py     by a file or a URL
 tables.py      the tables, and runs as rows
 schema.py      tables made or brought up to date, by migrations/
 fence.py       who may write
+recalling.py   what was answered for steps of many runs, read together
 merging.py     many small chunks of a run's record made one
 learning.py    meta updates and networks, written and read
 naming.py      models, their names and aliases, written and read

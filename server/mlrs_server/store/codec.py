@@ -229,5 +229,15 @@ def _unseal(data: bytes, run_id: str) -> bytes:
     return body
 
 
+def is_whole(data: bytes) -> bool:
+    """Return whether a stretch of record is not damaged, without unpacking it."""
+    size = len(data) - 4
+    return (
+        size >= 0
+        and size % BYTES_PER_STEP == 0
+        and zlib.crc32(memoryview(data)[:size], SEED) == int.from_bytes(data[size:], "little")
+    )
+
+
 def _damaged(run_id: str) -> DamagedError:
     return DamagedError(f"the store holds a damaged record of run {run_id!r}; restore it from a backup")

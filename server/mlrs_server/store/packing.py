@@ -1,18 +1,20 @@
-"""Many records and snapshots as bytes at once, in the format of `codec`: a flush holds thousands."""
+"""Many records and snapshots as bytes at once, in the format of `codec`, and back; a flush has thousands."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.compiled import compiled_aside
-from mlrs_core.policy import States
+from mlrs_core.policy import States, Steps
 from mlrs_server.entries import Table
 from mlrs_server.ledger import Records
-from mlrs_server.store.codec import BYTES_PER_STEP, SEED
+from mlrs_server.store.codec import BYTES_PER_STEP, SEED, is_whole
+from mlrs_server.store.protocol import Observations
 
 _CRC_BYTES = 4
 _HEAD = np.dtype(
@@ -56,6 +58,48 @@ def _lay_out(losses: _Raw, lrs: _Raw, reasons: _Raw, bounds: _Places, starts: _P
                 out[loss_place + 8 * step + byte] = losses[first + step, byte]
                 out[lr_place + 8 * step + byte] = lrs[first + step, byte]
             out[reason_place + step] = reasons[first + step]
+
+
+def unpack_steps(chunks: Sequence[tuple[int, int, bytes]], places: _Places, steps: Steps) -> Observations:
+    """Return some steps of chunks in columns, (n,) each; the reason is 0 where no chunk has one.
+
+    A damaged chunk has none.
+
+    Args:
+        chunks: each with the number of its stretch, its first step and its bytes; in that order.
+        places: the number of each step's stretch, (n,), ascending.
+        steps: the steps, (n,), ascending within a stretch.
+    """
+    whole = [chunk for chunk in chunks if is_whole(chunk[2])]
+    heads = np.array([chunk[:2] for chunk in whole], np.int64).reshape(-1, 2)
+    starts = np.cumsum([0, *(len(chunk[2]) for chunk in whole)])
+    data = np.frombuffer(b"".join([chunk[2] for chunk in whole]), np.uint8)
+    found = np.zeros((len(steps), BYTES_PER_STEP), np.uint8)
+    _pick(places, steps, heads, starts, data, found)
+    losses, lrs = (np.ascontiguousarray(found[:, at : at + 8]).view("<f8")[:, 0] for at in (0, 8))
+    return Observations(losses.astype(np.float64), lrs.astype(np.float64), found[:, 16].copy())
+
+
+@compiled_aside
+def _pick(places: _Places, steps: Steps, heads: Steps, starts: _Places, data: _Raw, found: _Raw) -> None:
+    """Fill the bytes of each step, (n, 17), from the chunk of its stretch that has it, if one does."""
+    chunk = 0
+    for entry in range(len(steps)):
+        place, step = places[entry], steps[entry]
+        while chunk < len(heads):
+            count = (starts[chunk + 1] - starts[chunk]) // BYTES_PER_STEP
+            of, first = heads[chunk]
+            if of > place or (of == place and first + count > step):
+                break
+            chunk += 1
+        if chunk == len(heads) or heads[chunk, 0] != place or heads[chunk, 1] > step:
+            continue
+        start, at = starts[chunk], step - heads[chunk, 1]
+        count = (starts[chunk + 1] - start) // BYTES_PER_STEP
+        for byte in range(8):
+            found[entry, byte] = data[start + 8 * at + byte]
+            found[entry, 8 + byte] = data[start + 8 * (count + at) + byte]
+        found[entry, 16] = data[start + 16 * count + at]
 
 
 def pack_all_snapshots(records: Records, states: States) -> list[bytes]:

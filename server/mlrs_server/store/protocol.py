@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats, States
+from mlrs_core.policy import Floats, States, Steps
 from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate, MetaUpdate
 from mlrs_server.entries import Bytes, Table
 from mlrs_server.ledger import Records, RunStatus
@@ -213,6 +213,13 @@ class Store(Protocol):
         """Return a run's record from a step on, at most `limit` steps.
 
         A gap before its last step is an error that names the step.
+        """
+        ...
+
+    def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
+        """Return what was answered for steps of runs, in columns, as many as there are keys and steps.
+
+        The reason is 0 where that is not there, or damaged: `read` says what is wrong.
         """
         ...
 

@@ -10,10 +10,12 @@ from itertools import islice, repeat
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 import structlog
 
 from mlrs_core.config import RunConfig
+from mlrs_core.policy import Steps
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
@@ -36,6 +38,7 @@ from mlrs_server.store.protocol import (
     StoredNetwork,
     StoredRun,
 )
+from mlrs_server.store.recalling import recalled
 from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
@@ -260,6 +263,11 @@ class SqlStore:
             parts.append(codec.unpack_observations(row.record, row.run_id))
             step += len(parts[-1])
         return cut(joined(parts), first_step - rows[0].first_step, limit)
+
+    def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
+        """Return what was answered for steps of runs, in columns; the reason is 0 where it cannot be read."""
+        with self.reading() as connection:
+            return recalled(connection, keys, steps)
 
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
         """Return a run's meta updates of so many steps from a step on, in their order."""

@@ -160,11 +160,11 @@ class SqliteDialect:
 def _keep_private(path: Path, *, make: bool) -> None:
     """Have a database, made if it is to be, be read and written by its owner alone, with what is beside it.
 
-    Raises:
-        OSError: it cannot be made.
+    What stands against making it SQLite will say.
     """
     if make:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(OSError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     for suffix in ("", "-wal", "-shm"):  # SQLite makes them of the same mode
         with suppress(OSError):  # it is not there, or another's, or on a disk that is read-only
             path.with_name(f"{path.name}{suffix}").chmod(0o600)
