@@ -464,3 +464,15 @@ def test_the_contract_has_what_is_sent(daemon: FakeDaemon, advisor: mlrs_client.
     assert asked[0].feeder == asked[1].feeder != ""
     assert asked[2].feeder == ""
     assert asked[0].feeder in daemon._feeders
+
+
+async def test_what_bounds_the_opening_and_the_steps(connect: Any, daemon: FakeDaemon) -> None:
+    """An opening that no daemon answers in time says which timeout bounds it, and which ones bound steps."""
+    advisor = connect(daemon.target, timeout_s=20.0)
+    daemon.stop()
+    run = await done(advisor.run("task", id="a", timeout_s=0.3))
+    with pytest.raises(UnavailableError, match=r"could not be opened within 0\.3 s") as caught:
+        await done(run.next_lr(0, 2.0))
+    assert "timeout_s of advisor.run(...) says how long opening may take" in str(caught.value)
+    assert "that of connect(...), or of a call, how long each step may" in str(caught.value)
+    await done(advisor.close())
