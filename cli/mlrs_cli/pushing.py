@@ -18,6 +18,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--id", "run_id", help="Another id for the run, if its own was taken meanwhile.")
 @click.option("--keep", is_flag=True, help="Do not remove the files.")
 @click.option(
+    "--rewind",
+    is_flag=True,
+    help="Drop what the daemon has of the runs from a file's first step on, where they went on otherwise.",
+)
+@click.option(
     "--timeout-s",
     type=click.FloatRange(min=0.0, min_open=True),
     default=60.0,
@@ -26,18 +31,35 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @daemon_options
 def push(
-    *, files: tuple[Path, ...], run_id: str | None, keep: bool, timeout_s: float, daemon: DaemonAddress
+    *,
+    files: tuple[Path, ...],
+    run_id: str | None,
+    keep: bool,
+    rewind: bool,
+    timeout_s: float,
+    daemon: DaemonAddress,
 ) -> None:
     """Send what trainings left in files because no daemon answered.
 
-    A training that ends while its daemon is away writes what the daemon lacks into a file, and logs its name.
-    What the daemon has already changes nothing, so that a push may be tried again. A file is removed once
-    everything in it is stored.
+    A training that ends while its daemon is away writes what the daemon lacks into a file, and logs its name
+    and the daemon's address. What the daemon has already changes nothing, so that a push may be tried again.
+    A file is removed once everything in it is stored. Of several files each is tried; the exit status is 1
+    if one could not be sent.
     """
+    import mlrs_client
+
     if run_id is not None and len(files) > 1:
         raise click.UsageError("--id names one run; push one file at a time with it")
+    failed = 0
     with connected(daemon) as advisor:
         for file in files:
-            runs = advisor.push(file, id=run_id, keep=keep, timeout_s=timeout_s)
+            try:
+                runs = advisor.push(file, id=run_id, keep=keep, rewind=rewind, timeout_s=timeout_s)
+            except mlrs_client.MlrsError as error:
+                failed += 1
+                click.echo(f"{file}: {error}", err=True)
+                continue
             which = f"run {runs[0].id}" if len(runs) == 1 else f"{len(runs)} runs from {runs[0].id} on"
             click.echo(f"{which}: at step {min(run.next_step for run in runs)}, {runs[0].status.value}")
+    if failed:
+        raise click.ClickException(f"{failed} of {len(files)} files could not be sent, and stay")

@@ -14,7 +14,7 @@ from mlrs_client._access import TLS, access_of
 from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
 from mlrs_client._deadline import Deadline
-from mlrs_client._exceptions import MlrsError, UsageError
+from mlrs_client._exceptions import MlrsError, RunFinishedError, UsageError
 from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
@@ -284,6 +284,7 @@ class Advisor(MetaAdvisor):
         *,
         id: str | None = None,  # noqa: A002 # what users call it
         keep: bool = False,
+        rewind: bool = False,
         timeout_s: float | None = None,
     ) -> tuple[RunInfo, ...]:
         """Send what a training left in a file because no daemon answered (`connect(unsent_dir=)`).
@@ -294,6 +295,7 @@ class Advisor(MetaAdvisor):
             path: the file. It is removed once everything in it is durable.
             id: what to call its run in place of the id that it has, where that was taken meanwhile.
             keep: do not remove it.
+            rewind: drop what the run has from the file's first step on, where it went on otherwise.
             timeout_s: the deadline of the whole, in seconds. Default: 60.
 
         Returns:
@@ -301,22 +303,27 @@ class Advisor(MetaAdvisor):
 
         Raises:
             InvalidArgumentError: the file cannot be read.
-            RunExistsError: the run was never opened, and its id is another's by now.
+            RunExistsError: the run is another training's by now.
             RunNotFoundError: it was opened, and is not at this daemon any more.
-            StepError: it went on without what is in the file.
+            StepError: it went on otherwise than the file has it; nothing of the file was taken then.
             MlrsError: as for `run`.
         """
         limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
         entries = entries_of(lambda: import_sweeps("_sweep")[0])
-        push = Push(path, id, Signal(), entries, limit_s)
+        push = Push(path, id, Signal(), entries, limit_s, rewind=rewind)
         session, deadline = self._connection.session, self._connection.deadline(limit_s)
-        push.enter(self._connection.observe, self._connection.adapt)
         try:
             self._connection.wait(opened(session, push.ledger, deadline))
-            push.opened()
-            self._connection.wait(settled(session, push.ledger, deadline))
-            push.check()
+            has = push.opened()
+            for first, end in ((0, has), (has, check.MAX_HORIZON)):
+                push.enter(first, end, self._connection.observe, self._connection.adapt)
+                self._connection.wait(settled(session, push.ledger, deadline))
+                push.check()
             infos = self._ended(push, deadline)
+        except RunFinishedError:
+            infos = tuple([self._invoke(calls.get_run(run_id)) for run_id in push.ledger.run_ids])
+            if not all(map(push.is_done, infos)):
+                raise
         except MlrsError as error:
             raise push.explained(error) from error
         finally:

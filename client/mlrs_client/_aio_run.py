@@ -79,7 +79,8 @@ class Run(RunView):
             self._ledger, self._lag = ledger, Lag()
             await self.open()
         except BaseException:
-            self._ledger, self._lag = before
+            if ledger.run_ids != before[0].run_ids:  # else it goes back, whenever that can be done
+                self._ledger, self._lag = before
             raise
         self._connection.session.forget(before[0])
 
@@ -160,6 +161,7 @@ class Run(RunView):
             return None
         self._ledger.is_finished = True
         let_go(self._ledger)
+        self._connection.session.forget(self._ledger)
         return info
 
     async def _finished(self, deadline: Deadline) -> RunInfo:

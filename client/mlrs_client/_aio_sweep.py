@@ -69,6 +69,7 @@ class Sweep(SweepView):
             return None
         self._ledger.is_finished = True
         let_go(self._ledger)
+        self._connection.session.forget(self._ledger)
         return infos
 
     async def _finished(self, deadline: Deadline) -> tuple[RunInfo, ...]:

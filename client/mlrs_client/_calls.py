@@ -89,6 +89,11 @@ class Opened:
         return [run.info.id for run in self.runs if run.took_over]
 
     @property
+    def created_at(self) -> float:
+        """When the first was created, in seconds since the epoch."""
+        return self.runs[0].info.create_time.timestamp()
+
+    @property
     def config(self) -> RunConfig:
         """The config of the first."""
         return self.runs[0].info.config

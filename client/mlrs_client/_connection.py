@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -135,6 +135,12 @@ class Connection:
             with self._lock:
                 self.session.forget(ledger)
 
+    def locked(self, work: Callable[[], T]) -> T:
+        """Return what a short piece of work on the session's ledgers gives, which waits for nothing."""
+        self.check()
+        with self._lock:
+            return work()
+
     def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
         """Send an observation; does not wait. See `Session.observe`."""
         self.check()
@@ -247,11 +253,11 @@ class Connection:
 
     def attend(self, ledger: Ledger[Any]) -> None:
         """Have a run seen to. See `Host`."""
-        self._worker.put(partial(self._locked, self.session.attended, ledger))
+        self._worker.put(partial(self._in_turn, self.session.attended, ledger))
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Have a stream given up. See `Host`."""
-        self._worker.put(partial(self._locked, self.session.abandoned, conversation, error))
+        self._worker.put(partial(self._in_turn, self.session.abandoned, conversation, error))
 
     def say(self, message: str) -> None:
         """Log a warning, in the worker's thread."""
@@ -261,7 +267,7 @@ class Connection:
         """Print a line for whoever started the program, in the worker's thread."""
         self._worker.put(partial(announce, message))
 
-    def _locked(self, work: Any, *arguments: Any) -> None:
+    def _in_turn(self, work: Any, *arguments: Any) -> None:
         with self._lock:
             work(*arguments)
 

@@ -48,7 +48,3 @@ class Backoff:
         """Return the next pause, in seconds."""
         longest_s, self._longest_s = self._longest_s, min(2 * self._longest_s, LONGEST_PAUSE_S)
         return _jitter.uniform(0.0, longest_s)
-
-    def reset(self) -> None:
-        """Begin again with the first."""
-        self._longest_s = FIRST_PAUSE_S

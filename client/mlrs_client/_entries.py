@@ -73,6 +73,9 @@ class Observed(Protocol):
     def sample_counts(self) -> Sequence[float]:
         """The numbers of samples that they are the means of, where that counts; else empty."""
 
+    def observed(self) -> Any:
+        """Return what it was made of: the loss, or the losses."""
+
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
 
@@ -145,6 +148,10 @@ class Entry:
     def sample_counts(self) -> Sequence[float]:
         """The number of samples."""
         return (self.samples,)
+
+    def observed(self) -> float:
+        """Return the loss; of a rank's nothing is kept."""
+        return self.loss
 
     def has(self, loss: float | Reported) -> bool:
         """Return whether it is of this loss."""

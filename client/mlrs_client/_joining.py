@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from mlrs_client._addresses import LONGEST_ATTEMPT_S
 from mlrs_client._calls import Call, Opened, completing, delete_run, opening, reopening
 from mlrs_client._deadline import Backoff, Deadline
-from mlrs_client._exceptions import MlrsError, RunFinishedError, RunNotFoundError
+from mlrs_client._exceptions import ClosedError, MlrsError, RunFinishedError, RunNotFoundError
 from mlrs_client._ledger import Ledger
 from mlrs_client._routing import Pause, Procedure, Route, routed
 from mlrs_client._session import DENIALS, PASSING, Session
@@ -61,10 +61,13 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
     """
     try:
         yield from _tried(session, ledger)
+    except ClosedError:
+        pass  # what is not sent is kept
     except RunFinishedError as error:
         ledger.is_finished = True
         ledger.turned_away(error)
     except MlrsError as error:
+        session.setbacks[ledger] = error
         ledger.turned_away(error)
     finally:
         session.joining.discard(ledger)

@@ -22,6 +22,8 @@ from mlrs_client._exceptions import (
     PermissionDeniedError,
     RecordDamagedError,
     RecordGapError,
+    RunExistsError,
+    RunNotFoundError,
     RunTakenError,
     StaleStepError,
     StepAheadError,
@@ -91,6 +93,7 @@ class Ledger(Generic[E]):
         remarks: what its user should hear of what is observed.
         saved_as: the file that holds what the daemon lacks, once there is one.
         saved_at: the step that came next when it was written.
+        created_at: when the daemon created the first run, in seconds since the epoch; `None`: not known yet.
         rank: which of its ranks this process is; `None`: it has one.
         timeout_s: how long its callers wait that say nothing else, in seconds; `None`: as all others.
     """
@@ -128,6 +131,7 @@ class Ledger(Generic[E]):
         self.remarks = Remarks(self.label, start.run_ids, start.configs)
         self.saved_as = ""
         self.saved_at = -1
+        self.created_at: float | None = None
         self._standstill = Standstill(self.label)
         self._last_lr: Any = None
         self._last_step = -1  # what it was advised for
@@ -361,7 +365,10 @@ class Ledger(Generic[E]):
         Raises:
             RecordGapError: as `rejoin`.
         """
+        if self._began_elsewhere(opened):
+            return
         self.is_open, self.created, self._denied = True, opened.created, None
+        self.created_at = opened.created_at
         self._furthest = opened.furthest_step
         advised = _last_lr(opened)
         self._last_lr = self._last_lr if advised is None else advised
@@ -374,6 +381,18 @@ class Ledger(Generic[E]):
             self.next_step = opened.next_step
         self.rejoin(opened)
 
+    def _began_elsewhere(self, opened: Opened) -> bool:
+        """Lose runs that began under the fallback, with another step than they turn out to be at."""
+        if self.outage is None or self.first_step in (None, opened.next_step):
+            return False
+        self.lose(
+            RunExistsError(
+                f"it is at step {opened.next_step}, and this training began with step {self.first_step},"
+                " while no daemon could be asked"
+            )
+        )
+        return True
+
     @property
     def denied(self) -> MlrsError | None:
         """Why the runs could not be opened when that was tried last, if they could not."""
@@ -385,7 +404,9 @@ class Ledger(Generic[E]):
 
     def turned_away(self, error: MlrsError) -> None:
         """Enter that the runs cannot take part in a stream, now or ever."""
-        if self.goes_on_alone() and (not self.is_open or isinstance(error, RunTakenError)):
+        if self.goes_on_alone() and (
+            not self.is_open or isinstance(error, (RunTakenError, RunNotFoundError))
+        ):
             self.lose(error)
             return
         if not self.is_open:
@@ -443,6 +464,22 @@ class Ledger(Generic[E]):
     def has_volatile(self) -> bool:
         """Return whether the client keeps what a crash of the daemon would lose."""
         return bool(self._kept) or bool(self.updates)
+
+    def hand_over(self, other: Ledger[E], step: int) -> None:
+        """Give the same runs, which go back to a step, the observations and updates of before that step.
+
+        Nothing of what came later is sent any more.
+        """
+        updates = {update.step: update for update in self.updates}
+        for entry in self.unsent():
+            if entry.step < step:
+                other.observe(entry.step, entry.observed())
+                if (update := updates.get(entry.step)) is not None and entry.step < step - 1:
+                    other.adapt(update.step, update.alignments, update.validation_losses)
+        self._outgoing.clear()
+        self._unanswered.clear()
+        self._kept.clear()
+        self.updates.clear()
 
     def unsent(self) -> list[E]:
         """Return the observations that the daemon may lack, in order and without gaps up to the last.
@@ -541,7 +578,7 @@ class Ledger(Generic[E]):
         """
         self.outage = self.outage or self._outage(error)
         self.outage.lost = error
-        self._keeps_losses = not self.is_open or isinstance(error, RunTakenError)
+        self._keeps_losses = not self.is_open or isinstance(error, (RunTakenError, RunNotFoundError))
         if self._keeps_losses:
             self._kept, self._most = deque(self.unsent()), self._most_unanswered
             self.outage.keeps_losses = True

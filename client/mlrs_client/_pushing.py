@@ -1,4 +1,8 @@
-"""Sending what was kept in a file: the rules, for both flavours."""
+"""Sending what was kept in a file: the rules, for both flavours.
+
+The daemon may have more of the runs than it had when the file was written: another process may have gone on
+with them, or begun them anew. So what it has already is sent first, and has to be the same; then the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, MlrsError, RunExistsError
+from mlrs_client._exceptions import InvalidArgumentError, MlrsError, RunExistsError, StepError
 from mlrs_client._ledger import Ledger, Wakeable
 from mlrs_client._start import Start
+from mlrs_client._types import RunInfo
 from mlrs_client._unsent import load, save
 
 
@@ -30,6 +35,8 @@ class Push:
         changed: Wakeable,
         entry: Callable[[int], tuple[Callable[[int, Any], Any], Callable[[Sequence[float]], Any]]],
         timeout_s: float,
+        *,
+        rewind: bool,
     ) -> None:
         """Read the file.
 
@@ -40,62 +47,76 @@ class Push:
             entry: returns, for a number of runs, what makes an entry of a step and what is observed, and what
                 makes the latter of losses.
             timeout_s: how long opening the runs may take, in seconds.
+            rewind: whether to drop what the runs have from the file's first step on.
 
         Raises:
-            InvalidArgumentError: it cannot be read, or is of a sweep and an id was given, or the id is none.
+            InvalidArgumentError: it cannot be read, or an id was given and is none, or the file is of a sweep
+                or of a part of a run.
         """
         self._path = Path(path)
-        self._unsent = load(self._path)
+        self._unsent = unsent = load(self._path)
+        is_whole = not unsent.was_open and not unsent.first_step
         if run_id is not None:
-            if len(self._unsent.run_ids) > 1:
+            if len(unsent.run_ids) > 1:
                 raise InvalidArgumentError(
-                    f"id: {path} is of {len(self._unsent.run_ids)} runs, which keep their ids", field="id"
+                    f"id: {path} is of {len(unsent.run_ids)} runs, which keep their ids", field="id"
                 )
-            self._unsent = dataclasses.replace(self._unsent, run_ids=(check.run_id(run_id),), was_open=False)
-        unsent = self._unsent
+            if unsent.first_step:
+                raise InvalidArgumentError(
+                    f"id: {path} begins with step {unsent.first_step}, so it is no run of its own", field="id"
+                )
+            is_whole = True
+            self._unsent = unsent = dataclasses.replace(
+                unsent, run_ids=(check.run_id(run_id),), was_open=False, created_at=None
+            )
         start = Start(
             run_ids=unsent.run_ids,
             configs=list(unsent.configs),
             task=unsent.task,
             timeout_s=timeout_s,
-            on_existing="resume" if unsent.was_open else "error",
-            must_exist=unsent.was_open,
+            on_existing="error" if is_whole and not rewind else "resume",
+            must_exist=not is_whole,
+            resume_from=unsent.first_step if rewind else None,
         )
         make, self._observed = entry(len(unsent.run_ids))
         self.finishes = unsent.finish
         self.ledger = Ledger(start, changed, make)
-        self.ledger.remarks.silence()  # its user was told when it was observed
         self.ledger.first_step = self.ledger.next_step = unsent.first_step
         self._entries: list[Any] = []
 
-    def enter(self, observe: Callable[..., Any], adapt: Callable[..., Any]) -> None:
-        """Have everything sent, in order; waits for nothing.
+    def opened(self) -> int:
+        """Take in that the daemon has opened the runs; return the step that they expect.
 
         Raises:
-            MlrsError: the file is of a run that it cannot be sent to.
+            RunExistsError: they are not those that the file is of.
         """
-        unsent = self._unsent
-        if not unsent.was_open and unsent.first_step:
-            raise InvalidArgumentError(
-                f"path: {self._path} begins with step {unsent.first_step}, as what came before was with the"
-                " daemon, or too much to keep; only the run that it is of can take it",
-                field="path",
+        created_at, was = self.ledger.created_at, self._unsent.created_at
+        if was is not None and created_at != was:
+            raise RunExistsError(
+                f"run {self._unsent.run_ids[0]!r} was begun anew since this was written, by another training",
+                field="id",
             )
-        updates = {update.step: update for update in unsent.updates}
-        for step in range(unsent.first_step - 1, unsent.first_step + len(unsent.losses)):
-            if step >= unsent.first_step:
+        self._unsent = dataclasses.replace(self._unsent, was_open=True, created_at=created_at)
+        save(self._unsent, self._path.parent, self._path.name)
+        return self.ledger.next_step
+
+    def enter(self, first: int, end: int, observe: Callable[..., Any], adapt: Callable[..., Any]) -> None:
+        """Have the steps from `first` on and ahead of `end` sent, in order; waits for nothing.
+
+        Raises:
+            MlrsError: they cannot be sent to the runs.
+        """
+        unsent, updates = self._unsent, {update.step: update for update in self._unsent.updates}
+        begin = max(first, unsent.first_step)
+        for step in range(begin - 1, min(end, unsent.first_step + len(unsent.losses))):
+            if step >= begin:
                 losses = self._observed(unsent.losses[step - unsent.first_step])
                 self._entries.append(observe(self.ledger, step, losses)[0])
-            if (update := updates.get(step)) is not None:
+            if (update := updates.get(step)) is not None and (step >= begin or step == unsent.first_step - 1):
                 adapt(self.ledger, step, update.alignments, update.validation_losses)
 
-    def opened(self) -> None:
-        """Enter that the daemon has opened the runs: the next try goes on with them."""
-        self._unsent = dataclasses.replace(self._unsent, was_open=True)
-        save(self._unsent, self._path.parent, self._path.name)
-
     def check(self) -> None:
-        """Check that the daemon took everything.
+        """Check that the daemon took everything that was entered.
 
         Raises:
             MlrsError: it did not; the error says why.
@@ -103,15 +124,32 @@ class Push:
         for entry in self._entries:
             if entry.error is not None:
                 raise entry.error.with_traceback(None)
+        self._entries.clear()
+
+    def is_done(self, info: RunInfo) -> bool:
+        """Return whether a run that is finished has everything of the file."""
+        unsent = self._unsent
+        is_it = unsent.created_at in (None, info.create_time.timestamp())
+        return self.finishes and is_it and info.next_step == unsent.first_step + len(unsent.losses)
 
     def explained(self, error: MlrsError) -> MlrsError:
         """Return why it could not be sent, with the way out."""
+        own = (
+            ""
+            if self._unsent.first_step
+            else "; to have this one as a run of its own, give it another id (--id)"
+        )
         if isinstance(error, RunExistsError):
-            return RunExistsError(
-                f"run {self._unsent.run_ids[0]!r} was begun by another training since; to have this one as a"
-                " run of its own, give it another id (`mlrs runs push --id`)",
+            what = (
+                str(error) if error.reason is None else f"there is a run {self._unsent.run_ids[0]!r} already"
+            )
+            return RunExistsError(f"{what}{own}", reason=error.reason, field="id")
+        if isinstance(error, StepError):
+            return type(error)(
+                f"{error}. The run went on otherwise than {self._path} has it; to drop what it has from step"
+                f" {self._unsent.first_step} on, as this training would have, push with --rewind{own}",
+                expected_step=error.expected_step,
                 reason=error.reason,
-                field="id",
             )
         return error
 

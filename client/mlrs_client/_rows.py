@@ -60,6 +60,10 @@ class Row:
         rates: list[float] | None = None if self.learning_rates is None else self.learning_rates.tolist()
         return rates
 
+    def observed(self) -> Floats:
+        """Return the losses."""
+        return self.values
+
     @property
     def sample_counts(self) -> Sequence[float]:
         """None: each run has one rank."""

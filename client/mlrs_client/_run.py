@@ -70,7 +70,7 @@ class Run(RunView):
         """
         self._check_attached()
         before = self._ledger, self._lag
-        ledger = adopted(self._ledger, Signal(), id, step, last_lr)
+        ledger = self._connection.locked(lambda: adopted(self._ledger, Signal(), id, step, last_lr))
         if ledger is self._ledger:
             return
         try:
@@ -78,7 +78,8 @@ class Run(RunView):
             self._ledger, self._lag = ledger, Lag()
             self.open()
         except BaseException:
-            self._ledger, self._lag = before
+            if ledger.run_ids != before[0].run_ids:  # else it goes back, whenever that can be done
+                self._ledger, self._lag = before
             raise
         self._connection.leave(before[0])
 
@@ -224,6 +225,7 @@ class Run(RunView):
             return None
         self._ledger.is_finished = True
         let_go(self._ledger)
+        self._connection.leave(self._ledger)
         return info
 
     def _finished(self, deadline: Deadline) -> RunInfo:

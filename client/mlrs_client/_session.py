@@ -211,7 +211,10 @@ class Session:
         return [
             ledger
             for ledger in {*before, *owed}
-            if ledger.fallback is not None and ledger.saved_at != ledger.next_step and ledger.unsent()
+            if ledger.fallback is not None
+            and (ledger.is_open or ledger.outage is not None)  # else its training never went on
+            and ledger.saved_at != ledger.next_step
+            and ledger.unsent()
         ]
 
     def see_to(self, ledger: Ledger[Any]) -> None:

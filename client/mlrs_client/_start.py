@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, MlrsError, RunExistsError, RunNotFoundError
+from mlrs_client._exceptions import (
+    InvalidArgumentError,
+    MlrsError,
+    NotBuiltError,
+    RunExistsError,
+    RunNotFoundError,
+)
 from mlrs_client._names import LONGEST_TASK, new_run_id
 from mlrs_client._types import Optimizer, RunConfig
 from mlrs_client._values import wrong
@@ -114,6 +120,12 @@ class Start:
                 reason=error.reason,
                 field="id",
             )
+        if isinstance(error, InvalidArgumentError) and error.field == "mode":
+            return NotBuiltError(
+                f"the daemon is of a version that cannot begin runs as this client asks for it ({error});"
+                " upgrade the daemon",
+                reason=error.reason,
+            )
         if isinstance(error, RunNotFoundError) and (first_step or self.resume_from):
             step = first_step or self.resume_from
             return RunNotFoundError(
@@ -147,6 +159,12 @@ def start_of(
     if len(name) > LONGEST_TASK:
         raise wrong("task", f"must have at most {LONGEST_TASK} characters", task)
     choice, step = began(on_existing, resume_from)
+    if rank is not None and choice == "restart":
+        raise InvalidArgumentError(
+            "on_existing: a rank cannot begin the run anew for the others, which may have begun it already;"
+            " delete the run before the job starts, or give the job a run of its own",
+            field="on_existing",
+        )
     if id_ is None:
         if rank is not None:
             raise InvalidArgumentError(

@@ -144,14 +144,18 @@ def adopted(
     """
     checked, at = check.run_id(run_id), check.step(step)
     is_same = checked == ledger.run_ids[0]
-    if is_same and ledger.next_step == at and (ledger.is_open or (at == 0 and ledger.first_step is None)):
+    is_new = at == 0 and ledger.first_step is None and not ledger.start.is_named
+    if is_same and ledger.next_step == at and (ledger.is_open or is_new):
         return ledger
+    before = [entry.step for entry in ledger.unsent() if entry.step < at] if is_same else []
     start = dataclasses.replace(
-        ledger.start, run_ids=(checked,), is_named=True, on_existing="error", resume_from=at
+        ledger.start, run_ids=(checked,), is_named=True, on_existing="error", resume_from=min([at, *before])
     )
     fresh = Ledger(start, changed, ledger.entry, ledger.fallback, ledger.rank)
-    if ledger.starts_alone:
+    if ledger.starts_alone or ledger.can_stand_in():
         fresh.start_alone(ledger.last_lr if last_lr is None else last_lr)
+    if is_same and not ledger.is_lost:
+        ledger.hand_over(fresh, at)
     return fresh
 
 

@@ -149,6 +149,7 @@ class Sweep(SweepView):
             return None
         self._ledger.is_finished = True
         let_go(self._ledger)
+        self._connection.leave(self._ledger)
         return infos
 
     def _finished(self, deadline: Deadline) -> tuple[RunInfo, ...]:

@@ -54,6 +54,8 @@ class Unsent:
     """What was asked for of each run."""
     was_open: bool
     """Whether a daemon had opened the runs."""
+    created_at: float | None = None
+    """When the daemon had created the first of them then, in seconds since the epoch."""
     first_step: int
     """The step of the first losses."""
     losses: tuple[tuple[float, ...], ...]
@@ -79,6 +81,7 @@ def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
         task=ledger.start.task,
         configs=tuple(completed(config, ledger.start.read_off) for config in ledger.start.configs),
         was_open=ledger.is_open,
+        created_at=ledger.created_at,
         first_step=entries[0].step if entries else ledger.next_step,
         losses=tuple(tuple(entry.losses) for entry in entries),
         updates=tuple(
@@ -109,7 +112,7 @@ def keep(
         ledger.saved_at = ledger.next_step
     except OSError as error:
         return f"{lacks}, and it could not be written to {folder} either: {error}"
-    return f"{lacks}. Send it later with: mlrs runs push {ledger.saved_as}"
+    return f"{lacks}. Send it later with: mlrs runs push {ledger.saved_as} --address {target}"
 
 
 def let_go(ledger: Ledger[Any]) -> None:

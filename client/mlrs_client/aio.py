@@ -26,7 +26,7 @@ from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs_client._deadline import Deadline
-from mlrs_client._exceptions import MlrsError
+from mlrs_client._exceptions import MlrsError, RunFinishedError
 from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
@@ -190,20 +190,26 @@ class Advisor(MetaAdvisor):
         *,
         id: str | None = None,  # noqa: A002 # what users call it
         keep: bool = False,
+        rewind: bool = False,
         timeout_s: float | None = None,
     ) -> tuple[RunInfo, ...]:
         """Send what a training left in a file. See `mlrs_client.Advisor.push`."""
         limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
         entries = entries_of(lambda: import_sweeps("_aio_sweep")[0])
-        push = Push(path, id, Signal(), entries, limit_s)
+        push = Push(path, id, Signal(), entries, limit_s, rewind=rewind)
         session, deadline = self._connection.session, self._connection.deadline(limit_s)
-        push.enter(session.observe, session.adapt)
         try:
             await self._connection.wait(opened(session, push.ledger, deadline))
-            push.opened()
-            await self._connection.wait(settled(session, push.ledger, deadline))
-            push.check()
+            has = push.opened()
+            for first, end in ((0, has), (has, check.MAX_HORIZON)):
+                push.enter(first, end, session.observe, session.adapt)
+                await self._connection.wait(settled(session, push.ledger, deadline))
+                push.check()
             infos = await self._ended(push, deadline)
+        except RunFinishedError:
+            infos = tuple([await self._invoke(calls.get_run(run_id)) for run_id in push.ledger.run_ids])
+            if not all(map(push.is_done, infos)):
+                raise
         except MlrsError as error:
             raise push.explained(error) from error
         finally:

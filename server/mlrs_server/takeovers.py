@@ -10,6 +10,7 @@ import structlog
 from mlrs_server.errors import AdvisorError, other_feeder
 from mlrs_server.failpoints import reach
 from mlrs_server.feeders import Feeders
+from mlrs_server.ledger import RunStatus
 from mlrs_server.live import LiveRuns
 from mlrs_server.names import tenant_of
 from mlrs_server.opening import OpenRequest
@@ -44,6 +45,7 @@ class Takeovers:
             for request in requests
             if (run := found.get(request.run_id)) is not None
             and request.changes_feeder(run)
+            and run.status != RunStatus.FINISHED  # nobody sends observations of such a run
             and self._feeders.is_connected(tenant_of(run.run_id), run.feeder)
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +23,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             for step in range(6):
                 one.next_lr(step, 2.0 / (1 + step))
             one.finish()
-            open_run(advisor, "a/two").next_lr(0, 1.5)
+            two = open_run(advisor, "a/two")
+            two.next_lr(0, 1.5)
+            while advisor.get_run("a/two").durable_step < 0:  # which has it stored, before the next run is
+                time.sleep(0.01)
             bad = open_run(advisor, "b", min_lr=0.001)
             for step in range(12):
                 bad.next_lr(step, float("nan"))

@@ -123,6 +123,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
         self.refuse_updates = False
+        self.refuse_modes = False  # those that a daemon of an older version does not know
         self.full_opens = 0  # so many calls that open a run find no room
         self.lost_answers = 0  # so many calls that create or delete a run do so and are cut off
         self.gate = threading.Event()
@@ -234,6 +235,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                 self.full_opens -= 1
                 code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, pb.ERROR_REASON_MEMORY_FULL
                 _fail(context, code, reason, "no room", "model")
+            self._check_mode(request, context)
             record = self.runs.get(request.run_id)
             if record is None and request.mode == pb.OPEN_MODE_RESUME:
                 _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, "no such run")
@@ -274,6 +276,11 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                 created=created,
                 took_over=took_over,
             )
+
+    def _check_mode(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> None:
+        if self.refuse_modes and request.mode >= pb.OPEN_MODE_BEGIN:
+            code, reason = grpc.StatusCode.INVALID_ARGUMENT, pb.ERROR_REASON_INVALID_FIELD
+            _fail(context, code, reason, "mode: must be one of the contract's OpenMode, is 3", "mode")
 
     def _take_over(self, record: Record, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> bool:
         """Give a run to who opens it; return whether it is taken from one that is connected."""

@@ -203,18 +203,20 @@ BEYOND_REPAIR = [
 async def is_lost(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Wait until the client has said that the run goes on without the daemon for good."""
     async with asyncio.timeout(20):
-        while not any("cannot be caught up any more" in warning for warning in warnings(caplog)):
+        while not any(
+            "all further steps are answered by the fallback" in warning for warning in warnings(caplog)
+        ):
             await done(run.next_lr(run._ledger.next_step, 1.0))
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize(("reason", "kind"), BEYOND_REPAIR)
+@pytest.mark.parametrize("reason", [reason for reason, _ in BEYOND_REPAIR])
 @pytest.mark.parametrize("where", ["as it joins again", "on the stream"])
 async def test_permanent_damage_leaves_the_fallback(
-    advisor: Any, daemon: FakeDaemon, reason: Any, kind: Any, where: str, caplog: pytest.LogCaptureFixture
+    advisor: Any, daemon: FakeDaemon, reason: Any, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A record that is beyond repair is not asked for again: the fallback goes on, as one warning says."""
-    run = await opened(advisor)
+    run = await opened(advisor, "a")
     lrs = await steps(run, LOSSES[:2], 10.0)
     if where == "on the stream":
         daemon.refuse_next = [reason]
@@ -226,8 +228,7 @@ async def test_permanent_damage_leaves_the_fallback(
     assert asked == (1 if where == "on the stream" else 2)
     daemon.refuse_opens = None
     assert await done(run.next_lr(run._ledger.next_step, 1.0)) == lrs[-1]
-    with pytest.raises(kind, match="test double" if where != "on the stream" else "'a'"):
-        await done(run.finish(timeout_s=10.0))
+    assert await done(run.finish(timeout_s=10.0)) is None
     assert daemon.opened == asked
 
 
@@ -237,7 +238,7 @@ async def test_permanent_damage_is_raised(
     advisor: Any, daemon: FakeDaemon, reason: Any, kind: Any, where: str
 ) -> None:
     """Without a fallback, a record that is beyond repair is an error of its own, at once and not in time."""
-    run = await opened(advisor, fallback=None)
+    run = await opened(advisor, "a", fallback=None)
     await steps(run, LOSSES[:2], 10.0)
     if where == "on the stream":
         daemon.refuse_next = [reason]
@@ -313,20 +314,18 @@ async def test_an_endless_outage(
     assert "resume_from=" in lost
     assert lost.count("'a'") == 1
     assert "all further steps are answered by the fallback" in lost
-    with pytest.raises(mlrs_client.LimitError):
-        await done(run.finish())
+    assert await done(run.finish()) is None
     assert len(run._ledger._kept) == 0
 
 
 async def test_finishing_in_an_outage(advisor: Any, daemon: FakeDaemon) -> None:
-    """`finish` needs the daemon: it fails within its deadline, and works once the daemon is back."""
+    """`finish` gives up within its deadline, and works once the daemon is back."""
     run = await patient(advisor)
     await steps(run, LOSSES[:2], 10.0)
     await asyncio.to_thread(daemon.stop)
     await steps(run, LOSSES[2:4])
     began = time.monotonic()
-    with pytest.raises((mlrs_client.UnavailableError, mlrs_client.DeadlineExceededError)):
-        await done(run.finish(timeout_s=0.3))
+    assert await done(run.finish(timeout_s=0.3)) is None
     assert time.monotonic() - began < 0.4
     await asyncio.to_thread(daemon.start)
     assert (await done(run.finish(timeout_s=10.0))).next_step == 4

@@ -298,8 +298,8 @@ async def test_a_run_that_was_taken_goes_on_alone(
     other = connect(daemon.target, timeout_s=10.0)
     await done((await done(other.run("task", id="a", on_existing="restart"))).next_lr(0, 1.0))
     assert [await done(first.next_lr(step, 7.0)) for step in range(2, 6)] == [last] * 4
-    await until(lambda: "cannot be caught up" in caplog.text)
-    assert caplog.text.count("cannot be caught up") == 1
+    await until(lambda: "cannot be advised any more" in caplog.text)
+    assert caplog.text.count("cannot be advised any more") == 1
     assert daemon.runs["a"].losses == [1.0]
     await done(other.close())
 
@@ -374,12 +374,12 @@ async def test_opened_late_and_taken(
     assert await done(late.next_lr(0, 1.0)) == pytest.approx(0.1)
     daemon.start()
     step = 1
-    while not any("cannot be caught up" in record.message for record in caplog.records):
+    while not any("cannot be advised any more" in record.message for record in caplog.records):
         assert await done(late.next_lr(step, 1.0)) == pytest.approx(0.1)
         step += 1
         await asyncio.sleep(0.01)
     assert await done(late.next_lr(step, 1.0)) == pytest.approx(0.1)
-    assert sum("cannot be caught up" in record.message for record in caplog.records) == 1
+    assert sum("cannot be advised any more" in record.message for record in caplog.records) == 1
     assert daemon.runs["a"].losses == ([] if spoil == "config" else LOSSES)
     await done(advisor.close())
 
@@ -476,3 +476,83 @@ async def test_what_bounds_the_opening_and_the_steps(connect: Any, daemon: FakeD
     assert "timeout_s of advisor.run(...) says how long opening may take" in str(caught.value)
     assert "that of connect(...), or of a call, how long each step may" in str(caught.value)
     await done(advisor.close())
+
+
+async def test_begun_without_knowing_where_the_run_is(
+    connect: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loop that goes on with a run, and had to guess its step, does not spoil its record."""
+    await begun(connect(daemon.target, timeout_s=10.0), LOSSES[:3], optimizer="sgd")
+    keep(daemon)
+    daemon.stop()
+    advisor = connect(daemon.target, timeout_s=0.1)
+    run = await done(
+        advisor.run("task", id="a", on_existing="resume", optimizer="sgd", on_unavailable="fallback")
+    )
+    assert await done(run.next_lr(0, 9.0)) == pytest.approx(0.1)
+    daemon.start()
+    step = 1
+    while "cannot be advised any more" not in caplog.text:
+        assert await done(run.next_lr(step, 9.0)) == pytest.approx(0.1)
+        step += 1
+        await asyncio.sleep(0.01)
+    assert "it is at step 3, and this training began with step 0" in caplog.text
+    assert daemon.runs["a"].losses == LOSSES[:3]
+    await done(advisor.close())
+
+
+async def test_a_checkpoint_of_step_0_of_a_run_with_an_id(either: Any, daemon: FakeDaemon) -> None:
+    """It goes back to step 0, also where the run's id was given."""
+    await begun(either)
+    keep(daemon)
+    run = await done(either.run("task", id="a"))
+    await done(run.adopt("a", 0))
+    await done(run.next_lr(0, 9.0))
+    assert daemon.runs["a"].losses == [9.0]
+
+
+@pytest.mark.parametrize("step", [2, 4])
+async def test_going_back_in_an_outage(connect: Any, daemon: FakeDaemon, step: int) -> None:
+    """A training that goes back while the daemon is away leaves no trace of what it dropped."""
+    advisor = connect(daemon.target, timeout_s=0.1)
+    run = await begun(advisor, LOSSES[:3])
+    keep(daemon)
+    daemon.stop()
+    for later, loss in enumerate(LOSSES[3:], 3):
+        await done(run.next_lr(later, loss))
+    await done(run.adopt("a", step))
+    assert run._ledger.next_step == step
+    await done(run.next_lr(step, 7.0))
+    daemon.start()
+    await done(run.finish(timeout_s=10.0))
+    assert daemon.runs["a"].losses == [*LOSSES[:step], 7.0]
+    await done(advisor.close())
+
+
+async def test_a_run_that_is_gone(connect: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture) -> None:
+    """A training whose run the daemon has no more, as its store was emptied, goes on alone."""
+    advisor = connect(daemon.target, timeout_s=0.3)
+    run = await begun(advisor, LOSSES[:2])
+    daemon.stop()
+    daemon.runs.clear()
+    daemon.start()
+    last = lr_sequence(LOSSES[:2])[1]
+    while "cannot be advised any more" not in caplog.text:
+        assert await done(run.next_lr(run._ledger.next_step, 7.0)) == last
+        await asyncio.sleep(0.01)
+    assert await done(run.next_lr(run._ledger.next_step, 7.0)) == last
+    await done(advisor.close())
+
+
+async def test_a_daemon_of_an_older_version(either: Any, daemon: FakeDaemon) -> None:
+    """One that does not know how runs begin by now is told apart from a wrong argument."""
+    daemon.refuse_modes = True
+    with pytest.raises(mlrs_client.NotBuiltError, match="upgrade the daemon"):
+        await done((await done(either.run("task", id="a"))).next_lr(0, 1.0))
+
+
+async def test_a_rank_cannot_restart(either: Any) -> None:
+    """A rank that began the run anew would drop what the others have observed of it."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        await done(either.run("task", id="a", rank=1, world_size=2, on_existing="restart"))
+    assert caught.value.field == "on_existing"

@@ -24,7 +24,7 @@ from mlrs_client import (
     RunNotFoundError,
     StaleStepError,
 )
-from mlrs_client._unsent import Unsent, UnsentUpdate, default_folder, dumped, loaded
+from mlrs_client._unsent import Unsent, UnsentUpdate, default_folder, dumped, load, loaded
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon
 
@@ -87,7 +87,7 @@ async def test_a_training_that_ends_without_its_daemon(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     (said,) = [record.message for record in caplog.records if "does not have" in record.message]
     assert "steps 1 to 7 and the end of the run" in said
-    assert said.endswith(f"mlrs runs push {path}")
+    assert said.endswith(f"mlrs runs push {path} --address {daemon.target}")
     assert len(caplog.records) == 3  # of the loss that is NaN, when the fallback began, and this
     daemon.start()
     (info,) = await pushed(connect, daemon, path)
@@ -249,6 +249,113 @@ async def test_a_run_that_went_on_otherwise(
     with pytest.raises(RunNotFoundError):
         await pushed(connect, daemon, path)
     assert path.exists()
+
+
+async def left_behind(start: Any, daemon: FakeDaemon, folder: Path, losses: list[float], at: int) -> Path:
+    """Train a run whose daemon goes away at a step; return the file of the rest."""
+    advisor = start()
+    run = await done(advisor.run("task", id="a"))
+    for step, loss in enumerate(losses):
+        if step == at:
+            daemon.runs["a"].durable_step = at - 1
+            daemon.stop()
+        await done(run.next_lr(step, loss))
+    await done(run.finish())
+    await done(advisor.close())
+    (path,) = files(folder)
+    daemon.start()
+    return path
+
+
+async def test_nothing_is_taken_of_a_file_that_does_not_fit(
+    start: Any, connect: Any, daemon: FakeDaemon, folder: Path
+) -> None:
+    """Where another process went on with the run, or began it anew, a push changes nothing."""
+    path = await left_behind(start, daemon, folder, [1.0, 2.0, 3.0, 4.0, 5.0], 2)
+    daemon.runs["a"].losses += [8.0, 9.0]
+    with pytest.raises(StaleStepError, match="--rewind"):
+        await pushed(connect, daemon, path)
+    assert daemon.runs["a"].losses == [1.0, 2.0, 8.0, 9.0]
+    (info,) = await pushed(connect, daemon, path, rewind=True, keep=True)
+    assert info.status == "finished"
+    assert daemon.runs["a"].losses == [1.0, 2.0, 3.0, 4.0, 5.0]
+    other = connect(daemon.target, timeout_s=10.0)
+    run = await done(other.run("task", id="a", on_existing="restart"))
+    for step in range(4):
+        await done(run.next_lr(step, 7.0))
+    await done(other.close())
+    with pytest.raises(RunExistsError, match="begun anew"):
+        await pushed(connect, daemon, path)
+    assert daemon.runs["a"].losses == [7.0] * 4
+
+
+async def test_a_push_that_was_done_can_be_made_again(
+    start: Any, connect: Any, daemon: FakeDaemon, folder: Path
+) -> None:
+    """Where the word of its end was lost, the second push finds everything there."""
+    path = await left_behind(start, daemon, folder, [1.0, 2.0, 3.0], 1)
+    for keep in (True, False):
+        (info,) = await pushed(connect, daemon, path, keep=keep)
+        assert (info.status, info.next_step) == ("finished", 3)
+    assert not path.exists()
+
+
+async def test_a_checkpoint_of_an_outage_that_does_not_end(
+    start: Any, connect: Any, daemon: FakeDaemon, folder: Path
+) -> None:
+    """A training that went back to a step without its daemon can be sent by who wants that."""
+    first = connect(daemon.target, timeout_s=10.0)
+    run = await done(first.run("task", id="a"))
+    for step in range(4):
+        await done(run.next_lr(step, 1.0))
+    daemon.runs["a"].durable_step = 3
+    await done(first.close())
+    daemon.stop()
+    advisor = start()
+    config = {"id": "a", "resume_from": 2, "optimizer": "sgd", "on_unavailable": "fallback", "timeout_s": 0.1}
+    run = await done(advisor.run("task", **config))
+    for step in (2, 3):
+        await done(run.next_lr(step, 5.0))
+    await done(run.finish())
+    await done(advisor.close())
+    (path,) = files(folder)
+    daemon.start()
+    daemon.runs["a"].config.optimizer = 1
+    with pytest.raises(StaleStepError, match="--rewind"):
+        await pushed(connect, daemon, path)
+    await pushed(connect, daemon, path, rewind=True)
+    assert daemon.runs["a"].losses == [1.0, 1.0, 5.0, 5.0]
+
+
+async def test_a_training_that_never_went_on_leaves_nothing(
+    start: Any, daemon: FakeDaemon, folder: Path
+) -> None:
+    """A loop that was refused its first step has no training to keep."""
+    daemon.stop()
+    advisor = start()
+    run = await done(advisor.run("task"))
+    with pytest.raises(mlrs_client.UnavailableError):
+        await done(run.next_lr(0, 1.0))
+    await done(advisor.close())
+    assert not files(folder)
+
+
+async def test_closing_while_a_run_is_joined_again_keeps_everything(
+    start: Any, daemon: FakeDaemon, folder: Path
+) -> None:
+    """What waits for an attempt to join that is under way is kept as well."""
+    advisor = start()
+    run = await done(advisor.run("task", id="a"))
+    await done(run.next_lr(0, 1.0))
+    daemon.runs["a"].durable_step = 0
+    daemon.slow_s = 0.5  # every opening from here on is under way for long
+    daemon.cut()
+    for step in range(1, 9):
+        await done(run.next_lr(step, 1.0))
+    await done(advisor.close())
+    (path,) = files(folder)
+    assert [len(losses) for losses in load(path).losses] == [1] * 9
+    daemon.slow_s = 0.0
 
 
 async def test_meta_updates_are_in_their_places(

@@ -18,7 +18,7 @@ from mlrs_core.policy import Floats, Policy
 from mlrs_proto.v1 import advisor_pb2 as pb
 from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
 from mlrs_server.checking import check_runs, check_whole
-from mlrs_server.models import ModelCatalog
+from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.store import open_store
 from tests.server.support import LOSSES, replayed
 from tests.support.daemon import Daemon, write_random_model
@@ -147,7 +147,7 @@ def test_a_script_that_is_run_twice(scene: Scene) -> None:
 def test_an_opening_whose_answer_was_lost_may_be_made_again(scene: Scene, mode: int, point: str) -> None:
     """A daemon killed as it creates a run has a run for the process that asks again, and for no other."""
     assert scene.daemon.stop() == 0
-    scene.start(f"{point}=kill")
+    scene.start(f"{point}=kill:2" if point == "store.committed" else f"{point}=kill")  # the start commits
     with connected(scene.daemon) as stub:
         assert refused(stub, mode, FIRST, NEW) == ""
         scene.died()
@@ -176,13 +176,13 @@ def test_steps_that_were_lost_with_the_daemon_do_not_take_an_id(scene: Scene) ->
     [
         pytest.param("journal.store=kill", False, 20, marks=pytest.mark.slow),
         pytest.param("store.commit=kill", False, 20, marks=pytest.mark.slow),
-        pytest.param("store.committed=kill", False, 25, marks=pytest.mark.slow),
+        pytest.param("store.committed=kill:2", False, 25, marks=pytest.mark.slow),
         pytest.param("journal.stored=kill", False, 25, marks=pytest.mark.slow),
         ("store.create=kill", False, 25),
-        ("store.committed=kill:2", False, None),
+        ("store.committed=kill:3", False, None),
         pytest.param("lifecycle.created=kill", False, None, marks=pytest.mark.slow),
         pytest.param("store.create=kill", True, 20, marks=pytest.mark.slow),
-        ("store.committed=kill", True, None),
+        ("store.committed=kill:2", True, None),
         pytest.param("lifecycle.created=kill", True, None, marks=pytest.mark.slow),
     ],
 )
@@ -225,7 +225,7 @@ def test_a_restart_in_a_crash_leaves_the_old_run_or_the_new_one(
         assert scene.daemon.stop() == 0
     with closing(open_store(scene.daemon.data_dir / "mlrs.sqlite3")) as store:
         assert check_whole(store) == []
-        catalog = ModelCatalog(scene.daemon.data_dir, default=str(scene.model))
+        catalog = ModelCatalog(asking(store), default=str(scene.model))
         (checked,) = check_runs(store, catalog)
         assert (checked.steps, checked.problem) == (20, "")
 

@@ -128,11 +128,11 @@ def test_finishing_again_after_a_crash_is_no_error(tmp_path: Path) -> None:
         environment={"MLRS_FAILPOINT": "lifecycle.finished=kill"},
     )
     with daemon, mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
-        run = open_run(advisor, "run")
+        run = open_run(advisor, "run", fallback=None)
         for step in range(3):
             run.next_lr(step, 1.0)
         with pytest.raises(mlrs_client.UnavailableError):
-            run.finish()
+            run.finish(timeout_s=1.0)
         daemon.wait()
         daemon.environment = {}
         daemon.start()

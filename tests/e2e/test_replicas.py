@@ -196,8 +196,12 @@ def test_ranks_that_come_to_different_replicas_end_at_the_owner(cluster: Cluster
             for daemon in (one, two)
         ]
         for name in names:
-            runs = [open_run(rank, name, fallback=None, **settings_of(name)) for rank in ranks]
-            pairs = [[run.next_lr(step, loss_of(name, step)).hex() for run in runs] for step in range(10)]
+            shared = {"world_size": len(ranks), **settings_of(name)}
+            runs = [open_run(advisor, name, rank=rank, **shared) for rank, advisor in enumerate(ranks)]
+            pairs = []
+            for step in range(10):
+                pending = [run.observe(step, loss_of(name, step)) for run in runs]
+                pairs.append([one.lr().hex() for one in pending])
             assert pairs == [[lr, lr] for lr in cluster.undisturbed.lrs(name)[:10]]
     assert len({shard_of(name) for name in names}) > 1
 

@@ -294,7 +294,7 @@ async def test_a_damaged_run_is_restarted(tmp_path: Path, model_file: Path) -> N
     with closing(open_store(tmp_path / "d" / "mlrs.sqlite3")) as store, store.transaction() as connection:
         connection.exec_driver_sql("UPDATE runs SET config = x'00', snapshot = x'00'")
     async with room(tmp_path / "d", model_file) as here:
-        with raises(Reason.STORE):
+        with raises(Reason.DAMAGED):
             await begin(here, "open")
         again = await begin(here, "restart")
         lrs = await here.follow(again.handle, LOSSES[:9])

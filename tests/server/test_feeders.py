@@ -138,7 +138,7 @@ async def test_who_says_no_feeder_shares_the_run(stub: Any) -> None:
 
 async def test_ranks_open_a_run_beside_each_other(stub: Any) -> None:
     """Each rank opens the run and has a stream of its own, in any mode that finds it before step 0."""
-    config = pb.RunConfig(ranks=pb.Ranks(mode=pb.RANK_MODE_ALL))
+    config = pb.RunConfig(ranks=pb.Ranks())
     first = await opened(stub, "", pb.OPEN_MODE_BEGIN, config=config, world_size=2)
     async with streaming(stub, None, ranks=0) as of_first, streaming(stub, None, ranks=1) as of_second:
         for mode in (pb.OPEN_MODE_BEGIN, pb.OPEN_MODE_UNSPECIFIED, pb.OPEN_MODE_RESUME):

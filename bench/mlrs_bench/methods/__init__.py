@@ -52,6 +52,7 @@ SCHEDULE_FILES = (
     "compiled.py",
     "config.py",
     "errors.py",
+    "kernel_cache.py",
     "meta.py",
     "policy.py",
     "ranges.py",

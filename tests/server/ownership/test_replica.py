@@ -175,16 +175,16 @@ async def test_a_run_that_its_owner_stored_meanwhile_is_read_again(join: Join) -
         handle = await _open(a)
         await a.room.follow(handle, LOSSES[:STEPS])
         read = asyncio.Event()
-        stored = b.room.live.stored
+        stored = b.room.live.stored_or_places
 
-        async def stored_before(run_ids: list[str]) -> object:
-            runs = await stored(run_ids)
+        async def stored_before(run_ids: list[str], to_drop: set[str]) -> object:
+            runs = await stored(run_ids, to_drop)
             if not read.is_set():  # between the first reading and the claim, the owner gives the run away
                 read.set()
                 await a.replica.drain()
             return runs
 
-        b.room.live.stored = stored_before  # type: ignore[method-assign]
+        b.room.live.stored_or_places = stored_before  # type: ignore[method-assign]
         await _open(a, "other")
         opened = await b.room.open("run", CONFIG)
         assert opened.view.snapshot.next_step == STEPS
