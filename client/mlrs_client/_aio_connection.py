@@ -16,7 +16,7 @@ from mlrs_client import _arguments as check
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
-from mlrs_client._calls import Call
+from mlrs_client._calls import Call, get_run
 from mlrs_client._conversation import Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
@@ -29,10 +29,12 @@ from mlrs_client._session import Session, announce, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
 from mlrs_client._unsent import keep
-from mlrs_client._waiting import Waiting
+from mlrs_client._waiting import Waiting, settled
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 T = TypeVar("T")
+GRACE_S = 0.05
+"""What a call may take at least as the advisor is closed, in seconds."""
 _logger = logging.getLogger("mlrs_client")
 
 
@@ -171,9 +173,12 @@ class Connection:
         """
         if os.getpid() != self._pid:
             return
+        deadline = Deadline(self.timeout_s)
+        ledgers = [] if self.session.closing else self.session.unstored()
+        unstored = {ledger for ledger in ledgers if not await self._is_stored(ledger, deadline)}
         self.session.closing = True
         deadline = Deadline(self.timeout_s)
-        tasks, fallen_off = list(self._tasks), self.session.fallen_off()
+        tasks, fallen_off = list(self._tasks), self.session.fallen_off() | unstored
         for task in tasks:
             task.cancel()
         for watch in list(self._watches):
@@ -189,6 +194,19 @@ class Connection:
         for ledger in self.session.left_over(fallen_off):
             self.say(keep(ledger, str(self.addresses), self.unsent_dir, self.session.setbacks.get(ledger)))
         self.session.closed()
+
+    async def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
+        """Have what the daemon has answered stored, as nobody could send it again; return whether it is."""
+        try:
+            if ledger.last_unanswered() is not None:
+                await self.wait(settled(self.session, ledger, deadline))
+            steps = []
+            for run_id in ledger.run_ids:
+                call, left_s = get_run(run_id), max(deadline.left_s(), GRACE_S)
+                steps.append((await self.invoke(call, left_s, self.session.home_of(ledger))).durable_step)
+        except MlrsError:
+            return False
+        return ledger.stored(min(steps))
 
     # ---------------------------------------------------------------------- the session's host
 

@@ -79,9 +79,10 @@ class Run(RunView):
             self._ledger, self._lag = ledger, Lag()
             await self.open()
         except BaseException:
-            if ledger.run_ids != before[0].run_ids:  # else it goes back, whenever that can be done
-                self._ledger, self._lag = before
+            self._ledger, self._lag = before
             raise
+        if ledger.run_ids == before[0].run_ids:
+            before[0].drop()
         self._connection.session.forget(before[0])
 
     async def describe(self, *, default_lr: float | None = None, **config: Any) -> None:

@@ -234,6 +234,11 @@ def sweep(ids: Any, config_: Mapping[str, Any]) -> tuple[tuple[str, ...], list[R
     if len(set(checked)) < len(checked):
         twice = next(id_ for id_ in checked if checked.count(id_) > 1)
         raise _wrong("ids", "must be different runs", twice)
+    if unknown := config_.keys() - _CONFIG_FIELDS:
+        name = min(unknown)
+        raise _wrong(
+            name, f"is no setting of a sweep; they are {', '.join(sorted(_CONFIG_FIELDS))}", config_[name]
+        )
     columns = {name: _column(name, value, len(checked)) for name, value in config_.items()}
     several = {name: values for name, values in columns.items() if values is not None}
     shared = {name: value for name, value in config_.items() if name not in several}
@@ -241,6 +246,10 @@ def sweep(ids: Any, config_: Mapping[str, Any]) -> tuple[tuple[str, ...], list[R
         return checked, [config(**shared)] * len(checked)
     rows = zip(*several.values(), strict=True)
     return checked, [config(**shared, **dict(zip(several, row, strict=True))) for row in rows]
+
+
+_CONFIG_FIELDS = frozenset(config.__kwdefaults__ or ())
+"""What a sweep's runs may be opened with."""
 
 
 def _column(name: str, value: Any, count: int) -> list[Any] | None:

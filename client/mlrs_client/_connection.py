@@ -21,7 +21,7 @@ import grpc
 from mlrs_client import _arguments as check
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
-from mlrs_client._calls import Call
+from mlrs_client._calls import Call, get_run
 from mlrs_client._conversation import Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
@@ -38,7 +38,7 @@ from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
 from mlrs_client._unsent import keep
 from mlrs_client._updates import Update
-from mlrs_client._waiting import Waiting, answered, lagging, patience_s
+from mlrs_client._waiting import Waiting, answered, lagging, patience_s, settled
 from mlrs_client._watch import Watch
 from mlrs_client._worker import Worker
 from mlrs_proto.v1 import advisor_pb2 as pb
@@ -224,8 +224,9 @@ class Connection:
         """
         if os.getpid() != self._pid:
             return
+        unstored = self._wait_for_storing()
         self.session.closing = True
-        self._worker.put(self._close)
+        self._worker.put(partial(self._close, unstored))
         if self._has_closed.acquire(timeout=self.timeout_s + 3 * JOIN_S):
             self._has_closed.release()
         _open_connections.discard(self)
@@ -289,14 +290,35 @@ class Connection:
         self._watches.add(watch)
         watch.begin()
 
-    def _close(self) -> None:
+    def _wait_for_storing(self) -> list[Ledger[Any]]:
+        """Have what the daemon has answered stored, as nobody could send it again; return what is not."""
+        if self.session.closing:
+            return []
+        with self._lock:
+            ledgers = self.session.unstored()
+        deadline = Deadline(self.timeout_s)
+        return [ledger for ledger in ledgers if not self._is_stored(ledger, deadline)]
+
+    def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
+        try:
+            if ledger.last_unanswered() is not None:
+                self.wait(settled(self.session, ledger, deadline))
+            home = self.session.home_of(ledger)
+            calls = [get_run(run_id) for run_id in ledger.run_ids]
+            steps = [self.invoke(call, max(deadline.left_s(), GRACE_S), home).durable_step for call in calls]
+        except MlrsError:
+            return False
+        with self._lock:
+            return ledger.stored(min(steps))
+
+    def _close(self, unstored: Sequence[Ledger[Any]]) -> None:
         if self._is_closing:
             return
         self._is_closing = True
         deadline = Deadline(self.timeout_s)
         with self._lock:
             streams, watches, tasks = list(self._streams), list(self._watches), list(self._tasks)
-            fallen_off = self.session.fallen_off()
+            fallen_off = self.session.fallen_off() | set(unstored)
         for task in tasks:
             task.fail(ClosedError("the advisor was closed; connect again"))
         for watch in watches:

@@ -30,6 +30,7 @@ from mlrs_client._exceptions import (
     StoreNewerError,
     UnauthenticatedError,
     UnavailableError,
+    UsageError,
 )
 from mlrs_client._fallback import Fallback
 from mlrs_client._meta_types import MetaOrder
@@ -136,6 +137,7 @@ class Ledger(Generic[E]):
         self._last_lr: Any = None
         self._last_step = -1  # what it was advised for
         self._owed: MlrsError | None = None  # a refusal of a step that the fallback had answered
+        self._is_replaced = False  # then what is owed is raised again and again
         self._denied: MlrsError | None = None  # why the runs could not be opened
         self._keeps_losses = False  # of a run that is lost
         self._furthest = -1
@@ -402,6 +404,14 @@ class Ledger(Generic[E]):
         """Enter that opening the runs is to be tried again."""
         self._denied = None
 
+    def stored(self, durable_step: int) -> bool:
+        """Take in how far a daemon has stored the runs that it answered; return whether that is all."""
+        self.durable_step = max(self.durable_step, durable_step)
+        while self._kept and self._kept[0].step <= self.durable_step and self._kept[0].done:
+            self._kept.popleft()
+        self.updates.let_go(self.durable_step)
+        return self.durable_step >= self.next_step - 1
+
     def turned_away(self, error: MlrsError) -> None:
         """Enter that the runs cannot take part in a stream, now or ever."""
         if self.goes_on_alone() and (
@@ -465,17 +475,27 @@ class Ledger(Generic[E]):
         """Return whether the client keeps what a crash of the daemon would lose."""
         return bool(self._kept) or bool(self.updates)
 
-    def hand_over(self, other: Ledger[E], step: int) -> None:
-        """Give the same runs, which go back to a step, the observations and updates of before that step.
+    def replaced(self) -> None:
+        """Enter that the same runs were opened again in this process: what is observed here is refused."""
+        self._owed = UsageError(
+            f"{self.label} was opened again in this process, which goes on with it there; use that run, or"
+            " open this one again"
+        )
+        self._is_replaced = True
+        self.refuse_all(self._owed)
+        self.drop()
 
-        Nothing of what came later is sent any more.
-        """
+    def hand_over(self, other: Ledger[E], step: int) -> None:
+        """Give the same runs, which go back to a step, the observations and updates of before that step."""
         updates = {update.step: update for update in self.updates}
         for entry in self.unsent():
             if entry.step < step:
                 other.observe(entry.step, entry.observed())
                 if (update := updates.get(entry.step)) is not None and entry.step < step - 1:
                     other.adapt(update.step, update.alignments, update.validation_losses)
+
+    def drop(self) -> None:
+        """Send and keep nothing more of what was observed here."""
         self._outgoing.clear()
         self._unanswered.clear()
         self._kept.clear()
@@ -600,7 +620,9 @@ class Ledger(Generic[E]):
 
     def _tell_owed(self) -> None:
         if self._owed is not None:
-            owed, self._owed = self._owed, None
+            owed = self._owed
+            if not self._is_replaced:
+                self._owed = None
             raise owed.with_traceback(None)
 
     def _overflow(self) -> None:

@@ -53,6 +53,8 @@ class Push:
             InvalidArgumentError: it cannot be read, or an id was given and is none, or the file is of a sweep
                 or of a part of a run.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidArgumentError(f"path must name a file; is {path!r:.100}", field="path")
         self._path = Path(path)
         self._unsent = unsent = load(self._path)
         is_whole = not unsent.was_open and not unsent.first_step

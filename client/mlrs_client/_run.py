@@ -78,9 +78,10 @@ class Run(RunView):
             self._ledger, self._lag = ledger, Lag()
             self.open()
         except BaseException:
-            if ledger.run_ids != before[0].run_ids:  # else it goes back, whenever that can be done
-                self._ledger, self._lag = before
+            self._ledger, self._lag = before
             raise
+        if ledger.run_ids == before[0].run_ids:
+            self._connection.locked(before[0].drop)
         self._connection.leave(before[0])
 
     def describe(self, *, default_lr: float | None = None, **config: Any) -> None:

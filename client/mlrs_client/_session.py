@@ -49,6 +49,8 @@ PASSING = (
     TenantLimitError,
 )
 """Failures of joining, or of a stream, that say nothing against what was sent and may pass."""
+MAX_ASKED = 64
+"""The runs of a sweep that are asked for one by one, as its advisor is closed."""
 DENIALS = (UnauthenticatedError, PermissionDeniedError)
 """Failures that may pass, too, if somebody sees to the token; until then a fallback goes on."""
 
@@ -201,6 +203,23 @@ class Session:
             return True
         return self._left_on.get(ledger) in self._conversations.values()
 
+    def unstored(self) -> list[Ledger[Any]]:
+        """Return the runs on a stream of which it is not known that all is stored.
+
+        Of sweeps the small ones only: each run takes a call.
+        """
+        return [
+            ledger
+            for ledger in self._ledgers
+            if ledger.has_volatile()
+            and not ledger.is_finished
+            and ledger.fallback is not None
+            and ledger.rank is None
+            and ledger.outage is None
+            and ledger.size <= MAX_ASKED
+            and self._has_stream(ledger)
+        ]
+
     def left_over(self, before: Iterable[Ledger[Any]]) -> list[Ledger[Any]]:
         """Return the runs of which a daemon may lack something once all streams have ended in good order.
 
@@ -304,7 +323,18 @@ class Session:
             self.host.say(news)
 
     def opened(self, ledger: Ledger[Any], took_over: Sequence[str], address: str) -> None:
-        """Say what there is to say of runs that were opened for the first time, at an address."""
+        """Take in that runs were opened for the first time, at an address; say what there is to say of it."""
+        for other in list(self._ledgers):
+            if (
+                other is not ledger
+                and other.is_open
+                and other.run_ids == ledger.run_ids
+                and other.rank is None
+            ):
+                self.doubt(other)
+                if not other.is_finished:
+                    other.replaced()
+                    other.changed.notify_all()
         if not ledger.start.is_named:
             self.host.announce(f"mlrs: run {ledger.run_ids[0]} at {address}")
         if took_over:

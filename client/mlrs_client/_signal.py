@@ -64,7 +64,7 @@ class Reply(Generic[T]):
         return self._ready.acquire(timeout=timeout_s)
 
     def result(self) -> T:
-        """Return what was said. Raises what was said to have gone wrong."""
+        """Return what was said. Raises what was said to have gone wrong, without how it came to that here."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None) from None
         return cast("T", self._result)

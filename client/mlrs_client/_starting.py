@@ -147,14 +147,15 @@ def adopted(
     is_new = at == 0 and ledger.first_step is None and not ledger.start.is_named
     if is_same and ledger.next_step == at and (ledger.is_open or is_new):
         return ledger
-    before = [entry.step for entry in ledger.unsent() if entry.step < at] if is_same else []
+    goes_back = is_same and at <= ledger.next_step
+    before = [entry.step for entry in ledger.unsent() if entry.step < at] if goes_back else []
     start = dataclasses.replace(
         ledger.start, run_ids=(checked,), is_named=True, on_existing="error", resume_from=min([at, *before])
     )
     fresh = Ledger(start, changed, ledger.entry, ledger.fallback, ledger.rank)
     if ledger.starts_alone or ledger.can_stand_in():
         fresh.start_alone(ledger.last_lr if last_lr is None else last_lr)
-    if is_same and not ledger.is_lost:
+    if goes_back and not ledger.is_lost:
         ledger.hand_over(fresh, at)
     return fresh
 
@@ -195,7 +196,8 @@ def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:
             " on_unavailable='error'",
             field="on_unavailable",
         )
-    ledger.start_alone(config.initial_lr or default_rate(config))
+    begins_with = config.initial_lr or (config.schedule.base_lr if config.schedule else None)
+    ledger.start_alone(begins_with or default_rate(config))
     if not ledger.can_stand_in():
         raise InvalidArgumentError(
             "on_unavailable: the fallback has no learning rate to begin with; give initial_lr=, or the"

@@ -161,6 +161,8 @@ def _from_status(
             details = f"{details}; {_WAY_OUT[kind]}"
         return kind(details, reason=reason, field=field or None)
     kind = _BY_CODE.get(code, DaemonError)
+    if details.startswith(_NEVER_SENT):  # gRPC names the address again, some times over
+        details = f"{details.split(';')[0].split(' for ')[0]}: {details.rsplit(': ', 1)[-1]}"
     if code is grpc.StatusCode.INTERNAL and details == BROKEN_UNDER_A_WRITE:
         kind = UnavailableError
     if kind is LimitError and "message larger than max" in details:

@@ -35,6 +35,11 @@ def state_of(saved: Mapping[str, Any], groups: int) -> State:
         InvalidArgumentError: it is not such a state.
     """
     keys = {field.name for field in fields(State)}
+    if not isinstance(saved, Mapping):
+        raise InvalidArgumentError(
+            f"state_dict must be a dict, as AdvisedLR.state_dict returns; is {saved!r:.100}",
+            field="state_dict",
+        )
     if not saved.keys() >= keys:
         raise InvalidArgumentError(
             f"state_dict lacks {sorted(keys - saved.keys())}: it is not of an AdvisedLR", field="state_dict"

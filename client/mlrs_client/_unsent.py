@@ -167,7 +167,7 @@ def load(path: Path) -> Unsent:
         InvalidArgumentError: there is none, or it is not such a file, or damaged, or of a newer version.
     """
     try:
-        return loaded(path.read_text(encoding="ascii"))
+        return loaded(Path(path).read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"path: {path} cannot be read: {error}", field="path") from error
     except InvalidArgumentError as error:

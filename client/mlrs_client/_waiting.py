@@ -21,7 +21,7 @@ from mlrs_client._exceptions import (
     UnavailableError,
 )
 from mlrs_client._ledger import Ledger
-from mlrs_client._session import Session
+from mlrs_client._session import DENIALS, PASSING, Session
 from mlrs_client._types import RunInfo
 from mlrs_client._updates import Update
 
@@ -168,13 +168,13 @@ def paused(ledger: Ledger[Any], deadline: Deadline, error: MlrsError) -> Waiting
 
 
 def is_away(ledger: Ledger[Any], error: MlrsError) -> bool:
-    """Return whether runs could not be finished as no daemon answered, or none takes their steps any more.
+    """Return whether runs could not be finished as no daemon answered, or could, or takes their steps.
 
     Not where their caller wants errors, or where each rank has a part of what is lacking.
     """
     if ledger.fallback is None or ledger.rank is not None:
         return False
-    return ledger.is_lost or isinstance(error, (UnavailableError, DeadlineExceededError))
+    return ledger.is_lost or isinstance(error, (*PASSING, *DENIALS))
 
 
 def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
@@ -241,14 +241,14 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
     if not ledger.is_open:
         failure = "could not be opened"
         way_out = (
-            "is the daemon there, or still starting? The timeout_s of advisor.run(...) says how long opening"
-            " may take; that of connect(...), or of a call, how long each step may"
+            "the timeout_s of advisor.run(...) says how long opening may take, that of connect(...), or of a"
+            " call, how long each step may; to begin without the daemon, say on_unavailable='fallback'"
         )
     what = (
         f"{ledger.label}: {failure} within {timeout_s:.3g} s from {session.addresses}"
         f"{f' ({setback})' if setback else ''}; {way_out}"
     )
-    if ledger.fallback is not None and not ledger.can_stand_in():
+    if ledger.fallback is not None and ledger.is_open and not ledger.can_stand_in():
         what += "; the fallback has no learning rate yet: give initial_lr=, or a schedule as fallback="
     if setback is None:
         return DeadlineExceededError(what)

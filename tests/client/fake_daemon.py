@@ -123,6 +123,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
         self.refuse_updates = False
+        self.stands_still = False  # nothing is stored
         self.refuse_modes = False  # those that a daemon of an older version does not know
         self.full_opens = 0  # so many calls that open a run find no room
         self.lost_answers = 0  # so many calls that create or delete a run do so and are cut off
@@ -315,7 +316,10 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:
         """Read a run."""
         self._check_token(context)
-        return pb.GetRunResponse(run=self._record(request.run_id, context).message())
+        record = self._record(request.run_id, context)
+        if not self.stands_still:  # what is told is stored first, as the daemon does
+            record.durable_step = len(record.losses) - 1
+        return pb.GetRunResponse(run=record.message())
 
     def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsResponse:
         """List runs, two a page; by recency, those created last first, and the newest on each page again."""

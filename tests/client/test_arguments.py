@@ -110,7 +110,7 @@ class Device:
         torch.tensor(2.0, requires_grad=True) * 1.5,
         Device(),
     ],
-    ids=repr,
+    ids=lambda value: "device" if isinstance(value, Device) else repr(value),
 )
 def test_numbers_of_other_kinds_are_losses(value: Any) -> None:
     """A number of the standard library, or an array of one number, of whatever library, is a loss."""

@@ -298,7 +298,7 @@ async def test_refusals(advisor: Any, daemon: FakeDaemon) -> None:
 
 async def test_deleted_run(advisor: Any) -> None:
     """A run that was deleted under way is a `RunNotFoundError`."""
-    run = await opened(advisor, "a")
+    run = await opened(advisor, "a", fallback=None)
     await next_lrs(run, LOSSES)
     await done(advisor.delete_run("a"))
     with pytest.raises(mlrs_client.RunNotFoundError):

@@ -556,3 +556,24 @@ async def test_a_rank_cannot_restart(either: Any) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         await done(either.run("task", id="a", rank=1, world_size=2, on_existing="restart"))
     assert caught.value.field == "on_existing"
+
+
+async def test_the_same_run_twice_in_one_process(either: Any, daemon: FakeDaemon) -> None:
+    """A run that is opened again in its process goes on there; the one before is refused, for good."""
+    first = await begun(either, LOSSES[:3])
+    keep(daemon)
+    second = await done(either.run("task", id="a", resume_from=2))
+    await done(second.next_lr(2, 7.0))
+    for _ in range(2):
+        with pytest.raises(UsageError, match="opened again in this process"):
+            await done(first.next_lr(3, 1.0))
+    await done(second.next_lr(3, 7.0))
+    assert daemon.runs["a"].losses == [*LOSSES[:2], 7.0, 7.0]
+
+
+def test_settings_that_a_sweep_does_not_have(advisor: mlrs_client.Advisor) -> None:
+    """A setting that is misspelt, or that only a run has, is named."""
+    for name in ("horizn", "on_unavailable"):
+        with pytest.raises(InvalidArgumentError) as caught:
+            advisor.sweep(["a", "b"], **{name: 3})
+        assert caught.value.field == name

@@ -277,7 +277,7 @@ LOADED = {
     "rates": ("UnavailableError 1", "InvalidArgumentError"),
     "groups": ("UnavailableError 1", "InvalidArgumentError"),
     "step": ("InvalidArgumentError", "UnavailableError 0"),
-    "no-state": ("UnavailableError 1", "AttributeError"),
+    "no-state": ("UnavailableError 1", "InvalidArgumentError"),
     "loaded-on-one": ("UsageError", "UsageError"),
     "loaded": ("done", "done"),
 }

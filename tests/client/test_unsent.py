@@ -358,6 +358,30 @@ async def test_closing_while_a_run_is_joined_again_keeps_everything(
     daemon.slow_s = 0.0
 
 
+async def test_closing_waits_until_everything_is_stored(start: Any, daemon: FakeDaemon, folder: Path) -> None:
+    """A loop that ends right after its last step, unfinished, leaves nothing that a daemon could lose."""
+    advisor = start()
+    run = await done(advisor.run("task", id="a"))
+    for step in range(5):
+        await done(run.next_lr(step, 1.0))
+    await done(advisor.close())
+    assert not files(folder)
+    daemon.restart()
+    assert daemon.runs["a"].losses == [1.0] * 5
+
+
+async def test_closing_while_nothing_is_stored(start: Any, daemon: FakeDaemon, folder: Path) -> None:
+    """Where the daemon answers, and cannot store, what it answered goes to a file."""
+    daemon.stands_still = True
+    advisor = start()
+    run = await done(advisor.run("task", id="a"))
+    for step in range(5):
+        await done(run.next_lr(step, 1.0))
+    await done(advisor.close())
+    (path,) = files(folder)
+    assert load(path).losses == ((1.0,),) * 5
+
+
 async def test_meta_updates_are_in_their_places(
     start: Any, connect: Any, daemon: FakeDaemon, folder: Path
 ) -> None:

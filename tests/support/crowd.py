@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import logging
 import os
 import random
 import signal
@@ -95,6 +96,7 @@ async def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line and run."""
+    logging.getLogger("mlrs_client").setLevel(logging.ERROR)  # losses that are not finite are meant here
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("journal", type=Path)

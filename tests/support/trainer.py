@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import os
 import signal
 import threading
@@ -133,6 +134,7 @@ class Trainer:
 
 def main() -> None:
     """Train in a thread an address until SIGTERM."""
+    logging.getLogger("mlrs_client").setLevel(logging.ERROR)  # losses that are not finite are meant here
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("journal", type=Path)
