@@ -18,9 +18,9 @@ class Deadline:
         reach_s: an earlier one, for a daemon that cannot be reached; `None`: the same.
     """
 
-    def __init__(self, timeout_s: float, reach_s: float | None = None) -> None:
+    def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self.reach_s = reach_s
+        self.reach_s: float | None = None
         self._end = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
