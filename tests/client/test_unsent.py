@@ -60,9 +60,11 @@ def same(ours: list[float], theirs: list[float]) -> bool:
     return list(map(repr, ours)) == list(map(repr, theirs))
 
 
-async def pushed(connect: Any, daemon: FakeDaemon, path: Path, **options: Any) -> Any:
+async def pushed(
+    connect: Any, daemon: FakeDaemon, path: Path, advisor_timeout_s: float = 10.0, **options: Any
+) -> Any:
     """Push a file, as a person does later."""
-    advisor = connect(daemon.target, timeout_s=10.0)
+    advisor = connect(daemon.target, timeout_s=advisor_timeout_s)
     try:
         return await done(advisor.push(path, **options))
     finally:
@@ -129,7 +131,7 @@ async def test_a_push_can_be_tried_again(start: Any, connect: Any, daemon: FakeD
     daemon.start()
     daemon.gate.clear()
     with pytest.raises(mlrs_client.DeadlineExceededError):
-        await pushed(connect, daemon, path, timeout_s=0.5)
+        await pushed(connect, daemon, path, advisor_timeout_s=0.5, timeout_s=0.5)
     assert path.exists()
     daemon.gate.set()
     daemon.runs["a"].cut(3)

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,9 +149,13 @@ def test_the_plain_loop_with_a_checkpoint(tmp_path: Path, model: Path) -> None:
         starts = [script.run(kill_after) for kill_after in (150, 30, 320, None)]
         run_id = json.loads((tmp_path / "script.json").read_text())["run_id"]
         assert records(daemon, "my-task")[run_id] == [lr for _, lr in undisturbed]
-    assert [int(start[0][0]) for start in starts] == [0, 100, 100, 400]
-    for start in starts:
-        assert start == undisturbed[int(start[0][0]) :][: len(start)]
+    begins = [int(start[0][0]) for start in starts]  # a script may be further than what was read of it
+    assert begins[0] == 0
+    assert begins[1] >= 100
+    assert begins == sorted(begins)
+    assert all(begin % 100 == 0 for begin in begins)
+    for begin, start in zip(begins, starts, strict=True):
+        assert start == undisturbed[begin:][: len(start)]
 
 
 @pytest.mark.parametrize("way", ["checkpoint", "none"])
@@ -161,7 +167,8 @@ def test_the_pytorch_loop(tmp_path: Path, model: Path, way: str) -> None:
         starts = [script.run(kill_after) for kill_after in (50, None)]
         found = records(daemon, "resnet18-cifar10")
     assert len(undisturbed) == 60
-    begins = 40 if way == "checkpoint" else 0
+    begins = 60 - len(starts[1])  # the script may be further than what was read of it
+    assert begins in ({40, 60} if way == "checkpoint" else {0})
     assert starts == [undisturbed[:50], undisturbed[begins:]]
     assert len(found) == (2 if way == "checkpoint" else 3)
     assert list(found.values()).count([lr for *_, lr in undisturbed]) == 2
@@ -227,12 +234,16 @@ def test_a_script_whose_daemon_comes_and_goes(tmp_path: Path, model: Path, loop:
             assert process.stdout is not None
             assert process.stderr is not None
             seen: list[list[str]] = []
+            lines = process.stdout
+            # Read all the time: a script that fills the pipe would stand still.
+            reader = threading.Thread(target=lambda: seen.extend(line.split() for line in lines))
+            reader.start()
 
             def until(steps: int) -> None:
                 """Let the script take so many steps more."""
-                for _ in range(steps):
-                    assert process.stdout is not None
-                    seen.append(process.stdout.readline().split())
+                end = len(seen) + steps
+                while len(seen) < end:
+                    time.sleep(0.005)
 
             def told(what: str) -> None:
                 """Wait for a warning."""
@@ -247,15 +258,15 @@ def test_a_script_whose_daemon_comes_and_goes(tmp_path: Path, model: Path, loop:
                 told("no advice in time; going on with the fallback")
                 daemon.start()
                 told("the daemon is back and has every loss")
-                until(200)
+                until(50)
                 daemon.kill()
             until(20)
             told("no advice in time; going on with the fallback")
             (tmp_path / "stop").touch()
-            seen += [line.split() for line in process.stdout]
             told("mlrs runs push")
             assert process.stderr.read() == ""
             assert process.wait() == 0
+            reader.join()
         (path,) = (tmp_path / "unsent").iterdir()
         daemon.start()
         command = [sys.executable, "-m", "mlrs_cli", "runs", "push", str(path), "--address", daemon.address]

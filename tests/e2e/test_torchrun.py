@@ -94,7 +94,7 @@ def check_alike(job: Job, ranks: int) -> None:
     [
         (2, ("--reports", "first", "--accumulate", "3")),
         pytest.param(4, ("--reports", "first"), marks=pytest.mark.slow),
-        (4, ("--reports", "all")),
+        pytest.param(4, ("--reports", "all"), marks=pytest.mark.slow),
     ],
 )
 def test_every_rank_updates_alike(job: Job, ranks: int, options: tuple[str, ...]) -> None:
@@ -106,7 +106,11 @@ def test_every_rank_updates_alike(job: Job, ranks: int, options: tuple[str, ...]
 
 @pytest.mark.parametrize(
     ("reports", "killed"),
-    [pytest.param("first", 0, marks=pytest.mark.slow), ("first", 1), ("all", 1)],
+    [
+        pytest.param("first", 0, marks=pytest.mark.slow),
+        pytest.param("first", 1, marks=pytest.mark.slow),
+        ("all", 1),
+    ],
 )
 def test_a_killed_job_goes_on_as_if_it_had_not_been(job: Job, reports: str, killed: int) -> None:
     """A rank killed mid-step: torchrun starts all again from the checkpoint, and no bit is another."""

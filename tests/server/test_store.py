@@ -198,7 +198,7 @@ def test_runs_are_listed_by_recency(store: Store) -> None:
     assert not recent(store, Recency(), 9, prefix="é")
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_no_run_is_missed_while_runs_change(
     opener: Opener, tmp_path_factory: Any, data: st.DataObject

@@ -78,6 +78,7 @@ def test_nothing_is_compiled_for_a_run() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # all kernels are compiled, some twice
 def test_a_daemon_starts_on_a_damaged_kernel_cache(tmp_path: Path) -> None:
     """Empty and random files in the kernel cache cost compiling them again and one warning, and no start."""

@@ -85,6 +85,7 @@ def test_workers_change_no_byte(invoke: Invoke, tmp_path: Path, undisturbed: byt
     assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_ray_changes_no_byte(tmp_path: Path, undisturbed: bytes, ray_cluster: Engine) -> None:
     """A training that joins a running Ray cluster gives the same bytes too, and leaves the cluster alone."""
     import ray
