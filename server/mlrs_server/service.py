@@ -16,7 +16,7 @@ from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.entries import Entries
-from mlrs_server.errors import draining
+from mlrs_server.errors import AdvisorError, draining
 from mlrs_server.feeders import Feeders
 from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
@@ -261,12 +261,16 @@ class AdvisorService(AdvisorServiceServicer):
     ) -> pb.ImportModelResponse:
         """Take a model's file, and have runs of the caller's tenant name it."""
         caller = current_caller()
-        name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
-        with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
-            async for message in request_iterator:
-                await upload.add(convert.chunk_from(message))
-            async with self._importing:  # one file at a time in memory
-                model = await upload.done(digest)
+        try:
+            name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
+            with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
+                async for message in request_iterator:
+                    await upload.add(convert.chunk_from(message))
+                async with self._importing:  # one file at a time in memory
+                    model = await upload.done(digest)
+        except AdvisorError:
+            await _read_out(request_iterator, caller.usage.limits.max_model_bytes)
+            raise
         log.info(
             "model_imported",
             tenant=caller.tenant,
@@ -316,3 +320,14 @@ class AdvisorService(AdvisorServiceServicer):
     ) -> pb.ListAliasChangesResponse:
         """List what an alias has pointed at."""
         return await self._versions.changes(request)
+
+
+async def _read_out(messages: AsyncIterator[pb.ImportModelRequest], most: int) -> None:
+    """Read what a refused upload still sends, up to so many bytes.
+
+    A client that is refused while it writes may see its connection break in place of the reason.
+    """
+    async for message in messages:
+        most -= message.ByteSize()
+        if most < 0:
+            return
