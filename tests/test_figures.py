@@ -71,3 +71,24 @@ def test_page_is_what_the_figures_make(copy: Path) -> None:
     before = contents(copy / "docs")
     assert "new figures: none" in run(copy, "benchmarks/reliability.py")
     assert contents(copy / "docs") == before
+
+
+def test_the_readme_claims_what_the_table_says() -> None:
+    """The figures of the README about the worth of advice are those of the quality table."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "quality" / "quality.md").read_text(encoding="utf-8")
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")]
+        for line in table.split("\n")
+        if line.startswith("|")
+    }
+    gap = rows["gap to the best tuned schedule closed"][3]
+    near = rows["final loss near the best tuned one's"][3].removesuffix(" of rows")
+    worst, row = rows["final loss never far from it"][3].removeprefix("+").removesuffix(")").split(" (")
+    diverged, trainings = rows["divergences"][3].removesuffix(" runs").split(" of ")
+    claim = " ".join(readme.split("## What the advice is worth today")[1].split("\n## ")[0].split())
+    assert f"**{gap}** of the gap" in claim
+    assert f"best tuned one on {near} of rows" in claim
+    assert f"({row.replace(' / adamw', ' under AdamW')}) {worst} above it" in claim
+    assert diverged == "0"
+    assert f"None of its {trainings} trainings diverged" in claim
