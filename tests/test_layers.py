@@ -21,6 +21,7 @@ CORE = "The core knows no wire, threads or database"
 CLIENT = "The client needs grpcio and protobuf only"
 TORCH = "Serving does not import torch"
 CLIENT_MESSAGES = "Proto messages stop at the client's converters and streams"
+CLIENT_PROTOCOL = "The client's protocol knows neither gRPC nor messages"
 SERVER_MESSAGES = "Proto messages stop at the converters and the services"
 
 BREACHES = [
@@ -32,7 +33,10 @@ BREACHES = [
     ("client/mlrs_client/__init__.py", "numpy", CLIENT),
     ("client/mlrs_client/_run.py", "mlrs_proto.v1", CLIENT_MESSAGES),
     ("client/mlrs_client/_exceptions.py", "grpc", CLIENT_MESSAGES),
-    ("client/mlrs_client/_ledger.py", "google.protobuf", CLIENT_MESSAGES),
+    ("client/mlrs_client/_types.py", "google.protobuf", CLIENT_MESSAGES),
+    ("client/mlrs_client/_ledger.py", "google.protobuf", CLIENT_PROTOCOL),
+    ("client/mlrs_client/_session.py", "mlrs_client._calls", CLIENT_PROTOCOL),
+    ("client/mlrs_client/_routing.py", "grpc", CLIENT_PROTOCOL),
     ("server/mlrs_server/__init__.py", "mlrs_client", LAYERS),
     ("server/mlrs_server/__init__.py", "mlrs_cli", LAYERS),
     ("server/mlrs_server/__init__.py", "torch", TORCH),

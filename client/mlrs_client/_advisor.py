@@ -19,6 +19,7 @@ from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
 from mlrs_client._pushing import Push
+from mlrs_client._routing import Call
 from mlrs_client._run import Run
 from mlrs_client._signal import Signal
 from mlrs_client._start import OnExisting
@@ -431,5 +432,5 @@ class Advisor(MetaAdvisor):
     def _limit_s(self, timeout_s: float | None) -> float:
         return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
 
-    def _invoke(self, call: calls.Call[T]) -> T:
+    def _invoke(self, call: Call[T]) -> T:
         return self._connection.invoke(call, self._connection.timeout_s)

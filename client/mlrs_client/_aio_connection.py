@@ -13,24 +13,24 @@ from typing import Any, TypeVar, cast
 import grpc.aio
 
 from mlrs_client import _arguments as check
+from mlrs_client import _calls as calls
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
-from mlrs_client._calls import Call, get_run
 from mlrs_client._conversation import Conversation
+from mlrs_client._convert import chunk_from_proto
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
 from mlrs_client._following import Following
-from mlrs_client._joining import called
+from mlrs_client._joining import attended, called
 from mlrs_client._ledger import Ledger
 from mlrs_client._links import Links
-from mlrs_client._routing import Attempt, Procedure
+from mlrs_client._routing import Attempt, Call, Procedure
 from mlrs_client._session import Session, announce, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
 from mlrs_client._unsent import keep
 from mlrs_client._waiting import Waiting, settled
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 T = TypeVar("T")
 GRACE_S = 0.05
@@ -76,7 +76,7 @@ class Connection:
         self.addresses = Addresses(addresses)
         self.unsent_dir = unsent_dir
         self.timeout_s = timeout_s
-        self.session = Session(self.addresses, timeout_s, self)
+        self.session = Session(self.addresses, timeout_s, self, calls)
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._links = Links(grpc.aio.insecure_channel, grpc.aio.secure_channel, access)
@@ -151,14 +151,14 @@ class Connection:
         """Keep what a run that was to be finished lacks, as for the threaded client."""
         self.say(keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True))
 
-    async def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
+    async def watch(self, request: Any, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        following = Following(self.addresses, request, timeout_s, self.timeout_s)
+        following = Following(self.addresses, request.from_step, timeout_s, self.timeout_s)
         while True:
             try:
-                async for message in self._messages(following):
-                    if (chunk := following.take(message)) is not None:
+                async for message in self._messages(request, following):
+                    if (chunk := following.take(chunk_from_proto(message))) is not None:
                         yield chunk
             except MlrsError as error:
                 self.session.check_open()
@@ -202,7 +202,7 @@ class Connection:
                 await self.wait(settled(self.session, ledger, deadline))
             steps = []
             for run_id in ledger.run_ids:
-                call, left_s = get_run(run_id), max(deadline.left_s(), GRACE_S)
+                call, left_s = calls.get_run(run_id), max(deadline.left_s(), GRACE_S)
                 steps.append((await self.invoke(call, left_s, self.session.home_of(ledger))).durable_step)
         except MlrsError:
             return False
@@ -231,7 +231,7 @@ class Connection:
 
     def attend(self, ledger: Ledger[Any]) -> None:
         """See to a run. See `Host`."""
-        self.session.attended(ledger)
+        attended(self.session, ledger)
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Give a stream up. See `Host`."""
@@ -266,9 +266,10 @@ class Connection:
             raise UnavailableError(f"the connection to {attempt.address} was closed") from error
         return attempt.call.read(response)
 
-    async def _messages(self, following: Following) -> AsyncIterator[Any]:
+    async def _messages(self, request: Any, following: Following) -> AsyncIterator[Any]:
         method = self._links.method(following.address, "WatchRun")
-        call = method(following.request, timeout=following.left_s(), metadata=self._links.metadata)
+        request.from_step = following.from_step
+        call = method(request, timeout=following.left_s(), metadata=self._links.metadata)
         self._watches.add(call)
         try:
             with map_rpc_errors(following.address):

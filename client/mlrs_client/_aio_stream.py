@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from mlrs_client._answers import Answer
+from mlrs_client._conversation import Batch
 from mlrs_client._exceptions import DaemonError, MlrsError
 from mlrs_client._ledger import Ledger
 from mlrs_client._status import map_rpc_errors
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_client._stream_messages import answer_from_proto, batch_to_proto
 
 
 class AdviceStream:
@@ -17,9 +19,9 @@ class AdviceStream:
 
     def __init__(
         self,
-        start: Callable[[AsyncIterator[pb.StreamAdviceRequest]], Any],
-        take: Callable[[Ledger[Any]], list[pb.StreamAdviceRequest]],
-        receive: Callable[[pb.StreamAdviceResponse], None],
+        start: Callable[[AsyncIterator[Any]], Any],
+        take: Callable[[Ledger[Any]], list[Batch]],
+        receive: Callable[[Answer], None],
         ended: Callable[[MlrsError | None], None],
         target: str,
     ) -> None:
@@ -48,18 +50,19 @@ class AdviceStream:
             self._call.cancel()
             await asyncio.wait([self._reader])
 
-    async def _messages(self) -> AsyncIterator[pb.StreamAdviceRequest]:
+    async def _messages(self) -> AsyncIterator[Any]:
         while (ledger := await self._pokes.get()) is not None:
-            while messages := self._take(ledger):
-                for message in messages:
-                    yield message
+            while batches := self._take(ledger):
+                for batch in batches:
+                    yield batch_to_proto(batch)
 
     async def _read(self) -> None:
         error: MlrsError | None = None
         try:
             with map_rpc_errors(self._target):
                 async for message in self._call:
-                    self._receive(message)
+                    if (answer := answer_from_proto(message)) is not None:
+                        self._receive(answer)
         except MlrsError as failure:
             error = failure
         except asyncio.CancelledError:

@@ -19,18 +19,19 @@ from typing import Any, TypeVar, cast
 import grpc
 
 from mlrs_client import _arguments as check
+from mlrs_client import _calls as calls
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
-from mlrs_client._calls import Call, get_run
-from mlrs_client._conversation import Conversation
+from mlrs_client._answers import Answer
+from mlrs_client._conversation import Batch, Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
 from mlrs_client._following import Following
-from mlrs_client._joining import called
+from mlrs_client._joining import attended, called
 from mlrs_client._ledger import E, Ledger
 from mlrs_client._links import Links
-from mlrs_client._routing import Procedure
+from mlrs_client._routing import Call, Procedure
 from mlrs_client._session import Session, announce, check_process
 from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
@@ -41,7 +42,6 @@ from mlrs_client._updates import Update
 from mlrs_client._waiting import Waiting, answered, lagging, patience_s, settled
 from mlrs_client._watch import Watch
 from mlrs_client._worker import Worker
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 T = TypeVar("T")
 GRACE_S = 0.05
@@ -65,7 +65,7 @@ class Connection:
         self.addresses = Addresses(addresses)
         self.unsent_dir = unsent_dir
         self.timeout_s = timeout_s
-        self.session = Session(self.addresses, timeout_s, self)
+        self.session = Session(self.addresses, timeout_s, self, calls)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._links = Links(grpc.insecure_channel, grpc.secure_channel, access)
@@ -200,14 +200,15 @@ class Connection:
             warning = keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True)
         self.say(warning)
 
-    def watch(self, request: pb.WatchRunRequest, timeout_s: float | None) -> Iterator[RecordChunk]:
+    def watch(self, request: Any, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
-        following = Following(self.addresses, request, timeout_s, self.timeout_s)
+        following = Following(self.addresses, request.from_step, timeout_s, self.timeout_s)
 
         def start() -> Any:
             method = self._links.method(following.address, "WatchRun")
-            return method(following.request, timeout=following.left_s(), metadata=self._links.metadata)
+            request.from_step = following.from_step
+            return method(request, timeout=following.left_s(), metadata=self._links.metadata)
 
         watch = Watch(start, following)
         self._worker.put(lambda: self._begin_watch(watch))
@@ -254,7 +255,7 @@ class Connection:
 
     def attend(self, ledger: Ledger[Any]) -> None:
         """Have a run seen to. See `Host`."""
-        self._worker.put(partial(self._in_turn, self.session.attended, ledger))
+        self._worker.put(partial(self._in_turn, attended, self.session, ledger))
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Have a stream given up. See `Host`."""
@@ -304,8 +305,10 @@ class Connection:
             if ledger.last_unanswered() is not None:
                 self.wait(settled(self.session, ledger, deadline))
             home = self.session.home_of(ledger)
-            calls = [get_run(run_id) for run_id in ledger.run_ids]
-            steps = [self.invoke(call, max(deadline.left_s(), GRACE_S), home).durable_step for call in calls]
+            steps = [
+                self.invoke(calls.get_run(run_id), max(deadline.left_s(), GRACE_S), home).durable_step
+                for run_id in ledger.run_ids
+            ]
         except MlrsError:
             return False
         with self._lock:
@@ -342,13 +345,13 @@ class Connection:
 
     # ------------------------------------------------------------------- threads of the streams
 
-    def _take(self, conversation: Conversation, ledger: Ledger[Any]) -> list[pb.StreamAdviceRequest]:
+    def _take(self, conversation: Conversation, ledger: Ledger[Any]) -> list[Batch]:
         with self._lock:
             return conversation.take(ledger)
 
-    def _receive(self, conversation: Conversation, message: pb.StreamAdviceResponse) -> None:
+    def _receive(self, conversation: Conversation, answer: Answer) -> None:
         with self._lock:
-            self.session.receive(conversation, message)
+            self.session.receive(conversation, answer)
 
     def _ended(self, conversation: Conversation, error: MlrsError | None) -> None:
         with self._lock:

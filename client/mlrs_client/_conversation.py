@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from mlrs_client._answers import Adapted, Advised, Refusal
 from mlrs_client._entries import Observed
 from mlrs_client._exceptions import DaemonError, MlrsError
 from mlrs_client._ledger import Ledger
-from mlrs_client._status import from_entry_error
 from mlrs_client._updates import MAX_UPDATES, Update
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 AT_ONCE = 1024
 """Entries of a message, unless a sweep has more runs; the contract allows 65,536."""
@@ -31,25 +30,19 @@ class Transport(Protocol):
         """End the stream now, as nothing comes of it any more."""
 
 
-_PASSING = {
-    pb.ERROR_REASON_STALE_HANDLE,
-    pb.ERROR_REASON_QUEUE_FULL,
-    pb.ERROR_REASON_STORE,
-    pb.ERROR_REASON_DRAINING,
-    pb.ERROR_REASON_NOT_OWNER,
-    pb.ERROR_REASON_MEMORY_FULL,
-    pb.ERROR_REASON_TENANT_LIMIT,
-}
-"""Refusals that say nothing against what was sent."""
-
-
-class _Batch(NamedTuple):
-    """What one message was about, and which joining of its runs it belongs to."""
+class Batch(NamedTuple):
+    """What one message is about: observations, or meta updates."""
 
     ledger: Ledger[Any]
-    entries: Sequence[Observed]
+    """The runs that it is of."""
+    handles: list[int]
+    """Their names in the stream."""
     joining: int
-    parts: Sequence[tuple[Update, int]] = ()  # or of these updates, each with the run's place
+    """Which joining of the runs it belongs to."""
+    entries: Sequence[Observed] = ()
+    """The observations."""
+    updates: Sequence[tuple[Update, int]] = ()
+    """The meta updates, each with the place of its run."""
 
 
 class Conversation:
@@ -64,13 +57,13 @@ class Conversation:
         self.address = address
         self.alone = alone
         self.transport: Transport | None = None
-        self._sent: deque[_Batch] = deque()
+        self._sent: deque[Batch] = deque()
         self._members: dict[Ledger[Any], int] = {}
         self._joinings = itertools.count()
 
     @property
     def key(self) -> tuple[str, Ledger[Any] | None]:
-        """What tells it from others that are under way."""
+        """What distinguishes it from other streams."""
         return self.address, self.alone
 
     def has(self, ledger: Ledger[Any]) -> bool:
@@ -91,32 +84,29 @@ class Conversation:
         self._members.clear()
         return members
 
-    def take(self, ledger: Ledger[Any]) -> list[pb.StreamAdviceRequest]:
+    def take(self, ledger: Ledger[Any]) -> list[Batch]:
         """Return the next messages that a run has to send, which go out now, in order; none: that was all.
 
         They are few: whoever takes holds a lock that training waits for.
         """
-        if ledger not in self._members:
+        joining = self._members.get(ledger)
+        if joining is None:
             return []
         items: list[Any] = ledger.take_unsent(max(AT_ONCE // ledger.size, 1))
         if not items:
             return []
         if isinstance(items[0], Update):
-            return self._take_updates(ledger, items)
-        self._sent.append(_Batch(ledger, items, self._members[ledger]))
-        return [_message(ledger, items)]
+            updates = [(update, place) for update in items for place in update.places()]
+            batches = [
+                Batch(ledger, ledger.handles, joining, updates=updates[start : start + MAX_UPDATES])
+                for start in range(0, len(updates), MAX_UPDATES)
+            ]
+        else:
+            batches = [Batch(ledger, ledger.handles, joining, items, ())]
+        self._sent += batches
+        return batches
 
-    def _take_updates(self, ledger: Ledger[Any], updates: list[Any]) -> list[pb.StreamAdviceRequest]:
-        parts = [(update, place) for update in updates for place in update.places()]
-        messages = []
-        for start in range(0, len(parts), MAX_UPDATES):
-            part = parts[start : start + MAX_UPDATES]
-            self._sent.append(_Batch(ledger, (), self._members[ledger], part))
-            sent = [update.message(place, ledger.handles[place]) for update, place in part]
-            messages.append(pb.StreamAdviceRequest(updates=sent))
-        return messages
-
-    def receive(self, columns: pb.AdviceColumns) -> tuple[Ledger[Any], MlrsError | None, bool]:
+    def receive(self, answer: Advised | Adapted) -> tuple[Ledger[Any], MlrsError | None, bool]:
         """Take in the answer to the oldest message that has none.
 
         Returns:
@@ -124,105 +114,73 @@ class Conversation:
             outage is over.
 
         Raises:
-            DaemonError: it answers no message, or has columns of another length.
+            DaemonError: it answers no message, or one of another kind or length.
         """
-        batch = self._answered(are_updates=False)
-        ledger, size = batch.ledger, batch.ledger.size
-        count = len(batch.entries) * size
-        lengths = len(columns.learning_rates), len(columns.durable_steps), len(columns.reasons) or count
-        if lengths != (count, count, count):
-            raise DaemonError(f"the daemon answered {count} entries with columns of another length")
+        batch = self._answered_by(answer)
+        ledger = batch.ledger
+        stride = 1 if batch.updates else ledger.size
         refusals = (
-            {error.index // size: error for error in reversed(columns.errors)} if columns.errors else {}
+            {refusal.index // stride: refusal for refusal in reversed(answer.refusals)}
+            if answer.refusals
+            else None
         )
         setback: MlrsError | None = None
         is_back = False
-        for index, entry in enumerate(batch.entries):
-            if index in refusals:
-                setback = self._refuse(batch, entry, refusals[index]) or setback
-            else:
-                ledger.answer(entry, columns, index * size)
-                is_back = is_back or (ledger.outage is not None and ledger.is_back(entry))
+        if isinstance(answer, Advised):
+            for index, entry in enumerate(batch.entries):
+                if refusals and index in refusals:
+                    place = refusals[index].index % stride
+                    setback = self._refuse(batch, entry, refusals[index], place) or setback
+                else:
+                    ledger.answer(entry, answer, index * stride)
+                    is_back = is_back or (ledger.outage is not None and ledger.is_back(entry))
+        else:
+            for index, (update, place) in enumerate(batch.updates):
+                if refusals and index in refusals:
+                    setback = self._refuse(batch, update, refusals[index], place) or setback
+                else:
+                    ledger.adapted(update, place, answer.read_result(answer.results[index], update.step))
+                    is_back = is_back or (not update.owed and ledger.is_back(update))
         return ledger, setback, is_back
-
-    def adapt(self, answer: pb.Adaptations) -> tuple[Ledger[Any], MlrsError | None, bool]:
-        """Take in the answer to the oldest message that has none, which was one of meta updates.
-
-        Returns, and raises: as `receive`.
-        """
-        batch = self._answered(are_updates=True)
-        if len(answer.results) != len(batch.parts):
-            raise DaemonError(f"the daemon answered {len(batch.parts)} meta updates with another number")
-        refusals = {error.index: error for error in reversed(answer.errors)}
-        setback: MlrsError | None = None
-        is_back = False
-        for index, (update, place) in enumerate(batch.parts):
-            if index in refusals:
-                refused = self._refuse_update(batch, update, place, refusals[index])
-                setback = refused or setback
-            else:
-                batch.ledger.adapted(update, place, answer.results[index])
-                is_back = is_back or (not update.owed and batch.ledger.is_back(update))
-        return batch.ledger, setback, is_back
-
-    def _answered(self, *, are_updates: bool) -> _Batch:
-        if not self._sent:
-            raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
-        batch = self._sent.popleft()
-        if bool(batch.parts) is not are_updates:
-            raise DaemonError(
-                "the daemon answered observations and meta updates in another order; use one of"
-                " a newer version"
-            )
-        return batch
 
     def fail(self, error: MlrsError) -> None:
         """Refuse everything that has no answer."""
         for batch in list(self._sent):
             if self._is_current(batch):
-                for update, _ in batch.parts:
+                for update, _ in batch.updates:
                     batch.ledger.refuse_update(update, error)
                 for entry in batch.entries:
                     batch.ledger.refuse(entry, error)
 
-    def _refuse(self, batch: _Batch, entry: Observed, refusal: pb.EntryError) -> MlrsError | None:
-        if not self._is_current(batch):
-            return None
-        error = from_entry_error(refusal, batch.ledger.run_ids[refusal.index % batch.ledger.size])
-        if refusal.reason in _PASSING:  # joining and sending again may cure it
-            self.leave(batch.ledger)
-            return error
-        batch.ledger.refuse(entry, error)
-        return None
+    def _answered_by(self, answer: Advised | Adapted) -> Batch:
+        if not self._sent:
+            raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
+        batch = self._sent.popleft()
+        if isinstance(answer, Adapted) is not bool(batch.updates):
+            raise DaemonError(
+                "the daemon answered observations and meta updates in another order; use one of"
+                " a newer version"
+            )
+        count = len(batch.updates) or len(batch.entries) * batch.ledger.size
+        if not answer.fits(count):
+            raise DaemonError(f"the daemon answered {count} entries with columns of another length")
+        return batch
 
-    def _refuse_update(
-        self, batch: _Batch, update: Update, place: int, refusal: pb.EntryError
+    def _refuse(
+        self, batch: Batch, item: Observed | Update, refusal: Refusal, place: int
     ) -> MlrsError | None:
+        """Take in a refusal; return its error if the run has left because of it, to be sent again."""
         if not self._is_current(batch):
             return None
-        error = from_entry_error(refusal, batch.ledger.run_ids[place])
-        if refusal.reason in _PASSING:
+        error = refusal.error(batch.ledger.run_ids[place])
+        if refusal.may_pass:
             self.leave(batch.ledger)
             return error
-        batch.ledger.refuse_update(update, error)
+        if isinstance(item, Update):
+            batch.ledger.refuse_update(item, error)
+        else:
+            batch.ledger.refuse(item, error)
         return None
 
-    def _is_current(self, batch: _Batch) -> bool:
+    def _is_current(self, batch: Batch) -> bool:
         return self._members.get(batch.ledger) == batch.joining
-
-
-def _message(ledger: Ledger[Any], entries: Sequence[Observed]) -> pb.StreamAdviceRequest:
-    handles = ledger.handles
-    if len(entries) == 1:
-        (entry,) = entries
-        message = pb.StreamAdviceRequest(run_handles=handles, steps=entry.steps, losses=entry.losses)
-    else:
-        message = pb.StreamAdviceRequest(
-            run_handles=handles * len(entries),
-            steps=list(itertools.chain.from_iterable(entry.steps for entry in entries)),
-            losses=list(itertools.chain.from_iterable(entry.losses for entry in entries)),
-        )
-    if ledger.rank is not None:
-        message.ranks.extend([ledger.rank] * len(entries))
-        message.sample_counts.extend(itertools.chain.from_iterable(entry.sample_counts for entry in entries))
-    return message

@@ -7,30 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from mlrs_client._convert import reason_from_proto
+from mlrs_client._answers import Advised
 from mlrs_client._exceptions import MlrsError
 from mlrs_client._fallback import checked_lr
 from mlrs_client._types import Advice, AdviceReason
-
-
-class Columns(Protocol):
-    """Answers in columns, as a stream brings them."""
-
-    @property
-    def learning_rates(self) -> Sequence[float]:
-        """Learning rates."""
-
-    @property
-    def durable_steps(self) -> Sequence[int]:
-        """How far the runs are durable."""
-
-    @property
-    def reasons(self) -> Sequence[Any]:
-        """Reasons, as the contract numbers them; empty: all are fresh."""
-
-    @property
-    def ranks_reported(self) -> Sequence[int]:
-        """Of how many ranks' losses each was made; empty, or 0: of one, or not known."""
 
 
 class Reported(NamedTuple):
@@ -79,7 +59,7 @@ class Observed(Protocol):
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
 
-    def fill(self, columns: Columns, place: int) -> Any:
+    def fill(self, columns: Advised, place: int) -> Any:
         """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
@@ -89,7 +69,7 @@ class Observed(Protocol):
             InvalidArgumentError: that is no learning rate.
         """
 
-    def durable_step(self, columns: Columns, place: int) -> int:
+    def durable_step(self, columns: Advised, place: int) -> int:
         """Return how far all runs are durable by such an answer."""
 
 
@@ -159,14 +139,14 @@ class Entry:
             return self.samples == loss.samples and self.has(loss.loss)
         return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
 
-    def fill(self, columns: Columns, place: int) -> float:
+    def fill(self, columns: Advised, place: int) -> float:
         """Take the answer at a place in the columns, unless it is done; return its learning rate."""
         learning_rate = columns.learning_rates[place]
         if self.learning_rate is None and self.error is None:
             self.durable = columns.durable_steps[place]
             reasons, reported = columns.reasons, columns.ranks_reported
             self.ranks_reported = (reported[place] or None) if reported else None
-            self.reason = reason_from_proto(reasons[place]) if reasons else AdviceReason.FRESH
+            self.reason = columns.read_reason(reasons[place]) if reasons else AdviceReason.FRESH
             self.learning_rate = learning_rate  # the last: now it is done
         return learning_rate
 
@@ -176,7 +156,7 @@ class Entry:
         self.reason, self.durable = AdviceReason.FALLBACK, durable_step
         self.learning_rate = rate
 
-    def durable_step(self, columns: Columns, place: int) -> int:
+    def durable_step(self, columns: Advised, place: int) -> int:
         """Return how far the run is durable by such an answer."""
         return columns.durable_steps[place]
 

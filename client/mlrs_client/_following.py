@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlrs_client import _convert as convert
 from mlrs_client._addresses import LONGEST_ATTEMPT_S, Addresses
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import MlrsError, NotOwnerError, UnavailableError
 from mlrs_client._routing import Route
 from mlrs_client._types import RecordChunk
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 
 class Following:
@@ -20,17 +18,17 @@ class Following:
     two streams is not shown again.
 
     Attributes:
-        request: what to ask for now.
+        from_step: the step to ask from now.
     """
 
     def __init__(
-        self, addresses: Addresses, request: pb.WatchRunRequest, timeout_s: float | None, usual_s: float
+        self, addresses: Addresses, from_step: int, timeout_s: float | None, default_timeout_s: float
     ) -> None:
-        """`timeout_s` bounds the whole, `None` does not: `usual_s` is then how long to try at first."""
-        self.request = request
+        """`timeout_s` bounds the whole; with `None` only the first try is bounded, by the default."""
+        self.from_step = from_step
         self._addresses = addresses
         self._deadline = None if timeout_s is None else Deadline(timeout_s)
-        self._route = Route(addresses, self._deadline or Deadline(usual_s))
+        self._route = Route(addresses, self._deadline or Deadline(default_timeout_s))
         self._updated = -1  # the step of the last meta update
         self._has_begun = False  # at all ...
         self._works = False  # ... and in this stream
@@ -44,14 +42,13 @@ class Following:
         """Return the seconds that are left for the whole, if it is bounded."""
         return None if self._deadline is None else self._deadline.left_s()
 
-    def take(self, message: pb.WatchRunResponse) -> RecordChunk | None:
-        """Return what a message shows; `None`: nothing that is new."""
+    def take(self, chunk: RecordChunk) -> RecordChunk | None:
+        """Return what of a message is to be shown; `None`: nothing that is new."""
         is_greeting = self._has_begun and not self._works
         if not self._works:
             self._route.works()
             self._has_begun = self._works = True
-        chunk = convert.chunk_from_proto(message)
-        self.request.from_step = chunk.first_step + len(chunk.losses)
+        self.from_step = chunk.first_step + len(chunk.losses)
         # A stream begins with the update of the step before: the stream before may have shown it, or not.
         new = tuple(one for one in chunk.updates if one.step >= chunk.first_step or one.step != self._updated)
         if chunk.updates:

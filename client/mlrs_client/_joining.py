@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from mlrs_client._addresses import LONGEST_ATTEMPT_S
-from mlrs_client._calls import Call, Opened, completing, delete_run, opening, reopening
 from mlrs_client._deadline import Backoff, Deadline
 from mlrs_client._exceptions import ClosedError, MlrsError, RunFinishedError, RunNotFoundError
 from mlrs_client._ledger import Ledger
-from mlrs_client._routing import Pause, Procedure, Route, routed
+from mlrs_client._opened import Opened
+from mlrs_client._routing import Call, Pause, Procedure, Route, routed
 from mlrs_client._session import DENIALS, PASSING, Session
 from mlrs_client._types import RunConfig
 
@@ -38,7 +38,7 @@ def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
     """
     route = Route(session.addresses, Deadline(timeout_s))
     try:
-        yield from routed(delete_run(run_id), route)
+        yield from routed(session.requests.delete_run(run_id), route)
     except RunNotFoundError:
         if not route.in_doubt:
             raise
@@ -49,9 +49,19 @@ def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
 
 def completed(session: Session, ledger: Ledger[Any], config: RunConfig) -> Procedure[None]:
     """Add to a run's config what it lacks."""
-    call = completing(ledger.start, config, session.feeder)
+    call = session.requests.completing(ledger.start, config, session.feeder)
     (run,) = yield from called(session, call, session.timeout_s, session.home_of(ledger))
     ledger.config = run.info.config
+
+
+def attended(session: Session, ledger: Ledger[Any]) -> None:
+    """Log what is new of a run's outage, and begin to join it again if that is called for."""
+    session.tell_news(ledger)
+    if ledger not in session.joining and session.needs_joining(ledger):
+        session.joining.add(ledger)
+        session.host.start(join(session, ledger))
+    elif ledger not in session.joining:
+        session.see_to_sending(ledger)
 
 
 def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
@@ -108,11 +118,15 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
     A sweep may take several calls. Those that were made count, also in the next attempt.
     """
     start, feeder, first_step = ledger.start, session.feeder, ledger.first_step
+    requests = session.requests
     place, runs = session.reopened.get(ledger, ("", []))
     route = Route(session.addresses, deadline, place or session.home_of(ledger))
     way = None if ledger.is_open else start.way(first_step)
     while len(runs) < ledger.size:
-        call = opening(start, way, feeder, len(runs)) if way else reopening(start, feeder, len(runs))
+        if way is None:
+            call = requests.reopening(start, feeder, len(runs))
+        else:
+            call = requests.opening(start, way, feeder, len(runs))
         try:
             part = yield from routed(call, route)
         except MlrsError as error:
@@ -130,7 +144,7 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
         ledger.rejoin(opened)
     else:
         if lacking := start.lacking(opened.config, opened.next_step):
-            (run,) = yield from routed(completing(start, lacking, feeder), route)
+            (run,) = yield from routed(requests.completing(start, lacking, feeder), route)
             opened = Opened((run,))
         ledger.open(opened)
         session.opened(ledger, opened.took_over, place)

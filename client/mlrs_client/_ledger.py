@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from mlrs_client._calls import Opened
-from mlrs_client._entries import Columns, Observed
+from mlrs_client._answers import Advised
+from mlrs_client._entries import Observed
 from mlrs_client._exceptions import (
     ConfigMismatchError,
     DeadlineExceededError,
@@ -33,7 +33,8 @@ from mlrs_client._exceptions import (
     UsageError,
 )
 from mlrs_client._fallback import Fallback
-from mlrs_client._meta_types import MetaOrder
+from mlrs_client._meta_types import Adaptation, MetaOrder
+from mlrs_client._opened import Opened
 from mlrs_client._order import Outgoing, in_order
 from mlrs_client._outage import Outage, Standstill
 from mlrs_client._remarks import Remarks
@@ -279,7 +280,7 @@ class Ledger(Generic[E]):
             return self.updates.has(item)
         return self._find(item.step) is item or self._unanswered.get(item.step) is item
 
-    def answer(self, entry: E, columns: Columns, place: int) -> None:
+    def answer(self, entry: E, columns: Advised, place: int) -> None:
         """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
         if self._unanswered.get(entry.step) is entry:
             del self._unanswered[entry.step]
@@ -292,7 +293,7 @@ class Ledger(Generic[E]):
         self.updates.let_go(self.durable_step)
         self._outgoing.let_go(self._is_kept)
 
-    def adapted(self, update: Update, place: int, answer: Any) -> None:
+    def adapted(self, update: Update, place: int, answer: Adaptation) -> None:
         """Enter the answer to the update of one run; a second one changes nothing."""
         update.fill(place, answer)
         self.updates.told(update)

@@ -9,10 +9,10 @@ from typing import Any
 from mlrs_client import _arguments as check
 from mlrs_client import _gradients as gradients
 from mlrs_client import _meta_arguments as check_meta
-from mlrs_client._calls import Call
 from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._meta_convert import adaptation_from_proto
 from mlrs_client._meta_types import Adaptation
+from mlrs_client._routing import Call
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mlrs_client._addresses import Addresses
-from mlrs_client._calls import Call
 from mlrs_client._deadline import Backoff, Deadline
 from mlrs_client._exceptions import DeadlineExceededError, MlrsError, NotOwnerError, UnavailableError
-from mlrs_client._status import may_be_done
+from mlrs_client._reasons import may_be_done
 
 MAX_HOPS = 4
 """Redirects that are followed one after the other; then there is a pause, as nobody knows the owner yet."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One unary call."""
+
+    method: str
+    """The method of `AdvisorServiceStub`."""
+    request: Any
+    """Its request; for one that streams requests, a function that returns an iterator of them."""
+    read: Callable[[Any], T]
+    """What its response means."""
+
+    def payload(self) -> Any:
+        """Return what a stub takes; for a call that is made again, from the beginning."""
+        return self.request() if callable(self.request) else self.request
 
 
 @dataclass(frozen=True, slots=True)

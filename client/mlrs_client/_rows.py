@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_client._entries import Columns
+from mlrs_client._answers import Advised
 from mlrs_client._exceptions import InvalidArgumentError, MlrsError
 from mlrs_client._fallback import wrong_rate
 
@@ -73,16 +73,12 @@ class Row:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)
 
-    def fill(self, columns: Columns, place: int) -> Floats:
+    def fill(self, columns: Advised, place: int) -> Floats:
         """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
         learning_rates = np.array(columns.learning_rates, np.float64)[place : place + len(self.values)]
         if not self.done:
             self.learning_rates = learning_rates
         return learning_rates
-
-    def follow(self, learning_rate: float, reason: object, durable_step: int) -> None:
-        """Never called: the runs of a sweep have one rank each."""
-        raise NotImplementedError
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:  # noqa: ARG002 # of the protocol
         """Take what a fallback answers: one learning rate for all runs, or one a run."""
@@ -94,7 +90,7 @@ class Row:
             raise wrong_rate(learning_rate)
         self.learning_rates = rates
 
-    def durable_step(self, columns: Columns, place: int) -> int:
+    def durable_step(self, columns: Advised, place: int) -> int:
         """Return how far all runs are durable by such an answer."""
         return int(np.array(columns.durable_steps, np.int64)[place : place + len(self.values)].min())
 

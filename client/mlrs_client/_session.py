@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from mlrs_client._addresses import Addresses
-from mlrs_client._calls import OpenedRun
+from mlrs_client._answers import Answer, Draining
 from mlrs_client._conversation import Conversation, Transport
 from mlrs_client._deadline import Backoff
 from mlrs_client._exceptions import (
@@ -37,8 +37,11 @@ from mlrs_client._exceptions import (
     UnavailableError,
 )
 from mlrs_client._ledger import E, Ledger
+from mlrs_client._opened import OpenedRun
+from mlrs_client._routing import Call
+from mlrs_client._start import Start, Way
+from mlrs_client._types import RunConfig
 from mlrs_client._updates import Update
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 PASSING = (
     UnavailableError,
@@ -66,7 +69,7 @@ class Host(Protocol):
         """Open a stream to the conversation's address. Called in the background only."""
 
     def attend(self, ledger: Ledger[Any]) -> None:
-        """Have `Session.attended` called for a run, in the background."""
+        """Have `_joining.attended` called for a run, in the background."""
 
     def start(self, procedure: Generator[Any, Any, None]) -> None:
         """Carry out a procedure. Called in the background only."""
@@ -79,6 +82,22 @@ class Host(Protocol):
 
     def announce(self, message: str) -> None:
         """Print a line for whoever started the program."""
+
+
+class Requests(Protocol):
+    """The calls that a session makes, as the contract has them."""
+
+    def opening(self, start: Start, way: Way, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
+        """Open the runs of a ledger, as many from a place on as one call may."""
+
+    def reopening(self, start: Start, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
+        """Open runs again that were opened before, as many from a place on as one call may."""
+
+    def completing(self, start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
+        """Add to the config of a run that was opened before."""
+
+    def delete_run(self, run_id: object) -> Call[None]:
+        """Delete a run and its record."""
 
 
 def check_process(pid: int) -> None:
@@ -112,6 +131,7 @@ class Session:
         timeout_s: how long a caller waits that says nothing else, in seconds.
         feeder: who sends the observations, as daemons know it: an id of this advisor's own.
         host: what does what the session wants done.
+        requests: the calls that it makes.
         closing: whether the advisor takes nothing new.
         joining: the runs that are being joined again.
         setbacks: why each run was last cut off.
@@ -120,11 +140,12 @@ class Session:
         reopened: of sweeps that take several calls: where, and those opened so far.
     """
 
-    def __init__(self, addresses: Addresses, timeout_s: float, host: Host) -> None:
+    def __init__(self, addresses: Addresses, timeout_s: float, host: Host, requests: Requests) -> None:
         self.addresses = addresses
         self.timeout_s = timeout_s
         self.feeder = secrets.token_hex(8)
         self.host = host
+        self.requests = requests
         self.closing = False
         self.joining: set[Ledger[Any]] = set()
         self.setbacks: weakref.WeakKeyDictionary[Ledger[Any], MlrsError] = weakref.WeakKeyDictionary()
@@ -306,17 +327,6 @@ class Session:
 
     # --------------------------------------------------------------------- in the background
 
-    def attended(self, ledger: Ledger[Any]) -> None:
-        """Say what is new of a run's outage, and begin to join it again if that is called for."""
-        from mlrs_client._joining import join  # which knows this module
-
-        self.tell_news(ledger)
-        if ledger not in self.joining and self.needs_joining(ledger):
-            self.joining.add(ledger)
-            self.host.start(join(self, ledger))
-        elif ledger not in self.joining:
-            self.see_to_sending(ledger)
-
     def tell_news(self, ledger: Ledger[Any]) -> None:
         """Log what is new of a run's outage."""
         while ledger.outage is not None and (news := ledger.outage.news()):
@@ -365,40 +375,35 @@ class Session:
         self._wanted.discard(ledger)
         self.see_to_sending(ledger)
 
-    def receive(self, conversation: Conversation, message: pb.StreamAdviceResponse) -> None:
+    def receive(self, conversation: Conversation, answer: Answer) -> None:
         """Take in a message of a stream.
 
         Raises:
             DaemonError: it makes no sense.
         """
-        kind = message.WhichOneof("kind")
-        if kind == "drain":
-            error = UnavailableError(f"the daemon is stopping: {message.drain.message}")
+        if isinstance(answer, Draining):
+            error = UnavailableError(f"the daemon is stopping: {answer.message}")
             self.addresses.fails(conversation.address, timed_out=False)  # others first, if there are any
             self._dissolve(conversation, error)
             if conversation.transport is not None:
                 conversation.transport.half_close()
-        elif kind in ("advice", "adaptations"):
-            ledger, setback, is_back = (
-                conversation.receive(message.advice)
-                if kind == "advice"
-                else conversation.adapt(message.adaptations)
-            )
-            if setback is not None:
-                self._fell_off(ledger, setback)
-            elif ledger in self.backoffs:
-                del self.backoffs[ledger]
-                self.setbacks.pop(ledger, None)
-            if is_back and ledger.outage is not None:
-                outage, ledger.outage = ledger.outage, None
-                while news := outage.news():  # its beginning may not have been told yet
-                    self.host.say(news)
-                self.host.say(outage.end(ledger.fallback_steps))
-            if (news := ledger.store_news()) is not None:
+            return
+        ledger, setback, is_back = conversation.receive(answer)
+        if setback is not None:
+            self._fell_off(ledger, setback)
+        elif ledger in self.backoffs:
+            del self.backoffs[ledger]
+            self.setbacks.pop(ledger, None)
+        if is_back and ledger.outage is not None:
+            outage, ledger.outage = ledger.outage, None
+            while news := outage.news():  # its beginning may not have been logged yet
                 self.host.say(news)
-            if ledger.left:
-                self.forget(ledger)
-            ledger.changed.notify_all()
+            self.host.say(outage.end(ledger.fallback_steps))
+        if (news := ledger.store_news()) is not None:
+            self.host.say(news)
+        if ledger.left:
+            self.forget(ledger)
+        ledger.changed.notify_all()
 
     def ended(self, conversation: Conversation, error: MlrsError | None) -> None:
         """Take in that a stream has ended: what it left unanswered is sent on the next one.

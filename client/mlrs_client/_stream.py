@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Final
 
+from mlrs_client._answers import Answer
+from mlrs_client._conversation import Batch
 from mlrs_client._exceptions import DaemonError, MlrsError
 from mlrs_client._ledger import Ledger
 from mlrs_client._status import map_rpc_errors
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_client._stream_messages import answer_from_proto, batch_to_proto
 
 JOIN_S: Final = 1.0
 """How long a cancelled stream's reader may take to notice."""
@@ -26,8 +28,8 @@ class AdviceStream:
 
     Args:
         start: starts the call, given its requests; returns the call, an iterator of responses.
-        take: returns the messages that a run has to send. Called in gRPC's thread, just before they go out.
-        receive: is called with each response, in the reader's thread. An `MlrsError` of its ends the
+        take: returns what a run has to send, a message each. Called in gRPC's thread, just before that goes.
+        receive: is called with each answer, in the reader's thread. An `MlrsError` of its ends the
             stream.
         ended: is called once, with the reason if it was not in good order, in the reader's thread.
         target: the daemon's address, for messages.
@@ -35,9 +37,9 @@ class AdviceStream:
 
     def __init__(
         self,
-        start: Callable[[Iterator[pb.StreamAdviceRequest]], Any],
-        take: Callable[[Ledger[Any]], list[pb.StreamAdviceRequest]],
-        receive: Callable[[pb.StreamAdviceResponse], None],
+        start: Callable[[Iterator[Any]], Any],
+        take: Callable[[Ledger[Any]], list[Batch]],
+        receive: Callable[[Answer], None],
         ended: Callable[[MlrsError | None], None],
         target: str,
     ) -> None:
@@ -68,17 +70,19 @@ class AdviceStream:
         self._call.code()
         self._reader.join(JOIN_S)
 
-    def _feed(self) -> Iterator[pb.StreamAdviceRequest]:
+    def _feed(self) -> Iterator[Any]:
         while (ledger := self._pokes.get()) is not None:
-            while messages := self._take(ledger):
-                yield from messages
+            while batches := self._take(ledger):
+                for batch in batches:
+                    yield batch_to_proto(batch)
 
     def _read(self) -> None:
         error: MlrsError | None = None
         try:
             with map_rpc_errors(self._target):
                 for message in self._call:
-                    self._receive(message)
+                    if (answer := answer_from_proto(message)) is not None:
+                        self._receive(answer)
         except MlrsError as failure:
             error = failure
             self._call.cancel()

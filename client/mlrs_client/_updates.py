@@ -1,4 +1,4 @@
-"""Meta updates: what a client keeps of them, how they travel in a stream, and what is lacking after a break.
+"""Meta updates: what a client keeps of them, and what is lacking after a break.
 
 The update of step t belongs behind the observation of t and ahead of that of t + 1, in the daemon's record
 and so on the way there. It is durable once the run's `durable_step` is beyond t, and kept until then.
@@ -12,10 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlrs_client._exceptions import MlrsError
-from mlrs_client._meta_convert import adaptation_from_proto
 from mlrs_client._meta_types import Adaptation, MetaOutcome
 from mlrs_client._order import in_order
-from mlrs_proto.v1 import advisor_pb2 as pb
 
 MAX_UPDATES = 1024
 """The most meta updates of a message that the contract allows."""
@@ -60,20 +58,11 @@ class Update:
         ours = (*self.alignments, *self.validation_losses)
         return all(map(_same, ours, (*alignments, *validation_losses)))
 
-    def message(self, place: int, handle: int) -> pb.MetaUpdate:
-        """Return what is sent of one run."""
-        return pb.MetaUpdate(
-            run_handle=handle,
-            step=self.step,
-            alignment=self.alignments[place],
-            validation_loss=self.validation_losses[place],
-        )
-
-    def fill(self, place: int, answer: pb.AdaptResponse) -> None:
+    def fill(self, place: int, answer: Adaptation) -> None:
         """Take the answer for one run, unless it has one."""
         self.owed.discard(place)
         if self.results[place] is None:
-            self.results[place] = adaptation_from_proto(answer, self.step)
+            self.results[place] = answer
 
     def stand_in(self, learning_rates: Sequence[float]) -> None:
         """Take the learning rates that were advised, one a run; what the daemon says will not change it."""

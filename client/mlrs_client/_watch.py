@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Final
 
+from mlrs_client._convert import chunk_from_proto
 from mlrs_client._exceptions import ClosedError, MlrsError
 from mlrs_client._following import Following
 from mlrs_client._status import map_rpc_errors
@@ -88,7 +89,7 @@ class Watch:
             if self._cancelled:
                 self._call.cancel()
             for message in self._call:
-                if (chunk := self._following.take(message)) is None:
+                if (chunk := self._following.take(chunk_from_proto(message))) is None:
                     continue
                 self._room.get()
                 if self._cancelled:

@@ -31,6 +31,7 @@ from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
 from mlrs_client._meta_types import Meta
 from mlrs_client._pushing import Push
+from mlrs_client._routing import Call
 from mlrs_client._start import OnExisting
 from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, entries_of, run_ledger, sweep_ledger
 from mlrs_client._types import (
@@ -295,10 +296,10 @@ class Advisor(MetaAdvisor):
     def _limit_s(self, timeout_s: float | None) -> float:
         return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
 
-    async def _invoke(self, call: calls.Call[T]) -> T:
+    async def _invoke(self, call: Call[T]) -> T:
         return await self._connection.invoke(call, self._connection.timeout_s)
 
-    async def _pages(self, page_at: Callable[[str], calls.Call[calls.Page[T]]]) -> AsyncIterator[T]:
+    async def _pages(self, page_at: Callable[[str], Call[calls.Page[T]]]) -> AsyncIterator[T]:
         token = ""
         while True:
             page = await self._invoke(page_at(token))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
-from mlrs_client._calls import Opened
 from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
+from mlrs_client._opened import Opened
 from mlrs_client._start import Start
+from mlrs_client._stream_messages import answer_from_proto
+from mlrs_proto.v1 import advisor_pb2 as pb
 
 
 def opened_ledger(
@@ -21,3 +23,16 @@ def opened_ledger(
     ledger = Ledger(start, mock.Mock(), entry, fallback=fallback)
     ledger.open(opened)
     return ledger
+
+
+def read(message: pb.StreamAdviceResponse) -> Any:
+    """Return what a message of a stream says."""
+    return answer_from_proto(message)
+
+
+def advised(learning_rates: Sequence[float], durable_step: int = -1) -> Any:
+    """Return an answer to observations; without reasons, every one is fresh."""
+    columns = pb.AdviceColumns(
+        learning_rates=learning_rates, durable_steps=[durable_step] * len(learning_rates)
+    )
+    return read(pb.StreamAdviceResponse(advice=columns))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mlrs_client import DaemonError, UnavailableError
@@ -9,7 +11,9 @@ from mlrs_client import _conversation as module
 from mlrs_client._conversation import Conversation
 from mlrs_client._entries import Entry
 from mlrs_client._ledger import Ledger
+from mlrs_client._stream_messages import batch_to_proto
 from mlrs_proto.v1 import advisor_pb2 as pb
+from tests.client.ledgers import advised, read
 from tests.client.test_ledger import ledger_at, opened
 
 
@@ -22,8 +26,8 @@ class Outbox:
 
     def poke(self, ledger: Ledger[Entry]) -> None:
         """Keep what a run has to send."""
-        while messages := self.conversation.take(ledger):
-            self.messages += messages
+        while batches := self.conversation.take(ledger):
+            self.messages += map(batch_to_proto, batches)
 
     def half_close(self) -> None:
         """Do nothing."""
@@ -41,16 +45,11 @@ def conversation_of(*ledgers: Ledger[Entry]) -> tuple[Conversation, Outbox]:
     return conversation, outbox
 
 
-def answer(*lrs: float) -> pb.AdviceColumns:
-    """Return an answer; without reasons, every one is fresh."""
-    return pb.AdviceColumns(learning_rates=lrs, durable_steps=[-1] * len(lrs))
-
-
-def refusal(reason: pb.ErrorReason.ValueType) -> pb.AdviceColumns:
+def refusal(reason: pb.ErrorReason.ValueType) -> Any:
     """Return a refusal of a message of one entry."""
-    columns = answer(0.0)
+    columns = pb.AdviceColumns(learning_rates=[0.0], durable_steps=[-1])
     columns.errors.add(index=0, reason=reason)
-    return columns
+    return read(pb.StreamAdviceResponse(advice=columns))
 
 
 def test_answers_come_in_order() -> None:
@@ -62,8 +61,8 @@ def test_answers_come_in_order() -> None:
         outbox.poke(ledger)
         outbox.poke(ledger)  # again: there is nothing more to send
     assert [list(message.losses) for message in outbox.messages] == [[1.0], [1.0]]
-    assert conversation.receive(answer(0.1)) == (one, None, False)
-    assert conversation.receive(answer(0.2)) == (other, None, False)
+    assert conversation.receive(advised([0.1])) == (one, None, False)
+    assert conversation.receive(advised([0.2])) == (other, None, False)
     assert [entry.result().learning_rate for entry in entries] == [0.1, 0.2]
 
 
@@ -74,7 +73,7 @@ def test_long_messages_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     _, outbox = conversation_of(ledger)
     for step in range(5):
         ledger.observe(step, 1.0)
-    assert [len(message.steps) for message in outbox.conversation.take(ledger)] == [2]
+    assert [len(batch.entries) for batch in outbox.conversation.take(ledger)] == [2]
     outbox.poke(ledger)
     assert [list(message.steps) for message in outbox.messages] == [[2, 3], [4]]
 
@@ -94,10 +93,10 @@ def test_late_refusals_are_passed_over() -> None:
     conversation.join(ledger)
     outbox.poke(ledger)
     assert conversation.receive(refusal(pb.ERROR_REASON_STEP_AHEAD)) == (ledger, None, False)
-    assert conversation.receive(answer(0.3)) == (ledger, None, False)
+    assert conversation.receive(advised([0.3])) == (ledger, None, False)
     assert conversation.has(ledger)
     assert [entry.done for entry in entries] == [False, False, True]
-    conversation.receive(answer(0.1, 0.2, 0.3))
+    conversation.receive(advised([0.1, 0.2, 0.3]))
     assert [entry.result().learning_rate for entry in entries] == [0.1, 0.2, 0.3]
 
 
@@ -106,8 +105,8 @@ def test_answers_that_make_no_sense() -> None:
     ledger = ledger_at()
     conversation, outbox = conversation_of(ledger)
     with pytest.raises(DaemonError, match="more messages"):
-        conversation.receive(answer(0.1))
+        conversation.receive(advised([0.1]))
     ledger.observe(0, 1.0)
     outbox.poke(ledger)
     with pytest.raises(DaemonError, match="another length"):
-        conversation.receive(answer(0.1, 0.2))
+        conversation.receive(advised([0.1, 0.2]))

@@ -18,13 +18,13 @@ from mlrs_client import (
     StepAheadError,
 )
 from mlrs_client import _ledger as module
-from mlrs_client._calls import Opened, OpenedRun
 from mlrs_client._convert import run_from_proto
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
+from mlrs_client._opened import Opened, OpenedRun
 from mlrs_proto.v1 import advisor_pb2 as pb
-from tests.client.ledgers import opened_ledger
+from tests.client.ledgers import advised, opened_ledger
 
 
 def opened(next_step: int = 0, durable_step: int = -1) -> Opened:
@@ -40,7 +40,7 @@ def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger[Entry]:
 
 def advise(ledger: Ledger[Entry], entry: Entry, durable_step: int = -1) -> None:
     """Answer an entry."""
-    ledger.answer(entry, pb.AdviceColumns(learning_rates=[0.1], durable_steps=[durable_step]), 0)
+    ledger.answer(entry, advised([0.1], durable_step), 0)
 
 
 def rejoined(ledger: Ledger[Entry], next_step: int, durable_step: int = -1) -> list[int]:

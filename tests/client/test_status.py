@@ -8,7 +8,9 @@ import pytest
 
 import mlrs_client
 from mlrs_client import _status
+from mlrs_client._answers import Advised
 from mlrs_client._exceptions import NotOwnerError
+from mlrs_client._stream_messages import answer_from_proto
 from mlrs_proto.v1 import advisor_pb2 as pb
 
 
@@ -68,10 +70,18 @@ def test_standard_exceptions() -> None:
     assert isinstance(_mapped(_rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "")), ValueError)
 
 
+def _refused(entry: pb.EntryError) -> mlrs_client.MlrsError:
+    """Return the exception of run "a" for an entry that a daemon refused."""
+    answer = answer_from_proto(pb.StreamAdviceResponse(advice=pb.AdviceColumns(errors=[entry])))
+    assert isinstance(answer, Advised)
+    (refusal,) = answer.refusals
+    return refusal.error("a")
+
+
 def test_entry_errors() -> None:
     """An entry's error names the run and carries the expected step."""
     entry = pb.EntryError(reason=pb.ERROR_REASON_STEP_AHEAD, message="step 9 is ahead", expected_step=0)
-    error = _status.from_entry_error(entry, "a")
+    error = _refused(entry)
     assert isinstance(error, mlrs_client.StepAheadError)
     assert error.expected_step == 0
     assert "'a'" in str(error)
@@ -81,7 +91,7 @@ def test_reasons_of_newer_daemons() -> None:
     """A reason that this version does not know is a `DaemonError`, not a crash."""
     entry = pb.EntryError(message="new")
     entry.reason = 77  # type: ignore[assignment] # a number from the future
-    assert type(_status.from_entry_error(entry, "a")) is mlrs_client.DaemonError
+    assert type(_refused(entry)) is mlrs_client.DaemonError
 
 
 def test_owners_of_runs() -> None:

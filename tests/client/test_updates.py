@@ -13,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlrs_client
-from mlrs_client import InvalidArgumentError, Meta, MetaOutcome
-from mlrs_client._calls import Opened, OpenedRun
+from mlrs_client import Adaptation, InvalidArgumentError, Meta, MetaOutcome
 from mlrs_client._conversation import Conversation
 from mlrs_client._convert import run_from_proto
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
+from mlrs_client._meta_convert import adaptation_from_proto
+from mlrs_client._opened import Opened, OpenedRun
+from mlrs_client._stream_messages import batch_to_proto
 from mlrs_client._updates import MAX_UPDATES, Update
 from mlrs_proto.v1 import advisor_pb2 as pb
-from tests.client.ledgers import opened_ledger
+from tests.client.ledgers import advised, opened_ledger, read
 from tests.client.test_conversation import Outbox
 from tests.support.runs import open_run
 
@@ -54,6 +56,11 @@ def adapt(ledger: Ledger[Entry], step: int, alignment: float = 1.0) -> Update:
     """Enter an update."""
     update, _ = ledger.adapt(step, (alignment,), (None,))
     return update
+
+
+def adapted(learning_rate: float) -> Adaptation:
+    """Return the answer to the update of one run at step 0."""
+    return adaptation_from_proto(pb.AdaptResponse(applied=True, learning_rate=learning_rate), 0)
 
 
 class Daemon:
@@ -147,17 +154,13 @@ class Scene:
         if all_of_it:
             self.outbox.poke(self.ledger)
         else:
-            self.outbox.messages += self.conversation.take(self.ledger)
+            self.outbox.messages += map(batch_to_proto, self.conversation.take(self.ledger))
 
     def take_in(self, stream: tuple[Conversation, deque[pb.StreamAdviceResponse]]) -> None:
         """Have the next answer of a stream come in."""
         conversation, answers = stream
         if answers:
-            message = answers.popleft()
-            if message.WhichOneof("kind") == "advice":
-                conversation.receive(message.advice)
-            else:
-                conversation.adapt(message.adaptations)
+            conversation.receive(read(answers.popleft()))
 
     def settle(self) -> None:
         """Let everything arrive."""
@@ -314,18 +317,19 @@ def test_a_refused_update() -> None:
     ledger.observe(0, 1.0)
     refused = adapt(ledger, 0)
     outbox.poke(ledger)
-    conversation.receive(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[-1]))
-    answer = pb.Adaptations(results=[pb.AdaptResponse()])
-    answer.errors.add(index=0, reason=pb.ERROR_REASON_STALE_STEP, message="no")
-    assert conversation.adapt(answer) == (ledger, None, False)
+    conversation.receive(advised([0.1]))
+    adaptations = pb.Adaptations(results=[pb.AdaptResponse()])
+    adaptations.errors.add(index=0, reason=pb.ERROR_REASON_STALE_STEP, message="no")
+    answer = read(pb.StreamAdviceResponse(adaptations=adaptations))
+    assert conversation.receive(answer) == (ledger, None, False)
     with pytest.raises(mlrs_client.StaleStepError, match="no"):
         refused.adaptations()
     ledger.observe(1, 1.0)
     stood_in = adapt(ledger, 1)
     outbox.poke(ledger)
     ledger.stand_in(stood_in)
-    conversation.receive(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[-1]))
-    conversation.adapt(answer)
+    conversation.receive(advised([0.1]))
+    conversation.receive(answer)
     assert stood_in.adaptations()[0].outcome == MetaOutcome.FALLBACK
     with pytest.raises(mlrs_client.StaleStepError, match="no"):
         ledger.observe(2, 1.0)
@@ -336,7 +340,7 @@ def test_the_fallback_answers_with_what_was_advised() -> None:
     """While the daemon is away an update's learning rate is that of its step, by whomever it was advised."""
     ledger = ledger_at(fallback=Fallback(lambda step: 0.5 + step))
     entry, _ = ledger.observe(0, 1.0)
-    ledger.answer(entry, pb.AdviceColumns(learning_rates=[0.1], durable_steps=[-1]), 0)
+    ledger.answer(entry, advised([0.1]), 0)
     update = adapt(ledger, 0)
     ledger.stand_in(update)
     ledger.observe(1, 1.0)
@@ -356,9 +360,9 @@ def test_answers_of_another_kind() -> None:
     ledger.observe(0, 1.0)
     adapt(ledger, 0)
     outbox.poke(ledger)
-    conversation.receive(pb.AdviceColumns(learning_rates=[0.1], durable_steps=[-1]))
+    conversation.receive(advised([0.1]))
     with pytest.raises(mlrs_client.DaemonError, match="newer version"):
-        conversation.receive(pb.AdviceColumns())
+        conversation.receive(advised([]))
 
 
 def test_updates_of_a_large_sweep_are_split() -> None:
@@ -376,7 +380,8 @@ def test_updates_of_a_large_sweep_are_split() -> None:
     for message in outbox.messages:
         assert not update.done
         results = [pb.AdaptResponse(applied=True, learning_rate=sent.alignment) for sent in message.updates]
-        conversation.adapt(pb.Adaptations(results=results))
+        adaptations = pb.Adaptations(results=results)
+        conversation.receive(read(pb.StreamAdviceResponse(adaptations=adaptations)))
     found = update.adaptations()
     assert [adaptation.learning_rate for adaptation in found] == [None, *alignments[1:]]
     assert found[0].outcome == MetaOutcome.SKIPPED
@@ -387,12 +392,12 @@ def test_updates_of_a_sweep_answered_in_part() -> None:
     ledger = ledger_at(1, runs=2)
     update, _ = ledger.adapt(0, [1.0, 2.0], [None, None])
     assert ledger.take_unsent(9) == [update]
-    ledger.adapted(update, 0, pb.AdaptResponse(applied=True, learning_rate=0.1))
+    ledger.adapted(update, 0, adapted(0.1))
     ledger.rejoin(opened(1, runs=2))
     assert ledger.take_unsent(9) == [update]
     for place, rate in enumerate([0.1, 0.2]):
         assert ledger.last_unanswered() is update
-        ledger.adapted(update, place, pb.AdaptResponse(applied=True, learning_rate=rate))
+        ledger.adapted(update, place, adapted(rate))
     assert ledger.last_unanswered() is None
     assert [adaptation.learning_rate for adaptation in update.adaptations()] == [0.1, 0.2]
 
