@@ -128,7 +128,7 @@ def serve(config: Path | None, **flags: Any) -> None:
       mlrs runs list
       grpcurl -plaintext 127.0.0.1:50051 grpc.health.v1.Health/Check
     """
-    # One BLAS thread: products of large networks must not depend on the number of cores (ADR 0004).
+    # One BLAS thread: products of large networks must not depend on the number of cores (ADR 0014).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from mlrs_server.config import load_config
     from mlrs_server.daemon import serve as run_daemon
