@@ -31,6 +31,7 @@ Of the threaded one alone; users' threads call no gRPC, and wait on C locks:
 Shared by both; no thread, no event loop:
 
     _session.py                 the rules: sending, falling off a stream
+    _options.py                 what users may say of a run when they begin it
     _start.py, _starting.py     how runs begin: what their caller asked for, and what that makes of it
     _names.py                   ids of new runs
     _waiting.py, _joining.py    what callers wait for; how runs come onto a stream, and come back

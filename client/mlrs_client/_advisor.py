@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
@@ -14,49 +13,23 @@ from mlrs_client._access import TLS, access_of
 from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
 from mlrs_client._deadline import Deadline
-from mlrs_client._exceptions import MlrsError, RunFinishedError, UsageError
-from mlrs_client._fallback import FallbackLike
+from mlrs_client._exceptions import MlrsError, RunFinishedError
 from mlrs_client._joining import deleted
-from mlrs_client._meta_types import Meta
+from mlrs_client._options import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, RunOptions, SweepOptions
 from mlrs_client._pushing import Push
 from mlrs_client._routing import Call
 from mlrs_client._run import Run
 from mlrs_client._signal import Signal
-from mlrs_client._start import OnExisting
-from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, entries_of, run_ledger, sweep_ledger
-from mlrs_client._types import (
-    ModelInfo,
-    Optimizer,
-    RankReduction,
-    RecordChunk,
-    RunInfo,
-    RunStatus,
-    Schedule,
-    SweepConfig,
-)
+from mlrs_client._starting import run_ledger, sweep_ledger
+from mlrs_client._types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs_client._unsent import default_folder
+from mlrs_client._values import MAX_STEPS
 from mlrs_client._waiting import opened, settled
 
 if TYPE_CHECKING:
     from mlrs_client._sweep import Sweep
 
 T = TypeVar("T")
-DEFAULT_TIMEOUT_S = 2.0
-"""How long a call waits for the daemon, in seconds, unless told otherwise."""
-
-
-def import_sweeps(flavour: str) -> tuple[Any, Any]:
-    """Return the modules of sweeps, which import NumPy; the rest of the client does without.
-
-    Raises:
-        UsageError: NumPy is not installed.
-    """
-    try:
-        return import_module("mlrs_client._rows"), import_module(f"mlrs_client.{flavour}")
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "sweeps work on NumPy arrays, and NumPy is not installed: pip install numpy"
-        ) from error
 
 
 def connect(
@@ -102,36 +75,7 @@ class Advisor(MetaAdvisor):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def run(
-        self,
-        task: str,
-        *,
-        model: str | None = None,
-        policy: Schedule | str | None = None,
-        base_lr: float | None = None,
-        warmup: int | None = None,
-        horizon: int | None = None,
-        num_classes: int | None = None,
-        scale: float | None = None,
-        snapshot: int | None = None,
-        optimizer: Optimizer | str | None = None,
-        momentum: float | None = None,
-        initial_lr: float | None = None,
-        min_lr: float | None = None,
-        max_lr: float | None = None,
-        meta: Meta | bool | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-        rank_reduction: RankReduction | str | None = None,
-        straggler_timeout_s: float | None = None,
-        quorum: float | None = None,
-        id: str | None = None,  # noqa: A002 # what users call it
-        on_existing: OnExisting = "error",
-        resume_from: int | None = None,
-        fallback: FallbackLike = "auto",
-        on_unavailable: OnUnavailable = "auto",
-        timeout_s: float | None = None,
-    ) -> Run:
+    def run(self, task: str, **options: Unpack[RunOptions]) -> Run:
         """Return a training run: a new one, unless `id` says which.
 
         It is opened when its first step is known: by the first observation, or at once where `resume_from` is
@@ -199,51 +143,14 @@ class Advisor(MetaAdvisor):
             ConfigMismatchError: it has another config.
             ModelNotFoundError: there is no such model.
         """
-        config = check.config(
-            model=model,
-            policy=policy,
-            base_lr=base_lr,
-            warmup=warmup,
-            horizon=horizon,
-            num_classes=num_classes,
-            scale=scale,
-            snapshot=snapshot,
-            optimizer=optimizer,
-            momentum=momentum,
-            initial_lr=initial_lr,
-            min_lr=min_lr,
-            max_lr=max_lr,
-            meta=meta,
-        )
-        ledger = run_ledger(
-            Signal(),
-            self._connection.timeout_s,
-            task,
-            config,
-            (rank, world_size, rank_reduction, straggler_timeout_s, quorum),
-            id=id,
-            on_existing=on_existing,
-            resume_from=resume_from,
-            fallback=fallback,
-            on_unavailable=on_unavailable,
-            timeout_s=timeout_s,
-        )
+        ledger = run_ledger(Signal(), self._connection.timeout_s, task, **options)
         self._connection.session.add(ledger)
         run = Run(self._connection, ledger)
         if ledger.start.resume_from is not None:
             run.open()
         return run
 
-    def sweep(
-        self,
-        ids: Sequence[str],
-        *,
-        on_existing: OnExisting = "error",
-        resume_from: int | None = None,
-        fallback: FallbackLike = "last",
-        timeout_s: float | None = None,
-        **config: Unpack[SweepConfig],
-    ) -> Sweep:
+    def sweep(self, ids: Sequence[str], **options: Unpack[SweepOptions]) -> Sweep:
         """Open many training runs that take their steps together, such as those of a vmapped population.
 
             sweep = advisor.sweep([f"member-{i}" for i in range(256)], horizon=1000, initial_lr=rates)
@@ -262,22 +169,13 @@ class Advisor(MetaAdvisor):
             InvalidArgumentError: an argument is of a wrong type, length or range.
             MlrsError: as for `run`; the error names the run. Runs that were opened before it stay open.
         """
-        rows, flavour = import_sweeps("_sweep")
-        ledger = sweep_ledger(
-            Signal(),
-            rows.Row,
-            ids,
-            dict(config),
-            on_existing=on_existing,
-            resume_from=resume_from,
-            fallback=fallback,
-            timeout_s=timeout_s,
-        )
+        ledger = sweep_ledger(Signal(), ids, **options)
+        from mlrs_client._sweep import Sweep  # which imports NumPy
+
         self._connection.session.add(ledger)
         deadline = self._connection.deadline(ledger.start.timeout_s)
         self._connection.wait(opened(self._connection.session, ledger, deadline))
-        sweep: Sweep = flavour.Sweep(self._connection, ledger)
-        return sweep
+        return Sweep(self._connection, ledger)
 
     def push(
         self,
@@ -310,13 +208,12 @@ class Advisor(MetaAdvisor):
             MlrsError: as for `run`.
         """
         limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
-        entries = entries_of(lambda: import_sweeps("_sweep")[0])
-        push = Push(path, id, Signal(), entries, limit_s, rewind=rewind)
+        push = Push(path, id, Signal(), limit_s, rewind=rewind)
         session, deadline = self._connection.session, self._connection.deadline(limit_s)
         try:
             self._connection.wait(opened(session, push.ledger, deadline))
             has = push.opened()
-            for first, end in ((0, has), (has, check.MAX_HORIZON)):
+            for first, end in ((0, has), (has, MAX_STEPS)):
                 push.enter(first, end, self._connection.observe, self._connection.adapt)
                 self._connection.wait(settled(session, push.ledger, deadline))
                 push.check()

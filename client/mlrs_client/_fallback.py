@@ -6,16 +6,12 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from mlrs_client import _arguments as check
 from mlrs_client import schedules
 from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._types import RunConfig, Schedule, ScheduleKind
-
-FallbackLike: TypeAlias = Literal["auto", "last", "error"] | Schedule | Callable[[int], Any] | None
-"""What users write: the last LR, a schedule, a function of the step; `error` or `None`: raise. `auto` is
-`last`, and `error` for a run of several ranks: each would fall back, and come back, at a step of its own."""
 
 
 @dataclass(frozen=True, slots=True)

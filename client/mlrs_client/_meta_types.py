@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from mlrs_client._values import MAX_STEPS, member, option, real, whole
+
 
 class MetaScope(enum.StrEnum):
     """Whose network a run's meta updates train. The run goes on under a copy of its own either way."""
@@ -54,21 +56,21 @@ class Meta:
     Set when the run is created, never changed. docs/meta-mode.md has the formulas.
     """
 
-    scope: MetaScope | str | None = None
+    scope: MetaScope | str | None = option(member, of=MetaScope)
     """Whose network; a `MetaScope` or its value. Default: `run`."""
-    order: MetaOrder | str | None = None
+    order: MetaOrder | str | None = option(member, of=MetaOrder)
     """When; a `MetaOrder` or its value. Default: `before_step`."""
-    every: int | None = None
+    every: int | None = option(whole, low=1, high=MAX_STEPS)
     """Steps from one update to the next, for `mlrs_client.torch.MetaStep`; 1 to 2**53. Default: 5."""
-    learning_rate: float | None = None
+    learning_rate: float | None = option(real, above=0.0, most=1.0)
     """Of Adam on the network's weights, > 0 and <= 1. Default: 1e-3."""
-    weight_decay: float | None = None
+    weight_decay: float | None = option(real, least=0.0, most=1.0)
     """Of Adam, in the gradient; 0 to 1. Default: 1e-4."""
-    max_change: float | None = None
+    max_change: float | None = option(real, above=0.0, most=10.0)
     """No update moves the logarithm of the learning rate further; > 0 and <= 10. Default: 0.1."""
-    clip: float | None = None
+    clip: float | None = option(real, least=1.0, most=1e6)
     """An alignment counts within so many times the usual size; 1 to 1e6. Default: 10."""
-    blow_up: float | None = None
+    blow_up: float | None = option(real, least=1.0, most=1e6)
     """Weights go back to the last good ones when the loss is so many of its usual deviations higher; 1 to
     1e6. Default: 8."""
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mlrs_client import _arguments as check
+from mlrs_client._entries import Entry
 from mlrs_client._exceptions import InvalidArgumentError, MlrsError, RunExistsError, StepError
 from mlrs_client._ledger import Ledger, Wakeable
 from mlrs_client._start import Start
+from mlrs_client._starting import import_rows
 from mlrs_client._types import RunInfo
 from mlrs_client._unsent import load, save
 
@@ -33,7 +35,6 @@ class Push:
         path: str | os.PathLike[str],
         run_id: object,
         changed: Wakeable,
-        entry: Callable[[int], tuple[Callable[[int, Any], Any], Callable[[Sequence[float]], Any]]],
         timeout_s: float,
         *,
         rewind: bool,
@@ -44,8 +45,6 @@ class Push:
             path: the file.
             run_id: what to call its run in place of its id, if that is given.
             changed: what its callers wait on.
-            entry: returns, for a number of runs, what makes an entry of a step and what is observed, and what
-                makes the latter of losses.
             timeout_s: how long opening the runs may take, in seconds.
             rewind: whether to drop what the runs have from the file's first step on.
 
@@ -80,9 +79,12 @@ class Push:
             must_exist=not is_whole,
             resume_from=unsent.first_step if rewind else None,
         )
-        make, self._observed = entry(len(unsent.run_ids))
+        entry: Callable[[int, Any], Any] = Entry
+        self._read_losses: Callable[[Sequence[float], int], Any] = lambda losses, _: losses[0]
+        if len(unsent.run_ids) > 1:
+            entry, self._read_losses = import_rows()
         self.finishes = unsent.finish
-        self.ledger = Ledger(start, changed, make)
+        self.ledger = Ledger(start, changed, entry)
         self.ledger.first_step = self.ledger.next_step = unsent.first_step
         self._entries: list[Any] = []
 
@@ -112,7 +114,7 @@ class Push:
         begin = max(first, unsent.first_step)
         for step in range(begin - 1, min(end, unsent.first_step + len(unsent.losses))):
             if step >= begin:
-                losses = self._observed(unsent.losses[step - unsent.first_step])
+                losses = self._read_losses(unsent.losses[step - unsent.first_step], self.ledger.size)
                 self._entries.append(observe(self.ledger, step, losses)[0])
             if (update := updates.get(step)) is not None and (step >= begin or step == unsent.first_step - 1):
                 adapt(self.ledger, step, update.alignments, update.validation_losses)

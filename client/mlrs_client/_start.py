@@ -16,12 +16,10 @@ from mlrs_client._exceptions import (
     RunNotFoundError,
 )
 from mlrs_client._names import LONGEST_TASK, new_run_id
+from mlrs_client._options import OnExisting
 from mlrs_client._types import Optimizer, RunConfig
-from mlrs_client._values import wrong
+from mlrs_client._values import one_of, wrong
 
-OnExisting = Literal["error", "restart", "resume"]
-"""What to do where the run with the id that was given has steps already: refuse to begin, drop its record and
-begin anew, or go on where it is."""
 Mode = Literal["open", "create", "resume", "begin", "restart"]
 """The contract's ways to open a run."""
 
@@ -207,16 +205,14 @@ def began(on_existing: object, resume_from: object) -> tuple[OnExisting, int | N
         InvalidArgumentError: one is wrong, or they contradict each other.
     """
     step = None if resume_from is None else check.step(resume_from, "resume_from")
-    for known in get_args(OnExisting):
-        if on_existing == known:
-            if step is not None and known == "restart":
-                raise InvalidArgumentError(
-                    "resume_from goes back to a step of the run, and on_existing='restart' drops them all;"
-                    " leave one of them out",
-                    field="resume_from",
-                )
-            return known, step
-    raise wrong("on_existing", f"must be one of {', '.join(get_args(OnExisting))}", on_existing)
+    choice: OnExisting = one_of("on_existing", on_existing, get_args(OnExisting))
+    if step is not None and choice == "restart":
+        raise InvalidArgumentError(
+            "resume_from goes back to a step of the run, and on_existing='restart' drops them all;"
+            " leave one of them out",
+            field="resume_from",
+        )
+    return choice, step
 
 
 def completed(config: RunConfig, other: RunConfig) -> RunConfig:

@@ -3,99 +3,87 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from mlrs_client import _arguments as check
 from mlrs_client._calls import MAX_BATCH
 from mlrs_client._entries import Entry
-from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client._exceptions import InvalidArgumentError, UsageError
 from mlrs_client._fallback import fallback_of
 from mlrs_client._ledger import Ledger, Wakeable
+from mlrs_client._options import RECORD_TIMEOUT_S, OnUnavailable
 from mlrs_client._start import Start, began, default_rate, start_of
 from mlrs_client._types import RunConfig
-from mlrs_client._values import wrong
-
-OnUnavailable = Literal["auto", "error", "fallback"]
-"""What a run does that cannot be opened as no daemon answers: raise, or begin with its fallback. `auto`:
-raise, unless an adapter has the run."""
-RECORD_TIMEOUT_S = 60.0
-"""How long reading a record, or going back to a step of it, may take, in seconds."""
+from mlrs_client._values import one_of
 
 
 def run_ledger(
     changed: Wakeable,
     default_timeout_s: float,
     task: object,
-    config: RunConfig,
-    ranks: tuple[object, ...],
     *,
-    id: object,  # noqa: A002 # what users call it
-    on_existing: object,
-    resume_from: object,
-    fallback: Any,
-    on_unavailable: object,
-    timeout_s: object,
+    rank: object = None,
+    world_size: object = None,
+    rank_reduction: object = None,
+    straggler_timeout_s: object = None,
+    quorum: object = None,
+    id: object = None,  # noqa: A002 # what users call it
+    on_existing: object = "error",
+    resume_from: object = None,
+    fallback: Any = "auto",
+    on_unavailable: object = "auto",
+    timeout_s: object = None,
+    **config: Any,
 ) -> Ledger[Entry]:
-    """Return the ledger of a run.
+    """Return the ledger of a run, whose callers wait on `changed`. The options are those of `Advisor.run`.
 
-    Args:
-        changed: what its callers wait on.
-        default_timeout_s: how long opening may take where nothing is said of that, in seconds.
-        task: what is trained.
-        config: the run's, checked.
-        ranks: rank, world size, reduction, straggler timeout and quorum.
-        id: the run's, if it is given.
-        on_existing: what to do where that run exists.
-        resume_from: the step to go back to.
-        fallback: what answers without a daemon.
-        on_unavailable: whether it does even before the run was opened.
-        timeout_s: how long opening may take.
+    Opening it may take `default_timeout_s` seconds where `timeout_s` is not given.
 
     Raises:
-        InvalidArgumentError: an argument is wrong; the error names it.
+        InvalidArgumentError: an option is wrong, or there is none of that name; the error names it.
     """
-    rank = size = None
-    if (checked := check.ranks(*ranks)) is not None:
-        shared, rank, size = checked
-        config = dataclasses.replace(config, ranks=shared)
+    asked, own_rank, size = check.config(**config), None, None
+    if (shared := check.ranks(rank, world_size, rank_reduction, straggler_timeout_s, quorum)) is not None:
+        ranks, own_rank, size = shared
+        asked = dataclasses.replace(asked, ranks=ranks)
     limit_s = None if timeout_s is None else check.timeout_s(timeout_s)
     start = start_of(
         task,
         id,
         on_existing,
         resume_from,
-        config,
+        asked,
         timeout_s=default_timeout_s if limit_s is None else limit_s,
         rewind_timeout_s=RECORD_TIMEOUT_S if limit_s is None else 0.0,
-        rank=rank,
+        rank=own_rank,
         world_size=size,
     )
-    ledger = Ledger(
-        start, changed, Entry if rank is None else Entry.of_rank, fallback_of(fallback, [config]), rank
-    )
-    if _chosen(on_unavailable) == "fallback":
-        _start_alone(ledger, config)
-    ledger.may_start_alone = on_unavailable == "auto"
+    entry = Entry if own_rank is None else Entry.of_rank
+    ledger = Ledger(start, changed, entry, fallback_of(fallback, [asked]), own_rank)
+    choice: OnUnavailable = one_of("on_unavailable", on_unavailable, get_args(OnUnavailable))
+    if choice == "fallback":
+        _start_alone(ledger, asked)
+    ledger.may_start_alone = choice == "auto"
     return ledger
 
 
 def sweep_ledger(
     changed: Wakeable,
-    row: Callable[[int, Any], Any],
     ids: Any,
-    config: dict[str, Any],
     *,
-    on_existing: object,
-    resume_from: object,
-    fallback: Any,
-    timeout_s: object,
+    on_existing: object = "error",
+    resume_from: object = None,
+    fallback: Any = "last",
+    timeout_s: object = None,
+    **config: Any,
 ) -> Ledger[Any]:
-    """Return the ledger of a sweep; `row` makes what is kept of a step. The rest is as for `run_ledger`.
+    """Return the ledger of a sweep with the options of `Advisor.sweep`. The rest is as for `run_ledger`.
 
     Raises:
-        InvalidArgumentError: an argument is wrong; the error names it.
+        UsageError: NumPy is not installed.
+        InvalidArgumentError: as for `run_ledger`.
     """
+    row, _ = import_rows()
     run_ids, configs = check.sweep(ids, config)
     choice, step = began(on_existing, resume_from)
     a_call_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
@@ -110,21 +98,19 @@ def sweep_ledger(
     return Ledger(start, changed, row, fallback_of(fallback, configs))
 
 
-def entries_of(
-    import_rows: Callable[[], Any],
-) -> Callable[[int], tuple[Callable[[int, Any], Any], Callable[[Sequence[float]], Any]]]:
-    """Return what makes entries of so many runs, and of losses what is observed of them.
+def import_rows() -> tuple[Any, Any]:
+    """Return what makes a sweep's entries, and reads its losses. It needs NumPy, as nothing else here does.
 
-    `import_rows` imports what sweeps need.
+    Raises:
+        UsageError: NumPy is not installed.
     """
-
-    def of(size: int) -> tuple[Callable[[int, Any], Any], Callable[[Sequence[float]], Any]]:
-        if size == 1:
-            return Entry, lambda losses: losses[0]
-        rows = import_rows()
-        return rows.Row, lambda losses: rows.losses_of(list(losses), size)
-
-    return of
+    try:
+        from mlrs_client._rows import Row, losses_of
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "sweeps work on NumPy arrays, and NumPy is not installed: pip install numpy"
+        ) from error
+    return Row, losses_of
 
 
 def adopted(
@@ -175,13 +161,6 @@ def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> 
     if ledger.may_start_alone:
         ledger.start_alone(ledger.start.configs[0].initial_lr or default_lr)
     return ledger.start.lacking(ledger.config, ledger.next_step) if ledger.is_open else None
-
-
-def _chosen(on_unavailable: object) -> OnUnavailable:
-    for known in get_args(OnUnavailable):
-        if on_unavailable == known:
-            return known  # type: ignore[no-any-return] # get_args is untyped; these are the Literal's values
-    raise wrong("on_unavailable", f"must be one of {', '.join(get_args(OnUnavailable))}", on_unavailable)
 
 
 def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:

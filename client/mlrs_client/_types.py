@@ -6,9 +6,10 @@ import datetime as dt
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 from mlrs_client._meta_types import Meta, MetaRecord, MetaStatus
+from mlrs_client._values import MAX_COUNT, MAX_STEPS, member, option, real, rising, string, whole
 
 
 class Optimizer(enum.StrEnum):
@@ -83,36 +84,36 @@ class Schedule:
     kind: ScheduleKind | str
     """Which one; a `ScheduleKind` or its value."""
     _: KW_ONLY
-    base_lr: float | None = None
+    base_lr: float | None = option(real, least=1e-30, most=1e30)
     """The LR that the schedule multiplies. Default: the run's `initial_lr`, else the optimizer's usual."""
-    warmup: int | None = None
+    warmup: int | None = option(whole, low=0, high=MAX_STEPS)
     """Steps of linear warmup. Default: 0."""
-    final_lr: float | None = None
+    final_lr: float | None = option(real, least=0.0, most=1.0)
     """Where the LR ends, or its lower bound, as a fraction of the base LR. Not for the first three kinds
     and one-cycle."""
-    milestones: Sequence[int] | None = None
+    milestones: Sequence[int] | None = option(rising)
     """Multi-step: the steps from which on the LR is multiplied by `factor` once more."""
-    factor: float | None = None
+    factor: float | None = option(real, above=0.0, most=1.0)
     """Multi-step, exponential (a step), plateau, greedy: what the LR is multiplied by."""
-    cooldown_fraction: float | None = None
+    cooldown_fraction: float | None = option(real, above=0.0, most=1.0)
     """Wsd: how much of the horizon the cooldown takes."""
-    period: int | None = None
+    period: int | None = option(whole, low=1, high=MAX_STEPS)
     """Sgdr: the steps of the first cycle."""
-    period_mult: int | None = None
+    period_mult: int | None = option(whole, low=1, high=100)
     """Sgdr: how much longer each cycle is than the one before."""
-    peak_fraction: float | None = None
+    peak_fraction: float | None = option(real, above=0.0, most=1.0)
     """One-cycle: where the peak is, which is the base LR."""
-    start_division: float | None = None
+    start_division: float | None = option(real, least=1.0, most=1e12)
     """One-cycle: the peak over the LR at the start."""
-    final_division: float | None = None
+    final_division: float | None = option(real, least=1.0, most=1e12)
     """One-cycle: the LR at the start over the final LR."""
-    patience: int | None = None
+    patience: int | None = option(whole, low=0, high=2**23)
     """Plateau, greedy: so many steps in a row without (or with) improvement move nothing yet."""
-    threshold: float | None = None
+    threshold: float | None = option(real, least=0.0, most=1.0)
     """Plateau, greedy: the least improvement that counts, as a fraction of the best loss."""
-    cooldown: int | None = None
+    cooldown: int | None = option(whole, low=0, high=2**23)
     """Plateau, greedy: steps after a reduction in which stagnation does not count."""
-    smoothing: int | None = None
+    smoothing: int | None = option(whole, low=1, high=MAX_STEPS)
     """Plateau, greedy: the span of the loss's moving average, in steps; 1: none."""
 
     def __post_init__(self) -> None:
@@ -131,9 +132,9 @@ class Ranks:
 
     reduction: RankReduction | None = None
     """How losses become one. Default: their mean."""
-    straggler_timeout_s: float | None = None
+    straggler_timeout_s: float | None = option(real, above=0.0, most=86_400.0)
     """How long after the first loss of a step `quorum` is enough, in seconds. Default: never."""
-    quorum: float | None = None
+    quorum: float | None = option(real, above=0.0, most=1.0)
     """The share of the ranks that is enough then, > 0 and <= 1. Default: 0.5."""
 
 
@@ -141,26 +142,26 @@ class Ranks:
 class RunConfig:
     """What the advice of a run depends on besides its losses; `None` means not given."""
 
-    model: str | None = None
+    model: str | None = option(string)
     """A name, an alias or `name@digest`; as the daemon resolved it, always `name@digest`. `None` where the
     run follows a schedule."""
-    horizon: int | None = None
+    horizon: int | None = option(whole, low=1, high=MAX_STEPS)
     """The total number of steps, 1 to 2**53."""
-    num_classes: int | None = None
+    num_classes: int | None = option(whole, low=2, high=MAX_COUNT)
     """The number of classes of a classification loss, at least 2."""
-    scale: float | None = None
+    scale: float | None = option(real, above=0.0)
     """The scale gamma; finite and > 0. `None`: the model's scale rule."""
-    snapshot: int | None = None
+    snapshot: int | None = option(whole, low=0)
     """The snapshot that a run without a horizon stays on. `None`: the middle one."""
-    optimizer: Optimizer | None = None
+    optimizer: Optimizer | None = option(member, of=Optimizer)
     """The update rule of the training loop."""
-    momentum: float | None = None
+    momentum: float | None = option(real, least=0.0, below=1.0)
     """Its momentum (for Adam, beta 1), in [0, 1)."""
-    initial_lr: float | None = None
+    initial_lr: float | None = option(real, above=0.0)
     """The learning rate to start from, for models that take one; finite and > 0."""
-    min_lr: float | None = None
+    min_lr: float | None = option(real, least=0.0)
     """No advice is below this; finite and >= 0."""
-    max_lr: float | None = None
+    max_lr: float | None = option(real, above=0.0)
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     schedule: Schedule | None = None
     """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
@@ -168,28 +169,6 @@ class RunConfig:
     """Meta mode; as the daemon resolved it, with its defaults. `None`: the run is in none."""
     ranks: Ranks | None = None
     """How the ranks of a distributed job share the run. `None`: it has one."""
-
-
-class SweepConfig(TypedDict, total=False):
-    """What runs of a sweep may be opened with: each a value for all, or a list or array of one a run.
-
-    The fields are those of `Advisor.run`.
-    """
-
-    model: str | Sequence[str] | None
-    policy: Schedule | str | Sequence[Schedule | str] | None
-    base_lr: float | Sequence[float] | None
-    warmup: int | Sequence[int] | None
-    horizon: int | Sequence[int] | None
-    num_classes: int | Sequence[int] | None
-    scale: float | Sequence[float] | None
-    snapshot: int | Sequence[int] | None
-    optimizer: Optimizer | str | Sequence[Optimizer | str] | None
-    momentum: float | Sequence[float] | None
-    initial_lr: float | Sequence[float] | None
-    min_lr: float | Sequence[float] | None
-    max_lr: float | Sequence[float] | None
-    meta: Meta | bool | Sequence[Meta | bool] | None
 
 
 @dataclass(frozen=True, slots=True)

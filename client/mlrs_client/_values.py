@@ -1,17 +1,74 @@
-"""Checks of single values that users hand in: what `_arguments` and its neighbours are made of."""
+"""Checks of single values that users hand in, and of dataclasses whose fields say how they are checked.
+
+Each check raises `InvalidArgumentError`, whose `field` is the name that it was given.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import operator
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from mlrs_client._exceptions import InvalidArgumentError
 
+C = TypeVar("C", bound=StrEnum)
+S = TypeVar("S", bound=str)
 MAX_NAME = 4096
 """The longest address, prefix, or model reference, in characters."""
 MAX_COUNT = 2**31 - 1
 """The largest number of classes, and of a snapshot."""
+MAX_STEPS = 2**53
+"""The largest horizon and step: the last integer that a double counts up to without gaps."""
+MAX_MILESTONES = 64
+"""The most milestones of a schedule."""
+
+
+def option(check: Callable[..., Any], **bounds: Any) -> Any:
+    """Return a field of a dataclass that may be left out (`None`), with the check of its value."""
+    return dataclasses.field(default=None, metadata={"check": functools.partial(check, **bounds)})
+
+
+@functools.cache
+def checks_of(kind: type) -> Mapping[str, Callable[[str, Any], Any]]:
+    """Return the checks of a dataclass, by the names of its fields that are an `option`."""
+    fields = dataclasses.fields(kind)
+    return {field.name: field.metadata["check"] for field in fields if "check" in field.metadata}
+
+
+def checked(kind: type, given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return checked values for options of a dataclass; those that are `None` are left out."""
+    checks = checks_of(kind)
+    return {name: checks[name](prefix + name, value) for name, value in given.items() if value is not None}
+
+
+def member(name: str, value: object, *, of: type[C]) -> C:
+    """Return a member of an enumeration, given as itself or by its value."""
+    return one_of(name, value, tuple(of))
+
+
+def one_of(name: str, value: object, known: Sequence[S]) -> S:
+    """Return which of the known words a value is."""
+    for word in known:
+        if isinstance(value, str) and value == word:
+            return word
+    raise wrong(name, f"must be one of {', '.join(known)}", value)
+
+
+def rising(name: str, value: Any) -> tuple[int, ...]:
+    """Return 1 to `MAX_MILESTONES` steps that rise."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise wrong(name, "must be a list of steps", value)
+    steps = tuple(whole(name, step, low=1, high=MAX_STEPS) for step in value)
+    if not 1 <= len(steps) <= MAX_MILESTONES:
+        raise wrong(name, f"must hold 1 to {MAX_MILESTONES} steps", value)
+    if any(after <= before for before, after in pairwise(steps)):
+        raise wrong(name, "must rise", value)
+    return steps
 
 
 def string(name: str, value: object) -> str:

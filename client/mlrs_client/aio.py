@@ -21,30 +21,19 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
-from mlrs_client._advisor import DEFAULT_TIMEOUT_S, import_sweeps
 from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection, Signal
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import MlrsError, RunFinishedError
-from mlrs_client._fallback import FallbackLike
 from mlrs_client._joining import deleted
-from mlrs_client._meta_types import Meta
+from mlrs_client._options import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, RunOptions, SweepOptions
 from mlrs_client._pushing import Push
 from mlrs_client._routing import Call
-from mlrs_client._start import OnExisting
-from mlrs_client._starting import RECORD_TIMEOUT_S, OnUnavailable, entries_of, run_ledger, sweep_ledger
-from mlrs_client._types import (
-    ModelInfo,
-    Optimizer,
-    RankReduction,
-    RecordChunk,
-    RunInfo,
-    RunStatus,
-    Schedule,
-    SweepConfig,
-)
+from mlrs_client._starting import run_ledger, sweep_ledger
+from mlrs_client._types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs_client._unsent import default_folder
+from mlrs_client._values import MAX_STEPS
 from mlrs_client._waiting import opened, settled
 
 if TYPE_CHECKING:
@@ -83,66 +72,9 @@ class Advisor(MetaAdvisor):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def run(
-        self,
-        task: str,
-        *,
-        model: str | None = None,
-        policy: Schedule | str | None = None,
-        base_lr: float | None = None,
-        warmup: int | None = None,
-        horizon: int | None = None,
-        num_classes: int | None = None,
-        scale: float | None = None,
-        snapshot: int | None = None,
-        optimizer: Optimizer | str | None = None,
-        momentum: float | None = None,
-        initial_lr: float | None = None,
-        min_lr: float | None = None,
-        max_lr: float | None = None,
-        meta: Meta | bool | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-        rank_reduction: RankReduction | str | None = None,
-        straggler_timeout_s: float | None = None,
-        quorum: float | None = None,
-        id: str | None = None,  # noqa: A002 # what users call it
-        on_existing: OnExisting = "error",
-        resume_from: int | None = None,
-        fallback: FallbackLike = "auto",
-        on_unavailable: OnUnavailable = "auto",
-        timeout_s: float | None = None,
-    ) -> Opening[Run]:
+    def run(self, task: str, **options: Unpack[RunOptions]) -> Opening[Run]:
         """Return a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
-        config = check.config(
-            model=model,
-            policy=policy,
-            base_lr=base_lr,
-            warmup=warmup,
-            horizon=horizon,
-            num_classes=num_classes,
-            scale=scale,
-            snapshot=snapshot,
-            optimizer=optimizer,
-            momentum=momentum,
-            initial_lr=initial_lr,
-            min_lr=min_lr,
-            max_lr=max_lr,
-            meta=meta,
-        )
-        ledger = run_ledger(
-            Signal(),
-            self._connection.timeout_s,
-            task,
-            config,
-            (rank, world_size, rank_reduction, straggler_timeout_s, quorum),
-            id=id,
-            on_existing=on_existing,
-            resume_from=resume_from,
-            fallback=fallback,
-            on_unavailable=on_unavailable,
-            timeout_s=timeout_s,
-        )
+        ledger = run_ledger(Signal(), self._connection.timeout_s, task, **options)
 
         async def opening() -> Run:
             self._connection.session.add(ledger)
@@ -153,35 +85,16 @@ class Advisor(MetaAdvisor):
 
         return Opening(opening)
 
-    def sweep(
-        self,
-        ids: Sequence[str],
-        *,
-        on_existing: OnExisting = "error",
-        resume_from: int | None = None,
-        fallback: FallbackLike = "last",
-        timeout_s: float | None = None,
-        **config: Unpack[SweepConfig],
-    ) -> Opening[Sweep]:
+    def sweep(self, ids: Sequence[str], **options: Unpack[SweepOptions]) -> Opening[Sweep]:
         """Open many training runs as one, with `async with` or `await`. See `mlrs_client.Advisor.sweep`."""
-        rows, flavour = import_sweeps("_aio_sweep")
-        ledger = sweep_ledger(
-            Signal(),
-            rows.Row,
-            ids,
-            dict(config),
-            on_existing=on_existing,
-            resume_from=resume_from,
-            fallback=fallback,
-            timeout_s=timeout_s,
-        )
+        ledger = sweep_ledger(Signal(), ids, **options)
+        from mlrs_client._aio_sweep import Sweep  # which imports NumPy
 
         async def opening() -> Sweep:
             self._connection.session.add(ledger)
             deadline = self._connection.deadline(ledger.start.timeout_s)
             await self._connection.wait(opened(self._connection.session, ledger, deadline))
-            sweep: Sweep = flavour.Sweep(self._connection, ledger)
-            return sweep
+            return Sweep(self._connection, ledger)
 
         return Opening(opening)
 
@@ -196,13 +109,12 @@ class Advisor(MetaAdvisor):
     ) -> tuple[RunInfo, ...]:
         """Send what a training left in a file. See `mlrs_client.Advisor.push`."""
         limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
-        entries = entries_of(lambda: import_sweeps("_aio_sweep")[0])
-        push = Push(path, id, Signal(), entries, limit_s, rewind=rewind)
+        push = Push(path, id, Signal(), limit_s, rewind=rewind)
         session, deadline = self._connection.session, self._connection.deadline(limit_s)
         try:
             await self._connection.wait(opened(session, push.ledger, deadline))
             has = push.opened()
-            for first, end in ((0, has), (has, check.MAX_HORIZON)):
+            for first, end in ((0, has), (has, MAX_STEPS)):
                 push.enter(first, end, session.observe, session.adapt)
                 await self._connection.wait(settled(session, push.ledger, deadline))
                 push.check()

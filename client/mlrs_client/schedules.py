@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from mlrs_client import _arguments as check
 from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client._values import MAX_STEPS, whole
 
 __all__ = ["constant", "cosine", "exponential", "linear", "multi_step", "one_cycle", "sgdr", "wsd"]
 
@@ -169,7 +170,7 @@ class _Place:
         """Return a horizon, which must be beyond the warmup."""
         if horizon is None and instead:
             raise InvalidArgumentError(f"horizon must be given, {instead}", field="horizon")
-        total = check.horizon(horizon)
+        total = whole("horizon", horizon, low=1, high=MAX_STEPS)
         if total <= self.warmup:
             raise InvalidArgumentError(
                 f"warmup must be below the horizon, {total}; is {self.warmup}", field="warmup"

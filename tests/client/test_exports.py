@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from typing import Any
 
 import mlrs_client
-from mlrs_client import _aio_sweep, _sweep, aio
+from mlrs_client import _aio_sweep, _options, _sweep, aio
+from mlrs_client._arguments import CONFIG_OPTIONS
 
 NAMES = [
     "TLS",
@@ -151,3 +153,12 @@ def test_import_is_light() -> None:
         "mlrs_proto",
         "typing_extensions",
     }
+
+
+def test_every_option_is_explained() -> None:
+    """`help(advisor.run)` says what each option means, and the options of a sweep's runs are among them."""
+    explained = inspect.getdoc(mlrs_client.Advisor.run) or ""
+    for name in _options.RunOptions.__annotations__:
+        assert re.search(rf"^ +{name}: ", explained, re.MULTILINE), name
+    assert set(CONFIG_OPTIONS) <= _options.SweepOptions.__annotations__.keys()
+    assert _options.SweepOptions.__annotations__.keys() <= _options.RunOptions.__annotations__.keys()

@@ -577,3 +577,13 @@ def test_settings_that_a_sweep_does_not_have(advisor: mlrs_client.Advisor) -> No
         with pytest.raises(InvalidArgumentError) as caught:
             advisor.sweep(["a", "b"], **{name: 3})
         assert caught.value.field == name
+
+
+async def test_an_option_that_there_is_not(either: Any, daemon: FakeDaemon) -> None:
+    """An option that is misspelt is refused before anything is sent, and the error lists those there are."""
+    with pytest.raises(mlrs_client.InvalidArgumentError, match=r"is no option; .*, horizon,") as caught:
+        either.run("task", horizn=10)
+    assert caught.value.field == "horizn"
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="is no option"):
+        either.sweep(["a", "b"], horizn=[10, 20])
+    assert not daemon.runs
