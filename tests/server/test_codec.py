@@ -71,6 +71,23 @@ def test_observations_come_back_bit_for_bit(observations: Observations) -> None:
     assert again.reasons.tobytes() == observations.reasons.tobytes()
 
 
+@given(stretches())
+def test_records_from_before_versions_are_read(observations: Observations) -> None:
+    """A stretch of record that was stored without a version is read as it was written."""
+    packed = codec.pack_observations(observations)
+    again = codec.unpack_observations(codec._seal(packed[:-5]), "a")
+    assert codec.pack_observations(again) == packed
+    assert codec.is_whole(codec._seal(packed[:-5]))
+
+
+def test_a_record_of_a_newer_version_says_so() -> None:
+    """A stretch of record in a format that this version does not know is an error that says to upgrade."""
+    newer = codec._seal(b"another format" + bytes([codec.RECORD_VERSION + 1]), codec.RECORD_SEED)
+    assert not codec.is_whole(newer)
+    with raises(Reason.STORE_NEWER, match="the record of run 'a' is of a newer version of mlrs; upgrade"):
+        codec.unpack_observations(newer, "a")
+
+
 @given(SNAPSHOTS)
 def test_snapshots_come_back_bit_for_bit(snapshot: RunSnapshot) -> None:
     """A snapshot comes back whole."""

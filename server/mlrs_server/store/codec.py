@@ -36,14 +36,20 @@ CHECKED_AT_ONCE = 2**20
 """Bytes that are unpacked at a time where only their number counts."""
 SEED = 0x6D6C7273
 """Where the checksum starts: four zero bytes must not pass as an empty record."""
+RECORD_VERSION = 1
+"""The format of a stretch of record, a byte behind its steps."""
+RECORD_SEED = 0x6D6C7274
+"""Where the checksum of a stretch of record starts that has a version; without one, it starts at `SEED`."""
 
 
 def pack_observations(observations: Observations) -> bytes:
-    """Return a stretch of record as bytes: losses, learning rates, reasons."""
+    """Return a stretch of record as bytes: losses, learning rates, reasons, the format's version."""
     return _seal(
         observations.losses.astype("<f8").tobytes()
         + observations.lrs.astype("<f8").tobytes()
         + observations.reasons.astype(np.uint8).tobytes()
+        + bytes([RECORD_VERSION]),
+        RECORD_SEED,
     )
 
 
@@ -51,12 +57,16 @@ def unpack_observations(data: bytes, run_id: str) -> Observations:
     """Return the stretch of record in `data`, of run `run_id`.
 
     Raises:
-        AdvisorError: the bytes are damaged.
+        AdvisorError: the bytes are damaged, or of a format of a newer version.
     """
-    body = _unseal(data, run_id)
-    if len(body) % BYTES_PER_STEP:
+    version, size = _record_format(data)
+    if version > RECORD_VERSION:
+        raise AdvisorError(
+            Reason.STORE_NEWER, f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs"
+        )
+    if version < 0 or size % BYTES_PER_STEP:
         raise _damaged(run_id)
-    n = len(body) // BYTES_PER_STEP
+    body, n = data[:size], size // BYTES_PER_STEP
     return Observations(
         np.frombuffer(body, "<f8", n).astype(np.float64),
         np.frombuffer(body, "<f8", n, offset=8 * n).astype(np.float64),
@@ -218,8 +228,8 @@ def _config_of(values: dict[str, Any]) -> RunConfig:
     return RunConfig(**values)
 
 
-def _seal(body: bytes) -> bytes:
-    return body + zlib.crc32(body, SEED).to_bytes(4, "little")
+def _seal(body: bytes, seed: int = SEED) -> bytes:
+    return body + zlib.crc32(body, seed).to_bytes(4, "little")
 
 
 def _unseal(data: bytes, run_id: str) -> bytes:
@@ -230,13 +240,20 @@ def _unseal(data: bytes, run_id: str) -> bytes:
 
 
 def is_whole(data: bytes) -> bool:
-    """Return whether a stretch of record is not damaged, without unpacking it."""
-    size = len(data) - 4
-    return (
-        size >= 0
-        and size % BYTES_PER_STEP == 0
-        and zlib.crc32(memoryview(data)[:size], SEED) == int.from_bytes(data[size:], "little")
-    )
+    """Return whether a stretch of record is not damaged, and of a known format, without unpacking it."""
+    version, size = _record_format(data)
+    return 0 <= version <= RECORD_VERSION and size % BYTES_PER_STEP == 0
+
+
+def _record_format(data: bytes) -> tuple[int, int]:
+    """Return the version of a stretch of record, and the size of its steps in bytes.
+
+    0 is the format of before versions. A damaged stretch has version -1.
+    """
+    body, checksum = memoryview(data)[:-4], int.from_bytes(data[-4:], "little")
+    if body and zlib.crc32(body, RECORD_SEED) == checksum:
+        return body[-1], len(body) - 1
+    return (0 if zlib.crc32(body, SEED) == checksum else -1), len(body)
 
 
 def _damaged(run_id: str) -> DamagedError:

@@ -13,7 +13,7 @@ from mlrs_core.compiled import compiled_aside
 from mlrs_core.policy import States, Steps
 from mlrs_server.entries import Table
 from mlrs_server.ledger import Records
-from mlrs_server.store.codec import BYTES_PER_STEP, SEED, is_whole
+from mlrs_server.store.codec import BYTES_PER_STEP, RECORD_SEED, RECORD_VERSION, SEED, is_whole
 from mlrs_server.store.protocol import Observations
 
 _CRC_BYTES = 4
@@ -39,11 +39,11 @@ def pack_all_observations(answers: Table, bounds: _Places) -> list[bytes]:
         answers: (n,) of `ANSWERED`, one run's after another's.
         bounds: (k + 1,), where each run's begin, and the end of the last.
     """
-    starts = np.concatenate([[0], np.cumsum(BYTES_PER_STEP * np.diff(bounds) + _CRC_BYTES)])
-    out = np.zeros(starts[-1], np.uint8)
+    starts = np.concatenate([[0], np.cumsum(BYTES_PER_STEP * np.diff(bounds) + 1 + _CRC_BYTES)])
+    out = np.full(starts[-1], RECORD_VERSION, np.uint8)
     losses, lrs = (_raw(answers[name].astype("<f8"), 8) for name in ("loss", "lr"))
     _lay_out(losses, lrs, np.ascontiguousarray(answers["reason"]), bounds, starts, out)
-    return _sealed(out, starts)
+    return _sealed(out, starts, RECORD_SEED)
 
 
 @compiled_aside
@@ -87,7 +87,7 @@ def _pick(places: _Places, steps: Steps, heads: Steps, starts: _Places, data: _R
     for entry in range(len(steps)):
         place, step = places[entry], steps[entry]
         while chunk < len(heads):
-            count = (starts[chunk + 1] - starts[chunk]) // BYTES_PER_STEP
+            count = (starts[chunk + 1] - starts[chunk]) // BYTES_PER_STEP  # its end is shorter than a step
             of, first = heads[chunk]
             if of > place or (of == place and first + count > step):
                 break
@@ -111,7 +111,7 @@ def pack_all_snapshots(records: Records, states: States) -> list[bytes]:
     rows = np.zeros((k, _HEAD.itemsize + 4 * size + _CRC_BYTES), np.uint8)
     rows[:, : _HEAD.itemsize] = _raw(head, _HEAD.itemsize)
     rows[:, _HEAD.itemsize : -_CRC_BYTES] = states.astype("<f4").view(np.uint8)
-    return _sealed(rows.reshape(-1), np.arange(k + 1) * rows.shape[1])
+    return _sealed(rows.reshape(-1), np.arange(k + 1) * rows.shape[1], SEED)
 
 
 def _raw(array: npt.NDArray[np.generic], width: int) -> _Raw:
@@ -120,11 +120,11 @@ def _raw(array: npt.NDArray[np.generic], width: int) -> _Raw:
     return raw.reshape(-1, width)
 
 
-def _sealed(out: _Raw, starts: _Places) -> list[bytes]:
-    """Return the stretches of bytes between `starts`, each closed by its checksum."""
+def _sealed(out: _Raw, starts: _Places, seed: int) -> list[bytes]:
+    """Return the stretches of bytes between `starts`, each closed by its checksum, which starts at `seed`."""
     bodies = out.data
     ends = (starts[1:] - _CRC_BYTES).tolist()
-    sums = [zlib.crc32(bodies[start:end], SEED) for start, end in zip(starts.tolist(), ends, strict=False)]
+    sums = [zlib.crc32(bodies[start:end], seed) for start, end in zip(starts.tolist(), ends, strict=False)]
     out[(starts[1:] - _CRC_BYTES)[:, None] + np.arange(_CRC_BYTES)] = _raw(np.array(sums, "<u4"), _CRC_BYTES)
     data = out.tobytes()
     return [data[start:end] for start, end in pairwise(starts.tolist())]
