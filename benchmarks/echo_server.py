@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 METHOD = "/bench.Echo/Stream"
 

@@ -25,8 +25,8 @@ from threadpoolctl import threadpool_limits
 import mlrs_client
 from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.architectures.paper.reference import net_with
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 
 BLOCK = 200
 """Calls in a block ..."""

@@ -28,8 +28,8 @@ from in_process import PAPER
 from messages import losses_of
 from streams import channel_to
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 
 STEPS = 40_000
 """Of a run that is replayed."""

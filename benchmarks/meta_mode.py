@@ -29,8 +29,8 @@ import uvloop
 from messages import Messages
 from streams import Stream, channel_to, open_runs
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 
 RUNS = 100
 """Runs that learn."""

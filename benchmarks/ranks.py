@@ -23,8 +23,8 @@ import uvloop
 from messages import check
 from streams import Stream, channel_to
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 
 SIZES = (1, 4, 16, 64, 256)
 """Ranks."""

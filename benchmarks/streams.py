@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 from messages import check
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, as each training process has

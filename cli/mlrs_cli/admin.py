@@ -11,8 +11,8 @@ import click
 import grpc
 
 from mlrs_cli.root import DaemonAddress
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.security.exposure import is_local
 
 PIECE_BYTES = 512 * 2**10

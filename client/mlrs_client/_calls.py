@@ -15,7 +15,7 @@ from mlrs_client._opened import OpenedRun
 from mlrs_client._routing import Call
 from mlrs_client._start import Mode, Start, Way
 from mlrs_client._types import ModelInfo, RunConfig, RunInfo
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 T = TypeVar("T")
 MAX_BATCH = 1000

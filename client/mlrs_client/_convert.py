@@ -24,7 +24,7 @@ from mlrs_client._types import (
     Schedule,
     ScheduleKind,
 )
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 _OPTIMIZERS: dict[pb.Optimizer.ValueType, Optimizer] = {
     pb.OPTIMIZER_SGD: Optimizer.SGD,

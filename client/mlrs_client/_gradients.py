@@ -9,7 +9,7 @@ from typing import Any
 
 from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._values import wrong
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 PIECE_BYTES = 512 * 1024
 """How much of each vector travels in a message."""

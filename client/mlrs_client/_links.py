@@ -8,7 +8,7 @@ from typing import Any
 
 from mlrs_client._access import Access
 from mlrs_client._channel import options_of
-from mlrs_proto.v1 import advisor_pb2_grpc as rpc
+from mlrs_proto.v1 import advisor_service_pb2_grpc as rpc
 
 FEEDER_KEY = "mlrs-feeder"
 """The metadata by which a daemon knows that a process is still connected."""

@@ -13,7 +13,7 @@ from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._meta_convert import adaptation_from_proto
 from mlrs_client._meta_types import Adaptation
 from mlrs_client._routing import Call
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 
 def adapt_shard(

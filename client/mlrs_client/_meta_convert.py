@@ -13,7 +13,7 @@ from mlrs_client._meta_types import (
     MetaScope,
     MetaStatus,
 )
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 _SCOPES: dict[pb.AdaptScope.ValueType, MetaScope] = {
     pb.ADAPT_SCOPE_UNSPECIFIED: MetaScope.RUN,

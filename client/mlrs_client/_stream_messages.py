@@ -10,7 +10,7 @@ from mlrs_client._conversation import Batch
 from mlrs_client._convert import reason_from_proto
 from mlrs_client._meta_convert import adaptation_from_proto
 from mlrs_client._reasons import REASON_PREFIX
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 
 def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:

@@ -25,7 +25,7 @@ from mlrs_client._exceptions import InvalidArgumentError, MlrsError
 from mlrs_client._ledger import Ledger
 from mlrs_client._start import completed
 from mlrs_client._types import RunConfig
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 FORMAT, VERSION = "mlrs-unsent", 1
 """What the file says it is, and the version that this module writes and reads."""

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlrs_proto.v1 import advisor_pb2
+from mlrs_proto.v1 import advisor_service_pb2
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.compaction import compact_resting_runs
@@ -33,7 +33,7 @@ from mlrs_server.store import SqlStore
 from mlrs_server.version_service import VersionService
 from mlrs_server.watchers import Watchers
 
-SERVICE: str = advisor_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
+SERVICE: str = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
 
 
 @dataclass(frozen=True)

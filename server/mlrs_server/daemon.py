@@ -17,7 +17,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mlrs_proto.v1.advisor_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_proto.v1.advisor_service_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_server.apart import apart
 from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server import convert
 from mlrs_server.adapting.gradients import alignment_of
 from mlrs_server.adapting.making import Adaptation, Made

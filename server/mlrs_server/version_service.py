@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server import convert
 from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.models import CatalogModel, ModelCatalog

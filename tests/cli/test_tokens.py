@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlrs_cli.root import mlrs
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.security.tokens import TOKEN
 from tests.server.security.certificates import Authority, write_pair
 from tests.support.daemon import Daemon, write_random_model

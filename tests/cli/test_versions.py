@@ -14,8 +14,8 @@ from mlrs_cli.admin import channel_to
 from mlrs_cli.root import DaemonAddress, mlrs
 from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.model import Model
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from tests.support.daemon import Daemon, write_random_model
 
 RUNS = 23

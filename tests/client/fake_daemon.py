@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1 import advisor_pb2_grpc as rpc
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1 import advisor_service_pb2_grpc as rpc
 
 CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""

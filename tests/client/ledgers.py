@@ -11,7 +11,7 @@ from mlrs_client._ledger import Ledger
 from mlrs_client._opened import Opened
 from mlrs_client._start import Start
 from mlrs_client._stream_messages import answer_from_proto
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 
 def opened_ledger(

@@ -12,7 +12,7 @@ from mlrs_client._conversation import Conversation
 from mlrs_client._entries import Entry
 from mlrs_client._ledger import Ledger
 from mlrs_client._stream_messages import batch_to_proto
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.ledgers import advised, read
 from tests.client.test_ledger import ledger_at, opened
 

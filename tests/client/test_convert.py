@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlrs_client import AdviceReason, Optimizer, RunConfig
 from mlrs_client import _convert as convert
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 REALS = st.none() | st.floats(allow_nan=False)
 COUNTS = st.none() | st.integers(0, 2**31 - 1)

@@ -14,7 +14,7 @@ import mlrs_client
 from mlrs_client import AdviceReason, Schedule, _ledger, schedules
 from mlrs_client._deadline import LONGEST_PAUSE_S, Backoff
 from mlrs_client.torch import AdvisedLR
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.support.runs import open_run, opened

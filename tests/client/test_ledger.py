@@ -23,7 +23,7 @@ from mlrs_client._entries import Entry
 from mlrs_client._fallback import Fallback
 from mlrs_client._ledger import Ledger
 from mlrs_client._opened import Opened, OpenedRun
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.ledgers import advised, opened_ledger
 
 

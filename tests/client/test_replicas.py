@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mlrs_client
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, Record, RecordBook, lr_sequence
 from tests.support.runs import opened

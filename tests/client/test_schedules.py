@@ -18,7 +18,7 @@ from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig as CoreConfig
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.convert import config_from
 from tests.core.schedules import LOSS_FREE, configs, follow
 

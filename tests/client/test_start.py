@@ -20,7 +20,7 @@ from mlrs_client import (
     UnavailableError,
     UsageError,
 )
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 

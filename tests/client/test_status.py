@@ -11,7 +11,7 @@ from mlrs_client import _status
 from mlrs_client._answers import Advised
 from mlrs_client._exceptions import NotOwnerError
 from mlrs_client._stream_messages import answer_from_proto
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 
 
 def _rpc_error(code: grpc.StatusCode, details: str, **trailers: str) -> grpc.RpcError:

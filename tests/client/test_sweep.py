@@ -14,7 +14,7 @@ import torch
 import mlrs_client
 from mlrs_client import _calls
 from mlrs_client import _conversation as conversation
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 

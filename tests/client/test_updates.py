@@ -23,7 +23,7 @@ from mlrs_client._meta_convert import adaptation_from_proto
 from mlrs_client._opened import Opened, OpenedRun
 from mlrs_client._stream_messages import batch_to_proto
 from mlrs_client._updates import MAX_UPDATES, Update
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.client.ledgers import advised, opened_ledger, read
 from tests.client.test_conversation import Outbox
 from tests.support.runs import open_run

@@ -16,8 +16,8 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import Policy
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.ledger import DIVERGED_AFTER
 from mlrs_server.replay import Replay
 from tests.support.daemon import Daemon

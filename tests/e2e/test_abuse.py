@@ -18,8 +18,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from tests.support.bystander import Bystander
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.process import MIB, open_files, resident_bytes

@@ -15,8 +15,8 @@ import pytest
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.checking import check_runs, check_whole
 from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.store import open_store

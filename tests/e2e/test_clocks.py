@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 import mlrs_client
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.security.book import LOOK_S
 from mlrs_server.security.roles import Role
 from mlrs_server.security.tokens import TokenFile

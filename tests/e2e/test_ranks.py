@@ -17,8 +17,8 @@ from mlrs_client import aio
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_core.ranks import RankReduction
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.ranks import Report, reduced
 from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model

@@ -15,8 +15,8 @@ import grpc
 import pytest
 
 import mlrs_client
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.shards import shard_of
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from tests.core.paper_oracle import FILE
 from tests.support.daemon import Daemon
 

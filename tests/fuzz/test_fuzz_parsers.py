@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from mlrs_core.checkpoint import parse_model
 from mlrs_core.config import RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server import convert
 from mlrs_server.config import load_config
 from mlrs_server.entries import Entries

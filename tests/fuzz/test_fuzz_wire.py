@@ -15,7 +15,8 @@ import pytest
 from google.protobuf import message_factory
 
 import mlrs_client
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1 import advisor_service_pb2
 from tests.fuzz.mutation import extreme, mutated
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.process import MIB, open_files, resident_bytes
@@ -24,7 +25,7 @@ from tests.support.runs import open_run
 from tests.support.training import Undisturbed
 from tests.support.workload import loss_of, settings_of
 
-SERVICE = pb.DESCRIPTOR.services_by_name["AdvisorService"]
+SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
 WATCH = f"/{SERVICE.full_name}/WatchRun"
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"

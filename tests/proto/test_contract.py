@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from mlrs_core.config import Optimizer, RunConfig
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1 import advisor_pb2_grpc as rpc
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1 import advisor_service_pb2
+from mlrs_proto.v1 import advisor_service_pb2_grpc as rpc
 
 ROOM = Path(__file__).parents[2] / "proto"
-SERVICE = pb.DESCRIPTOR.services_by_name["AdvisorService"]
-ENUMS = pb.DESCRIPTOR.enum_types_by_name
-MESSAGES = pb.DESCRIPTOR.message_types_by_name
+SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
+ENUMS = {
+    name: kind.DESCRIPTOR for name in pb.__all__ if isinstance(kind := getattr(pb, name), EnumTypeWrapper)
+}
+MESSAGES = {name: kind.DESCRIPTOR for name in pb.__all__ if isinstance(kind := getattr(pb, name), type)}
 
 UNARY, UP, DOWN, BOTH = (False, False), (True, False), (False, True), (True, True)
 """Which sides of a call stream: (client, server)."""
@@ -61,7 +65,7 @@ def test_messages_are_named_after_their_call(method: MethodDescriptor) -> None:
 
 def test_wire_name_is_not_the_import_path() -> None:
     """On the wire the package is `mlrs.v1`, though its stubs are imported from `mlrs_proto.v1`."""
-    assert pb.DESCRIPTOR.package == "mlrs.v1"
+    assert {message.file.package for message in MESSAGES.values()} == {"mlrs.v1"}
     assert SERVICE.full_name == "mlrs.v1.AdvisorService"
 
 
@@ -69,7 +73,10 @@ def test_wire_name_is_not_the_import_path() -> None:
 def test_servicer_and_stub_have_the_calls(name: str) -> None:
     """The generated base class has each call, and each is routed by its wire name."""
     assert callable(getattr(rpc.AdvisorServiceServicer, name))
-    assert f"'/mlrs.v1.AdvisorService/{name}'" in (ROOM / "mlrs_proto/v1/advisor_pb2_grpc.py").read_text()
+    assert (
+        f"'/mlrs.v1.AdvisorService/{name}'"
+        in (ROOM / "mlrs_proto/v1/advisor_service_pb2_grpc.py").read_text()
+    )
 
 
 def test_optimizers_have_the_numbers_of_the_core() -> None:
@@ -127,7 +134,8 @@ def declarations(text: str) -> list[tuple[str, str]]:
 
 def test_everything_has_a_comment() -> None:
     """Each call, message, field and value of the contract has a comment right above it."""
-    found = declarations((ROOM / "mlrs/v1/advisor.proto").read_text())
+    files = (ROOM / "mlrs" / "v1").glob("*.proto")
+    found = [declared for file in files for declared in declarations(file.read_text())]
     fields = sum(len(message.fields) for message in MESSAGES.values())
     assert len(found) > fields + len(RPCS)
     assert [line for line, before in found if not before.startswith("//")] == []
@@ -135,9 +143,9 @@ def test_everything_has_a_comment() -> None:
 
 def test_old_runtimes_take_the_stubs() -> None:
     """The stubs ask for protobuf 5.28.1 and grpcio 1.68.1, the oldest that the package allows."""
-    messages = (ROOM / "mlrs_proto/v1/advisor_pb2.py").read_text()
-    calls = (ROOM / "mlrs_proto/v1/advisor_pb2_grpc.py").read_text()
+    messages = [file.read_text() for file in (ROOM / "mlrs_proto" / "v1").glob("*_pb2.py")]
+    calls = (ROOM / "mlrs_proto/v1/advisor_service_pb2_grpc.py").read_text()
     project = (ROOM.parent / "pyproject.toml").read_text()
-    assert "# Protobuf Python Version: 5.28.1\n" in messages
+    assert all("# Protobuf Python Version: 5.28.1\n" in text for text in messages)
     assert "GRPC_GENERATED_VERSION = '1.68.1'\n" in calls
     assert 'dependencies = ["grpcio>=1.68.1", "protobuf>=5.28.1"]' in project

@@ -41,18 +41,18 @@ def test_tampered_stub_is_found(room: Path) -> None:
     """A stub that the generator would not write fails the check, by name; an untouched room passes."""
     check = (GENERATOR / "python", room / "generate.py", "--check")
     assert run(*check)[0] == 0
-    stub = room / "mlrs_proto" / "v1" / "advisor_pb2.pyi"
+    stub = room / "mlrs_proto" / "v1" / "run_pb2.pyi"
     stub.write_text(stub.read_text() + "\n# by hand\n")
     status, said = run(*check)
     assert status == 1
-    assert "advisor_pb2.pyi" in said
+    assert "run_pb2.pyi" in said
     assert "make proto" in said
 
 
 @needs_generator
 def test_forgotten_regeneration_is_found(room: Path) -> None:
     """A field added to the contract fails the check until the stubs are generated again."""
-    contract = room / "mlrs" / "v1" / "advisor.proto"
+    contract = room / "mlrs" / "v1" / "run.proto"
     added = "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
     contract.write_text(contract.read_text().replace("message GetRunRequest {\n", added))
     assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 1
@@ -61,23 +61,29 @@ def test_forgotten_regeneration_is_found(room: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "rule"),
+    ("name", "before", "after", "rule"),
     [
         (
+            "config",
             "  // A model's name, alias, or",
             "  string a = 90;\n  // A model's name, alias, or",
             "COMMENT_FIELD",
         ),
-        ("rpc GetRun(GetRunRequest)", "rpc GetRun(FinishRunRequest)", "RPC_REQUEST_STANDARD_NAME"),
-        ("OPTIMIZER_SGD = 1", "SGD = 1", "ENUM_VALUE_PREFIX"),
+        (
+            "advisor_service",
+            "rpc GetRun(GetRunRequest)",
+            "rpc GetRun(FinishRunRequest)",
+            "RPC_REQUEST_STANDARD_NAME",
+        ),
+        ("config", "OPTIMIZER_SGD = 1", "SGD = 1", "ENUM_VALUE_PREFIX"),
     ],
     ids=["comment", "request", "prefix"],
 )
 @pytest.mark.skipif(not BUF.exists(), reason="buf is not installed beside this Python")
-def test_contract_lint_finds(room: Path, before: str, after: str, rule: str) -> None:
+def test_contract_lint_finds(room: Path, name: str, before: str, after: str, rule: str) -> None:
     """A field without a comment, a shared request and a value without prefix fail buf's lint."""
     assert run(BUF, "lint", room)[0] == 0
-    contract = room / "mlrs" / "v1" / "advisor.proto"
+    contract = room / "mlrs" / "v1" / f"{name}.proto"
     text = contract.read_text()
     assert before in text
     contract.write_text(text.replace(before, after))

@@ -17,8 +17,8 @@ import pytest
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.answers import Answer
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.server.support import LOSSES, advised, channel, create, service
 
 ENTRIES = 2000

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from mlrs_core.config import RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server import places, runs
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus

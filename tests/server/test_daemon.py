@@ -20,8 +20,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.assembly import SERVICE
 from mlrs_server.errors import Reason
 from tests.server.support import LOSSES, advised, columns, create, raises, refused, replayed, service
@@ -249,8 +249,8 @@ PROBE = """
 import asyncio, sys
 from pathlib import Path
 import grpc
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon
 

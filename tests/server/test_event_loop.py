@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from mlrs_core import checkpoint
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.server.security.tenants import Caller, upload_of
 from tests.server.support import advised, create, service
 from tests.support.daemon import write_random_model

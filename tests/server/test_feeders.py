@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server import feeders
 from tests.server.security.tenants import tenants
 from tests.server.support import Refusal, advised, columns, refusal_of, refused, service

@@ -14,7 +14,7 @@ from grpc import StatusCode as Code
 
 from mlrs_core.config import RunConfig
 from mlrs_core.meta import AdaptScope, MetaConfig
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.meta_service import AT_ONCE, MetaService

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server import daemon, journal
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.health import STORE

@@ -10,7 +10,7 @@ import pytest
 
 from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
 from mlrs_server.model_folder import bring_models_over
 from mlrs_server.models import ModelCatalog, asking

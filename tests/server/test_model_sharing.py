@@ -10,7 +10,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.server.security.tenants import Caller, upload_of
 from tests.server.support import create, service
 from tests.support.daemon import write_random_model

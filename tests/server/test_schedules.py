@@ -14,7 +14,7 @@ from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.policy import Floats
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server import places, runs
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.lifecycle import Opened

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from mlrs_core.errors import InvalidFieldError, ModelFileError
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.records import RunRecords
 from mlrs_server.status import CODES, MAX_MESSAGE, as_advisor_error, code_number

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode as Code
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
 from mlrs_server.store import Recency, codec, open_store
 from tests.server import stored

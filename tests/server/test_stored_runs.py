@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.server.support import advised, service
 
 STORED = Path(__file__).parent / "stores" / "before-versions"

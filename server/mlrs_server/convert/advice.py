@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.answers import Answer
 from mlrs_server.convert.runs import step_from
 from mlrs_server.entries import Entries

@@ -14,7 +14,7 @@ from mlrs_core.errors import InvalidFieldError
 from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
 from mlrs_core.ranks import RankReduction, RanksConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.errors import invalid_field
 
 _OPTIMIZERS: frozenset[int] = frozenset(Optimizer)

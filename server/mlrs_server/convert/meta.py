@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.adapting.gradients import ElementType, Piece
 from mlrs_server.adapting.making import Made
 from mlrs_server.convert.advice import entry_error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.adapting.promotion import Promoted, PromoteRequest
 from mlrs_server.aliases import AliasChange
 from mlrs_server.convert.runs import time_to

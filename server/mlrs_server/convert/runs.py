@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.convert.configs import config_from, config_to
 from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field

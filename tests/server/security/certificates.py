@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import trustme
 
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 
 
 class Authority:

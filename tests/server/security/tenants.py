@@ -11,14 +11,15 @@ from typing import Any
 
 import grpc
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1 import advisor_service_pb2
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.security.roles import Role
 from mlrs_server.security.tokens import TokenFile
 from tests.server.support import Refusal, columns, refusal_of, service
 
 TIMEOUT = 20
-SERVICE = pb.DESCRIPTOR.services_by_name["AdvisorService"]
+SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
 RPCS = [method.name for method in SERVICE.methods]
 """Every RPC of the contract."""
 STREAMS_OUT = {"StreamAdvice", "WatchRun"}

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.config import load_config
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.security import limits as limits_module

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode as Code
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.security.roles import Role
 from tests.server.security.tenants import tenants
 from tests.server.support import columns, refused

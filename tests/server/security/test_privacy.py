@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
-from mlrs_proto.v1.advisor_pb2_grpc import AdvisorServiceStub
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.errors import Reason
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.roles import Role

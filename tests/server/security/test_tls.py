@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
 from mlrs_server.security.tls import TlsFiles, _Reader, server_credentials
 from tests.server.security.certificates import Authority, secure_stub, write_pair

@@ -18,7 +18,7 @@ from mlrs_core.architectures.drift import DriftSpec
 from mlrs_core.checkpoint import dump_model, parse_model
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import ModelFileError
-from mlrs_proto.v1 import advisor_pb2 as pb
+from mlrs_proto import v1 as pb
 from tests.core.families import OTHER_CONSTANTS, random_model
 from tests.core.runs import Runs
 from tests.server.security.tenants import Caller, upload_of

@@ -32,7 +32,11 @@ import abc
 import collections.abc
 import grpc
 import grpc.aio
-import mlrs_proto.v1.advisor_pb2
+import mlrs_proto.v1.advice_pb2
+import mlrs_proto.v1.meta_pb2
+import mlrs_proto.v1.model_pb2
+import mlrs_proto.v1.record_pb2
+import mlrs_proto.v1.run_pb2
 import typing
 
 _T = typing.TypeVar("_T")
@@ -47,8 +51,8 @@ class AdvisorServiceStub:
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     CreateRun: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.CreateRunRequest,
-        mlrs_proto.v1.advisor_pb2.CreateRunResponse,
+        mlrs_proto.v1.run_pb2.CreateRunRequest,
+        mlrs_proto.v1.run_pb2.CreateRunResponse,
     ]
     """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
@@ -59,8 +63,8 @@ class AdvisorServiceStub:
     """
 
     BatchCreateRuns: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.BatchCreateRunsRequest,
-        mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse,
+        mlrs_proto.v1.run_pb2.BatchCreateRunsRequest,
+        mlrs_proto.v1.run_pb2.BatchCreateRunsResponse,
     ]
     """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
     them is created, or none; runs that exist are rewound one after the other, up to the first that
@@ -68,56 +72,56 @@ class AdvisorServiceStub:
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.GetRunRequest,
-        mlrs_proto.v1.advisor_pb2.GetRunResponse,
+        mlrs_proto.v1.run_pb2.GetRunRequest,
+        mlrs_proto.v1.run_pb2.GetRunResponse,
     ]
     """Reads one run. NOT_FOUND: there is none of that id."""
 
     ListRuns: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ListRunsRequest,
-        mlrs_proto.v1.advisor_pb2.ListRunsResponse,
+        mlrs_proto.v1.run_pb2.ListRunsRequest,
+        mlrs_proto.v1.run_pb2.ListRunsResponse,
     ]
     """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     FinishRun: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.FinishRunRequest,
-        mlrs_proto.v1.advisor_pb2.FinishRunResponse,
+        mlrs_proto.v1.run_pb2.FinishRunRequest,
+        mlrs_proto.v1.run_pb2.FinishRunResponse,
     ]
     """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
     is not an error.
     """
 
     BatchFinishRuns: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.BatchFinishRunsRequest,
-        mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse,
+        mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
+        mlrs_proto.v1.run_pb2.BatchFinishRunsResponse,
     ]
     """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
 
     DeleteRun: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.DeleteRunRequest,
-        mlrs_proto.v1.advisor_pb2.DeleteRunResponse,
+        mlrs_proto.v1.run_pb2.DeleteRunRequest,
+        mlrs_proto.v1.run_pb2.DeleteRunResponse,
     ]
     """Deletes a run and its record. NOT_FOUND: there is none of that id."""
 
     Advise: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.AdviseRequest,
-        mlrs_proto.v1.advisor_pb2.AdviseResponse,
+        mlrs_proto.v1.advice_pb2.AdviseRequest,
+        mlrs_proto.v1.advice_pb2.AdviseResponse,
     ]
     """Answers one observation of one run by its id: the call for a shell script or a language without
     a client. A training loop is better served by StreamAdvice.
     """
 
     StreamAdvice: grpc.StreamStreamMultiCallable[
-        mlrs_proto.v1.advisor_pb2.StreamAdviceRequest,
-        mlrs_proto.v1.advisor_pb2.StreamAdviceResponse,
+        mlrs_proto.v1.advice_pb2.StreamAdviceRequest,
+        mlrs_proto.v1.advice_pb2.StreamAdviceResponse,
     ]
     """Answers observations of any number of runs, a message of advice for each message of
     observations, in order. Keep one stream per training process.
     """
 
     WatchRun: grpc.UnaryStreamMultiCallable[
-        mlrs_proto.v1.advisor_pb2.WatchRunRequest,
-        mlrs_proto.v1.advisor_pb2.WatchRunResponse,
+        mlrs_proto.v1.record_pb2.WatchRunRequest,
+        mlrs_proto.v1.record_pb2.WatchRunResponse,
     ]
     """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
     it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
@@ -125,48 +129,48 @@ class AdvisorServiceStub:
     """
 
     Adapt: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.AdaptRequest,
-        mlrs_proto.v1.advisor_pb2.AdaptResponse,
+        mlrs_proto.v1.meta_pb2.AdaptRequest,
+        mlrs_proto.v1.meta_pb2.AdaptResponse,
     ]
     """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
     with a StreamAdvice, `updates` of that stream keep the order by themselves.
     """
 
     AdaptGradients: grpc.StreamUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.AdaptGradientsRequest,
-        mlrs_proto.v1.advisor_pb2.AdaptGradientsResponse,
+        mlrs_proto.v1.meta_pb2.AdaptGradientsRequest,
+        mlrs_proto.v1.meta_pb2.AdaptGradientsResponse,
     ]
     """Meta mode for clients that would rather send both gradients than compute the alignment. The
     daemon keeps running dot products and never holds a whole tensor.
     """
 
     ListModels: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ListModelsRequest,
-        mlrs_proto.v1.advisor_pb2.ListModelsResponse,
+        mlrs_proto.v1.model_pb2.ListModelsRequest,
+        mlrs_proto.v1.model_pb2.ListModelsResponse,
     ]
     """Lists the models that runs can name."""
 
     GetModel: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.GetModelRequest,
-        mlrs_proto.v1.advisor_pb2.GetModelResponse,
+        mlrs_proto.v1.model_pb2.GetModelRequest,
+        mlrs_proto.v1.model_pb2.GetModelResponse,
     ]
     """Reads one model. NOT_FOUND: no name, alias or digest matches."""
 
     ImportModel: grpc.StreamUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ImportModelRequest,
-        mlrs_proto.v1.advisor_pb2.ImportModelResponse,
+        mlrs_proto.v1.model_pb2.ImportModelRequest,
+        mlrs_proto.v1.model_pb2.ImportModelResponse,
     ]
     """Uploads a model file (safetensors) in chunks."""
 
     SetAlias: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.SetAliasRequest,
-        mlrs_proto.v1.advisor_pb2.SetAliasResponse,
+        mlrs_proto.v1.model_pb2.SetAliasRequest,
+        mlrs_proto.v1.model_pb2.SetAliasResponse,
     ]
     """Points an alias at a model. Runs that exist keep the model they began with."""
 
     PromoteModel: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.PromoteModelRequest,
-        mlrs_proto.v1.advisor_pb2.PromoteModelResponse,
+        mlrs_proto.v1.model_pb2.PromoteModelRequest,
+        mlrs_proto.v1.model_pb2.PromoteModelResponse,
     ]
     """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
     it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
@@ -174,16 +178,16 @@ class AdvisorServiceStub:
     """
 
     RollbackAlias: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
-        mlrs_proto.v1.advisor_pb2.RollbackAliasResponse,
+        mlrs_proto.v1.model_pb2.RollbackAliasRequest,
+        mlrs_proto.v1.model_pb2.RollbackAliasResponse,
     ]
     """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
     nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
     """
 
     ListAliasChanges: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
-        mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse,
+        mlrs_proto.v1.model_pb2.ListAliasChangesRequest,
+        mlrs_proto.v1.model_pb2.ListAliasChangesResponse,
     ]
     """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
@@ -191,8 +195,8 @@ class AdvisorServiceAsyncStub:
     """Advises learning rates and keeps the runs and models that the advice comes from."""
 
     CreateRun: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.CreateRunRequest,
-        mlrs_proto.v1.advisor_pb2.CreateRunResponse,
+        mlrs_proto.v1.run_pb2.CreateRunRequest,
+        mlrs_proto.v1.run_pb2.CreateRunResponse,
     ]
     """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
@@ -203,8 +207,8 @@ class AdvisorServiceAsyncStub:
     """
 
     BatchCreateRuns: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.BatchCreateRunsRequest,
-        mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse,
+        mlrs_proto.v1.run_pb2.BatchCreateRunsRequest,
+        mlrs_proto.v1.run_pb2.BatchCreateRunsResponse,
     ]
     """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
     them is created, or none; runs that exist are rewound one after the other, up to the first that
@@ -212,56 +216,56 @@ class AdvisorServiceAsyncStub:
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.GetRunRequest,
-        mlrs_proto.v1.advisor_pb2.GetRunResponse,
+        mlrs_proto.v1.run_pb2.GetRunRequest,
+        mlrs_proto.v1.run_pb2.GetRunResponse,
     ]
     """Reads one run. NOT_FOUND: there is none of that id."""
 
     ListRuns: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ListRunsRequest,
-        mlrs_proto.v1.advisor_pb2.ListRunsResponse,
+        mlrs_proto.v1.run_pb2.ListRunsRequest,
+        mlrs_proto.v1.run_pb2.ListRunsResponse,
     ]
     """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     FinishRun: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.FinishRunRequest,
-        mlrs_proto.v1.advisor_pb2.FinishRunResponse,
+        mlrs_proto.v1.run_pb2.FinishRunRequest,
+        mlrs_proto.v1.run_pb2.FinishRunResponse,
     ]
     """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
     is not an error.
     """
 
     BatchFinishRuns: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.BatchFinishRunsRequest,
-        mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse,
+        mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
+        mlrs_proto.v1.run_pb2.BatchFinishRunsResponse,
     ]
     """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
 
     DeleteRun: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.DeleteRunRequest,
-        mlrs_proto.v1.advisor_pb2.DeleteRunResponse,
+        mlrs_proto.v1.run_pb2.DeleteRunRequest,
+        mlrs_proto.v1.run_pb2.DeleteRunResponse,
     ]
     """Deletes a run and its record. NOT_FOUND: there is none of that id."""
 
     Advise: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.AdviseRequest,
-        mlrs_proto.v1.advisor_pb2.AdviseResponse,
+        mlrs_proto.v1.advice_pb2.AdviseRequest,
+        mlrs_proto.v1.advice_pb2.AdviseResponse,
     ]
     """Answers one observation of one run by its id: the call for a shell script or a language without
     a client. A training loop is better served by StreamAdvice.
     """
 
     StreamAdvice: grpc.aio.StreamStreamMultiCallable[
-        mlrs_proto.v1.advisor_pb2.StreamAdviceRequest,
-        mlrs_proto.v1.advisor_pb2.StreamAdviceResponse,
+        mlrs_proto.v1.advice_pb2.StreamAdviceRequest,
+        mlrs_proto.v1.advice_pb2.StreamAdviceResponse,
     ]
     """Answers observations of any number of runs, a message of advice for each message of
     observations, in order. Keep one stream per training process.
     """
 
     WatchRun: grpc.aio.UnaryStreamMultiCallable[
-        mlrs_proto.v1.advisor_pb2.WatchRunRequest,
-        mlrs_proto.v1.advisor_pb2.WatchRunResponse,
+        mlrs_proto.v1.record_pb2.WatchRunRequest,
+        mlrs_proto.v1.record_pb2.WatchRunResponse,
     ]
     """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
     it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
@@ -269,48 +273,48 @@ class AdvisorServiceAsyncStub:
     """
 
     Adapt: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.AdaptRequest,
-        mlrs_proto.v1.advisor_pb2.AdaptResponse,
+        mlrs_proto.v1.meta_pb2.AdaptRequest,
+        mlrs_proto.v1.meta_pb2.AdaptResponse,
     ]
     """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
     with a StreamAdvice, `updates` of that stream keep the order by themselves.
     """
 
     AdaptGradients: grpc.aio.StreamUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.AdaptGradientsRequest,
-        mlrs_proto.v1.advisor_pb2.AdaptGradientsResponse,
+        mlrs_proto.v1.meta_pb2.AdaptGradientsRequest,
+        mlrs_proto.v1.meta_pb2.AdaptGradientsResponse,
     ]
     """Meta mode for clients that would rather send both gradients than compute the alignment. The
     daemon keeps running dot products and never holds a whole tensor.
     """
 
     ListModels: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ListModelsRequest,
-        mlrs_proto.v1.advisor_pb2.ListModelsResponse,
+        mlrs_proto.v1.model_pb2.ListModelsRequest,
+        mlrs_proto.v1.model_pb2.ListModelsResponse,
     ]
     """Lists the models that runs can name."""
 
     GetModel: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.GetModelRequest,
-        mlrs_proto.v1.advisor_pb2.GetModelResponse,
+        mlrs_proto.v1.model_pb2.GetModelRequest,
+        mlrs_proto.v1.model_pb2.GetModelResponse,
     ]
     """Reads one model. NOT_FOUND: no name, alias or digest matches."""
 
     ImportModel: grpc.aio.StreamUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ImportModelRequest,
-        mlrs_proto.v1.advisor_pb2.ImportModelResponse,
+        mlrs_proto.v1.model_pb2.ImportModelRequest,
+        mlrs_proto.v1.model_pb2.ImportModelResponse,
     ]
     """Uploads a model file (safetensors) in chunks."""
 
     SetAlias: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.SetAliasRequest,
-        mlrs_proto.v1.advisor_pb2.SetAliasResponse,
+        mlrs_proto.v1.model_pb2.SetAliasRequest,
+        mlrs_proto.v1.model_pb2.SetAliasResponse,
     ]
     """Points an alias at a model. Runs that exist keep the model they began with."""
 
     PromoteModel: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.PromoteModelRequest,
-        mlrs_proto.v1.advisor_pb2.PromoteModelResponse,
+        mlrs_proto.v1.model_pb2.PromoteModelRequest,
+        mlrs_proto.v1.model_pb2.PromoteModelResponse,
     ]
     """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
     it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
@@ -318,16 +322,16 @@ class AdvisorServiceAsyncStub:
     """
 
     RollbackAlias: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
-        mlrs_proto.v1.advisor_pb2.RollbackAliasResponse,
+        mlrs_proto.v1.model_pb2.RollbackAliasRequest,
+        mlrs_proto.v1.model_pb2.RollbackAliasResponse,
     ]
     """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
     nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
     """
 
     ListAliasChanges: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
-        mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse,
+        mlrs_proto.v1.model_pb2.ListAliasChangesRequest,
+        mlrs_proto.v1.model_pb2.ListAliasChangesResponse,
     ]
     """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
@@ -337,9 +341,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def CreateRun(
         self,
-        request: mlrs_proto.v1.advisor_pb2.CreateRunRequest,
+        request: mlrs_proto.v1.run_pb2.CreateRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.CreateRunResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.CreateRunResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.CreateRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.CreateRunResponse]]:
         """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
@@ -351,9 +355,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def BatchCreateRuns(
         self,
-        request: mlrs_proto.v1.advisor_pb2.BatchCreateRunsRequest,
+        request: mlrs_proto.v1.run_pb2.BatchCreateRunsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.BatchCreateRunsResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.BatchCreateRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.BatchCreateRunsResponse]]:
         """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
         them is created, or none; runs that exist are rewound one after the other, up to the first that
         cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
@@ -362,25 +366,25 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetRun(
         self,
-        request: mlrs_proto.v1.advisor_pb2.GetRunRequest,
+        request: mlrs_proto.v1.run_pb2.GetRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.GetRunResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.GetRunResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.GetRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.GetRunResponse]]:
         """Reads one run. NOT_FOUND: there is none of that id."""
 
     @abc.abstractmethod
     def ListRuns(
         self,
-        request: mlrs_proto.v1.advisor_pb2.ListRunsRequest,
+        request: mlrs_proto.v1.run_pb2.ListRunsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListRunsResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.ListRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.ListRunsResponse]]:
         """Lists runs, a page at a time, by id or those of the newest activity first."""
 
     @abc.abstractmethod
     def FinishRun(
         self,
-        request: mlrs_proto.v1.advisor_pb2.FinishRunRequest,
+        request: mlrs_proto.v1.run_pb2.FinishRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.FinishRunResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.FinishRunResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.FinishRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.FinishRunResponse]]:
         """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
         is not an error.
         """
@@ -388,25 +392,25 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def BatchFinishRuns(
         self,
-        request: mlrs_proto.v1.advisor_pb2.BatchFinishRunsRequest,
+        request: mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.BatchFinishRunsResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.BatchFinishRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.BatchFinishRunsResponse]]:
         """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
 
     @abc.abstractmethod
     def DeleteRun(
         self,
-        request: mlrs_proto.v1.advisor_pb2.DeleteRunRequest,
+        request: mlrs_proto.v1.run_pb2.DeleteRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.DeleteRunResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.DeleteRunResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.DeleteRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.DeleteRunResponse]]:
         """Deletes a run and its record. NOT_FOUND: there is none of that id."""
 
     @abc.abstractmethod
     def Advise(
         self,
-        request: mlrs_proto.v1.advisor_pb2.AdviseRequest,
+        request: mlrs_proto.v1.advice_pb2.AdviseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.AdviseResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.AdviseResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.advice_pb2.AdviseResponse, collections.abc.Awaitable[mlrs_proto.v1.advice_pb2.AdviseResponse]]:
         """Answers one observation of one run by its id: the call for a shell script or a language without
         a client. A training loop is better served by StreamAdvice.
         """
@@ -414,9 +418,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def StreamAdvice(
         self,
-        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.advisor_pb2.StreamAdviceRequest],
+        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.advice_pb2.StreamAdviceRequest],
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[mlrs_proto.v1.advisor_pb2.StreamAdviceResponse], collections.abc.AsyncIterator[mlrs_proto.v1.advisor_pb2.StreamAdviceResponse]]:
+    ) -> typing.Union[collections.abc.Iterator[mlrs_proto.v1.advice_pb2.StreamAdviceResponse], collections.abc.AsyncIterator[mlrs_proto.v1.advice_pb2.StreamAdviceResponse]]:
         """Answers observations of any number of runs, a message of advice for each message of
         observations, in order. Keep one stream per training process.
         """
@@ -424,9 +428,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def WatchRun(
         self,
-        request: mlrs_proto.v1.advisor_pb2.WatchRunRequest,
+        request: mlrs_proto.v1.record_pb2.WatchRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[mlrs_proto.v1.advisor_pb2.WatchRunResponse], collections.abc.AsyncIterator[mlrs_proto.v1.advisor_pb2.WatchRunResponse]]:
+    ) -> typing.Union[collections.abc.Iterator[mlrs_proto.v1.record_pb2.WatchRunResponse], collections.abc.AsyncIterator[mlrs_proto.v1.record_pb2.WatchRunResponse]]:
         """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
         it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
         A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
@@ -435,9 +439,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def Adapt(
         self,
-        request: mlrs_proto.v1.advisor_pb2.AdaptRequest,
+        request: mlrs_proto.v1.meta_pb2.AdaptRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.AdaptResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.AdaptResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.meta_pb2.AdaptResponse, collections.abc.Awaitable[mlrs_proto.v1.meta_pb2.AdaptResponse]]:
         """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
         with a StreamAdvice, `updates` of that stream keep the order by themselves.
         """
@@ -445,9 +449,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def AdaptGradients(
         self,
-        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.advisor_pb2.AdaptGradientsRequest],
+        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.meta_pb2.AdaptGradientsRequest],
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.AdaptGradientsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.AdaptGradientsResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.meta_pb2.AdaptGradientsResponse, collections.abc.Awaitable[mlrs_proto.v1.meta_pb2.AdaptGradientsResponse]]:
         """Meta mode for clients that would rather send both gradients than compute the alignment. The
         daemon keeps running dot products and never holds a whole tensor.
         """
@@ -455,41 +459,41 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ListModels(
         self,
-        request: mlrs_proto.v1.advisor_pb2.ListModelsRequest,
+        request: mlrs_proto.v1.model_pb2.ListModelsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListModelsResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListModelsResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.ListModelsResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.ListModelsResponse]]:
         """Lists the models that runs can name."""
 
     @abc.abstractmethod
     def GetModel(
         self,
-        request: mlrs_proto.v1.advisor_pb2.GetModelRequest,
+        request: mlrs_proto.v1.model_pb2.GetModelRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.GetModelResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.GetModelResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.GetModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.GetModelResponse]]:
         """Reads one model. NOT_FOUND: no name, alias or digest matches."""
 
     @abc.abstractmethod
     def ImportModel(
         self,
-        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.advisor_pb2.ImportModelRequest],
+        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.model_pb2.ImportModelRequest],
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ImportModelResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ImportModelResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.ImportModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.ImportModelResponse]]:
         """Uploads a model file (safetensors) in chunks."""
 
     @abc.abstractmethod
     def SetAlias(
         self,
-        request: mlrs_proto.v1.advisor_pb2.SetAliasRequest,
+        request: mlrs_proto.v1.model_pb2.SetAliasRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.SetAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.SetAliasResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.SetAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.SetAliasResponse]]:
         """Points an alias at a model. Runs that exist keep the model they began with."""
 
     @abc.abstractmethod
     def PromoteModel(
         self,
-        request: mlrs_proto.v1.advisor_pb2.PromoteModelRequest,
+        request: mlrs_proto.v1.model_pb2.PromoteModelRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.PromoteModelResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.PromoteModelResponse]]:
         """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
         it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
         runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
@@ -498,9 +502,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def RollbackAlias(
         self,
-        request: mlrs_proto.v1.advisor_pb2.RollbackAliasRequest,
+        request: mlrs_proto.v1.model_pb2.RollbackAliasRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.RollbackAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.RollbackAliasResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.RollbackAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.RollbackAliasResponse]]:
         """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
         nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
         """
@@ -508,9 +512,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ListAliasChanges(
         self,
-        request: mlrs_proto.v1.advisor_pb2.ListAliasChangesRequest,
+        request: mlrs_proto.v1.model_pb2.ListAliasChangesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse, collections.abc.Awaitable[mlrs_proto.v1.advisor_pb2.ListAliasChangesResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.model_pb2.ListAliasChangesResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.ListAliasChangesResponse]]:
         """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 def add_AdvisorServiceServicer_to_server(servicer: AdvisorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

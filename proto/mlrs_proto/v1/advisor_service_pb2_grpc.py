@@ -3,7 +3,11 @@
 import grpc
 import warnings
 
-from mlrs_proto.v1 import advisor_pb2 as mlrs__proto_dot_v1_dot_advisor__pb2
+from mlrs_proto.v1 import advice_pb2 as mlrs__proto_dot_v1_dot_advice__pb2
+from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
+from mlrs_proto.v1 import model_pb2 as mlrs__proto_dot_v1_dot_model__pb2
+from mlrs_proto.v1 import record_pb2 as mlrs__proto_dot_v1_dot_record__pb2
+from mlrs_proto.v1 import run_pb2 as mlrs__proto_dot_v1_dot_run__pb2
 
 GRPC_GENERATED_VERSION = '1.68.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +22,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in mlrs_proto/v1/advisor_pb2_grpc.py depends on'
+        + f' but the generated code in mlrs_proto/v1/advisor_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,98 +41,98 @@ class AdvisorServiceStub(object):
         """
         self.CreateRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/CreateRun',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunResponse.FromString,
                 _registered_method=True)
         self.BatchCreateRuns = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/BatchCreateRuns',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsResponse.FromString,
                 _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/GetRun',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetRunRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetRunResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.GetRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.GetRunResponse.FromString,
                 _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/ListRuns',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListRunsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListRunsResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
         self.FinishRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/FinishRun',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunResponse.FromString,
                 _registered_method=True)
         self.BatchFinishRuns = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/BatchFinishRuns',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsResponse.FromString,
                 _registered_method=True)
         self.DeleteRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/DeleteRun',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.DeleteRunRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.DeleteRunResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunResponse.FromString,
                 _registered_method=True)
         self.Advise = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/Advise',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdviseRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdviseResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_advice__pb2.AdviseRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advice__pb2.AdviseResponse.FromString,
                 _registered_method=True)
         self.StreamAdvice = channel.stream_stream(
                 '/mlrs.v1.AdvisorService/StreamAdvice',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.StreamAdviceRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.StreamAdviceResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_advice__pb2.StreamAdviceRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_advice__pb2.StreamAdviceResponse.FromString,
                 _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/mlrs.v1.AdvisorService/WatchRun',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.WatchRunRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.WatchRunResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunResponse.FromString,
                 _registered_method=True)
         self.Adapt = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/Adapt',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptResponse.FromString,
                 _registered_method=True)
         self.AdaptGradients = channel.stream_unary(
                 '/mlrs.v1.AdvisorService/AdaptGradients',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptGradientsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptGradientsResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/ListModels',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListModelsResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/GetModel',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetModelResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelResponse.FromString,
                 _registered_method=True)
         self.ImportModel = channel.stream_unary(
                 '/mlrs.v1.AdvisorService/ImportModel',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ImportModelRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ImportModelResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelResponse.FromString,
                 _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/SetAlias',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
                 _registered_method=True)
         self.PromoteModel = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/PromoteModel',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelResponse.FromString,
                 _registered_method=True)
         self.RollbackAlias = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/RollbackAlias',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasResponse.FromString,
                 _registered_method=True)
         self.ListAliasChanges = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/ListAliasChanges',
-                request_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesResponse.FromString,
+                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesResponse.FromString,
                 _registered_method=True)
 
 
@@ -291,98 +295,98 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CreateRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRun,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunResponse.SerializeToString,
             ),
             'BatchCreateRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchCreateRuns,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetRunRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetRunResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.GetRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.GetRunResponse.SerializeToString,
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListRunsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListRunsResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.ListRunsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.ListRunsResponse.SerializeToString,
             ),
             'FinishRun': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishRun,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunResponse.SerializeToString,
             ),
             'BatchFinishRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchFinishRuns,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsResponse.SerializeToString,
             ),
             'DeleteRun': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteRun,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.DeleteRunRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.DeleteRunResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunResponse.SerializeToString,
             ),
             'Advise': grpc.unary_unary_rpc_method_handler(
                     servicer.Advise,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdviseRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdviseResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advice__pb2.AdviseRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advice__pb2.AdviseResponse.SerializeToString,
             ),
             'StreamAdvice': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamAdvice,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.StreamAdviceRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.StreamAdviceResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_advice__pb2.StreamAdviceRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_advice__pb2.StreamAdviceResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.WatchRunRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.WatchRunResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunResponse.SerializeToString,
             ),
             'Adapt': grpc.unary_unary_rpc_method_handler(
                     servicer.Adapt,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptResponse.SerializeToString,
             ),
             'AdaptGradients': grpc.stream_unary_rpc_method_handler(
                     servicer.AdaptGradients,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptGradientsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.AdaptGradientsResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListModelsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListModelsResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetModelRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.GetModelResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelResponse.SerializeToString,
             ),
             'ImportModel': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportModel,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ImportModelRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ImportModelResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelResponse.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasResponse.SerializeToString,
             ),
             'PromoteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteModel,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelResponse.SerializeToString,
             ),
             'RollbackAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackAlias,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasResponse.SerializeToString,
             ),
             'ListAliasChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAliasChanges,
-                    request_deserializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesResponse.SerializeToString,
+                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -411,8 +415,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/CreateRun',
-            mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.CreateRunResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.CreateRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.CreateRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -438,8 +442,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/BatchCreateRuns',
-            mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.BatchCreateRunsResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -465,8 +469,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/GetRun',
-            mlrs__proto_dot_v1_dot_advisor__pb2.GetRunRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.GetRunResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.GetRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.GetRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -492,8 +496,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/ListRuns',
-            mlrs__proto_dot_v1_dot_advisor__pb2.ListRunsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.ListRunsResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.ListRunsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.ListRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -519,8 +523,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/FinishRun',
-            mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.FinishRunResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.FinishRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.FinishRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -546,8 +550,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/BatchFinishRuns',
-            mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.BatchFinishRunsResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -573,8 +577,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/DeleteRun',
-            mlrs__proto_dot_v1_dot_advisor__pb2.DeleteRunRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.DeleteRunResponse.FromString,
+            mlrs__proto_dot_v1_dot_run__pb2.DeleteRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.DeleteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -600,8 +604,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/Advise',
-            mlrs__proto_dot_v1_dot_advisor__pb2.AdviseRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.AdviseResponse.FromString,
+            mlrs__proto_dot_v1_dot_advice__pb2.AdviseRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advice__pb2.AdviseResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -627,8 +631,8 @@ class AdvisorService(object):
             request_iterator,
             target,
             '/mlrs.v1.AdvisorService/StreamAdvice',
-            mlrs__proto_dot_v1_dot_advisor__pb2.StreamAdviceRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.StreamAdviceResponse.FromString,
+            mlrs__proto_dot_v1_dot_advice__pb2.StreamAdviceRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_advice__pb2.StreamAdviceResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -654,8 +658,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/WatchRun',
-            mlrs__proto_dot_v1_dot_advisor__pb2.WatchRunRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.WatchRunResponse.FromString,
+            mlrs__proto_dot_v1_dot_record__pb2.WatchRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_record__pb2.WatchRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -681,8 +685,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/Adapt',
-            mlrs__proto_dot_v1_dot_advisor__pb2.AdaptRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.AdaptResponse.FromString,
+            mlrs__proto_dot_v1_dot_meta__pb2.AdaptRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_meta__pb2.AdaptResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -708,8 +712,8 @@ class AdvisorService(object):
             request_iterator,
             target,
             '/mlrs.v1.AdvisorService/AdaptGradients',
-            mlrs__proto_dot_v1_dot_advisor__pb2.AdaptGradientsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.AdaptGradientsResponse.FromString,
+            mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -735,8 +739,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/ListModels',
-            mlrs__proto_dot_v1_dot_advisor__pb2.ListModelsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.ListModelsResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -762,8 +766,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/GetModel',
-            mlrs__proto_dot_v1_dot_advisor__pb2.GetModelRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.GetModelResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.GetModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -789,8 +793,8 @@ class AdvisorService(object):
             request_iterator,
             target,
             '/mlrs.v1.AdvisorService/ImportModel',
-            mlrs__proto_dot_v1_dot_advisor__pb2.ImportModelRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.ImportModelResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.ImportModelRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.ImportModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -816,8 +820,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/SetAlias',
-            mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.SetAliasResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -843,8 +847,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/PromoteModel',
-            mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.PromoteModelResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.PromoteModelRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.PromoteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -870,8 +874,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/RollbackAlias',
-            mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.RollbackAliasResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -897,8 +901,8 @@ class AdvisorService(object):
             request,
             target,
             '/mlrs.v1.AdvisorService/ListAliasChanges',
-            mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_advisor__pb2.ListAliasChangesResponse.FromString,
+            mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,
