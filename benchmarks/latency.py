@@ -50,7 +50,7 @@ class Wire:
         channel = stack.enter_context(grpc.insecure_channel(daemon.address))
         stub = AdvisorServiceStub(channel)
         config = pb.RunConfig(horizon=HORIZON, num_classes=10)
-        created = stub.CreateRun(pb.CreateRunRequest(run_id=f"bench/{uuid.uuid4()}", config=config))
+        created = stub.OpenRun(pb.OpenRunRequest(run_id=f"bench/{uuid.uuid4()}", config=config))
         self._bare = Bare(stub.StreamAdvice, created.run_handle)
         echo = stack.enter_context(servers.echo(unix=unix))
         channel = stack.enter_context(grpc.insecure_channel(echo.address))

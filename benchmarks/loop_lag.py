@@ -30,6 +30,7 @@ from streams import channel_to
 
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
+from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
 
 STEPS = 40_000
 """Of a run that is replayed."""
@@ -46,6 +47,7 @@ class Lagging:
         self._process, self._file = process, file
         self.channel = channel_to(address)
         self.stub: Any = AdvisorServiceStub(self.channel)
+        self.models: Any = ModelServiceStub(self.channel)
 
     def lags(self) -> npt.NDArray[np.float64]:
         """Stop it; return when its loop came round and how late that was, (n, 2) seconds."""
@@ -54,8 +56,8 @@ class Lagging:
 
     async def observe(self, run_id: str, seconds: float) -> None:
         """Ask for advice about a run, again and again."""
-        request = pb.CreateRunRequest(run_id=run_id, config=pb.RunConfig(num_classes=10))
-        step = (await self.stub.CreateRun(request)).run.next_step
+        request = pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(num_classes=10))
+        step = (await self.stub.OpenRun(request)).run.next_step
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             await self.stub.Advise(pb.AdviseRequest(run_id=run_id, step=step, loss=2.0))
@@ -64,8 +66,8 @@ class Lagging:
 
     async def fill(self, run_id: str, steps: int, config: pb.RunConfig) -> None:
         """Have a run of so many steps."""
-        request = pb.CreateRunRequest(run_id=run_id, config=config)
-        handle = (await self.stub.CreateRun(request)).run_handle
+        request = pb.OpenRunRequest(run_id=run_id, config=config)
+        handle = (await self.stub.OpenRun(request)).run_handle
         stream = self.stub.StreamAdvice()
         losses = np.resize(losses_of(1).ravel(), steps)
         for first in range(0, steps, 8192):
@@ -79,8 +81,8 @@ class Lagging:
 
     async def rewind(self, run_id: str, step: int, config: pb.RunConfig) -> None:
         """Have a run put back to before a step, which replays all steps before."""
-        request = pb.CreateRunRequest(run_id=run_id, config=config, resume_from=step)
-        await self.stub.CreateRun(request)
+        request = pb.OpenRunRequest(run_id=run_id, config=config, resume_from=step)
+        await self.stub.OpenRun(request)
 
 
 @contextmanager
@@ -116,7 +118,7 @@ async def _busy(
     kinds: dict[str, Callable[[], Awaitable[object]]] = {
         "replays": lambda: rewound("run", plain),
         "replays in meta mode": lambda: rewound("meta", meta),
-        "models listed": lambda: daemon.stub.ListModels(pb.ListModelsRequest()),
+        "models listed": lambda: daemon.models.ListModels(pb.ListModelsRequest()),
     }
     windows = {}
     for name, work in kinds.items():

@@ -154,7 +154,7 @@ class _Crowd:
     async def _train(self, channel: grpc.aio.Channel, number: int) -> None:
         stub: Any = AdvisorServiceStub(channel)
         config = pb.RunConfig(horizon=HORIZON, num_classes=10, meta=pb.Meta())
-        opened = await stub.CreateRun(pb.CreateRunRequest(run_id=uuid.uuid4().hex, config=config))
+        opened = await stub.OpenRun(pb.OpenRunRequest(run_id=uuid.uuid4().hex, config=config))
         call, step, handle = stub.StreamAdvice(), 0, opened.run_handle
         await asyncio.sleep(PERIOD_S * number / RUNS)
         while True:
@@ -219,7 +219,7 @@ class _Sender:
         """Have a step whose update the gradients are."""
         self._step += 1
         config = pb.RunConfig(horizon=HORIZON, num_classes=10, meta=pb.Meta())
-        await stub.CreateRun(pb.CreateRunRequest(run_id=self._run_id, config=config))
+        await stub.OpenRun(pb.OpenRunRequest(run_id=self._run_id, config=config))
         await stub.Advise(pb.AdviseRequest(run_id=self._run_id, step=self._step, loss=2.0))
 
     def _messages(self, size: int) -> Iterator[pb.AdaptGradientsRequest]:

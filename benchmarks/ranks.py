@@ -47,11 +47,11 @@ class Job:
         self._handle = 1 << 32
         if self._server.name == "daemon":
             config = pb.RunConfig(num_classes=10, ranks=pb.Ranks())
-            request = pb.CreateRunRequest(
+            request = pb.OpenRunRequest(
                 run_id=f"bench/{uuid.uuid4().hex}", config=config, world_size=self._ranks
             )
             stub: Any = AdvisorServiceStub(self._channels[0])
-            self._handle = (await stub.CreateRun(request)).run_handle
+            self._handle = (await stub.OpenRun(request)).run_handle
         self._streams = [Stream(channel, self._server.method) for channel in self._channels]
 
     def _messages(self, step: int) -> list[bytes]:

@@ -60,7 +60,7 @@ async def open_run(channel: grpc.aio.Channel, horizon: int) -> int:
     """Open a new run as a training loop does; return its handle."""
     (request,) = _requests(1, horizon)
     stub: Any = AdvisorServiceStub(channel)
-    response = await stub.CreateRun(request)
+    response = await stub.OpenRun(request)
     return int(response.run_handle)
 
 
@@ -69,13 +69,13 @@ async def open_runs(channel: grpc.aio.Channel, count: int, horizon: int) -> list
     stub: Any = AdvisorServiceStub(channel)
     requests, handles = _requests(count, horizon), list[int]()
     for start in range(0, count, PAGE):
-        page = pb.BatchCreateRunsRequest(requests=requests[start : start + PAGE])
-        answer = await stub.BatchCreateRuns(page)
+        page = pb.BatchOpenRunsRequest(requests=requests[start : start + PAGE])
+        answer = await stub.BatchOpenRuns(page)
         handles += [response.run_handle for response in answer.responses]
     return handles
 
 
-def _requests(count: int, horizon: int) -> list[pb.CreateRunRequest]:
+def _requests(count: int, horizon: int) -> list[pb.OpenRunRequest]:
     """Ask for new runs under the default model."""
     batch, config = uuid.uuid4().hex, pb.RunConfig(horizon=horizon, num_classes=10)
-    return [pb.CreateRunRequest(run_id=f"bench/{batch}/{n}", config=config) for n in range(count)]
+    return [pb.OpenRunRequest(run_id=f"bench/{batch}/{n}", config=config) for n in range(count)]

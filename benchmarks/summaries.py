@@ -147,7 +147,7 @@ def _newcomers(figures: Figures) -> Table:
     ]
     columns = ["", "daemon, p50", "daemon, worst", "echo, p50", "echo, worst", "p50 / echo"]
     note = (
-        "From no connection to the first advice: connect, CreateRun, StreamAdvice. The echo opens no runs: "
+        "From no connection to the first advice: connect, OpenRun, StreamAdvice. The echo opens no runs: "
         "an answer on a stream of its own stands for that call."
     )
     return Table("A new stream: ms to its first advice", columns, rows, note)

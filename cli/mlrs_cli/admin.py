@@ -12,7 +12,7 @@ import grpc
 
 from mlrs_cli.root import DaemonAddress
 from mlrs_proto import v1 as pb
-from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
+from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from mlrs_server.security.exposure import is_local
 
 PIECE_BYTES = 512 * 2**10
@@ -102,7 +102,7 @@ def _pieces(data: bytes, name: str) -> Iterator[pb.ImportModelRequest]:
 def _stub(daemon: DaemonAddress) -> Iterator[Any]:
     try:
         with channel_to(daemon) as channel:
-            yield AdvisorServiceStub(channel)
+            yield ModelServiceStub(channel)
     except grpc.RpcError as error:
         says: Any = error
         raise click.ClickException(f"{daemon.address}: {says.details()}") from error

@@ -48,11 +48,11 @@ def opening(start: Start, way: Way, feeder: str, place: int = 0) -> Call[tuple[O
     configs = start.asked(way)
     if len(start.run_ids) == 1:
         request = _opening(start, 0, configs[0], way, feeder)
-        return Call("CreateRun", request, lambda response: (_opened(response),))
+        return Call("OpenRun", request, lambda response: (_opened(response),))
     places = range(place, min(place + MAX_BATCH, len(start.run_ids)))
     return Call(
-        "BatchCreateRuns",
-        pb.BatchCreateRunsRequest(
+        "BatchOpenRuns",
+        pb.BatchOpenRunsRequest(
             requests=[_opening(start, each, configs[each], way, feeder) for each in places]
         ),
         lambda response: tuple(map(_opened, response.responses)),
@@ -77,9 +77,9 @@ def _bare(start: Start, config: RunConfig) -> Start:
     )
 
 
-def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str) -> pb.CreateRunRequest:
+def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str) -> pb.OpenRunRequest:
     """Return the request that opens one run; those of a sweep have one owner."""
-    return pb.CreateRunRequest(
+    return pb.OpenRunRequest(
         run_id=start.run_ids[place],
         config=convert.config_to_proto(config),
         mode=_MODES[way.mode],
@@ -91,7 +91,7 @@ def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str)
     )
 
 
-def _opened(response: pb.CreateRunResponse) -> OpenedRun:
+def _opened(response: pb.OpenRunResponse) -> OpenedRun:
     return OpenedRun(
         convert.run_from_proto(response.run), response.run_handle, response.created, response.took_over
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 from mlrs_client._access import Access
 from mlrs_client._channel import options_of
-from mlrs_proto.v1 import advisor_service_pb2_grpc as rpc
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
+from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
 
 FEEDER_KEY = "mlrs-feeder"
 """The metadata by which a daemon knows that a process is still connected."""
@@ -27,11 +28,11 @@ class Links:
         self, open_plain: Callable[..., Any], open_secure: Callable[..., Any], access: Access
     ) -> None:
         self._open_plain, self._open_secure, self._access = open_plain, open_secure, access
-        self._links: dict[str, tuple[Any, Any]] = {}
+        self._links: dict[str, tuple[Any, tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
 
     def method(self, address: str, name: str) -> Any:
-        """Return a method of the service at an address.
+        """Return a method of the services at an address.
 
         Raises:
             UnavailableError: the address was learned, and may not have the token.
@@ -40,8 +41,8 @@ class Links:
             if address not in self._links:
                 self._access.check_redirect(address)
                 channel = self._open(address)
-                self._links[address] = channel, rpc.AdvisorServiceStub(channel)
-        return getattr(self._links[address][1], name)
+                self._links[address] = channel, (AdvisorServiceStub(channel), ModelServiceStub(channel))
+        return next(getattr(stub, name) for stub in self._links[address][1] if hasattr(stub, name))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...] | None:

@@ -22,7 +22,7 @@ class Call(Generic[T]):
     """One unary call."""
 
     method: str
-    """The method of `AdvisorServiceStub`."""
+    """The method of `AdvisorService` or `ModelService`."""
     request: Any
     """Its request; for one that streams requests, a function that returns an iterator of them."""
     read: Callable[[Any], T]

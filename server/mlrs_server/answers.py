@@ -109,6 +109,6 @@ def stale_handle() -> AdvisorError:
     return AdvisorError(
         Reason.STALE_HANDLE,
         "run_handles: the handle is not of this daemon process, or its run was rewound, deleted, opened by "
-        "another process, or left memory as nobody observed it; call CreateRun again",
+        "another process, or left memory as nobody observed it; call OpenRun again",
         field="run_handles",
     )

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlrs_proto.v1 import advisor_service_pb2
+from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.compaction import compact_resting_runs
@@ -21,6 +21,7 @@ from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.meta_service import MetaService
 from mlrs_server.metrics import DaemonCollector
+from mlrs_server.model_service import ModelService
 from mlrs_server.models import ModelCatalog
 from mlrs_server.records import RunRecords
 from mlrs_server.security.book import TokenBook
@@ -30,10 +31,14 @@ from mlrs_server.service import AdvisorService
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import SqlStore
-from mlrs_server.version_service import VersionService
 from mlrs_server.watchers import Watchers
 
-SERVICE: str = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
+SERVICES: tuple[str, ...] = tuple(
+    service.full_name
+    for file in (advisor_service_pb2, model_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+"""The full names of the contract's services."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Daemon:
     watchers: Watchers
     live: LiveRuns
     lifecycle: RunLifecycle
-    service: AdvisorService
+    advisor: AdvisorService
+    models: ModelService
     status: StatusInterceptor
     health: StoreHealth
     collector: DaemonCollector
@@ -75,16 +81,14 @@ def assembled(
     counts = AdviceCounts()
     meta = MetaService(lifecycle, Adaptation(live), counts)
     gatherer = Gatherer(live, engine, records)
-    versions = VersionService(Promotion(live, catalog), catalog)
-    service = AdvisorService(
-        lifecycle, records, engine, catalog, gatherer, meta, versions, counts, feeders, config.data_dir
-    )
+    advisor = AdvisorService(lifecycle, records, engine, gatherer, meta, counts, feeders)
+    models = ModelService(catalog, Promotion(live, catalog), config.data_dir)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
-    status = StatusInterceptor(SERVICE, gate)
+    status = StatusInterceptor(SERVICES, gate)
     health = StoreHealth()
     live.journal.on_health = health.says("flushes")
     collector = DaemonCollector(counts, live, gate, status.refusals, health, gatherer)
-    return Daemon(watchers, live, lifecycle, service, status, health, collector)
+    return Daemon(watchers, live, lifecycle, advisor, models, status, health, collector)
 
 
 def housekeeping(

@@ -18,8 +18,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1.advisor_service_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from mlrs_server.apart import apart
-from mlrs_server.assembly import SERVICE, Daemon, assembled, housekeeping
+from mlrs_server.assembly import SERVICES, Daemon, assembled, housekeeping
 from mlrs_server.config import ServerConfig
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.failpoints import ARMED, reach
@@ -171,7 +172,7 @@ async def _joined(daemon: Daemon, shared: Sharing | None, address: str) -> Repli
 
 
 async def _tell_health(daemon: Daemon, checks: health.aio.HealthServicer) -> None:
-    for name in (SERVICE, ""):
+    for name in (*SERVICES, ""):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     await daemon.health.tell(checks)
 
@@ -195,7 +196,8 @@ async def _drain(
     await checks.enter_graceful_shutdown()
     if replica is not None:
         await replica.drain(within_s=timeout_s / 2)  # streams want some of the time too
-    daemon.service.drain()
+    daemon.advisor.drain()
+    daemon.models.drain()
     stopping = asyncio.create_task(server.stop(max(until - clock(), 0.0)))
     calls = asyncio.create_task(daemon.status.idle())
     await asyncio.wait({stopping, calls}, return_when=asyncio.FIRST_COMPLETED)
@@ -250,11 +252,12 @@ def _build_server(daemon: Daemon, config: ServerConfig) -> tuple[grpc.aio.Server
             ("grpc.http2.max_ping_strikes", 0),
         ],
     )
-    add_AdvisorServiceServicer_to_server(daemon.service, server)
+    add_AdvisorServiceServicer_to_server(daemon.advisor, server)
+    add_ModelServiceServicer_to_server(daemon.models, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if config.reflection != "off":
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     return server, checks
 

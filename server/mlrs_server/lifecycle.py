@@ -107,7 +107,7 @@ class RunLifecycle:
         """Create or resume a run.
 
         Raises:
-            AdvisorError: as the contract's CreateRun says.
+            AdvisorError: as the contract's OpenRun says.
         """
         (opened,) = await self.open_many([request])
         return opened
@@ -120,7 +120,7 @@ class RunLifecycle:
         up to the first that fails, and taken over from other feeders.
 
         Raises:
-            AdvisorError: as the contract's BatchCreateRuns says; of several runs, about the first.
+            AdvisorError: as the contract's BatchOpenRuns says; of several runs, about the first.
         """
         check_batch("requests", [request.run_id for request in requests])
         return await self._changes.to_the_end(self._open(requests))

@@ -1,14 +1,12 @@
-"""The RPCs of the contract, each a few lines over the runs and the engine."""
+"""The RPCs of `AdvisorService`, each a few lines over the runs and the engine."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
-import structlog
 
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
@@ -16,20 +14,15 @@ from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.entries import Entries
-from mlrs_server.errors import AdvisorError, draining
+from mlrs_server.errors import draining
 from mlrs_server.feeders import Feeders
 from mlrs_server.gathering import Gatherer
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.meta_service import MetaService
-from mlrs_server.models import CatalogModel, ModelCatalog
 from mlrs_server.opening import check_batch_size
 from mlrs_server.records import RunRecords
 from mlrs_server.security.caller import current_caller
 from mlrs_server.turns import in_turns
-from mlrs_server.uploads import Upload
-from mlrs_server.version_service import VersionService
-
-log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,38 +49,28 @@ class _Stream:
 
 
 class AdvisorService(AdvisorServiceServicer):
-    """The contract, served."""
+    """Runs, advice and meta mode, served."""
 
     def __init__(
         self,
         lifecycle: RunLifecycle,
         records: RunRecords,
         engine: Engine,
-        catalog: ModelCatalog,
         gatherer: Gatherer,
         meta: MetaService,
-        versions: VersionService,
         counts: AdviceCounts,
         feeders: Feeders,
-        folder: Path,
     ) -> None:
-        """Serve these runs and models, count what is advised, and note which feeders are connected.
-
-        Model files that come in pieces are kept in the folder meanwhile.
-        """
+        """Serve these runs, count what is advised, and note which feeders are connected."""
         self._lifecycle = lifecycle
         self._records = records
         self._engine = engine
-        self._catalog = catalog
         self._gatherer = gatherer
-        self._importing = asyncio.Lock()
         self._streams: set[_Stream] = set()
         self._draining = False
         self._meta = meta
-        self._versions = versions
         self._counts = counts
         self._feeders = feeders
-        self._folder = folder
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
@@ -104,22 +87,20 @@ class AdvisorService(AdvisorServiceServicer):
 
     # --------------------------------------------------------------------------------- runs
 
-    async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
+    async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
         """Create or resume a run."""
         opening = convert.opening_from(request, current_caller().tenant)
         return convert.opened_to(await self._lifecycle.open(opening))
 
-    async def BatchCreateRuns(
-        self, request: pb.BatchCreateRunsRequest, context: Context
-    ) -> pb.BatchCreateRunsResponse:
+    async def BatchOpenRuns(
+        self, request: pb.BatchOpenRunsRequest, context: Context
+    ) -> pb.BatchOpenRunsResponse:
         """Create or resume many runs."""
         asked, tenant = request.requests, current_caller().tenant
         check_batch_size("requests", len(asked))
         openings = [convert.opening_from(one, tenant, among=len(asked)) async for one in in_turns(asked)]
         opened = await self._lifecycle.open_many(openings)
-        return pb.BatchCreateRunsResponse(
-            responses=[convert.opened_to(one) async for one in in_turns(opened)]
-        )
+        return pb.BatchOpenRunsResponse(responses=[convert.opened_to(one) async for one in in_turns(opened)])
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Read a run."""
@@ -237,57 +218,6 @@ class AdvisorService(AdvisorServiceServicer):
         async for view, first, record in self._records.watch(run_id, start, follow=request.follow):
             yield convert.record_to(view, first, record)
 
-    # ------------------------------------------------------------------------------- models
-
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """List models; the page token is the last reference of the page before."""
-        size = convert.page_size_from(request.page_size)
-        tenant = current_caller().tenant
-        models = await asyncio.to_thread(self._catalog.page, tenant, after=request.page_token, limit=size + 1)
-        page = models[:size]
-        token = page[-1].ref if len(models) > size else ""
-        return pb.ListModelsResponse(
-            models=[self._model_to(model, tenant) for model in page], next_page_token=token
-        )
-
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """Read a model."""
-        tenant = current_caller().tenant
-        model = await asyncio.to_thread(self._catalog.find, request.model, tenant)
-        return pb.GetModelResponse(model=self._model_to(model, tenant))
-
-    async def ImportModel(
-        self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
-    ) -> pb.ImportModelResponse:
-        """Take a model's file, and have runs of the caller's tenant name it."""
-        caller = current_caller()
-        try:
-            name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
-            with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
-                async for message in request_iterator:
-                    await upload.add(convert.chunk_from(message))
-                async with self._importing:  # one file at a time in memory
-                    model = await upload.done(digest)
-        except AdvisorError:
-            await _read_out(request_iterator, caller.usage.limits.max_model_bytes)
-            raise
-        log.info(
-            "model_imported",
-            tenant=caller.tenant,
-            model=model.name,
-            digest=model.digest,
-            size_bytes=model.size_bytes,
-        )
-        return pb.ImportModelResponse(model=self._model_to(model, caller.tenant))
-
-    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
-        """Point an alias of the caller's tenant at a model."""
-        return await self._versions.set_alias(request)
-
-    def _model_to(self, model: CatalogModel, tenant: str) -> pb.Model:
-        aliases = self._catalog.names.aliases_of(model.name, model.digest, tenant)
-        return convert.model_to(model, aliases)
-
     # -------------------------------------------------------------------------------- meta
 
     async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:
@@ -301,33 +231,3 @@ class AdvisorService(AdvisorServiceServicer):
         """Make a meta update from two gradients."""
         self._check_going()
         return await self._meta.adapt_gradients(aiter(request_iterator))
-
-    async def PromoteModel(
-        self, request: pb.PromoteModelRequest, context: Context
-    ) -> pb.PromoteModelResponse:
-        """Make a new version of a model."""
-        self._check_going()
-        return await self._versions.promote(request)
-
-    async def RollbackAlias(
-        self, request: pb.RollbackAliasRequest, context: Context
-    ) -> pb.RollbackAliasResponse:
-        """Point an alias of the caller's tenant back at what it pointed at before."""
-        return await self._versions.rollback(request)
-
-    async def ListAliasChanges(
-        self, request: pb.ListAliasChangesRequest, context: Context
-    ) -> pb.ListAliasChangesResponse:
-        """List what an alias has pointed at."""
-        return await self._versions.changes(request)
-
-
-async def _read_out(messages: AsyncIterator[pb.ImportModelRequest], most: int) -> None:
-    """Read what a refused upload still sends, up to so many bytes.
-
-    A client that is refused while it writes may see its connection break in place of the reason.
-    """
-    async for message in messages:
-        most -= message.ByteSize()
-        if most < 0:
-            return

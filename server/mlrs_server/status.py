@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NoReturn, cast
 
@@ -132,11 +132,11 @@ def _raise_if_malformed(request: Any) -> None:
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls of the service in, translates whatever they raise, and knows whether any is under way."""
+    """Lets calls of the contract in, translates whatever they raise, and knows whether any is under way."""
 
-    def __init__(self, service: str, gate: Gate) -> None:
-        """`service` is the full name of the service, `gate` says who may call it."""
-        self._prefix = f"/{service}/"
+    def __init__(self, services: Iterable[str], gate: Gate) -> None:
+        """`services` are the full names of the contract's services, `gate` says who may call them."""
+        self._prefixes = tuple(f"/{service}/" for service in services)
         self._gate = gate
         self._calls = 0
         self._idle = asyncio.Event()
@@ -146,7 +146,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         """How many calls failed, by reason; `None` is a defect."""
 
     async def idle(self) -> None:
-        """Wait until no call of the service is under way."""
+        """Wait until no call of the contract is under way."""
         await self._idle.wait()
 
     async def intercept_service(
@@ -163,7 +163,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         try:
             if path.startswith(REFLECTION):
                 self._gate.admit_reflection(metadata)
-            if not path.startswith(self._prefix):  # health and reflection, whose handlers are of other kinds
+            if not path.startswith(self._prefixes):  # health, reflection: handlers of other kinds
                 return cast("grpc.RpcMethodHandler[Any, Any]", handler)
             caller = self._gate.admit(rpc, metadata)
         except AdvisorError as error:

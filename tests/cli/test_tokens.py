@@ -173,7 +173,7 @@ def test_no_secret_is_logged(secured: tuple[Daemon, str], folder: Path) -> None:
             metadata = [("authorization", f"Bearer {sent}")]
             for run_id in ("fine", "!", f"mlrs-{time.time()}"):
                 try:
-                    stub.CreateRun(pb.CreateRunRequest(run_id=run_id), metadata=metadata, timeout=20)
+                    stub.OpenRun(pb.OpenRunRequest(run_id=run_id), metadata=metadata, timeout=20)
                 except grpc.RpcError:
                     continue
     log = daemon.log.read_text()

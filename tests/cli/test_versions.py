@@ -43,7 +43,7 @@ def learnt(tmp_path: Path) -> Iterator[Daemon]:
             for number in range(RUNS):
                 run_id = f"run-{number:02}"
                 config = pb.RunConfig(model="tiny", horizon=50, num_classes=10, meta=meta)
-                stub.CreateRun(pb.CreateRunRequest(run_id=run_id, config=config), timeout=20)
+                stub.OpenRun(pb.OpenRunRequest(run_id=run_id, config=config), timeout=20)
                 for step in range(2 + 2 * (number == 5)):
                     stub.Advise(pb.AdviseRequest(run_id=run_id, step=step, loss=2.0 - step / 4), timeout=20)
                     update = pb.AdaptRequest(run_id=run_id, step=step, alignment=-1.0 - number)

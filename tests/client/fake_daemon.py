@@ -24,7 +24,8 @@ import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_proto import v1 as pb
-from mlrs_proto.v1 import advisor_service_pb2_grpc as rpc
+from mlrs_proto.v1 import advisor_service_pb2_grpc as advisor_rpc
+from mlrs_proto.v1 import model_service_pb2_grpc as model_rpc
 
 CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""
@@ -99,8 +100,8 @@ class RecordBook:
         self.groups: dict[str, str] = {}
 
 
-class FakeDaemon(rpc.AdvisorServiceServicer):
-    """The service; `target` is its address.
+class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServicer):
+    """Both services; `target` is its address.
 
     Args:
         book: its records; those of replicas are shared.
@@ -152,7 +153,8 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
             ThreadPoolExecutor(32),
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20 + 2**16)],
         )
-        rpc.add_AdvisorServiceServicer_to_server(self, self._server)
+        advisor_rpc.add_AdvisorServiceServicer_to_server(self, self._server)
+        model_rpc.add_ModelServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{self.port}"
         if self._credentials is None:
             self.port = self._server.add_insecure_port(address)
@@ -223,7 +225,7 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
 
     # --------------------------------------------------------------------------- the contract
 
-    def CreateRun(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> pb.CreateRunResponse:
+    def OpenRun(self, request: pb.OpenRunRequest, context: grpc.ServicerContext) -> pb.OpenRunResponse:
         """Open a run."""
         self._check_token(context)
         time.sleep(self.slow_s)
@@ -271,19 +273,19 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
                 record.alignments = made
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
             self._lose_answer(context)
-            return pb.CreateRunResponse(
+            return pb.OpenRunResponse(
                 run=record.message(),
                 run_handle=self.handle(request.run_id),
                 created=created,
                 took_over=took_over,
             )
 
-    def _check_mode(self, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> None:
+    def _check_mode(self, request: pb.OpenRunRequest, context: grpc.ServicerContext) -> None:
         if self.refuse_modes and request.mode >= pb.OPEN_MODE_BEGIN:
             code, reason = grpc.StatusCode.INVALID_ARGUMENT, pb.ERROR_REASON_INVALID_FIELD
             _fail(context, code, reason, "mode: must be one of the contract's OpenMode, is 3", "mode")
 
-    def _take_over(self, record: Record, request: pb.CreateRunRequest, context: grpc.ServicerContext) -> bool:
+    def _take_over(self, record: Record, request: pb.OpenRunRequest, context: grpc.ServicerContext) -> bool:
         """Give a run to who opens it; return whether it is taken from one that is connected."""
         if not request.feeder or request.feeder == record.feeder:
             return False
@@ -296,15 +298,13 @@ class FakeDaemon(rpc.AdvisorServiceServicer):
         record.feeder = request.feeder
         return lives
 
-    def BatchCreateRuns(
-        self, request: pb.BatchCreateRunsRequest, context: grpc.ServicerContext
-    ) -> pb.BatchCreateRunsResponse:
+    def BatchOpenRuns(
+        self, request: pb.BatchOpenRunsRequest, context: grpc.ServicerContext
+    ) -> pb.BatchOpenRunsResponse:
         """Open runs, one by one."""
         time.sleep(self.open_s)
         self.batches.append(len(request.requests))
-        return pb.BatchCreateRunsResponse(
-            responses=[self.CreateRun(one, context) for one in request.requests]
-        )
+        return pb.BatchOpenRunsResponse(responses=[self.OpenRun(one, context) for one in request.requests])
 
     def BatchFinishRuns(
         self, request: pb.BatchFinishRunsRequest, context: grpc.ServicerContext

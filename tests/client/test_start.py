@@ -448,14 +448,14 @@ async def test_a_sweep_that_exists(either: Any, daemon: FakeDaemon) -> None:
 
 def test_the_contract_has_what_is_sent(daemon: FakeDaemon, advisor: mlrs_client.Advisor) -> None:
     """A run is opened with its task, and by the process that is named with the stream."""
-    asked: list[pb.CreateRunRequest] = []
-    create = daemon.CreateRun
+    asked: list[pb.OpenRunRequest] = []
+    create = daemon.OpenRun
 
-    def noted(request: pb.CreateRunRequest, context: Any) -> Any:
+    def noted(request: pb.OpenRunRequest, context: Any) -> Any:
         asked.append(request)
         return create(request, context)
 
-    daemon.CreateRun = noted  # type: ignore[method-assign]
+    daemon.OpenRun = noted  # type: ignore[method-assign]
     daemon.restart()
     for run_id in ("a", "b"):
         advisor.run("task", id=run_id).next_lr(0, 1.0)

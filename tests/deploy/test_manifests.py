@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlrs_cli.root import load
-from mlrs_server.assembly import SERVICE
+from mlrs_server.assembly import SERVICES
 from mlrs_server.config import ServerConfig
 from mlrs_server.health import STORE
 from mlrs_server.security.exposure import check_exposure, is_local
@@ -114,7 +114,7 @@ def test_probes_ask_for_what_there_is(name: str, tmp_path: Path) -> None:
     ]
     asked = load(verb).make_context(verb, arguments).params["service"]
     assert (program, verb) == ("mlrs", "health")
-    assert asked in {"", SERVICE}
+    assert asked in {"", *SERVICES}
     assert asked != STORE
 
 

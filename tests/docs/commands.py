@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from google.protobuf import json_format, message_factory
 
 from mlrs_cli.root import mlrs as mlrs_command
-from mlrs_proto.v1 import advisor_service_pb2
 from mlrs_server.config import load_config
 from tests.docs.blocks import ROOT
+from tests.support.stubs import METHODS
 
 PARSED = {
     "bench quality": "takes minutes; with --list it runs",
@@ -122,8 +122,8 @@ def grpcurl(words: list[str]) -> str:
     plaintext, data, text, address, path = words
     assert (plaintext, data) == ("-plaintext", "-d")
     service, _, method = path.partition("/")
-    assert service == advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name
-    rpc = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].methods_by_name[method]
+    rpc = METHODS[method]
+    assert service == rpc.containing_service.full_name
     request, answer = (message_factory.GetMessageClass(kind) for kind in (rpc.input_type, rpc.output_type))
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(

@@ -165,10 +165,10 @@ class Lifecycles(RuleBasedStateMachine):
         """Create, begin, restart or resume a run, in each mode, as one of two processes or without a word."""
         config, replay = self.settings(kind)
         there = self.runs.get(name)
-        request = pb.CreateRunRequest(run_id=self.id(name), mode=mode, feeder=feeder)  # type: ignore[arg-type]
+        request = pb.OpenRunRequest(run_id=self.id(name), mode=mode, feeder=feeder)  # type: ignore[arg-type]
         if there is None or mode == pb.OPEN_MODE_RESTART:
             request.config.CopyFrom(config)
-        response, reason = self.attempted("CreateRun", request)
+        response, reason = self.attempted("OpenRun", request)
         assert reason in self.outcomes(there, mode, feeder)
         if reason:
             return
@@ -209,12 +209,12 @@ class Lifecycles(RuleBasedStateMachine):
     @rule(some=st.lists(names, min_size=1, max_size=4, unique=True))
     def open_many(self, some: list[str]) -> None:
         """Open several runs in a call: all, or none if one is finished."""
-        requests = [pb.CreateRunRequest(run_id=self.id(name)) for name in some]
-        request = pb.BatchCreateRunsRequest(requests=requests)
+        requests = [pb.OpenRunRequest(run_id=self.id(name)) for name in some]
+        request = pb.BatchOpenRunsRequest(requests=requests)
         if any(name in self.runs and self.runs[name].finished for name in some):
-            self.refused("RUN_FINISHED", "BatchCreateRuns", request)
+            self.refused("RUN_FINISHED", "BatchOpenRuns", request)
             return
-        for name, response in zip(some, self.call("BatchCreateRuns", request).responses, strict=True):
+        for name, response in zip(some, self.call("BatchOpenRuns", request).responses, strict=True):
             assert response.created == (name not in self.runs)
             wanted = self.runs.setdefault(name, Wanted(self.settings(0)[1]))
             wanted.handle = response.run_handle
@@ -223,12 +223,12 @@ class Lifecycles(RuleBasedStateMachine):
     @rule(name=names, step=st.integers(0, 40))
     def rewind(self, name: str, step: int) -> None:
         """Go back to a step, to one that never was, or of a run that never was."""
-        request = pb.CreateRunRequest(run_id=self.id(name), resume_from=step)
+        request = pb.OpenRunRequest(run_id=self.id(name), resume_from=step)
         wanted = self.runs.get(name)
         if step > (len(wanted.losses) if wanted else 0):
-            self.refused("INVALID_FIELD", "CreateRun", request)
+            self.refused("INVALID_FIELD", "OpenRun", request)
             return
-        response = self.call("CreateRun", request)
+        response = self.call("OpenRun", request)
         if wanted is None:
             wanted = self.runs[name] = Wanted(self.settings(0)[1])
         elif step < len(wanted.losses) or wanted.finished:

@@ -81,7 +81,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def _message(stub: AdvisorServiceStub, run_id: str, entries: int) -> pb.StreamAdviceRequest:
     """Return a message of the first step of a run, so many times: each is answered."""
-    handle = stub.CreateRun(pb.CreateRunRequest(run_id=run_id), timeout=20).run_handle
+    handle = stub.OpenRun(pb.OpenRunRequest(run_id=run_id), timeout=20).run_handle
     return pb.StreamAdviceRequest(run_handles=[handle] * entries, steps=[0] * entries, losses=[1.0] * entries)
 
 
@@ -171,7 +171,7 @@ def test_oversize_messages(scene: Scene, many: bool) -> None:  # noqa: FBT001  #
         for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
             channel = grpc.insecure_channel(scene.daemon.address, options, compression)
             stack.callback(channel.close)
-            call = channel.unary_unary("/mlrs.v1.AdvisorService/CreateRun")
+            call = channel.unary_unary("/mlrs.v1.AdvisorService/OpenRun")
             send = channel.stream_unary("/mlrs.v1.AdvisorService/AdaptGradients")
             for oversize in (call, lambda message, timeout, send=send: send(iter([message]), timeout)):
                 for _ in range(count):

@@ -41,8 +41,8 @@ def connected(daemon: Daemon) -> Iterator[Any]:
 def opened(stub: Any, mode: int, feeder: str, config: dict[str, Any], run_id: str = "run") -> Any:
     """Open a run as a process."""
     asked = pb.RunConfig(**config)
-    request = pb.CreateRunRequest(run_id=run_id, config=asked, mode=mode, feeder=feeder)  # type: ignore[arg-type]
-    return stub.CreateRun(request, timeout=TIMEOUT_S, wait_for_ready=True)
+    request = pb.OpenRunRequest(run_id=run_id, config=asked, mode=mode, feeder=feeder)  # type: ignore[arg-type]
+    return stub.OpenRun(request, timeout=TIMEOUT_S, wait_for_ready=True)
 
 
 def refused(stub: Any, mode: int, feeder: str, config: dict[str, Any], run_id: str = "run") -> str:

@@ -42,7 +42,7 @@ def daemon(tmp_path: Path, postgres: PostgresServer) -> Iterator[Daemon]:
     with Daemon(tmp_path / "d", *arguments) as made:
         with grpc.insecure_channel(made.address) as connection:
             stub = AdvisorServiceStub(connection)
-            stub.CreateRun(pb.CreateRunRequest(run_id="a"), timeout=TIMEOUT)
+            stub.OpenRun(pb.OpenRunRequest(run_id="a"), timeout=TIMEOUT)
             for step in range(10):
                 stub.Advise(pb.AdviseRequest(run_id="a", step=step, loss=2.0), timeout=TIMEOUT)
         yield made
@@ -55,7 +55,7 @@ def _create_many(address: str) -> None:
 
         def create(index: int) -> grpc.StatusCode:
             with pytest.raises(grpc.RpcError) as refusal:
-                stub.CreateRun(pb.CreateRunRequest(run_id=f"late-{index}"), timeout=2)
+                stub.OpenRun(pb.OpenRunRequest(run_id=f"late-{index}"), timeout=2)
             return refusal.value.code()
 
         assert set(threads.map(create, range(20))) == {grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -91,6 +91,6 @@ def test_a_store_that_stands_still_holds_no_exit_up(
     daemon.start()
     with grpc.insecure_channel(daemon.address) as connection:
         stub = AdvisorServiceStub(connection)
-        resume = pb.CreateRunRequest(run_id="a", mode=pb.OPEN_MODE_RESUME)
-        assert stub.CreateRun(resume, timeout=TIMEOUT).run.next_step in {0, 10}
+        resume = pb.OpenRunRequest(run_id="a", mode=pb.OPEN_MODE_RESUME)
+        assert stub.OpenRun(resume, timeout=TIMEOUT).run.next_step in {0, 10}
     assert daemon.stop() == 0, "a store that answers loses nothing, and the exit says so"

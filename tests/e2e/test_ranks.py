@@ -197,8 +197,8 @@ async def test_one_message_may_hold_all_ranks(daemon: Daemon) -> None:
     """A message with all ranks' losses is answered by itself; Advise, which says no rank, is refused."""
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stub: Any = AdvisorServiceStub(channel)
-        request = pb.CreateRunRequest(run_id="job", config=pb.RunConfig(ranks=pb.Ranks()), world_size=3)
-        handle = (await stub.CreateRun(request)).run_handle
+        request = pb.OpenRunRequest(run_id="job", config=pb.RunConfig(ranks=pb.Ranks()), world_size=3)
+        handle = (await stub.OpenRun(request)).run_handle
         call = stub.StreamAdvice()
         message = pb.StreamAdviceRequest(
             run_handles=[handle] * 3, steps=[0] * 3, losses=[1.0, 2.0, 6.0], ranks=[2, 0, 1]
@@ -254,9 +254,9 @@ async def test_a_takeover_in_a_step_changes_no_rate(
 async def _owns(daemon: Daemon) -> bool:
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         try:
-            request = pb.CreateRunRequest(run_id="job", mode=pb.OPEN_MODE_RESUME)
+            request = pb.OpenRunRequest(run_id="job", mode=pb.OPEN_MODE_RESUME)
             stub: Any = AdvisorServiceStub(channel)
-            await stub.CreateRun(request, timeout=10)
+            await stub.OpenRun(request, timeout=10)
         except grpc.aio.AioRpcError:
             return False
     return True

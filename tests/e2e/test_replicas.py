@@ -99,8 +99,8 @@ def _owners(run_id: str, *daemons: Daemon) -> Iterator[Daemon]:
     for daemon in daemons:
         with grpc.insecure_channel(daemon.address) as channel:
             try:
-                request = pb.CreateRunRequest(run_id=run_id, mode=pb.OPEN_MODE_RESUME)
-                AdvisorServiceStub(channel).CreateRun(request, timeout=10)
+                request = pb.OpenRunRequest(run_id=run_id, mode=pb.OPEN_MODE_RESUME)
+                AdvisorServiceStub(channel).OpenRun(request, timeout=10)
             except grpc.RpcError:  # it may be moving to another
                 continue
             yield daemon

@@ -35,7 +35,7 @@ def _import(data_dir: Path, gate_layout: str, files: Sequence[Path]) -> None:
 
 def _advised(stub: Any, run_id: str, config: pb.RunConfig, losses: list[float]) -> np.ndarray:
     """Return the learning rates of a run over some losses."""
-    run = stub.CreateRun(pb.CreateRunRequest(run_id=run_id, config=config))
+    run = stub.OpenRun(pb.OpenRunRequest(run_id=run_id, config=config))
     n = len(losses)
     request = pb.StreamAdviceRequest(run_handles=[run.run_handle] * n, steps=range(n), losses=losses)
     (response,) = stub.StreamAdvice(iter([request]))

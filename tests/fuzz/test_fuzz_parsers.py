@@ -107,7 +107,7 @@ def of_messages(_: Path) -> tuple[Parser, list[bytes]]:
     """Requests: parsed, and converted to what the daemon works with."""
     chance = random.Random(5)  # noqa: S311  # a test's dice
     kinds: dict[Any, Callable[[Any], object]] = {
-        pb.CreateRunRequest: lambda message: convert.opening_from(message, tenant="default"),
+        pb.OpenRunRequest: lambda message: convert.opening_from(message, tenant="default"),
         pb.StreamAdviceRequest: convert.entries_from,
         pb.ListRunsRequest: lambda message: (
             convert.page_size_from(message.page_size),

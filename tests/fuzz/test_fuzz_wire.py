@@ -16,17 +16,16 @@ from google.protobuf import message_factory
 
 import mlrs_client
 from mlrs_proto import v1 as pb
-from mlrs_proto.v1 import advisor_service_pb2
 from tests.fuzz.mutation import extreme, mutated
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.process import MIB, open_files, resident_bytes
 from tests.support.reliability import save
 from tests.support.runs import open_run
+from tests.support.stubs import ADVISOR, METHODS
 from tests.support.training import Undisturbed
 from tests.support.workload import loss_of, settings_of
 
-SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
-WATCH = f"/{SERVICE.full_name}/WatchRun"
+WATCH = f"/{ADVISOR.full_name}/WatchRun"
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AT_ONCE = 48
@@ -49,14 +48,14 @@ class Calls:
         self._channel = grpc.insecure_channel(address, options=options)
         self._chance = chance
         self._messages = {
-            f"/{SERVICE.full_name}/{method.name}": (
+            f"/{method.containing_service.full_name}/{method.name}": (
                 message_factory.GetMessageClass(method.input_type),
                 method.client_streaming,
                 method.server_streaming,
             )
-            for method in SERVICE.methods
+            for method in METHODS.values()
         }
-        self.paths = [*self._messages, HEALTH, REFLECTION, f"/{SERVICE.full_name}/Nonsense"]
+        self.paths = [*self._messages, HEALTH, REFLECTION, f"/{ADVISOR.full_name}/Nonsense"]
         self.outcomes: Counter[str] = Counter()
         self.inputs = 0
 
@@ -66,7 +65,7 @@ class Calls:
 
     def inputs_for(self, path: str) -> list[bytes]:
         """Return what to send: noise, a message of extreme values, or one with some bytes changed."""
-        kind, many, _ = self._messages.get(path, (pb.CreateRunRequest, False, False))
+        kind, many, _ = self._messages.get(path, (pb.OpenRunRequest, False, False))
         count = self._chance.randint(1, 4) if many else 1
         return [self._input(kind) for _ in range(count)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
@@ -12,11 +13,11 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_proto import v1 as pb
-from mlrs_proto.v1 import advisor_service_pb2
-from mlrs_proto.v1 import advisor_service_pb2_grpc as rpc
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
+from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceServicer
+from tests.support.stubs import ADVISOR, METHODS, MODELS
 
 ROOM = Path(__file__).parents[2] / "proto"
-SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
 ENUMS = {
     name: kind.DESCRIPTOR for name in pb.__all__ if isinstance(kind := getattr(pb, name), EnumTypeWrapper)
 }
@@ -25,9 +26,9 @@ MESSAGES = {name: kind.DESCRIPTOR for name in pb.__all__ if isinstance(kind := g
 UNARY, UP, DOWN, BOTH = (False, False), (True, False), (False, True), (True, True)
 """Which sides of a call stream: (client, server)."""
 
-RPCS = {
-    "CreateRun": UNARY,
-    "BatchCreateRuns": UNARY,
+ADVISOR_RPCS = {
+    "OpenRun": UNARY,
+    "BatchOpenRuns": UNARY,
     "GetRun": UNARY,
     "ListRuns": UNARY,
     "FinishRun": UNARY,
@@ -38,6 +39,8 @@ RPCS = {
     "WatchRun": DOWN,
     "Adapt": UNARY,
     "AdaptGradients": UP,
+}
+MODEL_RPCS = {
     "ListModels": UNARY,
     "GetModel": UNARY,
     "ImportModel": UP,
@@ -46,17 +49,18 @@ RPCS = {
     "RollbackAlias": UNARY,
     "ListAliasChanges": UNARY,
 }
-"""The calls of the service."""
+"""The calls of the services."""
 
 
-def test_service_has_its_calls() -> None:
-    """The service has every call of the design, streaming on the sides that it should."""
+@pytest.mark.parametrize(("service", "rpcs"), [(ADVISOR, ADVISOR_RPCS), (MODELS, MODEL_RPCS)])
+def test_services_have_their_calls(service: Any, rpcs: Any) -> None:
+    """Each service has the calls of the design, streaming on the sides that it should."""
     assert {
-        method.name: (method.client_streaming, method.server_streaming) for method in SERVICE.methods
-    } == RPCS
+        method.name: (method.client_streaming, method.server_streaming) for method in service.methods
+    } == rpcs
 
 
-@pytest.mark.parametrize("method", list(SERVICE.methods), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_messages_are_named_after_their_call(method: MethodDescriptor) -> None:
     """Each call has a request and a response of its own, named after it, so that each can grow."""
     assert method.input_type.name == f"{method.name}Request"
@@ -66,17 +70,18 @@ def test_messages_are_named_after_their_call(method: MethodDescriptor) -> None:
 def test_wire_name_is_not_the_import_path() -> None:
     """On the wire the package is `mlrs.v1`, though its stubs are imported from `mlrs_proto.v1`."""
     assert {message.file.package for message in MESSAGES.values()} == {"mlrs.v1"}
-    assert SERVICE.full_name == "mlrs.v1.AdvisorService"
+    assert (ADVISOR.full_name, MODELS.full_name) == ("mlrs.v1.AdvisorService", "mlrs.v1.ModelService")
 
 
-@pytest.mark.parametrize("name", RPCS)
-def test_servicer_and_stub_have_the_calls(name: str) -> None:
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_servicer_and_stub_have_the_calls(method: MethodDescriptor) -> None:
     """The generated base class has each call, and each is routed by its wire name."""
-    assert callable(getattr(rpc.AdvisorServiceServicer, name))
-    assert (
-        f"'/mlrs.v1.AdvisorService/{name}'"
-        in (ROOM / "mlrs_proto/v1/advisor_service_pb2_grpc.py").read_text()
-    )
+    service = method.containing_service
+    servicer = AdvisorServiceServicer if service is ADVISOR else ModelServiceServicer
+    assert callable(getattr(servicer, method.name))
+    stem = Path(service.file.name).stem
+    calls = (ROOM / "mlrs_proto" / "v1" / f"{stem}_pb2_grpc.py").read_text()
+    assert f"'/{service.full_name}/{method.name}'" in calls
 
 
 def test_optimizers_have_the_numbers_of_the_core() -> None:
@@ -137,15 +142,15 @@ def test_everything_has_a_comment() -> None:
     files = (ROOM / "mlrs" / "v1").glob("*.proto")
     found = [declared for file in files for declared in declarations(file.read_text())]
     fields = sum(len(message.fields) for message in MESSAGES.values())
-    assert len(found) > fields + len(RPCS)
+    assert len(found) > fields + len(METHODS)
     assert [line for line, before in found if not before.startswith("//")] == []
 
 
 def test_old_runtimes_take_the_stubs() -> None:
     """The stubs ask for protobuf 5.28.1 and grpcio 1.68.1, the oldest that the package allows."""
     messages = [file.read_text() for file in (ROOM / "mlrs_proto" / "v1").glob("*_pb2.py")]
-    calls = (ROOM / "mlrs_proto/v1/advisor_service_pb2_grpc.py").read_text()
+    calls = [file.read_text() for file in (ROOM / "mlrs_proto" / "v1").glob("*_pb2_grpc.py")]
     project = (ROOM.parent / "pyproject.toml").read_text()
     assert all("# Protobuf Python Version: 5.28.1\n" in text for text in messages)
-    assert "GRPC_GENERATED_VERSION = '1.68.1'\n" in calls
+    assert all("GRPC_GENERATED_VERSION = '1.68.1'\n" in text for text in calls)
     assert 'dependencies = ["grpcio>=1.68.1", "protobuf>=5.28.1"]' in project

@@ -18,7 +18,6 @@ import pytest
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
-from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.answers import Answer
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon
@@ -36,6 +35,7 @@ from mlrs_server.records import RunRecords
 from mlrs_server.replay import Replay
 from mlrs_server.store import Observations, Store, open_store
 from mlrs_server.watchers import Watchers
+from tests.support.stubs import Stub
 
 LOSSES: Floats = np.abs(np.random.default_rng(7).normal(2.0, 0.6, 400)) + 0.01
 """Losses of a run, for tests that need any."""
@@ -228,9 +228,7 @@ def raises(reason: Reason, *, field: str | None = None, match: str = "") -> Iter
 
 
 @asynccontextmanager
-async def service(
-    data_dir: Path, model: Path, **settings: Any
-) -> AsyncIterator[tuple[AdvisorServiceStub, str]]:
+async def service(data_dir: Path, model: Path, **settings: Any) -> AsyncIterator[tuple[Stub, str]]:
     """Run a daemon in this process; yield a stub, and the address."""
     settings = {"listen": "127.0.0.1:0", **settings}
     config = ServerConfig(data_dir=data_dir, model=str(model), **settings)
@@ -239,17 +237,17 @@ async def service(
 
 
 @asynccontextmanager
-async def channel(address: str) -> AsyncIterator[AdvisorServiceStub]:
+async def channel(address: str) -> AsyncIterator[Stub]:
     """Connect to a daemon."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with grpc.aio.insecure_channel(address, options=options) as connection:
-        yield AdvisorServiceStub(connection)
+        yield Stub(connection)
 
 
 async def create(stub: Any, run_id: str, **config: Any) -> int:
     """Open a run over the wire; return its handle."""
-    request = pb.CreateRunRequest(run_id=run_id, config=pb.RunConfig(**config))
-    response = await stub.CreateRun(request, timeout=20)
+    request = pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(**config))
+    response = await stub.OpenRun(request, timeout=20)
     return int(response.run_handle)
 
 

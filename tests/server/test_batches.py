@@ -439,10 +439,10 @@ async def test_a_sweep_over_the_wire(tmp_path: Path, model_file: Path) -> None:
     names = [f"sweep/{index:04}" for index in range(MAX_BATCH)]
     async with service(tmp_path / "d", model_file) as (stub, _):
         asked = [
-            pb.CreateRunRequest(run_id=name, config=pb.RunConfig(scale=1.0 + index))
+            pb.OpenRunRequest(run_id=name, config=pb.RunConfig(scale=1.0 + index))
             for index, name in enumerate(names)
         ]
-        response = await stub.BatchCreateRuns(pb.BatchCreateRunsRequest(requests=asked), timeout=20)
+        response = await stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=asked), timeout=20)
         opened = response.responses
         assert [one.run.run_id for one in opened] == names
         assert [one.run.config.scale for one in opened] == [1.0 + index for index in range(MAX_BATCH)]
@@ -463,45 +463,45 @@ async def test_a_call_that_is_cancelled_opens_all_or_none(
     tmp_path: Path, model_file: Path, after_s: float
 ) -> None:
     """Whenever a client hangs up, it finds all runs of its call there when it comes back, or none."""
-    asked = [pb.CreateRunRequest(run_id=f"run-{index}") for index in range(MAX_BATCH)]
+    asked = [pb.OpenRunRequest(run_id=f"run-{index}") for index in range(MAX_BATCH)]
     async with service(tmp_path / "d", model_file) as (stub, _):
-        call = stub.BatchCreateRuns(pb.BatchCreateRunsRequest(requests=asked), timeout=20)
+        call = stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=asked), timeout=20)
         await asyncio.sleep(after_s)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        again = await stub.BatchCreateRuns(pb.BatchCreateRunsRequest(requests=asked), timeout=20)
+        again = await stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=asked), timeout=20)
         assert len({one.created for one in again.responses}) == 1
         assert {one.run.next_step for one in again.responses} == {0}
 
 
 async def test_what_is_wrong_with_a_batch_is_named(tmp_path: Path, model_file: Path) -> None:
     """The first run at fault is named by its id, its field by its name; no run is created."""
-    wrong: list[tuple[pb.CreateRunRequest, str, str]] = [
+    wrong: list[tuple[pb.OpenRunRequest, str, str]] = [
         (
-            pb.CreateRunRequest(run_id="b", config=pb.RunConfig(horizon=0)),
+            pb.OpenRunRequest(run_id="b", config=pb.RunConfig(horizon=0)),
             "config.horizon",
             "run 'b': config.",
         ),
-        (pb.CreateRunRequest(run_id="b", config=pb.RunConfig(optimizer=77)), "config.optimizer", "run 'b': "),  # type: ignore[arg-type]
-        (pb.CreateRunRequest(run_id="b", mode=9), "mode", "run 'b': mode: "),  # type: ignore[arg-type]
-        (pb.CreateRunRequest(run_id="b", resume_from=2**60), "resume_from", "run 'b': resume_from: "),
-        (pb.CreateRunRequest(run_id="b", resume_from=2), "resume_from", "resume_from: run 'b' does not"),
-        (pb.CreateRunRequest(run_id="b", config=pb.RunConfig(model="x")), "model", "run 'b': model: "),
-        (pb.CreateRunRequest(run_id="b c"), "run_id", "is 'b c'"),
-        (pb.CreateRunRequest(run_id="x" * 100_000), "run_id", "is 'xxx"),
-        (pb.CreateRunRequest(run_id="a"), "requests", "requests: run 'a' is there twice"),
+        (pb.OpenRunRequest(run_id="b", config=pb.RunConfig(optimizer=77)), "config.optimizer", "run 'b': "),  # type: ignore[arg-type]
+        (pb.OpenRunRequest(run_id="b", mode=9), "mode", "run 'b': mode: "),  # type: ignore[arg-type]
+        (pb.OpenRunRequest(run_id="b", resume_from=2**60), "resume_from", "run 'b': resume_from: "),
+        (pb.OpenRunRequest(run_id="b", resume_from=2), "resume_from", "resume_from: run 'b' does not"),
+        (pb.OpenRunRequest(run_id="b", config=pb.RunConfig(model="x")), "model", "run 'b': model: "),
+        (pb.OpenRunRequest(run_id="b c"), "run_id", "is 'b c'"),
+        (pb.OpenRunRequest(run_id="x" * 100_000), "run_id", "is 'xxx"),
+        (pb.OpenRunRequest(run_id="a"), "requests", "requests: run 'a' is there twice"),
     ]
     async with service(tmp_path / "d", model_file) as (stub, _):
         for bad, field, says in wrong:
-            batch = pb.BatchCreateRunsRequest(requests=[pb.CreateRunRequest(run_id="a"), bad])
-            refusal = await refused(stub.BatchCreateRuns(batch, timeout=20))
+            batch = pb.BatchOpenRunsRequest(requests=[pb.OpenRunRequest(run_id="a"), bad])
+            refusal = await refused(stub.BatchOpenRuns(batch, timeout=20))
             assert refusal.field == field, refusal
             assert says in refusal.message, refusal
-        alone = pb.BatchCreateRunsRequest(requests=[wrong[0][0]])
-        assert (await refused(stub.BatchCreateRuns(alone))).message.startswith("config.horizon: ")
-        many = [pb.CreateRunRequest(run_id=f"run-{index}") for index in range(MAX_BATCH + 1)]
+        alone = pb.BatchOpenRunsRequest(requests=[wrong[0][0]])
+        assert (await refused(stub.BatchOpenRuns(alone))).message.startswith("config.horizon: ")
+        many = [pb.OpenRunRequest(run_id=f"run-{index}") for index in range(MAX_BATCH + 1)]
         for requests in ([], many):
-            refusal = await refused(stub.BatchCreateRuns(pb.BatchCreateRunsRequest(requests=requests)))
+            refusal = await refused(stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=requests)))
             assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, "requests")
         assert not (await stub.ListRuns(pb.ListRunsRequest())).runs
         for run_ids, field in [

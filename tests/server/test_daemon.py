@@ -22,7 +22,7 @@ from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
-from mlrs_server.assembly import SERVICE
+from mlrs_server.assembly import SERVICES
 from mlrs_server.errors import Reason
 from tests.server.support import LOSSES, advised, columns, create, raises, refused, replayed, service
 from tests.support.daemon import Daemon
@@ -38,7 +38,7 @@ def alone(model_file: Path, losses: Any, config: RunConfig | None = None) -> lis
     return replayed(policy, config or RunConfig(), losses).tolist()
 
 
-async def health(address: str, name: str = SERVICE) -> int:
+async def health(address: str, name: str = SERVICES[0]) -> int:
     """Return the health of a daemon."""
     async with grpc.aio.insecure_channel(address) as connection:
         stub = health_pb2_grpc.HealthStub(connection)  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ async def test_sigterm_drains(tmp_path: Path, model_file: Path) -> None:
             stub: Any = AdvisorServiceStub(connection)
             checks = health_pb2_grpc.HealthStub(connection)  # type: ignore[no-untyped-call]
             handle = await create(stub, "a")
-            watch = checks.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=TIMEOUT)
+            watch = checks.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]), timeout=TIMEOUT)
             assert (await watch.read()).status == SERVING
             follower = stub.WatchRun(pb.WatchRunRequest(run_id="a", follow=True), timeout=TIMEOUT)
             await follower.read()
@@ -138,7 +138,7 @@ def test_kill_at_any_moment_changes_no_rate(tmp_path: Path, model_file: Path) ->
         for kill in range(kills + 1):
             with grpc.insecure_channel(daemon.address) as connection:
                 stub: Any = AdvisorServiceStub(connection)
-                opened = stub.CreateRun(pb.CreateRunRequest(run_id="a"), timeout=TIMEOUT, wait_for_ready=True)
+                opened = stub.OpenRun(pb.OpenRunRequest(run_id="a"), timeout=TIMEOUT, wait_for_ready=True)
                 step = opened.run.next_step
                 assert step > durable  # nothing that was called durable is lost
                 deadline = time.monotonic() + rng.uniform(0, 0.04)
@@ -156,17 +156,18 @@ def test_kill_at_any_moment_changes_no_rate(tmp_path: Path, model_file: Path) ->
     assert [lrs[step] for step in range(len(lrs))] == alone(model_file, losses)
 
 
-async def test_reflection_lists_the_service(tmp_path: Path, model_file: Path) -> None:
-    """A tool that knows no stubs finds the service and its methods."""
+async def test_reflection_lists_the_services(tmp_path: Path, model_file: Path) -> None:
+    """A tool that knows no stubs finds the services and their methods."""
     async with service(tmp_path / "d", model_file) as (_, address):  # noqa: SIM117  # one line would be too long
         async with grpc.aio.insecure_channel(address) as connection:
             stub = reflection_pb2_grpc.ServerReflectionStub(connection)  # type: ignore[no-untyped-call]
             call = stub.ServerReflectionInfo(timeout=TIMEOUT)
             await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
             listed = (await call.read()).list_services_response.service
-            assert {found.name for found in listed} >= {SERVICE, "grpc.health.v1.Health"}
-            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE))
-            assert (await call.read()).file_descriptor_response.file_descriptor_proto
+            assert {found.name for found in listed} >= {*SERVICES, "grpc.health.v1.Health"}
+            for name in SERVICES:
+                await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name))
+                assert (await call.read()).file_descriptor_response.file_descriptor_proto
             await call.done_writing()
             assert await call.read() is grpc.aio.EOF
 
@@ -258,10 +259,10 @@ async def main():
     config = ServerConfig(listen="127.0.0.1:0", data_dir=Path(sys.argv[1]), model=sys.argv[2])
     async with running_daemon(config) as address, grpc.aio.insecure_channel(address) as channel:
         stub = AdvisorServiceStub(channel)
-        await stub.CreateRun(pb.CreateRunRequest(run_id="a"))
+        await stub.OpenRun(pb.OpenRunRequest(run_id="a"))
         await stub.Advise(pb.AdviseRequest(run_id="a", loss=2.0))
         await stub.ListModels(pb.ListModelsRequest())
-        await stub.CreateRun(pb.CreateRunRequest(run_id="a", resume_from=0))
+        await stub.OpenRun(pb.OpenRunRequest(run_id="a", resume_from=0))
 
 asyncio.run(main())
 print([name for name in ("torch", "mlrs_core.official", "mlrs_train", "mlrs_client") if name in sys.modules])

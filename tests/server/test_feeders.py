@@ -36,12 +36,12 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def opened(stub: Any, feeder: str, mode: int = pb.OPEN_MODE_UNSPECIFIED, **more: Any) -> Any:
     """Open the run "a" as a process."""
-    return await stub.CreateRun(asking(feeder, mode, **more), timeout=TIMEOUT)
+    return await stub.OpenRun(asking(feeder, mode, **more), timeout=TIMEOUT)
 
 
 def asking(feeder: str, mode: int = pb.OPEN_MODE_UNSPECIFIED, **more: Any) -> Any:
     """Return the request of a process that opens the run "a"."""
-    return pb.CreateRunRequest(run_id="a", feeder=feeder, mode=mode, **more)  # type: ignore[arg-type]
+    return pb.OpenRunRequest(run_id="a", feeder=feeder, mode=mode, **more)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def test_two_live_processes_are_both_told(stub: Any) -> None:
         assert (second.created, second.took_over) == (False, True)
         assert second.run.next_step == 1
         assert is_stale(await of_first((first.run_handle, 1, 1.0)))
-        refusal = await refused(stub.CreateRun(asking(FIRST, pb.OPEN_MODE_RESUME), timeout=TIMEOUT))
+        refusal = await refused(stub.OpenRun(asking(FIRST, pb.OPEN_MODE_RESUME), timeout=TIMEOUT))
         assert refusal == Refusal(
             grpc.StatusCode.FAILED_PRECONDITION, refusal.message, "ERROR_REASON_OTHER_FEEDER", "run_id"
         )
@@ -105,7 +105,7 @@ async def test_a_process_that_died_keeps_nobody_out(stub: Any) -> None:
     first = await opened(stub, FIRST, pb.OPEN_MODE_BEGIN)
     async with streaming(stub, FIRST) as of_first:
         await of_first((first.run_handle, 0, 1.0))
-        refusal = await refused(stub.CreateRun(asking(SECOND, pb.OPEN_MODE_RESUME), timeout=TIMEOUT))
+        refusal = await refused(stub.OpenRun(asking(SECOND, pb.OPEN_MODE_RESUME), timeout=TIMEOUT))
         assert refusal.reason == "ERROR_REASON_OTHER_FEEDER"
     second = await joined(stub, SECOND)
     assert (second.run.next_step, second.took_over) == (1, False)
@@ -119,7 +119,7 @@ async def test_a_process_may_have_several_streams(stub: Any) -> None:
             pass
         async with streaming(stub, FIRST):
             await opened(stub, FIRST)
-        refusal = await refused(stub.CreateRun(asking(SECOND, pb.OPEN_MODE_RESUME), timeout=TIMEOUT))
+        refusal = await refused(stub.OpenRun(asking(SECOND, pb.OPEN_MODE_RESUME), timeout=TIMEOUT))
         assert refusal.reason == "ERROR_REASON_OTHER_FEEDER"
     assert not (await joined(stub, SECOND)).took_over
 
@@ -155,12 +155,12 @@ async def test_feeders_are_of_their_tenants(tmp_path: Path, model_file: Path) ->
     async with tenants(tmp_path / "d", model_file) as running:
         mine, theirs = running.caller("mine"), running.caller("theirs")
         await running.known(mine, theirs)
-        await mine.call("CreateRun", asking(FIRST))
+        await mine.call("OpenRun", asking(FIRST))
         async with streaming(running.stub, FIRST, *theirs.metadata):
-            (again,) = await mine.call("CreateRun", asking(SECOND, pb.OPEN_MODE_RESUME))
+            (again,) = await mine.call("OpenRun", asking(SECOND, pb.OPEN_MODE_RESUME))
             assert not again.took_over
         async with streaming(running.stub, SECOND, *mine.metadata):
-            refusal = await mine.refused("CreateRun", asking(FIRST, pb.OPEN_MODE_RESUME))
+            refusal = await mine.refused("OpenRun", asking(FIRST, pb.OPEN_MODE_RESUME))
             assert refusal.reason == "ERROR_REASON_OTHER_FEEDER"
 
 
@@ -170,7 +170,7 @@ async def test_a_malformed_feeder_is_refused(stub: Any, feeder: str) -> None:
     call = stub.StreamAdvice(timeout=TIMEOUT, metadata=[("mlrs-feeder", feeder)])
     refusal = await refused(call)
     assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, "mlrs-feeder")
-    refusal = await refused(stub.CreateRun(asking(feeder), timeout=TIMEOUT))
+    refusal = await refused(stub.OpenRun(asking(feeder), timeout=TIMEOUT))
     assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, "feeder")
 
 
@@ -184,5 +184,5 @@ async def test_a_run_tells_its_task(stub: Any) -> None:
     told.append((await stub.FinishRun(pb.FinishRunRequest(run_id="a"), timeout=TIMEOUT)).run.task)
     assert set(told) == {"resnet18-cifar10"}
     assert len(told) >= 5
-    other = await stub.CreateRun(pb.CreateRunRequest(run_id="b"), timeout=TIMEOUT)
+    other = await stub.OpenRun(pb.OpenRunRequest(run_id="b"), timeout=TIMEOUT)
     assert other.run.task == "b"

@@ -151,7 +151,7 @@ async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, met
     async with service(tmp_path / "d", model_file, metrics="127.0.0.1:0") as (stub, _):
         config = pb.RunConfig(horizon=50, ranks=pb.Ranks())
         one, two = [
-            (await stub.CreateRun(pb.CreateRunRequest(run_id=name, config=config, world_size=3))).run_handle  # type: ignore[misc]
+            (await stub.OpenRun(pb.OpenRunRequest(run_id=name, config=config, world_size=3))).run_handle  # type: ignore[misc]
             for name in ("one", "two")
         ]
         await waits(0, 0)

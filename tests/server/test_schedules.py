@@ -319,8 +319,8 @@ async def test_bad_schedules_are_refused_by_field(
 ) -> None:
     """A schedule that is wrong, or lacks its horizon, is INVALID_ARGUMENT and names the field."""
     async with service(tmp_path / "d", model_file) as (stub, _):
-        request = pb.CreateRunRequest(run_id="a", config=pb.RunConfig(**config))
-        refusal = await refused(stub.CreateRun(request, timeout=20))
+        request = pb.OpenRunRequest(run_id="a", config=pb.RunConfig(**config))
+        refusal = await refused(stub.OpenRun(request, timeout=20))
     assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert refusal.message.startswith(f"{field}: ")
 
@@ -332,6 +332,6 @@ async def test_no_room_is_resource_exhausted(
     monkeypatch.setattr(places, "MAX_GROUPS", 1)
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "a")
-        request = pb.CreateRunRequest(run_id="b", config=pb.RunConfig(horizon=60, schedule=COSINE))
-        refusal = await refused(stub.CreateRun(request, timeout=20))
+        request = pb.OpenRunRequest(run_id="b", config=pb.RunConfig(horizon=60, schedule=COSINE))
+        refusal = await refused(stub.OpenRun(request, timeout=20))
     assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -69,22 +69,20 @@ async def ask(call: Any, *entries: tuple[int, int, float]) -> pb.AdviceColumns:
 
 
 def opening(run_id: str = "a", *, mode: int = 0, resume_from: int | None = None, **config: Any) -> Any:
-    """Return a CreateRun request."""
-    return pb.CreateRunRequest(
-        run_id=run_id, config=pb.RunConfig(**config), mode=mode, resume_from=resume_from
-    )
+    """Return an OpenRun request."""
+    return pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(**config), mode=mode, resume_from=resume_from)
 
 
 WRONG: list[tuple[str, Any, Code, str, str, str]] = [
     # RPC, request, status, reason, field, in the message
-    ("CreateRun", opening(""), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "1 to 256 characters"),
-    ("CreateRun", opening("a" * 257), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "1 to 256"),
-    ("CreateRun", opening("a b"), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "letters, digits"),
-    ("CreateRun", opening("é"), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "letters, digits"),
-    ("CreateRun", opening(horizon=0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.horizon", "1 to"),
-    ("CreateRun", opening(horizon=2**60), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.horizon", "1 to"),
+    ("OpenRun", opening(""), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "1 to 256 characters"),
+    ("OpenRun", opening("a" * 257), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "1 to 256"),
+    ("OpenRun", opening("a b"), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "letters, digits"),
+    ("OpenRun", opening("é"), Code.INVALID_ARGUMENT, "INVALID_FIELD", "run_id", "letters, digits"),
+    ("OpenRun", opening(horizon=0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.horizon", "1 to"),
+    ("OpenRun", opening(horizon=2**60), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.horizon", "1 to"),
     (
-        "CreateRun",
+        "OpenRun",
         opening(num_classes=1),
         Code.INVALID_ARGUMENT,
         "INVALID_FIELD",
@@ -93,7 +91,7 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
     ),
     *[
         (
-            "CreateRun",
+            "OpenRun",
             opening(scale=x),
             Code.INVALID_ARGUMENT,
             "INVALID_FIELD",
@@ -102,52 +100,52 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
         )
         for x in (0.0, -1.0, math.inf, math.nan)
     ],
-    ("CreateRun", opening(snapshot=3), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.snapshot", "0 to 2"),
-    ("CreateRun", opening(momentum=1.0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.momentum", "[0, 1)"),
+    ("OpenRun", opening(snapshot=3), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.snapshot", "0 to 2"),
+    ("OpenRun", opening(momentum=1.0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.momentum", "[0, 1)"),
     (
-        "CreateRun",
+        "OpenRun",
         opening(momentum=math.nan),
         Code.INVALID_ARGUMENT,
         "INVALID_FIELD",
         "config.momentum",
         "[0, 1)",
     ),
-    ("CreateRun", opening(min_lr=-1.0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.min_lr", ">= 0"),
-    ("CreateRun", opening(max_lr=0.0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.max_lr", "> 0"),
+    ("OpenRun", opening(min_lr=-1.0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.min_lr", ">= 0"),
+    ("OpenRun", opening(max_lr=0.0), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.max_lr", "> 0"),
     (
-        "CreateRun",
+        "OpenRun",
         opening(min_lr=2.0, max_lr=1.0),
         Code.INVALID_ARGUMENT,
         "INVALID_FIELD",
         "config.min_lr",
         "above max_lr",
     ),
-    ("CreateRun", opening(optimizer=77), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.optimizer", "is 77"),
-    ("CreateRun", opening(mode=9), Code.INVALID_ARGUMENT, "INVALID_FIELD", "mode", "is 9"),
-    ("CreateRun", opening(model="nobody"), Code.NOT_FOUND, "MODEL_NOT_FOUND", "model", "this daemon knows"),
-    ("CreateRun", opening(model=HUGE), Code.NOT_FOUND, "MODEL_NOT_FOUND", "model", "this daemon knows"),
-    ("CreateRun", opening(mode=2), Code.NOT_FOUND, "RUN_NOT_FOUND", "run_id", "open it first"),
-    ("CreateRun", opening("b", mode=1), Code.ALREADY_EXISTS, "RUN_EXISTS", "run_id", "resume it"),
+    ("OpenRun", opening(optimizer=77), Code.INVALID_ARGUMENT, "INVALID_FIELD", "config.optimizer", "is 77"),
+    ("OpenRun", opening(mode=9), Code.INVALID_ARGUMENT, "INVALID_FIELD", "mode", "is 9"),
+    ("OpenRun", opening(model="nobody"), Code.NOT_FOUND, "MODEL_NOT_FOUND", "model", "this daemon knows"),
+    ("OpenRun", opening(model=HUGE), Code.NOT_FOUND, "MODEL_NOT_FOUND", "model", "this daemon knows"),
+    ("OpenRun", opening(mode=2), Code.NOT_FOUND, "RUN_NOT_FOUND", "run_id", "open it first"),
+    ("OpenRun", opening("b", mode=1), Code.ALREADY_EXISTS, "RUN_EXISTS", "run_id", "resume it"),
     (
-        "CreateRun",
+        "OpenRun",
         opening("b", horizon=9),
         Code.FAILED_PRECONDITION,
         "CONFIG_MISMATCH",
         "config.horizon",
         "no value",
     ),
-    ("CreateRun", opening("done"), Code.FAILED_PRECONDITION, "RUN_FINISHED", "run_id", "resume_from"),
+    ("OpenRun", opening("done"), Code.FAILED_PRECONDITION, "RUN_FINISHED", "run_id", "resume_from"),
     (
-        "CreateRun",
+        "OpenRun",
         opening("b", resume_from=2),
         Code.INVALID_ARGUMENT,
         "INVALID_FIELD",
         "resume_from",
         "1 steps",
     ),
-    ("CreateRun", opening(resume_from=1), Code.INVALID_ARGUMENT, "INVALID_FIELD", "resume_from", "not exist"),
+    ("OpenRun", opening(resume_from=1), Code.INVALID_ARGUMENT, "INVALID_FIELD", "resume_from", "not exist"),
     (
-        "CreateRun",
+        "OpenRun",
         opening("b", resume_from=TOO_FAR),
         Code.INVALID_ARGUMENT,
         "INVALID_FIELD",
@@ -337,7 +335,7 @@ async def test_bytes_that_are_no_message_are_refused(tmp_path: Path, model_file:
     """Garbage in place of a message fails its own call; the daemon goes on."""
     async with service(tmp_path / "d", model_file) as (stub, address):
         async with grpc.aio.insecure_channel(address) as connection:
-            for method in ("GetRun", "CreateRun", "Advise"):
+            for method in ("GetRun", "OpenRun", "Advise"):
                 call = connection.unary_unary(f"/mlrs.v1.AdvisorService/{method}")(
                     b"\xff" * 50, timeout=TIMEOUT
                 )
@@ -440,7 +438,7 @@ async def test_two_streams_may_share_a_run(stub: Any) -> None:
 async def test_a_run_reads_as_it_is(stub: Any) -> None:
     """A run's message has its config as given, where it stands, and its times."""
     given = {"horizon": 9, "scale": 0.25, "optimizer": pb.OPTIMIZER_ADAM, "momentum": 0.0, "min_lr": 0.0}
-    created = await stub.CreateRun(pb.CreateRunRequest(run_id="a", config=pb.RunConfig(**given)))
+    created = await stub.OpenRun(pb.OpenRunRequest(run_id="a", config=pb.RunConfig(**given)))
     assert created.created
     run = created.run
     assert not run.HasField("last_loss")

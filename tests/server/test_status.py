@@ -51,7 +51,7 @@ async def test_a_defect_leaks_nothing(
 
     monkeypatch.setattr(RunRecords, "get", broken)
     async with service(tmp_path / "d", model_file) as (stub, _):
-        await stub.CreateRun(pb.CreateRunRequest(run_id="a"))
+        await stub.OpenRun(pb.OpenRunRequest(run_id="a"))
         with pytest.raises(grpc.aio.AioRpcError) as unary:
             await stub.GetRun(pb.GetRunRequest(run_id="a"))
         with pytest.raises(grpc.aio.AioRpcError) as stream:
@@ -80,7 +80,7 @@ async def test_a_long_message_is_cut(
         assert refusal_of(caught.value).message == "x" * MAX_MESSAGE
 
 
-@pytest.mark.parametrize("method", ["CreateRun", "WatchRun", "StreamAdvice"])
+@pytest.mark.parametrize("method", ["OpenRun", "WatchRun", "StreamAdvice"])
 async def test_bytes_that_are_no_message_are_an_invalid_argument(
     tmp_path: Path, model_file: Path, method: str
 ) -> None:
@@ -88,7 +88,7 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument(
     async with service(tmp_path / "d", model_file) as (_, address), grpc.aio.insecure_channel(address) as raw:
         path = f"/mlrs.v1.AdvisorService/{method}"
         call: Any = {
-            "CreateRun": lambda: raw.unary_unary(path)(b"\xff\xff"),
+            "OpenRun": lambda: raw.unary_unary(path)(b"\xff\xff"),
             "WatchRun": lambda: raw.unary_stream(path)(b"\xff\xff"),
             "StreamAdvice": lambda: raw.stream_stream(path)(iter([b"\xff\xff"])),
         }[method]()

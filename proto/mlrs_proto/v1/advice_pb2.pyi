@@ -131,7 +131,7 @@ class StreamAdviceRequest(google.protobuf.message.Message):
     UPDATES_FIELD_NUMBER: builtins.int
     @property
     def run_handles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Handles from CreateRun."""
+        """Handles from OpenRun."""
 
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:

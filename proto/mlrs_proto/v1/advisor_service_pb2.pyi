@@ -3,7 +3,7 @@
 isort:skip_file
 The contract between training loops and the mlrs daemon.
 
-A training loop opens a run with CreateRun, then sends one observation (step, loss) for each
+A training loop opens a run with OpenRun, then sends one observation (step, loss) for each
 optimizer step and gets back one advice (step, learning rate). Everything else is bookkeeping.
 
 Conventions
@@ -18,9 +18,9 @@ Conventions
     and a message only.
   * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
     stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.
-  * Of several replicas over one database, each run has one owner. CreateRun, FinishRun, DeleteRun,
+  * Of several replicas over one database, each run has one owner. OpenRun, FinishRun, DeleteRun,
     Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
-    again there. When ownership moves, the handles of its runs become stale, and CreateRun says where to.
+    again there. When ownership moves, the handles of its runs become stale, and OpenRun says where to.
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
     malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
     answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.

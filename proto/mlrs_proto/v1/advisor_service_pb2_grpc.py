@@ -5,7 +5,6 @@ import warnings
 
 from mlrs_proto.v1 import advice_pb2 as mlrs__proto_dot_v1_dot_advice__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
-from mlrs_proto.v1 import model_pb2 as mlrs__proto_dot_v1_dot_model__pb2
 from mlrs_proto.v1 import record_pb2 as mlrs__proto_dot_v1_dot_record__pb2
 from mlrs_proto.v1 import run_pb2 as mlrs__proto_dot_v1_dot_run__pb2
 
@@ -30,7 +29,7 @@ if _version_not_supported:
 
 
 class AdvisorServiceStub(object):
-    """Advises learning rates and keeps the runs and models that the advice comes from.
+    """Advises learning rates, and keeps the runs that the advice is of.
     """
 
     def __init__(self, channel):
@@ -39,15 +38,15 @@ class AdvisorServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.CreateRun = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/CreateRun',
-                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunResponse.FromString,
+        self.OpenRun = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/OpenRun',
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.OpenRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.OpenRunResponse.FromString,
                 _registered_method=True)
-        self.BatchCreateRuns = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/BatchCreateRuns',
-                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsResponse.FromString,
+        self.BatchOpenRuns = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/BatchOpenRuns',
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchOpenRunsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchOpenRunsResponse.FromString,
                 _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/GetRun',
@@ -99,48 +98,13 @@ class AdvisorServiceStub(object):
                 request_serializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsResponse.FromString,
                 _registered_method=True)
-        self.ListModels = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/ListModels',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
-                _registered_method=True)
-        self.GetModel = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/GetModel',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelResponse.FromString,
-                _registered_method=True)
-        self.ImportModel = channel.stream_unary(
-                '/mlrs.v1.AdvisorService/ImportModel',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelResponse.FromString,
-                _registered_method=True)
-        self.SetAlias = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/SetAlias',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
-                _registered_method=True)
-        self.PromoteModel = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/PromoteModel',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelResponse.FromString,
-                _registered_method=True)
-        self.RollbackAlias = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/RollbackAlias',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasResponse.FromString,
-                _registered_method=True)
-        self.ListAliasChanges = channel.unary_unary(
-                '/mlrs.v1.AdvisorService/ListAliasChanges',
-                request_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesRequest.SerializeToString,
-                response_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesResponse.FromString,
-                _registered_method=True)
 
 
 class AdvisorServiceServicer(object):
-    """Advises learning rates and keeps the runs and models that the advice comes from.
+    """Advises learning rates, and keeps the runs that the advice is of.
     """
 
-    def CreateRun(self, request, context):
+    def OpenRun(self, request, context):
         """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
@@ -152,10 +116,10 @@ class AdvisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def BatchCreateRuns(self, request, context):
-        """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+    def BatchOpenRuns(self, request, context):
+        """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
         them is created, or none; runs that exist are rewound one after the other, up to the first that
-        cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+        cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,70 +202,18 @@ class AdvisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListModels(self, request, context):
-        """Lists the models that runs can name.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetModel(self, request, context):
-        """Reads one model. NOT_FOUND: no name, alias or digest matches.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ImportModel(self, request_iterator, context):
-        """Uploads a model file (safetensors) in chunks.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SetAlias(self, request, context):
-        """Points an alias at a model. Runs that exist keep the model they began with.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def PromoteModel(self, request, context):
-        """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-        it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-        runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RollbackAlias(self, request, context):
-        """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-        nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListAliasChanges(self, request, context):
-        """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_AdvisorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CreateRun': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateRun,
-                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.CreateRunResponse.SerializeToString,
+            'OpenRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenRun,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.OpenRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.OpenRunResponse.SerializeToString,
             ),
-            'BatchCreateRuns': grpc.unary_unary_rpc_method_handler(
-                    servicer.BatchCreateRuns,
-                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsResponse.SerializeToString,
+            'BatchOpenRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchOpenRuns,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchOpenRunsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchOpenRunsResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -353,41 +265,6 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     request_deserializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsResponse.SerializeToString,
             ),
-            'ListModels': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListModels,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListModelsResponse.SerializeToString,
-            ),
-            'GetModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetModel,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.GetModelResponse.SerializeToString,
-            ),
-            'ImportModel': grpc.stream_unary_rpc_method_handler(
-                    servicer.ImportModel,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.ImportModelResponse.SerializeToString,
-            ),
-            'SetAlias': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetAlias,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.SetAliasResponse.SerializeToString,
-            ),
-            'PromoteModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.PromoteModel,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.PromoteModelResponse.SerializeToString,
-            ),
-            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
-                    servicer.RollbackAlias,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasResponse.SerializeToString,
-            ),
-            'ListAliasChanges': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListAliasChanges,
-                    request_deserializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesRequest.FromString,
-                    response_serializer=mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mlrs.v1.AdvisorService', rpc_method_handlers)
@@ -397,11 +274,11 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdvisorService(object):
-    """Advises learning rates and keeps the runs and models that the advice comes from.
+    """Advises learning rates, and keeps the runs that the advice is of.
     """
 
     @staticmethod
-    def CreateRun(request,
+    def OpenRun(request,
             target,
             options=(),
             channel_credentials=None,
@@ -414,9 +291,9 @@ class AdvisorService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mlrs.v1.AdvisorService/CreateRun',
-            mlrs__proto_dot_v1_dot_run__pb2.CreateRunRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_run__pb2.CreateRunResponse.FromString,
+            '/mlrs.v1.AdvisorService/OpenRun',
+            mlrs__proto_dot_v1_dot_run__pb2.OpenRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.OpenRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -428,7 +305,7 @@ class AdvisorService(object):
             _registered_method=True)
 
     @staticmethod
-    def BatchCreateRuns(request,
+    def BatchOpenRuns(request,
             target,
             options=(),
             channel_credentials=None,
@@ -441,9 +318,9 @@ class AdvisorService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mlrs.v1.AdvisorService/BatchCreateRuns',
-            mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_run__pb2.BatchCreateRunsResponse.FromString,
+            '/mlrs.v1.AdvisorService/BatchOpenRuns',
+            mlrs__proto_dot_v1_dot_run__pb2.BatchOpenRunsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.BatchOpenRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -714,195 +591,6 @@ class AdvisorService(object):
             '/mlrs.v1.AdvisorService/AdaptGradients',
             mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_meta__pb2.AdaptGradientsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListModels(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mlrs.v1.AdvisorService/ListModels',
-            mlrs__proto_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetModel(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mlrs.v1.AdvisorService/GetModel',
-            mlrs__proto_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.GetModelResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ImportModel(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/mlrs.v1.AdvisorService/ImportModel',
-            mlrs__proto_dot_v1_dot_model__pb2.ImportModelRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.ImportModelResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SetAlias(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mlrs.v1.AdvisorService/SetAlias',
-            mlrs__proto_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.SetAliasResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def PromoteModel(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mlrs.v1.AdvisorService/PromoteModel',
-            mlrs__proto_dot_v1_dot_model__pb2.PromoteModelRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.PromoteModelResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RollbackAlias(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mlrs.v1.AdvisorService/RollbackAlias',
-            mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.RollbackAliasResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListAliasChanges(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mlrs.v1.AdvisorService/ListAliasChanges',
-            mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesRequest.SerializeToString,
-            mlrs__proto_dot_v1_dot_model__pb2.ListAliasChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

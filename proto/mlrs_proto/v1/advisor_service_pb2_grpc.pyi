@@ -3,7 +3,7 @@
 isort:skip_file
 The contract between training loops and the mlrs daemon.
 
-A training loop opens a run with CreateRun, then sends one observation (step, loss) for each
+A training loop opens a run with OpenRun, then sends one observation (step, loss) for each
 optimizer step and gets back one advice (step, learning rate). Everything else is bookkeeping.
 
 Conventions
@@ -18,9 +18,9 @@ Conventions
     and a message only.
   * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
     stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.
-  * Of several replicas over one database, each run has one owner. CreateRun, FinishRun, DeleteRun,
+  * Of several replicas over one database, each run has one owner. OpenRun, FinishRun, DeleteRun,
     Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
-    again there. When ownership moves, the handles of its runs become stale, and CreateRun says where to.
+    again there. When ownership moves, the handles of its runs become stale, and OpenRun says where to.
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
     malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
     answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
@@ -34,7 +34,6 @@ import grpc
 import grpc.aio
 import mlrs_proto.v1.advice_pb2
 import mlrs_proto.v1.meta_pb2
-import mlrs_proto.v1.model_pb2
 import mlrs_proto.v1.record_pb2
 import mlrs_proto.v1.run_pb2
 import typing
@@ -47,12 +46,12 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class AdvisorServiceStub:
-    """Advises learning rates and keeps the runs and models that the advice comes from."""
+    """Advises learning rates, and keeps the runs that the advice is of."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    CreateRun: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.run_pb2.CreateRunRequest,
-        mlrs_proto.v1.run_pb2.CreateRunResponse,
+    OpenRun: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.run_pb2.OpenRunRequest,
+        mlrs_proto.v1.run_pb2.OpenRunResponse,
     ]
     """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
@@ -62,13 +61,13 @@ class AdvisorServiceStub:
     in memory as fit, or the tenant has as many as it may.
     """
 
-    BatchCreateRuns: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.run_pb2.BatchCreateRunsRequest,
-        mlrs_proto.v1.run_pb2.BatchCreateRunsResponse,
+    BatchOpenRuns: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.run_pb2.BatchOpenRunsRequest,
+        mlrs_proto.v1.run_pb2.BatchOpenRunsResponse,
     ]
-    """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+    """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
     them is created, or none; runs that exist are rewound one after the other, up to the first that
-    cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+    cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
@@ -144,59 +143,12 @@ class AdvisorServiceStub:
     daemon keeps running dot products and never holds a whole tensor.
     """
 
-    ListModels: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.ListModelsRequest,
-        mlrs_proto.v1.model_pb2.ListModelsResponse,
-    ]
-    """Lists the models that runs can name."""
-
-    GetModel: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.GetModelRequest,
-        mlrs_proto.v1.model_pb2.GetModelResponse,
-    ]
-    """Reads one model. NOT_FOUND: no name, alias or digest matches."""
-
-    ImportModel: grpc.StreamUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.ImportModelRequest,
-        mlrs_proto.v1.model_pb2.ImportModelResponse,
-    ]
-    """Uploads a model file (safetensors) in chunks."""
-
-    SetAlias: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.SetAliasRequest,
-        mlrs_proto.v1.model_pb2.SetAliasResponse,
-    ]
-    """Points an alias at a model. Runs that exist keep the model they began with."""
-
-    PromoteModel: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.PromoteModelRequest,
-        mlrs_proto.v1.model_pb2.PromoteModelResponse,
-    ]
-    """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-    it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-    runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
-    """
-
-    RollbackAlias: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.RollbackAliasRequest,
-        mlrs_proto.v1.model_pb2.RollbackAliasResponse,
-    ]
-    """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-    nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
-    """
-
-    ListAliasChanges: grpc.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.ListAliasChangesRequest,
-        mlrs_proto.v1.model_pb2.ListAliasChangesResponse,
-    ]
-    """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
-
 class AdvisorServiceAsyncStub:
-    """Advises learning rates and keeps the runs and models that the advice comes from."""
+    """Advises learning rates, and keeps the runs that the advice is of."""
 
-    CreateRun: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.run_pb2.CreateRunRequest,
-        mlrs_proto.v1.run_pb2.CreateRunResponse,
+    OpenRun: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.run_pb2.OpenRunRequest,
+        mlrs_proto.v1.run_pb2.OpenRunResponse,
     ]
     """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
@@ -206,13 +158,13 @@ class AdvisorServiceAsyncStub:
     in memory as fit, or the tenant has as many as it may.
     """
 
-    BatchCreateRuns: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.run_pb2.BatchCreateRunsRequest,
-        mlrs_proto.v1.run_pb2.BatchCreateRunsResponse,
+    BatchOpenRuns: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.run_pb2.BatchOpenRunsRequest,
+        mlrs_proto.v1.run_pb2.BatchOpenRunsResponse,
     ]
-    """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+    """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
     them is created, or none; runs that exist are rewound one after the other, up to the first that
-    cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+    cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -288,62 +240,15 @@ class AdvisorServiceAsyncStub:
     daemon keeps running dot products and never holds a whole tensor.
     """
 
-    ListModels: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.ListModelsRequest,
-        mlrs_proto.v1.model_pb2.ListModelsResponse,
-    ]
-    """Lists the models that runs can name."""
-
-    GetModel: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.GetModelRequest,
-        mlrs_proto.v1.model_pb2.GetModelResponse,
-    ]
-    """Reads one model. NOT_FOUND: no name, alias or digest matches."""
-
-    ImportModel: grpc.aio.StreamUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.ImportModelRequest,
-        mlrs_proto.v1.model_pb2.ImportModelResponse,
-    ]
-    """Uploads a model file (safetensors) in chunks."""
-
-    SetAlias: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.SetAliasRequest,
-        mlrs_proto.v1.model_pb2.SetAliasResponse,
-    ]
-    """Points an alias at a model. Runs that exist keep the model they began with."""
-
-    PromoteModel: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.PromoteModelRequest,
-        mlrs_proto.v1.model_pb2.PromoteModelResponse,
-    ]
-    """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-    it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-    runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
-    """
-
-    RollbackAlias: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.RollbackAliasRequest,
-        mlrs_proto.v1.model_pb2.RollbackAliasResponse,
-    ]
-    """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-    nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
-    """
-
-    ListAliasChanges: grpc.aio.UnaryUnaryMultiCallable[
-        mlrs_proto.v1.model_pb2.ListAliasChangesRequest,
-        mlrs_proto.v1.model_pb2.ListAliasChangesResponse,
-    ]
-    """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
-
 class AdvisorServiceServicer(metaclass=abc.ABCMeta):
-    """Advises learning rates and keeps the runs and models that the advice comes from."""
+    """Advises learning rates, and keeps the runs that the advice is of."""
 
     @abc.abstractmethod
-    def CreateRun(
+    def OpenRun(
         self,
-        request: mlrs_proto.v1.run_pb2.CreateRunRequest,
+        request: mlrs_proto.v1.run_pb2.OpenRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.run_pb2.CreateRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.CreateRunResponse]]:
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.OpenRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.OpenRunResponse]]:
         """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
@@ -353,14 +258,14 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
-    def BatchCreateRuns(
+    def BatchOpenRuns(
         self,
-        request: mlrs_proto.v1.run_pb2.BatchCreateRunsRequest,
+        request: mlrs_proto.v1.run_pb2.BatchOpenRunsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.run_pb2.BatchCreateRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.BatchCreateRunsResponse]]:
-        """Opens many runs in one call, each as CreateRun would: those of a sweep. Either every new run among
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.BatchOpenRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.BatchOpenRunsResponse]]:
+        """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
         them is created, or none; runs that exist are rewound one after the other, up to the first that
-        cannot be. Fails as CreateRun does, with the message of the first run at fault, by its id.
+        cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
         """
 
     @abc.abstractmethod
@@ -455,66 +360,5 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """Meta mode for clients that would rather send both gradients than compute the alignment. The
         daemon keeps running dot products and never holds a whole tensor.
         """
-
-    @abc.abstractmethod
-    def ListModels(
-        self,
-        request: mlrs_proto.v1.model_pb2.ListModelsRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.ListModelsResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.ListModelsResponse]]:
-        """Lists the models that runs can name."""
-
-    @abc.abstractmethod
-    def GetModel(
-        self,
-        request: mlrs_proto.v1.model_pb2.GetModelRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.GetModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.GetModelResponse]]:
-        """Reads one model. NOT_FOUND: no name, alias or digest matches."""
-
-    @abc.abstractmethod
-    def ImportModel(
-        self,
-        request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.model_pb2.ImportModelRequest],
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.ImportModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.ImportModelResponse]]:
-        """Uploads a model file (safetensors) in chunks."""
-
-    @abc.abstractmethod
-    def SetAlias(
-        self,
-        request: mlrs_proto.v1.model_pb2.SetAliasRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.SetAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.SetAliasResponse]]:
-        """Points an alias at a model. Runs that exist keep the model they began with."""
-
-    @abc.abstractmethod
-    def PromoteModel(
-        self,
-        request: mlrs_proto.v1.model_pb2.PromoteModelRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.PromoteModelResponse]]:
-        """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-        it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-        runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
-        """
-
-    @abc.abstractmethod
-    def RollbackAlias(
-        self,
-        request: mlrs_proto.v1.model_pb2.RollbackAliasRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.RollbackAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.RollbackAliasResponse]]:
-        """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-        nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
-        """
-
-    @abc.abstractmethod
-    def ListAliasChanges(
-        self,
-        request: mlrs_proto.v1.model_pb2.ListAliasChangesRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[mlrs_proto.v1.model_pb2.ListAliasChangesResponse, collections.abc.Awaitable[mlrs_proto.v1.model_pb2.ListAliasChangesResponse]]:
-        """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 def add_AdvisorServiceServicer_to_server(servicer: AdvisorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -316,7 +316,7 @@ global___Meta = Meta
 @typing.final
 class Ranks(google.protobuf.message.Message):
     """The ranks of a run: every rank sends its loss of a step, and the daemon reduces them to one observation and
-    answers all alike. The number of ranks is not here: it may change under way (CreateRunRequest.world_size).
+    answers all alike. The number of ranks is not here: it may change under way (OpenRunRequest.world_size).
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -36,7 +36,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_RUN_FINISHED: _ErrorReason.ValueType  # 5
     """The run is finished."""
     ERROR_REASON_STALE_HANDLE: _ErrorReason.ValueType  # 6
-    """The handle is not of this daemon process, or its run is gone or left memory: call CreateRun again."""
+    """The handle is not of this daemon process, or its run is gone or left memory: call OpenRun again."""
     ERROR_REASON_STEP_AHEAD: _ErrorReason.ValueType  # 7
     """The step is beyond the next one."""
     ERROR_REASON_STALE_STEP: _ErrorReason.ValueType  # 8
@@ -94,7 +94,7 @@ ERROR_REASON_CONFIG_MISMATCH: ErrorReason.ValueType  # 4
 ERROR_REASON_RUN_FINISHED: ErrorReason.ValueType  # 5
 """The run is finished."""
 ERROR_REASON_STALE_HANDLE: ErrorReason.ValueType  # 6
-"""The handle is not of this daemon process, or its run is gone or left memory: call CreateRun again."""
+"""The handle is not of this daemon process, or its run is gone or left memory: call OpenRun again."""
 ERROR_REASON_STEP_AHEAD: ErrorReason.ValueType  # 7
 """The step is beyond the next one."""
 ERROR_REASON_STALE_STEP: ErrorReason.ValueType  # 8

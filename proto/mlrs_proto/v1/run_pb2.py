@@ -27,45 +27,45 @@ from mlrs_proto.v1 import config_pb2 as mlrs__proto_dot_v1_dot_config__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlrs_proto/v1/run.proto\x12\x07mlrs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amlrs_proto/v1/config.proto\x1a\x18mlrs_proto/v1/meta.proto\"\x99\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x11\n\tnext_step\x18\x04 \x01(\x04\x12\x14\n\x0c\x64urable_step\x18\x05 \x01(\x12\x12\x16\n\tlast_loss\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12last_learning_rate\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04meta\x18\n \x01(\x0b\x32\x13.mlrs.v1.MetaStatusH\x02\x88\x01\x01\x12\x12\n\nworld_size\x18\x0b \x01(\r\x12\x0c\n\x04task\x18\x0c \x01(\tB\x0c\n\n_last_lossB\x15\n\x13_last_learning_rateB\x07\n\x05_meta\"\xe6\x01\n\x10\x43reateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.mlrs.v1.OpenMode\x12\x18\n\x0bresume_from\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05group\x18\x05 \x01(\t\x12\x17\n\nworld_size\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04task\x18\x07 \x01(\t\x12\x0e\n\x06\x66\x65\x65\x64\x65r\x18\x08 \x01(\tB\x0e\n\x0c_resume_fromB\r\n\x0b_world_size\"f\n\x11\x43reateRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nrun_handle\x18\x02 \x01(\x06\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\ttook_over\x18\x04 \x01(\x08\"E\n\x16\x42\x61tchCreateRunsRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.mlrs.v1.CreateRunRequest\"H\n\x17\x42\x61tchCreateRunsResponse\x12-\n\tresponses\x18\x01 \x03(\x0b\x32\x1a.mlrs.v1.CreateRunResponse\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"+\n\x0eGetRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"~\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"G\n\x10ListRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x10\x46inishRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\tnext_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_next_step\".\n\x11\x46inishRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"=\n\x16\x42\x61tchFinishRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x12\n\nnext_steps\x18\x02 \x03(\x04\"5\n\x17\x42\x61tchFinishRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse*p\n\tRunStatus\x12\x1a\n\x16RUN_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATUS_ACTIVE\x10\x01\x12\x17\n\x13RUN_STATUS_DIVERGED\x10\x02\x12\x17\n\x13RUN_STATUS_FINISHED\x10\x03*}\n\x08OpenMode\x12\x19\n\x15OPEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OPEN_MODE_CREATE\x10\x01\x12\x14\n\x10OPEN_MODE_RESUME\x10\x02\x12\x13\n\x0fOPEN_MODE_BEGIN\x10\x03\x12\x15\n\x11OPEN_MODE_RESTART\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlrs_proto/v1/run.proto\x12\x07mlrs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amlrs_proto/v1/config.proto\x1a\x18mlrs_proto/v1/meta.proto\"\x99\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x11\n\tnext_step\x18\x04 \x01(\x04\x12\x14\n\x0c\x64urable_step\x18\x05 \x01(\x12\x12\x16\n\tlast_loss\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12last_learning_rate\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04meta\x18\n \x01(\x0b\x32\x13.mlrs.v1.MetaStatusH\x02\x88\x01\x01\x12\x12\n\nworld_size\x18\x0b \x01(\r\x12\x0c\n\x04task\x18\x0c \x01(\tB\x0c\n\n_last_lossB\x15\n\x13_last_learning_rateB\x07\n\x05_meta\"\xe4\x01\n\x0eOpenRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.mlrs.v1.OpenMode\x12\x18\n\x0bresume_from\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05group\x18\x05 \x01(\t\x12\x17\n\nworld_size\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04task\x18\x07 \x01(\t\x12\x0e\n\x06\x66\x65\x65\x64\x65r\x18\x08 \x01(\tB\x0e\n\x0c_resume_fromB\r\n\x0b_world_size\"d\n\x0fOpenRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nrun_handle\x18\x02 \x01(\x06\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\ttook_over\x18\x04 \x01(\x08\"A\n\x14\x42\x61tchOpenRunsRequest\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.mlrs.v1.OpenRunRequest\"D\n\x15\x42\x61tchOpenRunsResponse\x12+\n\tresponses\x18\x01 \x03(\x0b\x32\x18.mlrs.v1.OpenRunResponse\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"+\n\x0eGetRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"~\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"G\n\x10ListRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x10\x46inishRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\tnext_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_next_step\".\n\x11\x46inishRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"=\n\x16\x42\x61tchFinishRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x12\n\nnext_steps\x18\x02 \x03(\x04\"5\n\x17\x42\x61tchFinishRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse*p\n\tRunStatus\x12\x1a\n\x16RUN_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATUS_ACTIVE\x10\x01\x12\x17\n\x13RUN_STATUS_DIVERGED\x10\x02\x12\x17\n\x13RUN_STATUS_FINISHED\x10\x03*}\n\x08OpenMode\x12\x19\n\x15OPEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OPEN_MODE_CREATE\x10\x01\x12\x14\n\x10OPEN_MODE_RESUME\x10\x02\x12\x13\n\x0fOPEN_MODE_BEGIN\x10\x03\x12\x15\n\x11OPEN_MODE_RESTART\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlrs_proto.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATUS']._serialized_start=1593
-  _globals['_RUNSTATUS']._serialized_end=1705
-  _globals['_OPENMODE']._serialized_start=1707
-  _globals['_OPENMODE']._serialized_end=1832
+  _globals['_RUNSTATUS']._serialized_start=1581
+  _globals['_RUNSTATUS']._serialized_end=1693
+  _globals['_OPENMODE']._serialized_start=1695
+  _globals['_OPENMODE']._serialized_end=1820
   _globals['_RUN']._serialized_start=124
   _globals['_RUN']._serialized_end=533
-  _globals['_CREATERUNREQUEST']._serialized_start=536
-  _globals['_CREATERUNREQUEST']._serialized_end=766
-  _globals['_CREATERUNRESPONSE']._serialized_start=768
-  _globals['_CREATERUNRESPONSE']._serialized_end=870
-  _globals['_BATCHCREATERUNSREQUEST']._serialized_start=872
-  _globals['_BATCHCREATERUNSREQUEST']._serialized_end=941
-  _globals['_BATCHCREATERUNSRESPONSE']._serialized_start=943
-  _globals['_BATCHCREATERUNSRESPONSE']._serialized_end=1015
-  _globals['_GETRUNREQUEST']._serialized_start=1017
-  _globals['_GETRUNREQUEST']._serialized_end=1048
-  _globals['_GETRUNRESPONSE']._serialized_start=1050
-  _globals['_GETRUNRESPONSE']._serialized_end=1093
-  _globals['_LISTRUNSREQUEST']._serialized_start=1095
-  _globals['_LISTRUNSREQUEST']._serialized_end=1221
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1223
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1294
-  _globals['_FINISHRUNREQUEST']._serialized_start=1296
-  _globals['_FINISHRUNREQUEST']._serialized_end=1368
-  _globals['_FINISHRUNRESPONSE']._serialized_start=1370
-  _globals['_FINISHRUNRESPONSE']._serialized_end=1416
-  _globals['_BATCHFINISHRUNSREQUEST']._serialized_start=1418
-  _globals['_BATCHFINISHRUNSREQUEST']._serialized_end=1479
-  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_start=1481
-  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_end=1534
-  _globals['_DELETERUNREQUEST']._serialized_start=1536
-  _globals['_DELETERUNREQUEST']._serialized_end=1570
-  _globals['_DELETERUNRESPONSE']._serialized_start=1572
-  _globals['_DELETERUNRESPONSE']._serialized_end=1591
+  _globals['_OPENRUNREQUEST']._serialized_start=536
+  _globals['_OPENRUNREQUEST']._serialized_end=764
+  _globals['_OPENRUNRESPONSE']._serialized_start=766
+  _globals['_OPENRUNRESPONSE']._serialized_end=866
+  _globals['_BATCHOPENRUNSREQUEST']._serialized_start=868
+  _globals['_BATCHOPENRUNSREQUEST']._serialized_end=933
+  _globals['_BATCHOPENRUNSRESPONSE']._serialized_start=935
+  _globals['_BATCHOPENRUNSRESPONSE']._serialized_end=1003
+  _globals['_GETRUNREQUEST']._serialized_start=1005
+  _globals['_GETRUNREQUEST']._serialized_end=1036
+  _globals['_GETRUNRESPONSE']._serialized_start=1038
+  _globals['_GETRUNRESPONSE']._serialized_end=1081
+  _globals['_LISTRUNSREQUEST']._serialized_start=1083
+  _globals['_LISTRUNSREQUEST']._serialized_end=1209
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1211
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1282
+  _globals['_FINISHRUNREQUEST']._serialized_start=1284
+  _globals['_FINISHRUNREQUEST']._serialized_end=1356
+  _globals['_FINISHRUNRESPONSE']._serialized_start=1358
+  _globals['_FINISHRUNRESPONSE']._serialized_end=1404
+  _globals['_BATCHFINISHRUNSREQUEST']._serialized_start=1406
+  _globals['_BATCHFINISHRUNSREQUEST']._serialized_end=1467
+  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_start=1469
+  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_end=1522
+  _globals['_DELETERUNREQUEST']._serialized_start=1524
+  _globals['_DELETERUNREQUEST']._serialized_end=1558
+  _globals['_DELETERUNRESPONSE']._serialized_start=1560
+  _globals['_DELETERUNRESPONSE']._serialized_end=1579
 # @@protoc_insertion_point(module_scope)

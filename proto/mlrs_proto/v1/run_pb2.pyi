@@ -76,7 +76,7 @@ class _OpenModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """
 
 class OpenMode(_OpenMode, metaclass=_OpenModeEnumTypeWrapper):
-    """What CreateRun may do."""
+    """What OpenRun may do."""
 
 OPEN_MODE_UNSPECIFIED: OpenMode.ValueType  # 0
 """Create the run, or resume it if it exists."""
@@ -176,7 +176,7 @@ class Run(google.protobuf.message.Message):
 global___Run = Run
 
 @typing.final
-class CreateRunRequest(google.protobuf.message.Message):
+class OpenRunRequest(google.protobuf.message.Message):
     """Opens a run."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -238,10 +238,10 @@ class CreateRunRequest(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_world_size", b"_world_size"]) -> typing.Literal["world_size"] | None: ...
 
-global___CreateRunRequest = CreateRunRequest
+global___OpenRunRequest = OpenRunRequest
 
 @typing.final
-class CreateRunResponse(google.protobuf.message.Message):
+class OpenRunResponse(google.protobuf.message.Message):
     """The opened run."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -274,47 +274,47 @@ class CreateRunResponse(google.protobuf.message.Message):
     def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["created", b"created", "run", b"run", "run_handle", b"run_handle", "took_over", b"took_over"]) -> None: ...
 
-global___CreateRunResponse = CreateRunResponse
+global___OpenRunResponse = OpenRunResponse
 
 @typing.final
-class BatchCreateRunsRequest(google.protobuf.message.Message):
+class BatchOpenRunsRequest(google.protobuf.message.Message):
     """Opens many runs."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: builtins.int
     @property
-    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateRunRequest]:
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OpenRunRequest]:
         """1 to 1000, of different runs."""
 
     def __init__(
         self,
         *,
-        requests: collections.abc.Iterable[global___CreateRunRequest] | None = ...,
+        requests: collections.abc.Iterable[global___OpenRunRequest] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["requests", b"requests"]) -> None: ...
 
-global___BatchCreateRunsRequest = BatchCreateRunsRequest
+global___BatchOpenRunsRequest = BatchOpenRunsRequest
 
 @typing.final
-class BatchCreateRunsResponse(google.protobuf.message.Message):
+class BatchOpenRunsResponse(google.protobuf.message.Message):
     """The opened runs."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESPONSES_FIELD_NUMBER: builtins.int
     @property
-    def responses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateRunResponse]:
+    def responses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OpenRunResponse]:
         """In the order of the requests."""
 
     def __init__(
         self,
         *,
-        responses: collections.abc.Iterable[global___CreateRunResponse] | None = ...,
+        responses: collections.abc.Iterable[global___OpenRunResponse] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["responses", b"responses"]) -> None: ...
 
-global___BatchCreateRunsResponse = BatchCreateRunsResponse
+global___BatchOpenRunsResponse = BatchOpenRunsResponse
 
 @typing.final
 class GetRunRequest(google.protobuf.message.Message):

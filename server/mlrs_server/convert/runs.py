@@ -44,7 +44,7 @@ def mode_from(value: int) -> OpenMode:
     return _MODES[value]
 
 
-def opening_from(message: pb.CreateRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
+def opening_from(message: pb.OpenRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
     """Return what a call of a tenant asks to open, alone or among so many.
 
     Raises:
@@ -76,9 +76,9 @@ def feeder_from(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     return check_feeder(value if isinstance(value, str) else repr(value), FEEDER_KEY)
 
 
-def opened_to(opened: Opened) -> pb.CreateRunResponse:
+def opened_to(opened: Opened) -> pb.OpenRunResponse:
     """Return an opened run as a message."""
-    return pb.CreateRunResponse(
+    return pb.OpenRunResponse(
         run=run_to(opened.view),
         run_handle=opened.handle,
         created=opened.created,

@@ -22,8 +22,8 @@ class Role(enum.IntEnum):
 
 
 ROLE_OF: dict[str, Role] = {
-    "CreateRun": Role.ADVISE,
-    "BatchCreateRuns": Role.ADVISE,
+    "OpenRun": Role.ADVISE,
+    "BatchOpenRuns": Role.ADVISE,
     "GetRun": Role.ADVISE,
     "ListRuns": Role.ADVISE,
     "FinishRun": Role.ADVISE,

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import trustme
 
-from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
+from tests.support.stubs import Stub
 
 
 class Authority:
@@ -59,7 +59,7 @@ def write_pair(leaf: trustme.LeafCert, folder: Path) -> tuple[Path, Path]:
 @asynccontextmanager
 async def secure_stub(
     address: str, authority: Authority, shown: trustme.LeafCert | None = None
-) -> AsyncIterator[AdvisorServiceStub]:
+) -> AsyncIterator[Stub]:
     """Connect anew over TLS."""
     credentials = grpc.ssl_channel_credentials(
         root_certificates=authority.pem,
@@ -68,4 +68,4 @@ async def secure_stub(
     )
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.secure_channel(address, credentials, options=options) as connection:
-        yield AdvisorServiceStub(connection)
+        yield Stub(connection)

@@ -12,15 +12,13 @@ from typing import Any
 import grpc
 
 from mlrs_proto import v1 as pb
-from mlrs_proto.v1 import advisor_service_pb2
-from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.security.roles import Role
 from mlrs_server.security.tokens import TokenFile
 from tests.server.support import Refusal, columns, refusal_of, service
+from tests.support.stubs import METHODS, Stub
 
 TIMEOUT = 20
-SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
-RPCS = [method.name for method in SERVICE.methods]
+RPCS = list(METHODS)
 """Every RPC of the contract."""
 STREAMS_OUT = {"StreamAdvice", "WatchRun"}
 STREAMS_IN = {"StreamAdvice", "AdaptGradients", "ImportModel"}
@@ -57,8 +55,8 @@ class Caller:
 
     async def create(self, run_id: str, **config: Any) -> int:
         """Open a run; return its handle."""
-        request = pb.CreateRunRequest(run_id=run_id, config=pb.RunConfig(**config))
-        (opened,) = await self.call("CreateRun", request)
+        request = pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(**config))
+        (opened,) = await self.call("OpenRun", request)
         return int(opened.run_handle)
 
     def stream(self) -> Any:
@@ -81,11 +79,11 @@ def upload_of(data: bytes, name: str, digest: str = "", size: int = 1000) -> lis
 
 def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str = "secret") -> list[Any]:
     """Return what a call of each RPC about a run, or about a model, sends."""
-    create = pb.CreateRunRequest(run_id=run_id, mode=pb.OPEN_MODE_RESUME)
+    create = pb.OpenRunRequest(run_id=run_id, mode=pb.OPEN_MODE_RESUME)
     adapt = pb.AdaptRequest(run_id=run_id, alignment=0.5)
     return {
-        "CreateRun": [create],
-        "BatchCreateRuns": [pb.BatchCreateRunsRequest(requests=[create])],
+        "OpenRun": [create],
+        "BatchOpenRuns": [pb.BatchOpenRunsRequest(requests=[create])],
         "GetRun": [pb.GetRunRequest(run_id=run_id)],
         "ListRuns": [pb.ListRunsRequest(prefix=run_id)],
         "FinishRun": [pb.FinishRunRequest(run_id=run_id)],
@@ -110,7 +108,7 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
 class Tenants:
     """A daemon with tokens."""
 
-    stub: AdvisorServiceStub
+    stub: Stub
     address: str
     file: TokenFile
 

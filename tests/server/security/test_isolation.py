@@ -13,7 +13,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlrs_proto import v1 as pb
-from mlrs_server.assembly import SERVICE
+from mlrs_server.assembly import SERVICES
 from mlrs_server.names import full_name
 from mlrs_server.security import book
 from mlrs_server.security.roles import ROLE_OF, Role
@@ -102,7 +102,7 @@ async def test_a_full_name_opens_nothing(
     """The names that runs have inside the daemon are no ids, whoever sends them."""
     caller = both[1] if tenant else home.caller(tenant)
     await home.known(caller)
-    for rpc in ("CreateRun", "GetRun", "FinishRun", "DeleteRun", "Advise", "WatchRun", "BatchFinishRuns"):
+    for rpc in ("OpenRun", "GetRun", "FinishRun", "DeleteRun", "Advise", "WatchRun", "BatchFinishRuns"):
         refusal = await caller.refused(rpc, *messages_of(rpc, run_id=name))
         assert refusal.code == Code.INVALID_ARGUMENT
     for request in (
@@ -174,14 +174,14 @@ async def test_errors_speak_a_tenants_own_words(both: tuple[Caller, Caller]) -> 
     handle = await owner.create("theirs")
     stale = await owner.refused("Advise", pb.AdviseRequest(run_id="theirs", step=0, loss=9.0))
     mismatch = await owner.refused(
-        "CreateRun", pb.CreateRunRequest(run_id="theirs", config=pb.RunConfig(horizon=10))
+        "OpenRun", pb.OpenRunRequest(run_id="theirs", config=pb.RunConfig(horizon=10))
     )
     batch = await owner.refused(
-        "BatchCreateRuns",
-        pb.BatchCreateRunsRequest(
+        "BatchOpenRuns",
+        pb.BatchOpenRunsRequest(
             requests=[
-                pb.CreateRunRequest(run_id="fine"),
-                pb.CreateRunRequest(run_id="theirs", mode=pb.OPEN_MODE_CREATE),
+                pb.OpenRunRequest(run_id="fine"),
+                pb.OpenRunRequest(run_id="theirs", mode=pb.OPEN_MODE_CREATE),
             ]
         ),
     )
@@ -354,7 +354,7 @@ async def test_the_first_token_shuts_an_open_daemon(tmp_path: Path, model_file: 
 
 async def test_health_needs_no_token(home: Tenants) -> None:
     """A probe without a token sees that the daemon is up."""
-    for name in ("", SERVICE, "mlrs.v1.Store"):
+    for name in ("", *SERVICES, "mlrs.v1.Store"):
         assert await health(home.address, name) == SERVING
 
 
@@ -414,8 +414,8 @@ async def test_models_are_seen_by_their_tenant_alone(home: Tenants, both: tuple[
             wanted = await caller.refused("GetModel", pb.GetModelRequest(model=reference))
             assert (wanted.code, wanted.reason) == (Code.NOT_FOUND, "ERROR_REASON_MODEL_NOT_FOUND")
             assert "secret" not in wanted.message.replace(repr(reference), "")
-            run = pb.CreateRunRequest(run_id="x", config=pb.RunConfig(model=reference))
-            assert (await caller.refused("CreateRun", run)).message == wanted.message
+            run = pb.OpenRunRequest(run_id="x", config=pb.RunConfig(model=reference))
+            assert (await caller.refused("OpenRun", run)).message == wanted.message
     await owner.create("x", model="secret")
     (got,) = await owner.call("GetRun", pb.GetRunRequest(run_id="x"))
     assert got.run.config.model == secret.model.ref

@@ -46,16 +46,16 @@ async def test_runs_are_limited(tmp_path: Path, model_file: Path) -> None:
     async with limited(tmp_path, model_file, max_runs=3) as (small, usual):
         for name in "abc":
             await small.create(name)
-        check(await small.refused("CreateRun", pb.CreateRunRequest(run_id="d")), "max_runs", 3)
+        check(await small.refused("OpenRun", pb.OpenRunRequest(run_id="d")), "max_runs", 3)
         await small.create("a")
         await small.call("FinishRun", pb.FinishRunRequest(run_id="a"))
         await _until_created(small, "d")
-        batch = pb.BatchCreateRunsRequest(requests=[pb.CreateRunRequest(run_id=name) for name in "bef"])
-        check(await small.refused("BatchCreateRuns", batch), "max_runs", 3)
-        restart = pb.CreateRunRequest(run_id="a", mode=pb.OPEN_MODE_RESTART)
-        check(await small.refused("CreateRun", restart), "max_runs", 3)
+        batch = pb.BatchOpenRunsRequest(requests=[pb.OpenRunRequest(run_id=name) for name in "bef"])
+        check(await small.refused("BatchOpenRuns", batch), "max_runs", 3)
+        restart = pb.OpenRunRequest(run_id="a", mode=pb.OPEN_MODE_RESTART)
+        check(await small.refused("OpenRun", restart), "max_runs", 3)
         restart.run_id = "b"
-        await small.call("CreateRun", restart)
+        await small.call("OpenRun", restart)
         await small.call("DeleteRun", pb.DeleteRunRequest(run_id="b"))
         await _until_created(small, "e")
         for index in range(5):
@@ -80,11 +80,11 @@ async def test_runs_of_before_a_restart_count(tmp_path: Path, model_file: Path) 
     """What is stored counts, whether it is in memory or not."""
     for name, created in (("a", True), ("b", True), ("c", False)):
         async with limited(tmp_path, model_file, max_runs=2) as (small, _):
-            request = pb.CreateRunRequest(run_id=name)
+            request = pb.OpenRunRequest(run_id=name)
             if created:
-                await small.call("CreateRun", request)
+                await small.call("OpenRun", request)
             else:
-                check(await small.refused("CreateRun", request), "max_runs", 2)
+                check(await small.refused("OpenRun", request), "max_runs", 2)
 
 
 async def _take(quota: RunQuota, names: list[str]) -> None:
@@ -128,9 +128,9 @@ async def test_calls_at_once_share_the_limit(tmp_path: Path, model_file: Path) -
 
         async def create(batch: int) -> bool:
             names = [f"run-{batch}-{index}" for index in range(50)]
-            requests = [pb.CreateRunRequest(run_id=name) for name in names]
+            requests = [pb.OpenRunRequest(run_id=name) for name in names]
             try:
-                await small.call("BatchCreateRuns", pb.BatchCreateRunsRequest(requests=requests))
+                await small.call("BatchOpenRuns", pb.BatchOpenRunsRequest(requests=requests))
             except grpc.aio.AioRpcError as error:
                 if error.code() != Code.RESOURCE_EXHAUSTED:
                     raise
@@ -169,9 +169,9 @@ async def test_a_finished_run_taken_up_again_counts(tmp_path: Path, model_file: 
         await small.create("a")
         await small.call("FinishRun", pb.FinishRunRequest(run_id="a"))
         await _until_created(small, "b")
-        again = pb.CreateRunRequest(run_id="a", resume_from=0)
-        check(await small.refused("CreateRun", again), "max_runs", 1)
-        await small.call("CreateRun", pb.CreateRunRequest(run_id="b", resume_from=0))
+        again = pb.OpenRunRequest(run_id="a", resume_from=0)
+        check(await small.refused("OpenRun", again), "max_runs", 1)
+        await small.call("OpenRun", pb.OpenRunRequest(run_id="b", resume_from=0))
 
 
 @pytest.mark.parametrize("rpc", ["StreamAdvice", "WatchRun", "ImportModel"])

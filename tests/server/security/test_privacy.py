@@ -34,7 +34,7 @@ def advise(address: str, token: str = "") -> grpc.StatusCode:
     with grpc.insecure_channel(address) as channel:
         stub = AdvisorServiceStub(channel)
         try:
-            stub.CreateRun(pb.CreateRunRequest(run_id="a"), timeout=20, metadata=metadata)
+            stub.OpenRun(pb.OpenRunRequest(run_id="a"), timeout=20, metadata=metadata)
             stub.Advise(pb.AdviseRequest(run_id="a", loss=2.0), timeout=20, metadata=metadata)
         except grpc.RpcError as error:
             says: Any = error
@@ -114,7 +114,7 @@ def test_refused_tokens_are_logged_and_cannot_fill_the_disk(tmp_path: Path, mode
         (line,) = logged(daemon)
         assert line["level"] == "warning"
         assert line["reason"] == "unauthenticated"
-        assert line["rpc"] == "CreateRun"
+        assert line["rpc"] == "OpenRun"
         assert line["token_id"] == token.id
         assert line["peer"].startswith("ipv4:127.0.0.1:")
         assert wrong not in json.dumps(line)

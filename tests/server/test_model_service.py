@@ -74,7 +74,7 @@ async def test_a_version_from_end_to_end(home: Tenants) -> None:
     old = await _find(admin, "small")
     assert old.digest != made.model.digest
     (opened,) = await admin.call(
-        "CreateRun", pb.CreateRunRequest(run_id="new", config=pb.RunConfig(model="best"))
+        "OpenRun", pb.OpenRunRequest(run_id="new", config=pb.RunConfig(model="best"))
     )
     assert opened.run.config.model == made.model.ref
     (run,) = await admin.call("GetRun", pb.GetRunRequest(run_id="a"))
