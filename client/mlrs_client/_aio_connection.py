@@ -198,7 +198,7 @@ class Connection:
     async def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
         """Have what the daemon has answered stored, as nobody could send it again; return whether it is."""
         try:
-            if ledger.last_unanswered() is not None:
+            if ledger.backlog.last_unanswered() is not None:
                 await self.wait(settled(self.session, ledger, deadline))
             steps = []
             for run_id in ledger.run_ids:

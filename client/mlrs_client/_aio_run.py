@@ -92,7 +92,7 @@ class Run(RunView):
             await self._connection.perform(completed(self._connection.session, self._ledger, lacking))
 
     def _opened(self) -> Ledger[Entry]:
-        if not self._ledger.is_open and self._ledger.outage is None:
+        if not self._ledger.is_open and self._ledger.standby.outage is None:
             raise UsageError(f"run {self.id!r} is not open yet; await run.open() first")
         return self._ledger
 
@@ -174,7 +174,7 @@ class Run(RunView):
             try:
                 (info,) = await self._connection.invoke(call, deadline.left_s(), session.home_of(ledger))
             except StepAheadError:  # of steps that were answered and not stored when a daemon went away
-                if not ledger.has_volatile() or not deadline.left_s():
+                if not ledger.backlog.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
             except UnavailableError as error:

@@ -82,7 +82,7 @@ class Sweep(SweepView):
                 for call in calls.finishing(self.ids, ledger.next_step):
                     finished += await self._connection.invoke(call, deadline.left_s(), home)
             except StepAheadError:  # as in `Run.finish`
-                if not ledger.has_volatile() or not deadline.left_s():
+                if not ledger.backlog.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
             except UnavailableError as error:

@@ -23,13 +23,14 @@ from mlrs_client import _calls as calls
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._answers import Answer
+from mlrs_client._backlog import E
 from mlrs_client._conversation import Batch, Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
 from mlrs_client._following import Following
 from mlrs_client._joining import attended, called
-from mlrs_client._ledger import E, Ledger
+from mlrs_client._ledger import Ledger
 from mlrs_client._links import Links
 from mlrs_client._routing import Call, Procedure
 from mlrs_client._session import Session, announce, check_process
@@ -165,7 +166,7 @@ class Connection:
         waiter = None
         with self._lock:
             entry, _ = self.session.observe(ledger, step, loss)
-            if not entry.done and ledger.outage is None:
+            if not entry.done and ledger.standby.outage is None:
                 waiter = cast("Signal", ledger.changed).waiter()
         if waiter is not None:
             waiter.acquire(timeout=patience_s(self.session, deadline.timeout_s))
@@ -302,7 +303,7 @@ class Connection:
 
     def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
         try:
-            if ledger.last_unanswered() is not None:
+            if ledger.backlog.last_unanswered() is not None:
                 self.wait(settled(self.session, ledger, deadline))
             home = self.session.home_of(ledger)
             steps = [

@@ -92,7 +92,7 @@ class Conversation:
         joining = self._members.get(ledger)
         if joining is None:
             return []
-        items: list[Any] = ledger.take_unsent(max(AT_ONCE // ledger.size, 1))
+        items: list[Any] = ledger.backlog.take_unsent(max(AT_ONCE // ledger.size, 1))
         if not items:
             return []
         if isinstance(items[0], Update):
@@ -133,14 +133,14 @@ class Conversation:
                     setback = self._refuse(batch, entry, refusals[index], place) or setback
                 else:
                     ledger.answer(entry, answer, index * stride)
-                    is_back = is_back or (ledger.outage is not None and ledger.is_back(entry))
+                    is_back = is_back or ledger.standby.is_back(entry.step)
         else:
             for index, (update, place) in enumerate(batch.updates):
                 if refusals and index in refusals:
                     setback = self._refuse(batch, update, refusals[index], place) or setback
                 else:
                     ledger.adapted(update, place, answer.read_result(answer.results[index], update.step))
-                    is_back = is_back or (not update.owed and ledger.is_back(update))
+                    is_back = is_back or (not update.unanswered and ledger.standby.is_back(update.step))
         return ledger, setback, is_back
 
     def fail(self, error: MlrsError) -> None:

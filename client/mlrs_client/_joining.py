@@ -81,7 +81,7 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
         ledger.turned_away(error)
     finally:
         session.joining.discard(ledger)
-        if ledger.is_lost:
+        if ledger.standby.is_lost:
             session.lost.add(ledger)
         session.tell_news(ledger)
         ledger.changed.notify_all()

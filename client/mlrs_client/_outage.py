@@ -27,21 +27,26 @@ class Outage:
     """Why it never ends, if it does not: the daemon cannot be told any more what it missed."""
     keeps_losses: bool = False
     """Whether losses are kept all the same, to be written to a file at the end."""
-    is_told: bool = False
-    """Whether its beginning was logged ..."""
-    is_loss_told: bool = False
-    """... and that it does not end."""
+    is_logged: bool = False
+    """Whether its beginning was logged."""
+    is_loss_logged: bool = False
+    """Whether it was logged that it does not end."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is to be logged now."""
+        return not self.is_logged or (self.lost is not None and not self.is_loss_logged)
 
     def news(self) -> str | None:
         """Return what is to be logged now; once each."""
-        if not self.is_told:
-            self.is_told = True
+        if not self.is_logged:
+            self.is_logged = True
             return (
                 f"{self.label}: no advice in time; going on with the fallback. The losses are kept, and the"
                 f" daemon is tried again in the background. {self._why(self.cause)}"
             )
-        if self.lost is not None and not self.is_loss_told:
-            self.is_loss_told = True
+        if self.lost is not None and not self.is_loss_logged:
+            self.is_loss_logged = True
             what = (
                 "cannot be advised any more; its losses are kept, to be written to a file at the end"
                 if self.keeps_losses
@@ -74,7 +79,7 @@ class Standstill:
 
     label: str
     """What messages call the run."""
-    is_told: bool = False
+    is_logged: bool = False
     """Whether it was logged that nothing is stored."""
     _durable_step: int = -1
     _since: float = field(default_factory=time.monotonic)
@@ -86,15 +91,15 @@ class Standstill:
         now = time.monotonic()
         if durable_step != self._durable_step or answered_step <= durable_step:
             self._durable_step, self._since, self._newest, self._pause_s = durable_step, now, now, 0.0
-            if self.is_told:
-                self.is_told = False
+            if self.is_logged:
+                self.is_logged = False
                 return f"{self.label}: the daemon stores again, up to step {durable_step} so far"
             return None
         self._pause_s = max(self._pause_s, now - self._newest)
         self._newest = now
-        if self.is_told or now - self._since - self._pause_s < STANDING_S:
+        if self.is_logged or now - self._since - self._pause_s < STANDING_S:
             return None
-        self.is_told = True
+        self.is_logged = True
         return (
             f"{self.label}: the daemon has stored nothing after step {durable_step} for"
             f" {now - self._since:.0f} s. Its advice goes on, and the losses are kept here, to be sent again"

@@ -238,7 +238,7 @@ class Run(RunView):
             try:
                 (info,) = self._connection.invoke(call, deadline.left_s(), session.home_of(ledger))
             except StepAheadError:  # of steps that were answered and not stored when a daemon went away
-                if not ledger.has_volatile() or not deadline.left_s():
+                if not ledger.backlog.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
             except UnavailableError as error:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from mlrs_client._addresses import Addresses
 from mlrs_client._answers import Answer, Draining
+from mlrs_client._backlog import E
 from mlrs_client._conversation import Conversation, Transport
 from mlrs_client._deadline import Backoff
 from mlrs_client._exceptions import (
@@ -36,7 +37,7 @@ from mlrs_client._exceptions import (
     UnauthenticatedError,
     UnavailableError,
 )
-from mlrs_client._ledger import E, Ledger
+from mlrs_client._ledger import Ledger
 from mlrs_client._opened import OpenedRun
 from mlrs_client._routing import Call
 from mlrs_client._start import Start, Way
@@ -215,7 +216,7 @@ class Session:
         return {
             ledger
             for ledger in [*self._ledgers, *self.lost]
-            if ledger.has_volatile() and not ledger.is_finished and not self._has_stream(ledger)
+            if ledger.backlog.has_volatile() and not ledger.is_finished and not self._has_stream(ledger)
         }
 
     def _has_stream(self, ledger: Ledger[Any]) -> bool:
@@ -232,11 +233,11 @@ class Session:
         return [
             ledger
             for ledger in self._ledgers
-            if ledger.has_volatile()
+            if ledger.backlog.has_volatile()
             and not ledger.is_finished
-            and ledger.fallback is not None
+            and ledger.standby.fallback is not None
             and ledger.rank is None
-            and ledger.outage is None
+            and ledger.standby.outage is None
             and ledger.size <= MAX_ASKED
             and self._has_stream(ledger)
         ]
@@ -247,12 +248,14 @@ class Session:
         Args:
             before: those that were on no stream before.
         """
-        owed = {ledger for ledger in self._ledgers if ledger.last_unanswered() and not ledger.is_finished}
+        waiting = {
+            ledger for ledger in self._ledgers if ledger.backlog.last_unanswered() and not ledger.is_finished
+        }
         return [
             ledger
-            for ledger in {*before, *owed}
-            if ledger.fallback is not None
-            and (ledger.is_open or ledger.outage is not None)  # else its training never went on
+            for ledger in {*before, *waiting}
+            if ledger.standby.fallback is not None
+            and (ledger.is_open or ledger.standby.outage is not None)  # else its training never went on
             and ledger.saved_at != ledger.next_step
             and ledger.unsent()
         ]
@@ -276,15 +279,15 @@ class Session:
 
     def needs_joining(self, ledger: Ledger[Any]) -> bool:
         """Return whether a run has fallen off, and there is something that it has to be on a stream for."""
-        if self.closing or ledger.is_lost or self.conversation_of(ledger) is not None:
+        if self.closing or ledger.standby.is_lost or self.conversation_of(ledger) is not None:
             return False
-        return ledger.last_unanswered() is not None or (ledger in self._wanted and not ledger.left)
+        return ledger.backlog.last_unanswered() is not None or (ledger in self._wanted and not ledger.left)
 
     def forget(self, ledger: Ledger[Any]) -> None:
         """Let a run that its caller has left take part in no stream, once it has its answers."""
         ledger.left = True
         conversation = self.conversation_of(ledger)
-        if conversation is not None and ledger.last_unanswered() is None:
+        if conversation is not None and ledger.backlog.last_unanswered() is None:
             conversation.leave(ledger)
             self._left_on[ledger] = conversation
             self._places.pop(ledger, None)
@@ -329,7 +332,7 @@ class Session:
 
     def tell_news(self, ledger: Ledger[Any]) -> None:
         """Log what is new of a run's outage."""
-        while ledger.outage is not None and (news := ledger.outage.news()):
+        while ledger.standby.outage is not None and (news := ledger.standby.outage.news()):
             self.host.say(news)
 
     def opened(self, ledger: Ledger[Any], took_over: Sequence[str], address: str) -> None:
@@ -394,11 +397,11 @@ class Session:
         elif ledger in self.backoffs:
             del self.backoffs[ledger]
             self.setbacks.pop(ledger, None)
-        if is_back and ledger.outage is not None:
-            outage, ledger.outage = ledger.outage, None
+        if is_back and ledger.standby.outage is not None:
+            outage, ledger.standby.outage = ledger.standby.outage, None
             while news := outage.news():  # its beginning may not have been logged yet
                 self.host.say(news)
-            self.host.say(outage.end(ledger.fallback_steps))
+            self.host.say(outage.end(ledger.standby.steps))
         if (news := ledger.store_news()) is not None:
             self.host.say(news)
         if ledger.left:

@@ -63,7 +63,7 @@ def run_ledger(
     choice: OnUnavailable = one_of("on_unavailable", on_unavailable, get_args(OnUnavailable))
     if choice == "fallback":
         _start_alone(ledger, asked)
-    ledger.may_start_alone = choice == "auto"
+    ledger.standby.may_start_alone = choice == "auto"
     return ledger
 
 
@@ -138,10 +138,10 @@ def adopted(
     start = dataclasses.replace(
         ledger.start, run_ids=(checked,), is_named=True, on_existing="error", resume_from=min([at, *before])
     )
-    fresh = Ledger(start, changed, ledger.entry, ledger.fallback, ledger.rank)
-    if ledger.starts_alone or ledger.can_stand_in():
-        fresh.start_alone(ledger.last_lr if last_lr is None else last_lr)
-    if goes_back and not ledger.is_lost:
+    fresh = Ledger(start, changed, ledger.entry, ledger.standby.fallback, ledger.rank)
+    if ledger.standby.starts_alone or ledger.can_stand_in():
+        fresh.standby.start_alone(ledger.standby.last_lr if last_lr is None else last_lr)
+    if goes_back and not ledger.standby.is_lost:
         ledger.hand_over(fresh, at)
     return fresh
 
@@ -158,8 +158,8 @@ def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> 
         InvalidArgumentError: one is wrong.
     """
     ledger.start.read_off = check.config(**config)
-    if ledger.may_start_alone:
-        ledger.start_alone(ledger.start.configs[0].initial_lr or default_lr)
+    if ledger.standby.may_start_alone:
+        ledger.standby.start_alone(ledger.start.configs[0].initial_lr or default_lr)
     return ledger.start.lacking(ledger.config, ledger.next_step) if ledger.is_open else None
 
 
@@ -169,14 +169,14 @@ def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:
     Raises:
         InvalidArgumentError: there is none, or nothing that it could answer.
     """
-    if ledger.fallback is None:
+    if ledger.standby.fallback is None:
         raise InvalidArgumentError(
             "on_unavailable: the run has no fallback to begin with; give one as fallback=, or leave"
             " on_unavailable='error'",
             field="on_unavailable",
         )
     begins_with = config.initial_lr or (config.schedule.base_lr if config.schedule else None)
-    ledger.start_alone(begins_with or default_rate(config))
+    ledger.standby.start_alone(begins_with or default_rate(config))
     if not ledger.can_stand_in():
         raise InvalidArgumentError(
             "on_unavailable: the fallback has no learning rate to begin with; give initial_lr=, or the"

@@ -44,12 +44,12 @@ class SweepView:
     @property
     def durable_step(self) -> int:
         """Observations of all runs up to and including this step survive a crash; -1: none yet."""
-        return self._ledger.durable_step
+        return self._ledger.backlog.durable_step
 
     @property
     def fallback_steps(self) -> int:
         """How many steps the fallback has answered, as the daemon was out of reach."""
-        return self._ledger.fallback_steps
+        return self._ledger.standby.steps
 
     def __len__(self) -> int:
         """Return the number of runs."""
@@ -162,7 +162,7 @@ class Sweep(SweepView):
                 for call in calls.finishing(self.ids, ledger.next_step):
                     finished += self._connection.invoke(call, deadline.left_s(), home)
             except StepAheadError:  # as in `Run.finish`
-                if not ledger.has_volatile() or not deadline.left_s():
+                if not ledger.backlog.has_volatile() or not deadline.left_s():
                     raise
                 lacks = True
             except UnavailableError as error:

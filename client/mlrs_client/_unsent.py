@@ -90,7 +90,7 @@ def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
                 alignments=tuple(update.alignments),
                 validation_losses=tuple(update.validation_losses),
             )
-            for update in ledger.updates
+            for update in ledger.backlog.updates
         ),
         finish=finish,
     )

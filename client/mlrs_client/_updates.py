@@ -28,21 +28,21 @@ class Update:
     alignments: Sequence[float]
     """One for each run; NaN: that run has none."""
     validation_losses: Sequence[float | None]
-    """Likewise, where there are any."""
+    """One for each run; `None`: there is none."""
     error: MlrsError | None = None
     """Why there will be no answer, if there will be none."""
     results: list[Adaptation | None] = field(init=False)
     """The answer for each run, once there is one."""
-    owed: set[int] = field(init=False)
+    unanswered: set[int] = field(init=False)
     """The places that the daemon still has to answer."""
 
     def __post_init__(self) -> None:
         self.results = [_skipped(self.step) if math.isnan(number) else None for number in self.alignments]
-        self.owe()
+        self.send_again()
 
-    def owe(self) -> None:
+    def send_again(self) -> None:
         """Have the daemon answer all of it, again if it did before."""
-        self.owed = set(self.places())
+        self.unanswered = set(self.places())
 
     def places(self) -> list[int]:
         """Return the places of the runs that it is of."""
@@ -60,7 +60,7 @@ class Update:
 
     def fill(self, place: int, answer: Adaptation) -> None:
         """Take the answer for one run, unless it has one."""
-        self.owed.discard(place)
+        self.unanswered.discard(place)
         if self.results[place] is None:
             self.results[place] = answer
 
@@ -95,18 +95,18 @@ class Updates:
     """
 
     def __init__(self) -> None:
-        self._owed: dict[int, Update] = {}  # those that the daemon still has to answer, in order
-        self._told: OrderedDict[int, Update] = OrderedDict()  # those that it has, be it for some runs only
+        self._unanswered: dict[int, Update] = {}  # those that the daemon still has to answer, in order
+        self._answered: OrderedDict[int, Update] = OrderedDict()  # by it, for some runs at least
 
     def __bool__(self) -> bool:
-        return bool(self._owed or self._told)
+        return bool(self._unanswered or self._answered)
 
     def __iter__(self) -> Iterator[Update]:
-        return iter({**self._told, **self._owed}.values())
+        return iter({**self._answered, **self._unanswered}.values())
 
     def find(self, step: int) -> Update | None:
         """Return that of a step, if it is kept."""
-        return self._owed.get(step) or self._told.get(step)
+        return self._unanswered.get(step) or self._answered.get(step)
 
     def has(self, update: Update) -> bool:
         """Return whether it is kept."""
@@ -114,57 +114,57 @@ class Updates:
 
     def enter(self, update: Update) -> None:
         """Keep one."""
-        self._owed[update.step] = update
+        self._unanswered[update.step] = update
 
     def drop(self, update: Update) -> None:
         """Keep it no longer."""
         if self.has(update):
-            self._owed.pop(update.step, None)
-            self._told.pop(update.step, None)
+            self._unanswered.pop(update.step, None)
+            self._answered.pop(update.step, None)
 
     def unanswered(self) -> list[Update]:
         """Return those that the daemon still has to answer, in order."""
-        return list(self._owed.values())
+        return list(self._unanswered.values())
 
     def last_unanswered(self) -> Update | None:
         """Return the last of them, if there are any."""
-        return next(reversed(self._owed.values()), None)
+        return next(reversed(self._unanswered.values()), None)
 
     def from_step(self, step: int) -> list[Update]:
         """Return those of a step and later ones."""
         return [update for update in self if update.step >= step]
 
-    def told(self, update: Update) -> None:
+    def answered(self, update: Update) -> None:
         """Enter that the daemon has answered one, for a run at least."""
         if self.has(update):
-            self._told[update.step] = update
-            if not update.owed:
-                self._owed.pop(update.step, None)
+            self._answered[update.step] = update
+            if not update.unanswered:
+                self._unanswered.pop(update.step, None)
 
-    def owe_again(self, expected: int) -> None:
+    def lacks_from(self, expected: int) -> None:
         """Have a daemon that expects a step answer again what it may lack.
 
         It has those ahead of an observation that it has. Of its last observation it need not.
         """
-        lacked = {step: update for step, update in self._told.items() if step >= expected - 1}
+        lacked = {step: update for step, update in self._answered.items() if step >= expected - 1}
         for step, update in lacked.items():
-            update.owe()
-            del self._told[step]
-        new = {step: update for step, update in lacked.items() if step not in self._owed}
-        self._owed = in_order(new, self._owed)
+            update.send_again()
+            del self._answered[step]
+        new = {step: update for step, update in lacked.items() if step not in self._unanswered}
+        self._unanswered = in_order(new, self._unanswered)
 
     def let_go(self, step: int) -> None:
         """Keep those no longer that belong ahead of a step and are answered, from the oldest on."""
-        while self._told:
-            oldest = next(iter(self._told.values()))
-            if oldest.step >= step or oldest.owed:
+        while self._answered:
+            oldest = next(iter(self._answered.values()))
+            if oldest.step >= step or oldest.unanswered:
                 return
-            del self._told[oldest.step]
+            del self._answered[oldest.step]
 
     def clear(self) -> None:
         """Keep none."""
-        self._owed.clear()
-        self._told.clear()
+        self._unanswered.clear()
+        self._answered.clear()
 
 
 def _skipped(step: int) -> Adaptation:

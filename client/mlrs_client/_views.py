@@ -69,12 +69,12 @@ class RunView:
     @property
     def durable_step(self) -> int:
         """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
-        return self._ledger.durable_step
+        return self._ledger.backlog.durable_step
 
     @property
     def fallback_steps(self) -> int:
         """How many steps the fallback has answered, as the daemon was out of reach."""
-        return self._ledger.fallback_steps
+        return self._ledger.standby.steps
 
     def __repr__(self) -> str:
         where = f"next step {self._ledger.next_step}" if self._ledger.is_open else "not open yet"

@@ -77,7 +77,7 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
     owing = session.conversation_of(ledger)
     patience = deadline.earlier(patience_s(session, deadline.timeout_s))
     while not entry.done:
-        if ledger.outage is not None and ledger.can_stand_in():
+        if ledger.standby.outage is not None and ledger.can_stand_in():
             _stand_in(session, ledger, entry)
             return
         left_s = patient_s(session, ledger, deadline)
@@ -106,9 +106,9 @@ def opened(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting
         MlrsError: the daemon refused; the error says why.
     """
     if not ledger.is_open:
-        ledger.ask_again()
+        ledger.denied = None
         session.want(ledger)
-    while not ledger.is_open and ledger.outage is None:
+    while not ledger.is_open and ledger.standby.outage is None:
         session.check_open()
         if ledger.denied is not None:
             session.want_no_more(ledger)
@@ -139,13 +139,13 @@ def settled(
     Raises:
         MlrsError: not so within the deadline; as `answered`.
     """
-    if ledger.outage is not None and ledger.outage.lost is not None:
-        raise ledger.outage.lost.with_traceback(None)
-    if not ledger.has_volatile() and ledger.last_unanswered() is None:
+    if ledger.standby.outage is not None and ledger.standby.outage.lost is not None:
+        raise ledger.standby.outage.lost.with_traceback(None)
+    if not ledger.backlog.has_volatile() and ledger.backlog.last_unanswered() is None:
         return
     if again:
         session.doubt(ledger)
-    while (last := ledger.last_unanswered()) is not None or session.conversation_of(ledger) is None:
+    while (last := ledger.backlog.last_unanswered()) is not None or session.conversation_of(ledger) is None:
         session.check_open()
         if last is None and ledger.is_finished:
             return
@@ -172,9 +172,9 @@ def is_away(ledger: Ledger[Any], error: MlrsError) -> bool:
 
     Not where their caller wants errors, or where each rank has a part of what is lacking.
     """
-    if ledger.fallback is None or ledger.rank is not None:
+    if ledger.standby.fallback is None or ledger.rank is not None:
         return False
-    return ledger.is_lost or isinstance(error, (*PASSING, *DENIALS))
+    return ledger.standby.is_lost or isinstance(error, (*PASSING, *DENIALS))
 
 
 def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
@@ -203,7 +203,7 @@ def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s
     """
     if entry.done or not ledger.can_stand_in():
         return lr
-    if ledger.outage is None:
+    if ledger.standby.outage is None:
         if late_s <= session.timeout_s:
             return lr
         ledger.cut_off(too_late(session, ledger, entry, session.timeout_s))
@@ -248,7 +248,7 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
         f"{ledger.label}: {failure} within {timeout_s:.3g} s from {session.addresses}"
         f"{f' ({setback})' if setback else ''}; {way_out}"
     )
-    if ledger.fallback is not None and ledger.is_open and not ledger.can_stand_in():
+    if ledger.standby.fallback is not None and ledger.is_open and not ledger.can_stand_in():
         what += "; the fallback has no learning rate yet: give initial_lr=, or a schedule as fallback="
     if setback is None:
         return DeadlineExceededError(what)
@@ -261,7 +261,5 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
 
 def _stand_in(session: Session, ledger: Ledger[Any], entry: Awaited) -> None:
     ledger.stand_in(entry)
-    if ledger.outage is not None and (
-        not ledger.outage.is_told or (ledger.outage.lost is not None and not ledger.outage.is_loss_told)
-    ):
+    if ledger.standby.outage is not None and ledger.standby.outage.has_news:
         session.host.attend(ledger)

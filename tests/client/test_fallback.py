@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mlrs_client
-from mlrs_client import AdviceReason, Schedule, _ledger, schedules
+from mlrs_client import AdviceReason, Schedule, _backlog, schedules
 from mlrs_client._deadline import LONGEST_PAUSE_S, Backoff
 from mlrs_client.torch import AdvisedLR
 from mlrs_proto import v1 as pb
@@ -47,7 +47,7 @@ async def steps(run: Any, losses: list[float], timeout_s: float | None = None) -
 async def recovered(run: Any) -> None:
     """Wait until the run's outage is over."""
     async with asyncio.timeout(20):
-        while run._ledger.outage is not None:  # noqa: ASYNC110 # threads answer
+        while run._ledger.standby.outage is not None:  # noqa: ASYNC110 # threads answer
             await asyncio.sleep(0.005)
 
 
@@ -299,7 +299,7 @@ async def test_an_endless_outage(
     advisor: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond what is kept the fallback goes on for good; that is said once, with the way out."""
-    monkeypatch.setattr(_ledger, "MAX_UNANSWERED", 80)
+    monkeypatch.setattr(_backlog, "MAX_UNANSWERED", 80)
     run = await patient(advisor, initial_lr=0.5)
     daemon.gate.clear()
     assert await steps(run, [1.0] * 200) == [0.5] * 200
@@ -315,7 +315,7 @@ async def test_an_endless_outage(
     assert lost.count("'a'") == 1
     assert "all further steps are answered by the fallback" in lost
     assert await done(run.finish()) is None
-    assert len(run._ledger._kept) == 0
+    assert len(run._ledger.backlog._kept) == 0
 
 
 async def test_finishing_in_an_outage(advisor: Any, daemon: FakeDaemon) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mlrs_client
-from mlrs_client import _ledger
+from mlrs_client import _backlog
 from mlrs_client._entries import Entry
 from mlrs_client._views import Lag
 from mlrs_proto import v1 as pb
@@ -26,7 +26,7 @@ LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6]
 async def answered(run: Any) -> None:
     """Wait until every observation of a run has its answer."""
     async with asyncio.timeout(10):
-        while run._ledger.last_unanswered() is not None:  # noqa: ASYNC110 # threads answer
+        while run._ledger.backlog.last_unanswered() is not None:  # noqa: ASYNC110 # threads answer
             await asyncio.sleep(0.001)
 
 
@@ -64,7 +64,7 @@ async def test_it_joins_again_behind_the_loop(either: Any, daemon: FakeDaemon, e
     await asyncio.to_thread(getattr(daemon, event))
     step = 3
     async with asyncio.timeout(20):
-        while run._ledger.last_unanswered() is not None or step == 3:
+        while run._ledger.backlog.last_unanswered() is not None or step == 3:
             await done(run.next_lr(step, 0.5, lagged=True))
             step += 1
             await asyncio.sleep(0.02)
@@ -153,7 +153,7 @@ async def test_a_long_outage_loses_nothing(
     either: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that is away for more steps than a ledger keeps of answered ones gets all when it is back."""
-    monkeypatch.setattr(_ledger, "MAX_KEPT", 70)
+    monkeypatch.setattr(_backlog, "MAX_KEPT", 70)
     run = await opened(either, "a")
     first = await done(run.next_lr(0, LOSSES[0], lagged=True))
     daemon.runs["a"].durable_step = 0
@@ -170,7 +170,7 @@ async def test_an_endless_outage_is_told(
     either: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for an answer is bounded; without a fallback a step beyond is refused, and says so."""
-    monkeypatch.setattr(_ledger, "MAX_UNANSWERED", 80)
+    monkeypatch.setattr(_backlog, "MAX_UNANSWERED", 80)
     run = await opened(either, "a", fallback=None)
     await done(run.next_lr(0, 1.0, lagged=True))
     daemon.gate.clear()

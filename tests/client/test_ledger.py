@@ -17,7 +17,7 @@ from mlrs_client import (
     StaleStepError,
     StepAheadError,
 )
-from mlrs_client import _ledger as module
+from mlrs_client import _backlog as module
 from mlrs_client._convert import run_from_proto
 from mlrs_client._entries import Entry
 from mlrs_client._fallback import Fallback
@@ -46,7 +46,7 @@ def advise(ledger: Ledger[Entry], entry: Entry, durable_step: int = -1) -> None:
 def rejoined(ledger: Ledger[Entry], next_step: int, durable_step: int = -1) -> list[int]:
     """Join again at a daemon that stands there; return the steps that are sent then."""
     ledger.rejoin(opened(next_step, durable_step))
-    return [entry.step for entry in ledger.take_unsent(99)]
+    return [entry.step for entry in ledger.backlog.take_unsent(99)]
 
 
 def test_steps_follow_one_another() -> None:
@@ -84,9 +84,9 @@ def test_steps_of_the_past_are_asked_of_the_daemon() -> None:
     entry, is_new = ledger.observe(2, 1.0)
     assert is_new
     assert ledger.next_step == 5
-    assert ledger.last_unanswered() is entry
+    assert ledger.backlog.last_unanswered() is entry
     advise(ledger, entry)
-    assert ledger.last_unanswered() is None
+    assert ledger.backlog.last_unanswered() is None
 
 
 def test_durable_observations_are_let_go() -> None:
@@ -95,9 +95,9 @@ def test_durable_observations_are_let_go() -> None:
     entries = [ledger.observe(step, 1.0)[0] for step in range(4)]
     for entry in entries[:3]:
         advise(ledger, entry)
-    assert ledger.has_volatile()
+    assert ledger.backlog.has_volatile()
     advise(ledger, entries[3], durable_step=3)
-    assert not ledger.has_volatile()
+    assert not ledger.backlog.has_volatile()
 
 
 def test_refused_steps_come_next_again() -> None:
@@ -171,7 +171,7 @@ def test_a_step_observed_again_is_sent_in_its_order(monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         assert rejoined(ledger, 4) == [4, 0, 5]
     ledger.rejoin(opened(4))
-    assert [entry.step for entry in ledger.take_unsent(2)] == [4, 0]
+    assert [entry.step for entry in ledger.backlog.take_unsent(2)] == [4, 0]
     assert rejoined(ledger, 4) == [4, 0, 5]
 
 
@@ -181,9 +181,9 @@ def test_rejoining_goes_through_nothing_that_waits() -> None:
     advise(ledger, ledger.observe(0, 1.0)[0])
     for step in range(1, 4):
         ledger.observe(step, 1.0)
-    waiting = ledger._unanswered
+    waiting = ledger.backlog._unanswered
     assert rejoined(ledger, 1) == [1, 2, 3]
-    assert ledger._unanswered is waiting
+    assert ledger.backlog._unanswered is waiting
     assert rejoined(ledger, 0) == [0, 1, 2, 3]
 
 
@@ -192,9 +192,9 @@ def test_what_is_answered_for_good_is_forgotten() -> None:
     ledger = ledger_at()
     for step in range(9):
         entry, _ = ledger.observe(step, 1.0)
-        ledger.take_unsent(9)
+        ledger.backlog.take_unsent(9)
         advise(ledger, entry, durable_step=step - 2)
-    assert [entry.step for entry in ledger._outgoing._sent] == [7, 8]
+    assert [entry.step for entry in ledger.backlog._outgoing._sent] == [7, 8]
 
 
 def test_a_gap_with_a_fallback() -> None:
@@ -202,14 +202,14 @@ def test_a_gap_with_a_fallback() -> None:
     ledger = opened_ledger(opened(3), Entry, fallback=Fallback(lambda step: 0.5 + step))
     entry, _ = ledger.observe(3, 1.0)
     assert rejoined(ledger, 2) == []
-    assert ledger.is_lost
+    assert ledger.standby.is_lost
     ledger.stand_in(entry)
     assert entry.result().learning_rate == 3.5
     later, is_new = ledger.observe(4, 1.0)
     assert is_new
-    assert ledger.last_unanswered() is None
+    assert ledger.backlog.last_unanswered() is None
     ledger.stand_in(later)
-    assert (later.lr(), ledger.next_step, ledger.fallback_steps) == (4.5, 5, 2)
+    assert (later.lr(), ledger.next_step, ledger.standby.steps) == (4.5, 5, 2)
 
 
 @given(lines=st.integers(0, 60))
@@ -217,7 +217,7 @@ def test_observing_can_be_broken_off(lines: int) -> None:
     """Wherever an interrupt ends `observe`, doing it again enters the step once, and sends it."""
     ledger = ledger_at()
     ledger.observe(0, 1.0)
-    ledger.take_unsent(9)
+    ledger.backlog.take_unsent(9)
     left = lines
 
     def interrupt(frame: Any, _event: str, _argument: Any) -> Any:
@@ -236,10 +236,10 @@ def test_observing_can_be_broken_off(lines: int) -> None:
             ledger.observe(1, 2.0)
         finally:
             sys.settrace(before)
-    sent = ledger.take_unsent(9)
+    sent = ledger.backlog.take_unsent(9)
     entry, _ = ledger.observe(1, 2.0)
-    sent += ledger.take_unsent(9)
+    sent += ledger.backlog.take_unsent(9)
     assert sent[-1:] == [entry]
     assert ledger.next_step == 2
-    assert [kept.step for kept in ledger._kept] == [0, 1]
-    assert ledger.last_unanswered() is entry
+    assert [kept.step for kept in ledger.backlog._kept] == [0, 1]
+    assert ledger.backlog.last_unanswered() is entry

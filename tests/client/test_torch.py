@@ -380,7 +380,7 @@ def test_lagged_updates_use_the_advice_of_the_step_before(run: mlrs_client.Run) 
     scheduler = AdvisedLR(problem.optimizer, run, lagged=True)
     for _ in range(8):
         problem.train(scheduler, 1)
-        while run._ledger.last_unanswered() is not None:
+        while run._ledger.backlog.last_unanswered() is not None:
             threading.Event().wait(0.001)
     lrs = lr_sequence(problem.losses)
     assert problem.used == [lrs[0], *lrs[:-1]]
@@ -412,7 +412,7 @@ def test_losses_on_a_device_are_read_by_another_thread(
         computed.set()
         problem.optimizer.step()
         scheduler.step()
-        while run.resume_step == step or run._ledger.last_unanswered() is not None:
+        while run.resume_step == step or run._ledger.backlog.last_unanswered() is not None:
             threading.Event().wait(0.001)
     means = [sum(problem.losses[at : at + 2]) / 2 for at in range(0, 12, 2)]
     lrs = lr_sequence(means)

@@ -193,7 +193,7 @@ def test_the_daemon_gets_everything_in_order(happenings: list[tuple[str, int]]) 
         scene.do(kind, number)
     scene.settle()
     assert scene.daemon.events == scene.entered
-    assert scene.ledger.last_unanswered() is None
+    assert scene.ledger.backlog.last_unanswered() is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -212,7 +212,7 @@ def test_nothing_is_kept_that_is_durable(happenings: list[tuple[str, int]]) -> N
     scene.settle()
     last = scene.ledger.next_step - 1
     assert scene.daemon.durable_step == last - 1
-    assert {update.step for update in scene.ledger.updates} <= {last - 1}
+    assert {update.step for update in scene.ledger.backlog.updates} <= {last - 1}
     if last:  # a daemon that had lost everything would be told how far back the client can catch it up
         with pytest.raises(mlrs_client.RecordGapError, match=f"keeps losses from step {last} on only"):
             scene.ledger.rejoin(opened(0))
@@ -250,13 +250,13 @@ def test_adapting_can_be_broken_off(lines: int) -> None:
             adapt(ledger, 0)
         finally:
             sys.settrace(before)
-    sent = ledger.take_unsent(9)
+    sent = ledger.backlog.take_unsent(9)
     update = adapt(ledger, 0)
-    sent += ledger.take_unsent(9)
-    assert ledger.take_unsent(9) == []
+    sent += ledger.backlog.take_unsent(9)
+    assert ledger.backlog.take_unsent(9) == []
     assert [type(item) for item in sent] == [Entry, Update]
     assert sent[-1] is update
-    assert ledger.last_unanswered() is update
+    assert ledger.backlog.last_unanswered() is update
 
 
 def test_a_repeated_update_is_the_same() -> None:
@@ -391,14 +391,14 @@ def test_updates_of_a_sweep_answered_in_part() -> None:
     """Where a break comes between the answers of an update, a daemon that lost it answers all of it again."""
     ledger = ledger_at(1, runs=2)
     update, _ = ledger.adapt(0, [1.0, 2.0], [None, None])
-    assert ledger.take_unsent(9) == [update]
+    assert ledger.backlog.take_unsent(9) == [update]
     ledger.adapted(update, 0, adapted(0.1))
     ledger.rejoin(opened(1, runs=2))
-    assert ledger.take_unsent(9) == [update]
+    assert ledger.backlog.take_unsent(9) == [update]
     for place, rate in enumerate([0.1, 0.2]):
-        assert ledger.last_unanswered() is update
+        assert ledger.backlog.last_unanswered() is update
         ledger.adapted(update, place, adapted(rate))
-    assert ledger.last_unanswered() is None
+    assert ledger.backlog.last_unanswered() is None
     assert [adaptation.learning_rate for adaptation in update.adaptations()] == [0.1, 0.2]
 
 
@@ -408,10 +408,10 @@ def test_rejoining_goes_through_no_updates_that_wait() -> None:
     for step in range(4):
         ledger.observe(step, 1.0)
         adapt(ledger, step)
-    waiting = ledger.updates._owed
+    waiting = ledger.backlog.updates._unanswered
     ledger.rejoin(opened())
-    assert ledger.updates._owed is waiting
-    sent = [ledger.take_unsent(9) for _ in range(9)]
+    assert ledger.backlog.updates._unanswered is waiting
+    sent = [ledger.backlog.take_unsent(9) for _ in range(9)]
     kinds = [(type(item), item.step) for items in sent for item in items]
     assert kinds == [(kind, step) for step in range(4) for kind in (Entry, Update)]
 
