@@ -19,9 +19,8 @@ from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import PAGE, LiveRuns, RunView
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import Observations, Recency, Store, StoredRun
+from mlrs_server.store.chunks import NO_RECORD
 from mlrs_server.watchers import Watchers
-
-_NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
 
 
 class RunRecords:
@@ -145,7 +144,7 @@ class RunRecords:
                 (view,) = await self._live.views([stored])
             else:
                 view = await self.get(run_id)
-            yield view, from_step, _NO_RECORD
+            yield view, from_step, NO_RECORD
             told = max(from_step - 1, 0)  # the first step whose meta update was not told yet
             while True:
                 watcher.grown.clear()

@@ -23,7 +23,8 @@ from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.entries import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
 from mlrs_server.ledger import common_group
 from mlrs_server.replay import Replay
-from mlrs_server.store.packing import pack_all_observations, unpack_steps
+from mlrs_server.store import Observations
+from mlrs_server.store.chunks import pack_chunk, unpack_steps
 
 log = structlog.get_logger()
 
@@ -45,8 +46,7 @@ def warm_up() -> None:
     count_rows(answers, one.copy())
     sort_by_row(answers, one.copy(), np.zeros(1, ANSWERED))
     find_answers(answers, one, one, one.copy(), one.copy())
-    packed = pack_all_observations(answers, np.array([0, 1]))
-    unpack_steps([(0, 0, packed[0])], one, one)
+    unpack_steps([(0, 0, pack_chunk(Observations(np.ones(1), np.ones(1), np.ones(1, np.uint8))))], one, one)
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
 
 

@@ -24,7 +24,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.errors import Reason
 from mlrs_server.models import ModelCatalog, asking
-from mlrs_server.store import SqlStore, codec, open_store
+from mlrs_server.store import SqlStore, chunks, codec, open_store
 from mlrs_server.store.backups import back_up
 from mlrs_server.store.tables import observations, runs
 from tests.server.stored import create, facts, fill, got
@@ -146,7 +146,7 @@ def other_lr(place: Place) -> Any:
     with closing(place.opened()) as store:
         record = store.read(got(store, "a").key, 7, 7)
     record.lrs[3] = np.nextafter(record.lrs[3], 1)
-    return codec.pack_observations(record)
+    return chunks.pack_chunk(record)
 
 
 DAMAGES: dict[str, tuple[Callable[[Place], Any], str, str]] = {

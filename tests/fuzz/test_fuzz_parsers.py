@@ -24,7 +24,8 @@ from mlrs_server.entries import Entries
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.status import as_advisor_error
-from mlrs_server.store import Observations, codec
+from mlrs_server.store import Observations, chunks, codec
+from mlrs_server.store.sealing import SEED
 from tests.fuzz.mutation import extreme, mutated
 from tests.support.daemon import write_random_model
 from tests.support.process import MIB, resident_bytes
@@ -62,7 +63,7 @@ def of_configs(folder: Path) -> tuple[Parser, list[bytes]]:
     return parse, [CONFIG, b"listen = 'unix:/tmp/x'\nmodel = 'a'\n"]
 
 
-def _sealed(parse: Callable[[bytes, str], object], seed: int = codec.SEED) -> Parser:
+def _sealed(parse: Callable[[bytes, str], object], seed: int = SEED) -> Parser:
     """Return a parser of blobs whose checksum is right, whatever else is not, every other time."""
     turn = 0
 
@@ -79,7 +80,7 @@ def _sealed(parse: Callable[[bytes, str], object], seed: int = codec.SEED) -> Pa
 def of_records(_: Path) -> tuple[Parser, list[bytes]]:
     """Stretches of record in the store."""
     record = Observations(np.arange(5.0), np.arange(5.0), np.ones(5, np.uint8))
-    return _sealed(codec.unpack_observations, codec.RECORD_SEED), [codec.pack_observations(record)[:-4]]
+    return _sealed(chunks.unpack_chunk, chunks.VERSION_SEED), [chunks.pack_chunk(record)[:-4]]
 
 
 def of_snapshots(_: Path) -> tuple[Parser, list[bytes]]:

@@ -17,7 +17,8 @@ from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunSnapshot, first_snapshot
-from mlrs_server.store import Observations, codec
+from mlrs_server.store import Observations, chunks, codec
+from mlrs_server.store.sealing import seal
 from tests.core.schedules import configs
 from tests.server.support import raises
 
@@ -65,7 +66,7 @@ def bits(value: float) -> bytes:
 @given(stretches())
 def test_observations_come_back_bit_for_bit(observations: Observations) -> None:
     """What is unpacked has the bits of what was packed, NaNs of any payload included."""
-    again = codec.unpack_observations(codec.pack_observations(observations), "a")
+    again = chunks.unpack_chunk(chunks.pack_chunk(observations), "a")
     assert again.losses.tobytes() == observations.losses.tobytes()
     assert again.lrs.tobytes() == observations.lrs.tobytes()
     assert again.reasons.tobytes() == observations.reasons.tobytes()
@@ -74,18 +75,18 @@ def test_observations_come_back_bit_for_bit(observations: Observations) -> None:
 @given(stretches())
 def test_records_from_before_versions_are_read(observations: Observations) -> None:
     """A stretch of record that was stored without a version is read as it was written."""
-    packed = codec.pack_observations(observations)
-    again = codec.unpack_observations(codec._seal(packed[:-5]), "a")
-    assert codec.pack_observations(again) == packed
-    assert codec.is_whole(codec._seal(packed[:-5]))
+    packed = chunks.pack_chunk(observations)
+    again = chunks.unpack_chunk(seal(packed[:-5]), "a")
+    assert chunks.pack_chunk(again) == packed
+    assert chunks.is_readable(seal(packed[:-5]))
 
 
 def test_a_record_of_a_newer_version_says_so() -> None:
     """A stretch of record in a format that this version does not know is an error that says to upgrade."""
-    newer = codec._seal(b"another format" + bytes([codec.RECORD_VERSION + 1]), codec.RECORD_SEED)
-    assert not codec.is_whole(newer)
+    newer = seal(b"another format" + bytes([chunks.VERSION + 1]), chunks.VERSION_SEED)
+    assert not chunks.is_readable(newer)
     with raises(Reason.STORE_NEWER, match="the record of run 'a' is of a newer version of mlrs; upgrade"):
-        codec.unpack_observations(newer, "a")
+        chunks.unpack_chunk(newer, "a")
 
 
 @given(SNAPSHOTS)
@@ -116,7 +117,7 @@ def test_configs_with_schedules_come_back_equal(config: RunConfig) -> None:
 def test_rows_from_before_schedules_are_read() -> None:
     """A config that was stored when there were no schedules is read as one without."""
     body = b'{"horizon": 9, "optimizer": 1}'
-    assert codec.unpack_config(codec._seal(body), "a") == (RunConfig(horizon=9, optimizer=Optimizer.SGD), 0)
+    assert codec.unpack_config(seal(body), "a") == (RunConfig(horizon=9, optimizer=Optimizer.SGD), 0)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_rows_from_before_schedules_are_read() -> None:
 def test_configs_of_a_newer_version_say_so(body: bytes) -> None:
     """A field, a kind or a value that this version does not know is an error that says to upgrade."""
     with raises(Reason.STORE_NEWER, match="run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
-        codec.unpack_config(codec._seal(body), "a")
+        codec.unpack_config(seal(body), "a")
 
 
 def test_a_status_of_a_newer_version_says_so() -> None:
@@ -151,7 +152,7 @@ def test_a_status_of_a_newer_version_says_so() -> None:
     body = bytearray(codec.pack_snapshot(snapshot)[:-4])
     body[25] = 91
     with raises(Reason.STORE_NEWER, match="run 'a' is of a status, 91, of a newer version of mlrs; upgrade"):
-        codec.unpack_snapshot(codec._seal(bytes(body)), "a")
+        codec.unpack_snapshot(seal(bytes(body)), "a")
 
 
 def test_an_empty_state_comes_back_empty() -> None:
@@ -162,8 +163,8 @@ def test_an_empty_state_comes_back_empty() -> None:
 
 PACKED = [
     (
-        codec.unpack_observations,
-        codec.pack_observations(
+        chunks.unpack_chunk,
+        chunks.pack_chunk(
             Observations(np.array([1.0, math.nan]), np.array([0.1, 0.2]), np.array([1, 3], np.uint8))
         ),
     ),

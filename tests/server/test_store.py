@@ -23,7 +23,7 @@ from mlrs_server.adapting.updates import MadeUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.store import Observations, Recency, SqlStore, Store, StoredRun, open_store
-from mlrs_server.store.merging import CHUNK
+from mlrs_server.store.observation_log import CHUNK
 from mlrs_server.store.sql import AT_ONCE
 from mlrs_server.store.tables import meta_updates, observations
 from tests.server.stored import (

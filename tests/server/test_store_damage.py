@@ -11,7 +11,8 @@ from grpc import StatusCode as Code
 
 from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
-from mlrs_server.store import Recency, codec, open_store
+from mlrs_server.store import Recency, open_store
+from mlrs_server.store.sealing import seal
 from tests.server import stored
 from tests.server.stored import fill
 from tests.server.support import LOSSES, advised, create, raises, refused, room, service
@@ -87,7 +88,7 @@ async def test_what_no_further_call_cures_is_told_apart(
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "a")
         await advised(stub, "a", LOSSES[:5])
-    newer = codec._seal(b'{"no_such_field_yet": 1}')
+    newer = seal(b'{"no_such_field_yet": 1}')
     with closing(sqlite3.connect(tmp_path / "d" / "mlrs.sqlite3")) as file:
         file.execute(damage, {"newer": newer} if ":newer" in damage else {})
         file.commit()

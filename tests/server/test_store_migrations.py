@@ -19,7 +19,7 @@ from alembic.migration import MigrationContext
 
 from mlrs_server.errors import Reason
 from mlrs_server.shards import shard_of
-from mlrs_server.store import codec, open_store, schema
+from mlrs_server.store import chunks, codec, open_store, schema
 from mlrs_server.store.migrations.upgrade import configured, head, upgrade
 from mlrs_server.store.opening import dialect_of
 from mlrs_server.store.tables import metadata
@@ -80,7 +80,7 @@ def write_old(path: Path, version: int, *statements: str) -> None:
             run = (key, name, codec.pack_config(CONFIG), "m", "d" * 64, 1, snapshot, 5.0, 6.0)
             file.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", run)
             for start, end in ((0, 2), (2, 3)):
-                record = codec.pack_observations(stretch(start, end))
+                record = chunks.pack_chunk(stretch(start, end))
                 file.execute(
                     "INSERT INTO observations VALUES (?, ?, ?, ?)", (key, start, end - start, record)
                 )

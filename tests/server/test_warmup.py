@@ -22,13 +22,13 @@ from mlrs_core.policy import table_of
 from mlrs_server import convert, entries, ledger, runs
 from mlrs_server.journal import _Batch
 from mlrs_server.replay import Replay
-from mlrs_server.store import packing
+from mlrs_server.store import Observations, chunks
 from mlrs_server.entries import Entries
 from mlrs_server.warmup import _adaptive_policies, _policies, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
 functions += [entries.count_rows, entries.sort_by_row, entries.find_answers]
-functions += [packing._lay_out, packing._pick]
+functions += [chunks._lay_out, chunks._pick]
 functions += [drift._advance, paper._advance, usual._usual_lrs]
 functions += [each._advance_aside for each in (drift, paper, drift_learner, paper_learner)]
 learning = [rails.begin_trial, rails.clipped, adam.direction, adam.put]
@@ -53,11 +53,13 @@ for policy in _policies():
     group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
     group.answer(Entries.of_one(int(handles[6]), 1, 0.5))
     updates = _Batch.of(group).updates()
-    packed = packing.pack_all_observations(updates.answers, updates.bounds)
+    answers = updates.answers
+    record = Observations(answers["loss"], answers["lr"], answers["reason"])
+    packed = chunks.pack_chunks(record, updates.bounds)
     rows, steps, numbers, places = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
     entries.find_answers(group.log.unstored()[0], rows, steps, numbers, places)
     assert group.log.unstored()[0]["step"][places].tolist() == [0, 1]
-    assert packing.unpack_steps([(0, 0, packed[0])], steps[:1], steps[:1]).reasons.tolist() == [1]
+    assert chunks.unpack_steps([(0, 0, packed[0])], steps[:1], steps[:1]).reasons.tolist() == [1]
 for policy in (*_policies(), *_adaptive_policies()):
     Replay(policy, RunConfig(horizon=9)).feed(np.linspace(0, 2, 20))
 for policy in _adaptive_policies():

@@ -19,8 +19,8 @@ from mlrs_server.ledger import ADAPTED, DIVERGED_AFTER, RunStatus
 from mlrs_server.replay import Replay
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import Observations, StoredNetwork, StoredRun
+from mlrs_server.store.chunks import NO_RECORD
 from mlrs_server.store.codec import unpack_network
-from mlrs_server.store.records import NO_RECORD
 
 log = structlog.get_logger()
 

@@ -7,15 +7,14 @@ opening.py     by a file or a URL
 tables.py      the tables, and runs as rows
 schema.py      tables made or brought up to date, by migrations/
 fence.py       who may write
-recalling.py   what was answered for steps of many runs, read together
-merging.py     many small chunks of a run's record made one
-learning.py    meta updates and networks, written and read
+observation_log.py   the record of runs: read, recalled for many runs at once, cut, merged
+adapted.py     meta updates and adapted networks, written and read
 naming.py      models, their names and aliases, written and read
-records.py     stretches of a record, put together and cut
 faults.py      what is wrong with a database, and what to do
 bounded.py     a connection to PostgreSQL on which nothing waits for ever
-codec.py       records and snapshots as bytes ...
-packing.py     ... and many of them at once
+chunks.py      the record of a run as bytes, of one or of thousands at once
+codec.py       snapshots, meta updates, networks and configs as bytes
+sealing.py     the checksum behind all of these
 """
 
 from __future__ import annotations

@@ -34,6 +34,11 @@ class Observations:
         """Return the number of steps."""
         return len(self.losses)
 
+    def cut(self, start: int, count: int) -> Observations:
+        """Return so many steps from one on, fewer where it ends, without its updates; views."""
+        part = slice(start, start + count)
+        return Observations(self.losses[part], self.lrs[part], self.reasons[part])
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewRun:

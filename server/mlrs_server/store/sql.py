@@ -23,12 +23,10 @@ from mlrs_server.ledger import RunStatus
 from mlrs_server.model_index import Index
 from mlrs_server.names import full_name
 from mlrs_server.runs import RunSnapshot
-from mlrs_server.store import codec, learning, naming
+from mlrs_server.store import adapted, codec, naming, observation_log
+from mlrs_server.store.chunks import pack_chunks
 from mlrs_server.store.dialect import READS, Dialect, Row
 from mlrs_server.store.fence import Fence
-from mlrs_server.store.learning import learnt, store_learnt
-from mlrs_server.store.merging import merge_chunks
-from mlrs_server.store.packing import pack_all_observations, pack_all_snapshots
 from mlrs_server.store.protocol import (
     NewRun,
     Observations,
@@ -38,8 +36,6 @@ from mlrs_server.store.protocol import (
     StoredNetwork,
     StoredRun,
 )
-from mlrs_server.store.recalling import recalled
-from mlrs_server.store.records import NO_RECORD, breaks_off, cut, joined
 from mlrs_server.store.tables import (
     FIND,
     MOVE,
@@ -234,55 +230,37 @@ class SqlStore:
         """Store new observations and meta updates of some runs, all or none; twice is once."""
         now = time.time()
         shards = {shard for update in updates for shard in np.unique(update.records["shard"]).tolist()}
-        made, networks = learnt(updates)
+        made, networks = adapted.rows_of(updates)
         with self._writing(shards) as connection:
             for part in (part for update in updates for part in update.parts(PACKED_AT_ONCE)):
                 self._dialect.append(connection, list(_chunks_of(part)), list(_moves_of(part, now)))
-            store_learnt(connection, made, networks)
+            adapted.keep(connection, made, networks)
             reach("store.commit")
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
         """Return a run's record from a step on, at most `limit` steps."""
-        chunk = observations.c
-        query = (
-            sa.select(runs.c.run_id, chunk.first_step, chunk.record)
-            .join_from(observations, runs, runs.c.key == chunk.run_key)
-            .where(chunk.run_key == key)
-            .where(chunk.first_step + chunk.steps > first_step, chunk.first_step < first_step + limit)
-            .order_by(chunk.first_step)
-        )
         with self.reading() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
-            return NO_RECORD
-        step = min(first_step, rows[0].first_step)
-        parts = []
-        for row in rows:
-            if row.first_step != step:
-                raise breaks_off(row.run_id, step)
-            parts.append(codec.unpack_observations(row.record, row.run_id))
-            step += len(parts[-1])
-        return cut(joined(parts), first_step - rows[0].first_step, limit)
+            return observation_log.read(connection, key, first_step, limit)
 
     def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
         """Return what was answered for steps of runs, in columns; the reason is 0 where it cannot be read."""
         with self.reading() as connection:
-            return recalled(connection, keys, steps)
+            return observation_log.recall(connection, keys, steps)
 
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
         """Return a run's meta updates of so many steps from a step on, in their order."""
         with self.reading() as connection:
-            return learning.read_updates(connection, key, first_step, limit)
+            return adapted.read_updates(connection, key, first_step, limit)
 
     def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
         """Return the newest meta updates of runs, by key, without those that have none, or a damaged one."""
         with self.reading() as connection:
-            return {key: one for some in _parts(keys) for key, one in learning.last_updates(connection, some)}
+            return {key: one for some in _parts(keys) for key, one in adapted.last_updates(connection, some)}
 
     def network(self, key: int) -> StoredNetwork | None:
         """Return the network of a run that was stored last, if any."""
         with self.reading() as connection:
-            return learning.network_of(connection, key)
+            return adapted.network_of(connection, key)
 
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
@@ -314,28 +292,10 @@ class SqlStore:
 
         Its meta updates of those steps go, and its network if that is of later.
         """
-        key, step = run.key, snapshot.next_step
-        chunk = observations.c
-        straddles = sa.and_(
-            chunk.run_key == key, chunk.first_step < step, chunk.first_step + chunk.steps > step
-        )
         with self._writing({run.shard}) as connection:
-            connection.execute(observations.delete().where(chunk.run_key == key, chunk.first_step >= step))
-            straddling = connection.execute(
-                sa.select(runs.c.run_id, chunk.first_step, chunk.record)
-                .join_from(observations, runs, runs.c.key == chunk.run_key)
-                .where(straddles)
-            ).one_or_none()
-            if straddling is not None:
-                whole = codec.unpack_observations(straddling.record, straddling.run_id)
-                kept = cut(whole, 0, step - straddling.first_step)
-                connection.execute(
-                    observations.update()
-                    .where(straddles)
-                    .values(steps=len(kept), record=codec.pack_observations(kept))
-                )
-            learning.unlearn(connection, key, step)
-            connection.execute(MOVE, [moved_to(key, snapshot)])
+            observation_log.cut(connection, run.key, snapshot.next_step)
+            adapted.drop(connection, run.key, snapshot.next_step)
+            connection.execute(MOVE, [moved_to(run.key, snapshot)])
 
     def loose(
         self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
@@ -351,7 +311,7 @@ class SqlStore:
     def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
         """Make a large chunk of a run's small ones; return where the next begins, if any does."""
         with self._writing({run.shard}) as connection:
-            return merge_chunks(connection, run.key, run.run_id, first_step)
+            return observation_log.merge(connection, run.key, run.run_id, first_step)
 
     def delete(self, run: RunKey) -> None:
         """Delete a run and its record."""
@@ -386,20 +346,20 @@ class SqlStore:
 def _delete(connection: sa.Connection, run: RunKey) -> None:
     """Delete a run and its record."""
     connection.execute(observations.delete().where(observations.c.run_key == run.key))
-    learning.unlearn(connection, run.key)
+    adapted.drop(connection, run.key)
     connection.execute(runs.delete().where(runs.c.key == run.key))
 
 
 def _chunks_of(update: RunUpdates) -> Iterator[Row]:
     """Yield the rows of new observations; a run that only had a meta update has none."""
-    lengths = np.diff(update.bounds)
+    answers, lengths = update.answers, np.diff(update.bounds)
     some = np.flatnonzero(lengths)
     bounds = np.append(update.bounds[some], update.bounds[-1])
     yield from zip(
         update.records["key"][some].tolist(),
-        update.answers["step"][bounds[:-1]].tolist(),
+        answers["step"][bounds[:-1]].tolist(),
         lengths[some].tolist(),
-        pack_all_observations(update.answers, bounds),
+        pack_chunks(Observations(answers["loss"], answers["lr"], answers["reason"]), bounds),
         strict=True,
     )
 
@@ -407,7 +367,7 @@ def _chunks_of(update: RunUpdates) -> Iterator[Row]:
 def _moves_of(update: RunUpdates, now: float) -> Iterator[Row]:
     """Yield what moves runs to where they are after an update."""
     keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
-    snapshots = pack_all_snapshots(update.records, update.states)
+    snapshots = codec.pack_snapshots(update.records, update.states)
     yield from zip(statuses, snapshots, repeat(now), keys, strict=False)
 
 

@@ -14,7 +14,8 @@ from mlrs_core.config import RunConfig
 from mlrs_server.adapting import updates
 from mlrs_server.checking import BOTH, MADE_AGAIN, PERHAPS, check_runs, check_whole
 from mlrs_server.errors import Reason
-from mlrs_server.store import Store, codec
+from mlrs_server.store import Store
+from mlrs_server.store.sealing import seal
 from mlrs_server.store.tables import meta_updates, networks, observations
 from tests.server.adapting.support import META, STEPS, learning, left_memory, undisturbed
 from tests.server.support import LOSSES, Room, raises, room
@@ -65,12 +66,12 @@ def flipped(blob: bytes) -> bytes:
 
 def shorter(blob: bytes) -> bytes:
     """Return a network without its last number, its checksum right."""
-    return codec._seal(zlib.compress(zlib.decompress(blob[:-4])[:-4]))
+    return seal(zlib.compress(zlib.decompress(blob[:-4])[:-4]))
 
 
 def other(blob: bytes) -> bytes:
     """Return a network with another number in its middle, its checksum right."""
-    return codec._seal(zlib.compress(flipped(zlib.decompress(blob[:-4]))))
+    return seal(zlib.compress(flipped(zlib.decompress(blob[:-4]))))
 
 
 async def stored_half(folder: Path, model: Path | None, config: RunConfig, where: str | None) -> None:
@@ -177,9 +178,9 @@ async def checked(there: Room, *, replay: bool) -> list[str]:
         ("data", bytes, "", ""),
         ("data", flipped, MADE_AGAIN + PERHAPS, MADE_AGAIN),
         ("snapshot", flipped, MADE_AGAIN + PERHAPS, MADE_AGAIN),
-        ("data", lambda _: codec._seal(b"no network"), MADE_AGAIN + PERHAPS, MADE_AGAIN),
-        ("data", lambda _: codec._seal(zlib.compress(b"")), MADE_AGAIN + PERHAPS, MADE_AGAIN),
-        ("data", lambda blob: codec._seal(blob[:-8]), MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", lambda _: seal(b"no network"), MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", lambda _: seal(zlib.compress(b"")), MADE_AGAIN + PERHAPS, MADE_AGAIN),
+        ("data", lambda blob: seal(blob[:-8]), MADE_AGAIN + PERHAPS, MADE_AGAIN),
         ("data", shorter, "", MADE_AGAIN),
         ("data", other, "", "its stored network is not what its record gives here"),
     ],

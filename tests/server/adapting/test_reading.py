@@ -15,6 +15,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.live import RunView
 from mlrs_server.store import Store, codec
+from mlrs_server.store.sealing import seal
 from mlrs_server.store.tables import runs
 from tests.server.adapting.support import META, Learning, learning, left_memory
 from tests.server.support import LOSSES, Room, raises, room
@@ -123,7 +124,7 @@ async def as_before(there: Room, run_id: str) -> None:
 @pytest.mark.parametrize("place", [-1, 0.5, "x"])
 def test_a_place_of_counters_that_is_none_is_of_a_newer_version(place: object) -> None:
     """What a config says of the counters, and this version cannot read, is an error that says to upgrade."""
-    body = codec._seal(codec._JSON.encode({"counters_at": place}).encode())
+    body = seal(codec._JSON.encode({"counters_at": place}).encode())
     with pytest.raises(AdvisorError, match="newer version of mlrs") as caught:
         codec.unpack_config(body, "a")
     assert caught.value.reason == Reason.STORE_NEWER

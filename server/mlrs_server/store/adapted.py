@@ -1,4 +1,4 @@
-"""Meta updates and networks of runs, as rows."""
+"""Meta updates of runs and their adapted networks, as rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import structlog
 from mlrs_server.adapting.updates import KeptNetworks, MetaUpdate
 from mlrs_server.errors import DamagedError
 from mlrs_server.store import codec
-from mlrs_server.store.packing import pack_all_snapshots
 from mlrs_server.store.protocol import RunUpdates, StoredNetwork
 from mlrs_server.store.tables import KEEP_NETWORK, KEEP_UPDATE, meta_updates, networks, runs
 
@@ -20,18 +19,18 @@ log = structlog.get_logger()
 Rows = list[dict[str, object]]
 
 
-def learnt(updates: Sequence[RunUpdates]) -> tuple[Rows, Rows]:
-    """Return what `store_learnt` stores, of some groups' updates: meta updates, and networks."""
+def rows_of(updates: Sequence[RunUpdates]) -> tuple[Rows, Rows]:
+    """Return the rows that `keep` stores, of some groups' updates: meta updates, and networks."""
     made: Rows = [
         {"run_key": one.key, "step": one.update.step, "record": codec.pack_update(one.update)}
         for update in updates
         for one in update.made
     ]
-    return made, [row for update in updates if update.networks for row in _rows_of(update.networks)]
+    return made, [row for update in updates if update.networks for row in _network_rows(update.networks)]
 
 
-def _rows_of(kept: KeptNetworks) -> Rows:
-    snapshots = pack_all_snapshots(kept.records, kept.states)
+def _network_rows(kept: KeptNetworks) -> Rows:
+    snapshots = codec.pack_snapshots(kept.records, kept.states)
     return [
         {
             "run_key": int(record["key"]),
@@ -46,7 +45,7 @@ def _rows_of(kept: KeptNetworks) -> Rows:
     ]
 
 
-def store_learnt(connection: sa.Connection, made: Rows, kept: Rows) -> None:
+def keep(connection: sa.Connection, made: Rows, kept: Rows) -> None:
     """Store meta updates and networks."""
     if made:
         connection.execute(KEEP_UPDATE, made)
@@ -86,7 +85,7 @@ def network_of(connection: sa.Connection, key: int) -> StoredNetwork | None:
     return StoredNetwork(codec.unpack_snapshot(row.snapshot, row.run_id), row.updates, row.data)
 
 
-def unlearn(connection: sa.Connection, key: int, step: int = 0) -> None:
+def drop(connection: sa.Connection, key: int, step: int = 0) -> None:
     """Drop a run's meta updates from a step on, and its network if it is of later; from 0 on, everything."""
     connection.execute(
         meta_updates.delete().where(meta_updates.c.run_key == key, meta_updates.c.step >= step)
