@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, Self
 
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.fields import OptionalFields
 from mlrs_core.meta import MetaConfig, MetaOrder
 from mlrs_core.ranges import check_real, check_type, check_whole
 from mlrs_core.ranks import RanksConfig
@@ -35,7 +36,7 @@ _PARTS = ("schedule", "meta", "ranks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(OptionalFields):
     """The config of a run; `None` means not given.
 
     Raises:
@@ -90,7 +91,7 @@ class RunConfig:
             raise InvalidFieldError("min_lr", f"{self.min_lr} is above max_lr, {self.max_lr}")
 
     def resolved(self) -> Self:
-        """Return this config with the defaults of meta mode and of ranks.
+        """Return this config with the defaults of its schedule, of meta mode and of ranks.
 
         Where there are ranks, updates come after the step unless the run says otherwise: what one before it
         gives is told to the rank alone that made it.
@@ -98,25 +99,12 @@ class RunConfig:
         meta, ranks = self.meta, self.ranks
         if meta is not None and meta.order is None and ranks is not None:
             meta = dataclasses.replace(meta, order=MetaOrder.AFTER_STEP)
-        return dataclasses.replace(self, meta=meta and meta.resolved(), ranks=ranks and ranks.resolved())
-
-    def completed_by(self, other: RunConfig) -> Self:
-        """Return this config with the fields it lacks taken from `other`, those of its parts too."""
-        has = self.given()
-        lacking = {name: getattr(other, name) for name in other.given() if name not in has}
-        for name in _PARTS:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine is not None and theirs is not None:
-                lacking[name] = mine.completed_by(theirs)
-        return dataclasses.replace(self, **lacking) if lacking else self
-
-    def given(self) -> list[str]:
-        """Return the names of the fields that have a value."""
-        return [
-            name
-            for name, value in vars(self).items()
-            if value is not None and value is not Optimizer.UNSPECIFIED
-        ]
+        return dataclasses.replace(
+            self,
+            schedule=self.schedule and self.schedule.resolved(),
+            meta=meta and meta.resolved(),
+            ranks=ranks and ranks.resolved(),
+        )
 
     def values(self) -> dict[str, Any]:
         """Return the fields that have a value by name, those of its parts as `schedule.<name>` and so on.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.fields import OptionalFields
 from mlrs_core.ranges import check_real, check_whole
 
 
@@ -29,7 +30,7 @@ class MetaOrder(enum.IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetaConfig:
+class MetaConfig(OptionalFields):
     """How a run's network goes on learning; `None` means not given.
 
     Raises:
@@ -65,15 +66,6 @@ class MetaConfig:
         check_real("max_change", self.max_change, above=0.0, most=10.0)
         check_real("clip", self.clip, least=1.0, most=1e6)
         check_real("blow_up", self.blow_up, least=1.0, most=1e6)
-
-    def given(self) -> list[str]:
-        """Return the names of the fields that have a value."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
-
-    def completed_by(self, other: MetaConfig) -> Self:
-        """Return this config with the fields that it lacks taken from another."""
-        has = self.given()
-        return replace(self, **{name: getattr(other, name) for name in other.given() if name not in has})
 
     def rules(self) -> Self:
         """Return this config without what updates do not depend on: when they come, and who else learns."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Self
 
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.fields import OptionalFields
 from mlrs_core.ranges import check_real
 
 MAX_WORLD_SIZE = 65_536
@@ -23,7 +24,7 @@ class RankReduction(enum.IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RanksConfig:
+class RanksConfig(OptionalFields):
     """How ranks share a run; `None` means not given.
 
     Raises:
@@ -43,15 +44,6 @@ class RanksConfig:
             raise InvalidFieldError("reduction", f"must be of RankReduction, is {self.reduction!r:.100}")
         check_real("straggler_timeout_s", self.straggler_timeout_s, above=0.0, most=86_400.0)
         check_real("quorum", self.quorum, above=0.0, most=1.0)
-
-    def given(self) -> list[str]:
-        """Return the names of the fields that have a value."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
-
-    def completed_by(self, other: RanksConfig) -> Self:
-        """Return this config with the fields that it lacks taken from another."""
-        has = self.given()
-        return replace(self, **{name: getattr(other, name) for name in other.given() if name not in has})
 
     def resolved(self) -> Self:
         """Return this config with defaults for what it lacks; no timeout is none."""

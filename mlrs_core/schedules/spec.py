@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 import json
@@ -12,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.fields import OptionalFields
 from mlrs_core.ranges import check_real, check_type, check_whole
 
 MAX_STEPS = 2**53
@@ -84,7 +84,7 @@ INSTEAD_OF_HORIZON: Mapping[ScheduleKind, str] = {
 
 
 @dataclass(frozen=True)
-class ScheduleSpec:
+class ScheduleSpec(OptionalFields):
     """A schedule; `None` means not given.
 
     `base_lr` and `warmup` are numbers of a run. The others are the shape, which many runs share; each
@@ -173,29 +173,12 @@ class ScheduleSpec:
         if any(after <= before for before, after in pairwise(self.milestones)):
             raise InvalidFieldError("milestones", f"must rise, are {list(self.milestones)}")
 
-    def given(self) -> list[str]:
-        """Return the names of the fields that have a value."""
-        return [name for name, value in vars(self).items() if value is not None]
-
-    def completed_by(self, other: ScheduleSpec) -> Self:
-        """Return this spec with the fields it lacks taken from `other`."""
-        lacking = set(other.given()) - set(self.given())
-        return (
-            dataclasses.replace(self, **{name: getattr(other, name) for name in lacking}) if lacking else self
-        )
-
     def resolved(self) -> Self:
         """Return this spec with its defaults, but for those that depend on the run.
 
         What a run is stored with: a later default must change no run.
         """
-        defaults = {"warmup": 0, **SHAPES[self.kind]}
-        lacking = {
-            name: value
-            for name, value in defaults.items()
-            if value is not None and getattr(self, name) is None
-        }
-        return dataclasses.replace(self, **lacking) if lacking else self
+        return self.completed_by(type(self)(self.kind, warmup=0, **SHAPES[self.kind]))
 
     def digest(self) -> str:
         """Return what identifies the shape: a SHA-256 in hexadecimal.

@@ -7,7 +7,6 @@ of its shape; its numbers are in the run's config, so it needs no file.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 
 from mlrs_core.adapting import AdaptivePolicy
@@ -79,7 +78,7 @@ def new_run(
     else:
         if model:
             raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
-        asked = replace(asked, schedule=(spec := asked.schedule.resolved()))
+        spec = asked.schedule
         name, digest, policy = spec.kind.spelling, spec.digest(), schedule_policy(spec)
     new = NewRun(
         run_id=run_id,
