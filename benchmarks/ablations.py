@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from mlrs_core.architectures.drift.constants import FEATURES, LOSS_FEATURES, PROGRESS_FEATURES
-from mlrs_core.checkpoint import digest_of, dump_model
+from mlrs_core.models.checkpoint import digest_of, dump_model
+from mlrs_core.networks.drift.constants import FEATURES, LOSS_FEATURES, PROGRESS_FEATURES
 from mlrs_train.checkpoint import load_checkpoint
 from mlrs_train.evolution.cloning import Study
 from mlrs_train.evolution.draw import Draw

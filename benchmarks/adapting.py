@@ -20,11 +20,10 @@ from in_process import DRIFT, PAPER, shipped_model
 from messages import POOL, losses_of
 
 from mlrs_core.advise import advise
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import net_with
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import MetaConfig
-from mlrs_core.model import Model
+from mlrs_core.config import MetaConfig, RunConfig
+from mlrs_core.models.model import Model
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import net_with
 from mlrs_core.policy import Policy, no_networks, table_of
 
 HORIZON = 1000

@@ -26,8 +26,8 @@ from scipy.optimize import minimize
 
 import mlrs_core
 from mlrs_core.advise import step as step_of
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy, RunColumns
 
 mpl.use("Agg")

@@ -8,9 +8,9 @@ import numpy as np
 from messages import POOL, losses_of
 
 import mlrs_core
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import read_model
+from mlrs_core.models.model import Model
 from mlrs_core.policy import Floats, Policy, Rows, RunTable, Steps, no_networks, table_of
 from mlrs_server.engine import SLICE
 from mlrs_server.entries import Entries

@@ -19,8 +19,8 @@ import torch
 from in_process import DRIFT, PAPER, Answers, Kernel, shipped_model
 from messages import POOL, losses_of
 
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import net_with
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import net_with
 
 HORIZON = 1000
 """Steps of a run."""

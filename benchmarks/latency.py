@@ -23,8 +23,8 @@ from in_process import PAPER, shipped_model
 from threadpoolctl import threadpool_limits
 
 import mlrs_client
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import net_with
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import net_with
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 

@@ -26,7 +26,7 @@ def compiled(function: Function) -> Function:
     return _compiled(function, nogil=False)
 
 
-def compiled_aside(function: Function) -> Function:
+def compiled_background(function: Function) -> Function:
     """Compile likewise a function that lets other threads go on: for long work beside the event loop.
 
     Letting go of the interpreter and waiting for it again costs more than a short function takes, so what

@@ -44,7 +44,7 @@ class RunColumns:
     momentum: Floats
     """Momentum; NaN: unknown."""
     initial_lr: Floats
-    """The learning rate to start from; NaN: the usual one."""
+    """The learning rate to start from; NaN: the default one."""
     min_lr: Floats
     """Lower bound of the advice; 0 where none was given."""
     max_lr: Floats
@@ -155,7 +155,7 @@ class Policy(Protocol):
         """Return the states of n runs before their first step, (n, state_size) float32."""
         ...
 
-    def aside(self) -> Policy:
+    def background(self) -> Policy:
         """Return the same policy for long work on another thread: other threads go on while it advances runs.
 
         Its bits are the same.

@@ -25,9 +25,9 @@ CLIENT_PROTOCOL = "The client's protocol knows neither gRPC nor messages"
 SERVER_MESSAGES = "Proto messages stop at the converters and the services"
 
 BREACHES = [
-    ("mlrs_core/scale.py", "grpc", CORE),
-    ("mlrs_core/scale.py", "mlrs_proto.v1", CORE),
-    ("mlrs_core/scale.py", "mlrs_server", LAYERS),
+    ("mlrs_core/networks/scale.py", "grpc", CORE),
+    ("mlrs_core/networks/scale.py", "mlrs_proto.v1", CORE),
+    ("mlrs_core/networks/scale.py", "mlrs_server", LAYERS),
     ("client/mlrs_client/__init__.py", "mlrs_server", LAYERS),
     ("client/mlrs_client/__init__.py", "mlrs_core", CLIENT),
     ("client/mlrs_client/__init__.py", "numpy", CLIENT),
@@ -40,7 +40,7 @@ BREACHES = [
     ("server/mlrs_server/__init__.py", "mlrs_client", LAYERS),
     ("server/mlrs_server/__init__.py", "mlrs_cli", LAYERS),
     ("server/mlrs_server/__init__.py", "torch", TORCH),
-    ("server/mlrs_server/__init__.py", "mlrs_core.official", TORCH),
+    ("server/mlrs_server/__init__.py", "mlrs_core.models.official", TORCH),
     ("server/mlrs_server/engine.py", "mlrs_proto.v1", SERVER_MESSAGES),
     ("server/mlrs_server/engine.py", "grpc", SERVER_MESSAGES),
     ("train/mlrs_train/__init__.py", "mlrs_server", LAYERS),

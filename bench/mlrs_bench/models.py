@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 from mlrs_bench.errors import DataFileError, UnknownNameError
-from mlrs_core.architectures.paper.spec import PaperSpec
-from mlrs_core.checkpoint import digest_of, dump_model, read_model
 from mlrs_core.errors import ModelFileError
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import digest_of, dump_model, read_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks.paper.spec import PaperSpec
 
 ADVISED = "mlr-snet"
 """The method of the network whose quality is in question; and the shipped model it is by default."""
@@ -128,7 +128,7 @@ def _random(folder: Path) -> Path:
     """Return a file of the paper's network as torch initialises it, always the same."""
     import torch
 
-    from mlrs_core.architectures.paper.reference import PaperNet, weights_of
+    from mlrs_core.networks.paper.reference import PaperNet, weights_of
 
     spec = PaperSpec()
     with torch.random.fork_rng(devices=[]):
@@ -143,7 +143,7 @@ def _random(folder: Path) -> Path:
 
 def _convert(folder: Path, scratch: Path) -> Path:
     """Return a file of the authors' snapshots, which lie in a folder as `... EPOCH.pth`."""
-    from mlrs_core.official import import_official
+    from mlrs_core.models.official import import_official
 
     files = {int(match[1]): path for path in folder.glob("*.pth") if (match := SNAPSHOT.search(path.name))}
     if not files:

@@ -24,7 +24,7 @@ class Rule:
     """As a daemon is told."""
     momentum: float
     """As a daemon is told; for AdamW, beta 1."""
-    usual_lr: float
+    default_lr: float
     """What people start from who know nothing else."""
     grid: tuple[float, ...]
     """The base LRs that tuning tries, half a decade apart, ascending."""

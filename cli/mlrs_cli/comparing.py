@@ -12,7 +12,7 @@ import numpy as np
 
 from mlrs_core.advise import advise
 from mlrs_core.config import Optimizer, RunConfig
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
 from mlrs_core.policy import Floats, no_networks, table_of
 
 STEPS = 1000

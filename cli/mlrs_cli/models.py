@@ -20,7 +20,7 @@ from mlrs_cli.root import (
 )
 from mlrs_cli.store import daemon_of, opened_store, store_options
 from mlrs_cli.versions import diff, history, promote, rollback
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
 
 
 @click.group()
@@ -116,8 +116,8 @@ def import_model(
       mlrs models import --name mine --address 127.0.0.1:50051 runs/mine/model.safetensors
       mlrs models import --name official --gate-layout ifgo first.pth middle.pth last.pth
     """
-    from mlrs_core.checkpoint import dump_model
     from mlrs_core.errors import ModelFileError
+    from mlrs_core.models.checkpoint import dump_model
     from mlrs_server.errors import AdvisorError
     from mlrs_server.models import ModelCatalog, asking
     from mlrs_server.names import check_tenant
@@ -162,7 +162,7 @@ def alias(alias: str, model: str, daemon: DaemonAddress) -> None:
 
 def _read(files: Sequence[Path], gate_layout: str | None) -> Model:
     """Return the model in one .safetensors file, or in the authors' files."""
-    from mlrs_core.checkpoint import read_model
+    from mlrs_core.models.checkpoint import read_model
 
     if all(file.suffix == ".safetensors" for file in files):
         if len(files) > 1:
@@ -173,7 +173,7 @@ def _read(files: Sequence[Path], gate_layout: str | None) -> Model:
     if gate_layout is None:
         raise click.UsageError("--gate-layout: .pth files do not say theirs; the published ones need ifgo")
     try:
-        from mlrs_core.official import import_official
+        from mlrs_core.models.official import import_official
     except ModuleNotFoundError as error:
         raise click.ClickException("reading .pth files needs torch: pip install 'mlrs[train]'") from error
     return import_official(files, gate_layout="ifgo" if gate_layout == "ifgo" else "ifog")

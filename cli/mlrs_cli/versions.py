@@ -20,7 +20,7 @@ from mlrs_cli.store import read_store, store_options
 
 if TYPE_CHECKING:
     import mlrs_client
-    from mlrs_core.model import Model
+    from mlrs_core.models.model import Model
 
 SHOWN = 20
 """So many runs are shown, those that went farthest."""
@@ -169,8 +169,8 @@ def diff(
 
 def _models(data_dir: Path | None, url: str | None, tenant: str, *wanted: str) -> Iterator[Model]:
     """Yield models of a store, or of files."""
-    from mlrs_core.checkpoint import read_model
     from mlrs_core.errors import ModelFileError
+    from mlrs_core.models.checkpoint import read_model
     from mlrs_server.errors import AdvisorError
     from mlrs_server.models import ModelCatalog, asking
     from mlrs_server.names import check_tenant

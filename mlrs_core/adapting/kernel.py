@@ -9,10 +9,10 @@ from typing import final
 import numpy as np
 
 from mlrs_core.adapting.adam import direction, put
+from mlrs_core.adapting.guard_rails import begin_trial, clipped
 from mlrs_core.adapting.learner import Learner
 from mlrs_core.adapting.protocol import MAX_ALIGNMENT, Adapted, MetaCounters, MetaOutcome, Vector
-from mlrs_core.adapting.rails import begin_trial, clipped
-from mlrs_core.adapting.rows import (
+from mlrs_core.adapting.state_layout import (
     ADAPTED,
     APPLIED,
     CHANGE,
@@ -24,8 +24,8 @@ from mlrs_core.adapting.rows import (
     UPDATES,
     counters_of,
 )
+from mlrs_core.config import MetaConfig, MetaOrder
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.meta import MetaConfig, MetaOrder
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 
 TRIES = 12
@@ -42,8 +42,8 @@ _OUTCOMES = {
 class AdaptiveKernel:
     """`AdaptivePolicy` of an architecture.
 
-    A state is the frozen policy's, traces, and the numbers of `rows`; a network is weights, Adam's two
-    moments and the last good weights, each (K * P,).
+    A state is the frozen policy's, traces, and the numbers of `state_layout`; a network is weights,
+    Adam's two moments and the last good weights, each (K * P,).
     """
 
     def __init__(self, learner: Learner, meta: MetaConfig) -> None:
@@ -86,10 +86,10 @@ class AdaptiveKernel:
         weights, nothing = self._learner.shared.ravel(), np.zeros(2 * self._block, np.float32)
         return np.concatenate([weights, nothing, weights])
 
-    def aside(self) -> AdaptiveKernel:
-        """Return the same policy for long work on another thread; see `Policy.aside`."""
+    def background(self) -> AdaptiveKernel:
+        """Return the same policy for long work on another thread; see `Policy.background`."""
         twin = copy(self)
-        twin._learner = self._learner.aside()  # noqa: SLF001  # a copy of itself
+        twin._learner = self._learner.background()  # noqa: SLF001  # a copy of itself
         return twin
 
     def advance(

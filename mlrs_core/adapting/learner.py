@@ -47,8 +47,8 @@ class Learner(Protocol):
         """Return the weights of one snapshot, (P,), by name."""
         ...
 
-    def aside(self) -> Self:
-        """Return the same for long work on another thread; see `Policy.aside`."""
+    def background(self) -> Self:
+        """Return the same for long work on another thread; see `Policy.background`."""
         ...
 
     def advance(
@@ -62,7 +62,7 @@ class Learner(Protocol):
         lrs: Floats,
         blow_up: float,
     ) -> None:
-        """Advance runs as `Policy.advance`, keeping traces, watched by `rails.watch`."""
+        """Advance runs as `Policy.advance`, keeping traces, watched by `guard_rails.watch`."""
         ...
 
     def find(self, state: Vector, network: Vector, table: RunTable, row: int) -> tuple[int, int, float]:

@@ -72,8 +72,8 @@ class AdaptivePolicy(Policy, Protocol):
         """Where in a run's state its counters begin: `counters_of` then needs no model."""
         ...
 
-    def aside(self) -> AdaptivePolicy:
-        """Return the same policy for long work on another thread; see `Policy.aside`."""
+    def background(self) -> AdaptivePolicy:
+        """Return the same policy for long work on another thread; see `Policy.background`."""
         ...
 
     def first_network(self) -> Vector:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from mlrs_core.compiled import compiled
+from mlrs_core.config.default_rates import default_lr
+from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
 from mlrs_core.policy import Floats, RunColumns, Steps
-from mlrs_core.schedules.spec import MAX_BASE_LR, MIN_BASE_LR
-from mlrs_core.usual import usual_lrs
+
+
+@compiled
+def _default_lrs(table: Any, lrs: Floats) -> None:
+    for row in range(len(table)):
+        lrs[row] = default_lr(table[row])
+
+
+def default_lrs(runs: RunColumns) -> Floats:
+    """Return the default learning rate of each run, (n,)."""
+    lrs = np.empty(len(runs))
+    _default_lrs(runs.table(), lrs)
+    return lrs
 
 
 def base_lrs(runs: RunColumns) -> Floats:
-    """Return the base LR of each run, (n,): its own, else its `initial_lr`, else the usual one."""
+    """Return the base LR of each run, (n,): its own, else its `initial_lr`, else the default one."""
     initial = np.clip(runs.initial_lr, MIN_BASE_LR, MAX_BASE_LR)
-    unset = np.where(np.isnan(initial), usual_lrs(runs), initial)
+    unset = np.where(np.isnan(initial), default_lrs(runs), initial)
     return np.where(np.isnan(runs.base_lr), unset, runs.base_lr)
 
 

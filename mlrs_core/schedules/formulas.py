@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mlrs_core.config import ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats, RunColumns, Steps
-from mlrs_core.schedules.spec import ScheduleKind, ScheduleSpec
 
 Formula = Callable[[ScheduleSpec, Steps, RunColumns], Floats]
 """From the resolved spec, the steps (n,) and the runs to the multipliers (n,)."""

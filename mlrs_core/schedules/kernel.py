@@ -6,11 +6,11 @@ from typing import final
 
 import numpy as np
 
+from mlrs_core.config import ScheduleSpec
 from mlrs_core.policy import Floats, Networks, Policy, Rows, RunTable, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.formulas import FORMULAS
 from mlrs_core.schedules.metric import MetricKernel
-from mlrs_core.schedules.spec import ScheduleSpec
 
 
 @final
@@ -36,7 +36,7 @@ class StepKernel:
         """Return the states of n runs before their first step, (n, 0) float32."""
         return np.zeros((n, 0), np.float32)
 
-    def aside(self) -> StepKernel:
+    def background(self) -> StepKernel:
         """Return itself: what it computes is Python's, which lets other threads go on."""
         return self
 

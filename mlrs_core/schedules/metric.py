@@ -32,10 +32,11 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.config import ScheduleKind, ScheduleSpec
+from mlrs_core.config.schedule import MAX_COUNT
 from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
-from mlrs_core.schedules.spec import MAX_COUNT, ScheduleKind, ScheduleSpec
-from mlrs_core.schedules.turns import turns
+from mlrs_core.schedules.rounds import rounds
 
 LEAST = 1e-12
 """No reduction goes below this times the base LR."""
@@ -108,7 +109,7 @@ class MetricKernel:
         """Return the states of n runs before their first step, (n, STATE_SIZE) float32."""
         return np.zeros((n, STATE_SIZE), np.float32)
 
-    def aside(self) -> MetricKernel:
+    def background(self) -> MetricKernel:
         """Return itself: what it computes is Python's, which lets other threads go on."""
         return self
 
@@ -125,7 +126,7 @@ class MetricKernel:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks
         finite = np.flatnonzero(np.isfinite(losses))
-        for turn in turns(rows[finite]):
+        for turn in rounds(rows[finite]):
             entries = finite[turn]
             runs = columns_of(table[rows[entries]])
             lrs[entries], states[rows[entries]] = self._step(

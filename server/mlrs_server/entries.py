@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.compiled import compiled_aside
+from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Floats, Rows, Steps
 
 Handles = npt.NDArray[np.uint64]
@@ -55,14 +55,14 @@ ANSWERED = np.dtype(
 """A fresh answer of a group, as it is to be stored: 40 bytes."""
 
 
-@compiled_aside
+@compiled_background
 def count_rows(answers: Table, counts: Steps) -> None:
     """Add up how many answers, (n,) of `ANSWERED`, each row has."""
     for index in range(len(answers)):
         counts[answers[index].row] += 1
 
 
-@compiled_aside
+@compiled_background
 def sort_by_row(answers: Table, places: Steps, into: Table) -> None:
     """Sort answers, (n,) of `ANSWERED`, by row, those of a row in their order.
 
@@ -80,7 +80,7 @@ def sort_by_row(answers: Table, places: Steps, into: Table) -> None:
         sorted_.lr, sorted_.reason = answer.lr, answer.reason
 
 
-@compiled_aside
+@compiled_background
 def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, places: Steps) -> None:
     """Find the answers for some steps of rows.
 

@@ -15,7 +15,7 @@ from typing import cast
 
 import structlog
 
-from mlrs_core.ranks import RankReduction
+from mlrs_core.config import RankReduction
 from mlrs_server.answers import Answer, finished_run, stale_handle, stale_step, step_ahead
 from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries

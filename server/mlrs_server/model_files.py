@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Protocol, TypeVar
 
-from mlrs_core.checkpoint import digest_of, dump_model, parse_model
 from mlrs_core.errors import ModelFileError
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import digest_of, dump_model, parse_model
+from mlrs_core.models.model import Model
 from mlrs_core.policy import Policy
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store import Store

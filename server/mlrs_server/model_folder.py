@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from mlrs_core.checkpoint import digest_of
+from mlrs_core.models.checkpoint import digest_of
 from mlrs_server.aliases import AliasChange
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.model_index import Index

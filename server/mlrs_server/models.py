@@ -15,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.errors import ModelFileError
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import read_model
+from mlrs_core.models.model import Model
 from mlrs_server.aliases import Changes
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.model_files import SHORT_DIGEST, AskStore, CatalogModel, ModelFiles, asking, made, reference

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mlrs_core.config import RunConfig
+from mlrs_core.config import MAX_WORLD_SIZE, RunConfig
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.ranks import MAX_WORLD_SIZE
 from mlrs_server.answers import finished_run
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_not_found
 from mlrs_server.ledger import RunStatus

@@ -10,12 +10,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from mlrs_core.adapting import AdaptivePolicy
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import MetaConfig, Optimizer, RunConfig, ScheduleKind
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.meta import MetaConfig
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
 from mlrs_core.policy import Policy
-from mlrs_core.schedules import ScheduleKind
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.models import SHORT_DIGEST, CatalogModel, ModelCatalog, ModelsNow

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mlrs_core.ranks import RankReduction, RanksConfig
+from mlrs_core.config import RankReduction, RanksConfig
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Replay:
     ) -> None:
         """Begin before the first step, or at a snapshot, with the network of then, (network_size,)."""
         start = start or first_snapshot(policy)
-        self._group = RunGroup(0, "", policy.aside())
+        self._group = RunGroup(0, "", policy.background())
         self._row = self._group.reserve()
         self._group.put(self._row, "", 0, config, start, network=network)
         self._handle = self._group.records["handle"][self._row]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlrs_core.adapting import AdaptivePolicy, MetaOutcome
 from mlrs_core.adapting.kernel import AdaptiveKernel
 from mlrs_core.compiled import clip
-from mlrs_core.config import RunConfig
+from mlrs_core.config import RanksConfig, RunConfig
 from mlrs_core.policy import (
     RUN,
     Networks,
@@ -26,7 +26,6 @@ from mlrs_core.policy import (
     no_networks,
     put,
 )
-from mlrs_core.ranks import RanksConfig
 from mlrs_server.adapting.updates import KeptNetworks, MetaLog, MetaUpdate
 from mlrs_server.entries import AnswerLog, Entries
 from mlrs_server.ledger import (

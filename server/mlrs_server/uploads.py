@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from mlrs_core.checkpoint import parse_model
 from mlrs_core.errors import ModelFileError
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import parse_model
+from mlrs_core.models.model import Model
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.models import CatalogModel, ModelCatalog
 from mlrs_server.security.limits import Usage

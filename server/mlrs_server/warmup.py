@@ -14,11 +14,9 @@ import structlog
 
 from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.advise import step
-from mlrs_core.architectures import ARCHITECTURES, Architecture, Weights
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import MetaConfig
+from mlrs_core.config import MetaConfig, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.networks import ARCHITECTURES, Architecture, Weights
 from mlrs_core.policy import Policy, RunColumns, no_networks, table_of
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.entries import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
 from mlrs_server.ledger import common_group

@@ -17,9 +17,9 @@ from mlrs_bench.models import find_models
 from mlrs_bench.task import Task
 from mlrs_bench.tasks.task_file import load_task_file
 from mlrs_bench.training import train
-from mlrs_core.architectures.drift.spec import DriftSpec
-from mlrs_core.checkpoint import dump_model
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import dump_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks.drift.spec import DriftSpec
 
 TASKS = Path(__file__).with_name("tiny_tasks.py")
 """A file of tasks that take milliseconds."""

@@ -12,7 +12,7 @@ from mlrs_bench.cell import Cell
 from mlrs_bench.methods import Method
 from mlrs_bench.methods.adapting import draw_validation
 from mlrs_bench.task import Task
-from mlrs_core.meta import DEFAULT_META
+from mlrs_core.config import DEFAULT_META
 from tests.bench.loop import Loop
 
 Train = Callable[..., Cell]

@@ -26,8 +26,8 @@ from mlrs_bench.models import OFFICIAL, ModelFile
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Task
 from mlrs_bench.training import draw_batches, first_network, mean_loss
-from mlrs_core.architectures.drift.constants import DriftConstants
-from mlrs_core.scale import shu_gamma
+from mlrs_core.networks.drift.constants import DriftConstants
+from mlrs_core.networks.scale import shu_gamma
 from tests.bench.loop import Loop
 
 Train = Callable[..., Cell]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mlrs_cli import comparing
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import read_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks.paper import PaperSpec
 from mlrs_server.replay import Replay
 from tests.support.daemon import write_random_model
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 import mlrs_client
 from mlrs_cli.root import mlrs
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import PaperNet
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import PaperNet
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import postgres_or_skip
 from tests.support.runs import open_run

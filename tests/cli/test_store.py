@@ -19,9 +19,8 @@ from click.testing import CliRunner, Result
 
 import mlrs_client
 from mlrs_cli.root import mlrs
-from mlrs_core.checkpoint import digest_of
-from mlrs_core.config import RunConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.models.checkpoint import digest_of
 from mlrs_server.errors import Reason
 from mlrs_server.models import ModelCatalog, asking
 from mlrs_server.store import SqlStore, chunks, codec, open_store

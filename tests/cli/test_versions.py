@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 import mlrs_client
 from mlrs_cli.admin import channel_to
 from mlrs_cli.root import DaemonAddress, mlrs
-from mlrs_core.checkpoint import dump_model, read_model
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import dump_model, read_model
+from mlrs_core.models.model import Model
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from tests.support.daemon import Daemon, write_random_model

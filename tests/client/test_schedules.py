@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlrs_client import InvalidArgumentError, RunConfig, Schedule, ScheduleKind, schedules
 from mlrs_client import _arguments as check
 from mlrs_client import _convert as convert
-from mlrs_core import schedules as core
+from mlrs_core import config as core
 from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig as CoreConfig
 from mlrs_core.policy import RunColumns

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlrs_core.architectures import Architecture, Weights
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.drift.constants import DriftConstants
-from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import net_with
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
+from mlrs_core.networks import Architecture, Weights
+from mlrs_core.networks.drift import DriftSpec
+from mlrs_core.networks.drift.constants import DriftConstants
+from mlrs_core.networks.drift.reference import DriftReference, DriftRuns
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import net_with
 from mlrs_core.policy import Floats
 
 Oracle = Callable[[Floats], Floats]
@@ -98,9 +98,9 @@ OTHER_CONSTANTS = DriftConstants(
     min_drift=-6.0,
     max_drift=2.5,
     max_start=4.0,
-    usual_lr=0.2,
-    usual_adam_lr=3e-3,
-    usual_momentum=0.8,
+    default_lr=0.2,
+    default_adam_lr=3e-3,
+    default_momentum=0.8,
     max_momentum=0.95,
 )
 """Every constant of the drift network, each another than its default."""

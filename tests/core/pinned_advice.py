@@ -19,9 +19,8 @@ import llvmlite
 import numpy as np
 
 import mlrs_core
-from mlrs_core.checkpoint import read_model
-from mlrs_core.config import Optimizer, RunConfig
-from mlrs_core.meta import MetaConfig
+from mlrs_core.config import MetaConfig, Optimizer, RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Floats
 from tests.core.adapting.following import adapt
 from tests.core.runs import Runs
@@ -83,7 +82,7 @@ def pin(rates: Floats) -> dict[str, Any]:
 
 def main() -> None:
     """Write what is advised now."""
-    digests = {path.stem: read_model(path)[1] for path in sorted(MODELS.iterdir())}
+    digests = {path.stem: read_model(path)[1] for path in sorted(MODELS.glob("*.safetensors"))}
     pins = {name: pin(rates) for name, rates in traces()}
     pinned = {"build": build(), "digests": digests, "advice": pins}
     FILE.write_text(json.dumps(pinned, indent=1) + "\n", encoding="utf-8")

@@ -8,9 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mlrs_core.advise import step as step_of
-from mlrs_core.config import RunConfig
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats, RunColumns
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.formulas import FORMULAS
 from mlrs_core.schedules.kernel import schedule_policy
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from mlrs_core.advise import advise
 from mlrs_core.advise import step as step_of
-from mlrs_core.architectures import Architecture
-from mlrs_core.config import RunConfig
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.networks import Architecture
 from mlrs_core.policy import Policy, RunColumns
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from tests.core.families import SMALL, label, random_model
 from tests.core.runs import Runs

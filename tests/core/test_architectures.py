@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlrs_core.advise import step as step_of
-from mlrs_core.architectures import ARCHITECTURES, Architecture, architecture_from_json
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import InvalidFieldError, ModelFileError
+from mlrs_core.networks import ARCHITECTURES, Architecture, architecture_from_json
 from mlrs_core.policy import RunColumns
 from tests.core.families import FAMILIES, SMALL, SPECS, label, random_model, random_weights
 

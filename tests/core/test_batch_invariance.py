@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.architectures import Architecture
 from mlrs_core.config import RunConfig
+from mlrs_core.networks import Architecture
 from mlrs_core.policy import Floats, Policy, States
 from tests.core.families import SMALL, label, random_model
 from tests.core.runs import Runs

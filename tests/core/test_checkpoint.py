@@ -19,9 +19,8 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from mlrs_core.architectures import Architecture
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.checkpoint import (
+from mlrs_core.errors import MAX_MESSAGE, ModelFileError
+from mlrs_core.models.checkpoint import (
     MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     digest_of,
@@ -29,8 +28,9 @@ from mlrs_core.checkpoint import (
     parse_model,
     read_model,
 )
-from mlrs_core.errors import MAX_MESSAGE, ModelFileError
-from mlrs_core.model import MAX_WEIGHT, Model
+from mlrs_core.models.model import MAX_WEIGHT, Model
+from mlrs_core.networks import Architecture
+from mlrs_core.networks.paper import PaperSpec
 from tests.core.families import SMALL, label, random_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def test_other_processes_write_the_same_bytes() -> None:
     """Processes with other hash seeds write the file that this one writes."""
     script = (
         "from tests.core.families import PaperSpec, random_model\n"
-        "from mlrs_core.checkpoint import digest_of, dump_model\n"
+        "from mlrs_core.models.checkpoint import digest_of, dump_model\n"
         "print(digest_of(dump_model(random_model(PaperSpec(hidden_size=2)))))"
     )
     processes = [

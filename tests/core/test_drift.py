@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_core.advise import step as step_of
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.drift.constants import EXTRAS
-from mlrs_core.architectures.drift.kernel import DriftKernel
-from mlrs_core.architectures.drift.memory import is_due
-from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
-from mlrs_core.architectures.drift.rows import AGE, COUNT, HIGH, LOW
-from mlrs_core.architectures.drift.table import constants_table
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.networks.drift import DriftSpec
+from mlrs_core.networks.drift.constants import EXTRAS
+from mlrs_core.networks.drift.kernel import DriftKernel
+from mlrs_core.networks.drift.memory import is_due
+from mlrs_core.networks.drift.reference import DriftReference, DriftRuns
+from mlrs_core.networks.drift.state_layout import AGE, COUNT, HIGH, LOW
+from mlrs_core.networks.drift.table import constants_table
 from mlrs_core.policy import Floats, RunColumns, table_of
 from tests.core.families import random_weights
 from tests.core.runs import Runs

@@ -13,17 +13,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.architectures import Weights, architecture_from_json
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.drift.constants import BOUNDS, DriftConstants
-from mlrs_core.architectures.drift.reference import DriftReference
-from mlrs_core.architectures.drift.versions import FEATURE_SETS, FeatureSet
-from mlrs_core.checkpoint import digest_of, dump_model, parse_model
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.errors import InvalidFieldError, ModelFileError
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import digest_of, dump_model, parse_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks import Weights, architecture_from_json
+from mlrs_core.networks.drift import DriftSpec
+from mlrs_core.networks.drift.constants import BOUNDS, DriftConstants
+from mlrs_core.networks.drift.reference import DriftReference
+from mlrs_core.networks.drift.versions import FEATURE_SETS, FeatureSet
 from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps
-from mlrs_core.usual import usual_lrs
+from mlrs_core.schedules.base import default_lrs
 from tests.core.families import OTHER_CONSTANTS, random_weights
 from tests.core.runs import Runs
 from tests.core.test_drift import columns_in_torch
@@ -246,7 +246,7 @@ class SecondKernel:
         """Advance runs."""
         del networks, table, losses
         states[rows] += 1
-        lrs[:] = usual_lrs(RunColumns.of([RunConfig()]))[0] * np.exp(-self._slope * self._weight * steps)
+        lrs[:] = default_lrs(RunColumns.of([RunConfig()]))[0] * np.exp(-self._slope * self._weight * steps)
 
 
 SECOND = FeatureSet(

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mlrs_core.advise import step as step_of
-from mlrs_core.config import RunConfig
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats, RunColumns
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from tests.core.schedules import METRIC, configs, follow
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from mlrs_core.advise import step as step_of
-from mlrs_core.architectures.paper import GateLayout, PaperSpec
-from mlrs_core.architectures.paper.reference import net_with
-from mlrs_core.checkpoint import dump_model, parse_model
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import ModelFileError
-from mlrs_core.model import Model
-from mlrs_core.official import import_official
+from mlrs_core.models.checkpoint import dump_model, parse_model
+from mlrs_core.models.model import Model
+from mlrs_core.models.official import import_official
+from mlrs_core.networks.paper import GateLayout, PaperSpec
+from mlrs_core.networks.paper.reference import net_with
 from mlrs_core.policy import RunColumns
 from tests.core.runs import Runs
 

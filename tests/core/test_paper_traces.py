@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlrs_core.architectures import Weights
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import net_with
 from mlrs_core.config import RunConfig
-from mlrs_core.scale import shu_gamma
+from mlrs_core.networks import Weights
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import net_with
+from mlrs_core.networks.scale import shu_gamma
 from tests.core import paper_oracle
 from tests.core.paper_oracle import FILE, Network, authors_name
 from tests.core.runs import Runs

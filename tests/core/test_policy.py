@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import COLUMN_TYPES, RunColumns, columns_of, put, table_of
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 
 FULL = RunConfig(
     horizon=90,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from mlrs_core.architectures.paper import PaperSpec
 from mlrs_core.config import RunConfig
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.scale import MAX_GAMMA, guess_log_classes, shu_gamma
 from mlrs_core.policy import Policy
-from mlrs_core.scale import MAX_GAMMA, guess_log_classes, shu_gamma
 from tests.core.runs import Runs
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlrs_core.config import RunConfig
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 
 K = ScheduleKind
 WSD_DIGEST = "e0c0bffcc20a4ca6929277bf73ffbdc3711989af11f40fed9dcf9a8e44464bbe"

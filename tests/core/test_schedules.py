@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from mlrs_core.advise import step as step_of
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import RunColumns
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.schedules.base import default_lrs
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_core.usual import usual_lrs
 from tests.core.schedules import LOSS_FREE, configs, follow, lrs_of
 
 BASE = 0.3
@@ -312,7 +311,7 @@ def test_derived_defaults_are_for_ever() -> None:
 )
 def test_base_lr_is_the_usual_one_where_none_is_given(config: RunConfig, usual: float) -> None:
     """Without a base LR, a schedule starts where the optimizer usually does."""
-    assert usual_lrs(RunColumns.of([config])) == pytest.approx([usual])
+    assert default_lrs(RunColumns.of([config])) == pytest.approx([usual])
     spec = ScheduleSpec(ScheduleKind.CONSTANT)
     whole = RunConfig(optimizer=config.optimizer, momentum=config.momentum, schedule=spec)
     assert follow(whole, np.ones(1)) == pytest.approx([usual])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_core.config import MAX_HORIZON, RunConfig
-from mlrs_core.snapshots import snapshot_at
+from mlrs_core.networks.snapshots import snapshot_at
 from tests.core.families import FAMILIES, random_model
 from tests.core.runs import Runs
 

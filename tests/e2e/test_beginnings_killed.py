@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from mlrs_core.checkpoint import read_model
+from mlrs_core.models.checkpoint import read_model
 from tests.e2e.lifecycles import Lifecycles
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port

@@ -14,9 +14,8 @@ import pytest
 
 import mlrs_client
 from mlrs_client import aio
-from mlrs_core.checkpoint import read_model
-from mlrs_core.config import RunConfig
-from mlrs_core.ranks import RankReduction
+from mlrs_core.config import RankReduction, RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.ranks import Report, reduced

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 
 import mlrs_client
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import read_model
 from tests.server.support import replayed
 from tests.support.daemon import Daemon, write_random_model
 

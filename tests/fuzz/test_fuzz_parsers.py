@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 
-from mlrs_core.checkpoint import parse_model
-from mlrs_core.config import RunConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.models.checkpoint import parse_model
 from mlrs_proto import v1 as pb
 from mlrs_server import convert
 from mlrs_server.config import load_config

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from mlrs_core.config import RunConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_proto import v1 as pb
 from mlrs_server import places, runs
 from mlrs_server.errors import AdvisorError, Reason

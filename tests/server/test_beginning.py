@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import MetaConfig
+from mlrs_core.config import MetaConfig, RunConfig
 from mlrs_core.policy import Floats
 from mlrs_server import failpoints, feeders
 from mlrs_server.adapting.making import Adaptation

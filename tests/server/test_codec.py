@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import RunStatus

@@ -18,8 +18,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.assembly import SERVICES
@@ -265,7 +265,8 @@ async def main():
         await stub.OpenRun(pb.OpenRunRequest(run_id="a", resume_from=0))
 
 asyncio.run(main())
-print([name for name in ("torch", "mlrs_core.official", "mlrs_train", "mlrs_client") if name in sys.modules])
+heavy = ("torch", "mlrs_core.models.official", "mlrs_train", "mlrs_client")
+print([name for name in heavy if name in sys.modules])
 """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from mlrs_core import checkpoint
+from mlrs_core.models import checkpoint
 from mlrs_proto import v1 as pb
 from tests.server.security.tenants import Caller, upload_of
 from tests.server.support import advised, create, service

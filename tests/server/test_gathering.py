@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.config import RunConfig
-from mlrs_core.ranks import RankReduction, RanksConfig
+from mlrs_core.config import RankReduction, RanksConfig, RunConfig
 from mlrs_server.answers import Answer
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import AdviceReason

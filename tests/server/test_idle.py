@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy
 from mlrs_server import idle
 from mlrs_server.errors import Reason

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlrs_core.config import RunConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_server import journal
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode as Code
 
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import AdaptScope, MetaConfig
+from mlrs_core.config import AdaptScope, MetaConfig, RunConfig
 from mlrs_proto import v1 as pb
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.counts import AdviceCounts

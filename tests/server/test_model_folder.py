@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
 from mlrs_server.model_folder import bring_models_over

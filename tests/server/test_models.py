@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlrs_core.checkpoint import dump_model, read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import dump_model, read_model
 from mlrs_server import model_files
 from mlrs_server.errors import Reason
 from tests.server.catalogs import Catalogs

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_core.ranks import DEFAULT_RANKS, RankReduction, RanksConfig
+from mlrs_core.config import DEFAULT_RANKS, RankReduction, RanksConfig
 from mlrs_server.ranks import Ranked, Report, reduced
 
 MEAN, MEDIAN = RankReduction.MEAN, RankReduction.MEDIAN

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlrs_core.architectures import ARCHITECTURES
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import MetaConfig
+from mlrs_core.config import MetaConfig, RunConfig
+from mlrs_core.networks import ARCHITECTURES
 from mlrs_core.policy import Policy
 from mlrs_server.replay import Replay
 from tests.server.adapting.support import META
@@ -43,9 +42,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
-    def aside(self) -> Any:
+    def background(self) -> Any:
         """Return the same of the policy's twin."""
-        return Watched(self._policy.aside(), self._began, self._ended)
+        return Watched(self._policy.background(), self._began, self._ended)
 
     def advance(self, *arguments: Any) -> None:
         """Advance runs."""

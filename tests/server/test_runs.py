@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.checkpoint import read_model
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import MetaConfig
+from mlrs_core.config import MetaConfig, RunConfig
+from mlrs_core.models.checkpoint import read_model
+from mlrs_core.networks.drift import DriftSpec
 from mlrs_core.policy import Floats, Policy
 from mlrs_server.ledger import DIVERGED_AFTER, MAX_ROWS, AdviceReason, RunStatus, common_group
 from mlrs_server.replay import Replay

@@ -10,9 +10,8 @@ import grpc
 import numpy as np
 import pytest
 
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto import v1 as pb
 from mlrs_server import places, runs

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlrs_core.config import RunConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.ledger import RunStatus
 from mlrs_server.names import full_name

@@ -13,12 +13,13 @@ from tests.support.daemon import Daemon
 
 CHECK = """
 import numpy as np
-from mlrs_core import advise, usual
-from mlrs_core.adapting import adam, rails
-from mlrs_core.architectures.drift import kernel as drift, learner as drift_learner
-from mlrs_core.architectures.paper import kernel as paper, learner as paper_learner
+from mlrs_core import advise
+from mlrs_core.adapting import adam, guard_rails
+from mlrs_core.networks.drift import kernel as drift, learner as drift_learner
+from mlrs_core.networks.paper import kernel as paper, learner as paper_learner
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
+from mlrs_core.schedules import base
 from mlrs_server import convert, entries, ledger, runs
 from mlrs_server.journal import _Batch
 from mlrs_server.replay import Replay
@@ -29,9 +30,9 @@ from mlrs_server.warmup import _adaptive_policies, _policies, warm_up
 functions = [ledger.common_group, ledger.admit, ledger.settle]
 functions += [entries.count_rows, entries.sort_by_row, entries.find_answers]
 functions += [chunks._lay_out, chunks._pick]
-functions += [drift._advance, paper._advance, usual._usual_lrs]
-functions += [each._advance_aside for each in (drift, paper, drift_learner, paper_learner)]
-learning = [rails.begin_trial, rails.clipped, adam.direction, adam.put]
+functions += [drift._advance, paper._advance, base._default_lrs]
+functions += [each._advance_background for each in (drift, paper, drift_learner, paper_learner)]
+learning = [guard_rails.begin_trial, guard_rails.clipped, adam.direction, adam.put]
 learning += [getattr(drift_learner, name) for name in ("_advance", "_find", "_slope", "_levels", "_again")]
 learning += [getattr(paper_learner, name) for name in ("_advance", "_step", "_slope", "_levels")]
 functions += learning

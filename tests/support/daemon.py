@@ -12,9 +12,9 @@ from typing import Self
 
 import numpy as np
 
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.checkpoint import dump_model
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import dump_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks.paper import PaperSpec
 
 
 class Daemon:

@@ -17,10 +17,9 @@ from typing import Self
 import numpy as np
 
 import mlrs_client
-from mlrs_core.checkpoint import read_model
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.replay import Replay
 from tests.support.workload import loss_of, settings_of, steps_of

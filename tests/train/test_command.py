@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from mlrs_core.checkpoint import digest_of
+from mlrs_core.models.checkpoint import digest_of
 from mlrs_train.hypergradient.method import Hypergradient
 from mlrs_train.method import Record
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlrs_core.checkpoint import dump_model
-from mlrs_core.model import Model
-from mlrs_core.scale import shu_gamma
+from mlrs_core.models.checkpoint import dump_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks.scale import shu_gamma
 from mlrs_train.evaluate import advised, cosine, main
 from mlrs_train.hypergradient.settings import HypergradientSettings
 

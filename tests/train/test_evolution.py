@@ -16,8 +16,8 @@ import torch
 from click.testing import Result
 from rich.console import Console
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.models.checkpoint import read_model
 from mlrs_train.evolution import method, yardsticks
 from mlrs_train.evolution.method import Evolution
 from mlrs_train.evolution.settings import EvolutionSettings

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from mlrs_core.architectures.drift.constants import FEATURES, SCALES
-from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns, Extras
-from mlrs_core.architectures.drift.spec import DriftSpec
 from mlrs_core.config import Optimizer
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.networks.drift.constants import FEATURES, SCALES
+from mlrs_core.networks.drift.reference import DriftReference, DriftRuns, Extras
+from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_train.evolution.cloning import MAX_NORM, Study, limited
 from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.draw import Draw

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.paper import GateLayout, PaperSpec
-from mlrs_core.architectures.paper.reference import PaperNet, State
+from mlrs_core.networks.paper import GateLayout, PaperSpec
+from mlrs_core.networks.paper.reference import PaperNet, State
 from mlrs_train.hypergradient.gradient import (
     MetaGradient,
     learning_rate,

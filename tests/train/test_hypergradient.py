@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from mlrs_core.architectures.paper.reference import net_with, weights_of
-from mlrs_core.scale import shu_gamma
+from mlrs_core.networks.paper.reference import net_with, weights_of
+from mlrs_core.networks.scale import shu_gamma
 from mlrs_train import tasks
 from mlrs_train.errors import DivergedError
 from mlrs_train.hypergradient.gradient import learning_rate, value_and_grad

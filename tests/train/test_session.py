@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mlrs_core.checkpoint import read_model
+from mlrs_core.models.checkpoint import read_model
 from mlrs_train.errors import CheckpointError, NoRunError, RunExistsError, SettingChangedError
 from mlrs_train.hypergradient.method import Hypergradient
 from mlrs_train.hypergradient.settings import HypergradientSettings

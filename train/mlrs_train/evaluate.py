@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from mlrs_core.advise import advise
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
-from mlrs_core.model import Model
+from mlrs_core.models.checkpoint import read_model
+from mlrs_core.models.model import Model
 from mlrs_core.policy import no_networks, table_of
 from mlrs_train.hypergradient.gradient import sgd_direction, sgd_step, value_and_grad
 from mlrs_train.tasks import Batch, Params, Task, load_tasks

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mlrs_core.checkpoint import digest_of, dump_model
+from mlrs_core.models.checkpoint import digest_of, dump_model
 from mlrs_train.checkpoint import load_checkpoint, replace_file, save_checkpoint
 from mlrs_train.curves import draw_curves
 from mlrs_train.errors import CheckpointError, NoRunError, RunExistsError, SettingChangedError

@@ -26,7 +26,7 @@ from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
 from mlrs_bench.models import ADVISED, META, OFFICIAL, OPTIONAL, PAPER, PAPER_META, ModelFile
 from mlrs_bench.rules import RULES
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
+from mlrs_core.config import ScheduleKind, ScheduleSpec
 
 __all__ = ["SCHEDULES", "TUNED", "Control", "Method", "Training", "all_methods", "choose_methods"]
 
@@ -50,15 +50,11 @@ SCHEDULE_FILES = (
     "__init__.py",
     "advise.py",
     "compiled.py",
-    "config.py",
+    "config/*.py",
     "errors.py",
     "kernel_cache.py",
-    "meta.py",
     "policy.py",
-    "ranges.py",
-    "ranks.py",
     "schedules/*.py",
-    "usual.py",
 )
 """The files of `mlrs_core` that served schedules depend on: no networks."""
 
@@ -101,7 +97,7 @@ def _network(model: ModelFile) -> Method:
 
 
 def _schedules() -> list[Method]:
-    usual = {name: rule.usual_lr for name, rule in RULES.items()}
+    usual = {name: rule.default_lr for name, rule in RULES.items()}
     tuned = [
         Method(
             name=f"tuned-{policy}",
@@ -140,7 +136,7 @@ def _own() -> list[Method]:
             about="along the gradient of the loss with respect to the LR (Baydin et al., 2018)",
             control=Hypergradient,
             identity="hypergradient 1",
-            base_lrs={name: rule.usual_lr for name, rule in RULES.items()},
+            base_lrs={name: rule.default_lr for name, rule in RULES.items()},
         ),
         Method(
             name="l4",
@@ -153,7 +149,7 @@ def _own() -> list[Method]:
             about="{0.73, 0.037, 0.018} gamma: the authors' snapshots without a network",
             control=ThreeStep,
             identity="three-step 1",
-            core_files=("scale.py",),
+            core_files=("networks/scale.py",),
             optimizers=SGD_ONLY,
         ),
     ]

@@ -25,7 +25,7 @@ class Hypergradient:
 
     def __init__(self, training: Training) -> None:
         self._optimizer = training.optimizer()
-        self._lr = training.base_lr or training.rule.usual_lr
+        self._lr = training.base_lr or training.rule.default_lr
         self._hyper_lr = HYPER_LR[training.rule.name]
         self._parameters = list(training.network.parameters())
         self.held = 0

@@ -28,9 +28,8 @@ from mlrs_bench.methods.method import Method, Training, set_lr
 from mlrs_bench.methods.served import WARMUP_SHARE
 from mlrs_bench.rules import BETAS
 from mlrs_core.advise import step as step_of
-from mlrs_core.config import RunConfig
+from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats, RunColumns
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 
 FREE_LRS = {"sgd": 1.0, "adamw": 0.0025}

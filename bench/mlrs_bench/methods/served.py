@@ -35,7 +35,7 @@ def modelled(model: str) -> Callable[[Training], Advised]:
     def control(training: Training) -> Advised:
         settings: dict[str, Any] = {"model": model}
         if training.start != 1.0:
-            settings["initial_lr"] = training.start * training.rule.usual_lr
+            settings["initial_lr"] = training.start * training.rule.default_lr
         return Advised(training, **settings)
 
     return control

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from mlrs_bench.methods.method import Training, set_lr
-from mlrs_core.scale import guess_log_classes, shu_gamma
+from mlrs_core.networks.scale import guess_log_classes, shu_gamma
 
 SHARES = (0.73, 0.037, 0.018)
 """Of gamma, what the authors' snapshots settle at (their logs)."""

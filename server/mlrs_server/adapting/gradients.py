@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.compiled import compiled_aside
+from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Floats
 from mlrs_server.errors import invalid_field
 
@@ -103,7 +103,7 @@ def _elements(data: bytes, kind: ElementType, field: str) -> npt.NDArray[np.floa
     return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
 
 
-@compiled_aside
+@compiled_background
 def _dot(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:
     """Return the dot product of two vectors, (n,), summed in double precision in `LANES` lanes."""
     sums: Floats = np.zeros(LANES)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.adapting.protocol import Vector
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
 
 MAX_NAMED = 1000
 """So many runs are named, the first by id; all count."""

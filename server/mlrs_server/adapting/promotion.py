@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from mlrs_core.adapting.protocol import Vector
-from mlrs_core.meta import DEFAULT_META, AdaptScope
+from mlrs_core.config import DEFAULT_META, AdaptScope
 from mlrs_server.adapting.pooling import Contribution, Pool
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import LiveRuns

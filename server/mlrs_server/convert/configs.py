@@ -9,11 +9,18 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import (
+    AdaptScope,
+    MetaConfig,
+    MetaOrder,
+    Optimizer,
+    RankReduction,
+    RanksConfig,
+    RunConfig,
+    ScheduleKind,
+    ScheduleSpec,
+)
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
-from mlrs_core.ranks import RankReduction, RanksConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_proto import v1 as pb
 from mlrs_server.errors import invalid_field
 

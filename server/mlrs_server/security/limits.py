@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlrs_core.checkpoint import MAX_FILE_BYTES
+from mlrs_core.models.checkpoint import MAX_FILE_BYTES
 from mlrs_server.errors import AdvisorError, Reason
 
 LONGEST_WAIT_S = 1.0

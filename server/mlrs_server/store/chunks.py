@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mlrs_core.compiled import compiled_aside
+from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Steps
 from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.store.protocol import Observations
@@ -46,7 +46,7 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     return seal_all(out, starts, VERSION_SEED)
 
 
-@compiled_aside
+@compiled_background
 def _lay_out(losses: Raw, lrs: Raw, reasons: Raw, bounds: Offsets, starts: Offsets, out: Raw) -> None:
     """Write each run's losses, learning rates, (n, 8), and reasons, (n,), as bytes from its start on."""
     for run in range(len(bounds) - 1):
@@ -136,7 +136,7 @@ def unpack_steps(chunks: Sequence[tuple[int, int, bytes]], stretches: Offsets, s
     return Observations(losses.astype(np.float64), lrs.astype(np.float64), found[:, 16].copy())
 
 
-@compiled_aside
+@compiled_background
 def _pick(stretches: Offsets, steps: Steps, heads: Steps, starts: Offsets, data: Raw, found: Raw) -> None:
     """Fill the bytes of each step, (n, 17), from the chunk of its stretch that has it, if one does."""
     chunk = 0

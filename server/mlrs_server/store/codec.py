@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.config import Optimizer, RunConfig
-from mlrs_core.meta import AdaptScope, MetaConfig, MetaOrder
+from mlrs_core.config import (
+    AdaptScope,
+    MetaConfig,
+    MetaOrder,
+    Optimizer,
+    RankReduction,
+    RanksConfig,
+    RunConfig,
+    ScheduleKind,
+    ScheduleSpec,
+)
+from mlrs_core.config.ranges import check_whole
 from mlrs_core.policy import States
-from mlrs_core.ranges import check_whole
-from mlrs_core.ranks import RankReduction, RanksConfig
-from mlrs_core.schedules import ScheduleKind, ScheduleSpec
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus

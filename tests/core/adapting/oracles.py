@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mlrs_core.adapting.kernel import AdaptiveKernel
-from mlrs_core.architectures import Architecture, Weights
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.drift.reference import DriftReference, DriftRuns
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.architectures.paper.reference import PaperNet
-from mlrs_core.meta import MetaConfig
-from mlrs_core.model import Model
+from mlrs_core.config import MetaConfig
+from mlrs_core.models.model import Model
+from mlrs_core.networks import Architecture, Weights
+from mlrs_core.networks.drift import DriftSpec
+from mlrs_core.networks.drift.reference import DriftReference, DriftRuns
+from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.paper.reference import PaperNet
 from mlrs_core.policy import RunTable, States, columns_of
 
 Leaves = dict[str, Tensor]

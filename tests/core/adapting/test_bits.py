@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.architectures import Architecture
-from mlrs_core.meta import MetaOrder
+from mlrs_core.config import MetaOrder
+from mlrs_core.networks import Architecture
 from tests.core.adapting.following import HORIZON, bits, eventful, follow
 from tests.core.adapting.oracles import adaptive
 from tests.core.families import SMALL, label, random_model

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from mlrs_core.adapting import AdaptivePolicy, MetaOutcome
 from mlrs_core.advise import step as step_of
-from mlrs_core.architectures import Architecture
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.config import RunConfig
+from mlrs_core.config import MetaOrder, RunConfig
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.meta import MetaOrder
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
+from mlrs_core.networks import Architecture
+from mlrs_core.networks.drift import DriftSpec
+from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.policy import RunColumns
 from tests.core.adapting.following import HORIZON, MOVED, adapt
 from tests.core.adapting.oracles import adaptive, ours

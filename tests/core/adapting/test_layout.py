@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlrs_core.architectures import Architecture
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.meta import MetaConfig
-from mlrs_core.model import Model
+from mlrs_core.config import MetaConfig
+from mlrs_core.models.model import Model
+from mlrs_core.networks import Architecture
+from mlrs_core.networks.drift import DriftSpec
+from mlrs_core.networks.paper import PaperSpec
 
 SPECS = [
     PaperSpec(hidden_size=6),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_core.adapting.rails import AS_THEY_ARE, CONFIRM, MAX_BAD, begin_trial, clipped, watch
-from mlrs_core.adapting.rows import BAD, PENDING, RETURNS, SCALARS, SIZE
+from mlrs_core.adapting.guard_rails import AS_THEY_ARE, CONFIRM, MAX_BAD, begin_trial, clipped, watch
+from mlrs_core.adapting.state_layout import BAD, PENDING, RETURNS, SCALARS, SIZE
 from mlrs_core.policy import Floats
 
 STEPS = 2000

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlrs_core.architectures import Architecture
 from mlrs_core.config import RunConfig
+from mlrs_core.networks import Architecture
 from tests.core.adapting.oracles import Seen, adaptive, distance, leaves_of, oracle_of, ours
 from tests.core.families import SMALL, label, random_model
 from tests.core.runs import Runs

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlrs_core.architectures.paper import PaperSpec
-from mlrs_core.checkpoint import dump_model, parse_model
-from mlrs_core.meta import MetaConfig
-from mlrs_core.model import Model
+from mlrs_core.config import MetaConfig
+from mlrs_core.models.checkpoint import dump_model, parse_model
+from mlrs_core.models.model import Model
+from mlrs_core.networks.paper import PaperSpec
 from mlrs_server.adapting.pooling import MAX_NAMED, Pool
 
 

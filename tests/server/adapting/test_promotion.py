@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlrs_core.config import RunConfig
-from mlrs_core.meta import AdaptScope, MetaConfig
+from mlrs_core.config import AdaptScope, MetaConfig, RunConfig
 from mlrs_core.policy import Floats
 from mlrs_server.adapting import promotion
 from mlrs_server.adapting.promotion import PromoteRequest, Promotion

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlrs_core.checkpoint import read_model
 from mlrs_core.config import RunConfig
+from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Floats
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus

@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
-from mlrs_core.architectures.drift import DriftSpec
-from mlrs_core.checkpoint import dump_model, parse_model
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import ModelFileError
+from mlrs_core.models.checkpoint import dump_model, parse_model
+from mlrs_core.networks.drift import DriftSpec
 from mlrs_proto import v1 as pb
 from tests.core.families import OTHER_CONSTANTS, random_model
 from tests.core.runs import Runs

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mlrs_core.architectures.drift.constants import FEATURES
-from mlrs_core.architectures.drift.reference import aim_of
-from mlrs_core.architectures.drift.spec import DriftSpec
+from mlrs_core.networks.drift.constants import FEATURES
+from mlrs_core.networks.drift.reference import aim_of
+from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.lessons import Lesson, Run
 from mlrs_train.evolution.sample import unpack

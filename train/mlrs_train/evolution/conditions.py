@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.reference import DriftRuns
 from mlrs_core.config import Optimizer
+from mlrs_core.networks.drift.reference import DriftRuns
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.optimizers import MOMENTUM, default_lr
 from mlrs_train.evolution.problem import Problem

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.constants import EXTRAS
-from mlrs_core.architectures.drift.reference import DriftReference, Extras
+from mlrs_core.networks.drift.constants import EXTRAS
+from mlrs_core.networks.drift.reference import DriftReference, Extras
 from mlrs_train.evolution.conditions import Conditions, draw_start_factor
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.families import choose_families
@@ -121,7 +121,7 @@ class Notes:
             rows = torch.where(ticking[:, None], ticked.rows(), self._extras.rows())
             self._extras = Extras.of(rows.double())
         lrs, fixed = self._policy.advise(step, losses), self._reference.spec.constants
-        self._drift = torch.log(lrs.double() / self._begun.usual_lr).clamp(fixed.min_drift, fixed.max_drift)
+        self._drift = torch.log(lrs.double() / self._begun.default_lr).clamp(fixed.min_drift, fixed.max_drift)
         self._drifts.append(self._drift.float())
         return lrs
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mlrs_core.model import Model
+from mlrs_core.models.model import Model
 from mlrs_train.evolution.cloning import Study
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Engine, Job

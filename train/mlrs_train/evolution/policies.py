@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.reference import DriftReference
+from mlrs_core.networks.drift.reference import DriftReference
 from mlrs_train.evolution.conditions import Conditions
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.drift.reference import DriftReference
-from mlrs_core.architectures.drift.spec import DriftSpec
+from mlrs_core.networks.drift.reference import DriftReference
+from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_train.evolution.conditions import Conditions, draw_conditions, draw_weight_scale
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import antithetic, gradient

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from mlrs_core.architectures.drift.spec import DriftSpec, Inputs
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.networks.drift.spec import DriftSpec, Inputs
 
 if TYPE_CHECKING:  # it needs torch, and settings are there without
     from mlrs_train.evolution.method import Evolution

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures.paper.reference import PaperNet, State
+from mlrs_core.networks.paper.reference import PaperNet, State
 from mlrs_train.tasks.task import Params
 
 Loss = Callable[[Params], Tensor]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlrs_core.architectures.paper.reference import PaperNet
+from mlrs_core.networks.paper.reference import PaperNet
 from mlrs_train.tasks import Batch, Task
 
 

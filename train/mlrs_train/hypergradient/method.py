@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlrs_core.architectures import Weights
-from mlrs_core.architectures.paper.reference import PaperNet, weights_of
-from mlrs_core.model import Model
-from mlrs_core.scale import shu_gamma
+from mlrs_core.models.model import Model
+from mlrs_core.networks import Weights
+from mlrs_core.networks.paper.reference import PaperNet, weights_of
+from mlrs_core.networks.scale import shu_gamma
 from mlrs_train.errors import DivergedError
 from mlrs_train.hypergradient.gradient import (
     learning_rate,

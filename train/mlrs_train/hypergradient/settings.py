@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlrs_core.architectures.paper import GateLayout, PaperSpec
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.networks.paper import GateLayout, PaperSpec
 
 if TYPE_CHECKING:  # it needs torch, and settings are there without
     from mlrs_train.hypergradient.method import Hypergradient
