@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
-BENCHMARKS := latency kernels adapting load columns live_runs ranks processes startup meta_mode loop_lag
+MEASURED := advice.latency advice.kernels meta.adapting advice.load advice.columns advice.live_runs \
+	advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint audit format bench proto clean
+.PHONY: help demo test test-slow lint audit format performance proto clean
 
 help: ## Say what there is to do.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,13 +49,13 @@ format: .venv/.ready ## Format, and mend what can be mended.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/.ready ## Measure the way of an observation against baselines, in ten minutes; write docs/performance/.
-	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py; done
-	$(BIN)/python benchmarks/report.py
+performance: .venv/.ready ## Measure the way of an observation against baselines, in ten minutes; write docs/performance/.
+	set -e; for name in $(MEASURED); do $(BIN)/python -m performance.$$name; done
+	$(BIN)/python -m performance.report
 
 proto: .venv-proto/.ready ## Generate the Python stubs of the contract.
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py
 
 clean: ## Remove everything that can be made again.
-	rm -rf .venv .venv-proto benchmarks/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-proto performance/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,9 @@ save("soak", "pytest -m slow made_up.py", 0.0, 61.0, errors=20_617)
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Return a copy of what has a part in figures."""
-    for file in ("benchmarks/reliability.py", "docs/reliability.md", "tests/support/reliability.py"):
+    packages = ("performance/__init__.py", "performance/report/__init__.py")
+    files = ("performance/report/reliability.py", "docs/reliability.md", "tests/support/reliability.py")
+    for file in packages + files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     shutil.copytree(ROOT / "docs" / "reliability", tmp_path / "docs" / "reliability")
@@ -54,11 +56,11 @@ def test_git_ignores_what_tests_save() -> None:
 
 
 def test_saved_figures_wait_for_a_command(copy: Path) -> None:
-    """Saving figures changes no file of the docs; `benchmarks/reliability.py` takes them there."""
+    """Saving figures changes no file of the docs; `performance/report/reliability.py` takes them there."""
     before = contents(copy / "docs")
     run(copy, "-c", SAVE)
     assert contents(copy / "docs") == before
-    assert "new figures: soak" in run(copy, "benchmarks/reliability.py")
+    assert "new figures: soak" in run(copy, "-m", "performance.report.reliability")
     saved = json.loads((copy / "docs" / "reliability" / "soak.json").read_text(encoding="utf-8"))
     assert saved["figures"] == {"errors": 20_617}
     page = (copy / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -69,7 +71,7 @@ def test_saved_figures_wait_for_a_command(copy: Path) -> None:
 def test_page_is_what_the_figures_make(copy: Path) -> None:
     """The committed page is what the command makes of the committed figures."""
     before = contents(copy / "docs")
-    assert "new figures: none" in run(copy, "benchmarks/reliability.py")
+    assert "new figures: none" in run(copy, "-m", "performance.report.reliability")
     assert contents(copy / "docs") == before
 
 

@@ -69,7 +69,7 @@ def carry_out(line: str) -> str:
 
 def check_names(words: list[str]) -> None:
     """Check that there are the files of the repository, and the extras, that are named."""
-    folders = ("benchmarks/", "deploy/", "docs/", "examples/")
+    folders = ("deploy/", "docs/", "examples/", "performance/")
     files = [word for word in words if word.startswith(folders)]
     assert [file for file in files if not (ROOT / file).exists()] == []
     extras = [extra for word in words for extra in re.findall(r"mlrs\[(.*?)\]", word)]
@@ -141,8 +141,13 @@ def make(words: list[str]) -> str:
 
 def python(words: list[str]) -> str:
     """Check that a script takes the options that it is given."""
+    if words[0] == "-m":
+        words = [words[1].replace(".", "/") + ".py", *words[2:]]
     script = ROOT / words[0]
-    sources = "".join(path.read_text(encoding="utf-8") for path in script.parent.glob("*.py"))
+    assert script.exists() or (script.with_suffix("") / "__main__.py").exists(), f"there is no {script}"
+    folders = {script.parent, script.with_suffix(""), ROOT / "performance" / "report"}
+    files = [path for folder in folders for path in folder.glob("*.py")]
+    sources = "".join(path.read_text(encoding="utf-8") for path in files)
     options = re.findall(r"--[a-z-]+", " ".join(words[1:]))
     assert [option for option in options if f'"{option}"' not in sources] == []
     return ""

@@ -20,13 +20,13 @@ from tests.docs.blocks import PAGES, ROOT, Block, in_language
 from tests.docs.commands import NOT_RUN, PARSED, carry_out, check_mention, check_names
 from tests.docs.conftest import Places
 
-SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "performance").rglob("*.py")])
 
 
 @pytest.fixture(autouse=True)
 def surroundings(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be in a folder with the repository's own, with the daemon and the store as the default ones."""
-    for folder in ("benchmarks", "deploy", "docs", "examples"):
+    for folder in ("deploy", "docs", "examples", "performance"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
     variables = {"MLRS_ADDRESS": places.address, "MLRS_DATA_DIR": str(places.folder / "lib")}

@@ -1,4 +1,4 @@
-"""Where the long tests write what they measured; `benchmarks/reliability.py` makes the table of it."""
+"""Where the long tests write what they measured; `performance.report.reliability` makes the table of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "results" / "reliability"
+FOLDER = Path(__file__).parents[2] / "performance" / "results" / "reliability"
 """Where figures are until somebody publishes them; git ignores it, so no test changes a committed file."""
 
 

@@ -1,0 +1,1 @@
+"""What advice costs: alone, with many streams, many runs, and ranks."""

@@ -1,0 +1,1 @@
+"""What the daemon costs: starting, its event loop, its store."""

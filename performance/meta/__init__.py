@@ -1,0 +1,1 @@
+"""What meta mode costs, with and without a wire."""

@@ -1,0 +1,1 @@
+"""Options and files of the scripts, tables, pictures, and the pages that are made of them."""

@@ -1,0 +1,1 @@
+"""What the scripts share: servers to compare, load, and how blocks are timed."""
