@@ -9,7 +9,7 @@ everything, whose runs the others learn from as they do from the teachers'; and 
 `progress` must not learn about losses from the rates that they led to, so its own rate so far is hidden
 from it as well. It could work that out: without losses, it is a function of the step.
 
-    mlrs train --method evolution --updates 900 --cloning-updates 900 --hidden-size 32 --out runs/clone
+    mlrs train evolution --updates 900 --cloning-updates 900 --hidden-size 32 --out runs/clone
     python -m performance.training.ablations runs/clone/checkpoint.pt --out runs/ablations
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
         training, study = Evolution(settings), Study(settings.architecture())
         mask = mask_of(settings)
         study.load_state_dict({**lessons, "features": lessons["features"] * mask.half()})
-        for update in track(range(settings.cloning_updates), description=inputs):
+        for update in track(range(settings.cloned), description=inputs):
             draw, lr = Draw(STUDY, settings.seed, update), training.meta_lr()
             for _ in range(settings.cloning_steps):
                 training.search.step(study.gradient(training.search.phi, draw), lr)

@@ -46,6 +46,7 @@ def main() -> None:
         min_horizon=50,
         max_horizon=100,
         population=20,
+        cloning_updates=0,
         log_every=10**6,
         validate_every=10**6,
     )

@@ -15,7 +15,7 @@ from mlrs_core.models.checkpoint import digest_of
 from mlrs_train.hypergradient.method import Hypergradient
 from mlrs_train.method import Record
 
-SMALL = ("--tasks", "blobs", "--epochs", "3", "--t-val", "2", "--hidden-size", "6")
+SMALL = ("hypergradient", "--tasks", "blobs", "--epochs", "3", "--t-val", "2", "--hidden-size", "6")
 Invoke = Callable[..., Result]
 
 
@@ -29,7 +29,7 @@ def test_trains_and_says_where(invoke: Invoke, tmp_path: Path) -> None:
 def test_resume_needs_no_settings(invoke: Invoke, tmp_path: Path) -> None:
     """Resumed, a training takes its own settings."""
     invoke(*SMALL, "--out", tmp_path)
-    result = invoke("--resume", "--out", tmp_path)
+    result = invoke("hypergradient", "--resume", "--out", tmp_path)
     assert result.exit_code == 0, result.output
 
 
@@ -47,9 +47,9 @@ def test_an_interrupted_training_is_no_success(
         patched.setattr(Hypergradient, "advance", interrupted)
         result = invoke(*SMALL, "--out", tmp_path)
     assert result.exit_code == 130, result.output
-    assert "mlrs train --resume" in result.output
+    assert "mlrs train hypergradient --resume" in result.output
     assert not (tmp_path / "model.safetensors").exists()
-    assert invoke("--resume", "--out", tmp_path).exit_code == 0
+    assert invoke("hypergradient", "--resume", "--out", tmp_path).exit_code == 0
 
 
 def test_a_folder_that_cannot_be_made_is_named(invoke: Invoke, tmp_path: Path) -> None:
@@ -66,20 +66,21 @@ def test_a_folder_that_cannot_be_made_is_named(invoke: Invoke, tmp_path: Path) -
     [
         (["--tasks", "blobs,nope"], "'--tasks': 'nope' is unknown; known: digits-cnn, topics-char"),
         (["--tasks", ","], "'--tasks': must name tasks"),
-        (["--epochs", "0"], "'--epochs': must be a whole number"),
-        (["--t-val", "0"], "'--t-val': must be a whole number"),
-        (["--seed", "-1"], "'--seed': must be a whole number"),
+        (["--epochs", "0"], "'--epochs': 0 is not in the range x>=1"),
+        (["--t-val", "0"], "'--t-val': 0 is not in the range x>=1"),
+        (["--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
         (["--hidden-size", "1"], "'--hidden-size': must be a whole number, 2 to 1024"),
         (["--meta-lr", "nan"], "'--meta-lr': must be finite and > 0"),
-        (["--weight-decay", "-1"], "'--weight-decay': must be finite and >= 0"),
+        (["--weight-decay", "-1"], "'--weight-decay': -1.0 is not in the range x>=0"),
         (["--gate-layout", "gofi"], "'--gate-layout'"),
-        (["--method", "magic"], "'--method'"),
+        (["--population", "4"], "No such option"),
+        (["--workers", "2"], "No such option"),
         (["--resume"], "start one without --resume"),
     ],
 )
 def test_wrong_options_are_named(invoke: Invoke, tmp_path: Path, arguments: list[str], expected: str) -> None:
     """A wrong value gives an error that names its option, and leaves no folder behind."""
-    result = invoke(*arguments, "--out", tmp_path / "run")
+    result = invoke("hypergradient", *arguments, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert expected in " ".join(result.output.replace("│", "").split()).replace("Invalid value for ", "")
     assert not (tmp_path / "run").exists()
@@ -96,7 +97,7 @@ def test_folder_in_use(invoke: Invoke, tmp_path: Path) -> None:
 def test_resume_with_another_setting(invoke: Invoke, tmp_path: Path) -> None:
     """Another value of a setting is refused by name."""
     invoke(*SMALL, "--out", tmp_path)
-    result = invoke("--resume", "--seed", "4", "--out", tmp_path)
+    result = invoke("hypergradient", "--resume", "--seed", "4", "--out", tmp_path)
     assert result.exit_code == 2
     assert "--seed" in result.output
     assert "started with 0, not 4" in result.output
@@ -105,14 +106,31 @@ def test_resume_with_another_setting(invoke: Invoke, tmp_path: Path) -> None:
 def test_missing_extra(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the libraries of meta-training, the error says what to install."""
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    result = invoke("--tasks", "digits-cnn", "--out", tmp_path)
+    result = invoke("hypergradient", "--tasks", "digits-cnn", "--out", tmp_path)
     assert result.exit_code == 1
     assert "sklearn.datasets is missing: pip install 'mlrs[train]'" in result.output
 
 
 def test_help_teaches(invoke: Invoke) -> None:
-    """The help has examples, and the default of each setting."""
+    """The help has the methods and examples; that of a method the text, default and range of each setting."""
     result = invoke("--help")
-    assert "Examples:" in result.output
-    for default in ("[default: 200]", "[default: 20]", "[default: digits-cnn,topics-char]"):
-        assert default in " ".join(result.output.split())
+    for expected in ("Examples:", "evolution", "hypergradient"):
+        assert expected in result.output
+    shown = "".join(invoke("hypergradient", "--help").output.split())
+    assert "Passesofeachbaselearneroveritstask'sdata.[default:200;x>=1]" in shown
+    assert "[default:digits-cnn,topics-char]" in shown
+
+
+def test_there_is_no_other_method(invoke: Invoke, tmp_path: Path) -> None:
+    """A method that there is not is named."""
+    result = invoke("magic", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "No such command 'magic'" in result.output
+
+
+def test_another_method_cannot_go_on(invoke: Invoke, tmp_path: Path) -> None:
+    """A training is resumed by the command of its own method."""
+    invoke(*SMALL, "--out", tmp_path)
+    result = invoke("--resume", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "was started with 'hypergradient', not 'evolution'" in " ".join(result.output.split())

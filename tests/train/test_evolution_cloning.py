@@ -37,7 +37,13 @@ from mlrs_train.evolution.teachers import (
 )
 
 SETTINGS = EvolutionSettings(
-    updates=4, min_horizon=60, max_horizon=60, hidden_size=6, families=("teacher-mlp",), tasks_per_update=1
+    updates=4,
+    cloning_updates=0,
+    min_horizon=60,
+    max_horizon=60,
+    hidden_size=6,
+    families=("teacher-mlp",),
+    tasks_per_update=1,
 )
 CONDITIONS = Conditions(optimizer=Optimizer.ADAM, horizon=200, initial_lr=1e-3)
 

@@ -97,7 +97,7 @@ def test_interrupted_training_goes_on_exactly(tmp_path: Path, interrupting: list
 def test_killed_training_goes_on_exactly(tmp_path: Path, undisturbed: Path) -> None:
     """A process killed with SIGKILL at a random moment loses nothing but time."""
     out = tmp_path / "run"
-    words = ["--out", str(out), "--checkpoint-every", "3"]
+    words = ["hypergradient", "--out", str(out), "--checkpoint-every", "3"]
     for name, value in DIGITS.to_json().items():
         words += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, list) else str(value)]
     command = [sys.executable, "-c", "from mlrs_cli.train import train; train()", *words]
@@ -119,7 +119,7 @@ def test_killed_training_goes_on_exactly(tmp_path: Path, undisturbed: Path) -> N
 def test_model_says_how_it_was_made(undisturbed: Path) -> None:
     """The model's provenance holds the command, every setting, the steps and the versions."""
     provenance = read_model(undisturbed / "model.safetensors")[0].provenance
-    assert provenance["command"].startswith("mlrs train --method hypergradient --tasks digits-cnn --epochs 6")
+    assert provenance["command"].startswith("mlrs train hypergradient --tasks digits-cnn --epochs 6")
     assert provenance["settings"] == DIGITS.to_json()
     assert provenance["steps"] == 372
     assert provenance["versions"].keys() == {"mlrs", "torch", "numpy", "scikit-learn", "python"}

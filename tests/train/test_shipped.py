@@ -17,8 +17,9 @@ from mlrs_core.advise import step as step_of
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import RunColumns
+from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import SETTINGS, Record
+from mlrs_train.method import SETTINGS, Record, Settings
 
 MODELS = Path(mlrs_core.__file__).parent / "models"
 RECORDS = Path(__file__).parents[2] / "docs" / "models"
@@ -60,14 +61,17 @@ def test_page_is_about_the_shipped_file(model: str) -> None:
     shipped, digest = read_model(path)
     page = (RECORDS / model / "README.md").read_text()
     assert digest in page
-    assert shipped.provenance["command"] in page.replace("\\\n  ", "")
+    command = shipped.provenance["command"].replace("--method ", "")  # an option, when they were made
+    assert command in page.replace("\\\n  ", "")
     assert path.stat().st_size <= 200_000
 
 
-def test_settings_of_paper_are_the_defaults() -> None:
-    """`mlrs train` without settings makes `paper`."""
-    settings = read_model(MODELS / "paper.safetensors")[0].provenance["settings"]
-    assert settings == HypergradientSettings().to_json()
+@pytest.mark.parametrize(
+    ("model", "settings"), [("mlr-snet", EvolutionSettings()), ("paper", HypergradientSettings())]
+)
+def test_defaults_are_the_settings_of_shipped_models(model: str, settings: Settings) -> None:
+    """A method without settings makes the model that it made before."""
+    assert read_model(MODELS / f"{model}.safetensors")[0].provenance["settings"] == settings.to_json()
 
 
 def test_log_of_paper_begins_as_logged() -> None:

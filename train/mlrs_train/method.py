@@ -1,8 +1,8 @@
 """What a training method offers. Methods are chosen by name.
 
 To add one, write a package beside `hypergradient/` with a `settings.py` (its `Settings`, free of
-torch) and a `Method`, and enter the settings in `SETTINGS`; `cli/mlrs_cli/train.py` has an option
-for each of their fields. Everything around the algorithm is shared: see `session.py`.
+torch) and a `Method`, and enter the settings in `SETTINGS`: `mlrs train` then has a command for it, with an
+option for each field, its docstring as the help. Everything around the algorithm is shared: see `session.py`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Settings(Protocol):
 
     method: ClassVar[str]
     """Its name in commands and provenance."""
+    summary: ClassVar[str]
+    """What it does, for its command's help."""
     checkpoint_every: ClassVar[int]
     """Steps between checkpoints, unless asked for otherwise."""
 
@@ -90,7 +92,7 @@ class Settings(Protocol):
 
 
 SETTINGS: dict[str, type[Settings]] = {
-    HypergradientSettings.method: HypergradientSettings,
     EvolutionSettings.method: EvolutionSettings,
+    HypergradientSettings.method: HypergradientSettings,
 }
 """The settings of each method, by its name."""

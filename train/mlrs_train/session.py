@@ -201,7 +201,7 @@ def provenance(settings: Settings, *, steps: int) -> dict[str, Any]:
 
 def command_of(settings: Settings) -> str:
     """Return the command that trains with these settings, without its folder."""
-    words = ["mlrs", "train", "--method", settings.method]
+    words = ["mlrs", "train", settings.method]
     for name, value in settings.to_json().items():
         if value is None or value == []:
             continue

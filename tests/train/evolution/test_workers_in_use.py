@@ -20,9 +20,9 @@ from tests.train.evolution.jobs import Meeting
 
 ROOT = Path(__file__).parents[3]
 TRAIN = [sys.executable, "-c", "from mlrs_cli.train import train; train()"]
-SETTINGS = ("--method", "evolution", "--updates", "30", "--tasks-per-update", "3", "--population", "4")
+SETTINGS = ("evolution", "--updates", "30", "--tasks-per-update", "3", "--population", "4")
 TASKS = ("--families", "teacher-mlp,quadratic", "--min-horizon", "8", "--max-horizon", "12")
-FAST = (*SETTINGS, *TASKS, "--log-every", "1", "--validate-every", "100")
+FAST = (*SETTINGS, *TASKS, "--cloning-updates", "0", "--log-every", "1", "--validate-every", "100")
 HOLD = """
 import sys
 from mlrs_train.evolution.engines.choice import EngineChoice
@@ -116,30 +116,20 @@ def test_no_worker_outlives_its_parent(engine: str, meeting: Meeting, request: p
         (["--workers", "0"], "'--workers': 0 is not in the range x>=1"),
         (["--engine", "dask"], "'--engine': 'dask' is not one of 'local', 'ray'"),
         (["--ray-address", "head:6379"], "'--ray-address': is for --engine ray"),
-        (["--method", "hypergradient", "--workers", "2"], "'--workers': is for --method evolution"),
-        (["--method", "hypergradient", "--engine", "local"], "'--engine': is for --method evolution"),
     ],
 )
 def test_wrong_options_are_named(invoke: Invoke, tmp_path: Path, arguments: list[str], expected: str) -> None:
     """A wrong option is named, with what to do, and leaves no folder behind."""
-    result = invoke("--method", "evolution", *arguments, "--out", tmp_path / "run")
+    result = invoke("evolution", *arguments, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert expected in " ".join(result.output.replace("│", "").split())
     assert not (tmp_path / "run").exists()
 
 
-def test_resumed_hypergradient_takes_no_workers(invoke: Invoke, tmp_path: Path) -> None:
-    """The method of a resumed training counts, given again or not."""
-    invoke("--tasks", "blobs", "--epochs", "1", "--hidden-size", "6", "--out", tmp_path)
-    result = invoke("--resume", "--workers", "2", "--out", tmp_path)
-    assert result.exit_code == 2
-    assert "is for --method evolution" in result.output
-
-
 def test_missing_ray_is_named(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Ray, the error says what to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    result = invoke("--method", "evolution", "--engine", "ray", "--out", tmp_path / "run")
+    result = invoke("evolution", "--engine", "ray", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert "pip install 'mlrs[ray]'" in result.output
     assert not (tmp_path / "run").exists()

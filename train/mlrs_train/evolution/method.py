@@ -46,7 +46,7 @@ class Evolution:
         self.engine: Engine = InProcess()
         self.search = Search(initial_phi(settings), averaging=settings.averaging)
         self.yardsticks = Yardsticks(settings)
-        self.study = Study(settings.architecture()) if settings.cloning_updates else None
+        self.study = Study(settings.architecture()) if settings.cloned else None
         self.steps_done = 0
         self.elapsed_s = 0.0
         self._share_cloned = 0.0
@@ -75,7 +75,7 @@ class Evolution:
             EngineError: a task failed, or no worker survived it.
         """
         began, lr = time.monotonic(), self.meta_lr()
-        if self.steps_done == self.settings.cloning_updates:
+        if self.steps_done == self.settings.cloned:
             self.search.forget()
             self.study = None
             self._share_cloned = self._share
@@ -111,7 +111,7 @@ class Evolution:
 
     def meta_lr(self) -> float:
         """Return Adam's learning rate on phi: down along a line while cloning, along another after it."""
-        cloning = self.settings.cloning_updates
+        cloning = self.settings.cloned
         if self.steps_done < cloning:
             return self.settings.cloning_lr * (1 - 0.95 * self.steps_done / cloning)
         before = self._share_cloned if self.steps_done > cloning else self._share

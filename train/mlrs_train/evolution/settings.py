@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
+from mlrs_core.config.ranges import check_whole
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.networks.drift.spec import DriftSpec, Inputs
+from mlrs_train.settings import MANY, Real, Whole, check_ranges
 
 if TYPE_CHECKING:  # it needs torch, and settings are there without
     from mlrs_train.evolution.method import Evolution
 
 Objective = Literal["final", "window", "area"]
-"""What is minimised: the validation loss after the last step, its mean over the last tenth of the
-steps, or its mean over the whole training."""
+"""What is minimised; see `EvolutionSettings.objective`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionSettings:
-    """Everything that the result of a training depends on.
+    """Everything that the result of a training depends on; the defaults are those of the shipped `mlr-snet`.
 
     Raises:
         InvalidFieldError: a field is out of range.
     """
 
     method: ClassVar[str] = "evolution"
+    summary: ClassVar[str] = (
+        "Populations of networks, judged on whole trainings; by default as for `mlr-snet`."
+    )
     checkpoint_every: ClassVar[int] = 25
 
-    updates: int | None = None
-    """Updates of phi, with those of cloning. `None`: as many as `minutes` allow."""
-    minutes: float | None = None
-    """Time to train for; the result then depends on the machine's speed. Neither: `DEFAULT_UPDATES`."""
+    updates: Annotated[int | None, Whole(1)] = None
+    """Updates of the network, with those of cloning. Default: as many as `minutes` allow, else 1100."""
+    minutes: Annotated[float | None, Real(above=0.0)] = None
+    """Train for this long instead; the result then depends on the machine's speed."""
     families: Sequence[str] = ()
     """The families that tasks are drawn from, by name. None named: all."""
-    population: int = 40
+    population: Annotated[int, Whole(2, 10**6)] = 40
     """Perturbed networks per task; even, for they come in pairs."""
-    tasks_per_update: int = 2
+    tasks_per_update: Annotated[int, Whole(1)] = 2
     """Tasks per update."""
-    cloning_updates: int = 0
-    """So many updates come first that learn from tuned schedules, by gradient: a warm start."""
-    cloning_steps: int = 4
-    """Steps by gradient in each of them, on all that was seen so far."""
-    cloning_lr: float = 0.005
-    """Adam's first learning rate on phi in these; it falls linearly to a twentieth."""
-    min_horizon: int = 100
+    cloning_updates: Annotated[int | None, Whole(0)] = None
+    """So many updates come first that learn from tuned schedules, by gradient: a warm start. Default: 9 of 11
+    updates; none if `minutes` are given."""
+    cloning_steps: Annotated[int, Whole(1)] = 4
+    """Steps by gradient in each of these updates, on all that was seen so far."""
+    cloning_lr: Annotated[float, Real(above=0.0)] = 0.005
+    """Adam's first learning rate on the network in these; it falls linearly to a twentieth."""
+    min_horizon: Annotated[int, Whole(2)] = 100
     """The shortest training, in steps."""
     max_horizon: int = 1000
     """The longest training, in steps; between the two, log-uniform."""
     objective: Objective = "final"
-    """What is minimised."""
-    seed: int = 0
+    """What is minimised: the validation loss after the last step, its mean over the last tenth (window), or
+    its mean over the whole training (area)."""
+    seed: Annotated[int, Whole(0, 2**63 - 1)] = 0
     """Seeds the network, the perturbations and the tasks."""
-    hidden_size: int = DriftSpec.hidden_size
+    hidden_size: int = 32
     """The network's hidden units."""
     inputs: Inputs = "all"
-    """What the network sees: less than all is for measuring what the rest is worth."""
-    sigma: float = 0.05
+    """What the network sees. loss: all but its place in the horizon; progress: all but the losses. Both are
+    for measuring what the rest is worth."""
+    sigma: Annotated[float, Real(above=0.0)] = 0.04
     """The standard deviation of a perturbation."""
-    meta_lr: float = 0.02
-    """Adam's first learning rate on phi; it falls linearly to `final_meta_lr`."""
-    final_meta_lr: float = 0.0015
-    """Adam's last learning rate on phi."""
-    averaging: float = 0.97
-    """What the average of phi, which becomes the model, keeps of itself at each step of phi."""
-    log_every: int = 5
+    meta_lr: Annotated[float, Real(above=0.0)] = 0.006
+    """Adam's first learning rate on the network; it falls linearly to `final_meta_lr`."""
+    final_meta_lr: Annotated[float, Real(least=0.0)] = 0.0006
+    """Adam's last learning rate on the network."""
+    averaging: Annotated[float, Real(least=0.0)] = 0.97
+    """What the average network, which becomes the model, keeps of itself at each step; below 1."""
+    log_every: Annotated[int, Whole(1)] = 5
     """Updates in one record of the log."""
-    validate_every: int = 25
+    validate_every: Annotated[int, Whole(1)] = 150
     """Updates between trainings on the held-out tasks."""
 
     def __post_init__(self) -> None:
@@ -77,32 +83,25 @@ class EvolutionSettings:
             raise InvalidFieldError("minutes", "and updates cannot both be given")
         if self.updates is None and self.minutes is None:
             object.__setattr__(self, "updates", DEFAULT_UPDATES)
-        self._check_counts()
-        for field in ("sigma", "meta_lr", "cloning_lr"):
-            _check_real(field, getattr(self, field), valid=getattr(self, field) > 0, bound="> 0")
-        _check_real("final_meta_lr", self.final_meta_lr, valid=self.final_meta_lr >= 0, bound=">= 0")
-        _check_real("averaging", self.averaging, valid=0 <= self.averaging < 1, bound="in [0, 1)")
-        if self.minutes is not None:
-            _check_real("minutes", self.minutes, valid=self.minutes > 0, bound="> 0")
+        if self.cloning_updates is None:
+            object.__setattr__(self, "cloning_updates", 9 * (self.updates or 0) // 11)
+        check_ranges(self)
+        check_whole("max_horizon", self.max_horizon, low=self.min_horizon, high=MANY)
+        if self.population % 2:
+            raise InvalidFieldError("population", f"must be even, is {self.population}")
+        if self.averaging >= 1:
+            raise InvalidFieldError("averaging", f"must be below 1, is {self.averaging}")
+        if self.updates is not None and self.cloned > self.updates:
+            raise InvalidFieldError("cloning_updates", f"cannot be more than updates, {self.updates}")
         if self.objective not in get_args(Objective):
             known = ", ".join(get_args(Objective))
             raise InvalidFieldError("objective", f"{self.objective!r} is unknown; known: {known}")
         self.architecture()
 
-    def _check_counts(self) -> None:
-        if self.updates is not None:
-            _check_whole("updates", self.updates, least=1, most=10**9)
-        _check_whole("population", self.population, least=2, most=10**6)
-        if self.population % 2:
-            raise InvalidFieldError("population", f"must be even, is {self.population}")
-        _check_whole("seed", self.seed, least=0, most=2**63 - 1)
-        for field in ("tasks_per_update", "cloning_steps", "log_every", "validate_every"):
-            _check_whole(field, getattr(self, field), least=1, most=10**9)
-        _check_whole("cloning_updates", self.cloning_updates, least=0, most=10**9)
-        if self.updates is not None and self.cloning_updates > self.updates:
-            raise InvalidFieldError("cloning_updates", f"cannot be more than updates, {self.updates}")
-        _check_whole("min_horizon", self.min_horizon, least=2, most=10**9)
-        _check_whole("max_horizon", self.max_horizon, least=self.min_horizon, most=10**9)
+    @property
+    def cloned(self) -> int:
+        """The updates that learn from tuned schedules: `cloning_updates`, or its default."""
+        return self.cloning_updates or 0
 
     def architecture(self) -> DriftSpec:
         """Return the shape of the network to train."""
@@ -123,15 +122,5 @@ class EvolutionSettings:
         return Evolution(self)
 
 
-DEFAULT_UPDATES = 1000
+DEFAULT_UPDATES = 1100
 """Updates of a training that is given neither updates nor minutes."""
-
-
-def _check_whole(field: str, value: int, *, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise InvalidFieldError(field, f"must be a whole number, {least} to {most}, is {value}")
-
-
-def _check_real(field: str, value: float, *, valid: bool, bound: str) -> None:
-    if not (valid and math.isfinite(value)):
-        raise InvalidFieldError(field, f"must be finite and {bound}, is {value}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.evolution.engines.engine import Engine, EngineError
+from mlrs_train.settings import Whole, check_ranges
 
-ENGINES = ("local", "ray")
-"""The engines by name."""
+EngineName = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +21,20 @@ class EngineChoice:
         InvalidFieldError: a field is out of range, or does not go with another.
     """
 
-    engine: str = "local"
-    """`local`: processes of this machine; `ray`: a Ray cluster."""
-    workers: int | None = None
-    """Processes. `None`: one, this one; with Ray, one for each core of this machine."""
+    engine: EngineName = "local"
+    """What runs the workers. local: this machine; ray: a Ray cluster (pip install 'mlrs[ray]')."""
+    workers: Annotated[int | None, Whole(1)] = None
+    """Processes that share the tasks of an update: up to the cores of this machine, and no more than its
+    tasks, or some idle. Default: 1; with Ray, one for each core of this machine."""
     ray_address: str | None = None
-    """A Ray cluster that runs already. `None`: one of our own, on this machine, for as long as we run."""
+    """The Ray cluster to use; auto: the one that this machine is part of. Default: a cluster of its own on
+    this machine, for as long as the training runs."""
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.engine not in ENGINES:
-            raise InvalidFieldError("engine", f"{self.engine!r} is unknown; known: {', '.join(ENGINES)}")
-        if self.workers is not None and self.workers < 1:
-            raise InvalidFieldError("workers", f"must be a whole number, 1 or more, is {self.workers}")
+        check_ranges(self)
+        if self.engine not in (known := get_args(EngineName)):
+            raise InvalidFieldError("engine", f"{self.engine!r} is unknown; known: {', '.join(known)}")
         if self.ray_address is not None and self.engine != "ray":
             raise InvalidFieldError("ray_address", "is for --engine ray")
         if self.ray_address is not None and self.workers is not None:
