@@ -16,7 +16,7 @@ from mlrs_bench.plan import Plan, Stage
 from mlrs_bench.rules import RULES
 from mlrs_bench.sources import code_digest
 from mlrs_bench.tasks import choose_tasks, collect_tasks
-from mlrs_bench.workers import Job, Workers, Workshop
+from mlrs_bench.workers import CellJob, Workers, Workshop
 
 FORMAT = 1
 """Changed when trainings are done differently, so that no result of before counts."""
@@ -187,13 +187,13 @@ class Table:
                 while jobs := self._next():
                     pool.run(jobs, keep)
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[CellJob]:
         """Return what can be trained now."""
         stage = self.stage()
         return self._missing(stage.tune) or self._missing(stage.evaluate)
 
-    def _missing(self, keys: Sequence[CellKey]) -> list[Job]:
-        return [Job(key, self.digest(key)) for key in keys if self.find(key) is None]
+    def _missing(self, keys: Sequence[CellKey]) -> list[CellJob]:
+        return [CellJob(key, self.digest(key)) for key in keys if self.find(key) is None]
 
     def _served(self) -> list[ModelFile]:
         chosen = {method.name for method in self.plan.methods}

@@ -14,24 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlrs_bench.sources import described, source_of
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Inputs and targets, whole in memory."""
-
-    inputs: Tensor
-    """(n, ...), what the network takes."""
-    targets: Tensor
-    """(n, ...), what the loss compares its outputs with."""
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return len(self.targets)
-
-    def __getitem__(self, rows: slice) -> Examples:
-        """Return some of them, in order."""
-        return Examples(self.inputs[rows], self.targets[rows])
+from mlrs_train.tasks import Examples
 
 
 @dataclass(frozen=True, kw_only=True)

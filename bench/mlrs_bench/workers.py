@@ -36,7 +36,7 @@ class Workshop:
 
 
 @dataclass(frozen=True)
-class Job:
+class CellJob:
     """A training to do."""
 
     key: CellKey
@@ -57,7 +57,7 @@ class Workers:
             initargs=(workshop,),
         )
 
-    def run(self, jobs: Sequence[Job], keep: Callable[[str, Cell], None]) -> None:
+    def run(self, jobs: Sequence[CellJob], keep: Callable[[str, Cell], None]) -> None:
         """Do these trainings, and hand each result on as it comes.
 
         On an interrupt or an error, trainings under way are finished and handed on, others not begun.
@@ -66,7 +66,7 @@ class Workers:
             TrainingError: one failed by a defect; after that.
             KeyboardInterrupt: after that.
         """
-        running: dict[Future[Cell], Job] = {}
+        running: dict[Future[Cell], CellJob] = {}
         try:
             for job in jobs:
                 if len(running) == self._count:
@@ -91,7 +91,7 @@ class Workers:
 
 
 def _collect(
-    running: dict[Future[Cell], Job], done: Iterable[Future[Cell]], keep: Callable[[str, Cell], None]
+    running: dict[Future[Cell], CellJob], done: Iterable[Future[Cell]], keep: Callable[[str, Cell], None]
 ) -> None:
     """Hand on what these came to.
 
@@ -113,7 +113,7 @@ def _collect(
         raise failed
 
 
-def _failure(job: Job, error: Exception) -> TrainingError:
+def _failure(job: CellJob, error: Exception) -> TrainingError:
     key = job.key
     where = f"{key.task} / {key.optimizer}, {key.method}, seed {key.seed}"
     return TrainingError(f"{where}: {type(error).__name__}: {error}")
@@ -142,7 +142,7 @@ class _Trainer:
         self._advisor = mlrs_client.connect(workshop.daemon.target, timeout_s=CONNECT_S)
         self._splits: dict[str, Splits] = {}
 
-    def train(self, job: Job) -> Cell:
+    def train(self, job: CellJob) -> Cell:
         from mlrs_bench.training import train
 
         task = self._tasks[job.key.task]
@@ -170,7 +170,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job) -> Cell:
+def _work(job: CellJob) -> Cell:
     """Train.
 
     Raises:

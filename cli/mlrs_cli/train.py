@@ -12,14 +12,14 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from mlrs_core.errors import InvalidFieldError
-from mlrs_train.errors import NoRunError, RunExistsError, SettingChangedError, TrainError
+from mlrs_train.errors import NoTrainingError, SettingChangedError, TrainError, TrainingExistsError
 from mlrs_train.evolution.engines.choice import EngineChoice
 from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.method import SETTINGS, Method, Settings
+from mlrs_train.method import SETTINGS, Settings, TrainingMethod
 from mlrs_train.settings import MANY, Real, Setting, Whole, settings_of
 
 if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does not
-    from mlrs_train.session import Outcome, Session
+    from mlrs_train.session import TrainingOutcome, TrainingSession
 
 DEFAULT_METHOD = EvolutionSettings.method
 """The method that made the default model."""
@@ -166,7 +166,7 @@ def _explained(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _open(out: Path, kind: type[Settings], given: dict[str, Any], *, resume: bool) -> Session:
+def _open(out: Path, kind: type[Settings], given: dict[str, Any], *, resume: bool) -> TrainingSession:
     """Return the training that these settings start, or the one in the folder."""
     try:
         from mlrs_train.session import resume_session, start_session
@@ -177,7 +177,7 @@ def _open(out: Path, kind: type[Settings], given: dict[str, Any], *, resume: boo
 
 
 @contextmanager
-def _engine(method: Method, choice: EngineChoice) -> Iterator[None]:
+def _engine(method: TrainingMethod, choice: EngineChoice) -> Iterator[None]:
     """Let a training by evolution use an engine, which is closed at the end."""
     from mlrs_train.evolution.method import Evolution
 
@@ -197,11 +197,11 @@ def _usage(error: InvalidFieldError | TrainError) -> click.ClickException:
             return click.UsageError(f"{error}; take the command of that name")
         case SettingChangedError(setting=setting):
             return click.BadParameter(f"{error}; leave it out to go on", param_hint=_quoted(setting))
-        case RunExistsError():
+        case TrainingExistsError():
             return click.BadParameter(
                 f"{error}: go on with --resume, or take another", param_hint=_quoted("out")
             )
-        case NoRunError():
+        case NoTrainingError():
             return click.BadParameter(f"{error}: start one without --resume", param_hint=_quoted("out"))
         case _:
             return click.ClickException(str(error))
@@ -215,7 +215,7 @@ def _quoted(name: str) -> str:
     return f"'{_flag(name)}'"
 
 
-def _report(out: Path, kind: type[Settings], outcome: Outcome) -> None:
+def _report(out: Path, kind: type[Settings], outcome: TrainingOutcome) -> None:
     if outcome.digest is None:
         click.echo(f"Interrupted after {outcome.steps_done:,} of {outcome.steps_total:,} steps, and saved.")
         click.echo(f"Go on with: mlrs train {kind.method} --resume --out {out}")

@@ -39,7 +39,7 @@ Case = Callable[[], dict[str, float]]
 """Takes a block of steps; returns entries per second and the server's CPU µs per entry."""
 
 
-class Wire:
+class ColumnWire:
     """Some runs whose steps go down a stream together."""
 
     def __init__(self, runner: asyncio.Runner, server: servers.Server, entries: int) -> None:
@@ -74,7 +74,7 @@ class Wire:
         self._runner.run(self._channel.close())
 
 
-class InProcess:
+class WithoutWire:
     """The same runs without a wire."""
 
     def __init__(self, entries: int) -> None:
@@ -95,11 +95,11 @@ class InProcess:
 
 def of_size(runner: asyncio.Runner, pair: list[servers.Server], entries: int, rounds: int) -> dict[str, Any]:
     """Return the figures of messages of so many entries."""
-    wires: list[Wire] = []
-    cases: dict[str, Case] = {"in_process": InProcess(entries).block}
+    wires: list[ColumnWire] = []
+    cases: dict[str, Case] = {"in_process": WithoutWire(entries).block}
     for depth in DEPTHS:
         for server in pair:
-            wires.append(Wire(runner, server, entries))
+            wires.append(ColumnWire(runner, server, entries))
             cases[f"{server.name}/{depth}"] = partial(wires[-1].block, depth)
     taken = blocks.take_turns(cases, rounds, warm_up=False)
     for wire in wires:

@@ -31,7 +31,7 @@ ROUNDS, STEPS = 9, 60
 """Blocks of each case, and the steps of a block."""
 
 
-class Job:
+class RankJob:
     """Ranks that take their steps together, against the daemon or an echo."""
 
     def __init__(self, runner: asyncio.Runner, server: servers.Server, ranks: int, *, together: bool) -> None:
@@ -103,7 +103,7 @@ class Job:
 def of_size(runner: asyncio.Runner, pair: list[servers.Server], ranks: int, rounds: int) -> dict[str, Any]:
     """Return the figures of so many ranks."""
     jobs = {
-        f"{server.name}/{'one' if together else 'each'}": Job(runner, server, ranks, together=together)
+        f"{server.name}/{'one' if together else 'each'}": RankJob(runner, server, ranks, together=together)
         for server in pair
         for together in (False, True)
     }

@@ -21,7 +21,7 @@ SAVED = Path(__file__).parents[1] / "results" / "reliability"
 
 
 @dataclass(frozen=True)
-class Row:
+class ReliabilityRow:
     """A line of the table: a test, its target, and the files with its figures."""
 
     title: str
@@ -35,7 +35,7 @@ class Row:
 
 EVERY_BIT = "every LR bit-identical to an undisturbed run, no observation lost"
 ROWS = (
-    Row(
+    ReliabilityRow(
         "`kill -9` of the daemon",
         f"200 random moments: {EVERY_BIT}",
         ("kills_daemon_killed",),
@@ -44,34 +44,34 @@ ROWS = (
         "start. What loops saw and what the daemon recorded is compared, bit by bit, with runs computed "
         "without a daemon.",
     ),
-    Row(
+    ReliabilityRow(
         "`kill -9` at failpoints",
         EVERY_BIT,
         ("kills_failpoints",),
         "The same; the daemon kills itself before, in and after its transactions, as it creates and as it "
         "finishes runs (`server/mlrs_server/failpoints.py`).",
     ),
-    Row(
+    ReliabilityRow(
         "`kill -9` of clients, and of both",
         "the same",
         ("kills_clients_killed", "kills_both_killed"),
         "Training processes are killed and started again, and both sides in turns. A run resumes no earlier "
         "than at the step after the last that was promised to survive.",
     ),
-    Row(
+    ReliabilityRow(
         "a client that exits at any moment",
         "2,000 exits: no hang",
         ("exits",),
         "Processes end in the middle of everything, by an exception or at the end of their script, with a "
         "daemon, without one, and with one that is stopped.",
     ),
-    Row(
+    ReliabilityRow(
         "Ctrl-C at any moment",
         "50,000 interrupts: no hang, every LR as without",
         ("interrupts",),
         "A loop whose streams break is interrupted between any two lines of Python, and goes on.",
     ),
-    Row(
+    ReliabilityRow(
         "a proxy that breaks connections",
         "10,000 faults: the same; no call outlives its deadline by 100 ms",
         ("proxy",),
@@ -80,39 +80,39 @@ ROWS = (
         "is in use, and repeats bytes. Each training process also measures for how long the machine did not "
         "let it run; the figure is without that, and the next one with it.",
     ),
-    Row(
+    ReliabilityRow(
         "two replicas on PostgreSQL",
         "takeover within the lease + 1 s; a woken owner writes nothing; LRs bit-identical",
         ("replicas",),
         "The owner is killed, stopped past its lease and woken, and cut off.",
     ),
-    Row(
+    ReliabilityRow(
         "rolling restart under load",
         "0 held, 0 fallback, 0 errors seen by a training loop",
         ("rolling_restart",),
         "Replicas are restarted one after the other while runs go on.",
     ),
-    Row(
+    ReliabilityRow(
         "power loss",
         "never less than the `durable_step` that was promised",
         (),
         "The SQLite log is cut off at every frame, and inside of each by turns, and opened again.",
         quick="tests/server/test_store_power.py",
     ),
-    Row(
+    ReliabilityRow(
         "rewind to any step",
         "identical LRs; 50 ms per 1,000 steps replayed",
         ("rewind",),
         "A job goes back to a checkpoint, as `torchrun` does.",
     ),
-    Row(
+    ReliabilityRow(
         "a store that fails",
         "advice goes on, health says so, nothing is lost once it heals; or a refusal says what to do",
         (),
         "Full disk, a file cut off, read-only, locked; PostgreSQL restarted, stopped, gone.",
         quick="tests/server/test_store_faults.py",
     ),
-    Row(
+    ReliabilityRow(
         "lifecycles against a dictionary",
         "5,000 steps, no divergence",
         ("lifecycles",),
@@ -120,7 +120,7 @@ ROWS = (
         "rewinds, deletes, lists and follows runs of a daemon over the wire, and kills it; a plain "
         "dictionary says what must come of it.",
     ),
-    Row(
+    ReliabilityRow(
         "fuzz",
         "1,000,000 inputs: no crash, no hang, memory flat",
         (
@@ -136,21 +136,21 @@ ROWS = (
         "process, and random bytes, mutated messages and extreme values at every RPC of a daemon. Each is "
         "answered, or refused with a reason; `INTERNAL` and `UNKNOWN` are failures.",
     ),
-    Row(
+    ReliabilityRow(
         "strange losses",
         "a defined outcome each",
         ("losses",),
         "NaN, infinities, 0, negative, subnormal and gigantic losses as the first and in the middle of a "
         "run, under each kind of policy; the table below has the outcomes.",
     ),
-    Row(
+    ReliabilityRow(
         "a clock that is set",
         "nothing changes",
         ("clocks",),
         "The wall clock of the daemon and of a training process jumps by seconds and by years, back and "
         "forward, while runs go on, are stored, go idle and come back.",
     ),
-    Row(
+    ReliabilityRow(
         "tenant isolation",
         "all refused, as if there were nothing",
         (),
@@ -158,7 +158,7 @@ ROWS = (
         "certificate.",
         quick="tests/server/security",
     ),
-    Row(
+    ReliabilityRow(
         "clients that take without giving",
         "bounded memory; others' p99 at most doubled",
         ("abuse_slow_readers", "abuse_half_open", "abuse_streams", "abuse_oversize"),
@@ -166,7 +166,7 @@ ROWS = (
         "without end; messages of 64 MiB, plain and compressed to next to nothing. A training loop beside "
         "them, in a process of its own, is measured before and meanwhile, on the same cores as the abuse.",
     ),
-    Row(
+    ReliabilityRow(
         "soak",
         "30 min, 500 runs at once: memory and open files flat, 0 errors",
         ("soak",),
@@ -199,7 +199,7 @@ def figures(saved: dict[str, Any]) -> str:
     )
 
 
-def line(row: Row) -> str:
+def line(row: ReliabilityRow) -> str:
     """Return a line of the table."""
     parts = [(name, saved) for name in row.files if (saved := load(name))]
     if row.quick:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from performance.report.tables import Table, number, ratio
+from performance.report.tables import FigureTable, number, ratio
 
 Figures = dict[str, Any]
 MS, US = 1e3, 1e6
@@ -13,7 +13,7 @@ MS, US = 1e3, 1e6
 RATIO = "Ratios are medians over rounds, with their quartiles."
 
 
-def latency(figures: Figures) -> list[Table]:
+def latency(figures: Figures) -> list[FigureTable]:
     """Return the tables of `latency.py`."""
     names = {
         "echo": "echo",
@@ -39,8 +39,8 @@ def latency(figures: Figures) -> list[Table]:
         for name in names
     ]
     return [
-        Table("One stream, one run", columns, over_tcp, RATIO),
-        Table(
+        FigureTable("One stream, one run", columns, over_tcp, RATIO),
+        FigureTable(
             "A unix socket", ["", "TCP, p50 µs", "unix, p50 µs", "unix / TCP", "p50 / echo, on unix"], sockets
         ),
     ]
@@ -51,7 +51,7 @@ def _percentiles(row: Figures) -> list[str]:
     return [*levels, ratio(row["p50_ratio"]), f"{row['p99_ratio']:.2f}"]
 
 
-def kernels(figures: Figures) -> list[Table]:
+def kernels(figures: Figures) -> list[FigureTable]:
     """Return the table of `kernels.py`."""
     names = {
         "torch": "torch module",
@@ -73,10 +73,10 @@ def kernels(figures: Figures) -> list[Table]:
         "alone, with one thread; the kernels do all that a step needs; the whole answer is what the daemon "
         "does between a message's arrays and its answer's."
     )
-    return [Table("A step in process", columns, rows, note)]
+    return [FigureTable("A step in process", columns, rows, note)]
 
 
-def adapting(figures: Figures) -> list[Table]:
+def adapting(figures: Figures) -> list[FigureTable]:
     """Return the tables of `adapting.py`."""
     names = {"torch": "PyTorch, the paper's network", "paper": "`paper`", "drift": "`drift`"}
     rows = [
@@ -95,12 +95,12 @@ def adapting(figures: Figures) -> list[Table]:
     ]
     note = f"{figures['runs']} runs together; updates are not in it. {RATIO}"
     return [
-        Table("A meta update", ["", "µs", "/ PyTorch"], rows, RATIO),
-        Table("A step of runs in meta mode", ["", "µs a run a step", "/ without"], steps, note),
+        FigureTable("A meta update", ["", "µs", "/ PyTorch"], rows, RATIO),
+        FigureTable("A step of runs in meta mode", ["", "µs a run a step", "/ without"], steps, note),
     ]
 
 
-def load(figures: Figures) -> list[Table]:
+def load(figures: Figures) -> list[FigureTable]:
     """Return the tables of `load.py`."""
     streams = figures["streams"]
     cpu, rates, waits = [], [], []
@@ -115,14 +115,16 @@ def load(figures: Figures) -> list[Table]:
         )
     note = f"Each stream sends an observation, waits for the answer and sends the next. {RATIO}"
     return [
-        Table(
+        FigureTable(
             "Many streams: CPU µs a message",
             ["streams", "daemon", "echo", "daemon / echo", "generator, for the daemon", "for the echo"],
             cpu,
             note,
         ),
-        Table("Many streams: messages per second", ["streams", "daemon", "echo", "daemon / echo"], rates),
-        Table(
+        FigureTable(
+            "Many streams: messages per second", ["streams", "daemon", "echo", "daemon / echo"], rates
+        ),
+        FigureTable(
             "Many streams: ms from an observation to its answer",
             ["streams", "daemon, p50", "echo, p50", "p50 / echo", "daemon, p99", "echo, p99", "p99 / echo"],
             waits,
@@ -131,7 +133,7 @@ def load(figures: Figures) -> list[Table]:
     ]
 
 
-def _newcomers(figures: Figures) -> Table:
+def _newcomers(figures: Figures) -> FigureTable:
     kinds = {"alone": "alone", "among_busy": f"while {figures['others']:,} others are busy"}
     rows = [
         [
@@ -150,10 +152,10 @@ def _newcomers(figures: Figures) -> Table:
         "From no connection to the first advice: connect, OpenRun, StreamAdvice. The echo opens no runs: "
         "an answer on a stream of its own stands for that call."
     )
-    return Table("A new stream: ms to its first advice", columns, rows, note)
+    return FigureTable("A new stream: ms to its first advice", columns, rows, note)
 
 
-def columns(figures: Figures) -> list[Table]:
+def columns(figures: Figures) -> list[FigureTable]:
     """Return the tables of `columns.py`."""
     cases = {"in_process": "in process", "echo/1": "echo, 1", "echo/4": "echo, 4"}
     cases |= {f"daemon/{depth}": f"daemon, {depth}" for depth in (1, 2, 4)}
@@ -178,17 +180,17 @@ def columns(figures: Figures) -> list[Table]:
     titles += [f"CPU µs an entry: {case}" for case in ("daemon, 4", "echo, 4", "in process")]
     note = "After the comma: messages on their way at once."
     return [
-        Table(
+        FigureTable(
             "Thousands of entries per second, by entries in a message",
             ["entries", *cases.values()],
             rates,
             note,
         ),
-        Table("The daemon's entries per second against others'", titles, ratios, RATIO),
+        FigureTable("The daemon's entries per second against others'", titles, ratios, RATIO),
     ]
 
 
-def ranks(figures: Figures) -> list[Table]:
+def ranks(figures: Figures) -> list[FigureTable]:
     """Return the table of `ranks.py`."""
     rows = [
         [
@@ -213,10 +215,10 @@ def ranks(figures: Figures) -> list[Table]:
         "then one message with all ranks. All streams are in one process, whose own work is in the time. "
         f"{RATIO}"
     )
-    return [Table("One run, many ranks", columns, rows, note)]
+    return [FigureTable("One run, many ranks", columns, rows, note)]
 
 
-def live_runs(figures: Figures) -> list[Table]:
+def live_runs(figures: Figures) -> list[FigureTable]:
     """Return the table of `live_runs.py`."""
     rows = [
         [
@@ -237,7 +239,7 @@ def live_runs(figures: Figures) -> list[Table]:
         f"Before its first run the daemon has {number(figures['rss_at_start'] / 2**20)} MiB; bytes a run are "
         f"what came since, after {figures['observations']} observations of each. {RATIO}"
     )
-    tables = [Table("Live runs in one daemon", titles, rows, note)]
+    tables = [FigureTable("Live runs in one daemon", titles, rows, note)]
     if idle := figures.get("idle"):
         row = [
             f"{idle['count']:,}",
@@ -248,11 +250,11 @@ def live_runs(figures: Figures) -> list[Table]:
             "bytes a run just after they were opened and observed",
             "once they left memory as idle",
         ]
-        tables.append(Table("Runs that leave memory", titles, [row]))
+        tables.append(FigureTable("Runs that leave memory", titles, [row]))
     return tables
 
 
-def startup(figures: Figures) -> list[Table]:
+def startup(figures: Figures) -> list[FigureTable]:
     """Return the tables of `startup.py`."""
     names = {
         "daemon": "`mlrs serve`, to SERVING",
@@ -279,12 +281,12 @@ def startup(figures: Figures) -> list[Table]:
         for part, title in parts.items()
     ]
     return [
-        Table("From the start of the process", ["", "median, ms", "slowest", "/ echo"], rows, RATIO),
-        Table("What the daemon's start is spent on", ["", "median, ms", "share"], split),
+        FigureTable("From the start of the process", ["", "median, ms", "slowest", "/ echo"], rows, RATIO),
+        FigureTable("What the daemon's start is spent on", ["", "median, ms", "share"], split),
     ]
 
 
-def processes(figures: Figures) -> list[Table]:
+def processes(figures: Figures) -> list[FigureTable]:
     """Return the table of `processes.py`."""
     columns = [
         "",
@@ -313,10 +315,10 @@ def processes(figures: Figures) -> list[Table]:
         f"{figures['streams']} streams on one daemon, and divided between two that share nothing, on "
         f"{figures['cores']} cores. {RATIO}"
     )
-    return [Table("One process and two", columns, rows, note)]
+    return [FigureTable("One process and two", columns, rows, note)]
 
 
-def meta_mode(figures: Figures) -> list[Table]:
+def meta_mode(figures: Figures) -> list[FigureTable]:
     """Return the tables of `meta_mode.py`."""
     others, sent = figures["others"], figures["gradients"]
     names = {
@@ -341,13 +343,13 @@ def meta_mode(figures: Figures) -> list[Table]:
         f"{sent['rss_growth'] / 2**20:.1f} MiB."
     )
     return [
-        Table(
+        FigureTable(
             "Advice of one run",
             ["while", "p50 µs", "p90 µs", "p99 µs", "p50 / still", "/ observe"],
             rows,
             pace,
         ),
-        Table(
+        FigureTable(
             "Two gradients in pieces of 512 KiB",
             ["", "GB/s"],
             [*gigabytes, ["daemon / echo", ratio(sent["echo_ratio"])]],
@@ -356,7 +358,7 @@ def meta_mode(figures: Figures) -> list[Table]:
     ]
 
 
-def loop_lag(figures: Figures) -> list[Table]:
+def loop_lag(figures: Figures) -> list[FigureTable]:
     """Return the table of `loop_lag.py`."""
     rows = [
         [
@@ -371,10 +373,10 @@ def loop_lag(figures: Figures) -> list[Table]:
         "How late a task on the daemon's event loop wakes that sleeps for 2 ms at a time, in ms, against "
         "that of another daemon at the same time; both advise one run."
     )
-    return [Table("The event loop's lag", columns, rows, note)]
+    return [FigureTable("The event loop's lag", columns, rows, note)]
 
 
-TABLES: dict[str, Callable[[Figures], list[Table]]] = {
+TABLES: dict[str, Callable[[Figures], list[FigureTable]]] = {
     "latency": latency,
     "kernels": kernels,
     "adapting": adapting,

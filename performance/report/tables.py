@@ -14,7 +14,7 @@ WIDTH = 140
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """A table: its columns' titles, the first over the rows' names, and its rows."""
 
     title: str
@@ -24,9 +24,9 @@ class Table:
     """What to know to read it."""
 
 
-def show(table: Table) -> None:
+def show(table: FigureTable) -> None:
     """Print a table."""
-    drawn = rich_table.Table(
+    drawn = rich_table.FigureTable(
         title=table.title, caption=table.note or None, title_justify="left", caption_justify="left"
     )
     for index, column in enumerate(table.columns):
@@ -36,7 +36,7 @@ def show(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else WIDTH).print(drawn)
 
 
-def markdown(table: Table) -> str:
+def markdown(table: FigureTable) -> str:
     """Return a table as markdown, under its title."""
     rule = [":---", *["---:"] * (len(table.columns) - 1)]
     lines = ["| " + " | ".join(row) + " |" for row in (table.columns, rule, *table.rows)]

@@ -44,7 +44,7 @@ MODEL = Path(mlrs_core.__file__).parent / "models" / "mlr-snet.safetensors"
 
 
 @dataclass(frozen=True)
-class Problem:
+class KnownProblem:
     """An average over examples of a function of the residual or margin a . w, with an L2 term."""
 
     name: str
@@ -90,10 +90,10 @@ def _design(rng: np.random.Generator) -> tuple[Floats, Floats]:
     return rng.normal(size=(ROWS, SIZE)) * np.logspace(0, -1, SIZE), rng.normal(size=SIZE)
 
 
-def least_squares(rng: np.random.Generator) -> Problem:
+def least_squares(rng: np.random.Generator) -> KnownProblem:
     """Return a noisy linear regression; condition number about 100."""
     features, truth = _design(rng)
-    return Problem(
+    return KnownProblem(
         "least squares",
         "f - f*",
         features,
@@ -104,11 +104,11 @@ def least_squares(rng: np.random.Generator) -> Problem:
     )
 
 
-def logistic(rng: np.random.Generator) -> Problem:
+def logistic(rng: np.random.Generator) -> KnownProblem:
     """Return a logistic regression whose classes overlap, with a little ridge."""
     features, truth = _design(rng)
     labels = np.where(rng.random(ROWS) < 1 / (1 + np.exp(-features @ truth)), 1.0, -1.0)
-    return Problem(
+    return KnownProblem(
         "logistic regression",
         "f - f*",
         features,
@@ -121,11 +121,11 @@ def logistic(rng: np.random.Generator) -> Problem:
     )
 
 
-def robust(rng: np.random.Generator) -> Problem:
+def robust(rng: np.random.Generator) -> KnownProblem:
     """Return a regression with outliers under the Geman-McClure loss: smooth, bounded, not convex."""
     features, truth = _design(rng)
     outliers = 10 * rng.normal(size=ROWS) * (rng.random(ROWS) < 0.2)
-    return Problem(
+    return KnownProblem(
         "robust regression, not convex",
         "squared gradient norm",
         features,
@@ -163,7 +163,7 @@ SCHEDULES = {"1/sqrt(t) from 1/L": InverseRoot, "step decay from 1/L": StepDecay
 ADVISED = "advised"
 
 
-def train(problem: Problem, policy: Policy, horizon: int, seeds: int) -> dict[str, float]:
+def train(problem: KnownProblem, policy: Policy, horizon: int, seeds: int) -> dict[str, float]:
     """Return what each way of choosing learning rates reaches, averaged over the seeds."""
     schedules = [kind(problem.smoothness, horizon) for kind in SCHEDULES.values()]
     config = RunConfig(horizon=horizon, optimizer=Optimizer.SGD, num_classes=problem.num_classes)
@@ -181,7 +181,7 @@ def train(problem: Problem, policy: Policy, horizon: int, seeds: int) -> dict[st
     return dict(zip([ADVISED, *SCHEDULES], means.tolist(), strict=True))
 
 
-def _suboptimality(problem: Problem, weights: Floats) -> float:
+def _suboptimality(problem: KnownProblem, weights: Floats) -> float:
     loss, gradient = problem.exact(weights)
     if problem.measure == "f - f*":
         return loss - _least(problem)
@@ -191,7 +191,7 @@ def _suboptimality(problem: Problem, weights: Floats) -> float:
 _LEAST: dict[str, float] = {}
 
 
-def _least(problem: Problem) -> float:
+def _least(problem: KnownProblem) -> float:
     """Return the minimum of a convex problem."""
     if problem.name not in _LEAST:
         found = minimize(

@@ -17,7 +17,7 @@ from contextlib import closing
 import torch
 
 from mlrs_train.evolution.engines.choice import EngineChoice
-from mlrs_train.evolution.engines.engine import Engine
+from mlrs_train.evolution.engines.engine import JobEngine
 from mlrs_train.evolution.method import Evolution
 from mlrs_train.evolution.settings import EvolutionSettings
 
@@ -25,7 +25,7 @@ UPDATES = 4
 """Updates in a block."""
 
 
-def minutes_of_block(method: Evolution, engine: Engine) -> float:
+def minutes_of_block(method: Evolution, engine: JobEngine) -> float:
     """Return how long some updates take."""
     method.engine, began = engine, time.monotonic()
     for _ in range(UPDATES):

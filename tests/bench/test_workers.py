@@ -11,7 +11,7 @@ import pytest
 from mlrs_bench import daemon
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.errors import DaemonStartError, TrainingError
-from mlrs_bench.workers import Job, Workers, Workshop
+from mlrs_bench.workers import CellJob, Workers, Workshop
 from tests.bench.conftest import TASKS
 from tests.bench.processes import children_of, needs_proc, wait_for_end
 
@@ -33,9 +33,9 @@ if multiprocessing.parent_process() is not None:
 """
 
 
-def job(task: str, seed: int) -> Job:
+def job(task: str, seed: int) -> CellJob:
     """Return a training by L4, which needs no daemon."""
-    return Job(CellKey(task=task, optimizer="sgd", method="l4", seed=seed), f"{task}-{seed}")
+    return CellJob(CellKey(task=task, optimizer="sgd", method="l4", seed=seed), f"{task}-{seed}")
 
 
 def workshop(cache: Path, task_file: Path) -> Workshop:

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from mlrs_core.models.checkpoint import digest_of
 from mlrs_train.hypergradient.method import Hypergradient
-from mlrs_train.method import Record
+from mlrs_train.method import LogRecord
 
 SMALL = ("hypergradient", "--tasks", "blobs", "--epochs", "3", "--t-val", "2", "--hidden-size", "6")
 Invoke = Callable[..., Result]
@@ -39,7 +39,7 @@ def test_an_interrupted_training_is_no_success(
     """Told to stop, the command saves, says how to go on, and ends with status 130: no model is there."""
     advance = Hypergradient.advance
 
-    def interrupted(self: Hypergradient) -> Record | None:
+    def interrupted(self: Hypergradient) -> LogRecord | None:
         os.kill(os.getpid(), signal.SIGINT)
         return advance(self)
 

@@ -21,8 +21,8 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_train.evolution import method, yardsticks
 from mlrs_train.evolution.method import Evolution
 from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.method import Record
-from mlrs_train.session import Session, resume_session, start_session
+from mlrs_train.method import LogRecord
+from mlrs_train.session import TrainingSession, resume_session, start_session
 
 FAST = (
     "--updates",
@@ -55,7 +55,7 @@ def _few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yardsticks, "COUNT", 2)
 
 
-def finish(session: Session) -> bytes:
+def finish(session: TrainingSession) -> bytes:
     """Run a session to its end; return its model's bytes."""
     outcome = session.run(Console(file=io.StringIO()), checkpoint_every=2)
     assert outcome.digest is not None
@@ -77,7 +77,7 @@ def test_resumed_training_is_the_undisturbed_one(tmp_path: Path, monkeypatch: py
     model = finish(whole)
     advance = Evolution.advance
 
-    def interrupted(self: Evolution) -> Record | None:
+    def interrupted(self: Evolution) -> LogRecord | None:
         record = advance(self)
         if self.steps_done in (1, 3):
             os.kill(os.getpid(), signal.SIGINT)
@@ -138,7 +138,7 @@ def test_minutes_end_the_training(
     session = start_session(tmp_path, EvolutionSettings(**{**SMALL.to_json(), **fields}))
     advance, said = Evolution.advance, []
 
-    def noting(self: Evolution) -> Record | None:
+    def noting(self: Evolution) -> LogRecord | None:
         record = advance(self)
         said.append((self.steps_done, self.steps_total))
         return record

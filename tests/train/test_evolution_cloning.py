@@ -15,10 +15,10 @@ from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_train.evolution.cloning import MAX_NORM, Study, limited
 from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.estimator import Search
-from mlrs_train.evolution.lessons import PUPILS, WATCHED, Notes, Run, collect
+from mlrs_train.evolution.estimator import EvolutionSearch
+from mlrs_train.evolution.lessons import PUPILS, WATCHED, Notes, ObservedRun, collect
 from mlrs_train.evolution.method import Evolution, initial_phi
-from mlrs_train.evolution.policies import Networks
+from mlrs_train.evolution.policies import NetworkRates
 from mlrs_train.evolution.sample import one_network, unpack
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.teachers import (
@@ -139,7 +139,7 @@ def test_notes_are_what_the_network_sees(told: int | None) -> None:
     conditions = Conditions(optimizer=Optimizer.ADAM, horizon=1000, initial_lr=1e-3, told_horizon=told)
     watched = Watched(spec)
     weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
-    notes = Notes(Networks(watched, weights, 3, starts), DriftReference(spec), starts)
+    notes = Notes(NetworkRates(watched, weights, 3, starts), DriftReference(spec), starts)
     notes.begin(conditions)
     age, steps, ticks = 2 * spec.hidden_size + SCALES + 4, [[], [], []], [[], [], []]
     for step in range(1000):
@@ -205,7 +205,7 @@ def test_lesson_is_pure() -> None:
     assert math.isfinite(first.log_ratio)
 
 
-def lesson_runs() -> list[Run]:
+def lesson_runs() -> list[ObservedRun]:
     """Return the runs of one lesson under a network that was not trained."""
     return collect(SETTINGS, initial_phi(SETTINGS), 0, 3).runs
 
@@ -226,7 +226,7 @@ def test_gradient_is_that_of_the_regret() -> None:
 
 def test_networks_learn() -> None:
     """On one lesson, gone over again and again, sixty steps along the gradient halve the regret."""
-    study, search = Study(SETTINGS.architecture()), Search(initial_phi(SETTINGS), averaging=0.9)
+    study, search = Study(SETTINGS.architecture()), EvolutionSearch(initial_phi(SETTINGS), averaging=0.9)
     lesson = collect(SETTINGS, search.phi, 0, 3)
     study.add([lesson])
     before = float(study.regret(search.phi, lesson.runs))

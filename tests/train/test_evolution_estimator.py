@@ -7,9 +7,9 @@ import torch
 
 from mlrs_train.evolution import sample
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.estimator import Search, antithetic, centered_ranks, gradient
+from mlrs_train.evolution.estimator import EvolutionSearch, antithetic, centered_ranks, gradient
 from mlrs_train.evolution.method import initial_phi
-from mlrs_train.evolution.policies import Together
+from mlrs_train.evolution.policies import SideBySide
 from mlrs_train.evolution.settings import EvolutionSettings
 
 
@@ -28,7 +28,7 @@ def test_pairs_share_task_weights_and_data(monkeypatch: pytest.MonkeyPatch) -> N
     settings_of: list[object] = []
     rollout = sample.rollout
 
-    def spying(problem: object, conditions: object, policy: Together, *rest: object) -> torch.Tensor:
+    def spying(problem: object, conditions: object, policy: SideBySide, *rest: object) -> torch.Tensor:
         settings_of.extend([problem, conditions])
         assert policy.size == 5
         return rollout(problem, conditions, policy, *rest)
@@ -66,7 +66,7 @@ def test_length_says_what_was_at_stake() -> None:
 def test_search_finds_a_minimum() -> None:
     """On a bowl, phi comes near the minimum, and its average nearer still."""
     goal = Draw(4).normal(6)
-    search = Search(torch.zeros(6), averaging=0.9)
+    search = EvolutionSearch(torch.zeros(6), averaging=0.9)
     for update in range(150):
         rows = antithetic(Draw(5, update), 10, 6)
         reached = (search.phi + 0.05 * rows - goal).square().sum(1)

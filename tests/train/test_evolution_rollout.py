@@ -15,8 +15,8 @@ from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.families.perceptrons import teacher_mlp
 from mlrs_train.evolution.method import initial_phi
 from mlrs_train.evolution.objective import CAP, capped, evaluation_steps
-from mlrs_train.evolution.optimizers import Updates, clip
-from mlrs_train.evolution.policies import Schedules, Together
+from mlrs_train.evolution.optimizers import UpdateRule, clip
+from mlrs_train.evolution.policies import ScheduleRates, SideBySide
 from mlrs_train.evolution.problem import Problem
 from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import networks
@@ -65,7 +65,7 @@ def test_batched_steps_are_those_of_torch(problem: Problem, rule: Optimizer, dec
     """Each copy moves as a plain loop with torch.optim moves it, clipping and changing rates included."""
     problem = in_double(problem)
     rows = problem.copies(3)
-    updates = Updates(rule, rows, momentum=MU, weight_decay=decay)
+    updates = UpdateRule(rule, rows, momentum=MU, weight_decay=decay)
     single = [problem.copies(1).requires_grad_() for _ in LRS]
     optimizers = [
         torch_optimizer(rule, weight, float(lr), decay) for weight, lr in zip(single, LRS, strict=True)
@@ -110,8 +110,8 @@ def test_untrained_network_goes_to_the_usual_rate() -> None:
 def test_divergence_is_capped_and_private(problem: Problem) -> None:
     """A copy that explodes counts as CAP times its start, and moves no other copy."""
     conditions = Conditions(optimizer=Optimizer.SGD, horizon=60, initial_lr=0.1)
-    sane, mad = Schedules([("cosine", 0.1), ("constant", 1.0)]), Schedules([("constant", 1e12)])
-    values = rollout(problem, conditions, Together([sane, mad]), Draw(1), "final")
+    sane, mad = ScheduleRates([("cosine", 0.1), ("constant", 1.0)]), ScheduleRates([("constant", 1e12)])
+    values = rollout(problem, conditions, SideBySide([sane, mad]), Draw(1), "final")
     initial = problem.evaluate(problem.copies(1))
     assert values.isfinite().all()
     assert values[2] <= CAP * initial[0] * (1 + 1e-6)
@@ -140,8 +140,8 @@ def test_weight_scale_moves_the_rates(problem: Problem, rule: Optimizer, power: 
     """With weights s v, v trains at 1/s^2 of the rate (1/s under Adam) as the weights did."""
     scaled = dataclasses.replace(problem, weight_scale=5.0)
     conditions = Conditions(optimizer=rule, horizon=STEPS, initial_lr=0.01)
-    plain = rollout(problem, conditions, Schedules([("cosine", 1.0)]), Draw(1), "final")
-    other = rollout(scaled, conditions, Schedules([("cosine", 5.0**-power)]), Draw(1), "final")
+    plain = rollout(problem, conditions, ScheduleRates([("cosine", 1.0)]), Draw(1), "final")
+    other = rollout(scaled, conditions, ScheduleRates([("cosine", 5.0**-power)]), Draw(1), "final")
     torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-5)
 
 

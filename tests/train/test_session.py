@@ -18,23 +18,23 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlrs_core.models.checkpoint import read_model
-from mlrs_train.errors import CheckpointError, NoRunError, RunExistsError, SettingChangedError
+from mlrs_train.errors import CheckpointError, NoTrainingError, SettingChangedError, TrainingExistsError
 from mlrs_train.hypergradient.method import Hypergradient
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import Record
-from mlrs_train.session import Outcome, Session, resume_session, start_session
+from mlrs_train.method import LogRecord
+from mlrs_train.session import TrainingOutcome, TrainingSession, resume_session, start_session
 
 SMALL = HypergradientSettings(tasks=("blobs", "shallow"), epochs=6, hidden_size=6, t_val=3, log_every=4)
 DIGITS = HypergradientSettings(tasks=("digits-cnn",), epochs=6, hidden_size=8, t_val=5, log_every=7)
 """For subprocesses, which know no toy tasks: 372 steps."""
 
 
-def run(session: Session, *, checkpoint_every: int = 1000) -> Outcome:
+def run(session: TrainingSession, *, checkpoint_every: int = 1000) -> TrainingOutcome:
     """Run a session without showing its progress."""
     return session.run(Console(file=io.StringIO()), checkpoint_every=checkpoint_every)
 
 
-def finish(session: Session, *, checkpoint_every: int = 1000) -> bytes:
+def finish(session: TrainingSession, *, checkpoint_every: int = 1000) -> bytes:
     """Run a session to its end; return its model's bytes."""
     outcome = run(session, checkpoint_every=checkpoint_every)
     assert outcome.digest is not None
@@ -55,7 +55,7 @@ def interrupting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     at: list[int] = []
     advance = Hypergradient.advance
 
-    def interrupted(self: Hypergradient) -> Record | None:
+    def interrupted(self: Hypergradient) -> LogRecord | None:
         record = advance(self)
         if self.steps_done in at:
             os.kill(os.getpid(), signal.SIGINT)
@@ -193,8 +193,8 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 
 def test_folder_in_use_is_refused(tmp_path: Path) -> None:
     """A new training never overwrites another; a resumed one needs one."""
-    with pytest.raises(NoRunError, match="no training to resume"):
+    with pytest.raises(NoTrainingError, match="no training to resume"):
         resume_session(tmp_path, None, {})
     finish(start_session(tmp_path, SMALL))
-    with pytest.raises(RunExistsError, match="holds a training already"):
+    with pytest.raises(TrainingExistsError, match="holds a training already"):
         start_session(tmp_path, SMALL)

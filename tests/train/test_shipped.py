@@ -19,7 +19,7 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import RunColumns
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import SETTINGS, Record, Settings
+from mlrs_train.method import SETTINGS, LogRecord, Settings
 
 MODELS = Path(mlrs_core.__file__).parent / "models"
 RECORDS = Path(__file__).parents[2] / "docs" / "models"
@@ -41,7 +41,7 @@ def logged(model: str, count: int) -> list[Mapping[str, Any]]:
     return [json.loads(line) for line in lines[:count]]
 
 
-def trained(model: str, advances: int) -> list[Record]:
+def trained(model: str, advances: int) -> list[LogRecord]:
     """Return the records of a training's first advances, with a shipped model's settings."""
     provenance = read_model(MODELS / f"{model}.safetensors")[0].provenance
     training = SETTINGS[provenance["method"]](**provenance["settings"]).start()

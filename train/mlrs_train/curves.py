@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlrs_train.method import Record
+from mlrs_train.method import LogRecord
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ DPI = 85
 """Pixels per inch: 935 across."""
 
 
-def draw_curves(records: Sequence[Record], path: Path, *, title: str) -> None:
+def draw_curves(records: Sequence[LogRecord], path: Path, *, title: str) -> None:
     """Draw a training's losses and learning rates as a PNG."""
     # Not pyplot: it would look for a display, and keep every figure alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,7 +81,7 @@ def draw_curves(records: Sequence[Record], path: Path, *, title: str) -> None:
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": "mlrs"})
 
 
-def _draw(axis: Any, records: Sequence[Record], panel: Panel, task: str) -> None:
+def _draw(axis: Any, records: Sequence[LogRecord], panel: Panel, task: str) -> None:
     for name, (label, style) in panel.lines.items():
         points = [
             (record.step, value) for record in records if (value := record.values.get(name)) is not None

@@ -17,11 +17,11 @@ class TrainError(Exception):
     """Root of meta-training's exceptions."""
 
 
-class RunExistsError(TrainError):
+class TrainingExistsError(TrainError):
     """The folder already holds a training."""
 
 
-class NoRunError(TrainError):
+class NoTrainingError(TrainError):
     """The folder holds no training to resume."""
 
 

@@ -25,7 +25,7 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
 from mlrs_core.policy import no_networks, table_of
 from mlrs_train.hypergradient.gradient import sgd_direction, sgd_step, value_and_grad
-from mlrs_train.tasks import Batch, Params, Task, load_tasks
+from mlrs_train.tasks import BaseTask, Batch, Params, load_tasks
 
 Schedule = Callable[[int, float], float]
 """The learning rate of a step with this number and training loss; asked once per step, in order."""
@@ -59,7 +59,7 @@ def cosine(base_lr: float, horizon: int) -> Schedule:
     return lambda step, _loss: base_lr * (1 + math.cos(math.pi * step / horizon)) / 2
 
 
-def final_loss(task: Task, schedule: Schedule, *, epochs: int, seed: int) -> float:
+def final_loss(task: BaseTask, schedule: Schedule, *, epochs: int, seed: int) -> float:
     """Return the test loss after a fresh run under a schedule, nats."""
     generator = torch.Generator().manual_seed(seed)
     params = task.init(generator)
@@ -75,7 +75,7 @@ def final_loss(task: Task, schedule: Schedule, *, epochs: int, seed: int) -> flo
         return task.loss(params, (task.test.inputs, task.test.targets)).item()
 
 
-def _loss_on(task: Task, batch: Batch, params: Params) -> Tensor:
+def _loss_on(task: BaseTask, batch: Batch, params: Params) -> Tensor:
     return task.loss(params, batch)
 
 

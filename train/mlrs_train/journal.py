@@ -15,10 +15,10 @@ from typing import Self
 from torch.utils.tensorboard import SummaryWriter
 
 from mlrs_train.errors import CheckpointError
-from mlrs_train.method import Record
+from mlrs_train.method import LogRecord
 
 
-class Journal:
+class TrainingLog:
     """The log of one training, open for writing. A context manager."""
 
     def __init__(self, lines: Path, events: Path, *, size: int = 0, steps: int = 0) -> None:
@@ -40,7 +40,7 @@ class Journal:
         self._lines.truncate(size)
         self._events = SummaryWriter(events, purge_step=steps + 1)
 
-    def write(self, record: Record, steps: int) -> None:
+    def write(self, record: LogRecord, steps: int) -> None:
         """Add a record, made at this number of steps of the whole training."""
         values = {name: value if value is None else _short(value) for name, value in record.values.items()}
         epoch = {} if record.epoch is None else {"epoch": record.epoch}
@@ -70,13 +70,13 @@ class Journal:
         self._events.close()
 
 
-def read_records(lines: Path) -> list[Record]:
+def read_records(lines: Path) -> list[LogRecord]:
     """Return the records in a file of JSON lines."""
     records = []
     for text in lines.read_text().splitlines():
         line = json.loads(text)
         place = {name: line.pop(name) for name in ("task", "step", "epoch") if name in line}
-        records.append(Record(**place, values=line))
+        records.append(LogRecord(**place, values=line))
     return records
 
 

@@ -1,8 +1,9 @@
 """What a training method offers. Methods are chosen by name.
 
 To add one, write a package beside `hypergradient/` with a `settings.py` (its `Settings`, free of
-torch) and a `Method`, and enter the settings in `SETTINGS`: `mlrs train` then has a command for it, with an
-option for each field, its docstring as the help. Everything around the algorithm is shared: see `session.py`.
+torch) and a `TrainingMethod`, and enter the settings in `SETTINGS`: `mlrs train` then has a
+command for it, with an option for each field, its docstring as the help. Everything around the
+algorithm is shared: see `session.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mlrs_train.hypergradient.settings import HypergradientSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class LogRecord:
     """One line of the log. It holds no time, so that equal trainings write equal logs."""
 
     task: str
@@ -30,7 +31,7 @@ class Record:
     """What was measured, by name; `None` where there is nothing yet."""
 
 
-class Method(Protocol):
+class TrainingMethod(Protocol):
     """A training under way. `advance` until `steps_done` is `steps_total`, then take `model`."""
 
     @property
@@ -43,7 +44,7 @@ class Method(Protocol):
         """How often it advances in all; an estimate until the end, where time decides."""
         ...
 
-    def advance(self) -> Record | None:
+    def advance(self) -> LogRecord | None:
         """Make one step; return a record when one is due.
 
         Raises:
@@ -86,7 +87,7 @@ class Settings(Protocol):
         """Return the fields as JSON values."""
         ...
 
-    def start(self) -> Method:
+    def start(self) -> TrainingMethod:
         """Return a training with these settings, at its first step."""
         ...
 

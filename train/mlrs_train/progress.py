@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mlrs_train.method import Record
+from mlrs_train.method import LogRecord
 
 SHOWN = {
     "train_loss": "loss",
@@ -39,7 +39,7 @@ class ProgressBar:
         self._lines: dict[str, Text] = {}
         self._live = Live(self._progress, console=console, refresh_per_second=5)
 
-    def step(self, record: Record | None, *, total: int) -> None:
+    def step(self, record: LogRecord | None, *, total: int) -> None:
         """Move on by a step, of so many as are now expected; show its record if there is one."""
         self._progress.update(self._bar, advance=1, total=total)
         if record is not None:

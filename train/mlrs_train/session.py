@@ -29,9 +29,9 @@ from rich.console import Console
 from mlrs_core.models.checkpoint import digest_of, dump_model
 from mlrs_train.checkpoint import load_checkpoint, replace_file, save_checkpoint
 from mlrs_train.curves import draw_curves
-from mlrs_train.errors import CheckpointError, NoRunError, RunExistsError, SettingChangedError
-from mlrs_train.journal import Journal, read_records
-from mlrs_train.method import SETTINGS, Method, Settings
+from mlrs_train.errors import CheckpointError, NoTrainingError, SettingChangedError, TrainingExistsError
+from mlrs_train.journal import TrainingLog, read_records
+from mlrs_train.method import SETTINGS, Settings, TrainingMethod
 from mlrs_train.progress import ProgressBar
 
 
@@ -69,7 +69,7 @@ class Folder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingOutcome:
     """How a training ended, for now."""
 
     steps_done: int
@@ -80,17 +80,19 @@ class Outcome:
     """The digest of the model; `None` while it is unfinished."""
 
 
-class Session:
+class TrainingSession:
     """A training in its folder, ready to run."""
 
-    def __init__(self, folder: Folder, settings: Settings, method: Method, *, log_size: int = 0) -> None:
+    def __init__(
+        self, folder: Folder, settings: Settings, method: TrainingMethod, *, log_size: int = 0
+    ) -> None:
         """Build it from a method at the step at which its log has this many bytes."""
         self.folder = folder
         self.settings = settings
         self.method = method
         self._log_size = log_size
 
-    def run(self, console: Console, *, checkpoint_every: int) -> Outcome:
+    def run(self, console: Console, *, checkpoint_every: int) -> TrainingOutcome:
         """Train to the end, or until SIGINT or SIGTERM; write a checkpoint either way.
 
         Args:
@@ -102,7 +104,7 @@ class Session:
         """
         torch.set_num_threads(1)  # more would sum in another order, and share small tensors badly
         steps = self.method.steps_done
-        with Journal(self.folder.log, self.folder.events, size=self._log_size, steps=steps) as journal:
+        with TrainingLog(self.folder.log, self.folder.events, size=self._log_size, steps=steps) as journal:
             self._save(journal)
             bar = ProgressBar(console, total=self.method.steps_total, done=steps)
             with bar, _interruptions() as interrupted:
@@ -116,7 +118,7 @@ class Session:
             self._save(journal)
         return self._finish()
 
-    def _save(self, journal: Journal) -> None:
+    def _save(self, journal: TrainingLog) -> None:
         contents = {
             "method": self.settings.method,
             "settings": self.settings.to_json(),
@@ -126,7 +128,7 @@ class Session:
         }
         save_checkpoint(self.folder.checkpoint, contents)
 
-    def _finish(self) -> Outcome:
+    def _finish(self) -> TrainingOutcome:
         """Draw the curves, and write the model if the training is finished."""
         done, total = self.method.steps_done, self.method.steps_total
         title = f"Meta-training by {self.settings.method}: {done:,} of {total:,} steps"
@@ -136,10 +138,10 @@ class Session:
             data = dump_model(self.method.model(provenance(self.settings, steps=done)))
             replace_file(self.folder.model, data)
             digest = digest_of(data)
-        return Outcome(steps_done=done, steps_total=total, digest=digest)
+        return TrainingOutcome(steps_done=done, steps_total=total, digest=digest)
 
 
-def start_session(path: Path, settings: Settings) -> Session:
+def start_session(path: Path, settings: Settings) -> TrainingSession:
     """Return a new training in a folder, which is made if need be.
 
     Raises:
@@ -149,13 +151,13 @@ def start_session(path: Path, settings: Settings) -> Session:
     folder = Folder(path)
     for file in (folder.checkpoint, folder.log, folder.events, folder.model):
         if file.exists():
-            raise RunExistsError(f"{path} holds a training already ({file.name})")
+            raise TrainingExistsError(f"{path} holds a training already ({file.name})")
     method = settings.start()
     path.mkdir(parents=True, exist_ok=True)
-    return Session(folder, settings, method)
+    return TrainingSession(folder, settings, method)
 
 
-def resume_session(path: Path, method: str | None, given: Mapping[str, Any]) -> Session:
+def resume_session(path: Path, method: str | None, given: Mapping[str, Any]) -> TrainingSession:
     """Return the training in a folder, where its last checkpoint left it.
 
     Args:
@@ -170,7 +172,7 @@ def resume_session(path: Path, method: str | None, given: Mapping[str, Any]) -> 
     """
     folder = Folder(path)
     if not folder.checkpoint.exists():
-        raise NoRunError(f"{path} holds no training to resume ({folder.checkpoint.name} is missing)")
+        raise NoTrainingError(f"{path} holds no training to resume ({folder.checkpoint.name} is missing)")
     saved = load_checkpoint(folder.checkpoint)
     for name, value in {**given, "method": method or saved["method"]}.items():
         was = saved["method"] if name == "method" else saved["settings"].get(name)
@@ -182,7 +184,7 @@ def resume_session(path: Path, method: str | None, given: Mapping[str, Any]) -> 
         training.load_state_dict(saved["state"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder.checkpoint} does not fit its own settings: {error}") from error
-    return Session(folder, settings, training, log_size=saved["log_size"])
+    return TrainingSession(folder, settings, training, log_size=saved["log_size"])
 
 
 def provenance(settings: Settings, *, steps: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from importlib.metadata import version
 
 from mlrs_bench.errors import NotGivenError, UnknownNameError
 from mlrs_bench.methods.adapting import adapted
-from mlrs_bench.methods.hypergradient import Hypergradient
+from mlrs_bench.methods.hypergradient import HypergradientDescent
 from mlrs_bench.methods.l4 import L4
 from mlrs_bench.methods.method import OPTIMIZERS, Control, Method, Training
 from mlrs_bench.methods.packaged import packaged_methods
@@ -134,7 +134,7 @@ def _own() -> list[Method]:
         Method(
             name="hypergradient",
             about="along the gradient of the loss with respect to the LR (Baydin et al., 2018)",
-            control=Hypergradient,
+            control=HypergradientDescent,
             identity="hypergradient 1",
             base_lrs={name: rule.default_lr for name, rule in RULES.items()},
         ),

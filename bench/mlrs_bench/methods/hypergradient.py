@@ -20,7 +20,7 @@ EPSILON = 1e-8
 """AdamW's, as PyTorch has it."""
 
 
-class Hypergradient:
+class HypergradientDescent:
     """The LR by hypergradient descent. It may become negative: the algorithm has no bound."""
 
     def __init__(self, training: Training) -> None:

@@ -17,26 +17,26 @@ DECAYING = ("cosine", "linear", "wsd")
 """The daemon's schedules that go down by themselves, and get a warmup."""
 
 
-def scheduled(policy: str) -> Callable[[Training], Advised]:
+def scheduled(policy: str) -> Callable[[Training], AdvisedTraining]:
     """Return what builds the control by a schedule of the daemon's, from the training's base LR."""
 
-    def control(training: Training) -> Advised:
+    def control(training: Training) -> AdvisedTraining:
         settings: dict[str, Any] = {"policy": policy, "base_lr": training.base_lr}
         if policy in DECAYING:
             settings["warmup"] = math.ceil(WARMUP_SHARE * training.task.horizon)
-        return Advised(training, **settings)
+        return AdvisedTraining(training, **settings)
 
     return control
 
 
-def modelled(model: str) -> Callable[[Training], Advised]:
+def modelled(model: str) -> Callable[[Training], AdvisedTraining]:
     """Return what builds the control by a network of the daemon's."""
 
-    def control(training: Training) -> Advised:
+    def control(training: Training) -> AdvisedTraining:
         settings: dict[str, Any] = {"model": model}
         if training.start != 1.0:
             settings["initial_lr"] = training.start * training.rule.default_lr
-        return Advised(training, **settings)
+        return AdvisedTraining(training, **settings)
 
     return control
 
@@ -56,7 +56,7 @@ def opened(training: Training, **settings: Any) -> mlrs_client.Run:
     )
 
 
-class Advised:
+class AdvisedTraining:
     """The advice of a daemon, one round trip a step, hidden behind the backward pass."""
 
     def __init__(self, training: Training, **settings: Any) -> None:

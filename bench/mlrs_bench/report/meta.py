@@ -12,7 +12,7 @@ from mlrs_bench.report.losses import Key, describe, diverged, evaluations
 from mlrs_bench.report.methods import ADVISED, BEST_TUNED, META, TUNED
 from mlrs_bench.report.rows import Row, rows_of
 from mlrs_bench.report.standings import log_ratio, matchup
-from mlrs_bench.report.statistics import Outcome
+from mlrs_bench.report.statistics import Verdict
 from mlrs_bench.report.tables import table
 from mlrs_bench.report.wording import NOTHING, interval, loss, record
 
@@ -87,7 +87,7 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
 
 def _lost(rows: Sequence[Row]) -> str:
     """Return the rows on which the network in question is worse off in meta mode."""
-    lost = [row.name for row in rows if row.outcome(ADVISED_META, ADVISED) is Outcome.LOSS]
+    lost = [row.name for row in rows if row.outcome(ADVISED_META, ADVISED) is Verdict.LOSS]
     return f"Rows on which {ADVISED_META} loses beyond the noise: {', '.join(lost) or 'none'}.\n"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mlrs_bench.report.bootstrap import Estimate, stratified_estimate
 from mlrs_bench.report.methods import ADVISED, BEST_TUNED
 from mlrs_bench.report.rows import Row
-from mlrs_bench.report.statistics import Outcome
+from mlrs_bench.report.statistics import Verdict
 
 NEAR = 0.02
 """A final loss within this share of the best tuned one's is near it."""
@@ -69,7 +69,7 @@ class Standing:
 def matchup(rows: Sequence[Row], method: str, other: str) -> Matchup:
     """Return a method's wins, ties and losses against another over the rows that have both."""
     found = Counter(row.outcome(method, other) for row in rows)
-    return Matchup(*(found[each] for each in (Outcome.WIN, Outcome.TIE, Outcome.LOSS, Outcome.UNDECIDED)))
+    return Matchup(*(found[each] for each in (Verdict.WIN, Verdict.TIE, Verdict.LOSS, Verdict.UNDECIDED)))
 
 
 def gap_closed(rows: Sequence[Row], method: str, *, seed: int) -> Estimate | None:

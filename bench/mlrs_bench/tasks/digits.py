@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mlrs_bench.task import Examples, Splits, Task, share_correct, squared_error
+from mlrs_train.tasks.digits import shuffled_digits
 
 PARTS = (1000, 397, 400)
 """Images to train on, to validate on, to test on."""
@@ -87,19 +88,15 @@ def _network() -> nn.Module:
 
 
 @cache
-def _digits() -> tuple[Tensor, Tensor]:
-    """Return images (n, 1, 8, 8) in [0, 1] and labels (n,), in a random order that is always the same."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    images = torch.from_numpy(pixels).float().div(16).reshape(-1, 1, 8, 8)
-    return images[order], torch.from_numpy(labels).long()[order]
+def _digits() -> Examples:
+    """Return all images and labels, in a random order that is always the same."""
+    return shuffled_digits(torch.Generator().manual_seed(0))
 
 
 def _splits(*, noise: float = 0.0, count: int = PARTS[0], flat: bool = False) -> Splits:
-    images, labels = _digits()
-    splits = Splits.of(Examples(images.flatten(1) if flat else images, labels), *PARTS)
+    digits = _digits()
+    images = digits.inputs.flatten(1) if flat else digits.inputs
+    splits = Splits.of(Examples(images, digits.targets), *PARTS)
     generator = torch.Generator().manual_seed(1)
     wrong = torch.rand(PARTS[0], generator=generator) < noise
     others = torch.randint(CLASSES, (PARTS[0],), generator=generator)
@@ -108,5 +105,5 @@ def _splits(*, noise: float = 0.0, count: int = PARTS[0], flat: bool = False) ->
 
 
 def _reconstruction() -> Splits:
-    pixels = _digits()[0].flatten(1)
+    pixels = _digits().inputs.flatten(1)
     return Splits.of(Examples(pixels, pixels), *PARTS)

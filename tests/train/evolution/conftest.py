@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from mlrs_train.evolution.engines.choice import EngineChoice
-from mlrs_train.evolution.engines.engine import Engine
+from mlrs_train.evolution.engines.engine import JobEngine
 from tests.train.evolution.jobs import Meeting
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Engine]:
+def ray_cluster() -> Iterator[JobEngine]:
     """Return the engine of a Ray cluster of two workers, which starts once."""
     if importlib.util.find_spec("ray") is None:
         assert os.environ.get("CI") != "true", "Ray is missing: pip install 'mlrs[ray]'"

@@ -14,12 +14,12 @@ import torch
 
 from mlrs_train.evolution import yardsticks
 from mlrs_train.evolution.engines.choice import EngineChoice
-from mlrs_train.evolution.engines.engine import Engine, EngineError, Job
-from mlrs_train.evolution.engines.in_process import InProcess
+from mlrs_train.evolution.engines.engine import EngineError, Job, JobEngine
+from mlrs_train.evolution.engines.in_process import InThisProcess
 from mlrs_train.evolution.engines.local import LocalProcesses
 from mlrs_train.evolution.method import Evolution, initial_phi
 from mlrs_train.evolution.sample import draw_sample
-from mlrs_train.method import Record
+from mlrs_train.method import LogRecord
 from tests.train.evolution.jobs import (
     SMALL,
     Meeting,
@@ -36,7 +36,7 @@ WORKERS = ["local", "ray"]
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Engine]:
+def local() -> Iterator[JobEngine]:
     """Return the engine of two local processes, which start once."""
     engine = LocalProcesses(2)
     yield engine
@@ -44,11 +44,11 @@ def local() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Engine:
+def engine(request: pytest.FixtureRequest) -> JobEngine:
     """Return an engine by name."""
     match request.param:
         case "in-process":
-            return InProcess()
+            return InThisProcess()
         case "local":
             return request.getfixturevalue("local")
         case _:
@@ -60,7 +60,7 @@ def everywhere(names: list[str]) -> Any:
     return pytest.mark.parametrize("engine", names, indirect=True)
 
 
-def train(engine: Engine) -> tuple[Evolution, list[Record | None]]:
+def train(engine: JobEngine) -> tuple[Evolution, list[LogRecord | None]]:
     """Return a training that has ended, and its records."""
     method = Evolution(SMALL)
     method.engine = engine
@@ -69,10 +69,10 @@ def train(engine: Engine) -> tuple[Evolution, list[Record | None]]:
 
 
 @everywhere(WORKERS)
-def test_phi_does_not_depend_on_the_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phi_does_not_depend_on_the_engine(engine: JobEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some updates phi, its average and the log are the same, bit for bit, as without workers."""
     monkeypatch.setattr(yardsticks, "COUNT", 3)
-    here, there = train(InProcess()), train(engine)
+    here, there = train(InThisProcess()), train(engine)
     assert torch.equal(here[0].search.phi, there[0].search.phi)
     assert torch.equal(here[0].search.average, there[0].search.average)
     assert here[1] == there[1]
@@ -80,14 +80,14 @@ def test_phi_does_not_depend_on_the_engine(engine: Engine, monkeypatch: pytest.M
 
 
 @everywhere(["in-process", *WORKERS])
-def test_results_keep_the_order_of_the_jobs(engine: Engine) -> None:
+def test_results_keep_the_order_of_the_jobs(engine: JobEngine) -> None:
     """Results come in the order of the jobs, more than there are workers; none give none."""
     assert engine.compute([Job(str(n), square, (n,)) for n in range(20)]) == [n**2 for n in range(20)]
     assert engine.compute([]) == []
 
 
 @everywhere(["in-process", *WORKERS])
-def test_an_error_names_its_job(engine: Engine) -> None:
+def test_an_error_names_its_job(engine: JobEngine) -> None:
     """A job that raises is not tried again; the error names it, and the engine goes on with other jobs."""
     jobs = [Job("Task 0", square, (2,)), Job("Task 1", refuse, (3,))]
     with pytest.raises(EngineError, match=r"^Task 1 failed:\n(?s:.*)refuse(?s:.*)ValueError: 3 is refused"):
@@ -96,7 +96,7 @@ def test_an_error_names_its_job(engine: Engine) -> None:
 
 
 @everywhere(WORKERS)
-def test_a_killed_worker_loses_nothing(engine: Engine, meeting: Meeting) -> None:
+def test_a_killed_worker_loses_nothing(engine: JobEngine, meeting: Meeting) -> None:
     """The sample of a worker that is killed in the middle of it is computed again: the same bits."""
     phi = initial_phi(SMALL)
 
@@ -120,7 +120,7 @@ def test_a_killed_worker_loses_nothing(engine: Engine, meeting: Meeting) -> None
 
 
 @everywhere(WORKERS)
-def test_a_job_that_no_worker_survives_is_given_up(engine: Engine) -> None:
+def test_a_job_that_no_worker_survives_is_given_up(engine: JobEngine) -> None:
     """A job that kills every worker ends in an error that names it; the engine goes on with others."""
     with pytest.raises(EngineError, match="Task 7 was given to 5 workers"):
         engine.compute([Job("Task 7", die, ()), Job("Task 8", square, (1,))])
@@ -128,13 +128,13 @@ def test_a_job_that_no_worker_survives_is_given_up(engine: Engine) -> None:
 
 
 @everywhere(WORKERS)
-def test_workers_compute_with_one_thread(engine: Engine) -> None:
+def test_workers_compute_with_one_thread(engine: JobEngine) -> None:
     """Workers use one thread each, so that sums have one order, whatever the environment says."""
     assert engine.compute([Job("threads", threads, ())] * 4) == [1] * 4
 
 
 @everywhere(WORKERS)
-def test_workers_leave_ctrl_c_to_the_parent(engine: Engine) -> None:
+def test_workers_leave_ctrl_c_to_the_parent(engine: JobEngine) -> None:
     """SIGINT, which a terminal sends to every process, does not disturb a worker."""
     assert os.getpid() not in engine.compute([Job("Ctrl-C", interrupt, ())] * 4)
 
@@ -155,7 +155,7 @@ def test_a_worker_that_dies_idle_is_replaced(meeting: Meeting) -> None:
         assert engine.compute([Job("second", square, (5,))]) == [25]
 
 
-def test_our_own_cluster_is_private(ray_cluster: Engine) -> None:
+def test_our_own_cluster_is_private(ray_cluster: JobEngine) -> None:
     """A cluster that is started for a training listens on the loopback interface only."""
     import ray
 

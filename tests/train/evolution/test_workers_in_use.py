@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 
 from mlrs_train.errors import TrainError
-from mlrs_train.evolution.engines.engine import Engine
+from mlrs_train.evolution.engines.engine import JobEngine
 from tests.train.evolution.jobs import Meeting
 
 ROOT = Path(__file__).parents[3]
@@ -86,7 +86,7 @@ def test_workers_change_no_byte(invoke: Invoke, tmp_path: Path, undisturbed: byt
 
 
 @pytest.mark.slow
-def test_ray_changes_no_byte(tmp_path: Path, undisturbed: bytes, ray_cluster: Engine) -> None:
+def test_ray_changes_no_byte(tmp_path: Path, undisturbed: bytes, ray_cluster: JobEngine) -> None:
     """A training that joins a running Ray cluster gives the same bytes too, and leaves the cluster alone."""
     import ray
 

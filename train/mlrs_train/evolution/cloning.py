@@ -22,7 +22,7 @@ from mlrs_core.networks.drift.constants import FEATURES
 from mlrs_core.networks.drift.reference import aim_of
 from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.lessons import Lesson, Run
+from mlrs_train.evolution.lessons import Lesson, ObservedRun
 from mlrs_train.evolution.sample import unpack
 from mlrs_train.evolution.teachers import RegretCurve, regret
 
@@ -41,7 +41,7 @@ class Study:
         """Start without a lesson."""
         self._spec = spec
         self._cell = nn.LSTM(FEATURES, spec.hidden_size, batch_first=True)
-        self._runs: list[Run] = []
+        self._runs: list[ObservedRun] = []
 
     def add(self, lessons: Sequence[Lesson]) -> None:
         """Remember some lessons."""
@@ -57,7 +57,7 @@ class Study:
         (gradient,) = torch.autograd.grad(self.regret(leaf, runs), leaf)
         return limited(gradient)
 
-    def regret(self, phi: Tensor, runs: Sequence[Run]) -> Tensor:
+    def regret(self, phi: Tensor, runs: Sequence[ObservedRun]) -> Tensor:
         """Return the mean regret of where a network aims in some runs, differentiable by phi."""
         features = nn.utils.rnn.pad_sequence([run.features for run in runs], batch_first=True).to(phi.dtype)
         shares = nn.utils.rnn.pad_sequence([run.shares.T for run in runs], batch_first=True).mT
@@ -109,7 +109,7 @@ class Study:
             torch.split(state["stakes"], lengths),
             map(RegretCurve, state["regrets"], state["curve_shares"]),
         )
-        self._runs = [Run(*parts) for parts in zip(*columns, strict=True)]
+        self._runs = [ObservedRun(*parts) for parts in zip(*columns, strict=True)]
 
 
 def limited(gradient: Tensor) -> Tensor:

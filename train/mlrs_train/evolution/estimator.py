@@ -43,7 +43,7 @@ def gradient(fitness: Tensor, perturbations: Tensor) -> Tensor:
     return spread / (spread + SPREAD) * (centered_ranks(fitness)[:, None] * perturbations).mean(0)
 
 
-class Search:
+class EvolutionSearch:
     """phi under Adam, and its running average."""
 
     def __init__(self, phi: Tensor, *, averaging: float) -> None:

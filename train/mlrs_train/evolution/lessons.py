@@ -17,7 +17,7 @@ from mlrs_core.networks.drift.reference import DriftReference, Extras
 from mlrs_train.evolution.conditions import Conditions, draw_start_factor
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.policies import Policy, Together
+from mlrs_train.evolution.policies import RatePolicy, SideBySide
 from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import draw_task, log_ratio, one_network
 from mlrs_train.evolution.settings import EvolutionSettings
@@ -34,7 +34,7 @@ BY_TIME = 0.6
 
 
 @dataclass(frozen=True)
-class Run:
+class ObservedRun:
     """One training, as the network saw it, or would have."""
 
     features: Tensor
@@ -51,7 +51,7 @@ class Run:
 class Lesson:
     """What one task teaches, and how the network did on it."""
 
-    runs: list[Run]
+    runs: list[ObservedRun]
     """Trainings on the task."""
     log_ratio: float
     """What pupils from the usual rate reached, to the yardstick; below 0 is better than it."""
@@ -75,7 +75,7 @@ def collect(settings: EvolutionSettings, phi: Tensor, update: int, index: int) -
     others = [draw_start_factor(draw) for _ in range(PUPILS // 2 + Teachers.size)]
     starts, spec = torch.tensor([1.0] * (PUPILS // 2) + others), settings.architecture()
     kept = sorted(draw.numbers.permutation(Teachers.size)[:WATCHED].tolist())
-    everyone = Together([one_network(spec, phi, starts[:PUPILS]), Teachers()])
+    everyone = SideBySide([one_network(spec, phi, starts[:PUPILS]), Teachers()])
     notes = Notes(everyone, DriftReference(spec), starts)
     initial = float(problem.evaluate(problem.copies(1)))
     reached = rollout(problem, conditions, notes, draw, settings.objective)
@@ -90,9 +90,9 @@ def collect(settings: EvolutionSettings, phi: Tensor, update: int, index: int) -
 
 
 class Notes:
-    """`Policy` that does as another says, and writes down what a network would see at each tick."""
+    """`RatePolicy` that does as another says, and writes down what a network would see at each tick."""
 
-    def __init__(self, policy: Policy, reference: DriftReference, starts: Tensor) -> None:
+    def __init__(self, policy: RatePolicy, reference: DriftReference, starts: Tensor) -> None:
         """Take who advises, and the first rates that runs are told, over the usual one, (n,)."""
         self.size = policy.size
         self._policy = policy
@@ -125,7 +125,7 @@ class Notes:
         self._drifts.append(self._drift.float())
         return lrs
 
-    def run(self, row: int, curve: RegretCurve) -> Run:
+    def run(self, row: int, curve: RegretCurve) -> ObservedRun:
         """Return what was written down of one run."""
         mine = [(step, features[row]) for step, ticking, features in self._seen if ticking[row]]
         steps = torch.tensor([step for step, _ in mine] + [self._horizon])
@@ -133,7 +133,7 @@ class Notes:
         middle = (steps[:-1] + (held - 1) / 2) / self._horizon
         stakes = BY_TIME * held / held.sum() + (1 - BY_TIME) / len(held)
         features = torch.stack([features for _, features in mine])
-        return Run(features, log_shares(middle), stakes.float(), curve)
+        return ObservedRun(features, log_shares(middle), stakes.float(), curve)
 
     def regret(self, row: int, curve: RegretCurve) -> float:
         """Return what the learning rates of one run cost on average, in log-loss."""

@@ -13,15 +13,15 @@ from torch import Tensor
 from mlrs_core.models.model import Model
 from mlrs_train.evolution.cloning import Study
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.engines.engine import Engine, Job
-from mlrs_train.evolution.engines.in_process import InProcess
-from mlrs_train.evolution.estimator import Search
+from mlrs_train.evolution.engines.engine import Job, JobEngine
+from mlrs_train.evolution.engines.in_process import InThisProcess
+from mlrs_train.evolution.estimator import EvolutionSearch
 from mlrs_train.evolution.families import choose_families
 from mlrs_train.evolution.lessons import collect
 from mlrs_train.evolution.sample import START, draw_sample, unpack
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.yardsticks import Yardsticks
-from mlrs_train.method import Record
+from mlrs_train.method import LogRecord
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ INITIAL_SCALE = 0.05
 
 
 class Evolution:
-    """`Method` of meta-training by evolution.
+    """`TrainingMethod` of meta-training by evolution.
 
     Attributes:
         engine: what computes the tasks; any time another, for the result does not depend on it.
@@ -43,8 +43,8 @@ class Evolution:
         """Build a training at its first step."""
         choose_families(settings.families)  # a wrong name is an error now, not an update later
         self.settings = settings
-        self.engine: Engine = InProcess()
-        self.search = Search(initial_phi(settings), averaging=settings.averaging)
+        self.engine: JobEngine = InThisProcess()
+        self.search = EvolutionSearch(initial_phi(settings), averaging=settings.averaging)
         self.yardsticks = Yardsticks(settings)
         self.study = Study(settings.architecture()) if settings.cloned else None
         self.steps_done = 0
@@ -68,7 +68,7 @@ class Evolution:
             return self.elapsed_s / (60 * self.settings.minutes)
         return self.steps_done / (self.settings.updates or 1)
 
-    def advance(self) -> Record | None:
+    def advance(self) -> LogRecord | None:
         """Make one update of phi; return a record when one is due.
 
         Raises:
@@ -118,7 +118,7 @@ class Evolution:
         share = (min(self._share, 1.0) - before) / max(1 - before, 1e-9)
         return self.settings.meta_lr + max(share, 0.0) * (self.settings.final_meta_lr - self.settings.meta_lr)
 
-    def _record(self, lr: float) -> Record | None:
+    def _record(self, lr: float) -> LogRecord | None:
         """Return a record if one is due: now and then, and at the end."""
         validates = self.steps_done == self.steps_total or self.steps_done % self.settings.validate_every == 0
         if not (validates or self.steps_done % self.settings.log_every == 0):
@@ -132,7 +132,7 @@ class Evolution:
             began = time.monotonic()
             values |= self.yardsticks.compare(self.search.average, self.engine)
             self.elapsed_s += time.monotonic() - began
-        return Record(task="evolution", step=self.steps_done, values=values)
+        return LogRecord(task="evolution", step=self.steps_done, values=values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as tensors and plain values."""

@@ -29,7 +29,7 @@ def default_lr(rule: Optimizer, momentum: float) -> float:
             return 0.1
 
 
-class Updates:
+class UpdateRule:
     """The update rule of some copies, and its buffers."""
 
     def __init__(self, rule: Optimizer, rows: Tensor, *, momentum: float, weight_decay: float) -> None:

@@ -13,7 +13,7 @@ from mlrs_core.networks.drift.reference import DriftReference
 from mlrs_train.evolution.conditions import Conditions
 
 
-class Policy(Protocol):
+class RatePolicy(Protocol):
     """Chooses the learning rates of `size` copies."""
 
     @property
@@ -30,7 +30,7 @@ class Policy(Protocol):
         ...
 
 
-class Networks:
+class NetworkRates:
     """One network for all copies, or one for each: weights with an axis in front."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Networks:
         return rates.float()
 
 
-class Schedules:
+class ScheduleRates:
     """Fixed schedules, whatever the losses are, from multiples of the update rule's usual rate."""
 
     def __init__(self, kinds: Sequence[tuple[str, float]]) -> None:
@@ -84,10 +84,10 @@ class Schedules:
         return torch.where(self._is_cosine, self._rates * cosine, self._rates)
 
 
-class Together:
+class SideBySide:
     """Several policies side by side, each for its own copies."""
 
-    def __init__(self, policies: Sequence[Policy]) -> None:
+    def __init__(self, policies: Sequence[RatePolicy]) -> None:
         """Take the policies, in the order of the copies."""
         self.size = sum(policy.size for policy in policies)
         self._policies = policies

@@ -8,15 +8,15 @@ from torch import Tensor
 from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.objective import capped, evaluation_steps
-from mlrs_train.evolution.optimizers import Updates, clip
-from mlrs_train.evolution.policies import Policy
+from mlrs_train.evolution.optimizers import UpdateRule, clip
+from mlrs_train.evolution.policies import RatePolicy
 from mlrs_train.evolution.problem import Problem
 from mlrs_train.evolution.settings import Objective
 
 
 @torch.no_grad()
 def rollout(
-    problem: Problem, conditions: Conditions, policy: Policy, draw: Draw, objective: Objective
+    problem: Problem, conditions: Conditions, policy: RatePolicy, draw: Draw, objective: Objective
 ) -> Tensor:
     """Train as many copies as the policy advises, to the horizon.
 
@@ -27,7 +27,7 @@ def rollout(
         What the objective makes of each, (n,), finite; less is better.
     """
     rows = problem.copies(policy.size)
-    updates = Updates(
+    updates = UpdateRule(
         conditions.optimizer, rows, momentum=conditions.momentum, weight_decay=conditions.weight_decay
     )
     initial, taken = problem.evaluate(rows), []

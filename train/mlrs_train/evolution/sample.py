@@ -15,7 +15,7 @@ from mlrs_train.evolution.conditions import Conditions, draw_conditions, draw_we
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import antithetic, gradient
 from mlrs_train.evolution.families import Family, choose_families
-from mlrs_train.evolution.policies import Networks, Schedules, Together
+from mlrs_train.evolution.policies import NetworkRates, ScheduleRates, SideBySide
 from mlrs_train.evolution.problem import Problem
 from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.settings import EvolutionSettings
@@ -23,7 +23,7 @@ from mlrs_train.tasks import Params
 
 TRAINING, START, HELD_OUT = range(3)
 """What random numbers are for: the first number of their key."""
-YARDSTICK = Schedules([("cosine", 1.0)])
+YARDSTICK = ScheduleRates([("cosine", 1.0)])
 """What every population is logged against: cosine from the update rule's usual learning rate."""
 
 
@@ -59,7 +59,7 @@ def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: in
     problem, conditions = draw_task(draw, draw.pick(list(families.values()), weights), settings)
     perturbations = antithetic(draw, settings.population // 2, len(phi))
     members = networks(settings.architecture(), phi + settings.sigma * perturbations)
-    everyone = Together([members, YARDSTICK])
+    everyone = SideBySide([members, YARDSTICK])
     values = rollout(problem, conditions, everyone, draw, settings.objective)
     fitness = values[: members.size]
     return Sample(gradient(fitness, perturbations), fitness, float(values[-1]))
@@ -74,15 +74,15 @@ def draw_task(draw: Draw, family: Family, settings: EvolutionSettings) -> tuple[
     return dataclasses.replace(problem, weight_scale=scale), conditions
 
 
-def networks(spec: DriftSpec, rows: Tensor) -> Networks:
+def networks(spec: DriftSpec, rows: Tensor) -> NetworkRates:
     """Return one network for each row of weights, (n, weights)."""
-    return Networks(DriftReference(spec), unpack(spec, rows), len(rows))
+    return NetworkRates(DriftReference(spec), unpack(spec, rows), len(rows))
 
 
-def one_network(spec: DriftSpec, phi: Tensor, starts: Tensor) -> Networks:
+def one_network(spec: DriftSpec, phi: Tensor, starts: Tensor) -> NetworkRates:
     """Return copies under one network, (weights,), each from a first rate over the usual one, (n,)."""
     weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
-    return Networks(DriftReference(spec), weights, len(starts), starts)
+    return NetworkRates(DriftReference(spec), weights, len(starts), starts)
 
 
 def unpack(spec: DriftSpec, rows: Tensor) -> Params:

@@ -56,7 +56,7 @@ SHAPES: tuple[Callable[[float], float], ...] = (cosine, wsd)
 
 
 class Teachers:
-    """`Policy` of all shapes from all rates, shape by shape."""
+    """`RatePolicy` of all shapes from all rates, shape by shape."""
 
     size = len(SHAPES) * COUNT
 

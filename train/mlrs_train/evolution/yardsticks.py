@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.engines.engine import Engine, Job
+from mlrs_train.evolution.engines.engine import Job, JobEngine
 from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.policies import Schedules
+from mlrs_train.evolution.policies import ScheduleRates
 from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio, networks
 from mlrs_train.evolution.settings import EvolutionSettings
@@ -39,7 +39,7 @@ class Yardsticks:
         self._settings = settings
         self._reached: Tensor | None = None
 
-    def compare(self, phi: Tensor, engine: Engine) -> dict[str, float]:
+    def compare(self, phi: Tensor, engine: JobEngine) -> dict[str, float]:
         """Return log-ratios of a network to the schedules: below 0, the network is better.
 
         Args:
@@ -91,5 +91,5 @@ def held_out(settings: EvolutionSettings, number: int, phi: Tensor | None) -> Te
     families = list(choose_families(settings.families).values())
     draw = Draw(HELD_OUT, number, 0)
     problem, conditions = draw_task(draw, families[number % len(families)], settings)
-    policy = Schedules(SCHEDULES) if phi is None else networks(settings.architecture(), phi[None])
+    policy = ScheduleRates(SCHEDULES) if phi is None else networks(settings.architecture(), phi[None])
     return rollout(problem, conditions, policy, Draw(HELD_OUT, number, 1), settings.objective)

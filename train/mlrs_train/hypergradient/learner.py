@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from mlrs_core.networks.paper.reference import PaperNet
-from mlrs_train.tasks import Batch, Task
+from mlrs_train.tasks import BaseTask, Batch
 
 
-class Learner:
+class BaseLearner:
     """A base learner at some step of its run.
 
     What it draws at random comes from its own generators, seeded from the training's seed and the
@@ -21,7 +21,7 @@ class Learner:
     nor on how often phi is updated.
     """
 
-    def __init__(self, name: str, task: Task, net: PaperNet, seed: int) -> None:
+    def __init__(self, name: str, task: BaseTask, net: PaperNet, seed: int) -> None:
         """Build a learner before its first step."""
         self.name = name
         self.task = task

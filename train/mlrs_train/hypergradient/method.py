@@ -32,23 +32,23 @@ from mlrs_train.hypergradient.gradient import (
     sgd_step,
     value_and_grad,
 )
-from mlrs_train.hypergradient.learner import Learner
+from mlrs_train.hypergradient.learner import BaseLearner
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import Record
-from mlrs_train.tasks import Params, Task
+from mlrs_train.method import LogRecord
+from mlrs_train.tasks import BaseTask, Params
 
 
 class Hypergradient:
-    """`Method` of the paper's algorithm."""
+    """`TrainingMethod` of the paper's algorithm."""
 
-    def __init__(self, settings: HypergradientSettings, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, settings: HypergradientSettings, tasks: Mapping[str, BaseTask]) -> None:
         """Build a training at its first step."""
         self.settings = settings
         self.net = _network(settings)
         self.adam = torch.optim.Adam(
             self.net.parameters(), lr=settings.meta_lr, weight_decay=settings.meta_weight_decay
         )
-        self.learners = [Learner(name, task, self.net, settings.seed) for name, task in tasks.items()]
+        self.learners = [BaseLearner(name, task, self.net, settings.seed) for name, task in tasks.items()]
         self.snapshots: list[Weights] = []
         self.meta_updates = 0
 
@@ -62,7 +62,7 @@ class Hypergradient:
         """Steps that all base learners make."""
         return self.settings.epochs * sum(learner.task.steps_per_epoch for learner in self.learners)
 
-    def advance(self) -> Record | None:
+    def advance(self) -> LogRecord | None:
         """Make one step of the base learner whose turn it is; return a record when one is due."""
         learner = min(self.learners, key=lambda learner: learner.epochs_done)
         lr = self._step(learner)
@@ -73,7 +73,7 @@ class Hypergradient:
             return None
         return self._record(learner, lr)
 
-    def _step(self, learner: Learner) -> float:
+    def _step(self, learner: BaseLearner) -> float:
         """Make one step of a base learner; return its learning rate."""
         batch = learner.next_batch()
         loss, gradients = value_and_grad(lambda params: learner.task.loss(params, batch), learner.params)
@@ -91,7 +91,7 @@ class Hypergradient:
         learner.loss_count += 1
         return lr.item()
 
-    def _meta_update(self, learner: Learner, gamma: float, loss: Tensor, direction: Params) -> None:
+    def _meta_update(self, learner: BaseLearner, gamma: float, loss: Tensor, direction: Params) -> None:
         """Make one step of Adam on phi. The learner's weights and LSTM state stay as they are."""
         batch = learner.held_out_batch()
         result = meta_gradient(
@@ -111,14 +111,14 @@ class Hypergradient:
         self.meta_updates += 1
         learner.validation_loss = result.validation_loss
 
-    def _record(self, learner: Learner, lr: float) -> Record:
+    def _record(self, learner: BaseLearner, lr: float) -> LogRecord:
         values = {
             "train_loss": learner.mean_loss(),
             "validation_loss": learner.validation_loss,
             "learning_rate": lr,
             "meta_updates": self.meta_updates,
         }
-        return Record(task=learner.name, step=learner.step, epoch=learner.epoch, values=values)
+        return LogRecord(task=learner.name, step=learner.step, epoch=learner.epoch, values=values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as tensors and plain values."""
@@ -169,7 +169,7 @@ def _to_torch(weights: Weights) -> Params:
     return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
 
 
-def _check(learner: Learner, kind: str, loss: float) -> None:
+def _check(learner: BaseLearner, kind: str, loss: float) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
             f"{learner.name}: the {kind} loss is {loss} at step {learner.step}; "

@@ -13,12 +13,12 @@ import torch
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.tasks.digits import digits_cnn
-from mlrs_train.tasks.task import Batch, Examples, Params, Task, module_task
+from mlrs_train.tasks.task import BaseTask, Batch, Examples, Params, module_task
 from mlrs_train.tasks.topics import topics_char
 
 __all__ = ["TASKS", "Batch", "Examples", "Params", "Task", "load_tasks", "module_task"]
 
-TASKS: dict[str, Callable[[torch.Generator], Task]] = {
+TASKS: dict[str, Callable[[torch.Generator], BaseTask]] = {
     "digits-cnn": digits_cnn,
     "topics-char": topics_char,
 }
@@ -28,7 +28,7 @@ SPLIT_SEED = 0
 """Seeds what a task draws when it is loaded. Fixed, so that no training ever sees test examples."""
 
 
-def load_tasks(names: Sequence[str]) -> dict[str, Task]:
+def load_tasks(names: Sequence[str]) -> dict[str, BaseTask]:
     """Return the tasks of these names, in this order.
 
     Raises:

@@ -17,16 +17,20 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Examples:
-    """A set of examples."""
+    """Inputs and targets, whole in memory."""
 
     inputs: Tensor
-    """(n, ...)"""
+    """(n, ...), what the network takes."""
     targets: Tensor
-    """(n, ...)"""
+    """(n, ...), what the loss compares its outputs with."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.inputs)
+
+    def __getitem__(self, rows: slice) -> Examples:
+        """Return some of them, in order."""
+        return Examples(self.inputs[rows], self.targets[rows])
 
     def take(self, rows: Tensor) -> Batch:
         """Return some examples as a batch."""
@@ -47,7 +51,7 @@ class Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class BaseTask:
     """A base model and its data.
 
     The functions are pure in the parameters, so that a step can be tried without being made.
@@ -80,7 +84,7 @@ def module_task(
     num_classes: int,
     parts: tuple[Examples, ...],
     batch_size: int,
-) -> Task:
+) -> BaseTask:
     """Return a classification task around a torch module that has parameters but no buffers.
 
     Args:
@@ -103,7 +107,7 @@ def module_task(
         return nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
     train, held_out, test = parts
-    return Task(
+    return BaseTask(
         num_classes=num_classes,
         init=init,
         loss=loss,

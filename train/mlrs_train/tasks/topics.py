@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mlrs_train.tasks.task import Examples, Task, module_task
+from mlrs_train.tasks.task import BaseTask, Examples, module_task
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 """The characters told apart; the others are one class, the last. Fixed, though the text is not the
@@ -14,7 +14,7 @@ WINDOW = 32
 """Characters in an example."""
 
 
-def topics_char(generator: torch.Generator) -> Task:
+def topics_char(generator: torch.Generator) -> BaseTask:
     """Return the task: 97 classes, a GRU of 28,000 parameters, batches of 64 windows."""
     from pydoc_data.topics import topics
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from mlrs_core.errors import InvalidFieldError
-from mlrs_train.evolution.engines.engine import Engine, EngineError
+from mlrs_train.evolution.engines.engine import EngineError, JobEngine
 from mlrs_train.settings import Whole, check_ranges
 
 EngineName = Literal["local", "ray"]
@@ -42,7 +42,7 @@ class EngineChoice:
         if self.engine == "ray" and importlib.util.find_spec("ray") is None:
             raise EngineError("--engine ray needs Ray, which is missing: pip install 'mlrs[ray]'")
 
-    def open(self) -> Engine:
+    def open(self) -> JobEngine:
         """Return the engine, ready to compute.
 
         Raises:
@@ -53,9 +53,9 @@ class EngineChoice:
 
             return RayCluster(workers=self.workers, address=self.ray_address)
         if self.workers in (None, 1):
-            from mlrs_train.evolution.engines.in_process import InProcess
+            from mlrs_train.evolution.engines.in_process import InThisProcess
 
-            return InProcess()
+            return InThisProcess()
         from mlrs_train.evolution.engines.local import LocalProcesses
 
         return LocalProcesses(self.workers)

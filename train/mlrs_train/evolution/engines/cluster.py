@@ -10,7 +10,7 @@ from typing import Any, TypeVar, final
 
 import torch
 
-from mlrs_train.evolution.engines.engine import ATTEMPTS, EngineError, Job, Outcome
+from mlrs_train.evolution.engines.engine import ATTEMPTS, EngineError, Job, JobOutcome
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ PROBE_TIMEOUT_S = 5.0
 
 @final
 class RayCluster:
-    """`Engine` of Ray tasks, each a core wide.
+    """`JobEngine` of Ray tasks, each a core wide.
 
     When the worker or the machine of a job dies, Ray gives the job to another. As jobs are pure, nothing
     is lost.
@@ -69,7 +69,7 @@ class RayCluster:
 
     def _take(self, job: Job[T], reference: Any) -> T:
         try:
-            outcome: Outcome[T] = self._ray.get(reference)
+            outcome: JobOutcome[T] = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             raise EngineError(
                 f"{job.name} was given to {ATTEMPTS} workers of the Ray cluster, and none answered: {error}"
@@ -82,10 +82,10 @@ class RayCluster:
             self._ray.shutdown()
 
 
-def _outcome(job: Job[T]) -> Outcome[T]:
+def _outcome(job: Job[T]) -> JobOutcome[T]:
     """Compute a job in a worker."""
     torch.set_num_threads(1)  # as in every engine: more would sum in another order
-    return Outcome.of(job)
+    return JobOutcome.of(job)
 
 
 def _join(ray: Any, workers: int | None, address: str | None) -> None:

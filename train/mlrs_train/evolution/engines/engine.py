@@ -31,7 +31,7 @@ class Job(Generic[T]):
     """Its arguments."""
 
 
-class Engine(Protocol):
+class JobEngine(Protocol):
     """Computes jobs. What they give depends on the jobs alone."""
 
     def compute(self, jobs: Sequence[Job[T]]) -> list[T]:
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
+class JobOutcome(Generic[T]):
     """What became of a job."""
 
     result: T | None
@@ -57,7 +57,7 @@ class Outcome(Generic[T]):
     """The traceback, if it raised."""
 
     @classmethod
-    def of(cls, job: Job[T]) -> Outcome[T]:
+    def of(cls, job: Job[T]) -> JobOutcome[T]:
         """Compute a job here."""
         try:
             return cls(job.function(*job.arguments))

@@ -8,14 +8,14 @@ from multiprocessing import connection
 from typing import Any, TypeVar, final
 
 from mlrs_train.evolution.engines.engine import ATTEMPTS, EngineError, Job
-from mlrs_train.evolution.engines.worker import Worker, WorkerDiedError
+from mlrs_train.evolution.engines.worker import WorkerDiedError, WorkerProcess
 
 T = TypeVar("T")
 
 
 @final
 class LocalProcesses:
-    """`Engine` of worker processes, which start when they are first needed and end with this process.
+    """`JobEngine` of worker processes, which start when they are first needed and end with this process.
 
     A worker that dies is replaced, and its job computed again. As jobs are pure, nothing is lost.
     """
@@ -23,8 +23,8 @@ class LocalProcesses:
     def __init__(self, workers: int) -> None:
         """Use up to this many processes, 1 or more."""
         self.workers = workers
-        self._idle: list[Worker] = []
-        self._busy: dict[Any, tuple[Worker, int]] = {}
+        self._idle: list[WorkerProcess] = []
+        self._busy: dict[Any, tuple[WorkerProcess, int]] = {}
 
     def compute(self, jobs: Sequence[Job[T]]) -> list[T]:
         """Return what the jobs give, in their order.
@@ -61,7 +61,7 @@ class LocalProcesses:
 
     def _give(self, job: Job[Any], index: int) -> None:
         """Hand a job to an idle worker or to a new one."""
-        worker = self._idle.pop() if self._idle else Worker()
+        worker = self._idle.pop() if self._idle else WorkerProcess()
         self._busy[worker.connection] = worker, index
         worker.give(job)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, final
 
 import torch
 
-from mlrs_train.evolution.engines.engine import Job, Outcome
+from mlrs_train.evolution.engines.engine import Job, JobOutcome
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class WorkerDiedError(Exception):
 
 
 @final
-class Worker:
+class WorkerProcess:
     """A worker process. What goes to and fro is pickled: both ends are this program's.
 
     It has a pipe of its own, so that its death is the end of a stream, whatever it was doing.
@@ -63,7 +63,7 @@ class Worker:
             data = self.connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerDiedError(self._epitaph()) from error
-        outcome: Outcome[T] = pickle.loads(data)  # noqa: S301 - from our own child, over a private pipe  # nosec B301
+        outcome: JobOutcome[T] = pickle.loads(data)  # noqa: S301 - from our own child, over a private pipe  # nosec B301
         return outcome.unwrap(job)
 
     def end(self) -> None:
@@ -89,7 +89,7 @@ def _serve(connection: Connection) -> None:
         except EOFError:
             return
         job = pickle.loads(data)  # noqa: S301 - from our own parent, over a private pipe  # nosec B301
-        connection.send_bytes(pickle.dumps(Outcome.of(job)))
+        connection.send_bytes(pickle.dumps(JobOutcome.of(job)))
 
 
 def _end_with_parent() -> None:
