@@ -21,7 +21,7 @@ import mlrs_client
 from mlrs_client.torch import AdvisedLR, MetaStep
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.problem import Problem, batched
-from mlrs_train.tasks import Batch, Examples, Params, module_task
+from mlrs_train.tasks import BaseTask, Batch, Examples, Params, module_task
 from tests.docs.blocks import Block
 
 Names = dict[str, Any]
@@ -113,7 +113,7 @@ def meta_training(_: Connect) -> Names:
         "Batch": Batch,
         "Examples": Examples,
         "Params": Params,
-        "BaseTask": Task,
+        "BaseTask": BaseTask,
         "module_task": module_task,
     }
 
