@@ -1,1 +1,10 @@
-"""The `mlrs` command. The one room that knows all the others; it holds no logic of its own."""
+"""The `mlrs` command: the one package that knows all the others. It holds no logic of its own.
+
+root.py     the root command, and what all commands share
+daemon/     `mlrs serve`, `health`, `store`, `tokens`
+runs/       `mlrs runs`
+models/     `mlrs models`
+bench/      `mlrs bench`
+train.py    `mlrs train`
+admin.py    calls of admins that the client has no method for
+"""

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS = {
-    "serve": "mlrs_cli.serve",
-    "runs": "mlrs_cli.runs",
-    "models": "mlrs_cli.models",
-    "health": "mlrs_cli.health",
-    "store": "mlrs_cli.store",
-    "tokens": "mlrs_cli.tokens",
+    "serve": "mlrs_cli.daemon.serve",
+    "runs": "mlrs_cli.runs.commands",
+    "models": "mlrs_cli.models.commands",
+    "health": "mlrs_cli.daemon.health",
+    "store": "mlrs_cli.daemon.store",
+    "tokens": "mlrs_cli.daemon.tokens",
     "train": "mlrs_cli.train",
-    "bench": "mlrs_cli.bench",
+    "bench": "mlrs_cli.bench.commands",
 }
-"""The module of each command; the command has the module's last name."""
+"""The module of each command, in which the command has its name."""
 PIPE_WIDTH = 400
 """The width of tables that are not for a terminal, in characters."""
 DEFAULT_ADDRESS = "127.0.0.1:50051"

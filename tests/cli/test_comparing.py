@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlrs_cli import comparing
+from mlrs_cli.models import comparing
 from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model

@@ -18,10 +18,10 @@ from rich.live import Live
 from rich.table import Table
 
 import mlrs_client
-from mlrs_cli.deleting import Deletion, Selection, age, by_status, plural
-from mlrs_cli.listing import FORMATS, facts_of, or_dash, plain, print_runs
-from mlrs_cli.pushing import push
 from mlrs_cli.root import DaemonAddress, connected, daemon_options
+from mlrs_cli.runs.deleting import Deletion, Selection, age, by_status, plural
+from mlrs_cli.runs.listing import FORMATS, facts_of, or_dash, plain, print_runs
+from mlrs_cli.runs.pushing import push
 
 STATUS = click.Choice(["active", "diverged", "finished"])
 WAIT_S = 0.5

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Column, Table
 
+from mlrs_cli.daemon.store import read_store, store_options
 from mlrs_cli.root import (
     DaemonAddress,
     connected,
@@ -16,7 +17,6 @@ from mlrs_cli.root import (
     print_table,
     reported,
 )
-from mlrs_cli.store import read_store, store_options
 
 if TYPE_CHECKING:
     import mlrs_client
@@ -141,7 +141,7 @@ def diff(
       mlrs models diff mine stable
       mlrs models diff mine mine@0123456789ab --plot apart.png
     """
-    from mlrs_cli.comparing import draw, rates_apart, weight_changes
+    from mlrs_cli.models.comparing import draw, rates_apart, weight_changes
 
     before, after = _models(data_dir, url, tenant, first, second)
     if (changes := weight_changes(before, after)) is None:

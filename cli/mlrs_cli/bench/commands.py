@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlrs_cli.bench_meta import meta
+from mlrs_cli.bench.meta import meta
 from mlrs_cli.root import print_table
 
 if TYPE_CHECKING:  # it needs the extra `bench`, which the command's help does not

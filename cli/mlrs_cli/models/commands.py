@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from mlrs_cli.daemon.store import daemon_of, opened_store, store_options
+from mlrs_cli.models.versions import diff, history, promote, rollback
 from mlrs_cli.root import (
     DaemonAddress,
     access_options,
@@ -18,8 +20,6 @@ from mlrs_cli.root import (
     print_table,
     reported,
 )
-from mlrs_cli.store import daemon_of, opened_store, store_options
-from mlrs_cli.versions import diff, history, promote, rollback
 from mlrs_core.models.model import Model
 
 

@@ -1,0 +1,1 @@
+"""`mlrs bench`: how good the advice is."""

@@ -1,0 +1,1 @@
+"""What operators call: `mlrs serve`, `health`, `store` and `tokens`."""

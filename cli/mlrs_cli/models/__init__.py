@@ -1,0 +1,1 @@
+"""`mlrs models`: models, their versions and aliases."""

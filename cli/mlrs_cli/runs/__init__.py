@@ -1,0 +1,1 @@
+"""`mlrs runs`: the runs of a daemon, listed, followed, exported, deleted and sent."""
