@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from digits import load_split
+from support.digits import load_split
 from torch import distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy

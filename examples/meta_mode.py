@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from digits import load_split, report
+from support.digits import load_split, report
 from torch import nn
 from torch.nn import functional
 

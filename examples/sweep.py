@@ -21,11 +21,11 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from demo import daemon
-from digits import load_split
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from support.digits import load_split
 from torch.nn import functional
 
 import mlrs_client

@@ -10,9 +10,9 @@ import time
 from contextlib import ExitStack
 
 import numpy as np
-from digits import Split, load_split, parse_arguments, report
 from numpy.typing import NDArray
-from schedules import scheduled_lr
+from support.digits import Split, load_split, parse_arguments, report
+from support.schedules import scheduled_lr
 
 import mlrs_client
 

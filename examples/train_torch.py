@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from digits import load_split, parse_arguments, report
-from schedules import DEFAULT_LR, scheduled_lr
+from support.digits import load_split, parse_arguments, report
+from support.schedules import DEFAULT_LR, scheduled_lr
 from torch import nn
 from torch.nn import functional
 

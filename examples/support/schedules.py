@@ -1,11 +1,11 @@
-"""The hand-made schedules that the examples compare advice with, each at its usual default."""
+"""The hand-made schedules that the examples compare advice with, each at its default."""
 
 from __future__ import annotations
 
 import math
 
 DEFAULT_LR = 0.1
-"""The usual starting LR of SGD without momentum."""
+"""The default learning rate of SGD without momentum."""
 NAMES = ["constant", "cosine", "step"]
 
 
