@@ -16,6 +16,16 @@ from torch.nn import functional
 from mlrs_bench.sources import described, source_of
 from mlrs_train.tasks import Examples
 
+__all__ = [
+    "Examples",
+    "Splits",
+    "Task",
+    "cross_entropy",
+    "default_weight_decay",
+    "share_correct",
+    "squared_error",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
@@ -50,8 +60,8 @@ def share_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(-1) == targets).double().mean()
 
 
-def usual_weight_decay() -> dict[str, float]:
-    """Return the weight decay that is usual, by optimizer."""
+def default_weight_decay() -> dict[str, float]:
+    """Return the default weight decay, by optimizer."""
     return {"sgd": 5e-4, "adamw": 0.01}
 
 
@@ -80,7 +90,7 @@ class Task:
     """What the loss is, for the report."""
     accuracy: Callable[[Tensor, Tensor], Tensor] | None = None
     """(outputs, targets) to a scalar in [0, 1], where there is such a thing."""
-    weight_decay: Mapping[str, float] = field(default_factory=usual_weight_decay)
+    weight_decay: Mapping[str, float] = field(default_factory=default_weight_decay)
     """By optimizer."""
     version: str = "1"
     """Changed when results of before count no longer, for reasons that `fingerprint` does not see."""

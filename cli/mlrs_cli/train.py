@@ -39,15 +39,10 @@ class MethodGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
-class NameList(click.ParamType):
-    """Names that are separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:  # noqa: ARG002  # click's signature
-        """Return the names as a list."""
-        words = value.split(",") if isinstance(value, str) else value
-        return [word.strip() for word in words if word.strip()]
+def _names(value: str | Sequence[str]) -> list[str]:
+    """Return names that are separated by commas."""
+    words = value.split(",") if isinstance(value, str) else value
+    return [word.strip() for word in words if word.strip()]
 
 
 @click.group(cls=MethodGroup)
@@ -110,14 +105,14 @@ def _option_of(setting: Setting) -> click.Option:
     listed = get_origin(setting.kind) is Sequence
     return click.Option(
         [_flag(setting.name)],
-        type=NameList() if listed else _type_of(setting),
+        type=_names if listed else _type_of(setting),
         default=",".join(default) or None if listed else default,
         metavar="NAMES" if listed else NAMES.get(setting.name),
         help=" ".join(setting.document.split()).replace("`", ""),
     )
 
 
-def _type_of(setting: Setting) -> click.ParamType | type:
+def _type_of(setting: Setting) -> Any:
     """Return what click checks the values of a setting by."""
     if get_origin(setting.kind) is Literal:
         return click.Choice(get_args(setting.kind))
@@ -128,8 +123,7 @@ def _type_of(setting: Setting) -> click.ParamType | type:
             return click.FloatRange(min=least)
         case Real(above=above):
             return click.FloatRange(min=above, min_open=True)
-    kind: type = setting.kind
-    return kind
+    return setting.kind
 
 
 def _folder_options(kind: type[Settings]) -> list[click.Option]:

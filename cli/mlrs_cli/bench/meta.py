@@ -35,8 +35,8 @@ def meta(cells: Path, tuned: Path, out: Path) -> None:
     try:
         from mlrs_bench.cache import read_cells
         from mlrs_bench.errors import BenchError
-        from mlrs_bench.report.meta import meta_report
-        from mlrs_bench.report.provenance import command_line
+        from mlrs_bench.report.figures.provenance import command_line
+        from mlrs_bench.report.pages.meta import meta_report
     except ImportError as error:
         raise click.ClickException(f"{error.name} is missing: pip install 'mlrs[bench]'") from error
     try:

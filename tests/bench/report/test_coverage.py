@@ -5,9 +5,9 @@ from __future__ import annotations
 from mlrs_bench.bench import Request
 from mlrs_bench.methods import all_methods
 from mlrs_bench.models import OPTIONAL
-from mlrs_bench.report.coverage import Missing, coverage
-from mlrs_bench.report.methods import OTHER_TUNED
-from mlrs_bench.report.scope import DEVELOPMENT_TASKS, SEEDS, Scope, benchmark_scope
+from mlrs_bench.report.figures.coverage import Missing, coverage
+from mlrs_bench.report.figures.methods import OTHER_TUNED
+from mlrs_bench.report.figures.scope import DEVELOPMENT_TASKS, SEEDS, Scope, benchmark_scope
 from mlrs_bench.rules import RULES
 from mlrs_bench.tasks import CIFAR10_TASKS, TASKS
 from tests.bench.report.cells import cell, row

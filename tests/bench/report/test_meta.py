@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlrs_bench.report.meta import FAR, meta_report
+from mlrs_bench.report.pages.meta import FAR, meta_report
 from mlrs_bench.tasks import TASKS
 from tests.bench.report.cells import cell, row
 

@@ -7,7 +7,7 @@ from mlrs_bench.methods import STARTS as BENCHMARK_STARTS
 from mlrs_bench.methods import TUNED as TUNED_SCHEDULES
 from mlrs_bench.models import ABLATIONS as NETWORKS
 from mlrs_bench.models import ADVISED as NETWORK
-from mlrs_bench.report.methods import (
+from mlrs_bench.report.figures.methods import (
     ABLATIONS,
     ADVISED,
     CONSTANT,
@@ -17,8 +17,8 @@ from mlrs_bench.report.methods import (
     ordered,
     untuned,
 )
-from mlrs_bench.report.rows import rows_of
-from mlrs_bench.report.sensitivity import STARTS
+from mlrs_bench.report.figures.rows import rows_of
+from mlrs_bench.report.figures.sensitivity import STARTS
 from tests.bench.report.cells import row
 
 

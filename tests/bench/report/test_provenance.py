@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mlrs_bench.report import write_report
-from mlrs_bench.report.provenance import command_line, measured, this_machine
+from mlrs_bench.report.figures.provenance import command_line, measured, this_machine
 from tests.bench.report.cells import cell, scope_of
 
 

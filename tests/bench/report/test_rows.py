@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_bench.report.methods import BEST_TUNED, TUNED
-from mlrs_bench.report.rows import Row, rows_of
+from mlrs_bench.report.figures.methods import BEST_TUNED, TUNED
+from mlrs_bench.report.figures.rows import Row, rows_of
 from tests.bench.report.cells import cell, row
 
 loss = st.floats(0.01, 10.0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from scipy import stats
 
-from mlrs_bench.report.bootstrap import stratified_estimate
-from mlrs_bench.report.statistics import Verdict, interquartile_mean, outcome
+from mlrs_bench.report.figures.bootstrap import stratified_estimate
+from mlrs_bench.report.figures.statistics import Verdict, interquartile_mean, outcome
 
 scores = st.floats(-1e3, 1e3)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlrs_bench.report.bookkeeping import Cost, Stability
-from mlrs_bench.report.methods import BEST_TUNED
-from mlrs_bench.report.standings import Matchup, share_near
-from mlrs_bench.report.summary import DEVELOPMENT, UNTOUCHED, Summary
-from mlrs_bench.report.targets import EVERY
+from mlrs_bench.report.figures.bookkeeping import Cost, Stability
+from mlrs_bench.report.figures.methods import BEST_TUNED
+from mlrs_bench.report.figures.standings import Matchup, share_near
+from mlrs_bench.report.figures.summary import DEVELOPMENT, UNTOUCHED, Summary
+from mlrs_bench.report.figures.targets import EVERY
 from tests.bench.report.cells import FACTORS, benchmark, cell, row, scope_of, summary_of
 
 

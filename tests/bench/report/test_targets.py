@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlrs_bench.report.scope import Scope
-from mlrs_bench.report.targets import Status, Target, verdict
+from mlrs_bench.report.figures.scope import Scope
+from mlrs_bench.report.figures.targets import Status, Target, verdict
 from tests.bench.report.cells import FACTORS, benchmark, cell, row, scope_of, summary_of
 
 GAP = "gap to the best tuned schedule closed"

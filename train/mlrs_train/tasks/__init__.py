@@ -1,6 +1,6 @@
 """The tasks that networks are meta-trained on.
 
-To add one, write a function `(generator) -> Task` and enter it in `TASKS`. It loads data that is on
+To add one, write a function `(generator) -> BaseTask` and enter it in `TASKS`. It loads data that is on
 the machine already (nothing is downloaded) and draws whatever it needs at random from the generator.
 `module_task` makes a task of a torch module and three sets of examples.
 """
@@ -16,7 +16,7 @@ from mlrs_train.tasks.digits import digits_cnn
 from mlrs_train.tasks.task import BaseTask, Batch, Examples, Params, module_task
 from mlrs_train.tasks.topics import topics_char
 
-__all__ = ["TASKS", "Batch", "Examples", "Params", "Task", "load_tasks", "module_task"]
+__all__ = ["TASKS", "BaseTask", "Batch", "Examples", "Params", "load_tasks", "module_task"]
 
 TASKS: dict[str, Callable[[torch.Generator], BaseTask]] = {
     "digits-cnn": digits_cnn,

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.markdown import report
-from mlrs_bench.report.panels import draw_learning_curves, draw_learning_rates
-from mlrs_bench.report.provenance import command_line, this_machine
-from mlrs_bench.report.scope import Scope
-from mlrs_bench.report.summary import summarise
-from mlrs_bench.report.verdicts import draw_gaps, draw_matchups
+from mlrs_bench.report.figures.provenance import command_line, this_machine
+from mlrs_bench.report.figures.scope import Scope
+from mlrs_bench.report.figures.summary import summarise
+from mlrs_bench.report.pages.markdown import report
+from mlrs_bench.report.pages.panels import draw_learning_curves, draw_learning_rates
+from mlrs_bench.report.pages.verdicts import draw_gaps, draw_matchups
 
 
 def write_report(

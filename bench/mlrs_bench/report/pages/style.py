@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlrs_bench.report.methods import ADVISED, BEST_TUNED, CONSTANT, COSINE
+from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, CONSTANT, COSINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlrs_bench.report.bootstrap import Estimate, stratified_estimate
-from mlrs_bench.report.methods import ADVISED, BEST_TUNED
-from mlrs_bench.report.rows import Row
-from mlrs_bench.report.statistics import Verdict
+from mlrs_bench.report.figures.bootstrap import Estimate, stratified_estimate
+from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED
+from mlrs_bench.report.figures.rows import Row
+from mlrs_bench.report.figures.statistics import Verdict
 
 NEAR = 0.02
 """A final loss within this share of the best tuned one's is near it."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.losses import by_row, diverged, evaluations, paired
-from mlrs_bench.report.methods import ordered
-from mlrs_bench.report.rows import log_of_means
+from mlrs_bench.report.figures.losses import by_row, diverged, evaluations, paired
+from mlrs_bench.report.figures.methods import ordered
+from mlrs_bench.report.figures.rows import log_of_means
 
 STARTS = (0.1, 10.0)
 """The wrong starts, as multiples of the usual learning rate."""

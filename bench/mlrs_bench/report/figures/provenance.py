@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.methods import ordered
+from mlrs_bench.report.figures.methods import ordered
 
 PACKAGES = ("mlrs", "torch", "numpy", "scikit-learn")
 """What every training depends on; methods of other packages name theirs in their identity."""

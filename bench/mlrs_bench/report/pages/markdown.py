@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mlrs_bench.report import tables
-from mlrs_bench.report.coverage import Missing
-from mlrs_bench.report.provenance import Machine
-from mlrs_bench.report.summary import DEVELOPMENT, UNTOUCHED, Summary
-from mlrs_bench.report.targets import EVERY
+from mlrs_bench.report.figures.coverage import Missing
+from mlrs_bench.report.figures.provenance import Machine
+from mlrs_bench.report.figures.summary import DEVELOPMENT, UNTOUCHED, Summary
+from mlrs_bench.report.figures.targets import EVERY
+from mlrs_bench.report.pages import tables
 
 READING = """\
 - A *row* is a task under one optimizer. L is the mean final test loss over evaluation seeds; on a seed, \

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from mlrs_bench.cell import Cell, Points
-from mlrs_bench.report.losses import evaluations
-from mlrs_bench.report.methods import BEST_TUNED
-from mlrs_bench.report.rows import Row
-from mlrs_bench.report.statistics import Floats
-from mlrs_bench.report.style import LINES, new_figure, save
+from mlrs_bench.report.figures.losses import evaluations
+from mlrs_bench.report.figures.methods import BEST_TUNED
+from mlrs_bench.report.figures.rows import Row
+from mlrs_bench.report.figures.statistics import Floats
+from mlrs_bench.report.pages.style import LINES, new_figure, save
 
 COLUMNS = 4
 REACH = 1e3

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.bookkeeping import Cost, Stability, stabilities, tuning_costs
-from mlrs_bench.report.coverage import Missing, coverage
-from mlrs_bench.report.losses import Key, evaluations
-from mlrs_bench.report.methods import BEST_TUNED, ordered
-from mlrs_bench.report.provenance import Measured, measured
-from mlrs_bench.report.rows import Row, rows_of
-from mlrs_bench.report.scope import DEVELOPMENT_TASKS, UNTOUCHED_TASKS, Scope
-from mlrs_bench.report.sensitivity import Sensitivity, sensitivities
-from mlrs_bench.report.standings import Matchup, Standing, matchup, standing
-from mlrs_bench.report.targets import EVERY, Target, targets
+from mlrs_bench.report.figures.bookkeeping import Cost, Stability, stabilities, tuning_costs
+from mlrs_bench.report.figures.coverage import Missing, coverage
+from mlrs_bench.report.figures.losses import Key, evaluations
+from mlrs_bench.report.figures.methods import BEST_TUNED, ordered
+from mlrs_bench.report.figures.provenance import Measured, measured
+from mlrs_bench.report.figures.rows import Row, rows_of
+from mlrs_bench.report.figures.scope import DEVELOPMENT_TASKS, UNTOUCHED_TASKS, Scope
+from mlrs_bench.report.figures.sensitivity import Sensitivity, sensitivities
+from mlrs_bench.report.figures.standings import Matchup, Standing, matchup, standing
+from mlrs_bench.report.figures.targets import EVERY, Target, targets
 
 DEVELOPMENT = "development rows"
 """The group of rows that were looked at while meta-training was still being changed."""

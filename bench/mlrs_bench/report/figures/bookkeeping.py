@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.losses import diverged, not_learning
-from mlrs_bench.report.methods import ordered
+from mlrs_bench.report.figures.losses import diverged, not_learning
+from mlrs_bench.report.figures.methods import ordered
 
 
 @dataclass(frozen=True)

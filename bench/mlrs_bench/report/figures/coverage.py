@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.losses import Key
-from mlrs_bench.report.methods import ADVISED, ordered
-from mlrs_bench.report.scope import Scope
-from mlrs_bench.report.sensitivity import STARTS
+from mlrs_bench.report.figures.losses import Key
+from mlrs_bench.report.figures.methods import ADVISED, ordered
+from mlrs_bench.report.figures.scope import Scope
+from mlrs_bench.report.figures.sensitivity import STARTS
 
 Kind = tuple[str, float]
 """A method, and the multiple of the usual learning rate that it starts from."""

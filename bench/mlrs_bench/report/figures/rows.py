@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.losses import Key, Losses, by_row, evaluations, paired
-from mlrs_bench.report.methods import BEST_TUNED, CONSTANT, TUNED
-from mlrs_bench.report.statistics import STANDARD_ERRORS, Floats, Verdict, outcome, standard_error
+from mlrs_bench.report.figures.losses import Key, Losses, by_row, evaluations, paired
+from mlrs_bench.report.figures.methods import BEST_TUNED, CONSTANT, TUNED
+from mlrs_bench.report.figures.statistics import STANDARD_ERRORS, Floats, Verdict, outcome, standard_error
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlrs_bench.report.statistics import Floats, interquartile_mean
+from mlrs_bench.report.figures.statistics import Floats, interquartile_mean
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95

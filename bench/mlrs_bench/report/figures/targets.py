@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlrs_bench.report.bookkeeping import Stability
-from mlrs_bench.report.coverage import Coverage
-from mlrs_bench.report.methods import ABLATION, ADVISED, CONSTANT, TUNED, untuned
-from mlrs_bench.report.sensitivity import STARTS, Sensitivity
-from mlrs_bench.report.standings import NEAR, Standing
-from mlrs_bench.report.wording import NOTHING, interval, share
+from mlrs_bench.report.figures.bookkeeping import Stability
+from mlrs_bench.report.figures.coverage import Coverage
+from mlrs_bench.report.figures.methods import ABLATION, ADVISED, CONSTANT, TUNED, untuned
+from mlrs_bench.report.figures.sensitivity import STARTS, Sensitivity
+from mlrs_bench.report.figures.standings import NEAR, Standing
+from mlrs_bench.report.pages.wording import NOTHING, interval, share
 
 EVERY = "all"
 """The group of rows of every optimizer."""

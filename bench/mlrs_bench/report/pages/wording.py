@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlrs_bench.report.bootstrap import Estimate
-from mlrs_bench.report.standings import Matchup
+from mlrs_bench.report.figures.bootstrap import Estimate
+from mlrs_bench.report.figures.standings import Matchup
 
 NOTHING = "-"
 """What stands where there is no figure."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mlrs_bench.report.bootstrap import Estimate
-from mlrs_bench.report.methods import ADVISED
-from mlrs_bench.report.standings import Matchup
-from mlrs_bench.report.style import GROUPS, new_figure, save
-from mlrs_bench.report.summary import Summary
-from mlrs_bench.report.targets import EVERY
+from mlrs_bench.report.figures.bootstrap import Estimate
+from mlrs_bench.report.figures.methods import ADVISED
+from mlrs_bench.report.figures.standings import Matchup
+from mlrs_bench.report.figures.summary import Summary
+from mlrs_bench.report.figures.targets import EVERY
+from mlrs_bench.report.pages.style import GROUPS, new_figure, save
 
 LEFT, RIGHT = -1.0, 2.0
 """Gap closed beyond these is drawn as an arrow with its figure: one bad method would squash the rest."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mlrs_bench.methods import all_methods
 from mlrs_bench.models import ABLATIONS, ADVISED, OFFICIAL, PAPER, ModelFile
-from mlrs_bench.report.losses import Key
-from mlrs_bench.report.methods import OTHER_TUNED
+from mlrs_bench.report.figures.losses import Key
+from mlrs_bench.report.figures.methods import OTHER_TUNED
 from mlrs_bench.rules import RULES
 from mlrs_bench.tasks import CIFAR10_TASKS, TASKS
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.bootstrap import Estimate
-from mlrs_bench.report.losses import Key, describe, diverged, evaluations
-from mlrs_bench.report.methods import ADVISED, BEST_TUNED, META, TUNED
-from mlrs_bench.report.rows import Row, rows_of
-from mlrs_bench.report.standings import log_ratio, matchup
-from mlrs_bench.report.statistics import Verdict
-from mlrs_bench.report.tables import table
-from mlrs_bench.report.wording import NOTHING, interval, loss, record
+from mlrs_bench.report.figures.bootstrap import Estimate
+from mlrs_bench.report.figures.losses import Key, describe, diverged, evaluations
+from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, META, TUNED
+from mlrs_bench.report.figures.rows import Row, rows_of
+from mlrs_bench.report.figures.standings import log_ratio, matchup
+from mlrs_bench.report.figures.statistics import Verdict
+from mlrs_bench.report.pages.tables import table
+from mlrs_bench.report.pages.wording import NOTHING, interval, loss, record
 
 ADVISED_META, PAPER_META = META
 PAPER = "paper"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.statistics import Floats
+from mlrs_bench.report.figures.statistics import Floats
 
 Key = tuple[str, str]
 """A row: task and optimizer."""

@@ -1,0 +1,11 @@
+"""The numbers as text and pictures.
+
+wording.py        figures as text
+tables.py         the summary's parts as Markdown tables
+markdown.py       `quality.md`
+meta.py           `meta.md`: meta mode against the frozen network
+panels.py         grids of learning curves and of learning rates
+verdicts.py       the forest plot, and wins, ties and losses as a heat map
+style.py          colours, sizes and the file format that the pictures share
+write.py          the report as files
+"""
