@@ -153,7 +153,7 @@ def test_kernel_agrees_with_oracle_under_other_constants() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"constants": {"rise": 0.3}}, r"constants: missing: \['fall', .*; unknown: none"),
+        ({"constants": {"rise": 0.3}}, r"constants: missing: \['default_adam_lr', .*; unknown: none"),
         ({"constants": {**asdict(DriftConstants()), "climb": 1}}, r"missing: none; unknown: \['climb'\]"),
         ({"constants": 7}, "constants: must be DriftConstants in feature version 1"),
         ({"constants": None}, "constants: must be DriftConstants in feature version 1"),
