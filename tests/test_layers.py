@@ -20,6 +20,7 @@ BENCH = "The benchmark is a user of the daemon"
 CORE = "The core knows no wire, threads or database"
 CLIENT = "The client needs grpcio and protobuf only"
 TORCH = "Serving does not import torch"
+ADAPTERS = "Adapters use public names of the client only"
 CLIENT_MESSAGES = "Proto messages stop at the client's converters and streams"
 CLIENT_PROTOCOL = "The client's protocol knows neither gRPC nor messages"
 SERVER_MESSAGES = "Proto messages stop at the converters and the services"
@@ -32,6 +33,8 @@ BREACHES = [
     ("client/mlrs_client/__init__.py", "mlrs_core", CLIENT),
     ("client/mlrs_client/__init__.py", "numpy", CLIENT),
     ("client/mlrs_client/_run.py", "mlrs_proto.v1", CLIENT_MESSAGES),
+    ("client/mlrs_client/torch.py", "mlrs_client._run", ADAPTERS),
+    ("client/mlrs_client/_torch_meta.py", "mlrs_client._meta_types", ADAPTERS),
     ("client/mlrs_client/_exceptions.py", "grpc", CLIENT_MESSAGES),
     ("client/mlrs_client/_types.py", "google.protobuf", CLIENT_MESSAGES),
     ("client/mlrs_client/_ledger.py", "google.protobuf", CLIENT_PROTOCOL),

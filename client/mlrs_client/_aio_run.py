@@ -22,6 +22,7 @@ from mlrs_client._unsent import let_go
 from mlrs_client._updates import Update
 from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
 from mlrs_client._waiting import answered, check_complete, is_away, lagging, opened, paused, settled
+from mlrs_client.adapters import RunState
 
 
 class _Detachable(Protocol):
@@ -67,11 +68,11 @@ class Run(RunView):
         await self._connection.wait(opened(self._connection.session, self._ledger, deadline))
         return self
 
-    async def adopt(self, id: str, step: int, *, last_lr: float | None = None) -> None:  # noqa: A002 # as elsewhere
-        """Go on as the run with that id at that step. See `mlrs_client.Run.adopt`."""
+    async def resume(self, state: RunState) -> None:
+        """Go on from a checkpoint. See `mlrs_client.Run.resume`."""
         self._check_attached()
         before = self._ledger, self._lag
-        ledger = adopted(self._ledger, Signal(), id, step, last_lr)
+        ledger = adopted(self._ledger, Signal(), state)
         if ledger is self._ledger:
             return
         try:
@@ -96,16 +97,20 @@ class Run(RunView):
             raise UsageError(f"run {self.id!r} is not open yet; await run.open() first")
         return self._ledger
 
-    def observe(self, step: int, loss: float, *, samples: float | None = None) -> Pending:
-        """Send the loss of a step and return at once; not to be awaited itself."""
-        entry, is_new = self._enter(step, loss, samples)
-        return Pending(self._connection, self._ledger, entry, replayed=not is_new)
-
-    def _enter(self, step: int, loss: float, samples: float | None) -> tuple[Entry, bool]:
+    def observe(
+        self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False
+    ) -> Pending:
+        """Send the loss of a step and return at once; not to be awaited itself. See `mlrs_client.Run`."""
         self._check_attached()
         self._connection.check()
-        observed = self._observed(loss, samples)
-        return self._connection.session.observe(self._ledger, check.step(step), observed)
+        session, step, observed = self._connection.session, check.step(step), self._observed(loss, samples)
+        lr = self._lag.newest(before=step) if lagged else None
+        entry, is_new = session.observe(self._ledger, step, observed)
+        if lagged:
+            self._lag.add(entry)
+        if lr is not None:
+            lr = lagging(session, self._ledger, entry, lr, self._lag.late_s())
+        return Pending(self._connection, self._ledger, entry, replayed=not is_new, lagged_lr=lr)
 
     async def next_lr(
         self,
@@ -117,16 +122,7 @@ class Run(RunView):
         timeout_s: float | None = None,
     ) -> float:
         """Return the learning rate for the update of a step. See `mlrs_client.Run.next_lr`."""
-        self._check_attached()
-        self._connection.check()
-        lr = self._lag.newest(before=check.step(step)) if lagged else None
-        entry, is_new = self._enter(step, loss, samples)
-        if lagged:
-            self._lag.add(entry)
-        if lr is not None:
-            return lagging(self._connection.session, self._ledger, entry, lr, self._lag.late_s())
-        pending = Pending(self._connection, self._ledger, entry, replayed=not is_new)
-        return await pending.lr(timeout_s=timeout_s)
+        return await self.observe(step, loss, samples=samples, lagged=lagged).lr(timeout_s=timeout_s)
 
     async def adapt(
         self,
@@ -201,14 +197,22 @@ class Pending(PendingView):
     """An observation that was sent; its advice is here or on its way. Awaited, it is the LR."""
 
     def __init__(
-        self, connection: Connection, ledger: Ledger[Entry], entry: Entry, *, replayed: bool
+        self,
+        connection: Connection,
+        ledger: Ledger[Entry],
+        entry: Entry,
+        *,
+        replayed: bool,
+        lagged_lr: float | None = None,
     ) -> None:
-        super().__init__(entry, replayed=replayed)
+        super().__init__(entry, replayed=replayed, lagged_lr=lagged_lr)
         self._connection = connection
         self._ledger = ledger
 
     async def lr(self, *, timeout_s: float | None = None) -> float:
-        """Return the learning rate for the update of the step."""
+        """Return the learning rate for the update of the step. See `mlrs_client.Pending.lr`."""
+        if self._lagged_lr is not None:
+            return self._lagged_lr
         await self._wait(timeout_s)
         return self._entry.lr()
 

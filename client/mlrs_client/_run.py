@@ -22,6 +22,7 @@ from mlrs_client._unsent import let_go
 from mlrs_client._updates import Update
 from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
 from mlrs_client._waiting import answered, check_complete, is_away, opened, paused, settled
+from mlrs_client.adapters import RunState
 
 
 class Run(RunView):
@@ -52,16 +53,11 @@ class Run(RunView):
         self._connection.wait(opened(self._connection.session, self._ledger, deadline))
         return self
 
-    def adopt(self, id: str, step: int, *, last_lr: float | None = None) -> None:  # noqa: A002 # as elsewhere
-        """Go on as the run with that id at that step, as a checkpoint says; for adapters.
+    def resume(self, state: RunState) -> None:
+        """Go on from a checkpoint: as the run, and at the step, of a state.
 
-        What was recorded of it from the step on is dropped. What was asked for when this run was made, such
-        as its horizon, holds for that run.
-
-        Args:
-            id: the run's id.
-            step: the step to observe next.
-            last_lr: what the fallback goes on with if the daemon is away.
+        What was recorded of that run from the step on is dropped. What was asked for when this run was made,
+        such as its horizon, holds for that run.
 
         Raises:
             RunNotFoundError: there is no such run.
@@ -70,7 +66,7 @@ class Run(RunView):
         """
         self._check_attached()
         before = self._ledger, self._lag
-        ledger = self._connection.locked(lambda: adopted(self._ledger, Signal(), id, step, last_lr))
+        ledger = self._connection.locked(lambda: adopted(self._ledger, Signal(), state))
         if ledger is self._ledger:
             return
         try:
@@ -103,7 +99,9 @@ class Run(RunView):
             completion = completed(self._connection.session, self._ledger, lacking)
             self._connection.perform(completion, self._connection.timeout_s)
 
-    def observe(self, step: int, loss: float, *, samples: float | None = None) -> Pending:
+    def observe(
+        self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False
+    ) -> Pending:
         """Send the loss of a step and return at once.
 
         Args:
@@ -111,17 +109,28 @@ class Run(RunView):
             loss: any real number, or an array or tensor of one. NaN and infinities are legal: the last
                 learning rate is held.
             samples: where several ranks report, how many samples the loss is the mean of. Default: 1.
+            lagged: have `Pending.lr` return the newest learning rate of the steps before, as a rule that for
+                the step before, and not wait. Only the first step of a run waits, as there is none yet.
 
         Raises:
             InvalidArgumentError: the step or the loss is none.
             StepAheadError: the step is beyond the next one.
             StaleStepError: the step was observed with another loss.
             ClosedError, ForkedError: see `Advisor`.
+            MlrsError: `lagged`, and the daemon refused a step before.
         """
         self._check_attached()
-        observed = self._observed(loss, samples)
-        entry, is_new = self._connection.observe(self._ledger, check.step(step), observed)
-        return Pending(self._connection, self._ledger, entry, replayed=not is_new)
+        step, observed = check.step(step), self._observed(loss, samples)
+        if not lagged:
+            entry, is_new = self._connection.observe(self._ledger, step, observed)
+            return Pending(self._connection, self._ledger, entry, replayed=not is_new)
+        self._connection.check()
+        lr = self._lag.newest(before=step)
+        entry, is_new = self._connection.observe(self._ledger, step, observed)
+        self._lag.add(entry)
+        if lr is not None:
+            lr = self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
+        return Pending(self._connection, self._ledger, entry, replayed=not is_new, lagged_lr=lr)
 
     def next_lr(
         self,
@@ -138,23 +147,17 @@ class Run(RunView):
             step: as for `observe`.
             loss: as for `observe`.
             samples: as for `observe`.
-            lagged: return the newest learning rate of the steps before instead, as a rule that for the step
-                before, and do not wait. The first call of a run waits, as there is none yet.
+            lagged: return the newest learning rate of the steps before, and do not wait; as for `observe`.
             timeout_s: the deadline, in seconds. Default: the advisor's; where several ranks report, ten
                 minutes, as it is the others that are waited for.
 
         Raises:
-            MlrsError: as `observe` and `Pending.lr`; if `lagged`, also because of a step before.
+            MlrsError: as `observe` and `Pending.lr`.
         """
+        if lagged:
+            return self.observe(step, loss, samples=samples, lagged=True).lr(timeout_s=timeout_s)
         self._check_attached()
         step, observed = check.step(step), self._observed(loss, samples)
-        if lagged:
-            self._connection.check()
-            lr = self._lag.newest(before=step)
-            entry, _ = self._connection.observe(self._ledger, step, observed)
-            self._lag.add(entry)
-            if lr is not None:
-                return self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
         deadline = self._connection.deadline_of(self._ledger, timeout_s)
         return self._connection.exchange(self._ledger, step, observed, deadline).lr()
 
@@ -270,19 +273,27 @@ class Pending(PendingView):
     """An observation that was sent; its advice is here or on its way."""
 
     def __init__(
-        self, connection: Connection, ledger: Ledger[Entry], entry: Entry, *, replayed: bool
+        self,
+        connection: Connection,
+        ledger: Ledger[Entry],
+        entry: Entry,
+        *,
+        replayed: bool,
+        lagged_lr: float | None = None,
     ) -> None:
-        super().__init__(entry, replayed=replayed)
+        super().__init__(entry, replayed=replayed, lagged_lr=lagged_lr)
         self._connection = connection
         self._ledger = ledger
 
     def lr(self, *, timeout_s: float | None = None) -> float:
-        """Return the learning rate for the update of the step. See `advice`."""
+        """Return the learning rate for the update. See `advice`, and `lagged` of `Run.observe`."""
+        if self._lagged_lr is not None:
+            return self._lagged_lr
         self._wait(timeout_s)
         return self._entry.lr()
 
     def advice(self, *, timeout_s: float | None = None) -> Advice:
-        """Return the advice; waits for it. If it does not come in time, the run's fallback answers.
+        """Return the step's own advice; waits for it. If it is late, the run's fallback answers.
 
         Args:
             timeout_s: the deadline, in seconds. Default: as for `Run.next_lr`.

@@ -15,6 +15,7 @@ from mlrs_client._options import RECORD_TIMEOUT_S, OnUnavailable
 from mlrs_client._start import Start, began, default_rate, start_of
 from mlrs_client._types import RunConfig
 from mlrs_client._values import one_of
+from mlrs_client.adapters import RunState
 
 
 def run_ledger(
@@ -113,22 +114,18 @@ def import_rows() -> tuple[Any, Any]:
     return Row, losses_of
 
 
-def adopted(
-    ledger: Ledger[Entry], changed: Wakeable, run_id: object, step: object, last_lr: float | None
-) -> Ledger[Entry]:
-    """Return a ledger like another, of a run that goes on at a step; the same one if it is there already.
+def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger[Entry]:
+    """Return a ledger like another, of a run that goes on at a state; the same one if it is there already.
 
     Args:
         ledger: the other.
         changed: what its callers wait on.
-        run_id: the run's id.
-        step: the step to observe next.
-        last_lr: what the fallback goes on with if the daemon is away, if it has nothing else.
+        state: the run's, of a checkpoint.
 
     Raises:
-        InvalidArgumentError: the id or the step is none.
+        InvalidArgumentError: the id or the step of the state is none.
     """
-    checked, at = check.run_id(run_id), check.step(step)
+    checked, at = check.run_id(state.run_id), check.step(state.step)
     is_same = checked == ledger.run_ids[0]
     is_new = at == 0 and ledger.first_step is None and not ledger.start.is_named
     if is_same and ledger.next_step == at and (ledger.is_open or is_new):
@@ -140,7 +137,7 @@ def adopted(
     )
     fresh = Ledger(start, changed, ledger.entry, ledger.standby.fallback, ledger.rank)
     if ledger.standby.starts_alone or ledger.can_stand_in():
-        fresh.standby.start_alone(ledger.standby.last_lr if last_lr is None else last_lr)
+        fresh.standby.start_alone(ledger.standby.last_lr if state.last_lr is None else state.last_lr)
     if goes_back and not ledger.standby.is_lost:
         ledger.hand_over(fresh, at)
     return fresh

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client import InvalidArgumentError
 
 
 class ValidationLoss(Protocol):

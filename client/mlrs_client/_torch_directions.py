@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client import InvalidArgumentError
 
 Group = dict[str, Any]
 Rule = Callable[[torch.Tensor, torch.Tensor, dict[str, Any], Group], torch.Tensor]

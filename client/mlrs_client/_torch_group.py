@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mlrs_client._exceptions import UnavailableError
+from mlrs_client import UnavailableError
 from mlrs_client._torch_ranks import Together
 
 T = TypeVar("T")

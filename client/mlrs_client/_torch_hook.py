@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import LBFGS, Optimizer
 
-from mlrs_client._exceptions import InvalidArgumentError, UsageError
+from mlrs_client import InvalidArgumentError, UsageError
 
 if TYPE_CHECKING:
     from mlrs_client.torch import AdvisedLR

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError
+from mlrs_client import InvalidArgumentError
+from mlrs_client.adapters import number
 
 
 class Loss:
@@ -28,7 +28,7 @@ class Loss:
         """Return the loss; waits until it is here."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        return check.loss(self._loss.item() if isinstance(self._loss, torch.Tensor) else self._loss)
+        return number("loss", self._loss.item() if isinstance(self._loss, torch.Tensor) else self._loss)
 
 
 def _is_on_host(loss: torch.Tensor) -> bool:
@@ -42,7 +42,7 @@ def loss_of(loss: torch.Tensor | float) -> Loss:
         InvalidArgumentError: it is not one real number.
     """
     if not isinstance(loss, torch.Tensor):
-        return Loss(check.loss(loss))
+        return Loss(number("loss", loss))
     if loss.numel() != 1 or loss.is_complex():
         raise InvalidArgumentError(
             f"loss must be one real number, is a {loss.dtype} tensor of shape {tuple(loss.shape)};"

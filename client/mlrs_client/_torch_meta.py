@@ -11,16 +11,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mlrs_client import _meta_arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, UnavailableError, UsageError
-from mlrs_client._meta_types import Adaptation, MetaOrder
-from mlrs_client._run import Run
+from mlrs_client import Adaptation, InvalidArgumentError, MetaOrder, Run, UnavailableError, UsageError
 from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
 from mlrs_client._torch_directions import check_gradient, directions, is_known
 from mlrs_client._torch_group import Group
 from mlrs_client._torch_hook import unwrapped
 from mlrs_client._torch_source import meta_of, names_of, source_of, together_of, unscale
-from mlrs_client._values import real
+from mlrs_client.adapters import real, whole
 
 if TYPE_CHECKING:
     from mlrs_client.torch import AdvisedLR
@@ -108,7 +105,7 @@ class MetaStep:
         meta = meta_of(self._run)
         if every is None:
             every = DEFAULT_EVERY if meta.every is None else meta.every
-        every = check.every(every)
+        every = whole("every", every, low=1)
         self._ahead = real("ahead", ahead, least=0.5, most=1.0)
         self._names = names_of(self._model, self._optimizer)
         since = 0 if self._run is None else self._run.resume_step % every

@@ -15,8 +15,7 @@ from typing import Final, Never, TypeVar
 import torch
 from torch import distributed as dist
 
-from mlrs_client._exceptions import InvalidArgumentError, UnavailableError, UsageError
-from mlrs_client._run import Run
+from mlrs_client import InvalidArgumentError, Run, UnavailableError, UsageError
 
 T = TypeVar("T")
 Asked = Callable[[], float] | BaseException | None

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mlrs_client._exceptions import ConfigMismatchError, InvalidArgumentError
-from mlrs_client._meta_types import Meta
-from mlrs_client._run import Run
+from mlrs_client import ConfigMismatchError, InvalidArgumentError, Meta, Run
 from mlrs_client._torch_group import Group
 from mlrs_client._torch_hook import unwrapped
 from mlrs_client._torch_ranks import Together

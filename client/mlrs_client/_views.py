@@ -13,6 +13,7 @@ from mlrs_client._exceptions import ClosedError
 from mlrs_client._ledger import Ledger
 from mlrs_client._types import Advice, AdviceReason, RunConfig
 from mlrs_client._updates import Update
+from mlrs_client.adapters import RunState
 
 
 class RunView:
@@ -53,13 +54,28 @@ class RunView:
         """The step to observe next. Opens the run."""
         return self._opened().next_step
 
-    @property
-    def begins_at(self) -> int | None:
-        """The step to observe next, if that is known without asking the daemon; else see `resume_step`."""
+    def state(self) -> RunState:
+        """Return where the run is, for a checkpoint: to be taken between two steps.
+
+        Opens the run only where its next step cannot be known without the daemon.
+        """
         ledger = self._ledger
-        if ledger.is_open or ledger.first_step is not None:
-            return ledger.next_step
-        return None if ledger.start.way(None).mode == "open" else 0
+        if ledger.first_step is None and ledger.start.way(None).mode == "open":
+            ledger = self._opened()
+        return RunState(self.id, ledger.next_step, ledger.standby.last_lr)
+
+    def newest_lr(self, before: int) -> float | None:
+        """Return the newest learning rate of the steps before one that were observed with `lagged`.
+
+        For adapters that learn a loss only after they need the learning rate. Does not wait.
+
+        Returns:
+            The learning rate; `None`: none of these steps has one yet.
+
+        Raises:
+            MlrsError: the daemon refused one of these steps; the error says why.
+        """
+        return self._lag.newest(check.step(before, "before"))
 
     @property
     def rank(self) -> int | None:
@@ -147,9 +163,10 @@ class Lag:
 class PendingView:
     """The attributes of an observation that was sent."""
 
-    def __init__(self, entry: Entry, *, replayed: bool) -> None:
+    def __init__(self, entry: Entry, *, replayed: bool, lagged_lr: float | None = None) -> None:
         self._entry = entry
         self._replayed = replayed
+        self._lagged_lr = lagged_lr
 
     @property
     def step(self) -> int:

@@ -41,14 +41,13 @@ from torch.distributed import ProcessGroup
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mlrs_client import _arguments as check
-from mlrs_client._exceptions import InvalidArgumentError, UsageError
-from mlrs_client._run import Run
+from mlrs_client import InvalidArgumentError, Run, UsageError
 from mlrs_client._torch_hook import Hook, unwrapped
 from mlrs_client._torch_loss import Loss, loss_of, mean_of
 from mlrs_client._torch_meta import MetaStep
 from mlrs_client._torch_ranks import Asked, Shared, Together, own_run, together_of
-from mlrs_client._torch_state import State, state_of
+from mlrs_client._torch_state import base_lrs_of
+from mlrs_client.adapters import RunState, real, whole
 
 __all__ = ["AdvisedLR", "MetaStep", "describe"]
 
@@ -123,7 +122,6 @@ class AdvisedLR(LRScheduler):
         self._accumulation_steps = 1
         self._lagged = lagged
         self._wrong: Exception | None = None  # what the others will be told of when all ranks meet
-        self._has_asked = False  # whether a loss was sent, so that there is, or will be, advice to lag behind
         self._losses: list[
             tuple[Loss, float]
         ] = []  # and samples, of the micro-batches since the last observation was sent
@@ -138,11 +136,7 @@ class AdvisedLR(LRScheduler):
 
         def begin() -> tuple[str, int]:
             self._run = own_run(run, self._together)
-            self._accumulation_steps = check.step(accumulation_steps, "accumulation_steps")
-            if self._accumulation_steps < 1:
-                raise InvalidArgumentError(
-                    "accumulation_steps must be at least 1", field="accumulation_steps"
-                )
+            self._accumulation_steps = whole("accumulation_steps", accumulation_steps, low=1)
             return self._begin(unwrapped(optimizer))
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
@@ -226,8 +220,8 @@ class AdvisedLR(LRScheduler):
         Plain values only. Take it after `step()`: losses of micro-batches that were not sent are not
         in it.
         """
-        base_lrs = [float(lr) for lr in self.base_lrs]
-        return asdict(State(self._run_id, self.last_epoch, self._advised_lr, base_lrs))
+        state = RunState(self._run_id, self.last_epoch, self._advised_lr)
+        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state, as the run that it was saved of, which goes back to the state's step.
@@ -238,31 +232,31 @@ class AdvisedLR(LRScheduler):
         Raises:
             InvalidArgumentError: it is not a state of this class, or the run has not come to its step.
             RunNotFoundError: the daemon does not have the run.
-            MlrsError: see `Run.adopt`.
+            MlrsError: see `Run.resume`.
         """
 
-        def find() -> State:
+        def find() -> tuple[RunState, list[float]]:
             self._hook.check()
             if self._wrong is not None:  # what this rank has not told yet
                 raise self._wrong
-            return state_of(state_dict, len(self.optimizer.param_groups))
+            state = RunState.from_dict(state_dict)
+            return state, base_lrs_of(state_dict, len(self.optimizer.param_groups))
 
-        def adopt() -> tuple[str, int]:
+        def resume() -> tuple[str, int]:
             if self._run is not None:
-                self._run.adopt(state.run_id, state.step, last_lr=state.last_lr)
+                self._run.resume(state)
             return state.run_id, state.step
 
         if self._reader is not None and self._together is not None:
             self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
         with self._sending:
-            state = find() if self._together is None else self._together.load(find)
-            begun = adopt() if self._together is None else self._together.begin(adopt)
+            state, base_lrs = find() if self._together is None else self._together.load(find)
+            begun = resume() if self._together is None else self._together.begin(resume)
             self._run_id, self.last_epoch = begun
             self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
-        self._has_asked = False
-        self.base_lrs[: len(state.base_lrs)] = state.base_lrs
+        self.base_lrs[: len(base_lrs)] = base_lrs
         self._advised_lr = state.last_lr
         if self._advised_lr is not None:
             self._fill(self._advised_lr)
@@ -282,7 +276,7 @@ class AdvisedLR(LRScheduler):
                 raise InvalidArgumentError(
                     "loss may be None only where several ranks share a run", field="loss"
                 )
-            return loss_of(loss), check.samples(samples)
+            return loss_of(loss), 1.0 if samples is None else real("samples", samples, above=0.0)
         except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
             self._defer(error)
         return loss_of(0.0), 0.0
@@ -368,15 +362,7 @@ class AdvisedLR(LRScheduler):
 
     def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
         """Send a loss; return what returns the advice to update with."""
-        run = self._own_run()
-        if self._lagged and self._has_asked:
-            lr = run.next_lr(step, mean, samples=samples, lagged=True)
-            return lambda: lr
-        pending = run.observe(step, mean, samples=samples)
-        if self._lagged:
-            run._lag.add(pending._entry)  # noqa: SLF001 # of the package's own run
-            self._has_asked = True
-        return pending.lr
+        return self._own_run().observe(step, mean, samples=samples, lagged=self._lagged).lr
 
     def _own_run(self) -> Run:
         if self._run is None:
@@ -392,14 +378,14 @@ class AdvisedLR(LRScheduler):
         self._ratios()
         if self._run is None:
             return "", 0
-        begins_at = self._run.begins_at
-        return self._run.id, self._run.resume_step if begins_at is None else begins_at
+        state = self._run.state()
+        return state.run_id, state.step
 
     def _newest(self) -> float:
         """Return the newest advice that a lagged loop has; wait for the very first."""
         while len(self._unread) > 1 and self._unread[0].done():
             self._unread.popleft().result()  # which raises if it could not be sent
-        lr = self._own_run()._lag.newest(before=self.last_epoch)  # noqa: SLF001 # as above
+        lr = self._own_run().newest_lr(before=self.last_epoch)
         return self._unread[0].result()() if lr is None else lr
 
     def _apply(self) -> None:

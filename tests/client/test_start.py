@@ -20,6 +20,7 @@ from mlrs_client import (
     UnavailableError,
     UsageError,
 )
+from mlrs_client.adapters import RunState
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
@@ -407,9 +408,9 @@ async def test_adopting(either: Any, daemon: FakeDaemon) -> None:
     await done(run.next_lr(0, 3.0))
     own = run.id
     with pytest.raises(RunNotFoundError):
-        await done(run.adopt("gone", 3))
+        await done(run.resume(RunState("gone", 3)))
     assert await done(run.next_lr(1, 3.0)) == lr_sequence([3.0, 3.0])[1]
-    await done(run.adopt("a", 2))
+    await done(run.resume(RunState("a", 2)))
     assert (run.id, run.resume_step) == ("a", 2)
     assert await done(run.next_lr(2, 5.0)) == lr_sequence([*LOSSES[:2], 5.0])[2]
     assert (daemon.runs["a"].losses, daemon.runs[own].losses) == ([*LOSSES[:2], 5.0], [3.0, 3.0])
@@ -422,7 +423,7 @@ async def test_adopting_without_a_daemon(connect: Any, either: Any, daemon: Fake
     daemon.stop()
     advisor = connect(daemon.target, timeout_s=0.1)
     run = await done(advisor.run("task", on_unavailable="fallback", optimizer="sgd"))
-    await done(run.adopt("a", 3, last_lr=0.75))
+    await done(run.resume(RunState("a", 3, last_lr=0.75)))
     assert await done(run.next_lr(3, 9.0)) == 0.75
     daemon.start()
     assert await done(run.next_lr(4, 9.0)) == 0.75
@@ -506,7 +507,7 @@ async def test_a_checkpoint_of_step_0_of_a_run_with_an_id(either: Any, daemon: F
     await begun(either)
     keep(daemon)
     run = await done(either.run("task", id="a"))
-    await done(run.adopt("a", 0))
+    await done(run.resume(RunState("a", 0)))
     await done(run.next_lr(0, 9.0))
     assert daemon.runs["a"].losses == [9.0]
 
@@ -520,7 +521,7 @@ async def test_going_back_in_an_outage(connect: Any, daemon: FakeDaemon, step: i
     daemon.stop()
     for later, loss in enumerate(LOSSES[3:], 3):
         await done(run.next_lr(later, loss))
-    await done(run.adopt("a", step))
+    await done(run.resume(RunState("a", step)))
     assert run._ledger.next_step == step
     await done(run.next_lr(step, 7.0))
     daemon.start()

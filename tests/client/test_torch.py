@@ -272,7 +272,7 @@ def test_states_that_do_not_fit(advisor: mlrs_client.Advisor) -> None:
         scheduler.load_state_dict({**state, "step": 2})
     with pytest.raises(mlrs_client.RunNotFoundError, match="cannot go on at step 1"):
         scheduler.load_state_dict({**state, "run_id": "gone"})
-    with pytest.raises(mlrs_client.InvalidArgumentError, match="not of an AdvisedLR"):
+    with pytest.raises(mlrs_client.InvalidArgumentError, match=r"lacks .*run_id"):
         scheduler.load_state_dict({"last_epoch": 3})
     scheduler.step(0.9)
     assert scheduler.get_last_lr() == [lr_sequence([1.0, 0.9])[1]]
@@ -310,7 +310,9 @@ def test_a_state_of_before_the_first_step(advisor: mlrs_client.Advisor, daemon: 
         ({"base_lrs": [0.1, 0.1, 0.1, 0.1, 0.1]}, "5 parameter groups"),
         ({"base_lrs": ["fast"]}, "not numbers"),
         ({"base_lrs": None}, "not numbers"),
-        ({"last_lr": "fast"}, "not numbers"),
+        ({"last_lr": "fast"}, "last_lr must be a real number"),
+        ({"run_id": ""}, "run_id must be"),
+        ({"step": -1}, "step must be"),
     ],
 )
 def test_damaged_states_change_nothing(run: mlrs_client.Run, damage: dict[str, Any], message: str) -> None:
