@@ -1,23 +1,27 @@
 """A connection to PostgreSQL on which nothing waits for ever, whatever becomes of the server.
 
 A server that is cut off is noticed by the system (TCP_USER_TIMEOUT), and one that takes too long stops by
-itself (statement_timeout). One that stands still, with its machine acknowledging all it is sent, only the
-client can give up on.
+itself (statement_timeout). One that stands still, while its machine acknowledges all that it is sent, is
+noticed by a thread that watches statements and shuts the connection's socket down.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
-from collections.abc import Generator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg.waiting import Ready
 
+LOOK_S = 0.25
+"""Between two looks of the thread at the statements under way."""
 PATIENCE_S = 10.0
 """How long a statement may take."""
-LONG_PATIENCE_S = 3600.0
-"""How long, while tables change."""
 
 PARAMETERS: dict[str, Any] = {
     "client_encoding": "utf8",
@@ -40,41 +44,90 @@ PARAMETERS: dict[str, Any] = {
 """How connections are made; what a URL says goes first."""
 
 
+_lock = threading.Lock()
+_deadlines: dict[BoundedConnection, float] = {}
+"""When each connection's statement must have been answered, on the monotonic clock; under the lock."""
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that gives up on a server that stands still."""
 
-    _patience_s = PATIENCE_S
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = _BoundedCursor
+        self.patience_s = PATIENCE_S
+        """How long the server may take to answer a statement."""
+        self._is_shut = False
 
-    def be_impatient(self) -> None:
-        """Give the server as long as a statement may take."""
-        self._patience_s = PATIENCE_S
+    def commit(self) -> None:
+        """Commit, within bounds."""
+        with self.bounded():
+            super().commit()
 
-    def be_patient(self) -> None:
-        """Give it as long as changing tables may take, until told otherwise."""
-        self._patience_s = LONG_PATIENCE_S
+    def rollback(self) -> None:
+        """Roll back, within bounds."""
+        with self.bounded():
+            super().rollback()
 
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Wait for what a generator of psycopg's waits for, so long at most.
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Give the server its time for what is asked of it here.
 
         Raises:
-            psycopg.OperationalError: the server was silent; the connection is closed.
+            psycopg.OperationalError: it was silent; the connection is lost.
         """
+        _start_watching()
+        with _lock:
+            _deadlines[self] = time.monotonic() + self.patience_s
         try:
-            return super().wait(_within(gen, self._patience_s), *args, **kwargs)
-        except TimeoutError as error:
-            self.pgconn.finish()
-            raise psycopg.OperationalError(str(error)) from error
+            yield
+        except psycopg.Error as error:
+            if self._is_shut:
+                raise psycopg.OperationalError(
+                    f"the server has not answered for {self.patience_s:g} s"
+                ) from error
+            raise
+        finally:
+            with _lock:
+                del _deadlines[self]
+
+    def shut(self) -> None:
+        """Have whoever waits on the connection see it end; on any thread, under the lock."""
+        self._is_shut = True
+        with (
+            suppress(OSError, psycopg.Error),  # it has just ended by itself
+            socket.socket(fileno=os.dup(self.fileno())) as same,
+        ):
+            same.shutdown(socket.SHUT_RDWR)
 
 
-def _within(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
-    """Pass on what a generator yields and is sent, until its time is up; psycopg asks every 0.1 s."""
-    until = time.monotonic() + seconds
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if ready in {None, Ready.NONE} and time.monotonic() > until:
-                raise TimeoutError(f"the server has not answered for {seconds:g} s")
-            wanted = gen.send(ready)
-    except StopIteration as done:
-        return done.value
+class _BoundedCursor(psycopg.Cursor[Any]):
+    """A cursor whose statements are bounded."""
+
+    connection: BoundedConnection
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, within bounds."""
+        with self.connection.bounded():
+            return super().execute(*args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> None:
+        """Execute a statement for each of many rows, within bounds."""
+        with self.connection.bounded():
+            super().executemany(*args, **kwargs)
+
+
+@cache
+def _start_watching() -> None:
+    """Start the thread, once in a process."""
+    threading.Thread(target=_watch, name="mlrs-postgresql", daemon=True).start()
+
+
+def _watch() -> None:
+    """Shut connections down whose server is late, as long as the process lives."""
+    while True:
+        time.sleep(LOOK_S)
+        with _lock:
+            for connection, until in _deadlines.items():
+                if time.monotonic() > until:
+                    connection.shut()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,11 +11,10 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import Row
 from mlrs_server.store.faults import postgres_problem
 
-if TYPE_CHECKING:
-    from mlrs_server.store.bounded import BoundedConnection
-
 ROWS_AT_ONCE = 4096
 """Rows of a statement, so that each of a long transaction ends well before its time is up."""
+LONG_PATIENCE_S = 3600.0
+"""How long the server may take for a statement while tables change."""
 _SCHEMA_LOCK = 0x6D6C7273
 """The advisory lock under which tables change."""
 
@@ -61,7 +60,7 @@ class PostgresDialect:
     def engine(self) -> sa.Engine:
         """Return an engine of a few connections: the store's thread has one, others may renew leases."""
         try:
-            from mlrs_server.store.bounded import PARAMETERS, PATIENCE_S, BoundedConnection
+            from mlrs_server.store import bounded
         except ImportError as error:
             raise AdvisorError(
                 Reason.STORE, "PostgreSQL needs psycopg: pip install 'mlrs[server,postgres]'"
@@ -71,20 +70,21 @@ class PostgresDialect:
             pool_pre_ping=True,  # a server that was restarted is met with a fresh connection
             pool_size=2,
             max_overflow=2,
-            pool_timeout=PATIENCE_S,
+            pool_timeout=bounded.PATIENCE_S,
             hide_parameters=True,
+            use_native_hstore=False,  # which would ask the server for it, unbounded
         )
 
         def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
-            return BoundedConnection.connect(*arguments, **{**PARAMETERS, **parameters})
+            return bounded.BoundedConnection.connect(*arguments, **{**bounded.PARAMETERS, **parameters})
 
         sa.event.listen(engine, "do_connect", connect)
-        sa.event.listen(engine, "begin", lambda connection: _driver(connection).be_impatient())
+        sa.event.listen(engine, "begin", lambda connection: _give(connection, bounded.PATIENCE_S))
         return engine
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """Take the lock under which tables change, and all the time that they need."""
-        _driver(connection).be_patient()
+        _give(connection, LONG_PATIENCE_S)
         for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
             connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
@@ -136,7 +136,7 @@ class PostgresDialect:
     def vacuum(self, engine: sa.Engine) -> None:
         """Let the server use the space again."""
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            _driver(connection).be_patient()
+            _give(connection, LONG_PATIENCE_S)
             connection.exec_driver_sql("SET statement_timeout = 0")
             connection.exec_driver_sql("VACUUM (ANALYZE) runs, observations")
             connection.exec_driver_sql("RESET statement_timeout")
@@ -154,9 +154,10 @@ class PostgresDialect:
         return False
 
 
-def _driver(connection: sa.Connection) -> BoundedConnection:
+def _give(connection: sa.Connection, patience_s: float) -> None:
+    """Give the server so long for each statement of a connection."""
     driver: Any = connection.connection.driver_connection
-    return cast("BoundedConnection", driver)
+    driver.patience_s = patience_s
 
 
 def _columns_of_parts(rows: Sequence[Row]) -> Iterator[tuple[list[object], ...]]:
