@@ -12,19 +12,14 @@ from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
 from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
-from mlrs_client._deadline import Deadline
-from mlrs_client._exceptions import MlrsError, RunFinishedError
 from mlrs_client._joining import deleted
 from mlrs_client._options import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, RunOptions, SweepOptions
-from mlrs_client._pushing import Push
+from mlrs_client._pushing import pushed
 from mlrs_client._routing import Call
 from mlrs_client._run import Run
-from mlrs_client._signal import Signal
-from mlrs_client._starting import run_ledger, sweep_ledger
 from mlrs_client._types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs_client._unsent import default_folder
-from mlrs_client._values import MAX_STEPS
-from mlrs_client._waiting import opened, settled
+from mlrs_client._views import AdvisorView
 
 if TYPE_CHECKING:
     from mlrs_client._sweep import Sweep
@@ -64,16 +59,13 @@ def connect(
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
 
 
-class Advisor(MetaAdvisor):
+class Advisor(AdvisorView[Connection], MetaAdvisor):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 
     Close it, or use it as a context manager. One that was forgotten is closed when Python exits.
     Every method raises `UnavailableError` if the daemon is out of reach, `DeadlineExceededError` if
     it does not answer in time, `ClosedError` after `close` and `ForkedError` in a forked child.
     """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def run(self, task: str, **options: Unpack[RunOptions]) -> Run:
         """Return a training run: a new one, unless `id` says which.
@@ -143,12 +135,8 @@ class Advisor(MetaAdvisor):
             ConfigMismatchError: it has another config.
             ModelNotFoundError: there is no such model.
         """
-        ledger = run_ledger(Signal(), self._connection.timeout_s, task, **options)
-        self._connection.session.add(ledger)
-        run = Run(self._connection, ledger)
-        if ledger.start.resume_from is not None:
-            run.open()
-        return run
+        run = Run(self._connection, self._new_run(task, options))
+        return run if options.get("resume_from") is None else run.open()
 
     def sweep(self, ids: Sequence[str], **options: Unpack[SweepOptions]) -> Sweep:
         """Open many training runs that take their steps together, such as those of a vmapped population.
@@ -169,12 +157,10 @@ class Advisor(MetaAdvisor):
             InvalidArgumentError: an argument is of a wrong type, length or range.
             MlrsError: as for `run`; the error names the run. Runs that were opened before it stay open.
         """
-        ledger = sweep_ledger(Signal(), ids, **options)
+        ledger = self._new_sweep(ids, options)
         from mlrs_client._sweep import Sweep  # which imports NumPy
 
-        self._connection.session.add(ledger)
-        deadline = self._connection.deadline(ledger.start.timeout_s)
-        self._connection.wait(opened(self._connection.session, ledger, deadline))
+        self._connection.wait(self._opened(ledger))
         return Sweep(self._connection, ledger)
 
     def push(
@@ -207,41 +193,8 @@ class Advisor(MetaAdvisor):
             StepError: it went on otherwise than the file has it; nothing of the file was taken then.
             MlrsError: as for `run`.
         """
-        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
-        push = Push(path, id, Signal(), limit_s, rewind=rewind)
-        session, deadline = self._connection.session, self._connection.deadline(limit_s)
-        try:
-            self._connection.wait(opened(session, push.ledger, deadline))
-            has = push.opened()
-            for first, end in ((0, has), (has, MAX_STEPS)):
-                push.enter(first, end, self._connection.observe, self._connection.adapt)
-                self._connection.wait(settled(session, push.ledger, deadline))
-                push.check()
-            infos = self._ended(push, deadline)
-        except RunFinishedError:
-            infos = tuple([self._invoke(calls.get_run(run_id)) for run_id in push.ledger.run_ids])
-            if not all(map(push.is_done, infos)):
-                raise
-        except MlrsError as error:
-            raise push.explained(error) from error
-        finally:
-            self._connection.leave(push.ledger)
-        if not keep:
-            push.done()
-        return infos
-
-    def _ended(self, push: Push, deadline: Deadline) -> tuple[RunInfo, ...]:
-        """Finish the runs that were pushed, if they were to be, and return them."""
-        infos: tuple[RunInfo, ...] = ()
-        if not push.finishes:
-            for run_id in push.ledger.run_ids:
-                infos += (self._invoke(calls.get_run(run_id)),)
-            return infos
-        for call in calls.finishing(push.ledger.run_ids, push.ledger.next_step):
-            infos += self._connection.invoke(
-                call, deadline.left_s(), self._connection.session.home_of(push.ledger)
-            )
-        return infos
+        action = pushed(self._connection, path, id, timeout_s, keep=keep, rewind=rewind)
+        return self._connection.act(action)
 
     def runs(
         self,
@@ -322,12 +275,6 @@ class Advisor(MetaAdvisor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<Advisor of {self._connection.addresses}>"
-
-    def _limit_s(self, timeout_s: float | None) -> float:
-        return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
 
     def _invoke(self, call: Call[T]) -> T:
         return self._connection.invoke(call, self._connection.timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -17,9 +17,11 @@ from mlrs_client import _calls as calls
 from mlrs_client._access import Access
 from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
+from mlrs_client._backlog import E
 from mlrs_client._conversation import Conversation
 from mlrs_client._convert import chunk_from_proto
 from mlrs_client._deadline import Deadline
+from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
 from mlrs_client._following import Following
 from mlrs_client._joining import attended, called
@@ -30,7 +32,8 @@ from mlrs_client._session import Session, announce, check_process
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
 from mlrs_client._unsent import keep
-from mlrs_client._waiting import Waiting, settled
+from mlrs_client._updates import Update
+from mlrs_client._waiting import Action, Perform, Waiting, lagging, settled
 
 T = TypeVar("T")
 GRACE_S = 0.05
@@ -84,6 +87,10 @@ class Connection:
         self._watches: set[Any] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def signal(self) -> Signal:
+        """Return what the tasks that wait for something of new runs are waiting on."""
+        return Signal()
+
     def check(self) -> None:
         """Raise unless this process may use the connection, as for the threaded client."""
         check_process(self._pid)
@@ -111,6 +118,29 @@ class Connection:
             MlrsError: it failed.
         """
         return await self.perform(called(self.session, call, timeout_s, home))
+
+    async def act(self, action: Action[T]) -> T:
+        """Carry out an action and return its result.
+
+        Raises:
+            MlrsError: it failed.
+        """
+        with closing(action):
+            outcome: Any = None
+            failure: MlrsError | None = None
+            while True:
+                try:
+                    wanted = action.throw(failure) if failure else action.send(outcome)
+                except StopIteration as stop:
+                    return cast("T", stop.value)
+                outcome, failure = None, None
+                try:
+                    if isinstance(wanted, Perform):
+                        outcome = await self.perform(wanted.procedure)
+                    else:
+                        outcome = await self.wait(wanted)
+                except MlrsError as error:
+                    failure = error
 
     async def perform(self, procedure: Procedure[T]) -> T:
         """Carry out a procedure and return its result.
@@ -146,6 +176,35 @@ class Connection:
                 except StopIteration as stop:
                     return cast("T", stop.value)
                 await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
+
+    def leave(self, ledger: Ledger[Any]) -> None:
+        """Forget a run."""
+        self.session.forget(ledger)
+
+    def locked(self, work: Callable[[], T]) -> T:
+        """Return what a short piece of work on the session's ledgers gives; one loop needs no lock."""
+        self.check()
+        return work()
+
+    def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
+        """Send an observation; does not wait. See `Session.observe`."""
+        self.check()
+        return self.session.observe(ledger, step, loss)
+
+    def adapt(
+        self,
+        ledger: Ledger[Any],
+        step: int,
+        alignments: Sequence[float],
+        validation_losses: Sequence[float | None],
+    ) -> Update:
+        """Send a meta update; does not wait. See `Session.adapt`."""
+        self.check()
+        return self.session.adapt(ledger, step, alignments, validation_losses)
+
+    def lagging(self, ledger: Ledger[Any], entry: Entry, lr: float, late_s: float) -> float:
+        """Return what a loop that never waits goes on with. See `_waiting.lagging`."""
+        return lagging(self.session, ledger, entry, lr, late_s)
 
     def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
         """Keep what a run that was to be finished lacks, as for the threaded client."""

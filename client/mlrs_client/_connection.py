@@ -40,7 +40,7 @@ from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
 from mlrs_client._unsent import keep
 from mlrs_client._updates import Update
-from mlrs_client._waiting import Waiting, answered, lagging, patience_s, settled
+from mlrs_client._waiting import Action, Perform, Waiting, answered, lagging, patience_s, settled
 from mlrs_client._watch import Watch
 from mlrs_client._worker import Worker
 
@@ -79,6 +79,10 @@ class Connection:
         weakref.finalize(self, self._worker.put, self._worker.stop).atexit = False
         _open_connections.add(self)
 
+    def signal(self) -> Signal:
+        """Return what the threads that wait for something of new runs are waiting on."""
+        return Signal()
+
     def check(self) -> None:
         """Raise unless this process may use the connection.
 
@@ -113,6 +117,29 @@ class Connection:
             MlrsError: it failed.
         """
         return self.perform(called(self.session, call, timeout_s, home), timeout_s)
+
+    def act(self, action: Action[T]) -> T:
+        """Carry out an action and return its result.
+
+        Raises:
+            MlrsError: it failed.
+        """
+        with closing(action):
+            outcome: Any = None
+            failure: MlrsError | None = None
+            while True:
+                try:
+                    wanted = action.throw(failure) if failure else action.send(outcome)
+                except StopIteration as stop:
+                    return cast("T", stop.value)
+                outcome, failure = None, None
+                try:
+                    if isinstance(wanted, Perform):
+                        outcome = self.perform(wanted.procedure, wanted.timeout_s)
+                    else:
+                        outcome = self.wait(wanted)
+                except MlrsError as error:
+                    failure = error
 
     def perform(self, procedure: Procedure[T], timeout_s: float) -> T:
         """Have a procedure carried out, which takes no longer than `timeout_s`, and return its result.

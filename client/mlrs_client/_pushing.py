@@ -13,13 +13,60 @@ from pathlib import Path
 from typing import Any
 
 from mlrs_client import _arguments as check
+from mlrs_client._actions import C, marked_finished, read
 from mlrs_client._entries import Entry
-from mlrs_client._exceptions import InvalidArgumentError, MlrsError, RunExistsError, StepError
+from mlrs_client._exceptions import (
+    InvalidArgumentError,
+    MlrsError,
+    RunExistsError,
+    RunFinishedError,
+    StepError,
+)
 from mlrs_client._ledger import Ledger, Wakeable
+from mlrs_client._options import RECORD_TIMEOUT_S
 from mlrs_client._start import Start
 from mlrs_client._starting import import_rows
 from mlrs_client._types import RunInfo
 from mlrs_client._unsent import load, save
+from mlrs_client._values import MAX_STEPS
+from mlrs_client._waiting import Action, opened, settled
+
+
+def pushed(
+    connection: C,
+    path: str | os.PathLike[str],
+    run_id: str | None,
+    timeout_s: float | None,
+    *,
+    keep: bool,
+    rewind: bool,
+) -> Action[tuple[RunInfo, ...]]:
+    """Send what a file holds; see `Advisor.push`, whose arguments these are."""
+    limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
+    push = Push(path, run_id, connection.signal(), limit_s, rewind=rewind)
+    session, ledger, deadline = connection.session, push.ledger, connection.deadline(limit_s)
+    try:
+        yield opened(session, ledger, deadline)
+        has = push.opened()
+        for first, end in ((0, has), (has, MAX_STEPS)):
+            push.enter(first, end, connection.observe, connection.adapt)
+            yield settled(session, ledger, deadline)
+            push.check()
+        if push.finishes:
+            infos = yield from marked_finished(connection, ledger, deadline)
+        else:
+            infos = yield from read(connection, ledger)
+    except RunFinishedError:
+        infos = yield from read(connection, ledger)
+        if not all(map(push.is_done, infos)):
+            raise
+    except MlrsError as error:
+        raise push.explained(error) from error
+    finally:
+        connection.leave(ledger)
+    if not keep:
+        push.done()
+    return infos
 
 
 class Push:

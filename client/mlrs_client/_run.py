@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Self
 
 from mlrs_client import _arguments as check
-from mlrs_client import _calls as calls
 from mlrs_client._connection import Connection
-from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
-from mlrs_client._exceptions import MlrsError, StepAheadError, UnavailableError
-from mlrs_client._joining import completed
 from mlrs_client._ledger import Ledger
-from mlrs_client._meta_calls import run_update
 from mlrs_client._meta_types import Adaptation
-from mlrs_client._signal import Signal
-from mlrs_client._starting import adopted, read_off
 from mlrs_client._types import Advice, RunInfo
-from mlrs_client._unsent import let_go
 from mlrs_client._updates import Update
-from mlrs_client._views import Lag, PendingUpdateView, PendingView, RunView
-from mlrs_client._waiting import answered, check_complete, is_away, opened, paused, settled
+from mlrs_client._views import PendingView, RunView, SentView, WithBlock
 from mlrs_client.adapters import RunState
 
 
-class Run(RunView):
+class Run(RunView[Connection], WithBlock):
     """A training run. Leaving its `with` block detaches from it and does not finish it.
 
     It is opened by the first observation, or whatever else needs that: where it begins depends on the step.
     """
-
-    def __init__(self, connection: Connection, ledger: Ledger[Entry]) -> None:
-        super().__init__(ledger)
-        self._connection = connection
 
     def open(self, *, timeout_s: float | None = None) -> Self:
         """Open the run now, so that what is wrong with it is raised here; then do nothing.
@@ -48,9 +34,7 @@ class Run(RunView):
                 not begin with its fallback (`on_unavailable`).
             ClosedError, ForkedError: see `Advisor`.
         """
-        self._check_attached()
-        deadline = self._connection.deadline_of(self._ledger, timeout_s)
-        self._connection.wait(opened(self._connection.session, self._ledger, deadline))
+        self._connection.act(self._open(timeout_s))
         return self
 
     def resume(self, state: RunState) -> None:
@@ -64,21 +48,7 @@ class Run(RunView):
             InvalidArgumentError: it has not come to that step.
             MlrsError: as `open`.
         """
-        self._check_attached()
-        before = self._ledger, self._lag
-        ledger = self._connection.locked(lambda: adopted(self._ledger, Signal(), state))
-        if ledger is self._ledger:
-            return
-        try:
-            self._connection.session.add(ledger)
-            self._ledger, self._lag = ledger, Lag()
-            self.open()
-        except BaseException:
-            self._ledger, self._lag = before
-            raise
-        if ledger.run_ids == before[0].run_ids:
-            self._connection.locked(before[0].drop)
-        self._connection.leave(before[0])
+        self._connection.act(self._resume(state))
 
     def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
         """Say what an adapter reads off the training loop; what the caller gave counts more.
@@ -94,10 +64,7 @@ class Run(RunView):
             ConfigMismatchError: the run is open, and was begun with another optimizer.
             MlrsError: it is open, and the daemon could not be told.
         """
-        self._check_attached()
-        if (lacking := read_off(self._ledger, default_lr, **config)) is not None:
-            completion = completed(self._connection.session, self._ledger, lacking)
-            self._connection.perform(completion, self._connection.timeout_s)
+        self._connection.act(self._describe(default_lr, config))
 
     def observe(
         self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False
@@ -119,18 +86,8 @@ class Run(RunView):
             ClosedError, ForkedError: see `Advisor`.
             MlrsError: `lagged`, and the daemon refused a step before.
         """
-        self._check_attached()
-        step, observed = check.step(step), self._observed(loss, samples)
-        if not lagged:
-            entry, is_new = self._connection.observe(self._ledger, step, observed)
-            return Pending(self._connection, self._ledger, entry, replayed=not is_new)
-        self._connection.check()
-        lr = self._lag.newest(before=step)
-        entry, is_new = self._connection.observe(self._ledger, step, observed)
-        self._lag.add(entry)
-        if lr is not None:
-            lr = self._connection.lagging(self._ledger, entry, lr, self._lag.late_s())
-        return Pending(self._connection, self._ledger, entry, replayed=not is_new, lagged_lr=lr)
+        sent = self._observe(step, loss, samples, lagged=lagged)
+        return Pending(self._connection, self._ledger, *sent)
 
     def next_lr(
         self,
@@ -198,8 +155,7 @@ class Run(RunView):
         self, step: int, alignment: float, *, validation_loss: float | None = None
     ) -> PendingAdaptation:
         """Send the meta update of a step and return at once. As `adapt`, without the wait."""
-        self._check_attached()
-        update = self._connection.adapt(self._ledger, *run_update(step, alignment, validation_loss))
+        update = self._adapt(step, alignment, validation_loss)
         return PendingAdaptation(self._connection, self._ledger, update)
 
     def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
@@ -219,49 +175,8 @@ class Run(RunView):
             MlrsError: the daemon refused the run.
         """
         self._check_attached()
-        deadline = self._connection.deadline(timeout_s)
-        try:
-            info = self._finished(deadline)
-        except MlrsError as error:
-            if not is_away(self._ledger, error):
-                raise
-            self._connection.keep_unsent(self._ledger, error)
-            return None
-        self._ledger.is_finished = True
-        let_go(self._ledger)
-        self._connection.leave(self._ledger)
-        return info
-
-    def _finished(self, deadline: Deadline) -> RunInfo:
-        session, ledger, lacks = self._connection.session, self._ledger, False
-        self._connection.wait(opened(session, ledger, deadline))
-        while True:
-            self._connection.wait(settled(session, ledger, deadline, again=lacks))
-            (call,) = calls.finishing(ledger.run_ids, ledger.next_step)
-            try:
-                (info,) = self._connection.invoke(call, deadline.left_s(), session.home_of(ledger))
-            except StepAheadError:  # of steps that were answered and not stored when a daemon went away
-                if not ledger.backlog.has_volatile() or not deadline.left_s():
-                    raise
-                lacks = True
-            except UnavailableError as error:
-                self._connection.wait(paused(ledger, deadline, error))
-            else:
-                check_complete(ledger, [info])
-                return info
-
-    def detach(self) -> None:
-        """Leave the run without finishing it, as the end of its `with` block does."""
-        self._detached = True
-        self._connection.leave(self._ledger)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.detach()
+        infos = self._connection.act(self._finished(timeout_s))
+        return None if infos is None else infos[0]
 
     def _opened(self) -> Ledger[Entry]:
         if not self._ledger.is_open:
@@ -269,27 +184,15 @@ class Run(RunView):
         return self._ledger
 
 
-class Pending(PendingView):
+class Pending(PendingView[Connection]):
     """An observation that was sent; its advice is here or on its way."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        ledger: Ledger[Entry],
-        entry: Entry,
-        *,
-        replayed: bool,
-        lagged_lr: float | None = None,
-    ) -> None:
-        super().__init__(entry, replayed=replayed, lagged_lr=lagged_lr)
-        self._connection = connection
-        self._ledger = ledger
 
     def lr(self, *, timeout_s: float | None = None) -> float:
         """Return the learning rate for the update. See `advice`, and `lagged` of `Run.observe`."""
         if self._lagged_lr is not None:
             return self._lagged_lr
-        self._wait(timeout_s)
+        if not self._is_done():
+            self._connection.wait(self._answered(timeout_s))
         return self._entry.lr()
 
     def advice(self, *, timeout_s: float | None = None) -> Advice:
@@ -304,34 +207,17 @@ class Pending(PendingView):
             UnavailableError: the daemon was out of reach all the time. As above.
             MlrsError: the daemon refused the observation; the error says why.
         """
-        self._wait(timeout_s)
+        if not self._is_done():
+            self._connection.wait(self._answered(timeout_s))
         return self._result()
 
-    def _wait(self, timeout_s: float | None) -> None:
-        self._connection.check_process()
-        if not self._entry.done:
-            deadline = self._connection.deadline_of(self._ledger, timeout_s)
-            session = self._connection.session
-            self._connection.wait(answered(session, self._ledger, self._entry, deadline))
 
-
-class PendingAdaptation(PendingUpdateView):
+class PendingAdaptation(SentView[Connection, Update]):
     """A meta update that was sent; what came of it is here or on its way."""
-
-    def __init__(self, connection: Connection, ledger: Ledger[Any], update: Update) -> None:
-        super().__init__(update)
-        self._connection = connection
-        self._ledger = ledger
 
     def adaptation(self, *, timeout_s: float | None = None) -> Adaptation:
         """Return what came of it; waits for it. See `Run.adapt`."""
-        self._wait(timeout_s)
-        (adaptation,) = self._update.adaptations()
+        if not self._is_done():
+            self._connection.wait(self._answered(timeout_s))
+        (adaptation,) = self._entry.adaptations()
         return adaptation
-
-    def _wait(self, timeout_s: float | None) -> None:
-        self._connection.check_process()
-        if not self._update.done:
-            deadline = self._connection.deadline(timeout_s)
-            session = self._connection.session
-            self._connection.wait(answered(session, self._ledger, self._update, deadline))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from mlrs_client._addresses import LEAST_ATTEMPT_S
 from mlrs_client._conversation import Conversation
@@ -21,6 +21,7 @@ from mlrs_client._exceptions import (
     UnavailableError,
 )
 from mlrs_client._ledger import Ledger
+from mlrs_client._routing import Procedure
 from mlrs_client._session import DENIALS, PASSING, Session
 from mlrs_client._types import RunInfo
 from mlrs_client._updates import Update
@@ -42,6 +43,18 @@ class Wait:
 
 Waiting = Generator[Wait, None, T]
 """Yields what to wait for; returns a T."""
+
+
+@dataclass(frozen=True, slots=True)
+class Perform(Generic[T]):
+    """Have a procedure carried out, which takes no longer than `timeout_s`; its result is sent back."""
+
+    procedure: Procedure[T]
+    timeout_s: float
+
+
+Action = Generator[Waiting[Any] | Perform[Any], Any, T]
+"""What takes several waits and calls. Yields one after another, is sent what came of it, and returns a T."""
 
 
 def patience_s(session: Session, timeout_s: float) -> float:

@@ -22,19 +22,15 @@ from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
 from mlrs_client._aio_adapting import MetaAdvisor
-from mlrs_client._aio_connection import Connection, Signal
+from mlrs_client._aio_connection import Connection
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
-from mlrs_client._deadline import Deadline
-from mlrs_client._exceptions import MlrsError, RunFinishedError
 from mlrs_client._joining import deleted
 from mlrs_client._options import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, RunOptions, SweepOptions
-from mlrs_client._pushing import Push
+from mlrs_client._pushing import pushed
 from mlrs_client._routing import Call
-from mlrs_client._starting import run_ledger, sweep_ledger
 from mlrs_client._types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs_client._unsent import default_folder
-from mlrs_client._values import MAX_STEPS
-from mlrs_client._waiting import opened, settled
+from mlrs_client._views import AdvisorView
 
 if TYPE_CHECKING:
     from mlrs_client._aio_sweep import Sweep
@@ -63,37 +59,28 @@ def connect(
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
 
 
-class Advisor(MetaAdvisor):
+class Advisor(AdvisorView[Connection], MetaAdvisor):
     """A connection to a daemon. May be shared by the tasks of one event loop.
 
     Close it, or use it as an asynchronous context manager. See `mlrs_client.Advisor`.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
     def run(self, task: str, **options: Unpack[RunOptions]) -> Opening[Run]:
         """Return a training run, with `async with` or `await`. See `mlrs_client.Advisor.run`."""
-        ledger = run_ledger(Signal(), self._connection.timeout_s, task, **options)
+        run = Run(self._connection, self._new_run(task, options))
 
         async def opening() -> Run:
-            self._connection.session.add(ledger)
-            run = Run(self._connection, ledger)
-            if ledger.start.resume_from is not None:
-                await run.open()
-            return run
+            return run if options.get("resume_from") is None else await run.open()
 
         return Opening(opening)
 
     def sweep(self, ids: Sequence[str], **options: Unpack[SweepOptions]) -> Opening[Sweep]:
         """Open many training runs as one, with `async with` or `await`. See `mlrs_client.Advisor.sweep`."""
-        ledger = sweep_ledger(Signal(), ids, **options)
+        ledger = self._new_sweep(ids, options)
         from mlrs_client._aio_sweep import Sweep  # which imports NumPy
 
         async def opening() -> Sweep:
-            self._connection.session.add(ledger)
-            deadline = self._connection.deadline(ledger.start.timeout_s)
-            await self._connection.wait(opened(self._connection.session, ledger, deadline))
+            await self._connection.wait(self._opened(ledger))
             return Sweep(self._connection, ledger)
 
         return Opening(opening)
@@ -108,41 +95,8 @@ class Advisor(MetaAdvisor):
         timeout_s: float | None = None,
     ) -> tuple[RunInfo, ...]:
         """Send what a training left in a file. See `mlrs_client.Advisor.push`."""
-        limit_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
-        push = Push(path, id, Signal(), limit_s, rewind=rewind)
-        session, deadline = self._connection.session, self._connection.deadline(limit_s)
-        try:
-            await self._connection.wait(opened(session, push.ledger, deadline))
-            has = push.opened()
-            for first, end in ((0, has), (has, MAX_STEPS)):
-                push.enter(first, end, session.observe, session.adapt)
-                await self._connection.wait(settled(session, push.ledger, deadline))
-                push.check()
-            infos = await self._ended(push, deadline)
-        except RunFinishedError:
-            infos = tuple([await self._invoke(calls.get_run(run_id)) for run_id in push.ledger.run_ids])
-            if not all(map(push.is_done, infos)):
-                raise
-        except MlrsError as error:
-            raise push.explained(error) from error
-        finally:
-            session.forget(push.ledger)
-        if not keep:
-            push.done()
-        return infos
-
-    async def _ended(self, push: Push, deadline: Deadline) -> tuple[RunInfo, ...]:
-        """Finish the runs that were pushed, if they were to be, and return them."""
-        infos: tuple[RunInfo, ...] = ()
-        if not push.finishes:
-            for run_id in push.ledger.run_ids:
-                infos += (await self._invoke(calls.get_run(run_id)),)
-            return infos
-        for call in calls.finishing(push.ledger.run_ids, push.ledger.next_step):
-            infos += await self._connection.invoke(
-                call, deadline.left_s(), self._connection.session.home_of(push.ledger)
-            )
-        return infos
+        action = pushed(self._connection, path, id, timeout_s, keep=keep, rewind=rewind)
+        return await self._connection.act(action)
 
     async def runs(
         self,
@@ -201,12 +155,6 @@ class Advisor(MetaAdvisor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __repr__(self) -> str:
-        return f"<Advisor of {self._connection.addresses}>"
-
-    def _limit_s(self, timeout_s: float | None) -> float:
-        return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
 
     async def _invoke(self, call: Call[T]) -> T:
         return await self._connection.invoke(call, self._connection.timeout_s)
