@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from mlrs_client import InvalidArgumentError
+from mlrs_client._torch_shards import local_gradient, mesh_of, moved, shard_count
 
 
 class ValidationLoss(Protocol):
@@ -38,34 +39,27 @@ def aligned(
     """Return <gradient of the validation loss at some weights, d>, and that loss.
 
     Products are summed in float64. The model is left as it is: its gradients, its weights, and its buffers,
-    of which copies are used.
+    of which copies are used. Of parameters that are spread over processes, this process's shards count, times
+    the number of shards: the mean over the processes is the alignment.
 
     Args:
         model: the model.
         loss_fn: its validation loss.
         batch: what `loss_fn` takes.
-        weights: w', by the parameters' names; what is not here is the model's own.
-        directions: d, likewise, of the same names.
+        weights: w', by the parameters' names, or this process's shards of it; what is not here is the model's
+            own.
+        directions: d of the same names and shapes.
         scale: what the loss is multiplied by under way, so that gradients in float16 do not vanish.
 
     Raises:
         InvalidArgumentError: `loss_fn` returns no scalar, or one that does not depend on the weights.
     """
-    leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-
-    def at_weights(*arguments: Any, **keywords: Any) -> Any:
-        return functional_call(model, {**leaves, **buffers}, arguments, keywords)
-
-    with torch.enable_grad():
-        loss = loss_fn(at_weights, batch)
-        _check(loss)
-        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-            loss * scale, list(leaves.values()), allow_unused=True
-        )
+    backward = _spread_gradients if mesh_of(model) is not None else _gradients
+    loss, gradients = backward(model, loss_fn, batch, weights, scale)
+    parameters = dict(model.named_parameters())
     products = [
-        _product(gradient, directions[name])
-        for name, gradient in zip(leaves, gradients, strict=True)
+        _product(gradient, directions[name]) * shard_count(parameters[name])
+        for name, gradient in gradients.items()
         if gradient is not None
     ]
     if not products:
@@ -74,11 +68,52 @@ def aligned(
     return float(total) / scale, float(loss.detach())
 
 
+Gradients = tuple[torch.Tensor, dict[str, torch.Tensor | None]]
+"""A loss, and its gradients by the parameters' names; `None`: it does not depend on that one."""
+
+
+def _gradients(
+    model: nn.Module, loss_fn: ValidationLoss, batch: Any, weights: Mapping[str, torch.Tensor], scale: float
+) -> Gradients:
+    """Return the loss at some weights, and its gradients times `scale`, without touching the model."""
+    leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+    with torch.enable_grad():
+        loss = _checked(loss_fn(_calling(model, leaves), batch))
+        gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+            loss * scale, list(leaves.values()), allow_unused=True
+        )
+    return loss, dict(zip(leaves, gradients, strict=True))
+
+
+def _spread_gradients(
+    model: nn.Module, loss_fn: ValidationLoss, batch: Any, weights: Mapping[str, torch.Tensor], scale: float
+) -> Gradients:
+    """Return the same of a model whose parameters are spread: FSDP gathers its own, and fills `grad`."""
+    with moved(model, weights) as parameters, torch.enable_grad():
+        loss = _checked(loss_fn(_calling(model, {}), batch))
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        return loss, {
+            name: None if weight.grad is None else local_gradient(weight, weight.grad)
+            for name, weight in parameters.items()
+        }
+
+
+def _calling(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> Callable[..., Any]:
+    """Return what calls a model at some weights, with copies of its buffers."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+
+    def at_weights(*arguments: Any, **keywords: Any) -> Any:
+        return functional_call(model, {**weights, **buffers}, arguments, keywords)
+
+    return at_weights
+
+
 def _product(gradient: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     return torch.sum(gradient.detach().double() * direction.double())
 
 
-def _check(loss: object) -> None:
+def _checked(loss: object) -> torch.Tensor:
+    """Return a loss that is a scalar with a graph."""
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or loss.dim() != 0:
         shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise InvalidArgumentError(
@@ -86,6 +121,7 @@ def _check(loss: object) -> None:
         )
     if not loss.requires_grad:
         raise _independent()
+    return loss
 
 
 def _independent() -> InvalidArgumentError:

@@ -13,6 +13,7 @@ import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mlrs_client import InvalidArgumentError
+from mlrs_client._torch_shards import local, local_gradient
 
 Group = dict[str, Any]
 Rule = Callable[[torch.Tensor, torch.Tensor, dict[str, Any], Group], torch.Tensor]
@@ -25,7 +26,7 @@ def is_known(optimizer: Optimizer) -> bool:
 
 @torch.no_grad()
 def directions(optimizer: Optimizer, ratios: list[float]) -> dict[torch.Tensor, torch.Tensor]:
-    """Return d of each parameter that has a gradient.
+    """Return d of each parameter that has a gradient, or of this process's shard of it.
 
     Args:
         optimizer: SGD, with momentum of either kind or none, Adam or AdamW, with any settings.
@@ -40,7 +41,9 @@ def directions(optimizer: Optimizer, ratios: list[float]) -> dict[torch.Tensor, 
         for parameter, gradient in _with_gradients(group):
             if group["maximize"]:
                 gradient = -gradient  # noqa: PLW2901 # as the optimizer has it
-            direction = rule(parameter, gradient, optimizer.state.get(parameter, {}), group)
+            state = optimizer.state.get(parameter, {})
+            shards = {name: local(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+            direction = rule(local(parameter), gradient, {**state, **shards}, group)
             found[parameter] = direction if ratio == 1.0 else direction * ratio
     return found
 
@@ -51,22 +54,20 @@ def _with_gradients(group: Group) -> Iterator[tuple[torch.Tensor, torch.Tensor]]
         if gradient is None:
             continue
         check_gradient(parameter, gradient)
-        yield parameter, gradient
+        yield parameter, local_gradient(parameter, gradient)
 
 
 def check_gradient(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
     """Check that an alignment can be computed of a gradient.
 
     Raises:
-        InvalidArgumentError: it is sparse, complex, or spread over processes.
+        InvalidArgumentError: it is sparse or complex.
     """
     what = f"optimizer: a parameter of shape {tuple(parameter.shape)}"
     if gradient.layout != torch.strided:
         error = f"{what} has a sparse gradient; use sparse=False in its layer"
     elif gradient.is_complex():
         error = f"{what} is complex; meta mode takes real ones"
-    elif hasattr(parameter, "device_mesh"):
-        error = f"{what} is spread over processes (DTensor); compute parts and send them with adapt_shard"
     else:
         return
     raise InvalidArgumentError(error, field="optimizer")

@@ -12,14 +12,16 @@ from torch import nn
 
 from mlrs_client import UnavailableError
 from mlrs_client._torch_ranks import Together
+from mlrs_client._torch_shards import mesh_of
 
 T = TypeVar("T")
 
 
 class Group:
-    """The processes that a model is trained by: those of its scheduler, or else of `DistributedDataParallel`.
+    """The processes that train a model.
 
-    One, if the scheduler has no others and the model is no such.
+    They are those of its scheduler, if it has others; else those of `DistributedDataParallel`, or all of the
+    job if parameters are spread over processes, as `fully_shard` does; else this process alone.
     """
 
     def __init__(self, model: nn.Module, together: Together | None = None) -> None:
@@ -30,6 +32,9 @@ class Group:
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             self._group = model.process_group
             self._device = next(iter(model.parameters())).device
+        elif (mesh := mesh_of(model)) is not None:
+            self._group = dist.group.WORLD
+            self._device = torch.device(mesh.device_type)
         self.is_first = self._group is None or dist.get_rank(self._group) == 0
 
     def share(self, find: Callable[[], tuple[list[float], T]], count: int) -> tuple[list[float], T]:

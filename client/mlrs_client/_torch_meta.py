@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from mlrs_client._torch_alignment import ValidationLoss, aligned, inner
 from mlrs_client._torch_directions import check_gradient, directions, is_known
 from mlrs_client._torch_group import Group
 from mlrs_client._torch_hook import unwrapped
+from mlrs_client._torch_shards import local, mesh_of, reshard
 from mlrs_client._torch_source import meta_of, names_of, source_of, together_of, unscale
 from mlrs_client.adapters import real, whole
 
@@ -26,11 +27,16 @@ AHEAD = 0.5
 """How far along the step the validation gradient is taken: its slope there is the mean one over the step."""
 DEFAULT_EVERY = 5
 """Steps from one meta update to the next, where the run does not say."""
-SKIPPED = [0.0, 0.0, 1.0, 0.0]
-"""A process's word of a step that its scaler skips ..."""
-STILL = [0.0, 0.0, 0.0, 1.0]
-"""... and of one that moves nothing. Otherwise it is the alignment, the validation loss, and zeros."""
 _logger = logging.getLogger("mlrs_client")
+
+
+class _Way(NamedTuple):
+    """The way of a step, by the parameters' names; of parameters spread over processes, their shards here."""
+
+    weights: dict[str, torch.Tensor]
+    """w', where the validation gradient is taken."""
+    directions: dict[str, torch.Tensor]
+    """d, the change of the weights per unit of learning rate, downwards."""
 
 
 class MetaStep:
@@ -71,7 +77,8 @@ class MetaStep:
         """Begin; in a distributed job, in every process at once.
 
         Args:
-            model: the model; under `DistributedDataParallel` alignments are means over the processes.
+            model: the model; under `DistributedDataParallel` and `fully_shard` alignments are means over the
+                processes.
             loss_fn: `loss_fn(model, batch)` returns the validation loss, a scalar; it must call the model
                 that it is given. Put `torch.autocast` into it where training has it.
             optimizer: that of the model's parameters, wrapped or not.
@@ -88,6 +95,8 @@ class MetaStep:
             UnavailableError: another process raised one of these.
         """
         self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, unwrapped(optimizer)
+        reshard(self._model)
+        self._is_spread = mesh_of(self._model) is not None
         self._wrapped = optimizer  # whose step does what its framework wants done
         self._group = Group(model, together_of(scheduler))
         _, begun = self._group.share(lambda: ([], self._begin(scheduler, every, ahead)), 0)
@@ -140,70 +149,62 @@ class MetaStep:
             UsageError: the loss of this step was not observed yet.
             MlrsError: see `Run.adapt`.
             UnavailableError: another process of the job failed: of them all, none makes the update, and ahead
-                of it none takes the step. The update stays due, unless it was sent.
+                of it none takes the step. The update stays due, unless it was sent. Under `fully_shard`, a
+                process that fails inside `loss_fn` raises at once, and the others fail as in a forward pass
+                of training that one process leaves.
         """
         if not self.is_due:
             self._since += 1
             self._take(closure, scaler)
             return None
-        if self._is_before and closure is None:
-            return self._before(batch, scaler)
-        return self._after(batch, closure, scaler)
+        is_before = self._is_before and closure is None
 
-    def _before(self, batch: Any, scaler: torch.amp.GradScaler | None) -> Adaptation | None:
-        """Make the update on the way that the step would go, then the step."""
+        def ready() -> tuple[list[float], tuple[Any, _Way]]:
+            """Return whether the scaler skips the step and whether nothing moves; the batch, and the way."""
+            learning_rate, ratios, is_skipped = self._ready(batch, closure, scaler)
+            way = self._way_ahead(learning_rate, ratios) if is_before and not is_skipped else _Way({}, {})
+            whole = None if is_skipped else _fetched(batch)
+            return [float(is_skipped), float(is_before and not way.directions)], (whole, way)
 
-        def find() -> tuple[list[float], None]:
-            learning_rate, ratios, is_skipped = self._ready(batch, None, scaler)
-            if is_skipped:
-                return SKIPPED, None
-            whole = _fetched(batch)
-            found = {self._names[weight]: d for weight, d in directions(self._optimizer, ratios).items()}
-            weights = dict(self._model.named_parameters())
-            way = self._ahead * learning_rate
-            virtual = {name: weights[name].detach() - way * d for name, d in found.items()}
-            return self._aligned(whole, virtual, found, scaler), None
-
-        word, _ = self._group.share(find, 4)
-        adaptation, rate = self._adapt(*word)
-        if rate is not None:
-            self._rates.fill(rate)
-        self._take(None, scaler)
-        return adaptation
-
-    def _after(
-        self, batch: Any, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None
-    ) -> Adaptation | None:
-        """Take the step, once all processes can, then make the update on the way that it went."""
-
-        def ready() -> tuple[list[float], Any]:
-            _, _, is_skipped = self._ready(batch, closure, scaler)
-            return [float(is_skipped)], None if is_skipped else _fetched(batch)
-
-        def find() -> tuple[list[float], None]:
-            weights = {name: weight for weight, name in self._names.items() if weight.requires_grad}
-            old = {name: weight.detach().clone() for name, weight in weights.items()}
-            self._take(closure, scaler)
-            learning_rate, _ = self._rates.current()
-            self._check_observed()
-            if not learning_rate:
-                return STILL, None
-            for weight in weights.values():
-                if weight.grad is not None:
-                    check_gradient(weight, weight.grad)
-            found = {name: (old[name] - weight.detach()) / learning_rate for name, weight in weights.items()}
-            halfway = {
-                name: torch.lerp(old[name], weight.detach(), self._ahead) for name, weight in weights.items()
-            }
-            return self._aligned(whole, halfway, found, scaler), None
-
-        (skipped,), whole = self._group.share(ready, 1)
-        if skipped:
+        (skipped, still), (whole, way) = self._group.share(ready, 2)
+        if skipped:  # if any process's scaler skips the step, the update stays due
             self._take(closure, scaler)
             return None
-        word, _ = self._group.share(find, 4)
-        adaptation, _ = self._adapt(*word)
-        return adaptation
+        if is_before:
+            adaptation, rate = self._adapt(still, whole, way, scaler)
+            if rate is not None:
+                self._rates.fill(rate)
+            self._take(None, scaler)
+            return adaptation
+        (still,), way = self._group.share(lambda: self._way_gone(closure, scaler), 1)
+        return self._adapt(still, whole, way, scaler)[0]
+
+    def _way_ahead(self, learning_rate: float, ratios: list[float]) -> _Way:
+        """Return the way that the step would go."""
+        found = {self._names[weight]: d for weight, d in directions(self._optimizer, ratios).items()}
+        weights = {name: local(weight).detach() for weight, name in self._names.items()}
+        reach = self._ahead * learning_rate
+        return _Way({name: weights[name] - reach * d for name, d in found.items()}, found)
+
+    def _way_gone(
+        self, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None
+    ) -> tuple[list[float], _Way]:
+        """Take the step; return whether it moved nothing, and the way that it went."""
+        weights = {name: weight for weight, name in self._names.items() if weight.requires_grad}
+        old = {name: local(weight).detach().clone() for name, weight in weights.items()}
+        self._take(closure, scaler)
+        learning_rate, _ = self._rates.current()
+        self._check_observed()
+        if not learning_rate or not weights:
+            return [1.0], _Way({}, {})
+        for weight in weights.values():
+            if weight.grad is not None:
+                check_gradient(weight, weight.grad)
+        new = {name: local(weight).detach() for name, weight in weights.items()}
+        return [0.0], _Way(
+            {name: torch.lerp(old[name], new[name], self._ahead) for name in weights},
+            {name: (old[name] - new[name]) / learning_rate for name in weights},
+        )
 
     def _ready(
         self, batch: Any, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None
@@ -214,6 +215,7 @@ class MetaStep:
         process.
         """
         learning_rate, ratios = self._rates.current()
+        reshard(self._model)
         if batch is None:
             raise InvalidArgumentError(
                 "batch: an update is due at this step; pass a validation batch, or what returns one",
@@ -226,35 +228,34 @@ class MetaStep:
             self._check_observed()
         return learning_rate, ratios, is_skipped
 
-    def _aligned(
-        self,
-        batch: Any,
-        weights: dict[str, torch.Tensor],
-        found: dict[str, torch.Tensor],
-        scaler: torch.amp.GradScaler | None,
-    ) -> list[float]:
-        """Return this process's word of the step: alignment and validation loss, unless nothing moves."""
-        if not weights:
-            return STILL
+    def _aligned(self, batch: Any, way: _Way, scaler: torch.amp.GradScaler | None) -> list[float]:
+        """Return the alignment and the validation loss, means over the processes."""
         scale = scaler.get_scale() if scaler is not None else 1.0
-        return [*aligned(self._model, self._loss_fn, batch, weights, found, scale), 0.0, 0.0]
+
+        def find() -> tuple[list[float], None]:
+            return [*aligned(self._model, self._loss_fn, batch, way.weights, way.directions, scale)], None
+
+        if self._is_spread:  # both passes are collective, so a process that fails in one must not wait here
+            found = find()
+            return self._group.share(lambda: found, 2)[0]
+        return self._group.share(find, 2)[0]
 
     def _adapt(
-        self, alignment: float, loss: float, skipped: float, still: float
+        self, still: float, batch: Any, way: _Way, scaler: torch.amp.GradScaler | None
     ) -> tuple[Adaptation | None, float | None]:
         """Make the update, in the first process; return what came of it, and the learning rate in each.
 
         Args:
-            alignment: the mean over the processes.
-            loss: likewise.
-            skipped: the share of them whose scaler skips the step; if any does, the update stays due.
-            still: the share of them where nothing moves; if any is there, there is none.
+            still: the share of the processes where nothing moves; if any is there, there is no update.
+            batch: for the validation loss.
+            way: of the step.
+            scaler: the loop's.
         """
-        if skipped:
-            return None, None
-        self._since = 0
         if still:
+            self._since = 0
             return None, None
+        alignment, loss = self._aligned(batch, way, scaler)
+        self._since = 0
         if not math.isfinite(alignment):
             _logger.warning(
                 "no meta update at step %d: the validation loss is %g and the alignment %g",
@@ -300,7 +301,7 @@ class MetaStep:
             )
 
     def _has_finite_gradients(self) -> bool:
-        gradients = [weight.grad for weight in self._names if weight.grad is not None]
+        gradients = [local(weight.grad) for weight in self._names if weight.grad is not None]
         return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
     def _take(self, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None) -> None:
