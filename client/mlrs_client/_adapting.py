@@ -6,7 +6,7 @@ from typing import Any
 
 from mlrs_client import _arguments as check
 from mlrs_client._connection import Connection
-from mlrs_client._meta_calls import adapt_gradients, adapt_shard
+from mlrs_client._meta_calls import adapt, adapt_gradients
 from mlrs_client._meta_types import Adaptation
 
 UPLOAD_TIMEOUT_S = 60.0
@@ -18,36 +18,31 @@ class MetaAdvisor:
 
     _connection: Connection
 
-    def adapt_shard(
+    def adapt(
         self,
         id: str,  # noqa: A002 # what users call it
         step: int,
-        part: float,
-        shard: int,
-        shard_count: int,
+        alignment: float,
         *,
         validation_loss: float | None = None,
         timeout_s: float | None = None,
     ) -> Adaptation:
-        """Send one part of the alignment of a run in meta mode, as one of several processes that hold parts.
+        """Make a meta update of a run that another process observes.
 
-        The update is made with the last part; until then the outcome is `waiting`. It is no part of what the
-        process that observes sends again after a crash of the daemon: let that process wait for the update
-        before it observes the next step.
+        That process does not send it again after a crash of the daemon: let it wait for the update before it
+        observes the next step. The process that observes has `Run.adapt`.
 
         Args:
             id: the run's id.
             step: the step that was observed last.
-            part: this shard's part; they are added up.
-            shard: which part this is, from 0.
-            shard_count: how many there are.
+            alignment: as for `Run.adapt`.
             validation_loss: as for `Run.adapt`.
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Raises:
             MlrsError: as `Run.adapt`; the daemon's refusal where the run is not in meta mode.
         """
-        call = adapt_shard(id, step, part, shard, shard_count, validation_loss)
+        call = adapt(id, step, alignment, validation_loss)
         limit_s = self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
         return self._connection.invoke(call, limit_s)
 
@@ -79,7 +74,7 @@ class MetaAdvisor:
 
         Raises:
             InvalidArgumentError: a vector is none, or they are not of one size.
-            MlrsError: as for `adapt_shard`.
+            MlrsError: as for `adapt`.
         """
         call = adapt_gradients(id, step, validation_gradient, direction, data_type, validation_loss)
         return self._connection.invoke(call, check.timeout_s(timeout_s))

@@ -7,7 +7,7 @@ from typing import Any
 from mlrs_client import _arguments as check
 from mlrs_client._adapting import UPLOAD_TIMEOUT_S
 from mlrs_client._aio_connection import Connection
-from mlrs_client._meta_calls import adapt_gradients, adapt_shard
+from mlrs_client._meta_calls import adapt, adapt_gradients
 from mlrs_client._meta_types import Adaptation
 
 
@@ -16,19 +16,17 @@ class MetaAdvisor:
 
     _connection: Connection
 
-    async def adapt_shard(
+    async def adapt(
         self,
         id: str,  # noqa: A002 # what users call it
         step: int,
-        part: float,
-        shard: int,
-        shard_count: int,
+        alignment: float,
         *,
         validation_loss: float | None = None,
         timeout_s: float | None = None,
     ) -> Adaptation:
-        """Send one part of an alignment. See `mlrs_client.Advisor.adapt_shard`."""
-        call = adapt_shard(id, step, part, shard, shard_count, validation_loss)
+        """Make a meta update of a run that another process observes. See `mlrs_client.Advisor.adapt`."""
+        call = adapt(id, step, alignment, validation_loss)
         limit_s = self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
         return await self._connection.invoke(call, limit_s)
 

@@ -9,8 +9,6 @@ from mlrs_client._values import MAX_STEPS, checked, number, real, whole, wrong
 
 MAX_ALIGNMENT = 1e30
 """The largest alignment that the contract takes."""
-MAX_SHARDS = 65_536
-"""The most parts of an alignment."""
 
 
 def meta(value: object) -> Meta | None:
@@ -38,9 +36,3 @@ def alignment(value: Any, name: str = "alignment") -> float:
 def validation_loss(value: Any) -> float | None:
     """Return a validation loss as a double, NaN and infinities included; `None`: there is none."""
     return None if value is None else number("validation_loss", value)
-
-
-def shards(shard: object, shard_count: object) -> tuple[int, int]:
-    """Return which part of an alignment it is, and of how many."""
-    count = whole("shard_count", shard_count, low=1, high=MAX_SHARDS)
-    return whole("shard", shard, low=0, high=count - 1), count

@@ -16,18 +16,13 @@ from mlrs_client._routing import Call
 from mlrs_proto import v1 as pb
 
 
-def adapt_shard(
-    run_id: object, step: object, part: object, shard: object, shard_count: object, validation_loss: object
-) -> Call[Adaptation]:
-    """Send one part of an alignment."""
-    number, count = check_meta.shards(shard, shard_count)
+def adapt(run_id: object, step: object, alignment: object, validation_loss: object) -> Call[Adaptation]:
+    """Send an alignment."""
     request = pb.AdaptRequest(
         run_id=check.run_id(run_id),
         step=check.step(step),
-        alignment=check_meta.alignment(part, "part"),
+        alignment=check_meta.alignment(alignment),
         validation_loss=check_meta.validation_loss(validation_loss),
-        shard=number,
-        shard_count=count,
     )
     return Call("Adapt", request, lambda response: adaptation_from_proto(response, request.step))
 

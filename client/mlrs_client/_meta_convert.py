@@ -31,7 +31,6 @@ _OUTCOMES: dict[pb.MetaOutcome.ValueType, MetaOutcome] = {
     pb.META_OUTCOME_SCALED: MetaOutcome.SCALED,
     pb.META_OUTCOME_CLIPPED_AND_SCALED: MetaOutcome.CLIPPED_AND_SCALED,
     pb.META_OUTCOME_IDLE: MetaOutcome.IDLE,
-    pb.META_OUTCOME_WAITING: MetaOutcome.WAITING,
 }
 _SCOPES_TO_PROTO = {value: number for number, value in _SCOPES.items()}
 _ORDERS_TO_PROTO = {value: number for number, value in _ORDERS.items()}
@@ -82,12 +81,11 @@ def adaptation_from_proto(message: pb.AdaptResponse, step: int, alignment: float
     """Return what came of the meta update of a step."""
     return Adaptation(
         step=step,
-        applied=message.applied,
+        applied=True,
         updates=message.updates,
-        learning_rate=message.learning_rate if message.HasField("learning_rate") else None,
+        learning_rate=message.learning_rate,
         outcome=_outcome(message.outcome),
         log_change=message.log_change,
-        missing_shards=message.missing_shards,
         alignment=alignment,
     )
 

@@ -39,8 +39,6 @@ class MetaOutcome(enum.StrEnum):
     """Both."""
     IDLE = "idle"
     """Nothing moved: the learning rate does not depend on the weights here, or the alignment is 0."""
-    WAITING = "waiting"
-    """Parts of the alignment are missing."""
     FALLBACK = "fallback"
     """The daemon was out of reach: the advised learning rate stands, the update is kept and sent later."""
     SKIPPED = "skipped"
@@ -89,18 +87,16 @@ class Adaptation:
     step: int
     """The step whose learning rate it is about."""
     applied: bool
-    """Whether it was made by now: not while parts are missing, or the daemon is out of reach."""
+    """Whether it was made by now: not while the daemon is out of reach."""
     updates: int
     """The number of meta updates of the run so far, as far as this client knows."""
     learning_rate: float | None
     """The learning rate for the step: under the new weights, or, if it was not made yet, as advised. `None`:
-    parts are missing."""
+    there is none, since the update was skipped."""
     outcome: MetaOutcome
     """What it did."""
     log_change: float
     """How far it moved the logarithm of the learning rate."""
-    missing_shards: int = 0
-    """How many parts are missing."""
     alignment: float | None = None
     """The alignment, where the daemon computed it."""
 

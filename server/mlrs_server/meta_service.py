@@ -29,7 +29,7 @@ class MetaService:
         self._counts = counts
 
     async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
-        """Make a meta update, or take a part of one."""
+        """Make a meta update."""
         return convert.made_to(await self._adapt(request, request.alignment))
 
     async def adapt_gradients(
@@ -68,18 +68,13 @@ class MetaService:
         return convert.adaptations_to(made, caller.tenant)
 
     async def _adapt(self, request: pb.AdaptRequest, alignment: float) -> Made:
-        """Make a meta update, or take a part of one, of a run that may not be in memory."""
+        """Make a meta update of a run that may not be in memory."""
         step, loss = convert.update_from(request)
         handle, tenant = await self._handle(request.run_id), current_caller().number
-        if request.shard_count > 1:
-            shard = (request.shard, request.shard_count)
-            part = await self._adaptation.make_part(handle, tenant, step, alignment, shard, loss)
-            return self._counted(part)
         return self._counted(await self._adaptation.make(handle, tenant, step, alignment, loss))
 
     def _counted(self, made: Made) -> Made:
-        if made.update is not None:
-            self._counts.note_update(made.update)
+        self._counts.note_update(made.update)
         return made
 
     async def _handle(self, run_id: str) -> int:

@@ -131,7 +131,6 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         self.gate = threading.Event()
         self.gate.set()
         self.entries = 0
-        self.parts: dict[tuple[str, int], dict[int, float]] = {}  # of alignments
         self.chunks: list[int] = []  # the bytes of each chunk of a direction
         self.batches: list[int] = []  # how many runs each batch opened
         self.open_s = 0.0  # how long opening a batch takes
@@ -343,13 +342,8 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         return pb.FinishRunResponse(run=record.message())
 
     def Adapt(self, request: pb.AdaptRequest, context: grpc.ServicerContext) -> pb.AdaptResponse:
-        """Add a part of an alignment to the others; make the update of them once all are here."""
-        record = self._record(request.run_id, context)
-        parts = self.parts.setdefault((request.run_id, request.step), {})
-        parts[request.shard] = request.alignment
-        if missing := max(request.shard_count, 1) - len(parts):
-            return pb.AdaptResponse(outcome=pb.META_OUTCOME_WAITING, missing_shards=missing)
-        return self.adapted(record, request.step, math.fsum(parts.values()))
+        """Make an update."""
+        return self.adapted(self._record(request.run_id, context), request.step, request.alignment)
 
     def AdaptGradients(self, requests: Any, context: grpc.ServicerContext) -> pb.AdaptGradientsResponse:
         """Compute the dot product of both vectors; make the update of it."""
@@ -485,7 +479,6 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         """Make a meta update, or repeat the word on one that was made."""
         record.alignments.setdefault(step, alignment)
         return pb.AdaptResponse(
-            applied=True,
             updates=sum(other <= step for other in record.alignments),
             learning_rate=adapted_lr(record.losses, record.alignments, step),
             outcome=pb.META_OUTCOME_APPLIED,

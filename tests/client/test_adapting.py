@@ -1,4 +1,4 @@
-"""Meta mode over a real socket, in both flavours of the client: updates, breaks, absences, shards."""
+"""Meta mode over a real socket, in both flavours of the client: updates, breaks, absences, gradients."""
 
 from __future__ import annotations
 
@@ -182,18 +182,16 @@ async def test_a_sweep_without_the_daemon(connect: Any, daemon: FakeDaemon) -> N
         await done(advisor.close())
 
 
-async def test_shards(either: Any, daemon: FakeDaemon) -> None:
-    """Parts of an alignment add up; the update is made with the last."""
+async def test_an_alignment_from_another_process(either: Any, daemon: FakeDaemon) -> None:
+    """An update can be made of a run by its id, without observing it."""
     run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
-    first = await done(either.adapt_shard("a", 0, 0.25, 0, 2, validation_loss=1.0))
-    assert (first.outcome, first.applied, first.missing_shards) == (MetaOutcome.WAITING, False, 1)
-    assert first.learning_rate is None
-    second = await done(either.adapt_shard("a", 0, 0.5, 1, 2))
-    assert second.applied
+    made = await done(either.adapt("a", 0, 0.75, validation_loss=1.0))
+    assert (made.outcome, made.applied, made.updates) == (MetaOutcome.APPLIED, True, 1)
+    assert made.learning_rate == adapted_lr([1.0], {0: 0.75}, 0)
     assert daemon.runs["a"].alignments == {0: 0.75}
-    with pytest.raises(mlrs_client.InvalidArgumentError, match="shard"):
-        await done(either.adapt_shard("a", 0, 0.5, 2, 2))
+    with pytest.raises(mlrs_client.InvalidArgumentError, match="alignment"):
+        await done(either.adapt("a", 0, math.nan))
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])

@@ -60,7 +60,7 @@ def adapt(ledger: Ledger[Entry], step: int, alignment: float = 1.0) -> Update:
 
 def adapted(learning_rate: float) -> Adaptation:
     """Return the answer to the update of one run at step 0."""
-    return adaptation_from_proto(pb.AdaptResponse(applied=True, learning_rate=learning_rate), 0)
+    return adaptation_from_proto(pb.AdaptResponse(learning_rate=learning_rate), 0)
 
 
 class Daemon:
@@ -100,7 +100,7 @@ class Daemon:
             assert step == self.next_step - 1, f"update of {step}, the newest is {self.next_step - 1}"
             assert self.events[-1][0] == "observation", "a second update of a step"
             self.events.append(event)
-        return pb.AdaptResponse(applied=True, learning_rate=0.2, outcome=pb.META_OUTCOME_APPLIED)
+        return pb.AdaptResponse(learning_rate=0.2, outcome=pb.META_OUTCOME_APPLIED)
 
 
 class Scene:
@@ -379,7 +379,7 @@ def test_updates_of_a_large_sweep_are_split() -> None:
     assert outbox.messages[1].updates[0].run_handle == runs - 1
     for message in outbox.messages:
         assert not update.done
-        results = [pb.AdaptResponse(applied=True, learning_rate=sent.alignment) for sent in message.updates]
+        results = [pb.AdaptResponse(learning_rate=sent.alignment) for sent in message.updates]
         adaptations = pb.Adaptations(results=results)
         conversation.receive(read(pb.StreamAdviceResponse(adaptations=adaptations)))
     found = update.adaptations()

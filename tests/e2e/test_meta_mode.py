@@ -12,6 +12,7 @@ import pytest
 
 import mlrs_client
 from mlrs_client import Adaptation, Meta, MetaOutcome
+from tests.support import fsdp
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port
 from tests.support.runs import open_run
@@ -140,26 +141,49 @@ def test_a_job_that_starts_again(daemon: Daemon) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_sweeps_shards_and_gradients(daemon: Daemon) -> None:
-    """The same alignment moves a run alike, whole, in parts, as gradients, and in a sweep."""
+def test_sweeps_and_gradients(daemon: Daemon) -> None:
+    """The same alignment moves a run alike, from the loop, by its id, as gradients, and in a sweep."""
     gradient = np.random.default_rng(0).normal(size=300_001).astype(np.float32)
     direction = np.random.default_rng(1).normal(size=300_001).astype(np.float32)
     alignment = float(gradient.astype(np.float64) @ direction.astype(np.float64))
     with mlrs_client.connect(daemon.address, timeout_s=COMPILING_S) as advisor:
-        for name in ("whole", "parts", "gradients"):
+        for name in ("whole", "by-id", "gradients"):
             open_run(advisor, name, meta=True).next_lr(0, 1.0)
         sweep = advisor.sweep(["one", "other"], meta=True, timeout_s=COMPILING_S)
         sweep.next_lrs(0, [1.0, 1.0])
         whole = open_run(advisor, "whole", fallback=None).adapt(0, 3.0)
-        assert advisor.adapt_shard("parts", 0, 1.25, 0, 2).outcome == MetaOutcome.WAITING
-        parts = advisor.adapt_shard("parts", 0, 1.75, 1, 2)
+        by_id = advisor.adapt("by-id", 0, 3.0)
         swept = sweep.adapt(0, [3.0, 3.0])
         sent = advisor.adapt_gradients("gradients", 0, gradient, direction)
     assert whole.applied
     assert whole.log_change
-    assert (parts, *swept) == (whole,) * 3
+    assert (by_id, *swept) == (whole,) * 3
     assert sent.applied
     assert sent.alignment == pytest.approx(alignment, rel=1e-6)
+
+
+@pytest.mark.timeout(500)
+def test_shards_of_a_model(daemon: Daemon, tmp_path: Path) -> None:
+    """Two processes that each have a shard of the model are advised as one process that has all of it."""
+    (alone,) = fsdp.trained(daemon.address, tmp_path / "alone", 1, runs=2)
+    first, second = fsdp.trained(daemon.address, tmp_path / "shared", fsdp.WORLD_SIZE, runs=2)
+    assert first == second
+    for weights, expected in zip(first, alone, strict=True):
+        assert weights == pytest.approx(expected, rel=1e-6)
+    with mlrs_client.connect(daemon.address, timeout_s=COMPILING_S) as advisor:
+        for kind, order in fsdp.RUNS[:2]:
+            whole, spread = (
+                [
+                    update
+                    for chunk in advisor.watch(f"{kind}-{order}-{size}", follow=False)
+                    for update in chunk.updates
+                ]
+                for size in (1, fsdp.WORLD_SIZE)
+            )
+            assert [update.step for update in whole] == [update.step for update in spread] == [1, 3]
+            for one, other in zip(whole, spread, strict=True):
+                assert other.alignment == pytest.approx(one.alignment, rel=1e-6)
+                assert other.learning_rate == pytest.approx(one.learning_rate, rel=1e-6)
 
 
 def test_errors_of_the_daemon(daemon: Daemon) -> None:
@@ -169,11 +193,11 @@ def test_errors_of_the_daemon(daemon: Daemon) -> None:
         run.next_lr(0, 1.0)
         run.adapt(0, 1.0)
         with pytest.raises(mlrs_client.StaleStepError, match="was made of the alignment"):
-            advisor.adapt_shard("a", 0, 2.0, 0, 1)
+            advisor.adapt("a", 0, 2.0)
         with pytest.raises(mlrs_client.StepAheadError):
-            advisor.adapt_shard("a", 1, 2.0, 0, 1)
+            advisor.adapt("a", 1, 2.0)
         with pytest.raises(mlrs_client.RunNotFoundError):
-            advisor.adapt_shard("none", 1, 2.0, 0, 1)
+            advisor.adapt("none", 1, 2.0)
         open_run(advisor, "plain").next_lr(0, 1.0)
         with pytest.raises(mlrs_client.ConfigMismatchError, match="meta"):
             advisor.adapt_gradients("plain", 0, np.ones(3, np.float32), np.ones(3, np.float32))

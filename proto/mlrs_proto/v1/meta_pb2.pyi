@@ -40,8 +40,6 @@ class _MetaOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
     in its warmup), or the alignment is 0, or the step's loss is not finite.
     """
-    META_OUTCOME_WAITING: _MetaOutcome.ValueType  # 6
-    """Parts of the alignment are missing."""
 
 class MetaOutcome(_MetaOutcome, metaclass=_MetaOutcomeEnumTypeWrapper):
     """What a meta update did."""
@@ -60,8 +58,6 @@ META_OUTCOME_IDLE: MetaOutcome.ValueType  # 5
 """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
 in its warmup), or the alignment is 0, or the step's loss is not finite.
 """
-META_OUTCOME_WAITING: MetaOutcome.ValueType  # 6
-"""Parts of the alignment are missing."""
 global___MetaOutcome = MetaOutcome
 
 class _DataType:
@@ -259,20 +255,14 @@ class AdaptRequest(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     ALIGNMENT_FIELD_NUMBER: builtins.int
     VALIDATION_LOSS_FIELD_NUMBER: builtins.int
-    SHARD_COUNT_FIELD_NUMBER: builtins.int
-    SHARD_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
     """The step whose learning rate the update is about: the newest that was answered."""
     alignment: builtins.float
-    """<gradient of the validation loss at w', d>, or this shard's part of it."""
+    """<gradient of the validation loss at w', d>."""
     validation_loss: builtins.float
     """The validation loss at w', kept in the run's record."""
-    shard_count: builtins.int
-    """The number of shards whose parts add up to the alignment, up to 65,536. 0 or 1: `alignment` is the whole."""
-    shard: builtins.int
-    """Which of them this is, from 0."""
     def __init__(
         self,
         *,
@@ -280,11 +270,9 @@ class AdaptRequest(google.protobuf.message.Message):
         step: builtins.int = ...,
         alignment: builtins.float = ...,
         validation_loss: builtins.float | None = ...,
-        shard_count: builtins.int = ...,
-        shard: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "run_id", b"run_id", "shard", b"shard", "shard_count", b"shard_count", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "run_id", b"run_id", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
 
 global___AdaptRequest = AdaptRequest
@@ -295,37 +283,27 @@ class AdaptResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    APPLIED_FIELD_NUMBER: builtins.int
     UPDATES_FIELD_NUMBER: builtins.int
     LEARNING_RATE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     LOG_CHANGE_FIELD_NUMBER: builtins.int
-    MISSING_SHARDS_FIELD_NUMBER: builtins.int
-    applied: builtins.bool
-    """Whether it was made: false while parts are missing."""
     updates: builtins.int
     """The number of meta updates of this run so far."""
     learning_rate: builtins.float
-    """The learning rate for the step under the new weights, once applied. In META_ORDER_BEFORE_STEP, use it."""
+    """The learning rate for the step under the new weights. In META_ORDER_BEFORE_STEP, use it."""
     outcome: global___MetaOutcome.ValueType
     """What it did."""
     log_change: builtins.float
     """How far it moved the logarithm of the learning rate."""
-    missing_shards: builtins.int
-    """How many parts are missing."""
     def __init__(
         self,
         *,
-        applied: builtins.bool = ...,
         updates: builtins.int = ...,
-        learning_rate: builtins.float | None = ...,
+        learning_rate: builtins.float = ...,
         outcome: global___MetaOutcome.ValueType = ...,
         log_change: builtins.float = ...,
-        missing_shards: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "learning_rate", b"learning_rate"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "applied", b"applied", "learning_rate", b"learning_rate", "log_change", b"log_change", "missing_shards", b"missing_shards", "outcome", b"outcome", "updates", b"updates"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
+    def ClearField(self, field_name: typing.Literal["learning_rate", b"learning_rate", "log_change", b"log_change", "outcome", b"outcome", "updates", b"updates"]) -> None: ...
 
 global___AdaptResponse = AdaptResponse
 

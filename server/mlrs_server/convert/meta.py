@@ -45,12 +45,8 @@ def check_updates(message: pb.StreamAdviceRequest) -> None:
 
 def made_to(made: Made) -> pb.AdaptResponse:
     """Return what became of a meta update as a message."""
-    if (update := made.update) is None:
-        return pb.AdaptResponse(
-            updates=made.updates, outcome=pb.META_OUTCOME_WAITING, missing_shards=made.missing
-        )
+    update = made.update
     return pb.AdaptResponse(
-        applied=True,
         updates=made.updates,
         learning_rate=update.lr,
         outcome=pb.MetaOutcome.ValueType(update.outcome),

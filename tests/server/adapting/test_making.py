@@ -1,4 +1,4 @@
-"""Meta updates as they come in: made once, repeated, refused, put together from shards."""
+"""Meta updates as they come in: made once, repeated, refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 
 from mlrs_core.adapting import MetaOutcome
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting import making
 from mlrs_server.errors import Reason
-from tests.server.adapting.support import AFTER, META, Learning, learning
+from tests.server.adapting.support import AFTER, learning
 from tests.server.support import LOSSES, raises, room, until
 
 
@@ -22,7 +21,6 @@ async def test_an_update_moves_the_step_it_is_about(tmp_path: Path, model_file: 
         run = await learning(there)
         await run.go([2.0, 1.9])
         made = await run.update(1, -5.0)
-        assert made.update is not None
         assert made.update.outcome == MetaOutcome.APPLIED
         assert made.update.lr != run.lrs[-1]
         assert made.update.log_change == pytest.approx(math.log(made.update.lr / run.lrs[-1]), rel=1e-3)
@@ -37,7 +35,6 @@ async def test_an_update_after_the_step_leaves_it(tmp_path: Path, model_file: Pa
         await run.go([2.0, 1.9])
         await other.go([2.0, 1.9])
         made = await run.update(1, -5.0)
-        assert made.update is not None
         assert made.update.lr == run.lrs[-1]
         await run.go([1.8], 2)
         await other.go([1.8], 2)
@@ -68,7 +65,6 @@ async def test_a_repeated_observation_keeps_its_first_answer(tmp_path: Path, mod
         await run.go(LOSSES[:3].tolist())
         again = await there.ask(run.opened.handle, 2, LOSSES[2])
         assert again.lrs[0] == run.lrs[2]
-        assert run.made[0].update is not None
         assert again.lrs[0] != run.made[0].update.lr
 
 
@@ -114,74 +110,8 @@ async def test_a_held_step_teaches_nothing(tmp_path: Path, model_file: Path) -> 
         run = await learning(there)
         await run.go([2.0, math.nan])
         made = await run.update(1, 1.0)
-        assert made.update is not None
         assert (made.update.outcome, made.update.lr) == (MetaOutcome.IDLE, run.lrs[1])
         assert await run.update(1, 1.0) == made
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-async def test_shards_add_up(tmp_path: Path, model_file: Path, order: tuple[int, ...]) -> None:
-    """Parts of an alignment, in any order, are the whole bit for bit; until all are there, nothing moves."""
-    parts = [1e16, 1.5, -1e16]
-    async with room(tmp_path, model_file) as there:
-        whole, run = await learning(there, "whole"), await learning(there)
-        await whole.go([2.0, 1.9])
-        await run.go([2.0, 1.9])
-        expected = await whole.update(1, 1.5)
-        for shard, missing in zip(order, (2, 1, 0), strict=True):
-            made = await part(run, 1, parts[shard], shard, 3)
-            assert made.missing == missing
-            assert (made.update is None) == (missing > 0)
-        assert made.update is not None
-        assert expected.update is not None
-        assert made.update.lr == expected.update.lr
-        assert (await part(run, 1, parts[0], 0, 3)).update == made.update
-
-
-async def part(run: Learning, step: int, value: float, shard: int, count: int) -> making.Made:
-    """Send a part of an alignment."""
-    return await run.adaptation.make_part(run.opened.handle, 0, step, value, (shard, count))
-
-
-async def test_shards_that_contradict_each_other_are_refused(tmp_path: Path, model_file: Path) -> None:
-    """A part that was sent otherwise before, or with another count, is refused; a repeated one is not."""
-    async with room(tmp_path, model_file) as there:
-        run = await learning(there)
-        await run.go([2.0])
-        assert (await part(run, 0, 1.0, 0, 2)).missing == 1
-        assert (await part(run, 0, 1.0, 0, 2)).missing == 1
-        with raises(Reason.INVALID_FIELD, field="shard", match="another alignment"):
-            await part(run, 0, 2.0, 0, 2)
-        with raises(Reason.INVALID_FIELD, field="shard_count", match="said 2"):
-            await part(run, 0, 1.0, 1, 3)
-        with raises(Reason.INVALID_FIELD, field="shard", match="below shard_count"):
-            await part(run, 0, 1.0, 2, 2)
-        with raises(Reason.INVALID_FIELD, field="shard_count"):
-            await part(run, 0, 1.0, 0, 70_000)
-        with raises(Reason.INVALID_FIELD, field="alignment"):
-            await part(run, 0, math.nan, 1, 2)
-        await run.go([1.9], 1)  # the run goes on without the rest
-        assert (await part(run, 1, 3.0, 0, 2)).missing == 1
-        with raises(Reason.STALE_STEP, match="was not made"):
-            await part(run, 0, 1.0, 1, 2)
-
-
-async def test_parts_that_wait_are_bounded(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So many parts are kept at most; those that wait in vain make room first."""
-    monkeypatch.setattr(making, "MAX_PARTS", 2)
-    async with room(tmp_path, model_file) as there:
-        one, other = await learning(there, "one"), await learning(there, "other")
-        other.adaptation = one.adaptation
-        await one.go([2.0])
-        await other.go([2.0])
-        assert (await part(one, 0, 1.0, 0, 3)).missing == 2
-        assert (await part(one, 0, 1.0, 1, 3)).missing == 1
-        with raises(Reason.QUEUE_FULL, field="alignment"):
-            await part(other, 0, 1.0, 0, 2)
-        await one.go([1.9], 1)
-        assert (await part(other, 0, 1.0, 0, 2)).missing == 1
 
 
 async def test_runs_do_not_see_each_others_updates(tmp_path: Path, model_file: Path) -> None:
@@ -211,46 +141,6 @@ async def test_what_cannot_be_stored_is_not_made(tmp_path: Path, model_file: Pat
         there.store.failing.clear()
         await there.live.journal.flush()
         await run.go([1.8], 2)
-
-
-async def test_parts_stay_until_their_update_is_made(tmp_path: Path, model_file: Path) -> None:
-    """Where the update of all parts is refused for now, the last part alone, sent again, makes it later."""
-    async with room(tmp_path, model_file, max_undurable=2) as there:
-        run = await learning(there)
-        await run.go([2.0, 1.9])
-        assert (await part(run, 1, 1.0, 0, 3)).missing == 2
-        assert (await part(run, 1, 2.0, 1, 3)).missing == 1
-        for _ in range(2):
-            with raises(Reason.QUEUE_FULL, field="max_undurable"):
-                await part(run, 1, 4.0, 2, 3)
-        await there.live.journal.flush()
-        made = await part(run, 1, 4.0, 2, 3)
-        assert made.missing == 0
-        assert made.update is not None
-        assert made.update.alignment == 7.0
-
-
-async def test_parts_of_before_a_rewind_do_not_count(tmp_path: Path, model_file: Path) -> None:
-    """What shards sent of a step that a rewind dropped is no part of that step as it is made again."""
-    async with room(tmp_path, model_file) as there:
-        run = await learning(there)
-        await run.go([2.0, 1.9])
-        assert (await part(run, 1, 100.0, 0, 2)).missing == 1
-        run.opened = await there.open("run", META, resume_from=1)
-        await run.go([1.7], 1)
-        assert (await part(run, 1, 1.0, 1, 2)).missing == 1
-        made = await part(run, 1, 2.0, 0, 2)
-        assert made.update is not None
-        assert made.update.alignment == 3.0
-
-
-async def test_parts_too_large_to_add_are_refused(tmp_path: Path, model_file: Path) -> None:
-    """A part has the bounds of an alignment, so that sums cannot overflow."""
-    async with room(tmp_path, model_file) as there:
-        run = await learning(there)
-        await run.go([2.0])
-        with raises(Reason.INVALID_FIELD, field="alignment"):
-            await part(run, 0, 1e308, 0, 2)
 
 
 async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(

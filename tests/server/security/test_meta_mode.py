@@ -27,7 +27,7 @@ async def test_updates_in_a_stream_need_their_role(tmp_path: Path, model_file: P
         if role < Role.ADAPT:
             assert (await refused(call)).code == Code.PERMISSION_DENIED
         else:
-            assert (await call.read()).adaptations.results[0].applied
+            assert (await call.read()).adaptations.results[0].updates
 
 
 async def test_anothers_run_is_not_trained(tmp_path: Path, model_file: Path) -> None:
