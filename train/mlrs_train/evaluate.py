@@ -8,7 +8,6 @@ them would have given. The base learners are plain SGD, as in meta-training.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
 from mlrs_core.policy import no_networks, table_of
 from mlrs_train.hypergradient.gradient import sgd_direction, sgd_step, value_and_grad
+from mlrs_train.shapes import cosine_share
 from mlrs_train.tasks import BaseTask, Batch, Params, load_tasks
 
 Schedule = Callable[[int, float], float]
@@ -56,7 +56,7 @@ def constant(base_lr: float) -> Schedule:
 
 def cosine(base_lr: float, horizon: int) -> Schedule:
     """Return half a cosine, from the base LR to 0."""
-    return lambda step, _loss: base_lr * (1 + math.cos(math.pi * step / horizon)) / 2
+    return lambda step, _loss: base_lr * cosine_share(step, horizon)
 
 
 def final_loss(task: BaseTask, schedule: Schedule, *, epochs: int, seed: int) -> float:

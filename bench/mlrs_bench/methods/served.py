@@ -60,26 +60,27 @@ class AdvisedTraining:
     """The advice of a daemon, one round trip a step, hidden behind the backward pass."""
 
     def __init__(self, training: Training, **settings: Any) -> None:
-        self._optimizer = training.optimizer()
+        self.optimizer = training.optimizer()
+        self.run = opened(training, **settings)
+        self.step: Callable[[], object] = self.optimizer.step
         self._advisor = training.advisor
-        self._run = opened(training, **settings)
         self.held = 0
         self._pending: mlrs_client.Pending | None = None
 
     def observe(self, step: int, loss: float) -> None:
         """Send the loss."""
-        self._pending = self._run.observe(step, loss)
+        self._pending = self.run.observe(step, loss)
 
     def update(self) -> float:
-        """Wait for the advice, and step with it."""
+        """Wait for the advice, and step with it; return the learning rate of the step."""
         assert self._pending is not None, "observe comes before update"  # noqa: S101  # a defect, not input
         advice = self._pending.advice(timeout_s=TIMEOUT_S)
         self.held += advice.reason is mlrs_client.AdviceReason.HELD
-        set_lr(self._optimizer, advice.learning_rate)
-        self._optimizer.step()
-        return advice.learning_rate
+        set_lr(self.optimizer, advice.learning_rate)
+        self.step()
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def finish(self, refresh: Callable[[], None]) -> None:  # noqa: ARG002  # its weights are those trained
         """Drop the run: what it was for is in the cell."""
-        self._run.detach()
-        self._advisor.delete_run(self._run.id)
+        self.run.detach()
+        self._advisor.delete_run(self.run.id)

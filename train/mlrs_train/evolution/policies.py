@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mlrs_core.networks.drift.reference import DriftReference
 from mlrs_train.evolution.conditions import Conditions
+from mlrs_train.shapes import cosine_share
 
 
 class RatePolicy(Protocol):
@@ -80,8 +80,8 @@ class ScheduleRates:
 
     def advise(self, step: int, _losses: Tensor) -> Tensor:
         """Return the learning rates of this step."""
-        cosine = (1 + math.cos(math.pi * step / self._horizon)) / 2
-        return torch.where(self._is_cosine, self._rates * cosine, self._rates)
+        share = cosine_share(step, self._horizon)
+        return torch.where(self._is_cosine, self._rates * share, self._rates)
 
 
 class SideBySide:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.sample import log_ratio
+from mlrs_train.shapes import cosine_share
 
 WARMUP = 0.05
 """The share of the horizon in which schedules warm up."""
@@ -38,7 +39,7 @@ PULL = 0.02
 
 def cosine(progress: float) -> float:
     """Return the rate over its base, down along half a cosine."""
-    return _warm(progress) * max((1 + math.cos(math.pi * progress)) / 2, 1e-3)
+    return _warm(progress) * max(cosine_share(progress, 1.0), 1e-3)
 
 
 def wsd(progress: float) -> float:
