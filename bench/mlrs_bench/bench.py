@@ -35,8 +35,8 @@ class Request:
     methods: tuple[str, ...] = ()
     seeds: int = 5
     """Trainings of each kind that are evaluated."""
-    usual_start: bool = False
-    """Whether trainings begin at the usual LR only, and none ten times off."""
+    default_start: bool = False
+    """Whether trainings begin at the default LR only, and none ten times off."""
     model: str | None = None
     """The network in question: a shipped one's name, or a file."""
     ablations: Mapping[str, Path] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Table:
         self.plan = Plan(
             tasks=choose_tasks(available, request.tasks),
             optimizers=request.optimizers or tuple(RULES),
-            methods=[replace(each, starts=(1.0,)) for each in methods] if request.usual_start else methods,
+            methods=[replace(each, starts=(1.0,)) for each in methods] if request.default_start else methods,
             seeds=request.seeds,
         )
         self._fingerprints = {task.name: task.fingerprint(task.load()) for task in self.plan.tasks}

@@ -26,7 +26,7 @@ class CellKey:
     base_lr: float | None = None
     """The base LR that the method was given; `None`: it takes none."""
     start: float = 1.0
-    """The LR that the method was told to start from, over the usual one; 1: it was told none."""
+    """The LR that the method was told to start from, over the default one; 1: it was told none."""
     seed: int
     """Draws the first weights and the batches."""
     purpose: Purpose = "eval"

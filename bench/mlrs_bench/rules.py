@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 MOMENTUM = 0.9
-"""The usual momentum of SGD."""
+"""The default momentum of SGD."""
 BETAS = (0.9, 0.999)
-"""The usual moments of AdamW."""
+"""The default moments of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def half_decades(first: int, last: int) -> tuple[float, ...]:
 
 
 RULES: dict[str, Rule] = {
-    # 0.1 is the usual LR of SGD, and with momentum mu its steps add up to 1 / (1 - mu) times as much.
+    # 0.1 is the default LR of SGD, and with momentum mu its steps add up to 1 / (1 - mu) times as much.
     "sgd": Rule("sgd", "momentum", MOMENTUM, 0.01, half_decades(-6, 0)),
     "adamw": Rule("adamw", "adamw", BETAS[0], 1e-3, half_decades(-8, -3)),
 }

@@ -20,7 +20,7 @@ def trained(folder: Path, methods: str) -> Path:
     """Return the file of the results of these methods on the tiny task."""
     file = folder / "cells.jsonl.gz"
     what = ("--task-file", TASKS, "--tasks", "tiny", "--optimizers", "sgd", "--methods", methods)
-    result = bench("quality", *what, "--usual-start", "--seeds", 2, "--cache", folder, "--save", file)
+    result = bench("quality", *what, "--default-start", "--seeds", 2, "--cache", folder, "--save", file)
     assert result.exit_code == 0, result.output
     return file
 

@@ -115,10 +115,10 @@ def test_schedules_follow_their_shape(train_tiny: Train, policy: str, last: floa
 @pytest.mark.parametrize("start", [0.1, 10.0])
 def test_starts_are_told_to_the_network(train_tiny: Train, start: float) -> None:
     """Told to start ten times off, its first LR is ten times off, but for the first move either way."""
-    usual = train_tiny("mlr-snet", seed=103).lr_curve[0][1]
+    default = train_tiny("mlr-snet", seed=103).lr_curve[0][1]
     told = train_tiny("mlr-snet", seed=103, start=start).lr_curve[0][1]
     furthest = DriftConstants().rise + DriftConstants().fall
-    assert math.log(told / usual) == pytest.approx(math.log(start), abs=furthest + 1e-3)
+    assert math.log(told / default) == pytest.approx(math.log(start), abs=furthest + 1e-3)
 
 
 def test_hypergradient_goes_along_the_derivative(train_tiny: Train, tiny: Task) -> None:

@@ -207,14 +207,14 @@ def test_rates_are_bounded_whatever_happens(
     seed: int,
     first: int,
 ) -> None:
-    """Under any finite losses a rate is finite, positive, and at most e^7 times its family's usual one.
+    """Under any finite losses a rate is finite, positive, and at most e^7 times its family's default one.
 
-    So over T steps their squares add up to at most T (e^7 usual)^2: what finite horizons need.
+    So over T steps their squares add up to at most T (e^7 default)^2: what finite horizons need.
     """
     config = RunConfig(initial_lr=initial_lr, horizon=horizon, optimizer=optimizer)
-    usual = {Optimizer.MOMENTUM: 0.01, Optimizer.NESTEROV: 0.01, Optimizer.SGD: 0.1}.get(optimizer)
-    if usual is None:
-        usual = 0.1 if optimizer is Optimizer.UNSPECIFIED else 1e-3
+    default = {Optimizer.MOMENTUM: 0.01, Optimizer.NESTEROV: 0.01, Optimizer.SGD: 0.1}.get(optimizer)
+    if default is None:
+        default = 0.1 if optimizer is Optimizer.UNSPECIFIED else 1e-3
     weights = random_weights(SPEC, np.random.default_rng(seed), gain=30.0)
     policy, runs = DriftKernel(SPEC, [weights]), RunColumns.of([config])
     states, rates = policy.init_state(1), []
@@ -223,7 +223,7 @@ def test_rates_are_bounded_whatever_happens(
         rates.append(lrs[0])
     assert np.isfinite(rates).all()
     assert min(rates) > 0
-    assert max(rates) <= usual * math.exp(FIXED.max_drift) * (1 + 1e-6)
+    assert max(rates) <= default * math.exp(FIXED.max_drift) * (1 + 1e-6)
 
 
 @given(losses=st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=60), seed=st.integers(0, 3))

@@ -298,7 +298,7 @@ def test_derived_defaults_are_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "usual"),
+    ("config", "default"),
     [
         (RunConfig(), 0.1),
         (RunConfig(optimizer=Optimizer.SGD), 0.1),
@@ -309,12 +309,12 @@ def test_derived_defaults_are_for_ever() -> None:
         (RunConfig(optimizer=Optimizer.OTHER), 1e-3),
     ],
 )
-def test_base_lr_is_the_usual_one_where_none_is_given(config: RunConfig, usual: float) -> None:
-    """Without a base LR, a schedule starts where the optimizer usually does."""
-    assert default_lrs(RunColumns.of([config])) == pytest.approx([usual])
+def test_base_lr_is_the_default_one_where_none_is_given(config: RunConfig, default: float) -> None:
+    """Without a base LR, a schedule starts where the optimizer does by default."""
+    assert default_lrs(RunColumns.of([config])) == pytest.approx([default])
     spec = ScheduleSpec(ScheduleKind.CONSTANT)
     whole = RunConfig(optimizer=config.optimizer, momentum=config.momentum, schedule=spec)
-    assert follow(whole, np.ones(1)) == pytest.approx([usual])
+    assert follow(whole, np.ones(1)) == pytest.approx([default])
 
 
 def test_base_lr_goes_before_the_initial_lr() -> None:

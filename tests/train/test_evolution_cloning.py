@@ -60,7 +60,7 @@ def regret_of(log_rates: torch.Tensor, curve: RegretCurve) -> torch.Tensor:
 
 
 def test_teachers_follow_their_shapes() -> None:
-    """Each teacher warms up to its own rate and ends near 0; the yardstick is the usual cosine."""
+    """Each teacher warms up to its own rate and ends near 0; the yardstick is the ordinary cosine."""
     teachers = Teachers()
     teachers.begin(CONDITIONS)
     rates = torch.stack([teachers.advise(step, torch.zeros(Teachers.size)) for step in range(200)])

@@ -96,8 +96,8 @@ def test_member_is_a_single_run(problem: Problem) -> None:
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-6)
 
 
-def test_untrained_network_goes_to_the_usual_rate() -> None:
-    """Before any update, the learning rate goes from a fifth of the initial one to the optimizer's usual."""
+def test_untrained_network_goes_to_the_default_rate() -> None:
+    """Before any update the learning rate goes from a fifth of the initial one to its default."""
     fixed = SETTINGS.architecture().constants
     policy = networks(SETTINGS.architecture(), initial_phi(SETTINGS)[None])
     policy.begin(Conditions(optimizer=Optimizer.ADAM, horizon=300, initial_lr=0.04))

@@ -96,7 +96,7 @@ def test_log_of_mlr_snet_begins_as_logged() -> None:
 
 
 def test_rates_of_paper_are_sane() -> None:
-    """Over a usual run, each third has lower rates than the one before, all far from 0 and from gamma."""
+    """Over an ordinary run, each third has lower rates than the one before, all far from 0 and from gamma."""
     rates = rates_over("paper", np.geomspace(2.3, 0.1, 300), RunConfig(horizon=300, scale=1.0))
     thirds = [float(np.median(rates[start : start + 100])) for start in (0, 100, 200)]
     assert thirds == sorted(thirds, reverse=True)
@@ -111,17 +111,17 @@ QUARTERS = {
     (Optimizer.ADAMW, 300): (2.5, 6.3, 5.2, 1.3),
     (Optimizer.ADAMW, 4000): (23, 11, 8.8, 2.2),
 }
-"""The median rates of `mlr-snet` in each quarter of a smooth run, over the usual one."""
+"""The median rates of `mlr-snet` in each quarter of a smooth run, over the default one."""
 
 
 @pytest.mark.parametrize(("optimizer", "horizon"), QUARTERS)
 def test_rates_of_mlr_snet_are_sane(optimizer: Optimizer, horizon: int) -> None:
     """Over a smooth run rates warm up, have the shape written down, and fall at the end and at a blow-up."""
     noise = np.exp(np.random.default_rng(0).normal(0, 0.1, horizon))
-    usual = {Optimizer.SGD: 0.1, Optimizer.MOMENTUM: 0.01, Optimizer.ADAMW: 1e-3}[optimizer]
+    default = {Optimizer.SGD: 0.1, Optimizer.MOMENTUM: 0.01, Optimizer.ADAMW: 1e-3}[optimizer]
     config = RunConfig(horizon=horizon, optimizer=optimizer, num_classes=10)
     losses = np.geomspace(2.3, 0.3, horizon) * noise
-    rates = np.array(rates_over("mlr-snet", losses, config)) / usual
+    rates = np.array(rates_over("mlr-snet", losses, config)) / default
     assert 0.2 < rates[0] < 0.25
     medians = [float(np.median(quarter)) for quarter in np.array_split(rates, 4)]
     assert medians == pytest.approx(QUARTERS[optimizer, horizon], rel=0.1)
@@ -129,4 +129,4 @@ def test_rates_of_mlr_snet_are_sane(optimizer: Optimizer, horizon: int) -> None:
     assert (np.diff(rates[-horizon // 10 :]) <= 0).mean() > 0.9
     blown_up = np.where(np.arange(horizon) < horizon // 2, losses, 30.0)
     soon = horizon // 2 + horizon // 10
-    assert rates_over("mlr-snet", blown_up, config)[soon] / usual < 0.5 * rates[soon]
+    assert rates_over("mlr-snet", blown_up, config)[soon] / default < 0.5 * rates[soon]

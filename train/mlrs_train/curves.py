@@ -37,7 +37,7 @@ PANELS = (
         "learning rate", "learning rate", {"learning_rate": (None, {"color": "#b5482a", "linewidth": 1.0})}
     ),
     Panel(
-        "tasks of the training, against cosine at the usual rate",
+        "tasks of the training, against cosine at the default rate",
         "ln (loss / its loss)",
         {"to_default": ("median", {"color": "#1f4e8c", "linewidth": 0.8})},
         logarithmic=False,

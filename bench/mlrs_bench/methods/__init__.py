@@ -38,13 +38,13 @@ SCHEDULES = {
     "plateau": "down by a factor whenever the loss has stopped falling",
     "greedy": "up while the loss falls, down while it rises",
 }
-"""The schedules of the daemon, each with the usual base LR."""
+"""The schedules of the daemon, each with the default base LR."""
 TUNED = ("cosine", "linear", "wsd")
 """Those that are also tuned, on each row."""
 SGD_ONLY = ("sgd",)
 """The optimizer that the paper's scale of LRs, gamma, is a rule for."""
 STARTS = (1.0, 0.1, 10.0)
-"""The LRs that the network in question is told to start from, over the usual one."""
+"""The LRs that the network in question is told to start from, over the default one."""
 
 SCHEDULE_FILES = (
     "__init__.py",
@@ -97,7 +97,7 @@ def _network(model: ModelFile) -> Method:
 
 
 def _schedules() -> list[Method]:
-    usual = {name: rule.default_lr for name, rule in RULES.items()}
+    default = {name: rule.default_lr for name, rule in RULES.items()}
     tuned = [
         Method(
             name=f"tuned-{policy}",
@@ -116,7 +116,7 @@ def _schedules() -> list[Method]:
             control=scheduled(policy),
             identity=_schedule_identity(policy),
             core_files=SCHEDULE_FILES,
-            base_lrs=usual,
+            base_lrs=default,
         )
         for policy, about in SCHEDULES.items()
     ]

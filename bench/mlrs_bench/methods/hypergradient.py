@@ -15,7 +15,7 @@ from torch import Tensor
 from mlrs_bench.methods.method import Training, set_lr
 
 HYPER_LR = {"sgd": 1e-3, "adamw": 1e-7}
-"""The paper's beta, by optimizer. Its first LR is the usual one here."""
+"""The paper's beta, by optimizer. Its first LR is the default one here."""
 EPSILON = 1e-8
 """AdamW's, as PyTorch has it."""
 

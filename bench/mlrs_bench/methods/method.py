@@ -35,7 +35,7 @@ class Training:
     base_lr: float | None
     """The base LR, for methods that take one."""
     start: float
-    """The LR to start from, over the usual one; 1: say nothing."""
+    """The LR to start from, over the default one; 1: say nothing."""
     run_id: str
     """What a daemon knows the training by."""
     advisor: mlrs_client.Advisor
@@ -96,7 +96,7 @@ class Method:
     base_lrs: Mapping[str, float] = field(default_factory=dict)
     """The base LR that it is given everywhere, by optimizer, if it takes one and is not tuned."""
     starts: tuple[float, ...] = (1.0,)
-    """The LRs it is told to start from, over the usual one."""
+    """The LRs it is told to start from, over the default one."""
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -79,7 +79,7 @@ bench.add_command(meta)
     help="Trainings that are evaluated, of each kind.",
 )
 @click.option(
-    "--usual-start", is_flag=True, help="Begin at the usual learning rate only, never ten times off."
+    "--default-start", is_flag=True, help="Begin at the default learning rate only, never ten times off."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."
@@ -211,7 +211,7 @@ def _open(options: dict[str, Any]) -> Cells:
     from mlrs_bench.bench import Request
     from mlrs_bench.bench import Table as Cells
 
-    names = ("tasks", "optimizers", "methods", "seeds", "usual_start", "model", "official", "cifar10")
+    names = ("tasks", "optimizers", "methods", "seeds", "default_start", "model", "official", "cifar10")
     return Cells(
         Request(
             cache=options["cache"] or Path(platformdirs.user_cache_dir("mlrs")) / "bench",

@@ -115,7 +115,7 @@ def test_same_measurement_twice() -> None:
 
 
 def test_tuning_and_wrong_starts_are_not_evaluations() -> None:
-    """A row's losses are those of evaluations with the usual start."""
+    """A row's losses are those of evaluations with the default start."""
     cells = [cell("cosine", 1.0), cell("cosine", 9.0, start=10.0), cell("cosine", 9.0, purpose="tune")]
     assert only(cells).losses == {"cosine": {0: 1.0}}
 

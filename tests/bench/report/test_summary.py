@@ -175,8 +175,8 @@ def test_wrong_start_by_hand(moved: list[float], sign: float) -> None:
     assert found.worst_row == "a / sgd"
 
 
-def test_wrong_start_without_the_usual_one() -> None:
-    """A wrong start on rows that lack the usual one moves nothing that is known."""
+def test_wrong_start_without_the_default_one() -> None:
+    """A wrong start on rows that lack the default one moves nothing that is known."""
     (found,) = summary_of([cell("mlr-snet", 1.0, start=10.0)]).sensitivities
     assert (found.rows, found.median_move, found.worst_move, found.runs) == (0, None, None, 1)
 

@@ -39,9 +39,9 @@ def with_factors(**factors: float) -> list:
 
 def moved(factor: float, *, tasks: int) -> list:
     """Return a benchmark where one start moves the loss by a factor on the first tasks."""
-    usual = {"mlr-snet": [1.0, 1.0]}
-    cells = [each for task in "abc" for each in row(usual, task=task)]
-    cells += [each for task in "abc" for each in row(usual, task=task, start=0.1)]
+    default = {"mlr-snet": [1.0, 1.0]}
+    cells = [each for task in "abc" for each in row(default, task=task)]
+    cells += [each for task in "abc" for each in row(default, task=task, start=0.1)]
     for number, task in enumerate("abc"):
         size = factor if number < tasks else 1.0
         cells += row({"mlr-snet": [size, size]}, task=task, start=10.0)

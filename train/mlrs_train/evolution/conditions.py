@@ -57,7 +57,7 @@ class Conditions:
 
     @property
     def default_lr(self) -> float:
-        """The usual learning rate of the update rule."""
+        """The default learning rate of the update rule."""
         return default_lr(self.optimizer, self.momentum)
 
     def report(self, losses: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Conditions:
 
         Args:
             n: runs.
-            starts: their first rates over the usual one, (n,), instead of the conditions'.
+            starts: their first rates over the default one, (n,), instead of the conditions'.
         """
         first = torch.full((n,), self.initial_lr) if starts is None else (self.default_lr * starts).float()
         return DriftRuns(
@@ -107,9 +107,9 @@ def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int
 def draw_weight_scale(draw: Draw, optimizer: Optimizer) -> float:
     """Return a scale for a problem's weights, which spreads the best rates over three decades.
 
-    Networks as small as these, trained as briefly, do best far above the usual rates: most often 30
+    Networks as small as these, trained as briefly, do best far above the default rates: most often 30
     times. As they are, they would teach a policy to raise rates always; always scaled down, never to
-    dare. So the best rates reach from about the usual ones, where large networks have theirs, to 300
+    dare. So the best rates reach from about the default ones, where large networks have theirs, to 300
     times as much.
     """
     if optimizer in (Optimizer.ADAM, Optimizer.ADAMW):

@@ -26,7 +26,7 @@ from mlrs_train.evolution.teachers import YARDSTICK, RegretCurve, Teachers, log_
 LESSONS = 3
 """The first number of the key of this module's random numbers."""
 PUPILS = 8
-"""Copies under the network; the first half from the usual rate."""
+"""Copies under the network; the first half from the default rate."""
 WATCHED = 8
 """Teachers whose runs are written down, drawn at random."""
 BY_TIME = 0.6
@@ -54,7 +54,7 @@ class Lesson:
     runs: list[ObservedRun]
     """Trainings on the task."""
     log_ratio: float
-    """What pupils from the usual rate reached, to the yardstick; below 0 is better than it."""
+    """What pupils from the default rate reached, to the yardstick; below 0 is better than it."""
     regret: float
     """What the choices of these pupils cost, in log-loss."""
 
@@ -93,7 +93,7 @@ class Notes:
     """`RatePolicy` that does as another says, and writes down what a network would see at each tick."""
 
     def __init__(self, policy: RatePolicy, reference: DriftReference, starts: Tensor) -> None:
-        """Take who advises, and the first rates that runs are told, over the usual one, (n,)."""
+        """Take who advises, and the first rates that runs are told, over the default one, (n,)."""
         self.size = policy.size
         self._policy = policy
         self._reference = reference

@@ -174,7 +174,7 @@ class Evolution:
 
 
 def initial_phi(settings: EvolutionSettings) -> Tensor:
-    """Return the first weights: small and random, biases 0, so that the network aims at the usual rate.
+    """Return the first weights: small and random, biases 0, so that the network aims at the default rate.
 
     The head adds its own constant to the gate, so that a zero opens it almost fully.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 from mlrs_core.config import Optimizer
 
 MOMENTUM = 0.9
-"""The usual mu of SGD with momentum."""
+"""The default mu of SGD with momentum."""
 BETAS = (0.9, 0.999)
 """Of Adam and AdamW."""
 EPSILON = 1e-8

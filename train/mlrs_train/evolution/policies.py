@@ -46,7 +46,7 @@ class NetworkRates:
             reference: the network without them.
             weights: by name.
             size: copies.
-            starts: the first rate of each copy over the usual one, (size,), instead of the conditions'.
+            starts: the first rate of each copy over the default one, (size,), instead of the conditions'.
         """
         self.size = size
         self._starts = starts
@@ -65,7 +65,7 @@ class NetworkRates:
 
 
 class ScheduleRates:
-    """Fixed schedules, whatever the losses are, from multiples of the update rule's usual rate."""
+    """Fixed schedules, whatever the losses are, from multiples of the update rule's default rate."""
 
     def __init__(self, kinds: Sequence[tuple[str, float]]) -> None:
         """Take (shape, multiple) of each copy; the shapes are `constant` and `cosine`."""

@@ -24,7 +24,7 @@ from mlrs_train.tasks import Params
 TRAINING, START, HELD_OUT = range(3)
 """What random numbers are for: the first number of their key."""
 YARDSTICK = ScheduleRates([("cosine", 1.0)])
-"""What every population is logged against: cosine from the update rule's usual learning rate."""
+"""What every population is logged against: cosine from the update rule's default learning rate."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def networks(spec: DriftSpec, rows: Tensor) -> NetworkRates:
 
 
 def one_network(spec: DriftSpec, phi: Tensor, starts: Tensor) -> NetworkRates:
-    """Return copies under one network, (weights,), each from a first rate over the usual one, (n,)."""
+    """Return copies under one network, (weights,), each from a first rate over the default one, (n,)."""
     weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
     return NetworkRates(DriftReference(spec), weights, len(starts), starts)
 

@@ -22,7 +22,7 @@ WARMUP = 0.05
 COOLDOWN = 0.25
 """The share of the horizon in which `wsd` goes down."""
 LOWEST, HIGHEST, COUNT = -1.875, 2.625, 13
-"""The rates, over the update rule's usual one, as powers of ten."""
+"""The rates, over the update rule's default one, as powers of ten."""
 LOG_RATES = torch.linspace(LOWEST, HIGHEST, COUNT, dtype=torch.float64) * math.log(10)
 """Their natural logarithms, (COUNT,)."""
 WORST = 1.5
@@ -72,7 +72,7 @@ class Teachers:
 
 
 YARDSTICK = SHAPES.index(cosine) * COUNT + int(LOG_RATES.abs().argmin())
-"""The teacher that needs no tuning: cosine from the usual rate."""
+"""The teacher that needs no tuning: cosine from the default rate."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def regret(log_lrs: Tensor, shares: Tensor, curves: Sequence[RegretCurve]) -> Te
     A rate, divided by a shape's there, is the base rate of a schedule whose regret is known.
 
     Args:
-        log_lrs: log-LRs over the usual one, (runs, ticks).
+        log_lrs: log-LRs over the default one, (runs, ticks).
         shares: `log_shares` of the places of the ticks, (runs, shapes, ticks).
         curves: of each run's task.
     """

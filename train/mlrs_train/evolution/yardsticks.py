@@ -2,7 +2,7 @@
 
 They have random numbers of their own, which do not depend on the training's seed. Each is trained
 on once per validation under the network, and once ever under sixteen schedules: constant and cosine,
-from eight learning rates around the usual one.
+from eight learning rates around the default one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlrs_train.evolution.settings import EvolutionSettings
 COUNT = 12
 """Tasks that are held out."""
 MULTIPLES = (0.1, 0.32, 1.0, 3.2, 10.0, 32.0, 100.0, 320.0)
-"""The learning rates of the schedules, in units of the update rule's usual one."""
+"""The learning rates of the schedules, in units of the update rule's default one."""
 SCHEDULES = [(shape, multiple) for shape in ("cosine", "constant") for multiple in MULTIPLES]
 """The schedules."""
 DEFAULT = SCHEDULES.index(("cosine", 1.0))

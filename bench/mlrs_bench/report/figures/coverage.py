@@ -14,7 +14,7 @@ from mlrs_bench.report.figures.scope import Scope
 from mlrs_bench.report.figures.sensitivity import STARTS
 
 Kind = tuple[str, float]
-"""A method, and the multiple of the usual learning rate that it starts from."""
+"""A method, and the multiple of the default learning rate that it starts from."""
 
 
 @dataclass(frozen=True)

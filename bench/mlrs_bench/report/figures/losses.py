@@ -22,7 +22,7 @@ Losses = Mapping[int, float]
 
 
 def evaluations(cells: Iterable[Cell], *, start: float = 1.0) -> tuple[Cell, ...]:
-    """Return the evaluation cells whose learning rate started at this multiple of the usual one."""
+    """Return the evaluation cells whose learning rate started at this multiple of the default one."""
     return tuple(cell for cell in cells if cell.purpose == "eval" and math.isclose(cell.start, start))
 
 

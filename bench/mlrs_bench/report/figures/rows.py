@@ -85,7 +85,7 @@ def log_of_means(losses: Floats, others: Floats) -> float | None:
 
 
 def rows_of(cells: Iterable[Cell]) -> tuple[Row, ...]:
-    """Return the rows of the evaluation cells with the usual start, by task and optimizer.
+    """Return the rows of the evaluation cells with the default start, by task and optimizer.
 
     Raises:
         ValueError: two cells are the same measurement, or a diverged one has no loss at all.

@@ -13,12 +13,12 @@ from mlrs_bench.report.figures.methods import ordered
 from mlrs_bench.report.figures.rows import log_of_means
 
 STARTS = (0.1, 10.0)
-"""The wrong starts, as multiples of the usual learning rate."""
+"""The wrong starts, as multiples of the default learning rate."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """A method that started at a multiple of the usual learning rate, against itself at the usual one.
+    """A method that started at a multiple of the default learning rate, against itself at the default one.
 
     A move is ln(L_moved / L_usual), which is what the row's log ratio moves by, since the best tuned
     loss stays where it is.
@@ -31,7 +31,7 @@ class Sensitivity:
     median_move: float | None
     """Of the moves' sizes, whichever way; None without a row."""
     worst_move: float | None
-    """The move of the greatest size, with its sign: above 0 is worse than the usual start."""
+    """The move of the greatest size, with its sign: above 0 is worse than the default start."""
     worst_row: str | None
     runs: int
     diverged: int
@@ -48,10 +48,10 @@ def sensitivities(cells: Sequence[Cell]) -> tuple[Sensitivity, ...]:
 
 def _sensitivity(cells: Sequence[Cell], method: str, start: float) -> Sensitivity:
     moved = [cell for cell in evaluations(cells, start=start) if cell.method == method]
-    usual = by_row(cell for cell in evaluations(cells) if cell.method == method)
+    default = by_row(cell for cell in evaluations(cells) if cell.method == method)
     moves = {}
     for key, losses in by_row(moved).items():
-        move = log_of_means(*paired(losses[method], usual.get(key, {}).get(method, {})))
+        move = log_of_means(*paired(losses[method], default.get(key, {}).get(method, {})))
         if move is not None:
             moves[" / ".join(key)] = move
     worst = max(moves, key=lambda row: abs(moves[row]), default=None)

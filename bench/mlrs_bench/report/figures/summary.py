@@ -33,7 +33,7 @@ class Summary:
 
     rows: tuple[Row, ...]
     methods: tuple[str, ...]
-    """Every method with an evaluation at the usual start, and the best tuned one of each row."""
+    """Every method with an evaluation at the default start, and the best tuned one of each row."""
     standings: Mapping[tuple[str, str], Standing]
     """By group (`all`, development, untouched, an optimizer) and method, for those that ran in it."""
     matchups: Mapping[tuple[str, str], Matchup]

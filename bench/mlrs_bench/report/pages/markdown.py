@@ -45,8 +45,8 @@ no number, counts as four times. *Diverged*: a training loss was no number, or t
 or above three times the loss before training. *Not learning*: ended within 5 % of the loss before training, \
 or above it, diverged or not.
 - *tuned-schedule-free* was tuned as the schedules were, but is an optimizer: it does not define best tuned.
-- *Start*: the learning rate that a training begins with, as a multiple of the usual one; a move is \
-ln(L from there / L from the usual one).
+- *Start*: the learning rate that a training begins with, as a multiple of the default one; a move is \
+ln(L from there / L from the default one).
 """
 
 

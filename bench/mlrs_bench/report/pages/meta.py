@@ -31,7 +31,7 @@ FAR: frozenset[Key] = frozenset(
     }
 )
 """The rows named as far from meta-training before meta mode was measured: their best learning rates are
-decades from the usual ones. All others are near."""
+decades from the default ones. All others are near."""
 HARM = 0.02
 """Meta mode does not lose where the interval of ln(L_meta / L_frozen) ends below this."""
 SEED = 0

@@ -38,12 +38,12 @@ class WorkerProcess:
         self.connection, theirs = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(theirs,), name="mlrs-worker", daemon=True)
         resource_tracker.ensure_running()  # the first start would unblock the signal
-        usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        default = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             # A terminal sends Ctrl-C to all processes. Who is born with the signal blocked never sees it.
             self._process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+            signal.pthread_sigmask(signal.SIG_SETMASK, default)
             theirs.close()
 
     def give(self, job: Job[Any]) -> None:
