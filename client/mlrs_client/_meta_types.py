@@ -14,7 +14,7 @@ class MetaScope(enum.StrEnum):
     RUN = "run"
     """The run's own copy, and nobody else's."""
     MODEL = "model"
-    """Likewise, and what it learns counts when a new version of the model is made."""
+    """The run's own copy; what it learns counts when a new version of the model is made."""
 
 
 class MetaOrder(enum.StrEnum):
@@ -116,11 +116,11 @@ class MetaStatus:
     last_log_change: float
     """How far the newest moved the logarithm of the learning rate."""
     clipped: int
-    """How many alignments were clipped ..."""
+    """How many alignments were clipped."""
     scaled: int
-    """... how many updates were scaled down ..."""
+    """How many updates were scaled down."""
     returns: int
-    """... and how often the weights went back to the last good ones."""
+    """How often the weights went back to the last good ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +130,9 @@ class MetaRecord:
     step: int
     """The step that it is about."""
     alignment: float
-    """As it was sent."""
+    """The alignment, as it was sent."""
     validation_loss: float | None
-    """Likewise."""
+    """The validation loss that was sent with it, if any."""
     outcome: MetaOutcome
     """What it did."""
     learning_rate: float

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
-from mlrs_client import _arguments as check
 from mlrs_client._exceptions import (
     InvalidArgumentError,
     MlrsError,
@@ -15,10 +14,8 @@ from mlrs_client._exceptions import (
     RunExistsError,
     RunNotFoundError,
 )
-from mlrs_client._names import LONGEST_TASK, new_run_id
 from mlrs_client._options import OnExisting
-from mlrs_client._types import Optimizer, RunConfig
-from mlrs_client._values import one_of, wrong
+from mlrs_client._types import RunConfig
 
 Mode = Literal["open", "create", "resume", "begin", "restart"]
 """The contract's ways to open a run."""
@@ -42,9 +39,9 @@ class Start:
     task: str
     """What is trained; empty: each run is a task of its own."""
     timeout_s: float
-    """How long opening them may take, in seconds ..."""
+    """How long opening them may take, in seconds."""
     rewind_timeout_s: float = 0.0
-    """... and where they go back to a step of their record, which the daemon computes anew up to there."""
+    """How long it may take at least where the daemon computes them anew up to a step, in seconds."""
     is_named: bool = True
     """Whether the caller gave the ids; else the client made them, and the runs are new."""
     on_existing: OnExisting = "error"
@@ -134,85 +131,6 @@ class Start:
                 field="id",
             )
         return error
-
-
-def start_of(
-    task: object,
-    id_: object,
-    on_existing: object,
-    resume_from: object,
-    config: RunConfig,
-    *,
-    timeout_s: float,
-    rewind_timeout_s: float,
-    rank: int | None = None,
-    world_size: int | None = None,
-) -> Start:
-    """Return how one run begins, checked.
-
-    Raises:
-        InvalidArgumentError: an argument is wrong, or two contradict each other; the error names one.
-    """
-    name = check.run_id(task, "task")
-    if len(name) > LONGEST_TASK:
-        raise wrong("task", f"must have at most {LONGEST_TASK} characters", task)
-    choice, step = began(on_existing, resume_from)
-    if rank is not None and choice == "restart":
-        raise InvalidArgumentError(
-            "on_existing: a rank cannot begin the run anew for the others, which may have begun it already;"
-            " delete the run before the job starts, or give the job a run of its own",
-            field="on_existing",
-        )
-    if id_ is None:
-        if rank is not None:
-            raise InvalidArgumentError(
-                "id: every rank must open the same run; give it an id that all of them know", field="id"
-            )
-        for field, value in (("on_existing", choice != "error"), ("resume_from", step is not None)):
-            if value:
-                raise InvalidArgumentError(
-                    f"{field}: without id= the run is new, and there is nothing to go on with; give the run's"
-                    " id as id=",
-                    field=field,
-                )
-    return Start(
-        run_ids=(new_run_id(name) if id_ is None else check.run_id(id_),),
-        configs=[config],
-        task=name,
-        timeout_s=timeout_s,
-        rewind_timeout_s=rewind_timeout_s,
-        is_named=id_ is not None,
-        on_existing=choice,
-        resume_from=step,
-        is_ranked=rank is not None,
-        world_size=world_size,
-    )
-
-
-def default_rate(config: RunConfig) -> float | None:
-    """Return the learning rate that users of a config's optimizer usually start from, if it has one."""
-    if config.optimizer is None:
-        return None
-    if config.optimizer in (Optimizer.MOMENTUM, Optimizer.NESTEROV):
-        return 0.1 * (1.0 - (config.momentum or 0.0))
-    return 0.1 if config.optimizer == Optimizer.SGD else 1e-3
-
-
-def began(on_existing: object, resume_from: object) -> tuple[OnExisting, int | None]:
-    """Return checked what to do where a run exists, and the step to go back to.
-
-    Raises:
-        InvalidArgumentError: one is wrong, or they contradict each other.
-    """
-    step = None if resume_from is None else check.step(resume_from, "resume_from")
-    choice: OnExisting = one_of("on_existing", on_existing, get_args(OnExisting))
-    if step is not None and choice == "restart":
-        raise InvalidArgumentError(
-            "resume_from goes back to a step of the run, and on_existing='restart' drops them all;"
-            " leave one of them out",
-            field="resume_from",
-        )
-    return choice, step
 
 
 def completed(config: RunConfig, other: RunConfig) -> RunConfig:

@@ -11,10 +11,11 @@ from mlrs_client._entries import Entry
 from mlrs_client._exceptions import InvalidArgumentError, UsageError
 from mlrs_client._fallback import fallback_of
 from mlrs_client._ledger import Ledger, Wakeable
-from mlrs_client._options import RECORD_TIMEOUT_S, OnUnavailable
-from mlrs_client._start import Start, began, default_rate, start_of
-from mlrs_client._types import RunConfig
-from mlrs_client._values import one_of
+from mlrs_client._names import LONGEST_TASK, new_run_id
+from mlrs_client._options import RECORD_TIMEOUT_S, OnExisting, OnUnavailable
+from mlrs_client._start import Start
+from mlrs_client._types import Optimizer, RunConfig
+from mlrs_client._values import one_of, wrong
 from mlrs_client.adapters import RunState
 
 
@@ -47,16 +48,21 @@ def run_ledger(
     if (shared := check.ranks(rank, world_size, rank_reduction, straggler_timeout_s, quorum)) is not None:
         ranks, own_rank, size = shared
         asked = dataclasses.replace(asked, ranks=ranks)
-    limit_s = None if timeout_s is None else check.timeout_s(timeout_s)
-    start = start_of(
-        task,
-        id,
-        on_existing,
-        resume_from,
-        asked,
-        timeout_s=default_timeout_s if limit_s is None else limit_s,
-        rewind_timeout_s=RECORD_TIMEOUT_S if limit_s is None else 0.0,
-        rank=own_rank,
+    name = check.run_id(task, "task")
+    if len(name) > LONGEST_TASK:
+        raise wrong("task", f"must have at most {LONGEST_TASK} characters", task)
+    goes_on, step = _goes_on(on_existing, resume_from)
+    _check_identity(id, goes_on, step, own_rank)
+    start = Start(
+        run_ids=(new_run_id(name) if id is None else check.run_id(id),),
+        configs=[asked],
+        task=name,
+        timeout_s=default_timeout_s if timeout_s is None else check.timeout_s(timeout_s),
+        rewind_timeout_s=RECORD_TIMEOUT_S if timeout_s is None else 0.0,
+        is_named=id is not None,
+        on_existing=goes_on,
+        resume_from=step,
+        is_ranked=own_rank is not None,
         world_size=size,
     )
     entry = Entry if own_rank is None else Entry.of_rank
@@ -86,17 +92,53 @@ def sweep_ledger(
     """
     row, _ = import_rows()
     run_ids, configs = check.sweep(ids, config)
-    choice, step = began(on_existing, resume_from)
+    goes_on, step = _goes_on(on_existing, resume_from)
     a_call_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
     start = Start(
         run_ids=run_ids,
         configs=configs,
         task="",
         timeout_s=a_call_s * -(-len(run_ids) // MAX_BATCH),
-        on_existing=choice,
+        on_existing=goes_on,
         resume_from=step,
     )
     return Ledger(start, changed, row, fallback_of(fallback, configs))
+
+
+def _goes_on(on_existing: object, resume_from: object) -> tuple[OnExisting, int | None]:
+    """Return checked what to do where a run exists, and the step to go back to."""
+    step = None if resume_from is None else check.step(resume_from, "resume_from")
+    choice: OnExisting = one_of("on_existing", on_existing, get_args(OnExisting))
+    if step is not None and choice == "restart":
+        raise InvalidArgumentError(
+            "resume_from goes back to a step of the run, and on_existing='restart' drops them all;"
+            " leave one of them out",
+            field="resume_from",
+        )
+    return choice, step
+
+
+def _check_identity(id_: object, on_existing: OnExisting, resume_from: int | None, rank: int | None) -> None:
+    """Check that what is asked for makes sense of a run with that id (`None`: a new one) and that rank."""
+    if rank is not None and on_existing == "restart":
+        raise InvalidArgumentError(
+            "on_existing: a rank cannot begin the run anew for the others, which may have begun it already;"
+            " delete the run before the job starts, or give the job a run of its own",
+            field="on_existing",
+        )
+    if id_ is not None:
+        return
+    if rank is not None:
+        raise InvalidArgumentError(
+            "id: every rank must open the same run; give it an id that all of them know", field="id"
+        )
+    for field, value in (("on_existing", on_existing != "error"), ("resume_from", resume_from is not None)):
+        if value:
+            raise InvalidArgumentError(
+                f"{field}: without id= the run is new, and there is nothing to go on with; give the run's"
+                " id as id=",
+                field=field,
+            )
 
 
 def import_rows() -> tuple[Any, Any]:
@@ -173,10 +215,19 @@ def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:
             field="on_unavailable",
         )
     begins_with = config.initial_lr or (config.schedule.base_lr if config.schedule else None)
-    ledger.standby.start_alone(begins_with or default_rate(config))
+    ledger.standby.start_alone(begins_with or _default_rate(config))
     if not ledger.can_stand_in():
         raise InvalidArgumentError(
             "on_unavailable: the fallback has no learning rate to begin with; give initial_lr=, or the"
             " optimizer=, or a schedule as fallback=",
             field="on_unavailable",
         )
+
+
+def _default_rate(config: RunConfig) -> float | None:
+    """Return the learning rate that users of a config's optimizer usually start from, if it has one."""
+    if config.optimizer is None:
+        return None
+    if config.optimizer in (Optimizer.MOMENTUM, Optimizer.NESTEROV):
+        return 0.1 * (1.0 - (config.momentum or 0.0))
+    return 0.1 if config.optimizer == Optimizer.SGD else 1e-3

@@ -12,9 +12,8 @@ import json
 import os
 import re
 import secrets
-import sys
+import struct
 import tempfile
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +216,7 @@ def loaded(text: str) -> Unsent:
             tuple(configs * (len(run_ids) if len(configs) == 1 else 1)),
         )
         facts["losses"] = tuple(
-            tuple(losses[place : place + len(run_ids)]) for place in range(0, len(losses), len(run_ids))
+            losses[place : place + len(run_ids)] for place in range(0, len(losses), len(run_ids))
         )
         facts["updates"] = tuple(_update(update, len(run_ids)) for update in facts["updates"])
         return Unsent(**facts)
@@ -230,7 +229,7 @@ def loaded(text: str) -> Unsent:
 def _update(facts: dict[str, Any], size: int) -> UnsentUpdate:
     return UnsentUpdate(
         step=facts["step"],
-        alignments=tuple(_unpacked(facts["alignments"], size)),
+        alignments=_unpacked(facts["alignments"], size),
         validation_losses=tuple(
             None if one is None else float.fromhex(one) for one in facts["validation_losses"]
         ),
@@ -238,19 +237,11 @@ def _update(facts: dict[str, Any], size: int) -> UnsentUpdate:
 
 
 def _packed(numbers: Sequence[float]) -> str:
-    packed = array("d", numbers)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return _encoded(packed.tobytes())
+    return _encoded(struct.pack(f"<{len(numbers)}d", *numbers))
 
 
-def _unpacked(text: str, count: int) -> array[float]:
-    numbers = array("d", _decoded(text))
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    if len(numbers) != count:
-        raise ValueError(f"{count} numbers should be there, and {len(numbers)} are")
-    return numbers
+def _unpacked(text: str, count: int) -> tuple[float, ...]:
+    return struct.unpack(f"<{count}d", _decoded(text))
 
 
 def _encoded(data: bytes) -> str:
