@@ -5,39 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from mlrs_client import _arguments as check
-from mlrs_client import _calls as calls
 from mlrs_client._access import Access
-from mlrs_client._addresses import Addresses
 from mlrs_client._aio_stream import AdviceStream
-from mlrs_client._backlog import E
+from mlrs_client._base_connection import GRACE_S, BaseConnection
 from mlrs_client._conversation import Conversation
 from mlrs_client._convert import chunk_from_proto
 from mlrs_client._deadline import Deadline
-from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
 from mlrs_client._following import Following
-from mlrs_client._joining import attended, called
+from mlrs_client._joining import attended, called, stored
 from mlrs_client._ledger import Ledger
-from mlrs_client._links import Links
 from mlrs_client._routing import Attempt, Call, Procedure
-from mlrs_client._session import Session, announce, check_process
+from mlrs_client._session import announce
 from mlrs_client._status import map_rpc_errors
 from mlrs_client._types import RecordChunk
-from mlrs_client._unsent import keep
-from mlrs_client._updates import Update
-from mlrs_client._waiting import Action, Perform, Waiting, lagging, settled
+from mlrs_client._waiting import Action, Perform, Waiting, settled
 
 T = TypeVar("T")
-GRACE_S = 0.05
-"""What a call may take at least as the advisor is closed, in seconds."""
 _logger = logging.getLogger("mlrs_client")
 
 
@@ -63,26 +54,22 @@ class Signal:
             self._waiting.discard(future)
 
 
-class Connection:
-    """Channels to a daemon's addresses, a stream for each in use, any number of tasks of one event loop.
-
-    Attributes:
-        addresses: the daemon's.
-        timeout_s: the deadline of a call that names none, in seconds.
-        session: the rules.
-        unsent_dir: the folder of files of what no daemon got; empty: it is not kept.
-    """
+class Connection(BaseConnection):
+    """Channels to a daemon's addresses, a stream for each in use, any number of tasks of one event loop."""
 
     def __init__(
         self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
     ) -> None:
-        self.addresses = Addresses(addresses)
-        self.unsent_dir = unsent_dir
-        self.timeout_s = timeout_s
-        self.session = Session(self.addresses, timeout_s, self, calls)
-        self._pid = os.getpid()
+        super().__init__(
+            addresses,
+            access,
+            timeout_s,
+            unsent_dir,
+            nullcontext(),
+            grpc.aio.insecure_channel,
+            grpc.aio.secure_channel,
+        )
         self._loop = asyncio.get_running_loop()
-        self._links = Links(grpc.aio.insecure_channel, grpc.aio.secure_channel, access)
         self._streams: set[AdviceStream] = set()
         self._watches: set[Any] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,26 +77,6 @@ class Connection:
     def signal(self) -> Signal:
         """Return what the tasks that wait for something of new runs are waiting on."""
         return Signal()
-
-    def check(self) -> None:
-        """Raise unless this process may use the connection, as for the threaded client."""
-        check_process(self._pid)
-        self.session.check_open()
-
-    def check_process(self) -> None:
-        """Raise `ForkedError` if the process is a fork of the one that made it."""
-        check_process(self._pid)
-
-    def deadline(self, timeout_s: float | None) -> Deadline:
-        """Return the deadline of a call that begins now; `None`: the usual one."""
-        return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
-
-    def deadline_of(self, ledger: Ledger[Any], timeout_s: float | None) -> Deadline:
-        """Return the deadline of a call about runs that begins now; `None`: the usual one of the runs."""
-        deadline = self.deadline(ledger.patience_s(timeout_s))
-        if timeout_s is None and not ledger.is_open:
-            deadline.reach_s = ledger.start.timeout_s
-        return deadline
 
     async def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
         """Make a unary call, at `home` first if that is given.
@@ -177,39 +144,6 @@ class Connection:
                     return cast("T", stop.value)
                 await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
 
-    def leave(self, ledger: Ledger[Any]) -> None:
-        """Forget a run."""
-        self.session.forget(ledger)
-
-    def locked(self, work: Callable[[], T]) -> T:
-        """Return what a short piece of work on the session's ledgers gives; one loop needs no lock."""
-        self.check()
-        return work()
-
-    def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
-        """Send an observation; does not wait. See `Session.observe`."""
-        self.check()
-        return self.session.observe(ledger, step, loss)
-
-    def adapt(
-        self,
-        ledger: Ledger[Any],
-        step: int,
-        alignments: Sequence[float],
-        validation_losses: Sequence[float | None],
-    ) -> Update:
-        """Send a meta update; does not wait. See `Session.adapt`."""
-        self.check()
-        return self.session.adapt(ledger, step, alignments, validation_losses)
-
-    def lagging(self, ledger: Ledger[Any], entry: Entry, lr: float, late_s: float) -> float:
-        """Return what a loop that never waits goes on with. See `_waiting.lagging`."""
-        return lagging(self.session, ledger, entry, lr, late_s)
-
-    def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
-        """Keep what a run that was to be finished lacks, as for the threaded client."""
-        self.say(keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True))
-
     async def watch(self, request: Any, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
         self.check()
@@ -250,8 +184,8 @@ class Connection:
             await asyncio.wait(tasks)
         for channel in self._links.channels():
             await channel.close()
-        for ledger in self.session.left_over(fallen_off):
-            self.say(keep(ledger, str(self.addresses), self.unsent_dir, self.session.setbacks.get(ledger)))
+        for warning in self._kept_at_close(fallen_off):
+            self.say(warning)
         self.session.closed()
 
     async def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
@@ -259,13 +193,9 @@ class Connection:
         try:
             if ledger.backlog.last_unanswered() is not None:
                 await self.wait(settled(self.session, ledger, deadline))
-            steps = []
-            for run_id in ledger.run_ids:
-                call, left_s = calls.get_run(run_id), max(deadline.left_s(), GRACE_S)
-                steps.append((await self.invoke(call, left_s, self.session.home_of(ledger))).durable_step)
+            return await self.perform(stored(self.session, ledger, max(deadline.left_s(), GRACE_S)))
         except MlrsError:
             return False
-        return ledger.stored(min(steps))
 
     # ---------------------------------------------------------------------- the session's host
 

@@ -11,65 +11,52 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
 
-from mlrs_client import _arguments as check
-from mlrs_client import _calls as calls
 from mlrs_client._access import Access
-from mlrs_client._addresses import Addresses
 from mlrs_client._answers import Answer
 from mlrs_client._backlog import E
+from mlrs_client._base_connection import GRACE_S, BaseConnection
 from mlrs_client._conversation import Batch, Conversation
 from mlrs_client._deadline import Deadline
-from mlrs_client._entries import Entry
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
 from mlrs_client._following import Following
-from mlrs_client._joining import attended, called
+from mlrs_client._joining import attended, called, stored
 from mlrs_client._ledger import Ledger
-from mlrs_client._links import Links
 from mlrs_client._routing import Call, Procedure
-from mlrs_client._session import Session, announce, check_process
+from mlrs_client._session import announce
 from mlrs_client._signal import Reply, Signal, held_lock
 from mlrs_client._stream import JOIN_S, AdviceStream
 from mlrs_client._tasks import Task
 from mlrs_client._types import RecordChunk
-from mlrs_client._unsent import keep
-from mlrs_client._updates import Update
-from mlrs_client._waiting import Action, Perform, Waiting, answered, lagging, patience_s, settled
+from mlrs_client._waiting import Action, Perform, Waiting, answered, patience_s, settled
 from mlrs_client._watch import Watch
 from mlrs_client._worker import Worker
 
 T = TypeVar("T")
-GRACE_S = 0.05
-"""How long the worker may take to say that a deadline has passed."""
 _logger = logging.getLogger("mlrs_client")
 
 
-class Connection:
-    """Channels to a daemon's addresses, a stream for each in use, any number of threads.
-
-    Attributes:
-        addresses: the daemon's.
-        timeout_s: the deadline of a call that names none, in seconds.
-        session: the rules.
-        unsent_dir: the folder of files of what no daemon got; empty: it is not kept.
-    """
+class Connection(BaseConnection):
+    """Channels to a daemon's addresses, a stream for each in use, any number of threads."""
 
     def __init__(
         self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
     ) -> None:
-        self.addresses = Addresses(addresses)
-        self.unsent_dir = unsent_dir
-        self.timeout_s = timeout_s
-        self.session = Session(self.addresses, timeout_s, self, calls)
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._links = Links(grpc.insecure_channel, grpc.secure_channel, access)
+        super().__init__(
+            addresses,
+            access,
+            timeout_s,
+            unsent_dir,
+            threading.Lock(),
+            grpc.insecure_channel,
+            grpc.secure_channel,
+        )
         self._streams: set[AdviceStream] = set()
         self._watches: set[Watch] = set()
         self._tasks: set[Task[Any]] = set()
@@ -82,31 +69,6 @@ class Connection:
     def signal(self) -> Signal:
         """Return what the threads that wait for something of new runs are waiting on."""
         return Signal()
-
-    def check(self) -> None:
-        """Raise unless this process may use the connection.
-
-        Raises:
-            ForkedError: the process is a fork of the one that made it.
-            ClosedError: the connection was closed.
-        """
-        check_process(self._pid)
-        self.session.check_open()
-
-    def check_process(self) -> None:
-        """Raise `ForkedError` if the process is a fork of the one that made it."""
-        check_process(self._pid)
-
-    def deadline(self, timeout_s: float | None) -> Deadline:
-        """Return the deadline of a call that begins now; `None`: the usual one."""
-        return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
-
-    def deadline_of(self, ledger: Ledger[Any], timeout_s: float | None) -> Deadline:
-        """Return the deadline of a call about runs that begins now; `None`: the usual one of the runs."""
-        deadline = self.deadline(ledger.patience_s(timeout_s))
-        if timeout_s is None and not ledger.is_open:
-            deadline.reach_s = ledger.start.timeout_s
-        return deadline
 
     # ----------------------------------------------------------------------- users' threads
 
@@ -157,36 +119,6 @@ class Connection:
             )
         return reply.result()
 
-    def leave(self, ledger: Ledger[Any]) -> None:
-        """Forget a run. In a forked child: nothing, as no lock of the parent's may be waited for."""
-        if os.getpid() == self._pid:
-            with self._lock:
-                self.session.forget(ledger)
-
-    def locked(self, work: Callable[[], T]) -> T:
-        """Return what a short piece of work on the session's ledgers gives, which waits for nothing."""
-        self.check()
-        with self._lock:
-            return work()
-
-    def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
-        """Send an observation; does not wait. See `Session.observe`."""
-        self.check()
-        with self._lock:
-            return self.session.observe(ledger, step, loss)
-
-    def adapt(
-        self,
-        ledger: Ledger[Any],
-        step: int,
-        alignments: Sequence[float],
-        validation_losses: Sequence[float | None],
-    ) -> Update:
-        """Send a meta update; does not wait. See `Session.adapt`."""
-        self.check()
-        with self._lock:
-            return self.session.adapt(ledger, step, alignments, validation_losses)
-
     def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
         """Send an observation and wait until it is done: usually one wait, and nothing else."""
         self.check()
@@ -216,17 +148,6 @@ class Connection:
                 if not waiter.acquire(timeout=wanted.timeout_s):
                     with self._lock:
                         signal.forget(waiter)
-
-    def lagging(self, ledger: Ledger[Any], entry: Entry, lr: float, late_s: float) -> float:
-        """Return what a loop that never waits goes on with. See `_waiting.lagging`."""
-        with self._lock:
-            return lagging(self.session, ledger, entry, lr, late_s)
-
-    def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
-        """Keep what a run that was to be finished lacks, its end among it, in a file, and say so."""
-        with self._lock:
-            warning = keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True)
-        self.say(warning)
 
     def watch(self, request: Any, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
@@ -332,15 +253,10 @@ class Connection:
         try:
             if ledger.backlog.last_unanswered() is not None:
                 self.wait(settled(self.session, ledger, deadline))
-            home = self.session.home_of(ledger)
-            steps = [
-                self.invoke(calls.get_run(run_id), max(deadline.left_s(), GRACE_S), home).durable_step
-                for run_id in ledger.run_ids
-            ]
+            left_s = max(deadline.left_s(), GRACE_S)
+            return self.perform(stored(self.session, ledger, left_s), left_s)
         except MlrsError:
             return False
-        with self._lock:
-            return ledger.stored(min(steps))
 
     def _close(self, unstored: Sequence[Ledger[Any]]) -> None:
         if self._is_closing:
@@ -364,9 +280,8 @@ class Connection:
             with suppress(Exception):
                 channel.close()
         with self._lock:
-            for ledger in self.session.left_over(fallen_off):
-                cause = self.session.setbacks.get(ledger)
-                _logger.warning("%s", keep(ledger, str(self.addresses), self.unsent_dir, cause))
+            for warning in self._kept_at_close(fallen_off):
+                _logger.warning("%s", warning)
             self.session.closed()
         self._worker.stop()
         self._has_closed.release()

@@ -40,7 +40,7 @@ def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
     try:
         yield from routed(session.requests.delete_run(run_id), route)
     except RunNotFoundError:
-        if not route.in_doubt:
+        if not route.may_be_done:
             raise
     except MlrsError:
         session.check_open()
@@ -52,6 +52,16 @@ def completed(session: Session, ledger: Ledger[Any], config: RunConfig) -> Proce
     call = session.requests.completing(ledger.start, config, session.feeder)
     (run,) = yield from called(session, call, session.timeout_s, session.home_of(ledger))
     ledger.config = run.info.config
+
+
+def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure[bool]:
+    """Ask how far runs are stored, which has them stored; return whether that is all of them."""
+    deadline, steps = Deadline(timeout_s), []
+    for run_id in ledger.run_ids:
+        route = Route(session.addresses, deadline, session.home_of(ledger))
+        run = yield from routed(session.requests.get_run(run_id), route)
+        steps.append(run.durable_step)
+    return ledger.stored(min(steps))
 
 
 def attended(session: Session, ledger: Ledger[Any]) -> None:

@@ -58,7 +58,7 @@ class Route:
 
     Attributes:
         address: where to call now.
-        in_doubt: whether a try that failed may have been carried out all the same.
+        may_be_done: whether a try that failed may have been carried out all the same.
     """
 
     def __init__(self, addresses: Addresses, deadline: Deadline, home: str | None = None) -> None:
@@ -69,7 +69,7 @@ class Route:
         self._untried = addresses.in_order(home)
         self._redirect: NotOwnerError | None = None
         self._hops = 0
-        self.in_doubt = False
+        self.may_be_done = False
         self.address = self._untried.pop(0)
 
     def limit_s(self) -> float:
@@ -87,7 +87,7 @@ class Route:
             MlrsError: the error itself, if no other address can help.
             UnavailableError: another replica owns the run, and it was out of reach until the deadline.
         """
-        self.in_doubt = self.in_doubt or may_be_done(error)
+        self.may_be_done = self.may_be_done or may_be_done(error)
         if isinstance(error, NotOwnerError):
             self._follow(error)
         elif isinstance(error, (UnavailableError, DeadlineExceededError)):

@@ -41,7 +41,7 @@ from mlrs_client._ledger import Ledger
 from mlrs_client._opened import OpenedRun
 from mlrs_client._routing import Call
 from mlrs_client._start import Start, Way
-from mlrs_client._types import RunConfig
+from mlrs_client._types import RunConfig, RunInfo
 from mlrs_client._updates import Update
 
 PASSING = (
@@ -96,6 +96,9 @@ class Requests(Protocol):
 
     def completing(self, start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
         """Add to the config of a run that was opened before."""
+
+    def get_run(self, run_id: object) -> Call[RunInfo]:
+        """Read a run."""
 
     def delete_run(self, run_id: object) -> Call[None]:
         """Delete a run and its record."""

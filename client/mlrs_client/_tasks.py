@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -36,7 +36,7 @@ class Task(Generic[T]):
         procedure: Procedure[T],
         worker: Worker,
         links: Links,
-        lock: threading.Lock,
+        lock: AbstractContextManager[Any],
         finished: Callable[[Task[Any]], None],
         reply: Reply[T] | None = None,
     ) -> None:
