@@ -27,7 +27,7 @@ from rich.progress import track
 from mlrs_core.models.checkpoint import digest_of, dump_model
 from mlrs_core.networks.drift.constants import FEATURES, LOSS_FEATURES, PROGRESS_FEATURES
 from mlrs_train.checkpoint import load_checkpoint
-from mlrs_train.evolution.cloning import Study
+from mlrs_train.evolution.cloning.study import Study
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.method import STUDY, Evolution
 from mlrs_train.evolution.sample import unpack

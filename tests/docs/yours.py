@@ -20,7 +20,7 @@ from torch.nn import functional
 import mlrs_client
 from mlrs_client.torch import AdvisedLR, MetaStep
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.problem import Problem, batched
+from mlrs_train.evolution.trainings.problem import Problem, batched
 from mlrs_train.tasks import BaseTask, Batch, Examples, Params, module_task
 from tests.docs.blocks import Block
 

@@ -12,16 +12,9 @@ from mlrs_core.errors import InvalidFieldError
 from mlrs_core.networks.drift.constants import FEATURES, SCALES
 from mlrs_core.networks.drift.reference import DriftReference, DriftRuns, Extras
 from mlrs_core.networks.drift.spec import DriftSpec
-from mlrs_train.evolution.cloning import MAX_NORM, Study, limited
-from mlrs_train.evolution.conditions import Conditions
-from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.estimator import EvolutionSearch
-from mlrs_train.evolution.lessons import PUPILS, WATCHED, Notes, ObservedRun, collect
-from mlrs_train.evolution.method import Evolution, initial_phi
-from mlrs_train.evolution.policies import NetworkRates
-from mlrs_train.evolution.sample import one_network, unpack
-from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.evolution.teachers import (
+from mlrs_train.evolution.cloning.lessons import PUPILS, WATCHED, Notes, ObservedRun, collect
+from mlrs_train.evolution.cloning.study import MAX_NORM, Study, limited
+from mlrs_train.evolution.cloning.teachers import (
     COUNT,
     LOG_RATES,
     SHAPES,
@@ -35,6 +28,13 @@ from mlrs_train.evolution.teachers import (
     regret,
     wsd,
 )
+from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.estimator import EvolutionSearch
+from mlrs_train.evolution.method import Evolution, initial_phi
+from mlrs_train.evolution.sample import one_network, unpack
+from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.trainings.conditions import Conditions
+from mlrs_train.evolution.trainings.policies import NetworkRates
 
 SETTINGS = EvolutionSettings(
     updates=4,

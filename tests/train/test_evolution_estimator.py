@@ -9,8 +9,8 @@ from mlrs_train.evolution import sample
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import EvolutionSearch, antithetic, centered_ranks, gradient
 from mlrs_train.evolution.method import initial_phi
-from mlrs_train.evolution.policies import SideBySide
 from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.trainings.policies import SideBySide
 
 
 def test_pairs_differ_in_sign_alone() -> None:

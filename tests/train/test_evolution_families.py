@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families import FAMILIES
-from mlrs_train.evolution.families.data import PACKAGED
-from mlrs_train.evolution.problem import batched
+from mlrs_train.evolution.trainings.families import FAMILIES
+from mlrs_train.evolution.trainings.families.data import PACKAGED
+from mlrs_train.evolution.trainings.problem import batched
 
 DRAWS = 4
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from mlrs_core.config import Optimizer
-from mlrs_train.evolution.conditions import Conditions, draw_conditions
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.perceptrons import teacher_mlp
 from mlrs_train.evolution.method import initial_phi
 from mlrs_train.evolution.objective import CAP, capped, evaluation_steps
-from mlrs_train.evolution.optimizers import UpdateRule, clip
-from mlrs_train.evolution.policies import ScheduleRates, SideBySide
-from mlrs_train.evolution.problem import Problem
-from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import networks
 from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.trainings.conditions import Conditions, draw_conditions
+from mlrs_train.evolution.trainings.families.perceptrons import teacher_mlp
+from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
+from mlrs_train.evolution.trainings.policies import ScheduleRates, SideBySide
+from mlrs_train.evolution.trainings.problem import Problem
+from mlrs_train.evolution.trainings.rollout import rollout
 from mlrs_train.tasks import Examples
 
 SETTINGS = EvolutionSettings(hidden_size=6)

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from mlrs_core.models.model import Model
-from mlrs_train.evolution.cloning import Study
+from mlrs_train.evolution.cloning.lessons import collect
+from mlrs_train.evolution.cloning.study import Study
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
 from mlrs_train.evolution.engines.in_process import InThisProcess
 from mlrs_train.evolution.estimator import EvolutionSearch
-from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.lessons import collect
 from mlrs_train.evolution.sample import START, draw_sample, unpack
 from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.trainings.families import choose_families
 from mlrs_train.evolution.yardsticks import Yardsticks
 from mlrs_train.method import LogRecord
 

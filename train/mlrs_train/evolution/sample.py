@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mlrs_core.networks.drift.reference import DriftReference
 from mlrs_core.networks.drift.spec import DriftSpec
-from mlrs_train.evolution.conditions import Conditions, draw_conditions, draw_weight_scale
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import antithetic, gradient
-from mlrs_train.evolution.families import Family, choose_families
-from mlrs_train.evolution.policies import NetworkRates, ScheduleRates, SideBySide
-from mlrs_train.evolution.problem import Problem
-from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.trainings.conditions import Conditions, draw_conditions, draw_weight_scale
+from mlrs_train.evolution.trainings.families import Family, choose_families
+from mlrs_train.evolution.trainings.policies import NetworkRates, ScheduleRates, SideBySide
+from mlrs_train.evolution.trainings.problem import Problem
+from mlrs_train.evolution.trainings.rollout import rollout
 from mlrs_train.tasks import Params
 
 TRAINING, START, HELD_OUT = range(3)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
-from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.policies import ScheduleRates
-from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio, networks
 from mlrs_train.evolution.settings import EvolutionSettings
+from mlrs_train.evolution.trainings.families import choose_families
+from mlrs_train.evolution.trainings.policies import ScheduleRates
+from mlrs_train.evolution.trainings.rollout import rollout
 
 COUNT = 12
 """Tasks that are held out."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.sample import log_ratio
+from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.shapes import cosine_share
 
 WARMUP = 0.05

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlrs_train.evolution.conditions import Conditions
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.objective import capped, evaluation_steps
-from mlrs_train.evolution.optimizers import UpdateRule, clip
-from mlrs_train.evolution.policies import RatePolicy
-from mlrs_train.evolution.problem import Problem
 from mlrs_train.evolution.settings import Objective
+from mlrs_train.evolution.trainings.conditions import Conditions
+from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
+from mlrs_train.evolution.trainings.policies import RatePolicy
+from mlrs_train.evolution.trainings.problem import Problem
 
 
 @torch.no_grad()

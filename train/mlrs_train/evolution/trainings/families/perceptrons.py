@@ -8,15 +8,23 @@ import torch
 from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.data import VALID, Labelled, draw_count, mixture, packaged, split, teacher
-from mlrs_train.evolution.families.networks import (
+from mlrs_train.evolution.trainings.families.data import (
+    VALID,
+    Labelled,
+    draw_count,
+    mixture,
+    packaged,
+    split,
+    teacher,
+)
+from mlrs_train.evolution.trainings.families.networks import (
     ACTIVATIONS,
     cross_entropy,
     mlp,
     mlp_params,
     squared_error,
 )
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
 WIDTHS = (16, 32, 64)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlrs_core.networks.drift.reference import DriftReference
-from mlrs_train.evolution.conditions import Conditions
+from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.shapes import cosine_share
 
 

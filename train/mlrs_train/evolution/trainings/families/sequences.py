@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.data import draw_count
-from mlrs_train.evolution.families.networks import cross_entropy, dense, dense_params
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.trainings.families.data import draw_count
+from mlrs_train.evolution.trainings.families.networks import cross_entropy, dense, dense_params
+from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
 LENGTH = 12

@@ -11,8 +11,8 @@ from torch import Tensor
 from mlrs_core.config import Optimizer
 from mlrs_core.networks.drift.reference import DriftRuns
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.optimizers import MOMENTUM, default_lr
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.trainings.optimizers import MOMENTUM, default_lr
+from mlrs_train.evolution.trainings.problem import Problem
 
 OPTIMIZERS = {
     Optimizer.SGD: 0.2,

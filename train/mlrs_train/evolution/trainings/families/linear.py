@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.networks import dense, dense_params, squared_error
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.trainings.families.networks import dense, dense_params, squared_error
+from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
 

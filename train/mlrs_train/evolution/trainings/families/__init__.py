@@ -12,11 +12,16 @@ from dataclasses import dataclass
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.images import autoencoder, cnn, cnn_batch_norm
-from mlrs_train.evolution.families.linear import least_squares, quadratic
-from mlrs_train.evolution.families.perceptrons import mixture_mlp, packaged_mlp, regression_mlp, teacher_mlp
-from mlrs_train.evolution.families.sequences import gru, transformer
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.trainings.families.images import autoencoder, cnn, cnn_batch_norm
+from mlrs_train.evolution.trainings.families.linear import least_squares, quadratic
+from mlrs_train.evolution.trainings.families.perceptrons import (
+    mixture_mlp,
+    packaged_mlp,
+    regression_mlp,
+    teacher_mlp,
+)
+from mlrs_train.evolution.trainings.families.sequences import gru, transformer
+from mlrs_train.evolution.trainings.problem import Problem
 
 __all__ = ["FAMILIES", "Family", "choose_families"]
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from mlrs_core.networks.drift.constants import EXTRAS
 from mlrs_core.networks.drift.reference import DriftReference, Extras
-from mlrs_train.evolution.conditions import Conditions, draw_start_factor
+from mlrs_train.evolution.cloning.teachers import YARDSTICK, RegretCurve, Teachers, log_shares, regret
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families import choose_families
-from mlrs_train.evolution.policies import RatePolicy, SideBySide
-from mlrs_train.evolution.rollout import rollout
 from mlrs_train.evolution.sample import draw_task, log_ratio, one_network
 from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.evolution.teachers import YARDSTICK, RegretCurve, Teachers, log_shares, regret
+from mlrs_train.evolution.trainings.conditions import Conditions, draw_start_factor
+from mlrs_train.evolution.trainings.families import choose_families
+from mlrs_train.evolution.trainings.policies import RatePolicy, SideBySide
+from mlrs_train.evolution.trainings.rollout import rollout
 
 LESSONS = 3
 """The first number of the key of this module's random numbers."""

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from mlrs_core.networks.drift.constants import FEATURES
 from mlrs_core.networks.drift.reference import aim_of
 from mlrs_core.networks.drift.spec import DriftSpec
+from mlrs_train.evolution.cloning.lessons import Lesson, ObservedRun
+from mlrs_train.evolution.cloning.teachers import RegretCurve, regret
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.lessons import Lesson, ObservedRun
 from mlrs_train.evolution.sample import unpack
-from mlrs_train.evolution.teachers import RegretCurve, regret
 
 BATCH = 256
 """Runs in a batch."""

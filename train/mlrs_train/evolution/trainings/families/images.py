@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.families.data import Labelled, draw_count, split
-from mlrs_train.evolution.families.networks import (
+from mlrs_train.evolution.trainings.families.data import Labelled, draw_count, split
+from mlrs_train.evolution.trainings.families.networks import (
     cross_entropy,
     dense,
     dense_params,
@@ -19,7 +19,7 @@ from mlrs_train.evolution.families.networks import (
     mlp_params,
     squared_error,
 )
-from mlrs_train.evolution.problem import Problem
+from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
 SIDE = 12
