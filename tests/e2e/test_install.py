@@ -36,7 +36,7 @@ def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
         assert 0 < sizes[f"mlrs_core/models/{model}.safetensors"] <= 200_000
     migrations = "mlrs_server/store/migrations"
     assert f"{migrations}/env.py" in sizes
-    assert any(name.startswith(f"{migrations}/versions/v0001") for name in sizes)
+    assert any(name.startswith(f"{migrations}/versions/v0006") for name in sizes)
 
 
 def test_plain_install_is_the_thin_client(wheel: Path, tmp_path: Path) -> None:

@@ -23,35 +23,9 @@ from mlrs_server.store import chunks, codec, open_store, schema
 from mlrs_server.store.migrations.upgrade import configured, head, upgrade
 from mlrs_server.store.opening import dialect_of
 from mlrs_server.store.tables import metadata
-from tests.server.stored import CONFIG, facts, got, new_run, same, snapshot_at, stretch, update
+from tests.server.stored import CONFIG, got, new_run, same, snapshot_at, stretch, update
 from tests.server.support import raises
 from tests.support.postgres import PostgresServer
-
-SHARED_SINCE = "0004"
-"""The first revision that replicas of two versions were tried on."""
-
-# As version 0.1 made them.
-_BEFORE_REVISIONS = """
-CREATE TABLE runs (
-    "key" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    run_id VARCHAR NOT NULL,
-    config BLOB NOT NULL,
-    model_name VARCHAR NOT NULL,
-    model_digest VARCHAR NOT NULL,
-    status INTEGER NOT NULL,
-    snapshot BLOB NOT NULL,
-    create_time FLOAT NOT NULL,
-    update_time FLOAT NOT NULL,
-    UNIQUE (run_id)
-);
-CREATE TABLE observations (
-    run_key INTEGER NOT NULL,
-    first_step INTEGER NOT NULL,
-    steps INTEGER NOT NULL,
-    record BLOB NOT NULL,
-    PRIMARY KEY (run_key, first_step)
-) WITHOUT ROWID;
-"""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -71,21 +45,35 @@ def engine(where: Path | str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def write_old(path: Path, version: int, *statements: str) -> None:
-    """Write a store from before revisions, with runs "a" and "b" of three steps in two chunks each."""
-    with closing(sqlite3.connect(path)) as file, file:
-        file.executescript(f"PRAGMA journal_mode = WAL; {_BEFORE_REVISIONS} PRAGMA user_version = {version}")
+def write_old(where: Path | str, *statements: str) -> None:
+    """Write a store of the first revision, with runs "a" and "b" of three steps in two chunks each."""
+    engine = dialect_of(where).engine()
+    with engine.begin() as connection:
+        command.upgrade(configured(connection), schema.REVISIONS[0])
+        tables = sa.MetaData()
+        tables.reflect(connection, only=["runs", "observations"])
         for key, name in enumerate("ab", 1):
-            snapshot = codec.pack_snapshot(snapshot_at(3))
-            run = (key, name, codec.pack_config(CONFIG), "m", "d" * 64, 1, snapshot, 5.0, 6.0)
-            file.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", run)
+            run = {
+                "key": key,
+                "run_id": name,
+                "config": codec.pack_config(CONFIG),
+                "model_name": "m",
+                "model_digest": "d" * 64,
+                "status": 1,
+                "snapshot": codec.pack_snapshot(snapshot_at(3)),
+                "create_time": 5.0,
+                "update_time": 6.0,
+                "shard": shard_of(name),
+                "loose_chunks": 2,
+            }
+            connection.execute(tables.tables["runs"].insert(), run)
             for start, end in ((0, 2), (2, 3)):
                 record = chunks.pack_chunk(stretch(start, end))
-                file.execute(
-                    "INSERT INTO observations VALUES (?, ?, ?, ?)", (key, start, end - start, record)
-                )
+                chunk = {"run_key": key, "first_step": start, "steps": end - start, "record": record}
+                connection.execute(tables.tables["observations"].insert(), chunk)
         for statement in statements:
-            file.execute(statement)
+            connection.execute(sa.text(statement))
+    engine.dispose()
 
 
 def asked(path: Path, query: str) -> list[Any]:
@@ -94,31 +82,30 @@ def asked(path: Path, query: str) -> list[Any]:
         return file.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_store_from_before_revisions_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
-    """Its runs are read as they were, have their shards, and go on; versions of before refuse it."""
-    path = tmp_path / "mlrs.sqlite3"
-    write_old(path, version)
-    with closing(open_store(path)) as store:
+def test_a_store_of_an_older_revision_is_brought_up_to_date(where: Path | str) -> None:
+    """Its runs are read as they were, and go on."""
+    write_old(where)
+    with closing(open_store(where)) as store:
         run = got(store, "a")
-        assert facts(run)["snapshot"] == facts(new_run("a", snapshot=snapshot_at(3)))["snapshot"]
+        assert codec.pack_snapshot(run.snapshot) == codec.pack_snapshot(snapshot_at(3))
         assert (run.config, run.create_time, run.update_time) == (CONFIG, 5.0, 6.0)
         assert (run.task, run.feeder) == ("", "")
-        assert [run.shard, got(store, "b").shard] == [shard_of("a"), shard_of("b")]
         assert same(store.read(run.key, 0, 10), stretch(0, 3))
         store.append([update(run, 3, 5)])
         assert same(store.read(run.key, 0, 10), stretch(0, 5))
-    assert asked(path, "SELECT loose_chunks FROM runs ORDER BY key") == [(3,), (2,)]
-    assert asked(path, "PRAGMA user_version") == [(3,)]
-    assert asked(path, "SELECT version_num FROM mlrs_version") == [(schema.HEAD,)]
+        with store.reading() as connection:
+            counts = connection.execute(sa.text("SELECT loose_chunks FROM runs ORDER BY key"))
+            assert counts.scalars().all() == [3, 2]
+            found = connection.execute(sa.text("SELECT version_num FROM mlrs_version"))
+            assert found.scalars().all() == [schema.HEAD]
 
 
 def test_a_copy_is_kept_before_a_store_is_brought_up_to_date(tmp_path: Path) -> None:
     """The file as it was lies beside the store, and is made once."""
     path, copy = tmp_path / "mlrs.sqlite3", tmp_path / f"mlrs.sqlite3.before-{schema.HEAD}"
-    write_old(path, 2)
+    write_old(path)
     open_store(path).close()
-    assert asked(copy, "PRAGMA user_version") == [(2,)]
+    assert asked(copy, "SELECT version_num FROM mlrs_version") == [(schema.REVISIONS[0],)]
     assert asked(copy, "SELECT run_id FROM runs ORDER BY key") == [("a",), ("b",)]
     assert len(asked(copy, "SELECT * FROM observations")) == 4
     made = copy.stat().st_mtime_ns
@@ -130,13 +117,13 @@ def test_a_copy_is_kept_before_a_store_is_brought_up_to_date(tmp_path: Path) -> 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     """A file that cannot be brought up to date is as it was, and is refused again."""
     path = tmp_path / "mlrs.sqlite3"
-    write_old(path, 2, "ALTER TABLE runs ADD COLUMN loose_chunks TEXT")  # not ours, and in the way
+    write_old(path, "ALTER TABLE runs ADD COLUMN feeder TEXT")  # not ours, and in the way
     before = asked(path, "SELECT sql FROM sqlite_master")
     for _ in range(2):
-        with raises(Reason.STORE, match="duplicate column name: loose_chunks"):
+        with raises(Reason.STORE, match="duplicate column name: feeder"):
             open_store(path)
         assert asked(path, "SELECT sql FROM sqlite_master") == before
-        assert asked(path, "PRAGMA user_version") == [(2,)]
+        assert asked(path, "SELECT version_num FROM mlrs_version") == [(schema.REVISIONS[0],)]
 
 
 def test_a_newer_store_is_refused(where: Path | str, engine: sa.Engine) -> None:
@@ -148,17 +135,10 @@ def test_a_newer_store_is_refused(where: Path | str, engine: sa.Engine) -> None:
         open_store(where)
 
 
-def test_a_newer_store_without_revisions_is_refused(tmp_path: Path) -> None:
-    """Neither is a file whose version no file from before revisions had."""
-    write_old(tmp_path / "store", 7)
-    with raises(Reason.STORE_NEWER, match="is of version 7; upgrade mlrs"):
-        open_store(tmp_path / "store")
-
-
 def test_migrations_make_what_new_stores_get(where: Path | str, engine: sa.Engine) -> None:
     """All migrations in a row give the tables that a new store is made with, to the letter."""
     with engine.begin() as connection:
-        upgrade(connection, "base")
+        upgrade(connection)
         compared = MigrationContext.configure(
             connection, opts={"compare_server_default": True, "version_table": schema.VERSION_TABLE}
         )
@@ -179,8 +159,8 @@ def test_migrations_only_add(engine: sa.Engine) -> None:
     """
     with engine.begin() as connection:
         config = configured(connection)
-        command.upgrade(config, SHARED_SINCE)
-        for revision in schema.REVISIONS[schema.REVISIONS.index(SHARED_SINCE) + 1 :]:
+        command.upgrade(config, schema.REVISIONS[0])
+        for revision in schema.REVISIONS[1:]:
             before = _columns(connection)
             command.upgrade(config, revision)
             after = _columns(connection)

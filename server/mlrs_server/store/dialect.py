@@ -28,20 +28,16 @@ class Dialect(Protocol):
         """Keep others from making or changing tables until this transaction ends."""
         ...
 
-    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:
-        """Check what has no version of ours, given the names of its tables.
+    def check_foreign(self, tables: set[str]) -> None:
+        """Check that what has no version of ours may get our tables, given the names of those that it has.
 
         Raises:
-            AdvisorError: it is not a store, or of a newer version.
+            AdvisorError: it is a database of something else.
         """
         ...
 
     def keep_copy(self, engine: sa.Engine, revision: str) -> None:
         """Keep a copy of the database, if it is a file, before it is brought to a revision."""
-        ...
-
-    def mark(self, connection: sa.Connection) -> None:
-        """Have versions of mlrs from before revisions refuse the database."""
         ...
 
     # --------------------------------------------------------------------------------- the rows

@@ -89,7 +89,7 @@ class PostgresDialect:
             connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
 
-    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:  # noqa: ARG002  # likewise
+    def check_foreign(self, tables: set[str]) -> None:
         """Refuse a schema with tables of our names that are not ours."""
         if taken := sorted({"runs", "observations"} & tables):
             raise AdvisorError(
@@ -99,9 +99,6 @@ class PostgresDialect:
 
     def keep_copy(self, engine: sa.Engine, revision: str) -> None:
         """Do nothing: backups of a server are the operator's."""
-
-    def mark(self, connection: sa.Connection) -> None:
-        """Do nothing: no version from before revisions knows PostgreSQL."""
 
     def next_keys(self, connection: sa.Connection, count: int) -> Sequence[int]:
         """Return the next numbers of the sequence."""

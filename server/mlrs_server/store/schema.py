@@ -8,7 +8,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import READS, Dialect
 from mlrs_server.store.tables import metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0006", "0007")
 """Those of `migrations/versions`, in their order."""
 HEAD = REVISIONS[-1]
 """The one that `tables` describes."""
@@ -47,8 +47,7 @@ def bring_up_to_date(engine: sa.Engine, dialect: Dialect) -> None:
         elif found != HEAD:
             from mlrs_server.store.migrations.upgrade import upgrade  # Alembic costs start-up time
 
-            upgrade(connection, found)
-        dialect.mark(connection)
+            upgrade(connection)
 
 
 def check_up_to_date(engine: sa.Engine, dialect: Dialect) -> None:
@@ -73,8 +72,8 @@ def _revision(connection: sa.Connection, dialect: Dialect) -> str | None:
     """
     tables = set(sa.inspect(connection).get_table_names())
     if VERSION_TABLE not in tables:
-        dialect.check_foreign(connection, tables)
-        return REVISIONS[0] if "runs" in tables else None
+        dialect.check_foreign(tables)
+        return None
     found = connection.execute(sa.select(_version.c.version_num)).scalar()
     if found not in REVISIONS:
         raise AdvisorError(

@@ -23,10 +23,6 @@ from mlrs_server.store.tables import runs
 
 BUSY_S = 5.0
 """How long a transaction waits for another process."""
-_BEFORE_REVISIONS = (1, 2)
-"""What `user_version` says of files from before revisions, which are as revision 0001 has it ..."""
-_SINCE_REVISIONS = 3
-"""... and of those since."""
 
 # Written out: SQLAlchemy takes longer to bind a thousand rows than SQLite to store them.
 _INSERT = f"""INSERT INTO runs ({", ".join(runs.c.keys())})
@@ -82,19 +78,12 @@ class SqliteDialect:
     def lock_schema(self, connection: sa.Connection) -> None:
         """Do nothing: a transaction that writes is the only one."""
 
-    def check_foreign(self, connection: sa.Connection, tables: set[str]) -> None:
-        """Refuse what is not a store from before revisions, nor empty."""
-        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-        if not tables and version == 0:
-            return
-        if not {"runs", "observations"} <= tables or version == 0:
+    def check_foreign(self, tables: set[str]) -> None:
+        """Refuse a file that has any tables."""
+        if tables:
             raise AdvisorError(
                 Reason.STORE,
                 f"{self.name} is a database of something else; choose another data folder, or move it away",
-            )
-        if version not in _BEFORE_REVISIONS:
-            raise AdvisorError(
-                Reason.STORE_NEWER, f"the store {self.name} is of version {version}; upgrade mlrs"
             )
 
     def keep_copy(self, engine: sa.Engine, revision: str) -> None:
@@ -116,10 +105,6 @@ class SqliteDialect:
         with closing(engine.raw_connection()) as connection:
             driver: Any = connection.driver_connection
             driver.execute("VACUUM")
-
-    def mark(self, connection: sa.Connection) -> None:
-        """Set the version that older ones look at."""
-        connection.exec_driver_sql(f"PRAGMA user_version = {_SINCE_REVISIONS}")
 
     def next_keys(self, connection: sa.Connection, count: int) -> Sequence[int]:
         """Return the keys after the last that was ever given."""

@@ -10,14 +10,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 
-def upgrade(connection: sa.Connection, found: str) -> None:
-    """Run the migrations from a revision on, in the transaction of a connection.
-
-    A store from before revisions has none written down: it is that of the first.
-    """
-    config = configured(connection)
-    command.stamp(config, found)
-    command.upgrade(config, "head")
+def upgrade(connection: sa.Connection) -> None:
+    """Run the migrations to the newest revision, in the transaction of a connection."""
+    command.upgrade(configured(connection), "head")
 
 
 def head() -> str | None:
