@@ -121,11 +121,7 @@ def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tup
 
 
 def _check_network(store: SqlStore, run: StoredRun) -> None:
-    """Check what is stored of a run's network, as far as that goes without its model.
-
-    Raises:
-        AdvisorError: it is damaged, or the store cannot be read.
-    """
+    """Check what is stored of a run's network, as far as that goes without its model."""
     kept = store.network(run.key)
     if kept is None:
         return
@@ -135,11 +131,7 @@ def _check_network(store: SqlStore, run: StoredRun) -> None:
 
 
 def _against_network(store: SqlStore, run: StoredRun, policy: AdaptivePolicy, replay: Replay) -> str:
-    """Return how the network that a recovery would begin with contradicts the whole record.
-
-    Raises:
-        AdvisorError: it is damaged, or the store cannot be read.
-    """
+    """Return how the network that a recovery would begin with contradicts the whole record."""
     _check_network(store, run)
     kept = kept_network(store, run, policy, run.snapshot.next_step)
     learnt, same = replayed(store, run, policy, kept, None)

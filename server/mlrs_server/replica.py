@@ -15,7 +15,7 @@ import structlog
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import LiveRuns
 from mlrs_server.ownership import SharedOwnership
-from mlrs_server.ownership.leases import Standing
+from mlrs_server.ownership.leases import Membership
 from mlrs_server.ownership.preference import preferred
 from mlrs_server.watchers import Watchers
 
@@ -53,7 +53,7 @@ class Replica:
         while True:
             await asyncio.sleep(self._lease_s / RENEWALS)
             try:
-                await self.look_round()
+                await self.reconcile()
             except AdvisorError as error:
                 if not self._failing:
                     log.error("lease_failing", problem=str(error))
@@ -65,29 +65,29 @@ class Replica:
                 self._failing = False
                 self.on_health(True)
 
-    async def look_round(self) -> None:
+    async def reconcile(self) -> None:
         """Renew the lease; forget what was lost, claim what is free, give away what should be elsewhere.
 
         Raises:
             AdvisorError: the database cannot be asked.
         """
         before = self._ownership.epochs
-        standing = await self._ownership.renew()
-        stored = standing.held_by(self._ownership.replica_id)
+        membership = await self._ownership.renew()
+        stored = membership.held_by(self._ownership.replica_id)
         held = self._ownership.epochs
         lost = {s for s, epoch in before.items() if held.get(s) == epoch and stored.get(s) != epoch}
         if lost:
             self.lose(lost)
         if self._ownership.draining:
             return
-        if wanted := {shard for shard in standing.free() if self._is_preferred(standing, shard)}:
+        if wanted := {shard for shard in membership.free() if self._is_preferred(membership, shard)}:
             await self._ownership.claim(wanted)
-        foreign = {shard for shard in self._ownership.epochs if not self._is_preferred(standing, shard)}
+        foreign = {shard for shard in self._ownership.epochs if not self._is_preferred(membership, shard)}
         if foreign and (self._giving is None or self._giving.done()):  # leases do not wait for it
             self._giving = asyncio.get_running_loop().create_task(self._give_away_quietly(foreign))
 
-    def _is_preferred(self, standing: Standing, shard: int) -> bool:
-        best = preferred(standing.replicas.values(), shard)
+    def _is_preferred(self, membership: Membership, shard: int) -> bool:
+        best = preferred(membership.replicas.values(), shard)
         return best is not None and best.id == self._ownership.replica_id
 
     # ------------------------------------------------------------------------------- leaving
@@ -106,13 +106,13 @@ class Replica:
 
     async def _give_all_away(self) -> None:
         try:
-            standing = await self._ownership.renew()
+            membership = await self._ownership.renew()
         except AdvisorError as error:
             log.error("not_given_away", problem=str(error))
             return
         if self._giving is not None:
             await self._giving
-        if preferred(standing.replicas.values(), 0) is not None:
+        if preferred(membership.replicas.values(), 0) is not None:
             await self._give_away_quietly(self._ownership.epochs.keys())
 
     async def leave(self, *, within_s: float | None = None) -> None:

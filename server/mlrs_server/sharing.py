@@ -37,7 +37,7 @@ class Sharing:
         """
         self._leases.address = address
         replica = Replica(self.ownership, live, watchers, lease_s=self._leases.lease_s)
-        await replica.look_round()
+        await replica.reconcile()
         replica.start()
         return replica
 

@@ -24,7 +24,7 @@ FORGOTTEN_AFTER_S = 86_400.0
 
 
 @dataclass(frozen=True)
-class Replica:
+class ReplicaLease:
     """A replica whose lease is good."""
 
     id: str
@@ -36,10 +36,10 @@ class Replica:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Membership:
     """Who is there and who has what, at one moment."""
 
-    replicas: Mapping[str, Replica]
+    replicas: Mapping[str, ReplicaLease]
     """Those whose leases are good, by id."""
     owners: Mapping[int, tuple[str, int]]
     """The owner's id, or "", and the epoch of each shard."""
@@ -68,7 +68,7 @@ class Leases:
         self._store = store
         self._now = _clock(store.engine_name)
 
-    def renew(self, *, draining: bool = False) -> Standing:
+    def renew(self, *, draining: bool = False) -> Membership:
         """Renew this replica's lease; return who is there and who has what."""
         until = self._now + self.lease_s
         values = {"address": self.address, "draining": draining, "lease_until": until}
@@ -79,7 +79,7 @@ class Leases:
             connection.execute(
                 replicas.delete().where(replicas.c.lease_until < self._now - FORGOTTEN_AFTER_S)
             )
-            return self._standing(connection)
+            return self._membership(connection)
 
     def claim(self, wanted: Collection[int]) -> dict[int, int]:
         """Claim shards; return the epochs of those that were free, or this replica's own already.
@@ -114,13 +114,13 @@ class Leases:
         with self._store.transaction() as connection:
             connection.execute(replicas.delete().where(replicas.c.id == self.replica_id))
 
-    def _standing(self, connection: sa.Connection) -> Standing:
+    def _membership(self, connection: sa.Connection) -> Membership:
         alive = connection.execute(sa.select(replicas).where(replicas.c.lease_until > self._now))
-        there = {row.id: Replica(row.id, row.address, row.draining) for row in alive}
+        there = {row.id: ReplicaLease(row.id, row.address, row.draining) for row in alive}
         rows = connection.execute(sa.select(shards)).all()
         if len(rows) < SHARDS:
             raise AdvisorError(Reason.STORE, "the table `shards` lacks rows; restore it from a backup")
-        return Standing(there, {row.shard: (row.owner, row.epoch) for row in rows})
+        return Membership(there, {row.shard: (row.owner, row.epoch) for row in rows})
 
 
 def check_epochs(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from mlrs_server.ownership.leases import Replica
+from mlrs_server.ownership.leases import ReplicaLease
 
 
-def preferred(replicas: Iterable[Replica], shard: int) -> Replica | None:
+def preferred(replicas: Iterable[ReplicaLease], shard: int) -> ReplicaLease | None:
     """Return the replica that a shard should be with, of those that are not draining; `None`: there is none.
 
     When a replica comes or goes, only the shards that it gets or had change their preference (Thaler and

@@ -12,20 +12,20 @@ from typing import TypeVar, final
 import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason, draining, invalid_field
-from mlrs_server.ownership.leases import Leases, Standing, check_epochs
+from mlrs_server.ownership.leases import Leases, Membership, check_epochs
 from mlrs_server.ownership.preference import preferred
 from mlrs_server.ownership.protocol import Epochs
 
 T = TypeVar("T")
 
 
-class _News:
-    """Wakes those who wait for something to change; telling takes no turn, so nothing can come in between."""
+class _Changed:
+    """Wakes those who wait for something to change; it does not await, so nothing can come in between."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Let everybody look again."""
         for future in self._waiting:
             if not future.done():
@@ -56,7 +56,7 @@ class SharedOwnership:
         self._epochs: Epochs = {}
         self._users: Counter[int] = Counter()
         self._moving: Counter[int] = Counter()
-        self._news = _News()
+        self._changed = _Changed()
 
     @property
     def epochs(self) -> Epochs:
@@ -78,7 +78,7 @@ class SharedOwnership:
         """Keep shards from being given away while a call changes runs of theirs; see `Ownership`."""
         wanted = set(shards)
         while not (wanted <= self._epochs.keys() and self._may_change(wanted)):
-            await self._news.until(lambda: self._may_change(wanted))
+            await self._changed.until(lambda: self._may_change(wanted))
             if missing := wanted - self._epochs.keys():
                 await self._claim_or_refer(missing, all_missing=missing == wanted)
         self._users.update(wanted)
@@ -86,20 +86,16 @@ class SharedOwnership:
             yield
         finally:
             self._users.subtract(wanted)
-            self._news.tell()
+            self._changed.notify()
 
     async def _claim_or_refer(self, missing: Collection[int], *, all_missing: bool) -> None:
-        """Claim shards that are free and should be here.
-
-        Raises:
-            AdvisorError: with the address of the replica that has one of the others, or should have it.
-        """
-        standing = await self.renew()
-        free = standing.free()
+        """Claim shards that are free and should be here, or raise with the address of where they are."""
+        membership = await self.renew()
+        free = membership.free()
         for shard in missing:
-            owner = standing.replicas.get(standing.owners[shard][0])
+            owner = membership.replicas.get(membership.owners[shard][0])
             if shard in free:
-                owner = preferred(standing.replicas.values(), shard)
+                owner = preferred(membership.replicas.values(), shard)
             if owner is None:
                 raise draining()
             if owner.id != self.replica_id:
@@ -119,7 +115,7 @@ class SharedOwnership:
 
     # --------------------------------------------------------------------------- for replicas
 
-    async def renew(self) -> Standing:
+    async def renew(self) -> Membership:
         """Renew the lease; return who is there and who has what.
 
         Raises:
@@ -147,12 +143,12 @@ class SharedOwnership:
 
     async def unused(self, shards: Collection[int]) -> None:
         """Wait until the calls that change runs of shards have ended."""
-        await self._news.until(lambda: not any(self._users[shard] for shard in shards))
+        await self._changed.until(lambda: not any(self._users[shard] for shard in shards))
 
     def end_move(self, shards: Collection[int]) -> None:
         """Let calls change runs of shards again, if they can still be had."""
         self._moving.subtract(shards)
-        self._news.tell()
+        self._changed.notify()
 
     def _may_change(self, shards: Collection[int]) -> bool:
         return not any(self._moving[shard] for shard in shards)

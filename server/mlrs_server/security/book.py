@@ -126,11 +126,7 @@ class TokenBook:
             self._grants[token_id].good = token.is_good(now)
 
     def _check_marker(self) -> None:
-        """Refuse to let everybody in where tokens were wanted before.
-
-        Raises:
-            AdvisorError: they were, and there are none; or the marker cannot be written.
-        """
+        """Refuse to let everybody in where tokens were wanted before."""
         if self._marker is None:
             return
         self._is_marked = self._marker.exists()
@@ -147,11 +143,7 @@ class TokenBook:
             )
 
     def _mark(self) -> None:
-        """Make the marker; on any thread.
-
-        Raises:
-            AdvisorError: it cannot be written.
-        """
+        """Make the marker; on any thread."""
         if self._marker is not None:
             write_atomically(self._marker, MARK, what="the daemon")
             self._is_marked = True

@@ -85,15 +85,7 @@ class TokenFile:
             tokens = [_token_from(entry) for entry in fields["tokens"]]
         except FileNotFoundError:
             raise
-        except (
-            AdvisorError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except (AdvisorError, OSError, *_MALFORMED) as error:
             raise AdvisorError(
                 Reason.STORE,
                 f"tokens_file: {self.path} cannot be read: {_in_short(error)}; restore it, or let the daemon "
@@ -165,11 +157,7 @@ class TokenFile:
 
 
 def _token_from(entry: Any) -> Token:
-    """Return a token of the file, checked.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return a token of the file, checked."""
     token = Token(**{**entry, "role": Role[entry["role"].upper()]})
     texts = (token.id, token.tenant, token.name, token.sha256)
     times = (token.created, token.expires, token.revoked)

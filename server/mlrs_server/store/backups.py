@@ -165,11 +165,7 @@ def opened_backup(file: Path) -> Iterator[SqlStore]:
 
 
 def _check_backup(copy: Path, file: Path) -> None:
-    """Check that the copy of a file is whole, and a store.
-
-    Raises:
-        AdvisorError: it is not.
-    """
+    """Check that the copy of a file is whole, and a store."""
     try:
         with closing(sqlite3.connect(copy)) as opened:
             problem = str(opened.execute("PRAGMA quick_check(1)").fetchone()[0])

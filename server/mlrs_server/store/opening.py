@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -26,15 +27,7 @@ def open_store(where: Path | str, *, fence: Fence | None = None) -> SqlStore:
     Raises:
         AdvisorError: the database cannot be opened, is no store, or is of a newer version.
     """
-    dialect = dialect_of(where)
-    engine = dialect.engine()
-    try:
-        with translated(dialect, f"cannot open the store {dialect.name}"):
-            bring_up_to_date(engine, dialect)
-    except BaseException:
-        engine.dispose()
-        raise
-    return SqlStore(engine, dialect, fence or NoFence())
+    return _opened(dialect_of(where), bring_up_to_date, fence or NoFence())
 
 
 def open_to_read(path: Path) -> SqlStore:
@@ -43,15 +36,18 @@ def open_to_read(path: Path) -> SqlStore:
     Raises:
         AdvisorError: it cannot be opened, is no store, or is of another version.
     """
-    dialect = SqliteDialect(path, reads_only=True)
+    return _opened(SqliteDialect(path, reads_only=True), check_up_to_date, NoFence())
+
+
+def _opened(dialect: Dialect, prepare: Callable[[sa.Engine, Dialect], None], fence: Fence) -> SqlStore:
     engine = dialect.engine()
     try:
         with translated(dialect, f"cannot open the store {dialect.name}"):
-            check_up_to_date(engine, dialect)
+            prepare(engine, dialect)
     except BaseException:
         engine.dispose()
         raise
-    return SqlStore(engine, dialect, NoFence())
+    return SqlStore(engine, dialect, fence)
 
 
 def dialect_of(where: Path | str) -> Dialect:

@@ -65,11 +65,7 @@ def check_up_to_date(engine: sa.Engine, dialect: Dialect) -> None:
 
 
 def _revision(connection: sa.Connection, dialect: Dialect) -> str | None:
-    """Return the revision of a database; `None` if it has no tables yet.
-
-    Raises:
-        AdvisorError: it is of something else, or of a newer version.
-    """
+    """Return the revision of a database; `None` if it has no tables yet."""
     tables = set(sa.inspect(connection).get_table_names())
     if VERSION_TABLE not in tables:
         dialect.check_foreign(tables)

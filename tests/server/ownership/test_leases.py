@@ -38,9 +38,9 @@ def _expire(store: SqlStore, name: str) -> None:
 
 def test_a_store_begins_with_shards_that_nobody_owns(make: Make) -> None:
     """Every shard is free, and the replica is there."""
-    standing = make("a").renew()
-    assert standing.free() == set(range(SHARDS))
-    assert standing.replicas["a"].address == "a:1"
+    membership = make("a").renew()
+    assert membership.free() == set(range(SHARDS))
+    assert membership.replicas["a"].address == "a:1"
 
 
 def test_a_claim_holds_against_others_while_the_lease_is_good(make: Make) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_server.ownership.leases import Replica
+from mlrs_server.ownership.leases import ReplicaLease
 from mlrs_server.ownership.preference import preferred
 from mlrs_server.shards import SHARDS
 
 ids = st.sets(st.text("abcdef0123456789", min_size=4, max_size=16), min_size=1, max_size=6)
 
 
-def _replica(name: str, *, draining: bool = False) -> Replica:
-    return Replica(name, f"{name}:1", draining)
+def _replica(name: str, *, draining: bool = False) -> ReplicaLease:
+    return ReplicaLease(name, f"{name}:1", draining)
 
 
 def _choices(names: set[str]) -> list[str]:

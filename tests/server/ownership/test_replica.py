@@ -34,10 +34,10 @@ def _expected(member: Member, count: int) -> Floats:
 
 async def _divide(a: Member, b: Member) -> None:
     """Let both look round until each has its part."""
-    await a.replica.look_round()
+    await a.replica.reconcile()
     assert a.replica._giving is not None
     await a.replica._giving
-    await b.replica.look_round()
+    await b.replica.reconcile()
 
 
 def _run_of(member: Member) -> str:
@@ -97,11 +97,11 @@ async def test_a_woken_owner_writes_nothing(join: Join, store: SqlStore) -> None
         await a.room.live.journal.flush()
         beyond = await a.room.follow(handle, LOSSES[STEPS : STEPS + 5], start=STEPS)
         expire(store, a)
-        await b.replica.look_round()
+        await b.replica.reconcile()
         assert shard_of("run") in b.shards
         await a.room.live.journal.flush()  # finds out
         assert shard_of("run") not in a.shards
-        await a.replica.look_round()  # finds out the rest
+        await a.replica.reconcile()  # finds out the rest
         assert not a.shards & b.shards
         gone = await a.room.ask(handle, STEPS + 5, 1.0)
         assert gone.errors[0].reason == Reason.STALE_HANDLE
@@ -124,8 +124,8 @@ async def test_a_flush_that_failed_is_over_once_all_of_it_was_lost(join: Join, s
         with raises(Reason.STORE):
             await a.room.live.journal.flush()
         expire(store, a)
-        await b.replica.look_round()
-        await a.replica.look_round()
+        await b.replica.reconcile()
+        await a.replica.reconcile()
         await a.room.live.journal.flush()
         assert heard == [False, True]
 
@@ -153,7 +153,7 @@ async def test_calls_of_a_woken_owner_change_nothing(join: Join, store: SqlStore
         await a.room.follow(handle, LOSSES[:STEPS] if call != "open" else [])
         await a.room.live.journal.flush()
         expire(store, a)
-        await b.replica.look_round()
+        await b.replica.reconcile()
         with raises(Reason.NOT_OWNER):
             if call == "finish":
                 await a.room.lifecycle.finish("run")
@@ -268,7 +268,7 @@ async def test_advice_goes_on_without_the_database_and_ownership_comes_back(join
         with raises(Reason.STORE):
             await a.room.live.journal.flush()
         a.room.store.failing.clear()
-        await a.replica.look_round()
+        await a.replica.reconcile()
         await a.room.live.journal.flush()
         assert (await a.room.open("run")).view.durable_step == STEPS - 1
         assert np.array_equal(before, _expected(a, STEPS))
