@@ -36,7 +36,7 @@ BREACHES = [
     ("client/mlrs_client/__init__.py", "mlrs_core", CLIENT),
     ("client/mlrs_client/__init__.py", "numpy", CLIENT),
     ("client/mlrs_client/_run.py", "mlrs_proto.v1", CLIENT_MESSAGES),
-    ("client/mlrs_client/torch.py", "mlrs_client._run", ADAPTERS),
+    ("client/mlrs_client/_torch_scheduler.py", "mlrs_client._run", ADAPTERS),
     ("client/mlrs_client/_torch_meta.py", "mlrs_client._meta_types", ADAPTERS),
     ("client/mlrs_client/_exceptions.py", "grpc", CLIENT_MESSAGES),
     ("client/mlrs_client/_types.py", "google.protobuf", CLIENT_MESSAGES),

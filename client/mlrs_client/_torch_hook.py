@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim import LBFGS, Optimizer
 
 from mlrs_client import InvalidArgumentError, UsageError
-
-if TYPE_CHECKING:
-    from mlrs_client.torch import AdvisedLR
 
 DEEPEST = 16
 """How many wrappers deep an optimizer is looked for."""
@@ -42,22 +39,43 @@ def unwrapped(optimizer: object) -> Optimizer:
     return found
 
 
+class Progress(NamedTuple):
+    """How far a scheduler's step has come."""
+
+    step: int
+    is_observed: bool
+    """Whether its loss was sent."""
+    is_applied: bool
+    """Whether its advice is in the optimizer."""
+
+
 class Hook:
     """Has a scheduler, as long as it lives, fill in the advice before each update; one hook an optimizer.
 
     The hook of a scheduler that is gone stays, and does nothing, until another takes its place: Python may
     collect the scheduler while PyTorch goes through the hooks.
+
+    Attributes:
+        is_known: whether a closure is called that has observed the loss of this step.
     """
 
-    def __init__(self, optimizer: Optimizer, scheduler: AdvisedLR) -> None:
+    def __init__(
+        self, optimizer: Optimizer, apply: Callable[[], None], progress: Callable[[], Progress]
+    ) -> None:
         """Take the place of the hook that the optimizer has from another scheduler, if it has one.
 
         To refuse instead would make a notebook's cell fail that is run again, as the notebook may still hold
         the scheduler of before.
+
+        Args:
+            optimizer: the optimizer.
+            apply: the scheduler's method that fills in the advice, once a step.
+            progress: its method that says how far the step has come.
         """
         if (former := _hooks.get(optimizer)) is not None:
             former.remove("another AdvisedLR, made for its optimizer since, sets the learning rates")
-        self._scheduler = weakref.ref(scheduler)
+        self._apply, self._progress = weakref.WeakMethod(apply), weakref.WeakMethod(progress)
+        self.is_known = False
         self._step = -1  # whose loss a closure observed, last
         self._why: str | None = None
         self._handle = optimizer.register_step_pre_hook(self)
@@ -82,16 +100,16 @@ class Hook:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Fill in the advice, or have the closure do so; return the arguments to go on with, if others."""
-        scheduler = self._scheduler()
-        if scheduler is None:
+        apply, progress = self._apply(), self._progress()
+        if apply is None or progress is None:
             return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # the optimizer is the first
-        is_asked, is_tried_again = scheduler._pending is not None, self._step == scheduler.last_epoch  # noqa: SLF001
-        if not callable(closure) or (is_asked and not is_tried_again):
-            scheduler._apply()  # noqa: SLF001 # of the package's own scheduler, as all here
+        step, is_observed, is_applied = progress()
+        if not callable(closure) or (is_observed and self._step != step):
+            apply()
             return None
-        evaluated = Closure(closure, scheduler, is_known=is_asked and not scheduler._applied)  # noqa: SLF001
-        self._step = scheduler.last_epoch
+        evaluated = Closure(closure, self, apply, is_known=is_observed and not is_applied)
+        self._step = step
         if isinstance(optimizer, LBFGS):  # it looks at its learning rate before it calls the closure
             evaluated.call_ahead()
         if len(args) > 1:
@@ -105,24 +123,25 @@ class Closure:
     What it observes when it is called again is no loss of another step, and is not sent.
     """
 
-    def __init__(self, closure: Callable[[], Any], scheduler: AdvisedLR, *, is_known: bool) -> None:
+    def __init__(
+        self, closure: Callable[[], Any], hook: Hook, apply: Callable[[], None], *, is_known: bool
+    ) -> None:
         """`is_known`: a step of the optimizer that failed has observed the loss already."""
-        self._closure, self._scheduler, self._is_known = closure, scheduler, is_known
+        self._closure, self._hook, self._apply, self._is_known = closure, hook, apply, is_known
         self._ahead: list[Any] = []
 
     def __call__(self) -> Any:
         """Call it."""
         if self._ahead:
             return self._ahead.pop()
-        scheduler = self._scheduler
-        before = scheduler._is_known  # noqa: SLF001
-        scheduler._is_known = before or self._is_known  # noqa: SLF001
+        before = self._hook.is_known
+        self._hook.is_known = before or self._is_known
         try:
             result = self._closure()
         finally:
-            scheduler._is_known = before  # noqa: SLF001
+            self._hook.is_known = before
         self._is_known = True
-        scheduler._apply()  # noqa: SLF001 # which it does once a step
+        self._apply()  # once a step
         return result
 
     def call_ahead(self) -> None:

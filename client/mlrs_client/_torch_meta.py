@@ -21,7 +21,7 @@ from mlrs_client._torch_source import meta_of, names_of, source_of, together_of,
 from mlrs_client.adapters import real, whole
 
 if TYPE_CHECKING:
-    from mlrs_client.torch import AdvisedLR
+    from mlrs_client._torch_scheduler import AdvisedLR
 
 AHEAD = 0.5
 """How far along the step the validation gradient is taken: its slope there is the mean one over the step."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from mlrs_client.torch import AdvisedLR
+from mlrs_client._torch_scheduler import AdvisedLR
 
 
 class Rates(Protocol):

@@ -11,19 +11,16 @@ from mlrs_client._torch_group import Group
 from mlrs_client._torch_hook import unwrapped
 from mlrs_client._torch_ranks import Together
 from mlrs_client._torch_rates import OptimizerRates, Rates, SchedulerRates
+from mlrs_client._torch_scheduler import AdvisedLR
 
 
 def together_of(scheduler: object) -> Together | None:
     """Return who takes steps together with this process by its scheduler, if anybody does."""
-    from mlrs_client.torch import AdvisedLR  # which knows this module
-
     return scheduler._together if isinstance(scheduler, AdvisedLR) else None  # noqa: SLF001 # the package's own
 
 
 def source_of(scheduler: object, optimizer: Optimizer, group: Group) -> tuple[Run | None, Rates]:
     """Return the run, if this process has it, and where learning rates are."""
-    from mlrs_client.torch import AdvisedLR  # which knows this module
-
     if isinstance(scheduler, AdvisedLR):
         if scheduler.optimizer is not unwrapped(optimizer):
             raise InvalidArgumentError(
