@@ -55,6 +55,7 @@ Shared by both; no thread, no event loop:
     _grpc_log.py                what gRPC itself writes to stderr
     _deadline.py                points in time, and pauses
     schedules.py                schedules without a daemon
+    adapters.py                 what adapters for frameworks are written with
 """
 
 from mlrs_client import _grpc_log  # isort: split # noqa: F401 # before anything that imports gRPC

@@ -30,7 +30,11 @@ FLAGS: Final = 52
 
 
 class Together:
-    """The ranks of a process group; made, and used, by all of them in the same order."""
+    """The ranks of a process group; made, and used, by all of them in the same order.
+
+    Where they meet (`begin`, `ask`, `tell`, `load`), each raises what failed on it, or else an
+    `UnavailableError` that names the ranks which failed.
+    """
 
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         """Wait for all ranks. `group` is who takes the steps together; `None` is everybody."""
@@ -40,12 +44,7 @@ class Together:
         self.group = dist.new_group(self._ranks, backend="gloo", use_local_synchronization=True)
 
     def begin(self, begin: Callable[[], tuple[str, int]]) -> tuple[str, int]:
-        """Begin on every rank; return what the first one says that the run's id and next step are.
-
-        Raises:
-            BaseException: what `begin` raised on this rank.
-            UnavailableError: it raised on another one, which the error names.
-        """
+        """Begin on every rank; return what the first one says that the run's id and next step are."""
 
         def find() -> list[float]:
             run_id, step = begin()
@@ -67,9 +66,7 @@ class Together:
             ask: asks the daemon, on the first rank; returns what waits for its advice.
 
         Raises:
-            BaseException: what `find` raised on this rank.
-            UnavailableError: it raised on another one; nothing was asked.
-            UsageError: another rank loads a state.
+            UsageError: another rank loads a state. Nothing was asked then, nor where a rank failed.
         """
 
         def found() -> list[float]:
@@ -97,8 +94,6 @@ class Together:
         """Find something on every rank, which all have to; return this rank's.
 
         Raises:
-            BaseException: what `find` raised on this rank.
-            UnavailableError: it raised on another one.
             UsageError: another rank observes a loss.
         """
         own: list[T] = []
@@ -130,10 +125,6 @@ class Together:
             find: returns this rank's.
             count: how many numbers there are.
             interrupts: where an interrupt goes that came while the ranks met; they have met all the same.
-
-        Raises:
-            BaseException: what `find` raised on this rank.
-            UnavailableError: it raised on others, which the error names.
         """
         numbers, failure = [0.0] * count, None
         try:
@@ -165,11 +156,7 @@ class Together:
         return sums[:count]
 
     def _check_loading(self, loading: float, expected: int) -> None:
-        """Check that all ranks load a state, or none does.
-
-        Raises:
-            UsageError: some do.
-        """
+        """Raise `UsageError` if some ranks load a state, and others do not."""
         if loading != expected:
             raise UsageError(
                 f"load_state_dict was called on {loading:.0f} of {len(self._ranks)} ranks, while others"
@@ -245,11 +232,7 @@ def together_of(run: object, group: dist.ProcessGroup | None, *, distributed: bo
 
 
 def own_run(run: object, together: Together | None) -> Run | None:
-    """Return the run that this process talks to the daemon for, checked; `None`: another one does.
-
-    Raises:
-        InvalidArgumentError: it has to, and has no run.
-    """
+    """Return the run that this process talks to the daemon for, checked; `None`: another one does."""
     if run is not None and not isinstance(run, Run):
         raise InvalidArgumentError(
             f"run must be a run of mlrs_client.connect(...).run(...); is {type(run).__name__}", field="run"
@@ -267,12 +250,7 @@ def own_run(run: object, together: Together | None) -> Run | None:
 
 
 def flags_of(place: int | None, size: int) -> list[float]:
-    """Return a rank's word of whether it failed: a bit for each of `size` ranks, its own set if it did.
-
-    Args:
-        place: of the rank, if it failed.
-        size: how many ranks there are.
-    """
+    """Return a bit for each of `size` ranks, all 0 but that of the rank at `place`, if it failed."""
     flags = [0.0] * -(-size // FLAGS)
     if place is not None:
         flags[place // FLAGS] = 2.0 ** (place % FLAGS)

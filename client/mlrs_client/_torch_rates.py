@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch.optim import Optimizer
 
-from mlrs_client._torch_scheduler import AdvisedLR
+from mlrs_client._torch_scheduler import AdvisedLR, set_rates
 
 
 class Rates(Protocol):
@@ -60,8 +59,4 @@ class OptimizerRates:
     def fill(self, learning_rate: float) -> None:
         """Put another in, at the same ratios."""
         _, ratios = self.current()
-        for group, ratio in zip(self._optimizer.param_groups, ratios, strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(learning_rate * ratio)
-            else:
-                group["lr"] = learning_rate * ratio
+        set_rates(self._optimizer, learning_rate, ratios)

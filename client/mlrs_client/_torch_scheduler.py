@@ -44,6 +44,15 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
     return {"optimizer": "other", "momentum": None}
 
 
+def set_rates(optimizer: Optimizer, learning_rate: float, ratios: Sequence[float]) -> None:
+    """Set the learning rate of each parameter group to one times its ratio; tensors are filled in place."""
+    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate * ratio)
+        else:
+            group["lr"] = learning_rate * ratio
+
+
 class AdvisedLR(LRScheduler):
     """Sets the learning rate of every update to what a daemon advises for the loss of that update.
 
@@ -313,15 +322,14 @@ class AdvisedLR(LRScheduler):
         return self._observe(step, mean, samples)
 
     def _ask_later(self, step: int, losses: Sequence[tuple[Loss, float]], loads: int) -> Callable[[], float]:
-        """As `_ask`, in another thread, unless a state was loaded meanwhile.
+        """As `_ask`, in another thread; raise `CancelledError` if the losses are of no use any more.
+
+        They are of none once a state was loaded, or the scheduler detached.
 
         Args:
             step: the step.
             losses: its losses.
-            loads: how many states were loaded before.
-
-        Raises:
-            CancelledError: one was loaded, or the scheduler was detached: the losses are of no use.
+            loads: how many states were loaded when they were observed.
         """
         mean, samples = mean_of(losses)
         with self._sending:
@@ -376,11 +384,7 @@ class AdvisedLR(LRScheduler):
         return Progress(self.last_epoch, is_observed=self._pending is not None, is_applied=self._applied)
 
     def _fill(self, learning_rate: float) -> None:
-        for group, ratio in zip(self.optimizer.param_groups, self._ratios(), strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(learning_rate * ratio)
-            else:
-                group["lr"] = learning_rate * ratio
+        set_rates(self.optimizer, learning_rate, self._ratios())
         self._remember()
 
     def _ratios(self) -> list[float]:
