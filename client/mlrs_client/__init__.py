@@ -19,7 +19,6 @@ Each flavour, threaded and asyncio:
     _advisor.py     aio.py               what users hold: advisors,
     _run.py         _aio_run.py          runs,
     _sweep.py       _aio_sweep.py        and sweeps, which alone import NumPy
-    _adapting.py    _aio_adapting.py     an advisor's calls of meta mode
     _connection.py  _aio_connection.py   calls, streams, and their end
     _stream.py      _aio_stream.py       the client's end of a StreamAdvice stream
 
@@ -48,7 +47,7 @@ Shared by both; no thread, no event loop:
     _arguments.py, _types.py    checks of what users hand in; what they get
     _values.py                  checks of single values
     _meta_*.py, _gradients.py   the same for meta mode; gradients in pieces
-    _views.py                   what a run and a pending advice show of themselves
+    _views.py, _actions.py      what users hold as far as it waits for nothing; what waits several times
     _exceptions.py, _status.py  what can go wrong; from gRPC errors to that
     _access.py                  tokens and TLS
     _links.py, _channel.py      a channel to each address; its options

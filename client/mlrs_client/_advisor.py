@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
-from mlrs_client._adapting import MetaAdvisor
 from mlrs_client._connection import Connection
 from mlrs_client._joining import deleted
-from mlrs_client._options import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, RunOptions, SweepOptions
+from mlrs_client._meta_calls import adapt, adapt_gradients
+from mlrs_client._meta_types import Adaptation
+from mlrs_client._options import (
+    DEFAULT_TIMEOUT_S,
+    RECORD_TIMEOUT_S,
+    UPLOAD_TIMEOUT_S,
+    RunOptions,
+    SweepOptions,
+)
 from mlrs_client._pushing import pushed
 from mlrs_client._routing import Call
 from mlrs_client._run import Run
@@ -59,7 +66,7 @@ def connect(
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
 
 
-class Advisor(AdvisorView[Connection], MetaAdvisor):
+class Advisor(AdvisorView[Connection]):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 
     Close it, or use it as a context manager. One that was forgotten is closed when Python exits.
@@ -263,6 +270,66 @@ class Advisor(AdvisorView[Connection], MetaAdvisor):
     def model(self, name: str) -> ModelInfo:
         """Return a model by name, alias or `name@digest`. Raises `ModelNotFoundError`."""
         return self._invoke(calls.get_model(name))
+
+    def adapt(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        step: int,
+        alignment: float,
+        *,
+        validation_loss: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Adaptation:
+        """Make a meta update of a run that another process observes.
+
+        That process does not send it again after a crash of the daemon: let it wait for the update before it
+        observes the next step. The process that observes has `Run.adapt`.
+
+        Args:
+            id: the run's id.
+            step: the step that was observed last.
+            alignment: as for `Run.adapt`.
+            validation_loss: as for `Run.adapt`.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Raises:
+            MlrsError: as `Run.adapt`; the daemon's refusal where the run is not in meta mode.
+        """
+        call = adapt(id, step, alignment, validation_loss)
+        return self._connection.invoke(call, self._limit_s(timeout_s))
+
+    def adapt_gradients(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        step: int,
+        validation_gradient: Any,
+        direction: Any,
+        *,
+        data_type: str | None = None,
+        validation_loss: float | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> Adaptation:
+        """Send both vectors of a meta update, for the daemon to compute the alignment.
+
+        Args:
+            id: the run's id.
+            step: the step that was observed last.
+            validation_gradient: of the validation loss at w'; a buffer, such as an array of NumPy, or a list
+                of them, of float32 or float16. Leave them as they are until the call returns.
+            direction: d, as many buffers of the same sizes.
+            data_type: what the elements of raw bytes are: `float32`, `float16` or `bfloat16`.
+            validation_loss: as for `Run.adapt`.
+            timeout_s: the deadline, in seconds. Default: 60.
+
+        Returns:
+            What it did, with the `alignment` that was computed.
+
+        Raises:
+            InvalidArgumentError: a vector is none, or they are not of one size.
+            MlrsError: as for `adapt`.
+        """
+        call = adapt_gradients(id, step, validation_gradient, direction, data_type, validation_loss)
+        return self._connection.invoke(call, check.timeout_s(timeout_s))
 
     def close(self) -> None:
         """Let the stream end in good order, within the deadline; then drop the connection."""

@@ -12,6 +12,8 @@ DEFAULT_TIMEOUT_S = 2.0
 """How long a call waits for the daemon where its caller names no deadline, in seconds."""
 RECORD_TIMEOUT_S = 60.0
 """How long reading a record, or going back to a step of it, may take by default, in seconds."""
+UPLOAD_TIMEOUT_S = 60.0
+"""How long sending gradients may take by default, in seconds."""
 OnExisting = Literal["error", "restart", "resume"]
 """What to do where the run with the id that was given has steps already: refuse to begin, drop its record and
 begin anew, or go on where it is."""

@@ -14,18 +14,25 @@ the methods of the same names in `mlrs_client`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from mlrs_client import _arguments as check
 from mlrs_client import _calls as calls
 from mlrs_client._access import TLS, access_of
-from mlrs_client._aio_adapting import MetaAdvisor
 from mlrs_client._aio_connection import Connection
 from mlrs_client._aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs_client._joining import deleted
-from mlrs_client._options import DEFAULT_TIMEOUT_S, RECORD_TIMEOUT_S, RunOptions, SweepOptions
+from mlrs_client._meta_calls import adapt, adapt_gradients
+from mlrs_client._meta_types import Adaptation
+from mlrs_client._options import (
+    DEFAULT_TIMEOUT_S,
+    RECORD_TIMEOUT_S,
+    UPLOAD_TIMEOUT_S,
+    RunOptions,
+    SweepOptions,
+)
 from mlrs_client._pushing import pushed
 from mlrs_client._routing import Call
 from mlrs_client._types import ModelInfo, RecordChunk, RunInfo, RunStatus
@@ -59,7 +66,7 @@ def connect(
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
 
 
-class Advisor(AdvisorView[Connection], MetaAdvisor):
+class Advisor(AdvisorView[Connection]):
     """A connection to a daemon. May be shared by the tasks of one event loop.
 
     Close it, or use it as an asynchronous context manager. See `mlrs_client.Advisor`.
@@ -137,12 +144,45 @@ class Advisor(AdvisorView[Connection], MetaAdvisor):
 
     async def models(self) -> AsyncIterator[ModelInfo]:
         """Iterate over the models that runs can name."""
-        async for model in self._pages(calls.list_models):
-            yield model
+        token = ""
+        while True:
+            page = await self._invoke(calls.list_models(token))
+            for model in page.items:
+                yield model
+            if not (token := page.next_token):
+                return
 
     async def model(self, name: str) -> ModelInfo:
         """Return a model by name, alias or `name@digest`."""
         return await self._invoke(calls.get_model(name))
+
+    async def adapt(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        step: int,
+        alignment: float,
+        *,
+        validation_loss: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Adaptation:
+        """Make a meta update of a run that another process observes. See `mlrs_client.Advisor.adapt`."""
+        call = adapt(id, step, alignment, validation_loss)
+        return await self._connection.invoke(call, self._limit_s(timeout_s))
+
+    async def adapt_gradients(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        step: int,
+        validation_gradient: Any,
+        direction: Any,
+        *,
+        data_type: str | None = None,
+        validation_loss: float | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> Adaptation:
+        """Send both vectors of an update. See `mlrs_client.Advisor.adapt_gradients`."""
+        call = adapt_gradients(id, step, validation_gradient, direction, data_type, validation_loss)
+        return await self._connection.invoke(call, check.timeout_s(timeout_s))
 
     async def close(self) -> None:
         """Let the stream end in good order, within the deadline; then drop the connection."""
@@ -158,12 +198,3 @@ class Advisor(AdvisorView[Connection], MetaAdvisor):
 
     async def _invoke(self, call: Call[T]) -> T:
         return await self._connection.invoke(call, self._connection.timeout_s)
-
-    async def _pages(self, page_at: Callable[[str], Call[calls.Page[T]]]) -> AsyncIterator[T]:
-        token = ""
-        while True:
-            page = await self._invoke(page_at(token))
-            for item in page.items:
-                yield item
-            if not (token := page.next_token):
-                return
