@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from mlrs_server.answers import Answer, Recall, refuse, stale_handle
 from mlrs_server.entries import Entries
+from mlrs_server.handles import group_of
 from mlrs_server.journal import Journal
-from mlrs_server.ledger import GROUP_BITS, ROW_BITS, Verdict, common_group
+from mlrs_server.ledger import Verdict, common_group
 from mlrs_server.runs import RunGroup
 
 SLICE = 1024
@@ -91,7 +92,7 @@ class Engine:
     def _answer_groups(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
         """Answer entries of several groups, and of none."""
         table = entries.table
-        numbers = (table["handle"] >> np.uint64(ROW_BITS)).astype(np.int64) & (2**GROUP_BITS - 1)
+        numbers = group_of(table["handle"])
         for number in np.unique(numbers):
             places = np.flatnonzero(numbers == number)
             some = Entries(table[places])

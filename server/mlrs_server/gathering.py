@@ -20,7 +20,8 @@ from mlrs_server.answers import Answer, finished_run, stale_handle, stale_step, 
 from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason, draining, invalid_field
-from mlrs_server.ledger import GROUP_BITS, MAX_ROWS, ROW_BITS, AdviceReason, RunStatus
+from mlrs_server.handles import group_of
+from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import LiveRuns
 from mlrs_server.open_steps import Advised, OpenStep, Outcome, Waiting
 from mlrs_server.ranks import Report, reduced
@@ -177,7 +178,7 @@ class Gatherer:
         answer.errors |= {indexes[place]: error for place, error in some.errors.items()}
         for place in some.reports:
             entry = some.entries.table[place]
-            group = self._live.groups[_group_of(int(entry["handle"]))]
+            group = self._live.groups[group_of(int(entry["handle"]))]
             run_id = group.run_ids[int(entry["row"])]
             error = step_ahead(run_id, int(entry["step"]), int(entry["expected"]))
             answer.errors[indexes[place]] = draining() if self._draining else error
@@ -186,17 +187,15 @@ class Gatherer:
 
     def _open_step(self, handle: int, number: int) -> OpenStep | None:
         """Return the step of a run that ranks report, if it is this one."""
-        group, row = self._live.groups[_group_of(handle)], handle & (MAX_ROWS - 1)
-        if self._draining or row >= len(group.records):
+        live = self._live.at(handle)
+        if self._draining or live is None or live.status == RunStatus.FINISHED:
             return None
-        record = group.records[row]
-        if record["handle"] != handle or record["next_step"] != number or not record["gathers"]:
-            return None
-        if record["status"] == RunStatus.FINISHED:
+        record = live.group.records[live.row]
+        if record["next_step"] != number or not record["gathers"]:
             return None
         step = self._open.get(handle)
         if step is None:
-            step = self._open[handle] = OpenStep(handle, group, row, number)
+            step = self._open[handle] = OpenStep(handle, live.group, live.row, number)
         return step
 
     def _report(self, step: OpenStep, rank: int, report: Report) -> None:
@@ -301,11 +300,6 @@ def _fill(answer: Answer, index: int, outcome: Outcome) -> None:
         answer.errors[index] = outcome
     else:
         raise outcome
-
-
-def _group_of(handle: int) -> int:
-    number: int = handle >> ROW_BITS & (2**GROUP_BITS - 1)
-    return number
 
 
 def _no_such_rank(rank: int, world_size: int) -> AdvisorError:

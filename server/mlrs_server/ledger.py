@@ -18,10 +18,8 @@ from mlrs_core.advise import bounded
 from mlrs_core.compiled import compiled
 from mlrs_core.policy import RunTable
 from mlrs_server.entries import Table
+from mlrs_server.handles import group_of, row_of
 
-ROW_BITS, GROUP_BITS = 20, 12
-MAX_ROWS, MAX_GROUPS = 2**ROW_BITS, 2**GROUP_BITS
-"""The most runs of a group that are in memory at once, and the most groups."""
 DIVERGED_AFTER = 10
 """So many non-finite losses in a row make a run diverged."""
 
@@ -106,9 +104,9 @@ Records = npt.NDArray[np.void]
 @compiled
 def common_group(entries: Table) -> int:
     """Return the group that all entries, (n,) of `ENTRY` with n > 0, name; -1 if they name several."""
-    first = (np.int64(entries[0].handle) >> ROW_BITS) & (MAX_GROUPS - 1)
+    first = group_of(np.int64(entries[0].handle))
     for index in range(1, len(entries)):
-        if (np.int64(entries[index].handle) >> ROW_BITS) & (MAX_GROUPS - 1) != first:
+        if group_of(np.int64(entries[index].handle)) != first:
             return -1
     return int(first)
 
@@ -125,7 +123,7 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
     fresh = 0
     for index in range(len(entries)):
         entry = entries[index]
-        row = np.int64(entry.handle) & (MAX_ROWS - 1)
+        row = row_of(np.int64(entry.handle))
         if (
             row >= len(records)
             or records[row].handle != entry.handle

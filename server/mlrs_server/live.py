@@ -81,6 +81,7 @@ class LiveRuns:
         self.ownership: Ownership = ownership or SoleOwner()
         self._places = Places(catalog, self._drop_done)
         self.groups = self._places.groups
+        self.at = self._places.at
         self.journal = Journal(
             store,
             executor,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.ledger import MAX_GROUPS, RunStatus
+from mlrs_server.handles import MAX_GROUPS, group_of, row_of
+from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import policy_key, policy_of
 from mlrs_server.runs import RunGroup
@@ -52,6 +53,14 @@ class Places:
         self._group_by_key: dict[str, RunGroup] = {}
         self._catalog = catalog
         self._drop_done = drop_done
+
+    def at(self, handle: int) -> LiveRun | None:
+        """Return where the run of a handle is, if it names one."""
+        number, row = group_of(handle), row_of(handle)
+        if not handle or number >= len(self.groups) or row >= len(self.groups[number].records):
+            return None
+        live = LiveRun(self.groups[number], row)
+        return live if live.handle == handle else None
 
     def new_place(self, run: NewRun) -> LiveRun:
         """Return a row of a run's group that is in use from now on.

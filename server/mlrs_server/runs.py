@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,11 +27,10 @@ from mlrs_core.policy import (
 )
 from mlrs_server.adapting.updates import KeptNetworks, MetaLog, MetaUpdate
 from mlrs_server.entries import AnswerLog, Entries
+from mlrs_server.handles import MAX_ROWS, make_handle
 from mlrs_server.ledger import (
     ADAPTED,
-    MAX_ROWS,
     RECORD,
-    ROW_BITS,
     AdviceReason,
     Records,
     RunStatus,
@@ -373,8 +371,3 @@ def first_snapshot(policy: Policy) -> RunSnapshot:
         bad_losses=0,
         state=policy.init_state(1)[0],
     )
-
-
-def make_handle(group: int, row: int) -> int:
-    """Return a fresh handle for a row of a group."""
-    return (1 + secrets.randbelow(2**32 - 1)) << 32 | group << ROW_BITS | row

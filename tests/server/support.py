@@ -25,8 +25,8 @@ from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.gathering import Gatherer
+from mlrs_server.handles import row_of
 from mlrs_server.journal import MAX_UNDURABLE
-from mlrs_server.ledger import MAX_ROWS
 from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelCatalog, asking
@@ -141,7 +141,7 @@ class Room:
 
     def row(self, handle: int) -> int:
         """Return the row of a run's group that a handle names."""
-        return handle & (MAX_ROWS - 1)
+        return int(row_of(handle))
 
     async def follow(self, handle: int, losses: Sequence[float] | Floats, *, start: int = 0) -> Floats:
         """Return the learning rates of losses from a step on, sent one by one."""

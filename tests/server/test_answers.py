@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats
 from mlrs_server.errors import Reason
+from mlrs_server.handles import make_handle
 from mlrs_server.ledger import AdviceReason
 from mlrs_server.opening import OpenRequest
-from mlrs_server.runs import make_handle
 from mlrs_server.store.tables import observations
 from tests.server.support import LOSSES, observed, raises, replayed, room
 from tests.support.daemon import write_random_model

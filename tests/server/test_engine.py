@@ -15,8 +15,8 @@ from mlrs_core.config import RunConfig
 from mlrs_server import engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import Reason
+from mlrs_server.handles import make_handle
 from mlrs_server.ledger import AdviceReason
-from mlrs_server.runs import make_handle
 from tests.server.support import LOSSES, observed, replayed, room
 from tests.support.daemon import write_random_model
 

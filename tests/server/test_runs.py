@@ -14,9 +14,10 @@ from mlrs_core.config import MetaConfig, RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.networks.drift import DriftSpec
 from mlrs_core.policy import Floats, Policy
-from mlrs_server.ledger import DIVERGED_AFTER, MAX_ROWS, AdviceReason, RunStatus, common_group
+from mlrs_server.handles import make_handle, row_of
+from mlrs_server.ledger import DIVERGED_AFTER, AdviceReason, RunStatus, common_group
 from mlrs_server.replay import Replay
-from mlrs_server.runs import RunGroup, first_snapshot, make_handle
+from mlrs_server.runs import RunGroup, first_snapshot
 from tests.core.families import random_model
 from tests.server.support import LOSSES, observed
 from tests.support.daemon import write_random_model
@@ -119,7 +120,7 @@ def test_handles_name_group_and_row(group: int, row: int) -> None:
     handle = make_handle(group, row)
     assert 0 < handle < 2**64
     assert common_group(observed([handle, handle], 0, 0).table) == group
-    assert handle & (MAX_ROWS - 1) == row
+    assert row_of(handle) == row
 
 
 def test_handles_of_two_groups_have_none_in_common() -> None:

@@ -8,7 +8,7 @@ from mlrs_core.adapting.protocol import MAX_ALIGNMENT
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.answers import finished_run, stale_handle
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.ledger import ADAPTED, MAX_GROUPS, MAX_ROWS, ROW_BITS, RunStatus
+from mlrs_server.ledger import ADAPTED, RunStatus
 from mlrs_server.live import LiveRuns
 from mlrs_server.places import LiveRun
 from mlrs_server.runs import adaptive
@@ -64,21 +64,13 @@ class Adaptation:
             self._live.journal.note(place.group, 1)
         return Made(_updates(place), update)
 
-    def _find(self, handle: int) -> LiveRun | None:
-        """Return where the run of a handle is, if it names one."""
-        number, row = handle >> ROW_BITS & (MAX_GROUPS - 1), handle & (MAX_ROWS - 1)
-        groups = self._live.groups
-        if not handle or number >= len(groups) or row >= len(groups[number].records):
-            return None
-        return LiveRun(groups[number], row) if groups[number].records["handle"][row] == handle else None
-
     def _place(self, handle: int, tenant: int) -> LiveRun:
         """Return where the run of a handle is.
 
         Raises:
             AdvisorError: the handle is stale, or the run is not in meta mode.
         """
-        place = self._find(handle)
+        place = self._live.at(handle)
         if place is None or int(place.group.records["tenant"][place.row]) != tenant:
             raise stale_handle()
         if not place.group.policy.network_size:
