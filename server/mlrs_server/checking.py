@@ -9,13 +9,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from mlrs_core.adapting import AdaptivePolicy
-from mlrs_server.adapting.recovery import kept_network, replayed
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, DamagedError
-from mlrs_server.live import PAGE
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import adaptive_policy_of, policy_of
-from mlrs_server.replay import Replay
+from mlrs_server.replay import PAGE, Replay, replayed_from, stored_network
 from mlrs_server.runs import RunSnapshot
 from mlrs_server.store import Observations, SqlStore, StoredRun
 from mlrs_server.store.codec import check_network
@@ -133,9 +131,9 @@ def _check_network(store: SqlStore, run: StoredRun) -> None:
 def _against_network(store: SqlStore, run: StoredRun, policy: AdaptivePolicy, replay: Replay) -> str:
     """Return how the network that a recovery would begin with contradicts the whole record."""
     _check_network(store, run)
-    kept = kept_network(store, run, policy, run.snapshot.next_step)
-    learnt, same = replayed(store, run, policy, kept, None)
-    if not same or learnt.network.tobytes() != replay.network().tobytes():
+    kept = stored_network(store, run, policy, run.snapshot.next_step)
+    again, same = replayed_from(store, run, policy, kept, None)
+    if not same or again.network.tobytes() != replay.network().tobytes():
         return "its stored network is not what its record gives here"
     return ""
 

@@ -11,14 +11,12 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
-from mlrs_server.adapting.recovery import Learnt
 from mlrs_server.changes import Changes
 from mlrs_server.errors import AdvisorError, Reason, about, invalid_field, run_not_found
 from mlrs_server.failpoints import reach
@@ -37,9 +35,8 @@ from mlrs_server.opening import (
     run_to_create,
 )
 from mlrs_server.owned import owned, owned_places, owned_to_open
-from mlrs_server.policies import models_of, policy_of
-from mlrs_server.replay import Replay
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.policies import models_of
+from mlrs_server.replay import ReplayedRun
 from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, RunKey, StoredRun
 from mlrs_server.takeovers import Takeovers
@@ -150,9 +147,9 @@ class RunLifecycle:
         dropped = [run for run_id, run in found.items() if run_id not in runs]
         taken_over = self._takeovers.from_connected(requests, found)
         models = await self._models(requests, runs)
-        learnt = await self._live.learnt(runs.values())
+        replayed = await self._live.replay_unloaded(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-        checked = await self._checked(requests, runs, learnt, models, unstored)
+        checked = await self._checked(requests, runs, replayed, models, unstored)
         checked = [
             replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in checked
         ]
@@ -167,7 +164,7 @@ class RunLifecycle:
         async for request in in_turns(requests):
             run_id = request.run_id
             self._takeovers.note(request)
-            live = self._live.load(runs[run_id], learnt.get(run_id))
+            live = self._live.load(runs[run_id], replayed.get(run_id))
             view = self._live.view(runs[run_id])
             opened.append(Opened(view, live.handle, run_id in created, run_id in taken_over))
         return opened
@@ -208,7 +205,7 @@ class RunLifecycle:
         self,
         requests: Sequence[OpenRequest],
         runs: Mapping[str, StoredRun],
-        learnt: Mapping[str, Learnt],
+        replayed: Mapping[str, ReplayedRun],
         models: ModelsNow,
         unstored: Collection[str],
     ) -> list[NewRun]:
@@ -223,7 +220,7 @@ class RunLifecycle:
                 asked = self._to_resume(stored, request, unstored)
                 config_to_resume(stored, asked, self._live, models)
                 if not must_rewind(stored, asked, self._live):  # a rewind makes another state
-                    self._live.load(stored, learnt.get(stored.run_id))
+                    self._live.load(stored, replayed.get(stored.run_id))
         return new
 
     def _to_resume(self, stored: StoredRun, request: OpenRequest, unstored: Collection[str]) -> OpenRequest:
@@ -239,8 +236,8 @@ class RunLifecycle:
             return handle
         async with self._live.lock(run_id), owned(self._live, [run_id]) as runs:
             await self._load(models_of(runs.values()))
-            learnt = await self._live.learnt(runs.values())
-            live = self._live.load(_of(runs, run_id), learnt.get(run_id))
+            replayed = await self._live.replay_unloaded(runs.values())
+            live = self._live.load(_of(runs, run_id), replayed.get(run_id))
             return live.handle
 
     async def _create(
@@ -331,20 +328,15 @@ class RunLifecycle:
         """Put a run back to where step `step` is next. Its handles so far become stale."""
         with self._live.reserved(stored) as place:
             await self._live.flush([stored.run_id])
-            learnt = await self._learnt(stored, step)
-            snapshot = learnt.snapshot if learnt else await self._replayed(stored, step)
+            replayed = await self._live.replay(stored, step)
             reach("lifecycle.rewind")
             with self._in_doubt(stored.run_id):
-                await self._live.in_store(lambda store: store.rewind(stored, snapshot))
+                await self._live.in_store(lambda store: store.rewind(stored, replayed.snapshot))
                 reach("lifecycle.rewound")
-            rewound = replace(stored, snapshot=snapshot)
-            self._live.put(place, rewound, learnt)
+            rewound = replace(stored, snapshot=replayed.snapshot)
+            self._live.put(place, rewound, replayed)
         self._watchers.rewound(stored.run_id, step)
         return rewound
-
-    async def _learnt(self, stored: StoredRun, step: int) -> Learnt | None:
-        """Return a run before a step, if it is in meta mode."""
-        return None if stored.config.meta is None else await self._live.learnt_until(stored, step)
 
     @contextmanager
     def _in_doubt(self, run_id: str) -> Iterator[None]:
@@ -358,15 +350,6 @@ class RunLifecycle:
             if not isinstance(error, AdvisorError) or error.in_doubt:
                 self._live.drop(run_id)
             raise
-
-    async def _replayed(self, stored: StoredRun, step: int) -> RunSnapshot:
-        """Return a run's snapshot before `step`, recomputed from its losses."""
-        replay = Replay(policy_of(stored, self._catalog), stored.config)
-        async for first, record in self._live.pages(stored, 0, step):
-            lrs = await self._live.computed(partial(replay.feed, record.losses))
-            if lrs.tobytes() != record.lrs.tobytes():
-                log.warning("replay_differs", run_id=stored.run_id, from_step=first)
-        return replay.snapshot()
 
     async def finish(self, run_id: str, next_step: int | None = None) -> RunView:
         """Mark a run as finished and store all of it; see `finish_many`."""

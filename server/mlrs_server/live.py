@@ -18,23 +18,21 @@ import numpy as np
 
 from mlrs_core.adapting import MetaCounters, counters_of
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting.recovery import Learnt, ReadingAside, recovered
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.errors import DamagedError, record_lacking, run_not_found
+from mlrs_server.errors import DamagedError, run_not_found
 from mlrs_server.journal import MAX_UNDURABLE, Journal
 from mlrs_server.ledger import RunStatus
 from mlrs_server.models import ModelCatalog
 from mlrs_server.names import bare, check_full_name, full_name, number_of
 from mlrs_server.ownership import Ownership, SoleOwner
 from mlrs_server.places import LiveRun, Places
-from mlrs_server.policies import adaptive_policy_of, model_ref
+from mlrs_server.policies import model_ref, policy_of
+from mlrs_server.replay import ReplayedRun, StoreThreadReading, replay_stored
 from mlrs_server.runs import ClosedRows, RunGroup, RunSnapshot, adaptive
-from mlrs_server.store import NewRun, Observations, RunKey, Store, StoredRun
+from mlrs_server.store import NewRun, RunKey, Store, StoredRun
 from mlrs_server.turns import in_turns
 
 T = TypeVar("T")
-PAGE = 8192
-"""Steps read from the store at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +94,7 @@ class LiveRuns:
         self._catalog = catalog
         self._executor = executor
         self._live: dict[str, LiveRun] = {}
-        self._recovering = asyncio.Lock()  # one at a time: they compute, and others need the cores
+        self._replaying = asyncio.Lock()  # one at a time: they compute, and others need the cores
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def lock(self, run_id: str) -> asyncio.Lock:
@@ -209,58 +207,40 @@ class LiveRuns:
                 raise run_not_found(run_id)
         return [stored[run_id] for run_id in run_ids]
 
-    async def read(self, stored: StoredRun, first: int, limit: int) -> Observations:
-        """Return a run's record from a step on, at most `limit` steps."""
-        return await self.in_store(lambda store: store.read(stored.key, first, limit))
-
-    async def pages(self, stored: StoredRun, start: int, end: int) -> AsyncIterator[tuple[int, Observations]]:
-        """Yield a run's record of [start, end) in pages, each with its first step."""
-        step = start
-        while step < end:
-            record = await self.read(stored, step, min(PAGE, end - step))
-            if not len(record):
-                raise record_lacking(stored.run_id, step)
-            yield step, record
-            step += len(record)
-
     # ------------------------------------------------------------------------------- memory
 
     def find(self, run_id: str) -> LiveRun | None:
         """Return where a run is, if it is in memory."""
         return self._live.get(run_id)
 
-    async def learnt(self, runs: Iterable[StoredRun]) -> dict[str, Learnt]:
-        """Return what runs have learnt that are in meta mode and not in memory, by id: `load` needs it.
+    async def replay_unloaded(self, runs: Iterable[StoredRun]) -> dict[str, ReplayedRun]:
+        """Return the runs, by id, that are in meta mode and not in memory, replayed: `load` needs it.
 
         Raises:
             AdvisorError: the store fails, or a record is damaged.
         """
         return {
-            run.run_id: await self.learnt_until(run)
+            run.run_id: await self.replay(run)
             for run in runs
             if run.config.meta is not None and run.run_id not in self._live
         }
 
-    async def learnt_until(self, run: StoredRun, step: int | None = None) -> Learnt:
-        """Return what a run in meta mode had learnt before a step, by default its next.
+    async def replay(self, run: StoredRun, before_step: int | None = None) -> ReplayedRun:
+        """Return a run as it was before a step, by default its next; replays run one at a time.
 
         Raises:
-            AdvisorError: as `learnt`.
+            AdvisorError: as `replay_unloaded`.
         """
-        policy = adaptive_policy_of(run, self._catalog)
-        aside = ReadingAside(self._store, self._executor)
+        policy = policy_of(run, self._catalog)
+        reading = StoreThreadReading(self._store, self._executor)
         try:
-            return await self.computed(lambda: recovered(aside, run, policy, step))
+            async with self._replaying:
+                return await asyncio.to_thread(replay_stored, reading, run, policy, before_step)
         finally:
-            aside.over.set()
+            reading.cancelled.set()
 
-    async def computed(self, work: Callable[[], T]) -> T:
-        """Return what long work gives, such as a replay: on a thread of its own, one at a time."""
-        async with self._recovering:
-            return await asyncio.to_thread(work)
-
-    def load(self, stored: StoredRun, learnt: Learnt | None = None) -> LiveRun:
-        """Return where a run is, taking it into memory if it is not there, with what it has learnt.
+    def load(self, stored: StoredRun, replayed: ReplayedRun | None = None) -> LiveRun:
+        """Return where a run is, taking it into memory if it is not there; one in meta mode as replayed.
 
         Raises:
             AdvisorError: its model or its state is damaged, or there is no room.
@@ -270,7 +250,7 @@ class LiveRuns:
         with self.reserved(stored) as place:
             if len(stored.snapshot.state) != place.group.policy.state_size:
                 raise DamagedError(f"the stored state of run {stored.run_id!r} does not fit its model")
-            self.put(place, stored, learnt)
+            self.put(place, stored, replayed)
         return place
 
     @contextmanager
@@ -303,7 +283,7 @@ class LiveRuns:
                 place.group.free(place.row)
                 raise
 
-    def put(self, place: LiveRun, stored: StoredRun, learnt: Learnt | None = None) -> None:
+    def put(self, place: LiveRun, stored: StoredRun, replayed: ReplayedRun | None = None) -> None:
         """Put a run, as stored, where a place is reserved for it, under a new handle."""
         place.group.put(
             place.row,
@@ -312,11 +292,13 @@ class LiveRuns:
             stored.config,
             stored.snapshot,
             shard=stored.shard,
-            network=learnt.network if learnt else None,
+            network=replayed.network if replayed else None,
             world_size=stored.world_size,
         )
-        if learnt is not None:
-            place.group.meta.begin(place.row, learnt.kept_at, learnt.since, lost=learnt.lost)
+        if replayed is not None:
+            place.group.meta.begin(
+                place.row, replayed.network_step, replayed.updates_since, lost=replayed.network_damaged
+            )
         self._live[stored.run_id] = place
 
     def drop(self, run_id: str) -> None:

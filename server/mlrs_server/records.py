@@ -16,7 +16,8 @@ from mlrs_server.answers import Answer, same_losses, stale_handle, stale_step
 from mlrs_server.entries import ANSWERED, Entries, Table, find_answers
 from mlrs_server.errors import AdvisorError, draining, moved_elsewhere, record_lacking, run_not_found
 from mlrs_server.ledger import AdviceReason, RunStatus
-from mlrs_server.live import PAGE, LiveRuns, RunView
+from mlrs_server.live import LiveRuns, RunView
+from mlrs_server.replay import PAGE
 from mlrs_server.runs import RunGroup
 from mlrs_server.store import Observations, Recency, Store, StoredRun
 from mlrs_server.store.chunks import NO_RECORD
@@ -152,7 +153,7 @@ class RunRecords:
                 told = min(told, watcher.step)  # updates that a rewind dropped are told again, too
                 stored = await self._live.durable(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
-                record = await self._live.read(stored, first, PAGE)
+                record = await self._live.in_store(partial(_read, stored.key, first))
                 updates = await self._updates(stored, max(told, first - 1), first + len(record))
                 if watcher.gone:
                     raise run_not_found(run_id)
@@ -187,6 +188,10 @@ def _find(unstored: Sequence[Table], rows: Rows, steps: Steps, given: Table) -> 
         find_answers(answers, rows, steps, np.zeros(rows.max() + 1, np.int64), places)
         found = places >= 0
         given[found] = answers[places[found]]
+
+
+def _read(key: int, first: int, store: Store) -> Observations:
+    return store.read(key, first, PAGE)
 
 
 def _recalled(store: Store, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:

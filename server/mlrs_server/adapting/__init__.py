@@ -3,6 +3,5 @@
 updates.py     an update, and those of a group that wait to be stored
 making.py      updates as they come in: made, repeated, refused
 gradients.py   the alignment of two gradients that come in pieces
-recovery.py    what a run has learnt, from what is stored
 pooling.py     new versions of models, from what runs have learnt
 """

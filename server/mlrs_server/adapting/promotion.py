@@ -152,9 +152,9 @@ class Promotion:
         now = found.get(run.run_id)
         if now is None or now.key != run.key or counters(now.snapshot.state).updates < least:
             return None
-        learnt = await self._live.learnt_until(now)
+        replayed = await self._live.replay(now)
         return _Learner(
-            counters(learnt.snapshot.state).updates, learnt.snapshot.next_step, learnt.network[:size]
+            counters(replayed.snapshot.state).updates, replayed.snapshot.next_step, replayed.network[:size]
         )
 
     def _added(self, pool: Pool, parent: CatalogModel, asked: PromoteRequest, tenant: str) -> CatalogModel:

@@ -152,7 +152,7 @@ async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
         await run.go(LOSSES[:4].tolist())
         await other.go(LOSSES[:40].tolist())
         stored = await there.live.required("other")
-        learnt = await there.live.learnt_until(stored)
+        learnt = await there.live.replay(stored)
         (group,) = there.live.groups
         there.live.drop_rows(group, [there.row(other.opened.handle)])
         there.store.gate.clear()

@@ -109,7 +109,7 @@ async def test_a_damaged_network_is_made_again(
             run.opened = await there.open("run")
         assert [line["event"] for line in said if line["log_level"] == "warning"] == []
         stored = await there.live.required("run")
-        assert (await there.live.learnt_until(stored)).kept_at == 41
+        assert (await there.live.replay(stored)).network_step == 41
         await run.go(LOSSES[41:STEPS].tolist(), 41)
     assert [lr.hex() for lr in run.lrs] == [lr.hex() for lr in expected[40:]]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlrs_core.config import RunConfig
-from mlrs_server.adapting import recovery, updates
+from mlrs_server import replay
+from mlrs_server.adapting import updates
 from mlrs_server.checking import check_runs
 from mlrs_server.errors import Reason
 from mlrs_server.idle import _drop_idle
@@ -66,8 +67,8 @@ async def test_a_network_is_stored_by_the_flush_after_one_that_failed(
         there.store.failing.clear()
         await there.live.journal.flush()
         stored = await there.live.required("run")
-        learnt = await there.live.learnt_until(stored)
-        assert (learnt.kept_at, learnt.since) == (4 * EVERY, 0)
+        learnt = await there.live.replay(stored)
+        assert (learnt.network_step, learnt.updates_since) == (4 * EVERY, 0)
 
 
 async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
@@ -87,7 +88,7 @@ async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
         await run.go(LOSSES[7 * EVERY : 8 * EVERY].tolist(), 7 * EVERY)
         await there.live.journal.flush()
         stored = await there.live.required("run")
-        assert (await there.live.learnt_until(stored)).kept_at == 8 * EVERY
+        assert (await there.live.replay(stored)).network_step == 8 * EVERY
 
 
 async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
@@ -144,8 +145,8 @@ async def test_a_recovery_is_short_long_after_the_last_update(
             await there.ask(idle.opened.handle, step - 3, 1.7)
             await there.live.journal.flush()
         stored = await there.live.required_all(["run", "idle"])
-        learnt = await there.live.learnt_until(stored[0])
-        assert stored[0].snapshot.next_step - learnt.kept_at <= 10
+        learnt = await there.live.replay(stored[0])
+        assert stored[0].snapshot.next_step - learnt.network_step <= 10
         assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
 
 
@@ -175,20 +176,20 @@ async def test_a_recovery_that_nobody_waits_for_reads_no_more(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that goes away leaves its recovery without the store: it may be closed by then."""
-    monkeypatch.setattr(recovery, "PAGE", 10)
+    monkeypatch.setattr(replay, "PAGE", 10)
     async with room(tmp_path / "d", model_file) as before:
         await (await learning(before)).go(LOSSES[:40].tolist())
     held = Held(monkeypatch)
     async with room(tmp_path / "d", model_file) as there:
         stored = await there.live.required("run")
-        call = asyncio.create_task(there.live.learnt_until(stored))
+        call = asyncio.create_task(there.live.replay(stored))
         await until(held.begun.is_set)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         reads = there.store.calls.count("read")
         held.gate.set()
-        assert (await there.live.learnt_until(stored)).since == 13  # of a thread beside the other
+        assert (await there.live.replay(stored)).updates_since == 13  # of a thread beside the other
         assert there.store.calls.count("read") == reads + 4
 
 
