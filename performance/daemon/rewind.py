@@ -36,21 +36,21 @@ async def measure(store: str | None) -> dict[str, float]:
             for name in ("as flushed", "merged"):
                 await observe(here, 0, losses)
                 if name == "merged":
-                    await compact_lap(here.live, time.time() + 1)
+                    await compact_lap(here.live, here.stored, time.time() + 1)
                 taken = []
                 for repeat in range(REPEATS):
                     step = STEPS - 2500 * (repeat + 1)
                     began = time.perf_counter()
-                    await here.lifecycle.open(OpenRequest(run_id="run", resume_from=step))
+                    await here.open_one(OpenRequest(run_id="run", resume_from=step))
                     taken.append(1e3 * (time.perf_counter() - began) / (step / 1000))
                 figures[name] = statistics.median(taken)
-                await here.lifecycle.delete("run")
+                await here.ending.delete("run")
     return figures
 
 
 async def observe(here: Any, start: int, losses: Any) -> None:
     """Have a run observed from a step on, flushed every so many steps."""
-    handle = (await here.lifecycle.open(OpenRequest(run_id="run", asked=CONFIG))).handle
+    handle = (await here.open_one(OpenRequest(run_id="run", asked=CONFIG))).handle
     for first in range(start, len(losses), FLUSH):
         some = losses[first : first + FLUSH]
         steps = np.arange(first, first + len(some))

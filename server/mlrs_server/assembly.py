@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.adapting.promotion import Promotion
+from mlrs_server.changes import RunChanges
 from mlrs_server.compaction import compact_resting_runs
 from mlrs_server.config import ServerConfig
 from mlrs_server.counts import AdviceCounts
+from mlrs_server.ending import RunEnding
 from mlrs_server.engine import Engine
 from mlrs_server.feeders import Feeders
 from mlrs_server.gathering import Gatherer
 from mlrs_server.health import StoreHealth
 from mlrs_server.idle import drop_idle_runs
-from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.journal import Journal
 from mlrs_server.live import LiveRuns
 from mlrs_server.meta_service import MetaService
 from mlrs_server.metrics import DaemonCollector
 from mlrs_server.model_service import ModelService
 from mlrs_server.models import ModelCatalog
+from mlrs_server.opener import RunOpener
+from mlrs_server.recall import Recaller
 from mlrs_server.records import RunRecords
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.gate import Gate
@@ -31,6 +35,7 @@ from mlrs_server.service import AdvisorService
 from mlrs_server.sharing import Sharing
 from mlrs_server.status import StatusInterceptor
 from mlrs_server.store import SqlStore
+from mlrs_server.stored_runs import StoredRuns
 from mlrs_server.watchers import Watchers
 
 SERVICES: tuple[str, ...] = tuple(
@@ -47,7 +52,8 @@ class Daemon:
 
     watchers: Watchers
     live: LiveRuns
-    lifecycle: RunLifecycle
+    stored: StoredRuns
+    changes: RunChanges
     advisor: AdvisorService
     models: ModelService
     status: StatusInterceptor
@@ -65,39 +71,41 @@ def assembled(
 ) -> Daemon:
     """Put together what answers calls."""
     watchers = Watchers()
-    live = LiveRuns(
+    journal = Journal(
         store,
         executor,
-        catalog,
-        flush_interval_s=config.flush_interval_s,
+        interval_s=config.flush_interval_s,
         on_flushed=watchers.wake,
         max_undurable=config.max_undurable,
-        ownership=shared.ownership if shared else None,
     )
-    quota = RunQuota(config.limits_of, live.count_unfinished)
+    live, changes = LiveRuns(catalog, journal), RunChanges(journal)
+    stored = StoredRuns(store, executor, catalog, live, shared.ownership if shared else None)
+    quota = RunQuota(config.limits_of, stored.count_unfinished)
     feeders = Feeders()
-    lifecycle = RunLifecycle(live, watchers, catalog, quota.taking, feeders)
-    engine, records = Engine(live.groups, live.journal), RunRecords(live, watchers)
+    opener = RunOpener(live, stored, watchers, catalog, changes, quota=quota.taking, feeders=feeders)
+    ending = RunEnding(live, stored, watchers, changes)
+    engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
+    recaller = Recaller(stored)
     counts = AdviceCounts()
-    meta = MetaService(lifecycle, Adaptation(live), counts)
-    gatherer = Gatherer(live, engine, records)
-    advisor = AdvisorService(lifecycle, records, engine, gatherer, meta, counts, feeders)
-    models = ModelService(catalog, Promotion(live, catalog), config.data_dir)
+    meta = MetaService(opener, Adaptation(live, stored), counts)
+    gatherer = Gatherer(live, engine, recaller)
+    advisor = AdvisorService(opener, ending, records, recaller, engine, gatherer, meta, counts, feeders)
+    models = ModelService(catalog, Promotion(live, stored, catalog), config.data_dir)
     gate = Gate(book, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICES, gate)
     health = StoreHealth()
-    live.journal.on_health = health.says("flushes")
+    journal.on_health = health.says("flushes")
     collector = DaemonCollector(counts, live, gate, status.refusals, health, gatherer)
-    return Daemon(watchers, live, lifecycle, advisor, models, status, health, collector)
+    return Daemon(watchers, live, stored, changes, advisor, models, status, health, collector)
 
 
 def housekeeping(
     daemon: Daemon, config: ServerConfig, book: TokenBook, shared: Sharing | None
 ) -> list[asyncio.Task[None]]:
     """Start what goes on beside calls, until cancelled."""
-    owned = shared.owned if shared else None
+    live, stored, owned = daemon.live, daemon.stored, shared.owned if shared else None
     return [
-        asyncio.create_task(drop_idle_runs(daemon.live, config.idle_after_s)),
-        asyncio.create_task(compact_resting_runs(daemon.live, config.idle_after_s, owned=owned)),
+        asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
+        asyncio.create_task(compact_resting_runs(live, stored, config.idle_after_s, owned=owned)),
         asyncio.create_task(book.keep_fresh()),
     ]

@@ -14,7 +14,7 @@ from mlrs_server.errors import AdvisorError, DamagedError
 from mlrs_server.models import ModelCatalog
 from mlrs_server.policies import adaptive_policy_of, policy_of
 from mlrs_server.replay import PAGE, Replay, replayed_from, stored_network
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 from mlrs_server.store import Observations, SqlStore, StoredRun
 from mlrs_server.store.codec import check_network
 from mlrs_server.store.tables import meta_updates, networks, observations, run_of, runs

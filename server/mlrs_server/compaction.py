@@ -12,6 +12,7 @@ import structlog
 from mlrs_server.errors import AdvisorError
 from mlrs_server.live import LiveRuns
 from mlrs_server.store import Store, StoredRun
+from mlrs_server.stored_runs import StoredRuns
 
 log = structlog.get_logger()
 
@@ -27,6 +28,7 @@ REST = 4
 
 async def compact_resting_runs(
     live: LiveRuns,
+    stored: StoredRuns,
     idle_after_s: float,
     *,
     owned: Callable[[], Collection[int]] | None = None,
@@ -35,7 +37,8 @@ async def compact_resting_runs(
     """Merge the chunks of runs that are finished, or not observed for so long; goes on until cancelled.
 
     Args:
-        live: the way to the store.
+        live: the runs in memory.
+        stored: the way to the store.
         idle_after_s: how long.
         owned: returns the shards whose runs may be written; without it, all may.
         lap_s: how often is looked.
@@ -43,20 +46,22 @@ async def compact_resting_runs(
     while True:
         await asyncio.sleep(lap_s)
         try:
-            await compact_lap(live, time.time() - idle_after_s, owned and owned())
+            await compact_lap(live, stored, time.time() - idle_after_s, owned and owned())
         except AdvisorError as error:  # the journal says so too, and louder
             log.warning("compaction_waits", problem=str(error))
         except Exception as error:  # a defect: the next lap may fare better
             log.error("compaction_failed", exc_info=error)
 
 
-async def compact_lap(live: LiveRuns, before: float, shards: Collection[int] | None = None) -> int:
+async def compact_lap(
+    live: LiveRuns, stored: StoredRuns, before: float, shards: Collection[int] | None = None
+) -> int:
     """Merge the chunks of runs that rest since before a time; return of how many."""
     compacted = 0
-    while found := await live.in_store(
+    while found := await stored.in_store(
         lambda store: store.loose(at_least=WORTHWHILE, before=before, shards=shards, limit=AT_ONCE)
     ):
-        done = sum([await _compact(live, run) for run in found])
+        done = sum([await _compact(live, stored, run) for run in found])
         compacted += done
         if done < AT_ONCE:  # those that cannot be merged would be found again, for ever
             break
@@ -65,7 +70,7 @@ async def compact_lap(live: LiveRuns, before: float, shards: Collection[int] | N
     return compacted
 
 
-async def _compact(live: LiveRuns, run: StoredRun) -> bool:
+async def _compact(live: LiveRuns, stored: StoredRuns, run: StoredRun) -> bool:
     """Merge the chunks of a run, a transaction a large chunk; return whether that went well."""
     step: int | None = 0
     while step is not None:
@@ -73,7 +78,7 @@ async def _compact(live: LiveRuns, run: StoredRun) -> bool:
             return False
         began = time.monotonic()
         try:
-            step = await live.in_store(partial(_merge, run, step))
+            step = await stored.in_store(partial(_merge, run, step))
         except AdvisorError as error:
             log.warning("run_not_compacted", run_id=run.run_id, problem=str(error))
             return False

@@ -24,7 +24,6 @@ from pydantic_settings import (
 )
 
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.journal import MAX_UNDURABLE
 from mlrs_server.names import check_tenant
 from mlrs_server.security.gate import Reflection
 from mlrs_server.security.limits import LimitChanges, Limits
@@ -33,6 +32,8 @@ from mlrs_server.security.tls import TlsFiles
 IN_FILE_ONLY = frozenset({"limits", "tenants"})
 """Settings that are tables of the file, and no flags."""
 ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
+MAX_UNDURABLE = 4 * 2**20
+"""Answers that may wait to be stored, unless told otherwise: 160 MiB."""
 STORE = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
 
 

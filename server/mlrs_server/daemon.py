@@ -27,8 +27,9 @@ from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.folder import address_file, locked_folder
 from mlrs_server.listening import UNIX, claimed
 from mlrs_server.metrics import serving_metrics
+from mlrs_server.model_files import asking
 from mlrs_server.model_folder import bring_models_over
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.models import ModelCatalog
 from mlrs_server.replica import Replica
 from mlrs_server.security.book import TokenBook
 from mlrs_server.security.exposure import check_exposure, is_local
@@ -127,11 +128,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
 async def _opened_store(
     config: ServerConfig, opened: ExitStack
 ) -> tuple[SqlStore, ThreadPoolExecutor, Sharing | None]:
-    """Open the store; return it, its one thread, and what shares it with others, if it is shared.
-
-    Raises:
-        AdvisorError: the store cannot be opened, or clients could not be sent here.
-    """
+    """Open the store; return it, its one thread, and what shares it with others, if it is shared."""
     if config.store:
         check_advertised(config.advertise or config.listen)
     executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
@@ -146,11 +143,7 @@ async def _opened_store(
 
 
 def _catalog(config: ServerConfig, store: SqlStore, executor: ThreadPoolExecutor) -> ModelCatalog:
-    """Return the models that runs can name, the default among them; on any thread.
-
-    Raises:
-        AdvisorError: the default model is none, or the store fails.
-    """
+    """Return the models that runs can name, the default among them; on any thread."""
     ask = asking(store, executor)
     ask(lambda _: bring_models_over(config.data_dir, store))
     catalog = ModelCatalog(ask, default=config.model)
@@ -159,11 +152,7 @@ def _catalog(config: ServerConfig, store: SqlStore, executor: ThreadPoolExecutor
 
 
 async def _joined(daemon: Daemon, shared: Sharing | None, address: str) -> Replica | None:
-    """Take a place among the replicas, if there are to be any.
-
-    Raises:
-        AdvisorError: the database cannot be asked.
-    """
+    """Take a place among the replicas, if there are to be any."""
     if shared is None:
         return None
     replica = await shared.join(daemon.live, daemon.watchers, address)
@@ -206,7 +195,7 @@ async def _drain(
     await stopping
     reach("daemon.drained")
     try:
-        await daemon.lifecycle.close(within_s=until - clock())
+        await daemon.changes.close(within_s=until - clock())
         if replica is not None:
             await replica.leave(within_s=max(until - clock(), LEAVE_S))
     except AdvisorError as error:
@@ -216,11 +205,7 @@ async def _drain(
 
 
 def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCredentials | None]:
-    """Return the tokens and the credentials to serve with, if they do for where the daemon is to listen.
-
-    Raises:
-        AdvisorError: a file cannot be used, or the daemon would be open to others.
-    """
+    """Return the tokens and the credentials to serve with, if they do for where the daemon is to listen."""
     book = TokenBook(
         TokenFile(config.tokens_path),
         required=config.tokens_file is not None,

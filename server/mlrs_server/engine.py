@@ -13,8 +13,9 @@ import asyncio
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_server.answers import Answer, Recall, refuse, stale_handle
+from mlrs_server.answers import Answer, Recall, refuse
 from mlrs_server.entries import Entries
+from mlrs_server.errors import stale_handle
 from mlrs_server.handles import group_of
 from mlrs_server.journal import Journal
 from mlrs_server.ledger import Verdict, common_group
@@ -69,17 +70,17 @@ class Engine:
         answer: Answer,
         group: RunGroup,
         entries: Entries,
-        places: npt.NDArray[np.intp] | int,
+        positions: npt.NDArray[np.intp] | int,
         tenant: int,
     ) -> None:
-        """Answer entries of one group; `places` says where in the message they are, or where they begin."""
+        """Answer entries of one group; `positions` are those in the message, or the first of them."""
         fresh, plain = group.answer(entries, tenant)
         answer.plain += plain
         if fresh:
             self._journal.note(group, fresh)
         if fresh == len(entries):
             return
-        where = np.arange(places, places + len(entries)) if isinstance(places, int) else places
+        where = np.arange(positions, positions + len(entries)) if isinstance(positions, int) else positions
         expected, next_steps = entries.table["expected"], group.records["next_step"][entries.rows]
         recalled = entries.verdicts == Verdict.RECALL
         # the run went on in these very entries: its record no longer says which loss the step had
@@ -94,11 +95,11 @@ class Engine:
         table = entries.table
         numbers = group_of(table["handle"])
         for number in np.unique(numbers):
-            places = np.flatnonzero(numbers == number)
-            some = Entries(table[places])
+            positions = np.flatnonzero(numbers == number)
+            some = Entries(table[positions])
             if number < len(self._groups):
-                self._answer_group(answer, self._groups[number], some, places + start, tenant)
+                self._answer_group(answer, self._groups[number], some, positions + start, tenant)
             else:
                 some.lrs[:], some.reasons[:], some.durable_steps[:] = np.nan, 0, -1
-                answer.errors |= {int(place) + start: stale_handle() for place in places}
-            table[places] = some.table
+                answer.errors |= {int(position) + start: stale_handle() for position in positions}
+            table[positions] = some.table

@@ -63,25 +63,25 @@ def count_rows(answers: Table, counts: Steps) -> None:
 
 
 @compiled_background
-def sort_by_row(answers: Table, places: Steps, into: Table) -> None:
+def sort_by_row(answers: Table, positions: Steps, into: Table) -> None:
     """Sort answers, (n,) of `ANSWERED`, by row, those of a row in their order.
 
     Args:
         answers: (n,).
-        places: where each row's begin; changed.
+        positions: where each row's begin; changed.
         into: (n,), filled.
     """
     for index in range(len(answers)):
         answer = answers[index]
-        place = places[answer.row]
-        places[answer.row] = place + 1
-        sorted_ = into[place]
+        position = positions[answer.row]
+        positions[answer.row] = position + 1
+        sorted_ = into[position]
         sorted_.row, sorted_.step, sorted_.loss = answer.row, answer.step, answer.loss
         sorted_.lr, sorted_.reason = answer.lr, answer.reason
 
 
 @compiled_background
-def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, places: Steps) -> None:
+def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, positions: Steps) -> None:
     """Find the answers for some steps of rows.
 
     Args:
@@ -89,7 +89,7 @@ def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, place
         rows: (k,), of the steps.
         steps: (k,).
         numbers: zeros, one for each row up to the highest of `rows`; overwritten.
-        places: (k,), filled with where in `answers` each is; -1 where it is not there.
+        positions: (k,), filled with where in `answers` each is; -1 where it is not there.
     """
     distinct = 0
     for wanted in range(len(rows)):
@@ -110,11 +110,11 @@ def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, place
             filled[numbers[row] - 1] += 1
     for wanted in range(len(rows)):
         first, end = begins[numbers[rows[wanted]] - 1], begins[numbers[rows[wanted]]]
-        places[wanted] = -1
+        positions[wanted] = -1
         if first < end:
-            place = first + steps[wanted] - answers[by_row[first]].step
-            if first <= place < end and answers[by_row[place]].step == steps[wanted]:
-                places[wanted] = by_row[place]
+            position = first + steps[wanted] - answers[by_row[first]].step
+            if first <= position < end and answers[by_row[position]].step == steps[wanted]:
+                positions[wanted] = by_row[position]
 
 
 class Entries:

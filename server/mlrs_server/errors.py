@@ -127,6 +127,47 @@ def record_lacking(run_id: str, step: int) -> DamagedError:
     return DamagedError(f"the store lacks the record of run {run_id!r} from step {step} on")
 
 
+def step_ahead(run_id: str, step: int, expected: int) -> AdvisorError:
+    """Return the error of a step beyond the next one."""
+    return AdvisorError(
+        Reason.STEP_AHEAD,
+        f"step: {step} skips ahead; run {run_id!r} expects step {expected} next: send every step "
+        "once, counting from 0",
+        field="step",
+        expected_step=expected,
+    )
+
+
+def finished_run(run_id: str) -> AdvisorError:
+    """Return the error of an observation, or a resume, of a run that is finished."""
+    return AdvisorError(
+        Reason.RUN_FINISHED,
+        f"run {run_id!r} is finished; use another run_id, or reopen it with resume_from",
+        field="run_id",
+    )
+
+
+def stale_step(run_id: str, step: int, recorded: float, expected: int) -> AdvisorError:
+    """Return the error of a step that was answered for another loss."""
+    return AdvisorError(
+        Reason.STALE_STEP,
+        f"step: {step} of run {run_id!r} was answered for the loss {recorded!r}; it expects step "
+        f"{expected} next. To go back, open the run with resume_from={step}",
+        field="step",
+        expected_step=expected,
+    )
+
+
+def stale_handle() -> AdvisorError:
+    """Return the error of a handle that names no run."""
+    return AdvisorError(
+        Reason.STALE_HANDLE,
+        "run_handles: the handle is not of this daemon process, or its run was rewound, deleted, opened by "
+        "another process, or left memory as nobody observed it; call OpenRun again",
+        field="run_handles",
+    )
+
+
 @contextmanager
 def about(run_id: str, *, among: int) -> Iterator[None]:
     """Have errors name the run that they are about, where a call is about several.

@@ -16,16 +16,25 @@ from typing import cast
 import structlog
 
 from mlrs_core.config import RankReduction
-from mlrs_server.answers import Answer, finished_run, stale_handle, stale_step, step_ahead
+from mlrs_server.answers import Answer
 from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries
-from mlrs_server.errors import AdvisorError, Reason, draining, invalid_field
+from mlrs_server.errors import (
+    AdvisorError,
+    Reason,
+    draining,
+    finished_run,
+    invalid_field,
+    stale_handle,
+    stale_step,
+    step_ahead,
+)
 from mlrs_server.handles import group_of
 from mlrs_server.ledger import AdviceReason, RunStatus
 from mlrs_server.live import LiveRuns
 from mlrs_server.open_steps import Advised, OpenStep, Outcome, Waiting
 from mlrs_server.ranks import Report, reduced
-from mlrs_server.records import RunRecords
+from mlrs_server.recall import Recaller
 
 log = structlog.get_logger()
 
@@ -36,11 +45,11 @@ LONGEST_PROMISE_S = 1.0
 class Gatherer:
     """Gathers what ranks report, and has it answered. Used from one event loop."""
 
-    def __init__(self, live: LiveRuns, engine: Engine, records: RunRecords) -> None:
+    def __init__(self, live: LiveRuns, engine: Engine, recaller: Recaller) -> None:
         """Gather for these runs, which say when one closes, or its ranks change."""
         self._live = live
         self._engine = engine
-        self._records = records
+        self._recaller = recaller
         self._open: dict[int, OpenStep] = {}  # by handle
         self._storing: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -173,7 +182,7 @@ class Gatherer:
     async def _ask_again(self, answer: Answer, indexes: Sequence[int], tenant: int) -> None:
         """Answer entries whose step is not open: it was answered meanwhile, or is further ahead."""
         some = self._engine.answer_now(Entries(answer.entries.table[list(indexes)]), tenant)
-        await self._records.recall(some)
+        await self._recaller.recall(some)
         answer.entries.table[list(indexes)] = some.entries.table
         answer.errors |= {indexes[place]: error for place, error in some.errors.items()}
         for place in some.reports:
@@ -199,11 +208,7 @@ class Gatherer:
         return step
 
     def _report(self, step: OpenStep, rank: int, report: Report) -> None:
-        """Take what a rank reports; the same again changes nothing.
-
-        Raises:
-            AdvisorError: there is no such rank, or it has reported something else.
-        """
+        """Take what a rank reports; the same again changes nothing."""
         size = step.ranked.world_size
         if rank >= size:
             raise _no_such_rank(rank, size)
@@ -285,11 +290,7 @@ class Gatherer:
 
 
 def _fill(answer: Answer, index: int, outcome: Outcome) -> None:
-    """Give an entry what came of its step.
-
-    Raises:
-        Exception: it is nothing of the entry's: the whole call fails.
-    """
+    """Give an entry what came of its step; raise what is not about the entry, but fails the whole call."""
     if isinstance(outcome, Advised):
         entries = answer.entries
         entries.lrs[index], entries.reasons[index] = outcome.lr, outcome.reason

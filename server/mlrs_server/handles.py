@@ -17,13 +17,13 @@ def make_handle(group: int, row: int) -> int:
     return (1 + secrets.randbelow(2**32 - 1)) << 32 | group << ROW_BITS | row
 
 
-@register_jitable  # type: ignore[misc]  # Numba's decorators have no types
+@register_jitable
 def group_of(handle: Any) -> Any:
     """Return the number of the group that a handle names; of an array of handles, (n,), all of them."""
     return handle >> ROW_BITS & (MAX_GROUPS - 1)
 
 
-@register_jitable  # type: ignore[misc]
+@register_jitable
 def row_of(handle: Any) -> Any:
     """Return the number of the row that a handle names; of an array of handles, (n,), all of them."""
     return handle & (MAX_ROWS - 1)

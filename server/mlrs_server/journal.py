@@ -20,23 +20,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import structlog
 
-from mlrs_core.policy import Rows, States
-from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate
-from mlrs_server.entries import Table, count_rows, sort_by_row
+from mlrs_core.policy import Rows
 from mlrs_server.errors import AdvisorError, FencedError, Reason
 from mlrs_server.failpoints import reach
-from mlrs_server.ledger import ADAPTED, Records
+from mlrs_server.flush_batch import FlushBatch
 from mlrs_server.runs import RunGroup
-from mlrs_server.store import RunUpdates, Store
+from mlrs_server.store import Store
 
 log = structlog.get_logger()
 
 
-MAX_UNDURABLE = 4 * 2**20
-"""Answers that may wait to be stored, unless told otherwise: 160 MiB."""
 REST, LONGEST_REST_S = 9, 0.5
 """So many times as long as a flush took, and at most so long, the store rests after it: flushes and advice
 share the interpreter."""
@@ -62,78 +57,6 @@ class FlushFigures:
     """Whether the newest one failed, or has been under way for too long."""
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What a flush stores of one group."""
-
-    group: RunGroup
-    taken: Table
-    """The answers, in the order that they were given in."""
-    rows: Rows
-    """The rows that were answered, (k,), ascending."""
-    records: Records
-    """What the runs are after them, (k,)."""
-    states: States
-    """Likewise, (k, state_size)."""
-    made: list[MadeUpdate]
-    """Meta updates of them, in the order that they were made in."""
-    networks: KeptNetworks | None
-    """Networks of some of them."""
-
-    @classmethod
-    def of(cls, group: RunGroup, only: Collection[int] | None = None) -> _Batch:
-        """Take what a group has to store, of all of its rows or only of some; this may be nothing."""
-        counts = np.zeros(len(group.records), np.int64)
-        count_rows(group.log.table[: group.log.count], counts)
-        for made in group.meta.made:
-            counts[made.row] += 1
-        if only is None:
-            rows = np.flatnonzero(counts)
-        else:
-            rows = np.array([row for row in sorted(only) if row < len(counts) and counts[row]], np.intp)
-        records, states, networks = group.records[rows], group.states[rows], group.networks_due(rows)
-        if only is None:
-            taken, made_updates = group.log.take(), group.meta.take()
-        else:
-            taken, made_updates = group.log.take_rows(rows), group.meta.take_rows(rows)
-        return cls(group, taken, rows, records, states, made_updates, networks)
-
-    def __len__(self) -> int:
-        """Return how many answers and meta updates it holds."""
-        return len(self.taken) + len(self.made)
-
-    def put_back(self) -> None:
-        """Give back what was taken."""
-        self.group.log.put_back(self.taken)
-        self.group.meta.put_back(self.made)
-
-    def updates(self) -> RunUpdates:
-        """Return what to store; on any thread."""
-        counts = np.zeros(self.rows[-1] + 1, np.int64)
-        count_rows(self.taken, counts)
-        ends = np.cumsum(counts)
-        bounds = np.append(ends[self.rows] - counts[self.rows], len(self.taken))
-        answers = np.empty_like(self.taken)
-        sort_by_row(self.taken, ends - counts, answers)
-        return RunUpdates(answers, bounds, self.records, self.states, self.made, self.networks)
-
-    def settle(self) -> list[str]:
-        """Move durable steps on, of the rows that are still the same runs; return the ids of the rows.
-
-        A run whose newest step had its meta update while it was being stored is stored to the step before.
-        """
-        self.group.log.stored()
-        if self.networks is not None:
-            self.group.networks_kept(self.networks)
-        records = self.group.records
-        now, then = records[self.rows], self.records
-        same = now["key"] == then["key"]
-        adapted = (now["last_reason"] & ~then["last_reason"] & ADAPTED) != 0
-        ends = then["next_step"] - np.where(adapted, 2, 1)
-        records["durable_step"][self.rows[same]] = ends[same]
-        return [self.group.run_ids[row] for row in self.rows]
-
-
 class Journal:
     """Flushes what groups have logged to the store, from one event loop."""
 
@@ -144,9 +67,12 @@ class Journal:
         *,
         interval_s: float,
         on_flushed: Callable[[list[str]], None],
-        max_undurable: int = MAX_UNDURABLE,
+        max_undurable: int,
     ) -> None:
-        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored."""
+        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored.
+
+        `max_undurable` answers may wait to be stored, each of 40 bytes.
+        """
         self._store = store
         self._executor = executor
         self._interval_s = interval_s
@@ -235,7 +161,7 @@ class Journal:
         """
         await self._to_the_end(self._flush())
 
-    async def flush_rows(self, places: Iterable[tuple[RunGroup, int]]) -> None:
+    async def flush_rows(self, rows: Iterable[tuple[RunGroup, int]]) -> None:
         """Store everything answered before this call in some rows of groups, and nothing else.
 
         Calls that wait at the same time share a flush. A caller that goes away does not stop it, see `flush`.
@@ -244,7 +170,7 @@ class Journal:
             AdvisorError: as `flush`.
         """
         wanted = dict[RunGroup, set[int]]()
-        for group, row in places:
+        for group, row in rows:
             wanted.setdefault(group, set()).add(row)
             self._asked.setdefault(group, set()).add(row)
         if wanted:
@@ -297,14 +223,14 @@ class Journal:
         groups = self._groups if only is None else dict.fromkeys(only)
         if only is None:
             self._groups = {}
-        batches = list[_Batch]()
+        batches = list[FlushBatch]()
         loop = asyncio.get_running_loop()
         began = loop.time()
         late = loop.call_later(LATE_S, partial(self._tell, works=False))
         try:
             for group in groups:
                 if group.log.count or group.meta.made:  # one by one: what was taken must be put back
-                    batch = _Batch.of(group) if only is None else _Batch.of(group, only[group])
+                    batch = FlushBatch.of(group) if only is None else FlushBatch.of(group, only[group])
                     batches += [batch] if len(batch) else []
             if not batches:
                 if only is None:  # all of it was forgotten: whether the store works, leases tell
@@ -340,7 +266,7 @@ class Journal:
             self.figures.failing = not works
             self.on_health(works)
 
-    def _store_all(self, batches: list[_Batch]) -> None:
+    def _store_all(self, batches: list[FlushBatch]) -> None:
         if time.monotonic() > self._begin_until:
             raise AdvisorError(Reason.STORE, "the store was busy, or stood still, until there was no time")
         reach("journal.store")

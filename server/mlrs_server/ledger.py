@@ -94,9 +94,9 @@ RECORD = np.dtype(
     ],
     align=True,
 )
-"""What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the lap
-of its group in which the run was last observed; `tenant` is the number of the run's (`names.py`), `shard`
-that of `shards.py`; `gathers` is 1 where the losses of ranks are to become one first."""
+"""What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the
+generation of its group in which the run was last observed; `tenant` is the number of the run's (`names.py`),
+`shard` that of `shards.py`; `gathers` is 1 where the losses of ranks are to become one first."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 
@@ -169,7 +169,9 @@ def undo(records: Records, entries: Table) -> None:
 
 
 @compiled
-def settle(records: Records, table: RunTable, entries: Table, answered: Table, count: int, lap: int) -> int:
+def settle(
+    records: Records, table: RunTable, entries: Table, answered: Table, count: int, generation: int
+) -> int:
     """Say what the learning rates are, and write down what was said; return how many are fresh, not held.
 
     Args:
@@ -179,7 +181,7 @@ def settle(records: Records, table: RunTable, entries: Table, answered: Table, c
             loss finite; `lr`, `reason` and `durable_step` are filled.
         answered: of `ANSWERED`, with room for the fresh ones ...
         count: ... from here on.
-        lap: the group is in.
+        generation: the group is in.
     """
     plain = 0
     for index in range(len(entries)):
@@ -190,7 +192,7 @@ def settle(records: Records, table: RunTable, entries: Table, answered: Table, c
             continue
         record, run = records[entry.row], table[entry.row]
         entry.durable_step = record.durable_step
-        record.seen = lap
+        record.seen = generation
         if entry.verdict == _FRESH:
             held = not math.isfinite(entry.loss)
             entry.lr = bounded(entry.loss, entry.lr, record.last_lr, run.min_lr, run.max_lr)

@@ -50,12 +50,7 @@ def claimed(listen: str) -> Iterator[None]:
 
 
 def _free_path(path: Path, listen: str) -> None:
-    """Remove a socket that nobody listens on, and see that one can be made.
-
-    Raises:
-        AdvisorError: another process listens there, or it is another kind of file.
-        OSError: no socket can be made there.
-    """
+    """Remove a socket that nobody listens on, and see that one can be made."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a queue that is full is somebody's, too
         try:
@@ -76,11 +71,7 @@ def _free_path(path: Path, listen: str) -> None:
 
 
 def _check_port(listen: str) -> None:
-    """See that a host's addresses can be listened on: one of them, and none is taken.
-
-    Raises:
-        AdvisorError: gRPC could not listen there, or not on all of it.
-    """
+    """See that a host's addresses can be listened on: one of them, and none is taken."""
     host, _, port = listen.rpartition(":")
     kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
     try:

@@ -11,7 +11,7 @@ from mlrs_server.adapting.gradients import alignment_of
 from mlrs_server.adapting.making import Adaptation, Made
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.opener import RunOpener
 from mlrs_server.security.caller import current_caller
 from mlrs_server.security.roles import Role
 
@@ -22,9 +22,9 @@ AT_ONCE = 8
 class MetaService:
     """Meta mode, served."""
 
-    def __init__(self, lifecycle: RunLifecycle, adaptation: Adaptation, counts: AdviceCounts) -> None:
+    def __init__(self, opener: RunOpener, adaptation: Adaptation, counts: AdviceCounts) -> None:
         """Serve the updates of these runs, and count them."""
-        self._lifecycle = lifecycle
+        self._opener = opener
         self._adaptation = adaptation
         self._counts = counts
 
@@ -78,4 +78,4 @@ class MetaService:
         return made
 
     async def _handle(self, run_id: str) -> int:
-        return await self._lifecycle.handle_of(current_caller().full(run_id))
+        return await self._opener.handle_of(current_caller().full(run_id))

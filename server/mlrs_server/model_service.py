@@ -15,7 +15,8 @@ from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceServicer
 from mlrs_server import convert
 from mlrs_server.adapting.promotion import Promotion
 from mlrs_server.errors import AdvisorError, draining
-from mlrs_server.models import CatalogModel, ModelCatalog
+from mlrs_server.model_files import CatalogModel
+from mlrs_server.models import ModelCatalog
 from mlrs_server.security.caller import current_caller
 from mlrs_server.uploads import Upload
 

@@ -20,21 +20,10 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
 from mlrs_server.aliases import Changes
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.model_files import SHORT_DIGEST, AskStore, CatalogModel, ModelFiles, asking, made, reference
+from mlrs_server.model_files import AskStore, CatalogModel, ModelFiles, made, reference
 from mlrs_server.model_index import Index
-from mlrs_server.model_names import DEFAULT_ALIAS, NAME, ModelNames, model_name
+from mlrs_server.model_names import ModelNames
 from mlrs_server.store import Store
-
-__all__ = [
-    "DEFAULT_ALIAS",
-    "NAME",
-    "SHORT_DIGEST",
-    "CatalogModel",
-    "ModelCatalog",
-    "ModelsNow",
-    "asking",
-    "model_name",
-]
 
 log = structlog.get_logger()
 
@@ -150,11 +139,7 @@ class ModelCatalog:
     def _change(
         self, change: Callable[[ModelNames], Index], files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Change names, while nobody else does, and keep files.
-
-        Raises:
-            AdvisorError: as the change, or the store fails.
-        """
+        """Change names, while nobody else does, and keep files."""
 
         def changed(store: Store) -> None:
             index = store.change_models(lambda index: change(replace(self.names, index=index)), files or {})

@@ -8,14 +8,14 @@ from typing import Literal
 
 from mlrs_core.config import MAX_WORLD_SIZE, RunConfig
 from mlrs_core.errors import InvalidFieldError
-from mlrs_server.answers import finished_run
-from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field, run_not_found
+from mlrs_server.errors import SHOWN, AdvisorError, Reason, finished_run, invalid_field, run_not_found
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import LiveRuns, RunView
+from mlrs_server.live import LiveRuns
 from mlrs_server.models import ModelsNow
 from mlrs_server.names import check_feeder, check_full_name, check_run_id
 from mlrs_server.policies import check_config, check_same_policy, config_mismatch, new_run
 from mlrs_server.store import NewRun, RunKey, StoredRun
+from mlrs_server.views import RunView
 
 OpenMode = Literal["open", "create", "resume", "begin", "restart"]
 """What opening may do: whichever applies, create only, resume only, or begin at step 0, where "begin" takes
@@ -130,11 +130,7 @@ def run_to_create(request: OpenRequest, models: ModelsNow) -> NewRun:
 
 
 def _check_ranks(config: RunConfig, request: OpenRequest) -> None:
-    """Check that only a run that has ranks is given a number of them.
-
-    Raises:
-        AdvisorError: it is not.
-    """
+    """Check that only a run that has ranks is given a number of them."""
     if request.world_size is not None and config.ranks is None:
         raise invalid_field(
             "world_size",

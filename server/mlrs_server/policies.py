@@ -16,9 +16,11 @@ from mlrs_core.models.model import Model
 from mlrs_core.policy import Policy
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.models import SHORT_DIGEST, CatalogModel, ModelCatalog, ModelsNow
+from mlrs_server.model_files import SHORT_DIGEST, CatalogModel
+from mlrs_server.models import ModelCatalog, ModelsNow
 from mlrs_server.names import bare, tenant_of
-from mlrs_server.runs import adaptive, first_snapshot
+from mlrs_server.run_snapshot import first_snapshot
+from mlrs_server.runs import adaptive
 from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, StoredRun
 

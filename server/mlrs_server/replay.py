@@ -22,7 +22,8 @@ from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.entries import Entries
 from mlrs_server.errors import DamagedError, draining, record_lacking
 from mlrs_server.ledger import ADAPTED, DIVERGED_AFTER, RunStatus
-from mlrs_server.runs import RunGroup, RunSnapshot, adaptive, first_snapshot
+from mlrs_server.run_snapshot import RunSnapshot, first_snapshot
+from mlrs_server.runs import RunGroup, adaptive
 from mlrs_server.store import Observations, StoredNetwork, StoredRun
 from mlrs_server.store.chunks import NO_RECORD
 from mlrs_server.store.codec import unpack_network

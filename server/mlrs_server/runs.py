@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -41,28 +40,11 @@ from mlrs_server.ledger import (
 )
 from mlrs_server.names import number_of, tenant_of
 from mlrs_server.ranks import Ranked
+from mlrs_server.run_snapshot import RunSnapshot, snapshot_of
 from mlrs_server.shards import SHARDS
 
 SMALLEST = 8
 """Rows that a group has room for at least, once it has any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSnapshot:
-    """All of a run that moves, after some step."""
-
-    status: RunStatus
-    next_step: int
-    last_loss: float
-    """The last loss observed; NaN before the first."""
-    last_lr: float
-    """The last learning rate advised; NaN before the first."""
-    last_reason: int
-    """The last `AdviceReason`; 0 before the first."""
-    bad_losses: int
-    """How many of the last losses, without a gap, were not finite."""
-    state: npt.NDArray[np.float32]
-    """The policy's state, (state_size,)."""
 
 
 class Pass(NamedTuple):
@@ -96,8 +78,8 @@ class RunGroup:
         self.meta = MetaLog()
         self.ranked: dict[int, Ranked] = {}
         """How ranks share the runs whose ranks all report, by row."""
-        self.lap = 0
-        """Counts up as time goes by; records keep the lap in which their run was last observed."""
+        self.generation = 0
+        """Counts up as time goes by; records keep the generation in which their run was last observed."""
 
     def _resize(self, capacity: int) -> None:
         for name in ("records", "table", "states"):
@@ -173,7 +155,7 @@ class RunGroup:
             snapshot.last_loss,
             snapshot.last_lr,
             snapshot.bad_losses,
-            self.lap,
+            self.generation,
             number_of(tenant_of(run_id)),
             snapshot.last_reason,
             snapshot.status,
@@ -201,9 +183,9 @@ class RunGroup:
         among[list(shards)] = True
         return np.flatnonzero(among[self.records["shard"]] & (self.records["key"] > 0))
 
-    def idle_rows(self, lap: int) -> npt.NDArray[np.intp]:
-        """Return the open rows of runs that are stored to their last step, and last observed before a lap."""
-        return np.flatnonzero(self._stored() & (self.records["seen"] < lap))
+    def idle_rows(self, generation: int) -> npt.NDArray[np.intp]:
+        """Return the open rows of runs stored to their last step and last observed before a generation."""
+        return np.flatnonzero(self._stored() & (self.records["seen"] < generation))
 
     def _stored(self) -> npt.NDArray[np.bool_]:
         records = self.records
@@ -255,7 +237,7 @@ class RunGroup:
         except Exception:
             undo(self.records, entries.table)
             raise
-        plain = settle(self.records, self.table, entries.table, log.table, log.count, self.lap)
+        plain = settle(self.records, self.table, entries.table, log.table, log.count, self.generation)
         log.count += fresh
         return Pass(fresh, plain)
 
@@ -319,55 +301,3 @@ def adaptive(policy: Policy) -> AdaptivePolicy:
     if not isinstance(policy, AdaptiveKernel):
         raise TypeError(f"{policy!r} does not adapt")
     return policy
-
-
-@dataclass(frozen=True)
-class ClosedRows:
-    """Rows of a group that were closed together, and what reopens them."""
-
-    group: RunGroup
-    rows: npt.NDArray[np.intp]
-    """(k,)."""
-    keys: npt.NDArray[np.int64]
-    """Whose they were, (k,)."""
-    handles: npt.NDArray[np.uint64]
-    """(k,); 0 where it was closed before."""
-
-    @classmethod
-    def of(cls, group: RunGroup, rows: npt.NDArray[np.intp]) -> ClosedRows:
-        """Close rows of a group."""
-        keys, handles = group.records["key"][rows], group.records["handle"][rows]
-        group.records["handle"][rows] = 0
-        return cls(group, rows, keys, handles)
-
-    def reopen(self) -> None:
-        """Give the rows that are still the same runs their handles back."""
-        records = self.group.records
-        same = records["key"][self.rows] == self.keys
-        records["handle"][self.rows[same]] = self.handles[same]
-
-
-def snapshot_of(record: np.void, state: npt.NDArray[np.float32]) -> RunSnapshot:
-    """Return what a record and a state say; a copy."""
-    return RunSnapshot(
-        status=RunStatus(int(record["status"])),
-        next_step=int(record["next_step"]),
-        last_loss=float(record["last_loss"]),
-        last_lr=float(record["last_lr"]),
-        last_reason=int(record["last_reason"]),
-        bad_losses=int(record["bad_losses"]),
-        state=state.copy(),
-    )
-
-
-def first_snapshot(policy: Policy) -> RunSnapshot:
-    """Return the snapshot of a run before its first step."""
-    return RunSnapshot(
-        status=RunStatus.ACTIVE,
-        next_step=0,
-        last_loss=float("nan"),
-        last_lr=float("nan"),
-        last_reason=0,
-        bad_losses=0,
-        state=policy.init_state(1)[0],
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,40 +11,22 @@ from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
 from mlrs_server import convert
 from mlrs_server.counts import AdviceCounts
+from mlrs_server.ending import RunEnding
 from mlrs_server.engine import SLICE, Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import draining
 from mlrs_server.feeders import Feeders
 from mlrs_server.gathering import Gatherer
-from mlrs_server.lifecycle import RunLifecycle
 from mlrs_server.meta_service import MetaService
+from mlrs_server.opener import RunOpener
 from mlrs_server.opening import check_batch_size
+from mlrs_server.recall import Recaller
 from mlrs_server.records import RunRecords
 from mlrs_server.security.caller import current_caller
+from mlrs_server.streams import OpenStream, OpenStreams
 from mlrs_server.turns import in_turns
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class _Stream:
-    """An open StreamAdvice call: whether it waits for a message, and how to wake it for a drain."""
-
-    def __init__(self) -> None:
-        self.reading = False
-        """Whether it waits for a message."""
-        self.draining = False
-        """Whether it was told to end."""
-        self._task = asyncio.current_task()
-
-    def drain(self) -> None:
-        """Make the stream end after the step it is in."""
-        self.draining = True
-        if self.reading and self._task is not None:
-            self._task.cancel()
-
-    def was_woken(self) -> bool:
-        """Return whether it is by `drain` that the stream's task was cancelled; it then goes on."""
-        return self.draining and self.reading and self._task is not None and not self._task.uncancel()
 
 
 class AdvisorService(AdvisorServiceServicer):
@@ -53,8 +34,10 @@ class AdvisorService(AdvisorServiceServicer):
 
     def __init__(
         self,
-        lifecycle: RunLifecycle,
+        opener: RunOpener,
+        ending: RunEnding,
         records: RunRecords,
+        recaller: Recaller,
         engine: Engine,
         gatherer: Gatherer,
         meta: MetaService,
@@ -62,35 +45,30 @@ class AdvisorService(AdvisorServiceServicer):
         feeders: Feeders,
     ) -> None:
         """Serve these runs, count what is advised, and note which feeders are connected."""
-        self._lifecycle = lifecycle
+        self._opener = opener
+        self._ending = ending
         self._records = records
+        self._recaller = recaller
         self._engine = engine
         self._gatherer = gatherer
-        self._streams: set[_Stream] = set()
-        self._draining = False
+        self._streams = OpenStreams()
         self._meta = meta
         self._counts = counts
         self._feeders = feeders
 
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
-        self._draining = True
         self._records.drain()
         self._gatherer.drain()
-        for stream in self._streams:
-            stream.drain()
-
-    def _check_going(self) -> None:
-        """Raise if the daemon is about to stop."""
-        if self._draining:
-            raise draining()
+        self._streams.drain()
 
     # --------------------------------------------------------------------------------- runs
 
     async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
         """Create or resume a run."""
         opening = convert.opening_from(request, current_caller().tenant)
-        return convert.opened_to(await self._lifecycle.open(opening))
+        (opened,) = await self._opener.open_many([opening])
+        return convert.opened_to(opened)
 
     async def BatchOpenRuns(
         self, request: pb.BatchOpenRunsRequest, context: Context
@@ -99,7 +77,7 @@ class AdvisorService(AdvisorServiceServicer):
         asked, tenant = request.requests, current_caller().tenant
         check_batch_size("requests", len(asked))
         openings = [convert.opening_from(one, tenant, among=len(asked)) async for one in in_turns(asked)]
-        opened = await self._lifecycle.open_many(openings)
+        opened = await self._opener.open_many(openings)
         return pb.BatchOpenRunsResponse(responses=[convert.opened_to(one) async for one in in_turns(opened)])
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
@@ -124,8 +102,8 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""
-        step = convert.step_from(request.next_step, "next_step") if request.HasField("next_step") else None
-        view = await self._lifecycle.finish(current_caller().full(request.run_id), step)
+        steps = [convert.step_from(request.next_step, "next_step")] if request.HasField("next_step") else []
+        (view,) = await self._ending.finish_many([current_caller().full(request.run_id)], steps)
         return pb.FinishRunResponse(run=convert.run_to(view))
 
     async def BatchFinishRuns(
@@ -135,25 +113,24 @@ class AdvisorService(AdvisorServiceServicer):
         caller = current_caller()
         check_batch_size("run_ids", len(request.run_ids))
         steps = [convert.step_from(step, "next_steps") for step in request.next_steps]
-        views = await self._lifecycle.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
+        views = await self._ending.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
         return pb.BatchFinishRunsResponse(runs=[convert.run_to(view) async for view in in_turns(views)])
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Delete a run."""
-        await self._lifecycle.delete(current_caller().full(request.run_id))
+        await self._ending.delete(current_caller().full(request.run_id))
         return pb.DeleteRunResponse()
 
     # ------------------------------------------------------------------------------- advice
 
     async def Advise(self, request: pb.AdviseRequest, context: Context) -> pb.AdviseResponse:
         """Answer one observation."""
-        if self._draining:
-            raise draining()
+        self._streams.check_going()
         step = convert.step_from(request.step, "step")
         caller = current_caller()
-        handle = await self._lifecycle.handle_of(caller.full(request.run_id))
+        handle = await self._opener.handle_of(caller.full(request.run_id))
         answer = self._engine.answer_now(Entries.of_one(handle, step, request.loss), caller.number)
-        await self._records.recall(answer)
+        await self._recaller.recall(answer)
         if answer.reports:
             await self._gatherer.gather_alone(answer, caller.number)
         if answer.errors:
@@ -165,23 +142,16 @@ class AdvisorService(AdvisorServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
     ) -> None:
         """Answer observations, a message for a message, until the client or the daemon is done."""
-        if self._draining:
-            raise draining()
-        stream = _Stream()
         feeder = convert.feeder_from(context.invocation_metadata())
-        self._streams.add(stream)
-        try:
-            with self._feeders.streaming(current_caller().tenant, feeder):
-                await self._converse(stream, context)
-        except asyncio.CancelledError:
-            if not stream.was_woken():
-                raise
-        finally:
-            self._streams.discard(stream)
+        with (
+            self._streams.opened() as stream,
+            self._feeders.streaming(current_caller().tenant, feeder),
+        ):
+            await self._converse(stream, context)
         if stream.draining:
             await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
 
-    async def _converse(self, stream: _Stream, context: Context) -> None:
+    async def _converse(self, stream: OpenStream, context: Context) -> None:
         """Answer messages until there are no more, the daemon drains, or the caller is to go."""
         caller = current_caller()
         tenant, number, usage = caller.tenant, caller.number, caller.usage
@@ -203,7 +173,7 @@ class AdvisorService(AdvisorServiceServicer):
             else:
                 answer = await self._engine.answer(entries, number)
             if answer.recalls:
-                await self._records.recall(answer)
+                await self._recaller.recall(answer)
             if answer.reports:
                 await self._gatherer.gather(answer, request.sample_counts, number)
             self._counts.note(answer)
@@ -222,12 +192,12 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:
         """Make a meta update, or take a part of one."""
-        self._check_going()
+        self._streams.check_going()
         return await self._meta.adapt(request)
 
     async def AdaptGradients(
         self, request_iterator: AsyncIterator[pb.AdaptGradientsRequest], context: Context
     ) -> pb.AdaptGradientsResponse:
         """Make a meta update from two gradients."""
-        self._check_going()
+        self._streams.check_going()
         return await self._meta.adapt_gradients(aiter(request_iterator))

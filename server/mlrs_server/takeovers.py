@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import structlog
-
+from mlrs_server.changes import log_runs
 from mlrs_server.errors import AdvisorError, other_feeder
 from mlrs_server.failpoints import reach
 from mlrs_server.feeders import Feeders
@@ -15,16 +14,16 @@ from mlrs_server.live import LiveRuns
 from mlrs_server.names import tenant_of
 from mlrs_server.opening import OpenRequest
 from mlrs_server.store import RunKey, Store, StoredRun
-
-log = structlog.get_logger()
+from mlrs_server.stored_runs import StoredRuns
 
 
 class Takeovers:
     """Has the processes that open runs be their feeders. Used from one event loop."""
 
-    def __init__(self, live: LiveRuns, feeders: Feeders) -> None:
+    def __init__(self, live: LiveRuns, stored: StoredRuns, feeders: Feeders) -> None:
         """`feeders` are the processes that are connected."""
         self._live = live
+        self._stored = stored
         self._feeders = feeders
 
     def check(self, request: OpenRequest, run: RunKey) -> None:
@@ -61,7 +60,7 @@ class Takeovers:
                 by_feeder.setdefault(request.feeder, []).append(run)
         for feeder, runs in by_feeder.items():
             try:
-                await self._live.in_store(partial(_set_feeder, runs, feeder))
+                await self._stored.in_store(partial(_set_feeder, runs, feeder))
                 reach("lifecycle.taken")
             except BaseException as error:
                 if not isinstance(error, AdvisorError) or error.in_doubt:  # the change may be stored
@@ -71,13 +70,11 @@ class Takeovers:
 
     def _renew(self, runs: Sequence[StoredRun]) -> None:
         """Have the handles of runs that had another feeder become stale."""
-        taken = [run.run_id for run in runs if run.feeder]
-        for run_id in taken:
-            self._live.renew(run_id)
-        if len(taken) == 1:
-            log.info("run_taken_over", run_id=taken[0])
-        elif taken:
-            log.info("runs_taken_over", count=len(taken))
+        taken = [run for run in runs if run.feeder]
+        for run in taken:
+            self._live.renew(run.run_id)
+        if taken:
+            log_runs("run_taken_over", "runs_taken_over", taken)
 
     def note(self, request: OpenRequest) -> None:
         """Take note that a run was opened: its feeder's stream is to come."""

@@ -13,7 +13,8 @@ from mlrs_core.errors import ModelFileError
 from mlrs_core.models.checkpoint import parse_model
 from mlrs_core.models.model import Model
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.models import CatalogModel, ModelCatalog
+from mlrs_server.model_files import CatalogModel
+from mlrs_server.models import ModelCatalog
 from mlrs_server.security.limits import Usage
 
 

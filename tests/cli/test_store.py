@@ -22,7 +22,8 @@ from mlrs_cli.root import mlrs
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import digest_of
 from mlrs_server.errors import Reason
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.model_files import asking
+from mlrs_server.models import ModelCatalog
 from mlrs_server.store import SqlStore, chunks, codec, open_store
 from mlrs_server.store.backups import back_up
 from mlrs_server.store.tables import observations, runs
@@ -102,7 +103,7 @@ def filled(place: Place) -> Place:
                 for first in range(0, STEPS, 7):
                     await here.follow(handle, LOSSES[first : min(first + 7, STEPS)], start=first)
                     await here.live.journal.flush()
-            await here.lifecycle.finish("b")
+            await here.finish("b")
 
     asyncio.run(observe())
     return place

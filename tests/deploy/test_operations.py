@@ -7,10 +7,11 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
+from mlrs_server.config import MAX_UNDURABLE
 from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import Reason
 from mlrs_server.health import StoreHealth
-from mlrs_server.journal import MAX_UNDURABLE, FlushFigures
+from mlrs_server.journal import FlushFigures
 from mlrs_server.metrics import DaemonCollector
 from tests.deploy.manifests import ROOT
 

@@ -18,7 +18,8 @@ from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.checking import check_runs, check_whole
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.model_files import asking
+from mlrs_server.models import ModelCatalog
 from mlrs_server.store import open_store
 from tests.server.support import LOSSES, replayed
 from tests.support.daemon import Daemon, write_random_model

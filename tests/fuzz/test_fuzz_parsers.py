@@ -21,7 +21,7 @@ from mlrs_server import convert
 from mlrs_server.config import load_config
 from mlrs_server.entries import Entries
 from mlrs_server.ledger import RunStatus
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 from mlrs_server.status import as_advisor_error
 from mlrs_server.store import Observations, chunks, codec
 from mlrs_server.store.sealing import SEED

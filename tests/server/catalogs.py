@@ -6,7 +6,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.model_files import asking
+from mlrs_server.models import ModelCatalog
 from mlrs_server.store import SqlStore, open_store
 from mlrs_server.store.tables import models
 

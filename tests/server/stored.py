@@ -11,7 +11,7 @@ import numpy as np
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_server.entries import ANSWERED
 from mlrs_server.ledger import RECORD, RunStatus
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 from mlrs_server.shards import shard_of
 from mlrs_server.store import NewRun, Observations, RunUpdates, Store, StoredRun
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,28 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
 from mlrs_server.answers import Answer
-from mlrs_server.config import ServerConfig
+from mlrs_server.changes import RunChanges
+from mlrs_server.config import MAX_UNDURABLE, ServerConfig
 from mlrs_server.daemon import running_daemon
+from mlrs_server.ending import RunEnding
 from mlrs_server.engine import Engine
 from mlrs_server.entries import Entries
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.gathering import Gatherer
 from mlrs_server.handles import row_of
-from mlrs_server.journal import MAX_UNDURABLE
-from mlrs_server.lifecycle import RunLifecycle
+from mlrs_server.journal import Journal
 from mlrs_server.live import LiveRuns
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.model_files import asking
+from mlrs_server.models import ModelCatalog
+from mlrs_server.opener import RunOpener
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
+from mlrs_server.ownership import Ownership
+from mlrs_server.recall import Recaller
 from mlrs_server.records import RunRecords
 from mlrs_server.replay import Replay
 from mlrs_server.store import Observations, Store, open_store
+from mlrs_server.stored_runs import StoredRuns
+from mlrs_server.views import RunView
 from mlrs_server.watchers import Watchers
 from tests.support.stubs import Stub
 
@@ -92,8 +99,12 @@ class Room:
     """Runs and an engine over a store."""
 
     live: LiveRuns
-    lifecycle: RunLifecycle
+    stored: StoredRuns
+    opener: RunOpener
+    ending: RunEnding
+    changes: RunChanges
     records: RunRecords
+    recaller: Recaller
     engine: Engine
     catalog: ModelCatalog
     store: FailingStore
@@ -118,13 +129,23 @@ class Room:
             resume_from=resume_from,
             world_size=world_size,
         )
-        return await self.lifecycle.open(request)
+        return await self.open_one(request)
+
+    async def open_one(self, request: OpenRequest) -> Opened:
+        """Open a run as a request says."""
+        (opened,) = await self.opener.open_many([request])
+        return opened
+
+    async def finish(self, run_id: str, next_step: int | None = None) -> RunView:
+        """Finish a run."""
+        (view,) = await self.ending.finish_many([run_id], [] if next_step is None else [next_step])
+        return view
 
     async def ask(self, handles: Any, steps: Any, losses: Any) -> Asked:
         """Have observations answered, those from the store included."""
         answer = await self.engine.answer(observed(handles, steps, losses))
         await asyncio.sleep(0)  # as a stream does between two messages
-        await self.records.recall(answer)
+        await self.recaller.recall(answer)
         return Asked(answer)
 
     async def report(
@@ -135,7 +156,7 @@ class Room:
         message = observed([handle] * len(entries), steps, losses)
         message.table["rank"] = ranks
         answer = await self.engine.answer(message)
-        await self.records.recall(answer)
+        await self.recaller.recall(answer)
         await self.gatherer.gather(answer, samples, 0)
         return answer
 
@@ -162,6 +183,34 @@ class Room:
         )
 
 
+def room_of(
+    store: FailingStore,
+    executor: Executor,
+    catalog: ModelCatalog,
+    watchers: Watchers,
+    *,
+    flush_interval_s: float,
+    max_undurable: int = MAX_UNDURABLE,
+    ownership: Ownership | None = None,
+) -> Room:
+    """Put together what answers calls over a store."""
+    journal = Journal(
+        store,
+        executor,
+        interval_s=flush_interval_s,
+        on_flushed=watchers.wake,
+        max_undurable=max_undurable,
+    )
+    live, changes = LiveRuns(catalog, journal), RunChanges(journal)
+    stored = StoredRuns(store, executor, catalog, live, ownership)
+    opener = RunOpener(live, stored, watchers, catalog, changes)
+    ending = RunEnding(live, stored, watchers, changes)
+    engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
+    recaller = Recaller(stored)
+    gatherer = Gatherer(live, engine, recaller)
+    return Room(live, stored, opener, ending, changes, records, recaller, engine, catalog, store, gatherer)
+
+
 @asynccontextmanager
 async def room(
     data_dir: Path,
@@ -182,23 +231,18 @@ async def room(
         try:
             default = None if model is None else str(model)
             catalog = ModelCatalog(asking(failing, executor), default=default)
-            watchers = Watchers()
-            live = LiveRuns(
+            made = room_of(
                 failing,
                 executor,
                 catalog,
+                Watchers(),
                 flush_interval_s=flush_interval_s,
-                on_flushed=watchers.wake,
                 max_undurable=max_undurable,
             )
-            lifecycle = RunLifecycle(live, watchers, catalog)
-            engine = Engine(live.groups, live.journal)
-            records = RunRecords(live, watchers)
-            gatherer = Gatherer(live, engine, records)
-            yield Room(live, lifecycle, records, engine, catalog, failing, gatherer)
+            yield made
             failing.gate.set()
             failing.failing.clear()
-            await lifecycle.close()
+            await made.changes.close()
         finally:
             failing.gate.set()
             executor.submit(opened.close).result()

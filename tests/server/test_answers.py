@@ -140,8 +140,8 @@ async def test_a_recall_of_a_run_that_goes_meanwhile(tmp_path: Path, model_file:
         await here.live.journal.flush()
         message = observed([opened.handle] * 2, [3, 4], LOSSES[[3, 4]])
         answer = await here.engine.answer(message)
-        await (here.open("a", resume_from=2) if event == "rewind" else here.lifecycle.delete("a"))
-        await here.records.recall(answer)
+        await (here.open("a", resume_from=2) if event == "rewind" else here.ending.delete("a"))
+        await here.recaller.recall(answer)
         assert {index: error.reason for index, error in answer.errors.items()} == {
             0: Reason.STALE_HANDLE,
             1: Reason.STALE_HANDLE,
@@ -155,7 +155,7 @@ async def test_a_damaged_record_is_an_error_of_its_steps(tmp_path: Path, model_f
         for opened in (one, two):
             lrs = await here.follow(opened.handle, LOSSES[:4])
         await here.live.journal.flush()
-        await here.live.in_store(lambda store: _spoil(store, "a"))
+        await here.stored.in_store(lambda store: _spoil(store, "a"))
         answer = await here.ask([one.handle, two.handle, one.handle], [1, 1, 2], LOSSES[[1, 1, 2]])
         assert sorted(answer.errors) == [0, 2]
         assert all("damaged record of run 'a'" in str(error) for error in answer.errors.values())
@@ -178,7 +178,7 @@ async def test_replaying_a_step_of_a_sweep_costs_like_a_fresh_one(tmp_path: Path
             [
                 opened.handle
                 for start in range(0, count, 1000)
-                for opened in await here.lifecycle.open_many(requests[start : start + 1000])
+                for opened in await here.opener.open_many(requests[start : start + 1000])
             ],
             np.uint64,
         )
@@ -216,7 +216,7 @@ async def test_a_finished_run_answers_only_what_it_answered(tmp_path: Path, mode
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         lrs = await here.follow(opened.handle, LOSSES[:3])
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         answer = await here.ask([opened.handle] * 4, [0, 2, 3, 7], [*LOSSES[[0, 2]], 1.0, 1.0])
         assert answer.lrs[:2].tolist() == lrs[[0, 2]].tolist()
         assert [answer.errors[index].reason for index in (2, 3)] == [Reason.RUN_FINISHED] * 2
@@ -227,7 +227,7 @@ async def test_stale_handles_are_refused(tmp_path: Path, model_file: Path) -> No
     async with room(tmp_path / "d", model_file) as here:
         deleted, rewound, other = [await here.open(name) for name in "abc"]
         await here.follow(rewound.handle, LOSSES[:4])
-        await here.lifecycle.delete("a")
+        await here.ending.delete("a")
         await here.open("b", resume_from=2)
         foreign = make_handle(0, 2)
         answer = await here.ask(

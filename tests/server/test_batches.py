@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_proto import v1 as pb
-from mlrs_server import places, runs
+from mlrs_server import run_groups, runs
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import RunView
 from mlrs_server.opening import MAX_BATCH, Opened, OpenRequest
+from mlrs_server.views import RunView
 from tests.server.support import LOSSES, Room, columns, raises, refused, replayed, room, service
 from tests.support.daemon import write_random_model
 
@@ -52,7 +52,7 @@ async def prepared(here: Room, kinds: Sequence[str]) -> dict[str, Opened]:
             opened[name] = await here.open(name, LACKING)
             await here.follow(opened[name].handle, LOSSES[: 0 if kind == "fresh" else BEGUN])
             if kind == "finished":
-                await here.lifecycle.finish(name)
+                await here.finish(name)
     return opened
 
 
@@ -117,9 +117,9 @@ def test_a_batch_does_what_single_calls_do(
 
     async def opened_in(here: Room, before: dict[str, Opened], *, together: bool) -> list[Any]:
         if together:
-            opened = await here.lifecycle.open_many(requests)
+            opened = await here.opener.open_many(requests)
         else:
-            opened = [await here.lifecycle.open(each) for each in requests]
+            opened = [await here.open_one(each) for each in requests]
         seen: list[Any] = []
         for each, now in zip(requests, opened, strict=True):
             kept = each.run_id in before and before[each.run_id].handle == now.handle
@@ -177,7 +177,7 @@ def test_a_batch_that_fails_changes_nothing(
             }
             for name in ("begun", "finished"):
                 await here.follow(opened[name].handle, LOSSES[:BEGUN])
-            await here.lifecycle.finish("finished")
+            await here.finish("finished")
             was = await everything(here)
             pending = await here.open("pending")
             await here.follow(pending.handle, LOSSES[:3])
@@ -185,7 +185,7 @@ def test_a_batch_that_fails_changes_nothing(
                 patch.setattr(runs, "MAX_ROWS", 8 if fault == "memory" else runs.MAX_ROWS)
                 here.store.failing = {fault} & set(FAILING)
                 with raises(reason, match=repr(bad.run_id) if fault in WRONG else ""):
-                    await here.lifecycle.open_many(requests)
+                    await here.opener.open_many(requests)
                 here.store.failing.clear()
             assert [run for run in await everything(here) if run["run_id"] != "pending"] == was
             for name, run in {**opened, "pending": pending}.items():
@@ -208,19 +208,19 @@ async def test_the_size_of_a_batch_is_bounded(tmp_path: Path, model_file: Path, 
     names = [f"run-{index}" for index in range(size)]
     async with room(tmp_path / "d", model_file) as here:
         with raises(Reason.INVALID_FIELD, field="requests", match=f"this one about {size}"):
-            await here.lifecycle.open_many(requests_of(names))
+            await here.opener.open_many(requests_of(names))
         with raises(Reason.INVALID_FIELD, field="run_ids", match=f"this one about {size}"):
-            await here.lifecycle.finish_many(names)
+            await here.ending.finish_many(names)
 
 
 async def test_a_run_is_in_a_batch_once(tmp_path: Path, model_file: Path) -> None:
     """An id that is there twice is named."""
     async with room(tmp_path / "d", model_file) as here:
         with raises(Reason.INVALID_FIELD, field="requests", match="run 'b' is there twice"):
-            await here.lifecycle.open_many(requests_of("abcb"))
-        await here.lifecycle.open_many(requests_of("abc"))
+            await here.opener.open_many(requests_of("abcb"))
+        await here.opener.open_many(requests_of("abc"))
         with raises(Reason.INVALID_FIELD, field="run_ids", match="run 'b' is there twice"):
-            await here.lifecycle.finish_many(["a", "b", "c", "b"])
+            await here.ending.finish_many(["a", "b", "c", "b"])
 
 
 async def test_a_batch_is_stored_at_once(tmp_path: Path, model_file: Path) -> None:
@@ -232,14 +232,14 @@ async def test_a_batch_is_stored_at_once(tmp_path: Path, model_file: Path) -> No
     async with room(tmp_path / "d", model_file) as here:
         here.store.calls.clear()
         with capture_logs() as lines:
-            opened = await here.lifecycle.open_many(requests_of(reversed(names), LACKING))
+            opened = await here.opener.open_many(requests_of(reversed(names), LACKING))
             assert here.store.calls == ["get", "model_index", "create"]
             assert [one.view.run_id for one in opened] == names[::-1]
             assert len({one.handle for one in opened}) == len(names)
             asked = await here.ask([one.handle for one in opened], [0] * 300, LOSSES[:300])
             assert not asked.errors
             here.store.calls.clear()
-            views = await here.lifecycle.finish_many(names)
+            views = await here.ending.finish_many(names)
         assert here.store.calls == ["append", "get", "set_status", "get"]
         assert [view.run_id for view in views] == names
         assert {(view.snapshot.status, view.durable_step) for view in views} == {(RunStatus.FINISHED, 0)}
@@ -264,13 +264,13 @@ async def test_rewinds_go_as_far_as_they_can(tmp_path: Path, model_file: Path) -
         with pytest.MonkeyPatch.context() as broken:
             broken.setattr(here.store._store, "rewind", fails_at_the_second)
             with raises(Reason.STORE, match="run 'b'"):
-                await here.lifecycle.open_many(
+                await here.opener.open_many(
                     [request("new"), *(request(name, resume_from=2) for name in "abc")]
                 )
-        steps = [run.snapshot.next_step for run in await here.live.required_all([*"abc", "new"])]
+        steps = [run.snapshot.next_step for run in await here.stored.get_all([*"abc", "new"])]
         assert steps == [2, BEGUN, BEGUN, 0]
         with capture_logs() as lines:
-            again = await here.lifecycle.open_many([request(name, resume_from=2) for name in "abc"])
+            again = await here.opener.open_many([request(name, resume_from=2) for name in "abc"])
         assert [(line["event"], line["count"]) for line in lines] == [("runs_rewound", 2)]
         assert [one.view.snapshot.next_step for one in again] == [2, 2, 2]
 
@@ -280,18 +280,18 @@ async def test_runs_of_a_batch_are_not_dropped_for_it(
 ) -> None:
     """Where a group is full, finished runs make room for a batch, but not those that it is about."""
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
-    monkeypatch.setattr(places, "DROPPED_AT_ONCE", 1)
+    monkeypatch.setattr(run_groups, "DROPPED_AT_ONCE", 1)
     names = [f"run-{index}" for index in range(8)]
     async with room(tmp_path / "d", model_file) as here:
-        opened = await here.lifecycle.open_many(requests_of(names))
+        opened = await here.opener.open_many(requests_of(names))
         await here.ask([one.handle for one in opened], [0] * 8, [1.0] * 8)
-        await here.lifecycle.finish_many(names)
-        again = await here.lifecycle.open_many(
+        await here.ending.finish_many(names)
+        again = await here.opener.open_many(
             [*(request(name, resume_from=1) for name in names[:6]), *requests_of("ab")]
         )
         assert [one.created for one in again] == [False] * 6 + [True] * 2
         with raises(Reason.MEMORY_FULL, field="model", match="run 'c'"):
-            await here.lifecycle.open_many(requests_of("cd"))
+            await here.opener.open_many(requests_of("cd"))
         assert not (await here.ask([one.handle for one in again], [1] * 6 + [0] * 2, [1.0] * 8)).errors
 
 
@@ -303,15 +303,15 @@ async def test_overlapping_batches_take_turns(tmp_path: Path, model_file: Path) 
         batches = [requests_of(rng.permutation(names)[:30].tolist(), LACKING) for _ in range(12)]
         async with asyncio.timeout(30):
             answers = await asyncio.gather(
-                *(here.lifecycle.open_many(batch) for batch in batches),
-                *(here.lifecycle.open_many(requests_of([name])) for name in names),
+                *(here.opener.open_many(batch) for batch in batches),
+                *(here.opener.open_many(requests_of([name])) for name in names),
             )
             opened = [one for answer in answers for one in answer]
             assert sum(one.created for one in opened) == len(names)
             assert len({(one.view.run_id, one.handle) for one in opened}) == len(names)
             await asyncio.gather(
-                *(here.lifecycle.finish_many([each.run_id for each in batch]) for batch in batches),
-                *(here.lifecycle.finish(name) for name in names),
+                *(here.ending.finish_many([each.run_id for each in batch]) for batch in batches),
+                *(here.finish(name) for name in names),
             )
         views = await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=99)
         assert [view.run_id for view in views] == sorted(names)
@@ -326,7 +326,7 @@ async def test_a_batch_ends_though_its_caller_goes_away(tmp_path: Path, model_fi
         await here.follow((await here.open("begun")).handle, LOSSES[:BEGUN])
         here.store.calls.clear()
         here.store.gate.clear()
-        task = asyncio.create_task(here.lifecycle.open_many(asked))
+        task = asyncio.create_task(here.opener.open_many(asked))
         while until not in here.store.calls:
             here.store.gate.set()
             await asyncio.sleep(0)
@@ -334,7 +334,7 @@ async def test_a_batch_ends_though_its_caller_goes_away(tmp_path: Path, model_fi
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         here.store.gate.set()
-        opened = await here.lifecycle.open_many([request(each.run_id) for each in asked])
+        opened = await here.opener.open_many([request(each.run_id) for each in asked])
         assert [one.created for one in opened] == [False] * 3
         assert [one.view.snapshot.next_step for one in opened] == [0, 2, 0]
         assert opened[2].view.config == LACKING.completed_by(COMPLETING)
@@ -351,15 +351,15 @@ async def test_a_batch_ends_though_its_caller_goes_away(tmp_path: Path, model_fi
 async def test_runs_are_finished_together(tmp_path: Path, model_file: Path) -> None:
     """Runs in memory and not, finished before and not, are all finished and durable; again is no error."""
     async with room(tmp_path / "d", model_file) as here:
-        await here.lifecycle.open_many(requests_of("abcd"))
+        await here.opener.open_many(requests_of("abcd"))
         for name in "ab":
             await here.follow((await here.open(name)).handle, LOSSES[:BEGUN])
-        await here.lifecycle.finish("b")
+        await here.finish("b")
     async with room(tmp_path / "d", model_file) as here:
         handle = (await here.open("a")).handle
         await here.follow(handle, LOSSES[BEGUN:9], start=BEGUN)
         for _ in range(2):
-            views = await here.lifecycle.finish_many(list("cbad"))
+            views = await here.ending.finish_many(list("cbad"))
             assert [view.run_id for view in views] == list("cbad")
             assert {view.snapshot.status for view in views} == {RunStatus.FINISHED}
             assert [view.durable_step for view in views] == [-1, BEGUN - 1, 8, -1]
@@ -372,26 +372,26 @@ async def test_runs_are_finished_together(tmp_path: Path, model_file: Path) -> N
 async def test_runs_are_finished_all_or_none(tmp_path: Path, model_file: Path, fault: str) -> None:
     """One id without a run, or a store that fails: none is finished, and all go on under their handles."""
     async with room(tmp_path / "d", model_file) as here:
-        opened = await here.lifecycle.open_many(requests_of("abc"))
+        opened = await here.opener.open_many(requests_of("abc"))
         for one in opened[:2]:
             await here.follow(one.handle, LOSSES[:3])
         here.store.failing = {fault}
         with raises(*([Reason.RUN_NOT_FOUND] if " " in fault else [Reason.STORE])):
-            await here.lifecycle.finish_many(["a", "b", "c", *(["nobody"] if " " in fault else [])])
+            await here.ending.finish_many(["a", "b", "c", *(["nobody"] if " " in fault else [])])
         here.store.failing.clear()
         for one, at in zip(opened, [3, 3, 0], strict=True):
             await here.follow(one.handle, LOSSES[at:6], start=at)
         assert {run["run_id"] for run in await everything(here)} == set("abc")
         views = await here.records.list(prefix="", status=RunStatus.ACTIVE, after="", limit=9)
         assert [view.snapshot.next_step for view in views] == [6, 6, 6]
-        finished = await here.lifecycle.finish_many(list("abc"))
+        finished = await here.ending.finish_many(list("abc"))
         assert {view.snapshot.status for view in finished} == {RunStatus.FINISHED}
 
 
 async def test_followers_hear_of_a_batch(tmp_path: Path, model_file: Path) -> None:
     """Who follows runs has their end when they are finished together, and sees a rewind in a batch."""
     async with room(tmp_path / "d", model_file) as here:
-        opened = await here.lifecycle.open_many(requests_of("ab"))
+        opened = await here.opener.open_many(requests_of("ab"))
         for one in opened:
             await here.follow(one.handle, LOSSES[:BEGUN])
         await here.live.journal.flush()
@@ -406,26 +406,26 @@ async def test_followers_hear_of_a_batch(tmp_path: Path, model_file: Path) -> No
                 followers.create_task(follow(name))
             while min(map(len, followed.values())) < BEGUN:  # noqa: ASYNC110  # until both have what there is
                 await asyncio.sleep(0.001)
-            again = await here.lifecycle.open_many([request("a", resume_from=2), request("b")])
+            again = await here.opener.open_many([request("a", resume_from=2), request("b")])
             await here.follow(again[0].handle, [9.0, 8.0], start=2)
-            await here.lifecycle.finish_many(["a", "b"])
+            await here.ending.finish_many(["a", "b"])
         assert followed == {"a": [*LOSSES[:BEGUN].tolist(), 9.0, 8.0], "b": LOSSES[:BEGUN].tolist()}
 
 
 async def test_a_caller_that_goes_away_leaves_runs_finished(tmp_path: Path, model_file: Path) -> None:
     """Finishing goes on to its end, whoever has left."""
     async with room(tmp_path / "d", model_file) as here:
-        await here.lifecycle.open_many(requests_of("abc"))
+        await here.opener.open_many(requests_of("abc"))
         here.store.calls.clear()
         here.store.gate.clear()
-        task = asyncio.create_task(here.lifecycle.finish_many(list("abc")))
+        task = asyncio.create_task(here.ending.finish_many(list("abc")))
         while "get" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
             await asyncio.sleep(0.001)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         here.store.gate.set()
-        while here.lifecycle._changes._tasks:
-            await asyncio.wait(here.lifecycle._changes._tasks)
+        while here.changes._tasks:
+            await asyncio.wait(here.changes._tasks)
         views = await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=9)
         assert [view.run_id for view in views] == list("abc")
 

@@ -33,7 +33,7 @@ async def begin(
 ) -> Opened:
     """Open the run "a" in a mode, as a process."""
     request = OpenRequest(run_id="a", asked=config, mode=mode, feeder=feeder, **more)
-    return await here.lifecycle.open(request)
+    return await here.open_one(request)
 
 
 def alone(here: Room, config: RunConfig, losses: Floats) -> Floats:
@@ -94,7 +94,7 @@ async def test_a_run_that_was_observed_is_not_begun_again(
         opened = await begin(here, "begin")
         await here.follow(opened.handle, LOSSES[:5])
         if finished:
-            await here.lifecycle.finish("a")
+            await here.finish("a")
         await here.live.journal.flush()
         modes: Sequence[OpenMode] = ("begin", "create")
         for mode in modes:
@@ -131,7 +131,7 @@ async def test_a_finished_run_without_observations_is_begun(tmp_path: Path, mode
     """Finishing a run that never began does not take its id away."""
     async with room(tmp_path / "d", model_file) as here:
         await begin(here, "begin")
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         again = await begin(here, "begin", feeder=SECOND)
         assert again.view.snapshot.status == RunStatus.ACTIVE
         await here.follow(again.handle, LOSSES[:3])
@@ -164,7 +164,7 @@ async def test_a_restarted_run_is_a_new_one(tmp_path: Path, model_file: Path, mo
         if mode in {"stored", "elsewhere"}:
             await here.live.journal.flush()
         if mode == "finished":
-            await here.lifecycle.finish("a")
+            await here.finish("a")
         if mode == "elsewhere":
             await here.live.drop_shards(range(256))
         again = await begin(here, "restart", feeder=feeder, task="after")
@@ -192,7 +192,7 @@ async def test_a_restarted_run_in_meta_mode_has_learnt_nothing(tmp_path: Path, m
         for _ in range(2):
             opened = await begin(here, "restart", meta)
             lrs.append(await here.follow(opened.handle, LOSSES[:10]))
-            made = await Adaptation(here.live).make(opened.handle, 0, 9, 0.5)
+            made = await Adaptation(here.live, here.stored).make(opened.handle, 0, 9, 0.5)
             assert made.updates == 1
             lrs.append(await here.follow(opened.handle, LOSSES[10:20], start=10))
         again = await begin(here, "restart", meta)
@@ -274,12 +274,12 @@ async def test_runs_of_a_batch_are_restarted_together(tmp_path: Path, model_file
         ]
         here.store.failing = {"create"}
         with raises(Reason.STORE):
-            await here.lifecycle.open_many(asked)
+            await here.opener.open_many(asked)
         here.store.failing.clear()
         assert [run.run_id for run in await here.records.list(prefix="", status=None, after="", limit=9)] == [
             "b"
         ]
-        opened = await here.lifecycle.open_many(asked)
+        opened = await here.opener.open_many(asked)
         assert all(one.created for one in opened)
         for one in opened:
             lrs = await here.follow(one.handle, LOSSES[:9])
@@ -315,7 +315,7 @@ async def test_followers_see_a_restarted_run_from_its_start(tmp_path: Path, mode
         await until(lambda: len(seen) == 5)
         again = await begin(here, "restart")
         await here.follow(again.handle, LOSSES[20:23])
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         await asyncio.wait_for(task, 60)
         wanted = [*enumerate(LOSSES[:5].tolist()), *enumerate(LOSSES[20:23].tolist())]
         assert seen == wanted
@@ -344,7 +344,7 @@ async def test_a_run_that_nobody_feeds_by_name_is_shared(tmp_path: Path, model_f
         first = await begin(here, "open", feeder="")
         second = await begin(here, "open", feeder=FIRST)
         assert second.handle == first.handle
-        assert await here.lifecycle.handle_of("a") == first.handle
+        assert await here.opener.handle_of("a") == first.handle
 
 
 async def test_a_take_over_that_fails_changes_nothing(
@@ -369,7 +369,7 @@ async def test_a_take_over_that_fails_changes_nothing(
 def connected(monkeypatch: pytest.MonkeyPatch) -> Feeders:
     """The processes that have streams open, of rooms opened from now on."""
     made = Feeders()
-    monkeypatch.setattr("mlrs_server.lifecycle.Feeders", lambda: made)
+    monkeypatch.setattr("mlrs_server.opener.Feeders", lambda: made)
     return made
 
 
@@ -439,7 +439,7 @@ async def test_a_task_is_of_the_run_for_good(tmp_path: Path, model_file: Path) -
         listed = await here.records.list(prefix="", status=None, after="", limit=9)
         assert [run.task for run in listed] == ["resnet18-cifar10", "b"]
         assert (await here.records.get("a")).task == "resnet18-cifar10"
-        assert (await here.lifecycle.finish("a")).task == "resnet18-cifar10"
+        assert (await here.finish("a")).task == "resnet18-cifar10"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs_server.ledger import RECORD
-from mlrs_server.runs import snapshot_of
+from mlrs_server.run_snapshot import snapshot_of
 from mlrs_server.store import Observations
 from mlrs_server.store.chunks import pack_chunk, pack_chunks
 from mlrs_server.store.codec import pack_snapshot, pack_snapshots

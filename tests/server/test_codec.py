@@ -15,7 +15,7 @@ from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig, ScheduleKind, Sc
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.errors import Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.runs import RunSnapshot, first_snapshot
+from mlrs_server.run_snapshot import RunSnapshot, first_snapshot
 from mlrs_server.store import Observations, chunks, codec
 from mlrs_server.store.sealing import seal
 from tests.core.schedules import configs

@@ -33,9 +33,9 @@ def test_answers_are_found(rows: list[int], firsts: list[int], wanted: list[tupl
         answers[index]["row"], answers[index]["step"] = row, firsts[row] + rows[:index].count(row)
     asked = [tuple(answer) for answer in answers[["row", "step"]].tolist()]
     columns = np.array(wanted, np.int64).T
-    places = np.zeros(len(wanted), np.int64)
-    find_answers(answers, columns[0].copy(), columns[1].copy(), np.zeros(8, np.int64), places)
-    assert places.tolist() == [asked.index(one) if one in asked else -1 for one in wanted]
+    positions = np.zeros(len(wanted), np.int64)
+    find_answers(answers, columns[0].copy(), columns[1].copy(), np.zeros(8, np.int64), positions)
+    assert positions.tolist() == [asked.index(one) if one in asked else -1 for one in wanted]
 
 
 @given(moves=st.lists(st.integers(-1, 30), max_size=30))

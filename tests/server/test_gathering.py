@@ -358,10 +358,10 @@ async def test_closing_a_run_releases_who_waits(tmp_path: Path, model_file: Path
     async with room(tmp_path, model_file) as here:
 
         async def finish() -> None:
-            await here.lifecycle.finish("run")
+            await here.finish("run")
 
         async def delete() -> None:
-            await here.lifecycle.delete("run")
+            await here.ending.delete("run")
 
         async def rewind() -> None:
             await here.open("run", resume_from=0)

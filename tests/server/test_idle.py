@@ -15,7 +15,8 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy
 from mlrs_server import idle
 from mlrs_server.errors import Reason
-from mlrs_server.runs import SMALLEST, RunGroup, first_snapshot
+from mlrs_server.run_snapshot import first_snapshot
+from mlrs_server.runs import SMALLEST, RunGroup
 from tests.server.support import LOSSES, Room, observed, replayed, room
 from tests.support.daemon import write_random_model
 
@@ -26,23 +27,23 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return read_model(write_random_model(tmp_path_factory.mktemp("model") / "m.safetensors"))[0].policy()
 
 
-async def laps(here: Room, count: int) -> None:
-    """Let so many laps go by."""
+async def generations(here: Room, count: int) -> None:
+    """Let so many generations go by."""
     for _ in range(count):
         for group in here.live.groups:
             await idle._drop_idle(here.live, group)
 
 
 async def test_idle_runs_leave_and_come_back(tmp_path: Path, model_file: Path) -> None:
-    """A run not observed for all laps leaves memory; opened again, it goes on as if it had never left."""
+    """A run not observed for all generations leaves memory; opened again, it goes on as if it had stayed."""
     async with room(tmp_path / "d", model_file) as here:
         idler, busy = await here.open("idler"), await here.open("busy")
         lrs = [await here.follow(idler.handle, LOSSES[:5])]
-        for step in range(idle.LAPS + 1):
+        for step in range(idle.GENERATIONS + 1):
             assert here.live.find("idler") is not None
             await here.follow(busy.handle, LOSSES[step : step + 1], start=step)
             await here.live.journal.flush()
-            await laps(here, 1)
+            await generations(here, 1)
         assert here.live.find("idler") is None
         assert here.live.find("busy") is not None
         stale = await here.ask(idler.handle, 5, LOSSES[5])
@@ -60,11 +61,11 @@ async def test_what_is_not_stored_stays(tmp_path: Path, model_file: Path) -> Non
         opened = await here.open("a")
         here.store.failing = {"append"}
         await here.follow(opened.handle, LOSSES[:3])
-        await laps(here, 3 * idle.LAPS)
+        await generations(here, 3 * idle.GENERATIONS)
         assert here.live.find("a") is not None
         here.store.failing.clear()
         await here.live.journal.flush()
-        await laps(here, 1)
+        await generations(here, 1)
         assert here.live.find("a") is None
 
 
@@ -73,9 +74,9 @@ async def test_what_a_call_is_about_stays(tmp_path: Path, model_file: Path) -> N
     async with room(tmp_path / "d", model_file) as here:
         await here.open("a")
         async with here.live.lock("a"):
-            await laps(here, 2 * idle.LAPS)
+            await generations(here, 2 * idle.GENERATIONS)
             assert here.live.find("a") is not None
-        await laps(here, 1)
+        await generations(here, 1)
         assert here.live.find("a") is None
 
 
@@ -88,10 +89,10 @@ async def test_memory_comes_back(tmp_path: Path, model_file: Path, monkeypatch: 
         await here.live.journal.flush()
         group = here.live.groups[0]
         assert len(group.records) >= 100
-        await laps(here, idle.LAPS)
+        await generations(here, idle.GENERATIONS)
         lrs.append(await here.follow(runs[0].handle, LOSSES[3:4], start=3))
         await here.live.journal.flush()
-        await laps(here, 1)
+        await generations(here, 1)
         assert len(group.records) == len(group.states) == len(group.table) == SMALLEST
         assert [here.live.find(f"run-{index}") is None for index in range(100)] == [False] + [True] * 99
         lrs.append(await here.follow(runs[0].handle, LOSSES[4:9], start=4))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
-from mlrs_server import journal
 from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.flush_batch import FlushBatch
 from mlrs_server.ledger import RunStatus
 from mlrs_server.runs import RunGroup
 from tests.server.support import LOSSES, Room, raises, replayed, room
@@ -18,7 +18,7 @@ from tests.server.support import LOSSES, Room, raises, replayed, room
 
 async def stored_steps(here: Room, run_id: str) -> int:
     """Return how many steps of a run the store has, past the journal."""
-    found = await here.live.in_store(lambda _: here.store._store.get([run_id]).get(run_id))
+    found = await here.stored.in_store(lambda _: here.store._store.get([run_id]).get(run_id))
     assert found is not None
     return found.snapshot.next_step
 
@@ -163,7 +163,7 @@ async def test_what_is_stored_of_a_run_is_of_one_moment(tmp_path: Path, model_fi
         await here.follow(opened.handle, [*LOSSES[:4], *[float("nan")] * 10])
         await here.live.journal.flush()
         await here.follow(opened.handle, [1.0, 2.0], start=14)
-        found = await here.live.in_store(lambda _: here.store._store.get(["a"]).get("a"))
+        found = await here.stored.in_store(lambda _: here.store._store.get(["a"]).get("a"))
         assert found is not None
         assert found.snapshot.next_step == 14
         assert found.snapshot.status == RunStatus.DIVERGED
@@ -197,16 +197,16 @@ async def test_a_flush_that_cannot_begin_gives_nothing_up(
         )
         await here.follow(one.handle, LOSSES[:4])
         await here.follow(two.handle, LOSSES[:3])
-        prepare, calls = journal._Batch.of, []
+        prepare, calls = FlushBatch.of, []
 
-        def fail(group: RunGroup) -> journal._Batch:
+        def fail(group: RunGroup) -> FlushBatch:
             calls.append(group)
             if len(calls) == 2:
                 raise MemoryError
             return prepare(group)
 
         with monkeypatch.context() as patch:
-            patch.setattr(journal._Batch, "of", fail)
+            patch.setattr(FlushBatch, "of", fail)
             with pytest.raises(MemoryError):
                 await here.live.journal.flush()
         await here.follow(one.handle, LOSSES[4:6], start=4)

@@ -78,9 +78,9 @@ async def test_malformed_ids_are_refused(tmp_path: Path, model_file: Path, run_i
         for call in (
             here.open(run_id),
             here.records.get(run_id),
-            here.lifecycle.finish(run_id),
-            here.lifecycle.delete(run_id),
-            here.lifecycle.handle_of(run_id),
+            here.finish(run_id),
+            here.ending.delete(run_id),
+            here.opener.handle_of(run_id),
         ):
             with raises(Reason.INVALID_FIELD, field="run_id"):
                 await call
@@ -244,7 +244,7 @@ async def test_a_finished_run_is_reopened(tmp_path: Path, model_file: Path, step
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         await here.follow(opened.handle, LOSSES[:5])
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         with raises(Reason.RUN_FINISHED, match="resume_from"):
             await here.open("a")
         again = await here.open("a", resume_from=step)
@@ -292,12 +292,12 @@ async def test_finishing_stores_everything_and_may_be_repeated(tmp_path: Path, m
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         for _ in range(2):
-            view = await here.lifecycle.finish("a")
+            view = await here.finish("a")
             assert view.snapshot.status == RunStatus.FINISHED
             assert (view.snapshot.next_step, view.durable_step) == (5, 4)
     async with room(tmp_path / "d", model_file) as here:
         assert (await here.records.get("a")).snapshot.status == RunStatus.FINISHED
-        assert (await here.lifecycle.finish("a")).snapshot.status == RunStatus.FINISHED
+        assert (await here.finish("a")).snapshot.status == RunStatus.FINISHED
 
 
 @pytest.mark.parametrize("method", ["append", "set_status"])
@@ -308,11 +308,11 @@ async def test_finishing_that_fails_may_be_tried_again(tmp_path: Path, model_fil
         await here.follow(opened.handle, LOSSES[:3])
         here.store.failing = {method}
         with raises(Reason.STORE):
-            await here.lifecycle.finish("a")
+            await here.finish("a")
         here.store.failing.clear()
         await here.follow(opened.handle, LOSSES[3:5], start=3)
         assert (await here.open("a")).view.snapshot.status == RunStatus.ACTIVE
-        assert (await here.lifecycle.finish("a")).snapshot.next_step == 5
+        assert (await here.finish("a")).snapshot.next_step == 5
 
 
 async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_file: Path) -> None:
@@ -330,10 +330,10 @@ async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_
         with pytest.MonkeyPatch.context() as broken:
             broken.setattr(here.store._store, "get", fails_after_the_change)
             with raises(Reason.STORE):
-                await here.lifecycle.finish("a")
+                await here.finish("a")
         answer = await here.ask(opened.handle, 3, LOSSES[3])
         assert answer.errors[0].reason == Reason.RUN_FINISHED
-        assert (await here.lifecycle.finish("a")).snapshot.status == RunStatus.FINISHED
+        assert (await here.finish("a")).snapshot.status == RunStatus.FINISHED
 
 
 async def test_a_deleted_id_begins_anew(tmp_path: Path, model_file: Path) -> None:
@@ -341,8 +341,8 @@ async def test_a_deleted_id_begins_anew(tmp_path: Path, model_file: Path) -> Non
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         await here.follow(opened.handle, LOSSES[:5])
-        await here.lifecycle.delete("a")
-        for call in (here.records.get("a"), here.lifecycle.delete("a"), here.lifecycle.finish("a")):
+        await here.ending.delete("a")
+        for call in (here.records.get("a"), here.ending.delete("a"), here.finish("a")):
             with raises(Reason.RUN_NOT_FOUND, field="run_id"):
                 await call
         again = await here.open("a", RunConfig(scale=0.1))
@@ -359,14 +359,14 @@ async def test_a_delete_that_fails_changes_nothing(tmp_path: Path, model_file: P
         await here.follow(opened.handle, LOSSES[:3])
         here.store.failing = {"delete"}
         with raises(Reason.STORE):
-            await here.lifecycle.delete("a")
+            await here.ending.delete("a")
         await here.follow(opened.handle, LOSSES[3:5], start=3)
 
 
 CHANGES: dict[str, Callable[[Room], Awaitable[Any]]] = {
-    "delete": lambda here: here.lifecycle.delete("a"),
+    "delete": lambda here: here.ending.delete("a"),
     "rewind": lambda here: here.open("a", resume_from=2),
-    "finish": lambda here: here.lifecycle.finish("a"),
+    "finish": lambda here: here.finish("a"),
     "create": lambda here: here.open("new"),
 }
 
@@ -391,7 +391,7 @@ async def test_a_change_ends_though_its_caller_goes_away(
         await asyncio.gather(task, return_exceptions=True)
         here.store.gate.set()
         if change == "finish":
-            assert (await here.lifecycle.finish("a")).durable_step == 4
+            assert (await here.finish("a")).durable_step == 4
             return
         again = await here.open("a")
         start = again.view.snapshot.next_step
@@ -452,7 +452,7 @@ async def test_a_deletion_of_unknown_outcome_is_read_back(
         await here.live.journal.flush()
         monkeypatch.setattr(failpoints, "ARMED", failpoints.parse("store.committed=error"))
         with raises(Reason.STORE):
-            await here.lifecycle.delete("run")
+            await here.ending.delete("run")
         assert (await here.ask(handle, 4, 1.0)).errors[0].reason == Reason.STALE_HANDLE
         assert (await here.open("run")).created
 
@@ -467,27 +467,27 @@ async def test_changes_do_not_pile_up(
     monkeypatch.setattr(changes, "MAX_CHANGES", 3)
     async with room(tmp_path, model_file) as here:
         here.store.gate.clear()
-        waiting = [asyncio.create_task(here.lifecycle.open(OpenRequest(run_id=name))) for name in "abc"]
+        waiting = [asyncio.create_task(here.open_one(OpenRequest(run_id=name))) for name in "abc"]
         await asyncio.sleep(0)
         with raises(Reason.STORE, match="the store does not keep up"):
-            await here.lifecycle.open(OpenRequest(run_id="d"))
+            await here.open_one(OpenRequest(run_id="d"))
         here.store.gate.set()
         await asyncio.gather(*waiting)
-        await here.lifecycle.open(OpenRequest(run_id="d"))
+        await here.open_one(OpenRequest(run_id="d"))
 
 
 async def test_closing_cuts_off_what_takes_too_long(tmp_path: Path, model_file: Path) -> None:
     """Changes that have not ended in time are cancelled and counted, and none is stored later."""
     async with room(tmp_path, model_file) as here:
         here.store.gate.clear()
-        waiting = [asyncio.create_task(here.lifecycle.open(OpenRequest(run_id=name))) for name in "abc"]
+        waiting = [asyncio.create_task(here.open_one(OpenRequest(run_id=name))) for name in "abc"]
         await asyncio.sleep(0)
         with raises(Reason.STORE, match="3 calls that change runs were cut off"):
-            await here.lifecycle.close(within_s=0.01)
+            await here.changes.close(within_s=0.01)
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ended)
         here.store.gate.set()
-        assert not await here.live.stored(["b", "c"])
+        assert not await here.stored.find_all(["b", "c"])
 
 
 async def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path, model_file: Path) -> None:
@@ -497,10 +497,10 @@ async def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path, model_file
         await there.follow(opened.handle, LOSSES[:5])
         await there.follow(other.handle, LOSSES[:7])
         with raises(Reason.STEP_AHEAD, field="next_step", match="expects step 5, .* finished at 7"):
-            await there.lifecycle.finish_many(["other", "run"], [7, 7])
+            await there.ending.finish_many(["other", "run"], [7, 7])
         with raises(Reason.INVALID_FIELD, field="next_steps"):
-            await there.lifecycle.finish_many(["other", "run"], [7])
+            await there.ending.finish_many(["other", "run"], [7])
         await there.follow(opened.handle, LOSSES[5:7], start=5)
-        views = await there.lifecycle.finish_many(["other", "run"], [7, 7])
+        views = await there.ending.finish_many(["other", "run"], [7, 7])
         assert [view.snapshot.next_step for view in views] == [7, 7]
-        assert (await there.lifecycle.finish("run", 99)).snapshot.next_step == 7  # it was finished before
+        assert (await there.finish("run", 99)).snapshot.next_step == 7  # it was finished before

@@ -89,8 +89,8 @@ async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> N
 async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, model_file: Path) -> None:
     """Between the updates of a message, whatever else waits has its turn."""
     async with room(tmp_path, model_file) as there:
-        adaptation = Adaptation(there.live)
-        served = MetaService(there.lifecycle, adaptation, AdviceCounts())
+        adaptation = Adaptation(there.live, there.stored)
+        served = MetaService(there.opener, adaptation, AdviceCounts())
         runs = [await learning(there, f"run-{number}") for number in range(40)]
         message = pb.StreamAdviceRequest()
         for run in runs:

@@ -12,8 +12,9 @@ from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
+from mlrs_server.model_files import asking
 from mlrs_server.model_folder import bring_models_over
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.models import ModelCatalog
 from mlrs_server.store import open_store
 from mlrs_server.store.tables import model_names, models
 from tests.server.catalogs import Catalogs

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import RunView
 from mlrs_server.store import Observations, Store, StoredRun
 from mlrs_server.store.tables import observations, runs
+from mlrs_server.views import RunView
 from tests.server.adapting.support import META, learning
 from tests.server.support import LOSSES, Room, raises, room, until
 
@@ -62,7 +62,7 @@ async def test_watching_reads_history_then_follows(tmp_path: Path, model_file: P
         for follower in followers:
             await follower.has(3, 7)
         await here.follow(opened.handle, LOSSES[9:10], start=9)
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         async with asyncio.timeout(10):
             for follower in followers:
                 await follower.task
@@ -89,7 +89,7 @@ async def test_watching_ends_with_an_error_at_a_delete(tmp_path: Path, model_fil
         await here.live.journal.flush()
         follower = Follower(here, "a")
         await follower.has(2, 2)
-        deleting = asyncio.create_task(here.lifecycle.delete("a"))
+        deleting = asyncio.create_task(here.ending.delete("a"))
         creating = asyncio.create_task(here.open("a"))
         async with asyncio.timeout(10):
             await asyncio.gather(deleting, creating)
@@ -107,7 +107,7 @@ async def test_a_follower_sees_a_rewind(tmp_path: Path, model_file: Path) -> Non
         await follower.has(2, 5)
         again = await here.open("a", resume_from=2)
         await here.follow(again.handle, [9.0, 8.0], start=2)
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         async with asyncio.timeout(10):
             await follower.task
         assert follower.losses == [*LOSSES[:5].tolist(), 9.0, 8.0]
@@ -122,7 +122,7 @@ async def test_a_follower_survives_a_rewind_in_the_midst_of_reading(
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         await here.live.journal.flush()
-        durable, looks, handles = here.live.durable, list[int](), list[int]()
+        durable, looks, handles = here.stored.get_durable, list[int](), list[int]()
 
         async def rewound_after(run_id: str) -> StoredRun:
             stored = await durable(run_id)
@@ -131,13 +131,13 @@ async def test_a_follower_survives_a_rewind_in_the_midst_of_reading(
                 handles.append((await here.open("a", resume_from=step)).handle)
             return stored
 
-        monkeypatch.setattr(here.live, "durable", rewound_after)
+        monkeypatch.setattr(here.stored, "get_durable", rewound_after)
         follower = Follower(here, "a", from_step=3)
         await follower.has(1, 0)
         while not handles:  # noqa: ASYNC110  # until the follower is between its reads
             await asyncio.sleep(0.001)
         await here.follow(handles[0], [9.0, 8.0, 7.0], start=step)
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         async with asyncio.timeout(10):
             await follower.task
         kept = [*LOSSES[:step].tolist(), 9.0, 8.0, 7.0]
@@ -180,7 +180,7 @@ async def chunks(here: Room, run_id: str) -> int:
                 ).scalar_one()
             )
 
-    return await here.live.in_store(count)
+    return await here.stored.in_store(count)
 
 
 async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path) -> None:
@@ -192,14 +192,14 @@ async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path
         for step in range(20):
             await here.follow(opened.handle, LOSSES[step : step + 1], start=step)
             here.records._watchers.wake(["a"])  # looking again has nothing stored either
-            await here.live.in_store(lambda _: None)
+            await here.stored.in_store(lambda _: None)
             if step % 5 == 4:
                 await here.live.journal.flush()
                 await follower.has(1, step + 1)
         assert here.store.calls.count("append") == here.live.journal.figures.count == 4
         assert await chunks(here, "a") == 4
         assert follower.losses == LOSSES[:20].tolist()
-        await here.lifecycle.finish("a")
+        await here.finish("a")
         async with asyncio.timeout(10):
             await follower.task
 
@@ -212,7 +212,7 @@ async def test_a_follower_among_many_runs_has_none_of_them_stored(tmp_path: Path
         follower = Follower(here, "r0")
         for step in range(6):
             await here.ask(handles, [step] * 50, LOSSES[:50] + step)
-            await here.live.in_store(lambda _: None)
+            await here.stored.in_store(lambda _: None)
             if step % 2:
                 await here.live.journal.flush()
                 await follower.has(1, step + 1)
@@ -310,7 +310,7 @@ async def test_runs_are_listed_as_they_are_now(tmp_path: Path, model_file: Path)
             opened = await here.open(name)
             await here.follow(opened.handle, LOSSES[: int(name[-1])])
         await here.follow((await here.open("y/1")).handle, [math.nan] * 10, start=1)
-        await here.lifecycle.finish("x/2")
+        await here.finish("x/2")
 
         async def names(prefix: str, status: RunStatus | None, after: str = "") -> list[str]:
             views = await here.records.list(prefix=prefix, status=status, after=after, limit=2)
@@ -341,6 +341,6 @@ async def test_a_follower_hears_of_updates_made_again(tmp_path: Path, model_file
         run.opened = await here.open("run", META, resume_from=3)
         await here.ask(run.opened.handle, 3, LOSSES[23])
         await run.update(3, 0.25)
-        await here.lifecycle.finish("run")
+        await here.finish("run")
         await following
         assert heard[2:] == [(3, 0.25)]

@@ -17,7 +17,8 @@ from mlrs_core.policy import Floats, Policy
 from mlrs_server.handles import make_handle, row_of
 from mlrs_server.ledger import DIVERGED_AFTER, AdviceReason, RunStatus, common_group
 from mlrs_server.replay import Replay
-from mlrs_server.runs import RunGroup, first_snapshot
+from mlrs_server.run_snapshot import first_snapshot
+from mlrs_server.runs import RunGroup
 from tests.core.families import random_model
 from tests.server.support import LOSSES, observed
 from tests.support.daemon import write_random_model

@@ -14,9 +14,9 @@ from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto import v1 as pb
-from mlrs_server import places, runs
+from mlrs_server import run_groups, runs
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.lifecycle import Opened
+from mlrs_server.opening import Opened
 from tests.server.support import LOSSES, advised, create, raises, refused, replayed, room, service
 
 HORIZON = 60
@@ -116,7 +116,7 @@ async def test_running_out_of_groups_is_said_and_passes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every group taken a new shape is refused and not created; once a group is empty, it is taken."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 3)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 3)
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
     async with room(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", some[n])).handle for n in range(3)]
@@ -128,7 +128,7 @@ async def test_running_out_of_groups_is_said_and_passes(
         with raises(Reason.RUN_NOT_FOUND):
             await here.open("run-3", mode="resume")
         await here.follow(handles[1], LOSSES[:3])
-        await here.lifecycle.delete("run-1")
+        await here.ending.delete("run-1")
         opened = await here.open("run-3", some[3])
         assert opened.created
         lrs = await here.follow(opened.handle, LOSSES[:20])
@@ -137,7 +137,7 @@ async def test_running_out_of_groups_is_said_and_passes(
         kept = await here.follow(handles[2], LOSSES[:20])
         with raises(Reason.MEMORY_FULL):
             await here.open("run-1", some[1])
-        await here.lifecycle.delete("run-2")
+        await here.ending.delete("run-2")
         back = await here.follow((await here.open("run-1", some[1])).handle, LOSSES[:20])
     assert back.tobytes() == alone(some[1])[:20].tobytes()
     assert lrs.tobytes() == alone(some[3])[:20].tobytes()
@@ -155,7 +155,7 @@ async def test_running_out_of_rows_is_said(
         with raises(Reason.MEMORY_FULL, field="config.schedule", match="8 runs of one model or schedule"):
             await here.open("one-more", config_of(ScheduleKind.COSINE))
         await here.open("other", config_of(ScheduleKind.LINEAR))
-        await here.lifecycle.delete("run-3")
+        await here.ending.delete("run-3")
         assert (await here.open("one-more", config_of(ScheduleKind.COSINE))).created
 
 
@@ -163,14 +163,14 @@ async def test_finished_runs_make_room_for_other_shapes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every group taken, one whose runs are all finished is used again; they can still be read."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 2)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 2)
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
     async with room(tmp_path / "d", model_file) as here:
         active = await here.open("active", some[0])
         for number in range(1, 5):
             opened = await here.open(f"run-{number}", some[number])
             await here.follow(opened.handle, LOSSES[:5])
-            await here.lifecycle.finish(f"run-{number}")
+            await here.finish(f"run-{number}")
         assert (await here.follow(active.handle, LOSSES[:20])).tobytes() == alone(some[0])[:20].tobytes()
         assert (await here.records.get("run-1")).snapshot.next_step == 5
         again = await here.open("run-2", resume_from=5)
@@ -188,7 +188,7 @@ async def test_finished_runs_make_room_for_runs_of_their_shape(
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
     async with room(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", config_of(ScheduleKind.COSINE))).handle for n in range(8)]
-        await here.lifecycle.finish("run-3")
+        await here.finish("run-3")
         finished = await here.ask(handles[3], 0, 1.0)
         assert finished.errors[0].reason == Reason.RUN_FINISHED
         assert (await here.open("one-more", config_of(ScheduleKind.COSINE))).created
@@ -202,12 +202,12 @@ async def test_a_run_that_a_call_is_about_stays(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is being finished makes no room yet: the call may fail, and the run then goes on."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 1)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config_of(ScheduleKind.COSINE))
         here.store.gate.clear()
         here.store.failing = {"set_status"}
-        finishing = asyncio.create_task(here.lifecycle.finish("a"))
+        finishing = asyncio.create_task(here.finish("a"))
         other = asyncio.create_task(here.open("b", config_of(ScheduleKind.LINEAR)))
         await asyncio.sleep(0)
         here.store.gate.set()
@@ -223,7 +223,7 @@ async def test_the_last_group_goes_to_one_of_two(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two runs created at once with room for one, one is; the other is refused and not stored."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 1)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         results = await asyncio.gather(
             here.open("a", config_of(ScheduleKind.COSINE)),
@@ -241,7 +241,7 @@ async def test_a_run_that_cannot_be_stored_gives_its_place_back(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store refuses a new run, the room that was kept for it is there for the next."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 1)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         here.store.failing = {"create"}
         with raises(Reason.STORE):
@@ -254,7 +254,7 @@ async def test_a_rewound_run_keeps_its_place(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a run is rewound, nobody gets its place, and it goes on in it."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 1)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", model_file) as here:
         before = await here.open("a", config_of(ScheduleKind.COSINE))
         await here.follow(before.handle, LOSSES[:9])
@@ -272,7 +272,7 @@ async def test_a_rewound_run_keeps_its_place(
 
 async def test_a_model_without_room_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is refused for want of room leaves no shipped model in the data folder."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 1)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with room(tmp_path / "d", None) as here:
         await here.open("a", config_of(ScheduleKind.COSINE))
         with raises(Reason.MEMORY_FULL, field="model"):
@@ -328,7 +328,7 @@ async def test_no_room_is_resource_exhausted(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the wire, a run for which there is no group left is RESOURCE_EXHAUSTED."""
-    monkeypatch.setattr(places, "MAX_GROUPS", 1)
+    monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "a")
         request = pb.OpenRunRequest(run_id="b", config=pb.RunConfig(horizon=60, schedule=COSINE))

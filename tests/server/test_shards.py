@@ -26,12 +26,12 @@ async def test_runs_of_one_group_are_of_one_shard(tmp_path: Path, model_file: Pa
     async with room(tmp_path, model_file) as here:
         for name, group in (("a", "pair"), ("b", "pair"), ("c", "")):
             request = OpenRequest(run_id=name, group=group)
-            handle = (await here.lifecycle.open(request)).handle
-            assert (await here.lifecycle.open(OpenRequest(run_id=name))).handle == handle
+            handle = (await here.open_one(request)).handle
+            assert (await here.open_one(OpenRequest(run_id=name))).handle == handle
             await here.follow(handle, LOSSES[:2])
             record = here.live.groups[0].records[here.row(handle)]
             assert record["shard"] == shard_of(group or name)
-        found = await here.live.stored(["a", "b", "c"])
+        found = await here.stored.find_all(["a", "b", "c"])
         shards = [found[name].shard for name in "abc"]
         assert shards == [shard_of("pair"), shard_of("pair"), shard_of("c")]
 

@@ -62,9 +62,9 @@ async def test_a_damaged_run_can_be_deleted(tmp_path: Path, model_file: Path, co
         async with room(tmp_path / "d", model_file) as after:
             with raises(Reason.STORE_NEWER if column == "status" else Reason.DAMAGED, match="'bad'"):
                 await after.open("bad")
-            await after.lifecycle.delete("bad")
+            await after.ending.delete("bad")
             with raises(Reason.RUN_NOT_FOUND):
-                await after.lifecycle.delete("bad")
+                await after.ending.delete("bad")
             assert len(await after.history("good")) == 9
             assert (await after.open("bad")).created
         assert file.execute("SELECT count(DISTINCT run_key) FROM observations").fetchone() == (1,)

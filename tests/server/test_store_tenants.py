@@ -10,7 +10,7 @@ from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.ledger import RunStatus
 from mlrs_server.names import full_name
-from mlrs_server.runs import first_snapshot
+from mlrs_server.run_snapshot import first_snapshot
 from mlrs_server.store import NewRun, Store, open_store
 from tests.support.postgres import PostgresServer
 

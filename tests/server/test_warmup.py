@@ -20,8 +20,8 @@ from mlrs_core.networks.paper import kernel as paper, learner as paper_learner
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
 from mlrs_core.schedules import base
-from mlrs_server import convert, entries, ledger, runs
-from mlrs_server.journal import _Batch
+from mlrs_server import convert, entries, ledger, run_snapshot, runs
+from mlrs_server.flush_batch import FlushBatch
 from mlrs_server.replay import Replay
 from mlrs_server.store import Observations, chunks
 from mlrs_server.entries import Entries
@@ -44,7 +44,8 @@ for policy in _policies():
     group = runs.RunGroup(3, "", policy)
     rows = [group.reserve() for _ in range(20)]
     for row in rows:
-        group.put(row, str(row), row, RunConfig(horizon=9, num_classes=10), runs.first_snapshot(policy))
+        snapshot = run_snapshot.first_snapshot(policy)
+        group.put(row, str(row), row, RunConfig(horizon=9, num_classes=10), snapshot)
     handles = group.records["handle"][rows]
     message = Entries.of(handles, np.zeros(20, np.int64), np.linspace(0, 2, 20))
     ledger.common_group(message.table)
@@ -53,20 +54,20 @@ for policy in _policies():
     losses = np.array([0.0, np.nan, 1.0, 1.0, 1.0])
     group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
     group.answer(Entries.of_one(int(handles[6]), 1, 0.5))
-    updates = _Batch.of(group).updates()
+    updates = FlushBatch.of(group).updates()
     answers = updates.answers
     record = Observations(answers["loss"], answers["lr"], answers["reason"])
     packed = chunks.pack_chunks(record, updates.bounds)
-    rows, steps, numbers, places = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
-    entries.find_answers(group.log.unstored()[0], rows, steps, numbers, places)
-    assert group.log.unstored()[0]["step"][places].tolist() == [0, 1]
+    rows, steps, numbers, positions = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
+    entries.find_answers(group.log.unstored()[0], rows, steps, numbers, positions)
+    assert group.log.unstored()[0]["step"][positions].tolist() == [0, 1]
     assert chunks.unpack_steps([(0, 0, packed[0])], steps[:1], steps[:1]).reasons.tolist() == [1]
 for policy in (*_policies(), *_adaptive_policies()):
     Replay(policy, RunConfig(horizon=9)).feed(np.linspace(0, 2, 20))
 for policy in _adaptive_policies():
     group = runs.RunGroup(4, "", policy)
     row = group.reserve()
-    group.put(row, "a", 0, RunConfig(num_classes=10), runs.first_snapshot(policy))
+    group.put(row, "a", 0, RunConfig(num_classes=10), run_snapshot.first_snapshot(policy))
     for step in range(30):
         group.answer(Entries.of_one(int(group.records["handle"][row]), step, 0.5))
         policy.adapt(group.states, group.networks, group.table, row, step, 0.1)

@@ -71,7 +71,8 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     again of the run's record.
     """
     from mlrs_server.checking import check_runs, check_whole, count_runs
-    from mlrs_server.models import ModelCatalog, asking
+    from mlrs_server.model_files import asking
+    from mlrs_server.models import ModelCatalog
 
     with _opened_to_read(data_dir, url, beside=None) as (opened, _):
         problems = [("", problem) for problem in check_whole(opened)]

@@ -119,7 +119,8 @@ def import_model(
     from mlrs_core.errors import ModelFileError
     from mlrs_core.models.checkpoint import dump_model
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.models import ModelCatalog, asking
+    from mlrs_server.model_files import asking
+    from mlrs_server.models import ModelCatalog
     from mlrs_server.names import check_tenant
 
     if daemon.address and (replace or tenant or data_dir):

@@ -172,7 +172,8 @@ def _models(data_dir: Path | None, url: str | None, tenant: str, *wanted: str) -
     from mlrs_core.errors import ModelFileError
     from mlrs_core.models.checkpoint import read_model
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.models import ModelCatalog, asking
+    from mlrs_server.model_files import asking
+    from mlrs_server.models import ModelCatalog
     from mlrs_server.names import check_tenant
 
     with reported(AdvisorError, ModelFileError, OSError):

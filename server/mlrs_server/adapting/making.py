@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from mlrs_core.adapting.protocol import MAX_ALIGNMENT
 from mlrs_server.adapting.updates import MetaUpdate
-from mlrs_server.answers import finished_run, stale_handle
-from mlrs_server.errors import AdvisorError, Reason, invalid_field
+from mlrs_server.errors import AdvisorError, Reason, finished_run, invalid_field, stale_handle
 from mlrs_server.ledger import ADAPTED, RunStatus
 from mlrs_server.live import LiveRuns
-from mlrs_server.places import LiveRun
+from mlrs_server.run_groups import LiveRun
 from mlrs_server.runs import adaptive
+from mlrs_server.stored_runs import StoredRuns
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Made:
 class Adaptation:
     """Makes the meta updates of runs in memory. Used from one event loop."""
 
-    def __init__(self, live: LiveRuns) -> None:
-        """`live` are the runs."""
+    def __init__(self, live: LiveRuns, stored: StoredRuns) -> None:
+        """`live` are the runs, `stored` is the way to their record."""
         self._live = live
+        self._stored = stored
 
     async def make(
         self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float | None = None
@@ -71,12 +72,12 @@ class Adaptation:
             AdvisorError: the handle is stale, or the run is not in meta mode.
         """
         place = self._live.at(handle)
-        if place is None or int(place.group.records["tenant"][place.row]) != tenant:
+        if place is None or int(place.record["tenant"]) != tenant:
             raise stale_handle()
         if not place.group.policy.network_size:
             raise AdvisorError(
                 Reason.CONFIG_MISMATCH,
-                f"config.meta: run {_run_id(place)!r} is not in meta mode, so its network does not "
+                f"config.meta: run {place.run_id!r} is not in meta mode, so its network does not "
                 "change; set config.meta when the run is created",
                 field="config.meta",
             )
@@ -88,30 +89,26 @@ class Adaptation:
         Raises:
             AdvisorError: the step has no advice yet, or the run is finished and the step has no update.
         """
-        record = place.group.records[place.row]
+        record = place.record
         newest = int(record["next_step"]) - 1
         if step > newest:
             raise AdvisorError(
                 Reason.STEP_AHEAD,
-                f"step: {step} of run {_run_id(place)!r} has no learning rate yet; observe it first",
+                f"step: {step} of run {place.run_id!r} has no learning rate yet; observe it first",
                 field="step",
                 expected_step=newest + 1,
             )
         if step < newest or record["last_reason"] & ADAPTED:
             return True
         if record["status"] == RunStatus.FINISHED:
-            raise finished_run(_run_id(place))
+            raise finished_run(place.run_id)
         return False
 
     async def _recorded(self, place: LiveRun, step: int) -> MetaUpdate | None:
         """Return the update of a step as the store has it."""
-        stored = await self._live.required(_run_id(place))
-        found = await self._live.in_store(lambda store: store.read_updates(stored.key, step, 1))
+        stored = await self._stored.get(place.run_id)
+        found = await self._stored.in_store(lambda store: store.read_updates(stored.key, step, 1))
         return found[0] if found else None
-
-
-def _run_id(place: LiveRun) -> str:
-    return place.group.run_ids[place.row]
 
 
 def _updates(place: LiveRun) -> int:
@@ -121,11 +118,11 @@ def _updates(place: LiveRun) -> int:
 
 def _stale(place: LiveRun, step: int, made: MetaUpdate | None) -> AdvisorError:
     """Return the error of an update of a step that had another, or had none and is over."""
-    newest = int(place.group.records["next_step"][place.row]) - 1
+    newest = int(place.record["next_step"]) - 1
     had = f"was made of the alignment {made.alignment!r}" if made else "was not made, and the run has gone on"
     return AdvisorError(
         Reason.STALE_STEP,
-        f"step: the meta update of step {step} of run {_run_id(place)!r} {had}; its newest step is {newest}. "
+        f"step: the meta update of step {step} of run {place.run_id!r} {had}; its newest step is {newest}. "
         f"To go back, open the run with resume_from={step}",
         field="step",
         expected_step=newest,

@@ -14,11 +14,13 @@ from mlrs_core.config import DEFAULT_META, AdaptScope
 from mlrs_server.adapting.pooling import Contribution, Pool
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import LiveRuns
-from mlrs_server.models import CatalogModel, ModelCatalog
+from mlrs_server.model_files import CatalogModel
+from mlrs_server.models import ModelCatalog
 from mlrs_server.names import bare
 from mlrs_server.policies import adaptive_policy_of
 from mlrs_server.runs import adaptive
 from mlrs_server.store import Store, StoredRun
+from mlrs_server.stored_runs import StoredRuns
 
 log = structlog.get_logger()
 
@@ -68,9 +70,10 @@ class _Learner:
 class Promotion:
     """Makes new versions of models, one at a time. Used from one event loop, which it keeps free."""
 
-    def __init__(self, live: LiveRuns, catalog: ModelCatalog) -> None:
-        """`live` are the runs, and the way to those stored."""
+    def __init__(self, live: LiveRuns, stored: StoredRuns, catalog: ModelCatalog) -> None:
+        """`live` are the runs in memory, `stored` is the way to the others."""
         self._live = live
+        self._stored = stored
         self._catalog = catalog
         self._turn = asyncio.Lock()
 
@@ -116,7 +119,7 @@ class Promotion:
         after = ""
         while True:
             read = partial(_page, prefix=asked.prefix, after=after, tenant=tenant)
-            page = await self._live.in_store(read)
+            page = await self._stored.in_store(read)
             for run in page:
                 meta = run.config.meta
                 if meta and meta.scope == AdaptScope.MODEL and run.model_digest == parent.digest:
@@ -130,7 +133,7 @@ class Promotion:
         async with self._live.lock(run.run_id):  # so that it stays where it is
             place = self._live.find(run.run_id)
             if place is None:
-                return await self._stored(run, size, least)
+                return await self._learner_from_store(run, size, least)
             group, row = place.group, place.row
             if int(group.records["key"][row]) != run.key:
                 return None
@@ -140,7 +143,7 @@ class Promotion:
             next_step = int(group.records["next_step"][row])
             return _Learner(updates, next_step, group.networks[row, :size].copy())
 
-    async def _stored(self, run: StoredRun, size: int, least: int) -> _Learner | None:
+    async def _learner_from_store(self, run: StoredRun, size: int, least: int) -> _Learner | None:
         """Return what a run that is not in memory has learnt as it is stored now.
 
         It may have gone on, or back, since it was listed.
@@ -148,11 +151,11 @@ class Promotion:
         counters = adaptive_policy_of(run, self._catalog).meta_counters
         if counters(run.snapshot.state).updates < least:
             return None
-        found = await self._live.in_store(lambda store: store.get([run.run_id]))
+        found = await self._stored.in_store(lambda store: store.get([run.run_id]))
         now = found.get(run.run_id)
         if now is None or now.key != run.key or counters(now.snapshot.state).updates < least:
             return None
-        replayed = await self._live.replay(now)
+        replayed = await self._stored.replay(now)
         return _Learner(
             counters(replayed.snapshot.state).updates, replayed.snapshot.next_step, replayed.network[:size]
         )

@@ -10,7 +10,7 @@ from mlrs_server.adapting.promotion import Promoted, PromoteRequest
 from mlrs_server.aliases import AliasChange
 from mlrs_server.convert.runs import time_to
 from mlrs_server.errors import invalid_field
-from mlrs_server.models import CatalogModel
+from mlrs_server.model_files import CatalogModel
 
 
 def model_to(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:

@@ -13,10 +13,10 @@ from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.convert.configs import config_from, config_to
 from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import RunView
 from mlrs_server.names import bare, check_feeder, check_run_id, full_name
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.store import Observations, Recency
+from mlrs_server.views import RunView
 
 MAX_PAGE = 1000
 """The most runs or models in a page."""

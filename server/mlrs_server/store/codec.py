@@ -30,7 +30,7 @@ from mlrs_core.policy import States
 from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 from mlrs_server.store.sealing import CHECKSUM_BYTES, damaged, seal, seal_all, unseal
 
 _FIELDS = {

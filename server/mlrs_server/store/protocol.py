@@ -16,7 +16,7 @@ from mlrs_server.adapting.updates import KeptNetworks, MadeUpdate, MetaUpdate
 from mlrs_server.entries import Bytes, Table
 from mlrs_server.ledger import Records, RunStatus
 from mlrs_server.model_index import Index
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 
 
 @dataclass(frozen=True)

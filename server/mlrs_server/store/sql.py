@@ -22,7 +22,7 @@ from mlrs_server.failpoints import reach
 from mlrs_server.ledger import RunStatus
 from mlrs_server.model_index import Index
 from mlrs_server.names import full_name
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 from mlrs_server.store import adapted, codec, naming, observation_log
 from mlrs_server.store.chunks import pack_chunks
 from mlrs_server.store.dialect import READS, Dialect, Row

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlrs_server.names import SEPARATOR, full_name
-from mlrs_server.runs import RunSnapshot
+from mlrs_server.run_snapshot import RunSnapshot
 from mlrs_server.shards import SHARDS
 from mlrs_server.store import codec
 from mlrs_server.store.protocol import StoredRun

@@ -79,7 +79,7 @@ class Held:
 
 async def learning(there: Room, run_id: str = "run", config: RunConfig = META) -> Learning:
     """Open a run that learns."""
-    return Learning(there, await there.open(run_id, config), Adaptation(there.live))
+    return Learning(there, await there.open(run_id, config), Adaptation(there.live, there.stored))
 
 
 async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> list[float]:
@@ -93,6 +93,6 @@ async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> li
 async def left_memory(there: Room) -> None:
     """Have every run leave memory."""
     for group in list(there.live.groups):
-        group.lap += 100
+        group.generation += 100
         assert await _drop_idle(there.live, group) > 0
     assert there.live.count() == 0

@@ -98,7 +98,7 @@ async def test_a_finished_run_learns_nothing_more(tmp_path: Path, model_file: Pa
     async with room(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[:4].tolist())
-        await there.lifecycle.finish("run")
+        await there.finish("run")
         with raises(Reason.RUN_FINISHED):
             await run.update(3)
         assert (await run.update(2)).update == run.made[0].update
@@ -151,8 +151,8 @@ async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
         run, other = await learning(there), await learning(there, "other")
         await run.go(LOSSES[:4].tolist())
         await other.go(LOSSES[:40].tolist())
-        stored = await there.live.required("other")
-        learnt = await there.live.replay(stored)
+        stored = await there.stored.get("other")
+        learnt = await there.stored.replay(stored)
         (group,) = there.live.groups
         there.live.drop_rows(group, [there.row(other.opened.handle)])
         there.store.gate.clear()

@@ -38,7 +38,7 @@ async def do(there: Room, statement: sa.Executable) -> None:
         with store.transaction() as connection:  # type: ignore[attr-defined]
             connection.execute(statement)
 
-    await there.live.in_store(execute)
+    await there.stored.in_store(execute)
 
 
 async def change(there: Room, column: str, changed: Callable[[bytes], bytes]) -> None:
@@ -49,7 +49,7 @@ async def change(there: Room, column: str, changed: Callable[[bytes], bytes]) ->
             blob: bytes = connection.execute(sa.select(networks.c[column])).scalar_one()
             return blob
 
-    blob = changed(await there.live.in_store(read))
+    blob = changed(await there.stored.in_store(read))
     await do(there, networks.update().values({column: blob}))
 
 
@@ -108,8 +108,8 @@ async def test_a_damaged_network_is_made_again(
         with capture_logs() as said:
             run.opened = await there.open("run")
         assert [line["event"] for line in said if line["log_level"] == "warning"] == []
-        stored = await there.live.required("run")
-        assert (await there.live.replay(stored)).network_step == 41
+        stored = await there.stored.get("run")
+        assert (await there.stored.replay(stored)).network_step == 41
         await run.go(LOSSES[41:STEPS].tolist(), 41)
     assert [lr.hex() for lr in run.lrs] == [lr.hex() for lr in expected[40:]]
 
@@ -159,7 +159,7 @@ async def test_a_damaged_network_with_half_a_record_is_refused(
         for _ in range(2):
             with raises(Reason.DAMAGED, match=f"network of run 'run' is.*{problem}.*mlrs runs delete"):
                 await there.open("run")
-        await there.lifecycle.delete("run")
+        await there.ending.delete("run")
         assert (await there.open("run", META)).created
 
 
@@ -168,7 +168,7 @@ async def checked(there: Room, *, replay: bool) -> list[str]:
     catalog = there.catalog if replay else None
     return [
         one.problem
-        for one in await there.live.in_store(lambda store: list(check_runs(store, catalog)))  # type: ignore[arg-type]
+        for one in await there.stored.in_store(lambda store: list(check_runs(store, catalog)))  # type: ignore[arg-type]
     ]
 
 
@@ -226,5 +226,5 @@ async def test_networks_of_no_run_are_told(tmp_path: Path, model_file: Path, whe
     async with room(tmp_path / "d", model_file, store=where) as there:
         await do(there, networks.insert().values(run_key=9, step=1, updates=1, snapshot=b"", data=b""))
         await do(there, meta_updates.insert().values(run_key=9, step=1, record=b""))
-        found = await there.live.in_store(check_whole)  # type: ignore[arg-type]
+        found = await there.stored.in_store(check_whole)  # type: ignore[arg-type]
         assert found == ["1 meta updates are of no run", "1 networks are of no run"]

@@ -25,6 +25,10 @@ POOLED = replace(META, meta=MetaConfig(scope=AdaptScope.MODEL, every=1, learning
 ASKED = PromoteRequest(model="small")
 
 
+def _promotion(there: Room) -> Promotion:
+    return Promotion(there.live, there.stored, there.catalog)
+
+
 async def _learnt(there: Room, *run_ids: str, steps: int = 12, config: RunConfig = POOLED) -> list[Learning]:
     runs = [await learning(there, run_id, config) for run_id in run_ids]
     for number, run in enumerate(runs):
@@ -49,7 +53,7 @@ async def test_a_version_is_the_mean_of_its_runs(tmp_path: Path, model_file: Pat
         there.catalog.add_file(write_random_model(tmp_path / "x.safetensors", seed=4), "other")
         await there.open("elsewhere", POOLED, model="other")
         parent = there.catalog.find("small")
-        made = await Promotion(there.live, there.catalog).make(replace(ASKED, alias="best"), "")
+        made = await _promotion(there).make(replace(ASKED, alias="best"), "")
         assert made.model is not None
         assert [(run.run_id, run.updates, run.next_step) for run in made.named] == [
             ("a", 4, 12),
@@ -73,15 +77,15 @@ async def test_the_same_runs_give_the_same_bits(tmp_path: Path, model_file: Path
     async with room(tmp_path / "d", model_file) as there:
         await _learnt(there, *"dbaec")
         for _ in range(2):
-            made = await Promotion(there.live, there.catalog).make(ASKED, "")
+            made = await _promotion(there).make(ASKED, "")
             digests.add(made.model and made.model.digest)
     async with room(tmp_path / "d", model_file) as there:
         await there.open("b")  # in memory again, the others are not
-        made = await Promotion(there.live, there.catalog).make(ASKED, "")
+        made = await _promotion(there).make(ASKED, "")
         digests.add(made.model and made.model.digest)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(promotion, "PAGE", 2)
-            made = await Promotion(there.live, there.catalog).make(ASKED, "")
+            made = await _promotion(there).make(ASKED, "")
             digests.add(made.model and made.model.digest)
             assert made.count == 5
     assert len(digests) == 1
@@ -92,7 +96,7 @@ async def test_runs_can_be_chosen(tmp_path: Path, model_file: Path) -> None:
     async with room(tmp_path / "d", model_file) as there:
         await _learnt(there, "x/1", "x/2", "y/1")
         await _learnt(there, "x/long", steps=30)
-        promote = Promotion(there.live, there.catalog).make
+        promote = _promotion(there).make
         before = [model.ref for model in there.catalog.page()]
         for asked, wanted in [
             ({"prefix": "x/"}, ["x/1", "x/2", "x/long"]),
@@ -119,7 +123,7 @@ async def test_nothing_learnt_is_nothing_to_promote(
         if asked:
             await _learnt(there, "little")
         with raises(Reason.NOTHING_TO_DO, field="model", match="small@.*ADAPT_SCOPE_MODEL.*fewer updates"):
-            await Promotion(there.live, there.catalog).make(replace(ASKED, **asked), "")  # type: ignore[arg-type]
+            await _promotion(there).make(replace(ASKED, **asked), "")  # type: ignore[arg-type]
 
 
 async def test_updates_that_moved_nothing_are_no_voice(tmp_path: Path, model_file: Path) -> None:
@@ -129,7 +133,7 @@ async def test_updates_that_moved_nothing_are_no_voice(tmp_path: Path, model_fil
         await there.ask(idle.opened.handle, 0, 2.0)
         await idle.update(0, 0.0)
         with raises(Reason.NOTHING_TO_DO):
-            await Promotion(there.live, there.catalog).make(ASKED, "")
+            await _promotion(there).make(ASKED, "")
 
 
 async def test_a_wrong_alias_is_found_before_the_work(tmp_path: Path, model_file: Path) -> None:
@@ -139,7 +143,7 @@ async def test_a_wrong_alias_is_found_before_the_work(tmp_path: Path, model_file
         count = len(there.catalog.page())
         for alias in ("Best!", "small", "default"):
             with raises(Reason.INVALID_FIELD, field="alias"):
-                await Promotion(there.live, there.catalog).make(replace(ASKED, alias=alias), "")
+                await _promotion(there).make(replace(ASKED, alias=alias), "")
         assert len(there.catalog.page()) == count
 
 
@@ -147,7 +151,7 @@ async def test_a_version_of_a_version(tmp_path: Path, model_file: Path) -> None:
     """Runs of a new version make the next one; runs of the old one do not count for it, and keep theirs."""
     async with room(tmp_path / "d", model_file) as there:
         (old,) = await _learnt(there, "old")
-        promote = Promotion(there.live, there.catalog).make
+        promote = _promotion(there).make
         first = await promote(replace(ASKED, alias="best"), "")
         new = Learning(there, await there.open("new", POOLED, model="best"), old.adaptation)
         await new.go(LOSSES[:9].tolist())
@@ -165,7 +169,7 @@ async def test_a_shipped_model_gets_a_version(tmp_path: Path) -> None:
     async with room(tmp_path / "d", None) as there:
         await _learnt(there, "a", steps=120)
         parent = there.catalog.find("")
-        made = await Promotion(there.live, there.catalog).make(PromoteRequest(model="", alias="default"), "")
+        made = await _promotion(there).make(PromoteRequest(model="", alias="default"), "")
         assert made.model is not None
         assert made.model.name == parent.name == there.catalog.find("").name
         assert made.model.model.architecture == parent.model.architecture
@@ -182,10 +186,10 @@ async def test_what_was_read_is_stored_first(tmp_path: Path, model_file: Path) -
         count = len(there.catalog.page())
         there.store.failing.add("append")
         with raises(Reason.STORE):
-            await Promotion(there.live, there.catalog).make(ASKED, "")
+            await _promotion(there).make(ASKED, "")
         assert len(there.catalog.page()) == count
         there.store.failing.clear()
-        assert (await Promotion(there.live, there.catalog).make(ASKED, "")).count == 1
+        assert (await _promotion(there).make(ASKED, "")).count == 1
 
 
 async def test_one_at_a_time(tmp_path: Path, model_file: Path) -> None:
@@ -193,7 +197,7 @@ async def test_one_at_a_time(tmp_path: Path, model_file: Path) -> None:
     async with room(tmp_path / "d", model_file) as there:
         (run,) = await _learnt(there, "a")
         await there.live.journal.flush()
-        make = Promotion(there.live, there.catalog).make
+        make = _promotion(there).make
         there.store.gate.clear()
         there.store.passing.add("model_index")
         tasks = [asyncio.create_task(make(replace(ASKED, alias=f"best-{n}"), "")) for n in range(3)]
@@ -212,11 +216,11 @@ async def test_others_are_stored_while_a_promotion_computes(
     """While what a run has learnt is computed again for a new version, what others were told is stored."""
     async with room(tmp_path / "d", model_file) as there:
         await _learnt(there, "a", "b")
-        expected = await Promotion(there.live, there.catalog).make(ASKED, "")
+        expected = await _promotion(there).make(ASKED, "")
     held = Held(monkeypatch)
     async with room(tmp_path / "d", model_file) as there:
         other = (await there.open("other")).handle
-        making = asyncio.create_task(Promotion(there.live, there.catalog).make(ASKED, ""))
+        making = asyncio.create_task(_promotion(there).make(ASKED, ""))
         async with asyncio.timeout(20):
             await until(held.begun.is_set)
             await there.follow(other, LOSSES[:5])
@@ -237,14 +241,14 @@ async def test_a_run_that_a_promotion_reads_stays_as_it_is(
     """A rewind that is asked for while a promotion computes a run comes after it, and both are right."""
     async with room(tmp_path / "d", model_file) as there:
         await _learnt(there, "a")
-        expected = await Promotion(there.live, there.catalog).make(ASKED, "")
+        expected = await _promotion(there).make(ASKED, "")
     held = Held(monkeypatch)
     async with room(tmp_path / "d", model_file) as there:
-        making = asyncio.create_task(Promotion(there.live, there.catalog).make(ASKED, ""))
+        making = asyncio.create_task(_promotion(there).make(ASKED, ""))
         async with asyncio.timeout(20):
             await until(held.begun.is_set)
             rewinding = asyncio.create_task(there.open("a", POOLED, resume_from=2))
-            await there.live.in_store(lambda _: None)
+            await there.stored.in_store(lambda _: None)
             held.gate.set()
             made = await making
             assert (await rewinding).view.snapshot.next_step == 2
@@ -268,7 +272,7 @@ async def test_runs_that_go_meanwhile_are_left_out(
             return runs
 
         monkeypatch.setattr(promotion, "_page", then_delete)
-        made = await Promotion(there.live, there.catalog).make(ASKED, "")
+        made = await _promotion(there).make(ASKED, "")
         assert [run.run_id for run in made.named] == ["b"]
 
 
@@ -281,5 +285,5 @@ async def test_a_damaged_run_is_named(tmp_path: Path, model_file: Path) -> None:
     database.close()
     async with room(tmp_path / "d", model_file) as there:
         with raises(Reason.DAMAGED, match="'b'"):
-            await Promotion(there.live, there.catalog).make(ASKED, "")
-        assert (await Promotion(there.live, there.catalog).make(replace(ASKED, prefix="a"), "")).count == 1
+            await _promotion(there).make(ASKED, "")
+        assert (await _promotion(there).make(replace(ASKED, prefix="a"), "")).count == 1

@@ -13,10 +13,10 @@ from mlrs_core.config import RunConfig
 from mlrs_server.adapting.making import Adaptation
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
-from mlrs_server.live import RunView
 from mlrs_server.store import Store, codec
 from mlrs_server.store.sealing import seal
 from mlrs_server.store.tables import runs
+from mlrs_server.views import RunView
 from tests.server.adapting.support import META, Learning, learning, left_memory
 from tests.server.support import LOSSES, Room, raises, room
 
@@ -66,12 +66,12 @@ async def test_a_run_is_read_without_its_model(tmp_path: Path, model_file: Path,
                 followed.extend(part.losses.tolist())
 
         following = asyncio.create_task(follow())
-        finished = await there.lifecycle.finish("two")
+        finished = await there.finish("two")
         async with asyncio.timeout(20):
             await following
         assert followed == LOSSES[:31].tolist()
         assert finished.meta == before[2][-2]
-        await there.lifecycle.delete("one")
+        await there.ending.delete("one")
 
 
 async def test_what_is_shown_does_not_depend_on_memory(
@@ -89,7 +89,7 @@ async def test_what_is_shown_does_not_depend_on_memory(
     async with room(tmp_path / "d", model) as there:
         new = await there.open("new", RunConfig(num_classes=10, meta=config.meta))
         await there.open("new", RunConfig(horizon=400))
-        run = Learning(there, new, Adaptation(there.live))
+        run = Learning(there, new, Adaptation(there.live, there.stored))
         await run.go(LOSSES[:12].tolist())
         in_memory = shown(await there.records.get("new"))
         await left_memory(there)
@@ -111,14 +111,14 @@ async def test_counters_of_older_runs_are_shown_while_in_memory(tmp_path: Path, 
 
 async def as_before(there: Room, run_id: str) -> None:
     """Store a run's config as versions did that did not keep where the counters are."""
-    config = (await there.live.required(run_id)).config
+    config = (await there.stored.get(run_id)).config
 
     def write(store: Store) -> None:
         with store.transaction() as connection:  # type: ignore[attr-defined]
             packed = codec.pack_config(config)
             connection.execute(runs.update().where(runs.c.run_id == run_id).values(config=packed))
 
-    await there.live.in_store(write)
+    await there.stored.in_store(write)
 
 
 @pytest.mark.parametrize("place", [-1, 0.5, "x"])

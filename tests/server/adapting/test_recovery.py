@@ -66,8 +66,8 @@ async def test_a_network_is_stored_by_the_flush_after_one_that_failed(
                 await there.live.journal.flush()
         there.store.failing.clear()
         await there.live.journal.flush()
-        stored = await there.live.required("run")
-        learnt = await there.live.replay(stored)
+        stored = await there.stored.get("run")
+        learnt = await there.stored.replay(stored)
         assert (learnt.network_step, learnt.updates_since) == (4 * EVERY, 0)
 
 
@@ -87,8 +87,8 @@ async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
         await flush
         await run.go(LOSSES[7 * EVERY : 8 * EVERY].tolist(), 7 * EVERY)
         await there.live.journal.flush()
-        stored = await there.live.required("run")
-        assert (await there.live.replay(stored)).network_step == 8 * EVERY
+        stored = await there.stored.get("run")
+        assert (await there.stored.replay(stored)).network_step == 8 * EVERY
 
 
 async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
@@ -99,10 +99,10 @@ async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Pa
         await there.live.journal.flush()
         await run.update(1, 1.0)
         (group,) = there.live.groups
-        group.lap += 100
+        group.generation += 100
         assert await _drop_idle(there.live, group) == 0
         await there.live.journal.flush()
-        group.lap += 100
+        group.generation += 100
         assert await _drop_idle(there.live, group) == 1
 
 
@@ -122,7 +122,7 @@ async def test_an_update_made_during_a_flush_is_not_stored_by_it(tmp_path: Path,
         await flush
         there.store.failing.add("append")  # and fails for as long as runs are idle
         (group,) = there.live.groups
-        group.lap += 100
+        group.generation += 100
         assert await _drop_idle(there.live, group) == 0
         there.store.failing.clear()
         run.opened = await there.open("run", META)
@@ -144,10 +144,10 @@ async def test_a_recovery_is_short_long_after_the_last_update(
             await there.ask(run.opened.handle, step, 1.7)
             await there.ask(idle.opened.handle, step - 3, 1.7)
             await there.live.journal.flush()
-        stored = await there.live.required_all(["run", "idle"])
-        learnt = await there.live.replay(stored[0])
+        stored = await there.stored.get_all(["run", "idle"])
+        learnt = await there.stored.replay(stored[0])
         assert stored[0].snapshot.next_step - learnt.network_step <= 10
-        assert await there.live.in_store(lambda store: store.network(stored[1].key)) is None
+        assert await there.stored.in_store(lambda store: store.network(stored[1].key)) is None
 
 
 async def test_others_are_stored_while_a_run_is_recovered(
@@ -181,15 +181,15 @@ async def test_a_recovery_that_nobody_waits_for_reads_no_more(
         await (await learning(before)).go(LOSSES[:40].tolist())
     held = Held(monkeypatch)
     async with room(tmp_path / "d", model_file) as there:
-        stored = await there.live.required("run")
-        call = asyncio.create_task(there.live.replay(stored))
+        stored = await there.stored.get("run")
+        call = asyncio.create_task(there.stored.replay(stored))
         await until(held.begun.is_set)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         reads = there.store.calls.count("read")
         held.gate.set()
-        assert (await there.live.replay(stored)).updates_since == 13  # of a thread beside the other
+        assert (await there.stored.replay(stored)).updates_since == 13  # of a thread beside the other
         assert there.store.calls.count("read") == reads + 4
 
 
@@ -209,8 +209,8 @@ async def test_a_rewound_run_never_went_further(
         run.lrs.clear()
         await run.go(LOSSES[step:STEPS].tolist(), step)
         assert run.lrs == expected[step:]
-        stored = await there.live.required("run")
-        made = await there.live.in_store(lambda store: store.read_updates(stored.key, 0, STEPS))
+        stored = await there.stored.get("run")
+        made = await there.stored.in_store(lambda store: store.read_updates(stored.key, 0, STEPS))
     assert [update.step for update in made] == list(range(EVERY - 1, STEPS, EVERY))
 
 
@@ -220,11 +220,11 @@ async def test_a_stored_run_is_checked_with_its_updates(tmp_path: Path, model_fi
         run = await learning(there)
         await run.go(LOSSES[:20].tolist())
         await there.live.journal.flush()
-        found = await there.live.in_store(lambda store: list(check_runs(store, there.catalog)))  # type: ignore[arg-type]
+        found = await there.stored.in_store(lambda store: list(check_runs(store, there.catalog)))  # type: ignore[arg-type]
         assert [(one.steps, one.problem) for one in found] == [(20, "")]
         with sqlite3.connect(tmp_path / "mlrs.sqlite3") as file:
             file.execute("DELETE FROM meta_updates WHERE step = 8")
-        (one,) = await there.live.in_store(lambda store: list(check_runs(store, there.catalog)))  # type: ignore[arg-type]
+        (one,) = await there.stored.in_store(lambda store: list(check_runs(store, there.catalog)))  # type: ignore[arg-type]
         assert "learning rate at step 9" in one.problem
 
 
@@ -235,8 +235,8 @@ async def test_a_deleted_run_leaves_nothing(tmp_path: Path, model_file: Path) ->
         await run.go(LOSSES[:20].tolist())
         await other.go(LOSSES[:20].tolist())
         await there.live.journal.flush()
-        stored = await there.live.required("run")
-        await there.lifecycle.delete("run")
-        assert await there.live.in_store(lambda store: store.read_updates(stored.key, 0, 100)) == []
-        kept = await there.live.required("other")
-        assert len(await there.live.in_store(lambda store: store.read_updates(kept.key, 0, 100))) == 6
+        stored = await there.stored.get("run")
+        await there.ending.delete("run")
+        assert await there.stored.in_store(lambda store: store.read_updates(stored.key, 0, 100)) == []
+        kept = await there.stored.get("other")
+        assert len(await there.stored.in_store(lambda store: store.read_updates(kept.key, 0, 100))) == 6

@@ -10,19 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mlrs_server.engine import Engine
-from mlrs_server.gathering import Gatherer
-from mlrs_server.lifecycle import RunLifecycle
-from mlrs_server.live import LiveRuns
-from mlrs_server.models import ModelCatalog, asking
+from mlrs_server.model_files import asking
+from mlrs_server.models import ModelCatalog
 from mlrs_server.ownership.leases import Leases
-from mlrs_server.records import RunRecords
 from mlrs_server.replica import Replica
 from mlrs_server.sharing import Sharing
 from mlrs_server.store import SqlStore, open_store
 from mlrs_server.store.tables import replicas
 from mlrs_server.watchers import Watchers
-from tests.server.support import FailingStore, Room
+from tests.server.support import FailingStore, Room, room_of
 from tests.support.postgres import PostgresServer
 
 
@@ -80,21 +76,11 @@ def join(where: Path | str, model_file: Path) -> Join:
             store = FailingStore(opened)
             catalog = ModelCatalog(asking(store, executor), default=str(model_file))
             watchers = Watchers()
-            live = LiveRuns(
-                store,
-                executor,
-                catalog,
-                flush_interval_s=3600.0,
-                on_flushed=watchers.wake,
-                ownership=sharing.ownership,
+            room = room_of(
+                store, executor, catalog, watchers, flush_interval_s=3600.0, ownership=sharing.ownership
             )
-            lifecycle = RunLifecycle(live, watchers, catalog)
-            engine = Engine(live.groups, live.journal)
-            records = RunRecords(live, watchers)
-            gatherer = Gatherer(live, engine, records)
-            room = Room(live, lifecycle, records, engine, catalog, store, gatherer)
             try:
-                yield Member(room, await sharing.join(live, watchers, name), sharing)
+                yield Member(room, await sharing.join(room.live, watchers, name), sharing)
             finally:
                 sharing.close()
                 opened.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.ledger import RunStatus
 from mlrs_server.opening import OpenRequest
 from mlrs_server.shards import SHARDS, shard_of
-from mlrs_server.store import SqlStore
+from mlrs_server.store import SqlStore, Store
 from tests.server.ownership.conftest import Join, Member, expire
 from tests.server.support import LOSSES, raises, replayed, until
 from tests.support.daemon import write_random_model
+
+T = TypeVar("T")
 
 CONFIG = RunConfig(horizon=1000)
 STEPS = 40
@@ -156,9 +160,9 @@ async def test_calls_of_a_woken_owner_change_nothing(join: Join, store: SqlStore
         await b.replica.reconcile()
         with raises(Reason.NOT_OWNER):
             if call == "finish":
-                await a.room.lifecycle.finish("run")
+                await a.room.finish("run")
             elif call == "delete":
-                await a.room.lifecycle.delete("run")
+                await a.room.ending.delete("run")
             elif call == "rewind":
                 await a.room.open("run", resume_from=3)
             else:
@@ -175,16 +179,16 @@ async def test_a_run_that_its_owner_stored_meanwhile_is_read_again(join: Join) -
         handle = await _open(a)
         await a.room.follow(handle, LOSSES[:STEPS])
         read = asyncio.Event()
-        stored = b.room.live.stored_or_places
+        in_store = b.room.stored.in_store
 
-        async def stored_before(run_ids: list[str], to_drop: set[str]) -> object:
-            runs = await stored(run_ids, to_drop)
+        async def in_store_before(work: Callable[[Store], T]) -> T:
+            runs = await in_store(work)
             if not read.is_set():  # between the first reading and the claim, the owner gives the run away
                 read.set()
                 await a.replica.drain()
             return runs
 
-        b.room.live.stored_or_places = stored_before  # type: ignore[method-assign]
+        b.room.stored.in_store = in_store_before  # type: ignore[method-assign]
         await _open(a, "other")
         opened = await b.room.open("run", CONFIG)
         assert opened.view.snapshot.next_step == STEPS
@@ -245,9 +249,9 @@ async def test_runs_of_one_group_share_an_owner(join: Join) -> None:
         await _divide(a, b)
         first = _run_of(a)
         requests = [OpenRequest(run_id=f"member-{n}", asked=CONFIG, group=first) for n in range(64)]
-        assert len(await a.room.lifecycle.open_many(requests)) == 64
+        assert len(await a.room.opener.open_many(requests)) == 64
         with raises(Reason.NOT_OWNER):
-            await b.room.lifecycle.open_many(requests)
+            await b.room.opener.open_many(requests)
 
 
 async def test_a_batch_over_several_owners_is_refused_with_the_way_out(join: Join) -> None:
@@ -256,7 +260,7 @@ async def test_a_batch_over_several_owners_is_refused_with_the_way_out(join: Joi
         await _divide(a, b)
         requests = [OpenRequest(run_id=_run_of(member), asked=CONFIG) for member in (a, b)]
         with raises(Reason.INVALID_FIELD, match="group"):
-            await a.room.lifecycle.open_many(requests)
+            await a.room.opener.open_many(requests)
 
 
 async def test_advice_goes_on_without_the_database_and_ownership_comes_back(join: Join) -> None:

@@ -1,9 +1,11 @@
-"""Where runs can live in memory: groups by what serves them, and how a full one gets room."""
+"""Groups of runs in memory, by what serves the runs, and how a full one gets free rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.handles import MAX_GROUPS, group_of, row_of
@@ -25,14 +27,25 @@ class LiveRun:
     row: int
 
     @property
+    def record(self) -> np.void:
+        """What moves of the run, but for its state: a view of a row of `RECORD`."""
+        record: np.void = self.group.records[self.row]
+        return record
+
+    @property
+    def run_id(self) -> str:
+        """The run's full name."""
+        return self.group.run_ids[self.row]
+
+    @property
     def handle(self) -> int:
         """The run's handle; 0 while it is closed."""
-        return int(self.group.records["handle"][self.row])
+        return int(self.record["handle"])
 
     @property
     def status(self) -> RunStatus:
         """Where the run stands."""
-        return RunStatus(int(self.group.records["status"][self.row]))
+        return RunStatus(int(self.record["status"]))
 
     @status.setter
     def status(self, status: RunStatus) -> None:
@@ -40,11 +53,10 @@ class LiveRun:
 
     def has_undurable(self) -> bool:
         """Return whether the run has answers of which it is not known that they are stored."""
-        record = self.group.records[self.row]
-        return bool(record["durable_step"] < record["next_step"] - 1)
+        return bool(self.record["durable_step"] < self.record["next_step"] - 1)
 
 
-class Places:
+class RunGroups:
     """The groups of runs in memory, at most as many as handles can name."""
 
     def __init__(self, catalog: ModelCatalog, drop_done: Callable[[RunGroup, int | None], None]) -> None:
@@ -62,11 +74,11 @@ class Places:
         live = LiveRun(self.groups[number], row)
         return live if live.handle == handle else None
 
-    def new_place(self, run: NewRun) -> LiveRun:
+    def reserve(self, run: NewRun) -> LiveRun:
         """Return a row of a run's group that is in use from now on.
 
         Raises:
-            AdvisorError: the run's model is damaged, or there is no room.
+            AdvisorError: the run's model is damaged, or memory is full.
         """
         group = self._group_of(run)
         if group.is_full():
@@ -113,6 +125,6 @@ class Places:
 
 
 def _memory_full(run: NewRun, problem: str) -> AdvisorError:
-    """Return the error of a run for which there is no room."""
+    """Return the error of a run that does not fit into memory."""
     field = "model" if run.config.schedule is None else "config.schedule"
     return AdvisorError(Reason.MEMORY_FULL, f"{field}: {problem}", field=field)
