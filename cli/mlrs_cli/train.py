@@ -15,7 +15,8 @@ from mlrs_core.errors import InvalidFieldError
 from mlrs_train.errors import NoTrainingError, SettingChangedError, TrainError, TrainingExistsError
 from mlrs_train.evolution.engines.choice import EngineChoice
 from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.method import SETTINGS, Settings, TrainingMethod
+from mlrs_train.method import Settings, TrainingMethod
+from mlrs_train.methods import SETTINGS
 from mlrs_train.settings import MANY, Real, Setting, Whole, settings_of
 
 if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does not

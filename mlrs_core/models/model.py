@@ -49,11 +49,15 @@ class Model:
 
     def policy(self) -> Policy:
         """Return the model ready to serve."""
-        return self.architecture.policy(self.snapshots)
+        from mlrs_core.networks.serving import policy_of
+
+        return policy_of(self.architecture, self.snapshots)
 
     def adaptive_policy(self, meta: MetaConfig) -> AdaptivePolicy:
         """Return the model ready to serve runs that go on learning, by some meta settings."""
-        return self.architecture.adaptive_policy(self.snapshots, meta)
+        from mlrs_core.networks.serving import adaptive_policy_of
+
+        return adaptive_policy_of(self.architecture, self.snapshots, meta)
 
 
 def _check_weights(where: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> None:

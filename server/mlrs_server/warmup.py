@@ -16,6 +16,7 @@ from mlrs_core.adapting import AdaptivePolicy
 from mlrs_core.advise import step
 from mlrs_core.config import MetaConfig, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.networks import ARCHITECTURES, Architecture, Weights
+from mlrs_core.networks.serving import adaptive_policy_of, policy_of
 from mlrs_core.policy import Policy, RunColumns, no_networks, table_of
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.entries import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
@@ -58,13 +59,13 @@ def _learn(policy: AdaptivePolicy) -> None:
 
 def _policies() -> Iterator[Policy]:
     for spec, weights in _networks():
-        yield spec.policy([weights])
+        yield policy_of(spec, [weights])
     yield schedule_policy(ScheduleSpec(ScheduleKind.CONSTANT))
 
 
 def _adaptive_policies() -> Iterator[AdaptivePolicy]:
     for spec, weights in _networks():
-        yield spec.adaptive_policy([weights], MetaConfig())
+        yield adaptive_policy_of(spec, [weights], MetaConfig())
 
 
 def _networks() -> Iterator[tuple[Architecture, Weights]]:

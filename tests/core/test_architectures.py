@@ -9,6 +9,7 @@ from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig
 from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_core.networks import ARCHITECTURES, Architecture, architecture_from_json
+from mlrs_core.networks.serving import policy_of
 from mlrs_core.policy import RunColumns
 from tests.core.families import FAMILIES, SMALL, SPECS, label, random_model, random_weights
 
@@ -31,7 +32,7 @@ def test_kernel_agrees_with_oracle(spec: Architecture, gain: float) -> None:
     rng = np.random.default_rng(7)
     n = 3
     weights = random_weights(spec, rng, gain=gain)
-    policy, oracle = spec.policy([weights]), FAMILIES[spec.kind].oracle(spec, weights, n)
+    policy, oracle = policy_of(spec, [weights]), FAMILIES[spec.kind].oracle(spec, weights, n)
     runs = RunColumns.of([RunConfig(scale=1.0)] * n)
     states = policy.init_state(n)
     losses = rng.exponential(2.0, (500, n)) * rng.choice([0.01, 1.0, 1.0, -1.0], (500, n))
@@ -100,7 +101,7 @@ def test_extreme_losses_give_finite_positive_rates(spec: Architecture, magnitude
         name: (rng.uniform(-1, 1, shape) * magnitude).astype(np.float32)
         for name, shape in spec.weight_shapes().items()
     }
-    policy, n = spec.policy([weights]), len(EXTREMES)
+    policy, n = policy_of(spec, [weights]), len(EXTREMES)
     runs = RunColumns.of([RunConfig(num_classes=10 if row % 2 else None) for row in range(n)])
     states = policy.init_state(n)
     for step in range(50):
@@ -180,7 +181,7 @@ def test_a_paper_model_holds_the_bound_of_its_losses() -> None:
     runs = RunColumns.of([RunConfig(scale=1.0)])
 
     def rate(spec: Architecture, loss: float) -> float:
-        policy = spec.policy([weights])
+        policy = policy_of(spec, [weights])
         lrs, _ = step_of(policy, policy.init_state(1), np.zeros(1, np.int64), np.array([loss]), runs)
         return float(lrs[0])
 

@@ -22,6 +22,7 @@ from mlrs_core.networks.drift import DriftSpec
 from mlrs_core.networks.drift.constants import BOUNDS, DriftConstants
 from mlrs_core.networks.drift.reference import DriftReference
 from mlrs_core.networks.drift.versions import FEATURE_SETS, FeatureSet
+from mlrs_core.networks.serving import DRIFT_KERNELS
 from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps
 from mlrs_core.schedules.base import default_lrs
 from tests.core.families import OTHER_CONSTANTS, random_weights
@@ -249,9 +250,7 @@ class SecondKernel:
         lrs[:] = default_lrs(RunColumns.of([RunConfig()]))[0] * np.exp(-self._slope * self._weight * steps)
 
 
-SECOND = FeatureSet(
-    constants=SecondConstants, features=(1, 1, 0), extras=1, kernel=SecondKernel, learner=NotImplemented
-)
+SECOND = FeatureSet(constants=SecondConstants, features=(1, 1, 0), extras=1)
 
 
 def second_model(slope: float) -> Model:
@@ -266,6 +265,7 @@ def test_a_second_version_is_served_beside_the_first(monkeypatch: pytest.MonkeyP
     first = model_of()
     bits, data = rates_of(first).tobytes(), dump_model(first)
     monkeypatch.setitem(FEATURE_SETS, 2, SECOND)
+    monkeypatch.setitem(DRIFT_KERNELS, 2, SecondKernel)
     model = second_model(0.02)
     assert model.architecture.to_json() == {
         "kind": "drift",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mlrs_core.config import RunConfig
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.scale import MAX_GAMMA, guess_log_classes, shu_gamma
+from mlrs_core.networks.serving import policy_of
 from mlrs_core.policy import Policy
 from tests.core.runs import Runs
 
@@ -22,7 +23,7 @@ def flat_policy(snapshots: int = 3) -> Policy:
     """Return a policy whose weights are all 0, so that its learning rate is half of gamma."""
     spec = PaperSpec(hidden_size=2)
     zeros = {name: np.zeros(shape, np.float32) for name, shape in spec.weight_shapes().items()}
-    return spec.policy([zeros] * snapshots)
+    return policy_of(spec, [zeros] * snapshots)
 
 
 def gammas(config: RunConfig, losses: list[float]) -> list[float]:

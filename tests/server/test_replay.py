@@ -12,6 +12,7 @@ import pytest
 
 from mlrs_core.config import MetaConfig, RunConfig
 from mlrs_core.networks import ARCHITECTURES
+from mlrs_core.networks.serving import adaptive_policy_of, policy_of
 from mlrs_core.policy import Policy
 from mlrs_server.replay import Replay
 from tests.server.adapting.support import META
@@ -28,8 +29,8 @@ def _policies() -> dict[str, Policy]:
         spec = architecture()
         shapes = spec.weight_shapes().items()
         weights = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes}
-        made[kind] = spec.policy([weights])
-        made[f"{kind} in meta mode"] = spec.adaptive_policy([weights], MetaConfig())
+        made[kind] = policy_of(spec, [weights])
+        made[f"{kind} in meta mode"] = adaptive_policy_of(spec, [weights], MetaConfig())
     return made
 
 

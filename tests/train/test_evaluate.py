@@ -13,12 +13,13 @@ from mlrs_core.models.model import Model
 from mlrs_core.networks.scale import shu_gamma
 from mlrs_train.evaluate import advised, cosine, main
 from mlrs_train.hypergradient.settings import HypergradientSettings
+from mlrs_train.methods import start_training
 
 
 @pytest.fixture
 def model() -> Model:
     """A small model of three snapshots."""
-    training = HypergradientSettings(tasks=("blobs",), epochs=3, hidden_size=6).start()
+    training = start_training(HypergradientSettings(tasks=("blobs",), epochs=3, hidden_size=6))
     while training.steps_done < training.steps_total:
         training.advance()
     return training.model({})

@@ -15,14 +15,14 @@ from mlrs_train.errors import DivergedError
 from mlrs_train.hypergradient.gradient import learning_rate, value_and_grad
 from mlrs_train.hypergradient.method import Hypergradient
 from mlrs_train.hypergradient.settings import HypergradientSettings
+from mlrs_train.tasks import load_tasks
 from tests.train.toys import quadratic
 
 
 def begin(names: Sequence[str] = ("blobs",), **fields: object) -> Hypergradient:
     """Return a small training."""
-    return HypergradientSettings(
-        **{"tasks": names, "epochs": 4, "hidden_size": 6, "t_val": 3, **fields}
-    ).start()
+    settings = HypergradientSettings(**{"tasks": names, "epochs": 4, "hidden_size": 6, "t_val": 3, **fields})
+    return Hypergradient(settings, load_tasks(settings.tasks))
 
 
 def run(training: Hypergradient) -> list[float]:

@@ -19,7 +19,8 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import RunColumns
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.hypergradient.settings import HypergradientSettings
-from mlrs_train.method import SETTINGS, LogRecord, Settings
+from mlrs_train.method import LogRecord, Settings
+from mlrs_train.methods import SETTINGS, start_training
 
 MODELS = Path(mlrs_core.__file__).parent / "models"
 RECORDS = Path(__file__).parents[2] / "docs" / "models"
@@ -44,7 +45,7 @@ def logged(model: str, count: int) -> list[Mapping[str, Any]]:
 def trained(model: str, advances: int) -> list[LogRecord]:
     """Return the records of a training's first advances, with a shipped model's settings."""
     provenance = read_model(MODELS / f"{model}.safetensors")[0].provenance
-    training = SETTINGS[provenance["method"]](**provenance["settings"]).start()
+    training = start_training(SETTINGS[provenance["method"]](**provenance["settings"]))
     steps = itertools.islice(iter(training.advance, object()), advances)
     return [record for record in steps if record is not None]
 

@@ -1,7 +1,7 @@
 """What a training method offers. Methods are chosen by name.
 
 To add one, write a package beside `hypergradient/` with a `settings.py` (its `Settings`, free of
-torch) and a `TrainingMethod`, and enter the settings in `SETTINGS`: `mlrs train` then has a
+torch) and a `TrainingMethod`, and enter both in `methods.py`: `mlrs train` then has a
 command for it, with an option for each field, its docstring as the help. Everything around the
 algorithm is shared: see `session.py`.
 """
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from mlrs_core.models.model import Model
-from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.hypergradient.settings import HypergradientSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +84,3 @@ class Settings(Protocol):
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         ...
-
-    def start(self) -> TrainingMethod:
-        """Return a training with these settings, at its first step."""
-        ...
-
-
-SETTINGS: dict[str, type[Settings]] = {
-    EvolutionSettings.method: EvolutionSettings,
-    HypergradientSettings.method: HypergradientSettings,
-}
-"""The settings of each method, by its name."""

@@ -31,7 +31,8 @@ from mlrs_train.checkpoint import load_checkpoint, replace_file, save_checkpoint
 from mlrs_train.curves import draw_curves
 from mlrs_train.errors import CheckpointError, NoTrainingError, SettingChangedError, TrainingExistsError
 from mlrs_train.journal import TrainingLog, read_records
-from mlrs_train.method import SETTINGS, Settings, TrainingMethod
+from mlrs_train.method import Settings, TrainingMethod
+from mlrs_train.methods import SETTINGS, start_training
 from mlrs_train.progress import ProgressBar
 
 
@@ -152,7 +153,7 @@ def start_session(path: Path, settings: Settings) -> TrainingSession:
     for file in (folder.checkpoint, folder.log, folder.events, folder.model):
         if file.exists():
             raise TrainingExistsError(f"{path} holds a training already ({file.name})")
-    method = settings.start()
+    method = start_training(settings)
     path.mkdir(parents=True, exist_ok=True)
     return TrainingSession(folder, settings, method)
 
@@ -179,7 +180,7 @@ def resume_session(path: Path, method: str | None, given: Mapping[str, Any]) -> 
         if value != was:
             raise SettingChangedError(name, f"{path} was started with {was!r}, not {value!r}")
     settings = SETTINGS[saved["method"]](**saved["settings"])
-    training = settings.start()
+    training = start_training(settings)
     try:
         training.load_state_dict(saved["state"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:

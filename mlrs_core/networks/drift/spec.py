@@ -35,17 +35,13 @@ horizon counts as twice the steps so far, at least UNKNOWN_HORIZON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from mlrs_core.adapting import AdaptivePolicy
-from mlrs_core.config import MetaConfig
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.drift.constants import DriftConstants
 from mlrs_core.networks.drift.versions import FeatureSet, feature_set
-from mlrs_core.policy import Policy
 
 Inputs = Literal["all", "loss", "progress"]
 """What the network sees: everything; all but where it is in the horizon; or all but the losses. The
@@ -127,13 +123,3 @@ class DriftSpec:
         loss, progress, own = self.feature_set.features
         sees_loss, sees_progress = float(self.inputs != "progress"), float(self.inputs != "loss")
         return (sees_loss,) * loss + (sees_progress,) * progress + (1.0,) * own
-
-    def policy(self, snapshots: Sequence[Weights]) -> Policy:
-        """Return the kernel. This network has one snapshot: it knows its place in the horizon."""
-        return self.feature_set.kernel(self, snapshots)
-
-    def adaptive_policy(self, snapshots: Sequence[Weights], meta: MetaConfig) -> AdaptivePolicy:
-        """Return the kernel whose runs go on learning, over one or more snapshots."""
-        from mlrs_core.adapting.kernel import AdaptiveKernel
-
-        return AdaptiveKernel(self.feature_set.learner(self, snapshots), meta)

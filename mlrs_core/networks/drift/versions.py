@@ -5,19 +5,18 @@ and formulas, in code that never changes once a model of the version may be stor
 formulas that one might want to move are its constants, which each model holds.
 
 To add version 2, write its constants, its kernel and its learner beside those of version 1, from which they
-may take what is the same, and enter it in `FEATURE_SETS`. Version 1 stays as it is. Then let
-`EvolutionSettings.architecture` train the new version.
+may take what is the same. Enter it in `FEATURE_SETS`, and its kernel and learner in
+`mlrs_core/networks/serving.py`. Version 1 stays as it is. Then let `EvolutionSettings.architecture` train the
+new version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlrs_core.adapting.learner import Learner
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.drift.constants import (
     EXTRAS,
     LOSS_FEATURES,
@@ -25,10 +24,6 @@ from mlrs_core.networks.drift.constants import (
     PROGRESS_FEATURES,
     DriftConstants,
 )
-from mlrs_core.policy import Policy
-
-if TYPE_CHECKING:
-    from mlrs_core.networks.drift.spec import DriftSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +36,6 @@ class FeatureSet:
     """Inputs of the cell that come from the losses, from the place in the horizon, and from the rest."""
     extras: int
     """Entries of a run's state besides the cell's."""
-    kernel: Callable[[DriftSpec, Sequence[Weights]], Policy]
-    """Makes the kernel of a model."""
-    learner: Callable[[DriftSpec, Sequence[Weights]], Learner]
-    """Makes the model's part in meta mode."""
 
     def constants_from(self, stored: Mapping[str, Any]) -> Any:
         """Return constants from a model's file, which names every one: defaults in code may not fill in.
@@ -59,25 +50,11 @@ class FeatureSet:
         return self.constants(**stored)
 
 
-def _kernel_1(spec: DriftSpec, snapshots: Sequence[Weights]) -> Policy:
-    from mlrs_core.networks.drift.kernel import DriftKernel
-
-    return DriftKernel(spec, snapshots)
-
-
-def _learner_1(spec: DriftSpec, snapshots: Sequence[Weights]) -> Learner:
-    from mlrs_core.networks.drift.learner import DriftLearner
-
-    return DriftLearner(spec, snapshots)
-
-
 FEATURE_SETS: dict[int, FeatureSet] = {
     1: FeatureSet(
         constants=DriftConstants,
         features=(LOSS_FEATURES, PROGRESS_FEATURES, OWN_FEATURES),
         extras=EXTRAS,
-        kernel=_kernel_1,
-        learner=_learner_1,
     ),
 }
 """The versions that this daemon serves, by number."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from mlrs_core.adapting import AdaptivePolicy
-from mlrs_core.config import MetaConfig
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.networks.architecture import Weights
-from mlrs_core.policy import Policy
 
 GateLayout = Literal["ifgo", "ifog"]
 """How the 4H gate rows are laid out.
@@ -84,19 +79,6 @@ class PaperSpec:
                 shapes[f"{prefix}.2.weight"] = (4 * hidden, half)
                 shapes[f"{prefix}.2.bias"] = (4 * hidden,)
         return {**shapes, "head.weight": (1, hidden), "head.bias": (1,)}
-
-    def policy(self, snapshots: Sequence[Weights]) -> Policy:
-        """Return the kernel over one or more snapshots."""
-        from mlrs_core.networks.paper.kernel import PaperKernel
-
-        return PaperKernel(self, snapshots)
-
-    def adaptive_policy(self, snapshots: Sequence[Weights], meta: MetaConfig) -> AdaptivePolicy:
-        """Return the kernel whose runs go on learning, over one or more snapshots."""
-        from mlrs_core.adapting.kernel import AdaptiveKernel
-        from mlrs_core.networks.paper.learner import PaperLearner
-
-        return AdaptiveKernel(PaperLearner(self, snapshots), meta)
 
 
 def _check_count(field: str, value: object, *, low: int, high: int) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from mlrs_core.config.ranges import check_whole
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.networks.drift.spec import DriftSpec, Inputs
 from mlrs_train.settings import MANY, Real, Whole, check_ranges
-
-if TYPE_CHECKING:  # it needs torch, and settings are there without
-    from mlrs_train.evolution.method import Evolution
 
 Objective = Literal["final", "window", "area"]
 """What is minimised; see `EvolutionSettings.objective`."""
@@ -110,16 +107,6 @@ class EvolutionSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {**asdict(self), "families": list(self.families)}
-
-    def start(self) -> Evolution:
-        """Return a training with these settings, at its first step.
-
-        Raises:
-            InvalidFieldError: a family is unknown.
-        """
-        from mlrs_train.evolution.method import Evolution
-
-        return Evolution(self)
 
 
 DEFAULT_UPDATES = 1100

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.networks.paper import GateLayout, PaperSpec
 from mlrs_train.settings import Real, Whole, check_ranges
-
-if TYPE_CHECKING:  # it needs torch, and settings are there without
-    from mlrs_train.hypergradient.method import Hypergradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +69,3 @@ class HypergradientSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {**asdict(self), "tasks": list(self.tasks)}
-
-    def start(self) -> Hypergradient:
-        """Return a training with these settings, at its first step.
-
-        Raises:
-            InvalidFieldError: a task is unknown.
-        """
-        from mlrs_train.hypergradient.method import Hypergradient
-        from mlrs_train.tasks import load_tasks
-
-        return Hypergradient(self, load_tasks(self.tasks))
