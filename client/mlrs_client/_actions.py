@@ -6,9 +6,10 @@ task was cancelled, is closed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mlrs_client import _calls as calls
+from mlrs_client._base_connection import BaseConnection
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import MlrsError, StepAheadError, UnavailableError
 from mlrs_client._joining import called
@@ -18,10 +19,7 @@ from mlrs_client._types import RunInfo
 from mlrs_client._unsent import let_go
 from mlrs_client._waiting import Action, Perform, check_complete, is_away, opened, paused, settled
 
-if TYPE_CHECKING:
-    from mlrs_client import _aio_connection, _connection
-
-C = TypeVar("C", bound="_connection.Connection | _aio_connection.Connection")
+C = TypeVar("C", bound=BaseConnection)
 T = TypeVar("T")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from mlrs_client._backlog import E
 from mlrs_client._deadline import Deadline
 from mlrs_client._entries import Entry
 from mlrs_client._exceptions import MlrsError
-from mlrs_client._ledger import Ledger
+from mlrs_client._ledger import Ledger, Wakeable
 from mlrs_client._links import Links
 from mlrs_client._session import Host, Session, check_process
 from mlrs_client._unsent import keep
@@ -55,6 +56,10 @@ class BaseConnection(Host):
         self._pid = os.getpid()
         self._lock = lock
         self._links = Links(open_plain, open_secure, access)
+
+    @abstractmethod
+    def signal(self) -> Wakeable:
+        """Return what those who wait for something of new runs are waiting on."""
 
     def check(self) -> None:
         """Raise unless this process may use the connection.
