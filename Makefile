@@ -40,6 +40,8 @@ lint: .venv/.ready .venv-proto/.ready ## Check style, types, layers, security, t
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bench cli client mlrs_core server train
 	$(MAKE) --no-print-directory audit
 	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/baseline.binpb
+	$(BIN)/buf breaking proto/baseline.binpb --against proto
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py --check
 
 audit: .venv/.ready ## Look dependencies up among known vulnerabilities, where the network allows it.
@@ -53,8 +55,10 @@ performance: .venv/.ready ## Measure the way of an observation against baselines
 	set -e; for name in $(MEASURED); do $(BIN)/python -m performance.$$name; done
 	$(BIN)/python -m performance.report
 
-proto: .venv-proto/.ready ## Generate the Python stubs of the contract.
+proto: .venv/.ready .venv-proto/.ready ## Generate the Python stubs of the contract, and the baseline that changes must keep to.
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py
+	$(BIN)/buf breaking proto --against proto/baseline.binpb
+	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb
 
 clean: ## Remove everything that can be made again.
 	rm -rf .venv .venv-proto performance/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -84,10 +84,10 @@ def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str)
         config=convert.config_to_proto(config),
         mode=_MODES[way.mode],
         resume_from=way.resume_from,
-        group=start.run_ids[0] if len(start.run_ids) > 1 else "",
+        group=start.run_ids[0] if len(start.run_ids) > 1 else None,
         world_size=start.world_size,
-        task=start.task,
-        feeder="" if start.is_ranked else feeder,
+        task=start.task or None,
+        feeder=None if start.is_ranked else feeder,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_client import _meta_convert as meta
+from mlrs_client._exceptions import InvalidArgumentError
 from mlrs_client._types import (
     AdviceReason,
     ModelInfo,
@@ -43,25 +44,11 @@ _REASONS: dict[pb.AdviceReason.ValueType, AdviceReason] = {
     pb.ADVICE_REASON_FRESH: AdviceReason.FRESH,
     pb.ADVICE_REASON_REPLAYED: AdviceReason.REPLAYED,
     pb.ADVICE_REASON_HELD: AdviceReason.HELD,
-    pb.ADVICE_REASON_FALLBACK: AdviceReason.FALLBACK,
-}
-_KINDS: dict[pb.ScheduleKind.ValueType, ScheduleKind] = {
-    pb.SCHEDULE_KIND_CONSTANT: ScheduleKind.CONSTANT,
-    pb.SCHEDULE_KIND_MULTI_STEP: ScheduleKind.MULTI_STEP,
-    pb.SCHEDULE_KIND_EXPONENTIAL: ScheduleKind.EXPONENTIAL,
-    pb.SCHEDULE_KIND_COSINE: ScheduleKind.COSINE,
-    pb.SCHEDULE_KIND_LINEAR: ScheduleKind.LINEAR,
-    pb.SCHEDULE_KIND_WSD: ScheduleKind.WSD,
-    pb.SCHEDULE_KIND_ONE_CYCLE: ScheduleKind.ONE_CYCLE,
-    pb.SCHEDULE_KIND_SGDR: ScheduleKind.SGDR,
-    pb.SCHEDULE_KIND_PLATEAU: ScheduleKind.PLATEAU,
-    pb.SCHEDULE_KIND_GREEDY: ScheduleKind.GREEDY,
 }
 _REDUCTIONS: dict[pb.RankReduction.ValueType, RankReduction] = {
     pb.RANK_REDUCTION_MEAN: RankReduction.MEAN,
     pb.RANK_REDUCTION_MEDIAN: RankReduction.MEDIAN,
 }
-_KINDS_TO_PROTO = {value: number for number, value in _KINDS.items()}
 _OPTIMIZERS_TO_PROTO = {value: number for number, value in _OPTIMIZERS.items()}
 _STATUSES_TO_PROTO = {value: number for number, value in _STATUSES.items()}
 _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
@@ -71,13 +58,11 @@ _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial
 def config_to_proto(config: RunConfig) -> pb.RunConfig:
     """Return the message of a config; what is `None` stays unset."""
     given = {name: value for name in _OPTIONAL if (value := getattr(config, name)) is not None}
-    message = pb.RunConfig(model=config.model or "", **given)
+    message = pb.RunConfig(model=config.model, **given)
     if config.optimizer is not None:
         message.optimizer = _OPTIMIZERS_TO_PROTO[config.optimizer]
     if (schedule := config.schedule) is not None:
-        given = {name: value for name, value in vars(schedule).items() if value is not None}
-        kind = _KINDS_TO_PROTO[ScheduleKind(given.pop("kind"))]
-        message.schedule.CopyFrom(pb.Schedule(kind=kind, **given))
+        message.schedule.CopyFrom(_schedule_to_proto(schedule))
     if config.meta is not None:
         message.meta.CopyFrom(meta.config_to_proto(config.meta))
     if (ranks := config.ranks) is not None:
@@ -87,18 +72,20 @@ def config_to_proto(config: RunConfig) -> pb.RunConfig:
 
 def _ranks_to_proto(ranks: Ranks) -> pb.Ranks:
     reductions = {value: number for number, value in _REDUCTIONS.items()}
-    return pb.Ranks(
+    message = pb.Ranks(
         reduction=pb.RANK_REDUCTION_UNSPECIFIED if ranks.reduction is None else reductions[ranks.reduction],
-        straggler_timeout_s=ranks.straggler_timeout_s,
         quorum=ranks.quorum,
     )
+    if ranks.straggler_timeout_s is not None:
+        message.straggler_timeout.FromNanoseconds(round(ranks.straggler_timeout_s * 1e9))
+    return message
 
 
 def _ranks_from_proto(message: pb.Ranks) -> Ranks:
-    timeout_s = message.straggler_timeout_s if message.HasField("straggler_timeout_s") else None
+    timeout = message.straggler_timeout if message.HasField("straggler_timeout") else None
     return Ranks(
         reduction=_REDUCTIONS.get(message.reduction),
-        straggler_timeout_s=timeout_s,
+        straggler_timeout_s=None if timeout is None else (timeout.seconds * 10**9 + timeout.nanos) / 1e9,
         quorum=message.quorum if message.HasField("quorum") else None,
     )
 
@@ -118,14 +105,35 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
     )
 
 
+def _schedule_to_proto(schedule: Schedule) -> pb.Schedule:
+    given = {name: value for name, value in vars(schedule).items() if value is not None}
+    kind = ScheduleKind(given.pop("kind")).name.lower()
+    of_every = {name: given.pop(name) for name in ("base_lr", "warmup") if name in given}
+    message = pb.Schedule(**of_every)
+    shape: Any = getattr(message, kind)
+    shape.SetInParent()
+    own = shape.DESCRIPTOR.fields_by_name
+    if wrong := next((name for name in given if name not in own), None):
+        raise InvalidArgumentError(
+            f"the schedule {schedule.kind} has no parameter {wrong}; its own: {', '.join(own) or 'none'}",
+            field=f"config.schedule.{wrong}",
+        )
+    shape.MergeFrom(type(shape)(**given))
+    return message
+
+
 def _schedule_from_proto(message: pb.Schedule) -> Schedule:
-    """Return the schedule in a message; a kind that this version does not know has its number for a name."""
-    given: dict[str, Any] = {descriptor.name: value for descriptor, value in message.ListFields()}
-    kind = _KINDS.get(given.pop("kind", pb.SCHEDULE_KIND_UNSPECIFIED), f"kind {message.kind}")
+    """Return the schedule in a message; a kind that this version does not know is called `unknown`."""
+    name = message.WhichOneof("kind")
+    shape = [] if name is None else getattr(message, name).ListFields()
+    given: dict[str, Any] = {descriptor.name: value for descriptor, value in (*message.ListFields(), *shape)}
     if "milestones" in given:
-        given["milestones"] = tuple(message.milestones)
+        given["milestones"] = tuple(given["milestones"])
     known = {field.name for field in dataclasses.fields(Schedule)}
-    return Schedule(kind, **{name: value for name, value in given.items() if name in known})
+    return Schedule(
+        ScheduleKind[name.upper()] if name else "unknown",
+        **{name: value for name, value in given.items() if name in known},
+    )
 
 
 def run_from_proto(message: pb.Run) -> RunInfo:
@@ -135,7 +143,7 @@ def run_from_proto(message: pb.Run) -> RunInfo:
         config=config_from_proto(message.config),
         status=_STATUSES.get(message.status, RunStatus.ACTIVE),
         next_step=message.next_step,
-        durable_step=message.durable_step,
+        durable_step=message.durable_step if message.HasField("durable_step") else -1,
         last_loss=message.last_loss if message.HasField("last_loss") else None,
         last_learning_rate=message.last_learning_rate if message.HasField("last_learning_rate") else None,
         create_time=_time(message.create_time),

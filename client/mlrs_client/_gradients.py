@@ -62,13 +62,13 @@ def stretches(gradient: object, direction: object, data_type: object) -> list[St
     return found
 
 
-def requests(header: pb.AdaptRequest, parts: Sequence[Stretch]) -> Iterator[pb.AdaptGradientsRequest]:
+def requests(header: pb.AdaptGradientsHeader, parts: Sequence[Stretch]) -> Iterator[pb.AdaptGradientsRequest]:
     """Return the messages of an upload: the header, then pieces of both vectors.
 
     Small buffers travel together.
     """
-    count = sum(len(part.gradient) // _TYPES[part.data_type][1] for part in parts)
-    yield pb.AdaptGradientsRequest(header=header, element_count=count)
+    header.element_count = sum(len(part.gradient) // _TYPES[part.data_type][1] for part in parts)
+    yield pb.AdaptGradientsRequest(header=header)
     for data_type, alike in itertools.groupby(parts, key=lambda part: part.data_type):
         for piece in _pieces(alike):
             yield pb.AdaptGradientsRequest(

@@ -24,7 +24,7 @@ def adapt(run_id: object, step: object, alignment: object, validation_loss: obje
         alignment=check_meta.alignment(alignment),
         validation_loss=check_meta.validation_loss(validation_loss),
     )
-    return Call("Adapt", request, lambda response: adaptation_from_proto(response, request.step))
+    return Call("Adapt", request, lambda response: adaptation_from_proto(response.result, request.step))
 
 
 def adapt_gradients(
@@ -36,7 +36,7 @@ def adapt_gradients(
     validation_loss: object,
 ) -> Call[Adaptation]:
     """Send both vectors, for the daemon to compute the alignment of."""
-    header = pb.AdaptRequest(
+    header = pb.AdaptGradientsHeader(
         run_id=check.run_id(run_id),
         step=check.step(step),
         validation_loss=check_meta.validation_loss(validation_loss),

@@ -27,9 +27,6 @@ _ORDERS: dict[pb.MetaOrder.ValueType, MetaOrder] = {
 }
 _OUTCOMES: dict[pb.MetaOutcome.ValueType, MetaOutcome] = {
     pb.META_OUTCOME_APPLIED: MetaOutcome.APPLIED,
-    pb.META_OUTCOME_CLIPPED: MetaOutcome.CLIPPED,
-    pb.META_OUTCOME_SCALED: MetaOutcome.SCALED,
-    pb.META_OUTCOME_CLIPPED_AND_SCALED: MetaOutcome.CLIPPED_AND_SCALED,
     pb.META_OUTCOME_IDLE: MetaOutcome.IDLE,
 }
 _SCOPES_TO_PROTO = {value: number for number, value in _SCOPES.items()}
@@ -77,7 +74,7 @@ def status_from_proto(message: pb.MetaStatus) -> MetaStatus:
     )
 
 
-def adaptation_from_proto(message: pb.AdaptResponse, step: int, alignment: float | None = None) -> Adaptation:
+def adaptation_from_proto(message: pb.MetaResult, step: int, alignment: float | None = None) -> Adaptation:
     """Return what came of the meta update of a step."""
     return Adaptation(
         step=step,
@@ -86,6 +83,8 @@ def adaptation_from_proto(message: pb.AdaptResponse, step: int, alignment: float
         learning_rate=message.learning_rate,
         outcome=_outcome(message.outcome),
         log_change=message.log_change,
+        clipped=message.clipped,
+        scaled=message.scaled,
         alignment=alignment,
     )
 

@@ -30,13 +30,7 @@ class MetaOutcome(enum.StrEnum):
     """What a meta update did."""
 
     APPLIED = "applied"
-    """The weights moved as Adam says."""
-    CLIPPED = "clipped"
-    """The alignment was clipped first."""
-    SCALED = "scaled"
-    """The update was scaled down, since the learning rate would have moved too far."""
-    CLIPPED_AND_SCALED = "clipped_and_scaled"
-    """Both."""
+    """The weights moved, as Adam says but for what `clipped` and `scaled` tell."""
     IDLE = "idle"
     """Nothing moved: the learning rate does not depend on the weights here, or the alignment is 0."""
     FALLBACK = "fallback"
@@ -97,6 +91,10 @@ class Adaptation:
     """What it did."""
     log_change: float
     """How far it moved the logarithm of the learning rate."""
+    clipped: bool = False
+    """Whether the alignment was clipped first."""
+    scaled: bool = False
+    """Whether the update was scaled down, since the learning rate would have moved too far."""
     alignment: float | None = None
     """The alignment, where the daemon computed it."""
 
@@ -139,3 +137,7 @@ class MetaRecord:
     """The learning rate for the step under the new weights."""
     log_change: float
     """How far it moved the logarithm of the learning rate."""
+    clipped: bool = False
+    """Whether the alignment was clipped first."""
+    scaled: bool = False
+    """Whether the update was scaled down, since the learning rate would have moved too far."""

@@ -17,29 +17,31 @@ def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:
     """Return the message of a batch of observations, or of meta updates."""
     handles, entries = batch.handles, batch.entries
     if not entries:
-        return pb.StreamAdviceRequest(
-            updates=[
-                pb.MetaUpdate(
-                    run_handle=handles[place],
-                    step=update.step,
-                    alignment=update.alignments[place],
-                    validation_loss=update.validation_losses[place],
-                )
-                for update, place in batch.updates
-            ]
-        )
+        updates = [
+            pb.MetaUpdate(
+                run_handle=handles[place],
+                step=update.step,
+                alignment=update.alignments[place],
+                validation_loss=update.validation_losses[place],
+            )
+            for update, place in batch.updates
+        ]
+        return pb.StreamAdviceRequest(meta_updates=pb.MetaUpdates(updates=updates))
+    message = pb.StreamAdviceRequest()
+    observations = message.observations  # filled in place: a message handed over would be copied
     if len(entries) == 1:
         (entry,) = entries
-        message = pb.StreamAdviceRequest(run_handles=handles, steps=entry.steps, losses=entry.losses)
+        observations.run_handles.extend(handles)
+        observations.steps.extend(entry.steps)
+        observations.losses.extend(entry.losses)
     else:
-        message = pb.StreamAdviceRequest(
-            run_handles=handles * len(entries),
-            steps=list(chain.from_iterable(entry.steps for entry in entries)),
-            losses=list(chain.from_iterable(entry.losses for entry in entries)),
-        )
+        observations.run_handles.extend(handles * len(entries))
+        observations.steps.extend(chain.from_iterable(entry.steps for entry in entries))
+        observations.losses.extend(chain.from_iterable(entry.losses for entry in entries))
     if batch.ledger.rank is not None:
-        message.ranks.extend([batch.ledger.rank] * len(entries))
-        message.sample_counts.extend(chain.from_iterable(entry.sample_counts for entry in entries))
+        columns = observations.rank_columns
+        columns.ranks.extend([batch.ledger.rank] * len(entries))
+        columns.sample_counts.extend(chain.from_iterable(entry.sample_counts for entry in entries))
     return message
 
 
@@ -56,9 +58,9 @@ def answer_from_proto(message: pb.StreamAdviceResponse) -> Answer | None:
             reason_from_proto,
             _refusals(columns.errors) if columns.errors else (),
         )
-    if kind == "adaptations":
-        adaptations = message.adaptations
-        return Adapted(adaptations.results, adaptation_from_proto, _refusals(adaptations.errors))
+    if kind == "meta_results":
+        results = message.meta_results
+        return Adapted(results.results, adaptation_from_proto, _refusals(results.errors))
     return Draining(message.drain.message) if kind == "drain" else None
 
 
@@ -68,7 +70,7 @@ def _refusals(errors: Iterable[pb.EntryError]) -> list[Refusal]:
             error.index,
             _reason_name(error.reason),
             error.message,
-            error.expected_step if error.HasField("expected_step") else None,
+            error.next_step if error.HasField("next_step") else None,
         )
         for error in errors
     ]

@@ -100,7 +100,9 @@ class Bare:
     def exchange(self) -> None:
         """Take a step and wait for the answer."""
         self._requests.put(
-            pb.StreamAdviceRequest(run_handles=[self._handle], steps=[self._step], losses=[LOSS])
+            pb.StreamAdviceRequest(
+                observations=pb.Observations(run_handles=[self._handle], steps=[self._step], losses=[LOSS])
+            )
         )
         response = next(self._responses)
         assert not response.advice.errors, response

@@ -58,11 +58,12 @@ class RankJob:
         parts = [ranks] if self._together else [[rank] for rank in ranks]
         return [
             pb.StreamAdviceRequest(
-                run_handles=[self._handle] * len(part),
-                steps=[step] * len(part),
-                losses=[2.3 + 0.001 * rank - 0.0001 * step for rank in part],
-                ranks=part,
-                sample_counts=[32.0] * len(part),
+                observations=pb.Observations(
+                    run_handles=[self._handle] * len(part),
+                    steps=[step] * len(part),
+                    losses=[2.3 + 0.001 * rank - 0.0001 * step for rank in part],
+                    rank_columns=pb.RankColumns(ranks=part, sample_counts=[32.0] * len(part)),
+                )
             ).SerializeToString()
             for part in parts
         ]

@@ -73,7 +73,11 @@ class Lagging:
         for first in range(0, steps, 8192):
             some = range(first, min(first + 8192, steps))
             await stream.write(
-                pb.StreamAdviceRequest(run_handles=[handle] * len(some), steps=some, losses=losses[some])
+                pb.StreamAdviceRequest(
+                    observations=pb.Observations(
+                        run_handles=[handle] * len(some), steps=some, losses=losses[some]
+                    )
+                )
             )
             await stream.read()
         await stream.done_writing()

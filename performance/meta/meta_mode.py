@@ -161,12 +161,16 @@ class _Crowd:
             if self._state == "still":
                 continue
             loss = 2.0 + 0.1 * (step % 7)
-            await call.write(pb.StreamAdviceRequest(run_handles=[handle], steps=[step], losses=[loss]))
+            await call.write(
+                pb.StreamAdviceRequest(
+                    observations=pb.Observations(run_handles=[handle], steps=[step], losses=[loss])
+                )
+            )
             assert not (await call.read()).advice.errors
             if self._state == "learning":
                 update = pb.MetaUpdate(run_handle=handle, step=step, alignment=0.1 * (step % 5 - 2.2))
-                await call.write(pb.StreamAdviceRequest(updates=[update]))
-                assert (await call.read()).adaptations.results[0].updates
+                await call.write(pb.StreamAdviceRequest(meta_updates=pb.MetaUpdates(updates=[update])))
+                assert (await call.read()).meta_results.results[0].updates
                 self._updates += 1
             step += 1
 
@@ -222,8 +226,10 @@ class _Sender:
         await stub.Advise(pb.AdviseRequest(run_id=self._run_id, step=self._step, loss=2.0))
 
     def _messages(self, size: int) -> Iterator[pb.AdaptGradientsRequest]:
-        header = pb.AdaptRequest(run_id=self._run_id, step=max(self._step, 0))
-        yield pb.AdaptGradientsRequest(header=header, element_count=size // 4)
+        header = pb.AdaptGradientsHeader(
+            run_id=self._run_id, step=max(self._step, 0), element_count=size // 4
+        )
+        yield pb.AdaptGradientsRequest(header=header)
         piece = b"\x00\x00\x80\x3a" * (PIECE_BYTES // 4)  # small enough that no sum overflows
         chunk = pb.GradientChunk(data_type=pb.DATA_TYPE_FLOAT32, validation_gradient=piece, direction=piece)
         message = pb.AdaptGradientsRequest(chunk=chunk)

@@ -21,7 +21,9 @@ METHOD = "/bench.Echo/Stream"
 
 async def _echo(_requests: Any, context: Any) -> None:
     while (request := await context.read()) is not grpc.aio.EOF:
-        advice = pb.AdviceColumns(learning_rates=request.losses, durable_steps=request.steps)
+        advice = pb.AdviceColumns(
+            learning_rates=request.observations.losses, durable_steps=request.observations.steps
+        )
         await context.write(pb.StreamAdviceResponse(advice=advice))
 
 

@@ -16,11 +16,11 @@ from mlrs_proto import v1 as pb
 
 POOL = 16
 """Different columns of losses."""
+OBSERVATIONS = pb.StreamAdviceRequest.DESCRIPTOR.fields_by_name["observations"].number
 HANDLES, STEPS, LOSSES = (
-    pb.StreamAdviceRequest.DESCRIPTOR.fields_by_name[name].number
-    for name in ("run_handles", "steps", "losses")
+    pb.Observations.DESCRIPTOR.fields_by_name[name].number for name in ("run_handles", "steps", "losses")
 )
-"""The numbers of the message's fields."""
+"""The numbers of the messages' fields."""
 
 
 def losses_of(runs: int) -> npt.NDArray[np.float64]:
@@ -40,7 +40,8 @@ class Messages:
 
     def at(self, step: int) -> bytes:
         """Return the message of a step."""
-        return self._head + _steps(step, self._count) + self._tails[step % POOL]
+        columns = self._head + _steps(step, self._count) + self._tails[step % POOL]
+        return _field(OBSERVATIONS, columns)
 
 
 def check(reply: bytes, entries: int) -> None:

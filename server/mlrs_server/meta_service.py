@@ -30,26 +30,26 @@ class MetaService:
 
     async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
         """Make a meta update."""
-        return convert.made_to(await self._adapt(request, request.alignment))
+        return pb.AdaptResponse(result=convert.made_to(await self._adapt(request, request.alignment)))
 
     async def adapt_gradients(
         self, messages: AsyncIterator[pb.AdaptGradientsRequest]
     ) -> pb.AdaptGradientsResponse:
         """Make a meta update from two gradients."""
-        header, element_count = convert.gradients_header_from(await anext(messages, None))
+        header = convert.gradients_header_from(await anext(messages, None))
         await self._handle(header.run_id)  # what is wrong with the run is told before a gigabyte is sent
-        alignment = await alignment_of(convert.pieces_from(messages), element_count)
+        alignment = await alignment_of(convert.pieces_from(messages), header.element_count)
         made = await self._adapt(header, alignment)
         return pb.AdaptGradientsResponse(result=convert.made_to(made), alignment=alignment)
 
-    async def adapt_all(self, request: pb.StreamAdviceRequest) -> pb.StreamAdviceResponse:
+    async def adapt_all(self, request: pb.MetaUpdates) -> pb.StreamAdviceResponse:
         """Make the meta updates in a message of a stream, in their order.
 
         Raises:
             AdvisorError: the message is malformed, or the caller may not adapt.
         """
         caller = current_caller()
-        caller.check_role(Role.ADAPT, "updates")
+        caller.check_role(Role.ADAPT, "meta_updates")
         convert.check_updates(request)
         made: list[Made | AdvisorError] = []
         for index, update in enumerate(request.updates):
@@ -65,9 +65,9 @@ class MetaService:
                 if error.reason is Reason.QUEUE_FULL:  # what follows on the stream belongs after it
                     raise
                 made.append(error)
-        return convert.adaptations_to(made, caller.tenant)
+        return convert.results_to(made, caller.tenant)
 
-    async def _adapt(self, request: pb.AdaptRequest, alignment: float) -> Made:
+    async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Made:
         """Make a meta update of a run that may not be in memory."""
         step, loss = convert.update_from(request)
         handle, tenant = await self._handle(request.run_id), current_caller().number

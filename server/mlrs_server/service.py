@@ -164,10 +164,11 @@ class AdvisorService(AdvisorServiceServicer):
             caller.check()
             if not usage.take():
                 await usage.turn()
-            if request.updates:
-                await context.write(await self._meta.adapt_all(request))
+            if request.HasField("meta_updates"):
+                await context.write(await self._meta.adapt_all(request.meta_updates))
                 continue
-            entries = convert.entries_from(request)
+            observations = request.observations
+            entries = convert.entries_from(observations)
             if len(entries) <= SLICE:
                 answer = self._engine.answer_now(entries, number)
             else:
@@ -175,7 +176,7 @@ class AdvisorService(AdvisorServiceServicer):
             if answer.recalls:
                 await self._recaller.recall(answer)
             if answer.reports:
-                await self._gatherer.gather(answer, request.sample_counts, number)
+                await self._gatherer.gather(answer, observations.rank_columns.sample_counts, number)
             self._counts.note(answer)
             await context.write(convert.columns_to(answer, tenant))
 

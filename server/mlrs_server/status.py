@@ -48,7 +48,6 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.MEMORY_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
-    Reason.NOT_BUILT: grpc.StatusCode.UNIMPLEMENTED,
     Reason.STORE: grpc.StatusCode.UNAVAILABLE,
     Reason.NOT_OWNER: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
@@ -102,7 +101,7 @@ async def _abort(
     if known.field:
         trailing.append(("mlrs-field", known.field))
     if known.expected_step is not None:
-        trailing.append(("mlrs-expected-step", str(known.expected_step)))
+        trailing.append(("mlrs-next-step", str(known.expected_step)))
     if known.owner:
         trailing.append(("mlrs-owner", known.owner))
     await context.abort(CODES[known.reason], spoken(str(known), tenant)[:MAX_MESSAGE], tuple(trailing))

@@ -85,7 +85,7 @@ class Record:
             config=self.config,
             status=status,
             next_step=len(self.losses),
-            durable_step=self.durable_step,
+            durable_step=None if self.durable_step < 0 else self.durable_step,
             create_time=Timestamp(seconds=int(self.create_time), nanos=int(self.create_time % 1 * 1e9)),
             last_learning_rate=lr_sequence(self.losses, self.alignments)[-1] if self.losses else None,
         )
@@ -343,14 +343,15 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
 
     def Adapt(self, request: pb.AdaptRequest, context: grpc.ServicerContext) -> pb.AdaptResponse:
         """Make an update."""
-        return self.adapted(self._record(request.run_id, context), request.step, request.alignment)
+        record = self._record(request.run_id, context)
+        return pb.AdaptResponse(result=self.adapted(record, request.step, request.alignment))
 
     def AdaptGradients(self, requests: Any, context: grpc.ServicerContext) -> pb.AdaptGradientsResponse:
         """Compute the dot product of both vectors; make the update of it."""
-        header, count, alignment = pb.AdaptRequest(), 0, 0.0
+        header, count, alignment = pb.AdaptGradientsHeader(), 0, 0.0
         for request in requests:
             if request.WhichOneof("kind") == "header":
-                header, count = request.header, request.element_count
+                header, count = request.header, request.header.element_count
                 continue
             chunk = request.chunk
             self.chunks.append(len(chunk.direction))
@@ -431,10 +432,10 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         if self.refuse_next[:1] == [pb.ERROR_REASON_QUEUE_FULL]:  # the call fails, as the daemon's does
             self.refuse_next.pop(0)
             return FULL
-        if request.updates:
-            return pb.StreamAdviceResponse(adaptations=self._adaptations(request.updates))
-        columns = pb.AdviceColumns()
-        rows = zip(request.run_handles, request.steps, request.losses, strict=True)
+        if request.HasField("meta_updates"):
+            return pb.StreamAdviceResponse(meta_results=self._results(request.meta_updates.updates))
+        columns, asked = pb.AdviceColumns(), request.observations
+        rows = zip(asked.run_handles, asked.steps, asked.losses, strict=True)
         for index, (handle, step, loss) in enumerate(rows):
             with self._lock:
                 self.entries += 1
@@ -447,8 +448,8 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             columns.durable_steps.append(durable)
         return pb.StreamAdviceResponse(advice=columns)
 
-    def _adaptations(self, updates: Sequence[pb.MetaUpdate]) -> pb.Adaptations:
-        answer = pb.Adaptations()
+    def _results(self, updates: Sequence[pb.MetaUpdate]) -> pb.MetaResults:
+        answer = pb.MetaResults()
         for index, update in enumerate(updates):
             with self._lock:
                 error = self._refusal_of_update(update)
@@ -475,10 +476,10 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
         return None
 
-    def adapted(self, record: Record, step: int, alignment: float) -> pb.AdaptResponse:
+    def adapted(self, record: Record, step: int, alignment: float) -> pb.MetaResult:
         """Make a meta update, or repeat the word on one that was made."""
         record.alignments.setdefault(step, alignment)
-        return pb.AdaptResponse(
+        return pb.MetaResult(
             updates=sum(other <= step for other in record.alignments),
             learning_rate=adapted_lr(record.losses, record.alignments, step),
             outcome=pb.META_OUTCOME_APPLIED,
@@ -552,7 +553,7 @@ def _elements(chunk: pb.GradientChunk, data: bytes) -> npt.NDArray[np.float64]:
 
 
 def _refused(reason: pb.ErrorReason.ValueType, expected: int | None = None) -> pb.EntryError:
-    return pb.EntryError(reason=reason, message="refused by the test double", expected_step=expected)
+    return pb.EntryError(reason=reason, message="refused by the test double", next_step=expected)
 
 
 def _fail(

@@ -60,7 +60,7 @@ def test_answers_come_in_order() -> None:
     for ledger in (one, other):
         outbox.poke(ledger)
         outbox.poke(ledger)  # again: there is nothing more to send
-    assert [list(message.losses) for message in outbox.messages] == [[1.0], [1.0]]
+    assert [list(message.observations.losses) for message in outbox.messages] == [[1.0], [1.0]]
     assert conversation.receive(advised([0.1])) == (one, None, False)
     assert conversation.receive(advised([0.2])) == (other, None, False)
     assert [entry.result().learning_rate for entry in entries] == [0.1, 0.2]
@@ -75,7 +75,7 @@ def test_long_messages_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
         ledger.observe(step, 1.0)
     assert [len(batch.entries) for batch in outbox.conversation.take(ledger)] == [2]
     outbox.poke(ledger)
-    assert [list(message.steps) for message in outbox.messages] == [[2, 3], [4]]
+    assert [list(message.observations.steps) for message in outbox.messages] == [[2, 3], [4]]
 
 
 def test_late_refusals_are_passed_over() -> None:

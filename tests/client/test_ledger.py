@@ -29,7 +29,7 @@ from tests.client.ledgers import advised, opened_ledger
 
 def opened(next_step: int = 0, durable_step: int = -1) -> Opened:
     """Return a daemon's word on a run."""
-    run = pb.Run(run_id="a", next_step=next_step, durable_step=durable_step)
+    run = pb.Run(run_id="a", next_step=next_step, durable_step=None if durable_step < 0 else durable_step)
     return Opened((OpenedRun(run_from_proto(run), handle=7, created=False, took_over=False),))
 
 

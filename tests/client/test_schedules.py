@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from mlrs_client import InvalidArgumentError, RunConfig, Schedule, ScheduleKind, schedules
 from mlrs_client import _arguments as check
@@ -16,6 +15,7 @@ from mlrs_client import _convert as convert
 from mlrs_core import config as core
 from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig as CoreConfig
+from mlrs_core.config.schedule import SHAPES
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto import v1 as pb
@@ -215,17 +215,32 @@ def test_schedules_survive_the_wire(config: CoreConfig) -> None:
     assert config_from(wire).schedule == spec
 
 
-@given(st.sampled_from(ScheduleKind))
-def test_kinds_have_the_numbers_of_the_contract(kind: ScheduleKind) -> None:
-    """Every kind has one name: here, in the contract and in the core."""
-    number = convert.config_to_proto(RunConfig(schedule=Schedule(kind))).schedule.kind
-    assert pb.ScheduleKind.Name(number) == f"SCHEDULE_KIND_{kind.upper().replace('-', '_')}"
-    assert core.ScheduleKind(number).spelling == kind
-    assert len(ScheduleKind) == len(core.ScheduleKind) == len(pb.ScheduleKind.values()) - 1
+@pytest.mark.parametrize("kind", ScheduleKind)
+def test_kinds_are_those_of_the_contract(kind: ScheduleKind) -> None:
+    """Every kind has one name, and the same parameters, here, in the contract and in the core."""
+    message = convert.config_to_proto(RunConfig(schedule=Schedule(kind))).schedule
+    name = message.WhichOneof("kind")
+    assert name == kind.replace("-", "_")
+    assert set(getattr(message, name).DESCRIPTOR.fields_by_name) == set(
+        SHAPES[core.ScheduleKind[name.upper()]]
+    )
+    assert (
+        len(ScheduleKind) == len(core.ScheduleKind) == len(message.DESCRIPTOR.oneofs_by_name["kind"].fields)
+    )
+
+
+def test_a_parameter_of_another_kind_is_refused() -> None:
+    """A parameter that a kind does not have is an error that names it, and those that the kind has."""
+    schedule = Schedule("multi-step", factor=0.5, cooldown=3)
+    with pytest.raises(InvalidArgumentError, match="cooldown; its own: milestones, factor") as caught:
+        convert.config_to_proto(RunConfig(schedule=schedule))
+    assert caught.value.field == "config.schedule.cooldown"
 
 
 def test_a_kind_of_a_newer_daemon_is_shown() -> None:
-    """A schedule of a kind that this version does not know is shown by its number."""
-    message = pb.RunConfig(schedule=pb.Schedule(base_lr=0.5))
-    message.schedule.kind = 77  # type: ignore[assignment] # a number from the future
-    assert convert.config_from_proto(message).schedule == Schedule("kind 77", base_lr=0.5)
+    """A schedule of a kind that this version does not know is shown as one, with what all kinds have."""
+    field_15_of_length_0 = bytes([15 << 3 | 2, 0])
+    message = pb.Schedule.FromString(pb.Schedule(base_lr=0.5).SerializeToString() + field_15_of_length_0)
+    assert convert.config_from_proto(pb.RunConfig(schedule=message)).schedule == Schedule(
+        "unknown", base_lr=0.5
+    )

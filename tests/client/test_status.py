@@ -80,7 +80,7 @@ def _refused(entry: pb.EntryError) -> mlrs_client.MlrsError:
 
 def test_entry_errors() -> None:
     """An entry's error names the run and carries the expected step."""
-    entry = pb.EntryError(reason=pb.ERROR_REASON_STEP_AHEAD, message="step 9 is ahead", expected_step=0)
+    entry = pb.EntryError(reason=pb.ERROR_REASON_STEP_AHEAD, message="step 9 is ahead", next_step=0)
     error = _refused(entry)
     assert isinstance(error, mlrs_client.StepAheadError)
     assert error.expected_step == 0

@@ -36,7 +36,12 @@ def opened(next_step: int = 0, durable_step: int = -1, runs: int = 1) -> Opened:
     config = pb.RunConfig(meta=pb.Meta(order=pb.META_ORDER_BEFORE_STEP))
     infos = [
         run_from_proto(
-            pb.Run(run_id=f"run-{index}", config=config, next_step=next_step, durable_step=durable_step)
+            pb.Run(
+                run_id=f"run-{index}",
+                config=config,
+                next_step=next_step,
+                durable_step=None if durable_step < 0 else durable_step,
+            )
         )
         for index in range(runs)
     ]
@@ -60,7 +65,7 @@ def adapt(ledger: Ledger[Entry], step: int, alignment: float = 1.0) -> Update:
 
 def adapted(learning_rate: float) -> Adaptation:
     """Return the answer to the update of one run at step 0."""
-    return adaptation_from_proto(pb.AdaptResponse(learning_rate=learning_rate), 0)
+    return adaptation_from_proto(pb.MetaResult(learning_rate=learning_rate), 0)
 
 
 class Daemon:
@@ -82,25 +87,26 @@ class Daemon:
 
     def answer(self, message: pb.StreamAdviceRequest) -> pb.StreamAdviceResponse:
         """Take in a message; nothing in it may be out of order."""
-        if message.updates:
-            results = [self._adapt(update.step, update.alignment) for update in message.updates]
-            return pb.StreamAdviceResponse(adaptations=pb.Adaptations(results=results))
-        for step, loss in zip(message.steps, message.losses, strict=True):
+        if message.HasField("meta_updates"):
+            results = [self._adapt(update.step, update.alignment) for update in message.meta_updates.updates]
+            return pb.StreamAdviceResponse(meta_results=pb.MetaResults(results=results))
+        sent = message.observations
+        for step, loss in zip(sent.steps, sent.losses, strict=True):
             event = ("observation", step, loss)
             if event not in self.events:
                 assert step == self.next_step, f"observation {step} of {self.next_step}"
                 self.events.append(event)
-        count = len(message.steps)
+        count = len(sent.steps)
         columns = pb.AdviceColumns(learning_rates=[0.1] * count, durable_steps=[self.durable_step] * count)
         return pb.StreamAdviceResponse(advice=columns)
 
-    def _adapt(self, step: int, alignment: float) -> pb.AdaptResponse:
+    def _adapt(self, step: int, alignment: float) -> pb.MetaResult:
         event = ("update", step, alignment)
         if event not in self.events:
             assert step == self.next_step - 1, f"update of {step}, the newest is {self.next_step - 1}"
             assert self.events[-1][0] == "observation", "a second update of a step"
             self.events.append(event)
-        return pb.AdaptResponse(learning_rate=0.2, outcome=pb.META_OUTCOME_APPLIED)
+        return pb.MetaResult(learning_rate=0.2, outcome=pb.META_OUTCOME_APPLIED)
 
 
 class Scene:
@@ -318,9 +324,9 @@ def test_a_refused_update() -> None:
     refused = adapt(ledger, 0)
     outbox.poke(ledger)
     conversation.receive(advised([0.1]))
-    adaptations = pb.Adaptations(results=[pb.AdaptResponse()])
-    adaptations.errors.add(index=0, reason=pb.ERROR_REASON_STALE_STEP, message="no")
-    answer = read(pb.StreamAdviceResponse(adaptations=adaptations))
+    results = pb.MetaResults(results=[pb.MetaResult()])
+    results.errors.add(index=0, reason=pb.ERROR_REASON_STALE_STEP, message="no")
+    answer = read(pb.StreamAdviceResponse(meta_results=results))
     assert conversation.receive(answer) == (ledger, None, False)
     with pytest.raises(mlrs_client.StaleStepError, match="no"):
         refused.adaptations()
@@ -375,13 +381,13 @@ def test_updates_of_a_large_sweep_are_split() -> None:
     alignments = [math.nan, *map(float, range(1, runs))]
     update, _ = ledger.adapt(0, alignments, [None] * runs)
     outbox.poke(ledger)
-    assert [len(message.updates) for message in outbox.messages] == [MAX_UPDATES, 1]
-    assert outbox.messages[1].updates[0].run_handle == runs - 1
+    assert [len(message.meta_updates.updates) for message in outbox.messages] == [MAX_UPDATES, 1]
+    assert outbox.messages[1].meta_updates.updates[0].run_handle == runs - 1
     for message in outbox.messages:
         assert not update.done
-        results = [pb.AdaptResponse(learning_rate=sent.alignment) for sent in message.updates]
-        adaptations = pb.Adaptations(results=results)
-        conversation.receive(read(pb.StreamAdviceResponse(adaptations=adaptations)))
+        results = [pb.MetaResult(learning_rate=sent.alignment) for sent in message.meta_updates.updates]
+        answer = pb.StreamAdviceResponse(meta_results=pb.MetaResults(results=results))
+        conversation.receive(read(answer))
     found = update.adaptations()
     assert [adaptation.learning_rate for adaptation in found] == [None, *alignments[1:]]
     assert found[0].outcome == MetaOutcome.SKIPPED

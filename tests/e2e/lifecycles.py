@@ -152,7 +152,7 @@ class Lifecycles(RuleBasedStateMachine):
             message = pb.RunConfig(horizon=30, num_classes=10, min_lr=1e-4, max_lr=0.5)
             return message, lambda: Replay(self.policy, config)
         spec = ScheduleSpec(ScheduleKind.GREEDY, base_lr=0.1, patience=1).resolved()
-        schedule = pb.Schedule(kind=pb.SCHEDULE_KIND_GREEDY, base_lr=0.1, patience=1)
+        schedule = pb.Schedule(base_lr=0.1, greedy=pb.Schedule.Greedy(patience=1))
         return pb.RunConfig(schedule=schedule), lambda: Replay(
             schedule_policy(spec), RunConfig(schedule=spec)
         )
@@ -201,7 +201,9 @@ class Lifecycles(RuleBasedStateMachine):
 
     def is_stale(self, handle: int) -> bool:
         """Return whether a handle names no run."""
-        message = pb.StreamAdviceRequest(run_handles=[handle], steps=[0], losses=[1.0])
+        message = pb.StreamAdviceRequest(
+            observations=pb.Observations(run_handles=[handle], steps=[0], losses=[1.0])
+        )
         (response,) = self.stub.StreamAdvice(iter([message]), timeout=TIMEOUT_S, wait_for_ready=True)
         return [error.reason for error in response.advice.errors] == [pb.ERROR_REASON_STALE_HANDLE]
 
@@ -294,9 +296,9 @@ class Lifecycles(RuleBasedStateMachine):
                 expected += bits([wanted.lrs[-1]])
             else:
                 expected += bits([wanted.observe(loss)])
-            message.run_handles.append(wanted.handle or 12345)
-            message.steps.append(step)
-            message.losses.append(loss)
+            message.observations.run_handles.append(wanted.handle or 12345)
+            message.observations.steps.append(step)
+            message.observations.losses.append(loss)
         (response,) = self.stub.StreamAdvice(iter([message]), timeout=TIMEOUT_S, wait_for_ready=True)
         got = bits(response.advice.learning_rates)
         for error in response.advice.errors:

@@ -82,7 +82,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def _message(stub: AdvisorServiceStub, run_id: str, entries: int) -> pb.StreamAdviceRequest:
     """Return a message of the first step of a run, so many times: each is answered."""
     handle = stub.OpenRun(pb.OpenRunRequest(run_id=run_id), timeout=20).run_handle
-    return pb.StreamAdviceRequest(run_handles=[handle] * entries, steps=[0] * entries, losses=[1.0] * entries)
+    return pb.StreamAdviceRequest(
+        observations=pb.Observations(
+            run_handles=[handle] * entries, steps=[0] * entries, losses=[1.0] * entries
+        )
+    )
 
 
 @some_or_many

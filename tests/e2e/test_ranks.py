@@ -200,12 +200,23 @@ async def test_one_message_may_hold_all_ranks(daemon: Daemon) -> None:
         handle = (await stub.OpenRun(request)).run_handle
         call = stub.StreamAdvice()
         message = pb.StreamAdviceRequest(
-            run_handles=[handle] * 3, steps=[0] * 3, losses=[1.0, 2.0, 6.0], ranks=[2, 0, 1]
+            observations=pb.Observations(
+                run_handles=[handle] * 3,
+                steps=[0] * 3,
+                losses=[1.0, 2.0, 6.0],
+                rank_columns={"ranks": [2, 0, 1]},
+            )
         )
         await call.write(message)
         advice = (await call.read()).advice
         assert (len(set(advice.learning_rates)), list(advice.ranks_reported)) == (1, [3] * 3)
-        await call.write(pb.StreamAdviceRequest(run_handles=[handle], steps=[1], losses=[1.0], ranks=[1, 2]))
+        await call.write(
+            pb.StreamAdviceRequest(
+                observations=pb.Observations(
+                    run_handles=[handle], steps=[1], losses=[1.0], rank_columns={"ranks": [1, 2]}
+                )
+            )
+        )
         with pytest.raises(grpc.aio.AioRpcError, match="ranks: must be as long as steps"):
             await call.read()
         with pytest.raises(grpc.aio.AioRpcError, match="run_id: all 3 ranks"):

@@ -37,7 +37,9 @@ def _advised(stub: Any, run_id: str, config: pb.RunConfig, losses: list[float]) 
     """Return the learning rates of a run over some losses."""
     run = stub.OpenRun(pb.OpenRunRequest(run_id=run_id, config=config))
     n = len(losses)
-    request = pb.StreamAdviceRequest(run_handles=[run.run_handle] * n, steps=range(n), losses=losses)
+    request = pb.StreamAdviceRequest(
+        observations=pb.Observations(run_handles=[run.run_handle] * n, steps=range(n), losses=losses)
+    )
     (response,) = stub.StreamAdvice(iter([request]))
     return np.array(response.advice.learning_rates)
 

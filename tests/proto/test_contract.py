@@ -105,9 +105,9 @@ def test_unset_config_fields_can_be_told_from_zero(name: str) -> None:
 @pytest.mark.parametrize(
     ("message", "field", "kind"),
     [
-        ("StreamAdviceRequest", "run_handles", FieldDescriptor.TYPE_FIXED64),
-        ("StreamAdviceRequest", "steps", FieldDescriptor.TYPE_UINT64),
-        ("StreamAdviceRequest", "losses", FieldDescriptor.TYPE_DOUBLE),
+        ("Observations", "run_handles", FieldDescriptor.TYPE_FIXED64),
+        ("Observations", "steps", FieldDescriptor.TYPE_UINT64),
+        ("Observations", "losses", FieldDescriptor.TYPE_DOUBLE),
         ("AdviceColumns", "learning_rates", FieldDescriptor.TYPE_DOUBLE),
         ("AdviceColumns", "reasons", FieldDescriptor.TYPE_ENUM),
         ("AdviceColumns", "durable_steps", FieldDescriptor.TYPE_SINT64),

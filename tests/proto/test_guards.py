@@ -36,6 +36,17 @@ def run(*command: str | Path) -> tuple[int, str]:
     return process.returncode, process.stdout + process.stderr
 
 
+needs_buf = pytest.mark.skipif(not BUF.exists(), reason="buf is not installed beside this Python")
+
+
+def changed(room: Path, name: str, before: str, after: str) -> None:
+    """Change the contract in a copy."""
+    contract = room / "mlrs" / "v1" / f"{name}.proto"
+    text = contract.read_text()
+    assert before in text
+    contract.write_text(text.replace(before, after))
+
+
 @needs_generator
 def test_tampered_stub_is_found(room: Path) -> None:
     """A stub that the generator would not write fails the check, by name; an untouched room passes."""
@@ -52,12 +63,47 @@ def test_tampered_stub_is_found(room: Path) -> None:
 @needs_generator
 def test_forgotten_regeneration_is_found(room: Path) -> None:
     """A field added to the contract fails the check until the stubs are generated again."""
-    contract = room / "mlrs" / "v1" / "run.proto"
-    added = "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
-    contract.write_text(contract.read_text().replace("message GetRunRequest {\n", added))
+    changed(
+        room, "run", "message GetRunRequest {\n", "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
+    )
     assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 1
     assert run(GENERATOR / "python", room / "generate.py")[0] == 0
     assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "rule"),
+    [
+        ("advice", "repeated double losses = 3;", "repeated float losses = 3;", "FIELD_SAME_TYPE"),
+        ("advice", "  // Steps.\n  repeated uint64 steps = 2;\n", "", "FIELD_NO_DELETE"),
+        ("advice", "uint64 step = 2;", "uint64 number = 2;", "FIELD_SAME_NAME"),
+        ("run", "optional uint64 durable_step = 5;", "uint64 durable_step = 5;", "FIELD_SAME_CARDINALITY"),
+        ("errors", "ERROR_REASON_STORE = 13", "ERROR_REASON_STORE = 99", "ENUM_VALUE_NO_DELETE"),
+        ("advisor_service", "rpc GetRun(", "rpc ReadRun(", "RPC_NO_DELETE"),
+    ],
+)
+@needs_buf
+def test_a_breaking_change_is_found(room: Path, name: str, before: str, after: str, rule: str) -> None:
+    """What would break those who use the contract fails the check against the committed baseline."""
+    check = (BUF, "breaking", room, "--error-format", "json", "--against", room / "baseline.binpb")
+    assert run(*check) == (0, "")
+    changed(room, name, before, after)
+    status, said = run(*check)
+    assert status != 0
+    assert rule in said
+
+
+@needs_buf
+def test_a_baseline_that_lacks_an_addition_is_found(room: Path) -> None:
+    """An addition passes the check, and has to be in the baseline, so that later it cannot go."""
+    changed(
+        room, "run", "message GetRunRequest {\n", "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
+    )
+    baseline = room / "baseline.binpb"
+    assert run(BUF, "breaking", room, "--against", baseline)[0] == 0
+    assert run(BUF, "breaking", baseline, "--against", room)[0] != 0
+    assert run(BUF, "build", room, "--exclude-source-info", "--output", baseline)[0] == 0
+    assert run(BUF, "breaking", baseline, "--against", room)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -79,14 +125,11 @@ def test_forgotten_regeneration_is_found(room: Path) -> None:
     ],
     ids=["comment", "request", "prefix"],
 )
-@pytest.mark.skipif(not BUF.exists(), reason="buf is not installed beside this Python")
+@needs_buf
 def test_contract_lint_finds(room: Path, name: str, before: str, after: str, rule: str) -> None:
     """A field without a comment, a shared request and a value without prefix fail buf's lint."""
     assert run(BUF, "lint", room)[0] == 0
-    contract = room / "mlrs" / "v1" / f"{name}.proto"
-    text = contract.read_text()
-    assert before in text
-    contract.write_text(text.replace(before, after))
+    changed(room, name, before, after)
     status, said = run(BUF, "lint", "--error-format", "json", room)
     assert status != 0
     assert rule in said

@@ -306,7 +306,9 @@ async def advised(stub: Any, run_id: str, losses: Sequence[float] | Floats, *, s
 def columns(*entries: tuple[int, int, float]) -> pb.StreamAdviceRequest:
     """Return a message of (handle, step, loss) entries."""
     handles, steps, losses = zip(*entries, strict=True) if entries else ((), (), ())
-    return pb.StreamAdviceRequest(run_handles=handles, steps=steps, losses=losses)
+    return pb.StreamAdviceRequest(
+        observations=pb.Observations(run_handles=handles, steps=steps, losses=losses)
+    )
 
 
 @dataclass(frozen=True)

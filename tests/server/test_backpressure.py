@@ -29,7 +29,9 @@ async def test_a_client_that_never_reads_costs_a_bounded_amount(tmp_path: Path, 
         handle = await create(stub, "greedy", horizon=10)
         greedy = stub.StreamAdvice()
         message = pb.StreamAdviceRequest(
-            run_handles=[handle] * ENTRIES, steps=[0] * ENTRIES, losses=[2.0] * ENTRIES
+            observations=pb.Observations(
+                run_handles=[handle] * ENTRIES, steps=[0] * ENTRIES, losses=[2.0] * ENTRIES
+            )
         )
         before, sent = resident_bytes(), 0
         with suppress(TimeoutError):
@@ -52,7 +54,9 @@ async def test_a_client_that_goes_away_is_no_defect(
         handle = await create(stub, "greedy", horizon=10)
         greedy = stub.StreamAdvice()
         message = pb.StreamAdviceRequest(
-            run_handles=[handle] * ENTRIES, steps=[0] * ENTRIES, losses=[2.0] * ENTRIES
+            observations=pb.Observations(
+                run_handles=[handle] * ENTRIES, steps=[0] * ENTRIES, losses=[2.0] * ENTRIES
+            )
         )
         with suppress(TimeoutError):
             while True:
@@ -73,7 +77,9 @@ async def test_a_client_that_reads_late_gets_every_answer(tmp_path: Path, model_
         async def write() -> None:
             for step in range(1000):
                 entry = pb.StreamAdviceRequest(
-                    run_handles=[handle] * ENTRIES, steps=[step] * ENTRIES, losses=[1.0 + step] * ENTRIES
+                    observations=pb.Observations(
+                        run_handles=[handle] * ENTRIES, steps=[step] * ENTRIES, losses=[1.0 + step] * ENTRIES
+                    )
                 )
                 await stream.write(entry)
             await stream.done_writing()

@@ -30,7 +30,9 @@ META = pb.Meta(learning_rate=0.01)
 def update(handle: int, step: int, alignment: float, **more: float) -> pb.StreamAdviceRequest:
     """Return a message with one meta update."""
     return pb.StreamAdviceRequest(
-        updates=[pb.MetaUpdate(run_handle=handle, step=step, alignment=alignment, **more)]
+        meta_updates=pb.MetaUpdates(
+            updates=[pb.MetaUpdate(run_handle=handle, step=step, alignment=alignment, **more)]
+        )
     )
 
 
@@ -58,9 +60,9 @@ async def test_a_stream_keeps_observations_and_updates_in_order(tmp_path: Path, 
             lrs += await advised(stub, "called", [loss], start=step)
             if step % 2:
                 request = pb.AdaptRequest(run_id="called", step=step, alignment=-1.0 - step)
-                results.append(await stub.Adapt(request, timeout=TIMEOUT))
+                results.append((await stub.Adapt(request, timeout=TIMEOUT)).result)
         assert [a.advice.learning_rates[0] for a in answers if a.HasField("advice")] == lrs
-        assert [a.adaptations.results[0] for a in answers if a.HasField("adaptations")] == results
+        assert [a.meta_results.results[0] for a in answers if a.HasField("meta_results")] == results
         assert len({result.learning_rate for result in results}) == 15
 
 
@@ -75,8 +77,8 @@ async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> N
         await exchange(call, columns((one, 0, 2.0), (other, 0, 2.0), (frozen, 0, 2.0)))
         message = pb.StreamAdviceRequest()
         for handle, alignment in ((one, 1.0), (frozen, 1.0), (other, float("nan")), (7, 1.0), (other, 2.0)):
-            message.updates.add(run_handle=handle, step=0, alignment=alignment)
-        answer = (await exchange(call, message)).adaptations
+            message.meta_updates.updates.add(run_handle=handle, step=0, alignment=alignment)
+        answer = (await exchange(call, message)).meta_results
         assert [bool(result.outcome) for result in answer.results] == [True, False, False, False, True]
         assert [(error.index, error.reason) for error in answer.errors] == [
             (1, pb.ERROR_REASON_CONFIG_MISMATCH),
@@ -92,7 +94,7 @@ async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, mo
         adaptation = Adaptation(there.live, there.stored)
         served = MetaService(there.opener, adaptation, AdviceCounts())
         runs = [await learning(there, f"run-{number}") for number in range(40)]
-        message = pb.StreamAdviceRequest()
+        message = pb.MetaUpdates()
         for run in runs:
             await run.go([2.0])
             message.updates.add(run_handle=run.opened.handle, step=0, alignment=1.0)
@@ -102,31 +104,19 @@ async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, mo
         while not making.done():
             await asyncio.sleep(0)
             turns += 1
-        assert [result.updates for result in making.result().adaptations.results] == [1] * 40
+        assert [result.updates for result in making.result().meta_results.results] == [1] * 40
         assert turns >= 40 // AT_ONCE
 
 
-@pytest.mark.parametrize(
-    ("message", "says"),
-    [
-        (pb.StreamAdviceRequest(updates=[pb.MetaUpdate()] * 1025), "at most 1024"),
-        (
-            pb.StreamAdviceRequest(updates=[pb.MetaUpdate()], run_handles=[1], steps=[0], losses=[1.0]),
-            "one message for each",
-        ),
-    ],
-    ids=["too many", "mixed"],
-)
-async def test_malformed_messages_of_updates_fail_the_stream(
-    tmp_path: Path, model_file: Path, message: pb.StreamAdviceRequest, says: str
-) -> None:
-    """A message that is no list of updates ends its stream, and names the field."""
+async def test_too_many_updates_fail_the_stream(tmp_path: Path, model_file: Path) -> None:
+    """A message of more updates than one may have ends its stream, and names the field."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         call = stub.StreamAdvice(timeout=TIMEOUT)
-        await call.write(message)
+        updates = pb.MetaUpdates(updates=[pb.MetaUpdate()] * 1025)
+        await call.write(pb.StreamAdviceRequest(meta_updates=updates))
         refusal = await refused(call)
-        assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "updates")
-        assert says in refusal.message
+        assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "meta_updates")
+        assert "at most 1024" in refusal.message
 
 
 async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Path) -> None:
@@ -205,10 +195,11 @@ async def test_a_follower_hears_of_updates(tmp_path: Path, model_file: Path) -> 
 
 
 def gradients(
-    header: pb.AdaptRequest, left: np.ndarray, right: np.ndarray, count: int, piece: int = 100
+    header: pb.AdaptGradientsHeader, left: np.ndarray, right: np.ndarray, count: int, piece: int = 100
 ) -> Iterator[pb.AdaptGradientsRequest]:
     """Return the messages that send two vectors, in pieces of so many elements."""
-    yield pb.AdaptGradientsRequest(header=header, element_count=count)
+    header.element_count = count
+    yield pb.AdaptGradientsRequest(header=header)
     for start in range(0, len(left), piece):
         both = [vector[start : start + piece].astype("<f4").tobytes() for vector in (left, right)]
         chunk = pb.GradientChunk(
@@ -226,8 +217,9 @@ async def test_all_ways_in_are_the_same(tmp_path: Path, model_file: Path) -> Non
         for name in ("whole", "gradients"):
             await create(stub, name, horizon=100, meta=META)
             await advised(stub, name, [2.0, 1.9])
-        expected = await stub.Adapt(pb.AdaptRequest(run_id="whole", step=1, alignment=whole), timeout=TIMEOUT)
-        header = pb.AdaptRequest(run_id="gradients", step=1)
+        request = pb.AdaptRequest(run_id="whole", step=1, alignment=whole)
+        expected = (await stub.Adapt(request, timeout=TIMEOUT)).result
+        header = pb.AdaptGradientsHeader(run_id="gradients", step=1)
         sent = await stub.AdaptGradients(gradients(header, left, right, 1000), timeout=TIMEOUT)
         assert sent.alignment == pytest.approx(whole, rel=1e-12)
         assert sent.result.log_change == pytest.approx(expected.log_change, rel=1e-5)
@@ -241,7 +233,7 @@ async def test_gradients_that_break_off_change_nothing(tmp_path: Path, model_fil
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "run", horizon=100, meta=META)
         await advised(stub, "run", [2.0])
-        header = pb.AdaptRequest(run_id="run", step=0)
+        header = pb.AdaptGradientsHeader(run_id="run", step=0)
         for count in (499, 501):
             refusal = await refused(
                 stub.AdaptGradients(gradients(header, ones, ones, count), timeout=TIMEOUT)
@@ -252,7 +244,6 @@ async def test_gradients_that_break_off_change_nothing(tmp_path: Path, model_fil
             ([pb.AdaptGradientsRequest(chunk=pb.GradientChunk())], "header"),
             ([pb.AdaptGradientsRequest(header=header)] * 2, "chunk"),
             ([pb.AdaptGradientsRequest(header=header), pb.AdaptGradientsRequest(chunk={})], "data_type"),
-            ([pb.AdaptGradientsRequest(header={"run_id": "run", "alignment": 1.0})], "header.alignment"),
         ):
             refusal = await refused(stub.AdaptGradients(iter(messages), timeout=TIMEOUT))
             assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, field)
@@ -281,7 +272,7 @@ async def test_a_run_is_in_meta_mode_from_its_creation(tmp_path: Path, model_fil
             ("new", {"meta": {"order": 9}}, Code.INVALID_ARGUMENT, "config.meta.order"),
             (
                 "new",
-                {"meta": {}, "schedule": {"kind": pb.SCHEDULE_KIND_CONSTANT}},
+                {"meta": {}, "schedule": {"constant": {}}},
                 Code.INVALID_ARGUMENT,
                 "config.meta",
             ),

@@ -282,7 +282,7 @@ async def test_a_model_without_room_is_not_kept(tmp_path: Path, monkeypatch: pyt
 
 # ------------------------------------------------------------------------------------ the wire
 
-COSINE = pb.Schedule(kind=pb.SCHEDULE_KIND_COSINE, base_lr=0.2, warmup=5)
+COSINE = pb.Schedule(base_lr=0.2, warmup=5, cosine=pb.Schedule.Cosine())
 
 
 async def test_the_wire_shows_the_schedule(tmp_path: Path, model_file: Path) -> None:
@@ -294,9 +294,7 @@ async def test_the_wire_shows_the_schedule(tmp_path: Path, model_file: Path) -> 
         (listed,) = (await stub.ListRuns(pb.ListRunsRequest(), timeout=20)).runs
     assert got.config == listed.config
     assert got.config.model == ""
-    assert got.config.schedule == pb.Schedule(
-        kind=pb.SCHEDULE_KIND_COSINE, base_lr=0.2, warmup=5, final_lr=0.0
-    )
+    assert got.config.schedule == pb.Schedule(base_lr=0.2, warmup=5, cosine=pb.Schedule.Cosine(final_lr=0.0))
     assert lrs == alone(config_of(ScheduleKind.COSINE, base_lr=0.2, warmup=5))[:10].tolist()
 
 
@@ -307,10 +305,10 @@ async def test_the_wire_shows_the_schedule(tmp_path: Path, model_file: Path) -> 
         ({"schedule": COSINE, "horizon": 5}, "config.schedule.warmup"),
         ({"schedule": COSINE, "horizon": 60, "model": "small"}, "config.schedule"),
         ({"schedule": pb.Schedule(), "horizon": 60}, "config.schedule.kind"),
-        ({"schedule": pb.Schedule(kind=1, base_lr=-1.0)}, "config.schedule.base_lr"),
-        ({"schedule": pb.Schedule(kind=1, factor=0.5)}, "config.schedule.factor"),
-        ({"schedule": pb.Schedule(kind=2, milestones=[4, 4])}, "config.schedule.milestones"),
-        ({"schedule": pb.Schedule(kind=8, period=2**60)}, "config.schedule.period"),
+        ({"schedule": {"constant": {}, "base_lr": -1.0}}, "config.schedule.base_lr"),
+        ({"schedule": {"exponential": {"factor": 1.5}}}, "config.schedule.factor"),
+        ({"schedule": {"multi_step": {"milestones": [4, 4]}}}, "config.schedule.milestones"),
+        ({"schedule": {"sgdr": {"period": 2**60}}}, "config.schedule.period"),
     ],
 )
 async def test_bad_schedules_are_refused_by_field(

@@ -279,9 +279,18 @@ async def test_every_wrong_request_is_named(stub: Any) -> None:
     ("message", "says"),
     [
         (columns(), "1 to 65536 entries"),
-        (pb.StreamAdviceRequest(run_handles=[1], steps=[0, 1], losses=[1.0]), "equal length, are 1, 2 and 1"),
-        (pb.StreamAdviceRequest(run_handles=[1, 1], steps=[0], losses=[1.0]), "equal length"),
-        (pb.StreamAdviceRequest(steps=[0], losses=[1.0]), "equal length"),
+        (
+            pb.StreamAdviceRequest(observations=pb.Observations(run_handles=[1], steps=[0, 1], losses=[1.0])),
+            "equal length, are 1, 2 and 1",
+        ),
+        (
+            pb.StreamAdviceRequest(observations=pb.Observations(run_handles=[1, 1], steps=[0], losses=[1.0])),
+            "equal length",
+        ),
+        (
+            pb.StreamAdviceRequest(observations=pb.Observations(steps=[0], losses=[1.0])),
+            "equal length",
+        ),
         (columns(*[(1, 0, 1.0)] * 65_537), "65537; split it"),
         (columns((1, TOO_FAR, 1.0)), "at most 9007199254740992"),
         (columns((1, 2**64 - 1, 1.0)), "at most 9007199254740992"),
@@ -306,7 +315,7 @@ async def test_an_oversize_message_is_refused(stub: Any) -> None:
     handle = await create(stub, "a")
     n = 100 * 2**20 // 8
     vast = pb.StreamAdviceRequest()
-    vast.losses.MergeFrom(np.zeros(n).tolist())
+    vast.observations.losses.MergeFrom(np.zeros(n).tolist())
     async with stream(stub) as other:
         call = stub.StreamAdvice(timeout=60)
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # whichever way the call ends
@@ -401,7 +410,7 @@ async def test_bad_entries_leave_their_neighbours_answered(stub: Any) -> None:
     reasons = [error.reason for error in advice.errors]
     assert reasons == [pb.ERROR_REASON_STALE_HANDLE, pb.ERROR_REASON_STEP_AHEAD, pb.ERROR_REASON_STALE_STEP]
     assert [error.code for error in advice.errors] == [5, 9, 9]
-    assert [error.expected_step for error in advice.errors if error.HasField("expected_step")] == [1, 2]
+    assert [error.next_step for error in advice.errors if error.HasField("next_step")] == [1, 2]
     assert all(error.message for error in advice.errors)
     assert [math.isnan(lr) for lr in advice.learning_rates] == [False, True, True, True, False]
     assert list(advice.reasons) == [1, 0, 0, 0, 1]

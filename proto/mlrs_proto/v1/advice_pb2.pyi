@@ -28,7 +28,7 @@ class _AdviceReason:
 class _AdviceReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AdviceReason.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ADVICE_REASON_UNSPECIFIED: _AdviceReason.ValueType  # 0
-    """Never sent."""
+    """Only in columns, of an entry with an error."""
     ADVICE_REASON_FRESH: _AdviceReason.ValueType  # 1
     """Computed from this observation."""
     ADVICE_REASON_REPLAYED: _AdviceReason.ValueType  # 2
@@ -37,14 +37,12 @@ class _AdviceReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The loss was NaN or infinite: the state did not move, the last learning rate is held. Before
     any finite loss that is the run's `min_lr`, or 0.
     """
-    ADVICE_REASON_FALLBACK: _AdviceReason.ValueType  # 4
-    """Client side only: the daemon was out of reach and the client's fallback answered."""
 
 class AdviceReason(_AdviceReason, metaclass=_AdviceReasonEnumTypeWrapper):
     """Why an advice says what it says."""
 
 ADVICE_REASON_UNSPECIFIED: AdviceReason.ValueType  # 0
-"""Never sent."""
+"""Only in columns, of an entry with an error."""
 ADVICE_REASON_FRESH: AdviceReason.ValueType  # 1
 """Computed from this observation."""
 ADVICE_REASON_REPLAYED: AdviceReason.ValueType  # 2
@@ -53,8 +51,6 @@ ADVICE_REASON_HELD: AdviceReason.ValueType  # 3
 """The loss was NaN or infinite: the state did not move, the last learning rate is held. Before
 any finite loss that is the run's `min_lr`, or 0.
 """
-ADVICE_REASON_FALLBACK: AdviceReason.ValueType  # 4
-"""Client side only: the daemon was out of reach and the client's fallback answered."""
 global___AdviceReason = AdviceReason
 
 @typing.final
@@ -71,7 +67,9 @@ class AdviseRequest(google.protobuf.message.Message):
     step: builtins.int
     """Its step; must be the run's `next_step`, or one already answered with the same loss."""
     loss: builtins.float
-    """The training loss at that step. Any double, NaN and infinities included."""
+    """The training loss at that step. Any double, NaN and infinities included.
+    5 to 12 are room for what an observation may say besides, with the numbers that it has in Observations.
+    """
     def __init__(
         self,
         *,
@@ -100,8 +98,9 @@ class AdviseResponse(google.protobuf.message.Message):
     reason: global___AdviceReason.ValueType
     """Why."""
     durable_step: builtins.int
-    """Observations up to and including this step survive a crash; -1: none yet. Keep later ones. Meta updates of
-    steps before it do, too; that of this very step may not.
+    """Observations up to and including this step survive a crash; unset: none does yet. Keep later ones. Meta
+    updates of steps before it survive, too; that of this very step may not.
+    5 is room for a flag that says to restore a saved state.
     """
     def __init__(
         self,
@@ -109,14 +108,46 @@ class AdviseResponse(google.protobuf.message.Message):
         step: builtins.int = ...,
         learning_rate: builtins.float = ...,
         reason: global___AdviceReason.ValueType = ...,
-        durable_step: builtins.int = ...,
+        durable_step: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["durable_step", b"durable_step", "learning_rate", b"learning_rate", "reason", b"reason", "step", b"step"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "durable_step", b"durable_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "durable_step", b"durable_step", "learning_rate", b"learning_rate", "reason", b"reason", "step", b"step"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_durable_step", b"_durable_step"]) -> typing.Literal["durable_step"] | None: ...
 
 global___AdviseResponse = AdviseResponse
 
 @typing.final
 class StreamAdviceRequest(google.protobuf.message.Message):
+    """What a training process sends. Messages are taken in their order, observations and meta updates alike."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: builtins.int
+    META_UPDATES_FIELD_NUMBER: builtins.int
+    @property
+    def observations(self) -> global___Observations:
+        """Observations of any number of runs."""
+
+    @property
+    def meta_updates(self) -> mlrs_proto.v1.meta_pb2.MetaUpdates:
+        """Meta updates of any number of runs.
+        3 is room for the results of search trials.
+        """
+
+    def __init__(
+        self,
+        *,
+        observations: global___Observations | None = ...,
+        meta_updates: mlrs_proto.v1.meta_pb2.MetaUpdates | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["kind", b"kind", "meta_updates", b"meta_updates", "observations", b"observations"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "meta_updates", b"meta_updates", "observations", b"observations"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["observations", "meta_updates"] | None: ...
+
+global___StreamAdviceRequest = StreamAdviceRequest
+
+@typing.final
+class Observations(google.protobuf.message.Message):
     """Observations of any number of runs in columns of equal length. Entry i of every column belongs
     together. Several entries of one run are taken in order. At most 65,536 entries.
     """
@@ -126,9 +157,7 @@ class StreamAdviceRequest(google.protobuf.message.Message):
     RUN_HANDLES_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
     LOSSES_FIELD_NUMBER: builtins.int
-    RANKS_FIELD_NUMBER: builtins.int
-    SAMPLE_COUNTS_FIELD_NUMBER: builtins.int
-    UPDATES_FIELD_NUMBER: builtins.int
+    RANK_COLUMNS_FIELD_NUMBER: builtins.int
     @property
     def run_handles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Handles from OpenRun."""
@@ -142,17 +171,11 @@ class StreamAdviceRequest(google.protobuf.message.Message):
         """Training losses."""
 
     @property
-    def ranks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ranks that the losses are of, for runs whose ranks all report. Empty: all 0."""
-
-    @property
-    def sample_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """The numbers of samples that they are the means of, > 0 and finite. Empty: all 1."""
-
-    @property
-    def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[mlrs_proto.v1.meta_pb2.MetaUpdate]:
-        """Meta updates, in place of observations: the columns are empty then. They are made in the order of the
-        stream's messages, after the observations before and ahead of those after. At most 1,024.
+    def rank_columns(self) -> global___RankColumns:
+        """Whose losses these are, for runs whose ranks all report. Unset: all are of rank 0, each of one sample.
+        5 to 12 are room for columns about the step before: the signals update_norm2, param_norm2, grad_norm2,
+        grad_dot_update, grad_dot_previous_update and log_relative_update, the validation loss, and the learning rate
+        that was used.
         """
 
     def __init__(
@@ -161,13 +184,38 @@ class StreamAdviceRequest(google.protobuf.message.Message):
         run_handles: collections.abc.Iterable[builtins.int] | None = ...,
         steps: collections.abc.Iterable[builtins.int] | None = ...,
         losses: collections.abc.Iterable[builtins.float] | None = ...,
+        rank_columns: global___RankColumns | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["rank_columns", b"rank_columns"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["losses", b"losses", "rank_columns", b"rank_columns", "run_handles", b"run_handles", "steps", b"steps"]) -> None: ...
+
+global___Observations = Observations
+
+@typing.final
+class RankColumns(google.protobuf.message.Message):
+    """More columns of Observations, of the same length."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RANKS_FIELD_NUMBER: builtins.int
+    SAMPLE_COUNTS_FIELD_NUMBER: builtins.int
+    @property
+    def ranks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The ranks that the losses are of. Empty: all 0."""
+
+    @property
+    def sample_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The numbers of samples that the losses are the means of, > 0 and finite. Empty: all 1."""
+
+    def __init__(
+        self,
+        *,
         ranks: collections.abc.Iterable[builtins.int] | None = ...,
         sample_counts: collections.abc.Iterable[builtins.float] | None = ...,
-        updates: collections.abc.Iterable[mlrs_proto.v1.meta_pb2.MetaUpdate] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["losses", b"losses", "ranks", b"ranks", "run_handles", b"run_handles", "sample_counts", b"sample_counts", "steps", b"steps", "updates", b"updates"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ranks", b"ranks", "sample_counts", b"sample_counts"]) -> None: ...
 
-global___StreamAdviceRequest = StreamAdviceRequest
+global___RankColumns = RankColumns
 
 @typing.final
 class StreamAdviceResponse(google.protobuf.message.Message):
@@ -176,30 +224,32 @@ class StreamAdviceResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ADVICE_FIELD_NUMBER: builtins.int
+    META_RESULTS_FIELD_NUMBER: builtins.int
     DRAIN_FIELD_NUMBER: builtins.int
-    ADAPTATIONS_FIELD_NUMBER: builtins.int
     @property
     def advice(self) -> global___AdviceColumns:
         """Advice for one message of observations."""
 
     @property
-    def drain(self) -> global___Drain:
-        """The daemon is about to stop."""
+    def meta_results(self) -> mlrs_proto.v1.meta_pb2.MetaResults:
+        """What became of one message of meta updates."""
 
     @property
-    def adaptations(self) -> mlrs_proto.v1.meta_pb2.Adaptations:
-        """What became of a message's meta updates."""
+    def drain(self) -> global___Drain:
+        """The daemon is about to stop.
+        4 is room for the trials of a search.
+        """
 
     def __init__(
         self,
         *,
         advice: global___AdviceColumns | None = ...,
+        meta_results: mlrs_proto.v1.meta_pb2.MetaResults | None = ...,
         drain: global___Drain | None = ...,
-        adaptations: mlrs_proto.v1.meta_pb2.Adaptations | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["adaptations", b"adaptations", "advice", b"advice", "drain", b"drain", "kind", b"kind"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adaptations", b"adaptations", "advice", b"advice", "drain", b"drain", "kind", b"kind"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["advice", "drain", "adaptations"] | None: ...
+    def HasField(self, field_name: typing.Literal["advice", b"advice", "drain", b"drain", "kind", b"kind", "meta_results", b"meta_results"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["advice", b"advice", "drain", b"drain", "kind", b"kind", "meta_results", b"meta_results"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["advice", "meta_results", "drain"] | None: ...
 
 global___StreamAdviceResponse = StreamAdviceResponse
 
@@ -226,7 +276,9 @@ class AdviceColumns(google.protobuf.message.Message):
 
     @property
     def durable_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Durable steps, as in AdviseResponse."""
+        """For each entry, the step up to which its run's observations survive a crash, as in AdviseResponse; -1, as a
+        column has a number for each entry: none does yet.
+        """
 
     @property
     def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[mlrs_proto.v1.errors_pb2.EntryError]:
@@ -234,7 +286,9 @@ class AdviceColumns(google.protobuf.message.Message):
 
     @property
     def ranks_reported(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Of how many ranks' losses each answer was made. Empty: of all, or the runs have one rank each."""
+        """Of how many ranks' losses each answer was made. Empty: of all, or the runs have one rank each.
+        6 is room for flags that say to restore a saved state.
+        """
 
     def __init__(
         self,

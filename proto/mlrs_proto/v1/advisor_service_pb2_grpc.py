@@ -188,7 +188,7 @@ class AdvisorServiceServicer(object):
 
     def Adapt(self, request, context):
         """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-        with a StreamAdvice, `updates` of that stream keep the order by themselves.
+        with a StreamAdvice, meta updates in that stream keep the order by themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,8 +11,8 @@ Conventions
     record; it never moves the state twice.
   * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
     carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
-    the request field at fault, where there is one; `mlrs-expected-step`, where a step is at
-    fault; and `mlrs-owner`, the address to ask instead, where another replica has the run. The
+    the request field at fault, where there is one; `mlrs-next-step`, the step that the
+    run is observed at next, where a step is at fault; and `mlrs-owner`, the address to ask instead, where another replica has the run. The
     message names the field and the way out. What gRPC refuses by itself, such as a
     message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
     and a message only.
@@ -24,8 +24,10 @@ Conventions
   * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
     malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
     answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
-  * Fields are added, never renumbered. An RPC that this daemon does not build yet answers
-    UNIMPLEMENTED and says so.
+  * What is `optional` and unset was not said, or is not there. Times that pass are
+    google.protobuf.Duration, points in time google.protobuf.Timestamp.
+  * Fields are added, never renumbered: `make lint` compares the contract with what it was. Numbers that a
+    comment calls room are free for what is to come; those of a field that went are `reserved`.
 """
 
 import abc
@@ -132,7 +134,7 @@ class AdvisorServiceStub:
         mlrs_proto.v1.meta_pb2.AdaptResponse,
     ]
     """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-    with a StreamAdvice, `updates` of that stream keep the order by themselves.
+    with a StreamAdvice, meta updates in that stream keep the order by themselves.
     """
 
     AdaptGradients: grpc.StreamUnaryMultiCallable[
@@ -229,7 +231,7 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.meta_pb2.AdaptResponse,
     ]
     """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-    with a StreamAdvice, `updates` of that stream keep the order by themselves.
+    with a StreamAdvice, meta updates in that stream keep the order by themselves.
     """
 
     AdaptGradients: grpc.aio.StreamUnaryMultiCallable[
@@ -348,7 +350,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.meta_pb2.AdaptResponse, collections.abc.Awaitable[mlrs_proto.v1.meta_pb2.AdaptResponse]]:
         """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-        with a StreamAdvice, `updates` of that stream keep the order by themselves.
+        with a StreamAdvice, meta updates in that stream keep the order by themselves.
         """
 
     @abc.abstractmethod

@@ -5,6 +5,7 @@ What a run's advice depends on, besides its losses."""
 
 import builtins
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import mlrs_proto.v1.schedule_pb2
@@ -65,21 +66,21 @@ class _AdaptScope:
 class _AdaptScopeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AdaptScope.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ADAPT_SCOPE_UNSPECIFIED: _AdaptScope.ValueType  # 0
-    """The run's own copy, and nobody else's."""
+    """Not said: the run's."""
     ADAPT_SCOPE_RUN: _AdaptScope.ValueType  # 1
-    """Likewise."""
+    """The run's own copy, and nobody else's."""
     ADAPT_SCOPE_MODEL: _AdaptScope.ValueType  # 2
-    """Likewise, and what it learns counts when a new version of the model is made (PromoteModel)."""
+    """The run's own copy, and what it learns counts when a new version of the model is made (PromoteModel)."""
 
 class AdaptScope(_AdaptScope, metaclass=_AdaptScopeEnumTypeWrapper):
     """Whose network a run's meta updates train. Either way the run goes on under a copy of its own."""
 
 ADAPT_SCOPE_UNSPECIFIED: AdaptScope.ValueType  # 0
-"""The run's own copy, and nobody else's."""
+"""Not said: the run's."""
 ADAPT_SCOPE_RUN: AdaptScope.ValueType  # 1
-"""Likewise."""
+"""The run's own copy, and nobody else's."""
 ADAPT_SCOPE_MODEL: AdaptScope.ValueType  # 2
-"""Likewise, and what it learns counts when a new version of the model is made (PromoteModel)."""
+"""The run's own copy, and what it learns counts when a new version of the model is made (PromoteModel)."""
 global___AdaptScope = AdaptScope
 
 class _MetaOrder:
@@ -186,7 +187,7 @@ class RunConfig(google.protobuf.message.Message):
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     initial_lr: builtins.float
     """The learning rate to start from, for models that take one (`drift`, whose first advice is a fifth of
-    it: a warmup); finite and > 0. Unset: the usual one of the optimizer's family.
+    it: a warmup); finite and > 0. Unset: the default one of the optimizer's family.
     """
     @property
     def schedule(self) -> mlrs_proto.v1.schedule_pb2.Schedule:
@@ -200,12 +201,14 @@ class RunConfig(google.protobuf.message.Message):
 
     @property
     def ranks(self) -> global___Ranks:
-        """How the ranks of a distributed job share the run. Unset: it has one."""
+        """How the ranks of a distributed job share the run. Unset: it has one.
+        14 and 15 are room for the batch size, and for the arm: what a run of a task is advised under.
+        """
 
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
+        model: builtins.str | None = ...,
         horizon: builtins.int | None = ...,
         num_classes: builtins.int | None = ...,
         scale: builtins.float | None = ...,
@@ -219,8 +222,8 @@ class RunConfig(google.protobuf.message.Message):
         meta: global___Meta | None = ...,
         ranks: global___Ranks | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_horizon", b"_horizon"]) -> typing.Literal["horizon"] | None: ...
     @typing.overload
@@ -231,6 +234,8 @@ class RunConfig(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_meta", b"_meta"]) -> typing.Literal["meta"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_lr", b"_min_lr"]) -> typing.Literal["min_lr"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_model", b"_model"]) -> typing.Literal["model"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_momentum", b"_momentum"]) -> typing.Literal["momentum"] | None: ...
     @typing.overload
@@ -279,9 +284,9 @@ class Meta(google.protobuf.message.Message):
     > 0 and <= 10. Unset: 0.1.
     """
     clip: builtins.float
-    """An alignment counts within so many times the usual size of the run's so far; 1 to 1e6. Unset: 10."""
+    """An alignment counts within so many times the typical size of the run's so far; 1 to 1e6. Unset: 10."""
     blow_up: builtins.float
-    """Weights go back to the last good ones when the loss, averaged over a few steps, is so many of its usual
+    """Weights go back to the last good ones when the loss, averaged over a few steps, is so many of its typical
     deviations above what it was when they were good; 1 to 1e6. Unset: 8.
     """
     def __init__(
@@ -322,28 +327,30 @@ class Ranks(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REDUCTION_FIELD_NUMBER: builtins.int
-    STRAGGLER_TIMEOUT_S_FIELD_NUMBER: builtins.int
+    STRAGGLER_TIMEOUT_FIELD_NUMBER: builtins.int
     QUORUM_FIELD_NUMBER: builtins.int
     reduction: global___RankReduction.ValueType
     """How losses become one."""
-    straggler_timeout_s: builtins.float
-    """Once so many seconds have passed since the first loss of a step, `quorum` ranks are enough; > 0 and
-    <= 86400. Unset: wait for every rank.
-    """
     quorum: builtins.float
-    """The least share of the ranks that a step is answered for then, > 0 and <= 1. Unset: 0.5."""
+    """The least share of the ranks that a step is answered for after that, > 0 and <= 1. Unset: 0.5."""
+    @property
+    def straggler_timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """Once so much time has passed since the first loss of a step, `quorum` ranks are enough; > 0 and at most a
+        day. Unset: wait for every rank.
+        """
+
     def __init__(
         self,
         *,
         reduction: global___RankReduction.ValueType = ...,
-        straggler_timeout_s: builtins.float | None = ...,
+        straggler_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         quorum: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "quorum", b"quorum", "straggler_timeout_s", b"straggler_timeout_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout_s", b"_straggler_timeout_s", "quorum", b"quorum", "reduction", b"reduction", "straggler_timeout_s", b"straggler_timeout_s"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout", b"_straggler_timeout", "quorum", b"quorum", "straggler_timeout", b"straggler_timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_quorum", b"_quorum", "_straggler_timeout", b"_straggler_timeout", "quorum", b"quorum", "reduction", b"reduction", "straggler_timeout", b"straggler_timeout"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_quorum", b"_quorum"]) -> typing.Literal["quorum"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_straggler_timeout_s", b"_straggler_timeout_s"]) -> typing.Literal["straggler_timeout_s"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_straggler_timeout", b"_straggler_timeout"]) -> typing.Literal["straggler_timeout"] | None: ...
 
 global___Ranks = Ranks

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/errors.proto\x12\x07mlrs.v1\"\x8e\x01\n\nEntryError\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12$\n\x06reason\x18\x03 \x01(\x0e\x32\x14.mlrs.v1.ErrorReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1a\n\rexpected_step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_expected_step*\x85\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_FOUND\x10\x02\x12\x1b\n\x17\x45RROR_REASON_RUN_EXISTS\x10\x03\x12 \n\x1c\x45RROR_REASON_CONFIG_MISMATCH\x10\x04\x12\x1d\n\x19\x45RROR_REASON_RUN_FINISHED\x10\x05\x12\x1d\n\x19\x45RROR_REASON_STALE_HANDLE\x10\x06\x12\x1b\n\x17\x45RROR_REASON_STEP_AHEAD\x10\x07\x12\x1b\n\x17\x45RROR_REASON_STALE_STEP\x10\x08\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\t\x12\x1e\n\x1a\x45RROR_REASON_MODEL_INVALID\x10\n\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x0b\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0c\x12\x1a\n\x16\x45RROR_REASON_NOT_BUILT\x10\r\x12\x16\n\x12\x45RROR_REASON_STORE\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_MEMORY_FULL\x10\x0f\x12\x1a\n\x16\x45RROR_REASON_NOT_OWNER\x10\x10\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x11\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x12\x12\x1d\n\x19\x45RROR_REASON_TENANT_LIMIT\x10\x13\x12\x1e\n\x1a\x45RROR_REASON_NOTHING_TO_DO\x10\x14\x12\x18\n\x14\x45RROR_REASON_DAMAGED\x10\x15\x12\x1c\n\x18\x45RROR_REASON_STORE_NEWER\x10\x16\x12\x1d\n\x19\x45RROR_REASON_OTHER_FEEDER\x10\x17\x12\x1d\n\x19\x45RROR_REASON_MODEL_EXISTS\x10\x18\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/errors.proto\x12\x07mlrs.v1\"\x86\x01\n\nEntryError\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12$\n\x06reason\x18\x03 \x01(\x0e\x32\x14.mlrs.v1.ErrorReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x16\n\tnext_step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x0c\n\n_next_step*\xe9\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_FOUND\x10\x02\x12\x1b\n\x17\x45RROR_REASON_RUN_EXISTS\x10\x03\x12 \n\x1c\x45RROR_REASON_CONFIG_MISMATCH\x10\x04\x12\x1d\n\x19\x45RROR_REASON_RUN_FINISHED\x10\x05\x12\x1d\n\x19\x45RROR_REASON_STALE_HANDLE\x10\x06\x12\x1b\n\x17\x45RROR_REASON_STEP_AHEAD\x10\x07\x12\x1b\n\x17\x45RROR_REASON_STALE_STEP\x10\x08\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\t\x12\x1e\n\x1a\x45RROR_REASON_MODEL_INVALID\x10\n\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x0b\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0c\x12\x16\n\x12\x45RROR_REASON_STORE\x10\r\x12\x1c\n\x18\x45RROR_REASON_MEMORY_FULL\x10\x0e\x12\x1a\n\x16\x45RROR_REASON_NOT_OWNER\x10\x0f\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x10\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x11\x12\x1d\n\x19\x45RROR_REASON_TENANT_LIMIT\x10\x12\x12\x1e\n\x1a\x45RROR_REASON_NOTHING_TO_DO\x10\x13\x12\x18\n\x14\x45RROR_REASON_DAMAGED\x10\x14\x12\x1c\n\x18\x45RROR_REASON_STORE_NEWER\x10\x15\x12\x1d\n\x19\x45RROR_REASON_OTHER_FEEDER\x10\x16\x12\x1d\n\x19\x45RROR_REASON_MODEL_EXISTS\x10\x17\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlrs_proto.v1.errors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=185
-  _globals['_ERRORREASON']._serialized_end=958
+  _globals['_ERRORREASON']._serialized_start=177
+  _globals['_ERRORREASON']._serialized_end=922
   _globals['_ENTRYERROR']._serialized_start=40
-  _globals['_ENTRYERROR']._serialized_end=182
+  _globals['_ENTRYERROR']._serialized_end=174
 # @@protoc_insertion_point(module_scope)

@@ -49,33 +49,31 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """As many answers wait to be stored as the daemon keeps (`mlrs serve --max-undurable`): send it again later."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 12
     """The daemon is shutting down."""
-    ERROR_REASON_NOT_BUILT: _ErrorReason.ValueType  # 13
-    """The contract has this RPC and the daemon does not build it yet."""
-    ERROR_REASON_STORE: _ErrorReason.ValueType  # 14
+    ERROR_REASON_STORE: _ErrorReason.ValueType  # 13
     """The store cannot be read or written."""
-    ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 15
+    ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 14
     """As many runs, or different models and schedule shapes, are in memory as fit."""
-    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 16
+    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 15
     """Another replica owns the run; trailing metadata `mlrs-owner` is its address, where one is known."""
-    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 17
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 16
     """No token, or one that is not, or no longer, good."""
-    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 18
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 17
     """The token's role does not cover the call."""
-    ERROR_REASON_TENANT_LIMIT: _ErrorReason.ValueType  # 19
+    ERROR_REASON_TENANT_LIMIT: _ErrorReason.ValueType  # 18
     """The tenant is at one of its limits; the message names it."""
-    ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 20
+    ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 19
     """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
-    ERROR_REASON_DAMAGED: _ErrorReason.ValueType  # 21
+    ERROR_REASON_DAMAGED: _ErrorReason.ValueType  # 20
     """What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
     trying again does not help, restoring a backup does.
     """
-    ERROR_REASON_STORE_NEWER: _ErrorReason.ValueType  # 22
+    ERROR_REASON_STORE_NEWER: _ErrorReason.ValueType  # 21
     """A newer version of the daemon wrote what is stored, and this one does not know it. FAILED_PRECONDITION;
     trying again does not help, upgrading the daemon does.
     """
-    ERROR_REASON_OTHER_FEEDER: _ErrorReason.ValueType  # 23
+    ERROR_REASON_OTHER_FEEDER: _ErrorReason.ValueType  # 22
     """Another process has opened the run since, and sends its observations."""
-    ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 24
+    ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 23
     """The name is another model's. ALREADY_EXISTS."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -107,33 +105,31 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 11
 """As many answers wait to be stored as the daemon keeps (`mlrs serve --max-undurable`): send it again later."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 12
 """The daemon is shutting down."""
-ERROR_REASON_NOT_BUILT: ErrorReason.ValueType  # 13
-"""The contract has this RPC and the daemon does not build it yet."""
-ERROR_REASON_STORE: ErrorReason.ValueType  # 14
+ERROR_REASON_STORE: ErrorReason.ValueType  # 13
 """The store cannot be read or written."""
-ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 15
+ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 14
 """As many runs, or different models and schedule shapes, are in memory as fit."""
-ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 16
+ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 15
 """Another replica owns the run; trailing metadata `mlrs-owner` is its address, where one is known."""
-ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 17
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 16
 """No token, or one that is not, or no longer, good."""
-ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 18
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 17
 """The token's role does not cover the call."""
-ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 19
+ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 18
 """The tenant is at one of its limits; the message names it."""
-ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 20
+ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 19
 """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
-ERROR_REASON_DAMAGED: ErrorReason.ValueType  # 21
+ERROR_REASON_DAMAGED: ErrorReason.ValueType  # 20
 """What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
 trying again does not help, restoring a backup does.
 """
-ERROR_REASON_STORE_NEWER: ErrorReason.ValueType  # 22
+ERROR_REASON_STORE_NEWER: ErrorReason.ValueType  # 21
 """A newer version of the daemon wrote what is stored, and this one does not know it. FAILED_PRECONDITION;
 trying again does not help, upgrading the daemon does.
 """
-ERROR_REASON_OTHER_FEEDER: ErrorReason.ValueType  # 23
+ERROR_REASON_OTHER_FEEDER: ErrorReason.ValueType  # 22
 """Another process has opened the run since, and sends its observations."""
-ERROR_REASON_MODEL_EXISTS: ErrorReason.ValueType  # 24
+ERROR_REASON_MODEL_EXISTS: ErrorReason.ValueType  # 23
 """The name is another model's. ALREADY_EXISTS."""
 global___ErrorReason = ErrorReason
 
@@ -147,7 +143,7 @@ class EntryError(google.protobuf.message.Message):
     CODE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
-    EXPECTED_STEP_FIELD_NUMBER: builtins.int
+    NEXT_STEP_FIELD_NUMBER: builtins.int
     index: builtins.int
     """Its index in the columns."""
     code: builtins.int
@@ -156,8 +152,8 @@ class EntryError(google.protobuf.message.Message):
     """What is wrong, for programs."""
     message: builtins.str
     """What is wrong and the way out, for people."""
-    expected_step: builtins.int
-    """The step that the daemon expects next, where the step was at fault."""
+    next_step: builtins.int
+    """The step that the run is observed at next, where the step was at fault."""
     def __init__(
         self,
         *,
@@ -165,10 +161,10 @@ class EntryError(google.protobuf.message.Message):
         code: builtins.int = ...,
         reason: global___ErrorReason.ValueType = ...,
         message: builtins.str = ...,
-        expected_step: builtins.int | None = ...,
+        next_step: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_step", b"_expected_step", "expected_step", b"expected_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_step", b"_expected_step", "code", b"code", "expected_step", b"expected_step", "index", b"index", "message", b"message", "reason", b"reason"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["_expected_step", b"_expected_step"]) -> typing.Literal["expected_step"] | None: ...
+    def HasField(self, field_name: typing.Literal["_next_step", b"_next_step", "next_step", b"next_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_next_step", b"_next_step", "code", b"code", "index", b"index", "message", b"message", "next_step", b"next_step", "reason", b"reason"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_next_step", b"_next_step"]) -> typing.Literal["next_step"] | None: ...
 
 global___EntryError = EntryError

@@ -25,33 +25,39 @@ _sym_db = _symbol_database.Default()
 from mlrs_proto.v1 import errors_pb2 as mlrs__proto_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mlrs_proto/v1/meta.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/errors.proto\"\xfa\x01\n\nMetaStatus\x12\x0f\n\x07updates\x18\x01 \x01(\x04\x12\x16\n\tlast_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0elast_alignment\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14last_validation_loss\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\x0flast_log_change\x18\x05 \x01(\x01\x12\x0f\n\x07\x63lipped\x18\x06 \x01(\x04\x12\x0e\n\x06scaled\x18\x07 \x01(\x04\x12\x0f\n\x07returns\x18\x08 \x01(\x04\x42\x0c\n\n_last_stepB\x11\n\x0f_last_alignmentB\x17\n\x15_last_validation_loss\"\xb1\x01\n\nMetaRecord\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x11\n\talignment\x18\x02 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12%\n\x07outcome\x18\x04 \x01(\x0e\x32\x14.mlrs.v1.MetaOutcome\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x12\n\nlog_change\x18\x06 \x01(\x01\x42\x12\n\x10_validation_loss\"s\n\nMetaUpdate\x12\x12\n\nrun_handle\x18\x01 \x01(\x06\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x11\n\talignment\x18\x03 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_validation_loss\"[\n\x0b\x41\x64\x61ptations\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.mlrs.v1.AdaptResponse\x12#\n\x06\x65rrors\x18\x02 \x03(\x0b\x32\x13.mlrs.v1.EntryError\"q\n\x0c\x41\x64\x61ptRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x11\n\talignment\x18\x03 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_validation_loss\"r\n\rAdaptResponse\x12\x0f\n\x07updates\x18\x01 \x01(\x04\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.mlrs.v1.MetaOutcome\x12\x12\n\nlog_change\x18\x04 \x01(\x01\"\x88\x01\n\x15\x41\x64\x61ptGradientsRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x15.mlrs.v1.AdaptRequestH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.mlrs.v1.GradientChunkH\x00\x12\x15\n\relement_count\x18\x03 \x01(\x04\x42\x06\n\x04kind\"e\n\rGradientChunk\x12$\n\tdata_type\x18\x01 \x01(\x0e\x32\x11.mlrs.v1.DataType\x12\x1b\n\x13validation_gradient\x18\x02 \x01(\x0c\x12\x11\n\tdirection\x18\x03 \x01(\x0c\"S\n\x16\x41\x64\x61ptGradientsResponse\x12&\n\x06result\x18\x01 \x01(\x0b\x32\x16.mlrs.v1.AdaptResponse\x12\x11\n\talignment\x18\x02 \x01(\x01*\xb4\x01\n\x0bMetaOutcome\x12\x1c\n\x18META_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14META_OUTCOME_APPLIED\x10\x01\x12\x18\n\x14META_OUTCOME_CLIPPED\x10\x02\x12\x17\n\x13META_OUTCOME_SCALED\x10\x03\x12#\n\x1fMETA_OUTCOME_CLIPPED_AND_SCALED\x10\x04\x12\x15\n\x11META_OUTCOME_IDLE\x10\x05*k\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mlrs_proto/v1/meta.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/errors.proto\"\xfa\x01\n\nMetaStatus\x12\x0f\n\x07updates\x18\x01 \x01(\x04\x12\x16\n\tlast_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0elast_alignment\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14last_validation_loss\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\x0flast_log_change\x18\x05 \x01(\x01\x12\x0f\n\x07\x63lipped\x18\x06 \x01(\x04\x12\x0e\n\x06scaled\x18\x07 \x01(\x04\x12\x0f\n\x07returns\x18\x08 \x01(\x04\x42\x0c\n\n_last_stepB\x11\n\x0f_last_alignmentB\x17\n\x15_last_validation_loss\"\xd2\x01\n\nMetaRecord\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x11\n\talignment\x18\x02 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12%\n\x07outcome\x18\x04 \x01(\x0e\x32\x14.mlrs.v1.MetaOutcome\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x12\n\nlog_change\x18\x06 \x01(\x01\x12\x0f\n\x07\x63lipped\x18\x07 \x01(\x08\x12\x0e\n\x06scaled\x18\x08 \x01(\x08\x42\x12\n\x10_validation_loss\"s\n\nMetaUpdate\x12\x12\n\nrun_handle\x18\x01 \x01(\x06\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x11\n\talignment\x18\x03 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_validation_loss\"3\n\x0bMetaUpdates\x12$\n\x07updates\x18\x01 \x03(\x0b\x32\x13.mlrs.v1.MetaUpdate\"\x90\x01\n\nMetaResult\x12\x0f\n\x07updates\x18\x01 \x01(\x04\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.mlrs.v1.MetaOutcome\x12\x12\n\nlog_change\x18\x04 \x01(\x01\x12\x0f\n\x07\x63lipped\x18\x05 \x01(\x08\x12\x0e\n\x06scaled\x18\x06 \x01(\x08\"X\n\x0bMetaResults\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.mlrs.v1.MetaResult\x12#\n\x06\x65rrors\x18\x02 \x03(\x0b\x32\x13.mlrs.v1.EntryError\"q\n\x0c\x41\x64\x61ptRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x11\n\talignment\x18\x03 \x01(\x01\x12\x1c\n\x0fvalidation_loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_validation_loss\"4\n\rAdaptResponse\x12#\n\x06result\x18\x01 \x01(\x0b\x32\x13.mlrs.v1.MetaResult\"y\n\x15\x41\x64\x61ptGradientsRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.mlrs.v1.AdaptGradientsHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.mlrs.v1.GradientChunkH\x00\x42\x06\n\x04kind\"\x94\x01\n\x14\x41\x64\x61ptGradientsHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x1c\n\x0fvalidation_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\relement_count\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x12\n\x10_validation_lossB\x10\n\x0e_element_count\"e\n\rGradientChunk\x12$\n\tdata_type\x18\x01 \x01(\x0e\x32\x11.mlrs.v1.DataType\x12\x1b\n\x13validation_gradient\x18\x02 \x01(\x0c\x12\x11\n\tdirection\x18\x03 \x01(\x0c\"P\n\x16\x41\x64\x61ptGradientsResponse\x12#\n\x06result\x18\x01 \x01(\x0b\x32\x13.mlrs.v1.MetaResult\x12\x11\n\talignment\x18\x02 \x01(\x01*\\\n\x0bMetaOutcome\x12\x1c\n\x18META_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14META_OUTCOME_APPLIED\x10\x01\x12\x15\n\x11META_OUTCOME_IDLE\x10\x02*k\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlrs_proto.v1.meta_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METAOUTCOME']._serialized_start=1267
-  _globals['_METAOUTCOME']._serialized_end=1447
-  _globals['_DATATYPE']._serialized_start=1449
-  _globals['_DATATYPE']._serialized_end=1556
+  _globals['_METAOUTCOME']._serialized_start=1566
+  _globals['_METAOUTCOME']._serialized_end=1658
+  _globals['_DATATYPE']._serialized_start=1660
+  _globals['_DATATYPE']._serialized_end=1767
   _globals['_METASTATUS']._serialized_start=66
   _globals['_METASTATUS']._serialized_end=316
   _globals['_METARECORD']._serialized_start=319
-  _globals['_METARECORD']._serialized_end=496
-  _globals['_METAUPDATE']._serialized_start=498
-  _globals['_METAUPDATE']._serialized_end=613
-  _globals['_ADAPTATIONS']._serialized_start=615
-  _globals['_ADAPTATIONS']._serialized_end=706
-  _globals['_ADAPTREQUEST']._serialized_start=708
-  _globals['_ADAPTREQUEST']._serialized_end=821
-  _globals['_ADAPTRESPONSE']._serialized_start=823
-  _globals['_ADAPTRESPONSE']._serialized_end=937
-  _globals['_ADAPTGRADIENTSREQUEST']._serialized_start=940
-  _globals['_ADAPTGRADIENTSREQUEST']._serialized_end=1076
-  _globals['_GRADIENTCHUNK']._serialized_start=1078
-  _globals['_GRADIENTCHUNK']._serialized_end=1179
-  _globals['_ADAPTGRADIENTSRESPONSE']._serialized_start=1181
-  _globals['_ADAPTGRADIENTSRESPONSE']._serialized_end=1264
+  _globals['_METARECORD']._serialized_end=529
+  _globals['_METAUPDATE']._serialized_start=531
+  _globals['_METAUPDATE']._serialized_end=646
+  _globals['_METAUPDATES']._serialized_start=648
+  _globals['_METAUPDATES']._serialized_end=699
+  _globals['_METARESULT']._serialized_start=702
+  _globals['_METARESULT']._serialized_end=846
+  _globals['_METARESULTS']._serialized_start=848
+  _globals['_METARESULTS']._serialized_end=936
+  _globals['_ADAPTREQUEST']._serialized_start=938
+  _globals['_ADAPTREQUEST']._serialized_end=1051
+  _globals['_ADAPTRESPONSE']._serialized_start=1053
+  _globals['_ADAPTRESPONSE']._serialized_end=1105
+  _globals['_ADAPTGRADIENTSREQUEST']._serialized_start=1107
+  _globals['_ADAPTGRADIENTSREQUEST']._serialized_end=1228
+  _globals['_ADAPTGRADIENTSHEADER']._serialized_start=1231
+  _globals['_ADAPTGRADIENTSHEADER']._serialized_end=1379
+  _globals['_GRADIENTCHUNK']._serialized_start=1381
+  _globals['_GRADIENTCHUNK']._serialized_end=1482
+  _globals['_ADAPTGRADIENTSRESPONSE']._serialized_start=1484
+  _globals['_ADAPTGRADIENTSRESPONSE']._serialized_end=1564
 # @@protoc_insertion_point(module_scope)

@@ -29,14 +29,8 @@ class _MetaOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     META_OUTCOME_UNSPECIFIED: _MetaOutcome.ValueType  # 0
     """Never sent."""
     META_OUTCOME_APPLIED: _MetaOutcome.ValueType  # 1
-    """The weights moved as Adam says."""
-    META_OUTCOME_CLIPPED: _MetaOutcome.ValueType  # 2
-    """The alignment was clipped first."""
-    META_OUTCOME_SCALED: _MetaOutcome.ValueType  # 3
-    """The update was scaled down, since the learning rate would have moved too far."""
-    META_OUTCOME_CLIPPED_AND_SCALED: _MetaOutcome.ValueType  # 4
-    """Both."""
-    META_OUTCOME_IDLE: _MetaOutcome.ValueType  # 5
+    """The weights moved, as Adam says but for what `clipped` and `scaled` tell."""
+    META_OUTCOME_IDLE: _MetaOutcome.ValueType  # 2
     """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
     in its warmup), or the alignment is 0, or the step's loss is not finite.
     """
@@ -47,14 +41,8 @@ class MetaOutcome(_MetaOutcome, metaclass=_MetaOutcomeEnumTypeWrapper):
 META_OUTCOME_UNSPECIFIED: MetaOutcome.ValueType  # 0
 """Never sent."""
 META_OUTCOME_APPLIED: MetaOutcome.ValueType  # 1
-"""The weights moved as Adam says."""
-META_OUTCOME_CLIPPED: MetaOutcome.ValueType  # 2
-"""The alignment was clipped first."""
-META_OUTCOME_SCALED: MetaOutcome.ValueType  # 3
-"""The update was scaled down, since the learning rate would have moved too far."""
-META_OUTCOME_CLIPPED_AND_SCALED: MetaOutcome.ValueType  # 4
-"""Both."""
-META_OUTCOME_IDLE: MetaOutcome.ValueType  # 5
+"""The weights moved, as Adam says but for what `clipped` and `scaled` tell."""
+META_OUTCOME_IDLE: MetaOutcome.ValueType  # 2
 """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
 in its warmup), or the alignment is 0, or the step's loss is not finite.
 """
@@ -113,11 +101,11 @@ class MetaStatus(google.protobuf.message.Message):
     last_log_change: builtins.float
     """How far the newest moved the logarithm of the learning rate."""
     clipped: builtins.int
-    """How many alignments were clipped ..."""
+    """How many updates had their alignment clipped."""
     scaled: builtins.int
-    """... how many updates were scaled down, because they would have moved the learning rate too far ..."""
+    """How many updates were scaled down, because they would have moved the learning rate too far."""
     returns: builtins.int
-    """... and how often the weights went back to the last good ones."""
+    """How often the weights went back to the last good ones."""
     def __init__(
         self,
         *,
@@ -153,18 +141,24 @@ class MetaRecord(google.protobuf.message.Message):
     OUTCOME_FIELD_NUMBER: builtins.int
     LEARNING_RATE_FIELD_NUMBER: builtins.int
     LOG_CHANGE_FIELD_NUMBER: builtins.int
+    CLIPPED_FIELD_NUMBER: builtins.int
+    SCALED_FIELD_NUMBER: builtins.int
     step: builtins.int
     """The step that it is about."""
     alignment: builtins.float
-    """As it was sent."""
+    """The alignment, as it was sent."""
     validation_loss: builtins.float
-    """Likewise."""
+    """The validation loss, as it was sent."""
     outcome: global___MetaOutcome.ValueType
     """What it did."""
     learning_rate: builtins.float
     """The learning rate for the step under the new weights, in META_ORDER_BEFORE_STEP the one to use."""
     log_change: builtins.float
     """How far it moved the logarithm of the learning rate."""
+    clipped: builtins.bool
+    """Whether the alignment was clipped first."""
+    scaled: builtins.bool
+    """Whether the update was scaled down, because it would have moved the learning rate too far."""
     def __init__(
         self,
         *,
@@ -174,9 +168,11 @@ class MetaRecord(google.protobuf.message.Message):
         outcome: global___MetaOutcome.ValueType = ...,
         learning_rate: builtins.float = ...,
         log_change: builtins.float = ...,
+        clipped: builtins.bool = ...,
+        scaled: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "learning_rate", b"learning_rate", "log_change", b"log_change", "outcome", b"outcome", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_validation_loss", b"_validation_loss", "alignment", b"alignment", "clipped", b"clipped", "learning_rate", b"learning_rate", "log_change", b"log_change", "outcome", b"outcome", "scaled", b"scaled", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
 
 global___MetaRecord = MetaRecord
@@ -194,11 +190,11 @@ class MetaUpdate(google.protobuf.message.Message):
     run_handle: builtins.int
     """The run's handle."""
     step: builtins.int
-    """As in AdaptRequest."""
+    """The step whose learning rate the update is about, as in AdaptRequest."""
     alignment: builtins.float
-    """Likewise; the whole of it."""
+    """The alignment, as in AdaptRequest."""
     validation_loss: builtins.float
-    """Likewise."""
+    """The validation loss at w', kept in the run's record."""
     def __init__(
         self,
         *,
@@ -214,7 +210,67 @@ class MetaUpdate(google.protobuf.message.Message):
 global___MetaUpdate = MetaUpdate
 
 @typing.final
-class Adaptations(google.protobuf.message.Message):
+class MetaUpdates(google.protobuf.message.Message):
+    """Meta updates of runs that are open in this stream. They are made in the order of the stream's messages, after
+    the observations before and ahead of those after. At most 1,024.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPDATES_FIELD_NUMBER: builtins.int
+    @property
+    def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaUpdate]:
+        """The updates."""
+
+    def __init__(
+        self,
+        *,
+        updates: collections.abc.Iterable[global___MetaUpdate] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["updates", b"updates"]) -> None: ...
+
+global___MetaUpdates = MetaUpdates
+
+@typing.final
+class MetaResult(google.protobuf.message.Message):
+    """What a meta update did."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPDATES_FIELD_NUMBER: builtins.int
+    LEARNING_RATE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    LOG_CHANGE_FIELD_NUMBER: builtins.int
+    CLIPPED_FIELD_NUMBER: builtins.int
+    SCALED_FIELD_NUMBER: builtins.int
+    updates: builtins.int
+    """The number of meta updates of this run so far."""
+    learning_rate: builtins.float
+    """The learning rate for the step under the new weights. In META_ORDER_BEFORE_STEP, use it."""
+    outcome: global___MetaOutcome.ValueType
+    """What it did."""
+    log_change: builtins.float
+    """How far it moved the logarithm of the learning rate."""
+    clipped: builtins.bool
+    """Whether the alignment was clipped first."""
+    scaled: builtins.bool
+    """Whether the update was scaled down, because it would have moved the learning rate too far."""
+    def __init__(
+        self,
+        *,
+        updates: builtins.int = ...,
+        learning_rate: builtins.float = ...,
+        outcome: global___MetaOutcome.ValueType = ...,
+        log_change: builtins.float = ...,
+        clipped: builtins.bool = ...,
+        scaled: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["clipped", b"clipped", "learning_rate", b"learning_rate", "log_change", b"log_change", "outcome", b"outcome", "scaled", b"scaled", "updates", b"updates"]) -> None: ...
+
+global___MetaResult = MetaResult
+
+@typing.final
+class MetaResults(google.protobuf.message.Message):
     """Results of meta updates, in the order of the request's. One with an error has an empty result."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -222,7 +278,7 @@ class Adaptations(google.protobuf.message.Message):
     RESULTS_FIELD_NUMBER: builtins.int
     ERRORS_FIELD_NUMBER: builtins.int
     @property
-    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AdaptResponse]:
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaResult]:
         """What each did."""
 
     @property
@@ -232,12 +288,12 @@ class Adaptations(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        results: collections.abc.Iterable[global___AdaptResponse] | None = ...,
+        results: collections.abc.Iterable[global___MetaResult] | None = ...,
         errors: collections.abc.Iterable[mlrs_proto.v1.errors_pb2.EntryError] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["errors", b"errors", "results", b"results"]) -> None: ...
 
-global___Adaptations = Adaptations
+global___MetaResults = MetaResults
 
 @typing.final
 class AdaptRequest(google.protobuf.message.Message):
@@ -283,27 +339,18 @@ class AdaptResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    UPDATES_FIELD_NUMBER: builtins.int
-    LEARNING_RATE_FIELD_NUMBER: builtins.int
-    OUTCOME_FIELD_NUMBER: builtins.int
-    LOG_CHANGE_FIELD_NUMBER: builtins.int
-    updates: builtins.int
-    """The number of meta updates of this run so far."""
-    learning_rate: builtins.float
-    """The learning rate for the step under the new weights. In META_ORDER_BEFORE_STEP, use it."""
-    outcome: global___MetaOutcome.ValueType
-    """What it did."""
-    log_change: builtins.float
-    """How far it moved the logarithm of the learning rate."""
+    RESULT_FIELD_NUMBER: builtins.int
+    @property
+    def result(self) -> global___MetaResult:
+        """What it did."""
+
     def __init__(
         self,
         *,
-        updates: builtins.int = ...,
-        learning_rate: builtins.float = ...,
-        outcome: global___MetaOutcome.ValueType = ...,
-        log_change: builtins.float = ...,
+        result: global___MetaResult | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["learning_rate", b"learning_rate", "log_change", b"log_change", "outcome", b"outcome", "updates", b"updates"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["result", b"result"]) -> None: ...
 
 global___AdaptResponse = AdaptResponse
 
@@ -315,13 +362,8 @@ class AdaptGradientsRequest(google.protobuf.message.Message):
 
     HEADER_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
-    ELEMENT_COUNT_FIELD_NUMBER: builtins.int
-    element_count: builtins.int
-    """With the header: the elements of each vector, all chunks together. A stream that ends with fewer, or goes
-    on beyond, changes nothing. 0: not said, and the stream's end is taken for the vectors'.
-    """
     @property
-    def header(self) -> global___AdaptRequest:
+    def header(self) -> global___AdaptGradientsHeader:
         """The update, without its alignment."""
 
     @property
@@ -331,15 +373,51 @@ class AdaptGradientsRequest(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        header: global___AdaptRequest | None = ...,
+        header: global___AdaptGradientsHeader | None = ...,
         chunk: global___GradientChunk | None = ...,
-        element_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "element_count", b"element_count", "header", b"header", "kind", b"kind"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "header", b"header", "kind", b"kind"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["header", "chunk"] | None: ...
 
 global___AdaptGradientsRequest = AdaptGradientsRequest
+
+@typing.final
+class AdaptGradientsHeader(google.protobuf.message.Message):
+    """A meta update whose alignment the daemon computes; see AdaptRequest."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: builtins.int
+    ELEMENT_COUNT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id."""
+    step: builtins.int
+    """The step whose learning rate the update is about: the newest that was answered."""
+    validation_loss: builtins.float
+    """The validation loss at w', kept in the run's record."""
+    element_count: builtins.int
+    """The elements of each vector, all chunks together. A stream that ends with fewer, or goes on beyond, changes
+    nothing. Unset: the stream's end is taken for the vectors'.
+    """
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        step: builtins.int = ...,
+        validation_loss: builtins.float | None = ...,
+        element_count: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_element_count", b"_element_count", "_validation_loss", b"_validation_loss", "element_count", b"element_count", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_element_count", b"_element_count", "_validation_loss", b"_validation_loss", "element_count", b"element_count", "run_id", b"run_id", "step", b"step", "validation_loss", b"validation_loss"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_element_count", b"_element_count"]) -> typing.Literal["element_count"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
+
+global___AdaptGradientsHeader = AdaptGradientsHeader
 
 @typing.final
 class GradientChunk(google.protobuf.message.Message):
@@ -380,13 +458,13 @@ class AdaptGradientsResponse(google.protobuf.message.Message):
     alignment: builtins.float
     """The alignment that was computed."""
     @property
-    def result(self) -> global___AdaptResponse:
-        """As for Adapt."""
+    def result(self) -> global___MetaResult:
+        """What it did."""
 
     def __init__(
         self,
         *,
-        result: global___AdaptResponse | None = ...,
+        result: global___MetaResult | None = ...,
         alignment: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["result", b"result"]) -> builtins.bool: ...

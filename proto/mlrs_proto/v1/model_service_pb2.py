@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mlrs_proto/v1/model_service.proto\x12\x07mlrs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x05Model\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x19\n\x11\x61rchitecture_json\x18\x06 \x01(\t\x12\x11\n\tsnapshots\x18\x07 \x01(\r\x12\x12\n\nparameters\x18\x08 \x01(\x04\x12\x17\n\x0fprovenance_json\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x04\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.mlrs.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"[\n\x12ImportModelRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.mlrs.v1.ImportModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"1\n\x11ImportModelHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"4\n\x13ImportModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"/\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"1\n\x10SetAliasResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"i\n\x13PromoteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x13\n\x0bmin_updates\x18\x04 \x01(\x04\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"H\n\x0c\x43ontribution\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07updates\x18\x02 \x01(\x04\x12\x17\n\x0frelative_change\x18\x03 \x01(\x01\"\x9e\x01\n\x14PromoteModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.ModelH\x00\x88\x01\x01\x12,\n\rcontributions\x18\x02 \x03(\x0b\x32\x15.mlrs.v1.Contribution\x12\x17\n\x0frelative_change\x18\x03 \x01(\x01\x12\x11\n\trun_count\x18\x04 \x01(\x04\x42\x08\n\x06_model\"%\n\x14RollbackAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"6\n\x15RollbackAliasResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"U\n\x0b\x41liasChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"(\n\x17ListAliasChangesRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"A\n\x18ListAliasChangesResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.mlrs.v1.AliasChange2\x99\x04\n\x0cModelService\x12\x45\n\nListModels\x12\x1a.mlrs.v1.ListModelsRequest\x1a\x1b.mlrs.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.mlrs.v1.GetModelRequest\x1a\x19.mlrs.v1.GetModelResponse\x12J\n\x0bImportModel\x12\x1b.mlrs.v1.ImportModelRequest\x1a\x1c.mlrs.v1.ImportModelResponse(\x01\x12?\n\x08SetAlias\x12\x18.mlrs.v1.SetAliasRequest\x1a\x19.mlrs.v1.SetAliasResponse\x12K\n\x0cPromoteModel\x12\x1c.mlrs.v1.PromoteModelRequest\x1a\x1d.mlrs.v1.PromoteModelResponse\x12N\n\rRollbackAlias\x12\x1d.mlrs.v1.RollbackAliasRequest\x1a\x1e.mlrs.v1.RollbackAliasResponse\x12W\n\x10ListAliasChanges\x12 .mlrs.v1.ListAliasChangesRequest\x1a!.mlrs.v1.ListAliasChangesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mlrs_proto/v1/model_service.proto\x12\x07mlrs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x05Model\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x19\n\x11\x61rchitecture_json\x18\x06 \x01(\t\x12\x11\n\tsnapshots\x18\x07 \x01(\r\x12\x12\n\nparameters\x18\x08 \x01(\x04\x12\x17\n\x0fprovenance_json\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x04\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.mlrs.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"[\n\x12ImportModelRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.mlrs.v1.ImportModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"A\n\x11ImportModelHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06\x64igest\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_digest\"4\n\x13ImportModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"/\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"1\n\x10SetAliasResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"\x8d\x01\n\x13PromoteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\x05\x61lias\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x18\n\x0bmin_updates\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x42\x08\n\x06_aliasB\x0e\n\x0c_min_updates\"H\n\x0c\x43ontribution\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07updates\x18\x02 \x01(\x04\x12\x17\n\x0frelative_change\x18\x03 \x01(\x01\"\x9e\x01\n\x14PromoteModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.ModelH\x00\x88\x01\x01\x12,\n\rcontributions\x18\x02 \x03(\x0b\x32\x15.mlrs.v1.Contribution\x12\x17\n\x0frelative_change\x18\x03 \x01(\x01\x12\x11\n\trun_count\x18\x04 \x01(\x04\x42\x08\n\x06_model\"%\n\x14RollbackAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"6\n\x15RollbackAliasResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.mlrs.v1.Model\"U\n\x0b\x41liasChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"(\n\x17ListAliasChangesRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"A\n\x18ListAliasChangesResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.mlrs.v1.AliasChange2\x99\x04\n\x0cModelService\x12\x45\n\nListModels\x12\x1a.mlrs.v1.ListModelsRequest\x1a\x1b.mlrs.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.mlrs.v1.GetModelRequest\x1a\x19.mlrs.v1.GetModelResponse\x12J\n\x0bImportModel\x12\x1b.mlrs.v1.ImportModelRequest\x1a\x1c.mlrs.v1.ImportModelResponse(\x01\x12?\n\x08SetAlias\x12\x18.mlrs.v1.SetAliasRequest\x1a\x19.mlrs.v1.SetAliasResponse\x12K\n\x0cPromoteModel\x12\x1c.mlrs.v1.PromoteModelRequest\x1a\x1d.mlrs.v1.PromoteModelResponse\x12N\n\rRollbackAlias\x12\x1d.mlrs.v1.RollbackAliasRequest\x1a\x1e.mlrs.v1.RollbackAliasResponse\x12W\n\x10ListAliasChanges\x12 .mlrs.v1.ListAliasChangesRequest\x1a!.mlrs.v1.ListAliasChangesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,29 +45,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTMODELREQUEST']._serialized_start=506
   _globals['_IMPORTMODELREQUEST']._serialized_end=597
   _globals['_IMPORTMODELHEADER']._serialized_start=599
-  _globals['_IMPORTMODELHEADER']._serialized_end=648
-  _globals['_IMPORTMODELRESPONSE']._serialized_start=650
-  _globals['_IMPORTMODELRESPONSE']._serialized_end=702
-  _globals['_SETALIASREQUEST']._serialized_start=704
-  _globals['_SETALIASREQUEST']._serialized_end=751
-  _globals['_SETALIASRESPONSE']._serialized_start=753
-  _globals['_SETALIASRESPONSE']._serialized_end=802
-  _globals['_PROMOTEMODELREQUEST']._serialized_start=804
-  _globals['_PROMOTEMODELREQUEST']._serialized_end=909
-  _globals['_CONTRIBUTION']._serialized_start=911
-  _globals['_CONTRIBUTION']._serialized_end=983
-  _globals['_PROMOTEMODELRESPONSE']._serialized_start=986
-  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1144
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1146
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1183
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1185
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1239
-  _globals['_ALIASCHANGE']._serialized_start=1241
-  _globals['_ALIASCHANGE']._serialized_end=1326
-  _globals['_LISTALIASCHANGESREQUEST']._serialized_start=1328
-  _globals['_LISTALIASCHANGESREQUEST']._serialized_end=1368
-  _globals['_LISTALIASCHANGESRESPONSE']._serialized_start=1370
-  _globals['_LISTALIASCHANGESRESPONSE']._serialized_end=1435
-  _globals['_MODELSERVICE']._serialized_start=1438
-  _globals['_MODELSERVICE']._serialized_end=1975
+  _globals['_IMPORTMODELHEADER']._serialized_end=664
+  _globals['_IMPORTMODELRESPONSE']._serialized_start=666
+  _globals['_IMPORTMODELRESPONSE']._serialized_end=718
+  _globals['_SETALIASREQUEST']._serialized_start=720
+  _globals['_SETALIASREQUEST']._serialized_end=767
+  _globals['_SETALIASRESPONSE']._serialized_start=769
+  _globals['_SETALIASRESPONSE']._serialized_end=818
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=821
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=962
+  _globals['_CONTRIBUTION']._serialized_start=964
+  _globals['_CONTRIBUTION']._serialized_end=1036
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=1039
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=1197
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1199
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1236
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1238
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1292
+  _globals['_ALIASCHANGE']._serialized_start=1294
+  _globals['_ALIASCHANGE']._serialized_end=1379
+  _globals['_LISTALIASCHANGESREQUEST']._serialized_start=1381
+  _globals['_LISTALIASCHANGESREQUEST']._serialized_end=1421
+  _globals['_LISTALIASCHANGESRESPONSE']._serialized_start=1423
+  _globals['_LISTALIASCHANGESRESPONSE']._serialized_end=1488
+  _globals['_MODELSERVICE']._serialized_start=1491
+  _globals['_MODELSERVICE']._serialized_end=2028
 # @@protoc_insertion_point(module_scope)

@@ -191,14 +191,16 @@ class ImportModelHeader(google.protobuf.message.Message):
     name: builtins.str
     """The model's name."""
     digest: builtins.str
-    """SHA-256 of the file, in hexadecimal, checked if given."""
+    """SHA-256 of the file, in hexadecimal. The file is checked against it. Unset: it is not."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
-        digest: builtins.str = ...,
+        digest: builtins.str | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "name", b"name"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_digest", b"_digest", "digest", b"digest"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_digest", b"_digest", "digest", b"digest", "name", b"name"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_digest", b"_digest"]) -> typing.Literal["digest"] | None: ...
 
 global___ImportModelHeader = ImportModelHeader
 
@@ -280,23 +282,28 @@ class PromoteModelRequest(google.protobuf.message.Message):
     model: builtins.str
     """The model that the runs were created with: a name, an alias, or `name@digest`."""
     alias: builtins.str
-    """The alias to point at the new version; unset: none."""
+    """The alias to point at the new version. Unset: none."""
     prefix: builtins.str
     """Only runs whose ids begin with this."""
     min_updates: builtins.int
-    """Only runs of so many updates or more. 0: 1."""
+    """Only runs of so many updates or more, from 1. Unset: 1."""
     dry_run: builtins.bool
     """Say what would be made, and make nothing."""
     def __init__(
         self,
         *,
         model: builtins.str = ...,
-        alias: builtins.str = ...,
+        alias: builtins.str | None = ...,
         prefix: builtins.str = ...,
-        min_updates: builtins.int = ...,
+        min_updates: builtins.int | None = ...,
         dry_run: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alias", b"alias", "dry_run", b"dry_run", "min_updates", b"min_updates", "model", b"model", "prefix", b"prefix"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_alias", b"_alias", "_min_updates", b"_min_updates", "alias", b"alias", "min_updates", b"min_updates"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_alias", b"_alias", "_min_updates", b"_min_updates", "alias", b"alias", "dry_run", b"dry_run", "min_updates", b"min_updates", "model", b"model", "prefix", b"prefix"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_alias", b"_alias"]) -> typing.Literal["alias"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_updates", b"_min_updates"]) -> typing.Literal["min_updates"] | None: ...
 
 global___PromoteModelRequest = PromoteModelRequest
 

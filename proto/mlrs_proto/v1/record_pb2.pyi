@@ -29,7 +29,9 @@ class WatchRunRequest(google.protobuf.message.Message):
     from_step: builtins.int
     """The first step wanted."""
     follow: builtins.bool
-    """Whether to go on with the run."""
+    """Whether to go on with the run.
+    4 and 5 are room for a coarser record: the last step wanted, and the steps of a bucket.
+    """
     def __init__(
         self,
         *,
@@ -73,8 +75,9 @@ class WatchRunResponse(google.protobuf.message.Message):
 
     @property
     def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[mlrs_proto.v1.meta_pb2.MetaRecord]:
-        """The meta updates made since the message before, in order. That of the last step may come with the next;
-        that of the step before `from_step` comes first.
+        """The meta updates made since the message before, in order. That of the last step may come with the next
+        message; that of the step before `from_step` comes first.
+        7 to 15 are room for columns of buckets, of signals, of validation losses and of learning rates that were used.
         """
 
     def __init__(

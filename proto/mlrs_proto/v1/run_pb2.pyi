@@ -29,7 +29,7 @@ class _RunStatus:
 class _RunStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RunStatus.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     RUN_STATUS_UNSPECIFIED: _RunStatus.ValueType  # 0
-    """Never sent."""
+    """In a request: any."""
     RUN_STATUS_ACTIVE: _RunStatus.ValueType  # 1
     """Takes observations."""
     RUN_STATUS_DIVERGED: _RunStatus.ValueType  # 2
@@ -41,7 +41,7 @@ class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper):
     """Where a run stands."""
 
 RUN_STATUS_UNSPECIFIED: RunStatus.ValueType  # 0
-"""Never sent."""
+"""In a request: any."""
 RUN_STATUS_ACTIVE: RunStatus.ValueType  # 1
 """Takes observations."""
 RUN_STATUS_DIVERGED: RunStatus.ValueType  # 2
@@ -123,15 +123,17 @@ class Run(google.protobuf.message.Message):
     next_step: builtins.int
     """The step of the next observation: the number of steps answered so far."""
     durable_step: builtins.int
-    """Observations up to and including this step survive a crash; -1: none yet."""
+    """Observations up to and including this step survive a crash; unset: none does yet."""
     last_loss: builtins.float
     """The last loss observed, if any."""
     last_learning_rate: builtins.float
     """The last learning rate advised, if any."""
     world_size: builtins.int
-    """The number of its ranks; 0 for a run without `config.ranks`."""
+    """The number of its ranks; unset for a run without `config.ranks`."""
     task: builtins.str
-    """What is trained."""
+    """What is trained.
+    13 to 15 are room for tags, and for the search that the run began with.
+    """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
         """The config it was opened with, `model` resolved."""
@@ -155,23 +157,27 @@ class Run(google.protobuf.message.Message):
         config: mlrs_proto.v1.config_pb2.RunConfig | None = ...,
         status: global___RunStatus.ValueType = ...,
         next_step: builtins.int = ...,
-        durable_step: builtins.int = ...,
+        durable_step: builtins.int | None = ...,
         last_loss: builtins.float | None = ...,
         last_learning_rate: builtins.float | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         meta: mlrs_proto.v1.meta_pb2.MetaStatus | None = ...,
-        world_size: builtins.int = ...,
+        world_size: builtins.int | None = ...,
         task: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "task", b"task", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "_world_size", b"_world_size", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "update_time", b"update_time", "world_size", b"world_size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "_world_size", b"_world_size", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "task", b"task", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_durable_step", b"_durable_step"]) -> typing.Literal["durable_step"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_learning_rate", b"_last_learning_rate"]) -> typing.Literal["last_learning_rate"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_loss", b"_last_loss"]) -> typing.Literal["last_loss"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_meta", b"_meta"]) -> typing.Literal["meta"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_world_size", b"_world_size"]) -> typing.Literal["world_size"] | None: ...
 
 global___Run = Run
 
@@ -214,6 +220,7 @@ class OpenRunRequest(google.protobuf.message.Message):
     as metadata `mlrs-feeder` with StreamAdvice, too. A run has one feeder. Opening it takes it over from the one
     before, whose handles become stale, except in OPEN_MODE_RESUME while that one is connected. Unset: not said,
     as of a shell script, or where each rank of a job opens the run; such callers share it with any other.
+    9 and 10 are room for tags, and for what a search is to try.
     """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
@@ -226,15 +233,21 @@ class OpenRunRequest(google.protobuf.message.Message):
         config: mlrs_proto.v1.config_pb2.RunConfig | None = ...,
         mode: global___OpenMode.ValueType = ...,
         resume_from: builtins.int | None = ...,
-        group: builtins.str = ...,
+        group: builtins.str | None = ...,
         world_size: builtins.int | None = ...,
-        task: builtins.str = ...,
-        feeder: builtins.str = ...,
+        task: builtins.str | None = ...,
+        feeder: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "resume_from", b"resume_from", "world_size", b"world_size"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_resume_from", b"_resume_from", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "task", b"task", "world_size", b"world_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "resume_from", b"resume_from", "task", b"task", "world_size", b"world_size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "task", b"task", "world_size", b"world_size"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_feeder", b"_feeder"]) -> typing.Literal["feeder"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_group", b"_group"]) -> typing.Literal["group"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_resume_from", b"_resume_from"]) -> typing.Literal["resume_from"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_task", b"_task"]) -> typing.Literal["task"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_world_size", b"_world_size"]) -> typing.Literal["world_size"] | None: ...
 
@@ -477,7 +490,7 @@ class BatchFinishRunsRequest(google.protobuf.message.Message):
 
     @property
     def next_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """As in FinishRunRequest, one for each run, or none."""
+        """The steps that the runs expect, as in FinishRunRequest: one for each run, or none."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Proto messages to the daemon's types, and back. Messages stop here.
 
 configs.py   what a run's config says
-runs.py      runs, what opens and lists them, and their records
+runs.py      runs, and what opens and lists them
+records.py   the records of runs
 advice.py    observations and advice
 meta.py      meta updates, and gradients in pieces
 models.py    models, their versions and aliases
@@ -12,11 +13,11 @@ from __future__ import annotations
 from mlrs_server.convert.advice import MAX_ENTRIES, advice_to, columns_to, entries_from, entry_error
 from mlrs_server.convert.configs import config_from, config_to
 from mlrs_server.convert.meta import (
-    adaptations_to,
     check_updates,
     gradients_header_from,
     made_to,
     pieces_from,
+    results_to,
     update_from,
 )
 from mlrs_server.convert.models import (
@@ -27,6 +28,7 @@ from mlrs_server.convert.models import (
     promoted_to,
     promotion_from,
 )
+from mlrs_server.convert.records import record_to
 from mlrs_server.convert.runs import (
     feeder_from,
     mode_from,
@@ -35,7 +37,6 @@ from mlrs_server.convert.runs import (
     page_size_from,
     page_token_to,
     place_from,
-    record_to,
     run_to,
     status_from,
     step_from,
@@ -44,7 +45,6 @@ from mlrs_server.convert.runs import (
 
 __all__ = [
     "MAX_ENTRIES",
-    "adaptations_to",
     "advice_to",
     "alias_change_to",
     "check_updates",
@@ -69,6 +69,7 @@ __all__ = [
     "promoted_to",
     "promotion_from",
     "record_to",
+    "results_to",
     "run_to",
     "status_from",
     "step_from",

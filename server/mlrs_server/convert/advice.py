@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlrs_proto import v1 as pb
@@ -16,7 +18,7 @@ MAX_ENTRIES = 65_536
 """The most entries in a StreamAdvice message."""
 
 
-def entries_from(message: pb.StreamAdviceRequest) -> Entries:
+def entries_from(message: pb.Observations) -> Entries:
     """Return a message's columns as entries.
 
     Raises:
@@ -30,9 +32,7 @@ def entries_from(message: pb.StreamAdviceRequest) -> Entries:
             "run_handles, steps and losses must be of equal length, are "
             f"{len(handles)}, {n} and {len(losses)}",
         )
-    ranks = message.ranks
-    if ranks or message.sample_counts:
-        _check_rank_columns(message, n)
+    ranks = _ranks_from(message.rank_columns, n) if message.HasField("rank_columns") else ()
     if n == 1:
         step = step_from(steps[0], "steps")
         return Entries.of_one(handles[0], step, losses[0], ranks[0] if ranks else 0)
@@ -46,15 +46,12 @@ def entries_from(message: pb.StreamAdviceRequest) -> Entries:
     return entries
 
 
-def _check_rank_columns(message: pb.StreamAdviceRequest, n: int) -> None:
-    """Check that the columns about ranks are of a message's length, or empty.
-
-    Raises:
-        AdvisorError: one is not.
-    """
-    for name, column in (("ranks", message.ranks), ("sample_counts", message.sample_counts)):
+def _ranks_from(columns: pb.RankColumns, n: int) -> Sequence[int]:
+    """Return the ranks of n entries, or nothing; checked, as the sample counts are, to be of that length."""
+    for name, column in (("ranks", columns.ranks), ("sample_counts", columns.sample_counts)):
         if len(column) not in (0, n):
             raise invalid_field(name, f"must be as long as steps, {n}, or empty; is of length {len(column)}")
+    return columns.ranks
 
 
 def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
@@ -80,15 +77,16 @@ def entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
         code=code_number(error.reason),
         reason=pb.ErrorReason.ValueType(error.reason),
         message=spoken(str(error), tenant),
-        expected_step=error.expected_step,
+        next_step=error.expected_step,
     )
 
 
 def advice_to(step: int, answer: Answer) -> pb.AdviseResponse:
     """Return the only advice of an answer as a message."""
+    durable_step = int(answer.entries.durable_steps[0])
     return pb.AdviseResponse(
         step=step,
         learning_rate=float(answer.entries.lrs[0]),
         reason=pb.AdviceReason.ValueType(int(answer.entries.reasons[0])),
-        durable_step=int(answer.entries.durable_steps[0]),
+        durable_step=durable_step if durable_step >= 0 else None,
     )

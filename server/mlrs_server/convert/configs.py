@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from mlrs_core.config import (
@@ -20,17 +20,16 @@ from mlrs_core.config import (
     ScheduleKind,
     ScheduleSpec,
 )
+from mlrs_core.config.schedule import SHAPES
 from mlrs_core.errors import InvalidFieldError
 from mlrs_proto import v1 as pb
 from mlrs_server.errors import invalid_field
 
 _OPTIMIZERS: frozenset[int] = frozenset(Optimizer)
-_SCHEDULE_KINDS: frozenset[int] = frozenset(ScheduleKind)
 _OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
 _OF_META = ("every", "learning_rate", "weight_decay", "max_change", "clip", "blow_up")
-_OF_RANKS = ("straggler_timeout_s", "quorum")
+_OF_EVERY_SCHEDULE = ("base_lr", "warmup")
 Choice = TypeVar("Choice", bound=IntEnum)
-_OF_SCHEDULE = tuple(field.name for field in fields(ScheduleSpec) if field.name not in {"kind", "milestones"})
 
 
 def config_from(message: pb.RunConfig) -> RunConfig:
@@ -67,20 +66,15 @@ def config_to(config: RunConfig, model_ref: str) -> pb.RunConfig:
 
 
 def _schedule_from(message: pb.Schedule) -> ScheduleSpec:
-    """Return the schedule in a message.
-
-    Raises:
-        InvalidFieldError: a parameter is out of range, or of no meaning to the kind.
-    """
-    if message.kind not in _SCHEDULE_KINDS:
-        raise InvalidFieldError(
-            "schedule.kind", f"must be one of the contract's ScheduleKind, is {message.kind}"
-        )
-    values = _given(message, _OF_SCHEDULE)
+    """Return the schedule in a message."""
+    if (name := message.WhichOneof("kind")) is None:
+        raise InvalidFieldError("schedule.kind", "must be one of the contract's kinds, is none; name one")
+    kind = ScheduleKind[name.upper()]
+    shape = _given(getattr(message, name), SHAPES[kind])
+    if "milestones" in shape:
+        shape["milestones"] = tuple(shape["milestones"])
     try:
-        return ScheduleSpec(
-            ScheduleKind(message.kind), milestones=tuple(message.milestones) or None, **values
-        )
+        return ScheduleSpec(kind, **_given(message, _OF_EVERY_SCHEDULE), **shape)
     except InvalidFieldError as error:
         raise error.within("schedule") from error
 
@@ -89,11 +83,12 @@ def _schedule_to(spec: ScheduleSpec | None) -> pb.Schedule | None:
     """Return a schedule as a message."""
     if spec is None:
         return None
-    return pb.Schedule(
-        kind=pb.ScheduleKind.ValueType(spec.kind),
-        milestones=spec.milestones or (),
-        **{name: getattr(spec, name) for name in _OF_SCHEDULE},
-    )
+    message = pb.Schedule(base_lr=spec.base_lr, warmup=spec.warmup)
+    shape: Any = getattr(message, spec.kind.name.lower())
+    shape.SetInParent()
+    given = {name: value for name in SHAPES[spec.kind] if (value := getattr(spec, name)) is not None}
+    shape.MergeFrom(type(shape)(**given))
+    return message
 
 
 def _meta_from(message: pb.Meta) -> MetaConfig:
@@ -132,7 +127,10 @@ def _ranks_from(message: pb.Ranks) -> RanksConfig:
     try:
         return RanksConfig(
             reduction=_one_of(RankReduction, message.reduction, "reduction"),
-            **_given(message, _OF_RANKS),
+            straggler_timeout_s=_seconds(message.straggler_timeout)
+            if message.HasField("straggler_timeout")
+            else None,
+            quorum=message.quorum if message.HasField("quorum") else None,
         )
     except InvalidFieldError as error:
         raise error.within("ranks") from error
@@ -142,10 +140,18 @@ def _ranks_to(ranks: RanksConfig | None) -> pb.Ranks | None:
     """Return how ranks share a run as a message."""
     if ranks is None:
         return None
-    return pb.Ranks(
+    message = pb.Ranks(
         reduction=pb.RankReduction.ValueType(ranks.reduction or 0),
-        **{name: getattr(ranks, name) for name in _OF_RANKS},
+        quorum=ranks.quorum,
     )
+    if ranks.straggler_timeout_s is not None:
+        message.straggler_timeout.FromNanoseconds(round(ranks.straggler_timeout_s * 1e9))
+    return message
+
+
+def _seconds(duration: Duration) -> float:
+    """Return a duration in seconds."""
+    return (duration.seconds * 10**9 + duration.nanos) / 1e9
 
 
 def _one_of(kind: type[Choice], value: int, field: str) -> Choice | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 
+from mlrs_core.adapting import MetaOutcome
 from mlrs_proto import v1 as pb
 from mlrs_server.adapting.gradients import ElementType, Piece
 from mlrs_server.adapting.making import Made
+from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.convert.advice import entry_error
 from mlrs_server.convert.runs import step_from
 from mlrs_server.errors import AdvisorError, invalid_field
@@ -15,9 +17,13 @@ from mlrs_server.errors import AdvisorError, invalid_field
 MAX_UPDATES = 1024
 """The most meta updates in one."""
 _ELEMENT_TYPES: frozenset[int] = frozenset(ElementType)
+_CLIPPED = frozenset({MetaOutcome.CLIPPED, MetaOutcome.CLIPPED_AND_SCALED})
+_SCALED = frozenset({MetaOutcome.SCALED, MetaOutcome.CLIPPED_AND_SCALED})
 
 
-def update_from(message: pb.AdaptRequest | pb.MetaUpdate) -> tuple[int, float | None]:
+def update_from(
+    message: pb.AdaptRequest | pb.AdaptGradientsHeader | pb.MetaUpdate,
+) -> tuple[int, float | None]:
     """Return the step of a meta update, and the validation loss that was sent with it; NaN counts as none.
 
     Raises:
@@ -27,59 +33,75 @@ def update_from(message: pb.AdaptRequest | pb.MetaUpdate) -> tuple[int, float | 
     return step_from(message.step, "step"), None if math.isnan(loss) else loss
 
 
-def check_updates(message: pb.StreamAdviceRequest) -> None:
-    """Check a stream's message that has meta updates.
+def check_updates(message: pb.MetaUpdates) -> None:
+    """Check the meta updates of a stream's message.
 
     Raises:
-        AdvisorError: it has too many, or observations too.
+        AdvisorError: there are too many.
     """
     if len(message.updates) > MAX_UPDATES:
         raise invalid_field(
-            "updates", f"a message holds at most {MAX_UPDATES}, this one {len(message.updates)}; split it"
-        )
-    if message.steps or message.run_handles or message.losses:
-        raise invalid_field(
-            "updates", "a message has observations or meta updates; send one message for each, in their order"
+            "meta_updates",
+            f"a message holds at most {MAX_UPDATES}, this one {len(message.updates)}; split it",
         )
 
 
-def made_to(made: Made) -> pb.AdaptResponse:
+def made_to(made: Made) -> pb.MetaResult:
     """Return what became of a meta update as a message."""
     update = made.update
-    return pb.AdaptResponse(
+    return pb.MetaResult(
         updates=made.updates,
         learning_rate=update.lr,
-        outcome=pb.MetaOutcome.ValueType(update.outcome),
+        outcome=_outcome_to(update.outcome),
         log_change=update.log_change,
+        clipped=update.outcome in _CLIPPED,
+        scaled=update.outcome in _SCALED,
     )
 
 
-def adaptations_to(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
+def meta_record_to(update: MetaUpdate) -> pb.MetaRecord:
+    """Return a meta update of a run's record as a message."""
+    return pb.MetaRecord(
+        step=update.step,
+        alignment=update.alignment,
+        validation_loss=update.validation_loss,
+        outcome=_outcome_to(update.outcome),
+        learning_rate=update.lr,
+        log_change=update.log_change,
+        clipped=update.outcome in _CLIPPED,
+        scaled=update.outcome in _SCALED,
+    )
+
+
+def _outcome_to(outcome: int) -> pb.MetaOutcome.ValueType:
+    return pb.META_OUTCOME_IDLE if outcome == MetaOutcome.IDLE else pb.META_OUTCOME_APPLIED
+
+
+def results_to(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
     """Return what became of a message's meta updates as a message to a tenant."""
     message = pb.StreamAdviceResponse()
-    adaptations = message.adaptations
+    results = message.meta_results
+    results.SetInParent()
     for index, one in enumerate(made):
-        result = adaptations.results.add()
+        result = results.results.add()
         if isinstance(one, AdvisorError):
-            adaptations.errors.append(entry_error(index, one, tenant))
+            results.errors.append(entry_error(index, one, tenant))
         else:
             result.CopyFrom(made_to(one))
     return message
 
 
-def gradients_header_from(message: pb.AdaptGradientsRequest | None) -> tuple[pb.AdaptRequest, int]:
-    """Return the header of a stream of gradients, and how many elements are to come; 0: not said.
+def gradients_header_from(message: pb.AdaptGradientsRequest | None) -> pb.AdaptGradientsHeader:
+    """Return the header of a stream of gradients.
 
     Raises:
-        AdvisorError: the message is not a header, or says what the gradients are to say.
+        AdvisorError: the message is not a header.
     """
     if message is None or message.WhichOneof("kind") != "header":
         raise invalid_field(
             "header", "the first message must be the header, and the next ones pieces of both vectors"
         )
-    if message.header.alignment:
-        raise invalid_field("header.alignment", "is what the gradients give; leave it out, or call Adapt")
-    return message.header, message.element_count
+    return message.header
 
 
 async def pieces_from(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> AsyncIterator[Piece]:

@@ -1,4 +1,4 @@
-"""Runs, what opens and lists them, and their records."""
+"""Runs, and what opens and lists them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON
 from mlrs_proto import v1 as pb
-from mlrs_server.adapting.updates import MetaUpdate
 from mlrs_server.convert.configs import config_from, config_to
 from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
 from mlrs_server.ledger import RunStatus
 from mlrs_server.names import bare, check_feeder, check_run_id, full_name
 from mlrs_server.opening import Opened, OpenMode, OpenRequest
-from mlrs_server.store import Observations, Recency
+from mlrs_server.store import Recency
 from mlrs_server.views import RunView
 
 MAX_PAGE = 1000
@@ -164,13 +163,13 @@ def run_to(view: RunView) -> pb.Run:
         config=config_to(config, view.model_ref),
         status=pb.RunStatus.ValueType(snapshot.status),
         next_step=snapshot.next_step,
-        durable_step=view.durable_step,
+        durable_step=view.durable_step if view.durable_step >= 0 else None,
         last_loss=snapshot.last_loss if begun else None,
         last_learning_rate=snapshot.last_lr if begun else None,
         create_time=time_to(view.create_time),
         update_time=time_to(view.update_time),
         meta=_meta_status_to(view),
-        world_size=view.world_size,
+        world_size=view.world_size or None,
         task=view.task,
     )
 
@@ -191,29 +190,6 @@ def _meta_status_to(view: RunView) -> pb.MetaStatus | None:
         if last.validation_loss is not None:
             status.last_validation_loss = last.validation_loss
     return status
-
-
-def record_to(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
-    """Return a stretch of a run's record as a message."""
-    return pb.WatchRunResponse(
-        run=run_to(view),
-        first_step=first_step,
-        losses=record.losses.tolist(),
-        learning_rates=record.lrs.tolist(),
-        reasons=record.reasons.tolist(),
-        updates=[_update_to(update) for update in record.updates],
-    )
-
-
-def _update_to(update: MetaUpdate) -> pb.MetaRecord:
-    return pb.MetaRecord(
-        step=update.step,
-        alignment=update.alignment,
-        validation_loss=update.validation_loss,
-        outcome=pb.MetaOutcome.ValueType(update.outcome),
-        learning_rate=update.lr,
-        log_change=update.log_change,
-    )
 
 
 def time_to(seconds: float) -> Timestamp:

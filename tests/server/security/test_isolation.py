@@ -132,7 +132,7 @@ async def test_anothers_handle_is_stale(home: Tenants, both: tuple[Caller, Calle
         await stream.write(message)
         advice = (await stream.read()).advice
         lone = {error.index: error for error in advice.errors}
-        for index, number in enumerate(message.run_handles):
+        for index, number in enumerate(message.observations.run_handles):
             assert (index in lone) == (number == handle)
             assert math.isnan(advice.learning_rates[index]) == (number == handle)
             if number == handle:

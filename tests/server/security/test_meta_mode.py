@@ -23,11 +23,15 @@ async def test_updates_in_a_stream_need_their_role(tmp_path: Path, model_file: P
         call = caller.stream()
         await call.write(columns((handle, 0, 1.0)))
         assert (await call.read()).advice.learning_rates[0] > 0
-        await call.write(pb.StreamAdviceRequest(updates=[pb.MetaUpdate(run_handle=handle, alignment=1.0)]))
+        await call.write(
+            pb.StreamAdviceRequest(
+                meta_updates=pb.MetaUpdates(updates=[pb.MetaUpdate(run_handle=handle, alignment=1.0)])
+            )
+        )
         if role < Role.ADAPT:
             assert (await refused(call)).code == Code.PERMISSION_DENIED
         else:
-            assert (await call.read()).adaptations.results[0].updates
+            assert (await call.read()).meta_results.results[0].updates
 
 
 async def test_anothers_run_is_not_trained(tmp_path: Path, model_file: Path) -> None:
@@ -40,8 +44,12 @@ async def test_anothers_run_is_not_trained(tmp_path: Path, model_file: Path) -> 
         await stream.write(columns((handle, 0, 1.0)))
         await stream.read()
         call = mine.stream()
-        await call.write(pb.StreamAdviceRequest(updates=[pb.MetaUpdate(run_handle=handle, alignment=1.0)]))
-        (error,) = (await call.read()).adaptations.errors
+        await call.write(
+            pb.StreamAdviceRequest(
+                meta_updates=pb.MetaUpdates(updates=[pb.MetaUpdate(run_handle=handle, alignment=1.0)])
+            )
+        )
+        (error,) = (await call.read()).meta_results.errors
         assert error.reason == pb.ERROR_REASON_STALE_HANDLE
         (run,) = await theirs.call("GetRun", pb.GetRunRequest(run_id="theirs-learning"))
         assert run.run.meta.updates == 0
