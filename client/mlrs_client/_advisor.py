@@ -117,7 +117,7 @@ class Advisor(AdvisorView[Connection]):
                 and goes back to it.
             on_existing: what to do if that run has steps already and the loop begins at step 0: `error`;
                 `restart`, which drops its record and begins anew, bit for bit as a new run; or `resume`, for
-                loops that begin at `run.resume_step`.
+                loops that begin at `run.next_step`.
             resume_from: goes back to this step of the run, for a job that restarts from a checkpoint. What
                 was recorded from there on is dropped.
             fallback: what the run goes on with when a deadline passes without advice, until the daemon is

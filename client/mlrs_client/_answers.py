@@ -22,7 +22,7 @@ class Refusal:
     """The contract's name of the reason, without its prefix."""
     message: str
     """What the daemon says of it; may be empty."""
-    expected_step: int | None
+    next_step: int | None
     """The step that the run expects, where the refusal is about the step."""
 
     @property
@@ -35,7 +35,7 @@ class Refusal:
         kind = error_class(self.reason)
         message = f"run {run_id!r}: {self.message or self.reason}"
         if issubclass(kind, StepError):
-            return kind(message, expected_step=self.expected_step, reason=self.reason)
+            return kind(message, next_step=self.next_step, reason=self.reason)
         return kind(message, reason=self.reason)
 
 

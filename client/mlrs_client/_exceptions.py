@@ -5,7 +5,7 @@ MlrsError
 ├── UsageError              (RuntimeError) a call in a place where none belongs
 │   ├── ClosedError         the advisor or the run was closed
 │   └── ForkedError         the advisor belongs to the parent process
-├── StepError               a step is not the expected one; `expected_step` is
+├── StepError               a step is not the expected one; `next_step` is
 │   ├── StepAheadError      it is beyond the next one
 │   ├── StaleStepError      it was answered for another loss
 │   └── RecordGapError      the daemon's record and the client's do not meet
@@ -70,19 +70,19 @@ class StepError(MlrsError):
     """A step is not the expected one.
 
     Attributes:
-        expected_step: the step that is expected next, where it is known.
+        next_step: the step that is expected next, where it is known.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        expected_step: int | None = None,
+        next_step: int | None = None,
         reason: str | None = None,
         field: str | None = "step",
     ) -> None:
         super().__init__(message, reason=reason, field=field)
-        self.expected_step = expected_step
+        self.next_step = next_step
 
 
 class StepAheadError(StepError):

@@ -157,7 +157,7 @@ class Ledger(Generic[E]):
                 raise StaleStepError(
                     f"{self.label}: step {step} was observed with another loss than {loss!r};"
                     f" the next step is {self.next_step}. To go back, open it with resume_from={step}",
-                    expected_step=self.next_step,
+                    next_step=self.next_step,
                 )
             return entry, False
         if backlog.is_full and not self.standby.is_lost:
@@ -196,7 +196,7 @@ class Ledger(Generic[E]):
         if step >= self.next_step:
             raise StepAheadError(
                 f"{self.label}: step {step} was not observed yet; observe it, then adapt to it",
-                expected_step=self.next_step,
+                next_step=self.next_step,
             )
         backlog = self.backlog
         if (update := backlog.updates.find(step)) is not None:
@@ -204,14 +204,14 @@ class Ledger(Generic[E]):
                 raise StaleStepError(
                     f"{self.label}: the meta update of step {step} was made of another alignment or"
                     " validation loss; there is one a step",
-                    expected_step=self.next_step,
+                    next_step=self.next_step,
                 )
             return update, False
         if step >= backlog.durable_step and step < self.next_step - 1 and backlog.has_kept(step + 1):
             raise StaleStepError(
                 f"{self.label}: step {step + 1} was observed already, and the meta update of step {step}"
                 " belongs before it; adapt to each step before the next is observed",
-                expected_step=self.next_step,
+                next_step=self.next_step,
             )
         update = Update(step, alignments, validation_losses)
         if update.unanswered and not self.standby.is_lost:
@@ -310,7 +310,7 @@ class Ledger(Generic[E]):
             return self.denied.with_traceback(None)
         return StepAheadError(
             f"{self.label}: step {step} is ahead; the next step is {self.next_step}, and steps have no gaps",
-            expected_step=self.next_step,
+            next_step=self.next_step,
         )
 
     def _overflow(self) -> None:
@@ -370,7 +370,7 @@ class Ledger(Generic[E]):
             raise RecordGapError(
                 f"{self.label}: the daemon expects step {furthest}, this client step"
                 f" {self.next_step}: another process has moved it. Open it again",
-                expected_step=furthest,
+                next_step=furthest,
             )
         oldest = self.backlog.oldest(self.next_step)
         if expected < oldest:
@@ -378,7 +378,7 @@ class Ledger(Generic[E]):
                 f"{self.label}: the daemon expects step {expected}, and this client keeps losses"
                 f" from step {oldest} on only. Go on from a checkpoint of step {expected} or before:"
                 " open it with resume_from= its step",
-                expected_step=expected,
+                next_step=expected,
             )
             if not self.can_stand_in():
                 raise gap

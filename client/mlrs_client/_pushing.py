@@ -199,7 +199,7 @@ class Push:
             return type(error)(
                 f"{error}. The run went on otherwise than {self._path} has it; to drop what it has from step"
                 f" {self._unsent.first_step} on, as this training would have, push with --rewind{own}",
-                expected_step=error.expected_step,
+                next_step=error.next_step,
                 reason=error.reason,
             )
         return error

@@ -110,7 +110,7 @@ class Start:
         if isinstance(error, RunExistsError) and self.is_named:
             return RunExistsError(
                 f"{error}. To begin it anew, open it with on_existing='restart', which drops its record; to"
-                " go on where it is, with on_existing='resume' and run.resume_step; to go back to a"
+                " go on where it is, with on_existing='resume' and run.next_step; to go back to a"
                 " checkpoint, with resume_from= its step. Or leave id= out, for a new run",
                 reason=error.reason,
                 field="id",

@@ -30,7 +30,7 @@ class SweepView(RunsView[C, Row]):
         return self._ledger.created
 
     @property
-    def resume_step(self) -> int:
+    def next_step(self) -> int:
         """The step to observe next: that of the run that is the furthest behind."""
         return self._ledger.next_step
 
@@ -39,7 +39,7 @@ class SweepView(RunsView[C, Row]):
         return self._ledger.size
 
     def __repr__(self) -> str:
-        first, step = self.ids[0], self.resume_step
+        first, step = self.ids[0], self.next_step
         return f"<{type(self).__name__} of {len(self)} runs, {first!r} the first: next step {step}>"
 
     def _reopened_by(self) -> str:

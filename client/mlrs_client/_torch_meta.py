@@ -117,7 +117,7 @@ class MetaStep:
         every = whole("every", every, low=1)
         self._ahead = real("ahead", ahead, least=0.5, most=1.0)
         self._names = names_of(self._model, self._optimizer)
-        since = 0 if self._run is None else self._run.resume_step % every
+        since = 0 if self._run is None else self._run.next_step % every
         is_before = is_known(self._optimizer) and meta.order != MetaOrder.AFTER_STEP
         return [float(every), float(since), float(is_before)]
 
@@ -283,7 +283,7 @@ class MetaStep:
 
     def _step(self) -> int:
         """Return the step that was observed last; -1: none, or this is not the first process."""
-        return -1 if self._run is None else self._run.resume_step - 1
+        return -1 if self._run is None else self._run.next_step - 1
 
     def _check_observed(self) -> None:
         """Check that there is an observation that no update was made of.

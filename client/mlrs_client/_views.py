@@ -158,7 +158,7 @@ class RunView(RunsView[C, Entry]):
         return self._opened().created
 
     @property
-    def resume_step(self) -> int:
+    def next_step(self) -> int:
         """The step to observe next. Opens the run."""
         return self._opened().next_step
 

@@ -113,5 +113,5 @@ def check_reached(run_id: str, at: int, step: int) -> None:
             f"next_step: run {run_id!r} expects step {at}, and was to be finished at {step}; what a daemon "
             "had answered and not stored may have been lost with it: send the steps again first",
             field="next_step",
-            expected_step=at,
+            next_step=at,
         )

@@ -44,7 +44,7 @@ class AdvisorError(Exception):
     Attributes:
         reason: what went wrong, for programs.
         field: the request field at fault, if one is.
-        expected_step: the step expected next, where the step is at fault.
+        next_step: the step expected next, where the step is at fault.
         owner: the address to ask instead, where another replica has the run and is known.
         in_doubt: whether the store may have made the change all the same: it failed as it committed.
     """
@@ -55,13 +55,13 @@ class AdvisorError(Exception):
         message: str,
         *,
         field: str = "",
-        expected_step: int | None = None,
+        next_step: int | None = None,
         owner: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.field = field
-        self.expected_step = expected_step
+        self.next_step = next_step
         self.owner = owner
         self.in_doubt = False
 
@@ -133,7 +133,7 @@ def step_ahead(run_id: str, step: int, expected: int) -> AdvisorError:
         f"step: {step} skips ahead; run {run_id!r} expects step {expected} next: send every step "
         "once, counting from 0",
         field="step",
-        expected_step=expected,
+        next_step=expected,
     )
 
 
@@ -153,7 +153,7 @@ def stale_step(run_id: str, step: int, recorded: float, expected: int) -> Adviso
         f"step: {step} of run {run_id!r} was answered for the loss {recorded!r}; it expects step "
         f"{expected} next. To go back, open the run with resume_from={step}",
         field="step",
-        expected_step=expected,
+        next_step=expected,
     )
 
 
@@ -185,6 +185,6 @@ def about(run_id: str, *, among: int) -> Iterator[None]:
             error.reason,
             f"run {shown}: {error}",
             field=error.field,
-            expected_step=error.expected_step,
+            next_step=error.next_step,
             owner=error.owner,
         ) from error

@@ -319,5 +319,5 @@ def _other_report(step: OpenStep, rank: int, before: Report) -> AdvisorError:
         f"with the loss {before.loss!r} of {before.samples:g} samples. To report another, open the run with "
         f"resume_from={step.step}",
         field=error.field,
-        expected_step=step.step,
+        next_step=step.step,
     )

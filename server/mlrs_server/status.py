@@ -100,8 +100,8 @@ async def _abort(
     trailing = [("mlrs-reason", f"ERROR_REASON_{known.reason.name}")]
     if known.field:
         trailing.append(("mlrs-field", known.field))
-    if known.expected_step is not None:
-        trailing.append(("mlrs-next-step", str(known.expected_step)))
+    if known.next_step is not None:
+        trailing.append(("mlrs-next-step", str(known.next_step)))
     if known.owner:
         trailing.append(("mlrs-owner", known.owner))
     await context.abort(CODES[known.reason], spoken(str(known), tenant)[:MAX_MESSAGE], tuple(trailing))

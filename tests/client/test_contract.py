@@ -34,7 +34,7 @@ def advisor(either: Any) -> Any:
 
 async def next_lrs(run: Any, losses: list[float]) -> list[float]:
     """Observe losses one by one from the run's next step on."""
-    return [await done(run.next_lr(step, loss)) for step, loss in enumerate(losses, run.resume_step)]
+    return [await done(run.next_lr(step, loss)) for step, loss in enumerate(losses, run.next_step)]
 
 
 async def test_advice(advisor: Any) -> None:
@@ -47,7 +47,7 @@ async def test_advice(advisor: Any) -> None:
     assert [advice.reason == AdviceReason.HELD for advice in advices] == [
         not math.isfinite(loss) for loss in LOSSES
     ]
-    assert run.resume_step == len(LOSSES)
+    assert run.next_step == len(LOSSES)
 
 
 async def test_opening(advisor: Any) -> None:
@@ -60,7 +60,7 @@ async def test_opening(advisor: Any) -> None:
     await next_lrs(first, LOSSES[:3])
     second = await opened(advisor, "a")
     assert not second.created
-    assert second.resume_step == 3
+    assert second.next_step == 3
     assert second.config == first.config
 
 
@@ -85,7 +85,7 @@ async def test_leaving_does_not_finish(advisor: Any, daemon: FakeDaemon) -> None
     assert await next_lrs(again, LOSSES[2:]) == lr_sequence(LOSSES)[2:]
     assert (await done(again.finish())).status == "finished"
     with pytest.raises(mlrs_client.RunFinishedError):
-        await done(again.next_lr(again.resume_step, 1.0))
+        await done(again.next_lr(again.next_step, 1.0))
 
 
 async def test_pending_outlives_its_run(advisor: Any) -> None:
@@ -148,8 +148,8 @@ async def test_repeats_of_an_earlier_process(advisor: Any) -> None:
     assert (advice.learning_rate, advice.reason) == (lr_sequence(LOSSES)[4], AdviceReason.REPLAYED)
     with pytest.raises(mlrs_client.StaleStepError) as caught:
         await done(later.next_lr(4, 99.0))
-    assert caught.value.expected_step == len(LOSSES)
-    assert later.resume_step == len(LOSSES)
+    assert caught.value.next_step == len(LOSSES)
+    assert later.next_step == len(LOSSES)
 
 
 async def test_steps_and_losses_that_are_none(advisor: Any) -> None:
@@ -168,7 +168,7 @@ async def test_rewinding(advisor: Any) -> None:
     """`resume_from` drops the record from a step on, and another loss is taken there."""
     await next_lrs(await opened(advisor, "a"), LOSSES)
     rewound = await opened(advisor, "a", resume_from=3)
-    assert rewound.resume_step == 3
+    assert rewound.next_step == 3
     assert await next_lrs(rewound, [7.0]) == lr_sequence([*LOSSES[:3], 7.0])[3:]
 
 
@@ -292,7 +292,7 @@ async def test_refusals(advisor: Any, daemon: FakeDaemon) -> None:
     for pending in pendings:
         with pytest.raises(mlrs_client.InvalidArgumentError):
             await done(pending.lr())
-    assert run.resume_step == 0
+    assert run.next_step == 0
     assert await next_lrs(run, LOSSES) == lr_sequence(LOSSES)
 
 
@@ -313,7 +313,7 @@ async def test_run_moved_by_another(advisor: Any, daemon: FakeDaemon) -> None:
     daemon.cut()
     with pytest.raises(mlrs_client.RecordGapError) as caught:
         await done(run.next_lr(len(LOSSES), 1.0))
-    assert caught.value.expected_step == len(LOSSES) + 2
+    assert caught.value.next_step == len(LOSSES) + 2
 
 
 async def test_lists(advisor: Any) -> None:

@@ -223,7 +223,7 @@ advisor = mlrs_client.connect(sys.argv[1], timeout_s=30.0)
 run = advisor.run("task", id="a", fallback=None)
 for epoch in range(2):
     for batch in DataLoader([1.0, 2.0, 3.0, 4.0], num_workers=2, multiprocessing_context="fork"):
-        run.next_lr(run.resume_step, batch.item())
+        run.next_lr(run.next_step, batch.item())
 if sys.argv[2] == "garbage":
     with grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials(b"no certificate")) as channel:
         try:
@@ -231,7 +231,7 @@ if sys.argv[2] == "garbage":
         except grpc.RpcError as error:
             print(error.code().name)
 advisor.close()
-print(run.resume_step)
+print(run.next_step)
 """
 
 

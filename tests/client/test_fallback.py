@@ -40,7 +40,7 @@ async def steps(run: Any, losses: list[float], timeout_s: float | None = None) -
     """Observe losses one by one from the run's next step on."""
     return [
         await done(run.next_lr(step, loss, timeout_s=timeout_s))
-        for step, loss in enumerate(losses, run.resume_step)
+        for step, loss in enumerate(losses, run.next_step)
     ]
 
 
@@ -335,10 +335,10 @@ async def test_resuming_after_a_crash_of_the_client(advisor: Any) -> None:
     """A client that died in an outage goes on at the step that the daemon has; rewound, at any before."""
     await steps(await patient(advisor), LOSSES[:4], 10.0)
     again = await patient(advisor)  # the first client is gone without a word
-    assert again.resume_step == 4
+    assert again.next_step == 4
     assert await steps(again, LOSSES[4:6], 10.0) == lr_sequence(LOSSES)[4:6]
     rewound = await patient(advisor, resume_from=2)
-    assert rewound.resume_step == 2
+    assert rewound.next_step == 2
     assert await steps(rewound, [5.0, 6.0], 10.0) == lr_sequence([*LOSSES[:2], 5.0, 6.0])[2:]
 
 

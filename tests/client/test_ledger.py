@@ -54,7 +54,7 @@ def test_steps_follow_one_another() -> None:
     ledger = ledger_at(5)
     with pytest.raises(StepAheadError, match="next step is 5") as caught:
         ledger.observe(6, 1.0)
-    assert caught.value.expected_step == 5
+    assert caught.value.next_step == 5
     entry, is_new = ledger.observe(5, 1.0)
     assert is_new
     assert ledger.next_step == 6
@@ -121,14 +121,14 @@ def test_rejoining_beyond_what_is_known() -> None:
     """A daemon that is further than the client says that someone else moved the run."""
     with pytest.raises(RecordGapError, match="another process") as caught:
         ledger_at(3).rejoin(opened(4))
-    assert caught.value.expected_step == 4
+    assert caught.value.next_step == 4
 
 
 def test_rejoining_before_what_is_kept() -> None:
     """A daemon that lost more than the client keeps says from where to go on."""
     with pytest.raises(RecordGapError, match="resume_from") as caught:
         ledger_at(3).rejoin(opened(2))
-    assert caught.value.expected_step == 2
+    assert caught.value.next_step == 2
 
 
 def test_kept_observations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ async def test_the_first_that_works(connect: Any, daemon: FakeDaemon) -> None:
         advisor = connect(target, timeout_s=5.0)
         run = await opened(advisor, "a", resume_from=None)
         assert (await done(advisor.get_run("a"))).id == "a"
-        assert await done(run.next_lr(run.resume_step, 1.0)) > 0.0
+        assert await done(run.next_lr(run.next_step, 1.0)) > 0.0
         assert "127.0.0.1:1" in repr(advisor)
         await done(advisor.close())
 

@@ -98,7 +98,7 @@ async def test_opening_now(either: Any, daemon: FakeDaemon) -> None:
 
 async def test_what_needs_it_opens_it(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
     """The step and the config of a run of the threaded client open it."""
-    assert advisor.run("task", id="a").resume_step == 0
+    assert advisor.run("task", id="a").next_step == 0
     assert advisor.run("task", id="b", horizon=9).config.horizon == 9
     assert advisor.run("task", id="c").created
     assert set(daemon.runs) == {"a", "b", "c"}
@@ -109,9 +109,9 @@ async def test_what_needs_it_says_so(daemon: FakeDaemon) -> None:
     async with mlrs_client.aio.connect(daemon.target) as advisor:
         run = await advisor.run("task", id="a")
         with pytest.raises(UsageError, match=r"await run\.open\(\) first"):
-            _ = run.resume_step
+            _ = run.next_step
         await run.open()
-        assert run.resume_step == 0
+        assert run.next_step == 0
 
 
 async def test_a_run_that_exists(either: Any, daemon: FakeDaemon) -> None:
@@ -153,7 +153,7 @@ async def test_resume(either: Any, daemon: FakeDaemon) -> None:
     await begun(either, LOSSES[:3])
     second = await done(either.run("task", id="a", on_existing="resume"))
     await done(second.open())
-    assert second.resume_step == 3
+    assert second.next_step == 3
     third = await done(either.run("task", id="a", on_existing="resume"))
     lrs = [await done(third.next_lr(step, loss)) for step, loss in enumerate(LOSSES)]
     assert lrs == lr_sequence(LOSSES)
@@ -411,7 +411,7 @@ async def test_adopting(either: Any, daemon: FakeDaemon) -> None:
         await done(run.resume(RunState("gone", 3)))
     assert await done(run.next_lr(1, 3.0)) == lr_sequence([3.0, 3.0])[1]
     await done(run.resume(RunState("a", 2)))
-    assert (run.id, run.resume_step) == ("a", 2)
+    assert (run.id, run.next_step) == ("a", 2)
     assert await done(run.next_lr(2, 5.0)) == lr_sequence([*LOSSES[:2], 5.0])[2]
     assert (daemon.runs["a"].losses, daemon.runs[own].losses) == ([*LOSSES[:2], 5.0], [3.0, 3.0])
 
@@ -441,9 +441,9 @@ async def test_a_sweep_that_exists(either: Any, daemon: FakeDaemon) -> None:
     keep(daemon)
     with pytest.raises(RunExistsError):
         await done(either.sweep(ids))
-    assert (await done(either.sweep(ids, on_existing="resume"))).resume_step == 1
+    assert (await done(either.sweep(ids, on_existing="resume"))).next_step == 1
     anew = await done(either.sweep(ids, on_existing="restart"))
-    assert anew.resume_step == 0
+    assert anew.next_step == 0
     assert (await done(anew.next_lrs(0, [3.0, 2.0]))).tolist() == [lr_sequence([x])[0] for x in (3.0, 2.0)]
 
 

@@ -83,7 +83,7 @@ def test_entry_errors() -> None:
     entry = pb.EntryError(reason=pb.ERROR_REASON_STEP_AHEAD, message="step 9 is ahead", next_step=0)
     error = _refused(entry)
     assert isinstance(error, mlrs_client.StepAheadError)
-    assert error.expected_step == 0
+    assert error.next_step == 0
     assert "'a'" in str(error)
 
 

@@ -78,7 +78,7 @@ def test_threads_wait_beside_each_other(daemon: FakeDaemon) -> None:
 
             def follow(run: mlrs_client.Run, start: threading.Barrier = start) -> float:
                 start.wait()
-                return run.next_lr(run.resume_step, 1.0)
+                return run.next_lr(run.next_step, 1.0)
 
             with ThreadPoolExecutor(len(runs)) as pool:
                 results = [pool.submit(follow, run) for run in runs]

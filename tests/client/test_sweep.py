@@ -34,7 +34,7 @@ async def test_arrays_in_arrays_out(either: Any, daemon: FakeDaemon) -> None:
     sweep = await done(either.sweep(IDS, horizon=10))
     lrs = [await done(sweep.next_lrs(step, row)) for step, row in enumerate(losses)]
     assert np.array(lrs).tolist() == expected(losses).tolist()
-    assert (sweep.ids, len(sweep), sweep.created, sweep.resume_step) == (tuple(IDS), 3, True, 6)
+    assert (sweep.ids, len(sweep), sweep.created, sweep.next_step) == (tuple(IDS), 3, True, 6)
     assert {run.config.horizon for run in daemon.runs.values()} == {10}
 
 
@@ -130,7 +130,7 @@ async def test_a_refused_run_is_named(either: Any, daemon: FakeDaemon) -> None:
     daemon.runs["b"].finished = True
     with pytest.raises(mlrs_client.RunFinishedError, match="'b'"):
         await done(sweep.next_lrs(1, LOSSES[1]))
-    assert sweep.resume_step == 1
+    assert sweep.next_step == 1
     daemon.runs["b"].finished = False
     rest = [await done(sweep.next_lrs(step, row)) for step, row in enumerate(LOSSES[1:4], 1)]
     assert np.array(rest).tolist() == expected(LOSSES[:4])[1:].tolist()
@@ -146,11 +146,11 @@ async def test_resuming(either: Any, daemon: FakeDaemon) -> None:
         sweep.observe(4, LOSSES[4])
     del daemon.runs["b"].losses[2:]
     behind = await done(either.sweep(IDS))
-    assert (behind.created, behind.resume_step) == (False, 2)
+    assert (behind.created, behind.next_step) == (False, 2)
     lrs = [await done(behind.next_lrs(step, LOSSES[step])) for step in range(2, 6)]
     assert np.array(lrs).tolist() == expected(LOSSES[:6])[2:].tolist()
     rewound = await done(either.sweep(IDS, resume_from=1))
-    assert rewound.resume_step == 1
+    assert rewound.next_step == 1
     assert {len(run.losses) for run in daemon.runs.values()} == {1}
 
 

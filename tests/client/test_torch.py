@@ -137,7 +137,7 @@ def test_calls_out_of_order(run: mlrs_client.Run) -> None:
     with pytest.raises(mlrs_client.UsageError, match="accumulation_steps"):
         scheduler.observe(1.0)
     scheduler.step()
-    assert scheduler.last_epoch == run.resume_step == 1
+    assert scheduler.last_epoch == run.next_step == 1
 
 
 @pytest.mark.parametrize("loss", [torch.ones(2), torch.ones(0), torch.ones((), dtype=torch.complex64), "1"])
@@ -147,7 +147,7 @@ def test_losses_that_are_none(run: mlrs_client.Run, loss: Any) -> None:
     with pytest.raises(mlrs_client.InvalidArgumentError) as caught:
         scheduler.observe(loss)
     assert caught.value.field == "loss"
-    assert run.resume_step == 0
+    assert run.next_step == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
@@ -410,11 +410,11 @@ def test_losses_on_a_device_are_read_by_another_thread(
         for loss in losses:
             scheduler.observe(loss)
             loss.backward()
-        assert run.resume_step == step
+        assert run.next_step == step
         computed.set()
         problem.optimizer.step()
         scheduler.step()
-        while run.resume_step == step or run._ledger.backlog.last_unanswered() is not None:
+        while run.next_step == step or run._ledger.backlog.last_unanswered() is not None:
             threading.Event().wait(0.001)
     means = [sum(problem.losses[at : at + 2]) / 2 for at in range(0, 12, 2)]
     lrs = lr_sequence(means)

@@ -125,7 +125,7 @@ def train_step(trouble):
     loss_fn(wrapped, batch(step, rank)).backward()
     if kind == "ddp":
         if run and trouble != "unobserved":
-            run.next_lr(run.resume_step, 1.0)
+            run.next_lr(run.next_step, 1.0)
     else:
         scheduler.observe(1.0)
         for weight in wrapped.parameters():

@@ -203,7 +203,7 @@ def test_a_step_with_a_closure_can_be_tried_again(
     scheduler.step()
     assert not torch.equal(fit.weight, before)
     assert scheduler.get_last_lr() == lr_sequence(fit.evaluated[:1])
-    assert run.resume_step == 1
+    assert run.next_step == 1
 
 
 @pytest.mark.parametrize("kind", [SGD, LBFGS])
@@ -474,7 +474,7 @@ def test_a_late_loss_is_not_sent(
         scheduler.detach()
     computed.set()
     reader.submit(int).result(30)  # all that was to be read before
-    assert run.resume_step == 1
+    assert run.next_step == 1
     if leave == "load":
         scheduler.step(torch.tensor(2.0))
         reader.submit(int).result(30)

@@ -401,7 +401,7 @@ def test_wrong_uses(advisor: mlrs_client.Advisor) -> None:
     ):
         wrong = partial(_of_model, result)
         mistaken = MetaStep(model, wrong, optimizer, open_run(advisor, "b", meta=True), every=1)  # type: ignore[arg-type]
-        mistaken._run.next_lr(mistaken._run.resume_step, 1.0)  # type: ignore[union-attr]
+        mistaken._run.next_lr(mistaken._run.next_step, 1.0)  # type: ignore[union-attr]
         with pytest.raises(mlrs_client.InvalidArgumentError, match=what):
             mistaken.step(batch(1))
 

@@ -93,7 +93,7 @@ def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, rounds: int) -> No
             lrs.extend(run.next_lr(step, loss_of("steady", step)).hex() for step in some)
             _wait_until_durable(stub, "steady", len(lrs) - 1)
             time.sleep(0.6)  # makes the run idle: its handle is stale, and the client opens it again
-            seen.append(open_run(advisor, f"jump-{len(seen)}").resume_step)
+            seen.append(open_run(advisor, f"jump-{len(seen)}").next_step)
         years = [info.create_time.year for info in advisor.runs(prefix="jump-")]
         training.drain()
         found = examine([training], undisturbed, daemon.address)

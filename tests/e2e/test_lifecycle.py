@@ -42,7 +42,7 @@ def test_daemon_stopped_and_started_again_gives_the_same_lrs(tmp_path: Path, mod
         for start in range(0, STEPS, 100):
             with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
                 run = open_run(advisor, "interrupted", horizon=1000, num_classes=10)
-                assert run.resume_step == start
+                assert run.next_step == start
                 lrs += [run.next_lr(step, _loss(step)) for step in range(start, start + 100)]
             assert daemon.stop() == 0
             daemon.start()

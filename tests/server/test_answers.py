@@ -55,7 +55,7 @@ async def test_another_loss_is_refused(tmp_path: Path, model_file: Path, step: i
         await here.follow(opened.handle, LOSSES[:5])
         answer = await here.ask(opened.handle, step, 99.0)
         error = answer.errors[0]
-        assert (error.reason, error.field, error.expected_step) == (Reason.STALE_STEP, "step", 5)
+        assert (error.reason, error.field, error.next_step) == (Reason.STALE_STEP, "step", 5)
         assert f"resume_from={step}" in str(error)
         assert math.isnan(answer.lrs[0])
         assert (await here.records.get("a")).snapshot.next_step == 5
@@ -206,7 +206,7 @@ async def test_a_step_ahead_is_refused(tmp_path: Path, model_file: Path) -> None
         await here.follow(opened.handle, LOSSES[:3])
         answer = await here.ask([opened.handle] * 2, [4, 3], [1.0, LOSSES[3]])
         assert answer.errors[0].reason == Reason.STEP_AHEAD
-        assert answer.errors[0].expected_step == 3
+        assert answer.errors[0].next_step == 3
         assert list(answer.errors) == [0]
         assert answer.reasons[1] == AdviceReason.FRESH
 

@@ -152,7 +152,7 @@ async def test_a_rank_ahead_is_refused(tmp_path: Path, model_file: Path) -> None
         handle = (await here.open("run", ALL, world_size=2)).handle
         answer = await here.report(handle, [(1, 0, 1.0)])
         assert error_of(answer) == Reason.STEP_AHEAD
-        assert answer.errors[0].expected_step == 0
+        assert answer.errors[0].next_step == 0
         assert here.gatherer.open_steps == 0
 
 

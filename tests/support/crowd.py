@@ -54,8 +54,8 @@ class Crowd:
             return await opened(advisor, run_id, fallback=None, **settings_of(run_id))
 
         run = await self._insist(f"open {run_id}", attempt)
-        self._journal.note("open", run_id, run.resume_step)
-        for step in range(run.resume_step, steps_of(run_id)):
+        self._journal.note("open", run_id, run.next_step)
+        for step in range(run.next_step, steps_of(run_id)):
             pending = run.observe(step, loss_of(run_id, step))
             if not self.stopping.is_set():
                 await asyncio.sleep(self._pause_s)

@@ -113,8 +113,8 @@ class Trainer:
             self._journal.note("finished", run_id)
             return
         with run:
-            self._journal.note("open", run_id, run.resume_step)
-            for step in range(run.resume_step, steps_of(run_id)):
+            self._journal.note("open", run_id, run.next_step)
+            for step in range(run.next_step, steps_of(run_id)):
                 pending = run.observe(step, loss_of(run_id, step))
                 self.stopping.wait(self._pause_s)  # the backward pass
                 advice = self._insist(f"advice {run_id} {step}", pending.advice)

@@ -96,7 +96,7 @@ class Adaptation:
                 Reason.STEP_AHEAD,
                 f"step: {step} of run {place.run_id!r} has no learning rate yet; observe it first",
                 field="step",
-                expected_step=newest + 1,
+                next_step=newest + 1,
             )
         if step < newest or record["last_reason"] & ADAPTED:
             return True
@@ -125,5 +125,5 @@ def _stale(place: LiveRun, step: int, made: MetaUpdate | None) -> AdvisorError:
         f"step: the meta update of step {step} of run {place.run_id!r} {had}; its newest step is {newest}. "
         f"To go back, open the run with resume_from={step}",
         field="step",
-        expected_step=newest,
+        next_step=newest,
     )

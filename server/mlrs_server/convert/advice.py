@@ -77,7 +77,7 @@ def entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
         code=code_number(error.reason),
         reason=pb.ErrorReason.ValueType(error.reason),
         message=spoken(str(error), tenant),
-        next_step=error.expected_step,
+        next_step=error.next_step,
     )
 
 
