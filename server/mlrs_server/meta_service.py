@@ -30,17 +30,17 @@ class MetaService:
 
     async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
         """Make a meta update."""
-        return pb.AdaptResponse(result=convert.made_to(await self._adapt(request, request.alignment)))
+        return pb.AdaptResponse(result=convert.made_to_proto(await self._adapt(request, request.alignment)))
 
     async def adapt_gradients(
         self, messages: AsyncIterator[pb.AdaptGradientsRequest]
     ) -> pb.AdaptGradientsResponse:
         """Make a meta update from two gradients."""
-        header = convert.gradients_header_from(await anext(messages, None))
+        header = convert.gradients_header_from_proto(await anext(messages, None))
         await self._handle(header.run_id)  # what is wrong with the run is told before a gigabyte is sent
-        alignment = await alignment_of(convert.pieces_from(messages), header.element_count)
+        alignment = await alignment_of(convert.pieces_from_proto(messages), header.element_count)
         made = await self._adapt(header, alignment)
-        return pb.AdaptGradientsResponse(result=convert.made_to(made), alignment=alignment)
+        return pb.AdaptGradientsResponse(result=convert.made_to_proto(made), alignment=alignment)
 
     async def adapt_all(self, request: pb.MetaUpdates) -> pb.StreamAdviceResponse:
         """Make the meta updates in a message of a stream, in their order.
@@ -56,7 +56,7 @@ class MetaService:
             if index and index % AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
-                step, loss = convert.update_from(update)
+                step, loss = convert.update_from_proto(update)
                 one = await self._adaptation.make(
                     update.run_handle, caller.number, step, update.alignment, loss
                 )
@@ -65,11 +65,11 @@ class MetaService:
                 if error.reason is Reason.QUEUE_FULL:  # what follows on the stream belongs after it
                     raise
                 made.append(error)
-        return convert.results_to(made, caller.tenant)
+        return convert.results_to_proto(made, caller.tenant)
 
     async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Made:
         """Make a meta update of a run that may not be in memory."""
-        step, loss = convert.update_from(request)
+        step, loss = convert.update_from_proto(request)
         handle, tenant = await self._handle(request.run_id), current_caller().number
         return self._counted(await self._adaptation.make(handle, tenant, step, alignment, loss))
 

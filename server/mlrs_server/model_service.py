@@ -47,12 +47,12 @@ class ModelService(ModelServiceServicer):
         models = await asyncio.to_thread(self._catalog.page, tenant, after=request.page_token, limit=size + 1)
         page = models[:size]
         token = page[-1].ref if len(models) > size else ""
-        return pb.ListModelsResponse(models=map(self._model_to, page), next_page_token=token)
+        return pb.ListModelsResponse(models=map(self._model_to_proto, page), next_page_token=token)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Read a model."""
         model = await asyncio.to_thread(self._catalog.find, request.model, current_caller().tenant)
-        return pb.GetModelResponse(model=self._model_to(model))
+        return pb.GetModelResponse(model=self._model_to_proto(model))
 
     async def ImportModel(
         self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
@@ -60,24 +60,24 @@ class ModelService(ModelServiceServicer):
         """Take a model's file, and have runs name it."""
         caller = current_caller()
         try:
-            name, digest = convert.import_header_from(await anext(aiter(request_iterator), None))
+            name, digest = convert.import_header_from_proto(await anext(aiter(request_iterator), None))
             with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
                 async for message in request_iterator:
-                    await upload.add(convert.chunk_from(message))
+                    await upload.add(convert.chunk_from_proto(message))
                 async with self._importing:  # one file at a time in memory
                     model = await upload.done(digest)
         except AdvisorError:
             await _read_out(request_iterator, caller.usage.limits.max_model_bytes)
             raise
         _note("model_imported", model, size_bytes=model.size_bytes)
-        return pb.ImportModelResponse(model=self._model_to(model))
+        return pb.ImportModelResponse(model=self._model_to_proto(model))
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         """Point an alias at a model."""
         tenant = current_caller().tenant
         model = await asyncio.to_thread(self._catalog.set_alias, request.alias, request.model, tenant)
         _note("alias_set", model, alias=request.alias)
-        return pb.SetAliasResponse(model=self._model_to(model))
+        return pb.SetAliasResponse(model=self._model_to_proto(model))
 
     async def PromoteModel(
         self, request: pb.PromoteModelRequest, context: Context
@@ -85,8 +85,10 @@ class ModelService(ModelServiceServicer):
         """Make a new version of a model, of what runs have learnt."""
         if self._draining:
             raise draining()
-        made = await self._promotion.make(convert.promotion_from(request), current_caller().tenant)
-        return convert.promoted_to(made, None if made.model is None else self._model_to(made.model))
+        made = await self._promotion.make(convert.promotion_from_proto(request), current_caller().tenant)
+        return convert.promoted_to_proto(
+            made, None if made.model is None else self._model_to_proto(made.model)
+        )
 
     async def RollbackAlias(
         self, request: pb.RollbackAliasRequest, context: Context
@@ -95,7 +97,7 @@ class ModelService(ModelServiceServicer):
         tenant = current_caller().tenant
         model = await asyncio.to_thread(self._catalog.rollback_alias, request.alias, tenant)
         _note("alias_rolled_back", model, alias=request.alias)
-        return pb.RollbackAliasResponse(model=self._model_to(model))
+        return pb.RollbackAliasResponse(model=self._model_to_proto(model))
 
     async def ListAliasChanges(
         self, request: pb.ListAliasChangesRequest, context: Context
@@ -103,11 +105,11 @@ class ModelService(ModelServiceServicer):
         """List what an alias has pointed at."""
         tenant = current_caller().tenant
         changes = await asyncio.to_thread(self._catalog.alias_changes, request.alias, tenant)
-        return pb.ListAliasChangesResponse(changes=map(convert.alias_change_to, changes))
+        return pb.ListAliasChangesResponse(changes=map(convert.alias_change_to_proto, changes))
 
-    def _model_to(self, model: CatalogModel) -> pb.Model:
+    def _model_to_proto(self, model: CatalogModel) -> pb.Model:
         tenant = current_caller().tenant
-        return convert.model_to(model, self._catalog.names.aliases_of(model.name, model.digest, tenant))
+        return convert.model_to_proto(model, self._catalog.names.aliases_of(model.name, model.digest, tenant))
 
 
 def _note(event: str, model: CatalogModel, **more: object) -> None:

@@ -66,9 +66,9 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
         """Create or resume a run."""
-        opening = convert.opening_from(request, current_caller().tenant)
+        opening = convert.opening_from_proto(request, current_caller().tenant)
         (opened,) = await self._opener.open_many([opening])
-        return convert.opened_to(opened)
+        return convert.opened_to_proto(opened)
 
     async def BatchOpenRuns(
         self, request: pb.BatchOpenRunsRequest, context: Context
@@ -76,14 +76,18 @@ class AdvisorService(AdvisorServiceServicer):
         """Create or resume many runs."""
         asked, tenant = request.requests, current_caller().tenant
         check_batch_size("requests", len(asked))
-        openings = [convert.opening_from(one, tenant, among=len(asked)) async for one in in_turns(asked)]
+        openings = [
+            convert.opening_from_proto(one, tenant, among=len(asked)) async for one in in_turns(asked)
+        ]
         opened = await self._opener.open_many(openings)
-        return pb.BatchOpenRunsResponse(responses=[convert.opened_to(one) async for one in in_turns(opened)])
+        return pb.BatchOpenRunsResponse(
+            responses=[convert.opened_to_proto(one) async for one in in_turns(opened)]
+        )
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Read a run."""
         view = await self._records.get(current_caller().full(request.run_id))
-        return pb.GetRunResponse(run=convert.run_to(view))
+        return pb.GetRunResponse(run=convert.run_to_proto(view))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """List runs; the page token says where the page before ended."""
@@ -91,12 +95,12 @@ class AdvisorService(AdvisorServiceServicer):
         after = convert.place_from(request.order_by, request.page_token)
         views = await self._records.list(
             prefix=request.prefix,
-            status=convert.status_from(request.status),
+            status=convert.status_from_proto(request.status),
             after=after,
             limit=size + 1,
             tenant=current_caller().tenant,
         )
-        page = [convert.run_to(view) async for view in in_turns(views[:size])]
+        page = [convert.run_to_proto(view) async for view in in_turns(views[:size])]
         token = convert.page_token_to(after, views[:size]) if len(views) > size else ""
         return pb.ListRunsResponse(runs=page, next_page_token=token)
 
@@ -104,7 +108,7 @@ class AdvisorService(AdvisorServiceServicer):
         """Finish a run."""
         steps = [convert.step_from(request.next_step, "next_step")] if request.HasField("next_step") else []
         (view,) = await self._ending.finish_many([current_caller().full(request.run_id)], steps)
-        return pb.FinishRunResponse(run=convert.run_to(view))
+        return pb.FinishRunResponse(run=convert.run_to_proto(view))
 
     async def BatchFinishRuns(
         self, request: pb.BatchFinishRunsRequest, context: Context
@@ -114,7 +118,7 @@ class AdvisorService(AdvisorServiceServicer):
         check_batch_size("run_ids", len(request.run_ids))
         steps = [convert.step_from(step, "next_steps") for step in request.next_steps]
         views = await self._ending.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
-        return pb.BatchFinishRunsResponse(runs=[convert.run_to(view) async for view in in_turns(views)])
+        return pb.BatchFinishRunsResponse(runs=[convert.run_to_proto(view) async for view in in_turns(views)])
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Delete a run."""
@@ -136,7 +140,7 @@ class AdvisorService(AdvisorServiceServicer):
         if answer.errors:
             raise answer.errors[0]  # counted where calls that fail are
         self._counts.note(answer)
-        return convert.advice_to(step, answer)
+        return convert.advice_to_proto(step, answer)
 
     async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only
         self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
@@ -168,7 +172,7 @@ class AdvisorService(AdvisorServiceServicer):
                 await context.write(await self._meta.adapt_all(request.meta_updates))
                 continue
             observations = request.observations
-            entries = convert.entries_from(observations)
+            entries = convert.entries_from_proto(observations)
             if len(entries) <= SLICE:
                 answer = self._engine.answer_now(entries, number)
             else:
@@ -178,7 +182,7 @@ class AdvisorService(AdvisorServiceServicer):
             if answer.reports:
                 await self._gatherer.gather(answer, observations.rank_columns.sample_counts, number)
             self._counts.note(answer)
-            await context.write(convert.columns_to(answer, tenant))
+            await context.write(convert.columns_to_proto(answer, tenant))
 
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Context
@@ -187,7 +191,7 @@ class AdvisorService(AdvisorServiceServicer):
         start = convert.step_from(request.from_step, "from_step")
         run_id = current_caller().full(request.run_id)
         async for view, first, record in self._records.watch(run_id, start, follow=request.follow):
-            yield convert.record_to(view, first, record)
+            yield convert.record_to_proto(view, first, record)
 
     # -------------------------------------------------------------------------------- meta
 

@@ -19,7 +19,7 @@ from mlrs_core.config.schedule import SHAPES
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto import v1 as pb
-from mlrs_server.convert import config_from
+from mlrs_server.convert import config_from_proto
 from tests.core.schedules import LOSS_FREE, configs, follow
 
 
@@ -212,7 +212,7 @@ def test_schedules_survive_the_wire(config: CoreConfig) -> None:
     sent = check.config(policy=Schedule(spec.kind.spelling, **numbers))
     wire = pb.RunConfig.FromString(convert.config_to_proto(sent).SerializeToString())
     assert convert.config_from_proto(wire) == sent
-    assert config_from(wire).schedule == spec
+    assert config_from_proto(wire).schedule == spec
 
 
 @pytest.mark.parametrize("kind", ScheduleKind)

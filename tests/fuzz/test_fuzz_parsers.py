@@ -107,15 +107,15 @@ def of_messages(_: Path) -> tuple[Parser, list[bytes]]:
     """Requests: parsed, and converted to what the daemon works with."""
     chance = random.Random(5)  # noqa: S311  # a test's dice
     kinds: dict[Any, Callable[[Any], object]] = {
-        pb.OpenRunRequest: lambda message: convert.opening_from(message, tenant="default"),
-        pb.StreamAdviceRequest: convert.entries_from,
+        pb.OpenRunRequest: lambda message: convert.opening_from_proto(message, tenant="default"),
+        pb.StreamAdviceRequest: lambda message: convert.entries_from_proto(message.observations),
         pb.ListRunsRequest: lambda message: (
             convert.page_size_from(message.page_size),
-            convert.status_from(message.status),
+            convert.status_from_proto(message.status),
             convert.place_from(message.order_by, message.page_token),
         ),
         pb.AdviseRequest: lambda message: convert.step_from(message.step, "step"),
-        pb.RunConfig: convert.config_from,
+        pb.RunConfig: convert.config_from_proto,
     }
     seeds = [extreme(kind(), chance).SerializeToString() for kind in kinds for _ in range(40)]
     order = list(kinds)

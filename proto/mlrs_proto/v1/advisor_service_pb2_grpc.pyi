@@ -11,10 +11,10 @@ Conventions
     record; it never moves the state twice.
   * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
     carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
-    the request field at fault, where there is one; `mlrs-next-step`, the step that the
-    run is observed at next, where a step is at fault; and `mlrs-owner`, the address to ask instead, where another replica has the run. The
-    message names the field and the way out. What gRPC refuses by itself, such as a
-    message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
+    the request field at fault, where there is one; `mlrs-next-step`, the step that is to be
+    observed next, where a step is at fault; and `mlrs-owner`, the address to ask instead, where
+    another replica has the run. The message names the field and the way out. What gRPC refuses
+    by itself, such as a message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
     and a message only.
   * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
     stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.

@@ -62,7 +62,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_TENANT_LIMIT: _ErrorReason.ValueType  # 18
     """The tenant is at one of its limits; the message names it."""
     ERROR_REASON_NOTHING_TO_DO: _ErrorReason.ValueType  # 19
-    """No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+    """No run has adapted weights that a new version could be made from, or an alias has nothing to go back to."""
     ERROR_REASON_DAMAGED: _ErrorReason.ValueType  # 20
     """What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
     trying again does not help, restoring a backup does.
@@ -118,7 +118,7 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 17
 ERROR_REASON_TENANT_LIMIT: ErrorReason.ValueType  # 18
 """The tenant is at one of its limits; the message names it."""
 ERROR_REASON_NOTHING_TO_DO: ErrorReason.ValueType  # 19
-"""No run has learnt anything that a new version could be made of, or an alias has nothing to go back to."""
+"""No run has adapted weights that a new version could be made from, or an alias has nothing to go back to."""
 ERROR_REASON_DAMAGED: ErrorReason.ValueType  # 20
 """What the store holds of a run cannot be read whole: bytes have changed, or some are missing. DATA_LOSS;
 trying again does not help, restoring a backup does.
@@ -153,7 +153,7 @@ class EntryError(google.protobuf.message.Message):
     message: builtins.str
     """What is wrong and the way out, for people."""
     next_step: builtins.int
-    """The step that the run is observed at next, where the step was at fault."""
+    """The step that is to be observed next, where the step was at fault."""
     def __init__(
         self,
         *,

@@ -423,7 +423,7 @@ class AliasChange(google.protobuf.message.Message):
     """Why: `set`, `promote` or `rollback`."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When. Unset: before changes were kept, or as mlrs comes."""
+        """When. Unset: before changes were recorded, or as mlrs ships it."""
 
     def __init__(
         self,

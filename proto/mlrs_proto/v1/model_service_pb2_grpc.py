@@ -105,9 +105,9 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModel(self, request, context):
-        """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-        it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-        runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
+        """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
+        an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
+        the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

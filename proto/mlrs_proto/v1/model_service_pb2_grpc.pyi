@@ -49,9 +49,9 @@ class ModelServiceStub:
         mlrs_proto.v1.model_service_pb2.PromoteModelRequest,
         mlrs_proto.v1.model_service_pb2.PromoteModelResponse,
     ]
-    """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-    it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-    runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
+    """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
+    an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
+    the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
     """
 
     RollbackAlias: grpc.UnaryUnaryMultiCallable[
@@ -99,9 +99,9 @@ class ModelServiceAsyncStub:
         mlrs_proto.v1.model_service_pb2.PromoteModelRequest,
         mlrs_proto.v1.model_service_pb2.PromoteModelResponse,
     ]
-    """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-    it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-    runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
+    """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
+    an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
+    the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
     """
 
     RollbackAlias: grpc.aio.UnaryUnaryMultiCallable[
@@ -159,9 +159,9 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.model_service_pb2.PromoteModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.model_service_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_service_pb2.PromoteModelResponse]]:
-        """Makes a new version of a model of what runs in ADAPT_SCOPE_MODEL have learnt since, and points an alias at
-        it. Only runs created from then on see it; the model's name stays where it points. Asked twice of the same
-        runs, it is the same model. FAILED_PRECONDITION: no run has learnt anything.
+        """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
+        an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
+        the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
         """
 
     @abc.abstractmethod

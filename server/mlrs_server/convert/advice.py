@@ -18,7 +18,7 @@ MAX_ENTRIES = 65_536
 """The most entries in a StreamAdvice message."""
 
 
-def entries_from(message: pb.Observations) -> Entries:
+def entries_from_proto(message: pb.Observations) -> Entries:
     """Return a message's columns as entries.
 
     Raises:
@@ -32,7 +32,7 @@ def entries_from(message: pb.Observations) -> Entries:
             "run_handles, steps and losses must be of equal length, are "
             f"{len(handles)}, {n} and {len(losses)}",
         )
-    ranks = _ranks_from(message.rank_columns, n) if message.HasField("rank_columns") else ()
+    ranks = _ranks_from_proto(message.rank_columns, n) if message.HasField("rank_columns") else ()
     if n == 1:
         step = step_from(steps[0], "steps")
         return Entries.of_one(handles[0], step, losses[0], ranks[0] if ranks else 0)
@@ -46,7 +46,7 @@ def entries_from(message: pb.Observations) -> Entries:
     return entries
 
 
-def _ranks_from(columns: pb.RankColumns, n: int) -> Sequence[int]:
+def _ranks_from_proto(columns: pb.RankColumns, n: int) -> Sequence[int]:
     """Return the ranks of n entries, or nothing; checked, as the sample counts are, to be of that length."""
     for name, column in (("ranks", columns.ranks), ("sample_counts", columns.sample_counts)):
         if len(column) not in (0, n):
@@ -54,7 +54,7 @@ def _ranks_from(columns: pb.RankColumns, n: int) -> Sequence[int]:
     return columns.ranks
 
 
-def columns_to(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
+def columns_to_proto(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
     """Return an answer as a message to a tenant."""
     entries = answer.entries
     message = pb.StreamAdviceResponse()
@@ -81,7 +81,7 @@ def entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
     )
 
 
-def advice_to(step: int, answer: Answer) -> pb.AdviseResponse:
+def advice_to_proto(step: int, answer: Answer) -> pb.AdviseResponse:
     """Return the only advice of an answer as a message."""
     durable_step = int(answer.entries.durable_steps[0])
     return pb.AdviseResponse(

@@ -32,7 +32,7 @@ _OF_EVERY_SCHEDULE = ("base_lr", "warmup")
 Choice = TypeVar("Choice", bound=IntEnum)
 
 
-def config_from(message: pb.RunConfig) -> RunConfig:
+def config_from_proto(message: pb.RunConfig) -> RunConfig:
     """Return a run's config, checked.
 
     Raises:
@@ -44,28 +44,28 @@ def config_from(message: pb.RunConfig) -> RunConfig:
     if message.model and message.HasField("schedule"):
         raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
     try:
-        schedule = _schedule_from(message.schedule) if message.HasField("schedule") else None
-        meta = _meta_from(message.meta) if message.HasField("meta") else None
-        ranks = _ranks_from(message.ranks) if message.HasField("ranks") else None
+        schedule = _schedule_from_proto(message.schedule) if message.HasField("schedule") else None
+        meta = _meta_from_proto(message.meta) if message.HasField("meta") else None
+        ranks = _ranks_from_proto(message.ranks) if message.HasField("ranks") else None
         optimizer = Optimizer(message.optimizer)
         return RunConfig(**values, optimizer=optimizer, schedule=schedule, meta=meta, ranks=ranks)
     except InvalidFieldError as error:
         raise invalid_field(f"config.{error.field}", error.problem) from error
 
 
-def config_to(config: RunConfig, model_ref: str) -> pb.RunConfig:
+def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
     """Return a run's config, and the reference of its model, as a message."""
     return pb.RunConfig(
         model=model_ref,
         optimizer=pb.Optimizer.ValueType(config.optimizer),
-        schedule=_schedule_to(config.schedule),
-        meta=_meta_to(config.meta),
-        ranks=_ranks_to(config.ranks),
+        schedule=_schedule_to_proto(config.schedule),
+        meta=_meta_to_proto(config.meta),
+        ranks=_ranks_to_proto(config.ranks),
         **{name: getattr(config, name) for name in _OPTIONAL},
     )
 
 
-def _schedule_from(message: pb.Schedule) -> ScheduleSpec:
+def _schedule_from_proto(message: pb.Schedule) -> ScheduleSpec:
     """Return the schedule in a message."""
     if (name := message.WhichOneof("kind")) is None:
         raise InvalidFieldError("schedule.kind", "must be one of the contract's kinds, is none; name one")
@@ -79,7 +79,7 @@ def _schedule_from(message: pb.Schedule) -> ScheduleSpec:
         raise error.within("schedule") from error
 
 
-def _schedule_to(spec: ScheduleSpec | None) -> pb.Schedule | None:
+def _schedule_to_proto(spec: ScheduleSpec | None) -> pb.Schedule | None:
     """Return a schedule as a message."""
     if spec is None:
         return None
@@ -91,7 +91,7 @@ def _schedule_to(spec: ScheduleSpec | None) -> pb.Schedule | None:
     return message
 
 
-def _meta_from(message: pb.Meta) -> MetaConfig:
+def _meta_from_proto(message: pb.Meta) -> MetaConfig:
     """Return how a network goes on learning.
 
     Raises:
@@ -107,7 +107,7 @@ def _meta_from(message: pb.Meta) -> MetaConfig:
         raise error.within("meta") from error
 
 
-def _meta_to(meta: MetaConfig | None) -> pb.Meta | None:
+def _meta_to_proto(meta: MetaConfig | None) -> pb.Meta | None:
     """Return how a network goes on learning as a message."""
     if meta is None:
         return None
@@ -118,7 +118,7 @@ def _meta_to(meta: MetaConfig | None) -> pb.Meta | None:
     )
 
 
-def _ranks_from(message: pb.Ranks) -> RanksConfig:
+def _ranks_from_proto(message: pb.Ranks) -> RanksConfig:
     """Return how ranks share a run.
 
     Raises:
@@ -136,7 +136,7 @@ def _ranks_from(message: pb.Ranks) -> RanksConfig:
         raise error.within("ranks") from error
 
 
-def _ranks_to(ranks: RanksConfig | None) -> pb.Ranks | None:
+def _ranks_to_proto(ranks: RanksConfig | None) -> pb.Ranks | None:
     """Return how ranks share a run as a message."""
     if ranks is None:
         return None

@@ -21,7 +21,7 @@ _CLIPPED = frozenset({MetaOutcome.CLIPPED, MetaOutcome.CLIPPED_AND_SCALED})
 _SCALED = frozenset({MetaOutcome.SCALED, MetaOutcome.CLIPPED_AND_SCALED})
 
 
-def update_from(
+def update_from_proto(
     message: pb.AdaptRequest | pb.AdaptGradientsHeader | pb.MetaUpdate,
 ) -> tuple[int, float | None]:
     """Return the step of a meta update, and the validation loss that was sent with it; NaN counts as none.
@@ -46,26 +46,26 @@ def check_updates(message: pb.MetaUpdates) -> None:
         )
 
 
-def made_to(made: Made) -> pb.MetaResult:
+def made_to_proto(made: Made) -> pb.MetaResult:
     """Return what became of a meta update as a message."""
     update = made.update
     return pb.MetaResult(
         updates=made.updates,
         learning_rate=update.lr,
-        outcome=_outcome_to(update.outcome),
+        outcome=_outcome_to_proto(update.outcome),
         log_change=update.log_change,
         clipped=update.outcome in _CLIPPED,
         scaled=update.outcome in _SCALED,
     )
 
 
-def meta_record_to(update: MetaUpdate) -> pb.MetaRecord:
+def meta_record_to_proto(update: MetaUpdate) -> pb.MetaRecord:
     """Return a meta update of a run's record as a message."""
     return pb.MetaRecord(
         step=update.step,
         alignment=update.alignment,
         validation_loss=update.validation_loss,
-        outcome=_outcome_to(update.outcome),
+        outcome=_outcome_to_proto(update.outcome),
         learning_rate=update.lr,
         log_change=update.log_change,
         clipped=update.outcome in _CLIPPED,
@@ -73,11 +73,11 @@ def meta_record_to(update: MetaUpdate) -> pb.MetaRecord:
     )
 
 
-def _outcome_to(outcome: int) -> pb.MetaOutcome.ValueType:
+def _outcome_to_proto(outcome: int) -> pb.MetaOutcome.ValueType:
     return pb.META_OUTCOME_IDLE if outcome == MetaOutcome.IDLE else pb.META_OUTCOME_APPLIED
 
 
-def results_to(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
+def results_to_proto(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
     """Return what became of a message's meta updates as a message to a tenant."""
     message = pb.StreamAdviceResponse()
     results = message.meta_results
@@ -87,11 +87,11 @@ def results_to(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdv
         if isinstance(one, AdvisorError):
             results.errors.append(entry_error(index, one, tenant))
         else:
-            result.CopyFrom(made_to(one))
+            result.CopyFrom(made_to_proto(one))
     return message
 
 
-def gradients_header_from(message: pb.AdaptGradientsRequest | None) -> pb.AdaptGradientsHeader:
+def gradients_header_from_proto(message: pb.AdaptGradientsRequest | None) -> pb.AdaptGradientsHeader:
     """Return the header of a stream of gradients.
 
     Raises:
@@ -104,7 +104,7 @@ def gradients_header_from(message: pb.AdaptGradientsRequest | None) -> pb.AdaptG
     return message.header
 
 
-async def pieces_from(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> AsyncIterator[Piece]:
+async def pieces_from_proto(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> AsyncIterator[Piece]:
     """Yield the pieces in a stream's messages.
 
     Raises:

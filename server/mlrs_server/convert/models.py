@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from mlrs_proto import v1 as pb
 from mlrs_server.adapting.promotion import Promoted, PromoteRequest
 from mlrs_server.aliases import AliasChange
-from mlrs_server.convert.runs import time_to
+from mlrs_server.convert.runs import time_to_proto
 from mlrs_server.errors import invalid_field
 from mlrs_server.model_files import CatalogModel
 
 
-def model_to(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:
+def model_to_proto(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:
     """Return a model as a message."""
     architecture = model.model.architecture
     return pb.Model(
@@ -30,7 +30,7 @@ def model_to(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:
     )
 
 
-def import_header_from(message: pb.ImportModelRequest | None) -> tuple[str, str]:
+def import_header_from_proto(message: pb.ImportModelRequest | None) -> tuple[str, str]:
     """Return the name, and the digest or "", of a model that is about to be uploaded.
 
     Raises:
@@ -43,7 +43,7 @@ def import_header_from(message: pb.ImportModelRequest | None) -> tuple[str, str]
     return message.header.name, message.header.digest
 
 
-def chunk_from(message: pb.ImportModelRequest) -> bytes:
+def chunk_from_proto(message: pb.ImportModelRequest) -> bytes:
     """Return a piece of a model's file.
 
     Raises:
@@ -54,7 +54,7 @@ def chunk_from(message: pb.ImportModelRequest) -> bytes:
     return message.chunk
 
 
-def promotion_from(message: pb.PromoteModelRequest) -> PromoteRequest:
+def promotion_from_proto(message: pb.PromoteModelRequest) -> PromoteRequest:
     """Return what a new version of a model is to be made of."""
     return PromoteRequest(
         model=message.model,
@@ -65,7 +65,7 @@ def promotion_from(message: pb.PromoteModelRequest) -> PromoteRequest:
     )
 
 
-def promoted_to(made: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
+def promoted_to_proto(made: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
     """Return a new version of a model as a message; `model` is it, if it was made."""
     contributions = [
         pb.Contribution(run_id=run.run_id, updates=run.updates, relative_change=run.relative_change)
@@ -79,7 +79,7 @@ def promoted_to(made: Promoted, model: pb.Model | None) -> pb.PromoteModelRespon
     )
 
 
-def alias_change_to(change: AliasChange) -> pb.AliasChange:
+def alias_change_to_proto(change: AliasChange) -> pb.AliasChange:
     """Return a change of an alias as a message."""
-    time = None if change.time is None else time_to(change.time)
+    time = None if change.time is None else time_to_proto(change.time)
     return pb.AliasChange(time=time, model=change.target, cause=change.cause)

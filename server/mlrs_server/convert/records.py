@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from mlrs_proto import v1 as pb
-from mlrs_server.convert.meta import meta_record_to
-from mlrs_server.convert.runs import run_to
+from mlrs_server.convert.meta import meta_record_to_proto
+from mlrs_server.convert.runs import run_to_proto
 from mlrs_server.store import Observations
 from mlrs_server.views import RunView
 
 
-def record_to(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
+def record_to_proto(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
     """Return a stretch of a run's record as a message."""
     return pb.WatchRunResponse(
-        run=run_to(view),
+        run=run_to_proto(view),
         first_step=first_step,
         losses=record.losses.tolist(),
         learning_rates=record.lrs.tolist(),
         reasons=record.reasons.tolist(),
-        updates=map(meta_record_to, record.updates),
+        updates=map(meta_record_to_proto, record.updates),
     )

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON
 from mlrs_proto import v1 as pb
-from mlrs_server.convert.configs import config_from, config_to
+from mlrs_server.convert.configs import config_from_proto, config_to_proto
 from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
 from mlrs_server.ledger import RunStatus
 from mlrs_server.names import bare, check_feeder, check_run_id, full_name
@@ -32,7 +32,7 @@ _MODES: dict[int, OpenMode] = {
 }
 
 
-def mode_from(value: int) -> OpenMode:
+def mode_from_proto(value: int) -> OpenMode:
     """Return what opening may do.
 
     Raises:
@@ -43,7 +43,7 @@ def mode_from(value: int) -> OpenMode:
     return _MODES[value]
 
 
-def opening_from(message: pb.OpenRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
+def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
     """Return what a call of a tenant asks to open, alone or among so many.
 
     Raises:
@@ -54,9 +54,9 @@ def opening_from(message: pb.OpenRunRequest, tenant: str, *, among: int = 1) -> 
     with about(message.run_id, among=among):
         return OpenRequest(
             run_id=full_name(tenant, check_run_id(message.run_id)),
-            asked=config_from(message.config),
+            asked=config_from_proto(message.config),
             model=message.config.model,
-            mode=mode_from(message.mode),
+            mode=mode_from_proto(message.mode),
             group=message.group and full_name(tenant, check_run_id(message.group, "group")),
             resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
             world_size=message.world_size if resizes else None,
@@ -75,10 +75,10 @@ def feeder_from(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     return check_feeder(value if isinstance(value, str) else repr(value), FEEDER_KEY)
 
 
-def opened_to(opened: Opened) -> pb.OpenRunResponse:
+def opened_to_proto(opened: Opened) -> pb.OpenRunResponse:
     """Return an opened run as a message."""
     return pb.OpenRunResponse(
-        run=run_to(opened.view),
+        run=run_to_proto(opened.view),
         run_handle=opened.handle,
         created=opened.created,
         took_over=opened.took_over,
@@ -130,7 +130,7 @@ def page_token_to(after: str | Recency, page: Sequence[RunView]) -> str:
     return f"{newest.hex()} {page[-1].update_time.hex()} {last}"
 
 
-def status_from(value: int) -> RunStatus | None:
+def status_from_proto(value: int) -> RunStatus | None:
     """Return a status to filter by; `None` is any.
 
     Raises:
@@ -154,27 +154,27 @@ def step_from(value: int, field: str) -> int:
     return value
 
 
-def run_to(view: RunView) -> pb.Run:
+def run_to_proto(view: RunView) -> pb.Run:
     """Return a run as a message."""
     snapshot, config = view.snapshot, view.config
     begun = snapshot.next_step > 0
     return pb.Run(
         run_id=bare(view.run_id),
-        config=config_to(config, view.model_ref),
+        config=config_to_proto(config, view.model_ref),
         status=pb.RunStatus.ValueType(snapshot.status),
         next_step=snapshot.next_step,
         durable_step=view.durable_step if view.durable_step >= 0 else None,
         last_loss=snapshot.last_loss if begun else None,
         last_learning_rate=snapshot.last_lr if begun else None,
-        create_time=time_to(view.create_time),
-        update_time=time_to(view.update_time),
-        meta=_meta_status_to(view),
+        create_time=time_to_proto(view.create_time),
+        update_time=time_to_proto(view.update_time),
+        meta=_meta_status_to_proto(view),
         world_size=view.world_size or None,
         task=view.task,
     )
 
 
-def _meta_status_to(view: RunView) -> pb.MetaStatus | None:
+def _meta_status_to_proto(view: RunView) -> pb.MetaStatus | None:
     """Return what became of a run's meta updates as a message."""
     if (meta := view.meta) is None:
         return None
@@ -192,7 +192,7 @@ def _meta_status_to(view: RunView) -> pb.MetaStatus | None:
     return status
 
 
-def time_to(seconds: float) -> Timestamp:
+def time_to_proto(seconds: float) -> Timestamp:
     """Return a time, in seconds since the epoch, as a message."""
     whole = math.floor(seconds)
     return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
