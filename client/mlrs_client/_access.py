@@ -27,9 +27,9 @@ class TLS:
     ca_file: str | os.PathLike[str] | None = None
     """The certificates of those who may vouch for the daemon. Default: the system's."""
     cert_file: str | os.PathLike[str] | None = None
-    """This client's own certificate, where the daemon wants one (mutual TLS); with its chain ..."""
+    """This client's own certificate, where the daemon wants one (mutual TLS), with its chain."""
     key_file: str | os.PathLike[str] | None = None
-    """... and its private key."""
+    """The private key of that certificate."""
     server_name: str | None = None
     """The name in the daemon's certificate, where it is not that of the address."""
 
@@ -43,7 +43,7 @@ class Access:
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     """What channels are encrypted with; `None`: they are not."""
     options: tuple[tuple[str, Any], ...] = ()
-    """Options of channels, besides the usual ones."""
+    """Options of channels, besides those of every channel."""
     allow_insecure_token: bool = False
     """Whether the token may travel in the clear."""
 

@@ -9,15 +9,16 @@ from mlrs_client import _arguments as check
 from mlrs_client._exceptions import InvalidArgumentError
 
 LEAST_ATTEMPT_S = 0.25
-"""What an attempt at one of several addresses may take at least ..."""
+"""What an attempt at one of several addresses may take at least, in seconds."""
 LONGEST_ATTEMPT_S = 15.0
-"""... and one that nobody waits for at most; as long as keepalive takes to notice a dead connection."""
+"""What an attempt that nobody waits for may take at most, in seconds: keepalive needs that to notice a dead
+connection."""
 MAX_LEARNED = 64
 """The most addresses that are learned from redirects."""
 
 
 @dataclass(slots=True)
-class _Standing:
+class _Health:
     """How an address has done lately."""
 
     failed_at: float = 0.0
@@ -35,7 +36,7 @@ class Addresses:
 
     def __init__(self, configured: tuple[str, ...]) -> None:
         self.configured = configured
-        self._known = {address: _Standing() for address in configured}
+        self._known = {address: _Health() for address in configured}
         self._last_good = configured[0]
 
     def __str__(self) -> str:
@@ -61,7 +62,7 @@ class Addresses:
         if len(self._known) - len(self.configured) >= MAX_LEARNED:
             return False
         try:
-            self._known[check.target(address)] = _Standing()
+            self._known[check.target(address)] = _Health()
         except InvalidArgumentError:
             return False
         return True
@@ -73,13 +74,13 @@ class Addresses:
 
     def lives(self, address: str) -> None:
         """Note that an address answered."""
-        self._known[address] = _Standing()
+        self._known[address] = _Health()
 
     def fails(self, address: str, *, timed_out: bool) -> None:
         """Note that an address was out of reach, or did not answer in time."""
-        standing = self._known[address]
-        standing.failed_at = time.monotonic()
-        standing.timeouts = standing.timeouts + 1 if timed_out else 0
+        health = self._known[address]
+        health.failed_at = time.monotonic()
+        health.timeouts = health.timeouts + 1 if timed_out else 0
 
     def limit_s(self, address: str, left_s: float) -> float:
         """Return how long to wait for an address, of the seconds that are left.

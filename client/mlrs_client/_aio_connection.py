@@ -20,7 +20,7 @@ from mlrs_client._convert import chunk_from_proto
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import ClosedError, MlrsError, UnavailableError
 from mlrs_client._following import Following
-from mlrs_client._joining import attended, called, stored
+from mlrs_client._joining import attend, called, stored
 from mlrs_client._ledger import Ledger
 from mlrs_client._routing import Attempt, Call, Procedure
 from mlrs_client._session import announce
@@ -220,7 +220,7 @@ class Connection(BaseConnection):
 
     def attend(self, ledger: Ledger[Any]) -> None:
         """See to a run. See `Host`."""
-        attended(self.session, ledger)
+        attend(self.session, ledger)
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Give a stream up. See `Host`."""

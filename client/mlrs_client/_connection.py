@@ -26,7 +26,7 @@ from mlrs_client._conversation import Batch, Conversation
 from mlrs_client._deadline import Deadline
 from mlrs_client._exceptions import ClosedError, DeadlineExceededError, MlrsError
 from mlrs_client._following import Following
-from mlrs_client._joining import attended, called, stored
+from mlrs_client._joining import attend, called, stored
 from mlrs_client._ledger import Ledger
 from mlrs_client._routing import Call, Procedure
 from mlrs_client._session import announce
@@ -204,11 +204,11 @@ class Connection(BaseConnection):
 
     def attend(self, ledger: Ledger[Any]) -> None:
         """Have a run seen to. See `Host`."""
-        self._worker.put(partial(self._in_turn, attended, self.session, ledger))
+        self._worker.put(partial(self._under_lock, attend, self.session, ledger))
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Have a stream given up. See `Host`."""
-        self._worker.put(partial(self._in_turn, self.session.abandoned, conversation, error))
+        self._worker.put(partial(self._under_lock, self.session.abandoned, conversation, error))
 
     def say(self, message: str) -> None:
         """Log a warning, in the worker's thread."""
@@ -218,7 +218,7 @@ class Connection(BaseConnection):
         """Print a line for whoever started the program, in the worker's thread."""
         self._worker.put(partial(announce, message))
 
-    def _in_turn(self, work: Any, *arguments: Any) -> None:
+    def _under_lock(self, work: Any, *arguments: Any) -> None:
         with self._lock:
             work(*arguments)
 

@@ -82,11 +82,11 @@ class Entry:
     loss: float
     """Its loss."""
     learning_rate: float | None = None
-    """The answer, once there is one ..."""
+    """The answer, once there is one."""
     reason: AdviceReason = AdviceReason.FRESH
-    """... why it is what it is ..."""
+    """Why the answer is what it is."""
     durable: int = -1
-    """... and how far the run was durable then."""
+    """How far the run was durable when it was answered."""
     error: MlrsError | None = None
     """Why there will be no answer."""
     samples: float = 1.0

@@ -64,7 +64,7 @@ def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure
     return ledger.stored(min(steps))
 
 
-def attended(session: Session, ledger: Ledger[Any]) -> None:
+def attend(session: Session, ledger: Ledger[Any]) -> None:
     """Log what is new of a run's outage, and begin to join it again if that is called for."""
     session.tell_news(ledger)
     if ledger not in session.joining and session.needs_joining(ledger):

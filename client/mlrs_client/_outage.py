@@ -24,7 +24,7 @@ class Outage:
     since: int
     """What the ledger's count of fallback steps was before."""
     lost: MlrsError | None = None
-    """Why it never ends, if it does not: the daemon cannot be told any more what it missed."""
+    """Why it never ends, if it does not: the daemon cannot get any more what it missed."""
     keeps_losses: bool = False
     """Whether losses are kept all the same, to be written to a file at the end."""
     is_logged: bool = False
@@ -71,10 +71,10 @@ class Outage:
 
 @dataclass(slots=True, eq=False)
 class Standstill:
-    """Whether the daemon stores what it answers: told by the durable step, which each answer carries.
+    """Whether the daemon stores what it answers: the durable step shows it, which each answer carries.
 
     One pause of the client or of the daemon is not held against the store, however long: nothing was answered
-    in it, so the answer after it may be the first that could have told.
+    in it, so the answer after it may be the first that could have shown it.
     """
 
     label: str

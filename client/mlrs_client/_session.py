@@ -3,7 +3,7 @@
 A session does no input or output of its own. What it wants done is left to its *host*, the threaded or the
 asyncio connection. What takes time is a generator that says what it waits for, and there are two kinds:
 callers wait (`_waiting.py`), and procedures make calls (`_routing.py`, `_joining.py`), in the background.
-Waiting and joining again are apart: whoever waits looks only at whether the answer is here.
+Waiting and joining again are independent: whoever waits looks only at whether the answer is here.
 
 The threaded client holds one lock whenever it is in here. Its users' threads come here with observations
 only; there, Ctrl-C raises between any two lines, so that what they do is always safe to do again.
@@ -70,7 +70,7 @@ class Host(Protocol):
         """Open a stream to the conversation's address. Called in the background only."""
 
     def attend(self, ledger: Ledger[Any]) -> None:
-        """Have `_joining.attended` called for a run, in the background."""
+        """Have `_joining.attend` called for a run, in the background."""
 
     def start(self, procedure: Generator[Any, Any, None]) -> None:
         """Carry out a procedure. Called in the background only."""
@@ -300,7 +300,7 @@ class Session:
                 if conversation.transport is not None:
                     conversation.transport.half_close()
 
-    def doubt(self, ledger: Ledger[Any]) -> None:
+    def leave_stream(self, ledger: Ledger[Any]) -> None:
         """Let a run fall off its stream, as the daemon there is not the one that answered it."""
         conversation = self.conversation_of(ledger)
         if conversation is not None:
@@ -347,7 +347,7 @@ class Session:
                 and other.run_ids == ledger.run_ids
                 and other.rank is None
             ):
-                self.doubt(other)
+                self.leave_stream(other)
                 if not other.is_finished:
                     other.replaced()
                     other.changed.notify_all()

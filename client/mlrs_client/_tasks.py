@@ -28,7 +28,7 @@ class Task(Generic[T]):
         links: where calls go out.
         lock: is held while the procedure runs, not while it waits.
         finished: is called at its end.
-        reply: is told its result, if anybody waits for one.
+        reply: gets its result, if anybody waits for one.
     """
 
     def __init__(

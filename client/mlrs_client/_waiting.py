@@ -58,7 +58,7 @@ Action = Generator[Waiting[Any] | Perform[Any], Any, T]
 
 
 def patience_s(session: Session, timeout_s: float) -> float:
-    """Return how long a stream may owe an answer before another address is tried.
+    """Return how long a stream may leave an answer out before another address is tried, in seconds.
 
     Args:
         session: the advisor's.
@@ -70,7 +70,7 @@ def patience_s(session: Session, timeout_s: float) -> float:
 def patient_s(session: Session, ledger: Ledger[Any], deadline: Deadline) -> float:
     """Return how long a caller goes on waiting, in seconds; 0: not at all.
 
-    A daemon that goes back to a step of a run takes its time; that one cannot be reached is told before.
+    A daemon that goes back to a step of a run takes its time; one that cannot be reached gets less.
     """
     left_s = deadline.left_s()
     if deadline.reach_s is None or ledger not in session.setbacks:
@@ -87,7 +87,7 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
         UnavailableError: the daemon was out of reach all the time. As above.
         MlrsError: another reason why the run could not join again. As above.
     """
-    owing = session.conversation_of(ledger)
+    waited_on = session.conversation_of(ledger)
     patience = deadline.earlier(patience_s(session, deadline.timeout_s))
     while not entry.done:
         if ledger.standby.outage is not None and ledger.can_stand_in():
@@ -98,8 +98,8 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
             give_up(session, ledger, entry, too_late(session, ledger, entry, deadline.spent_s()))
             return
         conversation = session.conversation_of(ledger)
-        if conversation is not None and conversation is not owing:
-            owing, patience = conversation, Deadline(patience_s(session, deadline.timeout_s))
+        if conversation is not None and conversation is not waited_on:
+            waited_on, patience = conversation, Deadline(patience_s(session, deadline.timeout_s))
         if conversation is None:
             session.check_open()
             if ledger not in session.joining:
@@ -157,7 +157,7 @@ def settled(
     if not ledger.backlog.has_volatile() and ledger.backlog.last_unanswered() is None:
         return
     if again:
-        session.doubt(ledger)
+        session.leave_stream(ledger)
     while (last := ledger.backlog.last_unanswered()) is not None or session.conversation_of(ledger) is None:
         session.check_open()
         if last is None and ledger.is_finished:
@@ -267,7 +267,7 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
         return DeadlineExceededError(what)
     if setback.reason is None and isinstance(
         setback, DaemonError
-    ):  # a connection that broke, as gRPC told it
+    ):  # a connection that broke, in the words of gRPC
         return UnavailableError(what)
     return type(setback)(what, reason=setback.reason)
 
