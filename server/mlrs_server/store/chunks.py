@@ -83,8 +83,10 @@ def unpack_chunk(data: bytes, run_id: str) -> Observations:
 
 def is_readable(data: bytes) -> bool:
     """Return whether a chunk is not damaged, and of a known format, without unpacking it."""
-    version, size = _format_of(data)
-    return version is not None and version <= VERSION and size % BYTES_PER_STEP == 0
+    if is_sealed(data, VERSION_SEED):
+        size = len(data) - CHECKSUM_BYTES - 1
+        return size % BYTES_PER_STEP == 0 and data[size] <= VERSION
+    return is_sealed(data) and (len(data) - CHECKSUM_BYTES) % BYTES_PER_STEP == 0
 
 
 def _format_of(data: bytes) -> tuple[int | None, int]:
