@@ -10,12 +10,12 @@ MISSING = "The command line is not installed. Install it with: pip install 'mlrs
 def main() -> None:
     """Run the command line."""
     try:
-        from mlrs_cli.root import mlrs
+        from mlrs_cli.root import command
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise
         sys.exit(MISSING)  # the thin client was installed, and nothing more
-    mlrs(prog_name="mlrs")
+    command(prog_name="mlrs")
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ class LazyGroup(click.Group):
         return load(cmd_name) if cmd_name in COMMANDS else None
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("mlrs", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("mlrs"), prog_name="mlrs")
-def mlrs() -> None:
+def command() -> None:
     """An online learning-rate advisor.
 
     \b

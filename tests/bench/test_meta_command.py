@@ -7,13 +7,13 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from mlrs_bench.cache import read_cells
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from tests.bench.conftest import TASKS
 
 
 def bench(*arguments: object) -> Result:
     """Run a command of the benchmark in this process."""
-    return CliRunner().invoke(mlrs, ["bench", *map(str, arguments)])
+    return CliRunner().invoke(command, ["bench", *map(str, arguments)])
 
 
 def trained(folder: Path, methods: str) -> Path:

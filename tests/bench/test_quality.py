@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlrs_bench.cache import FILE
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from tests.bench.conftest import TASKS, write_network
 from tests.bench.processes import children_of, needs_proc, wait_for_end
 
@@ -59,7 +59,7 @@ def interrupted_table(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def quality(*arguments: object) -> Result:
     """Run the command in this process, on the tiny tasks."""
-    return CliRunner().invoke(mlrs, ["bench", "quality", *map(str, arguments)])
+    return CliRunner().invoke(command, ["bench", "quality", *map(str, arguments)])
 
 
 def cells_in(cache: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from tests.server.security.certificates import Authority, write_pair
 from tests.support.daemon import Daemon, write_random_model
 
@@ -17,7 +17,7 @@ TIMEOUT = ("--timeout-s", "20")
 
 def ask(address: str, *arguments: str) -> Result:
     """Run the command on a daemon."""
-    return CliRunner().invoke(mlrs, ["health", "--address", address, *arguments])
+    return CliRunner().invoke(command, ["health", "--address", address, *arguments])
 
 
 @pytest.mark.parametrize("service", ["", "mlrs.v1.AdvisorService", "mlrs.v1.Store"])
@@ -54,5 +54,5 @@ def test_a_certificate_of_another_name_needs_that_name(tmp_path: Path) -> None:
         named = ("--ca-file", ca, "--server-name", "mlrs.test")
         assert ask(running.address, *named, *TIMEOUT).exit_code == 0
         assert ask(running.address, "--ca-file", ca).exit_code == 1, "the address is not in the certificate"
-        listed = CliRunner().invoke(mlrs, ["models", "list", "--address", running.address, *named])
+        listed = CliRunner().invoke(command, ["models", "list", "--address", running.address, *named])
         assert listed.exit_code == 0, listed.output

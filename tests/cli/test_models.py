@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import mlrs_client
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import PaperNet
 from tests.support.daemon import Daemon, write_random_model
@@ -19,7 +19,7 @@ from tests.support.runs import open_run
 
 
 def _models(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(mlrs, ["models", *map(str, arguments)])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(command, ["models", *map(str, arguments)])
 
 
 def _official_file(path: Path, seed: int) -> Path:

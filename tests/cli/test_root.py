@@ -8,13 +8,13 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from mlrs_cli.root import COMMANDS, load, mlrs
+from mlrs_cli.root import COMMANDS, command, load
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_teaches(name: str) -> None:
     """`mlrs COMMAND --help` works, and each of its options says what it does."""
-    result = CliRunner().invoke(mlrs, [name, "--help"])
+    result = CliRunner().invoke(command, [name, "--help"])
     assert result.exit_code == 0, result.output
     command = load(name)
     commands = [command, *getattr(command, "commands", {}).values()]
@@ -27,7 +27,7 @@ def test_every_command_teaches(name: str) -> None:
 def test_help_loads_neither_torch_nor_the_daemon() -> None:
     """`mlrs --help` is quick: it imports no torch, numpy, grpc server or database."""
     code = (
-        "import sys\nfrom mlrs_cli.root import mlrs\nmlrs(['--version'], standalone_mode=False)\n"
+        "import sys\nfrom mlrs_cli.root import command\ncommand(['--version'], standalone_mode=False)\n"
         "print(sorted(set(sys.modules) & {'torch', 'numpy', 'sqlalchemy', 'grpc', 'mlrs_server'}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -36,6 +36,6 @@ def test_help_loads_neither_torch_nor_the_daemon() -> None:
 
 def test_serve_names_what_is_wrong() -> None:
     """A wrong setting of `mlrs serve` is named with its flag, its variable and its line in the file."""
-    result = CliRunner().invoke(mlrs, ["serve", "--listen", "nowhere"])
+    result = CliRunner().invoke(command, ["serve", "--listen", "nowhere"])
     assert result.exit_code == 1
     assert all(name in result.output for name in ("--listen", "MLRS_LISTEN", "HOST:PORT"))

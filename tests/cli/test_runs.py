@@ -15,13 +15,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlrs_client
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.runs import open_run
 
 
 def _run(daemon: Daemon, *arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(mlrs, ["runs", *arguments, "--address", daemon.address])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(
+        command, ["runs", *arguments, "--address", daemon.address]
+    )
 
 
 def _lines(result: Result) -> list[list[str]]:
@@ -333,7 +335,7 @@ def test_watch_waits_for_the_daemon(tmp_path: Path) -> None:
 
 def test_an_unreachable_daemon_is_a_clear_error() -> None:
     """Without a daemon the message names the address."""
-    result = CliRunner().invoke(mlrs, ["runs", "list", "--address", "127.0.0.1:1"])
+    result = CliRunner().invoke(command, ["runs", "list", "--address", "127.0.0.1:1"])
     assert result.exit_code == 1
     assert "127.0.0.1:1" in result.output
 

@@ -18,7 +18,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlrs_client
-from mlrs_cli.root import mlrs
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import digest_of
 from mlrs_server.errors import Reason
@@ -63,7 +62,7 @@ class Place:
         """Run a command of `mlrs store` about it."""
         where = ["--data-dir", self.folder, *(["--store", self.url] if self.url else [])]
         line = ["store", command, *map(str, (*where, *arguments))]
-        return CliRunner(env={"COLUMNS": "200"}).invoke(mlrs, line)
+        return CliRunner(env={"COLUMNS": "200"}).invoke(command, line)
 
     def opened(self) -> SqlStore:
         """Open the store."""

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.security.tokens import TOKEN
@@ -25,7 +25,7 @@ SECRET_FLAGS = ("--tls-cert", "{cert}", "--tls-key", "{key}", "--tls-client-ca",
 
 def _mlrs(*arguments: object, token: str | None = None) -> Result:
     env = {"COLUMNS": "200", "MLRS_TOKEN": token, "MLRS_ADDRESS": None, "MLRS_DATA_DIR": None}
-    return CliRunner(env=env).invoke(mlrs, list(map(str, arguments)))
+    return CliRunner(env=env).invoke(command, list(map(str, arguments)))
 
 
 def _created(data_dir: Path, *arguments: object) -> str:

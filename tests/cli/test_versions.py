@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import mlrs_client
 from mlrs_cli.admin import channel_to
-from mlrs_cli.root import DaemonAddress, mlrs
+from mlrs_cli.root import DaemonAddress, command
 from mlrs_core.models.checkpoint import dump_model, read_model
 from mlrs_core.models.model import Model
 from mlrs_proto import v1 as pb
@@ -22,7 +22,7 @@ RUNS = 23
 
 
 def _models(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(mlrs, ["models", *map(str, arguments)])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(command, ["models", *map(str, arguments)])
 
 
 def _good(*arguments: object) -> str:

@@ -17,7 +17,7 @@ import grpc
 from click.testing import CliRunner
 from google.protobuf import json_format, message_factory
 
-from mlrs_cli.root import mlrs as mlrs_command
+from mlrs_cli.root import command as mlrs_command
 from mlrs_server.config import load_config
 from tests.docs.blocks import ROOT
 from tests.support.stubs import METHODS

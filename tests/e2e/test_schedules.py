@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import mlrs_client
 import mlrs_client.aio
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from mlrs_client import Schedule, ScheduleKind, schedules
 from mlrs_client.torch import AdvisedLR
 from tests.support.daemon import Daemon
@@ -92,8 +92,8 @@ def test_commands_show_the_schedule(tmp_path: Path) -> None:
         assert caught.value.field == "config.horizon"
         arguments = ["--address", daemon.address]
         runner = CliRunner(env={"COLUMNS": "200"})
-        listed = runner.invoke(mlrs, ["runs", "list", *arguments]).output
-        shown = json.loads(runner.invoke(mlrs, ["runs", "show", "stepped", *arguments]).output)
+        listed = runner.invoke(command, ["runs", "list", *arguments]).output
+        shown = json.loads(runner.invoke(command, ["runs", "show", "stepped", *arguments]).output)
     assert "multi-step" in listed
     assert shown["config"]["schedule"] == {
         "kind": "multi-step",

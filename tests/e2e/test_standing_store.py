@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlrs_client
-from mlrs_cli.root import mlrs
+from mlrs_cli.root import command
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.mounts import filled, small_disk
 from tests.support.runs import open_run
@@ -19,7 +19,7 @@ from tests.support.runs import open_run
 
 def health(address: str, *arguments: str) -> Result:
     """Run `mlrs health` on a daemon."""
-    return CliRunner().invoke(mlrs, ["health", "--address", address, "--timeout-s", "20", *arguments])
+    return CliRunner().invoke(command, ["health", "--address", address, "--timeout-s", "20", *arguments])
 
 
 def test_a_full_disk_is_told_to_clients_and_probes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from mlrs_server.shards import shard_of
 from mlrs_server.store import chunks, codec, open_store, schema
 from mlrs_server.store.migrations.upgrade import configured, head, upgrade
 from mlrs_server.store.opening import dialect_of
-from mlrs_server.store.tables import metadata
+from mlrs_server.store.tables import VERSION_TABLE, metadata
 from tests.server.stored import CONFIG, got, new_run, same, snapshot_at, stretch, update
 from tests.server.support import raises
 from tests.support.postgres import PostgresServer
@@ -140,13 +140,13 @@ def test_migrations_make_what_new_stores_get(where: Path | str, engine: sa.Engin
     with engine.begin() as connection:
         upgrade(connection)
         compared = MigrationContext.configure(
-            connection, opts={"compare_server_default": True, "version_table": schema.VERSION_TABLE}
+            connection, opts={"compare_server_default": True, "version_table": VERSION_TABLE}
         )
         assert compare_metadata(compared, metadata) == []
         migrated = _described(connection)
         for table in reversed(metadata.sorted_tables):
             table.drop(connection)
-        connection.execute(sa.text(f"DROP TABLE {schema.VERSION_TABLE}"))
+        connection.execute(sa.text(f"DROP TABLE {VERSION_TABLE}"))
     open_store(where).close()
     with engine.begin() as connection:
         assert _described(connection) == migrated

@@ -6,14 +6,12 @@ import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.store.dialect import READS, Dialect
-from mlrs_server.store.tables import metadata
+from mlrs_server.store.tables import VERSION_TABLE, metadata
 
 REVISIONS = ("0006", "0007")
 """Those of `migrations/versions`, in their order."""
 HEAD = REVISIONS[-1]
 """The one that `tables` describes."""
-VERSION_TABLE = "mlrs_version"
-"""Where the revision of a database is; Alembic's."""
 
 _version = sa.Table(
     VERSION_TABLE,

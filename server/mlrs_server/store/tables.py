@@ -12,6 +12,9 @@ from mlrs_server.shards import SHARDS
 from mlrs_server.store import codec
 from mlrs_server.store.protocol import StoredRun
 
+VERSION_TABLE = "mlrs_version"
+"""The table in which Alembic keeps the revision of a database."""
+
 metadata = sa.MetaData()
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

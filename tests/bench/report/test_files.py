@@ -12,11 +12,11 @@ from matplotlib.image import imread
 from mlrs_bench.report import Summary, benchmark_scope, write_report
 from mlrs_bench.report.figures.scope import DEVELOPMENT_TASKS
 from mlrs_bench.report.figures.targets import EVERY
+from mlrs_bench.report.figures.wording import interval, record
 from mlrs_bench.report.pages.markdown import READING
 from mlrs_bench.report.pages.panels import mean_curve
 from mlrs_bench.report.pages.tables import table
 from mlrs_bench.report.pages.verdicts import balance
-from mlrs_bench.report.wording import interval, record
 from tests.bench.report.cells import benchmark, cell, row, scope_of, summary_of
 
 TASKS = {f"task-{number}": "cross-entropy" for number in range(3)}

@@ -12,7 +12,7 @@ from mlrs_bench.report.figures.coverage import Coverage
 from mlrs_bench.report.figures.methods import ABLATION, ADVISED, CONSTANT, TUNED, untuned
 from mlrs_bench.report.figures.sensitivity import STARTS, Sensitivity
 from mlrs_bench.report.figures.standings import NEAR, Standing
-from mlrs_bench.report.wording import NOTHING, interval, share
+from mlrs_bench.report.figures.wording import NOTHING, interval, share
 
 EVERY = "all"
 """The group of rows of every optimizer."""

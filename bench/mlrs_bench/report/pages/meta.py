@@ -13,8 +13,8 @@ from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, META, TUNED
 from mlrs_bench.report.figures.rows import Row, rows_of
 from mlrs_bench.report.figures.standings import log_ratio, matchup
 from mlrs_bench.report.figures.statistics import Verdict
+from mlrs_bench.report.figures.wording import NOTHING, interval, loss, record
 from mlrs_bench.report.pages.tables import table
-from mlrs_bench.report.wording import NOTHING, interval, loss, record
 
 ADVISED_META, PAPER_META = META
 PAPER = "paper"

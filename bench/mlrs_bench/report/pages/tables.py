@@ -8,7 +8,7 @@ from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, CONSTANT
 from mlrs_bench.report.figures.rows import Row
 from mlrs_bench.report.figures.standings import Standing
 from mlrs_bench.report.figures.summary import Summary
-from mlrs_bench.report.wording import NOTHING, interval, loss, record, share, signed
+from mlrs_bench.report.figures.wording import NOTHING, interval, loss, record, share, signed
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

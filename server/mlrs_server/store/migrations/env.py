@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from mlrs_server.store.schema import VERSION_TABLE
-from mlrs_server.store.tables import metadata
+from mlrs_server.store.tables import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
