@@ -55,7 +55,7 @@ async def streaming(
     async def ask(*entries: tuple[int, int, float]) -> Any:
         message = columns(*entries)
         if ranks is not None:
-            message.ranks.extend([ranks] * len(entries))
+            message.observations.rank_columns.ranks.extend([ranks] * len(entries))
         await call.write(message)
         return (await call.read()).advice
 

@@ -145,7 +145,7 @@ async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, met
 
     def report(handle: int, rank: int) -> pb.StreamAdviceRequest:
         message = columns((handle, 0, 1.0 + rank))
-        message.ranks.append(rank)
+        message.observations.rank_columns.ranks.append(rank)
         return message
 
     async with service(tmp_path / "d", model_file, metrics="127.0.0.1:0") as (stub, _):
