@@ -22,8 +22,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-import mlrs_client
-from mlrs_client.torch import AdvisedLR
+import mlrs
+from mlrs.torch import AdvisedLR
 
 
 def parse_arguments() -> Namespace:
@@ -57,7 +57,7 @@ def main() -> None:
 
     run = None
     if dist.get_rank() == 0:
-        advisor = mlrs_client.connect(settings.address)  # (mlrs)
+        advisor = mlrs.connect(settings.address)  # (mlrs)
         run = advisor.run("ddp-digits", horizon=settings.epochs * len(loader), num_classes=10)  # (mlrs)
     scheduler = AdvisedLR(optimizer, run)  # (mlrs) in place of CosineAnnealingLR(optimizer, ...)
     if saved:

@@ -18,9 +18,9 @@ from support.digits import load_split, report
 from torch import nn
 from torch.nn import functional
 
-import mlrs_client
-from mlrs_client import Meta
-from mlrs_client.torch import AdvisedLR, MetaStep
+import mlrs
+from mlrs import Meta
+from mlrs.torch import AdvisedLR, MetaStep
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 BATCH_SIZE = 64
@@ -32,7 +32,7 @@ def loss_fn(model: Callable[..., torch.Tensor], batch: Batch) -> torch.Tensor:
     return functional.cross_entropy(model(images), labels)
 
 
-def train(run: mlrs_client.Run, steps: int, seed: int, every: int) -> tuple[list[float], list[float]]:
+def train(run: mlrs.Run, steps: int, seed: int, every: int) -> tuple[list[float], list[float]]:
     """Train a new network; return its learning rates, and validation losses every ten steps."""
     torch.manual_seed(seed)
     (images, labels), (others, theirs) = (map(torch.from_numpy, split) for split in load_split(seed))
@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     seen: dict[str, tuple[list[float], list[float]]] = {}
-    with mlrs_client.connect(arguments.address, timeout_s=60.0) as advisor:
+    with mlrs.connect(arguments.address, timeout_s=60.0) as advisor:
         for name in ("without", "with"):
             given: dict[str, Any] = {"meta": Meta(every=arguments.every)} if name == "with" else {}
             run = advisor.run(

@@ -28,7 +28,7 @@ from rich.table import Table
 from support.digits import load_split
 from torch.nn import functional
 
-import mlrs_client
+import mlrs
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -126,7 +126,7 @@ def main() -> None:
     with ExitStack() as stack:
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address = arguments.address or stack.enter_context(daemon(data_dir))
-        advisor = stack.enter_context(mlrs_client.connect(address))
+        advisor = stack.enter_context(mlrs.connect(address))
         ids = [f"sweep-{uuid.uuid4().hex[:8]}/{index}" for index in range(count)]
         sweep = stack.enter_context(
             advisor.sweep(ids, horizon=steps, num_classes=CLASSES, optimizer="sgd", initial_lr=starts)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from support.digits import Split, load_split, parse_arguments, report
 from support.schedules import scheduled_lr
 
-import mlrs_client
+import mlrs
 
 Weights = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def main() -> None:
     advice_s = 0.0
     with ExitStack() as stack:
         if arguments.schedule == "advised":
-            advisor = stack.enter_context(mlrs_client.connect(arguments.address))
+            advisor = stack.enter_context(mlrs.connect(arguments.address))
             settings = {"horizon": arguments.steps, "num_classes": 10, "optimizer": "sgd"}
             run = stack.enter_context(advisor.run(arguments.task, id=arguments.run_id, **settings))
         for step in range(arguments.steps):

@@ -16,8 +16,8 @@ from support.schedules import DEFAULT_LR, scheduled_lr
 from torch import nn
 from torch.nn import functional
 
-import mlrs_client
-from mlrs_client.torch import AdvisedLR
+import mlrs
+from mlrs.torch import AdvisedLR
 
 
 def make_model() -> nn.Module:
@@ -61,7 +61,7 @@ def main() -> None:
     with ExitStack() as stack:
         scheduler: Any
         if arguments.schedule == "advised":
-            advisor = stack.enter_context(mlrs_client.connect(arguments.address))
+            advisor = stack.enter_context(mlrs.connect(arguments.address))
             settings = {"horizon": arguments.steps, "num_classes": 10}
             run = stack.enter_context(advisor.run(arguments.task, id=arguments.run_id, **settings))
             optimizer.register_step_pre_hook(watch.start)

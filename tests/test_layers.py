@@ -13,18 +13,20 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = ["bench", "cli", "client", "mlrs_core", "proto", "server", "train"]
-"""The folders that hold the rooms' import packages."""
+"""The folders that hold the import packages."""
 
-LAYERS = "Rooms are layered: cli, then bench, then server / client / train, then core / proto"
+LAYERS = "Packages are layered: cli, then bench, then server / client / train, then core / proto"
 BENCH = "The benchmark is a user of the daemon"
 CORE = "The core knows no wire, threads or database"
 CLIENT = "The client needs grpcio and protobuf only"
 CORE_LAYERS = "The core is layered: models, networks, adapting / schedules / advice, policy, config"
 TORCH = "Serving does not import torch"
 ADAPTERS = "Adapters use public names of the client only"
-CLIENT_MESSAGES = "Proto messages stop at the client's converters and streams"
-CLIENT_PROTOCOL = "The client's protocol knows neither gRPC nor messages"
-SERVER_MESSAGES = "Proto messages stop at the converters and the services"
+CIRCLES = "No module or folder imports in a circle"
+CLIENT_LAYERS = "The client's folders are layered"
+CLIENT_MESSAGES = "Messages stop at the client's wire and transport"
+SERVER_LAYERS = "The daemon's folders are layered"
+SERVER_MESSAGES = "Messages stop at the daemon's services"
 
 BREACHES = [
     ("mlrs_core/networks/scale.py", "grpc", CORE),
@@ -32,23 +34,27 @@ BREACHES = [
     ("mlrs_core/networks/scale.py", "mlrs_server", LAYERS),
     ("mlrs_core/config/run.py", "mlrs_core.networks", CORE_LAYERS),
     ("mlrs_core/networks/scale.py", "mlrs_core.models", CORE_LAYERS),
-    ("client/mlrs_client/__init__.py", "mlrs_server", LAYERS),
-    ("client/mlrs_client/__init__.py", "mlrs_core", CLIENT),
-    ("client/mlrs_client/__init__.py", "numpy", CLIENT),
-    ("client/mlrs_client/_run.py", "mlrs_proto.v1", CLIENT_MESSAGES),
-    ("client/mlrs_client/_torch_scheduler.py", "mlrs_client._run", ADAPTERS),
-    ("client/mlrs_client/_torch_meta.py", "mlrs_client._meta_types", ADAPTERS),
-    ("client/mlrs_client/_exceptions.py", "grpc", CLIENT_MESSAGES),
-    ("client/mlrs_client/_types.py", "google.protobuf", CLIENT_MESSAGES),
-    ("client/mlrs_client/_ledger.py", "google.protobuf", CLIENT_PROTOCOL),
-    ("client/mlrs_client/_session.py", "mlrs_client._calls", CLIENT_PROTOCOL),
-    ("client/mlrs_client/_routing.py", "grpc", CLIENT_PROTOCOL),
-    ("server/mlrs_server/__init__.py", "mlrs_client", LAYERS),
+    ("client/mlrs/__init__.py", "mlrs_server", LAYERS),
+    ("client/mlrs/__init__.py", "mlrs_core", CLIENT),
+    ("client/mlrs/__init__.py", "numpy", CLIENT),
+    ("client/mlrs/api/run.py", "mlrs_proto.v1", CLIENT_MESSAGES),
+    ("client/mlrs/torch/scheduler.py", "mlrs.api.run", ADAPTERS),
+    ("client/mlrs/torch/meta_step.py", "mlrs.values.meta_types", ADAPTERS),
+    ("client/mlrs/errors.py", "grpc", CLIENT_MESSAGES),
+    ("client/mlrs/values/types.py", "google.protobuf", CLIENT_MESSAGES),
+    ("client/mlrs/ledger/ledger.py", "google.protobuf", CLIENT_MESSAGES),
+    ("client/mlrs/protocol/session.py", "mlrs.wire.calls", CLIENT_LAYERS),
+    ("client/mlrs/protocol/routing.py", "grpc", CLIENT_MESSAGES),
+    ("server/mlrs_server/__init__.py", "mlrs", LAYERS),
     ("server/mlrs_server/__init__.py", "mlrs_cli", LAYERS),
     ("server/mlrs_server/__init__.py", "torch", TORCH),
     ("server/mlrs_server/__init__.py", "mlrs_core.models.official", TORCH),
-    ("server/mlrs_server/engine.py", "mlrs_proto.v1", SERVER_MESSAGES),
-    ("server/mlrs_server/engine.py", "grpc", SERVER_MESSAGES),
+    ("server/mlrs_server/live/engine.py", "mlrs_proto.v1", SERVER_MESSAGES),
+    ("server/mlrs_server/live/engine.py", "grpc", SERVER_MESSAGES),
+    ("server/mlrs_server/storage/tables.py", "mlrs_server.live.arrays", SERVER_LAYERS),
+    ("server/mlrs_server/new_folder/__init__.py", "mlrs_server.errors", SERVER_LAYERS),
+    ("client/mlrs/new_folder/__init__.py", "mlrs.errors", CLIENT_LAYERS),
+    ("server/mlrs_server/domain/entries.py", "mlrs_server.domain.ledger", CIRCLES),
     ("train/mlrs_train/__init__.py", "mlrs_server", LAYERS),
     ("train/mlrs_train/__init__.py", "mlrs_bench", LAYERS),
     ("bench/mlrs_bench/__init__.py", "mlrs_cli", LAYERS),
@@ -69,11 +75,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lint_imports(tree: Path) -> tuple[int, str]:
     """Return the exit status of import-linter on a copy of the tree, and what it said."""
-    rooms = [tree / name for name in SOURCES] + [tree]
+    paths = [tree / name for name in SOURCES] + [tree]
     process = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--cache-dir", tree / ".cache"],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, rooms)), "COLUMNS": "200", "NO_COLOR": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "COLUMNS": "200", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -99,11 +105,15 @@ def test_every_rule_is_broken_once() -> None:
 def test_forbidden_import_is_found(tree: Path, path: str, imports: str, rule: str) -> None:
     """An import that a rule forbids, added to the tree, breaks that rule."""
     source = tree / path
-    before = source.read_text()
-    source.write_text(f"{before}\nimport {imports}\n")
+    before = source.read_text() if source.exists() else None
+    source.parent.mkdir(exist_ok=True)
+    source.write_text(f"{before or ''}\nimport {imports}\n")
     try:
         status, said = lint_imports(tree)
     finally:
-        source.write_text(before)
+        if before is None:
+            shutil.rmtree(source.parent)
+        else:
+            source.write_text(before)
     assert status == 1, said
     assert any(line.startswith(f"{rule} BROKEN") for line in said.splitlines()), said

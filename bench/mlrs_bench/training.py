@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-import mlrs_client
+import mlrs
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.curve import Curves
 from mlrs_bench.errors import TrainingError
@@ -33,12 +33,12 @@ run never counts as the better one, and one that explodes does not decide a mean
 
 
 def train(
-    key: CellKey, task: Task, splits: Splits, method: Method, advisor: mlrs_client.Advisor, run_id: str
+    key: CellKey, task: Task, splits: Splits, method: Method, advisor: mlrs.Advisor, run_id: str
 ) -> Cell:
     """Train once, and return the result.
 
     Raises:
-        mlrs_client.MlrsError: the daemon refuses the run, or is out of reach.
+        mlrs.MlrsError: the daemon refuses the run, or is out of reach.
         TrainingError: a loss before the first step is not a positive number.
     """
     network = first_network(task, key.seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import mlrs_client
+import mlrs
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.daemon import Address
 from mlrs_bench.errors import BenchError, TrainingError
@@ -139,7 +139,7 @@ class _Trainer:
         tasks = collect_tasks(cache=workshop.cache, cifar10=workshop.cifar10, task_file=workshop.task_file)
         self._tasks = {task.name: task for task in tasks}
         self._methods = {method.name: method for method in all_methods(workshop.models)}
-        self._advisor = mlrs_client.connect(workshop.daemon.target, timeout_s=CONNECT_S)
+        self._advisor = mlrs.connect(workshop.daemon.target, timeout_s=CONNECT_S)
         self._splits: dict[str, Splits] = {}
 
     def train(self, job: CellJob) -> Cell:

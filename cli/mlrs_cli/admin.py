@@ -13,7 +13,7 @@ import grpc
 from mlrs_cli.root import DaemonAddress
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
-from mlrs_server.security.exposure import is_local
+from mlrs_server.auth.exposure import is_local
 
 PIECE_BYTES = 512 * 2**10
 """Bytes of a file that go into a message: the sizes at which gRPC is quickest."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    import mlrs_client
+    import mlrs
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS = {
@@ -61,7 +61,7 @@ def command() -> None:
     \b
     Start the daemon:          mlrs serve
     Look at its runs:          mlrs runs list
-    Use it in training:        see `mlrs_client`; three lines
+    Use it in training:        see `mlrs`; three lines
     """
 
 
@@ -130,11 +130,11 @@ def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def connected(daemon: DaemonAddress) -> Iterator[mlrs_client.Advisor]:
+def connected(daemon: DaemonAddress) -> Iterator[mlrs.Advisor]:
     """Connect to a daemon; what goes wrong is the command's error message."""
-    import mlrs_client
+    import mlrs
 
-    client: Any = mlrs_client
+    client: Any = mlrs
     options: dict[str, Any] = {} if daemon.token is None else {"token": daemon.token}
     if daemon.tls:
         options["tls"] = client.TLS(
@@ -143,7 +143,7 @@ def connected(daemon: DaemonAddress) -> Iterator[mlrs_client.Advisor]:
             key_file=daemon.key_file,
             server_name=daemon.server_name,
         )
-    with reported(mlrs_client.MlrsError), client.connect(daemon.address, **options) as advisor:
+    with reported(mlrs.MlrsError), client.connect(daemon.address, **options) as advisor:
         yield advisor
 
 

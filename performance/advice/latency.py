@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-import mlrs_client
+import mlrs
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import net_with
 from mlrs_proto import v1 as pb
@@ -57,7 +57,7 @@ class Wire:
             echo.method, pb.StreamAdviceRequest.SerializeToString, pb.StreamAdviceResponse.FromString
         )
         self._echo = Bare(call, created.run_handle)
-        advisor = stack.enter_context(mlrs_client.connect(daemon.address, timeout_s=30.0))
+        advisor = stack.enter_context(mlrs.connect(daemon.address, timeout_s=30.0))
         self._run = stack.enter_context(advisor.run("bench", horizon=HORIZON, num_classes=10))
         self._step = 0
         self._work = matmul_for(WORK_S)

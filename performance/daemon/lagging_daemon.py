@@ -16,7 +16,7 @@ import uvloop
 
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import SWITCH_S, running_daemon
-from mlrs_server.logs import configure_logs
+from mlrs_server.telemetry.logs import configure_logs
 
 SLEEP_S = 0.002
 """Between two looks at the clock."""

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mlrs_core.config import RunConfig
-from mlrs_server.compaction import compact_lap
-from mlrs_server.opening import OpenRequest
+from mlrs_server.ops.compaction import compact_lap
+from mlrs_server.runs.opening import OpenRequest
 from tests.server.support import observed, room
 from tests.support.postgres import PostgresServer
 from tests.support.reliability import save

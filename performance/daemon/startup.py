@@ -32,7 +32,7 @@ from performance.shared.messages import Messages, check
 STARTS = 10
 ANSWER_S = 10.0
 """How long a server that listens may take to answer."""
-IMPORTS = "import mlrs_cli.daemon.serve, mlrs_server.config, mlrs_server.daemon, mlrs_server.logs"
+IMPORTS = "import mlrs_cli.daemon.serve, mlrs_server.config, mlrs_server.daemon, mlrs_server.telemetry.logs"
 """What the daemon imports, with one BLAS thread, as it does."""
 
 

@@ -15,8 +15,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mlrs_server.store import SqlStore, open_store
-from tests.server.stored import new_run, snapshot_at, stretch, updates
+from mlrs_server.storage import SqlStore, open_store
+from tests.server.storage.stored import new_run, snapshot_at, stretch, updates
 from tests.support.postgres import PostgresServer
 
 RUNS, STEPS, FLUSHES = 1000, 35, 20

@@ -97,7 +97,7 @@ ROWS = (
         "never less than the `durable_step` that was promised",
         (),
         "The SQLite log is cut off at every frame, and inside of each by turns, and opened again.",
-        quick="tests/server/test_store_power.py",
+        quick="tests/server/storage/test_store_power.py",
     ),
     ReliabilityRow(
         "rewind to any step",
@@ -110,7 +110,7 @@ ROWS = (
         "advice goes on, health says so, nothing is lost once it heals; or a refusal says what to do",
         (),
         "Full disk, a file cut off, read-only, locked; PostgreSQL restarted, stopped, gone.",
-        quick="tests/server/test_store_faults.py",
+        quick="tests/server/storage/test_store_faults.py",
     ),
     ReliabilityRow(
         "lifecycles against a dictionary",
@@ -156,7 +156,7 @@ ROWS = (
         (),
         "Every RPC with another tenant's ids, and with no token, an expired, a revoked one, a wrong "
         "certificate.",
-        quick="tests/server/security",
+        quick="tests/server/auth",
     ),
     ReliabilityRow(
         "clients that take without giving",

@@ -11,10 +11,10 @@ from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
 from mlrs_core.policy import Floats, Policy, Rows, RunTable, Steps, no_networks, table_of
-from mlrs_server.engine import SLICE
-from mlrs_server.entries import Entries
-from mlrs_server.run_snapshot import first_snapshot
-from mlrs_server.runs import RunGroup
+from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.run_snapshot import first_snapshot
+from mlrs_server.live.arrays import RunGroup
+from mlrs_server.live.engine import SLICE
 from performance.shared.messages import POOL, losses_of
 
 DRIFT, PAPER = "mlr-snet", "paper"

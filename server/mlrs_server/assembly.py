@@ -7,36 +7,36 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2
-from mlrs_server.adapting.making import Adaptation
-from mlrs_server.adapting.promotion import Promotion
-from mlrs_server.changes import RunChanges
-from mlrs_server.compaction import compact_resting_runs
+from mlrs_server.auth.authenticator import Gate
+from mlrs_server.auth.quota import RunQuota
+from mlrs_server.auth.token_store import TokenBook
+from mlrs_server.cluster.sharing import Sharing
 from mlrs_server.config import ServerConfig
-from mlrs_server.counts import AdviceCounts
-from mlrs_server.ending import RunEnding
-from mlrs_server.engine import Engine
-from mlrs_server.feeders import Feeders
-from mlrs_server.gathering import Gatherer
-from mlrs_server.health import StoreHealth
-from mlrs_server.idle import drop_idle_runs
-from mlrs_server.journal import Journal
-from mlrs_server.live import LiveRuns
-from mlrs_server.meta_service import MetaService
-from mlrs_server.metrics import DaemonCollector
-from mlrs_server.model_service import ModelService
-from mlrs_server.models import ModelCatalog
-from mlrs_server.opener import RunOpener
-from mlrs_server.recall import Recaller
-from mlrs_server.records import RunRecords
-from mlrs_server.security.book import TokenBook
-from mlrs_server.security.gate import Gate
-from mlrs_server.security.quota import RunQuota
-from mlrs_server.service import AdvisorService
-from mlrs_server.sharing import Sharing
-from mlrs_server.status import StatusInterceptor
-from mlrs_server.store import SqlStore
-from mlrs_server.stored_runs import StoredRuns
-from mlrs_server.watchers import Watchers
+from mlrs_server.live.engine import Engine
+from mlrs_server.live.idle import drop_idle_runs
+from mlrs_server.live.journal import Journal
+from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.recall import Recaller
+from mlrs_server.live.stored_runs import StoredRuns
+from mlrs_server.meta.apply import Adaptation
+from mlrs_server.meta.promotion import Promotion
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.ops.compaction import compact_resting_runs
+from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.rpc.meta_service import MetaService
+from mlrs_server.rpc.model_service import ModelService
+from mlrs_server.rpc.service import AdvisorService
+from mlrs_server.rpc.status import StatusInterceptor
+from mlrs_server.runs.changes import RunChanges
+from mlrs_server.runs.ending import RunEnding
+from mlrs_server.runs.feeders import Feeders
+from mlrs_server.runs.opener import RunOpener
+from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.watchers import Watchers
+from mlrs_server.storage import SqlStore
+from mlrs_server.telemetry.counts import AdviceCounts
+from mlrs_server.telemetry.health import StoreHealth
+from mlrs_server.telemetry.metrics import DaemonCollector
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name

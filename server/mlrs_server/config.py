@@ -23,11 +23,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from mlrs_server.auth.authenticator import Reflection
+from mlrs_server.auth.limits import LimitChanges, Limits
+from mlrs_server.auth.tls import TlsFiles
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.names import check_tenant
-from mlrs_server.security.gate import Reflection
-from mlrs_server.security.limits import LimitChanges, Limits
-from mlrs_server.security.tls import TlsFiles
+from mlrs_server.tenancy import check_tenant
 
 IN_FILE_ONLY = frozenset({"limits", "tenants"})
 """Settings that are tables of the file, and no flags."""

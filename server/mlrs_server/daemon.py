@@ -19,25 +19,25 @@ from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1.advisor_service_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
-from mlrs_server.apart import apart
 from mlrs_server.assembly import SERVICES, Daemon, assembled, housekeeping
+from mlrs_server.auth.exposure import check_exposure, is_local
+from mlrs_server.auth.tls import server_credentials
+from mlrs_server.auth.token_store import TokenBook
+from mlrs_server.auth.tokens import TokenFile
+from mlrs_server.cluster.replica import Replica
+from mlrs_server.cluster.sharing import Sharing, check_advertised
 from mlrs_server.config import ServerConfig
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.failpoints import ARMED, reach
-from mlrs_server.folder import address_file, locked_folder
-from mlrs_server.listening import UNIX, claimed
-from mlrs_server.metrics import serving_metrics
-from mlrs_server.model_files import asking
-from mlrs_server.model_folder import bring_models_over
-from mlrs_server.models import ModelCatalog
-from mlrs_server.replica import Replica
-from mlrs_server.security.book import TokenBook
-from mlrs_server.security.exposure import check_exposure, is_local
-from mlrs_server.security.tls import server_credentials
-from mlrs_server.security.tokens import TokenFile
-from mlrs_server.sharing import Sharing, check_advertised
-from mlrs_server.store import SqlStore, open_store
-from mlrs_server.warmup import warm_up
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.models.files import asking
+from mlrs_server.models.folder import bring_models_over
+from mlrs_server.ops.warmup import warm_up
+from mlrs_server.rpc.listening import UNIX, claimed
+from mlrs_server.storage import SqlStore, open_store
+from mlrs_server.system.background import apart
+from mlrs_server.system.folder import address_file, locked_folder
+from mlrs_server.telemetry.metrics import serving_metrics
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import mlrs_client
+import mlrs
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.daemon import serving
 from mlrs_bench.methods import Method, all_methods
@@ -71,15 +71,15 @@ def methods(network_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture(scope="session")
-def advisor(network_file: Path) -> Iterator[mlrs_client.Advisor]:
+def advisor(network_file: Path) -> Iterator[mlrs.Advisor]:
     """The benchmark's own daemon."""
     models = find_models(scratch=network_file.parent, model=str(network_file))
-    with serving(models.values()) as daemon, mlrs_client.connect(daemon.target, timeout_s=20) as connected:
+    with serving(models.values()) as daemon, mlrs.connect(daemon.target, timeout_s=20) as connected:
         yield connected
 
 
 @pytest.fixture
-def train_tiny(tiny: Task, methods: dict[str, Method], advisor: mlrs_client.Advisor) -> Train:
+def train_tiny(tiny: Task, methods: dict[str, Method], advisor: mlrs.Advisor) -> Train:
     """Return a function that trains the tiny task once: `(method, **key)` to its cell."""
     splits = tiny.load()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-import mlrs_client
+import mlrs
 from mlrs_bench.methods import Control, Training
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Task
@@ -21,7 +21,7 @@ class Loop:
     """The loop, with its losses, LRs and gradients."""
 
     def __init__(
-        self, task: Task, optimizer: str, advisor: mlrs_client.Advisor, base_lr: float | None = None
+        self, task: Task, optimizer: str, advisor: mlrs.Advisor, base_lr: float | None = None
     ) -> None:
         """Take a task and the name of an optimizer; `training` is what a control is built of."""
         self.training = Training(

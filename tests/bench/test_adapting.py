@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-import mlrs_client
+import mlrs
 from mlrs_bench.cell import Cell
 from mlrs_bench.methods import Method
 from mlrs_bench.methods.adapting import draw_validation
@@ -19,9 +19,7 @@ Train = Callable[..., Cell]
 EVERY = DEFAULT_META.every or 0
 
 
-def test_validation_examples_come_in_batches_without_a_repetition(
-    tiny: Task, advisor: mlrs_client.Advisor
-) -> None:
+def test_validation_examples_come_in_batches_without_a_repetition(tiny: Task, advisor: mlrs.Advisor) -> None:
     """Each pass over the validation examples has every one once, in an order that the seed alone decides."""
     training = Loop(tiny, "sgd", advisor).training
     count = len(training.valid) // tiny.batch_size

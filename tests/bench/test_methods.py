@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import mlrs_client
+import mlrs
 import mlrs_core
 from mlrs_bench.cell import Cell
 from mlrs_bench.errors import NotGivenError, UnknownNameError
@@ -161,7 +161,7 @@ def test_l4_takes_a_share_of_the_linearized_loss(train_tiny: Train, tiny: Task) 
 
 @pytest.mark.parametrize("steps", [0, 4])
 def test_adaptive_l4_takes_a_share_of_the_linearized_loss(
-    methods: dict[str, Method], tiny: Task, advisor: mlrs_client.Advisor, steps: int
+    methods: dict[str, Method], tiny: Task, advisor: mlrs.Advisor, steps: int
 ) -> None:
     """With AdamW, L4's LR is what the loss must fall by, over its slope along the step that was taken."""
     loop = Loop(replace(tiny, weight_decay={"sgd": 0.0, "adamw": 0.0}), "adamw", advisor)
@@ -182,7 +182,7 @@ def test_adaptive_l4_takes_a_share_of_the_linearized_loss(
 
 @pytest.mark.parametrize("steps", [0, 4])
 def test_adaptive_hypergradient_goes_along_the_derivative(
-    methods: dict[str, Method], tiny: Task, advisor: mlrs_client.Advisor, steps: int
+    methods: dict[str, Method], tiny: Task, advisor: mlrs.Advisor, steps: int
 ) -> None:
     """With AdamW, the LR moves by beta times the derivative of the loss by it that autograd finds."""
     task = replace(tiny, weight_decay={"sgd": 0.0, "adamw": 0.0})
@@ -248,7 +248,7 @@ def test_shares_are_the_cosine_that_runs_get(train_tiny: Train) -> None:
     ("name", "optimizer"), [("prodigy", "adamw"), ("d-adaptation", "adamw"), ("d-adaptation", "sgd")]
 )
 def test_estimated_lrs_are_those_of_the_step(
-    methods: dict[str, Method], tiny: Task, advisor: mlrs_client.Advisor, name: str, optimizer: str
+    methods: dict[str, Method], tiny: Task, advisor: mlrs.Advisor, name: str, optimizer: str
 ) -> None:
     """The LR that is recorded is the one that the step used, while the estimate grows."""
     loop = Loop(tiny, optimizer, advisor)

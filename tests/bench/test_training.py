@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import mlrs_client
+import mlrs
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.errors import TrainingError
 from mlrs_bench.methods import Method
@@ -73,7 +73,7 @@ def test_an_uncapped_end_is_as_measured(train_tiny: Train) -> None:
 
 @pytest.mark.parametrize("factor", [math.nan, -1.0])
 def test_a_task_must_begin_at_a_positive_loss(
-    tiny: Task, methods: dict[str, Method], advisor: mlrs_client.Advisor, factor: float
+    tiny: Task, methods: dict[str, Method], advisor: mlrs.Advisor, factor: float
 ) -> None:
     """A task whose first loss can be the measure of nothing is refused by name."""
     task = replace(tiny, loss=lambda outputs, targets: factor * cross_entropy(outputs, targets))

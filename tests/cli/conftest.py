@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import mlrs_client
+import mlrs
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.runs import open_run
 
@@ -18,7 +18,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
     model = write_random_model(folder / "tiny.safetensors")
     with Daemon(folder / "data", "--model", str(model)) as running:
-        with mlrs_client.connect(running.address, timeout_s=20) as advisor:
+        with mlrs.connect(running.address, timeout_s=20) as advisor:
             one = open_run(advisor, "a/one", horizon=6, num_classes=10)
             for step in range(6):
                 one.next_lr(step, 2.0 / (1 + step))

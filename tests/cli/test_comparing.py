@@ -13,7 +13,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
 from mlrs_core.networks.paper import PaperSpec
-from mlrs_server.replay import Replay
+from mlrs_server.live.replay import Replay
 from tests.support.daemon import write_random_model
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlrs_cli.root import command
-from tests.server.security.certificates import Authority, write_pair
+from tests.server.auth.certificates import Authority, write_pair
 from tests.support.daemon import Daemon, write_random_model
 
 TIMEOUT = ("--timeout-s", "20")

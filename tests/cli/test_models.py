@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import mlrs_client
+import mlrs
 from mlrs_cli.root import command
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import PaperNet
@@ -46,7 +46,7 @@ def test_an_import_is_seen_by_a_running_daemon(daemon: Daemon, tmp_path: Path) -
     assert ref in _models("list", "--address", daemon.address).output
     shown = json.loads(_models("show", "fresh", "--address", daemon.address).output)
     assert (shown["model"], shown["snapshots"], shown["architecture"]["hidden_size"]) == (ref, 3, 4)
-    with mlrs_client.connect(daemon.address) as advisor:
+    with mlrs.connect(daemon.address) as advisor:
         assert open_run(advisor, "uses-fresh", model="fresh").config.model == ref
 
 

@@ -16,8 +16,8 @@ def test_every_command_teaches(name: str) -> None:
     """`mlrs COMMAND --help` works, and each of its options says what it does."""
     result = CliRunner().invoke(command, [name, "--help"])
     assert result.exit_code == 0, result.output
-    command = load(name)
-    commands = [command, *getattr(command, "commands", {}).values()]
+    loaded = load(name)
+    commands = [loaded, *getattr(loaded, "commands", {}).values()]
     for each in commands:
         assert each.help
         options = [parameter for parameter in each.params if parameter.param_type_name == "option"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import mlrs_client
+import mlrs
 from mlrs_cli.root import command
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.runs import open_run
@@ -92,7 +92,7 @@ def test_list_gives_programs_every_digit(daemon: Daemon) -> None:
     assert {run["id"]: run for run in runs}["a/one"] == json.loads(_run(daemon, "show", "a/one").output)
     rows = csv.DictReader(io.StringIO(_run(daemon, "list", "--format", "csv").stdout))
     row = {row["id"]: row for row in rows}["a/one"]
-    with mlrs_client.connect(daemon.address) as advisor:
+    with mlrs.connect(daemon.address) as advisor:
         run = advisor.get_run("a/one")
     assert (float(row["last_loss"]), float(row["last_learning_rate"])) == (
         run.last_loss,
@@ -114,7 +114,7 @@ def test_show_is_json_of_the_run(daemon: Daemon) -> None:
 def test_export_as_csv_holds_every_step(daemon: Daemon) -> None:
     """`export` writes each step with its loss, learning rate and reason, to the last bit."""
     rows = list(csv.DictReader(io.StringIO(_run(daemon, "export", "a/one").output)))
-    with mlrs_client.connect(daemon.address) as advisor:
+    with mlrs.connect(daemon.address) as advisor:
         (record,) = [chunk for chunk in advisor.watch("a/one") if chunk.losses]
     assert [int(row["step"]) for row in rows] == list(range(6))
     assert [float(row["loss"]) for row in rows] == [2.0 / (1 + step) for step in range(6)]
@@ -146,7 +146,7 @@ def test_watch_ends_when_the_run_is_finished(daemon: Daemon) -> None:
 def test_watch_follows_a_live_run(daemon: Daemon) -> None:
     """`watch` prints steps that come in after it began, and Ctrl-C ends it."""
     command = [sys.executable, "-m", "mlrs_cli", "runs", "watch", "live", "--address", daemon.address]
-    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         run = open_run(advisor, "live")
         run.next_lr(0, 1.0)
         with subprocess.Popen(
@@ -171,13 +171,13 @@ def test_an_unknown_run_is_a_clear_error(daemon: Daemon, command: str) -> None:
 
 def test_delete_asks_and_deletes(daemon: Daemon) -> None:
     """`delete` asks first, unless told `--yes`, and the run is gone; one that is not there is named."""
-    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         open_run(advisor, "to-delete").next_lr(0, 1.5)
         declined = _run(daemon, "delete", "to-delete")  # nobody answers
         assert declined.exit_code == 1
         assert advisor.get_run("to-delete").next_step == 1
         assert _run(daemon, "delete", "to-delete", "--yes").output == "deleted to-delete\n"
-        with pytest.raises(mlrs_client.RunNotFoundError):
+        with pytest.raises(mlrs.RunNotFoundError):
             advisor.get_run("to-delete")
     again = _run(daemon, "delete", "to-delete", "--yes")
     assert again.exit_code == 1
@@ -186,7 +186,7 @@ def test_delete_asks_and_deletes(daemon: Daemon) -> None:
 
 def test_delete_goes_on_past_a_run_that_is_not_there(daemon: Daemon) -> None:
     """Of runs that are named, those that exist are deleted, and the status says that one did not."""
-    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         for name in ("named/1", "named/2"):
             open_run(advisor, name)
         names = ("named/1", "named/nobody", "named/2")
@@ -216,7 +216,7 @@ def test_delete_goes_on_past_a_run_that_is_not_there(daemon: Daemon) -> None:
 def test_delete_selects_runs(daemon: Daemon, arguments: tuple[str, ...], expected: set[str]) -> None:
     """Exactly the runs that meet every condition are deleted, and a dry run shows them and deletes none."""
     names = {"pick/done", "pick/going", "pick/x/done"}
-    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         for name in names:
             run = open_run(advisor, name)
             if name.endswith("done"):
@@ -243,7 +243,7 @@ def test_delete_counts_what_changed_before_the_answer(daemon: Daemon) -> None:
     """A selected run that is gone or has changed once the question is answered is counted, and no error."""
     command = [sys.executable, "-m", "mlrs_cli", "runs", "delete", "--prefix", "late/"]
     command += ["--older-than", "0s", "--status", "active", "--address", daemon.address]
-    with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         runs = {name: open_run(advisor, f"late/{name}") for name in ("gone", "again", "used", "done", "idle")}
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -281,7 +281,7 @@ def test_delete_refuses_what_may_mean_too_much(daemon: Daemon, arguments: tuple[
     """Nothing named, an empty prefix, names beside conditions, and unclear ages are wrong usage."""
     result = _run(daemon, "delete", *arguments, "--yes")
     assert result.exit_code == 2
-    with mlrs_client.connect(daemon.address) as advisor:
+    with mlrs.connect(daemon.address) as advisor:
         assert advisor.get_run("a/one").next_step == 6
 
 
@@ -289,7 +289,7 @@ def test_watch_waits_for_a_run_to_appear(daemon: Daemon) -> None:
     """`watch --wait` says that it waits, and follows the run once there is one."""
     command = [sys.executable, "-m", "mlrs_cli", "runs", "watch", "--wait", "not-yet"]
     with (
-        mlrs_client.connect(daemon.address, timeout_s=20) as advisor,
+        mlrs.connect(daemon.address, timeout_s=20) as advisor,
         subprocess.Popen(
             [*command, "--address", daemon.address],
             stdout=subprocess.PIPE,
@@ -324,7 +324,7 @@ def test_watch_waits_for_the_daemon(tmp_path: Path) -> None:
             assert watching.stderr is not None
             assert "waiting until the daemon answers" in watching.stderr.readline()
             daemon.start()
-            with mlrs_client.connect(daemon.address, timeout_s=20) as advisor:
+            with mlrs.connect(daemon.address, timeout_s=20) as advisor:
                 run = open_run(advisor, "early")
                 run.next_lr(0, 0.98765)
                 run.finish()

@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-import mlrs_client
+import mlrs
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import digest_of
 from mlrs_server.errors import Reason
-from mlrs_server.model_files import asking
-from mlrs_server.models import ModelCatalog
-from mlrs_server.store import SqlStore, chunks, codec, open_store
-from mlrs_server.store.backups import back_up
-from mlrs_server.store.tables import observations, runs
-from tests.server.stored import create, facts, fill, got
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.models.files import asking
+from mlrs_server.storage import SqlStore, chunks, codec, open_store
+from mlrs_server.storage.backups import back_up
+from mlrs_server.storage.tables import observations, runs
+from tests.server.storage.stored import create, facts, fill, got
 from tests.server.support import LOSSES, raises, room
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
@@ -386,7 +386,7 @@ def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
     ended = threading.Event()
     lrs: list[float] = []
     arguments = ("--model", str(model), "--flush-interval-s", "0.005")
-    with Daemon(place.folder, *arguments) as daemon, mlrs_client.connect(daemon.address) as advisor:
+    with Daemon(place.folder, *arguments) as daemon, mlrs.connect(daemon.address) as advisor:
         run = open_run(advisor, "a", horizon=100_000, num_classes=10, timeout_s=60)
 
         def train() -> None:

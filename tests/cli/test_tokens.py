@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from mlrs_cli.root import command
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
-from mlrs_server.security.tokens import TOKEN
-from tests.server.security.certificates import Authority, write_pair
+from mlrs_server.auth.tokens import TOKEN
+from tests.server.auth.certificates import Authority, write_pair
 from tests.support.daemon import Daemon, write_random_model
 
 SECRET_FLAGS = ("--tls-cert", "{cert}", "--tls-key", "{key}", "--tls-client-ca", "{ca}")

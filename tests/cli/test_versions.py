@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import mlrs_client
+import mlrs
 from mlrs_cli.admin import channel_to
 from mlrs_cli.root import DaemonAddress, command
 from mlrs_core.models.checkpoint import dump_model, read_model
@@ -84,7 +84,7 @@ def test_runs_are_chosen(learnt: Daemon) -> None:
     assert "of 1 run, " in made
     ref = made.split("made ")[1].split()[0]
     assert ref in _good("list", *at)
-    with mlrs_client.connect(learnt.address) as advisor:
+    with mlrs.connect(learnt.address) as advisor:
         parent = advisor.model("tiny").ref
     assert ref != parent
     lineage = _good("history", ref, *at)

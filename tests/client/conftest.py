@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import mlrs_client
-import mlrs_client.aio
+import mlrs
+import mlrs.aio
 from tests.client.fake_daemon import FakeDaemon
 
 
@@ -27,16 +27,16 @@ def daemon() -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture
-def advisor(daemon: FakeDaemon) -> Iterator[mlrs_client.Advisor]:
+def advisor(daemon: FakeDaemon) -> Iterator[mlrs.Advisor]:
     """An advisor of it, with a deadline that slow machines meet."""
-    with mlrs_client.connect(daemon.target, timeout_s=10.0) as advisor:
+    with mlrs.connect(daemon.target, timeout_s=10.0) as advisor:
         yield advisor
 
 
 @pytest.fixture(params=["threads", "asyncio"])
 def connect(request: pytest.FixtureRequest) -> Any:
     """`connect` of a flavour."""
-    return mlrs_client.connect if request.param == "threads" else mlrs_client.aio.connect
+    return mlrs.connect if request.param == "threads" else mlrs.aio.connect
 
 
 @pytest.fixture

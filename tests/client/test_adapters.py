@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import mlrs_client
-from mlrs_client.adapters import RunState
+import mlrs
+from mlrs.adapters import RunState
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.docs.blocks import ROOT, blocks_of
 
@@ -37,7 +37,7 @@ class Training:
         trainer: the framework's object.
     """
 
-    def __init__(self, run: mlrs_client.Run, *, lagged: bool = False, weight: float = 5.0) -> None:
+    def __init__(self, run: mlrs.Run, *, lagged: bool = False, weight: float = 5.0) -> None:
         names = page()
         self.losses: list[float] = []
         self.rates: list[float] = []
@@ -78,12 +78,12 @@ def test_only_public_names() -> None:
     tree = list(ast.walk(ast.parse(SOURCE)))
     modules = {node.module for node in tree if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in tree if isinstance(node, ast.Import) for name in node.names}
-    assert modules == {"dataclasses", "mlrs_client", "mlrs_client.adapters"}
+    assert modules == {"dataclasses", "mlrs", "mlrs.adapters"}
     private = [node.attr for node in tree if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
     assert private == []
 
 
-def test_the_first_observation_opens_the_run(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
+def test_the_first_observation_opens_the_run(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
     """Until the first loss is known no run is opened; then each update uses the advice for its loss."""
     run = advisor.run("task")
     training = Training(run)
@@ -96,7 +96,7 @@ def test_the_first_observation_opens_the_run(advisor: mlrs_client.Advisor, daemo
     assert run.config.optimizer == "sgd"
 
 
-def test_lagged(advisor: mlrs_client.Advisor) -> None:
+def test_lagged(advisor: mlrs.Advisor) -> None:
     """An adapter that never waits uses the advice of the step before; the first step waits for its own."""
     run = advisor.run("task")
     training = Training(run, lagged=True)
@@ -111,7 +111,7 @@ def test_lagged(advisor: mlrs_client.Advisor) -> None:
     assert training.rates == [rates[0], *rates[:-1]]
 
 
-def test_lagged_while_the_daemon_is_silent(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
+def test_lagged_while_the_daemon_is_silent(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
     """While no answer comes, a lagged adapter goes on with the newest one, without waiting."""
     training = Training(advisor.run("task"), lagged=True)
     training.fit(1)
@@ -123,7 +123,7 @@ def test_lagged_while_the_daemon_is_silent(advisor: mlrs_client.Advisor, daemon:
     assert next(iter(daemon.runs.values())).losses == training.losses
 
 
-def test_checkpoints(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
+def test_checkpoints(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
     """Training that goes on from a checkpoint has the learning rates of training that never stopped."""
     whole = Training(advisor.run("whole"))
     whole.fit()
@@ -141,7 +141,7 @@ def test_checkpoints(advisor: mlrs_client.Advisor, daemon: FakeDaemon) -> None:
 def test_fallback(daemon: FakeDaemon) -> None:
     """Where no daemon answers, training begins with its own rate, and the daemon gets the losses later."""
     daemon.stop()
-    with mlrs_client.connect(daemon.target, timeout_s=0.2) as advisor:
+    with mlrs.connect(daemon.target, timeout_s=0.2) as advisor:
         run = advisor.run("task")
         training = Training(run)
         training.fit(3)
@@ -165,7 +165,7 @@ def test_fallback(daemon: FakeDaemon) -> None:
 )
 def test_states_that_are_wrong(saved: Any, field: str) -> None:
     """A dict that is no run's state is refused, and the error names what is wrong."""
-    with pytest.raises(mlrs_client.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.InvalidArgumentError) as caught:
         RunState.from_dict(saved)
     assert caught.value.field == field
 

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from typing import Any
 
-import mlrs_client
-from mlrs_client import _aio_sweep, _options, _sweep, aio
-from mlrs_client._arguments import CONFIG_OPTIONS
+import mlrs
+from mlrs import aio
+from mlrs.api import aio_sweep as _aio_sweep
+from mlrs.api import sweep as _sweep
+from mlrs.values import options as _options
+from mlrs.values.arguments import CONFIG_OPTIONS
 
 NAMES = [
     "TLS",
@@ -73,19 +76,19 @@ NAMES = [
 
 def test_public_names() -> None:
     """The public names are these and exist; a change here is a change for users."""
-    assert mlrs_client.__all__ == NAMES
-    assert all(hasattr(mlrs_client, name) for name in NAMES)
+    assert mlrs.__all__ == NAMES
+    assert all(hasattr(mlrs, name) for name in NAMES)
 
 
 def test_every_error_has_the_root() -> None:
     """Whoever catches `MlrsError` catches everything that the client raises."""
-    errors = [getattr(mlrs_client, name) for name in NAMES if name.endswith("Error")]
-    assert all(issubclass(error, mlrs_client.MlrsError) for error in errors)
+    errors = [getattr(mlrs, name) for name in NAMES if name.endswith("Error")]
+    assert all(issubclass(error, mlrs.MlrsError) for error in errors)
 
 
 def mirrored() -> dict[str, tuple[Any, Any]]:
     """Return what both clients have, the threaded one's first: what `aio` exports, and sweeps."""
-    pairs = {name: (getattr(mlrs_client, name), getattr(aio, name)) for name in aio.__all__}
+    pairs = {name: (getattr(mlrs, name), getattr(aio, name)) for name in aio.__all__}
     return {**pairs, "Sweep": (_sweep.Sweep, _aio_sweep.Sweep)}
 
 
@@ -137,7 +140,7 @@ def test_import_is_light() -> None:
     """Importing the client, in a fresh process, imports grpc, protobuf and the standard library only."""
     script = (
         "import sys; before = set(sys.modules)\n"
-        "import mlrs_client, mlrs_client.aio\n"
+        "import mlrs, mlrs.aio\n"
         "tops = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(*sorted(tops - set(sys.stdlib_module_names)))"
     )
@@ -149,7 +152,7 @@ def test_import_is_light() -> None:
     assert set(ran.stdout.split()) - brought <= {
         "google",
         "grpc",
-        "mlrs_client",
+        "mlrs",
         "mlrs_proto",
         "typing_extensions",
     }
@@ -157,7 +160,7 @@ def test_import_is_light() -> None:
 
 def test_every_option_is_explained() -> None:
     """`help(advisor.run)` says what each option means, and the options of a sweep's runs are among them."""
-    explained = inspect.getdoc(mlrs_client.Advisor.run) or ""
+    explained = inspect.getdoc(mlrs.Advisor.run) or ""
     for name in _options.RunOptions.__annotations__:
         assert re.search(rf"^ +{name}: ", explained, re.MULTILINE), name
     assert set(CONFIG_OPTIONS) <= _options.SweepOptions.__annotations__.keys()

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_client import InvalidArgumentError, meta
+from mlrs import InvalidArgumentError, meta
 
 
 class Layer(NamedTuple):
@@ -163,7 +163,7 @@ def test_losses_that_tell_nothing() -> None:
 
 def test_importing_it_needs_no_framework() -> None:
     """It comes with the base client: importing it imports neither NumPy nor a framework."""
-    script = "import sys, mlrs_client.meta; print('numpy' in sys.modules, 'torch' in sys.modules)"
+    script = "import sys, mlrs.meta; print('numpy' in sys.modules, 'torch' in sys.modules)"
     ran = subprocess.run(  # our own interpreter
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from mlrs_client import InvalidArgumentError, RunConfig, Schedule, ScheduleKind, schedules
-from mlrs_client import _arguments as check
-from mlrs_client import _convert as convert
+from mlrs import InvalidArgumentError, RunConfig, Schedule, ScheduleKind, schedules
+from mlrs.values import arguments as check
+from mlrs.wire import convert
 from mlrs_core import config as core
 from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig as CoreConfig
@@ -19,7 +19,7 @@ from mlrs_core.config.schedule import SHAPES
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto import v1 as pb
-from mlrs_server.convert import config_from_proto
+from mlrs_server.rpc.convert import config_from_proto
 from tests.core.schedules import LOSS_FREE, configs, follow
 
 

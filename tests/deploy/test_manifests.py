@@ -13,13 +13,13 @@ import yaml
 
 from mlrs_cli.root import load
 from mlrs_server.assembly import SERVICES
+from mlrs_server.auth.exposure import check_exposure, is_local
+from mlrs_server.auth.roles import Role
+from mlrs_server.auth.tokens import TokenFile
 from mlrs_server.config import ServerConfig
-from mlrs_server.health import STORE
-from mlrs_server.security.exposure import check_exposure, is_local
-from mlrs_server.security.roles import Role
-from mlrs_server.security.tokens import TokenFile
+from mlrs_server.telemetry.health import STORE
 from tests.deploy.manifests import FILES, container, documents, named, pod, pod_arguments, settings_of
-from tests.server.security.certificates import Authority, write_pair
+from tests.server.auth.certificates import Authority, write_pair
 from tests.support.daemon import Daemon
 from tests.support.postgres import postgres_or_skip
 

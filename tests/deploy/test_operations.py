@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mlrs_server.config import MAX_UNDURABLE
-from mlrs_server.counts import AdviceCounts
 from mlrs_server.errors import Reason
-from mlrs_server.health import StoreHealth
-from mlrs_server.journal import FlushFigures
-from mlrs_server.metrics import DaemonCollector
+from mlrs_server.live.journal import FlushFigures
+from mlrs_server.telemetry.counts import AdviceCounts
+from mlrs_server.telemetry.health import StoreHealth
+from mlrs_server.telemetry.metrics import DaemonCollector
 from tests.deploy.manifests import ROOT
 
 GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

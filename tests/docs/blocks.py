@@ -97,9 +97,7 @@ def _is_python(text: str) -> bool:
 BLOCKS = [block for path in PAGES for block in blocks_of(path)]
 """Those of all pages."""
 DOCSTRINGS = [
-    block
-    for path in sorted((ROOT / "client" / "mlrs_client").glob("*.py"))
-    for block in docstring_blocks_of(path)
+    block for path in sorted((ROOT / "client" / "mlrs").rglob("*.py")) for block in docstring_blocks_of(path)
 ]
 """Those of the client's docstrings."""
 

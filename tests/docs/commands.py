@@ -41,7 +41,7 @@ NOT_RUN = {
     "ray": "starts a cluster",
     "systemctl": "needs systemd",
     "tensorboard": "serves until it is stopped",
-    "torchrun": "tests/e2e/test_torchrun.py runs it",
+    "torchrun": "tests/e2e/ranks/test_torchrun.py runs it",
     "useradd": "needs the machine's administrator",
 }
 """The commands that do not run, each with the reason."""

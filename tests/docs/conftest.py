@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import mlrs_client
-from tests.server.security.certificates import Authority, write_pair
+import mlrs
+from tests.server.auth.certificates import Authority, write_pair
 from tests.support.daemon import Daemon
 
 
@@ -48,11 +48,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     authority = Authority()
     cert, key = write_pair(authority.server("mlrs"), folder / "etc")
     authority.write(folder / "etc" / "ca.crt")
-    with Daemon(folder / "lib") as stored, mlrs_client.connect(stored.address, timeout_s=30.0) as advisor:
+    with Daemon(folder / "lib") as stored, mlrs.connect(stored.address, timeout_s=30.0) as advisor:
         advisor.run("stored", id="stored").next_lr(0, 2.3)
     tls = ("--tls-cert", str(cert), "--tls-key", str(key))
     with Daemon(folder / "data") as daemon, Daemon(folder / "secure", *tls) as secure:
-        with mlrs_client.connect(daemon.address, timeout_s=30.0) as advisor:
+        with mlrs.connect(daemon.address, timeout_s=30.0) as advisor:
             run = advisor.run("my-run", id="my-run", optimizer="sgd", horizon=10)
             for step in range(10):
                 run.next_lr(step, 2.3 / (1 + step))

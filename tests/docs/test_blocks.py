@@ -21,8 +21,8 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-import mlrs_client
-import mlrs_client.aio
+import mlrs
+import mlrs.aio
 from tests.docs import yours
 from tests.docs.blocks import BLOCKS, DOCSTRINGS, ROOT, Block, in_language
 from tests.docs.conftest import Places
@@ -32,25 +32,25 @@ CHECKED = {"python", "diff", "console", ""}
 
 
 @pytest.fixture
-def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], mlrs_client.Advisor]]:
+def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], mlrs.Advisor]]:
     """Return what connects to the daemon; all advisors, those of blocks too, are patient, and closed at last.
 
     Those that a block leaves open are asked for the models, which shows that there is a daemon.
     """
-    opened: list[mlrs_client.Advisor] = []
-    really = mlrs_client.connect
+    opened: list[mlrs.Advisor] = []
+    really = mlrs.connect
 
-    def connected(*arguments: Any, **options: Any) -> mlrs_client.Advisor:
+    def connected(*arguments: Any, **options: Any) -> mlrs.Advisor:
         opened.append(really(*arguments, **({"timeout_s": 30.0} | options)))
         return opened[-1]
 
-    monkeypatch.setattr(mlrs_client, "connect", connected)
-    monkeypatch.setattr(mlrs_client.aio, "connect", partial(mlrs_client.aio.connect, timeout_s=30.0))
+    monkeypatch.setattr(mlrs, "connect", connected)
+    monkeypatch.setattr(mlrs.aio, "connect", partial(mlrs.aio.connect, timeout_s=30.0))
     yield lambda: connected(places.address)
     for advisor in opened:
         try:
             assert next(advisor.models())
-        except mlrs_client.ClosedError:
+        except mlrs.ClosedError:
             pass
         finally:
             advisor.close()
@@ -83,7 +83,7 @@ def run(block: Block, code: str, names: yours.Names) -> None:
 def test_python(
     block: Block,
     places: Places,
-    connect: Callable[[], mlrs_client.Advisor],
+    connect: Callable[[], mlrs.Advisor],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A block of Python runs, what it makes works, and the client warns of nothing."""
@@ -100,7 +100,7 @@ def test_python(
 def test_diffs(
     block: Block,
     places: Places,
-    connect: Callable[[], mlrs_client.Advisor],
+    connect: Callable[[], mlrs.Advisor],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The code before a diff runs, and so does the code after it."""

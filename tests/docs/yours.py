@@ -17,15 +17,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import mlrs_client
-from mlrs_client.torch import AdvisedLR, MetaStep
+import mlrs
+from mlrs.torch import AdvisedLR, MetaStep
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.trainings.problem import Problem, batched
 from mlrs_train.tasks import BaseTask, Batch, Examples, Params, module_task
 from tests.docs.blocks import Block
 
 Names = dict[str, Any]
-Connect = Callable[[], mlrs_client.Advisor]
+Connect = Callable[[], mlrs.Advisor]
 FEW_STEPS = 20
 """How many steps of a loop of a thousand are taken."""
 STEPS = 5
@@ -75,7 +75,7 @@ def distributed(connect: Connect) -> Names:
     """Distributed training: lines of a rank's script, of a job with one rank."""
     return training() | {
         "dist": torch.distributed,
-        "mlrs_client": mlrs_client,
+        "mlrs": mlrs,
         "AdvisedLR": AdvisedLR,
         "advisor": connect(),
         "rank": 0,
@@ -127,11 +127,11 @@ def client(connect: Connect) -> Names:
     """The client's docstrings: lines of scripts, all but the framework's and the first ones."""
     advisor = connect()
     return training() | {
-        "mlrs_client": mlrs_client,
+        "mlrs": mlrs,
         "AdvisedLR": AdvisedLR,
-        "Meta": mlrs_client.Meta,
+        "Meta": mlrs.Meta,
         "MetaStep": MetaStep,
-        "Schedule": mlrs_client.Schedule,
+        "Schedule": mlrs.Schedule,
         "advisor": advisor,
         "run": advisor.run("docstrings", horizon=100, meta=True),
         "loss": 2.3,
@@ -160,8 +160,8 @@ PAGES: dict[str, Callable[[Connect], Names]] = {
     "docs/meta-mode.md": meta_mode,
     "docs/meta-training.md": meta_training,
     "docs/schedules.md": schedules,
-    "client/mlrs_client/meta.py": meta_mode,
-    "client/mlrs_client/_torch_meta.py": meta_step,
+    "client/mlrs/meta.py": meta_mode,
+    "client/mlrs/torch/meta_step.py": meta_step,
 }
 
 

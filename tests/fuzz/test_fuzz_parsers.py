@@ -17,14 +17,14 @@ from google.protobuf.message import DecodeError
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import parse_model
 from mlrs_proto import v1 as pb
-from mlrs_server import convert
 from mlrs_server.config import load_config
-from mlrs_server.entries import Entries
-from mlrs_server.ledger import RunStatus
-from mlrs_server.run_snapshot import RunSnapshot
-from mlrs_server.status import as_advisor_error
-from mlrs_server.store import Observations, chunks, codec
-from mlrs_server.store.sealing import SEED
+from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.run_snapshot import RunSnapshot
+from mlrs_server.rpc import convert
+from mlrs_server.rpc.status import as_advisor_error
+from mlrs_server.storage import Observations, chunks, codec
+from mlrs_server.storage.sealing import SEED
 from tests.fuzz.mutation import extreme, mutated
 from tests.support.daemon import write_random_model
 from tests.support.process import MIB, resident_bytes

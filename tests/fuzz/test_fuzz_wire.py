@@ -14,7 +14,7 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 
-import mlrs_client
+import mlrs
 from mlrs_proto import v1 as pb
 from tests.fuzz.mutation import extreme, mutated
 from tests.support.daemon import Daemon, write_random_model
@@ -116,7 +116,7 @@ class Calls:
         return code.name if code in DEFECTS else "" if reason else "no reason"
 
 
-def followed(advisor: mlrs_client.Advisor) -> Iterator[str]:
+def followed(advisor: mlrs.Advisor) -> Iterator[str]:
     """Yield the learning rates of a run that goes on meanwhile."""
     run = open_run(advisor, "bystander", **settings_of("bystander"))
     for step in range(60):
@@ -138,7 +138,7 @@ def test_no_bytes_trouble_the_daemon(tmp_path: Path, calls: int) -> None:
     arguments = ("--model", str(model), "--log-level", "error", "--idle-after-s", "5")
     with (
         Daemon(tmp_path / "data", *arguments) as daemon,
-        mlrs_client.connect(daemon.address, timeout_s=20) as advisor,
+        mlrs.connect(daemon.address, timeout_s=20) as advisor,
     ):
         bystander, lrs = followed(advisor), []
         fuzz = Calls(daemon.address, chance)

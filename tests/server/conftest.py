@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.catalogs import Catalogs
+from tests.server.models.catalogs import Catalogs
 from tests.support.daemon import write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 

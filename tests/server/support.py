@@ -18,30 +18,30 @@ import pytest
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
-from mlrs_server.answers import Answer
-from mlrs_server.changes import RunChanges
 from mlrs_server.config import MAX_UNDURABLE, ServerConfig
 from mlrs_server.daemon import running_daemon
-from mlrs_server.ending import RunEnding
-from mlrs_server.engine import Engine
-from mlrs_server.entries import Entries
+from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.handles import row_of
+from mlrs_server.domain.ownership import Ownership
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.gathering import Gatherer
-from mlrs_server.handles import row_of
-from mlrs_server.journal import Journal
-from mlrs_server.live import LiveRuns
-from mlrs_server.model_files import asking
-from mlrs_server.models import ModelCatalog
-from mlrs_server.opener import RunOpener
-from mlrs_server.opening import Opened, OpenMode, OpenRequest
-from mlrs_server.ownership import Ownership
-from mlrs_server.recall import Recaller
-from mlrs_server.records import RunRecords
-from mlrs_server.replay import Replay
-from mlrs_server.store import Observations, Store, open_store
-from mlrs_server.stored_runs import StoredRuns
-from mlrs_server.views import RunView
-from mlrs_server.watchers import Watchers
+from mlrs_server.live.answers import Answer
+from mlrs_server.live.engine import Engine
+from mlrs_server.live.journal import Journal
+from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.recall import Recaller
+from mlrs_server.live.replay import Replay
+from mlrs_server.live.stored_runs import StoredRuns
+from mlrs_server.live.views import RunView
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.models.files import asking
+from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.runs.changes import RunChanges
+from mlrs_server.runs.ending import RunEnding
+from mlrs_server.runs.opener import RunOpener
+from mlrs_server.runs.opening import Opened, OpenMode, OpenRequest
+from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.watchers import Watchers
+from mlrs_server.storage import Observations, Store, open_store
 from tests.support.stubs import Stub
 
 LOSSES: Floats = np.abs(np.random.default_rng(7).normal(2.0, 0.6, 400)) + 0.01

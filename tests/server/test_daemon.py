@@ -265,7 +265,7 @@ async def main():
         await stub.OpenRun(pb.OpenRunRequest(run_id="a", resume_from=0))
 
 asyncio.run(main())
-heavy = ("torch", "mlrs_core.models.official", "mlrs_train", "mlrs_client")
+heavy = ("torch", "mlrs_core.models.official", "mlrs_train", "mlrs")
 print([name for name in heavy if name in sys.modules])
 """
 

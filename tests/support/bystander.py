@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-import mlrs_client
+import mlrs
 from tests.support.runs import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def main() -> None:
     """Take steps until the input ends."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    with mlrs_client.connect(sys.argv[1], timeout_s=20) as advisor:
+    with mlrs.connect(sys.argv[1], timeout_s=20) as advisor:
         run = open_run(advisor, f"bystander-{time.time_ns()}")
         step = 0
         while not ended.is_set():

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from mlrs_client import aio
+from mlrs import aio
 from tests.support.runs import opened
 from tests.support.trainer import TRY_AGAIN, Journal
 from tests.support.workload import loss_of, settings_of, steps_of
@@ -96,7 +96,7 @@ async def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line and run."""
-    logging.getLogger("mlrs_client").setLevel(logging.ERROR)  # losses that are not finite are meant here
+    logging.getLogger("mlrs").setLevel(logging.ERROR)  # losses that are not finite are meant here
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("journal", type=Path)

@@ -19,8 +19,8 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import mlrs_client
-from mlrs_client.torch import AdvisedLR
+import mlrs
+from mlrs.torch import AdvisedLR
 from tests.support.runs import open_run
 
 
@@ -68,7 +68,7 @@ class Rank:
             self.saved = torch.load(self.checkpoint, weights_only=True)
         self.step = 0 if self.saved is None else self.saved["scheduler"]["step"]
 
-    def open(self, advisor: mlrs_client.Advisor) -> mlrs_client.Run | None:
+    def open(self, advisor: mlrs.Advisor) -> mlrs.Run | None:
         """Open the run, rewound to the checkpoint by one rank, before the others go on."""
         settings: dict[str, Any] = {"horizon": 100, "num_classes": 10, "fallback": self.told.fallback}
         if self.told.reports == "first":
@@ -124,7 +124,7 @@ class Rank:
 def main() -> None:
     """Be a rank."""
     here = Rank(arguments())
-    with mlrs_client.connect(here.told.address) as advisor:
+    with mlrs.connect(here.told.address) as advisor:
         scheduler = AdvisedLR(here.optimizer, here.open(advisor), accumulation_steps=here.told.accumulate)
         if here.saved is not None:
             here.model.load_state_dict(here.saved["model"])

@@ -17,8 +17,8 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-import mlrs_client
-from mlrs_client.torch import AdvisedLR, MetaStep
+import mlrs
+from mlrs.torch import AdvisedLR, MetaStep
 
 STEPS, EVERY = 5, 2
 WORLD_SIZE = 2
@@ -67,7 +67,7 @@ def weights_of(model: nn.Module) -> list[torch.Tensor]:
 class Training:
     """A training with one optimizer and order."""
 
-    def __init__(self, advisor: mlrs_client.Advisor | None, kind: str, order: str, rank: int) -> None:
+    def __init__(self, advisor: mlrs.Advisor | None, kind: str, order: str, rank: int) -> None:
         """Begin; the process without an advisor is not the first."""
         self.rank, self.world_size = rank, dist.get_world_size() if dist.is_initialized() else 1
         self.model = network()
@@ -75,9 +75,9 @@ class Training:
             for layer in (self.model[0], self.model):
                 fully_shard(layer)
         self.optimizer = OPTIMIZERS[kind](self.model.parameters())
-        self.run: mlrs_client.Run | None = None
+        self.run: mlrs.Run | None = None
         if advisor is not None:
-            meta = mlrs_client.Meta(every=EVERY, order=order)
+            meta = mlrs.Meta(every=EVERY, order=order)
             name = f"{kind}-{order}-{self.world_size}"
             self.run = advisor.run("task", id=name, meta=meta, fallback=None)
         self.scheduler = AdvisedLR(self.optimizer, self.run) if kind != "other" else None
@@ -141,7 +141,7 @@ class Training:
         self.is_refused = True
         try:
             self.meta.step(self.batch(100))
-        except mlrs_client.InvalidArgumentError:
+        except mlrs.InvalidArgumentError:
             assert all(map(torch.equal, before, weights_of(self.model)))
             return
         raise AssertionError("an update was made of a loss that is no scalar")
@@ -152,7 +152,7 @@ def main(target: str, store: str, rank: int, world_size: int, runs: int) -> None
     torch.set_num_threads(1)
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    advisor = mlrs_client.connect(target, timeout_s=120.0) if rank == 0 else None
+    advisor = mlrs.connect(target, timeout_s=120.0) if rank == 0 else None
     for kind, order in RUNS[:runs]:
         training = Training(advisor, kind, order, rank)
         for step in range(STEPS):

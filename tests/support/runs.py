@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import mlrs_client
+import mlrs
 
 
 async def opened(advisor: Any, id_: str, **config: Any) -> Any:
@@ -16,6 +16,6 @@ async def opened(advisor: Any, id_: str, **config: Any) -> Any:
     return await opening if inspect.isawaitable(opening) else opening
 
 
-def open_run(advisor: mlrs_client.Advisor, id_: str, **config: Any) -> mlrs_client.Run:
+def open_run(advisor: mlrs.Advisor, id_: str, **config: Any) -> mlrs.Run:
     """Return an open run of the threaded client."""
     return advisor.run("task", id=id_, **({"on_existing": "resume"} | config)).open()

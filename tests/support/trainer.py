@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import mlrs_client
+import mlrs
 from tests.support.runs import open_run
 from tests.support.workload import loss_of, settings_of, steps_of
 
 T = TypeVar("T")
-TRY_AGAIN = (mlrs_client.UnavailableError, mlrs_client.DeadlineExceededError)
+TRY_AGAIN = (mlrs.UnavailableError, mlrs.DeadlineExceededError)
 """What a training loop that has no time limit of its own passes over."""
 
 
@@ -95,7 +95,7 @@ class Trainer:
     def train(self) -> None:
         """Train until told to stop; note what went wrong, if anything did."""
         try:
-            with mlrs_client.connect(self._address, timeout_s=self._timeout_s) as advisor:
+            with mlrs.connect(self._address, timeout_s=self._timeout_s) as advisor:
                 for index in itertools.count(self._journal.finished(self.name)):
                     if self.stopping.is_set():
                         return
@@ -103,13 +103,13 @@ class Trainer:
         except Exception as error:  # noqa: BLE001  # the test reads it
             self._journal.note("error", repr(error))
 
-    def _follow(self, advisor: mlrs_client.Advisor, run_id: str) -> None:
+    def _follow(self, advisor: mlrs.Advisor, run_id: str) -> None:
         """Train a run to its end."""
         try:
             run = self._insist(
                 f"open {run_id}", lambda: open_run(advisor, run_id, fallback=None, **settings_of(run_id))
             )
-        except mlrs_client.RunFinishedError:  # killed between the end of the run and the note of it
+        except mlrs.RunFinishedError:  # killed between the end of the run and the note of it
             self._journal.note("finished", run_id)
             return
         with run:
@@ -134,7 +134,7 @@ class Trainer:
 
 def main() -> None:
     """Train in a thread an address until SIGTERM."""
-    logging.getLogger("mlrs_client").setLevel(logging.ERROR)  # losses that are not finite are meant here
+    logging.getLogger("mlrs").setLevel(logging.ERROR)  # losses that are not finite are meant here
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("journal", type=Path)

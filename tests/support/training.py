@@ -16,12 +16,12 @@ from typing import Self
 
 import numpy as np
 
-import mlrs_client
+import mlrs
 from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_server.replay import Replay
+from mlrs_server.live.replay import Replay
 from tests.support.workload import loss_of, settings_of, steps_of
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def examine(trainings: Sequence[Training], undisturbed: Undisturbed, address: st
     found = Findings()
     for training in trainings:
         finished = _read_journal(training, undisturbed, found)
-        with mlrs_client.connect(address, timeout_s=20) as advisor:
+        with mlrs.connect(address, timeout_s=20) as advisor:
             for run_id in finished:
                 _check_record(advisor, run_id, undisturbed, found)
         found.runs += len(finished)
@@ -186,9 +186,7 @@ def _noted(training: Training, found: Findings) -> Iterator[list[str]]:
                 yield words
 
 
-def _check_record(
-    advisor: mlrs_client.Advisor, run_id: str, undisturbed: Undisturbed, found: Findings
-) -> None:
+def _check_record(advisor: mlrs.Advisor, run_id: str, undisturbed: Undisturbed, found: Findings) -> None:
     """Check that the daemon stored every observation of a run, and the advice that it gave."""
     chunks = list(advisor.watch(run_id))
     losses = [loss.hex() for chunk in chunks for loss in chunk.losses]

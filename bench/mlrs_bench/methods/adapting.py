@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from mlrs.torch import MetaStep
 from mlrs_bench.methods.method import Training
 from mlrs_bench.methods.served import AdvisedTraining
 from mlrs_bench.models import ADVISED_META, PAPER_META, ModelFile
 from mlrs_bench.task import Examples
-from mlrs_client.torch import MetaStep
 
 AHEAD = {ADVISED_META: 0.5, PAPER_META: 1.0}
 """Where along the step the validation gradient is taken: where the client does by default; and the paper."""

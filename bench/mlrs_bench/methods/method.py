@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-import mlrs_client
+import mlrs
 from mlrs_bench.rules import RULES, Rule
 from mlrs_bench.task import Examples, Task
 
@@ -38,7 +38,7 @@ class Training:
     """The LR to start from, over the default one; 1: say nothing."""
     run_id: str
     """What a daemon knows the training by."""
-    advisor: mlrs_client.Advisor
+    advisor: mlrs.Advisor
     """The daemon."""
 
     @property

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import mlrs_client
+import mlrs
 from mlrs_bench.methods.method import Training, set_lr
 
 WARMUP_SHARE = 0.05
@@ -41,7 +41,7 @@ def modelled(model: str) -> Callable[[Training], AdvisedTraining]:
     return control
 
 
-def opened(training: Training, **settings: Any) -> mlrs_client.Run:
+def opened(training: Training, **settings: Any) -> mlrs.Run:
     """Return a new run of the daemon's for a training."""
     return training.advisor.run(
         training.task.name,
@@ -65,7 +65,7 @@ class AdvisedTraining:
         self.step: Callable[[], object] = self.optimizer.step
         self._advisor = training.advisor
         self.held = 0
-        self._pending: mlrs_client.Pending | None = None
+        self._pending: mlrs.Pending | None = None
 
     def observe(self, step: int, loss: float) -> None:
         """Send the loss."""
@@ -75,7 +75,7 @@ class AdvisedTraining:
         """Wait for the advice, and step with it; return the learning rate of the step."""
         assert self._pending is not None, "observe comes before update"  # noqa: S101  # a defect, not input
         advice = self._pending.advice(timeout_s=TIMEOUT_S)
-        self.held += advice.reason is mlrs_client.AdviceReason.HELD
+        self.held += advice.reason is mlrs.AdviceReason.HELD
         set_lr(self.optimizer, advice.learning_rate)
         self.step()
         return float(self.optimizer.param_groups[0]["lr"])

@@ -133,7 +133,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     from mlrs_server.config import load_config
     from mlrs_server.daemon import serve as run_daemon
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.logs import configure_logs
+    from mlrs_server.telemetry.logs import configure_logs
 
     with reported(AdvisorError, OSError):  # what the system refuses a start, as by a limit, is no defect
         settings = load_config(config, flags)

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from mlrs_cli.root import F, data_dir_option, print_table, reported
 
 if TYPE_CHECKING:
-    from mlrs_server.store import SqlStore
+    from mlrs_server.storage import SqlStore
 
 SAFE_SQLITE = (3, 51, 3)
 """Before it, SQLite can corrupt a file in use when a second process opens it."""
@@ -70,9 +70,9 @@ def check(data_dir: Path | None, url: str | None, *, replay: bool) -> None:
     (`mlrs runs delete`), or bring a backup back. Where a stored network alone is damaged, the daemon makes it
     again of the run's record.
     """
-    from mlrs_server.checking import check_runs, check_whole, count_runs
-    from mlrs_server.model_files import asking
-    from mlrs_server.models import ModelCatalog
+    from mlrs_server.models.catalog import ModelCatalog
+    from mlrs_server.models.files import asking
+    from mlrs_server.ops.checking import check_runs, check_whole, count_runs
 
     with _opened_to_read(data_dir, url, beside=None) as (opened, _):
         problems = [("", problem) for problem in check_whole(opened)]
@@ -106,8 +106,8 @@ def backup(data_dir: Path | None, url: str | None, file: Path, *, replace: bool)
 
     Daemons go on meanwhile; the backup is of one moment. Beside FILE there must be space for twice its size.
     """
-    from mlrs_server.folder import STORE_FILE
-    from mlrs_server.store.backups import back_up, count_rows
+    from mlrs_server.storage.backups import back_up, count_rows
+    from mlrs_server.system.folder import STORE_FILE
 
     if file.exists() and not replace:
         raise click.ClickException(f"there is a file {file}; pass --replace to overwrite it")
@@ -132,7 +132,7 @@ def restore(data_dir: Path | None, url: str | None, file: Path, *, replace: bool
     for its models. Names and aliases become the backup's. What clients have observed since the backup they
     send again, as far as they keep it.
     """
-    from mlrs_server.store.backups import count_rows, opened_backup, restore, restore_file
+    from mlrs_server.storage.backups import count_rows, opened_backup, restore, restore_file
 
     with ExitStack() as stack, _reported():
         with opened_backup(file) as source:
@@ -182,7 +182,7 @@ def _folder(data_dir: Path | None) -> Path:
 def daemon_of(data_dir: Path | None) -> str:
     """Return where the daemon listens that has a data folder now; "" if none does."""
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.folder import ADDRESS_FILE, locked_folder
+    from mlrs_server.system.folder import ADDRESS_FILE, locked_folder
 
     with _reported():
         folder = _folder(data_dir)
@@ -199,8 +199,8 @@ def opened_store(
     data_dir: Path | None, url: str | None, *, make: bool = False
 ) -> Iterator[tuple[SqlStore, Path]]:
     """Open a store, made if missing where that is wanted; yield it and the data folder."""
-    from mlrs_server.model_folder import bring_models_over
-    from mlrs_server.store import open_store
+    from mlrs_server.models.folder import bring_models_over
+    from mlrs_server.storage import open_store
 
     with ExitStack() as stack, _reported():
         folder = _folder(data_dir)
@@ -215,8 +215,8 @@ def opened_store(
 @contextmanager
 def read_store(data_dir: Path | None, url: str | None) -> Iterator[SqlStore]:
     """Open a store to read it, also a SQLite file that a daemon has; made if missing."""
-    from mlrs_server.folder import STORE_FILE
-    from mlrs_server.store import open_to_read
+    from mlrs_server.storage import open_to_read
+    from mlrs_server.system.folder import STORE_FILE
 
     if url is None and daemon_of(data_dir):
         with _reported(), closing(open_to_read(_folder(data_dir) / STORE_FILE)) as store:
@@ -231,8 +231,8 @@ def _opened_to_read(
     data_dir: Path | None, url: str | None, *, beside: Path | None
 ) -> Iterator[tuple[SqlStore, Path]]:
     """Open a store, or a copy, in `beside`, of the file that a daemon has; yield it and the data folder."""
-    from mlrs_server.folder import STORE_FILE, FolderTakenError, locked_folder
-    from mlrs_server.store.backups import copied_online
+    from mlrs_server.storage.backups import copied_online
+    from mlrs_server.system.folder import STORE_FILE, FolderTakenError, locked_folder
 
     with ExitStack() as stack, _reported():
         folder = _folder(data_dir)
@@ -249,7 +249,7 @@ def _opened_to_read(
 def _locked(folder: Path) -> Iterator[Path]:
     """Keep daemons from a folder; yield the file of its store."""
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.folder import STORE_FILE, locked_folder
+    from mlrs_server.system.folder import STORE_FILE, locked_folder
 
     with ExitStack() as held:
         try:

@@ -14,7 +14,7 @@ from rich.table import Table
 from mlrs_cli.root import data_dir_option, print_table, reported
 
 if TYPE_CHECKING:
-    from mlrs_server.security.tokens import TokenFile
+    from mlrs_server.auth.tokens import TokenFile
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds of each unit of a lifetime."""
@@ -83,8 +83,8 @@ def create(
       mlrs tokens create --tenant acme --role advise --expires 30d --name ci
       TOKEN=$(mlrs tokens create --tenant acme)
     """
+    from mlrs_server.auth.roles import Role
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.security.roles import Role
 
     with reported(AdvisorError):
         file = _file(tokens_file, data_dir)
@@ -133,8 +133,8 @@ def revoke(token_id: str, tokens_file: Path | None, data_dir: Path | None) -> No
 
 
 def _file(tokens_file: Path | None, data_dir: Path | None) -> TokenFile:
+    from mlrs_server.auth.tokens import TokenFile
     from mlrs_server.config import load_config
-    from mlrs_server.security.tokens import TokenFile
 
     return TokenFile(load_config(None, {"tokens_file": tokens_file, "data_dir": data_dir}).tokens_path)
 

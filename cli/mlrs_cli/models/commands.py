@@ -119,9 +119,9 @@ def import_model(
     from mlrs_core.errors import ModelFileError
     from mlrs_core.models.checkpoint import dump_model
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.model_files import asking
-    from mlrs_server.models import ModelCatalog
-    from mlrs_server.names import check_tenant
+    from mlrs_server.models.catalog import ModelCatalog
+    from mlrs_server.models.files import asking
+    from mlrs_server.tenancy import check_tenant
 
     if daemon.address and (replace or tenant or data_dir):
         raise click.UsageError("--replace, --tenant and --data-dir are for imports without a daemon")

@@ -19,7 +19,7 @@ from mlrs_cli.root import (
 )
 
 if TYPE_CHECKING:
-    import mlrs_client
+    import mlrs
     from mlrs_core.models.model import Model
 
 SHOWN = 20
@@ -172,9 +172,9 @@ def _models(data_dir: Path | None, url: str | None, tenant: str, *wanted: str) -
     from mlrs_core.errors import ModelFileError
     from mlrs_core.models.checkpoint import read_model
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.model_files import asking
-    from mlrs_server.models import ModelCatalog
-    from mlrs_server.names import check_tenant
+    from mlrs_server.models.catalog import ModelCatalog
+    from mlrs_server.models.files import asking
+    from mlrs_server.tenancy import check_tenant
 
     with reported(AdvisorError, ModelFileError, OSError):
         check_tenant(tenant)
@@ -187,9 +187,9 @@ def _models(data_dir: Path | None, url: str | None, tenant: str, *wanted: str) -
                 yield found.model
 
 
-def _lineage(advisor: mlrs_client.Advisor, model: str) -> Iterator[Iterable[str]]:
+def _lineage(advisor: mlrs.Advisor, model: str) -> Iterator[Iterable[str]]:
     """Yield a model and those that it came from, as rows of a table."""
-    import mlrs_client
+    import mlrs
 
     found = advisor.model(model)
     while True:
@@ -201,7 +201,7 @@ def _lineage(advisor: mlrs_client.Advisor, model: str) -> Iterator[Iterable[str]
             return
         try:
             found = advisor.model(parent)
-        except mlrs_client.ModelNotFoundError:
+        except mlrs.ModelNotFoundError:
             name, _, digest = parent.partition("@")
             yield f"{name}@{digest[:SHORT]}", "", "not on this daemon", "-", "-"
             return

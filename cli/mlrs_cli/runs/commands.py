@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-import mlrs_client
+import mlrs
 from mlrs_cli.root import DaemonAddress, connected, daemon_options
 from mlrs_cli.runs.deleting import Deletion, Selection, age, by_status, plural
 from mlrs_cli.runs.listing import FORMATS, facts_of, or_dash, plain, print_runs
@@ -219,7 +219,7 @@ def delete(
             _delete_named(advisor, dict.fromkeys(run_ids), dry_run=dry_run, yes=yes)
 
 
-def _delete_selected(advisor: mlrs_client.Advisor, selection: Selection, *, dry_run: bool, yes: bool) -> None:
+def _delete_selected(advisor: mlrs.Advisor, selection: Selection, *, dry_run: bool, yes: bool) -> None:
     """Delete runs that meet conditions, or show them."""
     found = selection.runs(advisor)
     if not found:
@@ -237,9 +237,7 @@ def _delete_selected(advisor: mlrs_client.Advisor, selection: Selection, *, dry_
             click.echo(deletion.summary(), err=True)
 
 
-def _delete_named(
-    advisor: mlrs_client.Advisor, run_ids: Collection[str], *, dry_run: bool, yes: bool
-) -> None:
+def _delete_named(advisor: mlrs.Advisor, run_ids: Collection[str], *, dry_run: bool, yes: bool) -> None:
     """Delete runs by id, or show them."""
     deletion = Deletion(advisor)
     if dry_run:
@@ -253,15 +251,15 @@ def _delete_named(
         sys.exit(1)
 
 
-def _awaited(advisor: mlrs_client.Advisor, run_id: str) -> mlrs_client.RunInfo:
+def _awaited(advisor: mlrs.Advisor, run_id: str) -> mlrs.RunInfo:
     """Return a run once there is one of an id; say on standard error what is waited for."""
     said = ""
     while True:
         try:
             return advisor.get_run(run_id)
-        except mlrs_client.RunNotFoundError:
+        except mlrs.RunNotFoundError:
             waiting = f"waiting for run {run_id} to appear (Ctrl-C to stop)"
-        except (mlrs_client.UnavailableError, mlrs_client.DeadlineExceededError) as error:
+        except (mlrs.UnavailableError, mlrs.DeadlineExceededError) as error:
             waiting = f"waiting until the daemon answers (Ctrl-C to stop): {error}"
         if waiting != said:
             click.echo(waiting, err=True)
@@ -269,13 +267,13 @@ def _awaited(advisor: mlrs_client.Advisor, run_id: str) -> mlrs_client.RunInfo:
         time.sleep(WAIT_S)
 
 
-def _rows(chunk: mlrs_client.RecordChunk) -> Iterator[tuple[int, float, float, str]]:
+def _rows(chunk: mlrs.RecordChunk) -> Iterator[tuple[int, float, float, str]]:
     columns = zip(chunk.losses, chunk.learning_rates, chunk.reasons, strict=True)
     for offset, (loss, lr, reason) in enumerate(columns):
         yield chunk.first_step + offset, loss, lr, reason.value
 
 
-def _panel(chunk: mlrs_client.RecordChunk) -> Table:
+def _panel(chunk: mlrs.RecordChunk) -> Table:
     """Return a run at its newest step, on one line."""
     run = chunk.run
     table = Table("run", "status", "step", "loss", "learning rate", "durable step")
@@ -290,7 +288,7 @@ def _panel(chunk: mlrs_client.RecordChunk) -> Table:
     return table
 
 
-def _line(chunk: mlrs_client.RecordChunk) -> str:
+def _line(chunk: mlrs.RecordChunk) -> str:
     """Return a run at its newest step as a line of text, for a pipe or a log."""
     run = chunk.run
     loss, lr = or_dash(run.last_loss, ".6g"), or_dash(run.last_learning_rate, ".6g")

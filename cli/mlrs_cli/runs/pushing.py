@@ -46,7 +46,7 @@ def push(
     A file is removed once everything in it is stored. Of several files each is tried; the exit status is 1
     if one could not be sent.
     """
-    import mlrs_client
+    import mlrs
 
     if run_id is not None and len(files) > 1:
         raise click.UsageError("--id names one run; push one file at a time with it")
@@ -55,7 +55,7 @@ def push(
         for file in files:
             try:
                 runs = advisor.push(file, id=run_id, keep=keep, rewind=rewind, timeout_s=timeout_s)
-            except mlrs_client.MlrsError as error:
+            except mlrs.MlrsError as error:
                 failed += 1
                 click.echo(f"{file}: {error}", err=True)
                 continue

@@ -1,0 +1,55 @@
+"""What adapters for frameworks are written with, besides `Run` and `Pending`.
+
+`docs/adapters.md` has the protocol and a whole adapter. The adapter for PyTorch, `mlrs.torch`, uses
+nothing else of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, final
+
+from mlrs.errors import InvalidArgumentError
+from mlrs.values import arguments as check
+from mlrs.values.checks import number, real, whole
+
+__all__ = ["RunState", "number", "real", "whole"]
+
+
+@final
+@dataclass(frozen=True)
+class RunState:
+    """Where a run is between two steps, for a checkpoint: see `Run.state` and `Run.resume`.
+
+    Its fields are plain values; `dataclasses.asdict` makes a dict of them, which any format of checkpoints
+    holds.
+    """
+
+    run_id: str
+    """The run's id."""
+    step: int
+    """The step to observe next."""
+    last_lr: float | None = None
+    """The newest learning rate, which the fallback goes on with; `None`: there is none yet."""
+
+    @classmethod
+    def from_dict(cls, saved: object) -> Self:
+        """Return the state that a dict holds; keys of the adapter's own are passed over.
+
+        Raises:
+            InvalidArgumentError: it is no such dict; `field` names the value that is wrong, or is `state`.
+        """
+        if not isinstance(saved, Mapping):
+            raise InvalidArgumentError(f"state must be a dict; is {saved!r:.100}", field="state")
+        if lacking := {"run_id", "step", "last_lr"} - saved.keys():
+            raise InvalidArgumentError(
+                f"state lacks {sorted(lacking)}: it is of no run, or of another kind of scheduler",
+                field="state",
+            )
+        last_lr = saved["last_lr"]
+        return cls(
+            check.run_id(saved["run_id"], "run_id"),
+            check.step(saved["step"]),
+            None if last_lr is None else real("last_lr", last_lr),
+        )

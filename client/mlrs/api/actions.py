@@ -1,0 +1,86 @@
+"""What users ask for that takes several waits and calls, for both flavours of the client.
+
+`Connection.act` of either flavour carries an action out. One that is broken off, by Ctrl-C or because its
+task was cancelled, is closed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from mlrs.errors import MlrsError, StepAheadError, UnavailableError
+from mlrs.ledger.ledger import Ledger
+from mlrs.protocol.deadline import Deadline
+from mlrs.protocol.joining import called
+from mlrs.protocol.routing import Call
+from mlrs.protocol.waiting import Action, Perform, check_complete, is_away, opened, paused, settled
+from mlrs.transport.base_connection import BaseConnection
+from mlrs.values.types import RunInfo
+from mlrs.wire import calls
+from mlrs.wire.unsent import let_go
+
+C = TypeVar("C", bound=BaseConnection)
+T = TypeVar("T")
+
+
+def asked(connection: C, call: Call[T], timeout_s: float, home: str | None = None) -> Action[T]:
+    """Make a unary call, at `home` first if that is given."""
+    result: T = yield Perform(called(connection.session, call, timeout_s, home), timeout_s)
+    return result
+
+
+def read(connection: C, ledger: Ledger[Any]) -> Action[tuple[RunInfo, ...]]:
+    """Read runs as the daemon knows them."""
+    infos: tuple[RunInfo, ...] = ()
+    for run_id in ledger.run_ids:
+        infos += ((yield from asked(connection, calls.get_run(run_id), connection.timeout_s)),)
+    return infos
+
+
+def marked_finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> Action[tuple[RunInfo, ...]]:
+    """Mark runs as finished, by a daemon that has all of their steps or is sent them."""
+    home = connection.session.home_of(ledger)
+    infos: tuple[RunInfo, ...] = ()
+    for call in calls.finishing(ledger.run_ids, ledger.next_step):
+        infos += yield from asked(connection, call, deadline.left_s(), home)
+    return infos
+
+
+def finished(
+    connection: C, ledger: Ledger[Any], timeout_s: float | None
+) -> Action[tuple[RunInfo, ...] | None]:
+    """Send what the daemon lacks of runs and mark them as finished; `None`: no daemon answered.
+
+    Raises:
+        MlrsError: as `Run.finish`.
+    """
+    deadline = connection.deadline(timeout_s)
+    try:
+        infos = yield from _finished(connection, ledger, deadline)
+    except MlrsError as error:
+        if not is_away(ledger, error):
+            raise
+        connection.keep_unsent(ledger, error)
+        return None
+    ledger.is_finished = True
+    let_go(ledger)
+    connection.leave(ledger)
+    return infos
+
+
+def _finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> Action[tuple[RunInfo, ...]]:
+    session, lacks = connection.session, False
+    yield opened(session, ledger, deadline)
+    while True:
+        yield settled(session, ledger, deadline, again=lacks)
+        try:
+            infos = yield from marked_finished(connection, ledger, deadline)
+        except StepAheadError:  # of steps that were answered and not stored when a daemon went away
+            if not ledger.backlog.has_volatile() or not deadline.left_s():
+                raise
+            lacks = True
+        except UnavailableError as error:
+            yield paused(ledger, deadline, error)
+        else:
+            check_complete(ledger, infos)
+            return infos

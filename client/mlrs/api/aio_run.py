@@ -1,0 +1,141 @@
+"""Runs and pending advice of the asyncio client."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from mlrs.adapters import RunState
+from mlrs.api.views import AsyncWithBlock, PendingView, RunView, SentView
+from mlrs.errors import UsageError
+from mlrs.ledger.entries import Entry
+from mlrs.ledger.ledger import Ledger
+from mlrs.ledger.updates import Update
+from mlrs.transport.aio_connection import Connection
+from mlrs.values.meta_types import Adaptation
+from mlrs.values.types import Advice, RunInfo
+
+Held = TypeVar("Held", bound=AsyncWithBlock)
+
+
+class Opening(Generic[Held]):
+    """A run, or a sweep, that is about to be opened: await it, or enter it with `async with`."""
+
+    def __init__(self, open_: Callable[[], Awaitable[Held]]) -> None:
+        self._open = open_
+        self._opened: Held | None = None
+
+    def __await__(self) -> Generator[Any, None, Held]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Held:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            self._opened.detach()
+
+
+class Run(RunView[Connection], AsyncWithBlock):
+    """A training run. See `mlrs.Run`."""
+
+    async def open(self, *, timeout_s: float | None = None) -> Self:
+        """Open the run now. See `mlrs.Run.open`."""
+        await self._connection.act(self._open(timeout_s))
+        return self
+
+    async def resume(self, state: RunState) -> None:
+        """Go on from a checkpoint. See `mlrs.Run.resume`."""
+        await self._connection.act(self._resume(state))
+
+    async def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
+        """Say what an adapter reads off the training loop. See `mlrs.Run.describe`."""
+        await self._connection.act(self._describe(default_lr, config))
+
+    def _opened(self) -> Ledger[Entry]:
+        if not self._ledger.is_open and self._ledger.standby.outage is None:
+            raise UsageError(f"run {self.id!r} is not open yet; await run.open() first")
+        return self._ledger
+
+    def observe(
+        self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False
+    ) -> Pending:
+        """Send the loss of a step and return at once; not to be awaited itself. See `mlrs.Run`."""
+        sent = self._observe(step, loss, samples, lagged=lagged)
+        return Pending(self._connection, self._ledger, *sent)
+
+    async def next_lr(
+        self,
+        step: int,
+        loss: float,
+        *,
+        samples: float | None = None,
+        lagged: bool = False,
+        timeout_s: float | None = None,
+    ) -> float:
+        """Return the learning rate for the update of a step. See `mlrs.Run.next_lr`."""
+        return await self.observe(step, loss, samples=samples, lagged=lagged).lr(timeout_s=timeout_s)
+
+    async def adapt(
+        self,
+        step: int,
+        alignment: float,
+        *,
+        validation_loss: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Adaptation:
+        """Make the meta update of a step. See `mlrs.Run.adapt`."""
+        pending = self.send_alignment(step, alignment, validation_loss=validation_loss)
+        return await pending.adaptation(timeout_s=timeout_s)
+
+    def send_alignment(
+        self, step: int, alignment: float, *, validation_loss: float | None = None
+    ) -> PendingAdaptation:
+        """Send the meta update of a step and return at once; not to be awaited itself."""
+        update = self._adapt(step, alignment, validation_loss)
+        return PendingAdaptation(self._connection, self._ledger, update)
+
+    async def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
+        """Mark the run as finished. See `mlrs.Run.finish`."""
+        self._check_attached()
+        infos = await self._connection.act(self._finished(timeout_s))
+        return None if infos is None else infos[0]
+
+
+class Pending(PendingView[Connection]):
+    """An observation that was sent; its advice is here or on its way. Awaited, it is the LR."""
+
+    async def lr(self, *, timeout_s: float | None = None) -> float:
+        """Return the learning rate for the update of the step. See `mlrs.Pending.lr`."""
+        if self._lagged_lr is not None:
+            return self._lagged_lr
+        if not self._is_done():
+            await self._connection.wait(self._answered(timeout_s))
+        return self._entry.lr()
+
+    async def advice(self, *, timeout_s: float | None = None) -> Advice:
+        """Return the advice. See `mlrs.Pending.advice`."""
+        if not self._is_done():
+            await self._connection.wait(self._answered(timeout_s))
+        return self._result()
+
+    def __await__(self) -> Generator[Any, None, float]:
+        return self.lr().__await__()
+
+
+class PendingAdaptation(SentView[Connection, Update]):
+    """A meta update that was sent. Awaited, it is what came of it."""
+
+    async def adaptation(self, *, timeout_s: float | None = None) -> Adaptation:
+        """Return what came of it. See `mlrs.Run.adapt`."""
+        if not self._is_done():
+            await self._connection.wait(self._answered(timeout_s))
+        (adaptation,) = self._entry.adaptations()
+        return adaptation
+
+    def __await__(self) -> Generator[Any, None, Adaptation]:
+        return self.adaptation().__await__()

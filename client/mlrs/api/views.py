@@ -1,0 +1,363 @@
+"""What users hold of runs, sweeps and what was sent, as far as it waits for nothing, in both flavours."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from mlrs.adapters import RunState
+from mlrs.api.actions import C, finished
+from mlrs.api.starting import adopted, read_off, run_ledger, sweep_ledger
+from mlrs.errors import ClosedError
+from mlrs.ledger.backlog import E
+from mlrs.ledger.entries import Entry, Reported
+from mlrs.ledger.ledger import Ledger
+from mlrs.ledger.updates import Update
+from mlrs.protocol.deadline import Deadline
+from mlrs.protocol.joining import completed
+from mlrs.protocol.waiting import Action, Awaited, Perform, Waiting, answered, opened
+from mlrs.values import arguments as check
+from mlrs.values.options import RunOptions, SweepOptions
+from mlrs.values.types import Advice, AdviceReason, RunConfig, RunInfo
+from mlrs.wire.meta_calls import run_update
+
+S = TypeVar("S", bound=Awaited)
+
+
+class WithBlock(ABC):
+    """Is left at the end of its `with` block."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Leave it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+class AsyncWithBlock(ABC):
+    """Is left at the end of its `async with` block."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Leave it."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+class AdvisorView(Generic[C]):
+    """What an advisor is in both flavours."""
+
+    def __init__(self, connection: C) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<Advisor of {self._connection.addresses}>"
+
+    def _new_run(self, task: str, options: RunOptions) -> Ledger[Entry]:
+        connection = self._connection
+        ledger = run_ledger(connection.signal(), connection.timeout_s, task, **options)
+        connection.session.add(ledger)
+        return ledger
+
+    def _new_sweep(self, ids: Sequence[str], options: SweepOptions) -> Ledger[Any]:
+        ledger = sweep_ledger(self._connection.signal(), ids, **options)
+        self._connection.session.add(ledger)
+        return ledger
+
+    def _opened(self, ledger: Ledger[Any]) -> Waiting[None]:
+        deadline = self._connection.deadline(ledger.start.timeout_s)
+        return opened(self._connection.session, ledger, deadline)
+
+    def _limit_s(self, timeout_s: float | None) -> float:
+        return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
+
+
+class RunsView(Generic[C, E]):
+    """What a run and a sweep have in common."""
+
+    def __init__(self, connection: C, ledger: Ledger[E]) -> None:
+        self._connection = connection
+        self._ledger = ledger
+        self._detached = False
+
+    @property
+    def durable_step(self) -> int:
+        """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
+        return self._ledger.backlog.durable_step
+
+    @property
+    def fallback_steps(self) -> int:
+        """How many steps the fallback has answered, as the daemon was out of reach."""
+        return self._ledger.standby.steps
+
+    def detach(self) -> None:
+        """Leave the run, or the runs, without finishing them, as the end of a `with` block does."""
+        self._detached = True
+        self._connection.leave(self._ledger)
+
+    def _check_attached(self) -> None:
+        if self._detached:
+            raise ClosedError(f"{self._ledger.label} was left; open it again with {self._reopened_by()}")
+
+    def _reopened_by(self) -> str:
+        """Return the call that opens it again."""
+        raise NotImplementedError
+
+    def _finished(self, timeout_s: float | None) -> Action[tuple[RunInfo, ...] | None]:
+        return finished(self._connection, self._ledger, timeout_s)
+
+
+class RunView(RunsView[C, Entry]):
+    """What a run is in both flavours."""
+
+    def __init__(self, connection: C, ledger: Ledger[Entry]) -> None:
+        super().__init__(connection, ledger)
+        self._lag = Lag()
+
+    @property
+    def id(self) -> str:
+        """The run's id: the one that was given, or the task's name with one that the client made."""
+        return self._ledger.run_ids[0]
+
+    @property
+    def task(self) -> str:
+        """What is trained."""
+        return self._ledger.start.task
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the daemon has opened the run: it does so when the run's first step is known."""
+        return self._ledger.is_open
+
+    @property
+    def config(self) -> RunConfig:
+        """The config as the daemon resolved it. Opens the run."""
+        return self._opened().config
+
+    @property
+    def created(self) -> bool:
+        """Whether opening the run created it; if not, it went on with one. Opens the run."""
+        return self._opened().created
+
+    @property
+    def next_step(self) -> int:
+        """The step to observe next. Opens the run."""
+        return self._opened().next_step
+
+    def state(self) -> RunState:
+        """Return where the run is, for a checkpoint: to be taken between two steps.
+
+        Opens the run only where its next step cannot be known without the daemon.
+        """
+        ledger = self._ledger
+        if ledger.first_step is None and ledger.start.way(None).mode == "open":
+            ledger = self._opened()
+        return RunState(self.id, ledger.next_step, ledger.standby.last_lr)
+
+    def newest_lr(self, before: int) -> float | None:
+        """Return the newest learning rate of the steps before one that were observed with `lagged`.
+
+        For adapters that learn a loss only after they need the learning rate. Does not wait.
+
+        Returns:
+            The learning rate; `None`: none of these steps has one yet.
+
+        Raises:
+            MlrsError: the daemon refused one of these steps; the error says why.
+        """
+        return self._lag.newest(check.step(before, "before"))
+
+    @property
+    def rank(self) -> int | None:
+        """Which of the run's ranks this process is; `None`: it has one."""
+        return self._ledger.rank
+
+    def __repr__(self) -> str:
+        where = f"next step {self._ledger.next_step}" if self._ledger.is_open else "not open yet"
+        return f"<{type(self).__name__} {self.id!r}: {where}, {self._ledger.config}>"
+
+    def _opened(self) -> Ledger[Entry]:
+        """Return the ledger of the run, which is open."""
+        raise NotImplementedError
+
+    def _reopened_by(self) -> str:
+        return f"advisor.run({self.task!r}, id={self.id!r}, on_existing='resume')"
+
+    def _open(self, timeout_s: float | None = None) -> Action[None]:
+        self._check_attached()
+        deadline = self._connection.deadline_of(self._ledger, timeout_s)
+        yield opened(self._connection.session, self._ledger, deadline)
+
+    def _resume(self, state: RunState) -> Action[None]:
+        self._check_attached()
+        connection, before, lag = self._connection, self._ledger, self._lag
+        ledger = connection.locked(lambda: adopted(before, connection.signal(), state))
+        if ledger is before:
+            return
+        try:
+            connection.session.add(ledger)
+            self._ledger, self._lag = ledger, Lag()
+            yield from self._open()
+        except BaseException:
+            self._ledger, self._lag = before, lag
+            raise
+        if ledger.run_ids == before.run_ids:
+            connection.locked(before.drop)
+        connection.leave(before)
+
+    def _describe(self, default_lr: float | None, config: dict[str, Any]) -> Action[None]:
+        self._check_attached()
+        if (lacking := read_off(self._ledger, default_lr, **config)) is not None:
+            session = self._connection.session
+            yield Perform(completed(session, self._ledger, lacking), session.timeout_s)
+
+    def _observe(
+        self, step: int, loss: float, samples: float | None, *, lagged: bool
+    ) -> tuple[Entry, bool, float | None]:
+        """Send an observation; return its entry, whether it is new and, if `lagged`, the LR to go on with."""
+        self._check_attached()
+        connection, step, observed = self._connection, check.step(step), self._observed(loss, samples)
+        if not lagged:
+            return *connection.observe(self._ledger, step, observed), None
+        connection.check()
+        lr = self._lag.newest(before=step)
+        entry, is_new = connection.observe(self._ledger, step, observed)
+        self._lag.add(entry)
+        if lr is not None:
+            lr = connection.lagging(self._ledger, entry, lr, self._lag.late_s())
+        return entry, is_new, lr
+
+    def _observed(self, loss: object, samples: object) -> float | Reported:
+        """Return a loss, checked; of a rank, with the samples that it is the mean of."""
+        checked, count = check.loss(loss), check.samples(samples)
+        return checked if self._ledger.rank is None else Reported(checked, count)
+
+    def _adapt(self, step: int, alignment: float, validation_loss: float | None) -> Update:
+        self._check_attached()
+        return self._connection.adapt(self._ledger, *run_update(step, alignment, validation_loss))
+
+
+class Lag:
+    """The advice of a loop that never waits: at each step, that for the step before, if it is here.
+
+    May be shared by threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent: deque[Entry] = deque()
+        self._newest: float | None = None
+        self._since: float | None = None  # when it began to wait ...
+        self._oldest = -1  # ... for the answer to this step
+
+    def newest(self, before: int) -> float | None:
+        """Return the newest learning rate of the steps before one; `None`: there is none yet.
+
+        Raises:
+            MlrsError: the daemon refused one of these steps; the error says why.
+        """
+        with self._lock:
+            while self._sent and self._sent[0].done and self._sent[0].step < before:
+                entry = self._sent.popleft()
+                if entry.error is not None:  # those that fell with it are told with it
+                    self._sent = deque(other for other in self._sent if other.error is None)
+                self._newest = entry.lr()
+            return self._newest
+
+    def add(self, entry: Entry) -> None:
+        """Add a step that was sent; it takes the place of what was sent of it, and of later ones, before."""
+        with self._lock:
+            while self._sent and self._sent[-1].step >= entry.step:
+                self._sent.pop()
+            self._sent.append(entry)
+
+    def late_s(self) -> float:
+        """Return for how long the step before the newest has had no answer; 0: it has one."""
+        with self._lock:
+            if len(self._sent) <= 1:
+                self._since = None
+                return 0.0
+            since = self._since
+            if since is None or self._oldest != self._sent[0].step:
+                self._oldest, self._since = self._sent[0].step, time.monotonic()
+                return 0.0
+            return time.monotonic() - since
+
+
+class SentView(Generic[C, S]):
+    """What was sent, an observation or a meta update, and is answered or not yet."""
+
+    def __init__(self, connection: C, ledger: Ledger[Any], entry: S) -> None:
+        self._connection = connection
+        self._ledger = ledger
+        self._entry = entry
+
+    @property
+    def step(self) -> int:
+        """The step that it is about."""
+        return self._entry.step
+
+    def done(self) -> bool:
+        """Return whether the answer, or the refusal, is here."""
+        return self._entry.done
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of step {self.step}, {'done' if self.done() else 'waiting'}>"
+
+    def _is_done(self) -> bool:
+        """Return whether there is nothing to wait for; also once the advisor was closed."""
+        self._connection.check_process()
+        return self._entry.done
+
+    def _answered(self, timeout_s: float | None) -> Waiting[None]:
+        session = self._connection.session
+        return answered(session, self._ledger, self._entry, self._deadline(timeout_s))
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return self._connection.deadline(timeout_s)
+
+
+class PendingView(SentView[C, Entry]):
+    """An observation that was sent."""
+
+    def __init__(
+        self,
+        connection: C,
+        ledger: Ledger[Entry],
+        entry: Entry,
+        is_new: bool,  # noqa: FBT001 # as `_observe` returns it
+        lagged_lr: float | None = None,
+    ) -> None:
+        super().__init__(connection, ledger, entry)
+        self._is_new = is_new
+        self._lagged_lr = lagged_lr
+
+    @property
+    def loss(self) -> float:
+        """The loss that was observed."""
+        return self._entry.loss
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return self._connection.deadline_of(self._ledger, timeout_s)
+
+    def _result(self) -> Advice:
+        advice = self._entry.result()
+        return advice if self._is_new else dataclasses.replace(advice, reason=AdviceReason.REPLAYED)

@@ -1,0 +1,177 @@
+"""An observation and what came of it; what a ledger wants to know of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from mlrs.errors import MlrsError
+from mlrs.ledger.answers import Advised
+from mlrs.ledger.fallback import checked_lr
+from mlrs.values.types import Advice, AdviceReason
+
+
+class Reported(NamedTuple):
+    """What a rank observes of a step."""
+
+    loss: float
+    samples: float
+    """The number of samples that it is the mean of."""
+
+
+class Observed(Protocol):
+    """What a ledger keeps of a step: an `Entry` of one run, or a `Row` of a sweep."""
+
+    step: int
+    """The step."""
+    error: MlrsError | None
+    """Why there will be no answer, if there will be none."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or never will be."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The step, once for each run."""
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The losses, one for each run."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no loss is NaN or infinite."""
+
+    @property
+    def rates(self) -> Sequence[float] | None:
+        """The learning rates of the answer, one for each run, once there is one."""
+
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """The numbers of samples that they are the means of, where that counts; else empty."""
+
+    def observed(self) -> Any:
+        """Return what it was made of: the loss, or the losses."""
+
+    def has(self, loss: Any) -> bool:
+        """Return whether it is of this loss, or these; NaN is the same as NaN."""
+
+    def fill(self, columns: Advised, place: int) -> Any:
+        """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
+
+    def stand_in(self, learning_rate: Any, durable_step: int) -> None:
+        """Take what a fallback answers; the daemon's answer will not change it.
+
+        Raises:
+            InvalidArgumentError: that is no learning rate.
+        """
+
+    def durable_step(self, columns: Advised, place: int) -> int:
+        """Return how far all runs are durable by such an answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One observation of one run, and what came of it."""
+
+    step: int
+    """Its step."""
+    loss: float
+    """Its loss."""
+    learning_rate: float | None = None
+    """The answer, once there is one."""
+    reason: AdviceReason = AdviceReason.FRESH
+    """Why the answer is what it is."""
+    durable: int = -1
+    """How far the run was durable when it was answered."""
+    error: MlrsError | None = None
+    """Why there will be no answer."""
+    samples: float = 1.0
+    """Of a rank's: how many samples the loss is the mean of."""
+    ranks_reported: int | None = None
+    """Of how many ranks' losses the answer was made, if that is known."""
+
+    @classmethod
+    def of_rank(cls, step: int, reported: Reported) -> Entry:
+        """Return the observation of a rank."""
+        return cls(step, reported.loss, samples=reported.samples)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or never will be."""
+        return self.learning_rate is not None or self.error is not None
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The step."""
+        return (self.step,)
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The loss."""
+        return (self.loss,)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss is neither NaN nor infinite."""
+        return math.isfinite(self.loss)
+
+    @property
+    def rates(self) -> Sequence[float] | None:
+        """The learning rate, once there is one."""
+        return None if self.learning_rate is None else (self.learning_rate,)
+
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """The number of samples."""
+        return (self.samples,)
+
+    def observed(self) -> float:
+        """Return the loss; of a rank's nothing is kept."""
+        return self.loss
+
+    def has(self, loss: float | Reported) -> bool:
+        """Return whether it is of this loss."""
+        if isinstance(loss, Reported):
+            return self.samples == loss.samples and self.has(loss.loss)
+        return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
+
+    def fill(self, columns: Advised, place: int) -> float:
+        """Take the answer at a place in the columns, unless it is done; return its learning rate."""
+        learning_rate = columns.learning_rates[place]
+        if self.learning_rate is None and self.error is None:
+            self.durable = columns.durable_steps[place]
+            reasons, reported = columns.reasons, columns.ranks_reported
+            self.ranks_reported = (reported[place] or None) if reported else None
+            self.reason = columns.read_reason(reasons[place]) if reasons else AdviceReason.FRESH
+            self.learning_rate = learning_rate  # the last: now it is done
+        return learning_rate
+
+    def stand_in(self, learning_rate: Any, durable_step: int) -> None:
+        """Take what a fallback answers."""
+        rate = checked_lr(learning_rate)
+        self.reason, self.durable = AdviceReason.FALLBACK, durable_step
+        self.learning_rate = rate
+
+    def durable_step(self, columns: Advised, place: int) -> int:
+        """Return how far the run is durable by such an answer."""
+        return columns.durable_steps[place]
+
+    def lr(self) -> float:
+        """Return the learning rate of an entry that is done.
+
+        Raises:
+            MlrsError: there is none; the error says why.
+        """
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self.learning_rate is None:
+            raise AssertionError("asked before it was done")
+        return self.learning_rate
+
+    def result(self) -> Advice:
+        """Return the advice of an entry that is done; raises as `lr`."""
+        return Advice(self.step, self.lr(), self.reason, self.durable, self.ranks_reported)

@@ -1,0 +1,480 @@
+"""What the client knows of a run, or of a sweep: the next step, and what it may have to send again.
+
+A ledger knows no stream and no thread; its owner sees to it that one caller is in it at a time. That caller
+may be the main thread, where Ctrl-C raises between any two lines of Python: what users' calls do here
+(`observe`, `adapt`, `stand_in`, `cut_off`) is so ordered that, broken off anywhere, it can be called again.
+What may have to be sent again is in its `Backlog`, what answers without a daemon in its `Standby`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol
+
+from mlrs.errors import (
+    ConfigMismatchError,
+    DeadlineExceededError,
+    LimitError,
+    MlrsError,
+    PermissionDeniedError,
+    RecordDamagedError,
+    RecordGapError,
+    RunExistsError,
+    RunNotFoundError,
+    RunTakenError,
+    StaleStepError,
+    StepAheadError,
+    StoreNewerError,
+    UnauthenticatedError,
+    UnavailableError,
+    UsageError,
+)
+from mlrs.ledger.answers import Advised
+from mlrs.ledger.backlog import Backlog, E
+from mlrs.ledger.fallback import Fallback
+from mlrs.ledger.opened import Opened
+from mlrs.ledger.outage import Standstill
+from mlrs.ledger.remarks import Remarks
+from mlrs.ledger.standby import Standby, each_of
+from mlrs.ledger.start import Start
+from mlrs.ledger.updates import Update
+from mlrs.values.meta_types import Adaptation, MetaOrder
+from mlrs.values.types import RunConfig
+
+PERMANENT = (RecordDamagedError, StoreNewerError)
+"""Failures that no further try cures: with a fallback, it goes on for good; without, they are raised."""
+REFUSED = (RunTakenError, RunNotFoundError)
+"""Failures after which the daemon takes nothing more of this run from this client."""
+RANK_TIMEOUT_S = 600.0
+"""How long a rank waits for the others: as long as the collectives of PyTorch do."""
+
+
+class Wakeable(Protocol):
+    """What the callers who wait for something of a run are waiting on."""
+
+    def notify_all(self) -> None:
+        """Let each of them look again."""
+
+
+class Ledger(Generic[E]):
+    """The client's record of one run, or of the runs of a sweep, which take their steps together.
+
+    It begins before its runs are open: what is observed until then waits to be sent.
+
+    Attributes:
+        changed: notified when an answer, or word of the stream, came in.
+        start: how the runs are to begin.
+        run_ids: the runs' ids.
+        label: what messages call it.
+        entry: makes what is kept of a step, from the step and the loss, or losses.
+        rank: which of its ranks this process is; `None`: it has one.
+        config: the config of the first run: as asked for, and once it is open as the daemon resolved it.
+        is_open: whether the daemon has opened the runs.
+        denied: why the runs could not be opened when that was tried last, if they could not.
+        created: whether opening them created each run.
+        created_at: when the daemon created the first run, in seconds since the epoch; `None`: not known yet.
+        handles: the runs' names in the streams of one daemon process.
+        first_step: the step with which they begin, once it is known.
+        next_step: the step that the caller may observe next.
+        left: whether the caller has left it.
+        is_finished: whether it was found to be finished as it was to join again.
+        backlog: the observations and updates that the daemon may lack.
+        standby: what answers while no daemon can be reached.
+        remarks: what its user should hear of what is observed.
+        saved_as: the file that holds what the daemon lacks, once there is one.
+        saved_at: the step that came next when it was written.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        changed: Wakeable,
+        entry: Callable[[int, Any], E],
+        fallback: Fallback | None = None,
+        rank: int | None = None,
+    ) -> None:
+        self.changed = changed
+        self.start = start
+        self.run_ids = start.run_ids
+        self.label = _label(start.run_ids)
+        self.entry = entry
+        self.rank = rank
+        self.config: RunConfig = start.configs[0]
+        self.is_open = False
+        self.denied: MlrsError | None = None
+        self.created = False
+        self.created_at: float | None = None
+        self.handles: list[int] = []
+        self.first_step = start.resume_from
+        self.next_step = start.resume_from or 0
+        self.left = False
+        self.is_finished = False
+        self.backlog: Backlog[E] = Backlog(len(start.run_ids))
+        self.standby = Standby(fallback)
+        self.remarks = Remarks(self.label, start.run_ids, start.configs)
+        self.saved_as = ""
+        self.saved_at = -1
+        self._standstill = Standstill(self.label)
+        self._late_refusal: MlrsError | None = None  # of a step that the fallback had answered
+        self._is_replaced = False  # then that is raised again and again
+        self._keeps_losses = False  # of a run that is lost
+        self._furthest = -1  # the step that the daemon expected when the runs were opened
+
+    @property
+    def size(self) -> int:
+        """The number of runs."""
+        return len(self.run_ids)
+
+    def patience_s(self, timeout_s: float | None) -> float | None:
+        """Return how long a caller waits, in seconds; `None`: as all callers of the advisor do."""
+        ranks_s = None if self.rank is None else RANK_TIMEOUT_S
+        if timeout_s is not None or self.is_open:
+            return ranks_s if timeout_s is None else timeout_s
+        return max(self.start.limit_s(self.first_step), ranks_s or 0.0)
+
+    # ---------------------------------------------------------------- observations and updates
+
+    def observe(self, step: int, loss: Any) -> tuple[E, bool]:
+        """Enter an observation: of a step and its loss, or one loss for each run.
+
+        Returns:
+            The entry, and whether it has to be sent: not if it was entered before and is kept.
+
+        Raises:
+            StepAheadError: the step is beyond the next one.
+            StaleStepError: the step was observed before, with another loss.
+            LimitError: too many steps wait for an answer.
+            MlrsError: the runs could not be opened, and the step is not the one that they begin with.
+        """
+        self._raise_late_refusal()
+        if self.first_step is None:
+            self._begin(step)
+        if step > self.next_step:
+            raise self._ahead(step)
+        backlog = self.backlog
+        if step < self.next_step and (entry := backlog.find(step)):
+            if not entry.has(loss):
+                raise StaleStepError(
+                    f"{self.label}: step {step} was observed with another loss than {loss!r};"
+                    f" the next step is {self.next_step}. To go back, open it with resume_from={step}",
+                    next_step=self.next_step,
+                )
+            return entry, False
+        if backlog.is_full and not self.standby.is_lost:
+            self._overflow()
+        entry = self.entry(step, loss)
+        self.remarks.see(entry)
+        is_sent = not self.standby.is_lost
+        if is_sent:
+            backlog.send(entry)
+        if step == self.next_step and (is_sent or self._keeps_losses):
+            backlog.keep(entry)
+        self.next_step = max(self.next_step, step + 1)
+        backlog.bound()
+        return entry, True
+
+    def adapt(
+        self, step: int, alignments: Sequence[float], validation_losses: Sequence[float | None]
+    ) -> tuple[Update, bool]:
+        """Enter the meta update of a step, from a number for each run.
+
+        Returns:
+            The update, and whether it has to be sent: not if it was entered before and is kept.
+
+        Raises:
+            ConfigMismatchError: the runs are not in meta mode.
+            StepAheadError: the step was not observed yet.
+            StaleStepError: the step after it was, or it was adapted to before, with another number.
+        """
+        self._raise_late_refusal()
+        if self.config.meta is None:
+            raise ConfigMismatchError(
+                f"{self.label} is not in meta mode, which a run is from its creation on: open a new one with"
+                " meta=True",
+                field="meta",
+            )
+        if step >= self.next_step:
+            raise StepAheadError(
+                f"{self.label}: step {step} was not observed yet; observe it, then adapt to it",
+                next_step=self.next_step,
+            )
+        backlog = self.backlog
+        if (update := backlog.updates.find(step)) is not None:
+            if not update.has(alignments, validation_losses):
+                raise StaleStepError(
+                    f"{self.label}: the meta update of step {step} was made of another alignment or"
+                    " validation loss; there is one a step",
+                    next_step=self.next_step,
+                )
+            return update, False
+        if step >= backlog.durable_step and step < self.next_step - 1 and backlog.has_kept(step + 1):
+            raise StaleStepError(
+                f"{self.label}: step {step + 1} was observed already, and the meta update of step {step}"
+                " belongs before it; adapt to each step before the next is observed",
+                next_step=self.next_step,
+            )
+        update = Update(step, alignments, validation_losses)
+        if update.unanswered and not self.standby.is_lost:
+            backlog.send_update(update)
+        return update, True
+
+    def answer(self, entry: E, columns: Advised, place: int) -> None:
+        """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
+        self.standby.advised(entry.step, entry.fill(columns, place))
+        self.backlog.answered(entry, entry.durable_step(columns, place))
+
+    def adapted(self, update: Update, place: int, answer: Adaptation) -> None:
+        """Enter the answer to the update of one run; a second one changes nothing."""
+        update.fill(place, answer)
+        self.backlog.updates.answered(update)
+        is_used = self.config.meta is not None and self.config.meta.order == MetaOrder.BEFORE_STEP
+        if is_used and not update.unanswered:
+            advised = each_of(self.standby.last_lr, self.size)
+            rates = [
+                rate if result is None or result.learning_rate is None else result.learning_rate
+                for result, rate in zip(update.results, advised, strict=True)
+            ]
+            self.standby.advised(update.step, rates[0] if self.size == 1 else rates)
+
+    def refuse(self, entry: E, error: MlrsError) -> None:
+        """Enter that an entry was refused: its step comes next again, and later ones fall with it."""
+        if not self.backlog.waits(entry) or self._is_lost_by(error):
+            return
+        is_next_again = entry.step < self.next_step and self.backlog.has_kept(entry.step)
+        for each in self.backlog.withdraw(entry):
+            if not each.done:
+                each.error = error
+            elif each.error is None:
+                self._late_refusal = error  # answered by the fallback: raised at the next step
+        for update in self.backlog.updates.from_step(entry.step):
+            self.refuse_update(update, error)
+        if is_next_again:
+            self.next_step = entry.step
+
+    def refuse_update(self, update: Update, error: MlrsError) -> None:
+        """Enter that an update was refused: the run goes on without it."""
+        if not self.backlog.updates.has(update):
+            return
+        if update.done:
+            self._late_refusal = error  # as for an observation
+        else:
+            update.error = error
+        self.backlog.updates.drop(update)
+
+    def refuse_all(self, error: MlrsError) -> None:
+        """Enter that everything which has no answer was refused."""
+        if self._is_lost_by(error):
+            return
+        for entry in self.backlog.unanswered():
+            self.refuse(entry, error)
+        for update in self.backlog.updates.unanswered():
+            self.refuse_update(update, error)
+
+    def stored(self, durable_step: int) -> bool:
+        """Take in how far a daemon has stored the runs that it answered; return whether that is all."""
+        self.backlog.stored(durable_step)
+        return self.backlog.durable_step >= self.next_step - 1
+
+    def store_news(self) -> str | None:
+        """Return what is to be logged of whether the daemon stores what it answers; once each."""
+        return self._standstill.news(self.backlog.durable_step, self.standby.last_step)
+
+    def unsent(self) -> list[E]:
+        """Return the observations that the daemon may lack, in order and without gaps up to the last.
+
+        Of a rank there are none: what it alone observed is no observation of the run.
+        """
+        return [] if self.rank is not None else self.backlog.tail(self.next_step)
+
+    def drop(self) -> None:
+        """Send and keep nothing more of what was observed here."""
+        self.backlog.stop_sending()
+
+    def _raise_late_refusal(self) -> None:
+        if self._late_refusal is not None:
+            error = self._late_refusal
+            if not self._is_replaced:
+                self._late_refusal = None
+            raise error.with_traceback(None)
+
+    def _begin(self, step: int) -> None:
+        """Enter the step with which the runs begin; raises `InvalidArgumentError` if they cannot."""
+        if not self.is_open:
+            self.start.way(step)
+            self.next_step = step
+        self.first_step = step
+
+    def _ahead(self, step: int) -> MlrsError:
+        """Return why a step cannot be observed that is beyond the next one."""
+        if self.denied is not None:
+            return self.denied.with_traceback(None)
+        return StepAheadError(
+            f"{self.label}: step {step} is ahead; the next step is {self.next_step}, and steps have no gaps",
+            next_step=self.next_step,
+        )
+
+    def _overflow(self) -> None:
+        waiting = self.backlog.unanswered()
+        error = LimitError(
+            f"{self.label}: {len(waiting)} steps have no answer, the most that are kept; the"
+            f" daemon, at step {waiting[0].step}, has been away for too long. To have its advice"
+            " again, go on from a checkpoint of that step or before: open it with resume_from= its step"
+        )
+        if not self.can_stand_in():
+            raise error
+        self.lose(error)
+
+    # -------------------------------------------------------------- opening, and joining again
+
+    def open(self, opened: Opened) -> None:
+        """Take in what the daemon says of the runs that it opened.
+
+        Raises:
+            RecordGapError: as `rejoin`.
+        """
+        if self.standby.outage is not None and self.first_step not in (None, opened.next_step):
+            self.lose(
+                RunExistsError(
+                    f"it is at step {opened.next_step}, and this training began with step {self.first_step},"
+                    " while no daemon could be asked"
+                )
+            )
+            return
+        self.is_open, self.created, self.denied = True, opened.created, None
+        self.created_at = opened.created_at
+        self._furthest = opened.furthest_step
+        rates = opened.last_learning_rates
+        if None not in rates:
+            self.standby.last_lr = rates[0] if self.size == 1 else rates
+        if self.first_step is None or opened.next_step > self.next_step:
+            self.backlog.forget_kept()  # the daemon answers it from its record
+            self.next_step = opened.next_step
+        elif opened.next_step < self.first_step:
+            first, self.next_step = self.first_step, opened.next_step
+            self.refuse_all(self._ahead(first))
+            self.next_step = opened.next_step
+        self.rejoin(opened)
+
+    def rejoin(self, opened: Opened) -> None:
+        """Take in what the daemon says after a break.
+
+        To be sent again, in the order in which they were entered, are then the entries and updates that it
+        lacks, and those whose answers were lost.
+
+        Raises:
+            RecordGapError: the daemon's record goes beyond the client's, or ends before what the
+                client keeps.
+        """
+        expected, furthest = opened.next_step, opened.furthest_step
+        if furthest > max(self.next_step, self._furthest) and self.rank is None:  # ranks go on without others
+            raise RecordGapError(
+                f"{self.label}: the daemon expects step {furthest}, this client step"
+                f" {self.next_step}: another process has moved it. Open it again",
+                next_step=furthest,
+            )
+        oldest = self.backlog.oldest(self.next_step)
+        if expected < oldest:
+            gap = RecordGapError(
+                f"{self.label}: the daemon expects step {expected}, and this client keeps losses"
+                f" from step {oldest} on only. Go on from a checkpoint of step {expected} or before:"
+                " open it with resume_from= its step",
+                next_step=expected,
+            )
+            if not self.can_stand_in():
+                raise gap
+            self.lose(gap)
+            return
+        self.handles, self.config = opened.handles, opened.config
+        self.remarks.resolved([opened.config])
+        self.backlog.lacks_from(expected, opened.durable_step)
+        if self.standby.outage is not None and (last := self.backlog.last_unanswered()) is not None:
+            self.standby.outage.until = last.step
+
+    def turned_away(self, error: MlrsError) -> None:
+        """Enter that the runs cannot take part in a stream, now or ever."""
+        if self.goes_on_alone() and (not self.is_open or isinstance(error, REFUSED)):
+            self.lose(error)
+            return
+        if not self.is_open:
+            self.denied = error
+        self.refuse_all(error)
+
+    def may_pass(self, error: MlrsError) -> bool:
+        """Return whether to try again after a failure to join that says nothing against what was sent.
+
+        Of one that somebody has to see to, a token that is no good, only where training goes on meanwhile.
+        Where the runs are opened for the first time, and their caller waits for that, only if no daemon
+        answered.
+        """
+        if self.goes_on_alone() or isinstance(error, (UnavailableError, DeadlineExceededError)):
+            return True
+        return self.is_open and not isinstance(error, (UnauthenticatedError, PermissionDeniedError))
+
+    def replaced(self) -> None:
+        """Enter that the same runs were opened again in this process: what is observed here is refused."""
+        self._late_refusal = UsageError(
+            f"{self.label} was opened again in this process, which goes on with it there; use that run, or"
+            " open this one again"
+        )
+        self._is_replaced = True
+        self.refuse_all(self._late_refusal)
+        self.drop()
+
+    def hand_over(self, other: Ledger[E], step: int) -> None:
+        """Give the same runs, which go back to a step, the observations and updates of before that step."""
+        updates = {update.step: update for update in self.backlog.updates}
+        for entry in self.unsent():
+            if entry.step < step:
+                other.observe(entry.step, entry.observed())
+                if (update := updates.get(entry.step)) is not None and entry.step < step - 1:
+                    other.adapt(update.step, update.alignments, update.validation_losses)
+
+    # ----------------------------------------------------------------------- without a daemon
+
+    def can_stand_in(self) -> bool:
+        """Return whether the fallback, if there is one, has something to answer."""
+        return self.standby.can_answer(is_open=self.is_open)
+
+    def goes_on_alone(self) -> bool:
+        """Return whether training goes on under the fallback, whatever becomes of the runs."""
+        return self.can_stand_in() and (self.is_open or self.standby.outage is not None)
+
+    def stand_in(self, item: E | Update) -> None:
+        """Have the fallback answer an entry or an update, which stays to be sent.
+
+        Raises:
+            InvalidArgumentError: what the fallback gives is no learning rate.
+        """
+        if isinstance(item, Update):
+            self.standby.answer_update(item, self.backlog.find(item.step), self.backlog.durable_step)
+        else:
+            self.standby.answer(item, self.backlog.durable_step)
+
+    def cut_off(self, cause: MlrsError) -> None:
+        """Enter that an answer did not come in time: the fallback answers until the daemon has caught up."""
+        if self.standby.outage is None:
+            last = self.backlog.last_unanswered()
+            self.standby.begin_outage(self.label, cause, self.next_step if last is None else last.step)
+
+    def lose(self, error: MlrsError) -> None:
+        """Enter that the daemon cannot be caught up: from here on nothing is sent, the fallback answers.
+
+        Where the daemon refuses the run, but lacks nothing that this client no longer has, losses are kept.
+        """
+        self.cut_off(error)
+        self._keeps_losses = not self.is_open or isinstance(error, REFUSED)
+        self.standby.lose(error, keeps_losses=self._keeps_losses)
+        self.backlog.stop_sending(self.unsent() if self._keeps_losses else None)
+
+    def _is_lost_by(self, error: MlrsError) -> bool:
+        """Lose the runs, if an error is permanent and the fallback can go on; return whether that is so."""
+        if isinstance(error, PERMANENT) and self.can_stand_in():
+            self.lose(error)
+            return True
+        return False
+
+
+def _label(run_ids: Sequence[str]) -> str:
+    if len(run_ids) == 1:
+        return f"run {run_ids[0]!r}"
+    return f"the sweep of {len(run_ids)} runs from {run_ids[0]!r} on"

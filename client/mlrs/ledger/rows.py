@@ -1,0 +1,132 @@
+"""What a sweep keeps of a step: arrays, a place a run. The one module of the client that imports NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs.errors import InvalidArgumentError, MlrsError
+from mlrs.ledger.answers import Advised
+from mlrs.ledger.fallback import wrong_rate
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A step of every run of a sweep, and what came of it."""
+
+    step: int
+    """The step."""
+    values: Floats
+    """The losses, (runs,)."""
+    learning_rates: Floats | None = None
+    """The answer, (runs,), once there is one."""
+    error: MlrsError | None = None
+    """Why there will be no answer."""
+    _steps: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._steps = [self.step] * len(self.values)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or never will be."""
+        return self.learning_rates is not None or self.error is not None
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The step, once for each run."""
+        return self._steps
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The losses, one for each run."""
+        losses: list[float] = self.values.tolist()
+        return losses
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no loss is NaN or infinite."""
+        return bool(np.isfinite(self.values).all())
+
+    @property
+    def rates(self) -> Sequence[float] | None:
+        """The learning rates, one for each run, once there are any."""
+        rates: list[float] | None = None if self.learning_rates is None else self.learning_rates.tolist()
+        return rates
+
+    def observed(self) -> Floats:
+        """Return the losses."""
+        return self.values
+
+    @property
+    def sample_counts(self) -> Sequence[float]:
+        """None: each run has one rank."""
+        return ()
+
+    def has(self, loss: Floats) -> bool:
+        """Return whether it is of these losses; NaN is the same as NaN."""
+        return np.array_equal(self.values, loss, equal_nan=True)
+
+    def fill(self, columns: Advised, place: int) -> Floats:
+        """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
+        learning_rates = np.array(columns.learning_rates, np.float64)[place : place + len(self.values)]
+        if not self.done:
+            self.learning_rates = learning_rates
+        return learning_rates
+
+    def stand_in(self, learning_rate: Any, durable_step: int) -> None:  # noqa: ARG002 # of the protocol
+        """Take what a fallback answers: one learning rate for all runs, or one a run."""
+        try:
+            rates = np.broadcast_to(np.asarray(learning_rate, np.float64), self.values.shape).copy()
+        except (TypeError, ValueError) as error:
+            raise wrong_rate(learning_rate) from error
+        if not (np.isfinite(rates) & (rates >= 0.0)).all():
+            raise wrong_rate(learning_rate)
+        self.learning_rates = rates
+
+    def durable_step(self, columns: Advised, place: int) -> int:
+        """Return how far all runs are durable by such an answer."""
+        return int(np.array(columns.durable_steps, np.int64)[place : place + len(self.values)].min())
+
+    def lrs(self) -> Floats:
+        """Return the learning rates of a row that is done, (runs,); a copy.
+
+        Raises:
+            MlrsError: there are none; the error says why.
+        """
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self.learning_rates is None:
+            raise AssertionError("asked before it was done")
+        return self.learning_rates.copy()
+
+
+def losses_of(value: Any, count: int) -> Floats:
+    """Return the losses of a sweep's runs, (count,) float64; a copy.
+
+    Raises:
+        InvalidArgumentError: it is no array of so many real numbers.
+    """
+    if hasattr(value, "detach"):  # a tensor of PyTorch, on whatever device it is
+        value = value.detach().cpu()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidArgumentError(f"losses cannot be read as an array: {error}", field="losses") from error
+    if array.shape != (count,):
+        raise InvalidArgumentError(
+            f"losses must be one number for each of the {count} runs, is of shape {array.shape}",
+            field="losses",
+        )
+    if array.dtype.kind not in "fiu":
+        raise InvalidArgumentError(
+            f"losses must be real numbers, are {array.dtype}; NaN stands for a run that has none",
+            field="losses",
+        )
+    return array.astype(np.float64)

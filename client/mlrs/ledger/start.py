@@ -1,0 +1,143 @@
+"""How the runs of a ledger begin: what their caller asked for, and what that makes the daemon do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from mlrs.errors import (
+    InvalidArgumentError,
+    MlrsError,
+    NotBuiltError,
+    RunExistsError,
+    RunNotFoundError,
+)
+from mlrs.values.options import OnExisting
+from mlrs.values.types import RunConfig
+
+Mode = Literal["open", "create", "resume", "begin", "restart"]
+"""The contract's ways to open a run."""
+
+
+class Way(NamedTuple):
+    """How a run is to be opened."""
+
+    mode: Mode
+    resume_from: int | None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Start:
+    """What was asked for of runs that are opened once their first step is known."""
+
+    run_ids: tuple[str, ...]
+    """The runs' ids."""
+    configs: list[RunConfig]
+    """The config of each."""
+    task: str
+    """What is trained; empty: each run is a task of its own."""
+    timeout_s: float
+    """How long opening them may take, in seconds."""
+    rewind_timeout_s: float = 0.0
+    """How long it may take at least where the daemon computes them anew up to a step, in seconds."""
+    is_named: bool = True
+    """Whether the caller gave the ids; else the client made them, and the runs are new."""
+    on_existing: OnExisting = "error"
+    """What to do where they exist and begin at step 0."""
+    must_exist: bool = False
+    """Whether runs that are gone on with where they are must exist."""
+    resume_from: int | None = None
+    """The step to go back to."""
+    is_ranked: bool = False
+    """Whether each of several ranks opens the run: no rank begins it for the others."""
+    world_size: int | None = None
+    """How many ranks there are, if that was said."""
+    read_off: RunConfig = dataclasses.field(default_factory=RunConfig)
+    """What an adapter read off the training loop. What the caller gave counts more."""
+
+    def limit_s(self, first_step: int | None) -> float:
+        """Return how long opening the runs may take, whose first step is `first_step`, in seconds."""
+        return max(self.timeout_s, self.rewind_timeout_s if first_step else 0.0)
+
+    def way(self, first_step: int | None) -> Way:
+        """Return how to open the runs, whose first step is `first_step`; `None`: not known yet.
+
+        Raises:
+            InvalidArgumentError: the runs are new, and the step is not 0.
+        """
+        if self.resume_from is not None:
+            return Way("resume" if self.resume_from else "open", self.resume_from)
+        if self.is_ranked or (self.on_existing == "resume" and self.is_named):
+            return Way("resume" if self.must_exist else "open", None)
+        if not self.is_named:
+            if first_step:
+                raise InvalidArgumentError(
+                    f"step: run {self.run_ids[0]!r} is new and begins at step 0, not {first_step}; to go on"
+                    " with an earlier run, give its id: advisor.run(task, id=..., resume_from=...), or load"
+                    " the scheduler's checkpoint",
+                    field="step",
+                )
+            return Way("create", None)
+        if first_step:
+            return Way("resume", first_step)
+        return Way("restart" if self.on_existing == "restart" else "begin", None)
+
+    def asked(self, way: Way) -> Sequence[RunConfig]:
+        """Return the configs to ask for; those of new runs have what an adapter read off, too."""
+        if way.mode in ("open", "resume"):
+            return self.configs
+        return [completed(config, self.read_off) for config in self.configs]
+
+    def lacking(self, config: RunConfig, next_step: int) -> RunConfig | None:
+        """Return what a run that was opened is still to be told of what was read off; `None`: nothing.
+
+        Not what it was begun without, which cannot be added later. What differs from its config is told, so
+        that the daemon refuses it.
+        """
+        lacks = {}
+        for field in dataclasses.fields(RunConfig):
+            value, has = getattr(self.read_off, field.name), getattr(config, field.name)
+            if value is None or getattr(self.configs[0], field.name) is not None or value == has:
+                continue
+            if has is not None or next_step == 0:
+                lacks[field.name] = value
+        return RunConfig(**lacks) if lacks else None
+
+    def explained(self, error: MlrsError, first_step: int | None) -> MlrsError:
+        """Return why opening failed, with the ways out that the caller has."""
+        if isinstance(error, RunExistsError) and self.is_named:
+            return RunExistsError(
+                f"{error}. To begin it anew, open it with on_existing='restart', which drops its record; to"
+                " go on where it is, with on_existing='resume' and run.next_step; to go back to a"
+                " checkpoint, with resume_from= its step. Or leave id= out, for a new run",
+                reason=error.reason,
+                field="id",
+            )
+        if isinstance(error, InvalidArgumentError) and error.field == "mode":
+            return NotBuiltError(
+                f"the daemon is of a version that cannot begin runs as this client asks for it ({error});"
+                " upgrade the daemon",
+                reason=error.reason,
+            )
+        if isinstance(error, RunNotFoundError) and (first_step or self.resume_from):
+            step = first_step or self.resume_from
+            return RunNotFoundError(
+                f"there is no run {self.run_ids[0]!r} here, so it cannot go on at step {step}. Look at"
+                " `mlrs runs list` for its id, and at whether this is the daemon that had it; a new run"
+                " begins at step 0",
+                reason=error.reason,
+                field="id",
+            )
+        return error
+
+
+def completed(config: RunConfig, other: RunConfig) -> RunConfig:
+    """Return a config with the fields that it lacks taken from another."""
+    lacks = {
+        field.name: getattr(other, field.name)
+        for field in dataclasses.fields(RunConfig)
+        if getattr(config, field.name) is None
+    }
+    return dataclasses.replace(config, **lacks)

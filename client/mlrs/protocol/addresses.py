@@ -1,0 +1,96 @@
+"""The addresses that a daemon may be at: which one to ask first, and for how long."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mlrs.errors import InvalidArgumentError
+from mlrs.values import arguments as check
+
+LEAST_ATTEMPT_S = 0.25
+"""What an attempt at one of several addresses may take at least, in seconds."""
+LONGEST_ATTEMPT_S = 15.0
+"""What an attempt that nobody waits for may take at most, in seconds: keepalive needs that to notice a dead
+connection."""
+MAX_LEARNED = 64
+"""The most addresses that are learned from redirects."""
+
+
+@dataclass(slots=True)
+class _Health:
+    """How an address has done lately."""
+
+    failed_at: float = 0.0
+    """When it last failed; 0: it has not since it last worked."""
+    timeouts: int = 0
+    """How often in a row it did not answer in time."""
+
+
+class Addresses:
+    """The addresses that the user gave, and those learned from redirects.
+
+    Attributes:
+        configured: those that the user gave, at least one.
+    """
+
+    def __init__(self, configured: tuple[str, ...]) -> None:
+        self.configured = configured
+        self._known = {address: _Health() for address in configured}
+        self._last_good = configured[0]
+
+    def __str__(self) -> str:
+        return ",".join(self.configured)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is another address to turn to."""
+        return len(self._known) > 1
+
+    def in_order(self, home: str | None = None) -> list[str]:
+        """Return all addresses, the most promising first: those that work, `home` before others."""
+
+        def rank(address: str) -> tuple[float, bool, bool]:
+            return self._known[address].failed_at, address != home, address != self._last_good
+
+        return sorted(self._known, key=rank)
+
+    def learn(self, address: str) -> bool:
+        """Add an address that a daemon named; return whether it can be asked."""
+        if address in self._known:
+            return True
+        if len(self._known) - len(self.configured) >= MAX_LEARNED:
+            return False
+        try:
+            self._known[check.target(address)] = _Health()
+        except InvalidArgumentError:
+            return False
+        return True
+
+    def works(self, address: str) -> None:
+        """Note that an address answered and did what it was asked to."""
+        self._last_good = address
+        self.lives(address)
+
+    def lives(self, address: str) -> None:
+        """Note that an address answered."""
+        self._known[address] = _Health()
+
+    def fails(self, address: str, *, timed_out: bool) -> None:
+        """Note that an address was out of reach, or did not answer in time."""
+        health = self._known[address]
+        health.failed_at = time.monotonic()
+        health.timeouts = health.timeouts + 1 if timed_out else 0
+
+    def limit_s(self, address: str, left_s: float) -> float:
+        """Return how long to wait for an address, of the seconds that are left.
+
+        With others to turn to that is half, and less if it kept us waiting before: a stopped daemon must
+        not use up a deadline that another would meet.
+        """
+        if not self.several:
+            return left_s
+        share_s = left_s / 2
+        if timeouts := self._known[address].timeouts:
+            share_s = min(share_s, LEAST_ATTEMPT_S * 2 ** min(timeouts - 1, 10))
+        return min(left_s, max(share_s, LEAST_ATTEMPT_S))

@@ -1,0 +1,186 @@
+"""One stream of observations: what was sent on it, in order, so that answers find their entries."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from mlrs.errors import DaemonError, MlrsError
+from mlrs.ledger.answers import Adapted, Advised, Refusal
+from mlrs.ledger.entries import Observed
+from mlrs.ledger.ledger import Ledger
+from mlrs.ledger.updates import MAX_UPDATES, Update
+
+AT_ONCE = 1024
+"""Entries of a message, unless a sweep has more runs; the contract allows 65,536."""
+
+
+class Transport(Protocol):
+    """The sending side of a stream; no call waits."""
+
+    def poke(self, ledger: Ledger[Any]) -> None:
+        """Have what a run has to send sent, with `Conversation.take`. Doing it twice does no harm."""
+
+    def half_close(self) -> None:
+        """Say that no more follow. The daemon answers what it has and ends the stream."""
+
+    def cancel(self) -> None:
+        """End the stream now, as nothing comes of it any more."""
+
+
+class Batch(NamedTuple):
+    """What one message is about: observations, or meta updates."""
+
+    ledger: Ledger[Any]
+    """The runs that it is of."""
+    handles: list[int]
+    """Their names in the stream."""
+    joining: int
+    """Which joining of the runs it belongs to."""
+    entries: Sequence[Observed] = ()
+    """The observations."""
+    updates: Sequence[tuple[Update, int]] = ()
+    """The meta updates, each with the place of its run."""
+
+
+class Conversation:
+    """The messages of one stream, in order.
+
+    A run joins, and after a setback joins again. What it sent before that may still be answered, and
+    is welcome: the answers are the same. Refusals of it are not: the entries were sent again.
+    """
+
+    def __init__(self, address: str, alone: Ledger[Any] | None = None) -> None:
+        """`alone` is the only run that may join, if there is one."""
+        self.address = address
+        self.alone = alone
+        self.transport: Transport | None = None
+        self._sent: deque[Batch] = deque()
+        self._members: dict[Ledger[Any], int] = {}
+        self._joinings = itertools.count()
+
+    @property
+    def key(self) -> tuple[str, Ledger[Any] | None]:
+        """What distinguishes it from other streams."""
+        return self.address, self.alone
+
+    def has(self, ledger: Ledger[Any]) -> bool:
+        """Return whether a run takes part, so that its observations can be sent here."""
+        return ledger in self._members
+
+    def join(self, ledger: Ledger[Any]) -> None:
+        """Let a run take part."""
+        self._members[ledger] = next(self._joinings)
+
+    def leave(self, ledger: Ledger[Any]) -> None:
+        """Let a run take part no more."""
+        self._members.pop(ledger, None)
+
+    def dissolve(self) -> list[Ledger[Any]]:
+        """Let every run leave, and return them."""
+        members = list(self._members)
+        self._members.clear()
+        return members
+
+    def take(self, ledger: Ledger[Any]) -> list[Batch]:
+        """Return the next messages that a run has to send, which go out now, in order; none: that was all.
+
+        They are few: whoever takes holds a lock that training waits for.
+        """
+        joining = self._members.get(ledger)
+        if joining is None:
+            return []
+        items: list[Any] = ledger.backlog.take_unsent(max(AT_ONCE // ledger.size, 1))
+        if not items:
+            return []
+        if isinstance(items[0], Update):
+            updates = [(update, place) for update in items for place in update.places()]
+            batches = [
+                Batch(ledger, ledger.handles, joining, updates=updates[start : start + MAX_UPDATES])
+                for start in range(0, len(updates), MAX_UPDATES)
+            ]
+        else:
+            batches = [Batch(ledger, ledger.handles, joining, items, ())]
+        self._sent += batches
+        return batches
+
+    def receive(self, answer: Advised | Adapted) -> tuple[Ledger[Any], MlrsError | None, bool]:
+        """Take in the answer to the oldest message that has none.
+
+        Returns:
+            The run it is about; the refusal because of which the run has left, if it has; and whether its
+            outage is over.
+
+        Raises:
+            DaemonError: it answers no message, or one of another kind or length.
+        """
+        batch = self._answered_by(answer)
+        ledger = batch.ledger
+        stride = 1 if batch.updates else ledger.size
+        refusals = (
+            {refusal.index // stride: refusal for refusal in reversed(answer.refusals)}
+            if answer.refusals
+            else None
+        )
+        setback: MlrsError | None = None
+        is_back = False
+        if isinstance(answer, Advised):
+            for index, entry in enumerate(batch.entries):
+                if refusals and index in refusals:
+                    place = refusals[index].index % stride
+                    setback = self._refuse(batch, entry, refusals[index], place) or setback
+                else:
+                    ledger.answer(entry, answer, index * stride)
+                    is_back = is_back or ledger.standby.is_back(entry.step)
+        else:
+            for index, (update, place) in enumerate(batch.updates):
+                if refusals and index in refusals:
+                    setback = self._refuse(batch, update, refusals[index], place) or setback
+                else:
+                    ledger.adapted(update, place, answer.read_result(answer.results[index], update.step))
+                    is_back = is_back or (not update.unanswered and ledger.standby.is_back(update.step))
+        return ledger, setback, is_back
+
+    def fail(self, error: MlrsError) -> None:
+        """Refuse everything that has no answer."""
+        for batch in list(self._sent):
+            if self._is_current(batch):
+                for update, _ in batch.updates:
+                    batch.ledger.refuse_update(update, error)
+                for entry in batch.entries:
+                    batch.ledger.refuse(entry, error)
+
+    def _answered_by(self, answer: Advised | Adapted) -> Batch:
+        if not self._sent:
+            raise DaemonError("the daemon answered more messages than it was sent; are versions mixed?")
+        batch = self._sent.popleft()
+        if isinstance(answer, Adapted) is not bool(batch.updates):
+            raise DaemonError(
+                "the daemon answered observations and meta updates in another order; use one of"
+                " a newer version"
+            )
+        count = len(batch.updates) or len(batch.entries) * batch.ledger.size
+        if not answer.fits(count):
+            raise DaemonError(f"the daemon answered {count} entries with columns of another length")
+        return batch
+
+    def _refuse(
+        self, batch: Batch, item: Observed | Update, refusal: Refusal, place: int
+    ) -> MlrsError | None:
+        """Take in a refusal; return its error if the run has left because of it, to be sent again."""
+        if not self._is_current(batch):
+            return None
+        error = refusal.error(batch.ledger.run_ids[place])
+        if refusal.may_pass:
+            self.leave(batch.ledger)
+            return error
+        if isinstance(item, Update):
+            batch.ledger.refuse_update(item, error)
+        else:
+            batch.ledger.refuse(item, error)
+        return None
+
+    def _is_current(self, batch: Batch) -> bool:
+        return self._members.get(batch.ledger) == batch.joining

@@ -1,0 +1,163 @@
+"""Procedures: calls, and how runs come onto a stream, when they are opened and whenever they fell off."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from mlrs.errors import ClosedError, MlrsError, RunFinishedError, RunNotFoundError
+from mlrs.ledger.ledger import Ledger
+from mlrs.ledger.opened import Opened
+from mlrs.protocol.addresses import LONGEST_ATTEMPT_S
+from mlrs.protocol.deadline import Backoff, Deadline
+from mlrs.protocol.routing import Call, Pause, Procedure, Route, routed
+from mlrs.protocol.session import DENIALS, PASSING, Session
+from mlrs.values.types import RunConfig
+
+T = TypeVar("T")
+
+
+def called(session: Session, call: Call[T], timeout_s: float, home: str | None = None) -> Procedure[T]:
+    """Make a call; `home` is where to try first.
+
+    Raises:
+        MlrsError: it failed.
+    """
+    try:
+        return (yield from routed(call, Route(session.addresses, Deadline(timeout_s), home)))
+    except MlrsError:
+        session.check_open()
+        raise
+
+
+def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
+    """Delete a run. Gone where a try before may have deleted it, it was deleted.
+
+    Raises:
+        RunNotFoundError: there was none.
+        MlrsError: it failed.
+    """
+    route = Route(session.addresses, Deadline(timeout_s))
+    try:
+        yield from routed(session.requests.delete_run(run_id), route)
+    except RunNotFoundError:
+        if not route.may_be_done:
+            raise
+    except MlrsError:
+        session.check_open()
+        raise
+
+
+def completed(session: Session, ledger: Ledger[Any], config: RunConfig) -> Procedure[None]:
+    """Add to a run's config what it lacks."""
+    call = session.requests.completing(ledger.start, config, session.feeder)
+    (run,) = yield from called(session, call, session.timeout_s, session.home_of(ledger))
+    ledger.config = run.info.config
+
+
+def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure[bool]:
+    """Ask how far runs are stored, which has them stored; return whether that is all of them."""
+    deadline, steps = Deadline(timeout_s), []
+    for run_id in ledger.run_ids:
+        route = Route(session.addresses, deadline, session.home_of(ledger))
+        run = yield from routed(session.requests.get_run(run_id), route)
+        steps.append(run.durable_step)
+    return ledger.stored(min(steps))
+
+
+def attend(session: Session, ledger: Ledger[Any]) -> None:
+    """Log what is new of a run's outage, and begin to join it again if that is called for."""
+    session.tell_news(ledger)
+    if ledger not in session.joining and session.needs_joining(ledger):
+        session.joining.add(ledger)
+        session.host.start(join(session, ledger))
+    elif ledger not in session.joining:
+        session.see_to_sending(ledger)
+
+
+def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
+    """Have runs take part in a stream, for the first time or again: open them, send what the daemon lacks.
+
+    Goes on until that is done, is refused, or nobody needs it any more.
+    """
+    try:
+        yield from _tried(session, ledger)
+    except ClosedError:
+        pass  # what is not sent is kept
+    except RunFinishedError as error:
+        ledger.is_finished = True
+        ledger.turned_away(error)
+    except MlrsError as error:
+        session.setbacks[ledger] = error
+        ledger.turned_away(error)
+    finally:
+        session.joining.discard(ledger)
+        if ledger.standby.is_lost:
+            session.lost.add(ledger)
+        session.tell_news(ledger)
+        ledger.changed.notify_all()
+
+
+def _tried(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
+    """Join until it works, or nobody needs it any more.
+
+    Raises:
+        MlrsError: it will not work.
+    """
+    patience_s = session.timeout_s if ledger.is_open else ledger.start.limit_s(ledger.first_step)
+    while session.needs_joining(ledger):
+        if ledger.is_open or ledger in session.setbacks:
+            yield Pause(session.backoffs.setdefault(ledger, Backoff()).next_s())
+        if not session.needs_joining(ledger):
+            return
+        if ledger.is_open and not session.addresses.several:
+            patience_s = LONGEST_ATTEMPT_S
+        try:
+            yield from _joined(session, ledger, Deadline(patience_s))
+        except (*PASSING, *DENIALS) as error:
+            if not ledger.may_pass(error):
+                raise
+            session.setbacks[ledger] = error
+            if not ledger.is_open:  # whoever waits for a daemon waits less long than for what it does
+                ledger.changed.notify_all()
+        patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
+
+
+def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Procedure[None]:
+    """Open runs where they are owned, and let them take part there.
+
+    A sweep may take several calls. Those that were made count, also in the next attempt.
+    """
+    start, feeder, first_step = ledger.start, session.feeder, ledger.first_step
+    requests = session.requests
+    place, runs = session.reopened.get(ledger, ("", []))
+    route = Route(session.addresses, deadline, place or session.home_of(ledger))
+    way = None if ledger.is_open else start.way(first_step)
+    while len(runs) < ledger.size:
+        if way is None:
+            call = requests.reopening(start, feeder, len(runs))
+        else:
+            call = requests.opening(start, way, feeder, len(runs))
+        try:
+            part = yield from routed(call, route)
+        except MlrsError as error:
+            raise start.explained(error, first_step) from error
+        if route.address != place:  # handles are a daemon's own: what another one opened is no use
+            is_first = not runs
+            place, runs = route.address, []
+            session.reopened[ledger] = place, runs
+            if not is_first:
+                continue
+        runs += part
+    del session.reopened[ledger]
+    opened = Opened(tuple(runs))
+    if way is None:
+        ledger.rejoin(opened)
+    else:
+        if lacking := start.lacking(opened.config, opened.next_step):
+            (run,) = yield from routed(requests.completing(start, lacking, feeder), route)
+            opened = Opened((run,))
+        ledger.open(opened)
+        session.opened(ledger, opened.took_over, place)
+    if session.needs_joining(ledger):
+        session.join(ledger, place)
+    session.setbacks.pop(ledger, None)

@@ -1,0 +1,284 @@
+"""The processes of a distributed PyTorch job as one training loop: rank 0 talks to the daemon for all.
+
+Losses become one, and learning rates become everybody's, over a group of their own: on the CPU, in float64,
+apart from whatever else is under way between the processes. Where ranks meet, each says whether it failed,
+and all raise if one did: none waits for another that will not come.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from typing import Final, Never, TypeVar
+
+import torch
+from torch import distributed as dist
+
+from mlrs import InvalidArgumentError, Run, UnavailableError, UsageError
+
+T = TypeVar("T")
+Asked = Callable[[], float] | BaseException | None
+"""What waits for advice, or why nothing does, on the first rank."""
+ADVISED, VOID = 1.0, 2.0
+"""The first rank's word of a learning rate, and of a loss that it did not observe; 0: any other error."""
+
+ID_BYTES: Final = 256
+"""The longest run id."""
+FLAGS: Final = 52
+"""Ranks that one float64 has a bit each for: sums of different bits are exact."""
+
+
+class Together:
+    """The ranks of a process group; made, and used, by all of them in the same order.
+
+    Where they meet (`begin`, `ask`, `tell`, `load`), each raises what failed on it, or else an
+    `UnavailableError` that names the ranks which failed.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        """Wait for all ranks. `group` is who takes the steps together; `None` is everybody."""
+        self._ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
+        self._place = self._ranks.index(dist.get_rank())
+        self.is_first = self._place == 0
+        self.group = dist.new_group(self._ranks, backend="gloo", use_local_synchronization=True)
+
+    def begin(self, begin: Callable[[], tuple[str, int]]) -> tuple[str, int]:
+        """Begin on every rank; return what the first one says that the run's id and next step are."""
+
+        def find() -> list[float]:
+            run_id, step = begin()
+            encoded = run_id.encode("ascii") if self.is_first else b""
+            # Steps fit: they are at most 2**53.
+            return [float(step) if self.is_first else 0.0, *map(float, encoded.ljust(ID_BYTES, b"\0"))]
+
+        step, *letters = self._meet(find, 1 + ID_BYTES)
+        return bytes(int(letter) for letter in letters if letter).decode("ascii"), int(step)
+
+    def ask(
+        self, find: Callable[[], tuple[float, float]], ask: Callable[[float], Callable[[], float]]
+    ) -> Asked:
+        """Have the first rank ask for advice on the mean of all losses; return what `Shared` takes.
+
+        Args:
+            find: returns this rank's loss, and of how many samples it is the mean; with 0, it counts for
+                nothing.
+            ask: asks the daemon, on the first rank; returns what waits for its advice.
+
+        Raises:
+            UsageError: another rank loads a state. Nothing was asked then, nor where a rank failed.
+        """
+
+        def found() -> list[float]:
+            loss, samples = find()
+            return [loss * samples if samples else 0.0, samples, 0.0]
+
+        interrupts = list[KeyboardInterrupt]()
+        total, count, loading = self._meet(found, 3, interrupts)
+        self._check_loading(loading, 0)
+        if interrupts:  # the others go on to `Shared`, and so does this rank
+            return interrupts[0] if self.is_first else _raising(interrupts[0])
+        if not self.is_first:
+            return None
+        try:
+            return ask(total / count if count else math.nan)
+        except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others hear of it in `Shared`
+            return error
+
+    def tell(self, error: BaseException) -> Never:
+        """Raise an error here, and have the others raise where they next observe a loss."""
+        self._meet(_raising(error), 3)
+        raise error
+
+    def load(self, find: Callable[[], T]) -> T:
+        """Find something on every rank, which all have to; return this rank's.
+
+        Raises:
+            UsageError: another rank observes a loss.
+        """
+        own: list[T] = []
+
+        def found() -> list[float]:
+            own.append(find())
+            return [0.0, 0.0, 1.0]
+
+        *_, loading = self._meet(found, 3)
+        self._check_loading(loading, len(self._ranks))
+        return own[0]
+
+    def share(self, word: torch.Tensor) -> None:
+        """Fill in the first rank's word. One broadcast."""
+        dist.broadcast(word, src=self._ranks[0], group=self.group)
+
+    def first_failed(self) -> UnavailableError:
+        """Return what the others raise if the first rank has no learning rate for them."""
+        return UnavailableError(
+            f"rank {self._ranks[0]}, which talks to the daemon for all, got no advice; it says why"
+        )
+
+    def _meet(
+        self, find: Callable[[], list[float]], count: int, interrupts: list[KeyboardInterrupt] | None = None
+    ) -> list[float]:
+        """Find numbers on each rank; return their sums. One all-reduce, which all ranks come to.
+
+        Args:
+            find: returns this rank's.
+            count: how many numbers there are.
+            interrupts: where an interrupt goes that came while the ranks met; they have met all the same.
+        """
+        numbers, failure = [0.0] * count, None
+        try:
+            numbers = find()
+        except BaseException as error:  # noqa: BLE001  # the others wait for word, whatever it is
+            failure = error
+        flags = flags_of(None if failure is None else self._place, len(self._ranks))
+        word = torch.tensor([*numbers, *flags], dtype=torch.float64)
+        begun = list[dist.Work]()
+
+        def meet() -> None:
+            begun.append(dist.all_reduce(word, group=self.group, async_op=True))
+            begun[0].wait()
+
+        try:
+            _done(meet, failure)
+        except KeyboardInterrupt as error:
+            if interrupts is None or failure is not None or not begun:
+                raise
+            begun[0].wait()
+            interrupts.append(error)
+        sums: list[float] = word.tolist()
+        if failed := [str(self._ranks[place]) for place in places_in(sums[count:])]:
+            several = len(failed) > 1
+            raise UnavailableError(
+                f"rank{'s' * several} {', '.join(failed)}, of those that share the run, failed;"
+                f" {'they say' if several else 'it says'} why"
+            )
+        return sums[:count]
+
+    def _check_loading(self, loading: float, expected: int) -> None:
+        """Raise `UsageError` if some ranks load a state, and others do not."""
+        if loading != expected:
+            raise UsageError(
+                f"load_state_dict was called on {loading:.0f} of {len(self._ranks)} ranks, while others"
+                " observed a loss; call it on every rank, between two steps"
+            )
+
+
+class Shared:
+    """A step's learning rate, which all ranks ask for: the one that the first rank is advised, bit for bit.
+
+    Attributes:
+        is_void: whether there will be none, as no loss was observed.
+    """
+
+    def __init__(self, together: Together, asked: Asked | Future[Asked]) -> None:
+        """`asked` is what `Together.ask` returns, or will, in another thread."""
+        self._together, self._asked = together, asked
+        self._known: float | None = None
+        self.is_void = False
+
+    def __call__(self) -> float:
+        """Return it, once it is here.
+
+        Raises:
+            BaseException: what keeps the first rank from it, there; or an interrupt, on any rank. None waits
+                for it, and it may be asked for again.
+            UnavailableError: the first rank raised; or see `Together.ask`.
+        """
+        if self._known is None:
+            asked = self._asked
+            self._known = self._share(self._awaited(asked) if isinstance(asked, Future) else asked)
+        return self._known
+
+    def _awaited(self, read: Future[Asked]) -> Asked:
+        """Wait for the other thread, whatever happens meanwhile: what comes next depends on what it met."""
+        failure: BaseException | None = None
+        try:
+            wait([read])
+        except BaseException as error:  # noqa: BLE001  # an interrupt
+            failure = error
+            wait([read])
+        if (met := read.exception()) is not None:
+            self.is_void = True
+            raise met if failure is None else failure from met
+        return read.result() if failure is None else _raising(failure)
+
+    def _share(self, advised: Asked) -> float:
+        word = torch.zeros(2, dtype=torch.float64)
+        failure: BaseException | None = None
+        if isinstance(advised, BaseException):
+            word[1], failure = VOID, advised
+        elif advised is not None:
+            try:
+                word[0], word[1] = advised(), ADVISED
+            except BaseException as error:  # noqa: BLE001  # an interrupt, too, must not keep them waiting
+                failure = error
+        try:
+            _done(lambda: self._together.share(word), failure)
+        finally:
+            lr, status = word.tolist()
+            self.is_void = status == VOID
+            if status == ADVISED:
+                self._known = lr  # also if this rank raises now: the others have gone on with it
+        if status != ADVISED:
+            raise self._together.first_failed()
+        return float(lr)
+
+
+def together_of(run: object, group: dist.ProcessGroup | None, *, distributed: bool) -> Together | None:
+    """Return the ranks that share a run; `None`: this process is by itself, or each rank reports."""
+    several = distributed and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+    return Together(group) if several and not (isinstance(run, Run) and run.rank is not None) else None
+
+
+def own_run(run: object, together: Together | None) -> Run | None:
+    """Return the run that this process talks to the daemon for, checked; `None`: another one does."""
+    if run is not None and not isinstance(run, Run):
+        raise InvalidArgumentError(
+            f"run must be a run of mlrs.connect(...).run(...); is {type(run).__name__}", field="run"
+        )
+    if run is None and together is None:
+        raise InvalidArgumentError(
+            "run must be an open run: torch.distributed has one process here, or was not initialized before",
+            field="run",
+        )
+    if run is None and together is not None and together.is_first:
+        raise InvalidArgumentError(
+            "run must be an open run on the first rank, which talks to the daemon; is None", field="run"
+        )
+    return run if together is None or together.is_first else None
+
+
+def flags_of(place: int | None, size: int) -> list[float]:
+    """Return a bit for each of `size` ranks, all 0 but that of the rank at `place`, if it failed."""
+    flags = [0.0] * -(-size // FLAGS)
+    if place is not None:
+        flags[place // FLAGS] = 2.0 ** (place % FLAGS)
+    return flags
+
+
+def places_in(sums: Sequence[float]) -> list[int]:
+    """Return the places of the ranks that failed, from the sums of their words."""
+    bits = [(number * FLAGS, int(flag)) for number, flag in enumerate(sums)]
+    return [first + place for first, flag in bits for place in range(FLAGS) if flag >> place & 1]
+
+
+def _done(collective: Callable[[], object], failure: BaseException | None) -> None:
+    """Take part in a collective, then raise what failed here before, if something did."""
+    try:
+        collective()
+    except BaseException as error:
+        if failure is not None:
+            raise failure from error  # why the others are gone, too, may well be the same
+        raise
+    if failure is not None:
+        raise failure
+
+
+def _raising(error: BaseException) -> Callable[[], Never]:
+    """Return a function that raises an error."""
+
+    def raising() -> Never:
+        raise error
+
+    return raising

@@ -1,0 +1,429 @@
+"""A learning-rate scheduler whose schedule is a daemon's advice. `mlrs.torch` shows how it is used."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch.distributed import ProcessGroup
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mlrs import InvalidArgumentError, Run, UsageError
+from mlrs.adapters import RunState, real, whole
+from mlrs.torch.hook import Hook, Progress, unwrapped
+from mlrs.torch.loss import Loss, loss_of, mean_of
+from mlrs.torch.ranks import Asked, Shared, Together, own_run, together_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def describe(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the `optimizer` and the `momentum` of a run's config, read off an optimizer.
+
+    Exactly PyTorch's SGD, Adam and AdamW are told apart; their subclasses count as they do, and
+    anything else is `other`, without momentum. Parameter groups are taken to agree; the first one
+    speaks for all. Of a wrapped optimizer, as Accelerate's, the one inside counts.
+    """
+    optimizer = unwrapped(optimizer)
+    group = optimizer.param_groups[0]
+    if isinstance(optimizer, (Adam, AdamW)):
+        decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
+        return {"optimizer": "adamw" if decoupled else "adam", "momentum": _momentum(group["betas"][0])}
+    if isinstance(optimizer, SGD):
+        momentum = _momentum(group["momentum"])
+        kind = "sgd" if momentum == 0.0 else "nesterov" if group["nesterov"] else "momentum"
+        return {"optimizer": kind, "momentum": momentum}
+    return {"optimizer": "other", "momentum": None}
+
+
+def set_rates(optimizer: Optimizer, learning_rate: float, ratios: Sequence[float]) -> None:
+    """Set the learning rate of each parameter group to one times its ratio; tensors are filled in place."""
+    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate * ratio)
+        else:
+            group["lr"] = learning_rate * ratio
+
+
+class AdvisedLR(LRScheduler):
+    """Sets the learning rate of every update to what a daemon advises for the loss of that update.
+
+    The parameter group with the largest initial learning rate gets the advice, the others keep their
+    ratio to it, also groups that are added later. Learning rates that are tensors are filled in
+    place.
+
+    An optimizer has one `AdvisedLR` at a time: one that is made for it takes the place of the one before,
+    which then raises `UsageError` in all methods that observe, step or load.
+
+    Args:
+        optimizer: its learning rates are overwritten at each step. If it is wrapped in an object that has it
+            as its attribute `optimizer`, as Accelerate's, it is found there.
+        run: an open run. What its config lacks of `optimizer` and `momentum` is read off the
+            optimizer, before the first step. In a distributed job, that of the first rank counts, and others
+            may pass `None`; where each was opened with a `rank`, each rank sends its own loss instead.
+        accumulation_steps: how many `observe` calls, one for each micro-batch, make one step; the
+            mean of their losses is what is sent. An `optimizer.step()` before that sends the mean of
+            those there are.
+        lagged: never wait: update with the newest advice of the steps before, as a rule that for the step
+            before. The first step waits, as there is none yet.
+        distributed: whether the ranks of a distributed job, if this is one, take their steps together.
+        process_group: who takes them together. Default: every process of the job.
+
+    Raises:
+        InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
+        UsageError: in its methods: another `AdvisedLR` was made for the optimizer, or `detach` was called.
+        ConfigMismatchError: the run was begun with another optimizer.
+        UnavailableError: of several ranks, another one raised something; the error names it. All methods but
+            `state_dict` do so: what one rank raises, all hear of where they meet next.
+        MlrsError: the daemon is out of reach; only where the config has to be completed.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        run: Run | None,
+        *,
+        accumulation_steps: int = 1,
+        lagged: bool = False,
+        distributed: bool = True,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        self._together = together_of(run, process_group, distributed=distributed)
+        self._run: Run | None = None
+        self._accumulation_steps = 1
+        self._lagged = lagged
+        self._wrong: Exception | None = None  # what the others will be told of when all ranks meet
+        self._losses: list[
+            tuple[Loss, float]
+        ] = []  # and samples, of the micro-batches since the last observation was sent
+        self._pending: Callable[[], float] | None = None  # returns the advice of the step that is open
+        self._reader: ThreadPoolExecutor | None = None  # reads losses off a device
+        self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
+        self._applied = False  # whether its advice is in the optimizer
+        self._advised_lr: float | None = None
+        self._loads = 0  # how often a state was loaded, which losses still on a device are not sent after
+        self._sending = threading.Lock()
+
+        def begin() -> tuple[str, int]:
+            self._run = own_run(run, self._together)
+            self._accumulation_steps = whole("accumulation_steps", accumulation_steps, low=1)
+            return self._begin(unwrapped(optimizer))
+
+        self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
+        self._hook = Hook(self.optimizer, self._apply, self._progress)
+
+    def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
+        """Send the training loss of this step, and return at once; of several ranks, once all are here.
+
+        Args:
+            loss: one number, or a tensor of one element; NaN and infinities are legal. `None`: this rank has
+                none, as a stage of a pipeline before the last.
+            samples: how many samples it is the mean of, where micro-batches or ranks have different
+                numbers of them. Default: 1.
+
+        Raises:
+            InvalidArgumentError: it is neither. Of several ranks, all raise at the last micro-batch of the
+                step.
+            UsageError: the loss of this step was observed already. Of several ranks, all raise when they
+                observe the next.
+            MlrsError: see `Run.observe`.
+        """
+        if self._hook.is_known:
+            return
+        value = self._counted(loss, samples)
+        if self._pending is not None:
+            self._defer(
+                UsageError(
+                    f"observe: the loss of step {self.last_epoch} was observed already. Call scheduler.step()"
+                    " once the optimizer has stepped; to observe several micro-batches per step, pass"
+                    " accumulation_steps= to AdvisedLR"
+                )
+            )
+            if self._applied:  # the others' next step has begun
+                self._tell()
+            return
+        self._losses.append(value)
+        if len(self._losses) == self._accumulation_steps:
+            self._send()
+
+    def step(self, loss: torch.Tensor | float | None = None) -> None:
+        """Close this step. With a loss: observe it first, and apply the advice now.
+
+        Raises:
+            UsageError: no loss was observed since the last step.
+            MlrsError: see `observe` and `Pending.lr`.
+        """
+        try:
+            self._hook.check()
+        except UsageError as error:
+            self._defer(error)
+            self._tell()
+        if loss is not None:
+            self.observe(loss)
+        if self._pending is None and not self._losses:
+            self._defer(
+                UsageError(
+                    f"step: no loss was observed for step {self.last_epoch}. Call scheduler.observe(loss)"
+                    " right after the loss, or scheduler.step(loss)"
+                )
+            )
+            self._tell()  # the others are about to observe theirs
+        self._apply()  # not yet done if the optimizer's step was skipped, as a GradScaler may
+        self._pending, self._applied = None, False
+        self.last_epoch += 1
+        self._step_count += 1
+
+    def detach(self) -> None:
+        """Leave the optimizer as it is: its steps do not wait for advice any more. The run stays open.
+
+        In a distributed job, on every rank, between two steps.
+        """
+        self._hook.remove("detach() was called")
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return the learning rates of the parameter groups, as `get_last_lr` does."""
+        return self.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the run's id, the step that comes next, the last advice and the initial LRs.
+
+        Plain values only. Take it after `step()`: losses of micro-batches that were not sent are not
+        in it.
+        """
+        state = RunState(self._run_id, self.last_epoch, self._advised_lr)
+        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state, as the run that it was saved of, which goes back to the state's step.
+
+        May be called before or after the optimizer's `load_state_dict`; in a distributed job, on every rank,
+        between two steps.
+
+        Raises:
+            InvalidArgumentError: it is not a state of this class, or the run has not come to its step.
+            RunNotFoundError: the daemon does not have the run.
+            MlrsError: see `Run.resume`.
+        """
+
+        def find() -> tuple[RunState, list[float]]:
+            self._hook.check()
+            if self._wrong is not None:  # what this rank has not told yet
+                raise self._wrong
+            state = RunState.from_dict(state_dict)
+            return state, _base_lrs_of(state_dict, len(self.optimizer.param_groups))
+
+        def resume() -> tuple[str, int]:
+            if self._run is not None:
+                self._run.resume(state)
+            return state.run_id, state.step
+
+        if self._reader is not None and self._together is not None:
+            self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
+        with self._sending:
+            state, base_lrs = find() if self._together is None else self._together.load(find)
+            begun = resume() if self._together is None else self._together.begin(resume)
+            self._run_id, self.last_epoch = begun
+            self._loads += 1
+        self._losses, self._pending, self._applied, self._wrong = [], None, False, None
+        self._unread.clear()
+        self.base_lrs[: len(base_lrs)] = base_lrs
+        self._advised_lr = state.last_lr
+        if self._advised_lr is not None:
+            self._fill(self._advised_lr)
+
+    def _initial_step(self) -> None:
+        """Set no learning rate: there is no advice yet."""
+        self._step_count = 1
+        self._remember()
+
+    def _counted(self, loss: torch.Tensor | float | None, samples: float | None) -> tuple[Loss, float]:
+        """Return a checked loss, and how many samples it counts for."""
+        if loss is None and self._together is not None:
+            return loss_of(0.0), 0.0
+        try:
+            self._hook.check()
+            if loss is None:
+                raise InvalidArgumentError(
+                    "loss may be None only where several ranks share a run", field="loss"
+                )
+            return loss_of(loss), 1.0 if samples is None else real("samples", samples, above=0.0)
+        except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
+            self._defer(error)
+        return loss_of(0.0), 0.0
+
+    def _defer(self, error: Exception) -> None:
+        """Raise an error; of several ranks, once all of them meet: to go there early would keep this one."""
+        if self._together is None:
+            raise error
+        self._wrong = self._wrong or error
+
+    def _tell(self) -> None:
+        """Raise what was deferred, here and on the other ranks."""
+        if self._together is not None and self._wrong is not None:
+            wrong, self._wrong = self._wrong, None
+            self._together.tell(wrong)
+
+    def _send(self) -> None:
+        """Send the mean of the losses; those that a device still has, as soon as it gives them away."""
+        losses, step = self._losses, self.last_epoch
+        if self._together is not None:
+            self._send_together(self._together, step, losses)
+            return
+        if all(loss.is_here for loss, _ in losses):
+            self._pending = self._ask(step, losses)
+            self._losses = []
+            return
+        self._losses = []
+        read = self._read(self._ask_later, step, losses, self._loads)
+        if self._lagged:
+            self._unread.append(read)
+            self._pending = self._newest
+        else:
+            self._pending = lambda: read.result()()  # noqa: PLW0108 # the result, too, is asked for later
+
+    def _send_together(self, together: Together, step: int, losses: Sequence[tuple[Loss, float]]) -> None:
+        """Send the mean of all ranks' losses, or have all raise: this step's are then of no use."""
+        self._losses = []
+        try:
+            if len(self.base_lrs) < len(self.optimizer.param_groups):
+                self._ratios()  # of groups that were added, which the update will need
+        except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
+            self._defer(error)
+        wrong, self._wrong = self._wrong, None
+
+        def find() -> tuple[float, float]:
+            if wrong is not None:
+                raise wrong
+            return mean_of(losses)
+
+        def ask() -> Asked:
+            return together.ask(find, lambda mean: self._observe(step, mean, 1.0))
+
+        is_here = self._lagged or all(loss.is_here for loss, _ in losses)
+        self._pending = Shared(together, ask() if is_here else self._read(ask))
+
+    def _read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have another thread read losses off a device."""
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, "mlrs-loss")
+        return self._reader.submit(read, *args, **kwargs)
+
+    def _ask(self, step: int, losses: Sequence[tuple[Loss, float]]) -> Callable[[], float]:
+        """Observe the mean of some losses; return what returns the advice to update with."""
+        mean, samples = mean_of(losses)
+        return self._observe(step, mean, samples)
+
+    def _ask_later(self, step: int, losses: Sequence[tuple[Loss, float]], loads: int) -> Callable[[], float]:
+        """As `_ask`, in another thread; raise `CancelledError` if the losses are of no use any more.
+
+        They are of none once a state was loaded, or the scheduler detached.
+
+        Args:
+            step: the step.
+            losses: its losses.
+            loads: how many states were loaded when they were observed.
+        """
+        mean, samples = mean_of(losses)
+        with self._sending:
+            if loads != self._loads or self._hook.is_removed:
+                raise CancelledError
+            return self._observe(step, mean, samples)
+
+    def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
+        """Send a loss; return what returns the advice to update with."""
+        return self._own_run().observe(step, mean, samples=samples, lagged=self._lagged).lr
+
+    def _own_run(self) -> Run:
+        if self._run is None:
+            raise AssertionError("only the first rank talks to the daemon")
+        return self._run
+
+    def _begin(self, optimizer: Optimizer) -> tuple[str, int]:
+        """Begin to schedule an optimizer; return the run's id and next step, where this process has it."""
+        if self._run is not None:
+            largest = max(float(group["lr"]) for group in optimizer.param_groups)
+            self._run.describe(default_lr=largest, **describe(optimizer))
+        super().__init__(optimizer)
+        self._ratios()
+        if self._run is None:
+            return "", 0
+        state = self._run.state()
+        return state.run_id, state.step
+
+    def _newest(self) -> float:
+        """Return the newest advice that a lagged loop has; wait for the very first."""
+        while len(self._unread) > 1 and self._unread[0].done():
+            self._unread.popleft().result()  # which raises if it could not be sent
+        lr = self._own_run().newest_lr(before=self.last_epoch)
+        return self._unread[0].result()() if lr is None else lr
+
+    def _apply(self) -> None:
+        """Wait for the advice of this step, if one was observed, and put it into the optimizer."""
+        if self._losses:
+            self._send()
+        if self._pending is not None and not self._applied:
+            try:
+                self._advised_lr = self._pending()
+            except BaseException:
+                if isinstance(self._pending, Shared) and self._pending.is_void:
+                    self._pending = None
+                raise
+            self._fill(self._advised_lr)
+            self._applied = True
+
+    def _progress(self) -> Progress:
+        """Return how far this step has come, for the hook."""
+        return Progress(self.last_epoch, is_observed=self._pending is not None, is_applied=self._applied)
+
+    def _fill(self, learning_rate: float) -> None:
+        set_rates(self.optimizer, learning_rate, self._ratios())
+        self._remember()
+
+    def _ratios(self) -> list[float]:
+        """Return the initial LR of each group over the largest."""
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:
+            self.base_lrs.append(group.setdefault("initial_lr", float(group["lr"])))
+        bases = [float(lr) for lr in self.base_lrs]
+        if not (largest := max(bases)) > 0.0 or not math.isfinite(largest):
+            raise InvalidArgumentError(
+                f"optimizer: the largest initial LR is {largest}; the groups' ratios need it to be > 0",
+                field="optimizer",
+            )
+        return [base / largest for base in bases]
+
+    def _remember(self) -> None:
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
+
+
+def _momentum(value: Any) -> float | None:
+    """Return a momentum that the contract has room for, [0, 1), else `None`."""
+    momentum = float(value)
+    return momentum if 0.0 <= momentum < 1.0 else None
+
+
+def _base_lrs_of(saved: Mapping[str, Any], groups: int) -> list[float]:
+    """Return the initial LRs that a state holds, for an optimizer with so many parameter groups."""
+    try:
+        base_lrs = [float(lr) for lr in saved["base_lrs"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"state_dict: its base_lrs are not numbers ({error!r}): it is not of an AdvisedLR",
+            field="state_dict",
+        ) from error
+    if len(base_lrs) > groups:
+        raise InvalidArgumentError(
+            f"state_dict is of {len(base_lrs)} parameter groups, the optimizer has {groups}: add its groups"
+            " before loading",
+            field="state_dict",
+        )
+    return base_lrs

@@ -1,0 +1,273 @@
+"""The asyncio client's channels: calls, procedures, and an end that never hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import closing, nullcontext
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import grpc.aio
+
+from mlrs.errors import ClosedError, MlrsError, UnavailableError
+from mlrs.ledger.ledger import Ledger
+from mlrs.protocol.conversation import Conversation
+from mlrs.protocol.deadline import Deadline
+from mlrs.protocol.following import Following
+from mlrs.protocol.joining import attend, called, stored
+from mlrs.protocol.routing import Attempt, Call, Procedure
+from mlrs.protocol.session import announce
+from mlrs.protocol.waiting import Action, Perform, Waiting, settled
+from mlrs.transport.access import Access
+from mlrs.transport.aio_stream import AdviceStream
+from mlrs.transport.base_connection import GRACE_S, BaseConnection
+from mlrs.values.types import RecordChunk
+from mlrs.wire.convert import chunk_from_proto
+from mlrs.wire.status import map_rpc_errors
+
+T = TypeVar("T")
+_logger = logging.getLogger("mlrs")
+
+
+class Signal:
+    """What the tasks that wait for something of a run are waiting on."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify_all(self) -> None:
+        """Let each of them look again."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when notified, or after `timeout_s`."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await asyncio.wait([future], timeout=timeout_s)
+        finally:
+            self._waiting.discard(future)
+
+
+class Connection(BaseConnection):
+    """Channels to a daemon's addresses, a stream for each in use, any number of tasks of one event loop."""
+
+    def __init__(
+        self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
+    ) -> None:
+        super().__init__(
+            addresses,
+            access,
+            timeout_s,
+            unsent_dir,
+            nullcontext(),
+            grpc.aio.insecure_channel,
+            grpc.aio.secure_channel,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._streams: set[AdviceStream] = set()
+        self._watches: set[Any] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def signal(self) -> Signal:
+        """Return what the tasks that wait for something of new runs are waiting on."""
+        return Signal()
+
+    async def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
+        """Make a unary call, at `home` first if that is given.
+
+        Raises:
+            MlrsError: it failed.
+        """
+        return await self.perform(called(self.session, call, timeout_s, home))
+
+    async def act(self, action: Action[T]) -> T:
+        """Carry out an action and return its result.
+
+        Raises:
+            MlrsError: it failed.
+        """
+        with closing(action):
+            outcome: Any = None
+            failure: MlrsError | None = None
+            while True:
+                try:
+                    wanted = action.throw(failure) if failure else action.send(outcome)
+                except StopIteration as stop:
+                    return cast("T", stop.value)
+                outcome, failure = None, None
+                try:
+                    if isinstance(wanted, Perform):
+                        outcome = await self.perform(wanted.procedure)
+                    else:
+                        outcome = await self.wait(wanted)
+                except MlrsError as error:
+                    failure = error
+
+    async def perform(self, procedure: Procedure[T]) -> T:
+        """Carry out a procedure and return its result.
+
+        Raises:
+            MlrsError: it failed.
+        """
+        self.check()
+        with closing(procedure):
+            outcome: Any = None
+            failure: MlrsError | None = None
+            while True:
+                try:
+                    wanted = procedure.throw(failure) if failure else procedure.send(outcome)
+                except StopIteration as stop:
+                    return cast("T", stop.value)
+                outcome, failure = None, None
+                try:
+                    if isinstance(wanted, Attempt):
+                        outcome = await self._attempt(wanted)
+                    else:
+                        await asyncio.sleep(wanted.timeout_s)
+                except MlrsError as error:
+                    failure = error
+
+    async def wait(self, waiting: Waiting[T]) -> T:
+        """Wait as the rules say; return what they return."""
+        self.check()
+        with closing(waiting):
+            while True:
+                try:
+                    wanted = next(waiting)
+                except StopIteration as stop:
+                    return cast("T", stop.value)
+                await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
+
+    async def watch(self, request: Any, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
+        """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
+        self.check()
+        following = Following(self.addresses, request.from_step, timeout_s, self.timeout_s)
+        while True:
+            try:
+                async for message in self._messages(request, following):
+                    if (chunk := following.take(chunk_from_proto(message))) is not None:
+                        yield chunk
+            except MlrsError as error:
+                self.session.check_open()
+                await asyncio.sleep(following.broke(error))
+            else:
+                return
+
+    async def close(self) -> None:
+        """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.
+
+        May be called again. In a forked child it does nothing.
+        """
+        if os.getpid() != self._pid:
+            return
+        deadline = Deadline(self.timeout_s)
+        ledgers = [] if self.session.closing else self.session.unstored()
+        unstored = {ledger for ledger in ledgers if not await self._is_stored(ledger, deadline)}
+        self.session.closing = True
+        deadline = Deadline(self.timeout_s)
+        tasks, fallen_off = list(self._tasks), self.session.fallen_off() | unstored
+        for task in tasks:
+            task.cancel()
+        for watch in list(self._watches):
+            watch.cancel()
+        for stream in list(self._streams):
+            stream.half_close()
+        for stream in list(self._streams):
+            await stream.close(deadline.left_s())
+        if tasks:
+            await asyncio.wait(tasks)
+        for channel in self._links.channels():
+            await channel.close()
+        for warning in self._kept_at_close(fallen_off):
+            self.say(warning)
+        self.session.closed()
+
+    async def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
+        """Have what the daemon has answered stored, as nobody could send it again; return whether it is."""
+        try:
+            if ledger.backlog.last_unanswered() is not None:
+                await self.wait(settled(self.session, ledger, deadline))
+            return await self.perform(stored(self.session, ledger, max(deadline.left_s(), GRACE_S)))
+        except MlrsError:
+            return False
+
+    # ---------------------------------------------------------------------- the session's host
+
+    def open_transport(self, conversation: Conversation) -> AdviceStream:
+        """Open a stream. See `Host`."""
+        method = self._links.method(conversation.address, "StreamAdvice")
+        stream = AdviceStream(
+            partial(method, metadata=self._links.stream_metadata(self.session.feeder)),
+            conversation.take,
+            partial(self.session.receive, conversation),
+            partial(self._ended, conversation),
+            conversation.address,
+        )
+        self._streams.add(stream)
+        return stream
+
+    def start(self, procedure: Procedure[None]) -> None:
+        """Carry out a procedure in a task of its own. See `Host`."""
+        task = self._loop.create_task(self._in_background(procedure))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def attend(self, ledger: Ledger[Any]) -> None:
+        """See to a run. See `Host`."""
+        attend(self.session, ledger)
+
+    def abandon(self, conversation: Conversation, error: MlrsError) -> None:
+        """Give a stream up. See `Host`."""
+        self.session.abandoned(conversation, error)
+
+    def say(self, message: str) -> None:
+        """Log a warning."""
+        _logger.warning("%s", message)
+
+    def announce(self, message: str) -> None:
+        """Print a line for whoever started the program."""
+        announce(message)
+
+    async def _in_background(self, procedure: Procedure[None]) -> None:
+        try:
+            await self.perform(procedure)
+        except ClosedError:
+            pass
+        except Exception:
+            _logger.exception("a defect of mlrs; please report it")
+
+    async def _attempt(self, attempt: Attempt) -> Any:
+        method = self._links.method(attempt.address, attempt.call.method)
+        try:
+            with map_rpc_errors(attempt.address):
+                request, metadata = attempt.call.payload(), self._links.metadata
+                response = await method(request, timeout=attempt.timeout_s, metadata=metadata)
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            self.session.check_open()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise UnavailableError(f"the connection to {attempt.address} was closed") from error
+        return attempt.call.read(response)
+
+    async def _messages(self, request: Any, following: Following) -> AsyncIterator[Any]:
+        method = self._links.method(following.address, "WatchRun")
+        request.from_step = following.from_step
+        call = method(request, timeout=following.left_s(), metadata=self._links.metadata)
+        self._watches.add(call)
+        try:
+            with map_rpc_errors(following.address):
+                async for message in call:
+                    yield message
+        finally:
+            self._watches.discard(call)
+            call.cancel()
+
+    def _ended(self, conversation: Conversation, error: MlrsError | None) -> None:
+        self._streams.discard(cast("AdviceStream", conversation.transport))
+        self.session.ended(conversation, error)

@@ -1,0 +1,132 @@
+"""What the connections of both flavours have in common: all of it that waits for nothing."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from mlrs.errors import MlrsError
+from mlrs.ledger.backlog import E
+from mlrs.ledger.entries import Entry
+from mlrs.ledger.ledger import Ledger, Wakeable
+from mlrs.ledger.updates import Update
+from mlrs.protocol.addresses import Addresses
+from mlrs.protocol.deadline import Deadline
+from mlrs.protocol.session import Host, Session, check_process
+from mlrs.protocol.waiting import lagging
+from mlrs.transport.access import Access
+from mlrs.transport.links import Links
+from mlrs.values import arguments as check
+from mlrs.wire import calls
+from mlrs.wire.unsent import keep
+
+T = TypeVar("T")
+GRACE_S = 0.05
+"""Seconds beyond a deadline: for word that it has passed, or for a call as the advisor is closed."""
+
+
+class BaseConnection(Host):
+    """Channels to a daemon's addresses, and the session of which they carry out what it wants done.
+
+    Attributes:
+        addresses: the daemon's.
+        timeout_s: the deadline of a call that names none, in seconds.
+        session: the rules.
+        unsent_dir: the folder of files of what no daemon got; empty: it is not kept.
+    """
+
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        access: Access,
+        timeout_s: float,
+        unsent_dir: str,
+        lock: AbstractContextManager[Any],
+        open_plain: Callable[..., Any],
+        open_secure: Callable[..., Any],
+    ) -> None:
+        """`lock` is held by whoever is in the session; the last two open channels, see `Links`."""
+        self.addresses = Addresses(addresses)
+        self.timeout_s = timeout_s
+        self.session = Session(self.addresses, timeout_s, self, calls)
+        self.unsent_dir = unsent_dir
+        self._pid = os.getpid()
+        self._lock = lock
+        self._links = Links(open_plain, open_secure, access)
+
+    @abstractmethod
+    def signal(self) -> Wakeable:
+        """Return what those who wait for something of new runs are waiting on."""
+
+    def check(self) -> None:
+        """Raise unless this process may use the connection.
+
+        Raises:
+            ForkedError: the process is a fork of the one that made it.
+            ClosedError: the connection was closed.
+        """
+        check_process(self._pid)
+        self.session.check_open()
+
+    def check_process(self) -> None:
+        """Raise `ForkedError` if the process is a fork of the one that made it."""
+        check_process(self._pid)
+
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """Return the deadline of a call that begins now; `None`: the advisor's."""
+        return Deadline(self.timeout_s if timeout_s is None else check.timeout_s(timeout_s))
+
+    def deadline_of(self, ledger: Ledger[Any], timeout_s: float | None) -> Deadline:
+        """Return the deadline of a call about runs that begins now; `None`: that of the runs."""
+        deadline = self.deadline(ledger.patience_s(timeout_s))
+        if timeout_s is None and not ledger.is_open:
+            deadline.reach_s = ledger.start.timeout_s
+        return deadline
+
+    def leave(self, ledger: Ledger[Any]) -> None:
+        """Forget a run. In a forked child: nothing, as no lock of the parent's may be waited for."""
+        if os.getpid() == self._pid:
+            with self._lock:
+                self.session.forget(ledger)
+
+    def locked(self, work: Callable[[], T]) -> T:
+        """Return what a short piece of work on the session's ledgers gives, which waits for nothing."""
+        self.check()
+        with self._lock:
+            return work()
+
+    def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
+        """Send an observation; does not wait. See `Session.observe`."""
+        self.check()
+        with self._lock:
+            return self.session.observe(ledger, step, loss)
+
+    def adapt(
+        self,
+        ledger: Ledger[Any],
+        step: int,
+        alignments: Sequence[float],
+        validation_losses: Sequence[float | None],
+    ) -> Update:
+        """Send a meta update; does not wait. See `Session.adapt`."""
+        self.check()
+        with self._lock:
+            return self.session.adapt(ledger, step, alignments, validation_losses)
+
+    def lagging(self, ledger: Ledger[Any], entry: Entry, lr: float, late_s: float) -> float:
+        """Return what a loop that never waits goes on with. See `_waiting.lagging`."""
+        with self._lock:
+            return lagging(self.session, ledger, entry, lr, late_s)
+
+    def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
+        """Keep what a run that was to be finished lacks, its end among it, in a file, and say so."""
+        with self._lock:
+            self.say(keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True))
+
+    def _kept_at_close(self, fallen_off: Iterable[Ledger[Any]]) -> Iterator[str]:
+        """Keep in files what daemons may lack once all streams have ended; yield the warnings."""
+        for ledger in self.session.left_over(fallen_off):
+            yield keep(ledger, str(self.addresses), self.unsent_dir, self.session.setbacks.get(ledger))

@@ -1,0 +1,102 @@
+"""The threaded client's end of a WatchRun stream: a thread reads it, as gRPC is not safe for Ctrl-C."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any, Final
+
+from mlrs.errors import ClosedError, MlrsError
+from mlrs.protocol.following import Following
+from mlrs.values.types import RecordChunk
+from mlrs.wire.convert import chunk_from_proto
+from mlrs.wire.status import map_rpc_errors
+
+AHEAD: Final = 16
+"""How many messages are read before the caller takes one."""
+
+
+class Watch:
+    """One record, as it streams in.
+
+    Args:
+        start: starts a call, as `following` has it then.
+        following: how far it was read, and where that goes on.
+    """
+
+    def __init__(self, start: Callable[[], Any], following: Following) -> None:
+        self._start, self._following = start, following
+        self._chunks: SimpleQueue[RecordChunk | BaseException | None] = SimpleQueue()
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(AHEAD):
+            self._room.put(None)
+        self._call: Any = None
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._read, name="mlrs-watch", daemon=True)
+
+    def begin(self) -> None:
+        """Start to read. In the worker's thread."""
+        self._thread.start()
+
+    def chunks(self) -> Iterator[RecordChunk]:
+        """Iterate over what comes in. In the caller's thread."""
+        while (chunk := self._chunks.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            self._room.put(None)
+            yield chunk
+
+    def refuse(self) -> None:
+        """Say that the advisor was closed before this began."""
+        self._chunks.put(_closed())
+
+    def cancel(self) -> None:
+        """End it. In the worker's thread."""
+        self._cancelled = True
+        self._room.put(None)
+        if self._call is not None:
+            self._call.cancel()
+
+    def close(self, timeout_s: float) -> None:
+        """End it, and see its thread end."""
+        self.cancel()
+        self._thread.join(timeout_s)
+
+    def _read(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._attempts()
+        except Exception as failure:  # noqa: BLE001 # for the caller, who waits for this thread
+            error = _closed() if self._cancelled else failure
+        self._chunks.put(error)
+
+    def _attempts(self) -> None:
+        while True:
+            try:
+                self._attempt()
+            except MlrsError as error:
+                if self._cancelled:
+                    raise
+                time.sleep(self._following.broke(error))
+            else:
+                return
+
+    def _attempt(self) -> None:
+        with map_rpc_errors(self._following.address):
+            self._call = self._start()
+            if self._cancelled:
+                self._call.cancel()
+            for message in self._call:
+                if (chunk := self._following.take(chunk_from_proto(message))) is None:
+                    continue
+                self._room.get()
+                if self._cancelled:
+                    self._call.cancel()
+                    return
+                self._chunks.put(chunk)
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the advisor was closed; connect again")

@@ -1,0 +1,82 @@
+"""What users may say of a run, or of a sweep, when they begin it; `Advisor.run` says what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from mlrs.values.meta_types import Meta
+from mlrs.values.types import Optimizer, RankReduction, Schedule
+
+DEFAULT_TIMEOUT_S = 2.0
+"""How long a call waits for the daemon where its caller names no deadline, in seconds."""
+RECORD_TIMEOUT_S = 60.0
+"""How long reading a record, or going back to a step of it, may take by default, in seconds."""
+UPLOAD_TIMEOUT_S = 60.0
+"""How long sending gradients may take by default, in seconds."""
+OnExisting = Literal["error", "restart", "resume"]
+"""What to do where the run with the id that was given has steps already: refuse to begin, drop its record and
+begin anew, or go on where it is."""
+OnUnavailable = Literal["auto", "error", "fallback"]
+"""What a run does that cannot be opened as no daemon answers: raise, or begin with its fallback. `auto`:
+raise, unless an adapter has the run."""
+FallbackLike: TypeAlias = Literal["auto", "last", "error"] | Schedule | Callable[[int], Any] | None
+"""What answers without a daemon: the last learning rate, a schedule, a function of the step; `error` or
+`None`: nothing. `auto` is `last`, and `error` for a run of several ranks: each would fall back, and come
+back, at a step of its own."""
+
+
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments of `Advisor.run`."""
+
+    model: str | None
+    policy: Schedule | str | None
+    base_lr: float | None
+    warmup: int | None
+    horizon: int | None
+    num_classes: int | None
+    scale: float | None
+    snapshot: int | None
+    optimizer: Optimizer | str | None
+    momentum: float | None
+    initial_lr: float | None
+    min_lr: float | None
+    max_lr: float | None
+    meta: Meta | bool | None
+    rank: int | None
+    world_size: int | None
+    rank_reduction: RankReduction | str | None
+    straggler_timeout_s: float | None
+    quorum: float | None
+    id: str | None
+    on_existing: OnExisting
+    resume_from: int | None
+    fallback: FallbackLike
+    on_unavailable: OnUnavailable
+    timeout_s: float | None
+
+
+class SweepOptions(TypedDict, total=False):
+    """The keyword arguments of `Advisor.sweep`.
+
+    Those of a run's config are one value for all runs, or a list or array of one a run.
+    """
+
+    model: str | Sequence[str] | None
+    policy: Schedule | str | Sequence[Schedule | str] | None
+    base_lr: float | Sequence[float] | None
+    warmup: int | Sequence[int] | None
+    horizon: int | Sequence[int] | None
+    num_classes: int | Sequence[int] | None
+    scale: float | Sequence[float] | None
+    snapshot: int | Sequence[int] | None
+    optimizer: Optimizer | str | Sequence[Optimizer | str] | None
+    momentum: float | Sequence[float] | None
+    initial_lr: float | Sequence[float] | None
+    min_lr: float | Sequence[float] | None
+    max_lr: float | Sequence[float] | None
+    meta: Meta | bool | Sequence[Meta | bool] | None
+    on_existing: OnExisting
+    resume_from: int | None
+    fallback: FallbackLike
+    timeout_s: float | None

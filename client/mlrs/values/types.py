@@ -1,0 +1,259 @@
+"""The values that users of the client see."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from mlrs.values.checks import MAX_COUNT, MAX_STEPS, member, option, real, rising, string, whole
+from mlrs.values.meta_types import Meta, MetaRecord, MetaStatus
+
+
+class Optimizer(enum.StrEnum):
+    """The update rule that a learning rate is advised for."""
+
+    SGD = "sgd"
+    MOMENTUM = "momentum"
+    NESTEROV = "nesterov"
+    ADAM = "adam"
+    ADAMW = "adamw"
+    OTHER = "other"
+
+
+class AdviceReason(enum.StrEnum):
+    """Why an advice says what it says."""
+
+    FRESH = "fresh"
+    """Computed from this observation."""
+    REPLAYED = "replayed"
+    """The observation was answered before; this is that answer."""
+    HELD = "held"
+    """The loss was not finite; the last learning rate is held."""
+    FALLBACK = "fallback"
+    """The daemon was out of reach and the client answered."""
+
+
+class RankReduction(enum.StrEnum):
+    """How the losses of the ranks become one."""
+
+    MEAN = "mean"
+    """Weighted by sample counts."""
+    MEDIAN = "median"
+    """Each rank counts once."""
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run stands."""
+
+    ACTIVE = "active"
+    """Takes observations."""
+    DIVERGED = "diverged"
+    """Its last losses were all non-finite; still takes observations."""
+    FINISHED = "finished"
+    """Takes no more observations."""
+
+
+class ScheduleKind(enum.StrEnum):
+    """A schedule designed by hand, by the name that users write."""
+
+    CONSTANT = "constant"
+    MULTI_STEP = "multi-step"
+    EXPONENTIAL = "exponential"
+    COSINE = "cosine"
+    LINEAR = "linear"
+    WSD = "wsd"
+    ONE_CYCLE = "one-cycle"
+    SGDR = "sgdr"
+    PLATEAU = "plateau"
+    GREEDY = "greedy"
+
+
+@dataclass(frozen=True, repr=False)
+class Schedule:
+    """A schedule designed by hand, for a run to follow in place of a model.
+
+        advisor.run("task", policy=Schedule("wsd", base_lr=0.1, cooldown_fraction=0.1), horizon=10_000)
+
+    `None` means the default, which docs/schedules.md lists; it has the formulas too. A parameter belongs
+    to the kinds named with it. The daemon refuses one that is of no meaning to the kind.
+    """
+
+    kind: ScheduleKind | str
+    """Which one; a `ScheduleKind` or its value."""
+    _: KW_ONLY
+    base_lr: float | None = option(real, least=1e-30, most=1e30)
+    """The LR that the schedule multiplies. Default: the run's `initial_lr`, else the optimizer's usual."""
+    warmup: int | None = option(whole, low=0, high=MAX_STEPS)
+    """Steps of linear warmup. Default: 0."""
+    final_lr: float | None = option(real, least=0.0, most=1.0)
+    """Where the LR ends, or its lower bound, as a fraction of the base LR. Not for the first three kinds
+    and one-cycle."""
+    milestones: Sequence[int] | None = option(rising)
+    """Multi-step: the steps from which on the LR is multiplied by `factor` once more."""
+    factor: float | None = option(real, above=0.0, most=1.0)
+    """Multi-step, exponential (a step), plateau, greedy: what the LR is multiplied by."""
+    cooldown_fraction: float | None = option(real, above=0.0, most=1.0)
+    """Wsd: how much of the horizon the cooldown takes."""
+    period: int | None = option(whole, low=1, high=MAX_STEPS)
+    """Sgdr: the steps of the first cycle."""
+    period_mult: int | None = option(whole, low=1, high=100)
+    """Sgdr: how much longer each cycle is than the one before."""
+    peak_fraction: float | None = option(real, above=0.0, most=1.0)
+    """One-cycle: where the peak is, which is the base LR."""
+    start_division: float | None = option(real, least=1.0, most=1e12)
+    """One-cycle: the peak over the LR at the start."""
+    final_division: float | None = option(real, least=1.0, most=1e12)
+    """One-cycle: the LR at the start over the final LR."""
+    patience: int | None = option(whole, low=0, high=2**23)
+    """Plateau, greedy: so many steps in a row without (or with) improvement move nothing yet."""
+    threshold: float | None = option(real, least=0.0, most=1.0)
+    """Plateau, greedy: the least improvement that counts, as a fraction of the best loss."""
+    cooldown: int | None = option(whole, low=0, high=2**23)
+    """Plateau, greedy: steps after a reduction in which stagnation does not count."""
+    smoothing: int | None = option(whole, low=1, high=MAX_STEPS)
+    """Plateau, greedy: the span of the loss's moving average, in steps; 1: none."""
+
+    def __post_init__(self) -> None:
+        """Keep milestones as a tuple: equal ones are equal, and nobody changes them under way."""
+        if isinstance(self.milestones, Iterable) and not isinstance(self.milestones, (str, bytes)):
+            object.__setattr__(self, "milestones", tuple(self.milestones))
+
+    def __repr__(self) -> str:
+        given = [f"{name}={value!r}" for name, value in vars(self).items() if value is not None]
+        return f"Schedule({', '.join([repr(str(self.kind)), *given[1:]])})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """How the ranks of a distributed job share a run; `None` means not given."""
+
+    reduction: RankReduction | None = None
+    """How losses become one. Default: their mean."""
+    straggler_timeout_s: float | None = option(real, above=0.0, most=86_400.0)
+    """How long after the first loss of a step `quorum` is enough, in seconds. Default: never."""
+    quorum: float | None = option(real, above=0.0, most=1.0)
+    """The share of the ranks that is enough then, > 0 and <= 1. Default: 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What the advice of a run depends on besides its losses; `None` means not given."""
+
+    model: str | None = option(string)
+    """A name, an alias or `name@digest`; as the daemon resolved it, always `name@digest`. `None` where the
+    run follows a schedule."""
+    horizon: int | None = option(whole, low=1, high=MAX_STEPS)
+    """The total number of steps, 1 to 2**53."""
+    num_classes: int | None = option(whole, low=2, high=MAX_COUNT)
+    """The number of classes of a classification loss, at least 2."""
+    scale: float | None = option(real, above=0.0)
+    """The scale gamma; finite and > 0. `None`: the model's scale rule."""
+    snapshot: int | None = option(whole, low=0)
+    """The snapshot that a run without a horizon stays on. `None`: the middle one."""
+    optimizer: Optimizer | None = option(member, of=Optimizer)
+    """The update rule of the training loop."""
+    momentum: float | None = option(real, least=0.0, below=1.0)
+    """Its momentum (for Adam, beta 1), in [0, 1)."""
+    initial_lr: float | None = option(real, above=0.0)
+    """The learning rate to start from, for models that take one; finite and > 0."""
+    min_lr: float | None = option(real, least=0.0)
+    """No advice is below this; finite and >= 0."""
+    max_lr: float | None = option(real, above=0.0)
+    """No advice is above this; finite, > 0 and >= `min_lr`."""
+    schedule: Schedule | None = None
+    """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
+    meta: Meta | None = None
+    """Meta mode; as the daemon resolved it, with its defaults. `None`: the run is in none."""
+    ranks: Ranks | None = None
+    """How the ranks of a distributed job share the run. `None`: it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The answer to one observation."""
+
+    step: int
+    """The step it answers."""
+    learning_rate: float
+    """The learning rate for the update of that step."""
+    reason: AdviceReason
+    """Why."""
+    durable_step: int
+    """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
+    ranks_reported: int | None = None
+    """Of how many ranks' losses it was made. `None`: of one, or it is a replay, whose number is not kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """A run as the daemon knew it when asked."""
+
+    id: str
+    """The id that the user chose."""
+    config: RunConfig
+    """Its config, `model` resolved."""
+    status: RunStatus
+    """Where it stands."""
+    next_step: int
+    """The step of the next observation: the number of steps answered so far."""
+    durable_step: int
+    """Observations up to and including this step survive a crash; -1: none yet."""
+    last_loss: float | None
+    """The last loss observed, if any."""
+    last_learning_rate: float | None
+    """The last learning rate advised, if any."""
+    create_time: dt.datetime
+    """When it was created, in UTC."""
+    update_time: dt.datetime
+    """When its last observations were stored, in UTC."""
+    meta: MetaStatus | None = None
+    """What became of its meta updates; `None` for a run without meta mode."""
+    world_size: int = 0
+    """The number of its ranks; 0 without `config.ranks`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordChunk:
+    """A stretch of a run's record: entry i is of step `first_step + i`."""
+
+    run: RunInfo
+    """The run as of this chunk."""
+    first_step: int
+    """The step of the first entry."""
+    losses: tuple[float, ...] = field(repr=False)
+    """Losses, one a step."""
+    learning_rates: tuple[float, ...] = field(repr=False)
+    """Learning rates, one a step."""
+    reasons: tuple[AdviceReason, ...] = field(repr=False)
+    """Fresh or held, one a step."""
+    updates: tuple[MetaRecord, ...] = field(default=(), repr=False)
+    """The meta updates of these steps, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A model that runs can name."""
+
+    ref: str
+    """`name@digest`, the digest's first 12 digits."""
+    name: str
+    """Its name."""
+    digest: str
+    """SHA-256 of its file, in hexadecimal."""
+    aliases: tuple[str, ...]
+    """The aliases that point at it."""
+    architecture: str
+    """The architecture's kind, such as `paper`."""
+    architecture_parameters: Mapping[str, Any] = field(repr=False)
+    """Hidden size, layers, gate layout and the like."""
+    snapshots: int
+    """How many snapshots it holds."""
+    parameters: int
+    """The number of weights in each."""
+    provenance: Mapping[str, Any] = field(repr=False)
+    """How it was made: method, tasks, seed, steps, versions."""
+    size_bytes: int
+    """The size of its file."""

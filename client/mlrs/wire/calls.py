@@ -1,0 +1,200 @@
+"""Unary calls as values: which method, what request, and what the answer means.
+
+Both flavours of the client send these; neither knows more of a call than is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mlrs.ledger.opened import OpenedRun
+from mlrs.ledger.start import Mode, Start, Way
+from mlrs.protocol.routing import Call
+from mlrs.values import arguments as check
+from mlrs.values.types import ModelInfo, RunConfig, RunInfo
+from mlrs.wire import convert
+from mlrs_proto import v1 as pb
+
+T = TypeVar("T")
+MAX_BATCH = 1000
+"""The most runs that the contract opens or finishes in one call."""
+MAX_PAGE = 1000
+"""The most runs that the contract lists in one call."""
+_MODES: dict[Mode, pb.OpenMode.ValueType] = {
+    "open": pb.OPEN_MODE_UNSPECIFIED,
+    "create": pb.OPEN_MODE_CREATE,
+    "resume": pb.OPEN_MODE_RESUME,
+    "begin": pb.OPEN_MODE_BEGIN,
+    "restart": pb.OPEN_MODE_RESTART,
+}
+AGAIN = Way("resume", None)
+"""How runs are opened that take part in a stream again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a list."""
+
+    items: tuple[T, ...]
+    """What is on it."""
+    next_token: str
+    """Names the next page; empty: there is none."""
+
+
+def opening(start: Start, way: Way, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Open the runs of a ledger, as many from a place on as one call may."""
+    configs = start.asked(way)
+    if len(start.run_ids) == 1:
+        request = _opening(start, 0, configs[0], way, feeder)
+        return Call("OpenRun", request, lambda response: (_opened(response),))
+    places = range(place, min(place + MAX_BATCH, len(start.run_ids)))
+    return Call(
+        "BatchOpenRuns",
+        pb.BatchOpenRunsRequest(
+            requests=[_opening(start, each, configs[each], way, feeder) for each in places]
+        ),
+        lambda response: tuple(map(_opened, response.responses)),
+    )
+
+
+def reopening(start: Start, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Open runs again that were opened before, as many from a place on as one call may."""
+    return opening(_bare(start, RunConfig()), AGAIN, feeder, place)
+
+
+def completing(start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
+    """Add to the config of a run that was opened before."""
+    return opening(_bare(start, config), AGAIN, feeder)
+
+
+def _bare(start: Start, config: RunConfig) -> Start:
+    """Return what is left to ask for of runs that were opened before."""
+    configs = [config] * len(start.run_ids)
+    return Start(
+        run_ids=start.run_ids, configs=configs, task="", timeout_s=start.timeout_s, is_ranked=start.is_ranked
+    )
+
+
+def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str) -> pb.OpenRunRequest:
+    """Return the request that opens one run; those of a sweep have one owner."""
+    return pb.OpenRunRequest(
+        run_id=start.run_ids[place],
+        config=convert.config_to_proto(config),
+        mode=_MODES[way.mode],
+        resume_from=way.resume_from,
+        group=start.run_ids[0] if len(start.run_ids) > 1 else None,
+        world_size=start.world_size,
+        task=start.task or None,
+        feeder=None if start.is_ranked else feeder,
+    )
+
+
+def _opened(response: pb.OpenRunResponse) -> OpenedRun:
+    return OpenedRun(
+        convert.run_from_proto(response.run), response.run_handle, response.created, response.took_over
+    )
+
+
+def get_run(run_id: object) -> Call[RunInfo]:
+    """Read a run."""
+    return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _run)
+
+
+def finishing(run_ids: Sequence[str], next_step: int | None = None) -> Iterator[Call[tuple[RunInfo, ...]]]:
+    """Mark runs as finished that all expect a step, or any, in as few calls as the contract allows."""
+    if len(run_ids) == 1:
+        request = pb.FinishRunRequest(run_id=run_ids[0], next_step=next_step)
+        yield Call("FinishRun", request, lambda response: (_run(response),))
+        return
+    for start in range(0, len(run_ids), MAX_BATCH):
+        part = run_ids[start : start + MAX_BATCH]
+        yield Call(
+            "BatchFinishRuns",
+            pb.BatchFinishRunsRequest(
+                run_ids=part, next_steps=[] if next_step is None else [next_step] * len(part)
+            ),
+            lambda response: tuple(map(convert.run_from_proto, response.runs)),
+        )
+
+
+def delete_run(run_id: object) -> Call[None]:
+    """Delete a run and its record."""
+    return Call("DeleteRun", pb.DeleteRunRequest(run_id=check.run_id(run_id)), lambda _: None)
+
+
+class RunListing:
+    """The calls that list runs page by page, and what they have listed so far."""
+
+    def __init__(self, prefix: object, status: object, limit: object, *, newest_first: bool) -> None:
+        """Check what is asked for."""
+        self._request = pb.ListRunsRequest(
+            prefix=check.prefix(prefix),
+            status=convert.status_to_proto(check.status(status)),
+            order_by="update_time desc" if newest_first else "",
+        )
+        self._left = check.limit(limit)
+        self._listed: set[str] | None = set() if newest_first else None
+        self._ended = False
+
+    def next_call(self) -> Call[Page[RunInfo]] | None:
+        """Return the call that reads the next page, if there is one."""
+        if self._ended or self._left == 0:
+            return None
+        self._request.page_size = MAX_PAGE if self._left is None else min(MAX_PAGE, self._left)
+        request = pb.ListRunsRequest()
+        request.CopyFrom(self._request)
+        return Call(
+            "ListRuns",
+            request,
+            lambda response: Page(
+                tuple(map(convert.run_from_proto, response.runs)), response.next_page_token
+            ),
+        )
+
+    def new_of(self, page: Page[RunInfo]) -> Sequence[RunInfo]:
+        """Return the runs of a page that were not listed before, no more than are still wanted.
+
+        In the order by recency a run that moves while pages are read comes again.
+        """
+        self._request.page_token, self._ended = page.next_token, not page.next_token
+        new = page.items
+        if self._listed is not None:
+            new = tuple(run for run in new if run.id not in self._listed)
+            self._listed.update(run.id for run in new)
+        if self._left is not None:
+            new = new[: self._left]
+            self._left -= len(new)
+        return new
+
+
+def list_models(token: str) -> Call[Page[ModelInfo]]:
+    """Read a page of the models."""
+    return Call(
+        "ListModels",
+        pb.ListModelsRequest(page_token=token),
+        lambda response: Page(
+            tuple(map(convert.model_from_proto, response.models)), response.next_page_token
+        ),
+    )
+
+
+def get_model(name: object) -> Call[ModelInfo]:
+    """Read a model."""
+    return Call(
+        "GetModel",
+        pb.GetModelRequest(model=check.model(name)),
+        lambda response: convert.model_from_proto(response.model),
+    )
+
+
+def watch_run(run_id: object, from_step: object, follow: object) -> pb.WatchRunRequest:
+    """Return the request that streams the record of a run."""
+    return pb.WatchRunRequest(
+        run_id=check.run_id(run_id), from_step=check.step(from_step, "from_step"), follow=bool(follow)
+    )
+
+
+def _run(response: Any) -> RunInfo:
+    return convert.run_from_proto(response.run)

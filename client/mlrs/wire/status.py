@@ -1,0 +1,107 @@
+"""From gRPC statuses to exceptions: the only place that knows both.
+
+A failure of the daemon names its reason (`mlrs-reason`, an `ErrorReason`); a failure of the
+transport has only a status code. The table of reasons is in `_reasons.py`, that of codes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import grpc
+
+from mlrs.errors import (
+    DaemonError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    LimitError,
+    MessageTooLargeError,
+    MlrsError,
+    NotBuiltError,
+    NotOwnerError,
+    PermissionDeniedError,
+    RecordDamagedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from mlrs.ledger.reasons import NEVER_SENT, REASON_PREFIX, error_class, is_known
+
+REASON_KEY, FIELD_KEY, OWNER_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner"
+"""The trailing metadata of a failure."""
+BROKEN_UNDER_A_WRITE = "Internal error from Core"
+"""What gRPC's asyncio stack says, on this side, where a connection breaks while it is written to."""
+
+_BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
+    grpc.StatusCode.UNIMPLEMENTED: NotBuiltError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.DATA_LOSS: RecordDamagedError,
+}
+_WAY_OUT: dict[type[MlrsError], str] = {
+    UnavailableError: "is `mlrs serve` running there?",
+    DeadlineExceededError: "try again, or raise `timeout_s`",
+    MessageTooLargeError: "send fewer entries or shorter texts in a message, or raise the daemon's limit"
+    " (`mlrs serve --max-message-bytes`)",
+    NotBuiltError: "use a daemon of a newer version",
+    UnauthenticatedError: "here: pass a good token, connect(..., token=...) or MLRS_TOKEN in the environment,"
+    " and connect again",
+    PermissionDeniedError: "use a token whose role covers the call (`mlrs tokens create`)",
+}
+
+
+@contextmanager
+def map_rpc_errors(target: str) -> Iterator[None]:
+    """Turn the gRPC errors of the block into exceptions of this package.
+
+    Args:
+        target: the daemon's address, for the message.
+
+    Raises:
+        MlrsError: the call failed; see `_exceptions`.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        trailers = dict(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
+        raise _from_status(
+            target,
+            error.code(),
+            error.details() or "",
+            reason=_text(trailers.get(REASON_KEY)).removeprefix(REASON_PREFIX),
+            field=_text(trailers.get(FIELD_KEY)),
+            owner=_text(trailers.get(OWNER_KEY)),
+        ) from error
+
+
+def _from_status(
+    target: str, code: grpc.StatusCode, details: str, *, reason: str, field: str, owner: str
+) -> MlrsError:
+    if reason == "NOT_OWNER":
+        return NotOwnerError(details, owner=owner or None, reason=reason, field=field or None)
+    if is_known(reason):
+        kind = error_class(reason)
+        if kind is UnauthenticatedError:  # what the daemon says is about the wire, not this client
+            details = f"{details}; {_WAY_OUT[kind]}"
+        return kind(details, reason=reason, field=field or None)
+    kind = _BY_CODE.get(code, DaemonError)
+    if details.startswith(NEVER_SENT):  # gRPC names the address again, some times over
+        details = f"{details.split(';')[0].split(' for ')[0]}: {details.rsplit(': ', 1)[-1]}"
+    if code is grpc.StatusCode.INTERNAL and details == BROKEN_UNDER_A_WRITE:
+        kind = UnavailableError
+    if kind is LimitError and "message larger than max" in details:
+        kind = MessageTooLargeError
+    message = f"daemon at {target}: {details or code.name}"
+    if kind in _WAY_OUT:
+        message += f"; {_WAY_OUT[kind]}"
+    return kind(message, reason=reason or None, field=field or None)
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""

@@ -1,0 +1,252 @@
+"""Observations that no daemon got by the end of a training: kept in a file, to be sent later.
+
+The file is JSON. Numbers that count to the bit are in base64, as little-endian float64: losses a step after
+another, of one run each or of all runs of a sweep.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import re
+import secrets
+import struct
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlrs.errors import InvalidArgumentError, MlrsError
+from mlrs.ledger.ledger import Ledger
+from mlrs.ledger.start import completed
+from mlrs.values.types import RunConfig
+from mlrs.wire import convert
+from mlrs_proto import v1 as pb
+
+FORMAT, VERSION = "mlrs-unsent", 1
+"""What the file says it is, and the version that this module writes and reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnsentUpdate:
+    """A meta update that belongs behind the observation of its step."""
+
+    step: int
+    alignments: tuple[float, ...]
+    """One for each run; NaN: that run has none."""
+    validation_losses: tuple[float | None, ...]
+    """One for each run, or none at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsent:
+    """What a run, or a sweep, still has to tell a daemon."""
+
+    target: str
+    """The addresses of the daemon that it was meant for."""
+    run_ids: tuple[str, ...]
+    task: str
+    configs: tuple[RunConfig, ...]
+    """What was asked for of each run."""
+    was_open: bool
+    """Whether a daemon had opened the runs."""
+    created_at: float | None = None
+    """When the daemon had created the first of them then, in seconds since the epoch."""
+    first_step: int
+    """The step of the first losses."""
+    losses: tuple[tuple[float, ...], ...]
+    """One of each run, for each step."""
+    updates: tuple[UnsentUpdate, ...] = ()
+    finish: bool = False
+    """Whether the runs are finished with it."""
+
+    def said(self) -> str:
+        """Return what it is, for people."""
+        first, last = self.first_step, self.first_step + len(self.losses) - 1
+        steps = f"step {first}" if first == last else f"steps {first} to {last}"
+        what = [steps] if self.losses else []
+        return " and ".join([*what, "the end of the run"] if self.finish else what)
+
+
+def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
+    """Return what the daemon may lack of a ledger's runs."""
+    entries = ledger.unsent()
+    return Unsent(
+        target=target,
+        run_ids=ledger.run_ids,
+        task=ledger.start.task,
+        configs=tuple(completed(config, ledger.start.read_off) for config in ledger.start.configs),
+        was_open=ledger.is_open,
+        created_at=ledger.created_at,
+        first_step=entries[0].step if entries else ledger.next_step,
+        losses=tuple(tuple(entry.losses) for entry in entries),
+        updates=tuple(
+            UnsentUpdate(
+                step=update.step,
+                alignments=tuple(update.alignments),
+                validation_losses=tuple(update.validation_losses),
+            )
+            for update in ledger.backlog.updates
+        ),
+        finish=finish,
+    )
+
+
+def keep(
+    ledger: Ledger[Any], target: str, folder: str, cause: MlrsError | None, *, finish: bool = False
+) -> str:
+    """Write what the daemon lacks of a ledger's runs into a file; return the warning that says so."""
+    unsent = unsent_of(ledger, target, finish=finish)
+    why = f" ({cause})" if cause else ""
+    lacks = f"{ledger.label}: the daemon does not have {unsent.said()}{why}"
+    if not folder:
+        return f"{lacks}. It is lost with this process; give connect() an unsent_dir to keep them"
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", ledger.run_ids[0])[:120]
+    path = Path(ledger.saved_as or Path(folder) / f"{name}-{secrets.token_hex(4)}.json")
+    try:
+        ledger.saved_as = str(save(unsent, path.parent, path.name))
+        ledger.saved_at = ledger.next_step
+    except OSError as error:
+        return f"{lacks}, and it could not be written to {folder} either: {error}"
+    return f"{lacks}. Send it later with: mlrs runs push {ledger.saved_as} --address {target}"
+
+
+def let_go(ledger: Ledger[Any]) -> None:
+    """Remove the file of a ledger's runs, as the daemon has it all by now."""
+    if ledger.saved_as:
+        Path(ledger.saved_as).unlink(missing_ok=True)
+        ledger.saved_as = ""
+
+
+def default_folder() -> str:
+    """Return the folder of files of unsent observations; empty: they are not kept."""
+    if (given := os.environ.get("MLRS_UNSENT_DIR")) is not None:
+        return given
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return str(Path(state, "mlrs", "unsent").expanduser())
+
+
+def save(unsent: Unsent, folder: Path, name: str) -> Path:
+    """Write a file that only its owner may read, whole or not at all; return its path.
+
+    Where the folder cannot be written, the file goes to the folder for temporary files.
+
+    Raises:
+        OSError: it cannot be written there either.
+    """
+    text = dumped(unsent)
+    try:
+        return _write(text, folder, name)
+    except OSError:
+        return _write(text, Path(tempfile.gettempdir()), name)
+
+
+def _write(text: str, folder: Path, name: str) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)  # of mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(folder / name)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return folder / name
+
+
+def load(path: Path) -> Unsent:
+    """Read a file.
+
+    Raises:
+        InvalidArgumentError: there is none, or it is not such a file, or damaged, or of a newer version.
+    """
+    try:
+        return loaded(Path(path).read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"path: {path} cannot be read: {error}", field="path") from error
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"path: {path} {error}", field="path") from error
+
+
+def dumped(unsent: Unsent) -> str:
+    """Return the text of the file."""
+    facts = dataclasses.asdict(unsent)
+    facts["configs"] = [
+        _encoded(convert.config_to_proto(config).SerializeToString()) for config in unsent.configs
+    ]
+    if len(set(facts["configs"])) == 1:
+        facts["configs"] = facts["configs"][:1]
+    facts["steps"] = len(unsent.losses)
+    facts["losses"] = _packed([loss for losses in unsent.losses for loss in losses])
+    for update in facts["updates"]:
+        update["alignments"] = _packed(update["alignments"])
+        update["validation_losses"] = [
+            None if one is None else one.hex() for one in update["validation_losses"]
+        ]
+    return json.dumps({"format": FORMAT, "version": VERSION} | facts, indent=1)
+
+
+def loaded(text: str) -> Unsent:
+    """Return what a file's text says.
+
+    Raises:
+        InvalidArgumentError: it is not such a text, or damaged, or of a newer version.
+    """
+    try:
+        facts = json.loads(text)
+        if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
+            raise InvalidArgumentError("is not a file of unsent observations", field="path")
+        if (version := facts.pop("version")) != VERSION:
+            raise InvalidArgumentError(
+                f"is of version {version}, and this client reads {VERSION}; use a newer one", field="path"
+            )
+        run_ids, count = tuple(facts["run_ids"]), facts.pop("steps")
+        configs = [
+            convert.config_from_proto(pb.RunConfig.FromString(_decoded(config)))
+            for config in facts["configs"]
+        ]
+        losses = _unpacked(facts["losses"], count * len(run_ids))
+        facts["run_ids"], facts["configs"] = (
+            run_ids,
+            tuple(configs * (len(run_ids) if len(configs) == 1 else 1)),
+        )
+        facts["losses"] = tuple(
+            losses[place : place + len(run_ids)] for place in range(0, len(losses), len(run_ids))
+        )
+        facts["updates"] = tuple(_update(update, len(run_ids)) for update in facts["updates"])
+        return Unsent(**facts)
+    except InvalidArgumentError:
+        raise
+    except Exception as error:  # whatever it holds: this is somebody's file
+        raise InvalidArgumentError(f"is damaged: {error}", field="path") from error
+
+
+def _update(facts: dict[str, Any], size: int) -> UnsentUpdate:
+    return UnsentUpdate(
+        step=facts["step"],
+        alignments=_unpacked(facts["alignments"], size),
+        validation_losses=tuple(
+            None if one is None else float.fromhex(one) for one in facts["validation_losses"]
+        ),
+    )
+
+
+def _packed(numbers: Sequence[float]) -> str:
+    return _encoded(struct.pack(f"<{len(numbers)}d", *numbers))
+
+
+def _unpacked(text: str, count: int) -> tuple[float, ...]:
+    return struct.unpack(f"<{count}d", _decoded(text))
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

@@ -1,0 +1,87 @@
+"""How many runs a tenant may have."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from mlrs_server.auth.limits import Limits, Usage
+from mlrs_server.tenancy import tenant_of
+
+FRESH_S = 60.0
+"""How long a count is good: other replicas create runs too."""
+REST = 20
+"""So many times as long as a count took, none is made again: a tenant at its limit must not keep the store
+busy."""
+
+
+@dataclass(slots=True)
+class _Count:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while runs are counted and places taken: of two calls, one sees what the other took."""
+    runs: int = 0
+    """Runs that are stored, or about to be."""
+    pending: int = 0
+    """Those about to be."""
+    counted: float = -math.inf
+    """When, on the monotonic clock."""
+    next: float = -math.inf
+    """When it may be counted again."""
+
+
+class RunQuota:
+    """Knows roughly, and at the limit exactly, how many unfinished runs each tenant has."""
+
+    def __init__(
+        self, limits_of: Callable[[str], Limits], count_unfinished: Callable[[str], Awaitable[int]]
+    ) -> None:
+        """`count_unfinished` asks the store."""
+        self._limits_of = limits_of
+        self._count_unfinished = count_unfinished
+        self._counts: defaultdict[str, _Count] = defaultdict(_Count)
+
+    @asynccontextmanager
+    async def taking(self, names: Iterable[str]) -> AsyncIterator[None]:
+        """Take places for runs, by their full names, that are stored as unfinished meanwhile.
+
+        Raises:
+            AdvisorError: their tenant would have more than it may; no place is taken.
+        """
+        async with AsyncExitStack() as taken:
+            for tenant, more in Counter(map(tenant_of, names)).items():  # all of one call are of one tenant
+                await taken.enter_async_context(self._taking(tenant, more))
+            yield
+
+    @asynccontextmanager
+    async def _taking(self, tenant: str, more: int) -> AsyncIterator[None]:
+        limits, count = self._limits_of(tenant), self._counts[tenant]
+        async with count.lock:
+            await self._refresh(tenant, count, more, limits.max_runs)
+            if count.runs + more > limits.max_runs:
+                problem = (
+                    f"{count.runs} runs are not finished, and this call creates, or takes up again, {more}; "
+                    "finish or delete some"
+                )
+                raise Usage(tenant, limits).exceeded("max_runs", limits.max_runs, problem)
+            count.runs += more
+            count.pending += more
+        try:
+            yield
+        finally:
+            count.pending -= more
+
+    async def _refresh(self, tenant: str, count: _Count, more: int, most: int) -> None:
+        """Count a tenant's runs, if the count is old, or says that there are too many."""
+        began = time.monotonic()
+        is_old, is_full = began - count.counted > FRESH_S, count.runs + more > most
+        if began < count.next or not (is_old or is_full):
+            return
+        pending = count.pending  # the store may count some of them too: rather too many than too few
+        count.runs = pending + await self._count_unfinished(tenant)
+        count.counted = time.monotonic()
+        count.next = count.counted + REST * (count.counted - began)

@@ -1,0 +1,55 @@
+"""All of a run that moves, after some step: what is stored of it beside its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.policy import Policy
+from mlrs_server.domain.ledger import RunStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSnapshot:
+    """All of a run that moves, after some step."""
+
+    status: RunStatus
+    next_step: int
+    last_loss: float
+    """The last loss observed; NaN before the first."""
+    last_lr: float
+    """The last learning rate advised; NaN before the first."""
+    last_reason: int
+    """The last `AdviceReason`; 0 before the first."""
+    bad_losses: int
+    """How many of the last losses, without a gap, were not finite."""
+    state: npt.NDArray[np.float32]
+    """The policy's state, (state_size,)."""
+
+
+def snapshot_of(record: np.void, state: npt.NDArray[np.float32]) -> RunSnapshot:
+    """Return what a record and a state say; a copy."""
+    return RunSnapshot(
+        status=RunStatus(int(record["status"])),
+        next_step=int(record["next_step"]),
+        last_loss=float(record["last_loss"]),
+        last_lr=float(record["last_lr"]),
+        last_reason=int(record["last_reason"]),
+        bad_losses=int(record["bad_losses"]),
+        state=state.copy(),
+    )
+
+
+def first_snapshot(policy: Policy) -> RunSnapshot:
+    """Return the snapshot of a run before its first step."""
+    return RunSnapshot(
+        status=RunStatus.ACTIVE,
+        next_step=0,
+        last_loss=float("nan"),
+        last_lr=float("nan"),
+        last_reason=0,
+        bad_losses=0,
+        state=policy.init_state(1)[0],
+    )

@@ -1,0 +1,73 @@
+"""What an observation gets: advice, its answer again, or a refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.policy import Floats
+from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.ledger import Verdict
+from mlrs_server.errors import AdvisorError, finished_run, invalid_field, stale_handle, stale_step, step_ahead
+from mlrs_server.live.arrays import RunGroup
+
+
+class Recall(NamedTuple):
+    """Entries of one group that were answered before: their answers are in its log, or in the store."""
+
+    group: RunGroup
+    positions: npt.NDArray[np.intp]
+    """Where in the message they are, (k,)."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the entries of a message get."""
+
+    entries: Entries
+    """Filled as far as they were answered."""
+    errors: dict[int, AdvisorError] = field(default_factory=dict)
+    """What is wrong with the entries that cannot be answered, by index."""
+    recalls: list[Recall] = field(default_factory=list)
+    """The entries that were answered before."""
+    plain: int = 0
+    """How many entries are known to be fresh and not held."""
+    reports: list[int] = field(default_factory=list)
+    """The entries that wait for other ranks of their runs, by index."""
+    ranks_reported: dict[int, int] = field(default_factory=dict)
+    """Of how many ranks' losses the answers were made that were gathered, by index."""
+
+
+def refuse(answer: Answer, position: int, group: RunGroup, entry: np.void) -> None:
+    """Say what is wrong with an entry that has no answer, or that it waits for other ranks."""
+    verdict, row = Verdict(int(entry["verdict"])), int(entry["row"])
+    if verdict == Verdict.STALE_HANDLE:
+        answer.errors[position] = stale_handle()
+        return
+    run_id, expected = group.run_ids[row], int(entry["expected"])
+    step = int(entry["step"])
+    match verdict:
+        case Verdict.GATHER:
+            answer.reports.append(position)
+        case Verdict.OTHER_LOSS:
+            recorded = float(group.records["last_loss"][row])
+            answer.errors[position] = stale_step(run_id, step, recorded, expected)
+        case Verdict.FINISHED:
+            answer.errors[position] = finished_run(run_id)
+        case Verdict.NO_RANKS:
+            answer.errors[position] = invalid_field(
+                "ranks",
+                f"run {run_id!r} takes observations of rank 0 alone, and this one is of rank "
+                f"{int(entry['rank'])}; follow it with WatchRun, or open another with config.ranks.mode all",
+            )
+        case _:
+            answer.errors[position] = step_ahead(run_id, step, expected)
+
+
+def same_losses(left: Floats, right: Floats) -> npt.NDArray[np.bool_]:
+    """Return where losses are the same; any two NaNs are."""
+    same: npt.NDArray[np.bool_] = (left == right) | (np.isnan(left) & np.isnan(right))
+    return same

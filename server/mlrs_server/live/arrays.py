@@ -1,0 +1,303 @@
+"""Live runs in arrays, a row a run, a group a model or a schedule's shape."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.adapting import AdaptivePolicy, MetaOutcome
+from mlrs_core.adapting.kernel import AdaptiveKernel
+from mlrs_core.compiled import clip
+from mlrs_core.config import RanksConfig, RunConfig
+from mlrs_core.policy import (
+    RUN,
+    Networks,
+    Policy,
+    Rows,
+    RunTable,
+    States,
+    no_networks,
+    put,
+)
+from mlrs_server.domain.entries import AnswerLog, Entries
+from mlrs_server.domain.handles import MAX_ROWS, make_handle
+from mlrs_server.domain.ledger import (
+    ADAPTED,
+    RECORD,
+    AdviceReason,
+    Records,
+    RunStatus,
+    Verdict,
+    admit,
+    settle,
+    undo,
+)
+from mlrs_server.domain.rank_reduction import Ranked
+from mlrs_server.domain.run_snapshot import RunSnapshot, snapshot_of
+from mlrs_server.domain.shards import SHARDS
+from mlrs_server.domain.updates import KeptNetworks, MetaLog, MetaUpdate
+from mlrs_server.tenancy import number_of, tenant_of
+
+SMALLEST = 8
+"""Rows that a group has room for at least, once it has any."""
+
+
+class Pass(NamedTuple):
+    """What became of some entries."""
+
+    fresh: int
+    """How many are fresh ..."""
+    plain: int
+    """... and how many of these are not held."""
+
+
+class RunGroup:
+    """The live runs of one model, or of one shape of a schedule.
+
+    Arrays grow by doubling, and shrink again once a quarter of them would do. Rows are reused, the lowest
+    first, so that what is in use stays at the front. A row whose handle is 0 is closed, or free.
+    """
+
+    def __init__(self, index: int, key: str, policy: Policy) -> None:
+        """Make an empty group; `index` is its number in handles, `key` what its runs share."""
+        self.index = index
+        self.key = key
+        self.policy = policy
+        self.run_ids: list[str] = []  # as many as rows were ever in use at once; "" where one is free
+        self._free: list[int] = []  # a heap of the free ones among them
+        self.records: Records = np.zeros(0, RECORD)
+        self.table: RunTable = np.zeros(0, RUN)
+        self.states: States = policy.init_state(0)
+        self.networks: Networks = no_networks(policy, 0)
+        self.log = AnswerLog()
+        self.meta = MetaLog()
+        self.ranked: dict[int, Ranked] = {}
+        """How ranks share the runs whose ranks all report, by row."""
+        self.generation = 0
+        """Counts up as time goes by; records keep the generation in which their run was last observed."""
+
+    def _resize(self, capacity: int) -> None:
+        for name in ("records", "table", "states"):
+            old = getattr(self, name)
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            kept = min(capacity, len(old))
+            new[:kept] = old[:kept]
+            setattr(self, name, new)
+        self._resize_networks(capacity)
+
+    def _resize_networks(self, capacity: int) -> None:
+        """Copy the networks that there are alone: rows never written to take no memory."""
+        old, self.networks = self.networks, no_networks(self.policy, capacity)
+        own = np.flatnonzero(old[:capacity].any(axis=1))
+        self.networks[own] = old[own]
+
+    def is_empty(self) -> bool:
+        """Return whether no row is in use."""
+        return len(self._free) == len(self.run_ids)
+
+    def is_full(self) -> bool:
+        """Return whether every row that can be is in use."""
+        return not self._free and len(self.run_ids) >= MAX_ROWS
+
+    def reserve(self) -> int:
+        """Return a row that is in use from now on, closed until `put`. The group must not be full."""
+        if self._free:
+            return heapq.heappop(self._free)
+        row = len(self.run_ids)
+        if row == len(self.records):
+            self._resize(max(SMALLEST, 2 * row))
+        self.run_ids.append("")
+        return row
+
+    def shrink(self) -> None:
+        """Give memory back: rows at the end that are free, if those in use need a quarter of it or less."""
+        used, free = len(self.run_ids), set(self._free)
+        while used - 1 in free:
+            used -= 1
+        if len(self.records) > SMALLEST and 4 * used <= len(self.records):
+            del self.run_ids[used:]
+            self._free = sorted(row for row in free if row < used)
+            self._resize(max(SMALLEST, 2 * used))
+
+    def put(
+        self,
+        row: int,
+        run_id: str,
+        key: int,
+        config: RunConfig,
+        snapshot: RunSnapshot,
+        *,
+        shard: int = 0,
+        network: States | None = None,
+        world_size: int = 0,
+    ) -> None:
+        """Put a run into a row that is reserved or closed, as stored, under a new handle.
+
+        `network` is its own, (network_size,), if it has one. Without a world size, it takes losses that were
+        reduced to one before.
+        """
+        self.meta.forget(row)
+        if self.policy.network_size and (network is not None or self.networks[row].any()):
+            self.networks[row] = 0.0 if network is None else network
+        self.run_ids[row] = run_id
+        put(self.table, row, config)
+        self.states[row] = snapshot.state
+        self.records[row] = (
+            make_handle(self.index, row),
+            key,
+            snapshot.next_step,
+            snapshot.next_step - 1,
+            snapshot.last_loss,
+            snapshot.last_lr,
+            snapshot.bad_losses,
+            self.generation,
+            number_of(tenant_of(run_id)),
+            snapshot.last_reason,
+            snapshot.status,
+            shard,
+            0,
+        )
+        self.share(row, config.ranks, world_size)
+
+    def share(self, row: int, ranks: RanksConfig | None, world_size: int) -> None:
+        """Say how so many ranks share the run of a row, from its next step on."""
+        gathers = world_size > 0 and ranks is not None
+        self.records["gathers"][row] = gathers
+        if gathers and ranks is not None:
+            self.ranked[row] = Ranked(ranks, world_size)
+        else:
+            self.ranked.pop(row, None)
+
+    def done_rows(self) -> npt.NDArray[np.intp]:
+        """Return the open rows of runs that are finished and stored to their last step."""
+        return np.flatnonzero(self._stored() & (self.records["status"] == RunStatus.FINISHED))
+
+    def rows_of(self, shards: Collection[int]) -> npt.NDArray[np.intp]:
+        """Return the rows of the runs of some shards."""
+        among = np.zeros(SHARDS, np.bool_)
+        among[list(shards)] = True
+        return np.flatnonzero(among[self.records["shard"]] & (self.records["key"] > 0))
+
+    def idle_rows(self, generation: int) -> npt.NDArray[np.intp]:
+        """Return the open rows of runs stored to their last step and last observed before a generation."""
+        return np.flatnonzero(self._stored() & (self.records["seen"] < generation))
+
+    def _stored(self) -> npt.NDArray[np.bool_]:
+        records = self.records
+        stored: npt.NDArray[np.bool_] = records["durable_step"] == records["next_step"] - 1
+        stored &= records["handle"] != 0
+        return stored
+
+    def close(self, row: int) -> int:
+        """Make a row's handle stale, and return it: the row takes no more observations."""
+        handle = int(self.records["handle"][row])
+        self.records["handle"][row] = 0
+        return handle
+
+    def renew(self, row: int) -> int:
+        """Give a row another handle: the one that it had, which is returned, becomes stale."""
+        handle = int(self.records["handle"][row])
+        self.records["handle"][row] = make_handle(self.index, row)
+        return handle
+
+    def reopen(self, row: int, handle: int) -> None:
+        """Give a closed row its handle back."""
+        self.records["handle"][row] = handle
+
+    def free(self, row: int) -> None:
+        """Give a closed row back."""
+        self.run_ids[row] = ""
+        self.ranked.pop(row, None)
+        self.records[row] = np.zeros((), RECORD)
+        heapq.heappush(self._free, row)
+
+    def answer(self, entries: Entries, tenant: int = 0) -> Pass:
+        """Answer entries of this group, in their order; they are filled, the fresh ones are logged.
+
+        Args:
+            entries: the entries.
+            tenant: the number of the caller's tenant.
+        """
+        log = self.log
+        log.make_room(len(entries))  # nothing may fail once runs have moved
+        fresh = admit(self.records, entries.table, tenant)
+        try:
+            if fresh == len(entries):
+                self._advance(entries)
+            elif fresh:
+                which = entries.verdicts == Verdict.FRESH
+                some = Entries(entries.table[which])
+                self._advance(some)
+                entries.lrs[which] = some.lrs
+        except Exception:
+            undo(self.records, entries.table)
+            raise
+        plain = settle(self.records, self.table, entries.table, log.table, log.count, self.generation)
+        log.count += fresh
+        return Pass(fresh, plain)
+
+    def _advance(self, entries: Entries) -> None:
+        """Have the policy advance runs. Columns in one piece: kernels are compiled for these alone."""
+        rows, steps, losses, lrs = entries.rows, entries.steps, entries.losses, entries.lrs
+        whole = len(entries) == 1  # such columns are in one piece as they are
+        if not whole:
+            rows, steps = np.ascontiguousarray(rows), np.ascontiguousarray(steps)
+            losses, lrs = np.ascontiguousarray(losses), np.empty_like(losses)
+        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, lrs)
+        if not whole:
+            entries.lrs[:] = lrs
+
+    def adapt(self, row: int, alignment: float, validation_loss: float | None = None) -> MetaUpdate:
+        """Make the meta update of a run's newest step; it has one, and no update of it yet.
+
+        Where the step's loss was not finite there is nothing to learn from: nothing moves.
+        """
+        policy, record = adaptive(self.policy), self.records[row]
+        step, lr = int(record["next_step"]) - 1, float(record["last_lr"])
+        outcome, log_change = MetaOutcome.IDLE, 0.0
+        if record["last_reason"] != AdviceReason.HELD:
+            adapted = policy.adapt(self.states, self.networks, self.table, row, step, alignment)
+            outcome, log_change = adapted.outcome, adapted.log_change
+            if not math.isnan(adapted.lr):
+                lr = clip(adapted.lr, self.table["min_lr"][row], self.table["max_lr"][row])
+                self.records["last_lr"][row] = lr
+        self.records["last_reason"][row] |= ADAPTED
+        self.records["durable_step"][row] = min(int(record["durable_step"]), step - 1)
+        update = MetaUpdate(step, alignment, validation_loss, outcome, lr, log_change)
+        self.meta.add(row, int(record["key"]), update)
+        return update
+
+    def networks_due(self, rows: Rows) -> KeptNetworks | None:
+        """Return those of some rows' networks that are to be stored now; see `networks_kept`."""
+        due = self.meta.due(rows, self.records) if self.policy.network_size else []
+        if not due:
+            return None
+        policy = adaptive(self.policy)
+        updates = [policy.meta_counters(self.states[row]).updates for row in due]
+        return KeptNetworks(
+            due, self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
+        )
+
+    def networks_kept(self, kept: KeptNetworks) -> None:
+        """Take note that networks were stored, of the rows that are still the same runs."""
+        policy = adaptive(self.policy)
+        for row, record, updates in zip(kept.rows, kept.records, kept.updates, strict=True):
+            if self.records["key"][row] == record["key"]:
+                since = policy.meta_counters(self.states[row]).updates - updates
+                self.meta.begin(row, int(record["next_step"]), since)
+
+    def snapshot(self, row: int) -> RunSnapshot:
+        """Return a copy of all of a run that moves."""
+        return snapshot_of(self.records[row], self.states[row])
+
+
+def adaptive(policy: Policy) -> AdaptivePolicy:
+    """Return a policy as one that adapts, which it is in a group of runs in meta mode."""
+    if not isinstance(policy, AdaptiveKernel):
+        raise TypeError(f"{policy!r} does not adapt")
+    return policy

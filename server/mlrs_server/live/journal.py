@@ -1,0 +1,278 @@
+"""What was answered and is not stored yet.
+
+Each group logs its fresh answers; every flush interval the logs go to the store, together with a snapshot
+of each run in them, in one transaction. So what is stored is always a run's record up to some
+step and its state after that step, and recovery is reading one row.
+
+A flush that fails keeps what it held and is tried again, ever less often: advice goes on, and durable steps
+stand still, until as many answers wait as are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+
+from mlrs_core.policy import Rows
+from mlrs_server.errors import AdvisorError, FencedError, Reason
+from mlrs_server.failpoints import reach
+from mlrs_server.live.arrays import RunGroup
+from mlrs_server.live.flush_batch import FlushBatch
+from mlrs_server.storage import Store
+
+log = structlog.get_logger()
+
+
+REST, LONGEST_REST_S = 9, 0.5
+"""So many times as long as a flush took, and at most so long, the store rests after it: flushes and advice
+share the interpreter."""
+LATE_S = 3.0
+"""How long a flush may take until the store counts as failing: one that stands still raises no error."""
+LONGEST_PAUSE_S = 5.0
+"""Between attempts at a store that fails."""
+
+
+@dataclass(slots=True)
+class FlushFigures:
+    """How storing goes. Written by one thread, read by any."""
+
+    count: int = 0
+    """Flushes that stored something."""
+    seconds: float = 0.0
+    """How long they took."""
+    failures: int = 0
+    """Flushes that failed."""
+    last: float = field(default_factory=time.monotonic)
+    """When the last one ended that stored something, on the monotonic clock; at first, the start."""
+    failing: bool = False
+    """Whether the newest one failed, or has been under way for too long."""
+
+
+class Journal:
+    """Flushes what groups have logged to the store, from one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        *,
+        interval_s: float,
+        on_flushed: Callable[[list[str]], None],
+        max_undurable: int,
+    ) -> None:
+        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored.
+
+        `max_undurable` answers may wait to be stored, each of 40 bytes.
+        """
+        self._store = store
+        self._executor = executor
+        self._interval_s = interval_s
+        self._on_flushed = on_flushed
+        self._max_undurable = max_undurable
+        self._undurable = 0
+        self._groups: dict[RunGroup, None] = {}  # those that have something to store, in order
+        self._asked: dict[RunGroup, set[int]] = {}  # rows that somebody waits for to be stored
+        self._pause_s = interval_s
+        self.figures = FlushFigures()
+        self.on_health: Callable[[bool], None] = lambda _works: None
+        """Hears when flushes begin to fail, and when they work again."""
+        self._lock = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._begin_until = math.inf
+        self._when_fenced: Callable[[Collection[int]], None] = _raise_fenced
+
+    def when_fenced(self, then: Callable[[Collection[int]], None]) -> None:
+        """Have a function forget the runs of shards that a flush finds to be another replica's."""
+        self._when_fenced = then
+
+    @property
+    def undurable(self) -> int:
+        """How many answers wait to be stored."""
+        return self._undurable
+
+    def check_room(self) -> None:
+        """Raise if no more answers may wait to be stored.
+
+        Raises:
+            AdvisorError: as many wait as are kept.
+        """
+        if self._undurable >= self._max_undurable:
+            raise AdvisorError(
+                Reason.QUEUE_FULL,
+                f"max_undurable: {self._undurable} answers wait to be stored, the most that are kept; the "
+                "store does not keep up, or fails (see the daemon's log). Send the observation again later",
+                field="max_undurable",
+            )
+
+    def note(self, group: RunGroup, count: int) -> None:
+        """Take note that a group has logged so many answers, or updates; they are stored in the interval."""
+        self._undurable += count
+        self._groups[group] = None
+        if self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(self._pause_s, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._timer = None
+        task = asyncio.get_running_loop().create_task(self._flush_quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _flush_quietly(self) -> None:
+        try:
+            await self.flush()
+        except AdvisorError as error:
+            log.error("store_failing", problem=str(error), waiting=self._undurable)
+        except Exception as error:  # a defect: the record is kept, and tried again
+            log.error("flush_failed", waiting=self._undurable, exc_info=error)
+
+    @asynccontextmanager
+    async def between_flushes(self) -> AsyncIterator[None]:
+        """Let no flush be under way meanwhile."""
+        async with self._lock:
+            yield
+
+    def forget(self, group: RunGroup, rows: Rows) -> None:
+        """Store nothing of some rows of a group, (k,): what clients keep of them goes to another replica."""
+        self._undurable -= group.log.drop(rows) + group.meta.drop(rows)
+
+    async def flush(self) -> None:
+        """Store everything answered before this call.
+
+        A caller that goes away does not stop it: the store's thread would write all the same, and
+        the next flush would write it again.
+
+        Raises:
+            AdvisorError: the store cannot be written; nothing is lost, a later flush tries again.
+        """
+        await self._to_the_end(self._flush())
+
+    async def flush_rows(self, rows: Iterable[tuple[RunGroup, int]]) -> None:
+        """Store everything answered before this call in some rows of groups, and nothing else.
+
+        Calls that wait at the same time share a flush. A caller that goes away does not stop it, see `flush`.
+
+        Raises:
+            AdvisorError: as `flush`.
+        """
+        wanted = dict[RunGroup, set[int]]()
+        for group, row in rows:
+            wanted.setdefault(group, set()).add(row)
+            self._asked.setdefault(group, set()).add(row)
+        if wanted:
+            await self._to_the_end(self._flush_asked(wanted))
+
+    async def _to_the_end(self, flush: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(flush)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def close(self, *, begin_within_s: float = math.inf) -> None:
+        """Store everything and try no more; after so many seconds, begin nothing.
+
+        Raises:
+            AdvisorError: the store cannot be written.
+        """
+        self._closed = True
+        self._begin_until = time.monotonic() + begin_within_s
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.flush()
+
+    async def _flush(self) -> None:
+        async with self._lock:
+            while self._groups:
+                try:
+                    await self._flush_once()
+                except FencedError as error:
+                    self._when_fenced(error.shards)
+                else:
+                    return
+
+    async def _flush_asked(self, wanted: Mapping[RunGroup, set[int]]) -> None:
+        """Flush the rows that a call wants, and with them those that others wait for by now."""
+        async with self._lock:
+            asked, self._asked = self._asked, {}
+            for group, rows in wanted.items():  # again: the flush of another call may have failed
+                asked.setdefault(group, set()).update(rows)
+            while True:
+                try:
+                    await self._flush_once(asked)
+                except FencedError as error:
+                    self._when_fenced(error.shards)
+                else:
+                    return
+
+    async def _flush_once(self, only: Mapping[RunGroup, Collection[int]] | None = None) -> None:
+        """Store what all groups have, or only some rows of some groups."""
+        groups = self._groups if only is None else dict.fromkeys(only)
+        if only is None:
+            self._groups = {}
+        batches = list[FlushBatch]()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        late = loop.call_later(LATE_S, partial(self._tell, works=False))
+        try:
+            for group in groups:
+                if group.log.count or group.meta.made:  # one by one: what was taken must be put back
+                    batch = FlushBatch.of(group) if only is None else FlushBatch.of(group, only[group])
+                    batches += [batch] if len(batch) else []
+            if not batches:
+                if only is None:  # all of it was forgotten: whether the store works, leases tell
+                    self._tell(works=True)
+                return
+            await loop.run_in_executor(self._executor, self._store_all, batches)
+            reach("journal.stored")
+        except Exception as error:
+            for batch in batches:  # those that there are: the others have given up nothing
+                batch.put_back()
+            self._groups = groups | self._groups
+            if isinstance(error, FencedError):  # the store works
+                raise
+            self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
+            self._arm()
+            self.figures.failures += 1
+            self._tell(works=False)
+            raise
+        finally:
+            late.cancel()
+        figures = self.figures
+        figures.count, figures.last = figures.count + 1, time.monotonic()
+        figures.seconds += loop.time() - began
+        self._tell(works=True)
+        rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
+        self._pause_s = max(self._interval_s, rest_s)
+        self._undurable -= sum(map(len, batches))
+        self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
+
+    def _tell(self, *, works: bool) -> None:
+        """Say whether the store works, if that is news."""
+        if works == self.figures.failing:
+            self.figures.failing = not works
+            self.on_health(works)
+
+    def _store_all(self, batches: list[FlushBatch]) -> None:
+        if time.monotonic() > self._begin_until:
+            raise AdvisorError(Reason.STORE, "the store was busy, or stood still, until there was no time")
+        reach("journal.store")
+        self._store.append([batch.updates() for batch in batches])
+
+
+def _raise_fenced(shards: Collection[int]) -> None:
+    """Fail: a daemon that has its store to itself can lose nothing to another."""
+    raise FencedError(shards)

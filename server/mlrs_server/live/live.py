@@ -1,0 +1,303 @@
+"""The runs in memory: which there are, and how they come and go.
+
+Calls about one run wait for each other: each holds the lock of the run's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.errors import AdvisorError, DamagedError
+from mlrs_server.live.arrays import RunGroup
+from mlrs_server.live.journal import Journal
+from mlrs_server.live.replay import ReplayedRun
+from mlrs_server.live.run_groups import LiveRun, RunGroups
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.storage import NewRun, StoredRun
+from mlrs_server.system.cooperative import in_turns
+from mlrs_server.tenancy import full_name, number_of
+
+
+class LiveRuns:
+    """The runs in memory. Used from one event loop."""
+
+    def __init__(self, catalog: ModelCatalog, journal: Journal) -> None:
+        """`journal` stores what is answered."""
+        self._run_groups = RunGroups(catalog, self._drop_done)
+        self.groups = self._run_groups.groups
+        self.at = self._run_groups.at
+        self.journal = journal
+        self.on_ranks: Callable[[int, bool], None] = lambda _handle, _restarted: None
+        """Hears when a run, by its handle, or any number of them, by 0, is closed or finished, or its ranks
+        change; and whether it goes on from a checkpoint."""
+        self._live: dict[str, LiveRun] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def find(self, run_id: str) -> LiveRun | None:
+        """Return where a run is, if it is in memory."""
+        return self._live.get(run_id)
+
+    def count(self) -> int:
+        """Return how many runs are in memory; on any thread."""
+        return len(self._live)
+
+    # -------------------------------------------------------------------------------- locks
+
+    def lock(self, run_id: str) -> asyncio.Lock:
+        """Return the lock that a call about a run holds."""
+        lock = self._locks.get(run_id)
+        if lock is None:
+            lock = self._locks[run_id] = asyncio.Lock()
+        return lock
+
+    @asynccontextmanager
+    async def locked(self, run_ids: Iterable[str]) -> AsyncIterator[None]:
+        """Hold the locks of some runs, all different.
+
+        They are taken in the order of the ids, so of two calls about overlapping runs one waits for the
+        other, and never each for the other.
+        """
+        async with AsyncExitStack() as held:
+            for run_id in sorted(run_ids):
+                await held.enter_async_context(self.lock(run_id))
+            yield
+
+    def _is_locked(self, run_id: str) -> bool:
+        lock = self._locks.get(run_id)
+        return lock is not None and lock.locked()
+
+    # ------------------------------------------------------------------------------ storing
+
+    async def flush(self, run_ids: Iterable[str]) -> None:
+        """Store everything answered about some runs before this call, and nothing of others.
+
+        Raises:
+            AdvisorError: the store cannot be written.
+        """
+        live = (self._live.get(run_id) for run_id in run_ids)
+        await self.journal.flush_rows((run.group, run.row) for run in live if run and run.has_undurable())
+
+    async def undurable(self, tenant: str, prefix: str) -> list[str]:
+        """Return the ids of a tenant's runs that begin with a prefix and have more than is stored."""
+        first, number, found = full_name(tenant, prefix), number_of(tenant), list[str]()
+        for group in list(self.groups):
+            records = group.records
+            rows = (records["tenant"] == number) & (records["durable_step"] < records["next_step"] - 1)
+            async for row in in_turns(np.flatnonzero(rows).tolist()):
+                if row < len(group.run_ids) and (run_id := group.run_ids[row]).startswith(first):
+                    found.append(run_id)
+        return found
+
+    def has_undurable(self, run_id: str) -> bool:
+        """Return whether a run has answers of which it is not known that they are stored."""
+        live = self._live.get(run_id)
+        return live is not None and live.has_undurable()
+
+    def is_unstored(self, run_id: str) -> bool:
+        """Return whether a run has answers, and it is not known of any of them that it is stored."""
+        live = self._live.get(run_id)
+        return live is not None and bool(live.record["durable_step"] < 0 < live.record["next_step"])
+
+    def next_step(self, stored: StoredRun) -> int:
+        """Return the step that a run expects."""
+        live = self._live.get(stored.run_id)
+        return int(live.record["next_step"]) if live else stored.snapshot.next_step
+
+    def status(self, stored: StoredRun) -> RunStatus:
+        """Return where a run stands."""
+        live = self._live.get(stored.run_id)
+        return live.status if live else stored.snapshot.status
+
+    # --------------------------------------------------------------------- coming and going
+
+    def load(self, stored: StoredRun, replayed: ReplayedRun | None = None) -> LiveRun:
+        """Return where a run is, taking it into memory if it is not there; one in meta mode as replayed.
+
+        Raises:
+            AdvisorError: its model or its state is damaged, or memory is full.
+        """
+        if live := self._live.get(stored.run_id):
+            return live
+        with self.reserved(stored) as place:
+            if len(stored.snapshot.state) != place.group.policy.state_size:
+                raise DamagedError(f"the stored state of run {stored.run_id!r} does not fit its model")
+            self.put(place, stored, replayed)
+        return place
+
+    @contextmanager
+    def reserved(self, run: NewRun) -> Iterator[LiveRun]:
+        """Reserve a row for a run that is about to be stored: its own, closed meanwhile, or a new one.
+
+        The block ends with `put`. If it fails, all is as before.
+
+        Raises:
+            AdvisorError: its model is damaged, or memory is full.
+        """
+        if live := self._live.get(run.run_id):
+            with self.closed(run.run_id):
+                yield live
+            return
+        with self.reserved_new(run) as place:
+            yield place
+
+    @contextmanager
+    def reserved_new(self, run: NewRun) -> Iterator[LiveRun]:
+        """Reserve a new row for a run as `reserved` does; one of its id that it replaces is closed meanwhile.
+
+        That one is dropped before `put`.
+        """
+        with self.closed(run.run_id):
+            place = self._run_groups.reserve(run)
+            try:
+                yield place
+            except BaseException:
+                place.group.free(place.row)
+                raise
+
+    def put(self, place: LiveRun, stored: StoredRun, replayed: ReplayedRun | None = None) -> None:
+        """Put a run, as stored, where a row is reserved for it, under a new handle."""
+        place.group.put(
+            place.row,
+            stored.run_id,
+            stored.key,
+            stored.config,
+            stored.snapshot,
+            shard=stored.shard,
+            network=replayed.network if replayed else None,
+            world_size=stored.world_size,
+        )
+        if replayed is not None:
+            place.group.meta.begin(
+                place.row, replayed.network_step, replayed.updates_since, lost=replayed.network_damaged
+            )
+        self._live[stored.run_id] = place
+
+    @contextmanager
+    def closed(self, run_id: str) -> Iterator[None]:
+        """Let a run take no observation meanwhile.
+
+        Its handle is good again after, if it is still there and was given no other.
+        """
+        live = self._live.get(run_id)
+        if live is None:
+            yield
+            return
+        handle = live.group.close(live.row)
+        self.on_ranks(handle, False)
+        try:
+            yield
+        finally:
+            if self._live.get(run_id) is live and not live.handle:
+                live.group.reopen(live.row, handle)
+
+    def renew(self, run_id: str) -> None:
+        """Give a run another handle, if it is in memory: those that it had become stale."""
+        if (live := self._live.get(run_id)) and live.handle:
+            self.on_ranks(live.group.renew(live.row), False)
+
+    def drop(self, run_id: str) -> None:
+        """Forget a closed run, if it is in memory."""
+        if live := self._live.pop(run_id, None):
+            live.group.free(live.row)
+
+    @contextmanager
+    def dropped_if_ambiguous(self, run_id: str) -> Iterator[None]:
+        """Forget a closed run, all of which is stored, if it is not known whether the store changed it.
+
+        The next call reads what the store holds.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, AdvisorError) or error.in_doubt:
+                self.drop(run_id)
+            raise
+
+    def drop_rows(self, group: RunGroup, rows: Iterable[int], limit: int | None = None) -> int:
+        """Forget runs of a group that are stored, and return how many; they are loaded again when asked for.
+
+        Those that a call is about stay: it may be changing them.
+        """
+        dropped = 0
+        free = (row for row in map(int, rows) if not self._is_locked(group.run_ids[row]))
+        for row in islice(free, limit):
+            group.close(row)
+            self.drop(group.run_ids[row])
+            dropped += 1
+        self.on_ranks(0, False)
+        return dropped
+
+    def _drop_done(self, group: RunGroup, limit: int | None) -> None:
+        """Forget runs of a group that are finished and stored."""
+        self.drop_rows(group, group.done_rows(), limit)
+
+    def shrink(self) -> None:
+        """Give back the memory of runs that were dropped: a dictionary keeps the size that it once had."""
+        self._live = dict(self._live)
+        self._locks = weakref.WeakValueDictionary(self._locks)
+
+    # ------------------------------------------------------------------------------- shards
+
+    def close_shards(self, shards: Collection[int]) -> list[ClosedRows]:
+        """Let the runs of some shards take no more observations; return what reopens them."""
+        closed = [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
+        self.on_ranks(0, False)
+        return closed
+
+    def forget_shards(self, shards: Collection[int]) -> None:
+        """Store nothing more of the runs of some shards, and let them take no more observations."""
+        for closed in self.close_shards(shards):
+            self.journal.forget(closed.group, closed.rows)
+
+    async def drop_shards(self, shards: Collection[int]) -> list[str]:
+        """Forget the runs of some shards, and what was not stored of them; return their ids.
+
+        No call may be changing one of them meanwhile.
+        """
+        dropped = list[str]()
+        async with self.journal.between_flushes():
+            for group in list(self.groups):
+                rows = group.rows_of(shards)
+                self.journal.forget(group, rows)
+                group.records["handle"][rows] = 0
+                async for row in in_turns(map(int, rows)):
+                    if run_id := group.run_ids[row]:  # else it was idle, and has left just now
+                        self.drop(run_id)
+                        dropped.append(run_id)
+        self.on_ranks(0, False)
+        return dropped
+
+
+@dataclass(frozen=True)
+class ClosedRows:
+    """Rows of a group that were closed together, and what reopens them."""
+
+    group: RunGroup
+    rows: npt.NDArray[np.intp]
+    """(k,)."""
+    keys: npt.NDArray[np.int64]
+    """Whose they were, (k,)."""
+    handles: npt.NDArray[np.uint64]
+    """(k,); 0 where it was closed before."""
+
+    @classmethod
+    def of(cls, group: RunGroup, rows: npt.NDArray[np.intp]) -> ClosedRows:
+        """Close rows of a group."""
+        keys, handles = group.records["key"][rows], group.records["handle"][rows]
+        group.records["handle"][rows] = 0
+        return cls(group, rows, keys, handles)
+
+    def reopen(self) -> None:
+        """Give the rows that are still the same runs their handles back."""
+        records = self.group.records
+        same = records["key"][self.rows] == self.keys
+        records["handle"][self.rows[same]] = self.handles[same]

@@ -1,0 +1,92 @@
+"""Answers given before: from a group's log of what is not stored yet, else from the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.policy import Rows, Steps
+from mlrs_server.domain.entries import ANSWERED, Entries, Table, find_answers
+from mlrs_server.domain.ledger import AdviceReason
+from mlrs_server.errors import AdvisorError, record_lacking, stale_handle, stale_step
+from mlrs_server.live.answers import Answer, same_losses
+from mlrs_server.live.arrays import RunGroup
+from mlrs_server.live.replay import PAGE
+from mlrs_server.live.stored_runs import StoredRuns
+from mlrs_server.storage import Observations, Store
+
+
+class Recaller:
+    """Answers steps that were answered before. Used from one event loop."""
+
+    def __init__(self, stored: StoredRuns) -> None:
+        """`stored` is the way to the store."""
+        self._stored = stored
+
+    async def recall(self, answer: Answer) -> None:
+        """Answer, in place, the entries that were answered before: from memory, else from the store."""
+        recalls, answer.recalls = answer.recalls, []
+        for group, positions in recalls:
+            entries = Entries(answer.entries.table[positions])
+            try:
+                given = await self._given(group, entries)
+            except AdvisorError as error:
+                answer.errors |= dict.fromkeys(positions.tolist(), error)
+                continue
+            gathers = group.records["gathers"][entries.rows] != 0  # then each rank has a loss of its own
+            right = (given["reason"] != 0) & (gathers | same_losses(given["loss"], entries.losses))
+            answer.entries.lrs[positions[right]] = given["lr"][right]
+            answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED
+            for index in np.flatnonzero(~right).tolist():
+                problem = await self._problem(group, entries.table[index], given[index])
+                answer.errors[int(positions[index])] = problem
+
+    async def _given(self, group: RunGroup, entries: Entries) -> Table:
+        """Return what was answered for entries of runs that are open, (k,) of `ANSWERED`.
+
+        The reason is 0 where that cannot be read, or where the run has gone meanwhile.
+        """
+        given = np.zeros(len(entries), ANSWERED)
+        rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
+        keys = group.records["key"][rows]
+        unstored = group.log.unstored()  # what is not among it is stored
+        await asyncio.to_thread(_find, unstored, rows, steps, given)
+        missing = np.flatnonzero((given["reason"] == 0) & (group.records["handle"][rows] == entries.handles))
+        for start in range(0, len(missing), PAGE):
+            some = missing[start : start + PAGE]
+            record = await self._stored.in_store(partial(_recalled, keys=keys[some], steps=steps[some]))
+            given["loss"][some], given["lr"][some] = record.losses, record.lrs
+            given["reason"][some] = record.reasons
+        return given
+
+    async def _problem(self, group: RunGroup, entry: np.void, given: np.void) -> AdvisorError:
+        """Return why an entry that was answered before gets no answer."""
+        row, step = int(entry["row"]), int(entry["step"])
+        if group.records["handle"][row] != entry["handle"]:  # it was rewound, or is gone, since it was asked
+            return stale_handle()
+        run_id, record = group.run_ids[row], group.records[row]
+        if given["reason"] != 0:
+            return stale_step(run_id, step, float(given["loss"]), int(record["next_step"]))
+        key = int(record["key"])
+        try:
+            await self._stored.in_store(lambda store: store.read(key, step, 1))
+        except AdvisorError as error:  # which says what is wrong
+            return error
+        return record_lacking(run_id, step)
+
+
+def _find(unstored: Sequence[Table], rows: Rows, steps: Steps, given: Table) -> None:
+    """Fill what was answered for steps of rows, (k,) each, where it is in a log that is not stored yet."""
+    for answers in unstored:
+        positions = np.empty_like(steps)
+        find_answers(answers, rows, steps, np.zeros(rows.max() + 1, np.int64), positions)
+        found = positions >= 0
+        given[found] = answers[positions[found]]
+
+
+def _recalled(store: Store, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
+    return store.recall(keys, steps)

@@ -1,0 +1,164 @@
+"""A store read from end to end, for what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+
+from mlrs_core.adapting import AdaptivePolicy
+from mlrs_server.domain.run_snapshot import RunSnapshot
+from mlrs_server.domain.updates import MetaUpdate
+from mlrs_server.errors import AdvisorError, DamagedError
+from mlrs_server.live.policies import adaptive_policy_of, policy_of
+from mlrs_server.live.replay import PAGE, Replay, replayed_from, stored_network
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.storage import Observations, SqlStore, StoredRun
+from mlrs_server.storage.codec import check_network
+from mlrs_server.storage.tables import meta_updates, networks, observations, run_of, runs
+
+OF_RUNS = {observations: "chunks of observations", meta_updates: "meta updates", networks: "networks"}
+"""What belongs to runs, and what it is called."""
+MADE_AGAIN = (
+    "its stored network is damaged; nothing is lost: the daemon makes it again of the run's record as it "
+    "opens the run, and stores a good one once the run goes on"
+)
+PERHAPS = ", provided that the record gives it, which --replay says"
+"""Where the record was read, and not computed again."""
+BOTH = "its stored network is damaged, too, so it cannot go on: restore a backup, or delete the run"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run that was looked at."""
+
+    run_id: str
+    steps: int
+    """Of its record that were read."""
+    problem: str
+    """What is wrong with it; "" if nothing is."""
+
+
+def count_runs(store: SqlStore) -> int:
+    """Return how many runs there are."""
+    with store.reading() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(runs)).scalar_one())
+
+
+def check_whole(store: SqlStore) -> list[str]:
+    """Return what is wrong with a store as a whole."""
+    found = [f"the database's own check says: {problem}" for problem in (store.inspect(),) if problem]
+    for table, things in OF_RUNS.items():
+        lost = (
+            sa.select(sa.func.count())
+            .select_from(table.outerjoin(runs, runs.c.key == table.c.run_key))
+            .where(runs.c.key.is_(None))
+        )
+        with store.reading() as connection:
+            count = int(connection.execute(lost).scalar_one())
+        found += [f"{count} {things} are of no run"] if count else []
+    return found
+
+
+def check_runs(store: SqlStore, catalog: ModelCatalog | None) -> Iterator[Checked]:
+    """Read every run, check it, and yield what came of it.
+
+    Args:
+        store: that nobody writes meanwhile.
+        catalog: where given, each run is replayed with its model, and must come out bit for bit.
+    """
+    with store.reading() as connection:
+        names = connection.execute(sa.select(runs.c.key, runs.c.run_id).order_by(runs.c.run_id)).all()
+    for key, run_id in names:
+        yield _checked(store, key, run_id, catalog)
+
+
+def _checked(store: SqlStore, key: int, run_id: str, catalog: ModelCatalog | None) -> Checked:
+    try:
+        with store.reading() as connection:
+            run = run_of(connection.execute(sa.select(runs).where(runs.c.key == key)).one())
+        replay = Replay(policy_of(run, catalog), run.config) if catalog else None
+    except AdvisorError as error:
+        return Checked(run_id, 0, str(error))
+    steps, problem = _check_record(store, run, replay)
+    if run.config.meta is None:
+        return Checked(run_id, steps, problem)
+    try:
+        if catalog and replay and not problem:
+            problem = _against_network(store, run, adaptive_policy_of(run, catalog), replay)
+        else:
+            _check_network(store, run)
+    except DamagedError:
+        perhaps = "" if catalog else PERHAPS
+        problem = f"{problem}; {BOTH}" if problem else f"{MADE_AGAIN}{perhaps}"
+    except AdvisorError as error:
+        problem = problem or str(error)
+    return Checked(run_id, steps, problem)
+
+
+def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tuple[int, str]:
+    """Read a run's record, and have it computed again; return of how many steps it is, and what is wrong."""
+    steps, last, differs = 0, None, None
+    try:
+        while len(record := store.read(run.key, steps, PAGE)):
+            updates = store.read_updates(run.key, steps, len(record))
+            if replay is not None and differs is None:
+                differs = _first_difference(replay.feed(record.losses, updates), record, steps)
+            steps += len(record)
+            last = record
+        problem = _against(run.snapshot, steps, last, store.last_updates([run.key]).get(run.key))
+    except AdvisorError as error:
+        return steps, str(error)
+    if differs is not None:
+        problem = problem or f"its learning rate at step {differs} is not what its losses give here"
+    elif replay is not None and not problem:
+        problem = _against_replay(run, replay.snapshot())
+    return steps, problem
+
+
+def _check_network(store: SqlStore, run: StoredRun) -> None:
+    """Check what is stored of a run's network, as far as that goes without its model."""
+    kept = store.network(run.key)
+    if kept is None:
+        return
+    check_network(kept.data, run.run_id)
+    if len(kept.snapshot.state) != len(run.snapshot.state):
+        raise DamagedError(f"the state beside the stored network of run {run.run_id!r} is not of its size")
+
+
+def _against_network(store: SqlStore, run: StoredRun, policy: AdaptivePolicy, replay: Replay) -> str:
+    """Return how the network that a recovery would begin with contradicts the whole record."""
+    _check_network(store, run)
+    kept = stored_network(store, run, policy, run.snapshot.next_step)
+    again, same = replayed_from(store, run, policy, kept, None)
+    if not same or again.network.tobytes() != replay.network().tobytes():
+        return "its stored network is not what its record gives here"
+    return ""
+
+
+def _first_difference(lrs: np.ndarray, record: Observations, first: int) -> int | None:
+    """Return the first step at which learning rates differ from a record, in any bit."""
+    differ = np.flatnonzero(lrs.view(np.uint64) != record.lrs.view(np.uint64))
+    return first + int(differ[0]) if len(differ) else None
+
+
+def _against(snapshot: RunSnapshot, steps: int, last: Observations | None, update: MetaUpdate | None) -> str:
+    """Return how a snapshot contradicts the record, of so many steps and with this end."""
+    if steps != snapshot.next_step:
+        return f"its record has {steps} steps, and its snapshot is of step {snapshot.next_step}"
+    if last is None:
+        return ""
+    adapted = update is not None and update.step == steps - 1  # then its learning rate may be another
+    lr = snapshot.last_lr if adapted else last.lrs[-1]
+    ends = np.array([snapshot.last_loss, snapshot.last_lr]).tobytes()
+    if ends != np.array([last.losses[-1], lr]).tobytes():
+        return "its snapshot's last loss and learning rate are not those of its record"
+    return ""
+
+
+def _against_replay(run: StoredRun, replayed: RunSnapshot) -> str:
+    if run.snapshot.state.tobytes() != replayed.state.tobytes():
+        return "its state is not what its losses give here"
+    return ""

@@ -1,0 +1,84 @@
+"""Proto messages to the daemon's types, and back. Messages stop here.
+
+configs.py   what a run's config says
+runs.py      runs, and what opens and lists them
+records.py   the records of runs
+advice.py    observations and advice
+meta.py      meta updates, and gradients in pieces
+models.py    models, their versions and aliases
+"""
+
+from __future__ import annotations
+
+from mlrs_server.rpc.convert.advice import (
+    MAX_ENTRIES,
+    advice_to_proto,
+    columns_to_proto,
+    entries_from_proto,
+    entry_error,
+)
+from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
+from mlrs_server.rpc.convert.meta import (
+    check_updates,
+    gradients_header_from_proto,
+    made_to_proto,
+    pieces_from_proto,
+    results_to_proto,
+    update_from_proto,
+)
+from mlrs_server.rpc.convert.models import (
+    alias_change_to_proto,
+    chunk_from_proto,
+    import_header_from_proto,
+    model_to_proto,
+    promoted_to_proto,
+    promotion_from_proto,
+)
+from mlrs_server.rpc.convert.records import record_to_proto
+from mlrs_server.rpc.convert.runs import (
+    feeder_from,
+    mode_from_proto,
+    opened_to_proto,
+    opening_from_proto,
+    page_size_from,
+    page_token_to,
+    place_from,
+    run_to_proto,
+    status_from_proto,
+    step_from,
+    time_to_proto,
+)
+
+__all__ = [
+    "MAX_ENTRIES",
+    "advice_to_proto",
+    "alias_change_to_proto",
+    "check_updates",
+    "chunk_from_proto",
+    "columns_to_proto",
+    "config_from_proto",
+    "config_to_proto",
+    "entries_from_proto",
+    "entry_error",
+    "feeder_from",
+    "gradients_header_from_proto",
+    "import_header_from_proto",
+    "made_to_proto",
+    "mode_from_proto",
+    "model_to_proto",
+    "opened_to_proto",
+    "opening_from_proto",
+    "page_size_from",
+    "page_token_to",
+    "pieces_from_proto",
+    "place_from",
+    "promoted_to_proto",
+    "promotion_from_proto",
+    "record_to_proto",
+    "results_to_proto",
+    "run_to_proto",
+    "status_from_proto",
+    "step_from",
+    "time_to_proto",
+    "update_from_proto",
+]

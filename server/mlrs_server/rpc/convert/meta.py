@@ -1,0 +1,119 @@
+"""Meta updates, their results, and gradients in pieces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+
+from mlrs_core.adapting import MetaOutcome
+from mlrs_proto import v1 as pb
+from mlrs_server.domain.updates import MetaUpdate
+from mlrs_server.errors import AdvisorError, invalid_field
+from mlrs_server.meta.apply import Made
+from mlrs_server.meta.gradients import ElementType, Piece
+from mlrs_server.rpc.convert.advice import entry_error
+from mlrs_server.rpc.convert.runs import step_from
+
+MAX_UPDATES = 1024
+"""The most meta updates in one."""
+_ELEMENT_TYPES: frozenset[int] = frozenset(ElementType)
+_CLIPPED = frozenset({MetaOutcome.CLIPPED, MetaOutcome.CLIPPED_AND_SCALED})
+_SCALED = frozenset({MetaOutcome.SCALED, MetaOutcome.CLIPPED_AND_SCALED})
+
+
+def update_from_proto(
+    message: pb.AdaptRequest | pb.AdaptGradientsHeader | pb.MetaUpdate,
+) -> tuple[int, float | None]:
+    """Return the step of a meta update, and the validation loss that was sent with it; NaN counts as none.
+
+    Raises:
+        AdvisorError: the step is out of range.
+    """
+    loss = message.validation_loss if message.HasField("validation_loss") else math.nan
+    return step_from(message.step, "step"), None if math.isnan(loss) else loss
+
+
+def check_updates(message: pb.MetaUpdates) -> None:
+    """Check the meta updates of a stream's message.
+
+    Raises:
+        AdvisorError: there are too many.
+    """
+    if len(message.updates) > MAX_UPDATES:
+        raise invalid_field(
+            "meta_updates",
+            f"a message holds at most {MAX_UPDATES}, this one {len(message.updates)}; split it",
+        )
+
+
+def made_to_proto(made: Made) -> pb.MetaResult:
+    """Return what became of a meta update as a message."""
+    update = made.update
+    return pb.MetaResult(
+        updates=made.updates,
+        learning_rate=update.lr,
+        outcome=_outcome_to_proto(update.outcome),
+        log_change=update.log_change,
+        clipped=update.outcome in _CLIPPED,
+        scaled=update.outcome in _SCALED,
+    )
+
+
+def meta_record_to_proto(update: MetaUpdate) -> pb.MetaRecord:
+    """Return a meta update of a run's record as a message."""
+    return pb.MetaRecord(
+        step=update.step,
+        alignment=update.alignment,
+        validation_loss=update.validation_loss,
+        outcome=_outcome_to_proto(update.outcome),
+        learning_rate=update.lr,
+        log_change=update.log_change,
+        clipped=update.outcome in _CLIPPED,
+        scaled=update.outcome in _SCALED,
+    )
+
+
+def _outcome_to_proto(outcome: int) -> pb.MetaOutcome.ValueType:
+    return pb.META_OUTCOME_IDLE if outcome == MetaOutcome.IDLE else pb.META_OUTCOME_APPLIED
+
+
+def results_to_proto(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
+    """Return what became of a message's meta updates as a message to a tenant."""
+    message = pb.StreamAdviceResponse()
+    results = message.meta_results
+    results.SetInParent()
+    for index, one in enumerate(made):
+        result = results.results.add()
+        if isinstance(one, AdvisorError):
+            results.errors.append(entry_error(index, one, tenant))
+        else:
+            result.CopyFrom(made_to_proto(one))
+    return message
+
+
+def gradients_header_from_proto(message: pb.AdaptGradientsRequest | None) -> pb.AdaptGradientsHeader:
+    """Return the header of a stream of gradients.
+
+    Raises:
+        AdvisorError: the message is not a header.
+    """
+    if message is None or message.WhichOneof("kind") != "header":
+        raise invalid_field(
+            "header", "the first message must be the header, and the next ones pieces of both vectors"
+        )
+    return message.header
+
+
+async def pieces_from_proto(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> AsyncIterator[Piece]:
+    """Yield the pieces in a stream's messages.
+
+    Raises:
+        AdvisorError: a message is none, or of an unknown type.
+    """
+    async for message in messages:
+        if message.WhichOneof("kind") != "chunk":
+            raise invalid_field("chunk", "every message after the first must be a piece of both vectors")
+        chunk = message.chunk
+        if chunk.data_type not in _ELEMENT_TYPES:
+            raise invalid_field("data_type", f"must be one of the contract's DataType, is {chunk.data_type}")
+        yield Piece(ElementType(chunk.data_type), chunk.validation_gradient, chunk.direction)

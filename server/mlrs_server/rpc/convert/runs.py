@@ -1,0 +1,198 @@
+"""Runs, and what opens and lists them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mlrs_core.config import MAX_HORIZON
+from mlrs_proto import v1 as pb
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
+from mlrs_server.live.views import RunView
+from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
+from mlrs_server.runs.opening import Opened, OpenMode, OpenRequest
+from mlrs_server.storage import Recency
+from mlrs_server.tenancy import bare, check_feeder, check_run_id, full_name
+
+MAX_PAGE = 1000
+"""The most runs or models in a page."""
+DEFAULT_PAGE = 100
+"""The size of a page that names none."""
+FEEDER_KEY = "mlrs-feeder"
+"""The metadata in which a stream says who sends its observations."""
+_MODES: dict[int, OpenMode] = {
+    pb.OPEN_MODE_UNSPECIFIED: "open",
+    pb.OPEN_MODE_CREATE: "create",
+    pb.OPEN_MODE_RESUME: "resume",
+    pb.OPEN_MODE_BEGIN: "begin",
+    pb.OPEN_MODE_RESTART: "restart",
+}
+
+
+def mode_from_proto(value: int) -> OpenMode:
+    """Return what opening may do.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value not in _MODES:
+        raise invalid_field("mode", f"must be one of the contract's OpenMode, is {value}")
+    return _MODES[value]
+
+
+def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
+    """Return what a call of a tenant asks to open, alone or among so many.
+
+    Raises:
+        AdvisorError: a field is out of range.
+    """
+    rewinds = message.HasField("resume_from")
+    resizes = message.HasField("world_size")
+    with about(message.run_id, among=among):
+        return OpenRequest(
+            run_id=full_name(tenant, check_run_id(message.run_id)),
+            asked=config_from_proto(message.config),
+            model=message.config.model,
+            mode=mode_from_proto(message.mode),
+            group=message.group and full_name(tenant, check_run_id(message.group, "group")),
+            resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
+            world_size=message.world_size if resizes else None,
+            task=message.task,
+            feeder=message.feeder,
+        )
+
+
+def feeder_from(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Return whose observations a stream carries, by its metadata; "" is not said.
+
+    Raises:
+        AdvisorError: it is malformed.
+    """
+    value = next((value for key, value in metadata or () if key == FEEDER_KEY), "")
+    return check_feeder(value if isinstance(value, str) else repr(value), FEEDER_KEY)
+
+
+def opened_to_proto(opened: Opened) -> pb.OpenRunResponse:
+    """Return an opened run as a message."""
+    return pb.OpenRunResponse(
+        run=run_to_proto(opened.view),
+        run_handle=opened.handle,
+        created=opened.created,
+        took_over=opened.took_over,
+    )
+
+
+def page_size_from(value: int) -> int:
+    """Return the size of a page.
+
+    Raises:
+        AdvisorError: it is too large.
+    """
+    if value > MAX_PAGE:
+        raise invalid_field("page_size", f"must be at most {MAX_PAGE}, is {value}; ask for pages")
+    return value or DEFAULT_PAGE
+
+
+def place_from(order_by: str, token: str) -> str | Recency:
+    """Return where a list of runs stands: in the order by id, after this id; or in that by recency.
+
+    Raises:
+        AdvisorError: the order is unknown, or the token is of no such list.
+    """
+    order = " ".join(order_by.split())
+    if order in {"", "run_id"}:
+        return token
+    if order != "update_time desc":
+        raise invalid_field("order_by", f"must be run_id or update_time desc, is {order_by[:SHOWN]!r}")
+    if not token:
+        return Recency()
+    try:
+        newest, update_time, run_id = token.split(" ")
+        place = Recency(float.fromhex(newest), float.fromhex(update_time), check_run_id(run_id))
+        if not (math.isfinite(place.newest) and math.isfinite(place.update_time)):
+            raise ValueError
+    except (ValueError, OverflowError, AdvisorError) as error:
+        raise invalid_field(
+            "page_token", "must be the next_page_token of a list in the same order; list from the beginning"
+        ) from error
+    return place
+
+
+def page_token_to(after: str | Recency, page: Sequence[RunView]) -> str:
+    """Return the token of what comes after a page, at least one run, that began after a place."""
+    last = bare(page[-1].run_id)
+    if not isinstance(after, Recency):
+        return last
+    newest = after.newest if math.isfinite(after.newest) else page[0].update_time
+    return f"{newest.hex()} {page[-1].update_time.hex()} {last}"
+
+
+def status_from_proto(value: int) -> RunStatus | None:
+    """Return a status to filter by; `None` is any.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value == pb.RUN_STATUS_UNSPECIFIED:
+        return None
+    if value not in tuple(RunStatus):
+        raise invalid_field("status", f"must be one of the contract's RunStatus, is {value}")
+    return RunStatus(value)
+
+
+def step_from(value: int, field: str) -> int:
+    """Return a step.
+
+    Raises:
+        AdvisorError: it is beyond any horizon.
+    """
+    if value > MAX_HORIZON:
+        raise invalid_field(field, f"must be at most {MAX_HORIZON}, is {value}")
+    return value
+
+
+def run_to_proto(view: RunView) -> pb.Run:
+    """Return a run as a message."""
+    snapshot, config = view.snapshot, view.config
+    begun = snapshot.next_step > 0
+    return pb.Run(
+        run_id=bare(view.run_id),
+        config=config_to_proto(config, view.model_ref),
+        status=pb.RunStatus.ValueType(snapshot.status),
+        next_step=snapshot.next_step,
+        durable_step=view.durable_step if view.durable_step >= 0 else None,
+        last_loss=snapshot.last_loss if begun else None,
+        last_learning_rate=snapshot.last_lr if begun else None,
+        create_time=time_to_proto(view.create_time),
+        update_time=time_to_proto(view.update_time),
+        meta=_meta_status_to_proto(view),
+        world_size=view.world_size or None,
+        task=view.task,
+    )
+
+
+def _meta_status_to_proto(view: RunView) -> pb.MetaStatus | None:
+    """Return what became of a run's meta updates as a message."""
+    if (meta := view.meta) is None:
+        return None
+    status = pb.MetaStatus(
+        updates=meta.updates,
+        last_log_change=meta.last_log_change,
+        clipped=meta.clipped,
+        scaled=meta.scaled,
+        returns=meta.returns,
+    )
+    if (last := view.last_update) is not None:
+        status.last_step, status.last_alignment = last.step, last.alignment
+        if last.validation_loss is not None:
+            status.last_validation_loss = last.validation_loss
+    return status
+
+
+def time_to_proto(seconds: float) -> Timestamp:
+    """Return a time, in seconds since the epoch, as a message."""
+    whole = math.floor(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))

@@ -1,0 +1,81 @@
+"""The calls of meta mode, each a few lines over the runs and the models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from mlrs_proto import v1 as pb
+from mlrs_server.auth.principal import current_caller
+from mlrs_server.auth.roles import Role
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.meta.apply import Adaptation, Made
+from mlrs_server.meta.gradients import alignment_of
+from mlrs_server.rpc import convert
+from mlrs_server.runs.opener import RunOpener
+from mlrs_server.telemetry.counts import AdviceCounts
+
+AT_ONCE = 8
+"""Meta updates of a message that are made before others get a turn: a millisecond or two."""
+
+
+class MetaService:
+    """Meta mode, served."""
+
+    def __init__(self, opener: RunOpener, adaptation: Adaptation, counts: AdviceCounts) -> None:
+        """Serve the updates of these runs, and count them."""
+        self._opener = opener
+        self._adaptation = adaptation
+        self._counts = counts
+
+    async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
+        """Make a meta update."""
+        return pb.AdaptResponse(result=convert.made_to_proto(await self._adapt(request, request.alignment)))
+
+    async def adapt_gradients(
+        self, messages: AsyncIterator[pb.AdaptGradientsRequest]
+    ) -> pb.AdaptGradientsResponse:
+        """Make a meta update from two gradients."""
+        header = convert.gradients_header_from_proto(await anext(messages, None))
+        await self._handle(header.run_id)  # what is wrong with the run is told before a gigabyte is sent
+        alignment = await alignment_of(convert.pieces_from_proto(messages), header.element_count)
+        made = await self._adapt(header, alignment)
+        return pb.AdaptGradientsResponse(result=convert.made_to_proto(made), alignment=alignment)
+
+    async def adapt_all(self, request: pb.MetaUpdates) -> pb.StreamAdviceResponse:
+        """Make the meta updates in a message of a stream, in their order.
+
+        Raises:
+            AdvisorError: the message is malformed, or the caller may not adapt.
+        """
+        caller = current_caller()
+        caller.check_role(Role.ADAPT, "meta_updates")
+        convert.check_updates(request)
+        made: list[Made | AdvisorError] = []
+        for index, update in enumerate(request.updates):
+            if index and index % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                step, loss = convert.update_from_proto(update)
+                one = await self._adaptation.make(
+                    update.run_handle, caller.number, step, update.alignment, loss
+                )
+                made.append(self._counted(one))
+            except AdvisorError as error:
+                if error.reason is Reason.QUEUE_FULL:  # what follows on the stream belongs after it
+                    raise
+                made.append(error)
+        return convert.results_to_proto(made, caller.tenant)
+
+    async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Made:
+        """Make a meta update of a run that may not be in memory."""
+        step, loss = convert.update_from_proto(request)
+        handle, tenant = await self._handle(request.run_id), current_caller().number
+        return self._counted(await self._adaptation.make(handle, tenant, step, alignment, loss))
+
+    def _counted(self, made: Made) -> Made:
+        self._counts.note_update(made.update)
+        return made
+
+    async def _handle(self, run_id: str) -> int:
+        return await self._opener.handle_of(current_caller().full(run_id))

@@ -1,0 +1,128 @@
+"""The RPCs of `ModelService`, each a few lines over the catalogue and the promotion."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceServicer
+from mlrs_server.auth.principal import current_caller
+from mlrs_server.errors import AdvisorError, draining
+from mlrs_server.meta.promotion import Promotion
+from mlrs_server.models.catalog import ModelCatalog
+from mlrs_server.models.files import CatalogModel
+from mlrs_server.rpc import convert
+from mlrs_server.rpc.uploads import Upload
+
+log = structlog.get_logger()
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ModelService(ModelServiceServicer):
+    """Models, their versions and aliases, served. All of it is about the caller's tenant."""
+
+    def __init__(self, catalog: ModelCatalog, promotion: Promotion, folder: Path) -> None:
+        """Serve the models of this catalogue. Files that come in pieces are kept in the folder meanwhile."""
+        self._catalog = catalog
+        self._promotion = promotion
+        self._folder = folder
+        self._importing = asyncio.Lock()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Make no more versions: that replays runs, for as long as it takes."""
+        self._draining = True
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """List models; the page token is the last reference of the page before."""
+        size = convert.page_size_from(request.page_size)
+        tenant = current_caller().tenant
+        models = await asyncio.to_thread(self._catalog.page, tenant, after=request.page_token, limit=size + 1)
+        page = models[:size]
+        token = page[-1].ref if len(models) > size else ""
+        return pb.ListModelsResponse(models=map(self._model_to_proto, page), next_page_token=token)
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Read a model."""
+        model = await asyncio.to_thread(self._catalog.find, request.model, current_caller().tenant)
+        return pb.GetModelResponse(model=self._model_to_proto(model))
+
+    async def ImportModel(
+        self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
+    ) -> pb.ImportModelResponse:
+        """Take a model's file, and have runs name it."""
+        caller = current_caller()
+        try:
+            name, digest = convert.import_header_from_proto(await anext(aiter(request_iterator), None))
+            with Upload(self._catalog, self._folder, name, caller.tenant, caller.usage) as upload:
+                async for message in request_iterator:
+                    await upload.add(convert.chunk_from_proto(message))
+                async with self._importing:  # one file at a time in memory
+                    model = await upload.done(digest)
+        except AdvisorError:
+            await _read_out(request_iterator, caller.usage.limits.max_model_bytes)
+            raise
+        _note("model_imported", model, size_bytes=model.size_bytes)
+        return pb.ImportModelResponse(model=self._model_to_proto(model))
+
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
+        """Point an alias at a model."""
+        tenant = current_caller().tenant
+        model = await asyncio.to_thread(self._catalog.set_alias, request.alias, request.model, tenant)
+        _note("alias_set", model, alias=request.alias)
+        return pb.SetAliasResponse(model=self._model_to_proto(model))
+
+    async def PromoteModel(
+        self, request: pb.PromoteModelRequest, context: Context
+    ) -> pb.PromoteModelResponse:
+        """Make a new version of a model, of what runs have learnt."""
+        if self._draining:
+            raise draining()
+        made = await self._promotion.make(convert.promotion_from_proto(request), current_caller().tenant)
+        return convert.promoted_to_proto(
+            made, None if made.model is None else self._model_to_proto(made.model)
+        )
+
+    async def RollbackAlias(
+        self, request: pb.RollbackAliasRequest, context: Context
+    ) -> pb.RollbackAliasResponse:
+        """Point an alias back at what it pointed at before."""
+        tenant = current_caller().tenant
+        model = await asyncio.to_thread(self._catalog.rollback_alias, request.alias, tenant)
+        _note("alias_rolled_back", model, alias=request.alias)
+        return pb.RollbackAliasResponse(model=self._model_to_proto(model))
+
+    async def ListAliasChanges(
+        self, request: pb.ListAliasChangesRequest, context: Context
+    ) -> pb.ListAliasChangesResponse:
+        """List what an alias has pointed at."""
+        tenant = current_caller().tenant
+        changes = await asyncio.to_thread(self._catalog.alias_changes, request.alias, tenant)
+        return pb.ListAliasChangesResponse(changes=map(convert.alias_change_to_proto, changes))
+
+    def _model_to_proto(self, model: CatalogModel) -> pb.Model:
+        tenant = current_caller().tenant
+        return convert.model_to_proto(model, self._catalog.names.aliases_of(model.name, model.digest, tenant))
+
+
+def _note(event: str, model: CatalogModel, **more: object) -> None:
+    """Log what has changed about a model of the caller's tenant."""
+    log.info(event, tenant=current_caller().tenant, model=model.name, digest=model.digest, **more)
+
+
+async def _read_out(messages: AsyncIterator[pb.ImportModelRequest], most: int) -> None:
+    """Read what a refused upload still sends, up to so many bytes.
+
+    A client that is refused while it writes may see its connection break in place of the reason.
+    """
+    async for message in messages:
+        most -= message.ByteSize()
+        if most < 0:
+            return

@@ -1,0 +1,208 @@
+"""The RPCs of `AdvisorService`, each a few lines over the runs and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from mlrs_proto import v1 as pb
+from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
+from mlrs_server.auth.principal import current_caller
+from mlrs_server.domain.entries import Entries
+from mlrs_server.errors import draining
+from mlrs_server.live.engine import SLICE, Engine
+from mlrs_server.live.recall import Recaller
+from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.rpc import convert
+from mlrs_server.rpc.meta_service import MetaService
+from mlrs_server.rpc.streams import OpenStream, OpenStreams
+from mlrs_server.runs.ending import RunEnding
+from mlrs_server.runs.feeders import Feeders
+from mlrs_server.runs.opener import RunOpener
+from mlrs_server.runs.opening import check_batch_size
+from mlrs_server.runs.records import RunRecords
+from mlrs_server.system.cooperative import in_turns
+from mlrs_server.telemetry.counts import AdviceCounts
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AdvisorService(AdvisorServiceServicer):
+    """Runs, advice and meta mode, served."""
+
+    def __init__(
+        self,
+        opener: RunOpener,
+        ending: RunEnding,
+        records: RunRecords,
+        recaller: Recaller,
+        engine: Engine,
+        gatherer: Gatherer,
+        meta: MetaService,
+        counts: AdviceCounts,
+        feeders: Feeders,
+    ) -> None:
+        """Serve these runs, count what is advised, and note which feeders are connected."""
+        self._opener = opener
+        self._ending = ending
+        self._records = records
+        self._recaller = recaller
+        self._engine = engine
+        self._gatherer = gatherer
+        self._streams = OpenStreams()
+        self._meta = meta
+        self._counts = counts
+        self._feeders = feeders
+
+    def drain(self) -> None:
+        """Take no more observations; let every stream finish its step and tell it so."""
+        self._records.drain()
+        self._gatherer.drain()
+        self._streams.drain()
+
+    # --------------------------------------------------------------------------------- runs
+
+    async def OpenRun(self, request: pb.OpenRunRequest, context: Context) -> pb.OpenRunResponse:
+        """Create or resume a run."""
+        opening = convert.opening_from_proto(request, current_caller().tenant)
+        (opened,) = await self._opener.open_many([opening])
+        return convert.opened_to_proto(opened)
+
+    async def BatchOpenRuns(
+        self, request: pb.BatchOpenRunsRequest, context: Context
+    ) -> pb.BatchOpenRunsResponse:
+        """Create or resume many runs."""
+        asked, tenant = request.requests, current_caller().tenant
+        check_batch_size("requests", len(asked))
+        openings = [
+            convert.opening_from_proto(one, tenant, among=len(asked)) async for one in in_turns(asked)
+        ]
+        opened = await self._opener.open_many(openings)
+        return pb.BatchOpenRunsResponse(
+            responses=[convert.opened_to_proto(one) async for one in in_turns(opened)]
+        )
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        """Read a run."""
+        view = await self._records.get(current_caller().full(request.run_id))
+        return pb.GetRunResponse(run=convert.run_to_proto(view))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """List runs; the page token says where the page before ended."""
+        size = convert.page_size_from(request.page_size)
+        after = convert.place_from(request.order_by, request.page_token)
+        views = await self._records.list(
+            prefix=request.prefix,
+            status=convert.status_from_proto(request.status),
+            after=after,
+            limit=size + 1,
+            tenant=current_caller().tenant,
+        )
+        page = [convert.run_to_proto(view) async for view in in_turns(views[:size])]
+        token = convert.page_token_to(after, views[:size]) if len(views) > size else ""
+        return pb.ListRunsResponse(runs=page, next_page_token=token)
+
+    async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
+        """Finish a run."""
+        steps = [convert.step_from(request.next_step, "next_step")] if request.HasField("next_step") else []
+        (view,) = await self._ending.finish_many([current_caller().full(request.run_id)], steps)
+        return pb.FinishRunResponse(run=convert.run_to_proto(view))
+
+    async def BatchFinishRuns(
+        self, request: pb.BatchFinishRunsRequest, context: Context
+    ) -> pb.BatchFinishRunsResponse:
+        """Finish many runs."""
+        caller = current_caller()
+        check_batch_size("run_ids", len(request.run_ids))
+        steps = [convert.step_from(step, "next_steps") for step in request.next_steps]
+        views = await self._ending.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
+        return pb.BatchFinishRunsResponse(runs=[convert.run_to_proto(view) async for view in in_turns(views)])
+
+    async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
+        """Delete a run."""
+        await self._ending.delete(current_caller().full(request.run_id))
+        return pb.DeleteRunResponse()
+
+    # ------------------------------------------------------------------------------- advice
+
+    async def Advise(self, request: pb.AdviseRequest, context: Context) -> pb.AdviseResponse:
+        """Answer one observation."""
+        self._streams.check_going()
+        step = convert.step_from(request.step, "step")
+        caller = current_caller()
+        handle = await self._opener.handle_of(caller.full(request.run_id))
+        answer = self._engine.answer_now(Entries.of_one(handle, step, request.loss), caller.number)
+        await self._recaller.recall(answer)
+        if answer.reports:
+            await self._gatherer.gather_alone(answer, caller.number)
+        if answer.errors:
+            raise answer.errors[0]  # counted where calls that fail are
+        self._counts.note(answer)
+        return convert.advice_to_proto(step, answer)
+
+    async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only
+        self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
+    ) -> None:
+        """Answer observations, a message for a message, until the client or the daemon is done."""
+        feeder = convert.feeder_from(context.invocation_metadata())
+        with (
+            self._streams.opened() as stream,
+            self._feeders.streaming(current_caller().tenant, feeder),
+        ):
+            await self._converse(stream, context)
+        if stream.draining:
+            await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
+
+    async def _converse(self, stream: OpenStream, context: Context) -> None:
+        """Answer messages until there are no more, the daemon drains, or the caller is to go."""
+        caller = current_caller()
+        tenant, number, usage = caller.tenant, caller.number, caller.usage
+        while not stream.draining:
+            stream.reading = True
+            request = await context.read()
+            stream.reading = False
+            if request is grpc.aio.EOF:
+                return
+            caller.check()
+            if not usage.take():
+                await usage.turn()
+            if request.HasField("meta_updates"):
+                await context.write(await self._meta.adapt_all(request.meta_updates))
+                continue
+            observations = request.observations
+            entries = convert.entries_from_proto(observations)
+            if len(entries) <= SLICE:
+                answer = self._engine.answer_now(entries, number)
+            else:
+                answer = await self._engine.answer(entries, number)
+            if answer.recalls:
+                await self._recaller.recall(answer)
+            if answer.reports:
+                await self._gatherer.gather(answer, observations.rank_columns.sample_counts, number)
+            self._counts.note(answer)
+            await context.write(convert.columns_to_proto(answer, tenant))
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        """Stream a run's record."""
+        start = convert.step_from(request.from_step, "from_step")
+        run_id = current_caller().full(request.run_id)
+        async for view, first, record in self._records.watch(run_id, start, follow=request.follow):
+            yield convert.record_to_proto(view, first, record)
+
+    # -------------------------------------------------------------------------------- meta
+
+    async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:
+        """Make a meta update, or take a part of one."""
+        self._streams.check_going()
+        return await self._meta.adapt(request)
+
+    async def AdaptGradients(
+        self, request_iterator: AsyncIterator[pb.AdaptGradientsRequest], context: Context
+    ) -> pb.AdaptGradientsResponse:
+        """Make a meta update from two gradients."""
+        self._streams.check_going()
+        return await self._meta.adapt_gradients(aiter(request_iterator))

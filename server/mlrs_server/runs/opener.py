@@ -1,0 +1,303 @@
+"""Opening runs: creating, resuming and rewinding them, and loading those that are not in memory.
+
+While a call awaits the store, the rows of its runs are closed or cannot move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
+
+import structlog
+
+from mlrs_core.config import RunConfig
+from mlrs_core.policy import put
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.shards import shard_of
+from mlrs_server.errors import AdvisorError, about
+from mlrs_server.failpoints import reach
+from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.policies import models_of
+from mlrs_server.live.replay import ReplayedRun
+from mlrs_server.live.stored_runs import StoredRuns, required
+from mlrs_server.live.views import view_of
+from mlrs_server.models.catalog import ModelCatalog, ModelsNow
+from mlrs_server.models.files import SHORT_DIGEST
+from mlrs_server.runs.changes import RunChanges, log_runs
+from mlrs_server.runs.feeders import Feeders
+from mlrs_server.runs.opening import (
+    Opened,
+    OpenRequest,
+    check_batch,
+    config_to_resume,
+    must_rewind,
+    request_to_resume,
+    run_to_create,
+)
+from mlrs_server.runs.takeovers import Takeovers
+from mlrs_server.runs.watchers import Watchers
+from mlrs_server.storage import NewRun, RunKey, StoredRun
+from mlrs_server.system.cooperative import in_turns
+from mlrs_server.tenancy import tenant_of
+
+log = structlog.get_logger()
+
+
+def _no_quota(_names: Sequence[str]) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
+class RunOpener:
+    """Opens runs. Used from one event loop."""
+
+    def __init__(
+        self,
+        live: LiveRuns,
+        stored: StoredRuns,
+        watchers: Watchers,
+        catalog: ModelCatalog,
+        changes: RunChanges,
+        *,
+        quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
+        feeders: Feeders | None = None,
+    ) -> None:
+        """`watchers` hear of rewinds; `quota` is held as runs begin, and raises if they are many.
+
+        `feeders` are the processes that have streams open.
+        """
+        self._live = live
+        self._stored = stored
+        self._watchers = watchers
+        self._catalog = catalog
+        self._changes = changes
+        self._quota = quota
+        self._takeovers = Takeovers(live, stored, feeders or Feeders())
+
+    async def handle_of(self, run_id: str) -> int:
+        """Return the handle of a run, loading it if it is not in memory.
+
+        Raises:
+            AdvisorError: there is no such run.
+        """
+        if (live := self._live.find(run_id)) and (handle := live.handle):
+            return handle
+        async with self._live.lock(run_id), self._stored.owned([run_id]) as runs:
+            await self._load_models(models_of(runs.values()))
+            replayed = await self._stored.replay_unloaded(runs.values())
+            return self._live.load(required(runs, run_id), replayed.get(run_id)).handle
+
+    async def open_many(self, requests: Sequence[OpenRequest]) -> list[Opened]:
+        """Create or resume runs, as opening one after the other would, in their order.
+
+        All that can be checked is checked before anything changes. Then the new runs are created, all or
+        none, and those that they replace dropped with it. Then those that exist are rewound and completed,
+        up to the first that fails, and taken over from other feeders.
+
+        Raises:
+            AdvisorError: as the contract's BatchOpenRuns says; of several runs, about the first.
+        """
+        check_batch("requests", [request.run_id for request in requests])
+        return await self._changes.to_the_end(self._open(requests))
+
+    async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
+        shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
+        to_drop = {request.run_id for request in requests if request.mode == "restart"}
+        async with self._live.locked(shards):
+            unstored = {run_id for run_id in shards if self._live.is_unstored(run_id)}
+            async with self._stored.owned_to_open(shards, to_drop) as found:
+                return await self._open_owned(requests, found, unstored)
+
+    async def _open_owned(
+        self,
+        requests: Sequence[OpenRequest],
+        found: Mapping[str, StoredRun | RunKey],
+        unstored: Collection[str],
+    ) -> list[Opened]:
+        """Open the runs that were found, and new ones.
+
+        Args:
+            requests: how.
+            found: those that exist, by id; only the keys of those to be dropped.
+            unstored: the ids of those that had answers when the call began, none of which was stored.
+        """
+        runs = {run.run_id: run for run in found.values() if isinstance(run, StoredRun)}
+        dropped = [run for run_id, run in found.items() if run_id not in runs]
+        taken_over = self._takeovers.from_connected(requests, found)
+        models = await self._models(requests, runs)
+        replayed = await self._stored.replay_unloaded(runs.values())
+        existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
+        new = await self._checked(requests, runs, replayed, models, unstored)
+        new = [replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in new]
+        async with self._quota(self._begun_by(new, found, existing)):
+            created = await self._create(new, dropped, among=len(requests))
+            resumed = await self._resume(existing, models, unstored, among=len(requests))
+            runs |= {run.run_id: run for run in (*created, *resumed)}
+            await self._takeovers.take([(request, runs[run.run_id]) for request, run in existing])
+        is_new = {run.run_id for run in created} | {one.run_id for one in requests if one.mode == "create"}
+        opened = []
+        async for request in in_turns(requests):
+            run_id = request.run_id
+            self._takeovers.note(request)
+            live = self._live.load(runs[run_id], replayed.get(run_id))
+            view = view_of(runs[run_id], live)
+            opened.append(Opened(view, live.handle, run_id in is_new, run_id in taken_over))
+        return opened
+
+    # ------------------------------------------------------------------------------- models
+
+    async def _models(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> ModelsNow:
+        """Take the models of runs, and those that requests name, into memory; return what references mean."""
+        asked = {
+            (request.model, tenant_of(request.run_id))
+            for request in requests
+            if request.model or (request.asked.schedule is None and request.run_id not in runs)
+        }
+        names = await self._stored.in_store(self._catalog.names_in) if asked else self._catalog.names
+        wanted = models_of(runs.values())
+        for reference, tenant in asked:
+            with suppress(AdvisorError):  # raised again for the run that asks
+                wanted.add(names.meaning(reference, tenant))
+        await self._load_models(wanted)
+        return ModelsNow(self._catalog, names)
+
+    async def _load_models(self, models: Iterable[tuple[str, str]]) -> None:
+        """Take models, by digest and name, into memory."""
+        if missing := [model for model in models if not self._catalog.files.is_loaded(model[0])]:
+            await asyncio.to_thread(self._catalog.files.load_all, missing)
+
+    # ----------------------------------------------------------------------------- checking
+
+    def _begun_by(
+        self,
+        new: Sequence[NewRun],
+        found: Mapping[str, RunKey],
+        existing: Sequence[tuple[OpenRequest, StoredRun]],
+    ) -> list[str]:
+        """Return the ids of the runs that a call begins or takes up again: new ones, and finished ones."""
+        done = RunStatus.FINISHED
+        return [
+            *(run.run_id for run in new if run.run_id not in found or found[run.run_id].status == done),
+            *(run.run_id for _, run in existing if self._live.status(run) == done),
+        ]
+
+    async def _checked(
+        self,
+        requests: Sequence[OpenRequest],
+        runs: Mapping[str, StoredRun],
+        replayed: Mapping[str, ReplayedRun],
+        models: ModelsNow,
+        unstored: Collection[str],
+    ) -> list[NewRun]:
+        """Check all requests, and take the runs that exist into memory; return those to create."""
+        new = []
+        async for request in in_turns(requests):
+            with about(request.run_id, among=len(requests)):
+                if (stored := runs.get(request.run_id)) is None:
+                    new.append(run_to_create(request, models))
+                    continue
+                self._takeovers.check(request, stored)
+                asked = request_to_resume(stored, request, self._live, unstored=stored.run_id in unstored)
+                config_to_resume(stored, asked, self._live, models)
+                if not must_rewind(stored, asked, self._live):  # a rewind makes another state
+                    self._live.load(stored, replayed.get(stored.run_id))
+        return new
+
+    # ----------------------------------------------------------------------------- changing
+
+    async def _create(
+        self, new: Sequence[NewRun], dropped: Sequence[RunKey], *, among: int
+    ) -> list[StoredRun]:
+        """Create runs in place of those dropped, all or none, with a row in memory for each."""
+        if not new:
+            return []
+        with ExitStack() as reserved:
+            places = []
+            async for run in in_turns(new):
+                with about(run.run_id, among=among):
+                    places.append(reserved.enter_context(self._live.reserved_new(run)))
+            if dropped:
+                await self._live.journal.flush()  # what is to come of them, as they are closed
+            for old in dropped:
+                reserved.enter_context(self._live.dropped_if_ambiguous(old.run_id))
+            for digest, name in models_of(new):
+                if not self._catalog.is_kept(digest):
+                    model = self._catalog.by_digest(digest, name)
+                    await asyncio.to_thread(self._catalog.keep, model)
+            created = await self._stored.in_store(lambda store: store.create(new, dropped))
+            for old in dropped:
+                self._live.drop(old.run_id)
+                self._watchers.rewound(old.run_id, 0)
+            reach("lifecycle.created")
+            async for place, stored in in_turns(zip(places, created, strict=True)):
+                self._live.put(place, stored)
+        if dropped:
+            log_runs("run_dropped", "runs_dropped", dropped, cause="restart")
+        digest = new[0].model_digest[:SHORT_DIGEST]
+        log_runs("run_created", "runs_created", new, policy=new[0].model_name, digest=digest)
+        return created
+
+    async def _resume(
+        self,
+        existing: Sequence[tuple[OpenRequest, StoredRun]],
+        models: ModelsNow,
+        unstored: Collection[str],
+        *,
+        among: int,
+    ) -> list[StoredRun]:
+        """Rewind runs and complete their configs, one after the other, up to the first that fails."""
+        resumed, rewound = list[StoredRun](), list[StoredRun]()
+        try:
+            async for asked, stored in in_turns(existing):
+                with about(asked.run_id, among=among):
+                    # The run may have gone on since it was checked.
+                    request = request_to_resume(stored, asked, self._live, unstored=stored.run_id in unstored)
+                    config = config_to_resume(stored, request, self._live, models)
+                    run = stored
+                    if request.resume_from is not None and must_rewind(stored, request, self._live):
+                        run = await self._rewind(stored, request.resume_from)
+                        rewound.append(run)
+                    run = run if config == run.config else await self._complete(run, config)
+                    resumed.append(await self._regrouped(run, request))
+        finally:
+            if rewound:
+                log_runs("run_rewound", "runs_rewound", rewound, step=rewound[0].snapshot.next_step)
+        return resumed
+
+    async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
+        """Put a run back to where step `step` is next. Its handles so far become stale."""
+        with self._live.reserved(stored) as place:
+            await self._live.flush([stored.run_id])
+            replayed = await self._stored.replay(stored, step)
+            reach("lifecycle.rewind")
+            with self._live.dropped_if_ambiguous(stored.run_id):
+                await self._stored.in_store(lambda store: store.rewind(stored, replayed.snapshot))
+                reach("lifecycle.rewound")
+            rewound = replace(stored, snapshot=replayed.snapshot)
+            self._live.put(place, rewound, replayed)
+        self._watchers.rewound(stored.run_id, step)
+        return rewound
+
+    async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
+        """Replace the config of a run that has no observation yet, and let none come in between."""
+        live, size = self._live.load(stored), max(stored.world_size, 1)
+        with self._live.closed(stored.run_id):
+            with self._live.dropped_if_ambiguous(stored.run_id):
+                await self._stored.in_store(lambda store: store.complete(stored, config))
+            put(live.group.table, live.row, config)
+            live.group.share(live.row, config.ranks, size)
+        return replace(stored, config=config, world_size=size if config.ranks else 0)
+
+    async def _regrouped(self, stored: StoredRun, request: OpenRequest) -> StoredRun:
+        """Have a run have as many ranks as a call says, from the step on that is not answered yet."""
+        if stored.config.ranks is None:
+            return stored
+        size = request.world_size or stored.world_size
+        if size != stored.world_size:
+            await self._stored.in_store(lambda store: store.resize(stored, size))
+            log.info("run_resized", run_id=stored.run_id, world_size=size)
+        live = self._live.load(stored)
+        live.group.share(live.row, stored.config.ranks, size)
+        self._live.on_ranks(live.handle, request.resume_from is not None)
+        return replace(stored, world_size=size)

@@ -1,0 +1,214 @@
+"""What a call that opens runs asks for, and whether it may be done. Nothing here changes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mlrs_core.config import MAX_WORLD_SIZE, RunConfig
+from mlrs_core.errors import InvalidFieldError
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.errors import SHOWN, AdvisorError, Reason, finished_run, invalid_field, run_not_found
+from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.policies import check_config, check_same_policy, config_mismatch, new_run
+from mlrs_server.live.views import RunView
+from mlrs_server.models.catalog import ModelsNow
+from mlrs_server.storage import NewRun, RunKey, StoredRun
+from mlrs_server.tenancy import check_feeder, check_full_name, check_run_id
+
+OpenMode = Literal["open", "create", "resume", "begin", "restart"]
+"""What opening may do: whichever applies, create only, resume only, or begin at step 0, where "begin" takes
+a run that has no observation, and "restart" drops whatever run there is."""
+MAX_BATCH = 1000
+"""The most runs of a call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRequest:
+    """A run to create or resume.
+
+    Raises:
+        AdvisorError: an id is malformed, the world size is out of range, or the mode and the step of
+            `resume_from` contradict each other.
+    """
+
+    run_id: str
+    """The run's full name (`names.py`)."""
+    asked: RunConfig = field(default_factory=RunConfig)
+    """The config asked for; fields not given take the run's."""
+    model: str = ""
+    """A model's name, alias or reference; "" is the default, or the run's."""
+    mode: OpenMode = "open"
+    """What is allowed."""
+    group: str = ""
+    """Of a new run: runs of one group are of one shard; "" is the run by itself."""
+    resume_from: int | None = None
+    """Rewind to this step, dropping the record from there on."""
+    world_size: int | None = None
+    """How many ranks there are from the next step on; `None` is as before, or one."""
+    task: str = ""
+    """Of a new run: what is trained, in the words of its tenant; "" is the run's id."""
+    feeder: str = ""
+    """The id of the process that asks, and will send the run's observations; "" is not said."""
+
+    def __post_init__(self) -> None:
+        """Check the ids, the world size and the step."""
+        check_full_name(self.run_id)
+        check_feeder(self.feeder)
+        if self.task:
+            check_run_id(self.task, "task")
+        if self.resume_from and self.mode in {"begin", "restart"}:
+            raise invalid_field(
+                "resume_from",
+                f"must be 0 or left out, as the mode begins the run at step 0, is {self.resume_from}",
+            )
+        if self.world_size is not None and not 1 <= self.world_size <= MAX_WORLD_SIZE:
+            raise invalid_field("world_size", f"must be 1 to {MAX_WORLD_SIZE}, is {self.world_size}")
+        if self.group:
+            check_full_name(self.group, "group")
+
+    def changes_feeder(self, run: RunKey) -> bool:
+        """Return whether another process than before is to send the observations of a run."""
+        return bool(self.feeder) and self.feeder != run.feeder
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What opening a run gave."""
+
+    view: RunView
+    handle: int
+    created: bool
+    took_over: bool
+    """Whether it was another feeder's that is connected."""
+
+
+def check_batch_size(field: str, size: int) -> None:
+    """Check how many runs a call is about; `field` lists them.
+
+    Raises:
+        AdvisorError: there are none, or too many.
+    """
+    if not 1 <= size <= MAX_BATCH:
+        raise invalid_field(field, f"a call is about 1 to {MAX_BATCH} runs, this one about {size}; split it")
+
+
+def check_batch(field: str, run_ids: Sequence[str]) -> None:
+    """Check that a call is about some runs, each of them once; `field` lists them.
+
+    Raises:
+        AdvisorError: it is not, or about too many.
+    """
+    check_batch_size(field, len(run_ids))
+    seen: set[str] = set()
+    for run_id in run_ids:
+        if run_id in seen:
+            raise invalid_field(field, f"run {run_id[:SHOWN]!r} is there twice; name each run once")
+        seen.add(run_id)
+
+
+def run_to_create(request: OpenRequest, models: ModelsNow) -> NewRun:
+    """Return the run that a request creates, as no run has its id.
+
+    Raises:
+        AdvisorError: only resuming is allowed, or as `new_run`.
+    """
+    if request.mode == "resume":
+        raise run_not_found(request.run_id)
+    if request.resume_from:
+        raise invalid_field(
+            "resume_from",
+            f"run {request.run_id!r} does not exist, so it has no step {request.resume_from}",
+        )
+    _check_ranks(request.asked, request)
+    new = new_run(
+        request.run_id, request.asked, request.model, models, group=request.group, task=request.task
+    )
+    world_size = (request.world_size or 1) if new.config.ranks else 0
+    return replace(new, world_size=world_size, feeder=request.feeder)
+
+
+def _check_ranks(config: RunConfig, request: OpenRequest) -> None:
+    """Check that only a run that has ranks is given a number of them."""
+    if request.world_size is not None and config.ranks is None:
+        raise invalid_field(
+            "world_size",
+            f"run {request.run_id!r} has no config.ranks, so it has one rank; give config.ranks when the run "
+            "is created, or leave world_size out",
+        )
+
+
+def request_to_resume(
+    stored: StoredRun, request: OpenRequest, live: LiveRuns, *, unstored: bool
+) -> OpenRequest:
+    """Return what a request asks of a run that exists: to begin a run that may be taken is to go to step 0.
+
+    Args:
+        stored: the run.
+        request: how it is to be opened; not to be dropped.
+        live: the runs.
+        unstored: whether nobody was told of an observation of the run that it is stored.
+
+    Raises:
+        AdvisorError: it may not be taken.
+    """
+    if request.mode not in {"create", "begin"}:
+        return request
+    observed = live.next_step(stored) > 0
+    is_own = bool(request.feeder) and request.feeder == stored.feeder
+    if (is_own and (unstored or not observed)) or (request.mode == "begin" and not observed):
+        return replace(request, mode="open", resume_from=0)
+    raise AdvisorError(
+        Reason.RUN_EXISTS,
+        f"run_id: run {stored.run_id!r} exists, at step {live.next_step(stored)}; "
+        "resume it, restart it, or use another run_id",
+        field="run_id",
+    )
+
+
+def config_to_resume(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
+    """Return the config of a run once it is resumed: its own, with fields that it lacked.
+
+    Raises:
+        AdvisorError: the run cannot be resumed as asked.
+    """
+    if live.status(stored) == RunStatus.FINISHED and request.resume_from is None:
+        raise finished_run(stored.run_id)
+    check_same_policy(stored, request.asked, request.model, models)
+    config = _reconciled(stored, request, live, models)
+    _check_ranks(config, request)
+    must_rewind(stored, request, live)
+    return config
+
+
+def must_rewind(stored: StoredRun, request: OpenRequest, live: LiveRuns) -> bool:
+    """Return whether a run goes back to an earlier step, or is taken up again though it is finished.
+
+    Raises:
+        AdvisorError: the run has not come to the step.
+    """
+    step, at = request.resume_from, live.next_step(stored)
+    if step is None:
+        return False
+    if step > at:
+        raise invalid_field("resume_from", f"run {stored.run_id!r} has {at} steps, so none is {step}")
+    return step < at or live.status(stored) == RunStatus.FINISHED
+
+
+def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
+    """Check the fields asked for against the run's; return its config with those it lacked."""
+    begun = live.next_step(stored) > 0 and request.resume_from != 0
+    has = stored.config.values()
+    for name, want in request.asked.values().items():
+        if (have := has.get(name)) != want and (begun or name in has):
+            raise config_mismatch(stored, f"config.{name}", have, want)
+    try:
+        config = stored.config.completed_by(request.asked)
+    except InvalidFieldError as error:  # each value is in its range, and both together are not
+        raise invalid_field(f"config.{error.field}", error.problem) from error
+    if config.ranks is not None:
+        config = replace(config, ranks=config.ranks.resolved())
+    if config != stored.config:
+        check_config(stored, config, models.catalog)
+    return config

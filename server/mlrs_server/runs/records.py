@@ -1,0 +1,131 @@
+"""Reading runs: one, a list, and a record as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.updates import MetaUpdate
+from mlrs_server.errors import (
+    draining,
+    moved_elsewhere,
+    record_lacking,
+    run_not_found,
+)
+from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.replay import PAGE
+from mlrs_server.live.stored_runs import StoredRuns
+from mlrs_server.live.views import RunView, view_of
+from mlrs_server.runs.watchers import Watchers
+from mlrs_server.storage import Observations, Recency, Store, StoredRun
+from mlrs_server.storage.chunks import NO_RECORD
+
+
+class RunRecords:
+    """Reads runs and their records. Used from one event loop."""
+
+    def __init__(self, live: LiveRuns, stored: StoredRuns, watchers: Watchers) -> None:
+        """`watchers` is where followers of runs wait."""
+        self._live = live
+        self._stored = stored
+        self._watchers = watchers
+
+    def drain(self) -> None:
+        """Let every follower go, once it has what there is."""
+        self._watchers.drain()
+
+    async def get(self, run_id: str) -> RunView:
+        """Return a run.
+
+        Raises:
+            AdvisorError: there is no such run.
+        """
+        (view,) = await self._stored.views([await self._stored.get(run_id)])
+        return view
+
+    async def list(
+        self, *, prefix: str, status: RunStatus | None, after: str | Recency, limit: int, tenant: str = ""
+    ) -> list[RunView]:
+        """Return a tenant's runs: ordered by id, beyond the id `after`, or by recency; ids are bare."""
+
+        def read(store: Store) -> Sequence[StoredRun]:
+            if isinstance(after, Recency):
+                return store.list_recent(
+                    prefix=prefix, status=status, after=after, limit=limit, tenant=tenant
+                )
+            return store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
+
+        # What was answered last may have changed both.
+        if isinstance(after, Recency) or status in {RunStatus.ACTIVE, RunStatus.DIVERGED}:
+            await self._live.flush(await self._live.undurable(tenant, prefix))
+        stored = await self._stored.in_store(read)
+        await self._live.flush([run.run_id for run in stored])
+        return await self._stored.views(stored)
+
+    async def watch(
+        self, run_id: str, from_step: int, *, follow: bool
+    ) -> AsyncIterator[tuple[RunView, int, Observations]]:
+        """Yield a run's record from a step on, and with `follow` as it grows until the run is finished.
+
+        A follower gets what is durable, and never makes the store write. Without `follow`, what was answered
+        of the run before the call is stored first.
+
+        With each stretch come the meta updates made since the one before, of steps up to its last: that of
+        the last step may come with the next.
+
+        Steps that a rewind drops are sent again once they are observed again.
+
+        Yields:
+            The run, the first step of the stretch, and the stretch; first of all an empty stretch.
+
+        Raises:
+            AdvisorError: there is no such run (any more), or a follower must go as the daemon drains.
+        """
+        with self._watchers.following(run_id, from_step) as watcher:
+            if follow:  # only the run's owner hears of news
+                stored = await self._stored.get_durable(run_id)
+                async with self._stored.ownership.using({stored.shard}):
+                    pass
+                (view,) = await self._stored.views([stored])
+            else:
+                view = await self.get(run_id)
+            yield view, from_step, NO_RECORD
+            told = max(from_step - 1, 0)  # the first step whose meta update was not told yet
+            while True:
+                watcher.grown.clear()
+                watcher.rewound = False
+                told = min(told, watcher.step)  # updates that a rewind dropped are told again, too
+                stored = await self._stored.get_durable(run_id)
+                first, end = watcher.step, stored.snapshot.next_step
+                record = await self._stored.in_store(partial(_read, stored.key, first))
+                updates = await self._updates(stored, max(told, first - 1), first + len(record))
+                if watcher.gone:
+                    raise run_not_found(run_id)
+                if watcher.moved and follow:  # the store has what there is
+                    raise moved_elsewhere(run_id)
+                if watcher.rewound:  # what was read may be of before
+                    continue
+                if len(record) or updates:
+                    watcher.step += len(record)
+                    told = updates[-1].step + 1 if updates else told
+                    yield view_of(stored, self._live.find(run_id)), first, replace(record, updates=updates)
+                elif first < end:
+                    raise record_lacking(run_id, first)
+                elif not follow or stored.snapshot.status == RunStatus.FINISHED:
+                    return
+                elif self._watchers.draining:
+                    raise draining()
+                else:
+                    await watcher.grown.wait()
+
+    async def _updates(self, stored: StoredRun, first: int, end: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of [first, end), if it is in meta mode."""
+        if stored.config.meta is None or end <= first:
+            return ()
+        return await self._stored.in_store(lambda store: store.read_updates(stored.key, first, end - first))
+
+
+def _read(key: int, first: int, store: Store) -> Observations:
+    return store.read(key, first, PAGE)

@@ -1,0 +1,134 @@
+"""The stored record of runs: read, recalled for many runs at once, cut, and merged into larger chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from mlrs_core.policy import Steps
+from mlrs_server.storage.chunks import NO_RECORD, pack_chunk, unpack_chunk, unpack_consecutive, unpack_steps
+from mlrs_server.storage.protocol import Observations
+from mlrs_server.storage.tables import observations, runs
+
+CHUNK = 8192
+"""The most steps of a merged chunk."""
+STRETCHES = 500
+"""Stretches that a statement of `recall` lists."""
+_chunk = observations.c
+_OF_RUN = sa.select(runs.c.run_id, _chunk.first_step, _chunk.steps, _chunk.record).join_from(
+    observations, runs, runs.c.key == _chunk.run_key
+)
+_OF_STRETCHES = """WITH wanted (stretch, run_key, first_step, last_step) AS (VALUES {stretches})
+SELECT wanted.stretch, chunk.first_step, chunk.record
+FROM wanted JOIN observations AS chunk ON chunk.run_key = wanted.run_key
+WHERE chunk.first_step <= wanted.last_step AND chunk.first_step >= COALESCE((
+    SELECT max(first_step) FROM observations
+    WHERE run_key = wanted.run_key AND first_step <= wanted.first_step), 0)
+ORDER BY wanted.stretch, chunk.first_step"""
+"""The chunks of some stretches. These are written out, as a statement may have fewer parameters than that."""
+
+
+def read(connection: sa.Connection, key: int, first_step: int, limit: int) -> Observations:
+    """Return a run's record from a step on, at most `limit` steps.
+
+    Raises:
+        AdvisorError: a chunk is damaged, or one is missing.
+    """
+    overlaps = _overlapping(key, first_step, first_step + limit)
+    rows = connection.execute(_OF_RUN.where(overlaps).order_by(_chunk.first_step)).all()
+    if not rows:
+        return NO_RECORD
+    begins = min(first_step, rows[0].first_step)
+    whole = unpack_consecutive(((row.first_step, row.record) for row in rows), begins, rows[0].run_id)
+    return whole.cut(first_step - begins, limit)
+
+
+def recall(connection: sa.Connection, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
+    """Return what was answered for steps of runs, (n,) each; the reason is 0 where that is not there.
+
+    A chunk that is damaged counts as not there. A sweep asks for thousands at once.
+    """
+    order = np.lexsort((steps, keys))
+    keys, steps = keys[order], steps[order]
+    # A stretch is of steps that one chunk might hold, so that none is read over and over.
+    begins = np.ones(len(steps), np.bool_)
+    begins[1:] = (np.diff(keys) != 0) | (np.diff(steps) > CHUNK)
+    bounds = np.append(np.flatnonzero(begins), len(steps))
+    stretches = np.cumsum(begins) - 1
+    result = Observations(np.empty(len(steps)), np.empty(len(steps)), np.empty(len(steps), np.uint8))
+    for stretch in range(0, len(bounds) - 1, STRETCHES):
+        ends = bounds[stretch : stretch + STRETCHES + 1]
+        some = slice(ends[0], ends[-1])
+        listed = zip(
+            range(stretch, stretch + STRETCHES),
+            keys[ends[:-1]].tolist(),
+            steps[ends[:-1]].tolist(),
+            steps[ends[1:] - 1].tolist(),
+            strict=False,
+        )
+        query = _OF_STRETCHES.format(stretches=", ".join(map(str, listed)))
+        chunks = [(*row,) for row in connection.exec_driver_sql(query)]
+        part = unpack_steps(chunks, stretches[some], steps[some])
+        result.losses[order[some]], result.lrs[order[some]] = part.losses, part.lrs
+        result.reasons[order[some]] = part.reasons
+    return result
+
+
+def cut(connection: sa.Connection, key: int, step: int) -> None:
+    """Drop a run's record from a step on.
+
+    Raises:
+        AdvisorError: the chunk that the step is in is damaged.
+    """
+    connection.execute(observations.delete().where(_chunk.run_key == key, _chunk.first_step >= step))
+    straddles = _overlapping(key, step, step)
+    row = connection.execute(_OF_RUN.where(straddles)).one_or_none()
+    if row is not None:
+        kept = unpack_chunk(row.record, row.run_id).cut(0, step - row.first_step)
+        values = {"steps": len(kept), "record": pack_chunk(kept)}
+        connection.execute(observations.update().where(straddles).values(values))
+
+
+def merge(connection: sa.Connection, key: int, run_id: str, first_step: int) -> int | None:
+    """Make one chunk of those from a step on, of `CHUNK` at most; return where the next begins.
+
+    A flush leaves a row a run, and a run of days a million.
+
+    Raises:
+        AdvisorError: a chunk is damaged, or one is missing.
+    """
+    sizes = connection.execute(
+        sa.select(_chunk.first_step, _chunk.steps)
+        .where(_chunk.run_key == key, _chunk.first_step >= first_step)
+        .order_by(_chunk.first_step)
+        .limit(CHUNK + 1)
+    ).all()
+    count = _fitting([row.steps for row in sizes])
+    if count > 1:
+        first, last = sizes[0].first_step, sizes[count - 1].first_step
+        these = sa.and_(_chunk.run_key == key, _chunk.first_step.between(first, last))
+        rows = connection.execute(
+            sa.select(_chunk.first_step, _chunk.record).where(these).order_by(_chunk.first_step)
+        )
+        whole = unpack_consecutive(((row.first_step, row.record) for row in rows), first, run_id)
+        connection.execute(observations.delete().where(these))
+        merged = {"run_key": key, "first_step": first, "steps": len(whole), "record": pack_chunk(whole)}
+        connection.execute(observations.insert().values(merged))
+    if count < len(sizes):
+        return int(sizes[count].first_step)
+    connection.execute(runs.update().where(runs.c.key == key).values(loose_chunks=0))
+    return None
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """Return how many of the first chunks fit into one; at least the first, whatever its size."""
+    return max(1, sum(end <= CHUNK for end in accumulate(sizes)))
+
+
+def _overlapping(key: int, start: int, end: int) -> sa.ColumnElement[bool]:
+    """Return the condition of a run's chunks that begin before `end` and end after `start`."""
+    return sa.and_(_chunk.run_key == key, _chunk.first_step < end, _chunk.first_step + _chunk.steps > start)

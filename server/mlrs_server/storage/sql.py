@@ -1,0 +1,423 @@
+"""Runs in an SQL database, through SQLAlchemy Core: what all engines share."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice, repeat
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+import structlog
+
+from mlrs_core.config import RunConfig
+from mlrs_core.policy import Steps
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.model_index import Index
+from mlrs_server.domain.run_snapshot import RunSnapshot
+from mlrs_server.domain.updates import MetaUpdate
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.failpoints import reach
+from mlrs_server.storage import adapted, codec, naming, observation_log
+from mlrs_server.storage.chunks import pack_chunks
+from mlrs_server.storage.engines.dialect import READS, Dialect, Row
+from mlrs_server.storage.fence import Fence
+from mlrs_server.storage.protocol import (
+    NewRun,
+    Observations,
+    Recency,
+    RunKey,
+    RunUpdates,
+    StoredNetwork,
+    StoredRun,
+)
+from mlrs_server.storage.tables import (
+    FIND,
+    MOVE,
+    models,
+    moved_to,
+    observations,
+    of_tenant,
+    row_of,
+    run_of,
+    runs,
+)
+from mlrs_server.tenancy import full_name
+
+log = structlog.get_logger()
+
+AT_ONCE = 500
+"""Values that a statement lists: SQLite takes 999 at most before its version 3.32."""
+
+PACKED_AT_ONCE = 2048
+"""Runs whose bytes are in memory at once as they are stored: small objects by the hundred thousand leave
+holes in memory that nobody fills again."""
+
+T = TypeVar("T")
+
+
+class SqlStore:
+    """`Store` in an SQL database."""
+
+    def __init__(self, engine: sa.Engine, dialect: Dialect, fence: Fence) -> None:
+        """Wrap an open engine; `open_store` makes it."""
+        self.fence = fence
+        """Asked before each write."""
+        self._engine = engine
+        self._readers = engine.execution_options(**{READS: True})
+        self._dialect = dialect
+
+    @property
+    def name(self) -> str:
+        """The file, or the URL without its password."""
+        return self._dialect.name
+
+    @property
+    def engine_name(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Do something in a transaction that may write, whatever the fence says.
+
+        On PostgreSQL it may be used from any thread, each with a connection of its own.
+
+        Raises:
+            AdvisorError: the database fails; all is as before.
+        """
+        done = False
+        try:
+            with self._translated(), self._engine.begin() as connection:
+                yield connection
+                done = True
+            reach("store.committed")
+        except AdvisorError as error:
+            error.in_doubt = done
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Do something in a transaction that only reads.
+
+        Raises:
+            AdvisorError: the database fails.
+        """
+        with self._translated(), self._readers.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def frozen(self) -> Iterator[sa.Connection]:
+        """Read for long, the database as it is now.
+
+        Raises:
+            AdvisorError: the database fails.
+        """
+        with self.reading() as connection:
+            self._dialect.freeze(connection)
+            yield connection
+
+    def inspect(self) -> str | None:
+        """Return what is wrong with the database's own structures, if it can say."""
+        with self.reading() as connection:
+            return self._dialect.inspect(connection)
+
+    def give_keys_after(self, connection: sa.Connection, last: int) -> None:
+        """Have new runs get keys beyond one, after runs were inserted with keys of their own."""
+        self._dialect.give_keys_after(connection, last)
+
+    def vacuum(self) -> None:
+        """Give back the space of what was deleted; as much again is needed meanwhile.
+
+        Raises:
+            AdvisorError: the database fails.
+        """
+        with self._translated():
+            self._dialect.vacuum(self._engine)
+
+    @contextmanager
+    def _writing(self, shards: Collection[int]) -> Iterator[sa.Connection]:
+        """Write runs of these shards, if the fence lets it."""
+        with self.transaction() as connection:
+            self.fence.check(connection, shards)
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._dialect, f"the store {self.name}"):
+                yield
+        except AdvisorError as error:
+            if error.__cause__ is not None and self._dialect.is_spoilt(error.__cause__):
+                self._engine.dispose()  # the next transaction connects anew
+            raise
+
+    def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
+        """Store new runs in place of those dropped, all or none, and return them in their order."""
+        if not new:
+            return []
+        now = time.time()
+        with self._writing({run.shard for run in new} | {old.shard for old in dropped}) as connection:
+            for old in dropped:
+                _delete(connection, old)
+            # Keys are chosen here: an insert of many rows does not say which it gave.
+            stored = [
+                StoredRun(**vars(run), key=key, create_time=now, update_time=now)
+                for key, run in zip(self._dialect.next_keys(connection, len(new)), new, strict=True)
+            ]
+            if self._dialect.insert(connection, [row_of(run) for run in stored]) < len(stored):
+                taken = _first_taken(connection, stored)
+                raise AdvisorError(Reason.RUN_EXISTS, f"run_id: {taken!r} is taken", field="run_id")
+            reach("store.create")
+        return stored
+
+    def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return runs by id, without those that are not there; any number."""
+        with self.reading() as connection:
+            rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
+        return {row.run_id: run_of(row) for row in rows}
+
+    def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
+        """Return where runs are, by id, without those that are not there; nothing else of them is read."""
+        places = sa.select(runs.c.run_id, runs.c.key, runs.c.shard, runs.c.status, runs.c.feeder)
+        with self.reading() as connection:
+            return {
+                row.run_id: row
+                for some in _parts(run_ids)
+                for row in connection.execute(places.where(runs.c.run_id.in_(some)))
+            }
+
+    def list(
+        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+    ) -> list[StoredRun]:
+        """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable."""
+        if (query := _chosen(prefix, status, tenant)) is None:
+            return []
+        if after := after.partition("\x00")[0]:
+            query = query.where(runs.c.run_id > full_name(tenant, after))
+        with self.reading() as connection:
+            return list(islice(_readable(_rows(connection, query.order_by(runs.c.run_id), limit)), limit))
+
+    def list_recent(
+        self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
+    ) -> Sequence[StoredRun]:
+        """Return a tenant's runs from where a list by recency stands, without those not readable."""
+        if (query := _chosen(prefix, status, tenant)) is None:
+            return []
+        time, run_id = runs.c.update_time, runs.c.run_id
+        beyond = run_id > full_name(tenant, after.run_id)
+        moved = query.where(time > after.newest).order_by(run_id)
+        if after.update_time > after.newest:
+            queries = [moved.where(beyond)]
+        else:
+            older = sa.or_(time < after.update_time, sa.and_(time == after.update_time, beyond))
+            queries = [query.where(older).order_by(time.desc(), run_id), moved]
+        with self.reading() as connection:
+            rows = (row for query in queries for row in _rows(connection, query, limit))
+            return list(islice(_readable(rows), limit))
+
+    def count_unfinished(self, tenant: str) -> int:
+        """Return how many runs of a tenant are not finished."""
+        query = sa.select(sa.func.count()).where(of_tenant(tenant), runs.c.status != int(RunStatus.FINISHED))
+        with self.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def append(self, updates: Sequence[RunUpdates]) -> None:
+        """Store new observations and meta updates of some runs, all or none; twice is once."""
+        now = time.time()
+        shards = {shard for update in updates for shard in np.unique(update.records["shard"]).tolist()}
+        made, networks = adapted.rows_of(updates)
+        with self._writing(shards) as connection:
+            for part in (part for update in updates for part in update.parts(PACKED_AT_ONCE)):
+                self._dialect.append(connection, list(_chunks_of(part)), list(_moves_of(part, now)))
+            adapted.keep(connection, made, networks)
+            reach("store.commit")
+
+    def read(self, key: int, first_step: int, limit: int) -> Observations:
+        """Return a run's record from a step on, at most `limit` steps."""
+        with self.reading() as connection:
+            return observation_log.read(connection, key, first_step, limit)
+
+    def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
+        """Return what was answered for steps of runs, in columns; the reason is 0 where it cannot be read."""
+        with self.reading() as connection:
+            return observation_log.recall(connection, keys, steps)
+
+    def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
+        """Return a run's meta updates of so many steps from a step on, in their order."""
+        with self.reading() as connection:
+            return adapted.read_updates(connection, key, first_step, limit)
+
+    def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
+        """Return the newest meta updates of runs, by key, without those that have none, or a damaged one."""
+        with self.reading() as connection:
+            return {key: one for some in _parts(keys) for key, one in adapted.last_updates(connection, some)}
+
+    def network(self, key: int) -> StoredNetwork | None:
+        """Return the network of a run that was stored last, if any."""
+        with self.reading() as connection:
+            return adapted.network_of(connection, key)
+
+    def complete(self, run: StoredRun, config: RunConfig) -> None:
+        """Replace the config of a run that has no observation yet."""
+        with self._writing({run.shard}) as connection:
+            packed = codec.pack_config(config, run.counters_at)
+            connection.execute(runs.update().where(runs.c.key == run.key).values(config=packed))
+
+    def resize(self, run: StoredRun, world_size: int) -> None:
+        """Set the number of a run's ranks."""
+        with self._writing({run.shard}) as connection:
+            connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
+
+    def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
+        """Set who sends the observations of some runs, all or none."""
+        self._set(taken, feeder=feeder)
+
+    def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
+        """Set the status of some runs, all or none."""
+        self._set(going, status=int(status))
+
+    def _set(self, going: Sequence[StoredRun], **values: object) -> None:
+        """Set columns of some runs, all or none."""
+        with self._writing({run.shard for run in going}) as connection:
+            for keys in _parts([run.key for run in going]):
+                connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
+
+    def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
+        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot.
+
+        Its meta updates of those steps go, and its network if that is of later.
+        """
+        with self._writing({run.shard}) as connection:
+            observation_log.cut(connection, run.key, snapshot.next_step)
+            adapted.drop(connection, run.key, snapshot.next_step)
+            connection.execute(MOVE, [moved_to(run.key, snapshot)])
+
+    def loose(
+        self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
+    ) -> Sequence[StoredRun]:
+        """Return runs that rest and have so many chunks to merge, the oldest first."""
+        resting = sa.or_(runs.c.status == int(RunStatus.FINISHED), runs.c.update_time < before)
+        query = sa.select(runs).where(runs.c.loose_chunks >= at_least, resting).order_by(runs.c.update_time)
+        if shards is not None:
+            query = query.where(runs.c.shard.in_(shards))
+        with self.reading() as connection:
+            return tuple(_readable(connection.execute(query.limit(limit)).all()))
+
+    def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
+        """Make a large chunk of a run's small ones; return where the next begins, if any does."""
+        with self._writing({run.shard}) as connection:
+            return observation_log.merge(connection, run.key, run.run_id, first_step)
+
+    def delete(self, run: RunKey) -> None:
+        """Delete a run and its record."""
+        with self._writing({run.shard}) as connection:
+            _delete(connection, run)
+
+    def model_index(self, known: Index) -> Index:
+        """Return the names and aliases of models; `known` itself, if they are still those."""
+        with self.reading() as connection:
+            return naming.read_index(connection, known)
+
+    def change_models(self, change: Callable[[Index], Index], files: Mapping[str, bytes]) -> Index:
+        """Keep files of models, by the digest of their content, and change the index; return it."""
+        with self.transaction() as connection:
+            return naming.change_index(connection, change, files)
+
+    def models(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """Return files of models by digest, without those that are not there."""
+        with self.reading() as connection:
+            rows = [
+                row
+                for some in _parts(digests)
+                for row in connection.execute(sa.select(models).where(models.c.digest.in_(some)))
+            ]
+        return {row.digest: row.data for row in rows}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def _delete(connection: sa.Connection, run: RunKey) -> None:
+    """Delete a run and its record."""
+    connection.execute(observations.delete().where(observations.c.run_key == run.key))
+    adapted.drop(connection, run.key)
+    connection.execute(runs.delete().where(runs.c.key == run.key))
+
+
+def _chunks_of(update: RunUpdates) -> Iterator[Row]:
+    """Yield the rows of new observations; a run that only had a meta update has none."""
+    answers, lengths = update.answers, np.diff(update.bounds)
+    some = np.flatnonzero(lengths)
+    bounds = np.append(update.bounds[some], update.bounds[-1])
+    yield from zip(
+        update.records["key"][some].tolist(),
+        answers["step"][bounds[:-1]].tolist(),
+        lengths[some].tolist(),
+        pack_chunks(Observations(answers["loss"], answers["lr"], answers["reason"]), bounds),
+        strict=True,
+    )
+
+
+def _moves_of(update: RunUpdates, now: float) -> Iterator[Row]:
+    """Yield what moves runs to where they are after an update."""
+    keys, statuses = update.records["key"].tolist(), update.records["status"].tolist()
+    snapshots = codec.pack_snapshots(update.records, update.states)
+    yield from zip(statuses, snapshots, repeat(now), keys, strict=False)
+
+
+def _first_taken(connection: sa.Connection, stored: Sequence[StoredRun]) -> str | None:
+    """Return the first id of runs just inserted that has another run, or is there twice."""
+    keys: dict[str, int] = {}
+    for some in _parts([run.run_id for run in stored]):
+        rows = connection.execute(sa.select(runs.c.run_id, runs.c.key).where(runs.c.run_id.in_(some)))
+        keys.update((row.run_id, row.key) for row in rows)
+    return next((run.run_id for run in stored if keys.get(run.run_id) != run.key), None)
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield values in parts that a statement can list."""
+    for start in range(0, len(values), AT_ONCE):
+        yield values[start : start + AT_ONCE]
+
+
+def _chosen(prefix: str, status: RunStatus | None, tenant: str) -> sa.Select[Any] | None:
+    """Return the query of a tenant's runs of a prefix and a status; `None` where there can be none."""
+    if not prefix.isascii() or "\x00" in prefix:  # no id is like that, and PostgreSQL takes no such text
+        return None
+    query = sa.select(runs).where(of_tenant(tenant, prefix))
+    return query if status is None else query.where(runs.c.status == int(status))
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any], size: int) -> Iterator[Any]:
+    """Yield the rows of an ordered query, `size` at a time: a page of a long list must not read all of it."""
+    start, rows = 0, connection.execute(query.limit(size)).all()
+    while rows:
+        yield from rows
+        if len(rows) < size:
+            return
+        start += size
+        rows = connection.execute(query.limit(size).offset(start)).all()
+
+
+def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
+    """Yield the runs of rows, without those that are damaged or of a newer version."""
+    for row in rows:
+        try:
+            yield run_of(row)
+        except AdvisorError as error:
+            log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
+
+
+@contextmanager
+def translated(dialect: Dialect, what: str) -> Iterator[None]:
+    """Turn the database's exceptions into the daemon's; nothing else does."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise AdvisorError(Reason.STORE, f"{what}: {dialect.explain(error)}") from error

@@ -1,0 +1,228 @@
+"""The tables, and runs as rows of them. Every change here is a migration there (`migrations/versions`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlrs_server.domain.run_snapshot import RunSnapshot
+from mlrs_server.domain.shards import SHARDS
+from mlrs_server.storage import codec
+from mlrs_server.storage.protocol import StoredRun
+from mlrs_server.tenancy import SEPARATOR, full_name
+
+VERSION_TABLE = "mlrs_version"
+"""The table in which Alembic keeps the revision of a database."""
+
+metadata = sa.MetaData()
+
+WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite's integers are of 64 bits, and only those called so count up by themselves."""
+TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+"""Compared byte by byte, whatever the database's language."""
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("key", WHOLE, primary_key=True),
+    sa.Column("run_id", TEXT, nullable=False, unique=True),
+    sa.Column("config", sa.LargeBinary, nullable=False),
+    sa.Column("model_name", sa.String, nullable=False),
+    sa.Column("model_digest", sa.String, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),
+    sa.Column("create_time", sa.Float, nullable=False),
+    sa.Column("update_time", sa.Float, nullable=False),
+    sa.Column("shard", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("loose_chunks", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("world_size", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("task", TEXT, nullable=False, server_default=sa.text("''")),
+    sa.Column("feeder", sa.String, nullable=False, server_default=sa.text("''")),
+    sqlite_autoincrement=True,  # the key of a deleted run never comes back
+)
+"""`loose_chunks` is how many rows of observations a run got since they were last merged; `world_size` is how
+many ranks it has, 0 without `config.ranks`. `task` is "" where an older version of mlrs created the run."""
+
+observations = sa.Table(
+    "observations",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("first_step", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("steps", sa.Integer, nullable=False),
+    sa.Column("record", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+meta_updates = sa.Table(
+    "meta_updates",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("step", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("record", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The meta updates of runs, one a step at most."""
+
+networks = sa.Table(
+    "networks",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("step", WHOLE, nullable=False),
+    sa.Column("updates", WHOLE, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""What runs in meta mode have learnt, after so many updates and before observing a step, with the run's
+snapshot then. What came since is made again of observations and updates."""
+
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("address", sa.String, nullable=False),
+    sa.Column("draining", sa.Boolean, nullable=False),
+    sa.Column("lease_until", sa.Float, nullable=False),
+)
+"""Daemons that share the store; leases are on the database's clock, in seconds since the epoch."""
+
+shards = sa.Table(
+    "shards",
+    metadata,
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("epoch", WHOLE, nullable=False),
+)
+"""Who owns the runs of a shard, "" or a replica's id, and how often that changed; always `SHARDS` rows."""
+
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""The files of models: those that were imported, and those that runs began with."""
+
+model_names = sa.Table(
+    "model_names",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("is_current", sa.Boolean, nullable=False),
+)
+"""Every model that a name means or once meant; names are full ones (`names.py`)."""
+
+alias_changes = sa.Table(
+    "alias_changes",
+    metadata,
+    sa.Column("alias", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("cause", sa.String, nullable=False),
+    sa.Column("time", sa.Float),
+)
+"""What each alias has pointed at, as far as is kept; it points at the target of the highest number."""
+
+model_revision = sa.Table("model_revision", metadata, sa.Column("revision", WHOLE, nullable=False))
+"""One row, which counts the changes of the two tables above. Daemons see by it whether these are as they were
+read, and change them one after the other."""
+
+
+@sa.event.listens_for(model_revision, "after_create")
+def _fill_revision(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    """Begin at the first revision."""
+    connection.execute(model_revision.insert(), {"revision": 1})
+
+
+@sa.event.listens_for(shards, "after_create")
+def _fill_shards(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    """Begin with shards that nobody owns."""
+    connection.execute(shards.insert(), [{"shard": n, "owner": "", "epoch": 0} for n in range(SHARDS)])
+
+
+KEEP_MODEL = sa.text(
+    "INSERT INTO models (digest, data) VALUES (:digest, :data) "
+    "ON CONFLICT (digest) DO UPDATE SET data = excluded.data"
+).bindparams(sa.bindparam("data", type_=sa.LargeBinary))
+"""Keeps a model: importing it again puts a damaged one right."""
+KEEP_UPDATE = sa.text(
+    "INSERT INTO meta_updates (run_key, step, record) VALUES (:run_key, :step, :record) "
+    "ON CONFLICT (run_key, step) DO UPDATE SET record = excluded.record"
+).bindparams(sa.bindparam("record", type_=sa.LargeBinary))
+"""Keeps a meta update: a transaction of unknown outcome is done again."""
+KEEP_NETWORK = sa.text(
+    "INSERT INTO networks (run_key, step, updates, snapshot, data) "
+    "VALUES (:run_key, :step, :updates, :snapshot, :data) ON CONFLICT (run_key) DO UPDATE "
+    "SET step = excluded.step, updates = excluded.updates, snapshot = excluded.snapshot, data = excluded.data"
+).bindparams(sa.bindparam("snapshot", type_=sa.LargeBinary), sa.bindparam("data", type_=sa.LargeBinary))
+"""Keeps a run's newest network."""
+FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
+"""Finds runs by their ids."""
+MOVE = (
+    runs.update()
+    .where(runs.c.key == sa.bindparam("at_key"))
+    .values(status=sa.bindparam("status"), snapshot=sa.bindparam("snapshot"))
+)
+"""Moves a run to a snapshot."""
+
+
+def row_of(run: StoredRun) -> tuple[Any, ...]:
+    """Return a run as a row, in the order of the columns."""
+    return (
+        run.key,
+        run.run_id,
+        codec.pack_config(run.config, run.counters_at),
+        run.model_name,
+        run.model_digest,
+        int(run.snapshot.status),
+        codec.pack_snapshot(run.snapshot),
+        run.create_time,
+        run.update_time,
+        run.shard,
+        0,
+        run.world_size,
+        run.task,
+        run.feeder,
+    )
+
+
+def run_of(row: Any) -> StoredRun:
+    """Return the run of a row.
+
+    Raises:
+        AdvisorError: it is damaged, or of a newer version.
+    """
+    # The column holds the status too, so that runs can be listed by it: a finished run's snapshot
+    # is that of its last step.
+    snapshot = codec.unpack_snapshot(row.snapshot, row.run_id)
+    status = codec.known_status(row.status, row.run_id)
+    config, counters_at = codec.unpack_config(row.config, row.run_id)
+    return StoredRun(
+        key=row.key,
+        run_id=row.run_id,
+        shard=row.shard,
+        config=config,
+        model_name=row.model_name,
+        model_digest=row.model_digest,
+        snapshot=RunSnapshot(**{**vars(snapshot), "status": status}),
+        create_time=row.create_time,
+        update_time=row.update_time,
+        world_size=max(row.world_size, 1) if config.ranks else 0,  # ranks may have come to the config later
+        task=row.task,
+        feeder=row.feeder,
+        counters_at=counters_at,
+    )
+
+
+def of_tenant(tenant: str, prefix: str = "") -> sa.ColumnElement[bool]:
+    """Return the condition of a tenant's runs, of those whose ids begin with a prefix."""
+    first = full_name(tenant, prefix)
+    name = runs.c.run_id
+    those = sa.and_(name >= first, name < first + "\x7f") if first else sa.true()
+    return those if tenant else sa.and_(those, ~runs.c.run_id.contains(SEPARATOR))
+
+
+def moved_to(key: int, snapshot: RunSnapshot) -> dict[str, Any]:
+    """Return what `MOVE` takes to move a run to a snapshot."""
+    return {"at_key": key, "status": int(snapshot.status), "snapshot": codec.pack_snapshot(snapshot)}

@@ -1,0 +1,5 @@
+"""What the daemon needs of its machine: whole files, locks, the data folder, background threads.
+
+Nothing here knows runs, models or the contract. It may import `mlrs_server.errors` and the standard library
+only.
+"""

@@ -1,0 +1,78 @@
+"""The data folder, which one process has at a time."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.system.locks import LockedError, locked
+
+log = structlog.get_logger()
+
+STORE_FILE = "mlrs.sqlite3"
+"""The store in it, unless a server has it."""
+ADDRESS_FILE = "daemon.address"
+"""Where the daemon that has the folder listens, for commands that want something of the folder meanwhile."""
+OWN = (STORE_FILE, "daemon.lock", ADDRESS_FILE, "models", "tokens.", ".new-")
+"""What the names of files begin with that are the daemon's own."""
+
+
+class FolderTakenError(AdvisorError):
+    """Another process has the data folder."""
+
+
+@contextmanager
+def locked_folder(data_dir: Path) -> Iterator[None]:
+    """Make the data folder and hold its lock: two daemons on one store would answer twice.
+
+    Raises:
+        FolderTakenError: another daemon has it.
+        AdvisorError: the folder cannot be written.
+    """
+    with ExitStack() as held:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(locked(data_dir / "daemon.lock"))
+            _close_to_others(data_dir)
+        except LockedError as error:
+            raise FolderTakenError(
+                Reason.STORE,
+                f"data_dir: another daemon (process {error.holder}) uses {data_dir}; "
+                "stop it, or choose another folder with --data-dir",
+            ) from error
+        except OSError as error:
+            raise AdvisorError(
+                Reason.STORE,
+                f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
+            ) from error
+        yield
+
+
+@contextmanager
+def address_file(data_dir: Path) -> Iterator[Callable[[str], object]]:
+    """Yield what writes into the data folder where its daemon listens; at the end the file goes away."""
+    file = data_dir / ADDRESS_FILE
+    file.unlink(missing_ok=True)  # a daemon that was killed has left it
+    try:
+        yield lambda address: file.write_text(address, encoding="utf-8")
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _close_to_others(data_dir: Path) -> None:
+    """Have nobody else read a folder, if nobody else has files in it and it is this user's; warn if not."""
+    mode = stat.S_IMODE(data_dir.stat().st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        if all(path.name.startswith(OWN) for path in data_dir.iterdir()):
+            data_dir.chmod(mode & 0o700)
+            return
+    except PermissionError:  # a volume's folder, which its group may use, and root owns
+        pass
+    log.warning("data_dir_open", data_dir=str(data_dir), mode=f"{mode:04o}", advice="chmod 700, if it may be")

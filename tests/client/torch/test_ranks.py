@@ -1,0 +1,122 @@
+"""Ranks of a PyTorch job that take their steps together, in processes of their own."""
+
+from __future__ import annotations
+
+import math
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing
+
+import mlrs
+from mlrs.torch import AdvisedLR
+from tests.support.daemon import Daemon, write_random_model
+from tests.support.runs import open_run
+
+RANKS = 2
+
+
+def _job(rank: int, port: int, address: str, folder: str, case: str) -> None:
+    """Be a rank: do what a case says, and save what came of it."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
+    result: Any
+    try:
+        result = CASES[case](rank, address)
+    except mlrs.MlrsError as error:
+        result = [type(error).__name__, str(error)]
+    torch.save(result, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
+
+def _weighted(rank: int, address: str) -> list[Any]:
+    """Take a step with 1 sample on rank 0 and 3 on rank 1, and one whose loss rank 1 alone has."""
+    with mlrs.connect(address) as advisor:
+        run = open_run(advisor, "job", num_classes=10) if rank == 0 else None
+        optimizer = _optimizer()
+        scheduler = AdvisedLR(optimizer, run)
+        scheduler.observe([1.0, 5.0][rank], samples=[1, 3][rank])
+        optimizer.step()
+        scheduler.step()
+        scheduler.observe([None, 7.0][rank])
+        optimizer.step()
+        scheduler.step()
+        state = scheduler.state_dict()
+        other = AdvisedLR(_optimizer(), run)
+        other.load_state_dict(state)
+        losses = [loss for chunk in advisor.watch("job") for loss in chunk.losses] if rank == 0 else []
+        return [state, other.last_epoch, other.get_last_lr(), losses]
+
+
+def _refused(rank: int, address: str) -> list[Any]:
+    """Take a step of a run that somebody else has finished."""
+    with mlrs.connect(address) as advisor:
+        run = open_run(advisor, "job", fallback=None) if rank == 0 else None
+        scheduler = AdvisedLR(_optimizer(), run)
+        if run is not None:
+            run.finish()
+        scheduler.observe(1.0)
+        scheduler.step()
+    return []
+
+
+def _mismatched(rank: int, address: str) -> list[Any]:
+    """Begin with an optimizer that the run was not begun with."""
+    with mlrs.connect(address) as advisor:
+        run = None
+        if rank == 0:
+            run = open_run(advisor, "job", optimizer="adam")
+            run.next_lr(0, 1.0)
+            run = open_run(advisor, "job")
+        AdvisedLR(_optimizer(), run)
+    return []
+
+
+CASES = {"weighted": _weighted, "refused": _refused, "mismatched": _mismatched}
+
+
+def _launched(tmp_path: Path, case: str) -> list[Any]:
+    """Run a case on all ranks; return what each saved."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = write_random_model(tmp_path / "tiny.safetensors")
+    with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
+        multiprocessing.spawn(_job, (port, daemon.address, str(tmp_path), case), nprocs=RANKS)
+    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+@pytest.mark.timeout(180)
+def test_losses_become_one(tmp_path: Path) -> None:
+    """The mean counts samples, a rank without a loss counts for nothing, and the states are one."""
+    first, second = _launched(tmp_path, "weighted")
+    assert first[3] == [4.0, 7.0]
+    assert first[:3] == second[:3]
+    assert first[0]["step"] == first[1] == 2
+    assert math.isfinite(first[2][0])
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("case", "error"), [("refused", "RunFinishedError"), ("mismatched", "ConfigMismatchError")]
+)
+def test_what_befalls_rank_0_is_told_to_all(tmp_path: Path, case: str, error: str) -> None:
+    """An error on rank 0, at the start or in a step, is raised on every rank: none waits for ever."""
+    first, second = _launched(tmp_path, case)
+    assert first[0] == error
+    assert second[0] == "UnavailableError"
+    assert "rank 0" in second[1]
+
+
+def test_a_process_by_itself_needs_a_run() -> None:
+    """Without a distributed job there is no rank 0 that has the run."""
+    with pytest.raises(mlrs.InvalidArgumentError, match=r"torch\.distributed"):
+        AdvisedLR(_optimizer(), None)

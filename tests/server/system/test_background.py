@@ -1,0 +1,92 @@
+"""Work that nobody waits for who was told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from mlrs_server.storage.engines.sqlite import BUSY_S
+from mlrs_server.system.background import apart
+from tests.server.support import until
+from tests.support.daemon import Daemon
+
+HEARD_S = BUSY_S / 2
+"""Well before what the daemon waits for gives up by itself."""
+
+
+async def test_what_it_gives_and_raises_is_the_works() -> None:
+    """The caller gets the result, or the error."""
+    assert await apart(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await apart(lambda: 1 // 0)
+
+
+async def test_a_cancelled_caller_does_not_wait_and_its_result_is_undone() -> None:
+    """Cancelled, a caller goes on at once; what the work gives later is undone."""
+    gate, undone = threading.Event(), list[str]()
+    waiting = asyncio.create_task(apart(lambda: str(gate.wait(30)), undone.append))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not undone
+    gate.set()
+    await until(lambda: undone == ["True"])
+
+
+def told_to_stop(daemon: Daemon, once: Callable[[], bool]) -> float:
+    """Tell a starting daemon to stop once something holds; return the seconds that it took to end well."""
+    deadline = time.monotonic() + 60
+    while not once():
+        assert time.monotonic() < deadline, daemon.log.read_text(encoding="utf-8")
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert daemon.stop() == 0, daemon.log.read_text(encoding="utf-8")
+    took_s = time.monotonic() - began
+    log = daemon.log.read_text(encoding="utf-8")
+    assert "stopped_at_start" in log
+    assert "Traceback" not in log
+    return took_s
+
+
+def has_open(daemon: Daemon, file: Path) -> bool:
+    """Return whether a daemon has a file open."""
+    with suppress(FileNotFoundError):  # it is opening and closing others
+        return any(link.readlink() == file for link in Path(f"/proc/{daemon.pid}/fd").iterdir())
+    return False
+
+
+def test_a_start_that_waits_for_a_locked_file_hears_sigterm(tmp_path: Path) -> None:
+    """While another process holds the store, a daemon that starts ends when it is told to."""
+    (tmp_path / "d").mkdir()
+    file = tmp_path / "d" / "mlrs.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("CREATE TABLE t (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        daemon = Daemon(tmp_path / "d").launch()
+        assert told_to_stop(daemon, lambda: has_open(daemon, file)) < HEARD_S
+
+
+def test_a_start_that_waits_for_a_server_hears_sigterm(tmp_path: Path) -> None:
+    """While a server takes the connection and says nothing, a daemon that starts ends when it is told to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"postgresql://mlrs:x@127.0.0.1:{server.getsockname()[1]}/mlrs"
+        daemon = Daemon(tmp_path / "d", "--store", url).launch()
+        server.settimeout(60)
+        with server.accept()[0]:
+            assert told_to_stop(daemon, lambda: True) < HEARD_S
+
+
+def test_a_start_that_compiles_hears_sigterm(tmp_path: Path) -> None:
+    """While the kernels are compiled, for many seconds, a daemon that starts ends when it is told to."""
+    cache = tmp_path / "cache"
+    daemon = Daemon(tmp_path / "d", environment={"NUMBA_CACHE_DIR": str(cache)}).launch()
+    assert told_to_stop(daemon, lambda: any(cache.rglob("*.nbi"))) < HEARD_S

@@ -1,0 +1,25 @@
+"""Work on many runs, in turns with everything else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mlrs_server.system.cooperative import AT_ONCE, in_turns
+
+
+async def test_others_get_turns() -> None:
+    """Every item comes, in order, and what else waits goes on in between; a short list has no gap."""
+    others = 0
+
+    async def counting() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(counting())
+    assert [item async for item in in_turns(range(AT_ONCE))] == list(range(AT_ONCE))
+    assert others == 0
+    assert [item async for item in in_turns(range(5 * AT_ONCE))] == list(range(5 * AT_ONCE))
+    assert others == 4
+    task.cancel()
