@@ -11,126 +11,43 @@
             lr = pending.lr()
         run.finish()
 
-`mlrs.aio` has the same shape for asyncio. `mlrs.torch` is the adapter for PyTorch, and adapters for other
-frameworks are written with `mlrs.adapters`. `mlrs.errors` has everything that can go wrong, `mlrs.schedules`
-the schedules that need no daemon, and `mlrs.meta` the formulas of meta mode for any framework. Importing
-`mlrs` imports grpcio and protobuf, and nothing else.
+| module | what it has |
+|---|---|
+| `mlrs.aio` | the same client for asyncio |
+| `mlrs.torch` | the adapter for PyTorch |
+| `mlrs.errors` | every error that a call can raise |
+| `mlrs.types` | what the daemon reports of runs and models, and the enumerations of options |
+| `mlrs.schedules` | schedules that are computed without a daemon |
+| `mlrs.meta` | the formulas of meta mode, for any framework |
+| `mlrs.adapters` | what adapters for other frameworks are written with |
+
+Importing `mlrs` imports grpcio and protobuf, and nothing else.
 """
 
+from mlrs import errors, types
 from mlrs.api.advisor import Advisor, connect
 from mlrs.api.run import Pending, PendingAdaptation, Run
-from mlrs.errors import (
-    ClosedError,
-    ConfigMismatchError,
-    DaemonError,
-    DeadlineExceededError,
-    ForkedError,
-    InvalidArgumentError,
-    LimitError,
-    MemoryFullError,
-    MessageTooLargeError,
-    MlrsError,
-    ModelExistsError,
-    ModelInvalidError,
-    ModelNotFoundError,
-    NotBuiltError,
-    PermissionDeniedError,
-    QueueFullError,
-    RecordDamagedError,
-    RecordGapError,
-    RunExistsError,
-    RunFinishedError,
-    RunNotFoundError,
-    RunTakenError,
-    StaleStepError,
-    StepAheadError,
-    StepError,
-    StoreNewerError,
-    TenantLimitError,
-    UnauthenticatedError,
-    UnavailableError,
-    UsageError,
-)
+from mlrs.errors import MlrsError, UnavailableError
 from mlrs.transport import grpc_log  # isort: split # noqa: F401 # before anything that imports gRPC
 from mlrs.transport.access import TLS
-from mlrs.values.meta_types import (
-    Adaptation,
-    Meta,
-    MetaOrder,
-    MetaOutcome,
-    MetaRecord,
-    MetaScope,
-    MetaStatus,
-)
-from mlrs.values.types import (
-    Advice,
-    AdviceReason,
-    ModelInfo,
-    Optimizer,
-    RankReduction,
-    Ranks,
-    RecordChunk,
-    RunConfig,
-    RunInfo,
-    RunStatus,
-    Schedule,
-    ScheduleKind,
-)
+from mlrs.values.meta_types import Meta
+from mlrs.values.types import Advice, AdviceReason, Optimizer, Ranks, Schedule
 
 __all__ = [
     "TLS",
-    "Adaptation",
     "Advice",
     "AdviceReason",
     "Advisor",
-    "ClosedError",
-    "ConfigMismatchError",
-    "DaemonError",
-    "DeadlineExceededError",
-    "ForkedError",
-    "InvalidArgumentError",
-    "LimitError",
-    "MemoryFullError",
-    "MessageTooLargeError",
     "Meta",
-    "MetaOrder",
-    "MetaOutcome",
-    "MetaRecord",
-    "MetaScope",
-    "MetaStatus",
     "MlrsError",
-    "ModelExistsError",
-    "ModelInfo",
-    "ModelInvalidError",
-    "ModelNotFoundError",
-    "NotBuiltError",
     "Optimizer",
     "Pending",
     "PendingAdaptation",
-    "PermissionDeniedError",
-    "QueueFullError",
-    "RankReduction",
     "Ranks",
-    "RecordChunk",
-    "RecordDamagedError",
-    "RecordGapError",
     "Run",
-    "RunConfig",
-    "RunExistsError",
-    "RunFinishedError",
-    "RunInfo",
-    "RunNotFoundError",
-    "RunStatus",
-    "RunTakenError",
     "Schedule",
-    "ScheduleKind",
-    "StaleStepError",
-    "StepAheadError",
-    "StepError",
-    "StoreNewerError",
-    "TenantLimitError",
-    "UnauthenticatedError",
     "UnavailableError",
-    "UsageError",
     "connect",
+    "errors",
+    "types",
 ]

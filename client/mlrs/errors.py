@@ -34,6 +34,39 @@ MlrsError
 
 from __future__ import annotations
 
+__all__ = [
+    "ClosedError",
+    "ConfigMismatchError",
+    "DaemonError",
+    "DeadlineExceededError",
+    "ForkedError",
+    "InvalidArgumentError",
+    "LimitError",
+    "MemoryFullError",
+    "MessageTooLargeError",
+    "MlrsError",
+    "ModelExistsError",
+    "ModelInvalidError",
+    "ModelNotFoundError",
+    "NotBuiltError",
+    "PermissionDeniedError",
+    "QueueFullError",
+    "RecordDamagedError",
+    "RecordGapError",
+    "RunExistsError",
+    "RunFinishedError",
+    "RunNotFoundError",
+    "RunTakenError",
+    "StaleStepError",
+    "StepAheadError",
+    "StepError",
+    "StoreNewerError",
+    "TenantLimitError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UsageError",
+]
+
 
 class MlrsError(Exception):
     """Root of the client's exceptions.

@@ -177,7 +177,7 @@ def test_delete_asks_and_deletes(daemon: Daemon) -> None:
         assert declined.exit_code == 1
         assert advisor.get_run("to-delete").next_step == 1
         assert _run(daemon, "delete", "to-delete", "--yes").output == "deleted to-delete\n"
-        with pytest.raises(mlrs.RunNotFoundError):
+        with pytest.raises(mlrs.errors.RunNotFoundError):
             advisor.get_run("to-delete")
     again = _run(daemon, "delete", "to-delete", "--yes")
     assert again.exit_code == 1

@@ -165,7 +165,7 @@ def test_fallback(daemon: FakeDaemon) -> None:
 )
 def test_states_that_are_wrong(saved: Any, field: str) -> None:
     """A dict that is no run's state is refused, and the error names what is wrong."""
-    with pytest.raises(mlrs.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
         RunState.from_dict(saved)
     assert caught.value.field == field
 

@@ -67,7 +67,7 @@ async def test_opening(advisor: Any) -> None:
 async def test_another_config(advisor: Any) -> None:
     """A run resumed with another config is refused, and the error names the field."""
     await opened(advisor, "a", horizon=10)
-    with pytest.raises(mlrs.ConfigMismatchError) as caught:
+    with pytest.raises(mlrs.errors.ConfigMismatchError) as caught:
         await opened(advisor, "a", horizon=11)
     assert caught.value.field == "horizon"
     assert caught.value.reason == "CONFIG_MISMATCH"
@@ -78,13 +78,13 @@ async def test_leaving_does_not_finish(advisor: Any, daemon: FakeDaemon) -> None
     run = await opened(advisor, "a")
     await next_lrs(run, LOSSES[:2])
     run.detach()
-    with pytest.raises(mlrs.ClosedError, match="open it again"):
+    with pytest.raises(mlrs.errors.ClosedError, match="open it again"):
         run.observe(2, 1.0)
     assert not daemon.runs["a"].finished
     again = await opened(advisor, "a")
     assert await next_lrs(again, LOSSES[2:]) == lr_sequence(LOSSES)[2:]
     assert (await done(again.finish())).status == "finished"
-    with pytest.raises(mlrs.RunFinishedError):
+    with pytest.raises(mlrs.errors.RunFinishedError):
         await done(again.next_lr(again.next_step, 1.0))
 
 
@@ -124,7 +124,7 @@ async def test_finishing_again_after_the_answer_was_lost(advisor: Any, daemon: F
     del daemon.runs["b"].losses[-2:]
     daemon.cut()
     assert (await done(run.finish())).next_step == len(LOSSES)
-    with pytest.raises(mlrs.RunFinishedError):
+    with pytest.raises(mlrs.errors.RunFinishedError):
         await done(cut_short.finish())
 
 
@@ -136,7 +136,7 @@ async def test_repeats(advisor: Any, daemon: FakeDaemon) -> None:
     advice = await done(run.observe(4, LOSSES[4]).advice())
     assert (advice.learning_rate, advice.reason) == (lr_sequence(LOSSES)[4], AdviceReason.REPLAYED)
     assert daemon.entries == before
-    with pytest.raises(mlrs.StaleStepError, match="resume_from=4"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="resume_from=4"):
         run.observe(4, 99.0)
 
 
@@ -146,7 +146,7 @@ async def test_repeats_of_an_earlier_process(advisor: Any) -> None:
     later = await opened(advisor, "a")
     advice = await done(later.observe(4, LOSSES[4]).advice())
     assert (advice.learning_rate, advice.reason) == (lr_sequence(LOSSES)[4], AdviceReason.REPLAYED)
-    with pytest.raises(mlrs.StaleStepError) as caught:
+    with pytest.raises(mlrs.errors.StaleStepError) as caught:
         await done(later.next_lr(4, 99.0))
     assert caught.value.next_step == len(LOSSES)
     assert later.next_step == len(LOSSES)
@@ -155,10 +155,10 @@ async def test_repeats_of_an_earlier_process(advisor: Any) -> None:
 async def test_steps_and_losses_that_are_none(advisor: Any) -> None:
     """Arguments of the wrong type are refused before anything is sent, and so is a step ahead."""
     run = await opened(advisor, "a")
-    with pytest.raises(mlrs.StepAheadError, match="next step is 0"):
+    with pytest.raises(mlrs.errors.StepAheadError, match="next step is 0"):
         run.observe(1, 1.0)
     for step, loss, field in [(-1, 1.0, "step"), (True, 1.0, "step"), (0, "1.0", "loss")]:
-        with pytest.raises(mlrs.InvalidArgumentError) as caught:
+        with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
             run.observe(step, loss)
         assert caught.value.field == field
     assert await next_lrs(run, [1.0]) == lr_sequence([1.0])
@@ -226,7 +226,7 @@ async def test_slow_daemon(advisor: Any, daemon: FakeDaemon) -> None:
     run = await opened(advisor, "a", fallback=None)
     daemon.gate.clear()
     pending = run.observe(0, 1.0)
-    with pytest.raises(mlrs.DeadlineExceededError, match="step 0"):
+    with pytest.raises(mlrs.errors.DeadlineExceededError, match="step 0"):
         await done(pending.lr(timeout_s=0.05))
     assert not pending.done()
     daemon.gate.set()
@@ -245,7 +245,7 @@ async def test_full_queue(advisor: Any, daemon: FakeDaemon) -> None:
 async def test_memory_full_on_a_new_run(advisor: Any, daemon: FakeDaemon) -> None:
     """A new run for which the daemon has no room fails at once."""
     daemon.full_opens = 1
-    with pytest.raises(mlrs.MemoryFullError):
+    with pytest.raises(mlrs.errors.MemoryFullError):
         await opened(advisor, "a")
     assert daemon.full_opens == 0
 
@@ -267,7 +267,7 @@ async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     daemon.full_opens = 1000
     daemon.lose()
     pending = run.observe(3, LOSSES[3])
-    with pytest.raises(mlrs.MemoryFullError, match="kept"):
+    with pytest.raises(mlrs.errors.MemoryFullError, match="kept"):
         await done(pending.lr(timeout_s=0.3))
     daemon.full_opens = 0
     assert await done(pending.lr()) == lr_sequence(LOSSES)[3]
@@ -277,7 +277,7 @@ async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon without room until the deadline is a `QueueFullError`."""
     run = await opened(advisor, "a", fallback=None)
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 1000
-    with pytest.raises(mlrs.QueueFullError):
+    with pytest.raises(mlrs.errors.QueueFullError):
         await done(run.observe(0, 1.0).lr(timeout_s=1.0))
     daemon.refuse_next = []
     assert await next_lrs(run, LOSSES[:0]) == []
@@ -290,7 +290,7 @@ async def test_refusals(advisor: Any, daemon: FakeDaemon) -> None:
     daemon.refuse_next = [pb.ERROR_REASON_INVALID_FIELD]
     pendings = [run.observe(step, 1.0) for step in range(3)]
     for pending in pendings:
-        with pytest.raises(mlrs.InvalidArgumentError):
+        with pytest.raises(mlrs.errors.InvalidArgumentError):
             await done(pending.lr())
     assert run.next_step == 0
     assert await next_lrs(run, LOSSES) == lr_sequence(LOSSES)
@@ -301,7 +301,7 @@ async def test_deleted_run(advisor: Any) -> None:
     run = await opened(advisor, "a", fallback=None)
     await next_lrs(run, LOSSES)
     await done(advisor.delete_run("a"))
-    with pytest.raises(mlrs.RunNotFoundError):
+    with pytest.raises(mlrs.errors.RunNotFoundError):
         await done(run.next_lr(len(LOSSES), 1.0))
 
 
@@ -311,7 +311,7 @@ async def test_run_moved_by_another(advisor: Any, daemon: FakeDaemon) -> None:
     await next_lrs(run, LOSSES)
     daemon.runs["a"].losses += [1.0, 1.0]
     daemon.cut()
-    with pytest.raises(mlrs.RecordGapError) as caught:
+    with pytest.raises(mlrs.errors.RecordGapError) as caught:
         await done(run.next_lr(len(LOSSES), 1.0))
     assert caught.value.next_step == len(LOSSES) + 2
 
@@ -329,9 +329,9 @@ async def test_lists(advisor: Any) -> None:
     assert [run.id for run in await items(advisor.runs("a/", limit=1))] == ["a/1"]
     assert (await done(advisor.get_run("a/1"))).next_step == 0
     assert [model.name for model in await items(advisor.models())] == ["fake"]
-    with pytest.raises(mlrs.InvalidArgumentError, match="status"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="status"):
         await items(advisor.runs(status="asleep"))
-    with pytest.raises(mlrs.InvalidArgumentError, match="limit"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="limit"):
         await items(advisor.runs(limit=0))
 
 
@@ -340,13 +340,13 @@ async def test_watching(advisor: Any) -> None:
     await next_lrs(await opened(advisor, "a"), [1.0, 2.0, 3.0])
     chunks = await items(advisor.watch("a", from_step=1))
     assert [(chunk.first_step, chunk.losses) for chunk in chunks] == [(1, ()), (1, (2.0,)), (2, (3.0,))]
-    with pytest.raises(mlrs.RunNotFoundError):
+    with pytest.raises(mlrs.errors.RunNotFoundError):
         await items(advisor.watch("b"))
 
 
 async def test_calls_that_are_not_built(advisor: Any) -> None:
     """A call that the daemon does not build says so."""
-    with pytest.raises(mlrs.NotBuiltError):
+    with pytest.raises(mlrs.errors.NotBuiltError):
         await done(advisor.model("fake"))
 
 
@@ -359,7 +359,7 @@ async def test_closing(connect: Any, daemon: FakeDaemon) -> None:
     await done(advisor.close())
     assert [await done(pending.lr()) for pending in pendings if pending.done()] == lr_sequence(LOSSES)
     for call in (lambda: run.observe(9, 1.0), lambda: advisor.get_run("a"), run.finish):
-        with pytest.raises(mlrs.ClosedError):
+        with pytest.raises(mlrs.errors.ClosedError):
             await done(call())
 
 
@@ -372,7 +372,7 @@ async def test_closing_under_a_daemon_that_hangs(connect: Any, daemon: FakeDaemo
     began = time.monotonic()
     await done(advisor.close())
     assert time.monotonic() - began < 3.0
-    with pytest.raises(mlrs.ClosedError):
+    with pytest.raises(mlrs.errors.ClosedError):
         await done(pending.lr())
 
 

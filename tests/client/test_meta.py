@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs import InvalidArgumentError, meta
+from mlrs import meta
+from mlrs.errors import InvalidArgumentError
 
 
 class Layer(NamedTuple):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from mlrs import InvalidArgumentError, RunConfig, Schedule, ScheduleKind, schedules
+from mlrs import Schedule, schedules
+from mlrs.errors import InvalidArgumentError
+from mlrs.types import RunConfig, ScheduleKind
 from mlrs.values import arguments as check
 from mlrs.wire import convert
 from mlrs_core import config as core

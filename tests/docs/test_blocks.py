@@ -50,7 +50,7 @@ def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     for advisor in opened:
         try:
             assert next(advisor.models())
-        except mlrs.ClosedError:
+        except mlrs.errors.ClosedError:
             pass
         finally:
             advisor.close()

@@ -141,7 +141,7 @@ class Training:
         self.is_refused = True
         try:
             self.meta.step(self.batch(100))
-        except mlrs.InvalidArgumentError:
+        except mlrs.errors.InvalidArgumentError:
             assert all(map(torch.equal, before, weights_of(self.model)))
             return
         raise AssertionError("an update was made of a loss that is no scalar")

@@ -24,7 +24,7 @@ from tests.support.runs import open_run
 from tests.support.workload import loss_of, settings_of, steps_of
 
 T = TypeVar("T")
-TRY_AGAIN = (mlrs.UnavailableError, mlrs.DeadlineExceededError)
+TRY_AGAIN = (mlrs.UnavailableError, mlrs.errors.DeadlineExceededError)
 """What a training loop that has no time limit of its own passes over."""
 
 
@@ -109,7 +109,7 @@ class Trainer:
             run = self._insist(
                 f"open {run_id}", lambda: open_run(advisor, run_id, fallback=None, **settings_of(run_id))
             )
-        except mlrs.RunFinishedError:  # killed between the end of the run and the note of it
+        except mlrs.errors.RunFinishedError:  # killed between the end of the run and the note of it
             self._journal.note("finished", run_id)
             return
         with run:

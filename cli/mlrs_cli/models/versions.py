@@ -201,7 +201,7 @@ def _lineage(advisor: mlrs.Advisor, model: str) -> Iterator[Iterable[str]]:
             return
         try:
             found = advisor.model(parent)
-        except mlrs.ModelNotFoundError:
+        except mlrs.errors.ModelNotFoundError:
             name, _, digest = parent.partition("@")
             yield f"{name}@{digest[:SHORT]}", "", "not on this daemon", "-", "-"
             return

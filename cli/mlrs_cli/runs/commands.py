@@ -251,15 +251,15 @@ def _delete_named(advisor: mlrs.Advisor, run_ids: Collection[str], *, dry_run: b
         sys.exit(1)
 
 
-def _awaited(advisor: mlrs.Advisor, run_id: str) -> mlrs.RunInfo:
+def _awaited(advisor: mlrs.Advisor, run_id: str) -> mlrs.types.RunInfo:
     """Return a run once there is one of an id; say on standard error what is waited for."""
     said = ""
     while True:
         try:
             return advisor.get_run(run_id)
-        except mlrs.RunNotFoundError:
+        except mlrs.errors.RunNotFoundError:
             waiting = f"waiting for run {run_id} to appear (Ctrl-C to stop)"
-        except (mlrs.UnavailableError, mlrs.DeadlineExceededError) as error:
+        except (mlrs.UnavailableError, mlrs.errors.DeadlineExceededError) as error:
             waiting = f"waiting until the daemon answers (Ctrl-C to stop): {error}"
         if waiting != said:
             click.echo(waiting, err=True)
@@ -267,13 +267,13 @@ def _awaited(advisor: mlrs.Advisor, run_id: str) -> mlrs.RunInfo:
         time.sleep(WAIT_S)
 
 
-def _rows(chunk: mlrs.RecordChunk) -> Iterator[tuple[int, float, float, str]]:
+def _rows(chunk: mlrs.types.RecordChunk) -> Iterator[tuple[int, float, float, str]]:
     columns = zip(chunk.losses, chunk.learning_rates, chunk.reasons, strict=True)
     for offset, (loss, lr, reason) in enumerate(columns):
         yield chunk.first_step + offset, loss, lr, reason.value
 
 
-def _panel(chunk: mlrs.RecordChunk) -> Table:
+def _panel(chunk: mlrs.types.RecordChunk) -> Table:
     """Return a run at its newest step, on one line."""
     run = chunk.run
     table = Table("run", "status", "step", "loss", "learning rate", "durable step")
@@ -288,7 +288,7 @@ def _panel(chunk: mlrs.RecordChunk) -> Table:
     return table
 
 
-def _line(chunk: mlrs.RecordChunk) -> str:
+def _line(chunk: mlrs.types.RecordChunk) -> str:
     """Return a run at its newest step as a line of text, for a pipe or a log."""
     run = chunk.run
     loss, lr = or_dash(run.last_loss, ".6g"), or_dash(run.last_learning_rate, ".6g")

@@ -50,11 +50,11 @@ class Selection:
         """Return whether anything is asked for."""
         return any(value is not None for value in (self.prefix, self.status, self.before))
 
-    def runs(self, advisor: mlrs.Advisor) -> list[mlrs.RunInfo]:
+    def runs(self, advisor: mlrs.Advisor) -> list[mlrs.types.RunInfo]:
         """Return the runs that there are now, by id."""
         return [run for run in advisor.runs(self.prefix or "", self.status) if self.has(run)]
 
-    def has(self, run: mlrs.RunInfo) -> bool:
+    def has(self, run: mlrs.types.RunInfo) -> bool:
         """Return whether a run is meant."""
         return (
             run.id.startswith(self.prefix or "")
@@ -76,18 +76,18 @@ class Deletion:
         for run_id in run_ids:
             try:
                 self._delete(run_id)
-            except mlrs.RunNotFoundError as error:
+            except mlrs.errors.RunNotFoundError as error:
                 self._skip("gone", str(error))
 
-    def existing(self, run_ids: Iterable[str]) -> Iterator[mlrs.RunInfo]:
+    def existing(self, run_ids: Iterable[str]) -> Iterator[mlrs.types.RunInfo]:
         """Yield runs by id, deleting none; say which there is none of."""
         for run_id in run_ids:
             try:
                 yield self.advisor.get_run(run_id)
-            except mlrs.RunNotFoundError as error:
+            except mlrs.errors.RunNotFoundError as error:
                 self._skip("gone", str(error))
 
-    def selected(self, selection: Selection, runs: Iterable[mlrs.RunInfo]) -> None:
+    def selected(self, selection: Selection, runs: Iterable[mlrs.types.RunInfo]) -> None:
         """Delete runs, each only if it is still meant: a question may have waited for its answer for long."""
         for run in runs:
             try:
@@ -96,7 +96,7 @@ class Deletion:
                     self._delete(run.id)
                 else:
                     self._skip("kept", f"kept {run.id}: it has changed since it was selected")
-            except mlrs.RunNotFoundError:
+            except mlrs.errors.RunNotFoundError:
                 self._skip("gone", f"{run.id} is gone already")
 
     def summary(self) -> str:
@@ -120,7 +120,7 @@ def plural(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-def by_status(runs: Iterable[mlrs.RunInfo]) -> str:
+def by_status(runs: Iterable[mlrs.types.RunInfo]) -> str:
     """Return how many runs of each status there are, in words."""
     counts = Counter(run.status.value for run in runs)
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))

@@ -34,7 +34,7 @@ COLUMNS = (
 FORMATS = ("table", "json", "csv")
 
 
-def print_runs(runs: Iterable[mlrs.RunInfo], format_: str) -> None:
+def print_runs(runs: Iterable[mlrs.types.RunInfo], format_: str) -> None:
     """Print runs as they come; only a terminal's table needs all of them first."""
     if format_ == "json":
         _print_array(json.dumps(facts_of(run)) for run in runs)
@@ -49,7 +49,7 @@ def print_runs(runs: Iterable[mlrs.RunInfo], format_: str) -> None:
         _print_lines(HEADINGS, map(_cells, runs), "\t")
 
 
-def facts_of(run: mlrs.RunInfo) -> dict[str, Any]:
+def facts_of(run: mlrs.types.RunInfo) -> dict[str, Any]:
     """Return everything about a run but its record, for JSON."""
     return {name: plain(value) for name, value in vars(run).items()}
 
@@ -90,7 +90,7 @@ def _print_lines(headings: Iterable[str], rows: Iterable[Iterable[Any]], delimit
     writer.writerows(rows)
 
 
-def _cells(run: mlrs.RunInfo) -> tuple[str, ...]:
+def _cells(run: mlrs.types.RunInfo) -> tuple[str, ...]:
     """Return a run in the columns of `HEADINGS`."""
     return (
         run.id,
@@ -103,7 +103,7 @@ def _cells(run: mlrs.RunInfo) -> tuple[str, ...]:
     )
 
 
-def _values(run: mlrs.RunInfo) -> tuple[Any, ...]:
+def _values(run: mlrs.types.RunInfo) -> tuple[Any, ...]:
     """Return a run in the columns of `COLUMNS`."""
     return (
         run.id,
@@ -119,7 +119,7 @@ def _values(run: mlrs.RunInfo) -> tuple[Any, ...]:
     )
 
 
-def _policy(config: mlrs.RunConfig) -> str:
+def _policy(config: mlrs.types.RunConfig) -> str:
     """Return the name of a run's model or schedule."""
     return str(config.schedule.kind) if config.schedule else (config.model or "").partition("@")[0]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mlrs import InvalidArgumentError
+from mlrs.errors import InvalidArgumentError
 from mlrs.torch.shards import local_gradient, mesh_of, moved, shard_count
 
 

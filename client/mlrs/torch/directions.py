@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from mlrs import InvalidArgumentError
+from mlrs.errors import InvalidArgumentError
 from mlrs.torch.shards import local, local_gradient
 
 Group = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import LBFGS, Optimizer
 
-from mlrs import InvalidArgumentError, UsageError
+from mlrs.errors import InvalidArgumentError, UsageError
 
 DEEPEST = 16
 """How many wrappers deep an optimizer is looked for."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from mlrs import InvalidArgumentError
 from mlrs.adapters import number
+from mlrs.errors import InvalidArgumentError
 
 
 class Loss:

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mlrs import Adaptation, InvalidArgumentError, MetaOrder, Run, UnavailableError, UsageError
+from mlrs import Run, UnavailableError
 from mlrs.adapters import real, whole
+from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.torch.alignment import ValidationLoss, aligned, inner
 from mlrs.torch.directions import check_gradient, directions, is_known
 from mlrs.torch.group import Group
 from mlrs.torch.hook import unwrapped
 from mlrs.torch.shards import local, mesh_of, reshard
 from mlrs.torch.source import meta_of, names_of, source_of, together_of, unscale
+from mlrs.types import Adaptation, MetaOrder
 
 if TYPE_CHECKING:
     from mlrs.torch.scheduler import AdvisedLR

@@ -15,7 +15,8 @@ from typing import Final, Never, TypeVar
 import torch
 from torch import distributed as dist
 
-from mlrs import InvalidArgumentError, Run, UnavailableError, UsageError
+from mlrs import Run, UnavailableError
+from mlrs.errors import InvalidArgumentError, UsageError
 
 T = TypeVar("T")
 Asked = Callable[[], float] | BaseException | None

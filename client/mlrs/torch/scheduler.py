@@ -15,8 +15,9 @@ from torch.distributed import ProcessGroup
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mlrs import InvalidArgumentError, Run, UsageError
+from mlrs import Run
 from mlrs.adapters import RunState, real, whole
+from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
 from mlrs.torch.ranks import Asked, Shared, Together, own_run, together_of

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from mlrs import InvalidArgumentError
+from mlrs.errors import InvalidArgumentError
 
 
 def mesh_of(model: nn.Module) -> Any:

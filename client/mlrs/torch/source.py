@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mlrs import ConfigMismatchError, InvalidArgumentError, Meta, Run
+from mlrs import Meta, Run
+from mlrs.errors import ConfigMismatchError, InvalidArgumentError
 from mlrs.torch.group import Group
 from mlrs.torch.hook import unwrapped
 from mlrs.torch.ranks import Together

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import mlrs
-from mlrs import Meta, MetaOutcome
+from mlrs import Meta
+from mlrs.types import MetaOutcome
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
@@ -99,7 +100,7 @@ async def test_away_and_no_fallback(connect: Any, daemon: FakeDaemon) -> None:
         run = await opened(advisor, "a", meta=True, fallback=None)
         await done(run.next_lr(0, 1.0))
         daemon.stop()
-        with pytest.raises((mlrs.UnavailableError, mlrs.DeadlineExceededError), match="step 0"):
+        with pytest.raises((mlrs.UnavailableError, mlrs.errors.DeadlineExceededError), match="step 0"):
             await done(run.adapt(0, 2.0))
         daemon.start()
         adaptation = await done(run.adapt(0, 2.0, timeout_s=10))
@@ -113,7 +114,7 @@ async def test_refusals(either: Any, daemon: FakeDaemon) -> None:
     run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
     daemon.refuse_next = [pb.ERROR_REASON_RUN_FINISHED]
-    with pytest.raises(mlrs.RunFinishedError):
+    with pytest.raises(mlrs.errors.RunFinishedError):
         await done(run.adapt(0, 1.0))
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL]
     assert (await done(run.adapt(0, 2.0))).applied
@@ -127,18 +128,18 @@ async def test_wrong_updates(either: Any) -> None:
     run = await opened(either, "a", meta=True)
     await done(run.next_lr(0, 1.0))
     for alignment in (math.nan, math.inf, 1e31, "1", None):
-        with pytest.raises(mlrs.InvalidArgumentError, match="alignment"):
+        with pytest.raises(mlrs.errors.InvalidArgumentError, match="alignment"):
             await done(run.adapt(0, alignment))
-    with pytest.raises(mlrs.InvalidArgumentError, match="validation_loss"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="validation_loss"):
         await done(run.adapt(0, 1.0, validation_loss="low"))
-    with pytest.raises(mlrs.StepAheadError):
+    with pytest.raises(mlrs.errors.StepAheadError):
         await done(run.adapt(1, 1.0))
     plain = await opened(either, "plain")
     await done(plain.next_lr(0, 1.0))
-    with pytest.raises(mlrs.ConfigMismatchError, match="meta=True"):
+    with pytest.raises(mlrs.errors.ConfigMismatchError, match="meta=True"):
         await done(plain.adapt(0, 1.0))
     run.detach()
-    with pytest.raises(mlrs.ClosedError):
+    with pytest.raises(mlrs.errors.ClosedError):
         await done(run.adapt(0, 1.0))
 
 
@@ -162,7 +163,7 @@ async def test_sweeps(either: Any, daemon: FakeDaemon) -> None:
     assert [daemon.runs[run_id].alignments for run_id in "abc"] == [{0: 1.0}, {}, {0: -1.0}]
     lrs = await done(sweep.next_lrs(1, [1.0, 1.0, 1.0]))
     assert lrs[0] == lr_sequence([1.0, 1.0], {0: 1.0})[1]
-    with pytest.raises(mlrs.InvalidArgumentError, match="alignments"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="alignments"):
         await done(sweep.adapt(1, [1.0, 2.0]))
     assert [one.outcome for one in await done(sweep.adapt(1, [math.nan] * 3))] == ["skipped"] * 3
 
@@ -190,7 +191,7 @@ async def test_an_alignment_from_another_process(either: Any, daemon: FakeDaemon
     assert (made.outcome, made.applied, made.updates) == (MetaOutcome.APPLIED, True, 1)
     assert made.learning_rate == adapted_lr([1.0], {0: 0.75}, 0)
     assert daemon.runs["a"].alignments == {0: 0.75}
-    with pytest.raises(mlrs.InvalidArgumentError, match="alignment"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="alignment"):
         await done(either.adapt("a", 0, math.nan))
 
 
@@ -228,6 +229,6 @@ async def test_wrong_gradients(either: Any) -> None:
         (ones, ones.astype(np.float16), "data_type"),
         ([], [], "validation_gradient"),
     ):
-        with pytest.raises(mlrs.InvalidArgumentError) as caught:
+        with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
             await done(either.adapt_gradients("a", 0, gradient, direction))
         assert caught.value.field == field

@@ -77,7 +77,7 @@ if child == 0:
     for call in calls:
         try:
             call()
-        except mlrs.ForkedError as error:
+        except mlrs.errors.ForkedError as error:
             told += "connect again" in str(error)
     advisor.close()
     run.detach()
@@ -182,7 +182,7 @@ def test_forked_children(daemon: FakeDaemon, ending: str) -> None:
 def _in_worker(run: mlrs.Run) -> str:
     try:
         run.observe(1, 1.0)
-    except mlrs.ForkedError as error:
+    except mlrs.errors.ForkedError as error:
         return str(error)
     return "no error"
 

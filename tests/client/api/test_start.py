@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 import mlrs
-from mlrs import (
+from mlrs import UnavailableError
+from mlrs.adapters import RunState
+from mlrs.errors import (
     ConfigMismatchError,
     InvalidArgumentError,
     RunExistsError,
     RunFinishedError,
     RunNotFoundError,
     RunTakenError,
-    UnavailableError,
     UsageError,
 )
-from mlrs.adapters import RunState
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
@@ -171,7 +171,7 @@ async def test_resume_before_its_step(either: Any) -> None:
     """A loop that is ahead of the run that it goes on with hears where the run is."""
     await begun(either, LOSSES[:3])
     second = await done(either.run("task", id="a", on_existing="resume"))
-    with pytest.raises(mlrs.StepAheadError, match="step 5 is ahead; the next step is 3"):
+    with pytest.raises(mlrs.errors.StepAheadError, match="step 5 is ahead; the next step is 3"):
         await done(second.next_lr(5, 1.0))
 
 
@@ -397,7 +397,7 @@ async def test_no_room_is_told_at_once(either: Any, daemon: FakeDaemon) -> None:
     """A daemon that has no room for a new run says so at once, rather than at the deadline."""
     daemon.full_opens = 1
     run = await done(either.run("task", timeout_s=60.0))
-    with pytest.raises(mlrs.MemoryFullError):
+    with pytest.raises(mlrs.errors.MemoryFullError):
         await done(run.open())
 
 
@@ -548,7 +548,7 @@ async def test_a_run_that_is_gone(connect: Any, daemon: FakeDaemon, caplog: pyte
 async def test_a_daemon_of_an_older_version(either: Any, daemon: FakeDaemon) -> None:
     """One that does not know how runs begin by now is told apart from a wrong argument."""
     daemon.refuse_modes = True
-    with pytest.raises(mlrs.NotBuiltError, match="upgrade the daemon"):
+    with pytest.raises(mlrs.errors.NotBuiltError, match="upgrade the daemon"):
         await done((await done(either.run("task", id="a"))).next_lr(0, 1.0))
 
 
@@ -582,9 +582,9 @@ def test_settings_that_a_sweep_does_not_have(advisor: mlrs.Advisor) -> None:
 
 async def test_an_option_that_there_is_not(either: Any, daemon: FakeDaemon) -> None:
     """An option that is misspelt is refused before anything is sent, and the error lists those there are."""
-    with pytest.raises(mlrs.InvalidArgumentError, match=r"is no option; .*, horizon,") as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=r"is no option; .*, horizon,") as caught:
         either.run("task", horizn=10)
     assert caught.value.field == "horizn"
-    with pytest.raises(mlrs.InvalidArgumentError, match="is no option"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="is no option"):
         either.sweep(["a", "b"], horizn=[10, 20])
     assert not daemon.runs

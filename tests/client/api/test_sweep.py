@@ -104,7 +104,7 @@ async def test_a_long_way_back_is_gone_in_parts(either: Any, daemon: FakeDaemon)
         while len(lrs) == 1:
             try:
                 lrs.append(await done(sweep.next_lrs(1, np.ones(8), timeout_s=0.5)))
-            except (mlrs.DeadlineExceededError, mlrs.UnavailableError):
+            except (mlrs.errors.DeadlineExceededError, mlrs.UnavailableError):
                 late += 1
         assert late >= 1
         assert len(daemon.batches) <= 4 + late
@@ -116,9 +116,9 @@ async def test_repeats(either: Any, daemon: FakeDaemon) -> None:
     sweep = await done(either.sweep(IDS))
     first = await done(sweep.next_lrs(0, LOSSES[0]))
     assert (await done(sweep.next_lrs(0, LOSSES[0]))).tolist() == first.tolist()
-    with pytest.raises(mlrs.StaleStepError, match="another loss"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="another loss"):
         sweep.observe(0, LOSSES[1])
-    with pytest.raises(mlrs.StepAheadError, match="sweep of 3 runs"):
+    with pytest.raises(mlrs.errors.StepAheadError, match="sweep of 3 runs"):
         sweep.observe(2, LOSSES[2])
     assert daemon.entries == 3
 
@@ -128,7 +128,7 @@ async def test_a_refused_run_is_named(either: Any, daemon: FakeDaemon) -> None:
     sweep = await done(either.sweep(IDS))
     await done(sweep.next_lrs(0, LOSSES[0]))
     daemon.runs["b"].finished = True
-    with pytest.raises(mlrs.RunFinishedError, match="'b'"):
+    with pytest.raises(mlrs.errors.RunFinishedError, match="'b'"):
         await done(sweep.next_lrs(1, LOSSES[1]))
     assert sweep.next_step == 1
     daemon.runs["b"].finished = False
@@ -142,7 +142,7 @@ async def test_resuming(either: Any, daemon: FakeDaemon) -> None:
     for step in range(4):
         await done(sweep.next_lrs(step, LOSSES[step]))
     sweep.detach()
-    with pytest.raises(mlrs.ClosedError, match="open it again"):
+    with pytest.raises(mlrs.errors.ClosedError, match="open it again"):
         sweep.observe(4, LOSSES[4])
     del daemon.runs["b"].losses[2:]
     behind = await done(either.sweep(IDS))
@@ -181,7 +181,7 @@ async def test_what_losses_may_be(either: Any, losses: Any) -> None:
 async def test_bad_losses(either: Any, daemon: FakeDaemon, losses: Any, problem: str) -> None:
     """Losses that are not one real number a run are refused before anything is sent."""
     sweep = await done(either.sweep(IDS))
-    with pytest.raises(mlrs.InvalidArgumentError, match=problem) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=problem) as caught:
         sweep.observe(0, losses)
     assert caught.value.field == "losses"
     assert daemon.entries == 0
@@ -202,7 +202,7 @@ async def test_bad_losses(either: Any, daemon: FakeDaemon, losses: Any, problem:
 )
 async def test_bad_arguments(either: Any, daemon: FakeDaemon, ids: Any, config: Any, field: str) -> None:
     """A sweep is not opened with arguments that are wrong; the error names the one."""
-    with pytest.raises(mlrs.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
         await done(either.sweep(ids, **config))
     assert caught.value.field == field
     assert not daemon.runs
@@ -213,5 +213,5 @@ def test_without_numpy(advisor: mlrs.Advisor) -> None:
     with mock.patch.dict(sys.modules, {"numpy": None}):  # which puts back what is popped, too
         for name in ("ledger.rows", "api.sweep"):
             sys.modules.pop(f"mlrs.{name}", None)
-        with pytest.raises(mlrs.UsageError, match="pip install numpy"):
+        with pytest.raises(mlrs.errors.UsageError, match="pip install numpy"):
             advisor.sweep(IDS)

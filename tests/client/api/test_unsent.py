@@ -16,14 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlrs
-from mlrs import (
-    InvalidArgumentError,
-    Meta,
-    RunConfig,
-    RunExistsError,
-    RunNotFoundError,
-    StaleStepError,
-)
+from mlrs import Meta
+from mlrs.errors import InvalidArgumentError, RunExistsError, RunNotFoundError, StaleStepError
+from mlrs.types import RunConfig
 from mlrs.wire.unsent import Unsent, UnsentUpdate, default_folder, dumped, load, loaded
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon
@@ -130,7 +125,7 @@ async def test_a_push_can_be_tried_again(start: Any, connect: Any, daemon: FakeD
     (path,) = files(folder)
     daemon.start()
     daemon.gate.clear()
-    with pytest.raises(mlrs.DeadlineExceededError):
+    with pytest.raises(mlrs.errors.DeadlineExceededError):
         await pushed(connect, daemon, path, advisor_timeout_s=0.5, timeout_s=0.5)
     assert path.exists()
     daemon.gate.set()
@@ -198,7 +193,7 @@ async def test_without_a_fallback_it_raises(start: Any, daemon: FakeDaemon) -> N
     run = await done(advisor.run("task", id="a", fallback=None))
     await done(run.next_lr(0, LOSSES[0]))
     daemon.stop()
-    with pytest.raises((mlrs.UnavailableError, mlrs.DeadlineExceededError)):
+    with pytest.raises((mlrs.UnavailableError, mlrs.errors.DeadlineExceededError)):
         await done(run.finish())
     await done(advisor.close())
 
@@ -433,7 +428,7 @@ async def test_ranks_keep_nothing(start: Any, daemon: FakeDaemon, folder: Path) 
     await done(run.next_lr(0, 1.0))
     daemon.stop()
     run.observe(1, 1.0)
-    with pytest.raises((mlrs.UnavailableError, mlrs.DeadlineExceededError)):
+    with pytest.raises((mlrs.UnavailableError, mlrs.errors.DeadlineExceededError)):
         await done(run.finish())
     await done(advisor.close())
     assert not files(folder)

@@ -98,7 +98,7 @@ async def test_the_error_if_asked_for(advisor: Any, daemon: FakeDaemon) -> None:
     for fallback in (None, "error"):
         run = await patient(advisor, fallback=fallback)
         daemon.gate.clear()
-        with pytest.raises(mlrs.DeadlineExceededError, match="kept"):
+        with pytest.raises(mlrs.errors.DeadlineExceededError, match="kept"):
             await done(run.next_lr(0, 1.0))
         daemon.gate.set()
         assert run.fallback_steps == 0
@@ -108,7 +108,7 @@ async def test_before_the_first_advice(advisor: Any, daemon: FakeDaemon) -> None
     """Before any advice `initial_lr` is the last one; without it the error is raised and says so."""
     run = await patient(advisor)
     daemon.gate.clear()
-    with pytest.raises(mlrs.DeadlineExceededError, match="initial_lr="):
+    with pytest.raises(mlrs.errors.DeadlineExceededError, match="initial_lr="):
         await done(run.next_lr(0, 1.0))
     other = await patient(advisor, "b", initial_lr=0.25, timeout_s=10.0)
     assert await steps(other, [1.0, 1.0]) == [0.25, 0.25]
@@ -139,7 +139,7 @@ async def test_a_function(advisor: Any, daemon: FakeDaemon) -> None:
     run = await patient(advisor, fallback=lambda step: -1 if step == 2 else 0.5 / (1 + step))
     daemon.gate.clear()
     assert await steps(run, LOSSES[:2]) == [0.5, 0.25]
-    with pytest.raises(mlrs.InvalidArgumentError, match="fallback"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="fallback"):
         await done(run.next_lr(2, 1.0))
     daemon.gate.set()
 
@@ -157,7 +157,7 @@ async def test_a_function(advisor: Any, daemon: FakeDaemon) -> None:
 )
 async def test_bad_fallbacks(advisor: Any, daemon: FakeDaemon, fallback: Any, problem: str) -> None:
     """A fallback that could not answer is refused before the run is opened."""
-    with pytest.raises(mlrs.InvalidArgumentError, match=problem):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=problem):
         await patient(advisor, fallback=fallback)
     assert not daemon.runs
 
@@ -195,8 +195,8 @@ async def test_a_daemon_in_trouble(advisor: Any, daemon: FakeDaemon, reason: Any
 
 
 BEYOND_REPAIR = [
-    (pb.ERROR_REASON_DAMAGED, mlrs.RecordDamagedError),
-    (pb.ERROR_REASON_STORE_NEWER, mlrs.StoreNewerError),
+    (pb.ERROR_REASON_DAMAGED, mlrs.errors.RecordDamagedError),
+    (pb.ERROR_REASON_STORE_NEWER, mlrs.errors.StoreNewerError),
 ]
 """What no further try cures."""
 
@@ -255,10 +255,10 @@ async def test_refusals_are_raised(advisor: Any, daemon: FakeDaemon) -> None:
     """What is the user's error is raised at once, fallback or not."""
     run = await patient(advisor)
     await steps(run, LOSSES[:2], 10.0)
-    with pytest.raises(mlrs.StaleStepError):
+    with pytest.raises(mlrs.errors.StaleStepError):
         await done(run.next_lr(0, 9.0))
     daemon.runs["a"].finished = True
-    with pytest.raises(mlrs.RunFinishedError):
+    with pytest.raises(mlrs.errors.RunFinishedError):
         await done(run.next_lr(2, 1.0, timeout_s=10.0))
 
 
@@ -276,7 +276,7 @@ async def test_a_refusal_after_an_outage(advisor: Any, daemon: FakeDaemon) -> No
             await steps(run, [1.0])
             await asyncio.sleep(0.01)
 
-    with pytest.raises(mlrs.StaleStepError):
+    with pytest.raises(mlrs.errors.StaleStepError):
         await asyncio.wait_for(go_on(), 20)
 
 

@@ -11,12 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs import (
-    DaemonError,
-    RecordGapError,
-    StaleStepError,
-    StepAheadError,
-)
+from mlrs.errors import DaemonError, RecordGapError, StaleStepError, StepAheadError
 from mlrs.ledger import backlog as module
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import Fallback

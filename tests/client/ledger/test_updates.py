@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlrs
-from mlrs import Adaptation, InvalidArgumentError, Meta, MetaOutcome
+from mlrs import Meta
+from mlrs.errors import InvalidArgumentError
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import Fallback
 from mlrs.ledger.ledger import Ledger
 from mlrs.ledger.opened import Opened, OpenedRun
 from mlrs.ledger.updates import MAX_UPDATES, Update
 from mlrs.protocol.conversation import Conversation
+from mlrs.types import Adaptation, MetaOutcome
 from mlrs.wire.convert import run_from_proto
 from mlrs.wire.meta_convert import adaptation_from_proto
 from mlrs.wire.stream_messages import batch_to_proto
@@ -220,7 +222,7 @@ def test_nothing_is_kept_that_is_durable(happenings: list[tuple[str, int]]) -> N
     assert scene.daemon.durable_step == last - 1
     assert {update.step for update in scene.ledger.backlog.updates} <= {last - 1}
     if last:  # a daemon that had lost everything would be told how far back the client can catch it up
-        with pytest.raises(mlrs.RecordGapError, match=f"keeps losses from step {last} on only"):
+        with pytest.raises(mlrs.errors.RecordGapError, match=f"keeps losses from step {last} on only"):
             scene.ledger.rejoin(opened(0))
 
 
@@ -272,20 +274,20 @@ def test_a_repeated_update_is_the_same() -> None:
     update, is_new = ledger.adapt(0, (2.0,), (math.nan,))
     assert is_new
     assert ledger.adapt(0, (2.0,), (math.nan,)) == (update, False)
-    with pytest.raises(mlrs.StaleStepError, match="another alignment"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="another alignment"):
         ledger.adapt(0, (3.0,), (math.nan,))
-    with pytest.raises(mlrs.StaleStepError, match="another alignment"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="another alignment"):
         ledger.adapt(0, (2.0,), (None,))
 
 
 def test_only_the_newest_step_can_be_adapted_to() -> None:
     """A step that was not observed, or that another was observed after, is refused on the spot."""
     ledger = ledger_at()
-    with pytest.raises(mlrs.StepAheadError, match="not observed yet"):
+    with pytest.raises(mlrs.errors.StepAheadError, match="not observed yet"):
         adapt(ledger, 0)
     ledger.observe(0, 1.0)
     ledger.observe(1, 1.0)
-    with pytest.raises(mlrs.StaleStepError, match="step 1 was observed already"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="step 1 was observed already"):
         adapt(ledger, 0)
     adapt(ledger, 1)
 
@@ -295,7 +297,7 @@ def test_a_run_without_meta_mode() -> None:
     run = OpenedRun(run_from_proto(pb.Run(run_id="a")), handle=1, created=True, took_over=False)
     plain = opened_ledger(Opened((run,)), Entry)
     plain.observe(0, 1.0)
-    with pytest.raises(mlrs.ConfigMismatchError, match="meta=True"):
+    with pytest.raises(mlrs.errors.ConfigMismatchError, match="meta=True"):
         adapt(plain, 0)
 
 
@@ -306,10 +308,10 @@ def test_updates_fall_with_their_step() -> None:
     for step in range(3):
         entries.append(ledger.observe(step, 1.0)[0])
         updates.append(adapt(ledger, step))
-    ledger.refuse(entries[1], mlrs.DaemonError("no"))
+    ledger.refuse(entries[1], mlrs.errors.DaemonError("no"))
     assert not updates[0].done
     for update in updates[1:]:
-        with pytest.raises(mlrs.DaemonError, match="no"):
+        with pytest.raises(mlrs.errors.DaemonError, match="no"):
             update.adaptations()
     assert ledger.next_step == 1
 
@@ -328,7 +330,7 @@ def test_a_refused_update() -> None:
     results.errors.add(index=0, reason=pb.ERROR_REASON_STALE_STEP, message="no")
     answer = read(pb.StreamAdviceResponse(meta_results=results))
     assert conversation.receive(answer) == (ledger, None, False)
-    with pytest.raises(mlrs.StaleStepError, match="no"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="no"):
         refused.adaptations()
     ledger.observe(1, 1.0)
     stood_in = adapt(ledger, 1)
@@ -337,7 +339,7 @@ def test_a_refused_update() -> None:
     conversation.receive(advised([0.1]))
     conversation.receive(answer)
     assert stood_in.adaptations()[0].outcome == MetaOutcome.FALLBACK
-    with pytest.raises(mlrs.StaleStepError, match="no"):
+    with pytest.raises(mlrs.errors.StaleStepError, match="no"):
         ledger.observe(2, 1.0)
     ledger.observe(2, 1.0)
 
@@ -367,7 +369,7 @@ def test_answers_of_another_kind() -> None:
     adapt(ledger, 0)
     outbox.poke(ledger)
     conversation.receive(advised([0.1]))
-    with pytest.raises(mlrs.DaemonError, match="newer version"):
+    with pytest.raises(mlrs.errors.DaemonError, match="newer version"):
         conversation.receive(advised([]))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlrs import DaemonError, UnavailableError
+from mlrs import UnavailableError
+from mlrs.errors import DaemonError
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.ledger import Ledger
 from mlrs.protocol import conversation as module

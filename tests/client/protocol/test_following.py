@@ -109,7 +109,7 @@ async def test_a_bounded_watch_ends_at_its_deadline(
     await _some(watch, 1)
     second.own("a")
     began = asyncio.get_running_loop().time()
-    with pytest.raises(mlrs.DeadlineExceededError):
+    with pytest.raises(mlrs.errors.DeadlineExceededError):
         await _some(watch, 1)
     assert asyncio.get_running_loop().time() - began < 1.2
     await done(advisor.close())

@@ -80,7 +80,7 @@ async def test_refusals_are_told(either: Any, daemon: FakeDaemon) -> None:
     daemon.runs["a"].finished = True
     await done(run.next_lr(1, LOSSES[1], lagged=True))
     await answered(run)
-    with pytest.raises(mlrs.RunFinishedError):
+    with pytest.raises(mlrs.errors.RunFinishedError):
         await done(run.next_lr(2, LOSSES[2], lagged=True))
 
 
@@ -97,7 +97,7 @@ async def test_a_gap_is_told(either: Any, daemon: FakeDaemon) -> None:
             await done(run.next_lr(step, 0.5, lagged=True))
             await asyncio.sleep(0.05)
 
-    with pytest.raises(mlrs.RecordGapError):
+    with pytest.raises(mlrs.errors.RecordGapError):
         await asyncio.wait_for(go_on(), 20)
 
 
@@ -176,7 +176,7 @@ async def test_an_endless_outage_is_told(
     daemon.gate.clear()
     for step in range(1, 81):
         await done(run.next_lr(step, 1.0, lagged=True))
-    with pytest.raises(mlrs.LimitError, match="80 steps have no answer"):
+    with pytest.raises(mlrs.errors.LimitError, match="80 steps have no answer"):
         await done(run.next_lr(81, 1.0, lagged=True))
     daemon.gate.set()
 
@@ -186,8 +186,8 @@ def test_refused_steps_are_told_once() -> None:
     lag, entries = Lag(), [Entry(step, 1.0) for step in range(4)]
     for entry in entries:
         lag.add(entry)
-        entry.error = mlrs.RunFinishedError("refused")
-    with pytest.raises(mlrs.RunFinishedError):
+        entry.error = mlrs.errors.RunFinishedError("refused")
+    with pytest.raises(mlrs.errors.RunFinishedError):
         lag.newest(before=4)
     assert lag.newest(before=4) is None
     for step in (0, 1):

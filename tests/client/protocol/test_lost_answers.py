@@ -50,12 +50,12 @@ async def test_a_run_that_exists_exists_where_no_answer_was_lost(
     await done((await opened(advisor, "a")).next_lr(0, 1.0))
     for _ in range(2):  # an address that failed is asked last
         other = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
-        with pytest.raises(mlrs.RunExistsError) as caught:
+        with pytest.raises(mlrs.errors.RunExistsError) as caught:
             await opened(other, "a", on_existing="error")
         assert "lost" not in str(caught.value)
         await done(other.close())
     fresh = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
-    with pytest.raises(mlrs.RunNotFoundError):
+    with pytest.raises(mlrs.errors.RunNotFoundError):
         await done(fresh.delete_run("nobody"))
     for each in (advisor, fresh):
         await done(each.close())
@@ -71,6 +71,6 @@ async def test_a_run_whose_deletion_was_not_heard_of_is_deleted(
         daemon.lost_answers = 1
     await done(advisor.delete_run("b"))
     assert not pair[0].runs
-    with pytest.raises(mlrs.RunNotFoundError):
+    with pytest.raises(mlrs.errors.RunNotFoundError):
         await done(advisor.delete_run("b"))
     await done(advisor.close())

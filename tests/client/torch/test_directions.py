@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mlrs import InvalidArgumentError
+from mlrs.errors import InvalidArgumentError
 from mlrs.torch.directions import directions, is_known
 
 RATES = st.floats(1e-4, 1.0)

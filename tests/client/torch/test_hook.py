@@ -194,7 +194,7 @@ def test_a_step_with_a_closure_can_be_tried_again(
     before, closure = fit.weight.detach().clone(), fit.observed_by(scheduler)
     daemon.gate.clear()
     monkeypatch.setattr(run._connection, "timeout_s", 0.05)
-    with pytest.raises(mlrs.DeadlineExceededError):
+    with pytest.raises(mlrs.errors.DeadlineExceededError):
         fit.optimizer.step(closure)
     assert torch.equal(fit.weight, before)
     monkeypatch.setattr(run._connection, "timeout_s", 30.0)
@@ -212,7 +212,7 @@ def test_a_step_that_was_not_closed(run: mlrs.Run, kind: type[Optimizer]) -> Non
     fit = Fit(kind)
     closure = fit.observed_by(AdvisedLR(fit.optimizer, run))
     fit.optimizer.step(closure)
-    with pytest.raises(mlrs.UsageError, match=r"scheduler\.step"):
+    with pytest.raises(mlrs.errors.UsageError, match=r"scheduler\.step"):
         fit.optimizer.step(closure)
 
 
@@ -342,7 +342,7 @@ def _squares(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("optimizer", [None, 5, Plain(SGD([nn.Parameter(torch.ones(1))])).step])
 def test_what_is_no_optimizer(run: mlrs.Run, optimizer: Any) -> None:
     """What neither is an optimizer nor holds one is refused by name."""
-    with pytest.raises(mlrs.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
         AdvisedLR(optimizer, run)
     assert caught.value.field == "optimizer"
 
@@ -366,7 +366,7 @@ def test_the_newest_scheduler_of_an_optimizer(advisor: mlrs.Advisor) -> None:
         lambda: first.load_state_dict(saved),
     ]
     for call in calls:
-        with pytest.raises(mlrs.UsageError, match="another AdvisedLR"):
+        with pytest.raises(mlrs.errors.UsageError, match="another AdvisedLR"):
             call()
     assert [group["lr"] for group in fit.optimizer.param_groups] == expected
     second.step()
@@ -376,7 +376,7 @@ def test_a_scheduler_that_cannot_begin_takes_nothing_over(advisor: mlrs.Advisor)
     """Where making another scheduler fails, the one before stays."""
     fit = Fit()
     scheduler = AdvisedLR(fit.optimizer, open_run(advisor, "a"))
-    with pytest.raises(mlrs.InvalidArgumentError):
+    with pytest.raises(mlrs.errors.InvalidArgumentError):
         AdvisedLR(fit.optimizer, open_run(advisor, "b"), accumulation_steps=0)
     scheduler.observe(fit.loss())
     fit.optimizer.step()
@@ -405,7 +405,7 @@ def test_detached_schedulers(run: mlrs.Run) -> None:
     scheduler.detach()
     fit.optimizer.step()
     assert fit.optimizer.param_groups[0]["lr"] == 0.1
-    with pytest.raises(mlrs.UsageError, match="detach"):
+    with pytest.raises(mlrs.errors.UsageError, match="detach"):
         scheduler.step()
     assert run.next_lr(1, 1.0) == lr_sequence([*fit.evaluated, 1.0])[1]
 
@@ -496,7 +496,7 @@ def test_a_late_loss_stays_when_a_state_is_refused(run: mlrs.Run, monkeypatch: p
     fit = Fit()
     scheduler = AdvisedLR(fit.optimizer, run)
     scheduler.observe(torch.tensor(9.0))
-    with pytest.raises(mlrs.InvalidArgumentError):
+    with pytest.raises(mlrs.errors.InvalidArgumentError):
         scheduler.load_state_dict({**scheduler.state_dict(), "base_lrs": None})
     computed.set()
     fit.optimizer.step()

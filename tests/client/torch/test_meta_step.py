@@ -105,7 +105,7 @@ class Loop:
         self.meta = MetaStep(self.model, loss_fn, self.optimizer, self.scheduler, ahead=1.0)
         self.losses: list[float] = []
         self.used: list[float] = []
-        self.adaptations: list[mlrs.Adaptation | None] = []
+        self.adaptations: list[mlrs.types.Adaptation | None] = []
 
     def forward(self) -> None:
         """Do what comes before the step."""
@@ -376,22 +376,22 @@ def test_wrong_uses(advisor: mlrs.Advisor) -> None:
     model, other = network(), network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     run = open_run(advisor, "a", meta=True)
-    with pytest.raises(mlrs.ConfigMismatchError, match="meta=True"):
+    with pytest.raises(mlrs.errors.ConfigMismatchError, match="meta=True"):
         MetaStep(model, loss_fn, optimizer, open_run(advisor, "plain"))
-    with pytest.raises(mlrs.InvalidArgumentError, match="not the model's"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="not the model's"):
         MetaStep(other, loss_fn, optimizer, run)
-    with pytest.raises(mlrs.InvalidArgumentError, match="scheduler"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="scheduler"):
         MetaStep(model, loss_fn, optimizer, "run")  # type: ignore[arg-type]
-    with pytest.raises(mlrs.InvalidArgumentError, match="every"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="every"):
         MetaStep(model, loss_fn, optimizer, run, every=0)
-    with pytest.raises(mlrs.InvalidArgumentError, match="ahead must be"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="ahead must be"):
         MetaStep(model, loss_fn, optimizer, run, ahead=0.4)
     meta = MetaStep(model, loss_fn, optimizer, run, every=1)
     loss_fn(model, batch(0)).backward()  # type: ignore[no-untyped-call]
-    with pytest.raises(mlrs.UsageError, match="not observed"):
+    with pytest.raises(mlrs.errors.UsageError, match="not observed"):
         meta.step(batch(1))
     run.next_lr(0, 1.0)
-    with pytest.raises(mlrs.InvalidArgumentError, match="batch"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="batch"):
         meta.step()
     for result, what in (
         (lambda _: 1.0, "scalar"),
@@ -402,7 +402,7 @@ def test_wrong_uses(advisor: mlrs.Advisor) -> None:
         wrong = partial(_of_model, result)
         mistaken = MetaStep(model, wrong, optimizer, open_run(advisor, "b", meta=True), every=1)  # type: ignore[arg-type]
         mistaken._run.next_lr(mistaken._run.next_step, 1.0)  # type: ignore[union-attr]
-        with pytest.raises(mlrs.InvalidArgumentError, match=what):
+        with pytest.raises(mlrs.errors.InvalidArgumentError, match=what):
             mistaken.step(batch(1))
 
 

@@ -118,5 +118,5 @@ def test_what_befalls_rank_0_is_told_to_all(tmp_path: Path, case: str, error: st
 
 def test_a_process_by_itself_needs_a_run() -> None:
     """Without a distributed job there is no rank 0 that has the run."""
-    with pytest.raises(mlrs.InvalidArgumentError, match=r"torch\.distributed"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=r"torch\.distributed"):
         AdvisedLR(_optimizer(), None)

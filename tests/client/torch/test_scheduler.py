@@ -131,10 +131,10 @@ def test_accumulation(run: mlrs.Run) -> None:
 def test_calls_out_of_order(run: mlrs.Run) -> None:
     """Closing a step without a loss, or observing two, is an error that says what to call."""
     scheduler = AdvisedLR(Problem().optimizer, run)
-    with pytest.raises(mlrs.UsageError, match=r"scheduler\.observe"):
+    with pytest.raises(mlrs.errors.UsageError, match=r"scheduler\.observe"):
         scheduler.step()
     scheduler.observe(1.0)
-    with pytest.raises(mlrs.UsageError, match="accumulation_steps"):
+    with pytest.raises(mlrs.errors.UsageError, match="accumulation_steps"):
         scheduler.observe(1.0)
     scheduler.step()
     assert scheduler.last_epoch == run.next_step == 1
@@ -144,7 +144,7 @@ def test_calls_out_of_order(run: mlrs.Run) -> None:
 def test_losses_that_are_none(run: mlrs.Run, loss: Any) -> None:
     """A loss of several elements is refused with the way to reduce it; nothing is sent."""
     scheduler = AdvisedLR(Problem().optimizer, run)
-    with pytest.raises(mlrs.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
         scheduler.observe(loss)
     assert caught.value.field == "loss"
     assert run.next_step == 0
@@ -177,7 +177,7 @@ def test_parameter_groups_keep_their_ratios(run: mlrs.Run) -> None:
 
 def test_groups_without_a_learning_rate(run: mlrs.Run) -> None:
     """If every initial LR is 0 there are no ratios, and the error says so."""
-    with pytest.raises(mlrs.InvalidArgumentError, match="largest initial LR"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="largest initial LR"):
         AdvisedLR(Problem(lr=0.0).optimizer, run)
 
 
@@ -230,7 +230,7 @@ def test_config_of_a_run_under_way(advisor: mlrs.Advisor) -> None:
     AdvisedLR(Problem().optimizer, resumed := open_run(advisor, "a"))
     assert resumed.config.optimizer is None
     open_run(advisor, "b", optimizer="adam").next_lr(0, 1.0)
-    with pytest.raises(mlrs.ConfigMismatchError):
+    with pytest.raises(mlrs.errors.ConfigMismatchError):
         AdvisedLR(Problem().optimizer, open_run(advisor, "b"))
 
 
@@ -268,11 +268,11 @@ def test_states_that_do_not_fit(advisor: mlrs.Advisor) -> None:
     scheduler = AdvisedLR(Problem().optimizer, open_run(advisor, "a"))
     scheduler.step(1.0)
     state = scheduler.state_dict()
-    with pytest.raises(mlrs.InvalidArgumentError, match="the run has 1 steps"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="the run has 1 steps"):
         scheduler.load_state_dict({**state, "step": 2})
-    with pytest.raises(mlrs.RunNotFoundError, match="cannot go on at step 1"):
+    with pytest.raises(mlrs.errors.RunNotFoundError, match="cannot go on at step 1"):
         scheduler.load_state_dict({**state, "run_id": "gone"})
-    with pytest.raises(mlrs.InvalidArgumentError, match=r"lacks .*run_id"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=r"lacks .*run_id"):
         scheduler.load_state_dict({"last_epoch": 3})
     scheduler.step(0.9)
     assert scheduler.get_last_lr() == [lr_sequence([1.0, 0.9])[1]]
@@ -319,7 +319,7 @@ def test_damaged_states_change_nothing(run: mlrs.Run, damage: dict[str, Any], me
     """A state whose learning rates make no sense is refused, and the scheduler stays as it was."""
     scheduler = AdvisedLR(Problem().optimizer, run)
     before = scheduler.state_dict()
-    with pytest.raises(mlrs.InvalidArgumentError, match=message):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=message):
         scheduler.load_state_dict({**before, **damage})
     assert scheduler.state_dict() == before
     scheduler.step(1.0)
@@ -347,7 +347,7 @@ def test_failure_can_be_tried_again(advisor: mlrs.Advisor, daemon: FakeDaemon) -
     scheduler.observe(loss)
     loss.backward()
     run._connection.timeout_s = 0.05
-    with pytest.raises(mlrs.DeadlineExceededError):
+    with pytest.raises(mlrs.errors.DeadlineExceededError):
         problem.optimizer.step()
     assert problem.used == []
     run._connection.timeout_s = 10.0
@@ -370,9 +370,9 @@ def test_dropped_scheduler_lets_go(advisor: mlrs.Advisor) -> None:
 def test_what_is_no_run(run: mlrs.Run) -> None:
     """A wrong run or a wrong number of accumulation steps is refused by name."""
     optimizer = Problem().optimizer
-    with pytest.raises(mlrs.InvalidArgumentError, match="run"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="run"):
         AdvisedLR(optimizer, "a")  # type: ignore[arg-type] # on purpose
-    with pytest.raises(mlrs.InvalidArgumentError, match="accumulation_steps"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="accumulation_steps"):
         AdvisedLR(optimizer, run, accumulation_steps=0)
 
 
@@ -426,11 +426,11 @@ def test_a_bad_loss_on_a_device(run: mlrs.Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
     problem = Problem()
     scheduler = AdvisedLR(problem.optimizer, run)
-    with pytest.raises(mlrs.InvalidArgumentError, match="reduce it first"):
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="reduce it first"):
         scheduler.observe(torch.zeros(2))
     run.detach()
     scheduler.observe(problem.loss())
-    with pytest.raises(mlrs.ClosedError):
+    with pytest.raises(mlrs.errors.ClosedError):
         problem.optimizer.step()
 
 
@@ -447,7 +447,7 @@ def test_a_first_step_that_came_late_can_be_asked_for_again(
     scheduler.observe(loss)
     loss.backward()
     monkeypatch.setattr(run._connection, "timeout_s", 0.1)
-    with pytest.raises(mlrs.DeadlineExceededError):
+    with pytest.raises(mlrs.errors.DeadlineExceededError):
         problem.optimizer.step()
     daemon.gate.set()
     monkeypatch.setattr(run._connection, "timeout_s", 10.0)

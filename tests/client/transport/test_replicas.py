@@ -126,7 +126,7 @@ async def test_replicas_that_stand_still(connect: Any, pair: tuple[FakeDaemon, F
         daemon.gate.clear()
         daemon.slow_s = 1.0  # opening the run again takes too long as well
     for _ in range(3):
-        with pytest.raises(mlrs.DeadlineExceededError) as caught:
+        with pytest.raises(mlrs.errors.DeadlineExceededError) as caught:
             await done(run.next_lr(0, LOSSES[0]))
         said = str(caught.value)
         assert said.count("no advice for step 0") == said.count("run 'a'") == 1
@@ -256,6 +256,6 @@ async def test_a_replica_that_was_joined_late_has_its_own_time(
 @pytest.mark.parametrize("target", ["", ",", [], ["a"], "a:1,b", 5, b"a:1"])
 def test_bad_addresses(target: Any) -> None:
     """An address that is none is refused, alone or among others."""
-    with pytest.raises(mlrs.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
         mlrs.connect(target)
     assert caught.value.field == "target"

@@ -77,7 +77,7 @@ async def test_tokens(
 async def test_bad_tokens(connect: Any, guarded: FakeDaemon, token: str | None) -> None:
     """Without a good token calls fail, at once, and the error does not show the token."""
     advisor = connect(guarded.target, timeout_s=5.0, token=token)
-    with pytest.raises(mlrs.UnauthenticatedError) as caught:
+    with pytest.raises(mlrs.errors.UnauthenticatedError) as caught:
         await opened(advisor, "a")
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     assert isinstance(caught.value, PermissionError)
@@ -96,7 +96,7 @@ async def test_a_token_that_is_revoked(connect: Any, guarded: FakeDaemon) -> Non
     guarded.token = "rotated"  # noqa: S105 # of these tests
     guarded.cut()
     assert await done(run.next_lr(1, 1.0)) == lr
-    with pytest.raises(mlrs.UnauthenticatedError):
+    with pytest.raises(mlrs.errors.UnauthenticatedError):
         await done(plain.next_lr(1, 1.0, timeout_s=3.0))
     guarded.token = TOKEN
     await done(run.finish(timeout_s=10.0))
@@ -107,7 +107,7 @@ async def test_a_token_that_is_revoked(connect: Any, guarded: FakeDaemon) -> Non
 @pytest.mark.parametrize("token", ["", "two words", "new\nline", "ümlaut", "x" * 5000, 7])
 def test_malformed_tokens(token: Any) -> None:
     """What cannot be a token is refused, and not shown."""
-    with pytest.raises(mlrs.InvalidArgumentError) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError) as caught:
         mlrs.connect("localhost:1", token=token)
     assert caught.value.field == "token"
     assert str(token) not in str(caught.value) or token in {"", 7}
@@ -116,7 +116,7 @@ def test_malformed_tokens(token: Any) -> None:
 @pytest.mark.parametrize("target", ["example.org:1", "10.0.0.1:1", "localhost:1,192.0.2.1:1"])
 def test_tokens_in_the_clear(target: str) -> None:
     """A token leaves the machine encrypted, or if it is said to be all right."""
-    with pytest.raises(mlrs.InvalidArgumentError, match="allow_insecure_token") as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match="allow_insecure_token") as caught:
         mlrs.connect(target, token=TOKEN)
     assert TOKEN not in str(caught.value)
     mlrs.connect(target, token=TOKEN, tls=True).close()
@@ -191,7 +191,7 @@ async def test_tls_that_does_not_match(
 )
 def test_bad_tls(tls: Any, field: str) -> None:
     """A file that is missing, or is none of the kind, is an error that names the argument."""
-    with pytest.raises(mlrs.InvalidArgumentError, match=field) as caught:
+    with pytest.raises(mlrs.errors.InvalidArgumentError, match=field) as caught:
         mlrs.connect("localhost:1", tls=tls)
     assert caught.value.field == field
 

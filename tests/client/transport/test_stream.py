@@ -46,7 +46,7 @@ def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:3])]
         daemon.gate.clear()
         began = time.monotonic()
-        with pytest.raises(mlrs.DeadlineExceededError, match="observations are kept"):
+        with pytest.raises(mlrs.errors.DeadlineExceededError, match="observations are kept"):
             run.next_lr(3, LOSSES[3], timeout_s=patience_s)
         assert patience_s <= time.monotonic() - began < patience_s + 1.0
         daemon.gate.set()

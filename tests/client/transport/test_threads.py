@@ -78,7 +78,7 @@ def test_closing_frees_every_thread(daemon: FakeDaemon) -> None:
             waiting.acquire()
         advisor.close()
         for result in results:
-            with pytest.raises(mlrs.ClosedError):
+            with pytest.raises(mlrs.errors.ClosedError):
                 result.result(timeout=10.0)
 
 
@@ -93,7 +93,7 @@ def test_abandoned_watch(daemon: FakeDaemon) -> None:
     assert [len(next(followed).losses) for _ in range(2)] == [0, 1]
     closer = threading.Timer(0.05, advisor.close)
     closer.start()
-    with pytest.raises(mlrs.ClosedError):
+    with pytest.raises(mlrs.errors.ClosedError):
         next(followed)
     closer.join()
 

@@ -13,7 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs import InvalidArgumentError, Optimizer, RunConfig
+from mlrs import Optimizer
+from mlrs.errors import InvalidArgumentError
+from mlrs.types import RunConfig
 from mlrs.values import arguments as check
 from mlrs.values import meta_arguments as meta_check
 

@@ -7,7 +7,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs import AdviceReason, Optimizer, RunConfig
+from mlrs import AdviceReason, Optimizer
+from mlrs.types import RunConfig
 from mlrs.wire import convert
 from mlrs_proto import v1 as pb
 

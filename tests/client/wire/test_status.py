@@ -39,11 +39,11 @@ def test_every_reason_has_an_exception(name: str) -> None:
     ("code", "kind", "hint"),
     [
         (grpc.StatusCode.UNAVAILABLE, mlrs.UnavailableError, "mlrs serve"),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, mlrs.DeadlineExceededError, "timeout_s"),
-        (grpc.StatusCode.UNIMPLEMENTED, mlrs.NotBuiltError, "newer"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, mlrs.LimitError, "host:1"),
-        (grpc.StatusCode.INTERNAL, mlrs.DaemonError, "host:1"),
-        (grpc.StatusCode.DATA_LOSS, mlrs.RecordDamagedError, "host:1"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, mlrs.errors.DeadlineExceededError, "timeout_s"),
+        (grpc.StatusCode.UNIMPLEMENTED, mlrs.errors.NotBuiltError, "newer"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, mlrs.errors.LimitError, "host:1"),
+        (grpc.StatusCode.INTERNAL, mlrs.errors.DaemonError, "host:1"),
+        (grpc.StatusCode.DATA_LOSS, mlrs.errors.RecordDamagedError, "host:1"),
     ],
 )
 def test_codes_of_the_transport(code: grpc.StatusCode, kind: type[Exception], hint: str) -> None:
@@ -58,7 +58,7 @@ def test_oversize_message() -> None:
     mapped = _mapped(
         _rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (9 vs. 4)")
     )
-    assert type(mapped) is mlrs.MessageTooLargeError
+    assert type(mapped) is mlrs.errors.MessageTooLargeError
     assert "fewer entries" in str(mapped)
     assert "limit" in str(mapped)
 
@@ -82,7 +82,7 @@ def test_entry_errors() -> None:
     """An entry's error names the run and carries the expected step."""
     entry = pb.EntryError(reason=pb.ERROR_REASON_STEP_AHEAD, message="step 9 is ahead", next_step=0)
     error = _refused(entry)
-    assert isinstance(error, mlrs.StepAheadError)
+    assert isinstance(error, mlrs.errors.StepAheadError)
     assert error.next_step == 0
     assert "'a'" in str(error)
 
@@ -91,7 +91,7 @@ def test_reasons_of_newer_daemons() -> None:
     """A reason that this version does not know is a `DaemonError`, not a crash."""
     entry = pb.EntryError(message="new")
     entry.reason = 77  # type: ignore[assignment] # a number from the future
-    assert type(_refused(entry)) is mlrs.DaemonError
+    assert type(_refused(entry)) is mlrs.errors.DaemonError
 
 
 def test_owners_of_runs() -> None:
@@ -112,17 +112,17 @@ def test_owners_of_runs() -> None:
 def test_tokens_and_tenants() -> None:
     """What a token may not do, and what a tenant has too much of, have exceptions of their own."""
     for name, kind in [
-        ("UNAUTHENTICATED", mlrs.UnauthenticatedError),
-        ("PERMISSION_DENIED", mlrs.PermissionDeniedError),
-        ("TENANT_LIMIT", mlrs.TenantLimitError),
+        ("UNAUTHENTICATED", mlrs.errors.UnauthenticatedError),
+        ("PERMISSION_DENIED", mlrs.errors.PermissionDeniedError),
+        ("TENANT_LIMIT", mlrs.errors.TenantLimitError),
     ]:
         error = _rpc_error(grpc.StatusCode.UNKNOWN, "way out", mlrs_reason=f"ERROR_REASON_{name}")
         assert type(_mapped(error)) is kind
-    assert issubclass(mlrs.TenantLimitError, mlrs.LimitError)
+    assert issubclass(mlrs.errors.TenantLimitError, mlrs.errors.LimitError)
 
 
 def test_a_connection_that_breaks_under_a_write_is_out_of_reach() -> None:
     """What gRPC calls an internal error of its own, as a connection breaks, is a daemon out of reach."""
     broken = _mapped(_rpc_error(grpc.StatusCode.INTERNAL, _status.BROKEN_UNDER_A_WRITE))
     assert isinstance(broken, mlrs.UnavailableError)
-    assert isinstance(_mapped(_rpc_error(grpc.StatusCode.INTERNAL, "failed")), mlrs.DaemonError)
+    assert isinstance(_mapped(_rpc_error(grpc.StatusCode.INTERNAL, "failed")), mlrs.errors.DaemonError)

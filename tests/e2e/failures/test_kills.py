@@ -137,7 +137,7 @@ def test_finishing_again_after_a_crash_is_no_error(tmp_path: Path) -> None:
         daemon.environment = {}
         daemon.start()
         info = run.finish()
-    assert (info.status, info.next_step) == (mlrs.RunStatus.FINISHED, 3)
+    assert (info.status, info.next_step) == (mlrs.types.RunStatus.FINISHED, 3)
 
 
 def test_a_run_is_finished_with_all_of_its_steps(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_run_is_finished_with_all_of_its_steps(tmp_path: Path) -> None:
         daemon.start()
         info = run.finish()
         record = [lr for chunk in advisor.watch("run") for lr in chunk.learning_rates]
-    assert (info.status, info.next_step) == (mlrs.RunStatus.FINISHED, 30)
+    assert (info.status, info.next_step) == (mlrs.types.RunStatus.FINISHED, 30)
     assert record == lrs
 
 

@@ -77,7 +77,7 @@ def _insisted(run: mlrs.Run, step: int, loss: float) -> str:
     while True:
         try:
             return run.next_lr(step, loss).hex()
-        except (mlrs.UnavailableError, mlrs.DeadlineExceededError):
+        except (mlrs.UnavailableError, mlrs.errors.DeadlineExceededError):
             continue
 
 

@@ -173,7 +173,7 @@ async def test_a_rank_that_comes_back_is_caught_up(daemon: Daemon, model: Path) 
 async def test_a_deadline_is_kept_though_others_are_missing(daemon: Daemon) -> None:
     """A rank waits for the others no longer than its deadline, and its loss stays good for the next try."""
     async with ranks(daemon.address, 2) as runs:
-        with pytest.raises(mlrs.DeadlineExceededError):
+        with pytest.raises(mlrs.errors.DeadlineExceededError):
             await runs[0].next_lr(0, 1.0, timeout_s=0.3)
         waiting = asyncio.create_task(runs[0].next_lr(0, 1.0, timeout_s=PATIENCE_S))
         assert await runs[1].next_lr(0, 2.0, timeout_s=PATIENCE_S) == await waiting

@@ -117,7 +117,7 @@ def test_a_stopped_daemon_is_told_by_the_deadline(tmp_path: Path, model: Path) -
             run = open_run(advisor, "frozen", horizon=1000, num_classes=10, fallback=None)
             first = run.next_lr(0, _loss(0))
             daemon.signal(signal.SIGSTOP)
-            with pytest.raises(mlrs.DeadlineExceededError, match="step 1"):
+            with pytest.raises(mlrs.errors.DeadlineExceededError, match="step 1"):
                 run.next_lr(1, _loss(1))
             daemon.signal(signal.SIGCONT)
             rest = [run.next_lr(step, _loss(step)) for step in range(1, 20)]

@@ -84,7 +84,7 @@ def test_the_table_of_outcomes(advisor: mlrs.Advisor) -> None:
         table[repr(loss)] = {}
         for policy in POLICIES:
             run_id = f"{policy}/{loss!r}/{AT}"
-            with suppress(mlrs.RunNotFoundError):
+            with suppress(mlrs.errors.RunNotFoundError):
                 advisor.delete_run(run_id)
             advice = outcome(advisor, policy, loss, AT)
             table[repr(loss)][policy] = [advice.reason.value, advice.learning_rate]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import mlrs
-from mlrs import Adaptation, Meta, MetaOutcome
+from mlrs import Meta
+from mlrs.types import Adaptation, MetaOutcome
 from tests.support import fsdp
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port
@@ -192,12 +193,12 @@ def test_errors_of_the_daemon(daemon: Daemon) -> None:
         run = open_run(advisor, "a", meta=True)
         run.next_lr(0, 1.0)
         run.adapt(0, 1.0)
-        with pytest.raises(mlrs.StaleStepError, match="was made of the alignment"):
+        with pytest.raises(mlrs.errors.StaleStepError, match="was made of the alignment"):
             advisor.adapt("a", 0, 2.0)
-        with pytest.raises(mlrs.StepAheadError):
+        with pytest.raises(mlrs.errors.StepAheadError):
             advisor.adapt("a", 1, 2.0)
-        with pytest.raises(mlrs.RunNotFoundError):
+        with pytest.raises(mlrs.errors.RunNotFoundError):
             advisor.adapt("none", 1, 2.0)
         open_run(advisor, "plain").next_lr(0, 1.0)
-        with pytest.raises(mlrs.ConfigMismatchError, match="meta"):
+        with pytest.raises(mlrs.errors.ConfigMismatchError, match="meta"):
             advisor.adapt_gradients("plain", 0, np.ones(3, np.float32), np.ones(3, np.float32))

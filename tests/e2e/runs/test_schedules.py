@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 import mlrs
 import mlrs.aio
-from mlrs import Schedule, ScheduleKind, schedules
+from mlrs import Schedule, schedules
 from mlrs.torch import AdvisedLR
+from mlrs.types import ScheduleKind
 from mlrs_cli.root import command
 from tests.support.daemon import Daemon
 from tests.support.runs import open_run, opened
@@ -87,7 +88,7 @@ def test_commands_show_the_schedule(tmp_path: Path) -> None:
     with Daemon(tmp_path / "data") as daemon:
         with mlrs.connect(daemon.address, timeout_s=20) as advisor:
             open_run(advisor, "stepped", policy=Schedule("multi-step", base_lr=0.1, milestones=[30, 60]))
-            with pytest.raises(mlrs.InvalidArgumentError, match="total number of steps") as caught:
+            with pytest.raises(mlrs.errors.InvalidArgumentError, match="total number of steps") as caught:
                 open_run(advisor, "endless", policy="cosine")
         assert caught.value.field == "config.horizon"
         arguments = ["--address", daemon.address]

@@ -1,0 +1,31 @@
+"""What the daemon reports of runs and models, and the enumerations of options and reports.
+
+The values of the enumerations are strings, and every option also takes the string.
+"""
+
+from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
+from mlrs.values.types import (
+    ModelInfo,
+    RankReduction,
+    RecordChunk,
+    RunConfig,
+    RunInfo,
+    RunStatus,
+    ScheduleKind,
+)
+
+__all__ = [
+    "Adaptation",
+    "MetaOrder",
+    "MetaOutcome",
+    "MetaRecord",
+    "MetaScope",
+    "MetaStatus",
+    "ModelInfo",
+    "RankReduction",
+    "RecordChunk",
+    "RunConfig",
+    "RunInfo",
+    "RunStatus",
+    "ScheduleKind",
+]
