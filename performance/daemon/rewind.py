@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlrs_core.config import RunConfig
-from mlrs_server.ops.compaction import compact_lap
+from mlrs_server.ops.compaction import compact_round
 from mlrs_server.runs.opening import OpenRequest
 from tests.server.support import observed, room
 from tests.support.postgres import PostgresServer
@@ -36,7 +36,7 @@ async def measure(store: str | None) -> dict[str, float]:
             for name in ("as flushed", "merged"):
                 await observe(here, 0, losses)
                 if name == "merged":
-                    await compact_lap(here.live, here.stored, time.time() + 1)
+                    await compact_round(here.live, here.stored, time.time() + 1)
                 taken = []
                 for repeat in range(REPEATS):
                     step = STEPS - 2500 * (repeat + 1)

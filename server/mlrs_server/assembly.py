@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2
-from mlrs_server.auth.authenticator import Gate
+from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.auth.quota import RunQuota
-from mlrs_server.auth.token_store import TokenBook
+from mlrs_server.auth.token_store import TokenStore
 from mlrs_server.cluster.sharing import Sharing
 from mlrs_server.config import ServerConfig
 from mlrs_server.live.engine import Engine
@@ -63,7 +63,7 @@ class Daemon:
 
 def assembled(
     config: ServerConfig,
-    book: TokenBook,
+    tokens: TokenStore,
     store: SqlStore,
     executor: ThreadPoolExecutor,
     catalog: ModelCatalog,
@@ -76,13 +76,13 @@ def assembled(
         executor,
         interval_s=config.flush_interval_s,
         on_flushed=watchers.wake,
-        max_undurable=config.max_undurable,
+        max_unflushed=config.max_unflushed,
     )
     live, changes = LiveRuns(catalog, journal), RunChanges(journal)
     stored = StoredRuns(store, executor, catalog, live, shared.ownership if shared else None)
     quota = RunQuota(config.limits_of, stored.count_unfinished)
     feeders = Feeders()
-    opener = RunOpener(live, stored, watchers, catalog, changes, quota=quota.taking, feeders=feeders)
+    opener = RunOpener(live, stored, watchers, catalog, changes, quota=quota.reserved, feeders=feeders)
     ending = RunEnding(live, stored, watchers, changes)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
     recaller = Recaller(stored)
@@ -91,21 +91,21 @@ def assembled(
     gatherer = Gatherer(live, engine, recaller)
     advisor = AdvisorService(opener, ending, records, recaller, engine, gatherer, meta, counts, feeders)
     models = ModelService(catalog, Promotion(live, stored, catalog), config.data_dir)
-    gate = Gate(book, config.limits_of, reflection=config.reflection)
-    status = StatusInterceptor(SERVICES, gate)
+    authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)
+    status = StatusInterceptor(SERVICES, authenticator)
     health = StoreHealth()
     journal.on_health = health.says("flushes")
-    collector = DaemonCollector(counts, live, gate, status.refusals, health, gatherer)
+    collector = DaemonCollector(counts, live, authenticator, status.refusals, health, gatherer)
     return Daemon(watchers, live, stored, changes, advisor, models, status, health, collector)
 
 
 def housekeeping(
-    daemon: Daemon, config: ServerConfig, book: TokenBook, shared: Sharing | None
+    daemon: Daemon, config: ServerConfig, tokens: TokenStore, shared: Sharing | None
 ) -> list[asyncio.Task[None]]:
     """Start what goes on beside calls, until cancelled."""
     live, stored, owned = daemon.live, daemon.stored, shared.owned if shared else None
     return [
         asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
         asyncio.create_task(compact_resting_runs(live, stored, config.idle_after_s, owned=owned)),
-        asyncio.create_task(book.keep_fresh()),
+        asyncio.create_task(tokens.keep_fresh()),
     ]

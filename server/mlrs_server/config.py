@@ -32,7 +32,7 @@ from mlrs_server.tenancy import check_tenant
 IN_FILE_ONLY = frozenset({"limits", "tenants"})
 """Settings that are tables of the file, and no flags."""
 ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
-MAX_UNDURABLE = 4 * 2**20
+MAX_UNFLUSHED = 4 * 2**20
 """Answers that may wait to be stored, unless told otherwise: 160 MiB."""
 STORE = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
 
@@ -72,7 +72,7 @@ class ServerConfig(BaseSettings):
     """How long an answer waits to be stored; where the store is busy, up to half a second more."""
     idle_after_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
     """How long a run stays in memory unobserved; it comes back when it is asked for."""
-    max_undurable: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNDURABLE
+    max_unflushed: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNFLUSHED
     """The most answers that wait to be stored, 40 bytes each; beyond it observations are refused."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     """How long open calls may take to end once the daemon is told to stop."""

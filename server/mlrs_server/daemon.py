@@ -22,7 +22,7 @@ from mlrs_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_ser
 from mlrs_server.assembly import SERVICES, Daemon, assembled, housekeeping
 from mlrs_server.auth.exposure import check_exposure, is_local
 from mlrs_server.auth.tls import server_credentials
-from mlrs_server.auth.token_store import TokenBook
+from mlrs_server.auth.token_store import TokenStore
 from mlrs_server.auth.tokens import TokenFile
 from mlrs_server.cluster.replica import Replica
 from mlrs_server.cluster.sharing import Sharing, check_advertised
@@ -35,7 +35,7 @@ from mlrs_server.models.folder import bring_models_over
 from mlrs_server.ops.warmup import warm_up
 from mlrs_server.rpc.listening import UNIX, claimed
 from mlrs_server.storage import SqlStore, open_store
-from mlrs_server.system.background import apart
+from mlrs_server.system.background import in_background
 from mlrs_server.system.folder import address_file, locked_folder
 from mlrs_server.telemetry.metrics import serving_metrics
 
@@ -100,11 +100,11 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         opened.enter_context(locked_folder(config.data_dir))
         opened.enter_context(claimed(config.listen))
         tell_address = opened.enter_context(address_file(config.data_dir))
-        book, credentials = _checked_security(config)
+        tokens, credentials = _checked_security(config)
         store, executor, shared = await _opened_store(config, opened)
-        catalog = await apart(lambda: _catalog(config, store, executor))
-        daemon = assembled(config, book, store, executor, catalog, shared)
-        await apart(warm_up)
+        catalog = await in_background(lambda: _catalog(config, store, executor))
+        daemon = assembled(config, tokens, store, executor, catalog, shared)
+        await in_background(warm_up)
         opened.enter_context(serving_metrics(daemon.collector, config.metrics))
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
@@ -116,7 +116,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
             log.warning("failpoints_armed", points=sorted(ARMED))
         default = catalog.by_digest(*catalog.names.meaning("", "")).ref
         log.info("listening", address=address, data_dir=str(config.data_dir), model=default)
-        tasks = housekeeping(daemon, config, book, shared)
+        tasks = housekeeping(daemon, config, tokens, shared)
         try:
             yield address
         finally:
@@ -133,7 +133,7 @@ async def _opened_store(
         check_advertised(config.advertise or config.listen)
     executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
     where = config.store.get_secret_value() if config.store else config.data_dir / "mlrs.sqlite3"
-    store = await apart(lambda: open_store(where), SqlStore.close)
+    store = await in_background(lambda: open_store(where), SqlStore.close)
     opened.callback(store.close)
     opened.callback(executor.shutdown, cancel_futures=True)
     shared = Sharing(store, lease_s=config.lease_s) if config.store else None
@@ -204,9 +204,9 @@ async def _drain(
     log.info("stopped")
 
 
-def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCredentials | None]:
+def _checked_security(config: ServerConfig) -> tuple[TokenStore, grpc.ServerCredentials | None]:
     """Return the tokens and the credentials to serve with, if they do for where the daemon is to listen."""
-    book = TokenBook(
+    tokens = TokenStore(
         TokenFile(config.tokens_path),
         required=config.tokens_file is not None,
         marker=config.data_dir / "tokens.required",
@@ -216,12 +216,12 @@ def _checked_security(config: ServerConfig) -> tuple[TokenBook, grpc.ServerCrede
         config.listen,
         tls=credentials is not None,
         client_certificates=config.tls_client_ca is not None,
-        tokens=book.is_on,
+        tokens=tokens.is_on,
         insecure=config.insecure,
     )
     if config.insecure and not is_local(config.listen):
-        log.warning("insecure", listen=config.listen, tls=credentials is not None, tokens=book.is_on)
-    return book, credentials
+        log.warning("insecure", listen=config.listen, tls=credentials is not None, tokens=tokens.is_on)
+    return tokens, credentials
 
 
 def _build_server(daemon: Daemon, config: ServerConfig) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:

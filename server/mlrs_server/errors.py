@@ -1,4 +1,4 @@
-"""What can go wrong in the daemon. `status.py` turns these into status codes; nothing else does."""
+"""The daemon's errors. Only `rpc/status.py` turns them into status codes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 SHOWN = 300
-"""The most characters of an id in a message: more than a well-formed one has."""
+"""The most characters of an id that error messages show; well-formed ids are shorter."""
 
 
 class Reason(enum.IntEnum):
-    """What went wrong, for programs. The numbers are those of the contract's `ErrorReason`."""
+    """The reason of an error, for programs. The numbers are those of the contract's `ErrorReason`."""
 
     INVALID_FIELD = 1
     RUN_NOT_FOUND = 2
@@ -39,14 +39,14 @@ class Reason(enum.IntEnum):
 
 
 class AdvisorError(Exception):
-    """A request cannot be granted.
+    """A request failed.
 
     Attributes:
-        reason: what went wrong, for programs.
-        field: the request field at fault, if one is.
-        next_step: the step expected next, where the step is at fault.
-        owner: the address to ask instead, where another replica has the run and is known.
-        in_doubt: whether the store may have made the change all the same: it failed as it committed.
+        reason: the reason, for programs.
+        field: the invalid field of the request, or "".
+        next_step: the step expected next, if the request's step is wrong.
+        owner: the address of the replica to ask instead, if it is known, or "".
+        ambiguous: whether the change may have been stored all the same: the error came during the commit.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class AdvisorError(Exception):
         self.field = field
         self.next_step = next_step
         self.owner = owner
-        self.in_doubt = False
+        self.ambiguous = False
 
 
 class FencedError(AdvisorError):
-    """Another replica has, or had, shards that were to be written.
+    """Another replica has taken over shards that this one tried to write.
 
     Attributes:
-        shards: those.
+        shards: the shards that were taken over.
     """
 
     def __init__(self, shards: Collection[int]) -> None:
@@ -81,31 +81,31 @@ class FencedError(AdvisorError):
 
 
 class DamagedError(AdvisorError):
-    """What the store holds of a run cannot be read whole: bytes have changed, or some are missing."""
+    """A run cannot be read completely from the store: bytes have changed, or are missing."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.DAMAGED, message)
 
 
 def invalid_field(field: str, problem: str) -> AdvisorError:
-    """Return the error of a field that is missing, malformed or out of range."""
+    """Return the error for a field that is missing, malformed or out of range."""
     return AdvisorError(Reason.INVALID_FIELD, f"{field}: {problem}", field=field)
 
 
 def draining() -> AdvisorError:
-    """Return the error of a call to a daemon that is shutting down."""
+    """Return the error for a call to a daemon that is shutting down."""
     return AdvisorError(Reason.DRAINING, "the daemon is shutting down; connect again when it is back")
 
 
 def run_not_found(run_id: str) -> AdvisorError:
-    """Return the error of an id that no run has."""
+    """Return the error for an id that no run has."""
     return AdvisorError(
         Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; open it first", field="run_id"
     )
 
 
 def other_feeder(run_id: str) -> AdvisorError:
-    """Return the error of a process that joins a run again which another process has opened since."""
+    """Return the error for a process that rejoins a run after another process has opened it."""
     return AdvisorError(
         Reason.OTHER_FEEDER,
         f"run_id: another process has opened run {run_id!r} since, is connected, and sends its observations; "
@@ -115,19 +115,19 @@ def other_feeder(run_id: str) -> AdvisorError:
 
 
 def moved_elsewhere(run_id: str) -> AdvisorError:
-    """Return the error of a call about a run that another replica has taken over."""
+    """Return the error for a call about a run that another replica has taken over."""
     return AdvisorError(
         Reason.NOT_OWNER, f"run_id: another replica has taken over {run_id!r}; call again", field="run_id"
     )
 
 
 def record_lacking(run_id: str, step: int) -> DamagedError:
-    """Return the error of a record that ends before it should."""
+    """Return the error for a record that ends too early."""
     return DamagedError(f"the store lacks the record of run {run_id!r} from step {step} on")
 
 
 def step_ahead(run_id: str, step: int, expected: int) -> AdvisorError:
-    """Return the error of a step beyond the next one."""
+    """Return the error for a step beyond the next one."""
     return AdvisorError(
         Reason.STEP_AHEAD,
         f"step: {step} skips ahead; run {run_id!r} expects step {expected} next: send every step "
@@ -138,7 +138,7 @@ def step_ahead(run_id: str, step: int, expected: int) -> AdvisorError:
 
 
 def finished_run(run_id: str) -> AdvisorError:
-    """Return the error of an observation, or a resume, of a run that is finished."""
+    """Return the error for an observation, or a resume, of a finished run."""
     return AdvisorError(
         Reason.RUN_FINISHED,
         f"run {run_id!r} is finished; use another run_id, or reopen it with resume_from",
@@ -147,7 +147,7 @@ def finished_run(run_id: str) -> AdvisorError:
 
 
 def stale_step(run_id: str, step: int, recorded: float, expected: int) -> AdvisorError:
-    """Return the error of a step that was answered for another loss."""
+    """Return the error for a step that was answered for another loss."""
     return AdvisorError(
         Reason.STALE_STEP,
         f"step: {step} of run {run_id!r} was answered for the loss {recorded!r}; it expects step "
@@ -158,7 +158,7 @@ def stale_step(run_id: str, step: int, recorded: float, expected: int) -> Adviso
 
 
 def stale_handle() -> AdvisorError:
-    """Return the error of a handle that names no run."""
+    """Return the error for a handle that no run has."""
     return AdvisorError(
         Reason.STALE_HANDLE,
         "run_handles: the handle is not of this daemon process, or its run was rewound, deleted, opened by "
@@ -169,11 +169,11 @@ def stale_handle() -> AdvisorError:
 
 @contextmanager
 def about(run_id: str, *, among: int) -> Iterator[None]:
-    """Have errors name the run that they are about, where a call is about several.
+    """Add the run's id to errors of the block, if a call is about several runs.
 
     Args:
-        run_id: its id, which may be malformed.
-        among: how many runs the call is about.
+        run_id: the run's id, which may be malformed.
+        among: the number of runs of the call.
     """
     try:
         yield

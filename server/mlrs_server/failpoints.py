@@ -1,13 +1,13 @@
-"""Named points at which tests make the daemon fail; nothing happens there unless it is asked for.
+"""Named points at which tests make the daemon fail; without a test's request they do nothing.
 
-For tests alone. The environment variable MLRS_FAILPOINT says, when the process starts, what happens where:
+For tests only. The environment variable MLRS_FAILPOINT, read when the process starts, requests failures:
 
     journal.stored=kill         kill -9 where this point is reached
-    journal.stored=kill:3       ... for the third time
-    journal.store=error:2       a failing store, once, the second time
-    store.commit=pause:0.5      a thread that stands still for half a second, each time
+    journal.stored=kill:3       kill -9 where this point is reached for the third time
+    journal.store=error:2       a store error, once, the second time
+    store.commit=pause:0.5      a pause of the thread for half a second, each time
 
-Several are separated by commas. Where the variable is not set, a point costs one look at an empty mapping.
+Several are separated by commas. Without the variable, a point costs one check of an empty mapping.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ VARIABLE = "MLRS_FAILPOINT"
 
 @dataclass
 class _Failpoint:
-    """What happens at a point."""
+    """The failure at a point."""
 
     action: str
     argument: float
-    """At which time it happens, counted from 1; of a pause, how many seconds it takes."""
+    """The count, from 1, at which it happens; the seconds of a pause."""
     reached: int = 0
 
     def happen(self, name: str) -> None:
@@ -38,14 +38,14 @@ class _Failpoint:
         elif self.reached == self.argument:
             if self.action == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise AdvisorError(Reason.STORE, f"the failpoint {name}, which {VARIABLE} asks for")
+            raise AdvisorError(Reason.STORE, f"the failpoint {name}, which {VARIABLE} requests")
 
 
 def parse(text: str) -> dict[str, _Failpoint]:
-    """Return what a value of the variable asks for, by point.
+    """Return the failures that a value of the variable requests, by point.
 
     Raises:
-        ValueError: it is malformed; the daemon must not run without what a test believes is there.
+        ValueError: it is malformed; the daemon must not run without a failure that a test expects.
     """
     points = {}
     for part in filter(None, text.split(",")):
@@ -60,14 +60,14 @@ def parse(text: str) -> dict[str, _Failpoint]:
 
 
 ARMED = parse(os.environ.get(VARIABLE, ""))
-"""What was asked for when the process started."""
+"""The failures requested when the process started."""
 
 
 def reach(name: str) -> None:
-    """Say that a point is reached.
+    """Run the failure of a point, if one was requested.
 
     Raises:
-        AdvisorError: this was asked for, with `Reason.STORE`.
+        AdvisorError: with `Reason.STORE`, if an error was requested.
     """
     if ARMED and (point := ARMED.get(name)):
         point.happen(name)

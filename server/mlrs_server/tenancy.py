@@ -1,8 +1,8 @@
-"""Names of runs and models inside the daemon: the tenant's, then `!`, then what the user calls them.
+"""Full names of runs and models inside the daemon: the tenant, `!`, and the name that the user gave.
 
-`!` is in no id, so no two tenants' names meet, and names of the default tenant, "", are what they were before
-there were tenants. Names are made full at the door, and bare again on their way out (`convert.py`,
-`status.py`); between the two everything works with full ones.
+No id contains `!`, so names of two tenants are never equal. Names of the default tenant, "", have no prefix.
+`rpc/convert` and `rpc/status.py` turn names of messages into full names and back; all other code uses full
+names.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ import re
 from mlrs_server.errors import SHOWN, invalid_field
 
 SEPARATOR = "!"
-"""Between a tenant and what is its own."""
+"""The separator between the tenant and the name."""
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:+=@]{0,255}")
-"""What a run's id looks like."""
+"""The format of a run's id."""
 FEEDER = re.compile(r"[A-Za-z0-9-]{1,64}")
-"""What the id of a process looks like that sends observations."""
+"""The format of the id of a process that sends observations."""
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-"""What a tenant's name looks like."""
+"""The format of a tenant's name."""
 
 _numbers: dict[str, int] = {"": 0}
 
 
 def full_name(tenant: str, name: str) -> str:
-    """Return the name that something of a tenant has inside the daemon."""
+    """Return the full name for a tenant's name of a run or model."""
     return f"{tenant}{SEPARATOR}{name}" if tenant else name
 
 
 def tenant_of(full: str) -> str:
-    """Return whose a full name is; "" is the default tenant."""
+    """Return the tenant of a full name; "" is the default tenant."""
     return full.rpartition(SEPARATOR)[0]
 
 
 def bare(full: str) -> str:
-    """Return a full name as its tenant knows it."""
+    """Return a full name without its tenant."""
     return full.rpartition(SEPARATOR)[2]
 
 
 def spoken(message: str, tenant: str) -> str:
-    """Return a message about full names in the words of the tenant that they belong to."""
+    """Return an error message with its tenant's full names replaced by bare ones."""
     return message.replace(tenant + SEPARATOR, "") if tenant else message
 
 
 def number_of(tenant: str) -> int:
-    """Return the number of a tenant in this process, which compiled code compares; the default's is 0."""
+    """Return the number of a tenant in this process, for compiled code; the default tenant's is 0."""
     return _numbers.setdefault(tenant, len(_numbers))
 
 
 def check_run_id(run_id: str, field: str = "run_id") -> str:
-    """Return a run's id as a user writes it, checked.
+    """Check a run's id as given by a user, and return it.
 
     Raises:
         AdvisorError: it is malformed.
@@ -64,7 +64,7 @@ def check_run_id(run_id: str, field: str = "run_id") -> str:
 
 
 def check_feeder(feeder: str, field: str = "feeder") -> str:
-    """Return the id of a process that sends observations, checked; "" is none.
+    """Check the id of a process that sends observations, and return it; "" is none.
 
     Raises:
         AdvisorError: it is malformed.
@@ -85,7 +85,7 @@ def check_full_name(name: str, field: str = "run_id") -> None:
 
 
 def check_tenant(tenant: str, field: str = "tenant") -> str:
-    """Return a tenant's name, checked; "" is the default tenant.
+    """Check a tenant's name, and return it; "" is the default tenant.
 
     Raises:
         AdvisorError: it is malformed.

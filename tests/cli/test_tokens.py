@@ -146,7 +146,7 @@ def test_what_lacks_is_said(secured: tuple[Daemon, str], folder: Path, lacking: 
     while lacking == "role" and "role" not in result.output and time.monotonic() < deadline:
         result = _mlrs(*arguments, token=token)  # until the daemon knows the token
     assert result.exit_code == 1
-    assert {"token": "wants a token", "role": "needs a token of the role admin"}.get(
+    assert {"token": "needs a token with every call", "role": "needs a token of the role admin"}.get(
         lacking, daemon.address
     ) in result.output
     assert "Traceback" not in result.output

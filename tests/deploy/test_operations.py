@@ -7,7 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
-from mlrs_server.config import MAX_UNDURABLE
+from mlrs_server.config import MAX_UNFLUSHED
 from mlrs_server.errors import Reason
 from mlrs_server.live.journal import FlushFigures
 from mlrs_server.telemetry.counts import AdviceCounts
@@ -25,11 +25,11 @@ SOURCES = "".join(
 
 def offered() -> set[str]:
     """Return the names of all samples of a daemon's metrics."""
-    live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), undurable=0), count=int)
-    gate: Any = SimpleNamespace(streams=0)
+    live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), unflushed=0), count=int)
+    authenticator: Any = SimpleNamespace(streams=0)
     gatherer: Any = SimpleNamespace(open_steps=0, ranks_waiting=0)
     refusals = Counter[Reason | None]()
-    collector = DaemonCollector(AdviceCounts(), live, gate, refusals, StoreHealth(), gatherer)
+    collector = DaemonCollector(AdviceCounts(), live, authenticator, refusals, StoreHealth(), gatherer)
     return {sample.name for metric in collector.collect() for sample in metric.samples}
 
 
@@ -67,5 +67,5 @@ def test_sayings_are_the_daemons() -> None:
 
 def test_limits_of_the_guide_are_the_daemons() -> None:
     """The example's alert on a queue is half of what the daemon lets wait."""
-    (alert,) = cast("list[str]", re.findall(r"mlrs_undurable_answers > (\d{5,})", GUIDE))
-    assert 0.4 * MAX_UNDURABLE < int(alert) < 0.6 * MAX_UNDURABLE
+    (alert,) = cast("list[str]", re.findall(r"mlrs_unflushed_answers > (\d{5,})", GUIDE))
+    assert 0.4 * MAX_UNFLUSHED < int(alert) < 0.6 * MAX_UNFLUSHED

@@ -39,7 +39,7 @@ CONFIG = b"""
 listen = "127.0.0.1:50051"
 data_dir = "/tmp/somewhere"
 flush_interval_s = 0.25
-max_undurable = 1000
+max_unflushed = 1000
 log_level = "debug"
 """
 

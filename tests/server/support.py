@@ -18,7 +18,7 @@ import pytest
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
-from mlrs_server.config import MAX_UNDURABLE, ServerConfig
+from mlrs_server.config import MAX_UNFLUSHED, ServerConfig
 from mlrs_server.daemon import running_daemon
 from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.handles import row_of
@@ -190,7 +190,7 @@ def room_of(
     watchers: Watchers,
     *,
     flush_interval_s: float,
-    max_undurable: int = MAX_UNDURABLE,
+    max_unflushed: int = MAX_UNFLUSHED,
     ownership: Ownership | None = None,
 ) -> Room:
     """Put together what answers calls over a store."""
@@ -199,7 +199,7 @@ def room_of(
         executor,
         interval_s=flush_interval_s,
         on_flushed=watchers.wake,
-        max_undurable=max_undurable,
+        max_unflushed=max_unflushed,
     )
     live, changes = LiveRuns(catalog, journal), RunChanges(journal)
     stored = StoredRuns(store, executor, catalog, live, ownership)
@@ -217,7 +217,7 @@ async def room(
     model: Path | str | None,
     *,
     flush_interval_s: float = 30.0,
-    max_undurable: int = MAX_UNDURABLE,
+    max_unflushed: int = MAX_UNFLUSHED,
     store: str | None = None,
 ) -> AsyncIterator[Room]:
     """Open the runs of a folder, or of a store's URL, as a daemon would; close it without a word to callers.
@@ -237,7 +237,7 @@ async def room(
                 catalog,
                 Watchers(),
                 flush_interval_s=flush_interval_s,
-                max_undurable=max_undurable,
+                max_unflushed=max_unflushed,
             )
             yield made
             failing.gate.set()

@@ -60,7 +60,7 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     help="How long a run stays in memory unobserved; it comes back when it is asked for. [default: 3600]",
 )
 @click.option(
-    "--max-undurable",
+    "--max-unflushed",
     type=int,
     help="The most answers that wait to be stored, 40 bytes each; beyond it observations are refused. "
     "[default: 4194304]",

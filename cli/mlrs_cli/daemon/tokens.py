@@ -115,7 +115,7 @@ def list_tokens(tokens_file: Path | None, data_dir: Path | None) -> None:
         if token.revoked is not None:
             state = f"revoked {_day(token.revoked)}"
         else:
-            state = _until(token.expires) if token.is_good(now) else f"expired {_day(token.expires or now)}"
+            state = _until(token.expires) if token.is_valid(now) else f"expired {_day(token.expires or now)}"
         table.add_row(token.id, token.tenant, token.role.spelling, token.name, _day(token.created), state)
     print_table(table)
 

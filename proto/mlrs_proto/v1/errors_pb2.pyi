@@ -46,7 +46,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_MODEL_INVALID: _ErrorReason.ValueType  # 10
     """The model's file cannot be read as one."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 11
-    """As many answers wait to be stored as the daemon keeps (`mlrs serve --max-undurable`): send it again later."""
+    """As many answers wait to be stored as the daemon keeps (`mlrs serve --max-unflushed`): send it again later."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 12
     """The daemon is shutting down."""
     ERROR_REASON_STORE: _ErrorReason.ValueType  # 13
@@ -102,7 +102,7 @@ ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 9
 ERROR_REASON_MODEL_INVALID: ErrorReason.ValueType  # 10
 """The model's file cannot be read as one."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 11
-"""As many answers wait to be stored as the daemon keeps (`mlrs serve --max-undurable`): send it again later."""
+"""As many answers wait to be stored as the daemon keeps (`mlrs serve --max-unflushed`): send it again later."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 12
 """The daemon is shutting down."""
 ERROR_REASON_STORE: ErrorReason.ValueType  # 13

@@ -1,4 +1,4 @@
-"""Where a daemon may listen: beyond this machine only with TLS and a way to tell callers apart."""
+"""Where a daemon may listen: beyond this machine only with TLS and with authentication of callers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def is_local(listen: str) -> bool:
 def check_exposure(
     listen: str, *, tls: bool, client_certificates: bool, tokens: bool, insecure: bool
 ) -> None:
-    """Refuse to serve everybody who can reach the machine, unless told to.
+    """Refuse an address that other machines can reach, unless TLS and authentication are on.
 
     Args:
-        listen: where the daemon is to listen.
-        tls: whether it speaks TLS ...
-        client_certificates: ... and wants certificates of its clients.
+        listen: the address, HOST:PORT or unix:/PATH.
+        tls: whether the daemon speaks TLS.
+        client_certificates: whether it requires certificates of its clients.
         tokens: whether calls need a token.
-        insecure: whether the operator said that it is meant so.
+        insecure: whether the operator allows every address (`--insecure`).
 
     Raises:
-        AdvisorError: it is open to others, and something is missing.
+        AdvisorError: other machines can reach the address, and TLS or authentication is missing.
     """
     if insecure or is_local(listen) or (tls and (tokens or client_certificates)):
         return

@@ -1,4 +1,4 @@
-"""The limits of a tenant, and what it uses of them."""
+"""The limits of a tenant, and its current use of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlrs_core.models.checkpoint import MAX_FILE_BYTES
 from mlrs_server.errors import AdvisorError, Reason
 
 LONGEST_WAIT_S = 1.0
-"""How long a message over the rate waits for its turn, at most."""
+"""The longest delay of a message over the rate; a longer one refuses the message."""
 
 Count = Annotated[int, Field(ge=0, le=2**40)]
 Rate = Annotated[float, Field(ge=1, le=1e9)]
@@ -22,22 +22,22 @@ ModelBytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
 class Limits(BaseModel):
-    """What a tenant may have at once."""
+    """The most that one tenant may use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_runs: Count = 1_000_000
-    """Runs that are not finished, in memory or stored."""
+    """Unfinished runs, in memory or stored."""
     max_streams: Count = 10_000
-    """Open streams, of a replica."""
+    """Open streams at each replica."""
     max_messages_per_s: Rate = 100_000
-    """Messages a second, of a replica; as many may come at once after a quiet second."""
+    """Messages per second at each replica; the burst after an idle second is as large."""
     max_model_bytes: ModelBytes = MAX_FILE_BYTES
-    """The size of a model that is uploaded."""
+    """The size of an uploaded model, in bytes."""
 
 
 class LimitChanges(BaseModel):
-    """Limits of one tenant that are not as all others'."""
+    """Limits of one tenant that differ from the defaults; `None` is the default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,21 +48,21 @@ class LimitChanges(BaseModel):
 
 
 class Usage:
-    """What a tenant uses of this process, on one event loop."""
+    """A tenant's open streams and message rate in this process. Used from one event loop."""
 
     def __init__(self, tenant: str, limits: Limits) -> None:
-        """Begin with all of it free."""
+        """Start with no streams and a full burst of messages."""
         self.tenant = tenant
         self.limits = limits
         self.streams = 0
-        """Streams that are open."""
+        """The number of open streams."""
         self._left = self._burst = limits.max_messages_per_s
         self._filled = time.monotonic()
 
     def take(self) -> bool:
-        """Take a message; return whether its turn is now. If not, `turn` waits for it.
+        """Count a message; return whether it is within the rate. If not, `throttle` delays it.
 
-        The clock is only read when what was left is used up, so the usual message costs a subtraction.
+        The clock is read only when the allowance is used up, so most messages cost one subtraction.
         """
         self._left -= 1
         if self._left >= 0:
@@ -72,11 +72,11 @@ class Usage:
         self._filled = now
         return self._left >= 0
 
-    async def turn(self) -> None:
-        """Wait for the turn of the message taken last.
+    async def throttle(self) -> None:
+        """Wait until the message counted last is within the rate.
 
         Raises:
-            AdvisorError: it is too far off.
+            AdvisorError: the delay would exceed `LONGEST_WAIT_S`.
         """
         wait_s = -self._left / self.limits.max_messages_per_s
         if wait_s > LONGEST_WAIT_S:
@@ -89,10 +89,10 @@ class Usage:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Have one more stream open.
+        """Count an open stream for the length of the block.
 
         Raises:
-            AdvisorError: there are as many as may be.
+            AdvisorError: the tenant already has as many open streams as it may.
         """
         if self.streams >= (most := self.limits.max_streams):
             raise self.exceeded("max_streams", most, f"{self.streams} streams are open; close some")
@@ -103,7 +103,7 @@ class Usage:
             self.streams -= 1
 
     def exceeded(self, limit: str, value: float, problem: str) -> AdvisorError:
-        """Return the error of a tenant that is at one of its limits."""
+        """Return the error for a tenant that has reached one of its limits."""
         setting = f"[tenants.{self.tenant}.limits], or [limits]" if self.tenant else "[limits]"
         return AdvisorError(
             Reason.TENANT_LIMIT,

@@ -1,4 +1,4 @@
-"""Who calls: a tenant, a role, and what is left of its limits."""
+"""The caller of an RPC: its tenant, its role, and the use of its limits."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from mlrs_server.tenancy import check_run_id, full_name, number_of
 
 
 @dataclass(eq=False, slots=True)
-class Grant:
-    """What a token gives, for as long as it does."""
+class Principal:
+    """The tenant and role that a token authenticates."""
 
     tenant: str
     role: Role
-    good: bool = True
-    """Whether it still does: streams look at this with every message."""
+    valid: bool = True
+    """Whether the token is still valid: streams check this at every message."""
 
 
 class Caller:
-    """Who a call is from."""
+    """The caller of one call."""
 
-    __slots__ = ("_grant", "number", "role", "tenant", "usage")
+    __slots__ = ("_principal", "number", "role", "tenant", "usage")
 
-    def __init__(self, grant: Grant, usage: Usage) -> None:
-        """`usage` is the tenant's."""
-        self.tenant = grant.tenant
-        self.number = number_of(grant.tenant)
+    def __init__(self, principal: Principal, usage: Usage) -> None:
+        """`usage` is that of the principal's tenant."""
+        self.tenant = principal.tenant
+        self.number = number_of(principal.tenant)
         """The tenant's number, for compiled code."""
-        self.role = grant.role
+        self.role = principal.role
         self.usage = usage
-        self._grant = grant
+        self._principal = principal
 
     def full(self, run_id: str) -> str:
-        """Return the full name of the run that the caller calls so.
+        """Return the full name (`tenancy.py`) of one of the caller's runs.
 
         Raises:
             AdvisorError: the id is malformed.
@@ -44,31 +44,31 @@ class Caller:
         return full_name(self.tenant, check_run_id(run_id))
 
     async def message(self) -> None:
-        """Take a message: look at the caller, and wait for the message's turn.
+        """Admit a message: check the token, and delay the message if it exceeds the rate.
 
         Raises:
-            AdvisorError: as `check`, or there are too many messages.
+            AdvisorError: as for `check`, or the tenant sends too many messages.
         """
         self.check()
         if not self.usage.take():
-            await self.usage.turn()
+            await self.usage.throttle()
 
     def check_role(self, role: Role, field: str) -> None:
-        """Raise unless the caller has a role that a field of a message needs.
+        """Check that the caller has the role that a field of a message needs.
 
         Raises:
-            AdvisorError: it has not.
+            AdvisorError: it does not.
         """
         if self.role < role:
             raise permission_denied(field, role, self.role)
 
     def check(self) -> None:
-        """Raise if the caller is to be let go.
+        """Check that the caller's token is still valid.
 
         Raises:
-            AdvisorError: its token was revoked, or has expired.
+            AdvisorError: it was revoked, or has expired.
         """
-        if not self._grant.good:
+        if not self._principal.valid:
             raise unauthenticated()
 
 
@@ -76,17 +76,17 @@ _current: ContextVar[Caller] = ContextVar("caller")
 
 
 def set_caller(caller: Caller) -> None:
-    """Make this the caller of whatever the task does from now on; each call is a task of its own."""
+    """Set the caller of the current task; each call runs in a task of its own."""
     _current.set(caller)
 
 
 def current_caller() -> Caller:
-    """Return who the call is from that this is done for."""
+    """Return the caller of the call that the current task serves."""
     return _current.get()
 
 
 def permission_denied(what: str, needed: Role | None, has: Role) -> AdvisorError:
-    """Return the error of something that needs another role; `None`: one that there is not."""
+    """Return the error for a call or field that needs a role; `None`: no role may use it."""
     return AdvisorError(
         Reason.PERMISSION_DENIED,
         f"authorization: {what} needs a token of the role "
@@ -97,10 +97,10 @@ def permission_denied(what: str, needed: Role | None, has: Role) -> AdvisorError
 
 
 def unauthenticated() -> AdvisorError:
-    """Return the error of a call without a good token: the same whatever is wrong with it."""
+    """Return the error for a call without a valid token: the same whatever is wrong with the token."""
     return AdvisorError(
         Reason.UNAUTHENTICATED,
-        "authorization: this daemon wants a token with every call, and this call has none that is good; send "
+        "authorization: this daemon needs a token with every call, and this call has no valid one; send "
         "`authorization: Bearer TOKEN` (`mlrs tokens create` makes one)",
         field="authorization",
     )

@@ -1,4 +1,4 @@
-"""What each RPC of the contract needs."""
+"""Roles, and the role that each RPC of the contract needs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import enum
 
 
 class Role(enum.IntEnum):
-    """What a token is for; each may do what those before it may."""
+    """The role of a token; each role includes the ones before it."""
 
     ADVISE = 1
     """Open, observe, follow, finish and delete the tenant's runs; read models."""
     ADAPT = 2
-    """Meta mode too."""
+    """Meta updates too."""
     ADMIN = 3
-    """Import and promote models and point aliases too; reflection."""
+    """Import and promote models, set aliases, and use reflection too."""
 
     @property
     def spelling(self) -> str:
-        """The role as it is written."""
+        """The role's name in files and messages."""
         return self.name.lower()
 
 

@@ -1,4 +1,4 @@
-"""Certificates, read again when they change: a rotated one is shown to the next that connects."""
+"""TLS certificates, read again when their files change: new connections get the rotated certificate."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class TlsFiles:
     """Where the daemon's certificates are, as PEM."""
 
     cert: Path
-    """The daemon's certificate, and those between it and the authority's."""
+    """The daemon's certificate, followed by the intermediate certificates."""
     key: Path
-    """Its private key."""
+    """The private key of the daemon's certificate."""
     client_ca: Path | None = None
-    """The authorities of clients' certificates; without it clients need none."""
+    """The authorities that sign clients' certificates; `None`: clients need no certificate."""
 
     def stamps(self) -> Stamps:
-        """Return what tells whether a file changed."""
+        """Return the files' modification times, inodes and sizes, which differ after a change."""
         statuses = [path.stat() for path in (self.cert, self.key, self.client_ca) if path is not None]
         return tuple((status.st_mtime_ns, status.st_ino, status.st_size) for status in statuses)
 
@@ -36,7 +36,7 @@ class TlsFiles:
         """Return the certificates.
 
         Raises:
-            OSError: a file cannot be read, or the pair does not fit (`ssl.SSLError` is one).
+            OSError: a file cannot be read, or certificate and key do not match (`ssl.SSLError` is one).
         """
         check = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         check.load_cert_chain(self.cert, self.key, password=_no_password)
@@ -49,7 +49,7 @@ class TlsFiles:
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials that follow the files; a broken change is logged, and what was before stays.
+    """Return credentials that follow the files; after an invalid change, the old certificate stays in use.
 
     Raises:
         AdvisorError: the files cannot be used.
@@ -67,32 +67,34 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         ) from error
     return grpc.dynamic_ssl_server_credentials(
         first,
-        _Reader(files, stamps).changed,  # type: ignore[arg-type]  # None is "as before", says grpc's docstring
+        _Reader(files, stamps).changed,  # type: ignore[arg-type]  # None means unchanged, says grpc's docstring
         require_client_authentication=files.client_ca is not None,
     )
 
 
 class _Reader:
-    """Reads certificates again once they changed; called by gRPC whenever somebody connects."""
+    """Reads certificates again once they have changed; called by gRPC at each new connection."""
 
     def __init__(self, files: TlsFiles, stamps: Stamps) -> None:
         self._files = files
         self._stamps = stamps
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the certificates if they changed and are good."""
+        """Return the certificates if they have changed and are valid."""
         try:
             stamps = self._files.stamps()
             if stamps == self._stamps:
                 return None
-            self._stamps = stamps  # what is broken is said once
+            self._stamps = stamps  # an invalid change is logged once
             config = self._files.read()
         except OSError as error:
-            log.error("certificates_unreadable", problem=str(error), effect="the ones before stay")
+            log.error(
+                "certificates_unreadable", problem=str(error), effect="the previous certificates stay in use"
+            )
             return None
         log.info("certificates_read", cert=str(self._files.cert))
         return config
 
 
 def _no_password() -> str:
-    raise ssl.SSLError("the private key wants a password")
+    raise ssl.SSLError("the private key needs a password")

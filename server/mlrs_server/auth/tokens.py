@@ -1,8 +1,8 @@
-"""Tokens, and the file that they are kept in.
+"""Tokens, and the file that stores them.
 
-A token is `mlrs_`, its id, `_`, and 32 random bytes in base64url. The file holds the SHA-256 of the last part
-alone: 256 random bits cannot be guessed from it, so it needs no salt and no slow hash. A revoked token stays
-in the file, so revoking the last one does not open the daemon to all.
+A token is `mlrs_`, its id, `_`, and its secret: 32 random bytes in base64url. The file holds only the SHA-256
+of the secret; 256 random bits cannot be guessed from it, so it needs no salt and no slow hash. A revoked
+token stays in the file, so that revoking the last one does not open the daemon to everybody.
 
     {"format": 1, "tokens": [{"id": ..., "tenant": ..., "role": ..., "sha256": ..., ...}]}
 """
@@ -29,7 +29,7 @@ from mlrs_server.tenancy import check_tenant
 FORMAT = 1
 """The version of the file's layout."""
 TOKEN = re.compile(r"mlrs_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-"""What a token looks like: its id, and its secret."""
+"""The format of a token: its id and its secret."""
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 MAX_NAME = 64
 """The longest name of a token, in characters."""
@@ -37,45 +37,45 @@ MAX_NAME = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """A token as the file has it: all but its secret."""
+    """A token without its secret, as it is stored."""
 
     id: str
     tenant: str
     role: Role
     name: str
-    """What it is for, in its owner's words."""
+    """A description by whoever created it."""
     sha256: str
-    """Of its secret, in hexadecimal."""
+    """The digest of its secret, in hexadecimal."""
     created: float
-    """Seconds since the epoch, UTC."""
+    """When it was created, in seconds since the epoch, UTC."""
     expires: float | None = None
-    """Likewise; `None` is never."""
+    """When it expires, in seconds since the epoch, UTC; `None`: never."""
     revoked: float | None = None
-    """Likewise; `None` is not."""
+    """When it was revoked, in seconds since the epoch, UTC; `None`: it was not."""
 
-    def is_good(self, now: float) -> bool:
+    def is_valid(self, now: float) -> bool:
         """Return whether it is neither revoked nor expired."""
         return self.revoked is None and (self.expires is None or now < self.expires)
 
 
 def digest_of_secret(secret: str) -> str:
-    """Return what is kept of a token's secret."""
+    """Return the SHA-256 of a token's secret, in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class TokenFile:
-    """Tokens in a file. Changes take turns, across processes."""
+    """Tokens in a file. A lock serializes changes, also across processes."""
 
     def __init__(self, path: Path) -> None:
-        """Use the file at a path; it need not exist."""
+        """Use the file at a path; it may be missing."""
         self.path = path
 
     def read(self) -> dict[str, Token]:
         """Return the tokens by id.
 
         Raises:
-            AdvisorError: it is damaged, cannot be read, or can be written by everybody.
-            FileNotFoundError: it does not exist.
+            AdvisorError: the file is damaged, cannot be read, or can be written by every user.
+            FileNotFoundError: the file does not exist.
         """
         try:
             anybody_writes = self.path.stat().st_mode & stat.S_IWOTH
@@ -104,7 +104,7 @@ class TokenFile:
     def create(
         self, *, tenant: str, role: Role, name: str = "", lifetime_s: float | None = None
     ) -> tuple[str, Token]:
-        """Make a token; return it whole, which nothing else ever does, and as it is kept.
+        """Create a token; return its full text, which cannot be read again later, and its stored form.
 
         Raises:
             AdvisorError: the tenant or the name is malformed, or the file cannot be read or written.
@@ -127,10 +127,10 @@ class TokenFile:
         return f"mlrs_{token.id}_{secret}", token
 
     def revoke(self, token_id: str) -> Token:
-        """Make a token worthless from now on; doing so twice is no error.
+        """Revoke a token; doing so twice is no error.
 
         Raises:
-            AdvisorError: there is none of that id, or the file cannot be read or written.
+            AdvisorError: there is no token of that id, or the file cannot be read or written.
         """
         with self._changing() as tokens:
             if token_id not in tokens:
@@ -144,7 +144,7 @@ class TokenFile:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Token]]:
-        """Yield the tokens, and write what became of them; one at a time, whoever does it."""
+        """Yield the tokens under the lock, and write them back."""
         with changing(self.path.parent, what="tokens"):
             try:
                 tokens = self.read()
@@ -157,14 +157,14 @@ class TokenFile:
 
 
 def _token_from(entry: Any) -> Token:
-    """Return a token of the file, checked."""
+    """Return a token from its entry in the file, checked."""
     token = Token(**{**entry, "role": Role[entry["role"].upper()]})
     texts = (token.id, token.tenant, token.name, token.sha256)
     times = (token.created, token.expires, token.revoked)
     if not all(isinstance(text, str) for text in texts) or len(token.sha256) != 64:
-        raise ValueError("an entry is no token")
+        raise ValueError("an entry is not a token")
     if not all(time is None or isinstance(time, int | float) for time in times):
-        raise ValueError("an entry's times are no numbers")
+        raise ValueError("an entry's times are not numbers")
     check_tenant(token.tenant)
     return token
 

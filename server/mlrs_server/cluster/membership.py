@@ -74,7 +74,7 @@ class SharedOwnership:
     # ---------------------------------------------------------------------------- for calls
 
     @asynccontextmanager
-    async def using(self, shards: Collection[int]) -> AsyncIterator[None]:
+    async def acquired(self, shards: Collection[int]) -> AsyncIterator[None]:
         """Keep shards from being given away while a call changes runs of theirs; see `Ownership`."""
         wanted = set(shards)
         while not (wanted <= self._epochs.keys() and self._may_change(wanted)):

@@ -1,4 +1,4 @@
-"""What an alias has pointed at, and what it goes back to."""
+"""The history of an alias, and what a rollback returns to."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal["set", "promote", "rollback"]
-"""Why an alias was pointed somewhere."""
+"""The operation that changed an alias."""
 MAX_CHANGES = 100
-"""So many changes of an alias are kept, the newest."""
+"""The number of changes that are stored per alias, the newest."""
 
 
 @dataclass(frozen=True)
 class AliasChange:
-    """An alias was pointed somewhere."""
+    """One change of an alias."""
 
     target: str
-    """Where, in its tenant's words: a name, or a reference."""
+    """The new target, without the tenant: a name, or a reference."""
     cause: Cause
-    """Why."""
+    """The operation that made the change."""
     time: float | None
-    """When, in seconds since the epoch, UTC. `None`: before changes were kept, or as mlrs comes."""
+    """Seconds since the epoch, UTC. `None`: before changes were recorded, or as shipped with mlrs."""
 
 
 Changes = Sequence[AliasChange]
-"""What one alias has pointed at, the oldest first."""
+"""The changes of one alias, the oldest first."""
 
 
 def changed(changes: Changes, change: AliasChange) -> Changes:
-    """Return changes with one more, without the oldest if they were too many."""
+    """Return the changes with one more, without the oldest if there are too many."""
     return (*changes, change)[-MAX_CHANGES:]
 
 
 def target_before(changes: Changes) -> str | None:
-    """Return what an alias goes back to; `None`: nothing that is kept.
+    """Return the target that a rollback returns to; `None` if none is stored.
 
-    Targets are a stack: `set` and `promote` put one on top, `rollback` takes one off. So of two rollbacks the
-    second goes further back, and one after a `set` goes to what was there before that.
+    Targets are a stack: `set` and `promote` push, `rollback` pops. So a second rollback goes further back,
+    and a rollback after a `set` returns to the target before that.
     """
     stack: list[str] = []
     for change in changes:
         if change.cause != "rollback":
             stack.append(change.target)
-        else:  # the change says what is on top then, also where what lay below is kept no longer
+        else:  # its target is the new top, also if the entries below are not stored any more
             stack[-2:] = [change.target]
     return stack[-2] if len(stack) > 1 else None

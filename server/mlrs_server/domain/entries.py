@@ -1,4 +1,4 @@
-"""Observations and what they get, as tables with a row each: of a message, and of what is to be stored."""
+"""Observations with their advice as table rows: those of a message, and those to be stored."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ ENTRY = np.dtype(
     ],
     align=True,
 )
-"""An observation, its run's row and what it gets.
+"""An observation, its run's row, and its advice.
 
-`handle`, `step`, `loss` and `rank` come in, the rest is filled. `expected` is the step that the run expected
-when it was the entry's turn, `before` its last loss until then (of fresh entries), `lr` NaN and `reason` 0
-where nothing is advised, `durable_step` -1 where the handle is stale.
+`handle`, `step`, `loss` and `rank` are inputs, the other fields are filled. `expected` is the run's next step
+before the entry, and `before` its last loss then (of fresh entries). Where nothing is advised, `lr` is NaN
+and `reason` is 0. Where the handle is stale, `durable_step` is -1.
 """
 _ONE = struct.Struct("=Qqd40xI4x")
 """A row of `ENTRY`: `handle`, `step`, `loss` and `rank`, zeros in the rest."""
@@ -52,24 +52,24 @@ ANSWERED = np.dtype(
     ],
     align=True,
 )
-"""A fresh answer of a group, as it is to be stored: 40 bytes."""
+"""A fresh answer of a group, to be stored: 40 bytes."""
 
 
 @compiled_background
 def count_rows(answers: Table, counts: Steps) -> None:
-    """Add up how many answers, (n,) of `ANSWERED`, each row has."""
+    """Add to `counts`, by row, the number of answers, (n,) of `ANSWERED`."""
     for index in range(len(answers)):
         counts[answers[index].row] += 1
 
 
 @compiled_background
 def sort_by_row(answers: Table, positions: Steps, into: Table) -> None:
-    """Sort answers, (n,) of `ANSWERED`, by row, those of a row in their order.
+    """Sort answers, (n,) of `ANSWERED`, by row; the order within a row stays.
 
     Args:
         answers: (n,).
-        positions: where each row's begin; changed.
-        into: (n,), filled.
+        positions: the index of each row's first answer in the result; changed.
+        into: (n,) of `ANSWERED`, filled.
     """
     for index in range(len(answers)):
         answer = answers[index]
@@ -82,21 +82,21 @@ def sort_by_row(answers: Table, positions: Steps, into: Table) -> None:
 
 @compiled_background
 def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, positions: Steps) -> None:
-    """Find the answers for some steps of rows.
+    """Find the answers for steps of rows.
 
     Args:
-        answers: (n,) of `ANSWERED`; those of a row are of steps without gaps, in their order.
-        rows: (k,), of the steps.
-        steps: (k,).
-        numbers: zeros, one for each row up to the highest of `rows`; overwritten.
-        positions: (k,), filled with where in `answers` each is; -1 where it is not there.
+        answers: (n,) of `ANSWERED`; the steps of each row are in order and without gaps.
+        rows: (k,), the row of each wanted answer.
+        steps: (k,), the step of each wanted answer.
+        numbers: zeros, (highest of `rows` + 1,); overwritten.
+        positions: (k,), filled with each one's index in `answers`; -1 where it is missing.
     """
     distinct = 0
     for wanted in range(len(rows)):
         if numbers[rows[wanted]] == 0:
             distinct += 1
             numbers[rows[wanted]] = distinct
-    begins = np.zeros(distinct + 1, np.int64)  # of each row's among `by_row`, once they are added up
+    begins = np.zeros(distinct + 1, np.int64)  # counts; their cumulative sum indexes `by_row`
     for index in range(len(answers)):
         if answers[index].row < len(numbers):
             begins[numbers[answers[index].row]] += 1
@@ -118,7 +118,7 @@ def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, posit
 
 
 class Entries:
-    """Entries of a message, in their order. The columns are views of the table, (n,) each."""
+    """The entries of a message, in order. Columns are views of the table, (n,) each."""
 
     __slots__ = ("table",)
 
@@ -128,14 +128,14 @@ class Entries:
 
     @classmethod
     def of(cls, handles: Handles, steps: Steps, losses: Floats) -> Entries:
-        """Return the entries of some columns, (n,) each, of rank 0."""
+        """Return the entries of columns, (n,) each, of rank 0."""
         table = np.zeros(len(handles), ENTRY)
         table["handle"], table["step"], table["loss"] = handles, steps, losses
         return cls(table)
 
     @classmethod
     def of_one(cls, handle: int, step: int, loss: float, rank: int = 0) -> Entries:
-        """Return a single observation as entries: the quick way, for a training loop's every step."""
+        """Return one observation as entries: the fast path for the steps of a training loop."""
         return cls(np.frombuffer(bytearray(_ONE.pack(handle, step, loss, rank)), ENTRY))
 
     def __len__(self) -> int:
@@ -144,7 +144,7 @@ class Entries:
 
     @property
     def handles(self) -> Handles:
-        """What names the runs."""
+        """The runs' handles."""
         return self.table["handle"]
 
     @property
@@ -164,7 +164,7 @@ class Entries:
 
     @property
     def verdicts(self) -> Bytes:
-        """What each entry is: `Verdict`."""
+        """The `Verdict` of each entry."""
         return self.table["verdict"]
 
     @property
@@ -174,63 +174,63 @@ class Entries:
 
     @property
     def reasons(self) -> Bytes:
-        """Why: `AdviceReason`; 0 where nothing is advised."""
+        """The `AdviceReason` of each entry; 0 where nothing is advised."""
         return self.table["reason"]
 
     @property
     def durable_steps(self) -> Steps:
-        """How far the runs are stored; -1 where the handle is stale."""
+        """The runs' newest stored steps; -1 where the handle is stale."""
         return self.table["durable_step"]
 
 
 class AnswerLog:
-    """Fresh answers of a group that are not stored yet, in their order. Its table grows by doubling.
+    """The fresh answers of a group that are not stored yet, in order. Its table grows by doubling.
 
-    What was written to the table stays there: a view of it may be read on another thread.
+    Rows that were written are never overwritten: another thread may read a view of them.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start empty."""
         self.table: Table = np.empty(8, ANSWERED)
         self.count = 0
         self._taken: Table = np.empty(0, ANSWERED)
 
-    def make_room(self, count: int) -> None:
-        """See to it that so many more fit."""
+    def reserve(self, count: int) -> None:
+        """Grow the table, if needed, so that `count` more answers fit."""
         if self.count + count > len(self.table):
             grown = np.empty(max(2 * len(self.table), self.count + count), ANSWERED)
             grown[: self.count] = self.table[: self.count]
             self.table = grown
 
     def take(self) -> Table:
-        """Return all answers, and keep none but for `unstored`, until they are stored or put back."""
+        """Remove and return all answers; `unstored` has them until they are stored or put back."""
         taken, self.table, self.count = self.table[: self.count], np.empty(8, ANSWERED), 0
         self._taken = taken
         return taken
 
     def take_rows(self, rows: Rows) -> Table:
-        """Return the answers of some rows, (k,), and keep the others; the former for `unstored`, too."""
+        """Remove and return the answers of rows, (k,); `unstored` has them as for `take`."""
         answers = self.table[: self.count]
         wanted = np.isin(answers["row"], rows)
-        taken, kept = answers[wanted], answers[~wanted]
-        self.table, self.count = kept, len(kept)
+        taken, others = answers[wanted], answers[~wanted]
+        self.table, self.count = others, len(others)
         self._taken = taken
         return taken
 
     def stored(self) -> None:
-        """Note that what was taken is stored."""
+        """Record that the answers taken last are stored."""
         self._taken = np.empty(0, ANSWERED)
 
     def unstored(self) -> list[Table]:
-        """Return views of the answers that are not known to be stored: those taken, and those since."""
+        """Return views of the answers that are not known to be stored: those taken, and those added since."""
         return [self._taken, self.table[: self.count]]
 
     def put_back(self, taken: Table) -> None:
-        """Put answers that were taken before those that came since."""
+        """Insert answers that were taken before those added since."""
         self.stored()  # as far as `unstored` is concerned
         both = np.concatenate([taken, self.table[: self.count]])
         self.table, self.count = both, len(both)
 
     def drop(self, rows: Rows) -> int:
-        """Drop the answers of some rows, (k,); return how many there were."""
+        """Remove the answers of rows, (k,); return how many there were."""
         return len(self.take_rows(rows))

@@ -1,9 +1,9 @@
-"""Exactly once, compiled: what becomes of an observation, and what a run's record is after it.
+"""The exactly-once rules, compiled: how an observation is answered and changes its run's record.
 
-A pass over some entries of one group is three loops. `admit` says what each entry is, and moves the records
-of those that are fresh on; the group's policy advances these; `settle` says what every entry's learning rate
-is, and writes down what was said. All take entries in their order, so a message may hold any number of steps
-of a run, repeats among them.
+A pass over entries of one group is three loops. `admit` decides what each entry is, and advances the records
+of the fresh ones; the group's policy advances their states; `settle` fills in every entry's learning rate,
+and logs the fresh answers. Each loop takes the entries in order, so a message may hold any number of steps of
+a run, and repeated ones.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mlrs_server.domain.entries import Table
 from mlrs_server.domain.handles import group_of, row_of
 
 DIVERGED_AFTER = 10
-"""So many non-finite losses in a row make a run diverged."""
+"""This many non-finite losses in a row make a run diverged."""
 
 
 class AdviceReason(enum.IntEnum):
-    """Why an advice says what it says. The numbers are those of the contract."""
+    """How an answer came about. The numbers are those of the contract."""
 
     FRESH = 1
     REPLAYED = 2
@@ -33,7 +33,7 @@ class AdviceReason(enum.IntEnum):
 
 
 class RunStatus(enum.IntEnum):
-    """Where a run stands. The numbers are those of the contract."""
+    """The status of a run. The numbers are those of the contract."""
 
     ACTIVE = 1
     DIVERGED = 2
@@ -41,32 +41,31 @@ class RunStatus(enum.IntEnum):
 
 
 ADAPTED = 0x80
-"""In a record's `last_reason`: the newest step has had its meta update. Its learning rate may be another
-since, so what was advised for it is asked of the store."""
+"""A flag in a record's `last_reason`: the newest step has had its meta update. That may have changed the
+record's learning rate, so the store is asked for the one that was advised."""
 
 
 class Verdict(enum.IntEnum):
-    """What an entry is."""
+    """How an entry is treated."""
 
     FRESH = 1
     """The run's next step."""
     REPLAY = 2
-    """Its newest step, with the loss that it was answered for."""
+    """The run's newest step, with the loss that it was answered for."""
     OTHER_LOSS = 3
-    """Its newest step, with another."""
+    """The run's newest step, with another loss."""
     RECALL = 4
-    """An older step, or the newest after its meta update: what was answered is in the group's log, or in the
-    store."""
+    """An older step, or the newest after its meta update: its answer is in the group's log or the store."""
     AHEAD = 5
-    """A step beyond the next."""
+    """A step beyond the run's next one."""
     FINISHED = 6
-    """Any step not answered before, of a run that is finished."""
+    """A step not answered before, of a finished run."""
     STALE_HANDLE = 7
-    """No run of this group, and of the caller's tenant, has the handle."""
+    """A handle that no run of this group and of the caller's tenant has."""
     GATHER = 8
-    """A step not answered before of a run whose ranks all report: their losses are gathered first."""
+    """A step not answered before, of a run whose ranks all report: their losses are reduced to one first."""
     NO_RANKS = 9
-    """Of a rank beyond 0, and the run takes observations of rank 0 alone."""
+    """A rank above 0, of a run that takes observations of rank 0 only."""
 
 
 _FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE, _GATHER, _NO_RANKS = (
@@ -94,16 +93,16 @@ RECORD = np.dtype(
     ],
     align=True,
 )
-"""What moves of a run, but for its state. A handle of 0 is a row that is closed, or free; `seen` is the
-generation of its group in which the run was last observed; `tenant` is the number of the run's (`names.py`),
-`shard` that of `shards.py`; `gathers` is 1 where the losses of ranks are to become one first."""
+"""The mutable fields of a run, without its state. A handle of 0 marks a row that is closed or free; `seen` is
+the generation of its group in which the run was last observed; `tenant` is a number of `tenancy.py`, `shard`
+one of `shards.py`; `gathers` is 1 if the losses of ranks are reduced to one first."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 
 
 @compiled
 def common_group(entries: Table) -> int:
-    """Return the group that all entries, (n,) of `ENTRY` with n > 0, name; -1 if they name several."""
+    """Return the group of all entries, (n,) of `ENTRY` with n > 0; -1 if they are of several groups."""
     first = group_of(np.int64(entries[0].handle))
     for index in range(1, len(entries)):
         if group_of(np.int64(entries[index].handle)) != first:
@@ -113,12 +112,12 @@ def common_group(entries: Table) -> int:
 
 @compiled
 def admit(records: Records, entries: Table, tenant: int) -> int:
-    """Say what each entry is, in order, and move the fresh ones' runs on; return how many are fresh.
+    """Decide each entry's verdict, in order, and advance the records of the fresh ones; return their number.
 
     Args:
         records: of the group; changed in place.
         entries: (n,) of `ENTRY`, all of the group; `row`, `verdict`, `expected` and `before` are filled.
-        tenant: the number of the caller's; to it, the handles of others are stale.
+        tenant: the number of the caller's tenant; handles of other tenants are stale.
     """
     fresh = 0
     for index in range(len(entries)):
@@ -162,7 +161,7 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
 
 
 def undo(records: Records, entries: Table) -> None:
-    """Take back what `admit` did, since the policy failed."""
+    """Undo `admit` after the policy failed."""
     for entry in entries[entries["verdict"] == Verdict.FRESH][::-1]:
         records["next_step"][entry["row"]] = entry["step"]
         records["last_loss"][entry["row"]] = entry["before"]
@@ -172,16 +171,16 @@ def undo(records: Records, entries: Table) -> None:
 def settle(
     records: Records, table: RunTable, entries: Table, answered: Table, count: int, generation: int
 ) -> int:
-    """Say what the learning rates are, and write down what was said; return how many are fresh, not held.
+    """Fill in the learning rates, log the fresh answers; return the number of fresh ones that are not held.
 
     Args:
         records: of the group; changed in place.
         table: the configs of its runs.
         entries: (n,) of `ENTRY` as `admit` filled it, with the policy's `lr` where the entry is fresh and its
             loss finite; `lr`, `reason` and `durable_step` are filled.
-        answered: of `ANSWERED`, with room for the fresh ones ...
-        count: ... from here on.
-        generation: the group is in.
+        answered: of `ANSWERED`; the fresh answers are written to it from index `count` on.
+        count: the number of answers in `answered` already.
+        generation: the group's current generation.
     """
     plain = 0
     for index in range(len(entries)):

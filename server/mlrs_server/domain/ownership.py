@@ -1,4 +1,4 @@
-"""What the daemon asks of whoever knows which runs are its own."""
+"""The protocol by which calls acquire the shards of the runs that they change."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 Epochs = Mapping[int, int]
-"""The epochs of the shards that are held, by shard. Never changed in place."""
+"""The epochs of the held shards, by shard. Never modified; replaced as a whole."""
 
 
 class Ownership(Protocol):
-    """Knows which shards are this daemon's. Used from one event loop."""
+    """The shards that this daemon holds. Used from one event loop."""
 
     @property
     def epochs(self) -> Epochs:
-        """The shards that are held, now."""
+        """The shards held now, with their epochs."""
         ...
 
-    def using(self, shards: Collection[int]) -> AbstractAsyncContextManager[None]:
-        """Keep shards from being given away while a call changes runs of theirs; claim those that are free.
+    def acquired(self, shards: Collection[int]) -> AbstractAsyncContextManager[None]:
+        """Hold shards for the length of the block, in which a call changes runs of theirs; claim free ones.
 
-        What was read of their runs before is good if `epochs` has the same of them after as before.
+        What was read of their runs before the block is current if their `epochs` have not changed since.
 
         Raises:
-            AdvisorError: another replica has one of them, or is to have it (`Reason.NOT_OWNER`, with its
+            AdvisorError: another replica holds one of them, or should hold it (`Reason.NOT_OWNER`, with its
                 address), or the database cannot be asked.
         """
         ...

@@ -1,7 +1,7 @@
-"""How the losses of a run's ranks become one: no clock, no event loop, no runs.
+"""The reduction of the losses of a run's ranks to one loss: no clock, event loop or runs.
 
-What comes out depends on who reported what, and on nothing else: ranks are taken in their order, whatever
-the order that they came in.
+The result depends only on which rank reported what, not on the order of arrival: ranks are reduced in the
+order of their numbers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mlrs_core.config import RankReduction, RanksConfig
 
 @dataclass(frozen=True)
 class Ranked:
-    """How ranks share a run, and how many there are."""
+    """The configuration of a run's ranks, and their number."""
 
     config: RanksConfig
-    """Resolved."""
+    """With all defaults filled in."""
     world_size: int
 
     def least(self, *, late: bool) -> int:
-        """Return how many ranks are enough; `late` is once the straggler timeout has passed."""
+        """Return how many reports complete a step; `late`: after the straggler timeout."""
         if not late:
             return self.world_size
         quorum = self.config.quorum or 1.0
@@ -32,25 +32,25 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Report:
-    """What a rank says of a step."""
+    """One rank's report of a step."""
 
     loss: float
     """Any value."""
     samples: float
-    """The number of samples that it is the mean of; finite and > 0."""
+    """The number of samples that the loss is the mean of; finite and > 0."""
 
     def is_same(self, other: Report) -> bool:
-        """Return whether another report says the same; any two NaNs are the same."""
+        """Return whether another report is equal; NaNs are equal."""
         same = self.loss == other.loss or (math.isnan(self.loss) and math.isnan(other.loss))
         return same and self.samples == other.samples
 
 
 def reduced(reports: Mapping[int, Report], reduction: RankReduction | None) -> float:
-    """Return the one loss of a step.
+    """Return the reduced loss of a step.
 
     Args:
         reports: by rank, at least one.
-        reduction: how; `None` is the mean.
+        reduction: the method; `None` is the mean.
     """
     in_order = [reports[rank] for rank in sorted(reports)]
     if reduction == RankReduction.MEDIAN:

@@ -1,4 +1,4 @@
-"""All of a run that moves, after some step: what is stored of it beside its record."""
+"""The state of a run after a step, stored beside its record of observations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlrs_server.domain.ledger import RunStatus
 
 @dataclass(frozen=True, kw_only=True)
 class RunSnapshot:
-    """All of a run that moves, after some step."""
+    """The state of a run after a step."""
 
     status: RunStatus
     next_step: int
@@ -24,13 +24,13 @@ class RunSnapshot:
     last_reason: int
     """The last `AdviceReason`; 0 before the first."""
     bad_losses: int
-    """How many of the last losses, without a gap, were not finite."""
+    """The number of non-finite losses since the last finite one."""
     state: npt.NDArray[np.float32]
     """The policy's state, (state_size,)."""
 
 
 def snapshot_of(record: np.void, state: npt.NDArray[np.float32]) -> RunSnapshot:
-    """Return what a record and a state say; a copy."""
+    """Return the snapshot of a record and a state; a copy."""
     return RunSnapshot(
         status=RunStatus(int(record["status"])),
         next_step=int(record["next_step"]),

@@ -1,13 +1,13 @@
-"""Which shard a run is of: replicas own runs by shards, a few hundred of them, not one by one."""
+"""The shards of runs: replicas own runs by shard, not one by one."""
 
 from __future__ import annotations
 
 import zlib
 
 SHARDS = 256
-"""How many there are. A store holds the shard of each of its runs, so the number stays."""
+"""The number of shards. It cannot change: stores contain the shard of each run."""
 
 
 def shard_of(name: str) -> int:
-    """Return the shard, 0 to 255, of runs of a group, or of a run that is in none."""
+    """Return the shard, 0 to 255, of the runs of a group, or of a run without a group."""
     return zlib.crc32(name.encode()) & (SHARDS - 1)

@@ -1,4 +1,4 @@
-"""The ownership of a daemon that has its store to itself."""
+"""The ownership of a daemon that shares its store with no other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mlrs_server.domain.ownership import Epochs
 
 @final
 class SoleOwner:
-    """Every shard is this daemon's."""
+    """Holds every shard, always."""
 
     epochs: Epochs = {}  # noqa: RUF012  # nothing changes it
-    """Empty: nobody else could have written in between."""
+    """Empty: no other daemon writes, so nothing read before can be outdated."""
 
     @asynccontextmanager
-    async def using(self, shards: Collection[int]) -> AsyncIterator[None]:  # noqa: ARG002  # all are its own
+    async def acquired(self, shards: Collection[int]) -> AsyncIterator[None]:  # noqa: ARG002  # holds all
         """Do nothing."""
         yield

@@ -1,4 +1,4 @@
-"""A meta update of a run, and those of a group that wait to be stored."""
+"""Meta updates of runs, and the log of a group's updates that are not stored yet."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from dataclasses import dataclass
 from mlrs_core.policy import Rows, States
 from mlrs_server.domain.ledger import Records
 
-KEEP_AFTER_UPDATES = 64
-"""A run's network is stored after so many updates at the latest ..."""
-KEEP_AFTER_STEPS = 4096
-"""... or, once there was one, after so many steps: what a recovery makes again takes some milliseconds."""
+CHECKPOINT_UPDATES = 64
+"""A run's adapted weights are stored after at most this many updates."""
+CHECKPOINT_STEPS = 4096
+"""A run that has had updates has its adapted weights stored after at most this many steps, so that recovery
+replays a few milliseconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetaUpdate:
-    """A meta update as it was made."""
+    """A meta update that was applied."""
 
     step: int
-    """The step that it is about."""
+    """The step of the run."""
     alignment: float
-    """As it was sent."""
+    """The alignment that was sent."""
     validation_loss: float | None
-    """Likewise, if one was, and a number."""
+    """The validation loss that was sent, unless none or NaN was."""
     outcome: int
     """`mlrs_core.adapting.MetaOutcome`."""
     lr: float
-    """The learning rate for the step under the new weights."""
+    """The learning rate of the step under the new weights."""
     log_change: float
-    """How far it moved the logarithm of the learning rate."""
+    """The change of the logarithm of the learning rate."""
 
     def is_of(self, alignment: float) -> bool:
-        """Return whether it was made of this alignment."""
+        """Return whether the update was computed from this alignment; NaNs are equal."""
         return self.alignment == alignment or (math.isnan(self.alignment) and math.isnan(alignment))
 
 
 @dataclass(frozen=True, slots=True)
 class MadeUpdate:
-    """An update that waits to be stored, and whose it is."""
+    """An update that is not stored yet, with its run's row and key."""
 
     row: int
     key: int
@@ -47,82 +48,86 @@ class MadeUpdate:
 
 
 @dataclass(frozen=True)
-class KeptNetworks:
-    """Networks of k runs of one policy, as they are to be stored."""
+class WeightCheckpoints:
+    """Adapted weights of k runs of one policy, to be stored."""
 
     rows: list[int]
-    """Where in their group the runs are, (k,)."""
+    """The runs' rows in their group, (k,)."""
     records: Records
-    """The runs, (k,) of `RECORD`."""
+    """The runs' records, (k,) of `RECORD`."""
     states: States
-    """(k, state_size)."""
+    """The runs' states, (k, state_size)."""
     networks: States
-    """(k, network_size)."""
+    """The adapted weights, (k, network_size)."""
     updates: list[int]
-    """How many updates led to each."""
+    """The number of updates of each run, (k,)."""
     first: States
-    """What each began with, (network_size,)."""
+    """The weights before the first update, (network_size,)."""
 
 
 class MetaLog:
-    """The meta updates of a group's rows that are not stored yet, in their order.
+    """The meta updates of a group that are not stored yet, in order.
 
-    It also counts, by row, what came since a run's network was last stored.
+    It also counts, by row, the updates since the last checkpoint of a run's adapted weights.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start empty."""
         self.made: list[MadeUpdate] = []
-        self._since: dict[int, int] = {}  # updates, by row, of those that ever had one
-        self._kept_at: dict[int, int] = {}  # the step before which the network was stored, by row
+        self._since: dict[int, int] = {}  # updates since the checkpoint, by row
+        self._checkpoint_at: dict[int, int] = {}  # the next step at the checkpoint, by row
 
     def add(self, row: int, key: int, update: MetaUpdate) -> None:
-        """Note an update."""
+        """Add an update of a row."""
         self.made.append(MadeUpdate(row, key, update))
         self._since[row] = self._since.get(row, 0) + 1
 
     def take(self) -> list[MadeUpdate]:
-        """Return all updates, and keep none."""
+        """Remove and return all updates."""
         taken, self.made = self.made, []
         return taken
 
     def take_rows(self, rows: Iterable[int]) -> list[MadeUpdate]:
-        """Return the updates of some rows, and keep the others."""
+        """Remove and return the updates of rows."""
         wanted = set(map(int, rows))
         taken = [made for made in self.made if made.row in wanted]
         self.made = [made for made in self.made if made.row not in wanted]
         return taken
 
     def put_back(self, taken: list[MadeUpdate]) -> None:
-        """Put updates that were taken before those that came since."""
+        """Insert updates that were taken before those added since."""
         self.made = [*taken, *self.made]
 
     def drop(self, rows: Iterable[int]) -> int:
-        """Drop the updates of some rows; return how many there were."""
+        """Remove the updates of rows; return how many there were."""
         return len(self.take_rows(rows))
 
     def forget(self, row: int) -> None:
-        """Let a row be another run's."""
+        """Forget the counts of a row, which another run may get."""
         self._since.pop(row, None)
-        self._kept_at.pop(row, None)
+        self._checkpoint_at.pop(row, None)
 
-    def begin(self, row: int, kept_at: int, since: int, *, lost: bool = False) -> None:
-        """Take in a run whose network was stored before a step, and had so many updates since.
+    def begin(self, row: int, checkpoint_at: int, since: int, *, lost: bool = False) -> None:
+        """Start counting for a run that was loaded from the store.
 
-        Where the stored one was lost, it is to be stored with whatever comes next.
+        Args:
+            row: the run's row.
+            checkpoint_at: the next step at its last checkpoint, or 0.
+            since: the number of updates since.
+            lost: whether that checkpoint is damaged; a new one is then due at once.
         """
-        if kept_at or since:
-            self._kept_at[row] = kept_at
-            self._since[row] = max(since, KEEP_AFTER_UPDATES) if lost else since
+        if checkpoint_at or since:
+            self._checkpoint_at[row] = checkpoint_at
+            self._since[row] = max(since, CHECKPOINT_UPDATES) if lost else since
 
     def due(self, rows: Rows, records: Records) -> list[int]:
-        """Return those of some rows whose networks are to be stored."""
+        """Return those of the rows, (k,), whose adapted weights are due to be stored."""
         return [
             row
             for row in rows.tolist()
             if row in self._since
             and (
-                self._since[row] >= KEEP_AFTER_UPDATES
-                or records["next_step"][row] - self._kept_at.get(row, 0) >= KEEP_AFTER_STEPS
+                self._since[row] >= CHECKPOINT_UPDATES
+                or records["next_step"][row] - self._checkpoint_at.get(row, 0) >= CHECKPOINT_STEPS
             )
         ]

@@ -40,7 +40,7 @@ from mlrs_server.domain.ledger import (
 from mlrs_server.domain.rank_reduction import Ranked
 from mlrs_server.domain.run_snapshot import RunSnapshot, snapshot_of
 from mlrs_server.domain.shards import SHARDS
-from mlrs_server.domain.updates import KeptNetworks, MetaLog, MetaUpdate
+from mlrs_server.domain.updates import MetaLog, MetaUpdate, WeightCheckpoints
 from mlrs_server.tenancy import number_of, tenant_of
 
 SMALLEST = 8
@@ -224,7 +224,7 @@ class RunGroup:
             tenant: the number of the caller's tenant.
         """
         log = self.log
-        log.make_room(len(entries))  # nothing may fail once runs have moved
+        log.reserve(len(entries))  # nothing may fail once runs have moved
         fresh = admit(self.records, entries.table, tenant)
         try:
             if fresh == len(entries):
@@ -272,18 +272,18 @@ class RunGroup:
         self.meta.add(row, int(record["key"]), update)
         return update
 
-    def networks_due(self, rows: Rows) -> KeptNetworks | None:
+    def networks_due(self, rows: Rows) -> WeightCheckpoints | None:
         """Return those of some rows' networks that are to be stored now; see `networks_kept`."""
         due = self.meta.due(rows, self.records) if self.policy.network_size else []
         if not due:
             return None
         policy = adaptive(self.policy)
         updates = [policy.meta_counters(self.states[row]).updates for row in due]
-        return KeptNetworks(
+        return WeightCheckpoints(
             due, self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
         )
 
-    def networks_kept(self, kept: KeptNetworks) -> None:
+    def networks_kept(self, kept: WeightCheckpoints) -> None:
         """Take note that networks were stored, of the rows that are still the same runs."""
         policy = adaptive(self.policy)
         for row, record, updates in zip(kept.rows, kept.records, kept.updates, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from mlrs_core.policy import Rows, States
 from mlrs_server.domain.entries import Table, count_rows, sort_by_row
 from mlrs_server.domain.ledger import ADAPTED, Records
-from mlrs_server.domain.updates import KeptNetworks, MadeUpdate
+from mlrs_server.domain.updates import MadeUpdate, WeightCheckpoints
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.storage import RunUpdates
 
@@ -30,7 +30,7 @@ class FlushBatch:
     """Likewise, (k, state_size)."""
     made: list[MadeUpdate]
     """Meta updates of them, in the order that they were made in."""
-    networks: KeptNetworks | None
+    networks: WeightCheckpoints | None
     """Networks of some of them."""
 
     @classmethod

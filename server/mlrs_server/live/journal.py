@@ -67,18 +67,18 @@ class Journal:
         *,
         interval_s: float,
         on_flushed: Callable[[list[str]], None],
-        max_undurable: int,
+        max_unflushed: int,
     ) -> None:
         """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored.
 
-        `max_undurable` answers may wait to be stored, each of 40 bytes.
+        `max_unflushed` answers may wait to be stored, each of 40 bytes.
         """
         self._store = store
         self._executor = executor
         self._interval_s = interval_s
         self._on_flushed = on_flushed
-        self._max_undurable = max_undurable
-        self._undurable = 0
+        self._max_unflushed = max_unflushed
+        self._unflushed = 0
         self._groups: dict[RunGroup, None] = {}  # those that have something to store, in order
         self._asked: dict[RunGroup, set[int]] = {}  # rows that somebody waits for to be stored
         self._pause_s = interval_s
@@ -97,9 +97,9 @@ class Journal:
         self._when_fenced = then
 
     @property
-    def undurable(self) -> int:
+    def unflushed(self) -> int:
         """How many answers wait to be stored."""
-        return self._undurable
+        return self._unflushed
 
     def check_room(self) -> None:
         """Raise if no more answers may wait to be stored.
@@ -107,17 +107,17 @@ class Journal:
         Raises:
             AdvisorError: as many wait as are kept.
         """
-        if self._undurable >= self._max_undurable:
+        if self._unflushed >= self._max_unflushed:
             raise AdvisorError(
                 Reason.QUEUE_FULL,
-                f"max_undurable: {self._undurable} answers wait to be stored, the most that are kept; the "
+                f"max_unflushed: {self._unflushed} answers wait to be stored, the most that are kept; the "
                 "store does not keep up, or fails (see the daemon's log). Send the observation again later",
-                field="max_undurable",
+                field="max_unflushed",
             )
 
     def note(self, group: RunGroup, count: int) -> None:
         """Take note that a group has logged so many answers, or updates; they are stored in the interval."""
-        self._undurable += count
+        self._unflushed += count
         self._groups[group] = None
         if self._timer is None:
             self._arm()
@@ -136,9 +136,9 @@ class Journal:
         try:
             await self.flush()
         except AdvisorError as error:
-            log.error("store_failing", problem=str(error), waiting=self._undurable)
+            log.error("store_failing", problem=str(error), waiting=self._unflushed)
         except Exception as error:  # a defect: the record is kept, and tried again
-            log.error("flush_failed", waiting=self._undurable, exc_info=error)
+            log.error("flush_failed", waiting=self._unflushed, exc_info=error)
 
     @asynccontextmanager
     async def between_flushes(self) -> AsyncIterator[None]:
@@ -148,7 +148,7 @@ class Journal:
 
     def forget(self, group: RunGroup, rows: Rows) -> None:
         """Store nothing of some rows of a group, (k,): what clients keep of them goes to another replica."""
-        self._undurable -= group.log.drop(rows) + group.meta.drop(rows)
+        self._unflushed -= group.log.drop(rows) + group.meta.drop(rows)
 
     async def flush(self) -> None:
         """Store everything answered before this call.
@@ -257,7 +257,7 @@ class Journal:
         self._tell(works=True)
         rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
         self._pause_s = max(self._interval_s, rest_s)
-        self._undurable -= sum(map(len, batches))
+        self._unflushed -= sum(map(len, batches))
         self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
     def _tell(self, *, works: bool) -> None:

@@ -23,7 +23,7 @@ from mlrs_server.live.replay import ReplayedRun
 from mlrs_server.live.run_groups import LiveRun, RunGroups
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.storage import NewRun, StoredRun
-from mlrs_server.system.cooperative import in_turns
+from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.tenancy import full_name, number_of
 
 
@@ -84,23 +84,23 @@ class LiveRuns:
             AdvisorError: the store cannot be written.
         """
         live = (self._live.get(run_id) for run_id in run_ids)
-        await self.journal.flush_rows((run.group, run.row) for run in live if run and run.has_undurable())
+        await self.journal.flush_rows((run.group, run.row) for run in live if run and run.has_unflushed())
 
-    async def undurable(self, tenant: str, prefix: str) -> list[str]:
+    async def unflushed(self, tenant: str, prefix: str) -> list[str]:
         """Return the ids of a tenant's runs that begin with a prefix and have more than is stored."""
         first, number, found = full_name(tenant, prefix), number_of(tenant), list[str]()
         for group in list(self.groups):
             records = group.records
             rows = (records["tenant"] == number) & (records["durable_step"] < records["next_step"] - 1)
-            async for row in in_turns(np.flatnonzero(rows).tolist()):
+            async for row in cooperatively(np.flatnonzero(rows).tolist()):
                 if row < len(group.run_ids) and (run_id := group.run_ids[row]).startswith(first):
                     found.append(run_id)
         return found
 
-    def has_undurable(self, run_id: str) -> bool:
+    def has_unflushed(self, run_id: str) -> bool:
         """Return whether a run has answers of which it is not known that they are stored."""
         live = self._live.get(run_id)
-        return live is not None and live.has_undurable()
+        return live is not None and live.has_unflushed()
 
     def is_unstored(self, run_id: str) -> bool:
         """Return whether a run has answers, and it is not known of any of them that it is stored."""
@@ -218,7 +218,7 @@ class LiveRuns:
         try:
             yield
         except BaseException as error:
-            if not isinstance(error, AdvisorError) or error.in_doubt:
+            if not isinstance(error, AdvisorError) or error.ambiguous:
                 self.drop(run_id)
             raise
 
@@ -269,7 +269,7 @@ class LiveRuns:
                 rows = group.rows_of(shards)
                 self.journal.forget(group, rows)
                 group.records["handle"][rows] = 0
-                async for row in in_turns(map(int, rows)):
+                async for row in cooperatively(map(int, rows)):
                     if run_id := group.run_ids[row]:  # else it was idle, and has left just now
                         self.drop(run_id)
                         dropped.append(run_id)

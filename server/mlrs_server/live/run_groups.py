@@ -51,7 +51,7 @@ class LiveRun:
     def status(self, status: RunStatus) -> None:
         self.group.records["status"][self.row] = status
 
-    def has_undurable(self) -> bool:
+    def has_unflushed(self) -> bool:
         """Return whether the run has answers of which it is not known that they are stored."""
         return bool(self.record["durable_step"] < self.record["next_step"] - 1)
 

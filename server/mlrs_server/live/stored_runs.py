@@ -18,7 +18,7 @@ from mlrs_server.live.replay import ReplayedRun, StoreThreadReading, replay_stor
 from mlrs_server.live.views import RunView, view_of
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.storage import RunKey, Store, StoredRun
-from mlrs_server.system.cooperative import in_turns
+from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.tenancy import check_full_name
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class StoredRuns:
         Raises:
             AdvisorError: the store fails.
         """
-        views = [view_of(run, self._live.find(run.run_id)) async for run in in_turns(runs)]
+        views = [view_of(run, self._live.find(run.run_id)) async for run in cooperatively(runs)]
         keys = [run.key for run in runs if run.config.meta is not None]
         if not keys:
             return views
@@ -149,7 +149,7 @@ class StoredRuns:
             runs = await read()
             shards = {run.shard for run in runs.values()}
             shards |= {shard for run_id, shard in new.items() if run_id not in runs}
-            async with self.ownership.using(shards):
+            async with self.ownership.acquired(shards):
                 now = self.ownership.epochs
                 if all(before.get(shard) == now.get(shard) for shard in shards):
                     yield runs

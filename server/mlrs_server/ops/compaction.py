@@ -16,7 +16,7 @@ from mlrs_server.storage import Store, StoredRun
 
 log = structlog.get_logger()
 
-LAP_S = 30.0
+ROUND_S = 30.0
 """How often is looked."""
 WORTHWHILE = 16
 """Chunks that a run has at least."""
@@ -32,7 +32,7 @@ async def compact_resting_runs(
     idle_after_s: float,
     *,
     owned: Callable[[], Collection[int]] | None = None,
-    lap_s: float = LAP_S,
+    round_s: float = ROUND_S,
 ) -> None:
     """Merge the chunks of runs that are finished, or not observed for so long; goes on until cancelled.
 
@@ -41,19 +41,19 @@ async def compact_resting_runs(
         stored: the way to the store.
         idle_after_s: how long.
         owned: returns the shards whose runs may be written; without it, all may.
-        lap_s: how often is looked.
+        round_s: how often is looked.
     """
     while True:
-        await asyncio.sleep(lap_s)
+        await asyncio.sleep(round_s)
         try:
-            await compact_lap(live, stored, time.time() - idle_after_s, owned and owned())
+            await compact_round(live, stored, time.time() - idle_after_s, owned and owned())
         except AdvisorError as error:  # the journal says so too, and louder
             log.warning("compaction_waits", problem=str(error))
         except Exception as error:  # a defect: the next lap may fare better
             log.error("compaction_failed", exc_info=error)
 
 
-async def compact_lap(
+async def compact_round(
     live: LiveRuns, stored: StoredRuns, before: float, shards: Collection[int] | None = None
 ) -> int:
     """Merge the chunks of runs that rest since before a time; return of how many."""
@@ -74,7 +74,7 @@ async def _compact(live: LiveRuns, stored: StoredRuns, run: StoredRun) -> bool:
     """Merge the chunks of a run, a transaction a large chunk; return whether that went well."""
     step: int | None = 0
     while step is not None:
-        if live.has_undurable(run.run_id):  # it may be stored already, and be stored again
+        if live.has_unflushed(run.run_id):  # it may be stored already, and be stored again
             return False
         began = time.monotonic()
         try:

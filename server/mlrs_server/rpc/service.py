@@ -23,7 +23,7 @@ from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.opening import check_batch_size
 from mlrs_server.runs.records import RunRecords
-from mlrs_server.system.cooperative import in_turns
+from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.telemetry.counts import AdviceCounts
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -77,11 +77,11 @@ class AdvisorService(AdvisorServiceServicer):
         asked, tenant = request.requests, current_caller().tenant
         check_batch_size("requests", len(asked))
         openings = [
-            convert.opening_from_proto(one, tenant, among=len(asked)) async for one in in_turns(asked)
+            convert.opening_from_proto(one, tenant, among=len(asked)) async for one in cooperatively(asked)
         ]
         opened = await self._opener.open_many(openings)
         return pb.BatchOpenRunsResponse(
-            responses=[convert.opened_to_proto(one) async for one in in_turns(opened)]
+            responses=[convert.opened_to_proto(one) async for one in cooperatively(opened)]
         )
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
@@ -100,7 +100,7 @@ class AdvisorService(AdvisorServiceServicer):
             limit=size + 1,
             tenant=current_caller().tenant,
         )
-        page = [convert.run_to_proto(view) async for view in in_turns(views[:size])]
+        page = [convert.run_to_proto(view) async for view in cooperatively(views[:size])]
         token = convert.page_token_to(after, views[:size]) if len(views) > size else ""
         return pb.ListRunsResponse(runs=page, next_page_token=token)
 
@@ -118,7 +118,9 @@ class AdvisorService(AdvisorServiceServicer):
         check_batch_size("run_ids", len(request.run_ids))
         steps = [convert.step_from(step, "next_steps") for step in request.next_steps]
         views = await self._ending.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
-        return pb.BatchFinishRunsResponse(runs=[convert.run_to_proto(view) async for view in in_turns(views)])
+        return pb.BatchFinishRunsResponse(
+            runs=[convert.run_to_proto(view) async for view in cooperatively(views)]
+        )
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:
         """Delete a run."""
@@ -167,7 +169,7 @@ class AdvisorService(AdvisorServiceServicer):
                 return
             caller.check()
             if not usage.take():
-                await usage.turn()
+                await usage.throttle()
             if request.HasField("meta_updates"):
                 await context.write(await self._meta.adapt_all(request.meta_updates))
                 continue

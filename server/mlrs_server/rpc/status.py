@@ -21,7 +21,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from mlrs_core.errors import InvalidFieldError, ModelFileError
-from mlrs_server.auth.authenticator import Gate
+from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.auth.principal import Caller, set_caller
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.rpc.refusals import RefusalLog
@@ -133,10 +133,10 @@ def _raise_if_malformed(request: Any) -> None:
 class StatusInterceptor(grpc.aio.ServerInterceptor):
     """Lets calls of the contract in, translates whatever they raise, and knows whether any is under way."""
 
-    def __init__(self, services: Iterable[str], gate: Gate) -> None:
-        """`services` are the full names of the contract's services, `gate` says who may call them."""
+    def __init__(self, services: Iterable[str], authenticator: Authenticator) -> None:
+        """`services` are the full names of the contract's services; `authenticator` finds their callers."""
         self._prefixes = tuple(f"/{service}/" for service in services)
-        self._gate = gate
+        self._authenticator = authenticator
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -161,10 +161,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         rpc = path.rpartition("/")[2]
         try:
             if path.startswith(REFLECTION):
-                self._gate.admit_reflection(metadata)
+                self._authenticator.admit_reflection(metadata)
             if not path.startswith(self._prefixes):  # health, reflection: handlers of other kinds
                 return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-            caller = self._gate.admit(rpc, metadata)
+            caller = self._authenticator.admit(rpc, metadata)
         except AdvisorError as error:
             return self._refusing(error, rpc)
         return self._wrapped(handler, rpc, caller)

@@ -68,7 +68,7 @@ class RunChanges:
         try:
             await self._journal.close(begin_within_s=max(until - clock(), 0.0) + LAST_FLUSH_S)
         except AdvisorError as error:
-            lost.append(f"{self._journal.undurable} answers are not stored: {error}")
+            lost.append(f"{self._journal.unflushed} answers are not stored: {error}")
         if lost:
             raise AdvisorError(Reason.STORE, "; ".join(lost))
 

@@ -39,7 +39,7 @@ from mlrs_server.runs.opening import (
 from mlrs_server.runs.takeovers import Takeovers
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import NewRun, RunKey, StoredRun
-from mlrs_server.system.cooperative import in_turns
+from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.tenancy import tenant_of
 
 log = structlog.get_logger()
@@ -137,7 +137,7 @@ class RunOpener:
             await self._takeovers.take([(request, runs[run.run_id]) for request, run in existing])
         is_new = {run.run_id for run in created} | {one.run_id for one in requests if one.mode == "create"}
         opened = []
-        async for request in in_turns(requests):
+        async for request in cooperatively(requests):
             run_id = request.run_id
             self._takeovers.note(request)
             live = self._live.load(runs[run_id], replayed.get(run_id))
@@ -192,7 +192,7 @@ class RunOpener:
     ) -> list[NewRun]:
         """Check all requests, and take the runs that exist into memory; return those to create."""
         new = []
-        async for request in in_turns(requests):
+        async for request in cooperatively(requests):
             with about(request.run_id, among=len(requests)):
                 if (stored := runs.get(request.run_id)) is None:
                     new.append(run_to_create(request, models))
@@ -214,7 +214,7 @@ class RunOpener:
             return []
         with ExitStack() as reserved:
             places = []
-            async for run in in_turns(new):
+            async for run in cooperatively(new):
                 with about(run.run_id, among=among):
                     places.append(reserved.enter_context(self._live.reserved_new(run)))
             if dropped:
@@ -230,7 +230,7 @@ class RunOpener:
                 self._live.drop(old.run_id)
                 self._watchers.rewound(old.run_id, 0)
             reach("lifecycle.created")
-            async for place, stored in in_turns(zip(places, created, strict=True)):
+            async for place, stored in cooperatively(zip(places, created, strict=True)):
                 self._live.put(place, stored)
         if dropped:
             log_runs("run_dropped", "runs_dropped", dropped, cause="restart")
@@ -249,7 +249,7 @@ class RunOpener:
         """Rewind runs and complete their configs, one after the other, up to the first that fails."""
         resumed, rewound = list[StoredRun](), list[StoredRun]()
         try:
-            async for asked, stored in in_turns(existing):
+            async for asked, stored in cooperatively(existing):
                 with about(asked.run_id, among=among):
                     # The run may have gone on since it was checked.
                     request = request_to_resume(stored, asked, self._live, unstored=stored.run_id in unstored)

@@ -59,7 +59,7 @@ class RunRecords:
 
         # What was answered last may have changed both.
         if isinstance(after, Recency) or status in {RunStatus.ACTIVE, RunStatus.DIVERGED}:
-            await self._live.flush(await self._live.undurable(tenant, prefix))
+            await self._live.flush(await self._live.unflushed(tenant, prefix))
         stored = await self._stored.in_store(read)
         await self._live.flush([run.run_id for run in stored])
         return await self._stored.views(stored)
@@ -86,7 +86,7 @@ class RunRecords:
         with self._watchers.following(run_id, from_step) as watcher:
             if follow:  # only the run's owner hears of news
                 stored = await self._stored.get_durable(run_id)
-                async with self._stored.ownership.using({stored.shard}):
+                async with self._stored.ownership.acquired({stored.shard}):
                     pass
                 (view,) = await self._stored.views([stored])
             else:

@@ -63,7 +63,7 @@ class Takeovers:
                 await self._stored.in_store(partial(_set_feeder, runs, feeder))
                 reach("lifecycle.taken")
             except BaseException as error:
-                if not isinstance(error, AdvisorError) or error.in_doubt:  # the change may be stored
+                if not isinstance(error, AdvisorError) or error.ambiguous:  # the change may be stored
                     self._renew(runs)
                 raise
             self._renew(runs)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from mlrs_server.domain.updates import KeptNetworks, MetaUpdate
+from mlrs_server.domain.updates import MetaUpdate, WeightCheckpoints
 from mlrs_server.errors import DamagedError
 from mlrs_server.storage import codec
 from mlrs_server.storage.protocol import RunUpdates, StoredNetwork
@@ -29,7 +29,7 @@ def rows_of(updates: Sequence[RunUpdates]) -> tuple[Rows, Rows]:
     return made, [row for update in updates if update.networks for row in _network_rows(update.networks)]
 
 
-def _network_rows(kept: KeptNetworks) -> Rows:
+def _network_rows(kept: WeightCheckpoints) -> Rows:
     snapshots = codec.pack_snapshots(kept.records, kept.states)
     return [
         {

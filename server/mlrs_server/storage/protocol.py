@@ -16,7 +16,7 @@ from mlrs_server.domain.entries import Bytes, Table
 from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
 from mlrs_server.domain.run_snapshot import RunSnapshot
-from mlrs_server.domain.updates import KeptNetworks, MadeUpdate, MetaUpdate
+from mlrs_server.domain.updates import MadeUpdate, MetaUpdate, WeightCheckpoints
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class RunUpdates:
     """Likewise, (k, state_size)."""
     made: Sequence[MadeUpdate] = ()
     """Meta updates of them, in their order."""
-    networks: KeptNetworks | None = None
+    networks: WeightCheckpoints | None = None
     """Networks of some of them."""
 
     def parts(self, size: int) -> Iterator[RunUpdates]:

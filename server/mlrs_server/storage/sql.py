@@ -97,7 +97,7 @@ class SqlStore:
                 done = True
             reach("store.committed")
         except AdvisorError as error:
-            error.in_doubt = done
+            error.ambiguous = done
             raise
 
     @contextmanager

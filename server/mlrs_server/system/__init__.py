@@ -1,4 +1,4 @@
-"""What the daemon needs of its machine: whole files, locks, the data folder, background threads.
+"""The daemon's use of the operating system: atomic writes, locks, the data folder, background threads.
 
 Nothing here knows runs, models or the contract. It may import `mlrs_server.errors` and the standard library
 only.

@@ -1,4 +1,4 @@
-"""Slow work of a start, in a thread that a process which is told to stop meanwhile does not wait for."""
+"""Slow work during start, in a background thread that shutdown does not wait for."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def apart(work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-    """Do something in a thread of its own and return what it gives.
+async def in_background(work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+    """Call a function in a background thread and return its result.
 
-    A caller that is cancelled leaves it to itself: neither the caller nor the end of the process waits for
-    it, as they would for an executor's thread. So it must be such that breaking it off anywhere does no harm.
+    If the caller is cancelled, neither it nor the end of the process waits for the thread, as they would for
+    an executor's thread. So the function must be safe to interrupt anywhere.
 
     Args:
-        work: what to do.
-        undo: what to do, in that thread, with a result that nobody takes.
+        work: the function.
+        undo: called in that thread with the result if the caller was cancelled before it.
     """
     result: Future[T] = Future()
 
     def do() -> None:
         try:
-            given = work()
-        except BaseException as error:  # noqa: BLE001 # for the caller, if there still is one
+            value = work()
+        except BaseException as error:  # noqa: BLE001 # re-raised in the caller, if it still waits
             if result.set_running_or_notify_cancel():
                 result.set_exception(error)
         else:
             if result.set_running_or_notify_cancel():
-                result.set_result(given)
+                result.set_result(value)
             elif undo is not None:
-                undo(given)
+                undo(value)
 
     threading.Thread(target=do, name="mlrs-start", daemon=True).start()
     return await asyncio.wrap_future(result)

@@ -1,4 +1,4 @@
-"""Work on many runs, in turns with everything else on the event loop: no observation waits for all of it."""
+"""Long loops on the event loop that yield to other tasks, so that observations do not wait for them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 AT_ONCE = 64
-"""Runs that are worked on before others get a turn: a millisecond or two."""
+"""Items between two yields to the event loop: one or two milliseconds of work."""
 
 
-async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yield items, and let whatever else waits go on in between."""
+async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield the items in order, and let other tasks of the event loop run after every `AT_ONCE` of them."""
     for index, item in enumerate(items):
         if index and index % AT_ONCE == 0:
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes of files, and locks of their folders."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlrs_server.errors import AdvisorError, Reason
 
 
 def write_atomically(path: Path, data: bytes, *, what: str) -> None:
-    """Write a file that is there whole or not at all, for its owner's eyes only.
+    """Write a file atomically, readable by its owner only.
 
     Args:
-        path: where; its folder is made if missing.
+        path: the file; its folder is created if missing.
         data: the content.
-        what: what the folder holds, for the error.
+        what: the content of the folder, for the error message.
 
     Raises:
         AdvisorError: it cannot be written.
@@ -39,7 +39,7 @@ def write_atomically(path: Path, data: bytes, *, what: str) -> None:
 
 @contextmanager
 def changing(folder: Path, *, what: str) -> Iterator[None]:
-    """Change files of a folder, made if missing, while no other process does.
+    """Lock a folder, created if missing, so that no other process changes its files meanwhile.
 
     Raises:
         AdvisorError: the folder cannot be used.

@@ -1,4 +1,4 @@
-"""The data folder, which one process has at a time."""
+"""The data folder, which one process uses at a time."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mlrs_server.system.locks import LockedError, locked
 log = structlog.get_logger()
 
 STORE_FILE = "mlrs.sqlite3"
-"""The store in it, unless a server has it."""
+"""The name of the SQLite store in the folder."""
 ADDRESS_FILE = "daemon.address"
-"""Where the daemon that has the folder listens, for commands that want something of the folder meanwhile."""
+"""The name of the file with the address of the daemon that uses the folder, for commands."""
 OWN = (STORE_FILE, "daemon.lock", ADDRESS_FILE, "models", "tokens.", ".new-")
-"""What the names of files begin with that are the daemon's own."""
+"""Prefixes of the names of the daemon's own files."""
 
 
 class FolderTakenError(AdvisorError):
-    """Another process has the data folder."""
+    """Another process uses the data folder."""
 
 
 @contextmanager
 def locked_folder(data_dir: Path) -> Iterator[None]:
-    """Make the data folder and hold its lock: two daemons on one store would answer twice.
+    """Create the data folder and hold its lock: two daemons on one store would answer twice.
 
     Raises:
-        FolderTakenError: another daemon has it.
+        FolderTakenError: another daemon uses it.
         AdvisorError: the folder cannot be written.
     """
     with ExitStack() as held:
@@ -55,9 +55,9 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def address_file(data_dir: Path) -> Iterator[Callable[[str], object]]:
-    """Yield what writes into the data folder where its daemon listens; at the end the file goes away."""
+    """Yield a function that writes the daemon's address into the data folder; remove the file at the end."""
     file = data_dir / ADDRESS_FILE
-    file.unlink(missing_ok=True)  # a daemon that was killed has left it
+    file.unlink(missing_ok=True)  # left behind by a killed daemon
     try:
         yield lambda address: file.write_text(address, encoding="utf-8")
     finally:
@@ -65,7 +65,7 @@ def address_file(data_dir: Path) -> Iterator[Callable[[str], object]]:
 
 
 def _close_to_others(data_dir: Path) -> None:
-    """Have nobody else read a folder, if nobody else has files in it and it is this user's; warn if not."""
+    """Remove others' access to a folder, if it holds the daemon's files only and is this user's; or warn."""
     mode = stat.S_IMODE(data_dir.stat().st_mode)
     if not mode & 0o077:
         return
@@ -73,6 +73,6 @@ def _close_to_others(data_dir: Path) -> None:
         if all(path.name.startswith(OWN) for path in data_dir.iterdir()):
             data_dir.chmod(mode & 0o700)
             return
-    except PermissionError:  # a volume's folder, which its group may use, and root owns
+    except PermissionError:  # a volume that root owns and its group may use
         pass
     log.warning("data_dir_open", data_dir=str(data_dir), mode=f"{mode:04o}", advice="chmod 700, if it may be")

@@ -1,4 +1,4 @@
-"""Lock files: what one process has to itself, for as long as it lives."""
+"""Lock files: an exclusive right of one process, for as long as it lives."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class LockedError(Exception):
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is made if missing and then says which process holds it.
+    """Hold the lock of a file, which is created if missing and contains the id of the process that holds it.
 
-    The file is left in place: another process may have opened it already, to lock it next.
+    The file is not removed: another process may have opened it already, to lock it next.
 
     Raises:
         LockedError: another process holds it.
-        OSError: the file cannot be opened, or its file system knows no locks.
+        OSError: the file cannot be opened, or its file system does not support locks.
     """
-    # Of mode 0600, as whoever can open it can lock it; no link, as it is written to, perhaps in /tmp.
+    # Mode 0600: whoever can open the file can lock it. No symbolic link: it is written to, perhaps in /tmp.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+", encoding="utf-8") as lock:
         try:

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mlrs_core.adapting import MetaOutcome
-from mlrs_server.auth.authenticator import Gate
+from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live.live import LiveRuns
 from mlrs_server.ranks.reports import Gatherer
@@ -33,7 +33,7 @@ class DaemonCollector(Collector):
 
     counts: AdviceCounts
     live: LiveRuns
-    gate: Gate
+    authenticator: Authenticator
     refusals: Counter[Reason | None]
     """Calls that failed, by reason; `None` is a defect."""
     health: StoreHealth
@@ -44,7 +44,7 @@ class DaemonCollector(Collector):
         yield from self._advice()
         yield from self._store()
         yield _gauge("mlrs_runs_live", "Runs in memory", self.live.count())
-        yield _gauge("mlrs_streams", "Open streams of the service", self.gate.streams)
+        yield _gauge("mlrs_streams", "Open streams of the service", self.authenticator.streams)
         yield _gauge(
             "mlrs_open_steps", "Steps that some ranks have reported, and not enough", self.gatherer.open_steps
         )
@@ -67,7 +67,7 @@ class DaemonCollector(Collector):
 
     def _store(self) -> Iterator[Metric]:
         figures = self.live.journal.figures
-        yield _gauge("mlrs_undurable_answers", "Answers that are not stored yet", self.live.journal.undurable)
+        yield _gauge("mlrs_unflushed_answers", "Answers that are not stored yet", self.live.journal.unflushed)
         yield SummaryMetricFamily(
             "mlrs_flush_seconds", "Flushes to the store", count_value=figures.count, sum_value=figures.seconds
         )

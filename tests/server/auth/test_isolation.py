@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlrs_proto import v1 as pb
 from mlrs_server.assembly import SERVICES
-from mlrs_server.auth import token_store as book
+from mlrs_server.auth import token_store
 from mlrs_server.auth.roles import ROLE_OF, Role
 from mlrs_server.auth.tokens import TokenFile
 from mlrs_server.tenancy import full_name
@@ -39,7 +39,7 @@ Code = grpc.StatusCode
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have daemons look at their tokens more often: what is shown is that they do, not when."""
-    monkeypatch.setattr(book, "LOOK_S", 0.02)
+    monkeypatch.setattr(token_store, "LOOK_S", 0.02)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ async def test_nobody_gets_in_without_a_good_token(
     assert refusal.reason == "ERROR_REASON_UNAUTHENTICATED"
     assert refusal.field == "authorization"
     assert refusal.message == (
-        "authorization: this daemon wants a token with every call, and this call has none that is good; send "
+        "authorization: this daemon needs a token with every call, and this call has no valid one; send "
         "`authorization: Bearer TOKEN` (`mlrs tokens create` makes one)"
     )
 

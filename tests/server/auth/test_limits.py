@@ -89,7 +89,7 @@ async def test_runs_of_before_a_restart_count(tmp_path: Path, model_file: Path) 
 
 async def _take(quota: RunQuota, names: list[str]) -> None:
     """Take places for runs that are stored at once."""
-    async with quota.taking(names):
+    async with quota.reserved(names):
         pass
 
 
@@ -150,7 +150,7 @@ async def test_runs_about_to_be_stored_count() -> None:
 
     quota = RunQuota(lambda _: Limits(max_runs=8), count)
     names = [f"t!{index}" for index in range(8)]
-    async with quota.taking(names):
+    async with quota.reserved(names):
         with raises(Reason.TENANT_LIMIT, field="max_runs"):
             await _take(quota, ["t!x"])
     async with asyncio.timeout(20):
@@ -250,7 +250,7 @@ async def test_a_steady_stream_is_slowed_to_the_rate(clock: Clock) -> None:
     began = clock.now
     for _ in range(50):
         if not usage.take():
-            await usage.turn()
+            await usage.throttle()
     assert clock.now - began == pytest.approx(5.0, abs=0.11)
     assert max(clock.slept) <= 0.11
 
@@ -267,7 +267,7 @@ async def test_a_flood_fails_after_a_second(clock: Clock) -> None:
             continue
         refused += 1
         with raises(Reason.TENANT_LIMIT, field="max_messages_per_s", match="under .tenants.small.limits"):
-            await usage.turn()
+            await usage.throttle()
     assert (waiting, refused) == (10, 80)
     clock.now += 2
     assert usage.take()

@@ -15,7 +15,7 @@ import pytest
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_server.auth.roles import Role
-from mlrs_server.auth.token_store import TokenBook
+from mlrs_server.auth.token_store import TokenStore
 from mlrs_server.auth.tokens import TokenFile
 from mlrs_server.errors import Reason
 from tests.server.support import raises
@@ -79,14 +79,14 @@ def test_tokens_that_anybody_can_write_are_refused(tmp_path: Path) -> None:
     _, token = file.create(tenant="", role=Role.ADMIN)
     file.path.chmod(0o602)
     for use in (
-        lambda: TokenBook(file, required=False),
+        lambda: TokenStore(file, required=False),
         lambda: file.create(tenant="", role=Role.ADMIN),
         lambda: file.revoke(token.id),
     ):
         with raises(Reason.STORE, field="tokens_file", match=f"every user .* chmod o-w {file.path}"):
             use()
     file.path.chmod(0o600)
-    assert TokenBook(file, required=False).is_on
+    assert TokenStore(file, required=False).is_on
 
 
 def test_metrics_are_at_one_path(tmp_path: Path, model_file: Path) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from mlrs_server.auth import token_store as book_module
 from mlrs_server.auth.roles import Role
-from mlrs_server.auth.token_store import TokenBook
+from mlrs_server.auth.token_store import TokenStore
 from mlrs_server.auth.tokens import TOKEN, TokenFile, digest_of_secret
 from mlrs_server.errors import Reason
 from mlrs_server.system.files import write_atomically
@@ -119,7 +119,7 @@ def test_a_damaged_file_lets_nobody_in(file: TokenFile, text: str) -> None:
     """A file that is no file of tokens is an error that names it, and a daemon does not start with it."""
     file.path.parent.mkdir()
     file.path.write_text(text)
-    for use in (file.read, lambda: TokenBook(file, required=False), lambda: file.revoke("x")):
+    for use in (file.read, lambda: TokenStore(file, required=False), lambda: file.revoke("x")):
         with raises(Reason.STORE, field="tokens_file", match="tokens.json cannot be read"):
             use()
     assert file.path.read_text() == text
@@ -127,13 +127,13 @@ def test_a_damaged_file_lets_nobody_in(file: TokenFile, text: str) -> None:
 
 def test_no_file_is_an_error_where_one_is_wanted(file: TokenFile) -> None:
     """A daemon that was told of a file wants it; one that was not, needs none."""
-    assert not TokenBook(file, required=False).is_on
+    assert not TokenStore(file, required=False).is_on
     with raises(Reason.INVALID_FIELD, field="tokens_file", match="there is no file"):
-        TokenBook(file, required=True)
+        TokenStore(file, required=True)
     file.path.parent.mkdir()
     file.path.write_text('{"format": 1, "tokens": []}')
-    assert TokenBook(file, required=True).is_on
-    assert not TokenBook(file, required=False).is_on
+    assert TokenStore(file, required=True).is_on
+    assert not TokenStore(file, required=False).is_on
 
 
 def test_a_token_gives_what_the_file_says(file: TokenFile) -> None:
@@ -142,11 +142,11 @@ def test_a_token_gives_what_the_file_says(file: TokenFile) -> None:
     gone, token = file.create(tenant="acme", role=Role.ADAPT)
     file.revoke(token.id)
     late, _ = file.create(tenant="acme", role=Role.ADAPT, lifetime_s=-1)
-    book = TokenBook(file, required=False)
-    assert book.is_on
-    grant = book.grant_of(good)
-    assert grant is not None
-    assert (grant.tenant, grant.role, grant.good) == ("acme", Role.ADAPT, True)
+    tokens = TokenStore(file, required=False)
+    assert tokens.is_on
+    principal = tokens.principal_of(good)
+    assert principal is not None
+    assert (principal.tenant, principal.role, principal.valid) == ("acme", Role.ADAPT, True)
     for bad in (
         gone,
         late,
@@ -159,13 +159,13 @@ def test_a_token_gives_what_the_file_says(file: TokenFile) -> None:
         "mlrs__",
         f" {good}",
     ):
-        assert book.grant_of(bad) is None
+        assert tokens.principal_of(bad) is None
 
 
 def test_an_unknown_token_costs_a_comparison_too(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of token, known or not, is hashed and compared once, so time tells nothing."""
     good, _ = file.create(tenant="acme", role=Role.ADAPT)
-    book = TokenBook(file, required=False)
+    tokens = TokenStore(file, required=False)
     compared: list[tuple[int, int]] = []
 
     def compare(left: str, right: str) -> bool:
@@ -174,7 +174,7 @@ def test_an_unknown_token_costs_a_comparison_too(file: TokenFile, monkeypatch: p
 
     monkeypatch.setattr(book_module.hmac, "compare_digest", compare)
     for text in (good, good[:-1] + "A", f"mlrs_{'f' * 12}_{good[-43:]}", "", "rubbish"):
-        book.grant_of(text)
+        tokens.principal_of(text)
     assert compared == [(64, 64)] * 5
 
 
@@ -185,9 +185,9 @@ async def test_what_a_token_gave_ends_with_its_entry(
     """However an entry changes, what was given for it is over, and its neighbours' is not."""
     monkeypatch.setattr(book_module, "LOOK_S", 0.005)
     (text, token), (kept, _) = (file.create(tenant="acme", role=Role.ADMIN) for _ in range(2))
-    book = TokenBook(file, required=False)
-    grant, other = book.grant_of(text), book.grant_of(kept)
-    assert grant is not None
+    tokens = TokenStore(file, required=False)
+    principal, other = tokens.principal_of(text), tokens.principal_of(kept)
+    assert principal is not None
     fields = json.loads(file.path.read_text())
     entry = next(entry for entry in fields["tokens"] if entry["id"] == token.id)
     changes = {"another role": {"role": "advise"}, "another tenant": {"tenant": "evil"},
@@ -195,39 +195,39 @@ async def test_what_a_token_gave_ends_with_its_entry(
     entry.update(changes.get(change, {}))
     if change == "removed":
         fields["tokens"].remove(entry)
-    looking = asyncio.create_task(book.keep_fresh())
+    looking = asyncio.create_task(tokens.keep_fresh())
     write_atomically(file.path, json.dumps(fields).encode(), what="tokens")
     async with asyncio.timeout(20):
-        while grant.good:  # noqa: ASYNC110  # the book tells nobody
+        while principal.valid:  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.005)
     looking.cancel()
-    assert book.grant_of(kept) is other
-    now = book.grant_of(text)
+    assert tokens.principal_of(kept) is other
+    now = tokens.principal_of(text)
     assert (now is None) == (change in {"removed", "another secret", "expired"})
-    assert now is not grant
+    assert now is not principal
 
 
 async def test_a_file_that_breaks_changes_nothing(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the file is damaged or gone, tokens that were good are, others are not; then it is read again."""
     monkeypatch.setattr(book_module, "LOOK_S", 0.005)
     text, _ = file.create(tenant="acme", role=Role.ADMIN)
-    book = TokenBook(file, required=False)
+    tokens = TokenStore(file, required=False)
     good = file.path.read_text()
-    looking = asyncio.create_task(book.keep_fresh())
+    looking = asyncio.create_task(tokens.keep_fresh())
     with structlog.testing.capture_logs() as logs:
         for broken in ("{", None):
             logs.clear()
             file.path.unlink() if broken is None else file.path.write_text(broken)
             await _until_logged(logs, "tokens_unreadable")
-            assert book.is_on
-            assert book.grant_of(text) is not None
-            assert book.grant_of(f"mlrs_{'0' * 12}_{'A' * 43}") is None
+            assert tokens.is_on
+            assert tokens.principal_of(text) is not None
+            assert tokens.principal_of(f"mlrs_{'0' * 12}_{'A' * 43}") is None
             file.path.write_text(good)
             await _until_logged(logs, "tokens_readable_again")
             assert [log["event"] for log in logs].count("tokens_unreadable") == 1
         late, _ = file.create(tenant="acme", role=Role.ADVISE)
         async with asyncio.timeout(20):
-            while book.grant_of(late) is None:  # noqa: ASYNC110  # the book tells nobody
+            while tokens.principal_of(late) is None:  # noqa: ASYNC110  # nothing announces it
                 await asyncio.sleep(0.005)
     looking.cancel()
 
@@ -241,26 +241,26 @@ async def test_an_open_call_outlives_a_clock_set_forward_and_back(
     real = time.time
     monkeypatch.setattr(book_module.time, "time", lambda: real() + clock["ahead"])
     text, _ = file.create(tenant="acme", role=Role.ADMIN, lifetime_s=1000.0)
-    book = TokenBook(file, required=False)
-    grant = book.grant_of(text)
-    assert grant is not None
-    looking = asyncio.create_task(book.keep_fresh())
+    tokens = TokenStore(file, required=False)
+    principal = tokens.principal_of(text)
+    assert principal is not None
+    looking = asyncio.create_task(tokens.keep_fresh())
     async with asyncio.timeout(20):
         clock["ahead"] = 5000.0
-        while grant.good:  # noqa: ASYNC110  # the book tells nobody
+        while principal.valid:  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.005)
         late, _ = file.create(tenant="acme", role=Role.ADVISE)
-        while book.grant_of(late) is None:  # noqa: ASYNC110  # likewise
+        while tokens.principal_of(late) is None:  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.005)
-        assert book.grant_of(text) is None
+        assert tokens.principal_of(text) is None
         clock["ahead"] = 0.0
-        while not grant.good:  # noqa: ASYNC110  # likewise
+        while not principal.valid:  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.005)
     looking.cancel()
-    assert book.grant_of(text) is grant
+    assert tokens.principal_of(text) is principal
 
 
 async def _until_logged(logs: list[Any], event: str) -> None:
     async with asyncio.timeout(20):
-        while not any(log["event"] == event for log in logs):  # noqa: ASYNC110  # logs tell nobody
+        while not any(log["event"] == event for log in logs):  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.005)

@@ -146,7 +146,7 @@ async def test_losing_one_shard_holds_up_no_other(join: Join, store: SqlStore) -
         await a.room.live.journal.flush()
         assert (await a.room.open("mine")).view.durable_step == 0
         assert (await b.room.open("theirs")).view.durable_step == -1
-        assert a.room.live.journal._undurable == 0
+        assert a.room.live.journal._unflushed == 0
 
 
 @pytest.mark.parametrize("call", ["finish", "delete", "rewind", "open"])

@@ -45,12 +45,12 @@ def test_a_log_keeps_its_order(moves: list[int]) -> None:
     for count in moves:
         if count < 0:
             taken = log.take()
-            log.make_room(1)
+            log.reserve(1)
             log.table[0]["step"], log.count = added, 1
             log.put_back(taken)
             kept, added = [*kept, added], added + 1
             continue
-        log.make_room(count)
+        log.reserve(count)
         log.table["step"][log.count : log.count + count] = range(added, added + count)
         log.count += count
         kept, added = [*kept, *range(added, added + count)], added + count

@@ -171,12 +171,12 @@ async def test_what_is_stored_of_a_run_is_of_one_moment(tmp_path: Path, model_fi
 
 async def test_the_journal_is_bounded(tmp_path: Path, model_file: Path) -> None:
     """When the store fails for long, observations are refused with the limit; then all goes on."""
-    async with room(tmp_path / "d", model_file, flush_interval_s=0.01, max_undurable=20) as here:
+    async with room(tmp_path / "d", model_file, flush_interval_s=0.01, max_unflushed=20) as here:
         opened = await here.open("a")
         here.store.failing = {"append"}
         lrs = await here.follow(opened.handle, LOSSES[:20])
         for step in (20, 19):
-            with raises(Reason.QUEUE_FULL, field="max_undurable", match="20 answers wait"):
+            with raises(Reason.QUEUE_FULL, field="max_unflushed", match="20 answers wait"):
                 await here.ask(opened.handle, step, LOSSES[step])
         here.store.failing.clear()
         await here.live.journal.flush()
@@ -211,7 +211,7 @@ async def test_a_flush_that_cannot_begin_gives_nothing_up(
                 await here.live.journal.flush()
         await here.follow(one.handle, LOSSES[4:6], start=4)
         await here.live.journal.flush()
-        assert here.live.journal._undurable == 0
+        assert here.live.journal._unflushed == 0
         assert (await here.history("a")).losses.tobytes() == LOSSES[:6].tobytes()
         assert (await here.history("b")).losses.tobytes() == LOSSES[:3].tobytes()
 

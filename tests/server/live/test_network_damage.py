@@ -93,7 +93,7 @@ async def test_a_damaged_network_is_made_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run whose stored network is damaged goes on bit for bit, with a warning, and stores a good one."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     expected = await undisturbed(tmp_path / "calm", model, config)
     await stored_half(tmp_path / "d", model, config, where)
     async with room(tmp_path / "d", model, store=where) as there:
@@ -118,7 +118,7 @@ async def test_a_run_with_a_damaged_network_is_rewound(
     tmp_path: Path, model_file: Path, where: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rewound to before or after its damaged network, a run goes on as if it had never gone further."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     expected = await undisturbed(tmp_path / "calm", model_file, META)
     await stored_half(tmp_path / "d", model_file, META, where)
     async with room(tmp_path / "d", model_file, store=where) as there:
@@ -151,7 +151,7 @@ async def test_a_damaged_network_with_half_a_record_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the record does not give the network again, the error says so, and what to do; that helps."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     await stored_half(tmp_path / "d", model_file, META, where)
     async with room(tmp_path / "d", model_file, store=where) as there:
         await flip(there, "data")
@@ -197,7 +197,7 @@ async def test_stored_networks_are_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A network that is damaged is found and its run named; with the model also one of another size."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     await stored_half(tmp_path / "d", model_file, META, where)
     async with room(tmp_path / "d", model_file, store=where) as there:
         await change(there, column, changed)
@@ -209,7 +209,7 @@ async def test_a_damaged_network_of_a_damaged_run_is_told(
     tmp_path: Path, model_file: Path, where: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the record is damaged as well, the check says that the run cannot go on, and what to do."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     await stored_half(tmp_path / "d", model_file, META, where)
     async with room(tmp_path / "d", model_file, store=where) as there:
         await do(there, meta_updates.update().where(meta_updates.c.step == 8).values(record=b"damage"))

@@ -27,7 +27,7 @@ async def test_a_run_goes_on_after_restarts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run that is taken up by a new daemon again and again is told what one is that stays in memory."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", kept_every)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", kept_every)
     expected = await undisturbed(tmp_path / "calm", model, config)
     lrs: list[float] = []
     for start, end in ((0, 10), (10, 11), (11, 12), (12, 47), (47, 48), (48, STEPS)):
@@ -56,7 +56,7 @@ async def test_a_network_is_stored_by_the_flush_after_one_that_failed(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flush that fails leaves the networks that were to be stored with it to the next one that works."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 4)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 4)
     async with room(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[: 4 * EVERY].tolist())
@@ -75,7 +75,7 @@ async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Updates that come while the store writes a network are not taken for part of it."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 4)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 4)
     async with room(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[: 4 * EVERY].tolist())
@@ -136,7 +136,7 @@ async def test_a_recovery_is_short_long_after_the_last_update(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network is stored every so many steps also where nothing was learnt since."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_STEPS", 10)
+    monkeypatch.setattr(updates, "CHECKPOINT_STEPS", 10)
     async with room(tmp_path, model_file) as there:
         run, idle = await learning(there), await learning(there, "idle")
         await run.go([2.0, 1.9, 1.8])
@@ -198,7 +198,7 @@ async def test_a_rewound_run_never_went_further(
     tmp_path: Path, model_file: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rewound to any step, a run has the updates of the steps before, and goes on as if it had no others."""
-    monkeypatch.setattr(updates, "KEEP_AFTER_UPDATES", 5)
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     expected = await undisturbed(tmp_path / "calm", model_file, META)
     async with room(tmp_path / "rewound", model_file) as there:
         run = await learning(there)

@@ -131,7 +131,7 @@ async def test_runs_do_not_see_each_others_updates(tmp_path: Path, model_file: P
 
 async def test_what_cannot_be_stored_is_not_made(tmp_path: Path, model_file: Path) -> None:
     """Where as much waits to be stored as is kept, an update is refused, and is made once there is room."""
-    async with room(tmp_path, model_file, max_undurable=3) as there:
+    async with room(tmp_path, model_file, max_unflushed=3) as there:
         run = await learning(there)
         await run.go([2.0, 1.9])
         there.store.failing.add("append")

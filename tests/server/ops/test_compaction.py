@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mlrs_core.config import RunConfig
-from mlrs_server.ops.compaction import AT_ONCE, WORTHWHILE, compact_lap
+from mlrs_server.ops.compaction import AT_ONCE, WORTHWHILE, compact_round
 from tests.server.support import LOSSES, Room, room
 
 CONFIG = RunConfig(horizon=400, num_classes=10)
@@ -37,12 +37,12 @@ async def test_finished_runs_become_compact(tmp_path: Path, model_file: Path) ->
         going = await filled_run(here, "going", 2 * WORTHWHILE)
         await here.finish("done")
         before = await here.history("done")
-        assert await compact_lap(here.live, here.stored, 0.0) == 1
+        assert await compact_round(here.live, here.stored, 0.0) == 1
         assert chunk_counts(tmp_path) == [1, 2 * WORTHWHILE]
         after = await here.history("done")
         assert before.losses.tobytes() == after.losses.tobytes()
         assert before.lrs.tobytes() == after.lrs.tobytes()
-        assert await compact_lap(here.live, here.stored, 0.0) == 0
+        assert await compact_round(here.live, here.stored, 0.0) == 0
         await here.follow(going, LOSSES[2 * WORTHWHILE :][:3], start=2 * WORTHWHILE)
 
 
@@ -50,7 +50,7 @@ async def test_idle_runs_become_compact_and_go_on(tmp_path: Path, model_file: Pa
     """A run that was not observed for long becomes compact while it is in memory, and goes on."""
     async with room(tmp_path, model_file) as here:
         handle = await filled_run(here, "idle", 2 * WORTHWHILE)
-        assert await compact_lap(here.live, here.stored, time.time() + 1) == 1
+        assert await compact_round(here.live, here.stored, time.time() + 1) == 1
         assert chunk_counts(tmp_path) == [1]
         await here.follow(handle, LOSSES[2 * WORTHWHILE :][:5], start=2 * WORTHWHILE)
         record = await here.history("idle")
@@ -67,7 +67,7 @@ async def test_a_damaged_run_does_not_keep_others_from_becoming_compact(
             await here.finish(name)
         with closing(sqlite3.connect(tmp_path / "mlrs.sqlite3")) as file, file:
             file.execute("UPDATE observations SET record = x'00' WHERE run_key = 1 AND first_step = 3")
-        assert await compact_lap(here.live, here.stored, 0.0) == 1
+        assert await compact_round(here.live, here.stored, 0.0) == 1
         assert chunk_counts(tmp_path) == [WORTHWHILE, 1]
 
 
@@ -81,5 +81,5 @@ async def test_a_lap_takes_all_there_are(tmp_path: Path, model_file: Path) -> No
             await here.ask(handles, [step] * count, [LOSSES[step]] * count)
             await here.live.journal.flush()
         await here.ending.finish_many(names)
-        assert await compact_lap(here.live, here.stored, 0.0) == len(names)
+        assert await compact_round(here.live, here.stored, 0.0) == len(names)
         assert chunk_counts(tmp_path) == [1] * len(names)

@@ -404,7 +404,7 @@ async def test_a_drain_releases_who_waits(tmp_path: Path, model_file: Path) -> N
 
 async def test_a_full_queue_fails_all_who_wait(tmp_path: Path, model_file: Path) -> None:
     """Where no more answers may wait to be stored, the calls of all ranks fail, as those of other runs do."""
-    async with room(tmp_path, model_file, max_undurable=1) as here:
+    async with room(tmp_path, model_file, max_unflushed=1) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         async with waiting(here, handle, (0, 0, 1.0)) as task:
             other = (await here.open("other")).handle

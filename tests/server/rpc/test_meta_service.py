@@ -15,7 +15,7 @@ from grpc import StatusCode as Code
 from mlrs_core.config import AdaptScope, MetaConfig, RunConfig
 from mlrs_proto import v1 as pb
 from mlrs_server.auth.limits import Limits, Usage
-from mlrs_server.auth.principal import Caller, Grant, set_caller
+from mlrs_server.auth.principal import Caller, Principal, set_caller
 from mlrs_server.auth.roles import Role
 from mlrs_server.meta.apply import Adaptation
 from mlrs_server.rpc.meta_service import AT_ONCE, MetaService
@@ -98,7 +98,7 @@ async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, mo
         for run in runs:
             await run.go([2.0])
             message.updates.add(run_handle=run.opened.handle, step=0, alignment=1.0)
-        set_caller(Caller(Grant("", Role.ADAPT), Usage("", Limits())))
+        set_caller(Caller(Principal("", Role.ADAPT), Usage("", Limits())))
         making = asyncio.create_task(served.adapt_all(message))
         turns = 0
         while not making.done():
@@ -297,7 +297,7 @@ async def test_a_follower_that_comes_back_hears_of_the_last_update(tmp_path: Pat
 
 async def test_an_update_that_finds_no_room_ends_the_stream(tmp_path: Path, model_file: Path) -> None:
     """What follows an update on its stream is not taken without it: the call fails, to be made again."""
-    async with service(tmp_path / "d", model_file, max_undurable=1, flush_interval_s=5.0) as (stub, _):
+    async with service(tmp_path / "d", model_file, max_unflushed=1, flush_interval_s=5.0) as (stub, _):
         handle = await create(stub, "run", horizon=100, meta=META)
         call = stub.StreamAdvice(timeout=TIMEOUT)
         await exchange(call, columns((handle, 0, 2.0)))

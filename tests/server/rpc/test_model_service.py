@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from mlrs_proto import v1 as pb
-from mlrs_server.auth import token_store as book
+from mlrs_server.auth import token_store
 from mlrs_server.auth.roles import Role
 from tests.server.auth.tenants import Caller, Tenants, tenants
 from tests.server.support import LOSSES
@@ -23,7 +23,7 @@ Code = grpc.StatusCode
 @pytest.fixture
 async def home(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tenants]:
     """A daemon with tokens, whose default model is `small`."""
-    monkeypatch.setattr(book, "LOOK_S", 0.02)
+    monkeypatch.setattr(token_store, "LOOK_S", 0.02)
     async with tenants(tmp_path / "d", model_file) as running:
         yield running
 

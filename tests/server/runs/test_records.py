@@ -250,7 +250,7 @@ async def test_reading_a_run_stores_that_run_alone(tmp_path: Path, model_file: P
         assert len(await here.history("b")) == 4
         assert [await chunks(here, name) for name in "abc"] == [1, 1, 0]
         assert here.live.journal.figures.count == 2
-        assert here.live.journal.undurable == 4
+        assert here.live.journal.unflushed == 4
         record = here.live.groups[0].records["durable_step"][:3].tolist()
         assert record == [3, 3, -1]
 
@@ -290,7 +290,7 @@ async def test_a_failed_flush_fails_every_read_that_waits_for_it(tmp_path: Path,
         here.store.failing = {"append"}
         failed = await asyncio.gather(*(here.records.get(name) for name in names), return_exceptions=True)
         assert [isinstance(one, AdvisorError) and one.reason == Reason.STORE for one in failed] == [True] * 5
-        assert here.live.journal.undurable == 10
+        assert here.live.journal.unflushed == 10
         await here.open("fresh")  # what has nothing to store, and never had, is not held up by the others
         assert (await here.records.get("fresh")).durable_step == -1
         here.store.failing.clear()

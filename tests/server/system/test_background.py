@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlrs_server.storage.engines.sqlite import BUSY_S
-from mlrs_server.system.background import apart
+from mlrs_server.system.background import in_background
 from tests.server.support import until
 from tests.support.daemon import Daemon
 
@@ -24,15 +24,15 @@ HEARD_S = BUSY_S / 2
 
 async def test_what_it_gives_and_raises_is_the_works() -> None:
     """The caller gets the result, or the error."""
-    assert await apart(lambda: 7) == 7
+    assert await in_background(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        await apart(lambda: 1 // 0)
+        await in_background(lambda: 1 // 0)
 
 
 async def test_a_cancelled_caller_does_not_wait_and_its_result_is_undone() -> None:
     """Cancelled, a caller goes on at once; what the work gives later is undone."""
     gate, undone = threading.Event(), list[str]()
-    waiting = asyncio.create_task(apart(lambda: str(gate.wait(30)), undone.append))
+    waiting = asyncio.create_task(in_background(lambda: str(gate.wait(30)), undone.append))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mlrs_server.system.cooperative import AT_ONCE, in_turns
+from mlrs_server.system.cooperative import AT_ONCE, cooperatively
 
 
 async def test_others_get_turns() -> None:
@@ -18,8 +18,8 @@ async def test_others_get_turns() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(counting())
-    assert [item async for item in in_turns(range(AT_ONCE))] == list(range(AT_ONCE))
+    assert [item async for item in cooperatively(range(AT_ONCE))] == list(range(AT_ONCE))
     assert others == 0
-    assert [item async for item in in_turns(range(5 * AT_ONCE))] == list(range(5 * AT_ONCE))
+    assert [item async for item in cooperatively(range(5 * AT_ONCE))] == list(range(5 * AT_ONCE))
     assert others == 4
     task.cancel()

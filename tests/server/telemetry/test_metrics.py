@@ -92,7 +92,7 @@ async def test_metrics_count_what_happened(
             await stub.GetRun(pb.GetRunRequest(run_id="nobody"))  # type: ignore[misc]
         async with asyncio.timeout(TIMEOUT):
             figures = await scraped(metrics_at[0])
-            while figures["mlrs_undurable_answers", ""]:
+            while figures["mlrs_unflushed_answers", ""]:
                 figures = await scraped(metrics_at[0])
         assert figures["mlrs_advice_total", "fresh"] == 3
         assert figures["mlrs_advice_total", "held"] == 1
@@ -196,7 +196,7 @@ async def test_a_store_that_fails_is_told(
             assert await health(address) == await health(address, "") == SERVING
             if not works:
                 assert figures["mlrs_flush_failures_total", ""] >= 1
-                assert figures["mlrs_undurable_answers", ""] >= 1
+                assert figures["mlrs_unflushed_answers", ""] >= 1
                 assert answer.durable_steps[0] < step - 1
         await call.done_writing()
 
