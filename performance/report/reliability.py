@@ -1,9 +1,9 @@
-"""The page of what the tests under fire measured, from the files that they saved.
+"""The reliability page: what the failure tests measured, from the files that they saved.
 
     python -m performance.report.reliability
 
-takes what the long tests have saved in `performance/results/reliability/`, which git ignores, into
-`docs/reliability/`, and writes the page anew. Nothing else writes there: a test changes no committed file.
+copies what the long tests have saved in `performance/results/reliability/`, which git ignores, to
+`docs/reliability/`, and writes the page again. Nothing else writes there: a test changes no committed file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ReliabilityRow:
     does: str
     """What the test does."""
     quick: str = ""
-    """Tests that are all of it, in `make test`: what they show is yes or no."""
+    """The tests of `make test` that measure it completely: they pass or fail, and save no figures."""
 
 
 EVERY_BIT = "every LR bit-identical to an undisturbed run, no observation lost"
@@ -39,86 +39,88 @@ ROWS = (
         "`kill -9` of the daemon",
         f"200 random moments: {EVERY_BIT}",
         ("kills_daemon_killed",),
-        "Three processes of four training loops each train one run after the other, models and schedules, "
-        "strange losses among them, while the daemon is killed at random moments, some of them during its "
-        "start. What loops saw and what the daemon recorded is compared, bit by bit, with runs computed "
-        "without a daemon.",
+        "Three processes with four training loops each train one run after the other, with models and "
+        "schedules, and with some unusual losses. Meanwhile the daemon is killed at random moments, also "
+        "during its start. The learning rates that the loops got and the records of the daemon are compared, "
+        "bit by bit, with runs computed without a daemon.",
     ),
     ReliabilityRow(
         "`kill -9` at failpoints",
         EVERY_BIT,
         ("kills_failpoints",),
-        "The same; the daemon kills itself before, in and after its transactions, as it creates and as it "
-        "finishes runs (`server/mlrs_server/failpoints.py`).",
+        "The same, but the daemon kills itself before, in and after its transactions, and while it creates "
+        "and finishes runs (`server/mlrs_server/failpoints.py`).",
     ),
     ReliabilityRow(
         "`kill -9` of clients, and of both",
-        "the same",
+        EVERY_BIT,
         ("kills_clients_killed", "kills_both_killed"),
-        "Training processes are killed and started again, and both sides in turns. A run resumes no earlier "
-        "than at the step after the last that was promised to survive.",
+        "Training processes are killed and started again; in the second test, the daemon and the training "
+        "processes in alternation. A run must continue at or after the first step that was not durable.",
     ),
     ReliabilityRow(
         "a client that exits at any moment",
         "2,000 exits: no hang",
         ("exits",),
-        "Processes end in the middle of everything, by an exception or at the end of their script, with a "
-        "daemon, without one, and with one that is stopped.",
+        "Processes end at any moment, by an exception or at the end of their script, with a daemon, without "
+        "one, and with one that is stopped.",
     ),
     ReliabilityRow(
         "Ctrl-C at any moment",
-        "50,000 interrupts: no hang, every LR as without",
+        "50,000 interrupts: no hang, every LR as without interrupts",
         ("interrupts",),
-        "A loop whose streams break is interrupted between any two lines of Python, and goes on.",
+        "A training loop whose streams break is interrupted between any two lines of Python, and continues.",
     ),
     ReliabilityRow(
         "a proxy that breaks connections",
-        "10,000 faults: the same; no call outlives its deadline by 100 ms",
+        f"10,000 faults: {EVERY_BIT}; no call outlives its deadline by 100 ms",
         ("proxy",),
-        "Each of 18 training loops has a connection of its own through a proxy that closes, resets, cuts, "
-        "delays, throttles, half-opens and swallows it, delivers an old connection's bytes after a new one "
-        "is in use, and repeats bytes. Each training process also measures for how long the machine did not "
-        "let it run; the figure is without that, and the next one with it.",
+        "Each of 18 training loops has its own connection through a proxy that closes, resets, cuts, delays, "
+        "throttles, half-opens and drops it, delivers bytes of an old connection when a new one is in use, "
+        "and repeats bytes. Each training process also measures for how long the machine did not let it run. "
+        "The first figure for late calls leaves this time out, the second one includes it.",
     ),
     ReliabilityRow(
         "two replicas on PostgreSQL",
-        "takeover within the lease + 1 s; a woken owner writes nothing; LRs bit-identical",
+        "takeover within the lease + 1 s; an owner that continues after its lease writes nothing; LRs "
+        "bit-identical",
         ("replicas",),
-        "The owner is killed, stopped past its lease and woken, and cut off.",
+        "The owner is killed; paused for longer than its lease and continued; cut off from the database.",
     ),
     ReliabilityRow(
         "rolling restart under load",
-        "0 held, 0 fallback, 0 errors seen by a training loop",
+        "no training loop sees a held step, a fallback or an error",
         ("rolling_restart",),
-        "Replicas are restarted one after the other while runs go on.",
+        "Replicas are restarted one after the other while runs are in training.",
     ),
     ReliabilityRow(
         "power loss",
-        "never less than the `durable_step` that was promised",
+        "the store never has less than the `durable_step` that clients were sent",
         (),
-        "The SQLite log is cut off at every frame, and inside of each by turns, and opened again.",
+        "The SQLite log is truncated after every frame and inside frames, and the store is opened again.",
         quick="tests/server/storage/test_store_power.py",
     ),
     ReliabilityRow(
         "rewind to any step",
         "identical LRs; 50 ms per 1,000 steps replayed",
         ("rewind",),
-        "A job goes back to a checkpoint, as `torchrun` does.",
+        "A job goes back to a checkpoint, as a restart by `torchrun` does.",
     ),
     ReliabilityRow(
         "a store that fails",
-        "advice goes on, health says so, nothing is lost once it heals; or a refusal says what to do",
+        "advice continues, health reports it, nothing is lost when the store works again; or a refusal "
+        "says what to do",
         (),
-        "Full disk, a file cut off, read-only, locked; PostgreSQL restarted, stopped, gone.",
+        "A full disk; a file that is truncated, read-only or locked; PostgreSQL restarted, stopped or gone.",
         quick="tests/server/storage/test_store_faults.py",
     ),
     ReliabilityRow(
         "lifecycles against a dictionary",
         "5,000 steps, no divergence",
         ("lifecycles",),
-        "hypothesis creates, resumes, observes, repeats, contradicts, skips ahead, streams, finishes, "
-        "rewinds, deletes, lists and follows runs of a daemon over the wire, and kills it; a plain "
-        "dictionary says what must come of it.",
+        "hypothesis creates, resumes, observes, streams, finishes, rewinds, deletes, lists and follows "
+        "runs of a daemon over gRPC, repeats steps, contradicts them, skips some, and kills the daemon. A "
+        "model of the daemon, a plain dictionary, says what each call must return.",
     ),
     ReliabilityRow(
         "fuzz",
@@ -132,52 +134,52 @@ ROWS = (
             "fuzz_messages",
             "fuzz_wire",
         ),
-        "Mutated model files, settings, store blobs (half of them with a right checksum) and messages in "
-        "process, and random bytes, mutated messages and extreme values at every RPC of a daemon. Each is "
-        "answered, or refused with a reason; `INTERNAL` and `UNKNOWN` are failures.",
+        "In process: mutated model files, settings, store blobs (half of them with a correct checksum) and "
+        "messages. At every RPC of a daemon: random bytes, mutated messages and extreme values. Each must be "
+        "answered, or refused with a reason; `INTERNAL` and `UNKNOWN` count as failures.",
     ),
     ReliabilityRow(
-        "strange losses",
-        "a defined outcome each",
+        "unusual losses",
+        "a defined outcome for each",
         ("losses",),
-        "NaN, infinities, 0, negative, subnormal and gigantic losses as the first and in the middle of a "
-        "run, under each kind of policy; the table below has the outcomes.",
+        "NaN, infinite, zero, negative, subnormal and huge losses, as the first loss and in the middle of a "
+        "run, under each kind of policy. The table below has the outcomes.",
     ),
     ReliabilityRow(
-        "a clock that is set",
+        "a clock that jumps",
         "nothing changes",
         ("clocks",),
         "The wall clock of the daemon and of a training process jumps by seconds and by years, back and "
-        "forward, while runs go on, are stored, go idle and come back.",
+        "forward, while runs are in training, are stored, become idle and are used again.",
     ),
     ReliabilityRow(
         "tenant isolation",
-        "all refused, as if there were nothing",
+        "every call is refused as if the run or model did not exist",
         (),
-        "Every RPC with another tenant's ids, and with no token, an expired, a revoked one, a wrong "
+        "Every RPC with another tenant's ids; with no token, an expired or a revoked one; with a wrong "
         "certificate.",
         quick="tests/server/auth",
     ),
     ReliabilityRow(
-        "clients that take without giving",
-        "bounded memory; others' p99 at most doubled",
+        "clients that misuse the daemon",
+        "bounded memory; p99 latency of other clients at most doubled",
         ("abuse_slow_readers", "abuse_half_open", "abuse_streams", "abuse_oversize"),
-        "Streams that send and never read; connections that never speak; a connection that opens streams "
-        "without end; messages of 64 MiB, plain and compressed to next to nothing. A training loop beside "
-        "them, in a process of its own, is measured before and meanwhile, on the same cores as the abuse.",
+        "Streams that send and never read; connections that send nothing; a connection that opens more and "
+        "more streams; messages of 64 MiB, plain and compressed to very few bytes. The latency of a training "
+        "loop in a separate process is measured before and meanwhile, on the same cores.",
     ),
     ReliabilityRow(
         "soak",
         "30 min, 500 runs at once: memory and open files flat, 0 errors",
         ("soak",),
-        "500 runs come and go over connections that break, under a daemon that is killed three times in the "
-        "first third. Memory and files are compared over the second half.",
+        "500 runs at a time are opened, trained and finished over connections that break; the daemon is "
+        "killed three times in the first third. Memory and open files are compared over the second half.",
     ),
 )
 
 
 def publish() -> list[str]:
-    """Take what tests have saved into the docs; return the names of the files."""
+    """Copy what tests have saved to the docs; return the names of the files."""
     files = sorted(SAVED.glob("*.json"))
     for file in files:
         shutil.copy(file, FOLDER)
@@ -191,7 +193,7 @@ def load(name: str) -> dict[str, Any] | None:
 
 
 def figures(saved: dict[str, Any]) -> str:
-    """Return a test's figures as words; those that are lists and tables are left out."""
+    """Return a test's figures as text, without lists and tables."""
     return ", ".join(
         f"{name.replace('_', ' ')} {value:,}" if isinstance(value, (int, float)) else f"{name} {value}"
         for name, value in saved["figures"].items()
@@ -203,7 +205,7 @@ def line(row: ReliabilityRow) -> str:
     """Return a line of the table."""
     parts = [(name, saved) for name in row.files if (saved := load(name))]
     if row.quick:
-        return f"| {row.title} | {row.target} | held by `make test` | | `pytest {row.quick}` |"
+        return f"| {row.title} | {row.target} | checked by `make test` | | `pytest {row.quick}` |"
     if not parts:
         return f"| {row.title} | {row.target} | not measured yet | | |"
     several = len(row.files) > 1
@@ -232,10 +234,10 @@ def page() -> str:
     intro = (
         "# Reliability\n"
         "\n"
-        "What the tests under fire measured. `make test` runs a short version of each, `make test-slow` the "
-        "long ones, which save their figures in `performance/results/reliability/`; `python -m "
-        "performance.report.reliability` takes them into `docs/reliability/` and writes this page of them. "
-        "Counts and bits carry from machine to machine; latencies were measured on two shared cores.\n"
+        "What the failure tests measured. `make test` runs a short version of each test. `make test-slow` "
+        "runs the long versions, which save their figures in `performance/results/reliability/`; then "
+        "`python -m performance.report.reliability` copies them to `docs/reliability/` and writes this "
+        "page. Latencies were measured on two shared cores; the other figures do not depend on the machine.\n"
         "\n"
         "| test | target | measured | date | command |\n"
         "|---|---|---|---|---|\n"
@@ -243,10 +245,11 @@ def page() -> str:
     table = "\n".join(map(line, ROWS))
     does = "\n".join(f"- **{row.title}.** {row.does}" for row in ROWS)
     return (
-        f"{intro}{table}\n\n## What each test does\n\n{does}\n\n## Strange losses\n\n"
-        "A loss that is not finite is held: the state does not move, the last learning rate stays (before "
-        "any finite loss that is `min_lr`, or 0). Any other is taken as it is and gets a finite, positive "
-        "learning rate. Reason and learning rate by policy, the first line for comparison:\n"
+        f"{intro}{table}\n\n## What each test does\n\n{does}\n\n## Unusual losses\n\n"
+        "A loss that is not finite is held: the state does not move, and the last learning rate stays "
+        "(before the first finite loss it is `min_lr`, or 0). Every other loss is used as it is and gets "
+        "a finite, positive learning rate. The table has the reason and the learning rate of each policy; "
+        "the first line is for comparison:\n"
         "\n"
         f"{outcomes()}"
     )
