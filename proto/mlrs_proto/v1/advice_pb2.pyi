@@ -28,7 +28,7 @@ class _AdviceReason:
 class _AdviceReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AdviceReason.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ADVICE_REASON_UNSPECIFIED: _AdviceReason.ValueType  # 0
-    """Only in columns, of an entry with an error."""
+    """In columns only: the entry has an error."""
     ADVICE_REASON_FRESH: _AdviceReason.ValueType  # 1
     """Computed from this observation."""
     ADVICE_REASON_REPLAYED: _AdviceReason.ValueType  # 2
@@ -42,7 +42,7 @@ class AdviceReason(_AdviceReason, metaclass=_AdviceReasonEnumTypeWrapper):
     """Why an advice says what it says."""
 
 ADVICE_REASON_UNSPECIFIED: AdviceReason.ValueType  # 0
-"""Only in columns, of an entry with an error."""
+"""In columns only: the entry has an error."""
 ADVICE_REASON_FRESH: AdviceReason.ValueType  # 1
 """Computed from this observation."""
 ADVICE_REASON_REPLAYED: AdviceReason.ValueType  # 2
@@ -68,7 +68,7 @@ class AdviseRequest(google.protobuf.message.Message):
     """Its step; must be the run's `next_step`, or one already answered with the same loss."""
     loss: builtins.float
     """The training loss at that step. Any double, NaN and infinities included.
-    5 to 12 are room for what an observation may say besides, with the numbers that it has in Observations.
+    5 to 12 are kept free for more about an observation, with the same numbers as in Observations.
     """
     def __init__(
         self,
@@ -98,9 +98,9 @@ class AdviseResponse(google.protobuf.message.Message):
     reason: global___AdviceReason.ValueType
     """Why."""
     durable_step: builtins.int
-    """Observations up to and including this step survive a crash; unset: none does yet. Keep later ones. Meta
-    updates of steps before it survive, too; that of this very step may not.
-    5 is room for a flag that says to restore a saved state.
+    """Observations up to and including this step survive a crash. Unset: none does yet. The client keeps later ones
+    to send them again. Meta updates of earlier steps survive, too; that of this step may not.
+    5 is kept free for a flag that asks the training loop to restore a saved state.
     """
     def __init__(
         self,
@@ -118,7 +118,7 @@ global___AdviseResponse = AdviseResponse
 
 @typing.final
 class StreamAdviceRequest(google.protobuf.message.Message):
-    """What a training process sends. Messages are taken in their order, observations and meta updates alike."""
+    """What a training process sends. Messages are handled in their order, observations and meta updates alike."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -131,7 +131,7 @@ class StreamAdviceRequest(google.protobuf.message.Message):
     @property
     def meta_updates(self) -> mlrs_proto.v1.meta_pb2.MetaUpdates:
         """Meta updates of any number of runs.
-        3 is room for the results of search trials.
+        3 is kept free for the results of search trials.
         """
 
     def __init__(
@@ -148,8 +148,8 @@ global___StreamAdviceRequest = StreamAdviceRequest
 
 @typing.final
 class Observations(google.protobuf.message.Message):
-    """Observations of any number of runs in columns of equal length. Entry i of every column belongs
-    together. Several entries of one run are taken in order. At most 65,536 entries.
+    """Observations of any number of runs, in columns of equal length: entry i of every column belongs to observation i.
+    Several entries of one run are handled in their order. At most 65,536 entries.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -172,8 +172,8 @@ class Observations(google.protobuf.message.Message):
 
     @property
     def rank_columns(self) -> global___RankColumns:
-        """Whose losses these are, for runs whose ranks all report. Unset: all are of rank 0, each of one sample.
-        5 to 12 are room for columns about the step before: the signals update_norm2, param_norm2, grad_norm2,
+        """Ranks and sample counts, for runs whose ranks all report. Unset: every loss is of rank 0 and of one sample.
+        5 to 12 are kept free for columns about the step before: the signals update_norm2, param_norm2, grad_norm2,
         grad_dot_update, grad_dot_previous_update and log_relative_update, the validation loss, and the learning rate
         that was used.
         """
@@ -219,7 +219,7 @@ global___RankColumns = RankColumns
 
 @typing.final
 class StreamAdviceResponse(google.protobuf.message.Message):
-    """The answer to one StreamAdviceRequest, or word from the daemon."""
+    """The answer to one StreamAdviceRequest, or a notice of the daemon."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -232,12 +232,12 @@ class StreamAdviceResponse(google.protobuf.message.Message):
 
     @property
     def meta_results(self) -> mlrs_proto.v1.meta_pb2.MetaResults:
-        """What became of one message of meta updates."""
+        """The results of one message of meta updates."""
 
     @property
     def drain(self) -> global___Drain:
         """The daemon is about to stop.
-        4 is room for the trials of a search.
+        4 is kept free for the trials of a search.
         """
 
     def __init__(
@@ -276,8 +276,8 @@ class AdviceColumns(google.protobuf.message.Message):
 
     @property
     def durable_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """For each entry, the step up to which its run's observations survive a crash, as in AdviseResponse; -1, as a
-        column has a number for each entry: none does yet.
+        """For each entry, the step up to which its run's observations survive a crash, as in AdviseResponse. -1: none
+        does yet.
         """
 
     @property
@@ -286,8 +286,8 @@ class AdviceColumns(google.protobuf.message.Message):
 
     @property
     def ranks_reported(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Of how many ranks' losses each answer was made. Empty: of all, or the runs have one rank each.
-        6 is room for flags that say to restore a saved state.
+        """How many ranks' losses each answer was made from. Empty: all ranks', or the runs have one rank each.
+        6 is kept free for flags that ask the training loop to restore a saved state.
         """
 
     def __init__(
@@ -305,8 +305,8 @@ global___AdviceColumns = AdviceColumns
 
 @typing.final
 class Drain(google.protobuf.message.Message):
-    """The daemon stops soon, and has given its runs away if there are other replicas: it reads nothing more
-    from this stream. Open the runs again, here or at another replica, which says where each is.
+    """The daemon stops soon and reads nothing more from this stream. If there are other replicas, it has handed its runs
+    over to them. Open the runs again at any address; a replica that does not own a run sends the client to its owner.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

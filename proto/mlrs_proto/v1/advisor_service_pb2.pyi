@@ -4,30 +4,29 @@ isort:skip_file
 The contract between training loops and the mlrs daemon.
 
 A training loop opens a run with OpenRun, then sends one observation (step, loss) for each
-optimizer step and gets back one advice (step, learning rate). Everything else is bookkeeping.
+optimizer step and gets one advice (step, learning rate) back. The other calls manage runs.
 
 Conventions
-  * Steps count from 0 and have no gaps. A step that was answered is answered again from the
-    record; it never moves the state twice.
-  * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
-    carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
-    the request field at fault, where there is one; `mlrs-next-step`, the step that is to be
-    observed next, where a step is at fault; and `mlrs-owner`, the address to ask instead, where
-    another replica has the run. The message names the field and the way out. What gRPC refuses
-    by itself, such as a message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
-    and a message only.
-  * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
-    stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.
+  * Steps count from 0 and have no gaps. A step that is observed again gets the recorded answer; it never
+    moves the state twice.
+  * Calls fail with the codes of google.rpc.Code. A failure that mlrs itself found, not gRPC, also has
+    trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`, the request
+    field at fault, if one is; `mlrs-next-step`, the step to observe next, if a step is at fault; and
+    `mlrs-owner`, the address to call instead, if another replica has the run. The message names the
+    field and says what to do. What gRPC refuses by itself, such as a message larger than the daemon's
+    limit (4 MiB, `mlrs serve --max-message-bytes`), has a code and a message only.
+  * A daemon that has tokens requires one with every call, as metadata `authorization: Bearer TOKEN`. The
+    token determines the tenant and the role; runs and models of other tenants do not exist for the caller.
   * Of several replicas over one database, each run has one owner. OpenRun, FinishRun, DeleteRun,
     Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
-    again there. When ownership moves, the handles of its runs become stale, and OpenRun says where to.
-  * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
-    malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
-    answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
-  * What is `optional` and unset was not said, or is not there. Times that pass are
+    again there. When a run gets another owner, its handle becomes stale, and OpenRun says who the owner is.
+  * Inside a StreamAdvice message, an entry that cannot be answered gets an EntryError; the other entries
+    are answered. The call fails only if the columns are malformed (unequal, empty, too long, a step
+    above 2**53), or if too many answers wait to be stored (ERROR_REASON_QUEUE_FULL).
+  * An `optional` field that is unset has no value; its comment says what that means. Durations are
     google.protobuf.Duration, points in time google.protobuf.Timestamp.
-  * Fields are added, never renumbered: `make lint` compares the contract with what it was. Numbers that a
-    comment calls room are free for what is to come; those of a field that went are `reserved`.
+  * Fields are added, never renumbered: `make lint` compares the contract with its baseline. Some comments keep
+    numbers free for later fields; the numbers of removed fields are `reserved`.
 """
 
 import google.protobuf.descriptor

@@ -29,7 +29,7 @@ if _version_not_supported:
 
 
 class AdvisorServiceStub(object):
-    """Advises learning rates, and keeps the runs that the advice is of.
+    """Advises learning rates, and manages the runs that get them.
     """
 
     def __init__(self, channel):
@@ -101,39 +101,39 @@ class AdvisorServiceStub(object):
 
 
 class AdvisorServiceServicer(object):
-    """Advises learning rates, and keeps the runs that the advice is of.
+    """Advises learning rates, and manages the runs that get them.
     """
 
     def OpenRun(self, request, context):
-        """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
+        """Opens a run: creates it or resumes it, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
         FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-        damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
-        in memory as fit, or the tenant has as many as it may.
+        damaged, or another replica owns it. RESOURCE_EXHAUSTED: the memory for models, schedule shapes or runs
+        is full, or the tenant has as many runs as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchOpenRuns(self, request, context):
-        """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
-        them is created, or none; runs that exist are rewound one after the other, up to the first that
-        cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
+        """Opens many runs in one call, each as OpenRun would, for example those of a sweep. Either all new runs among
+        them are created, or none. Runs that exist are rewound one after the other, up to the first that
+        cannot be. Fails as OpenRun does, with a message about the first run at fault.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Reads one run. NOT_FOUND: there is none of that id.
+        """Reads one run. NOT_FOUND: no run has this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists runs, a page at a time, by id or those of the newest activity first.
+        """Lists runs, a page at a time, ordered by id or by their newest activity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,14 +148,14 @@ class AdvisorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchFinishRuns(self, request, context):
-        """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids.
+        """Finishes many runs in one call: all, or none. NOT_FOUND: one of the ids has no run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Deletes a run and its record. NOT_FOUND: there is none of that id.
+        """Deletes a run and its record. NOT_FOUND: no run has this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,25 +178,25 @@ class AdvisorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
-        it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
-        A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
+        """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
+        continues with the run and ends when the run is finished; without, it ends at the newest step.
+        A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Adapt(self, request, context):
-        """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-        with a StreamAdvice, meta updates in that stream keep the order by themselves.
+        """Meta mode: makes one meta update of the network's weights from an alignment. A training loop that has a
+        StreamAdvice sends its meta updates there, in order with its observations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdaptGradients(self, request_iterator, context):
-        """Meta mode for clients that would rather send both gradients than compute the alignment. The
-        daemon keeps running dot products and never holds a whole tensor.
+        """Meta mode for clients that send both vectors instead of their dot product, the alignment. The daemon adds up
+        the products of the chunks and never holds a whole vector.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,7 +274,7 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdvisorService(object):
-    """Advises learning rates, and keeps the runs that the advice is of.
+    """Advises learning rates, and manages the runs that get them.
     """
 
     @staticmethod

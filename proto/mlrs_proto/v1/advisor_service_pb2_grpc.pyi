@@ -4,30 +4,29 @@ isort:skip_file
 The contract between training loops and the mlrs daemon.
 
 A training loop opens a run with OpenRun, then sends one observation (step, loss) for each
-optimizer step and gets back one advice (step, learning rate). Everything else is bookkeeping.
+optimizer step and gets one advice (step, learning rate) back. The other calls manage runs.
 
 Conventions
-  * Steps count from 0 and have no gaps. A step that was answered is answered again from the
-    record; it never moves the state twice.
-  * Calls fail with the codes of google.rpc.Code. A failure that the daemon's own code found also
-    carries trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`,
-    the request field at fault, where there is one; `mlrs-next-step`, the step that is to be
-    observed next, where a step is at fault; and `mlrs-owner`, the address to ask instead, where
-    another replica has the run. The message names the field and the way out. What gRPC refuses
-    by itself, such as a message larger than the daemon's limit (4 MiB, `mlrs serve --max-message-bytes`), has a code
-    and a message only.
-  * A daemon that has tokens wants one with every call, as metadata `authorization: Bearer TOKEN`. It
-    stands for a tenant and for what it may do; runs and models of other tenants do not exist for it.
+  * Steps count from 0 and have no gaps. A step that is observed again gets the recorded answer; it never
+    moves the state twice.
+  * Calls fail with the codes of google.rpc.Code. A failure that mlrs itself found, not gRPC, also has
+    trailing metadata: `mlrs-reason`, an ErrorReason by name, for programs; `mlrs-field`, the request
+    field at fault, if one is; `mlrs-next-step`, the step to observe next, if a step is at fault; and
+    `mlrs-owner`, the address to call instead, if another replica has the run. The message names the
+    field and says what to do. What gRPC refuses by itself, such as a message larger than the daemon's
+    limit (4 MiB, `mlrs serve --max-message-bytes`), has a code and a message only.
+  * A daemon that has tokens requires one with every call, as metadata `authorization: Bearer TOKEN`. The
+    token determines the tenant and the role; runs and models of other tenants do not exist for the caller.
   * Of several replicas over one database, each run has one owner. OpenRun, FinishRun, DeleteRun,
     Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
-    again there. When ownership moves, the handles of its runs become stale, and OpenRun says where to.
-  * Inside a StreamAdvice message a bad entry is an EntryError; its neighbours are answered. Only
-    malformed columns (unequal, empty, too long, a step above 2**53), and a daemon that keeps no more
-    answers which are not stored yet (ERROR_REASON_QUEUE_FULL), fail the call.
-  * What is `optional` and unset was not said, or is not there. Times that pass are
+    again there. When a run gets another owner, its handle becomes stale, and OpenRun says who the owner is.
+  * Inside a StreamAdvice message, an entry that cannot be answered gets an EntryError; the other entries
+    are answered. The call fails only if the columns are malformed (unequal, empty, too long, a step
+    above 2**53), or if too many answers wait to be stored (ERROR_REASON_QUEUE_FULL).
+  * An `optional` field that is unset has no value; its comment says what that means. Durations are
     google.protobuf.Duration, points in time google.protobuf.Timestamp.
-  * Fields are added, never renumbered: `make lint` compares the contract with what it was. Numbers that a
-    comment calls room are free for what is to come; those of a field that went are `reserved`.
+  * Fields are added, never renumbered: `make lint` compares the contract with its baseline. Some comments keep
+    numbers free for later fields; the numbers of removed fields are `reserved`.
 """
 
 import abc
@@ -48,41 +47,41 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class AdvisorServiceStub:
-    """Advises learning rates, and keeps the runs that the advice is of."""
+    """Advises learning rates, and manages the runs that get them."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     OpenRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.OpenRunRequest,
         mlrs_proto.v1.run_pb2.OpenRunResponse,
     ]
-    """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
+    """Opens a run: creates it or resumes it, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
     FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-    damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
-    in memory as fit, or the tenant has as many as it may.
+    damaged, or another replica owns it. RESOURCE_EXHAUSTED: the memory for models, schedule shapes or runs
+    is full, or the tenant has as many runs as it may have.
     """
 
     BatchOpenRuns: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.BatchOpenRunsRequest,
         mlrs_proto.v1.run_pb2.BatchOpenRunsResponse,
     ]
-    """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
-    them is created, or none; runs that exist are rewound one after the other, up to the first that
-    cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
+    """Opens many runs in one call, each as OpenRun would, for example those of a sweep. Either all new runs among
+    them are created, or none. Runs that exist are rewound one after the other, up to the first that
+    cannot be. Fails as OpenRun does, with a message about the first run at fault.
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.GetRunRequest,
         mlrs_proto.v1.run_pb2.GetRunResponse,
     ]
-    """Reads one run. NOT_FOUND: there is none of that id."""
+    """Reads one run. NOT_FOUND: no run has this id."""
 
     ListRuns: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.ListRunsRequest,
         mlrs_proto.v1.run_pb2.ListRunsResponse,
     ]
-    """Lists runs, a page at a time, by id or those of the newest activity first."""
+    """Lists runs, a page at a time, ordered by id or by their newest activity."""
 
     FinishRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.FinishRunRequest,
@@ -96,13 +95,13 @@ class AdvisorServiceStub:
         mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
         mlrs_proto.v1.run_pb2.BatchFinishRunsResponse,
     ]
-    """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
+    """Finishes many runs in one call: all, or none. NOT_FOUND: one of the ids has no run."""
 
     DeleteRun: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.DeleteRunRequest,
         mlrs_proto.v1.run_pb2.DeleteRunResponse,
     ]
-    """Deletes a run and its record. NOT_FOUND: there is none of that id."""
+    """Deletes a run and its record. NOT_FOUND: no run has this id."""
 
     Advise: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advice_pb2.AdviseRequest,
@@ -124,62 +123,62 @@ class AdvisorServiceStub:
         mlrs_proto.v1.record_pb2.WatchRunRequest,
         mlrs_proto.v1.record_pb2.WatchRunResponse,
     ]
-    """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
-    it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
-    A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
+    """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
+    continues with the run and ends when the run is finished; without, it ends at the newest step.
+    A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
     """
 
     Adapt: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.meta_pb2.AdaptRequest,
         mlrs_proto.v1.meta_pb2.AdaptResponse,
     ]
-    """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-    with a StreamAdvice, meta updates in that stream keep the order by themselves.
+    """Meta mode: makes one meta update of the network's weights from an alignment. A training loop that has a
+    StreamAdvice sends its meta updates there, in order with its observations.
     """
 
     AdaptGradients: grpc.StreamUnaryMultiCallable[
         mlrs_proto.v1.meta_pb2.AdaptGradientsRequest,
         mlrs_proto.v1.meta_pb2.AdaptGradientsResponse,
     ]
-    """Meta mode for clients that would rather send both gradients than compute the alignment. The
-    daemon keeps running dot products and never holds a whole tensor.
+    """Meta mode for clients that send both vectors instead of their dot product, the alignment. The daemon adds up
+    the products of the chunks and never holds a whole vector.
     """
 
 class AdvisorServiceAsyncStub:
-    """Advises learning rates, and keeps the runs that the advice is of."""
+    """Advises learning rates, and manages the runs that get them."""
 
     OpenRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.OpenRunRequest,
         mlrs_proto.v1.run_pb2.OpenRunResponse,
     ]
-    """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
+    """Opens a run: creates it or resumes it, as `mode` says.
     INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
     run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
     FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-    damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
-    in memory as fit, or the tenant has as many as it may.
+    damaged, or another replica owns it. RESOURCE_EXHAUSTED: the memory for models, schedule shapes or runs
+    is full, or the tenant has as many runs as it may have.
     """
 
     BatchOpenRuns: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.BatchOpenRunsRequest,
         mlrs_proto.v1.run_pb2.BatchOpenRunsResponse,
     ]
-    """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
-    them is created, or none; runs that exist are rewound one after the other, up to the first that
-    cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
+    """Opens many runs in one call, each as OpenRun would, for example those of a sweep. Either all new runs among
+    them are created, or none. Runs that exist are rewound one after the other, up to the first that
+    cannot be. Fails as OpenRun does, with a message about the first run at fault.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.GetRunRequest,
         mlrs_proto.v1.run_pb2.GetRunResponse,
     ]
-    """Reads one run. NOT_FOUND: there is none of that id."""
+    """Reads one run. NOT_FOUND: no run has this id."""
 
     ListRuns: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.ListRunsRequest,
         mlrs_proto.v1.run_pb2.ListRunsResponse,
     ]
-    """Lists runs, a page at a time, by id or those of the newest activity first."""
+    """Lists runs, a page at a time, ordered by id or by their newest activity."""
 
     FinishRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.FinishRunRequest,
@@ -193,13 +192,13 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
         mlrs_proto.v1.run_pb2.BatchFinishRunsResponse,
     ]
-    """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
+    """Finishes many runs in one call: all, or none. NOT_FOUND: one of the ids has no run."""
 
     DeleteRun: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.DeleteRunRequest,
         mlrs_proto.v1.run_pb2.DeleteRunResponse,
     ]
-    """Deletes a run and its record. NOT_FOUND: there is none of that id."""
+    """Deletes a run and its record. NOT_FOUND: no run has this id."""
 
     Advise: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advice_pb2.AdviseRequest,
@@ -221,29 +220,29 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.record_pb2.WatchRunRequest,
         mlrs_proto.v1.record_pb2.WatchRunResponse,
     ]
-    """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
-    it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
-    A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
+    """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
+    continues with the run and ends when the run is finished; without, it ends at the newest step.
+    A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
     """
 
     Adapt: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.meta_pb2.AdaptRequest,
         mlrs_proto.v1.meta_pb2.AdaptResponse,
     ]
-    """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-    with a StreamAdvice, meta updates in that stream keep the order by themselves.
+    """Meta mode: makes one meta update of the network's weights from an alignment. A training loop that has a
+    StreamAdvice sends its meta updates there, in order with its observations.
     """
 
     AdaptGradients: grpc.aio.StreamUnaryMultiCallable[
         mlrs_proto.v1.meta_pb2.AdaptGradientsRequest,
         mlrs_proto.v1.meta_pb2.AdaptGradientsResponse,
     ]
-    """Meta mode for clients that would rather send both gradients than compute the alignment. The
-    daemon keeps running dot products and never holds a whole tensor.
+    """Meta mode for clients that send both vectors instead of their dot product, the alignment. The daemon adds up
+    the products of the chunks and never holds a whole vector.
     """
 
 class AdvisorServiceServicer(metaclass=abc.ABCMeta):
-    """Advises learning rates, and keeps the runs that the advice is of."""
+    """Advises learning rates, and manages the runs that get them."""
 
     @abc.abstractmethod
     def OpenRun(
@@ -251,12 +250,12 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.run_pb2.OpenRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.OpenRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.OpenRunResponse]]:
-        """Opens a run: creates it, resumes it, or whichever applies, as `mode` says.
+        """Opens a run: creates it or resumes it, as `mode` says.
         INVALID_ARGUMENT: a field is out of range. NOT_FOUND: the model, or in OPEN_MODE_RESUME the
         run, does not exist. ALREADY_EXISTS: OPEN_MODE_CREATE and the id is taken.
         FAILED_PRECONDITION: the run exists with another config, or is finished, or the model's file is
-        damaged, or another replica owns it. RESOURCE_EXHAUSTED: as many models, schedule shapes or runs are
-        in memory as fit, or the tenant has as many as it may.
+        damaged, or another replica owns it. RESOURCE_EXHAUSTED: the memory for models, schedule shapes or runs
+        is full, or the tenant has as many runs as it may have.
         """
 
     @abc.abstractmethod
@@ -265,9 +264,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.run_pb2.BatchOpenRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.BatchOpenRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.BatchOpenRunsResponse]]:
-        """Opens many runs in one call, each as OpenRun would: those of a sweep. Either every new run among
-        them is created, or none; runs that exist are rewound one after the other, up to the first that
-        cannot be. Fails as OpenRun does, with the message of the first run at fault, by its id.
+        """Opens many runs in one call, each as OpenRun would, for example those of a sweep. Either all new runs among
+        them are created, or none. Runs that exist are rewound one after the other, up to the first that
+        cannot be. Fails as OpenRun does, with a message about the first run at fault.
         """
 
     @abc.abstractmethod
@@ -276,7 +275,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.run_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.GetRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.GetRunResponse]]:
-        """Reads one run. NOT_FOUND: there is none of that id."""
+        """Reads one run. NOT_FOUND: no run has this id."""
 
     @abc.abstractmethod
     def ListRuns(
@@ -284,7 +283,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.run_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.ListRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.ListRunsResponse]]:
-        """Lists runs, a page at a time, by id or those of the newest activity first."""
+        """Lists runs, a page at a time, ordered by id or by their newest activity."""
 
     @abc.abstractmethod
     def FinishRun(
@@ -302,7 +301,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.BatchFinishRunsResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.BatchFinishRunsResponse]]:
-        """Finishes many runs in one call: all, or none. NOT_FOUND: there is none of one of the ids."""
+        """Finishes many runs in one call: all, or none. NOT_FOUND: one of the ids has no run."""
 
     @abc.abstractmethod
     def DeleteRun(
@@ -310,7 +309,7 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.run_pb2.DeleteRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.DeleteRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.DeleteRunResponse]]:
-        """Deletes a run and its record. NOT_FOUND: there is none of that id."""
+        """Deletes a run and its record. NOT_FOUND: no run has this id."""
 
     @abc.abstractmethod
     def Advise(
@@ -338,9 +337,9 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.record_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[mlrs_proto.v1.record_pb2.WatchRunResponse], collections.abc.AsyncIterator[mlrs_proto.v1.record_pb2.WatchRunResponse]]:
-        """Streams the record of a run from a step on: what was observed, what was advised. With `follow`
-        it goes on as the run does and ends when the run is finished; without, it ends at the newest step.
-        A follower is sent what is durable, so it is behind the run by the daemon's flush interval.
+        """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
+        continues with the run and ends when the run is finished; without, it ends at the newest step.
+        A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
         """
 
     @abc.abstractmethod
@@ -349,8 +348,8 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.meta_pb2.AdaptRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.meta_pb2.AdaptResponse, collections.abc.Awaitable[mlrs_proto.v1.meta_pb2.AdaptResponse]]:
-        """Meta mode: one meta update of the network's weights from an alignment (or parts of one). In a training loop
-        with a StreamAdvice, meta updates in that stream keep the order by themselves.
+        """Meta mode: makes one meta update of the network's weights from an alignment. A training loop that has a
+        StreamAdvice sends its meta updates there, in order with its observations.
         """
 
     @abc.abstractmethod
@@ -359,8 +358,8 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[mlrs_proto.v1.meta_pb2.AdaptGradientsRequest],
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.meta_pb2.AdaptGradientsResponse, collections.abc.Awaitable[mlrs_proto.v1.meta_pb2.AdaptGradientsResponse]]:
-        """Meta mode for clients that would rather send both gradients than compute the alignment. The
-        daemon keeps running dot products and never holds a whole tensor.
+        """Meta mode for clients that send both vectors instead of their dot product, the alignment. The daemon adds up
+        the products of the chunks and never holds a whole vector.
         """
 
 def add_AdvisorServiceServicer_to_server(servicer: AdvisorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -29,19 +29,19 @@ class _MetaOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     META_OUTCOME_UNSPECIFIED: _MetaOutcome.ValueType  # 0
     """Never sent."""
     META_OUTCOME_APPLIED: _MetaOutcome.ValueType  # 1
-    """The weights moved, as Adam says but for what `clipped` and `scaled` tell."""
+    """The weights moved by a step of Adam, if `clipped` and `scaled` say nothing else."""
     META_OUTCOME_IDLE: _MetaOutcome.ValueType  # 2
     """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
     in its warmup), or the alignment is 0, or the step's loss is not finite.
     """
 
 class MetaOutcome(_MetaOutcome, metaclass=_MetaOutcomeEnumTypeWrapper):
-    """What a meta update did."""
+    """The outcome of a meta update."""
 
 META_OUTCOME_UNSPECIFIED: MetaOutcome.ValueType  # 0
 """Never sent."""
 META_OUTCOME_APPLIED: MetaOutcome.ValueType  # 1
-"""The weights moved, as Adam says but for what `clipped` and `scaled` tell."""
+"""The weights moved by a step of Adam, if `clipped` and `scaled` say nothing else."""
 META_OUTCOME_IDLE: MetaOutcome.ValueType  # 2
 """Nothing moved: the learning rate does not depend on the weights here (at a bound of the network's, or
 in its warmup), or the alignment is 0, or the step's loss is not finite.
@@ -78,7 +78,7 @@ global___DataType = DataType
 
 @typing.final
 class MetaStatus(google.protobuf.message.Message):
-    """What became of a run's meta updates so far."""
+    """The meta updates of a run so far, in figures."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -91,21 +91,21 @@ class MetaStatus(google.protobuf.message.Message):
     SCALED_FIELD_NUMBER: builtins.int
     RETURNS_FIELD_NUMBER: builtins.int
     updates: builtins.int
-    """How many there were."""
+    """The number of meta updates."""
     last_step: builtins.int
-    """The step of the newest, if any."""
+    """The step of the newest meta update, if any."""
     last_alignment: builtins.float
-    """Its alignment, if any, as it was sent."""
+    """The alignment of the newest meta update, if any, as it was sent."""
     last_validation_loss: builtins.float
-    """The newest validation loss that was sent with one, if any."""
+    """The newest validation loss that was sent with a meta update, if any."""
     last_log_change: builtins.float
-    """How far the newest moved the logarithm of the learning rate."""
+    """How far the newest meta update moved the logarithm of the learning rate."""
     clipped: builtins.int
     """How many updates had their alignment clipped."""
     scaled: builtins.int
     """How many updates were scaled down, because they would have moved the learning rate too far."""
     returns: builtins.int
-    """How often the weights went back to the last good ones."""
+    """How often the last good weights were restored."""
     def __init__(
         self,
         *,
@@ -144,15 +144,15 @@ class MetaRecord(google.protobuf.message.Message):
     CLIPPED_FIELD_NUMBER: builtins.int
     SCALED_FIELD_NUMBER: builtins.int
     step: builtins.int
-    """The step that it is about."""
+    """The step whose learning rate the update is about."""
     alignment: builtins.float
     """The alignment, as it was sent."""
     validation_loss: builtins.float
     """The validation loss, as it was sent."""
     outcome: global___MetaOutcome.ValueType
-    """What it did."""
+    """The outcome."""
     learning_rate: builtins.float
-    """The learning rate for the step under the new weights, in META_ORDER_BEFORE_STEP the one to use."""
+    """The learning rate of the step under the new weights. In META_ORDER_BEFORE_STEP, it is the one to use."""
     log_change: builtins.float
     """How far it moved the logarithm of the learning rate."""
     clipped: builtins.bool
@@ -194,7 +194,7 @@ class MetaUpdate(google.protobuf.message.Message):
     alignment: builtins.float
     """The alignment, as in AdaptRequest."""
     validation_loss: builtins.float
-    """The validation loss at w', kept in the run's record."""
+    """The validation loss at w', which is stored in the run's record."""
     def __init__(
         self,
         *,
@@ -211,8 +211,8 @@ global___MetaUpdate = MetaUpdate
 
 @typing.final
 class MetaUpdates(google.protobuf.message.Message):
-    """Meta updates of runs that are open in this stream. They are made in the order of the stream's messages, after
-    the observations before and ahead of those after. At most 1,024.
+    """Meta updates of runs that are open in this stream. They are made in the order of the stream's messages: after
+    earlier observations and before later ones. At most 1,024.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -233,7 +233,7 @@ global___MetaUpdates = MetaUpdates
 
 @typing.final
 class MetaResult(google.protobuf.message.Message):
-    """What a meta update did."""
+    """The result of a meta update."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -246,9 +246,9 @@ class MetaResult(google.protobuf.message.Message):
     updates: builtins.int
     """The number of meta updates of this run so far."""
     learning_rate: builtins.float
-    """The learning rate for the step under the new weights. In META_ORDER_BEFORE_STEP, use it."""
+    """The learning rate of the step under the new weights. In META_ORDER_BEFORE_STEP, it is the one to use."""
     outcome: global___MetaOutcome.ValueType
-    """What it did."""
+    """The outcome."""
     log_change: builtins.float
     """How far it moved the logarithm of the learning rate."""
     clipped: builtins.bool
@@ -271,7 +271,7 @@ global___MetaResult = MetaResult
 
 @typing.final
 class MetaResults(google.protobuf.message.Message):
-    """Results of meta updates, in the order of the request's. One with an error has an empty result."""
+    """Results of meta updates, in the order of the request. An update with an error has an empty result."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -279,11 +279,11 @@ class MetaResults(google.protobuf.message.Message):
     ERRORS_FIELD_NUMBER: builtins.int
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetaResult]:
-        """What each did."""
+        """The results."""
 
     @property
     def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[mlrs_proto.v1.errors_pb2.EntryError]:
-        """Those that were refused. Usually empty."""
+        """The updates that were refused. Usually empty."""
 
     def __init__(
         self,
@@ -298,10 +298,10 @@ global___MetaResults = MetaResults
 @typing.final
 class AdaptRequest(google.protobuf.message.Message):
     """One meta update: with w' = w - lr * d, the derivative of the validation loss at w' with respect
-    to the network's weights is -alignment * d(lr)/d(weights). A gradient from halfway, at w - lr * d / 2, makes
-    it the mean slope over the step, which is less short-sighted. A run has at most one for each step.
+    to the network's weights is -alignment * d(lr)/d(weights). With a gradient from halfway, at w - lr * d / 2, this is
+    the mean slope over the step, which is less short-sighted. A run has at most one update for each step.
     FAILED_PRECONDITION: the run is not in meta mode, or is finished, or the step is not its newest
-    (ERROR_REASON_STALE_STEP, unless that update was made before, of the same alignment: then its result is
+    (ERROR_REASON_STALE_STEP, unless the same update was made before, with the same alignment: then its result is
     repeated). INVALID_ARGUMENT: the alignment is not finite, or beyond 1e30.
     """
 
@@ -314,11 +314,11 @@ class AdaptRequest(google.protobuf.message.Message):
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
-    """The step whose learning rate the update is about: the newest that was answered."""
+    """The step whose learning rate the update is about: the newest one that was answered."""
     alignment: builtins.float
-    """<gradient of the validation loss at w', d>."""
+    """The dot product of the gradient of the validation loss at w' and d."""
     validation_loss: builtins.float
-    """The validation loss at w', kept in the run's record."""
+    """The validation loss at w', which is stored in the run's record."""
     def __init__(
         self,
         *,
@@ -335,14 +335,14 @@ global___AdaptRequest = AdaptRequest
 
 @typing.final
 class AdaptResponse(google.protobuf.message.Message):
-    """What the meta update did."""
+    """The result of the meta update."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESULT_FIELD_NUMBER: builtins.int
     @property
     def result(self) -> global___MetaResult:
-        """What it did."""
+        """The outcome."""
 
     def __init__(
         self,
@@ -364,7 +364,7 @@ class AdaptGradientsRequest(google.protobuf.message.Message):
     CHUNK_FIELD_NUMBER: builtins.int
     @property
     def header(self) -> global___AdaptGradientsHeader:
-        """The update, without its alignment."""
+        """The meta update, without its alignment."""
 
     @property
     def chunk(self) -> global___GradientChunk:
@@ -395,12 +395,12 @@ class AdaptGradientsHeader(google.protobuf.message.Message):
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
-    """The step whose learning rate the update is about: the newest that was answered."""
+    """The step whose learning rate the update is about: the newest one that was answered."""
     validation_loss: builtins.float
-    """The validation loss at w', kept in the run's record."""
+    """The validation loss at w', which is stored in the run's record."""
     element_count: builtins.int
-    """The elements of each vector, all chunks together. A stream that ends with fewer, or goes on beyond, changes
-    nothing. Unset: the stream's end is taken for the vectors'.
+    """The number of elements of each vector, over all chunks. A stream with fewer or more elements is refused and
+    changes nothing. Unset: the vectors end where the stream ends.
     """
     def __init__(
         self,
@@ -421,8 +421,8 @@ global___AdaptGradientsHeader = AdaptGradientsHeader
 
 @typing.final
 class GradientChunk(google.protobuf.message.Message):
-    """The same stretch of the two vectors whose dot product is the alignment. Any number of elements that fits a
-    message; 256 KiB to 1 MiB of each go fastest.
+    """The same part of the two vectors whose dot product is the alignment, with any number of elements that fits a
+    message. Parts of 256 KiB to 1 MiB are the fastest.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -431,11 +431,11 @@ class GradientChunk(google.protobuf.message.Message):
     VALIDATION_GRADIENT_FIELD_NUMBER: builtins.int
     DIRECTION_FIELD_NUMBER: builtins.int
     data_type: global___DataType.ValueType
-    """The element type of both. Chunks may differ."""
+    """The element type of both vectors. It may differ between chunks."""
     validation_gradient: builtins.bytes
     """Elements of the validation gradient at w'."""
     direction: builtins.bytes
-    """As many elements of the update direction d."""
+    """The same number of elements of the update direction d."""
     def __init__(
         self,
         *,
@@ -449,7 +449,7 @@ global___GradientChunk = GradientChunk
 
 @typing.final
 class AdaptGradientsResponse(google.protobuf.message.Message):
-    """What the meta update did."""
+    """The result of the meta update."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -459,7 +459,7 @@ class AdaptGradientsResponse(google.protobuf.message.Message):
     """The alignment that was computed."""
     @property
     def result(self) -> global___MetaResult:
-        """What it did."""
+        """The outcome."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class Model(google.protobuf.message.Message):
     architecture: builtins.str
     """The architecture's kind, such as `paper`."""
     architecture_json: builtins.str
-    """The architecture's parameters as JSON: hidden size, layers, gate layout, ..."""
+    """The architecture's parameters as JSON: hidden size, layers, gate layout and so on."""
     snapshots: builtins.int
     """How many snapshots it holds."""
     parameters: builtins.int
@@ -191,7 +191,7 @@ class ImportModelHeader(google.protobuf.message.Message):
     name: builtins.str
     """The model's name."""
     digest: builtins.str
-    """SHA-256 of the file, in hexadecimal. The file is checked against it. Unset: it is not."""
+    """SHA-256 of the file, in hexadecimal, which the file must have. Unset: it is not checked."""
     def __init__(
         self,
         *,
@@ -249,7 +249,7 @@ global___SetAliasRequest = SetAliasRequest
 
 @typing.final
 class SetAliasResponse(google.protobuf.message.Message):
-    """The alias points there."""
+    """The model that the alias points at now."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -286,9 +286,9 @@ class PromoteModelRequest(google.protobuf.message.Message):
     prefix: builtins.str
     """Only runs whose ids begin with this."""
     min_updates: builtins.int
-    """Only runs of so many updates or more, from 1. Unset: 1."""
+    """Only runs with at least this many meta updates, from 1. Unset: 1."""
     dry_run: builtins.bool
-    """Say what would be made, and make nothing."""
+    """Return what would be made, and make nothing."""
     def __init__(
         self,
         *,
@@ -309,7 +309,7 @@ global___PromoteModelRequest = PromoteModelRequest
 
 @typing.final
 class Contribution(google.protobuf.message.Message):
-    """What a run gave to a new version of its model."""
+    """The contribution of a run to a new version of its model."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -321,7 +321,7 @@ class Contribution(google.protobuf.message.Message):
     updates: builtins.int
     """Its meta updates so far."""
     relative_change: builtins.float
-    """How far it went from the model: the Euclidean norm of the difference over that of the model's weights."""
+    """How far its weights are from the model's: the Euclidean norm of the difference over that of the model's weights."""
     def __init__(
         self,
         *,
@@ -344,16 +344,16 @@ class PromoteModelResponse(google.protobuf.message.Message):
     RELATIVE_CHANGE_FIELD_NUMBER: builtins.int
     RUN_COUNT_FIELD_NUMBER: builtins.int
     relative_change: builtins.float
-    """How far it is from the model that it began with, as in Contribution."""
+    """How far it is from the old version, as in Contribution."""
     run_count: builtins.int
-    """How many runs it was made of."""
+    """The number of runs it was made from."""
     @property
     def model(self) -> global___Model:
-        """It; unset in a dry run."""
+        """The new version; unset in a dry run."""
 
     @property
     def contributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Contribution]:
-        """What it was made of: the first 1000 runs by id."""
+        """The contributions of its runs: the first 1000 by id."""
 
     def __init__(
         self,
@@ -389,7 +389,7 @@ global___RollbackAliasRequest = RollbackAliasRequest
 
 @typing.final
 class RollbackAliasResponse(google.protobuf.message.Message):
-    """The alias points there again."""
+    """The model that the alias points at again."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -410,7 +410,7 @@ global___RollbackAliasResponse = RollbackAliasResponse
 
 @typing.final
 class AliasChange(google.protobuf.message.Message):
-    """A time at which an alias was pointed somewhere."""
+    """A change of an alias."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -418,12 +418,12 @@ class AliasChange(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     CAUSE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Where: `name@digest`, or a name."""
+    """The model it points at since: `name@digest`, or a name."""
     cause: builtins.str
-    """Why: `set`, `promote` or `rollback`."""
+    """What changed it: `set`, `promote` or `rollback`."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When. Unset: before changes were recorded, or as mlrs ships it."""
+        """When it was changed. Unset: before changes were recorded, or the alias is as mlrs ships it."""
 
     def __init__(
         self,
@@ -439,7 +439,7 @@ global___AliasChange = AliasChange
 
 @typing.final
 class ListAliasChangesRequest(google.protobuf.message.Message):
-    """Lists what an alias has pointed at."""
+    """Lists the models that an alias has pointed at."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -457,7 +457,7 @@ global___ListAliasChangesRequest = ListAliasChangesRequest
 
 @typing.final
 class ListAliasChangesResponse(google.protobuf.message.Message):
-    """What an alias has pointed at."""
+    """The models that an alias has pointed at."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Keeps the models that runs can name, their versions and aliases.
+    """Manages the models that runs can name, their versions and aliases.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """Keeps the models that runs can name, their versions and aliases.
+    """Manages the models that runs can name, their versions and aliases.
     """
 
     def ListModels(self, request, context):
@@ -98,31 +98,31 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """Points an alias at a model. Runs that exist keep the model they began with.
+        """Points an alias at a model. Existing runs keep their model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModel(self, request, context):
-        """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
-        an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
-        the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
+        """Makes a new version of a model from the adapted weights of runs in ADAPT_SCOPE_MODEL, and points an alias at
+        it. Only runs that are created afterwards use it; the model's name still means the old version. The same runs
+        give the same model. FAILED_PRECONDITION: no run has adapted weights.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackAlias(self, request, context):
-        """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-        nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+        """Points an alias back at the model it pointed at before; a second call goes back one more. FAILED_PRECONDITION:
+        it never pointed at another model, or so long ago that it is not recorded. NOT_FOUND: there is no such alias.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAliasChanges(self, request, context):
-        """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias.
+        """Lists the models that an alias has pointed at, the newest first. NOT_FOUND: there is no such alias.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +175,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Keeps the models that runs can name, their versions and aliases.
+    """Manages the models that runs can name, their versions and aliases.
     """
 
     @staticmethod

@@ -18,7 +18,7 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class ModelServiceStub:
-    """Keeps the models that runs can name, their versions and aliases."""
+    """Manages the models that runs can name, their versions and aliases."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     ListModels: grpc.UnaryUnaryMultiCallable[
@@ -43,33 +43,33 @@ class ModelServiceStub:
         mlrs_proto.v1.model_service_pb2.SetAliasRequest,
         mlrs_proto.v1.model_service_pb2.SetAliasResponse,
     ]
-    """Points an alias at a model. Runs that exist keep the model they began with."""
+    """Points an alias at a model. Existing runs keep their model."""
 
     PromoteModel: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.PromoteModelRequest,
         mlrs_proto.v1.model_service_pb2.PromoteModelResponse,
     ]
-    """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
-    an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
-    the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
+    """Makes a new version of a model from the adapted weights of runs in ADAPT_SCOPE_MODEL, and points an alias at
+    it. Only runs that are created afterwards use it; the model's name still means the old version. The same runs
+    give the same model. FAILED_PRECONDITION: no run has adapted weights.
     """
 
     RollbackAlias: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.RollbackAliasRequest,
         mlrs_proto.v1.model_service_pb2.RollbackAliasResponse,
     ]
-    """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-    nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+    """Points an alias back at the model it pointed at before; a second call goes back one more. FAILED_PRECONDITION:
+    it never pointed at another model, or so long ago that it is not recorded. NOT_FOUND: there is no such alias.
     """
 
     ListAliasChanges: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.ListAliasChangesRequest,
         mlrs_proto.v1.model_service_pb2.ListAliasChangesResponse,
     ]
-    """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
+    """Lists the models that an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 class ModelServiceAsyncStub:
-    """Keeps the models that runs can name, their versions and aliases."""
+    """Manages the models that runs can name, their versions and aliases."""
 
     ListModels: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.ListModelsRequest,
@@ -93,33 +93,33 @@ class ModelServiceAsyncStub:
         mlrs_proto.v1.model_service_pb2.SetAliasRequest,
         mlrs_proto.v1.model_service_pb2.SetAliasResponse,
     ]
-    """Points an alias at a model. Runs that exist keep the model they began with."""
+    """Points an alias at a model. Existing runs keep their model."""
 
     PromoteModel: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.PromoteModelRequest,
         mlrs_proto.v1.model_service_pb2.PromoteModelResponse,
     ]
-    """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
-    an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
-    the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
+    """Makes a new version of a model from the adapted weights of runs in ADAPT_SCOPE_MODEL, and points an alias at
+    it. Only runs that are created afterwards use it; the model's name still means the old version. The same runs
+    give the same model. FAILED_PRECONDITION: no run has adapted weights.
     """
 
     RollbackAlias: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.RollbackAliasRequest,
         mlrs_proto.v1.model_service_pb2.RollbackAliasResponse,
     ]
-    """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-    nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+    """Points an alias back at the model it pointed at before; a second call goes back one more. FAILED_PRECONDITION:
+    it never pointed at another model, or so long ago that it is not recorded. NOT_FOUND: there is no such alias.
     """
 
     ListAliasChanges: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.model_service_pb2.ListAliasChangesRequest,
         mlrs_proto.v1.model_service_pb2.ListAliasChangesResponse,
     ]
-    """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
+    """Lists the models that an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
-    """Keeps the models that runs can name, their versions and aliases."""
+    """Manages the models that runs can name, their versions and aliases."""
 
     @abc.abstractmethod
     def ListModels(
@@ -151,7 +151,7 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.model_service_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.model_service_pb2.SetAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.model_service_pb2.SetAliasResponse]]:
-        """Points an alias at a model. Runs that exist keep the model they began with."""
+        """Points an alias at a model. Existing runs keep their model."""
 
     @abc.abstractmethod
     def PromoteModel(
@@ -159,9 +159,9 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.model_service_pb2.PromoteModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.model_service_pb2.PromoteModelResponse, collections.abc.Awaitable[mlrs_proto.v1.model_service_pb2.PromoteModelResponse]]:
-        """Makes a new version of a model from the weights that runs in ADAPT_SCOPE_MODEL have adapted since, and points
-        an alias at it. Only runs created from then on see it; the model's name stays where it points. Asked twice of
-        the same runs, it is the same model. FAILED_PRECONDITION: no run has adapted any.
+        """Makes a new version of a model from the adapted weights of runs in ADAPT_SCOPE_MODEL, and points an alias at
+        it. Only runs that are created afterwards use it; the model's name still means the old version. The same runs
+        give the same model. FAILED_PRECONDITION: no run has adapted weights.
         """
 
     @abc.abstractmethod
@@ -170,8 +170,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.model_service_pb2.RollbackAliasRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.model_service_pb2.RollbackAliasResponse, collections.abc.Awaitable[mlrs_proto.v1.model_service_pb2.RollbackAliasResponse]]:
-        """Points an alias back at what it pointed at before; again, further back. FAILED_PRECONDITION: it pointed
-        nowhere else, or so long ago that it is not kept. NOT_FOUND: there is no such alias.
+        """Points an alias back at the model it pointed at before; a second call goes back one more. FAILED_PRECONDITION:
+        it never pointed at another model, or so long ago that it is not recorded. NOT_FOUND: there is no such alias.
         """
 
     @abc.abstractmethod
@@ -180,6 +180,6 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: mlrs_proto.v1.model_service_pb2.ListAliasChangesRequest,
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.model_service_pb2.ListAliasChangesResponse, collections.abc.Awaitable[mlrs_proto.v1.model_service_pb2.ListAliasChangesResponse]]:
-        """Lists what an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
+        """Lists the models that an alias has pointed at, the newest first. NOT_FOUND: there is no such alias."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

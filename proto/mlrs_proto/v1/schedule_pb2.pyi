@@ -14,8 +14,8 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class Schedule(google.protobuf.message.Message):
-    """The schedule that a run follows in place of a model. A parameter left unset has its default, which the run is
-    stored with unless it depends on the horizon. On resume, the kind and the parameters that are set must equal
+    """The schedule that a run follows in place of a model. A parameter that is unset has its default value, which is
+    stored with the run unless it depends on the horizon. On resume, the kind and the parameters that are set must equal
     the run's.
     """
 
@@ -43,7 +43,7 @@ class Schedule(google.protobuf.message.Message):
         """> 0 and <= 1. Unset: 0.1."""
         @property
         def milestones(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-            """1 to 64 rising steps, from 1. None: 1/2 and 3/4 of the horizon."""
+            """1 to 64 increasing steps, from 1. None: 1/2 and 3/4 of the horizon."""
 
         def __init__(
             self,
@@ -63,7 +63,7 @@ class Schedule(google.protobuf.message.Message):
 
         FACTOR_FIELD_NUMBER: builtins.int
         factor: builtins.float
-        """> 0 and <= 1. Unset: such that 1 % is left at the horizon."""
+        """> 0 and <= 1. Unset: such that 1 % of the base LR is left at the horizon."""
         def __init__(
             self,
             *,
@@ -111,7 +111,7 @@ class Schedule(google.protobuf.message.Message):
 
     @typing.final
     class Wsd(google.protobuf.message.Message):
-        """The base LR, then a cooldown of the form 1 - sqrt."""
+        """The base LR, then a cooldown by 1 - sqrt(progress)."""
 
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -136,7 +136,7 @@ class Schedule(google.protobuf.message.Message):
 
     @typing.final
     class OneCycle(google.protobuf.message.Message):
-        """Up to the base LR, then down to next to nothing."""
+        """Up to the base LR, then down almost to 0."""
 
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -213,7 +213,7 @@ class Schedule(google.protobuf.message.Message):
         factor: builtins.float
         """> 0 and <= 0.99999. Unset: 0.1."""
         patience: builtins.int
-        """So many steps in a row without improvement move nothing yet, up to 2**23. Unset: a tenth of the horizon,
+        """More than this many steps in a row without improvement reduce the LR, up to 2**23. Unset: a tenth of the horizon,
         or 1000 steps.
         """
         threshold: builtins.float
@@ -264,7 +264,7 @@ class Schedule(google.protobuf.message.Message):
         factor: builtins.float
         """> 0 and <= 0.99999. Unset: 0.95."""
         patience: builtins.int
-        """So many steps in a row without improvement, or with it, move nothing yet, up to 2**23. Unset: 10."""
+        """More than this many steps in a row without improvement, or with it, move the LR, up to 2**23. Unset: 10."""
         threshold: builtins.float
         """The least improvement that counts, as a fraction of the best loss; 0 to 1. Unset: 1e-6."""
         cooldown: builtins.int
@@ -315,7 +315,7 @@ class Schedule(google.protobuf.message.Message):
     """
     warmup: builtins.int
     """Steps of linear warmup, up to 2**53. Unset: 0.
-    3 and 4 are room for what every kind has.
+    3 and 4 are kept free for parameters that every kind has.
     """
     @property
     def constant(self) -> global___Schedule.Constant:
@@ -339,11 +339,11 @@ class Schedule(google.protobuf.message.Message):
 
     @property
     def wsd(self) -> global___Schedule.Wsd:
-        """Warmup, stable, decay: the base LR, then a cooldown of the form 1 - sqrt."""
+        """Warmup, stable, decay: the base LR, then a cooldown by 1 - sqrt(progress)."""
 
     @property
     def one_cycle(self) -> global___Schedule.OneCycle:
-        """One cycle: up to the base LR, then down to next to nothing."""
+        """One cycle: up to the base LR, then down almost to 0."""
 
     @property
     def sgdr(self) -> global___Schedule.Sgdr:
