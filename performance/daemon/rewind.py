@@ -18,7 +18,7 @@ import numpy as np
 from mlrs_core.config import RunConfig
 from mlrs_server.ops.compaction import compact_round
 from mlrs_server.runs.opening import OpenRequest
-from tests.server.support import observed, room
+from tests.server.support import harness, observed
 from tests.support.postgres import PostgresServer
 from tests.support.reliability import save
 
@@ -31,7 +31,7 @@ async def measure(store: str | None) -> dict[str, float]:
     """Return the milliseconds per 1,000 steps replayed, of chunks as flushed, and merged."""
     losses = np.abs(np.random.default_rng(1).normal(2.0, 0.5, STEPS)) + 0.01
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        async with room(Path(folder), None, store=store) as here:
+        async with harness(Path(folder), None, store=store) as here:
             figures = {}
             for name in ("as flushed", "merged"):
                 await observe(here, 0, losses)

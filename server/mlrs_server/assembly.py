@@ -22,7 +22,7 @@ from mlrs_server.meta.apply import Adaptation
 from mlrs_server.meta.promotion import Promotion
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.ops.compaction import compact_resting_runs
-from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.rpc.meta_service import MetaService
 from mlrs_server.rpc.model_service import ModelService
 from mlrs_server.rpc.service import AdvisorService
@@ -88,14 +88,14 @@ def assembled(
     recaller = Recaller(stored)
     counts = AdviceCounts()
     meta = MetaService(opener, Adaptation(live, stored), counts)
-    gatherer = Gatherer(live, engine, recaller)
-    advisor = AdvisorService(opener, ending, records, recaller, engine, gatherer, meta, counts, feeders)
+    rank_reducer = RankReducer(live, engine, recaller)
+    advisor = AdvisorService(opener, ending, records, recaller, engine, rank_reducer, meta, counts, feeders)
     models = ModelService(catalog, Promotion(live, stored, catalog), config.data_dir)
     authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICES, authenticator)
     health = StoreHealth()
     journal.on_health = health.says("flushes")
-    collector = DaemonCollector(counts, live, authenticator, status.refusals, health, gatherer)
+    collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
     return Daemon(watchers, live, stored, changes, advisor, models, status, health, collector)
 
 

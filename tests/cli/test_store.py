@@ -27,7 +27,7 @@ from mlrs_server.storage import SqlStore, chunks, codec, open_store
 from mlrs_server.storage.backups import back_up
 from mlrs_server.storage.tables import observations, runs
 from tests.server.storage.stored import create, facts, fill, got
-from tests.server.support import LOSSES, raises, room
+from tests.server.support import LOSSES, harness, raises
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 from tests.support.runs import open_run
@@ -96,7 +96,7 @@ def filled(place: Place) -> Place:
 
     async def observe() -> None:
         model = write_random_model(place.folder / "tiny.safetensors")
-        async with room(place.folder, model, store=place.url) as here:
+        async with harness(place.folder, model, store=place.url) as here:
             for name, config in CONFIGS.items():
                 handle = (await here.open(name, config)).handle
                 for first in range(0, STEPS, 7):
@@ -230,7 +230,7 @@ def test_a_backup_is_restored_into_either_engine(
     assert new.mlrs("check").exit_code == 0
 
     async def go_on() -> None:
-        async with room(new.folder, "tiny", store=new.url) as here:
+        async with harness(new.folder, "tiny", store=new.url) as here:
             await here.follow((await here.open("a")).handle, LOSSES[STEPS:70], start=STEPS)
 
     asyncio.run(go_on())

@@ -27,9 +27,9 @@ def offered() -> set[str]:
     """Return the names of all samples of a daemon's metrics."""
     live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), unflushed=0), count=int)
     authenticator: Any = SimpleNamespace(streams=0)
-    gatherer: Any = SimpleNamespace(open_steps=0, ranks_waiting=0)
+    rank_reducer: Any = SimpleNamespace(pending_barriers=0, ranks_waiting=0)
     refusals = Counter[Reason | None]()
-    collector = DaemonCollector(AdviceCounts(), live, authenticator, refusals, StoreHealth(), gatherer)
+    collector = DaemonCollector(AdviceCounts(), live, authenticator, refusals, StoreHealth(), rank_reducer)
     return {sample.name for metric in collector.collect() for sample in metric.samples}
 
 

@@ -34,7 +34,7 @@ from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.live.views import RunView
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
-from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.runs.changes import RunChanges
 from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.opener import RunOpener
@@ -55,9 +55,9 @@ class FailingStore:
         self._store = store
         self.failing: set[str] = set()
         """The methods that raise."""
-        self.gate = threading.Event()
+        self.unblocked = threading.Event()
         """Calls wait until it is set."""
-        self.gate.set()
+        self.unblocked.set()
         self.passing: set[str] = set()
         """The methods that do not wait."""
         self.calls: list[str] = []
@@ -67,7 +67,7 @@ class FailingStore:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.calls.append(name)
-            assert name in self.passing or self.gate.wait(30)
+            assert name in self.passing or self.unblocked.wait(30)
             if name in self.failing:
                 raise AdvisorError(Reason.STORE, "the disk is full")
             return method(*args, **kwargs)
@@ -95,7 +95,7 @@ def observed(handles: Any, steps: Any, losses: Any) -> Entries:
 
 
 @dataclass(frozen=True)
-class Room:
+class Harness:
     """Runs and an engine over a store."""
 
     live: LiveRuns
@@ -108,7 +108,7 @@ class Room:
     engine: Engine
     catalog: ModelCatalog
     store: FailingStore
-    gatherer: Gatherer
+    rank_reducer: RankReducer
 
     async def open(
         self,
@@ -157,7 +157,7 @@ class Room:
         message.table["rank"] = ranks
         answer = await self.engine.answer(message)
         await self.recaller.recall(answer)
-        await self.gatherer.gather(answer, samples, 0)
+        await self.rank_reducer.reduce(answer, samples, 0)
         return answer
 
     def row(self, handle: int) -> int:
@@ -183,7 +183,7 @@ class Room:
         )
 
 
-def room_of(
+def harness_of(
     store: FailingStore,
     executor: Executor,
     catalog: ModelCatalog,
@@ -192,7 +192,7 @@ def room_of(
     flush_interval_s: float,
     max_unflushed: int = MAX_UNFLUSHED,
     ownership: Ownership | None = None,
-) -> Room:
+) -> Harness:
     """Put together what answers calls over a store."""
     journal = Journal(
         store,
@@ -207,19 +207,21 @@ def room_of(
     ending = RunEnding(live, stored, watchers, changes)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
     recaller = Recaller(stored)
-    gatherer = Gatherer(live, engine, recaller)
-    return Room(live, stored, opener, ending, changes, records, recaller, engine, catalog, store, gatherer)
+    rank_reducer = RankReducer(live, engine, recaller)
+    return Harness(
+        live, stored, opener, ending, changes, records, recaller, engine, catalog, store, rank_reducer
+    )
 
 
 @asynccontextmanager
-async def room(
+async def harness(
     data_dir: Path,
     model: Path | str | None,
     *,
     flush_interval_s: float = 30.0,
     max_unflushed: int = MAX_UNFLUSHED,
     store: str | None = None,
-) -> AsyncIterator[Room]:
+) -> AsyncIterator[Harness]:
     """Open the runs of a folder, or of a store's URL, as a daemon would; close it without a word to callers.
 
     The flush interval is long, so that a test decides what is stored when.
@@ -231,7 +233,7 @@ async def room(
         try:
             default = None if model is None else str(model)
             catalog = ModelCatalog(asking(failing, executor), default=default)
-            made = room_of(
+            made = harness_of(
                 failing,
                 executor,
                 catalog,
@@ -240,11 +242,11 @@ async def room(
                 max_unflushed=max_unflushed,
             )
             yield made
-            failing.gate.set()
+            failing.unblocked.set()
             failing.failing.clear()
             await made.changes.close()
         finally:
-            failing.gate.set()
+            failing.unblocked.set()
             executor.submit(opened.close).result()
 
 

@@ -62,13 +62,13 @@ class Verdict(enum.IntEnum):
     """A step not answered before, of a finished run."""
     STALE_HANDLE = 7
     """A handle that no run of this group and of the caller's tenant has."""
-    GATHER = 8
+    RANK_REPORT = 8
     """A step not answered before, of a run whose ranks all report: their losses are reduced to one first."""
     NO_RANKS = 9
     """A rank above 0, of a run that takes observations of rank 0 only."""
 
 
-_FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE, _GATHER, _NO_RANKS = (
+_FRESH, _REPLAY, _OTHER_LOSS, _RECALL, _AHEAD, _FINISHED, _STALE, _RANK_REPORT, _NO_RANKS = (
     int(verdict) for verdict in Verdict
 )
 _IS_FRESH, _IS_REPLAYED, _IS_HELD = (int(reason) for reason in AdviceReason)
@@ -89,13 +89,13 @@ RECORD = np.dtype(
         ("last_reason", np.uint8),
         ("status", np.uint8),
         ("shard", np.uint8),
-        ("gathers", np.uint8),
+        ("reduces_ranks", np.uint8),
     ],
     align=True,
 )
 """The mutable fields of a run, without its state. A handle of 0 marks a row that is closed or free; `seen` is
 the generation of its group in which the run was last observed; `tenant` is a number of `tenancy.py`, `shard`
-one of `shards.py`; `gathers` is 1 if the losses of ranks are reduced to one first."""
+one of `shards.py`; `reduces_ranks` is 1 if the losses of ranks are reduced to one first."""
 Records = npt.NDArray[np.void]
 """The records of a group's runs, (capacity,) of `RECORD`."""
 
@@ -134,21 +134,21 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
         record = records[row]
         entry.row, entry.expected = row, record.next_step
         newest_moved = record.last_reason & ADAPTED and entry.step == record.next_step - 1
-        if entry.rank > 0 and not record.gathers:
+        if entry.rank > 0 and not record.reduces_ranks:
             entry.verdict = _NO_RANKS
         elif entry.step < record.next_step - 1 or newest_moved:
             entry.verdict = _RECALL
         elif entry.step < record.next_step:
             same = (
-                record.gathers
+                record.reduces_ranks
                 or entry.loss == record.last_loss
                 or (math.isnan(entry.loss) and math.isnan(record.last_loss))
             )
             entry.verdict = _REPLAY if same else _OTHER_LOSS
         elif record.status == _DONE:
             entry.verdict = _FINISHED
-        elif record.gathers:
-            entry.verdict = _GATHER
+        elif record.reduces_ranks:
+            entry.verdict = _RANK_REPORT
         elif entry.step > record.next_step:
             entry.verdict = _AHEAD
         else:

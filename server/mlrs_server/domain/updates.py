@@ -39,7 +39,7 @@ class MetaUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeUpdate:
+class AppliedUpdate:
     """An update that is not stored yet, with its run's row and key."""
 
     row: int
@@ -73,30 +73,30 @@ class MetaLog:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.made: list[MadeUpdate] = []
+        self.applied: list[AppliedUpdate] = []
         self._since: dict[int, int] = {}  # updates since the checkpoint, by row
         self._checkpoint_at: dict[int, int] = {}  # the next step at the checkpoint, by row
 
     def add(self, row: int, key: int, update: MetaUpdate) -> None:
         """Add an update of a row."""
-        self.made.append(MadeUpdate(row, key, update))
+        self.applied.append(AppliedUpdate(row, key, update))
         self._since[row] = self._since.get(row, 0) + 1
 
-    def take(self) -> list[MadeUpdate]:
+    def take(self) -> list[AppliedUpdate]:
         """Remove and return all updates."""
-        taken, self.made = self.made, []
+        taken, self.applied = self.applied, []
         return taken
 
-    def take_rows(self, rows: Iterable[int]) -> list[MadeUpdate]:
+    def take_rows(self, rows: Iterable[int]) -> list[AppliedUpdate]:
         """Remove and return the updates of rows."""
         wanted = set(map(int, rows))
-        taken = [made for made in self.made if made.row in wanted]
-        self.made = [made for made in self.made if made.row not in wanted]
+        taken = [one for one in self.applied if one.row in wanted]
+        self.applied = [one for one in self.applied if one.row not in wanted]
         return taken
 
-    def put_back(self, taken: list[MadeUpdate]) -> None:
+    def put_back(self, taken: list[AppliedUpdate]) -> None:
         """Insert updates that were taken before those added since."""
-        self.made = [*taken, *self.made]
+        self.applied = [*taken, *self.applied]
 
     def drop(self, rows: Iterable[int]) -> int:
         """Remove the updates of rows; return how many there were."""

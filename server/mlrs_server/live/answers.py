@@ -38,7 +38,7 @@ class Answer:
     reports: list[int] = field(default_factory=list)
     """The entries that wait for other ranks of their runs, by index."""
     ranks_reported: dict[int, int] = field(default_factory=dict)
-    """Of how many ranks' losses the answers were made that were gathered, by index."""
+    """How many ranks' losses were reduced for the answers to reports of ranks, by index."""
 
 
 def refuse(answer: Answer, position: int, group: RunGroup, entry: np.void) -> None:
@@ -50,7 +50,7 @@ def refuse(answer: Answer, position: int, group: RunGroup, entry: np.void) -> No
     run_id, expected = group.run_ids[row], int(entry["expected"])
     step = int(entry["step"])
     match verdict:
-        case Verdict.GATHER:
+        case Verdict.RANK_REPORT:
             answer.reports.append(position)
         case Verdict.OTHER_LOSS:
             recorded = float(group.records["last_loss"][row])

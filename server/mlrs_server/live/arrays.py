@@ -166,9 +166,9 @@ class RunGroup:
 
     def share(self, row: int, ranks: RanksConfig | None, world_size: int) -> None:
         """Say how so many ranks share the run of a row, from its next step on."""
-        gathers = world_size > 0 and ranks is not None
-        self.records["gathers"][row] = gathers
-        if gathers and ranks is not None:
+        is_reduced = world_size > 0 and ranks is not None
+        self.records["reduces_ranks"][row] = is_reduced
+        if is_reduced and ranks is not None:
             self.ranked[row] = Ranked(ranks, world_size)
         else:
             self.ranked.pop(row, None)
@@ -272,8 +272,8 @@ class RunGroup:
         self.meta.add(row, int(record["key"]), update)
         return update
 
-    def networks_due(self, rows: Rows) -> WeightCheckpoints | None:
-        """Return those of some rows' networks that are to be stored now; see `networks_kept`."""
+    def checkpoints_due(self, rows: Rows) -> WeightCheckpoints | None:
+        """Return those of some rows' networks that are to be stored now; see `checkpoints_stored`."""
         due = self.meta.due(rows, self.records) if self.policy.network_size else []
         if not due:
             return None
@@ -283,7 +283,7 @@ class RunGroup:
             due, self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
         )
 
-    def networks_kept(self, kept: WeightCheckpoints) -> None:
+    def checkpoints_stored(self, kept: WeightCheckpoints) -> None:
         """Take note that networks were stored, of the rows that are still the same runs."""
         policy = adaptive(self.policy)
         for row, record, updates in zip(kept.rows, kept.records, kept.updates, strict=True):

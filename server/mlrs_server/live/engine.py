@@ -58,7 +58,7 @@ class Engine:
 
     def _answer_slice(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
         """Answer some entries of a message, those from `start` on."""
-        self._journal.check_room()
+        self._journal.check_capacity()
         common = common_group(entries.table)
         if 0 <= common < len(self._groups):
             self._answer_group(answer, self._groups[common], entries, start, tenant)

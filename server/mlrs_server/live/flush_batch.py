@@ -10,7 +10,7 @@ import numpy as np
 from mlrs_core.policy import Rows, States
 from mlrs_server.domain.entries import Table, count_rows, sort_by_row
 from mlrs_server.domain.ledger import ADAPTED, Records
-from mlrs_server.domain.updates import MadeUpdate, WeightCheckpoints
+from mlrs_server.domain.updates import AppliedUpdate, WeightCheckpoints
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.storage import RunUpdates
 
@@ -28,7 +28,7 @@ class FlushBatch:
     """What the runs are after them, (k,)."""
     states: States
     """Likewise, (k, state_size)."""
-    made: list[MadeUpdate]
+    applied: list[AppliedUpdate]
     """Meta updates of them, in the order that they were made in."""
     networks: WeightCheckpoints | None
     """Networks of some of them."""
@@ -38,13 +38,13 @@ class FlushBatch:
         """Take what a group has to store, of all of its rows or only of some; this may be nothing."""
         counts = np.zeros(len(group.records), np.int64)
         count_rows(group.log.table[: group.log.count], counts)
-        for made in group.meta.made:
+        for made in group.meta.applied:
             counts[made.row] += 1
         if only is None:
             rows = np.flatnonzero(counts)
         else:
             rows = np.array([row for row in sorted(only) if row < len(counts) and counts[row]], np.intp)
-        records, states, networks = group.records[rows], group.states[rows], group.networks_due(rows)
+        records, states, networks = group.records[rows], group.states[rows], group.checkpoints_due(rows)
         if only is None:
             taken, made_updates = group.log.take(), group.meta.take()
         else:
@@ -53,12 +53,12 @@ class FlushBatch:
 
     def __len__(self) -> int:
         """Return how many answers and meta updates it holds."""
-        return len(self.taken) + len(self.made)
+        return len(self.taken) + len(self.applied)
 
     def put_back(self) -> None:
         """Give back what was taken."""
         self.group.log.put_back(self.taken)
-        self.group.meta.put_back(self.made)
+        self.group.meta.put_back(self.applied)
 
     def updates(self) -> RunUpdates:
         """Return what to store; on any thread."""
@@ -68,7 +68,7 @@ class FlushBatch:
         bounds = np.append(ends[self.rows] - counts[self.rows], len(self.taken))
         answers = np.empty_like(self.taken)
         sort_by_row(self.taken, ends - counts, answers)
-        return RunUpdates(answers, bounds, self.records, self.states, self.made, self.networks)
+        return RunUpdates(answers, bounds, self.records, self.states, self.applied, self.networks)
 
     def settle(self) -> list[str]:
         """Move durable steps on, of the rows that are still the same runs; return the ids of the rows.
@@ -77,7 +77,7 @@ class FlushBatch:
         """
         self.group.log.stored()
         if self.networks is not None:
-            self.group.networks_kept(self.networks)
+            self.group.checkpoints_stored(self.networks)
         records = self.group.records
         now, then = records[self.rows], self.records
         same = now["key"] == then["key"]

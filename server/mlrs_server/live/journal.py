@@ -101,7 +101,7 @@ class Journal:
         """How many answers wait to be stored."""
         return self._unflushed
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Raise if no more answers may wait to be stored.
 
         Raises:
@@ -229,7 +229,7 @@ class Journal:
         late = loop.call_later(LATE_S, partial(self._tell, works=False))
         try:
             for group in groups:
-                if group.log.count or group.meta.made:  # one by one: what was taken must be put back
+                if group.log.count or group.meta.applied:  # one by one: what was taken must be put back
                     batch = FlushBatch.of(group) if only is None else FlushBatch.of(group, only[group])
                     batches += [batch] if len(batch) else []
             if not batches:

@@ -127,11 +127,11 @@ class LiveRuns:
         """
         if live := self._live.get(stored.run_id):
             return live
-        with self.reserved(stored) as place:
-            if len(stored.snapshot.state) != place.group.policy.state_size:
+        with self.reserved(stored) as slot:
+            if len(stored.snapshot.state) != slot.group.policy.state_size:
                 raise DamagedError(f"the stored state of run {stored.run_id!r} does not fit its model")
-            self.put(place, stored, replayed)
-        return place
+            self.put(slot, stored, replayed)
+        return slot
 
     @contextmanager
     def reserved(self, run: NewRun) -> Iterator[LiveRun]:
@@ -146,8 +146,8 @@ class LiveRuns:
             with self.closed(run.run_id):
                 yield live
             return
-        with self.reserved_new(run) as place:
-            yield place
+        with self.reserved_new(run) as slot:
+            yield slot
 
     @contextmanager
     def reserved_new(self, run: NewRun) -> Iterator[LiveRun]:
@@ -156,17 +156,17 @@ class LiveRuns:
         That one is dropped before `put`.
         """
         with self.closed(run.run_id):
-            place = self._run_groups.reserve(run)
+            slot = self._run_groups.reserve(run)
             try:
-                yield place
+                yield slot
             except BaseException:
-                place.group.free(place.row)
+                slot.group.free(slot.row)
                 raise
 
-    def put(self, place: LiveRun, stored: StoredRun, replayed: ReplayedRun | None = None) -> None:
+    def put(self, slot: LiveRun, stored: StoredRun, replayed: ReplayedRun | None = None) -> None:
         """Put a run, as stored, where a row is reserved for it, under a new handle."""
-        place.group.put(
-            place.row,
+        slot.group.put(
+            slot.row,
             stored.run_id,
             stored.key,
             stored.config,
@@ -176,10 +176,10 @@ class LiveRuns:
             world_size=stored.world_size,
         )
         if replayed is not None:
-            place.group.meta.begin(
-                place.row, replayed.network_step, replayed.updates_since, lost=replayed.network_damaged
+            slot.group.meta.begin(
+                slot.row, replayed.network_step, replayed.updates_since, lost=replayed.network_damaged
             )
-        self._live[stored.run_id] = place
+        self._live[stored.run_id] = slot
 
     @contextmanager
     def closed(self, run_id: str) -> Iterator[None]:

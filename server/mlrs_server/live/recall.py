@@ -37,8 +37,10 @@ class Recaller:
             except AdvisorError as error:
                 answer.errors |= dict.fromkeys(positions.tolist(), error)
                 continue
-            gathers = group.records["gathers"][entries.rows] != 0  # then each rank has a loss of its own
-            right = (given["reason"] != 0) & (gathers | same_losses(given["loss"], entries.losses))
+            is_reduced = (
+                group.records["reduces_ranks"][entries.rows] != 0
+            )  # then each rank has a loss of its own
+            right = (given["reason"] != 0) & (is_reduced | same_losses(given["loss"], entries.losses))
             answer.entries.lrs[positions[right]] = given["lr"][right]
             answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED
             for index in np.flatnonzero(~right).tolist():

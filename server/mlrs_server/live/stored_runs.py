@@ -109,39 +109,39 @@ class StoredRuns:
 
     # ------------------------------------------------------------------------------- owning
 
-    def owned(self, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, StoredRun]]:
+    def acquired(self, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, StoredRun]]:
         """Yield runs as `find_all` does, of shards that are this daemon's while the call works on them.
 
         Raises:
             AdvisorError: another replica has one of them (`Reason.NOT_OWNER`), or as `find_all`.
         """
-        return self._owned(lambda: self.find_all(run_ids), {})
+        return self._acquired(lambda: self.find_all(run_ids), {})
 
-    def owned_keys(self, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, RunKey]]:
-        """Yield the keys of runs, as `owned` does; also of those that are damaged."""
-        return self._owned(lambda: self._after_flush(run_ids, lambda store: store.find(run_ids)), {})
+    def acquired_keys(self, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, RunKey]]:
+        """Yield the keys of runs, as `acquired` does; also of those that are damaged."""
+        return self._acquired(lambda: self._after_flush(run_ids, lambda store: store.find(run_ids)), {})
 
-    def owned_to_open(
+    def acquired_to_open(
         self, shards: Mapping[str, int], to_drop: Collection[str]
     ) -> AbstractAsyncContextManager[dict[str, StoredRun | RunKey]]:
-        """Yield runs as `owned` does, but only the keys of those that are to be dropped, damaged or not.
+        """Yield runs as `acquired` does, but only the keys of those that are to be dropped, damaged or not.
 
         Args:
             shards: those in which the call would create the runs, by id.
             to_drop: the ids of runs that are to be dropped.
 
         Raises:
-            AdvisorError: as `owned`.
+            AdvisorError: as `acquired`.
         """
         kept, dropped = [one for one in shards if one not in to_drop], list(to_drop)
 
         def read(store: Store) -> dict[str, StoredRun | RunKey]:
             return {**store.get(kept), **(store.find(dropped) if dropped else {})}
 
-        return self._owned(lambda: self._after_flush(list(shards), read), shards)
+        return self._acquired(lambda: self._after_flush(list(shards), read), shards)
 
     @asynccontextmanager
-    async def _owned(
+    async def _acquired(
         self, read: Callable[[], Awaitable[dict[str, K]]], new: Mapping[str, int]
     ) -> AsyncIterator[dict[str, K]]:
         while True:

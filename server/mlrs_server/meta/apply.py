@@ -15,7 +15,7 @@ from mlrs_server.live.stored_runs import StoredRuns
 
 
 @dataclass(frozen=True)
-class Made:
+class Applied:
     """What became of a meta update."""
 
     updates: int
@@ -32,9 +32,9 @@ class Adaptation:
         self._live = live
         self._stored = stored
 
-    async def make(
+    async def apply(
         self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float | None = None
-    ) -> Made:
+    ) -> Applied:
         """Make the meta update of a run's newest step, or return what became of it before.
 
         Args:
@@ -47,82 +47,82 @@ class Adaptation:
         Raises:
             AdvisorError: as the contract's AdaptRequest says, or the handle is stale.
         """
-        place = self._place(handle, tenant)
+        slot = self._slot(handle, tenant)
         if not abs(alignment) <= MAX_ALIGNMENT:
             raise invalid_field(
                 "alignment",
                 f"must be finite and within ±{MAX_ALIGNMENT:g}, is {alignment}; leave out the update of a "
                 "step whose gradients are not finite",
             )
-        if self._is_made(place, step):
-            update = await self._recorded(place, step)
-            place = self._place(handle, tenant)  # its row may be another run's by now
+        if self._is_applied(slot, step):
+            update = await self._recorded(slot, step)
+            slot = self._slot(handle, tenant)  # its row may be another run's by now
             if update is None or not update.is_of(alignment):
-                raise _stale(place, step, update)
+                raise _stale(slot, step, update)
         else:
-            self._live.journal.check_room()
-            update = place.group.adapt(place.row, alignment, validation_loss)
-            self._live.journal.note(place.group, 1)
-        return Made(_updates(place), update)
+            self._live.journal.check_capacity()
+            update = slot.group.adapt(slot.row, alignment, validation_loss)
+            self._live.journal.note(slot.group, 1)
+        return Applied(_updates(slot), update)
 
-    def _place(self, handle: int, tenant: int) -> LiveRun:
+    def _slot(self, handle: int, tenant: int) -> LiveRun:
         """Return where the run of a handle is.
 
         Raises:
             AdvisorError: the handle is stale, or the run is not in meta mode.
         """
-        place = self._live.at(handle)
-        if place is None or int(place.record["tenant"]) != tenant:
+        slot = self._live.at(handle)
+        if slot is None or int(slot.record["tenant"]) != tenant:
             raise stale_handle()
-        if not place.group.policy.network_size:
+        if not slot.group.policy.network_size:
             raise AdvisorError(
                 Reason.CONFIG_MISMATCH,
-                f"config.meta: run {place.run_id!r} is not in meta mode, so its network does not "
+                f"config.meta: run {slot.run_id!r} is not in meta mode, so its network does not "
                 "change; set config.meta when the run is created",
                 field="config.meta",
             )
-        return place
+        return slot
 
-    def _is_made(self, place: LiveRun, step: int) -> bool:
+    def _is_applied(self, slot: LiveRun, step: int) -> bool:
         """Return whether the update of a step was made, or can be no more.
 
         Raises:
             AdvisorError: the step has no advice yet, or the run is finished and the step has no update.
         """
-        record = place.record
+        record = slot.record
         newest = int(record["next_step"]) - 1
         if step > newest:
             raise AdvisorError(
                 Reason.STEP_AHEAD,
-                f"step: {step} of run {place.run_id!r} has no learning rate yet; observe it first",
+                f"step: {step} of run {slot.run_id!r} has no learning rate yet; observe it first",
                 field="step",
                 next_step=newest + 1,
             )
         if step < newest or record["last_reason"] & ADAPTED:
             return True
         if record["status"] == RunStatus.FINISHED:
-            raise finished_run(place.run_id)
+            raise finished_run(slot.run_id)
         return False
 
-    async def _recorded(self, place: LiveRun, step: int) -> MetaUpdate | None:
+    async def _recorded(self, slot: LiveRun, step: int) -> MetaUpdate | None:
         """Return the update of a step as the store has it."""
-        stored = await self._stored.get(place.run_id)
+        stored = await self._stored.get(slot.run_id)
         found = await self._stored.in_store(lambda store: store.read_updates(stored.key, step, 1))
         return found[0] if found else None
 
 
-def _updates(place: LiveRun) -> int:
-    state = place.group.states[place.row]
-    return adaptive(place.group.policy).meta_counters(state).updates
+def _updates(slot: LiveRun) -> int:
+    state = slot.group.states[slot.row]
+    return adaptive(slot.group.policy).meta_counters(state).updates
 
 
-def _stale(place: LiveRun, step: int, made: MetaUpdate | None) -> AdvisorError:
+def _stale(slot: LiveRun, step: int, made: MetaUpdate | None) -> AdvisorError:
     """Return the error of an update of a step that had another, or had none and is over."""
-    newest = int(place.record["next_step"]) - 1
+    newest = int(slot.record["next_step"]) - 1
     had = f"was made of the alignment {made.alignment!r}" if made else "was not made, and the run has gone on"
     return AdvisorError(
         Reason.STALE_STEP,
-        f"step: the meta update of step {step} of run {place.run_id!r} {had}; its newest step is {newest}. "
+        f"step: the meta update of step {step} of run {slot.run_id!r} {had}; its newest step is {newest}. "
         f"To go back, open the run with resume_from={step}",
         field="step",
         next_step=newest,

@@ -36,7 +36,7 @@ class Contribution:
     """How far it went: the Euclidean norm of the difference over that of the model's weights."""
 
 
-class Pool:
+class WeightAverage:
     """Takes runs in, one after another in the order of their ids; holds two vectors, whatever their number.
 
     Sums are of doubles, weight by weight, so the same runs give the same bits on any machine.

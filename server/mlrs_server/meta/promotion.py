@@ -16,7 +16,7 @@ from mlrs_server.live.arrays import adaptive
 from mlrs_server.live.live import LiveRuns
 from mlrs_server.live.policies import adaptive_policy_of
 from mlrs_server.live.stored_runs import StoredRuns
-from mlrs_server.meta.average import Contribution, Pool
+from mlrs_server.meta.average import Contribution, WeightAverage
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import CatalogModel
 from mlrs_server.storage import Store, StoredRun
@@ -59,7 +59,7 @@ class Promoted:
 
 
 @dataclass(frozen=True)
-class _Learner:
+class AdaptedWeights:
     """A run that has learnt."""
 
     updates: int
@@ -77,7 +77,7 @@ class Promotion:
         self._catalog = catalog
         self._turn = asyncio.Lock()
 
-    async def make(self, asked: PromoteRequest, tenant: str) -> Promoted:
+    async def promote(self, asked: PromoteRequest, tenant: str) -> Promoted:
         """Make a new version of a model for a tenant, of what its runs have learnt.
 
         Raises:
@@ -88,19 +88,21 @@ class Promotion:
         if asked.alias:
             self._catalog.names.check_alias(asked.alias, tenant)
         async with self._turn:
-            pool = await asyncio.to_thread(lambda: Pool(parent.model.adaptive_policy(DEFAULT_META)))
+            average = await asyncio.to_thread(
+                lambda: WeightAverage(parent.model.adaptive_policy(DEFAULT_META))
+            )
             await self._live.journal.flush()
             async for run in self._runs(parent, asked, tenant):
-                learner = await self._learner(run, pool.size, asked.min_updates)
+                learner = await self._learner(run, average.size, asked.min_updates)
                 if learner is not None:
                     told = (bare(run.run_id), learner.updates, learner.next_step, learner.weights)
-                    await asyncio.to_thread(pool.add, *told)
-            if not pool.count:
-                raise _nothing_learnt(parent, asked)
+                    await asyncio.to_thread(average.add, *told)
+            if not average.count:
+                raise _nothing_adapted(parent, asked)
             if asked.dry_run:
-                return Promoted(None, pool.named, pool.count, pool.relative_change())
+                return Promoted(None, average.named, average.count, average.relative_change())
             await self._live.journal.flush()  # a new version is of nothing that a crash could undo
-            made = await asyncio.to_thread(self._added, pool, parent, asked, tenant)
+            made = await asyncio.to_thread(self._added, average, parent, asked, tenant)
         log.info(
             "model_promoted",
             tenant=tenant,
@@ -108,9 +110,9 @@ class Promotion:
             model=made.name,
             digest=made.digest,
             alias=asked.alias,
-            runs=pool.count,
+            runs=average.count,
         )
-        return Promoted(made, pool.named, pool.count, pool.relative_change())
+        return Promoted(made, average.named, average.count, average.relative_change())
 
     async def _runs(
         self, parent: CatalogModel, asked: PromoteRequest, tenant: str
@@ -128,22 +130,22 @@ class Promotion:
                 return
             after = bare(page[-1].run_id)
 
-    async def _learner(self, run: StoredRun, size: int, least: int) -> _Learner | None:
+    async def _learner(self, run: StoredRun, size: int, least: int) -> AdaptedWeights | None:
         """Return what a run has learnt, from memory or from the store; `None`: too little, or it is gone."""
         async with self._live.lock(run.run_id):  # so that it stays where it is
-            place = self._live.find(run.run_id)
-            if place is None:
+            slot = self._live.find(run.run_id)
+            if slot is None:
                 return await self._learner_from_store(run, size, least)
-            group, row = place.group, place.row
+            group, row = slot.group, slot.row
             if int(group.records["key"][row]) != run.key:
                 return None
             updates = adaptive(group.policy).meta_counters(group.states[row]).updates
             if updates < least:
                 return None
             next_step = int(group.records["next_step"][row])
-            return _Learner(updates, next_step, group.networks[row, :size].copy())
+            return AdaptedWeights(updates, next_step, group.networks[row, :size].copy())
 
-    async def _learner_from_store(self, run: StoredRun, size: int, least: int) -> _Learner | None:
+    async def _learner_from_store(self, run: StoredRun, size: int, least: int) -> AdaptedWeights | None:
         """Return what a run that is not in memory has learnt as it is stored now.
 
         It may have gone on, or back, since it was listed.
@@ -156,14 +158,16 @@ class Promotion:
         if now is None or now.key != run.key or counters(now.snapshot.state).updates < least:
             return None
         replayed = await self._stored.replay(now)
-        return _Learner(
+        return AdaptedWeights(
             counters(replayed.snapshot.state).updates, replayed.snapshot.next_step, replayed.network[:size]
         )
 
-    def _added(self, pool: Pool, parent: CatalogModel, asked: PromoteRequest, tenant: str) -> CatalogModel:
+    def _added(
+        self, average: WeightAverage, parent: CatalogModel, asked: PromoteRequest, tenant: str
+    ) -> CatalogModel:
         """Store the new version."""
         wanted = {"prefix": asked.prefix, "min_updates": asked.min_updates}
-        model = pool.model(parent.model, f"{parent.name}@{parent.digest}", wanted)
+        model = average.model(parent.model, f"{parent.name}@{parent.digest}", wanted)
         return self._catalog.add_version(model, parent.name, tenant, asked.alias)
 
 
@@ -171,7 +175,7 @@ def _page(store: Store, *, prefix: str, after: str, tenant: str) -> list[StoredR
     return store.list(prefix=prefix, status=None, after=after, limit=PAGE, tenant=tenant)
 
 
-def _nothing_learnt(parent: CatalogModel, asked: PromoteRequest) -> AdvisorError:
+def _nothing_adapted(parent: CatalogModel, asked: PromoteRequest) -> AdvisorError:
     among = f" whose id begins with {asked.prefix[:100]!r}" if asked.prefix else ""
     return AdvisorError(
         Reason.NOTHING_TO_DO,

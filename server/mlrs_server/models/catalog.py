@@ -21,7 +21,7 @@ from mlrs_core.models.model import Model
 from mlrs_server.domain.aliases import Changes
 from mlrs_server.domain.model_index import Index
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
-from mlrs_server.models.files import AskStore, CatalogModel, ModelFiles, made, reference
+from mlrs_server.models.files import AskStore, CatalogModel, ModelFiles, packed, reference
 from mlrs_server.models.names import ModelNames
 from mlrs_server.storage import Store
 
@@ -184,7 +184,7 @@ class ModelCatalog:
             AdvisorError: the name is malformed, or another model's and `replace` is not set, or the store
                 fails.
         """
-        added, data = made(model, name)
+        added, data = packed(model, name)
 
         def named(names: ModelNames) -> Index:
             names.check_name(name, tenant)
@@ -210,7 +210,7 @@ class ModelCatalog:
         Raises:
             AdvisorError: the alias cannot be pointed there, or the store fails.
         """
-        added, data = made(model, name)
+        added, data = packed(model, name)
 
         def registered(names: ModelNames) -> Index:
             index = names.index.with_version(tenant, name, added.digest)

@@ -138,7 +138,7 @@ def reference(name: str, digest: str) -> str:
     return f"{name}@{digest[:SHORT_DIGEST]}"
 
 
-def made(model: Model, name: str) -> tuple[CatalogModel, bytes]:
+def packed(model: Model, name: str) -> tuple[CatalogModel, bytes]:
     """Return a model by a name, and its file."""
     data = dump_model(model)
     return CatalogModel(name, digest_of(data), model, model.policy(), len(data)), data

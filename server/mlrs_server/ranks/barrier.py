@@ -1,4 +1,4 @@
-"""A step of a run that its ranks report: what came in, and who waits for its advice."""
+"""A pending barrier: a step that the ranks of a run report, their losses so far, and the calls that wait."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mlrs_server.live.arrays import RunGroup
 
 
 class Advised(NamedTuple):
-    """What all ranks of a step get."""
+    """The advice that all ranks get for a step."""
 
     lr: float
     reason: int
     durable_step: int
     reported: int
-    """Of how many ranks' losses it was made."""
+    """How many ranks' losses were reduced for it."""
 
 
 Outcome = Advised | Exception
@@ -27,8 +27,8 @@ Waiting = asyncio.Future[Outcome]
 
 
 @dataclass(eq=False)
-class OpenStep:
-    """The step of a run that its ranks report."""
+class PendingBarrier:
+    """The next step of a run that some of its ranks have reported, and not enough of them."""
 
     handle: int
     group: RunGroup
@@ -40,27 +40,32 @@ class OpenStep:
     reports: dict[int, Report] = field(default_factory=dict)
     """By rank."""
     waiting: dict[int, set[Waiting]] = field(default_factory=dict)
-    """Who waits, by rank: nobody, once a rank's stream is gone."""
+    """The calls that wait for the advice, by rank; none for a rank whose stream has ended."""
+
+    @property
+    def run_id(self) -> str:
+        """The full name of the run."""
+        return self.group.run_ids[self.row]
 
     @property
     def ranked(self) -> Ranked:
-        """How the ranks share the run, now."""
+        """How the ranks share the run at present."""
         return self.group.ranked[self.row]
 
     @property
     def ranks_waiting(self) -> int:
-        """How many ranks wait for its advice; on any thread."""
+        """The number of ranks that wait for the advice. May be read on any thread."""
         return sum(map(bool, list(self.waiting.values())))
 
     def drop(self, rank: int, error: AdvisorError | None = None) -> None:
-        """Forget what a rank reported, and tell those who wait why."""
+        """Discard what a rank reported, and pass an error to the calls that wait for it."""
         del self.reports[rank]
         for waiting in self.waiting.pop(rank, ()):
             if error is not None and not waiting.done():
                 waiting.set_result(error)
 
     def resolve(self, outcome: Outcome) -> None:
-        """Give everybody who waits what came of it."""
+        """Pass the outcome to all calls that wait."""
         if self.timer is not None:
             self.timer.cancel()
         for some in self.waiting.values():
@@ -69,13 +74,13 @@ class OpenStep:
                     waiting.set_result(outcome)
 
     def listen(self, rank: int) -> Waiting:
-        """Return what hears, as a rank, what comes of it."""
+        """Return a future of the outcome, for a call of a rank."""
         waiting: Waiting = asyncio.get_running_loop().create_future()
         self.waiting.setdefault(rank, set()).add(waiting)
         return waiting
 
-    def forget(self, heard: Iterable[Waiting]) -> None:
-        """Let some listen no more; what their ranks reported stays."""
-        gone = set(heard)
+    def forget(self, ended: Iterable[Waiting]) -> None:
+        """Remove the futures of calls that have ended. What their ranks reported stays."""
+        gone = set(ended)
         for some in self.waiting.values():
             some.difference_update(gone)

@@ -9,7 +9,7 @@ from mlrs_proto import v1 as pb
 from mlrs_server.auth.principal import current_caller
 from mlrs_server.auth.roles import Role
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.meta.apply import Adaptation, Made
+from mlrs_server.meta.apply import Adaptation, Applied
 from mlrs_server.meta.gradients import alignment_of
 from mlrs_server.rpc import convert
 from mlrs_server.runs.opener import RunOpener
@@ -51,13 +51,13 @@ class MetaService:
         caller = current_caller()
         caller.check_role(Role.ADAPT, "meta_updates")
         convert.check_updates(request)
-        made: list[Made | AdvisorError] = []
+        made: list[Applied | AdvisorError] = []
         for index, update in enumerate(request.updates):
             if index and index % AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
                 step, loss = convert.update_from_proto(update)
-                one = await self._adaptation.make(
+                one = await self._adaptation.apply(
                     update.run_handle, caller.number, step, update.alignment, loss
                 )
                 made.append(self._counted(one))
@@ -67,13 +67,13 @@ class MetaService:
                 made.append(error)
         return convert.results_to_proto(made, caller.tenant)
 
-    async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Made:
+    async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Applied:
         """Make a meta update of a run that may not be in memory."""
         step, loss = convert.update_from_proto(request)
         handle, tenant = await self._handle(request.run_id), current_caller().number
-        return self._counted(await self._adaptation.make(handle, tenant, step, alignment, loss))
+        return self._counted(await self._adaptation.apply(handle, tenant, step, alignment, loss))
 
-    def _counted(self, made: Made) -> Made:
+    def _counted(self, made: Applied) -> Applied:
         self._counts.note_update(made.update)
         return made
 

@@ -85,7 +85,7 @@ class ModelService(ModelServiceServicer):
         """Make a new version of a model, of what runs have learnt."""
         if self._draining:
             raise draining()
-        made = await self._promotion.make(convert.promotion_from_proto(request), current_caller().tenant)
+        made = await self._promotion.promote(convert.promotion_from_proto(request), current_caller().tenant)
         return convert.promoted_to_proto(
             made, None if made.model is None else self._model_to_proto(made.model)
         )

@@ -14,7 +14,7 @@ from mlrs_server.domain.entries import Entries
 from mlrs_server.errors import draining
 from mlrs_server.live.engine import SLICE, Engine
 from mlrs_server.live.recall import Recaller
-from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.rpc import convert
 from mlrs_server.rpc.meta_service import MetaService
 from mlrs_server.rpc.streams import OpenStream, OpenStreams
@@ -39,7 +39,7 @@ class AdvisorService(AdvisorServiceServicer):
         records: RunRecords,
         recaller: Recaller,
         engine: Engine,
-        gatherer: Gatherer,
+        rank_reducer: RankReducer,
         meta: MetaService,
         counts: AdviceCounts,
         feeders: Feeders,
@@ -50,7 +50,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._records = records
         self._recaller = recaller
         self._engine = engine
-        self._gatherer = gatherer
+        self._rank_reducer = rank_reducer
         self._streams = OpenStreams()
         self._meta = meta
         self._counts = counts
@@ -59,7 +59,7 @@ class AdvisorService(AdvisorServiceServicer):
     def drain(self) -> None:
         """Take no more observations; let every stream finish its step and tell it so."""
         self._records.drain()
-        self._gatherer.drain()
+        self._rank_reducer.drain()
         self._streams.drain()
 
     # --------------------------------------------------------------------------------- runs
@@ -138,7 +138,7 @@ class AdvisorService(AdvisorServiceServicer):
         answer = self._engine.answer_now(Entries.of_one(handle, step, request.loss), caller.number)
         await self._recaller.recall(answer)
         if answer.reports:
-            await self._gatherer.gather_alone(answer, caller.number)
+            await self._rank_reducer.reduce_alone(answer, caller.number)
         if answer.errors:
             raise answer.errors[0]  # counted where calls that fail are
         self._counts.note(answer)
@@ -182,7 +182,7 @@ class AdvisorService(AdvisorServiceServicer):
             if answer.recalls:
                 await self._recaller.recall(answer)
             if answer.reports:
-                await self._gatherer.gather(answer, observations.rank_columns.sample_counts, number)
+                await self._rank_reducer.reduce(answer, observations.rank_columns.sample_counts, number)
             self._counts.note(answer)
             await context.write(convert.columns_to_proto(answer, tenant))
 

@@ -49,7 +49,7 @@ class RunEnding:
         return await self._changes.to_the_end(self._finish(run_ids, next_steps))
 
     async def _finish(self, run_ids: Sequence[str], next_steps: Sequence[int]) -> list[RunView]:
-        async with self._live.locked(run_ids), self._stored.owned(run_ids) as found:
+        async with self._live.locked(run_ids), self._stored.acquired(run_ids) as found:
             runs = [required(found, run_id) for run_id in run_ids]
             going = [run for run in runs if self._live.status(run) != RunStatus.FINISHED]
             for run, step in zip(runs, next_steps, strict=False):
@@ -62,19 +62,19 @@ class RunEnding:
 
     async def _end(self, going: Sequence[StoredRun]) -> None:
         """Finish runs that are not finished: no observation comes in once this begins."""
-        live = {run.run_id: place for run in going if (place := self._live.find(run.run_id))}
-        before = {run_id: place.status for run_id, place in live.items()}
-        for place in live.values():
-            place.status = RunStatus.FINISHED
+        live = {run.run_id: slot for run in going if (slot := self._live.find(run.run_id))}
+        before = {run_id: slot.status for run_id, slot in live.items()}
+        for slot in live.values():
+            slot.status = RunStatus.FINISHED
         try:
             await self._live.flush(live)
             reach("lifecycle.finish")
             await self._stored.in_store(lambda store: store.set_status(going, RunStatus.FINISHED))
             reach("lifecycle.finished")
         except BaseException:
-            for run_id, place in live.items():
-                if self._live.find(run_id) is place:  # else it was lost to another replica meanwhile
-                    place.status = before[run_id]
+            for run_id, slot in live.items():
+                if self._live.find(run_id) is slot:  # else it was lost to another replica meanwhile
+                    slot.status = before[run_id]
             raise
         self._live.on_ranks(0, False)
         self._watchers.wake([run.run_id for run in going])
@@ -89,7 +89,7 @@ class RunEnding:
         await self._changes.to_the_end(self._delete(run_id))
 
     async def _delete(self, run_id: str) -> None:
-        async with self._live.lock(run_id), self._stored.owned_keys([run_id]) as keys:
+        async with self._live.lock(run_id), self._stored.acquired_keys([run_id]) as keys:
             key = required(keys, run_id)
             with self._live.closed(run_id):
                 await self._live.flush([run_id])

@@ -83,7 +83,7 @@ class RunOpener:
         """
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
-        async with self._live.lock(run_id), self._stored.owned([run_id]) as runs:
+        async with self._live.lock(run_id), self._stored.acquired([run_id]) as runs:
             await self._load_models(models_of(runs.values()))
             replayed = await self._stored.replay_unloaded(runs.values())
             return self._live.load(required(runs, run_id), replayed.get(run_id)).handle
@@ -106,10 +106,10 @@ class RunOpener:
         to_drop = {request.run_id for request in requests if request.mode == "restart"}
         async with self._live.locked(shards):
             unstored = {run_id for run_id in shards if self._live.is_unstored(run_id)}
-            async with self._stored.owned_to_open(shards, to_drop) as found:
-                return await self._open_owned(requests, found, unstored)
+            async with self._stored.acquired_to_open(shards, to_drop) as found:
+                return await self._open_acquired(requests, found, unstored)
 
-    async def _open_owned(
+    async def _open_acquired(
         self,
         requests: Sequence[OpenRequest],
         found: Mapping[str, StoredRun | RunKey],
@@ -213,10 +213,10 @@ class RunOpener:
         if not new:
             return []
         with ExitStack() as reserved:
-            places = []
+            slots = []
             async for run in cooperatively(new):
                 with about(run.run_id, among=among):
-                    places.append(reserved.enter_context(self._live.reserved_new(run)))
+                    slots.append(reserved.enter_context(self._live.reserved_new(run)))
             if dropped:
                 await self._live.journal.flush()  # what is to come of them, as they are closed
             for old in dropped:
@@ -230,8 +230,8 @@ class RunOpener:
                 self._live.drop(old.run_id)
                 self._watchers.rewound(old.run_id, 0)
             reach("lifecycle.created")
-            async for place, stored in cooperatively(zip(places, created, strict=True)):
-                self._live.put(place, stored)
+            async for slot, stored in cooperatively(zip(slots, created, strict=True)):
+                self._live.put(slot, stored)
         if dropped:
             log_runs("run_dropped", "runs_dropped", dropped, cause="restart")
         digest = new[0].model_digest[:SHORT_DIGEST]
@@ -267,7 +267,7 @@ class RunOpener:
 
     async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
         """Put a run back to where step `step` is next. Its handles so far become stale."""
-        with self._live.reserved(stored) as place:
+        with self._live.reserved(stored) as slot:
             await self._live.flush([stored.run_id])
             replayed = await self._stored.replay(stored, step)
             reach("lifecycle.rewind")
@@ -275,7 +275,7 @@ class RunOpener:
                 await self._stored.in_store(lambda store: store.rewind(stored, replayed.snapshot))
                 reach("lifecycle.rewound")
             rewound = replace(stored, snapshot=replayed.snapshot)
-            self._live.put(place, rewound, replayed)
+            self._live.put(slot, rewound, replayed)
         self._watchers.rewound(stored.run_id, step)
         return rewound
 

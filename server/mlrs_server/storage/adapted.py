@@ -24,7 +24,7 @@ def rows_of(updates: Sequence[RunUpdates]) -> tuple[Rows, Rows]:
     made: Rows = [
         {"run_key": one.key, "step": one.update.step, "record": codec.pack_update(one.update)}
         for update in updates
-        for one in update.made
+        for one in update.applied
     ]
     return made, [row for update in updates if update.networks for row in _network_rows(update.networks)]
 

@@ -51,13 +51,13 @@ def _lay_out(losses: Raw, lrs: Raw, reasons: Raw, bounds: Offsets, starts: Offse
     """Write each run's losses, learning rates, (n, 8), and reasons, (n,), as bytes from its start on."""
     for run in range(len(bounds) - 1):
         first, count = bounds[run], bounds[run + 1] - bounds[run]
-        loss_place = starts[run]
-        lr_place, reason_place = loss_place + 8 * count, loss_place + 16 * count
+        loss_offset = starts[run]
+        lr_offset, reason_offset = loss_offset + 8 * count, loss_offset + 16 * count
         for step in range(count):
             for byte in range(8):
-                out[loss_place + 8 * step + byte] = losses[first + step, byte]
-                out[lr_place + 8 * step + byte] = lrs[first + step, byte]
-            out[reason_place + step] = reasons[first + step]
+                out[loss_offset + 8 * step + byte] = losses[first + step, byte]
+                out[lr_offset + 8 * step + byte] = lrs[first + step, byte]
+            out[reason_offset + step] = reasons[first + step]
 
 
 def unpack_chunk(data: bytes, run_id: str) -> Observations:

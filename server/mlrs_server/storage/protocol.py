@@ -16,7 +16,7 @@ from mlrs_server.domain.entries import Bytes, Table
 from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
 from mlrs_server.domain.run_snapshot import RunSnapshot
-from mlrs_server.domain.updates import MadeUpdate, MetaUpdate, WeightCheckpoints
+from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate, WeightCheckpoints
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class RunUpdates:
     """The runs after them, (k,) of `RECORD`."""
     states: States
     """Likewise, (k, state_size)."""
-    made: Sequence[MadeUpdate] = ()
+    applied: Sequence[AppliedUpdate] = ()
     """Meta updates of them, in their order."""
     networks: WeightCheckpoints | None = None
     """Networks of some of them."""

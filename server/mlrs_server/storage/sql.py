@@ -183,12 +183,12 @@ class SqlStore:
 
     def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
         """Return where runs are, by id, without those that are not there; nothing else of them is read."""
-        places = sa.select(runs.c.run_id, runs.c.key, runs.c.shard, runs.c.status, runs.c.feeder)
+        found = sa.select(runs.c.run_id, runs.c.key, runs.c.shard, runs.c.status, runs.c.feeder)
         with self.reading() as connection:
             return {
                 row.run_id: row
                 for some in _parts(run_ids)
-                for row in connection.execute(places.where(runs.c.run_id.in_(some)))
+                for row in connection.execute(found.where(runs.c.run_id.in_(some)))
             }
 
     def list(

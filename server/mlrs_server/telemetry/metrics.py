@@ -20,7 +20,7 @@ from mlrs_core.adapting import MetaOutcome
 from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live.live import LiveRuns
-from mlrs_server.ranks.reports import Gatherer
+from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.telemetry.counts import AdviceCounts
 from mlrs_server.telemetry.health import StoreHealth
 
@@ -37,7 +37,7 @@ class DaemonCollector(Collector):
     refusals: Counter[Reason | None]
     """Calls that failed, by reason; `None` is a defect."""
     health: StoreHealth
-    gatherer: Gatherer
+    rank_reducer: RankReducer
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric as it is now."""
@@ -46,10 +46,14 @@ class DaemonCollector(Collector):
         yield _gauge("mlrs_runs_live", "Runs in memory", self.live.count())
         yield _gauge("mlrs_streams", "Open streams of the service", self.authenticator.streams)
         yield _gauge(
-            "mlrs_open_steps", "Steps that some ranks have reported, and not enough", self.gatherer.open_steps
+            "mlrs_pending_barriers",
+            "Steps that some ranks have reported, and not enough",
+            self.rank_reducer.pending_barriers,
         )
         yield _gauge(
-            "mlrs_ranks_waiting", "Ranks that wait in open steps for the others", self.gatherer.ranks_waiting
+            "mlrs_ranks_waiting",
+            "Ranks that wait at pending barriers for the others",
+            self.rank_reducer.ranks_waiting,
         )
         yield _gauge("mlrs_resident_memory_bytes", "Memory of the process in RAM", resident_bytes())
 

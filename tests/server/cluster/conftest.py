@@ -18,7 +18,7 @@ from mlrs_server.models.files import asking
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore, open_store
 from mlrs_server.storage.tables import replicas
-from tests.server.support import FailingStore, Room, room_of
+from tests.server.support import FailingStore, Harness, harness_of
 from tests.support.postgres import PostgresServer
 
 
@@ -43,7 +43,7 @@ def store(where: Path | str) -> Iterator[SqlStore]:
 class Member:
     """A replica without a wire."""
 
-    room: Room
+    harness: Harness
     replica: Replica
     sharing: Sharing
 
@@ -76,11 +76,11 @@ def join(where: Path | str, model_file: Path) -> Join:
             store = FailingStore(opened)
             catalog = ModelCatalog(asking(store, executor), default=str(model_file))
             watchers = Watchers()
-            room = room_of(
+            harness = harness_of(
                 store, executor, catalog, watchers, flush_interval_s=3600.0, ownership=sharing.ownership
             )
             try:
-                yield Member(room, await sharing.join(room.live, watchers, name), sharing)
+                yield Member(harness, await sharing.join(harness.live, watchers, name), sharing)
             finally:
                 sharing.close()
                 opened.close()

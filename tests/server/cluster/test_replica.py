@@ -29,11 +29,11 @@ STEPS = 40
 
 
 async def _open(member: Member, run_id: str = "run") -> int:
-    return (await member.room.open(run_id, CONFIG)).handle
+    return (await member.harness.open(run_id, CONFIG)).handle
 
 
 def _expected(member: Member, count: int) -> Floats:
-    return replayed(member.room.catalog.find("").policy, CONFIG, LOSSES[:count])
+    return replayed(member.harness.catalog.find("").policy, CONFIG, LOSSES[:count])
 
 
 async def _divide(a: Member, b: Member) -> None:
@@ -72,15 +72,15 @@ async def test_a_run_given_away_goes_on_elsewhere_bit_for_bit(join: Join) -> Non
     """A drained replica's run is the next one's, whole; at the old one its handle is stale."""
     async with join("a:1") as a:
         handle = await _open(a)
-        first = await a.room.follow(handle, LOSSES[:STEPS])
+        first = await a.harness.follow(handle, LOSSES[:STEPS])
         async with join("b:1") as b:
             await a.replica.drain()
             assert a.shards == set()
-            stale = await a.room.ask(handle, STEPS, LOSSES[STEPS])
+            stale = await a.harness.ask(handle, STEPS, LOSSES[STEPS])
             assert stale.errors[0].reason == Reason.STALE_HANDLE
             with raises(Reason.NOT_OWNER):
                 await _open(a)
-            again = await b.room.follow(await _open(b), LOSSES[STEPS : 2 * STEPS], start=STEPS)
+            again = await b.harness.follow(await _open(b), LOSSES[STEPS : 2 * STEPS], start=STEPS)
             assert np.array_equal([*first, *again], _expected(b, 2 * STEPS))
 
 
@@ -89,7 +89,7 @@ async def test_a_replica_that_drains_alone_keeps_its_runs(join: Join) -> None:
     async with join("a:1") as a:
         handle = await _open(a)
         await a.replica.drain()
-        lrs = await a.room.follow(handle, LOSSES[:STEPS])
+        lrs = await a.harness.follow(handle, LOSSES[:STEPS])
         assert np.array_equal(lrs, _expected(a, STEPS))
 
 
@@ -97,40 +97,40 @@ async def test_a_woken_owner_writes_nothing(join: Join, store: SqlStore) -> None
     """What an owner answered beyond its lease is fenced off; the next owner answers the same once more."""
     async with join("a:1") as a, join("b:1") as b:
         handle = await _open(a)
-        await a.room.follow(handle, LOSSES[:STEPS])
-        await a.room.live.journal.flush()
-        beyond = await a.room.follow(handle, LOSSES[STEPS : STEPS + 5], start=STEPS)
+        await a.harness.follow(handle, LOSSES[:STEPS])
+        await a.harness.live.journal.flush()
+        beyond = await a.harness.follow(handle, LOSSES[STEPS : STEPS + 5], start=STEPS)
         expire(store, a)
         await b.replica.reconcile()
         assert shard_of("run") in b.shards
-        await a.room.live.journal.flush()  # finds out
+        await a.harness.live.journal.flush()  # finds out
         assert shard_of("run") not in a.shards
         await a.replica.reconcile()  # finds out the rest
         assert not a.shards & b.shards
-        gone = await a.room.ask(handle, STEPS + 5, 1.0)
+        gone = await a.harness.ask(handle, STEPS + 5, 1.0)
         assert gone.errors[0].reason == Reason.STALE_HANDLE
-        opened = await b.room.open("run")
+        opened = await b.harness.open("run")
         assert opened.view.snapshot.next_step == STEPS
-        again = await b.room.follow(opened.handle, LOSSES[STEPS : STEPS + 5], start=STEPS)
+        again = await b.harness.follow(opened.handle, LOSSES[STEPS : STEPS + 5], start=STEPS)
         assert np.array_equal(beyond, again)
         while a.replica._forgetting:
             await asyncio.wait(a.replica._forgetting)
-        assert a.room.live.find("run") is None
+        assert a.harness.live.find("run") is None
 
 
 async def test_a_flush_that_failed_is_over_once_all_of_it_was_lost(join: Join, store: SqlStore) -> None:
     """With nothing left to store no flush fails any more, and health says so without waiting for the next."""
     async with join("a:1") as a, join("b:1") as b:
         heard: list[bool] = []
-        a.room.live.journal.on_health = heard.append
-        await a.room.follow(await _open(a), LOSSES[:STEPS])
-        a.room.store.failing |= {"append"}
+        a.harness.live.journal.on_health = heard.append
+        await a.harness.follow(await _open(a), LOSSES[:STEPS])
+        a.harness.store.failing |= {"append"}
         with raises(Reason.STORE):
-            await a.room.live.journal.flush()
+            await a.harness.live.journal.flush()
         expire(store, a)
         await b.replica.reconcile()
         await a.replica.reconcile()
-        await a.room.live.journal.flush()
+        await a.harness.live.journal.flush()
         assert heard == [False, True]
 
 
@@ -142,11 +142,11 @@ async def test_losing_one_shard_holds_up_no_other(join: Join, store: SqlStore) -
         expire(store, a)
         await b.sharing.ownership.claim([shard_of("theirs")])
         await a.sharing.ownership.renew()
-        await a.room.ask([mine, theirs], [0, 0], [1.0, 2.0])
-        await a.room.live.journal.flush()
-        assert (await a.room.open("mine")).view.durable_step == 0
-        assert (await b.room.open("theirs")).view.durable_step == -1
-        assert a.room.live.journal._unflushed == 0
+        await a.harness.ask([mine, theirs], [0, 0], [1.0, 2.0])
+        await a.harness.live.journal.flush()
+        assert (await a.harness.open("mine")).view.durable_step == 0
+        assert (await b.harness.open("theirs")).view.durable_step == -1
+        assert a.harness.live.journal._unflushed == 0
 
 
 @pytest.mark.parametrize("call", ["finish", "delete", "rewind", "open"])
@@ -154,20 +154,20 @@ async def test_calls_of_a_woken_owner_change_nothing(join: Join, store: SqlStore
     """A replica that does not know yet that it lost a run cannot finish, delete, rewind or complete it."""
     async with join("a:1") as a, join("b:1") as b:
         handle = await _open(a)
-        await a.room.follow(handle, LOSSES[:STEPS] if call != "open" else [])
-        await a.room.live.journal.flush()
+        await a.harness.follow(handle, LOSSES[:STEPS] if call != "open" else [])
+        await a.harness.live.journal.flush()
         expire(store, a)
         await b.replica.reconcile()
         with raises(Reason.NOT_OWNER):
             if call == "finish":
-                await a.room.finish("run")
+                await a.harness.finish("run")
             elif call == "delete":
-                await a.room.ending.delete("run")
+                await a.harness.ending.delete("run")
             elif call == "rewind":
-                await a.room.open("run", resume_from=3)
+                await a.harness.open("run", resume_from=3)
             else:
-                await a.room.open("run", RunConfig(num_classes=7))
-        view = (await b.room.open("run")).view
+                await a.harness.open("run", RunConfig(num_classes=7))
+        view = (await b.harness.open("run")).view
         assert view.snapshot.status == RunStatus.ACTIVE
         assert view.snapshot.next_step == (0 if call == "open" else STEPS)
         assert view.config == CONFIG
@@ -177,9 +177,9 @@ async def test_a_run_that_its_owner_stored_meanwhile_is_read_again(join: Join) -
     """A replica that claims a shard as a call comes in sees what the owner before stored last."""
     async with join("a:1") as a, join("b:1") as b:
         handle = await _open(a)
-        await a.room.follow(handle, LOSSES[:STEPS])
+        await a.harness.follow(handle, LOSSES[:STEPS])
         read = asyncio.Event()
-        in_store = b.room.stored.in_store
+        in_store = b.harness.stored.in_store
 
         async def in_store_before(work: Callable[[Store], T]) -> T:
             runs = await in_store(work)
@@ -188,39 +188,39 @@ async def test_a_run_that_its_owner_stored_meanwhile_is_read_again(join: Join) -
                 await a.replica.drain()
             return runs
 
-        b.room.stored.in_store = in_store_before  # type: ignore[method-assign]
+        b.harness.stored.in_store = in_store_before  # type: ignore[method-assign]
         await _open(a, "other")
-        opened = await b.room.open("run", CONFIG)
+        opened = await b.harness.open("run", CONFIG)
         assert opened.view.snapshot.next_step == STEPS
 
 
 async def test_a_call_under_way_ends_before_its_run_is_given_away(join: Join) -> None:
     """A hand-over waits for a rewind; calls that come meanwhile wait for the hand-over."""
     async with join("a:1") as a, join("b:1") as b:
-        await a.room.follow(await _open(a), LOSSES[:STEPS])
-        await a.room.live.journal.flush()
-        a.room.store.gate.clear()
-        rewinding = asyncio.create_task(a.room.open("run", resume_from=10))
-        await until(lambda: a.room.store.calls[-1:] == ["get"])
-        a.room.store.gate.set()
+        await a.harness.follow(await _open(a), LOSSES[:STEPS])
+        await a.harness.live.journal.flush()
+        a.harness.store.unblocked.clear()
+        rewinding = asyncio.create_task(a.harness.open("run", resume_from=10))
+        await until(lambda: a.harness.store.calls[-1:] == ["get"])
+        a.harness.store.unblocked.set()
         await until(lambda: bool(a.sharing.ownership._users[shard_of("run")]))
         a.sharing.ownership.draining = True
         draining = asyncio.create_task(a.replica.give_away(a.shards))
         await until(lambda: bool(a.sharing.ownership._moving[shard_of("run")]))
-        late = asyncio.create_task(a.room.open("run"))
+        late = asyncio.create_task(a.harness.open("run"))
         opened = await rewinding
         assert opened.view.snapshot.next_step == 10
         await draining
         with raises(Reason.NOT_OWNER):
             await late
-        assert (await b.room.open("run")).view.snapshot.next_step == 10
+        assert (await b.harness.open("run")).view.snapshot.next_step == 10
 
 
 async def test_a_follower_is_sent_to_the_new_owner(join: Join) -> None:
     """A watch that follows a run ends with NOT_OWNER when the run moves, and begins only at the owner."""
     async with join("a:1") as a, join("b:1"):
         await _open(a)
-        watching = a.room.records.watch("run", 0, follow=True)
+        watching = a.harness.records.watch("run", 0, follow=True)
         await anext(watching)
         following = asyncio.create_task(anext(watching))
         await asyncio.sleep(0)
@@ -228,16 +228,16 @@ async def test_a_follower_is_sent_to_the_new_owner(join: Join) -> None:
         with raises(Reason.NOT_OWNER):
             await following
         with raises(Reason.NOT_OWNER):
-            await anext(a.room.records.watch("run", 0, follow=True))
-        record = [part async for _, _, part in a.room.records.watch("run", 0, follow=False)]
+            await anext(a.harness.records.watch("run", 0, follow=True))
+        record = [part async for _, _, part in a.harness.records.watch("run", 0, follow=False)]
         assert [len(part) for part in record] == [0]
 
 
 async def test_a_record_can_be_read_while_its_run_moves(join: Join) -> None:
     """A watch that does not follow the run ends at what is stored, wherever it is read."""
     async with join("a:1") as a, join("b:1"):
-        await a.room.follow(await _open(a), LOSSES[:STEPS])
-        reading = a.room.records.watch("run", 0, follow=False)
+        await a.harness.follow(await _open(a), LOSSES[:STEPS])
+        reading = a.harness.records.watch("run", 0, follow=False)
         await anext(reading)
         await a.replica.drain()
         assert sum([len(part) async for _, _, part in reading]) == STEPS
@@ -249,9 +249,9 @@ async def test_runs_of_one_group_share_an_owner(join: Join) -> None:
         await _divide(a, b)
         first = _run_of(a)
         requests = [OpenRequest(run_id=f"member-{n}", asked=CONFIG, group=first) for n in range(64)]
-        assert len(await a.room.opener.open_many(requests)) == 64
+        assert len(await a.harness.opener.open_many(requests)) == 64
         with raises(Reason.NOT_OWNER):
-            await b.room.opener.open_many(requests)
+            await b.harness.opener.open_many(requests)
 
 
 async def test_a_batch_over_several_owners_is_refused_with_the_way_out(join: Join) -> None:
@@ -260,21 +260,21 @@ async def test_a_batch_over_several_owners_is_refused_with_the_way_out(join: Joi
         await _divide(a, b)
         requests = [OpenRequest(run_id=_run_of(member), asked=CONFIG) for member in (a, b)]
         with raises(Reason.INVALID_FIELD, match="group"):
-            await a.room.opener.open_many(requests)
+            await a.harness.opener.open_many(requests)
 
 
 async def test_advice_goes_on_without_the_database_and_ownership_comes_back(join: Join) -> None:
     """While the database fails nothing is durable and all is answered; after it, nothing was lost."""
     async with join("a:1") as a:
         handle = await _open(a)
-        a.room.store.failing |= {"append"}
-        before = await a.room.follow(handle, LOSSES[:STEPS])
+        a.harness.store.failing |= {"append"}
+        before = await a.harness.follow(handle, LOSSES[:STEPS])
         with raises(Reason.STORE):
-            await a.room.live.journal.flush()
-        a.room.store.failing.clear()
+            await a.harness.live.journal.flush()
+        a.harness.store.failing.clear()
         await a.replica.reconcile()
-        await a.room.live.journal.flush()
-        assert (await a.room.open("run")).view.durable_step == STEPS - 1
+        await a.harness.live.journal.flush()
+        assert (await a.harness.open("run")).view.durable_step == STEPS - 1
         assert np.array_equal(before, _expected(a, STEPS))
 
 
@@ -282,13 +282,13 @@ async def test_a_hand_over_that_cannot_be_stored_is_none(join: Join) -> None:
     """If the store fails as runs are to be given away, they stay, handles and all."""
     async with join("a:1") as a, join("b:1"):
         handle = await _open(a)
-        await a.room.follow(handle, LOSSES[:5])
-        a.room.store.failing |= {"append"}
+        await a.harness.follow(handle, LOSSES[:5])
+        a.harness.store.failing |= {"append"}
         with raises(Reason.STORE):
             await a.replica.give_away(a.shards)
-        a.room.store.failing.clear()
+        a.harness.store.failing.clear()
         assert a.shards == set(range(SHARDS))
-        lrs = await a.room.follow(handle, LOSSES[5:STEPS], start=5)
+        lrs = await a.harness.follow(handle, LOSSES[5:STEPS], start=5)
         assert np.array_equal(lrs, _expected(a, STEPS)[5:])
 
 
@@ -297,12 +297,12 @@ async def test_a_model_that_one_replica_imported_serves_its_runs_at_another(
 ) -> None:
     """A run goes on where its model was never imported: the store has the file."""
     async with join("a:1") as a, join("b:1") as b:
-        a.room.catalog.add_file(write_random_model(tmp_path / "other.safetensors", seed=5), "other")
-        handle = (await a.room.open("run", CONFIG, model="other")).handle
-        first = await a.room.follow(handle, LOSSES[:STEPS])
+        a.harness.catalog.add_file(write_random_model(tmp_path / "other.safetensors", seed=5), "other")
+        handle = (await a.harness.open("run", CONFIG, model="other")).handle
+        first = await a.harness.follow(handle, LOSSES[:STEPS])
         await a.replica.drain()
-        again = await b.room.follow(await _open(b), LOSSES[STEPS : 2 * STEPS], start=STEPS)
-        policy = a.room.catalog.find("other").policy
+        again = await b.harness.follow(await _open(b), LOSSES[STEPS : 2 * STEPS], start=STEPS)
+        policy = a.harness.catalog.find("other").policy
         assert np.array_equal([*first, *again], replayed(policy, CONFIG, LOSSES[: 2 * STEPS]))
 
 
@@ -310,12 +310,12 @@ async def test_a_tenants_model_stays_its_own_at_another_replica(join: Join, tmp_
     """A model that went along with a run is known to the run's tenant there, and to no other."""
     async with join("a:1") as a, join("b:1") as b:
         file = write_random_model(tmp_path / "secret.safetensors", seed=5)
-        secret = a.room.catalog.add(read_model(file)[0], "secret", "acme")
-        await a.room.open("acme!run", CONFIG, model="secret")
+        secret = a.harness.catalog.add(read_model(file)[0], "secret", "acme")
+        await a.harness.open("acme!run", CONFIG, model="secret")
         await a.replica.drain()
-        await b.room.open("acme!run", CONFIG)
-        assert b.room.catalog.find(secret.ref, "acme").digest == secret.digest
+        await b.harness.open("acme!run", CONFIG)
+        assert b.harness.catalog.find(secret.ref, "acme").digest == secret.digest
         for tenant in ("", "other"):
             with raises(Reason.MODEL_NOT_FOUND):
-                b.room.catalog.find(secret.ref, tenant)
-            assert secret.ref not in [model.ref for model in b.room.catalog.page(tenant)]
+                b.harness.catalog.find(secret.ref, tenant)
+            assert secret.ref not in [model.ref for model in b.harness.catalog.page(tenant)]

@@ -9,7 +9,7 @@ import numpy as np
 from mlrs_server.domain.shards import SHARDS, shard_of
 from mlrs_server.errors import Reason
 from mlrs_server.runs.opening import OpenRequest
-from tests.server.support import LOSSES, raises, room
+from tests.server.support import LOSSES, harness, raises
 
 
 def test_names_spread_over_all_shards() -> None:
@@ -23,7 +23,7 @@ def test_names_spread_over_all_shards() -> None:
 
 async def test_runs_of_one_group_are_of_one_shard(tmp_path: Path, model_file: Path) -> None:
     """A run's shard is its group's, else its own; it is stored, and in what is flushed."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         for name, group in (("a", "pair"), ("b", "pair"), ("c", "")):
             request = OpenRequest(run_id=name, group=group)
             handle = (await here.open_one(request)).handle

@@ -20,13 +20,13 @@ from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.errors import Reason
 from mlrs_server.runs.opening import OpenRequest
 from mlrs_server.storage.tables import observations
-from tests.server.support import LOSSES, observed, raises, replayed, room
+from tests.server.support import LOSSES, harness, observed, raises, replayed
 from tests.support.daemon import write_random_model
 
 
 async def test_a_repeat_moves_nothing(tmp_path: Path, model_file: Path) -> None:
     """The newest step, sent again with its loss, gets its answer again; the run goes on unmoved."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         first = await here.follow(opened.handle, LOSSES[:5])
         for _ in range(3):
@@ -40,7 +40,7 @@ async def test_a_repeat_moves_nothing(tmp_path: Path, model_file: Path) -> None:
 
 async def test_a_repeated_bad_loss_is_the_same_loss(tmp_path: Path, model_file: Path) -> None:
     """A NaN sent again is a repeat, not another loss."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, [1.0, math.nan])
         again = await here.ask(opened.handle, 1, math.nan)
@@ -50,7 +50,7 @@ async def test_a_repeated_bad_loss_is_the_same_loss(tmp_path: Path, model_file: 
 @pytest.mark.parametrize("step", [0, 3, 4])
 async def test_another_loss_is_refused(tmp_path: Path, model_file: Path, step: int) -> None:
     """A step that was answered for another loss is refused; the error says where the run is."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         answer = await here.ask(opened.handle, step, 99.0)
@@ -63,7 +63,7 @@ async def test_another_loss_is_refused(tmp_path: Path, model_file: Path, step: i
 
 async def test_old_steps_are_recalled(tmp_path: Path, model_file: Path) -> None:
     """Any step ever answered is answered again, from the store, in any order and mix."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         one, two = await here.open("a"), await here.open("b", RunConfig(scale=1.0))
         lrs = {
             one.handle: await here.follow(one.handle, LOSSES[:30]),
@@ -80,7 +80,7 @@ async def test_old_steps_are_recalled(tmp_path: Path, model_file: Path) -> None:
 
 async def test_a_recall_tells_right_from_wrong(tmp_path: Path, model_file: Path) -> None:
     """Of several old steps in a message those with another loss are refused, the others answered."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         lrs = await here.follow(opened.handle, LOSSES[:10])
         losses = np.where(np.arange(8) % 2, LOSSES[:8], -1.0)
@@ -92,7 +92,7 @@ async def test_a_recall_tells_right_from_wrong(tmp_path: Path, model_file: Path)
 
 async def test_a_recall_that_fails_is_an_error_of_its_entries(tmp_path: Path, model_file: Path) -> None:
     """When the store cannot be read, old steps get its error and new ones their advice."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         await here.live.journal.flush()
@@ -110,11 +110,11 @@ async def test_what_is_not_stored_is_recalled_while_the_store_fails(tmp_path: Pa
 
     So it is while a flush is under way, after it has failed, and after more steps.
     """
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         lrs = await here.follow(opened.handle, LOSSES[:5])
         here.store.failing = {"append", "recall", "read"}
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         flushing = asyncio.create_task(here.live.journal.flush())
         async with asyncio.timeout(60):
             while "append" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
@@ -122,7 +122,7 @@ async def test_what_is_not_stored_is_recalled_while_the_store_fails(tmp_path: Pa
             lrs = np.append(lrs, await here.follow(opened.handle, LOSSES[5:9], start=5))
             steps = [0, 4, 5, 7, 3]
             under_way = await here.ask([opened.handle] * 5, steps, LOSSES[steps])
-        here.store.gate.set()
+        here.store.unblocked.set()
         with raises(Reason.STORE):
             await flushing
         after = await here.ask([opened.handle] * 5, steps, LOSSES[steps])
@@ -134,7 +134,7 @@ async def test_what_is_not_stored_is_recalled_while_the_store_fails(tmp_path: Pa
 @pytest.mark.parametrize("event", ["rewind", "delete"])
 async def test_a_recall_of_a_run_that_goes_meanwhile(tmp_path: Path, model_file: Path, event: str) -> None:
     """Steps whose run is rewound or deleted while they are read have a stale handle, and are no damage."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:6])
         await here.live.journal.flush()
@@ -150,7 +150,7 @@ async def test_a_recall_of_a_run_that_goes_meanwhile(tmp_path: Path, model_file:
 
 async def test_a_damaged_record_is_an_error_of_its_steps(tmp_path: Path, model_file: Path) -> None:
     """Old steps whose record is damaged get an error that says so, and those of other runs their answers."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         one, two = await here.open("a"), await here.open("b")
         for opened in (one, two):
             lrs = await here.follow(opened.handle, LOSSES[:4])
@@ -172,7 +172,7 @@ def _spoil(store: Any, run_id: str) -> None:
 async def test_replaying_a_step_of_a_sweep_costs_like_a_fresh_one(tmp_path: Path, model_file: Path) -> None:
     """A message of thousands of old steps takes a few times as long as one of new steps, stored or not."""
     count = 4000
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         requests = [OpenRequest(run_id=f"r{index}") for index in range(count)]
         handles = np.array(
             [
@@ -201,7 +201,7 @@ async def test_replaying_a_step_of_a_sweep_costs_like_a_fresh_one(tmp_path: Path
 
 async def test_a_step_ahead_is_refused(tmp_path: Path, model_file: Path) -> None:
     """A step beyond the next is refused, names the one expected, and moves nothing."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         answer = await here.ask([opened.handle] * 2, [4, 3], [1.0, LOSSES[3]])
@@ -213,7 +213,7 @@ async def test_a_step_ahead_is_refused(tmp_path: Path, model_file: Path) -> None
 
 async def test_a_finished_run_answers_only_what_it_answered(tmp_path: Path, model_file: Path) -> None:
     """A finished run refuses the next step and still repeats the ones it has."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         lrs = await here.follow(opened.handle, LOSSES[:3])
         await here.finish("a")
@@ -224,7 +224,7 @@ async def test_a_finished_run_answers_only_what_it_answered(tmp_path: Path, mode
 
 async def test_stale_handles_are_refused(tmp_path: Path, model_file: Path) -> None:
     """The handle of a deleted or rewound run, and one of another process, name nothing."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         deleted, rewound, other = [await here.open(name) for name in "abc"]
         await here.follow(rewound.handle, LOSSES[:4])
         await here.ending.delete("a")
@@ -251,7 +251,7 @@ def test_garbage_handles_touch_nothing(garbage: list[int], tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp("garbage")
 
     async def scenario() -> None:
-        async with room(folder, write_random_model(folder / "m.safetensors")) as here:
+        async with harness(folder, write_random_model(folder / "m.safetensors")) as here:
             runs = [await here.open(name) for name in "abc"]
             assert not {run.handle for run in runs} & set(garbage)
             answer = await here.ask(

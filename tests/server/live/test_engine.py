@@ -17,7 +17,7 @@ from mlrs_server.domain.handles import make_handle
 from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.errors import Reason
 from mlrs_server.live import engine
-from tests.server.support import LOSSES, observed, replayed, room
+from tests.server.support import LOSSES, harness, observed, replayed
 from tests.support.daemon import write_random_model
 
 CONFIGS = [
@@ -38,7 +38,7 @@ def test_company_changes_nothing(
     folder = tmp_path_factory.mktemp("company")
 
     async def scenario() -> None:
-        async with room(folder, write_random_model(folder / "m0.safetensors")) as here:
+        async with harness(folder, write_random_model(folder / "m0.safetensors")) as here:
             for index in (1, 2):
                 file = write_random_model(folder / f"m{index}.safetensors", seed=index, hidden_size=4 * index)
                 here.catalog.add_file(file, f"m{index}")
@@ -78,7 +78,7 @@ def _entries(rows: list[tuple[int, int, float]]) -> Entries:
 
 async def test_several_steps_of_a_run_share_a_message(tmp_path: Path, model_file: Path) -> None:
     """Steps of one run in one message are taken in order, repeats and gaps among them included."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         steps = [0, 1, 1, 2, 4, 3, 0]
         answer = await here.ask([opened.handle] * 7, steps, LOSSES[steps])
@@ -92,7 +92,7 @@ async def test_a_defect_moves_nothing(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the kernel fails the caller hears of it, and every run in the message is as it was."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         one, two = await here.open("a"), await here.open("b")
         await here.follow(one.handle, LOSSES[:2])
         with monkeypatch.context() as broken:
@@ -111,7 +111,7 @@ async def test_a_defect_moves_nothing(
 
 async def test_a_long_message_lets_others_in(tmp_path: Path, model_file: Path) -> None:
     """A message of many entries is answered in slices; others are answered in between."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         long, short = await here.open("a"), await here.open("b")
         losses = np.resize(LOSSES, 4 * engine.SLICE - 5)
         rows = [(long.handle, step, losses[step]) for step in range(len(losses))]
@@ -135,7 +135,7 @@ async def test_a_long_message_mixes_anything(
 ) -> None:
     """Repeats, gaps, old steps and strangers in a message of several slices are each what they are."""
     monkeypatch.setattr(engine, "SLICE", size)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         one, two = await here.open("a"), await here.open("b")
         foreign = make_handle(0, 5)
         entries = [(one.handle, 0), (two.handle, 0), (one.handle, 1), (foreign, 0), (one.handle, 1)]
@@ -157,7 +157,7 @@ async def test_a_long_message_mixes_anything(
 
 async def test_another_loss_within_a_message_is_refused(tmp_path: Path, model_file: Path) -> None:
     """A step that is there twice with two losses counts once, also when the run goes on after it."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         answer = await here.ask([opened.handle] * 4, [0, 0, 1, 1], [2.0, 3.0, 1.5, 7.0])
         assert {index: error.reason for index, error in answer.errors.items()} == {
@@ -173,7 +173,7 @@ async def test_a_message_cut_short_can_be_sent_again(
 ) -> None:
     """When a caller goes away in the middle of a long message, the same message, sent again, is completed."""
     monkeypatch.setattr(engine, "SLICE", 2)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         message = [opened.handle] * 6, range(6), LOSSES[:6]
         gone = asyncio.create_task(here.engine.answer(observed(*message)))

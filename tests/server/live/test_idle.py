@@ -17,7 +17,7 @@ from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.errors import Reason
 from mlrs_server.live import idle
 from mlrs_server.live.arrays import SMALLEST, RunGroup
-from tests.server.support import LOSSES, Room, observed, replayed, room
+from tests.server.support import LOSSES, Harness, harness, observed, replayed
 from tests.support.daemon import write_random_model
 
 
@@ -27,7 +27,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return read_model(write_random_model(tmp_path_factory.mktemp("model") / "m.safetensors"))[0].policy()
 
 
-async def generations(here: Room, count: int) -> None:
+async def generations(here: Harness, count: int) -> None:
     """Let so many generations go by."""
     for _ in range(count):
         for group in here.live.groups:
@@ -36,7 +36,7 @@ async def generations(here: Room, count: int) -> None:
 
 async def test_idle_runs_leave_and_come_back(tmp_path: Path, model_file: Path) -> None:
     """A run not observed for all generations leaves memory; opened again, it goes on as if it had stayed."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         idler, busy = await here.open("idler"), await here.open("busy")
         lrs = [await here.follow(idler.handle, LOSSES[:5])]
         for step in range(idle.GENERATIONS + 1):
@@ -57,7 +57,7 @@ async def test_idle_runs_leave_and_come_back(tmp_path: Path, model_file: Path) -
 
 async def test_what_is_not_stored_stays(tmp_path: Path, model_file: Path) -> None:
     """A run whose newest answer is not stored stays in memory, however idle, until it is."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         here.store.failing = {"append"}
         await here.follow(opened.handle, LOSSES[:3])
@@ -71,7 +71,7 @@ async def test_what_is_not_stored_stays(tmp_path: Path, model_file: Path) -> Non
 
 async def test_what_a_call_is_about_stays(tmp_path: Path, model_file: Path) -> None:
     """A run that a call holds the lock of stays in memory meanwhile."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.open("a")
         async with here.live.lock("a"):
             await generations(here, 2 * idle.GENERATIONS)
@@ -83,7 +83,7 @@ async def test_what_a_call_is_about_stays(tmp_path: Path, model_file: Path) -> N
 async def test_memory_comes_back(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When most runs have left, their arrays shrink; those that stay keep their handles and states."""
     monkeypatch.setattr(idle, "AT_ONCE", 7)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         runs = [await here.open(f"run-{index}") for index in range(100)]
         lrs = [await here.follow(runs[0].handle, LOSSES[:3])]
         await here.live.journal.flush()
@@ -102,7 +102,7 @@ async def test_memory_comes_back(tmp_path: Path, model_file: Path, monkeypatch: 
 
 async def test_it_looks_by_itself(tmp_path: Path, model_file: Path) -> None:
     """Runs leave within a quarter more than the idle time, without anyone asking."""
-    async with room(tmp_path / "d", model_file, flush_interval_s=0.01) as here:
+    async with harness(tmp_path / "d", model_file, flush_interval_s=0.01) as here:
         await here.open("a")
         task = asyncio.create_task(idle.drop_idle_runs(here.live, 0.04))
         async with asyncio.timeout(10):

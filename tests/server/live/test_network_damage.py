@@ -18,7 +18,7 @@ from mlrs_server.storage import Store
 from mlrs_server.storage.sealing import seal
 from mlrs_server.storage.tables import meta_updates, networks, observations
 from tests.server.meta.support import META, STEPS, learning, left_memory, undisturbed
-from tests.server.support import LOSSES, Room, raises, room
+from tests.server.support import LOSSES, Harness, harness, raises
 from tests.support.postgres import PostgresServer
 
 
@@ -31,7 +31,7 @@ def where(request: pytest.FixtureRequest) -> str | None:
     return server.new_database()
 
 
-async def do(there: Room, statement: sa.Executable) -> None:
+async def do(there: Harness, statement: sa.Executable) -> None:
     """Change something in the store behind its back."""
 
     def execute(store: Store) -> None:
@@ -41,7 +41,7 @@ async def do(there: Room, statement: sa.Executable) -> None:
     await there.stored.in_store(execute)
 
 
-async def change(there: Room, column: str, changed: Callable[[bytes], bytes]) -> None:
+async def change(there: Harness, column: str, changed: Callable[[bytes], bytes]) -> None:
     """Change what is stored of the only network."""
 
     def read(store: Store) -> bytes:
@@ -53,7 +53,7 @@ async def change(there: Room, column: str, changed: Callable[[bytes], bytes]) ->
     await do(there, networks.update().values({column: blob}))
 
 
-async def flip(there: Room, column: str) -> None:
+async def flip(there: Harness, column: str) -> None:
     """Flip a bit in the middle of it."""
     await change(there, column, flipped)
 
@@ -76,7 +76,7 @@ def other(blob: bytes) -> bytes:
 
 async def stored_half(folder: Path, model: Path | None, config: RunConfig, where: str | None) -> None:
     """Let a run go half its way, with a network stored on it, and updates after that."""
-    async with room(folder, model, store=where) as there:
+    async with harness(folder, model, store=where) as there:
         run = await learning(there, config=config)
         for start in (0, 20):
             await run.go(LOSSES[start : start + 20].tolist(), start)
@@ -96,7 +96,7 @@ async def test_a_damaged_network_is_made_again(
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     expected = await undisturbed(tmp_path / "calm", model, config)
     await stored_half(tmp_path / "d", model, config, where)
-    async with room(tmp_path / "d", model, store=where) as there:
+    async with harness(tmp_path / "d", model, store=where) as there:
         await flip(there, column)
         with capture_logs() as said:
             run = await learning(there, config=config)
@@ -121,7 +121,7 @@ async def test_a_run_with_a_damaged_network_is_rewound(
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     expected = await undisturbed(tmp_path / "calm", model_file, META)
     await stored_half(tmp_path / "d", model_file, META, where)
-    async with room(tmp_path / "d", model_file, store=where) as there:
+    async with harness(tmp_path / "d", model_file, store=where) as there:
         await flip(there, "data")
         for step in (38, 25, 5):
             run = await learning(there)
@@ -153,7 +153,7 @@ async def test_a_damaged_network_with_half_a_record_is_refused(
     """Where the record does not give the network again, the error says so, and what to do; that helps."""
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     await stored_half(tmp_path / "d", model_file, META, where)
-    async with room(tmp_path / "d", model_file, store=where) as there:
+    async with harness(tmp_path / "d", model_file, store=where) as there:
         await flip(there, "data")
         await do(there, lost)
         for _ in range(2):
@@ -163,7 +163,7 @@ async def test_a_damaged_network_with_half_a_record_is_refused(
         assert (await there.open("run", META)).created
 
 
-async def checked(there: Room, *, replay: bool) -> list[str]:
+async def checked(there: Harness, *, replay: bool) -> list[str]:
     """Return what `mlrs store check` finds in the only run."""
     catalog = there.catalog if replay else None
     return [
@@ -199,7 +199,7 @@ async def test_stored_networks_are_checked(
     """A network that is damaged is found and its run named; with the model also one of another size."""
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     await stored_half(tmp_path / "d", model_file, META, where)
-    async with room(tmp_path / "d", model_file, store=where) as there:
+    async with harness(tmp_path / "d", model_file, store=where) as there:
         await change(there, column, changed)
         assert await checked(there, replay=False) == [read]
         assert await checked(there, replay=True) == [replayed]
@@ -211,7 +211,7 @@ async def test_a_damaged_network_of_a_damaged_run_is_told(
     """Where the record is damaged as well, the check says that the run cannot go on, and what to do."""
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     await stored_half(tmp_path / "d", model_file, META, where)
-    async with room(tmp_path / "d", model_file, store=where) as there:
+    async with harness(tmp_path / "d", model_file, store=where) as there:
         await do(there, meta_updates.update().where(meta_updates.c.step == 8).values(record=b"damage"))
         (alone,) = await checked(there, replay=False)
         assert "damaged record" in alone
@@ -223,7 +223,7 @@ async def test_a_damaged_network_of_a_damaged_run_is_told(
 
 async def test_networks_of_no_run_are_told(tmp_path: Path, model_file: Path, where: str | None) -> None:
     """Networks and updates that are of no run are counted."""
-    async with room(tmp_path / "d", model_file, store=where) as there:
+    async with harness(tmp_path / "d", model_file, store=where) as there:
         await do(there, networks.insert().values(run_key=9, step=1, updates=1, snapshot=b"", data=b""))
         await do(there, meta_updates.insert().values(run_key=9, step=1, record=b""))
         found = await there.stored.in_store(check_whole)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from mlrs_server.live import replay
 from mlrs_server.live.idle import _drop_idle
 from mlrs_server.ops.checking import check_runs
 from tests.server.meta.support import EVERY, META, STEPS, Held, learning, left_memory, undisturbed
-from tests.server.support import LOSSES, raises, room, until
+from tests.server.support import LOSSES, harness, raises, until
 
 
 @pytest.mark.parametrize("kept_every", [1, 4, 1000], ids=lambda every: f"kept-every-{every}")
@@ -31,7 +31,7 @@ async def test_a_run_goes_on_after_restarts(
     expected = await undisturbed(tmp_path / "calm", model, config)
     lrs: list[float] = []
     for start, end in ((0, 10), (10, 11), (11, 12), (12, 47), (47, 48), (48, STEPS)):
-        async with room(tmp_path / "restarted", model) as there:
+        async with harness(tmp_path / "restarted", model) as there:
             run = await learning(there, config=config)
             await run.go(LOSSES[start:end].tolist(), start)
             await there.live.journal.flush()
@@ -42,7 +42,7 @@ async def test_a_run_goes_on_after_restarts(
 async def test_a_run_comes_back_from_idleness(tmp_path: Path, model: Path | None, config: RunConfig) -> None:
     """A run that left memory, its network with it, goes on as if it had stayed."""
     expected = await undisturbed(tmp_path / "calm", model, config)
-    async with room(tmp_path / "idle", model) as there:
+    async with harness(tmp_path / "idle", model) as there:
         run = await learning(there, config=config)
         await run.go(LOSSES[:40].tolist())
         await there.live.journal.flush()
@@ -57,7 +57,7 @@ async def test_a_network_is_stored_by_the_flush_after_one_that_failed(
 ) -> None:
     """A flush that fails leaves the networks that were to be stored with it to the next one that works."""
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 4)
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[: 4 * EVERY].tolist())
         there.store.failing = {"append"}
@@ -76,14 +76,14 @@ async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
 ) -> None:
     """Updates that come while the store writes a network are not taken for part of it."""
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 4)
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[: 4 * EVERY].tolist())
-        there.store.gate.clear()
+        there.store.unblocked.clear()
         flush = asyncio.create_task(there.live.journal.flush())
         await until(lambda: "append" in there.store.calls)
         await run.go(LOSSES[4 * EVERY : 7 * EVERY].tolist(), 4 * EVERY)
-        there.store.gate.set()
+        there.store.unblocked.set()
         await flush
         await run.go(LOSSES[7 * EVERY : 8 * EVERY].tolist(), 7 * EVERY)
         await there.live.journal.flush()
@@ -93,7 +93,7 @@ async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
 
 async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Path, model_file: Path) -> None:
     """A run whose newest update waits to be stored does not leave memory."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go([2.0, 1.9])
         await there.live.journal.flush()
@@ -108,17 +108,17 @@ async def test_an_update_that_is_not_stored_keeps_its_run_in_memory(tmp_path: Pa
 
 async def test_an_update_made_during_a_flush_is_not_stored_by_it(tmp_path: Path, model_file: Path) -> None:
     """A run that was stored without its newest update stays in memory, and the update is made once."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, twin = await learning(there), await learning(there, "twin")
         for one in (run, twin):
             await one.go(LOSSES[:4].tolist())
-        there.store.gate.clear()
+        there.store.unblocked.clear()
         calls = len(there.store.calls)
         flush = asyncio.create_task(there.live.journal.flush())
         await until(lambda: len(there.store.calls) > calls)
         for one in (run, twin):
             await one.update(3)
-        there.store.gate.set()
+        there.store.unblocked.set()
         await flush
         there.store.failing.add("append")  # and fails for as long as runs are idle
         (group,) = there.live.groups
@@ -137,7 +137,7 @@ async def test_a_recovery_is_short_long_after_the_last_update(
 ) -> None:
     """The network is stored every so many steps also where nothing was learnt since."""
     monkeypatch.setattr(updates, "CHECKPOINT_STEPS", 10)
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, idle = await learning(there), await learning(there, "idle")
         await run.go([2.0, 1.9, 1.8])
         for step in range(3, 100):
@@ -155,10 +155,10 @@ async def test_others_are_stored_while_a_run_is_recovered(
 ) -> None:
     """While a run is computed again, which takes as long as it takes, what others were told is stored."""
     expected = await undisturbed(tmp_path / "calm", model_file, META)
-    async with room(tmp_path / "d", model_file) as before:
+    async with harness(tmp_path / "d", model_file) as before:
         await (await learning(before)).go(LOSSES[:40].tolist())
     held = Held(monkeypatch)
-    async with room(tmp_path / "d", model_file) as there:
+    async with harness(tmp_path / "d", model_file) as there:
         other = (await there.open("other")).handle
         opening = asyncio.create_task(learning(there))
         await until(held.begun.is_set)
@@ -166,7 +166,7 @@ async def test_others_are_stored_while_a_run_is_recovered(
         async with asyncio.timeout(20):
             await there.live.journal.flush()
         assert not opening.done()
-        held.gate.set()
+        held.unblocked.set()
         run = await opening
         await run.go(LOSSES[40:STEPS].tolist(), 40)
     assert run.lrs == expected[40:]
@@ -177,10 +177,10 @@ async def test_a_recovery_that_nobody_waits_for_reads_no_more(
 ) -> None:
     """A call that goes away leaves its recovery without the store: it may be closed by then."""
     monkeypatch.setattr(replay, "PAGE", 10)
-    async with room(tmp_path / "d", model_file) as before:
+    async with harness(tmp_path / "d", model_file) as before:
         await (await learning(before)).go(LOSSES[:40].tolist())
     held = Held(monkeypatch)
-    async with room(tmp_path / "d", model_file) as there:
+    async with harness(tmp_path / "d", model_file) as there:
         stored = await there.stored.get("run")
         call = asyncio.create_task(there.stored.replay(stored))
         await until(held.begun.is_set)
@@ -188,7 +188,7 @@ async def test_a_recovery_that_nobody_waits_for_reads_no_more(
         with pytest.raises(asyncio.CancelledError):
             await call
         reads = there.store.calls.count("read")
-        held.gate.set()
+        held.unblocked.set()
         assert (await there.stored.replay(stored)).updates_since == 13  # of a thread beside the other
         assert there.store.calls.count("read") == reads + 4
 
@@ -200,7 +200,7 @@ async def test_a_rewound_run_never_went_further(
     """Rewound to any step, a run has the updates of the steps before, and goes on as if it had no others."""
     monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 5)
     expected = await undisturbed(tmp_path / "calm", model_file, META)
-    async with room(tmp_path / "rewound", model_file) as there:
+    async with harness(tmp_path / "rewound", model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[:60].tolist())
         for _ in range(12):  # networks of all ages are stored
@@ -216,7 +216,7 @@ async def test_a_rewound_run_never_went_further(
 
 async def test_a_stored_run_is_checked_with_its_updates(tmp_path: Path, model_file: Path) -> None:
     """`mlrs store check` makes runs again with their updates, and sees where one was changed."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[:20].tolist())
         await there.live.journal.flush()
@@ -230,7 +230,7 @@ async def test_a_stored_run_is_checked_with_its_updates(tmp_path: Path, model_fi
 
 async def test_a_deleted_run_leaves_nothing(tmp_path: Path, model_file: Path) -> None:
     """With a run go its updates and its network; another's stay."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, other = await learning(there), await learning(there, "other")
         await run.go(LOSSES[:20].tolist())
         await other.go(LOSSES[:20].tolist())

@@ -16,7 +16,7 @@ from mlrs_core.networks.serving import adaptive_policy_of, policy_of
 from mlrs_core.policy import Policy
 from mlrs_server.live.replay import Replay
 from tests.server.meta.support import META
-from tests.server.support import LOSSES, room
+from tests.server.support import LOSSES, harness
 
 STEPS = 400_000
 """Of a replay: far longer than this thread may wait for the interpreter."""
@@ -89,7 +89,7 @@ async def test_no_replay_runs_on_the_event_loop(
 
     monkeypatch.setattr(Replay, "feed", watched)
     config = RunConfig(meta=META.meta) if "meta" in event else RunConfig()
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config)
         await here.follow(opened.handle, LOSSES[:50])
         if event.startswith("rewind"):

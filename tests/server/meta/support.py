@@ -15,9 +15,9 @@ from mlrs_core.config import MetaConfig, MetaOrder, RunConfig
 from mlrs_core.policy import Floats
 from mlrs_server.live.idle import _drop_idle
 from mlrs_server.live.replay import Replay
-from mlrs_server.meta.apply import Adaptation, Made
+from mlrs_server.meta.apply import Adaptation, Applied
 from mlrs_server.runs.opening import Opened
-from tests.server.support import LOSSES, Room, room
+from tests.server.support import LOSSES, Harness, harness
 
 META = RunConfig(horizon=400, num_classes=10, meta=MetaConfig(every=1, learning_rate=0.01))
 """A run in meta mode that learns fast."""
@@ -40,57 +40,57 @@ def alignment_of(step: int) -> float:
 class Learning:
     """A run in meta mode, driven step by step, and what it was told."""
 
-    room: Room
+    harness: Harness
     opened: Opened
     adaptation: Adaptation
     lrs: list[float] = field(default_factory=list)
     """As first advised."""
-    made: list[Made] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
 
     async def go(self, losses: Sequence[float], start: int = 0) -> None:
         """Observe losses from a step on, one by one, with an update every `EVERY` steps."""
         for step, loss in enumerate(losses, start):
-            answer = await self.room.ask(self.opened.handle, step, loss)
+            answer = await self.harness.ask(self.opened.handle, step, loss)
             assert not answer.errors, answer.errors
             self.lrs.append(float(answer.lrs[0]))
             if step % EVERY == EVERY - 1:
-                self.made.append(await self.update(step))
+                self.applied.append(await self.update(step))
 
-    async def update(self, step: int, alignment: float | None = None, loss: float | None = None) -> Made:
+    async def update(self, step: int, alignment: float | None = None, loss: float | None = None) -> Applied:
         """Make the update of a step."""
         sent = alignment_of(step) if alignment is None else alignment
-        return await self.adaptation.make(self.opened.handle, 0, step, sent, loss)
+        return await self.adaptation.apply(self.opened.handle, 0, step, sent, loss)
 
 
 class Held:
     """Holds replays up, on whatever thread they are."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun, self.gate = threading.Event(), threading.Event()
+        self.begun, self.unblocked = threading.Event(), threading.Event()
         feed = Replay.feed
 
         def held(replay: Replay, *args: Any) -> Floats:
             self.begun.set()
-            assert self.gate.wait(30)
+            assert self.unblocked.wait(30)
             return feed(replay, *args)
 
         monkeypatch.setattr(Replay, "feed", held)
 
 
-async def learning(there: Room, run_id: str = "run", config: RunConfig = META) -> Learning:
+async def learning(there: Harness, run_id: str = "run", config: RunConfig = META) -> Learning:
     """Open a run that learns."""
     return Learning(there, await there.open(run_id, config), Adaptation(there.live, there.stored))
 
 
 async def undisturbed(folder: Path, model: Path | None, config: RunConfig) -> list[float]:
     """Return what a run is told that nothing happens to."""
-    async with room(folder, model) as there:
+    async with harness(folder, model) as there:
         run = await learning(there, config=config)
         await run.go(LOSSES[:STEPS].tolist())
         return run.lrs
 
 
-async def left_memory(there: Room) -> None:
+async def left_memory(there: Harness) -> None:
     """Have every run leave memory."""
     for group in list(there.live.groups):
         group.generation += 100

@@ -12,12 +12,12 @@ from mlrs_core.adapting import MetaOutcome
 from mlrs_core.config import RunConfig
 from mlrs_server.errors import Reason
 from tests.server.meta.support import AFTER, learning
-from tests.server.support import LOSSES, raises, room, until
+from tests.server.support import LOSSES, harness, raises, until
 
 
 async def test_an_update_moves_the_step_it_is_about(tmp_path: Path, model_file: Path) -> None:
     """In the paper's order the step has a new learning rate, which holds where a loss is not finite."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go([2.0, 1.9])
         made = await run.update(1, -5.0)
@@ -30,7 +30,7 @@ async def test_an_update_moves_the_step_it_is_about(tmp_path: Path, model_file: 
 
 async def test_an_update_after_the_step_leaves_it(tmp_path: Path, model_file: Path) -> None:
     """After the real step, its learning rate stands, and the next is another than without the update."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, other = await learning(there, config=AFTER), await learning(there, "other", AFTER)
         await run.go([2.0, 1.9])
         await other.go([2.0, 1.9])
@@ -44,33 +44,33 @@ async def test_an_update_after_the_step_leaves_it(tmp_path: Path, model_file: Pa
 
 async def test_an_update_is_made_once(tmp_path: Path, model_file: Path) -> None:
     """The same update again returns what became of it, whenever it comes, and moves nothing."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, twice = await learning(there), await learning(there, "twice")
         await run.go(LOSSES[:12].tolist())
         for step, loss in enumerate(LOSSES[:12].tolist()):
             await twice.go([loss], step)
             if step % 3 == 2:
                 again = await twice.update(step)
-                assert again == twice.made[-1]
+                assert again == twice.applied[-1]
         assert twice.lrs == run.lrs
         late = await twice.update(5)
-        assert late.update == twice.made[1].update
+        assert late.update == twice.applied[1].update
         assert late.updates == 4
 
 
 async def test_a_repeated_observation_keeps_its_first_answer(tmp_path: Path, model_file: Path) -> None:
     """What was advised for a step is advised again, though its update has moved the learning rate since."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[:3].tolist())
         again = await there.ask(run.opened.handle, 2, LOSSES[2])
         assert again.lrs[0] == run.lrs[2]
-        assert again.lrs[0] != run.made[0].update.lr
+        assert again.lrs[0] != run.applied[0].update.lr
 
 
 async def test_what_cannot_be_an_update_is_refused(tmp_path: Path, model_file: Path) -> None:
     """Each wrong update says what is wrong with which field, and nothing moves."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, frozen = await learning(there), await there.open("frozen", RunConfig())
         await run.go(LOSSES[:7].tolist())
         before = there.live.groups[0].states.tobytes()
@@ -84,29 +84,29 @@ async def test_what_cannot_be_an_update_is_refused(tmp_path: Path, model_file: P
         with raises(Reason.STALE_STEP, field="step", match="was not made"):
             await run.update(4)
         with raises(Reason.CONFIG_MISMATCH, field="config.meta", match="when the run is created"):
-            await run.adaptation.make(frozen.handle, 0, 0, 1.0)
+            await run.adaptation.apply(frozen.handle, 0, 0, 1.0)
         for handle in (0, 1, run.opened.handle + 1, 2**63):
             with raises(Reason.STALE_HANDLE):
-                await run.adaptation.make(handle, 0, 6, 1.0)
+                await run.adaptation.apply(handle, 0, 6, 1.0)
         with raises(Reason.STALE_HANDLE):  # of another tenant
-            await run.adaptation.make(run.opened.handle, 1, 6, 1.0)
+            await run.adaptation.apply(run.opened.handle, 1, 6, 1.0)
         assert there.live.groups[0].states.tobytes() == before
 
 
 async def test_a_finished_run_learns_nothing_more(tmp_path: Path, model_file: Path) -> None:
     """An update of a finished run is refused, unless it was made before."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go(LOSSES[:4].tolist())
         await there.finish("run")
         with raises(Reason.RUN_FINISHED):
             await run.update(3)
-        assert (await run.update(2)).update == run.made[0].update
+        assert (await run.update(2)).update == run.applied[0].update
 
 
 async def test_a_held_step_teaches_nothing(tmp_path: Path, model_file: Path) -> None:
     """The update of a step whose loss was not finite moves nothing, and is kept all the same."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run = await learning(there)
         await run.go([2.0, math.nan])
         made = await run.update(1, 1.0)
@@ -116,10 +116,10 @@ async def test_a_held_step_teaches_nothing(tmp_path: Path, model_file: Path) -> 
 
 async def test_runs_do_not_see_each_others_updates(tmp_path: Path, model_file: Path) -> None:
     """A run's bits are those it has alone, whichever others learn beside it, and before its first update."""
-    async with room(tmp_path / "alone", model_file) as there:
+    async with harness(tmp_path / "alone", model_file) as there:
         alone = await learning(there)
         await alone.go(LOSSES[:60].tolist())
-    async with room(tmp_path / "beside", model_file) as there:
+    async with harness(tmp_path / "beside", model_file) as there:
         runs = [await learning(there, f"run-{index}") for index in range(5)]
         for step in range(60):
             for index, run in enumerate(runs):
@@ -131,7 +131,7 @@ async def test_runs_do_not_see_each_others_updates(tmp_path: Path, model_file: P
 
 async def test_what_cannot_be_stored_is_not_made(tmp_path: Path, model_file: Path) -> None:
     """Where as much waits to be stored as is kept, an update is refused, and is made once there is room."""
-    async with room(tmp_path, model_file, max_unflushed=3) as there:
+    async with harness(tmp_path, model_file, max_unflushed=3) as there:
         run = await learning(there)
         await run.go([2.0, 1.9])
         there.store.failing.add("append")
@@ -147,7 +147,7 @@ async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
     tmp_path: Path, model_file: Path
 ) -> None:
     """Where another run has come to its row meanwhile, a repeated update hears that its handle is stale."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         run, other = await learning(there), await learning(there, "other")
         await run.go(LOSSES[:4].tolist())
         await other.go(LOSSES[:40].tolist())
@@ -155,12 +155,12 @@ async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
         learnt = await there.stored.replay(stored)
         (group,) = there.live.groups
         there.live.drop_rows(group, [there.row(other.opened.handle)])
-        there.store.gate.clear()
+        there.store.unblocked.clear()
         calls = len(there.store.calls)
         asked = asyncio.create_task(run.update(2))
         await until(lambda: len(there.store.calls) > calls)
         there.live.drop_rows(group, [there.row(run.opened.handle)])
         assert there.live.load(stored, learnt).row == there.row(run.opened.handle)
-        there.store.gate.set()
+        there.store.unblocked.set()
         with raises(Reason.STALE_HANDLE):
             await asked

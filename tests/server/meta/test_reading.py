@@ -18,7 +18,7 @@ from mlrs_server.storage import Store, codec
 from mlrs_server.storage.sealing import seal
 from mlrs_server.storage.tables import runs
 from tests.server.meta.support import META, Learning, learning, left_memory
-from tests.server.support import LOSSES, Room, raises, room
+from tests.server.support import LOSSES, Harness, harness, raises
 
 NAMES = ["frozen", "one", "two"]
 
@@ -32,7 +32,7 @@ def shown(view: RunView) -> tuple[object, ...]:
 
 async def stored(folder: Path, model: Path | None, config: RunConfig) -> list[tuple[object, ...]]:
     """Store two runs that learn and one that does not; return what is to be seen of them while in memory."""
-    async with room(folder, model) as there:
+    async with harness(folder, model) as there:
         for name, steps in (("one", 12), ("two", 31)):
             await (await learning(there, name, config)).go(LOSSES[:steps].tolist())
         await there.open("frozen")
@@ -52,7 +52,7 @@ async def test_a_run_is_read_without_its_model(tmp_path: Path, model_file: Path,
     before = await stored(tmp_path / "d", model_file, config)
     assert [meta.updates if meta else 0 for *_, meta, _ in before] == [0, 4, 10]  # type: ignore[attr-defined]
     without_models(tmp_path / "d")
-    async with room(tmp_path / "d", None) as there:
+    async with harness(tmp_path / "d", None) as there:
         with raises(Reason.MODEL_INVALID):  # it is gone
             await there.open("one", config)
         assert [shown(await there.records.get(name)) for name in NAMES] == before
@@ -79,14 +79,14 @@ async def test_what_is_shown_does_not_depend_on_memory(
 ) -> None:
     """In memory, out of it, after a restart, completed by a later call: a run shows the same counters."""
     before = await stored(tmp_path / "d", model, config)
-    async with room(tmp_path / "d", model) as there:
+    async with harness(tmp_path / "d", model) as there:
         assert [shown(await there.records.get(name)) for name in NAMES] == before
         for name in NAMES:
             await there.open(name)
         assert [shown(await there.records.get(name)) for name in NAMES] == before
         await left_memory(there)
         assert [shown(await there.records.get(name)) for name in NAMES] == before
-    async with room(tmp_path / "d", model) as there:
+    async with harness(tmp_path / "d", model) as there:
         new = await there.open("new", RunConfig(num_classes=10, meta=config.meta))
         await there.open("new", RunConfig(horizon=400))
         run = Learning(there, new, Adaptation(there.live, there.stored))
@@ -100,7 +100,7 @@ async def test_what_is_shown_does_not_depend_on_memory(
 async def test_counters_of_older_runs_are_shown_while_in_memory(tmp_path: Path, model_file: Path) -> None:
     """A run from before stores kept where its counters are is read without them until it is opened."""
     before = await stored(tmp_path / "d", model_file, META)
-    async with room(tmp_path / "d", model_file) as there:
+    async with harness(tmp_path / "d", model_file) as there:
         await as_before(there, "one")
         view = await there.records.get("one")
         assert view.meta is None
@@ -109,7 +109,7 @@ async def test_counters_of_older_runs_are_shown_while_in_memory(tmp_path: Path, 
         assert shown(await there.records.get("one")) == before[1]
 
 
-async def as_before(there: Room, run_id: str) -> None:
+async def as_before(there: Harness, run_id: str) -> None:
     """Store a run's config as versions did that did not keep where the counters are."""
     config = (await there.stored.get(run_id)).config
 

@@ -18,7 +18,7 @@ from mlrs_server.models.folder import bring_models_over
 from mlrs_server.storage import open_store
 from mlrs_server.storage.tables import model_names, models
 from tests.server.models.catalogs import Catalogs
-from tests.server.support import LOSSES, advised, create, raises, replayed, room, service
+from tests.server.support import LOSSES, advised, create, harness, raises, replayed, service
 from tests.support.daemon import write_random_model
 
 
@@ -50,7 +50,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 async def test_a_daemon_takes_a_folder_over(tmp_path: Path, files: dict[str, Path]) -> None:
     """After an upgrade, runs go on with their models, and names, aliases and their history are there."""
-    async with room(tmp_path / "d", files["a"]) as here:
+    async with harness(tmp_path / "d", files["a"]) as here:
         lrs = (await here.follow((await here.open("run")).handle, LOSSES[:5])).tolist()
     store = open_store(tmp_path / "d/mlrs.sqlite3")
     with store.transaction() as connection:  # as if no store had ever kept a model

@@ -12,7 +12,7 @@ from mlrs_core.models.checkpoint import dump_model, read_model
 from mlrs_server.errors import Reason
 from mlrs_server.models import files as model_files
 from tests.server.models.catalogs import Catalogs
-from tests.server.support import LOSSES, raises, replayed, room
+from tests.server.support import LOSSES, harness, raises, replayed
 from tests.support.daemon import write_random_model
 
 
@@ -106,11 +106,11 @@ def test_a_running_catalog_sees_an_import(catalogs: Catalogs, model_file: Path, 
 
 async def test_a_run_keeps_its_model(tmp_path: Path, model_file: Path, second_file: Path) -> None:
     """A run advises by the model it began with, whatever its name points at later."""
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         old = here.catalog.add_file(model_file, "m")
         opened = await here.open("a", model="m")
         lrs = (await here.follow(opened.handle, LOSSES[:5])).tolist()
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         here.catalog.add_file(second_file, "m", replace=True)
         again = await here.open("a")
         lrs += (await here.follow(again.handle, LOSSES[5:9], start=5)).tolist()
@@ -126,12 +126,12 @@ async def test_a_shipped_model_outlives_an_upgrade(tmp_path: Path, monkeypatch: 
     package.mkdir(parents=True)
     monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         old = here.catalog.find("mlr-snet")
         opened = await here.open("a")
         lrs = (await here.follow(opened.handle, LOSSES[:5])).tolist()
     write_random_model(package / "mlr-snet.safetensors", seed=2)
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         again = await here.open("a")
         lrs += (await here.follow(again.handle, LOSSES[5:9], start=5)).tolist()
         assert lrs == replayed(old.policy, RunConfig(), LOSSES[:9]).tolist()
@@ -200,7 +200,7 @@ async def test_a_store_that_cannot_be_written_is_named(
     package.mkdir(parents=True)
     monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     write_random_model(package / "mlr-snet.safetensors", seed=1)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         here.store.failing.add("change_models")
         with raises(Reason.STORE, match="the disk is full"):
             here.catalog.add_file(second_file, "second")
@@ -218,13 +218,13 @@ async def test_a_file_that_changed_is_not_kept(tmp_path: Path, monkeypatch: pyte
     package.mkdir(parents=True)
     monkeypatch.setattr(model_files.resources, "files", lambda _: package.parent)
     file = write_random_model(package / "mlr-snet.safetensors", seed=1)
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         digest = read_model(file)[1]
         write_random_model(file, seed=2)
         assert (await here.open("a")).view.model_ref == f"mlr-snet@{digest[:12]}"
         file.unlink()
     write_random_model(file, seed=2)
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         assert (await here.open("a")).view.model_ref == f"mlr-snet@{digest[:12]}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlrs_core.config import RunConfig
 from mlrs_server.ops.compaction import AT_ONCE, WORTHWHILE, compact_round
-from tests.server.support import LOSSES, Room, room
+from tests.server.support import LOSSES, Harness, harness
 
 CONFIG = RunConfig(horizon=400, num_classes=10)
 
@@ -21,7 +21,7 @@ def chunk_counts(folder: Path) -> list[int]:
     return [count for (count,) in found]
 
 
-async def filled_run(here: Room, name: str, steps: int) -> int:
+async def filled_run(here: Harness, name: str, steps: int) -> int:
     """Open a run and store each of some steps by itself; return its handle."""
     handle = (await here.open(name, CONFIG)).handle
     for step in range(steps):
@@ -32,7 +32,7 @@ async def filled_run(here: Room, name: str, steps: int) -> int:
 
 async def test_finished_runs_become_compact(tmp_path: Path, model_file: Path) -> None:
     """The record of a finished run becomes one chunk and reads the same; one that goes on is left alone."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         await filled_run(here, "done", 2 * WORTHWHILE)
         going = await filled_run(here, "going", 2 * WORTHWHILE)
         await here.finish("done")
@@ -48,7 +48,7 @@ async def test_finished_runs_become_compact(tmp_path: Path, model_file: Path) ->
 
 async def test_idle_runs_become_compact_and_go_on(tmp_path: Path, model_file: Path) -> None:
     """A run that was not observed for long becomes compact while it is in memory, and goes on."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = await filled_run(here, "idle", 2 * WORTHWHILE)
         assert await compact_round(here.live, here.stored, time.time() + 1) == 1
         assert chunk_counts(tmp_path) == [1]
@@ -61,7 +61,7 @@ async def test_a_damaged_run_does_not_keep_others_from_becoming_compact(
     tmp_path: Path, model_file: Path
 ) -> None:
     """A run whose chunks cannot be merged is left as it is; those after it are merged, and the lap ends."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         for name in ("damaged", "good"):
             await filled_run(here, name, WORTHWHILE)
             await here.finish(name)
@@ -73,7 +73,7 @@ async def test_a_damaged_run_does_not_keep_others_from_becoming_compact(
 
 async def test_a_lap_takes_all_there_are(tmp_path: Path, model_file: Path) -> None:
     """More runs than are looked up at a time become compact in one lap."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         names = [f"run-{index}" for index in range(AT_ONCE + 3)]
         handles = [(await here.open(name, CONFIG)).handle for name in names]
         for step in range(WORTHWHILE):

@@ -20,7 +20,7 @@ from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.domain.rank_reduction import Report, reduced
 from mlrs_server.errors import Reason
 from mlrs_server.live.answers import Answer
-from tests.server.support import LOSSES, Room, observed, raises, replayed, room, until
+from tests.server.support import LOSSES, Harness, harness, observed, raises, replayed, until
 
 ALL = RunConfig(horizon=50, num_classes=10, ranks=RanksConfig())
 PLAIN = RunConfig(horizon=50, num_classes=10)
@@ -41,7 +41,7 @@ def mean_of(step: int, ranks: Sequence[int]) -> float:
     return reduced({rank: Report(loss_of(step, rank), 1.0) for rank in ranks}, RankReduction.MEAN)
 
 
-def undisturbed(here: Room, world_size: int, steps: int) -> list[str]:
+def undisturbed(here: Harness, world_size: int, steps: int) -> list[str]:
     """Return the learning rates of a run of one rank that observes the means."""
     losses = [mean_of(step, range(world_size)) for step in range(steps)]
     return [lr.hex() for lr in replayed(here.catalog.find("").policy, PLAIN, losses).tolist()]
@@ -61,12 +61,12 @@ def error_of(answer: Answer) -> Reason:
 
 @asynccontextmanager
 async def waiting(
-    here: Room, handle: int, *entries: tuple[int, int, float]
+    here: Harness, handle: int, *entries: tuple[int, int, float]
 ) -> AsyncIterator[asyncio.Task[Answer]]:
     """Have a message sent that is waiting for other ranks."""
     task = asyncio.create_task(here.report(handle, entries))
-    before = here.gatherer.open_steps
-    await until(lambda: here.gatherer.open_steps > before or task.done())
+    before = here.rank_reducer.pending_barriers
+    await until(lambda: here.rank_reducer.pending_barriers > before or task.done())
     assert not task.done()
     yield task
 
@@ -76,7 +76,7 @@ async def test_all_ranks_get_the_advice_for_their_mean(
     tmp_path: Path, model_file: Path, world_size: int
 ) -> None:
     """Every rank gets, bit for bit, what a run of one rank gets for the mean of the losses."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=world_size)).handle
         lrs = []
         for step in range(12):
@@ -89,12 +89,12 @@ async def test_all_ranks_get_the_advice_for_their_mean(
             assert {int(answer.entries.reasons[0]) for answer in answers} == {AdviceReason.FRESH}
             lrs.append(rates_of(answers[0])[0])
         assert lrs == undisturbed(here, world_size, 12)
-        assert here.gatherer.open_steps == 0
+        assert here.rank_reducer.pending_barriers == 0
 
 
 async def _batched(tmp_path: Path, model_file: Path, seed: int, world_size: int, streams: int) -> None:
     order = random.Random(seed)  # noqa: S311  # an order, and no secret
-    async with room(Path(tempfile.mkdtemp(dir=tmp_path)), model_file) as here:
+    async with harness(Path(tempfile.mkdtemp(dir=tmp_path)), model_file) as here:
         handle = (await here.open("run", ALL, world_size=world_size)).handle
         home = [order.randrange(streams) for _ in range(world_size)]
 
@@ -131,7 +131,7 @@ def test_batching_and_order_change_no_bit(tmp_path: Path, model_file: Path) -> N
 
 async def test_two_runs_in_one_message_do_not_wait_for_each_other(tmp_path: Path, model_file: Path) -> None:
     """Of two streams that share two runs, each may send first what the other sends last."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         a, b = [(await here.open(name, ALL, world_size=2)).handle for name in "ab"]
 
         async def one_by_one() -> None:
@@ -142,23 +142,23 @@ async def test_two_runs_in_one_message_do_not_wait_for_each_other(tmp_path: Path
         entries.table["rank"] = 1
         answer = await here.engine.answer(entries)
         async with asyncio.timeout(20):
-            await asyncio.gather(one_by_one(), here.gatherer.gather(answer, (), 0))
+            await asyncio.gather(one_by_one(), here.rank_reducer.reduce(answer, (), 0))
         assert not answer.errors
 
 
 async def test_a_rank_ahead_is_refused(tmp_path: Path, model_file: Path) -> None:
     """Only the next step is gathered: a rank beyond it is told which is expected."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         answer = await here.report(handle, [(1, 0, 1.0)])
         assert error_of(answer) == Reason.STEP_AHEAD
         assert answer.errors[0].next_step == 0
-        assert here.gatherer.open_steps == 0
+        assert here.rank_reducer.pending_barriers == 0
 
 
 async def test_a_report_again_counts_once(tmp_path: Path, model_file: Path) -> None:
     """The same report again waits along with the first; another one of that step is refused."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         async with waiting(here, handle, (0, 0, 1.0)) as first:
             again = asyncio.create_task(here.report(handle, [(0, 0, 1.0)]))
@@ -170,7 +170,7 @@ async def test_a_report_again_counts_once(tmp_path: Path, model_file: Path) -> N
 
 async def test_an_answered_step_is_answered_alike_for_any_loss(tmp_path: Path, model_file: Path) -> None:
     """A rank that comes late, or back, gets what was recorded, whatever its own loss is, long ago or now."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         for step in range(5):
             await here.report(handle, [(step, rank, loss_of(step, rank)) for rank in range(2)])
@@ -182,7 +182,7 @@ async def test_an_answered_step_is_answered_alike_for_any_loss(tmp_path: Path, m
 
 async def test_a_straggler_is_not_waited_for(tmp_path: Path, model_file: Path) -> None:
     """After the timeout a quorum is enough; what they get is stored; the late rank gets the same."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", hurried(), world_size=4)).handle
         answer = await here.report(handle, [(0, rank, loss_of(0, rank)) for rank in (0, 2)])
         assert answer.ranks_reported == {0: 2, 1: 2}
@@ -194,7 +194,7 @@ async def test_a_straggler_is_not_waited_for(tmp_path: Path, model_file: Path) -
 
 async def test_a_quorum_is_waited_for(tmp_path: Path, model_file: Path) -> None:
     """Once the timeout has passed without a quorum, the rank that completes it ends the wait."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", hurried(0.75), world_size=4)).handle
         async with waiting(here, handle, (0, 1, 1.0), (0, 2, 2.0)) as first:
             await asyncio.sleep(0.1)
@@ -208,7 +208,7 @@ async def test_an_answer_without_all_ranks_is_given_though_the_store_fails(
     tmp_path: Path, model_file: Path
 ) -> None:
     """A store that fails does not keep ranks waiting for a promise."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", hurried(), world_size=2)).handle
         here.store.failing.add("append")
         answer = await here.report(handle, [(0, 0, 1.0)])
@@ -218,7 +218,7 @@ async def test_an_answer_without_all_ranks_is_given_though_the_store_fails(
 
 async def test_one_nan_holds_every_rank(tmp_path: Path, model_file: Path) -> None:
     """Under the mean a rank's NaN makes the loss NaN, as it does to the gradients: all are held."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         before = rates_of(await here.report(handle, [(0, 0, 1.0), (0, 1, 1.0)]))
         held = await here.report(handle, [(1, 0, 1.0), (1, 1, math.nan)])
@@ -228,7 +228,7 @@ async def test_one_nan_holds_every_rank(tmp_path: Path, model_file: Path) -> Non
 
 async def test_a_median_outvotes_a_nan(tmp_path: Path, model_file: Path) -> None:
     """Under the median a minority of NaNs is passed over."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         config = RunConfig(num_classes=10, ranks=RanksConfig(reduction=RankReduction.MEDIAN))
         handle = (await here.open("run", config, world_size=3)).handle
         await here.report(handle, [(0, 0, math.nan), (0, 1, 2.0), (0, 2, 1.0)])
@@ -237,7 +237,7 @@ async def test_a_median_outvotes_a_nan(tmp_path: Path, model_file: Path) -> None
 
 async def test_samples_weigh(tmp_path: Path, model_file: Path) -> None:
     """A mean of more samples counts for more; a count that is none refuses its entry alone."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         bad = await here.report(handle, [(0, 0, 1.0)], samples=[0.0])
         assert (error_of(bad), bad.errors[0].field) == (Reason.INVALID_FIELD, "sample_counts")
@@ -247,16 +247,16 @@ async def test_samples_weigh(tmp_path: Path, model_file: Path) -> None:
 
 async def test_a_rank_beyond_the_world_is_refused(tmp_path: Path, model_file: Path) -> None:
     """A rank that the world size leaves no room for is told so, by the field's name."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         answer = await here.report(handle, [(0, 2, 1.0)])
         assert (error_of(answer), answer.errors[0].field) == (Reason.INVALID_FIELD, "ranks")
-        assert here.gatherer.open_steps == 0
+        assert here.rank_reducer.pending_barriers == 0
 
 
 async def test_only_rank_0_moves_other_runs(tmp_path: Path, model_file: Path) -> None:
     """Ranks of a run without ranks cannot send observations."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("plain")).handle
         answer = await here.report(handle, [(0, 1, 1.0)])
         assert (error_of(answer), answer.errors[0].field) == (Reason.INVALID_FIELD, "ranks")
@@ -265,7 +265,7 @@ async def test_only_rank_0_moves_other_runs(tmp_path: Path, model_file: Path) ->
 
 async def test_fewer_ranks_complete_a_step(tmp_path: Path, model_file: Path) -> None:
     """When the world shrinks, those who are left may be all; those beyond it are told to go."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=4)).handle
         async with (
             waiting(here, handle, (0, 0, 1.0), (0, 1, 3.0)) as left,
@@ -282,7 +282,7 @@ async def test_fewer_ranks_complete_a_step(tmp_path: Path, model_file: Path) -> 
 
 async def test_the_world_size_is_kept(tmp_path: Path, model_file: Path) -> None:
     """It is 1 at first, changes between steps, and is there after a restart, with the steps so far."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         opened = await here.open("run", ALL)
         assert opened.view.world_size == 1
         await here.report(opened.handle, [(0, 0, 1.0)])
@@ -290,7 +290,7 @@ async def test_the_world_size_is_kept(tmp_path: Path, model_file: Path) -> None:
         await here.report(opened.handle, [(1, 0, 1.0), (1, 1, 2.0), (1, 2, 3.0)])
         await here.open("run")
         assert (await here.records.get("run")).world_size == 3
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         opened = await here.open("run", mode="resume")
         assert (opened.view.world_size, opened.view.snapshot.next_step) == (3, 2)
         answer = await here.report(opened.handle, [(2, 0, 1.0), (2, 1, 2.0), (2, 2, 3.0)])
@@ -299,27 +299,27 @@ async def test_the_world_size_is_kept(tmp_path: Path, model_file: Path) -> None:
 
 async def test_ranks_may_come_to_a_config_before_the_first_step(tmp_path: Path, model_file: Path) -> None:
     """A run that lacks ranks takes them, with their defaults, until it has observed something."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run")).handle
         opened = await here.open("run", RunConfig(ranks=RanksConfig()), world_size=2)
         assert (opened.handle, opened.view.world_size) == (handle, 2)
         answer = await here.report(handle, [(0, 0, 1.0), (0, 1, 2.0)])
         assert answer.ranks_reported == {0: 2, 1: 2}
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         assert (await here.records.get("run")).config.ranks == RanksConfig().resolved()
 
 
 @pytest.mark.parametrize("size", [0, 65_537])
 async def test_a_world_size_has_bounds(tmp_path: Path, model_file: Path, size: int) -> None:
     """A world of none, or of more than the contract has room for, is refused by name."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         with raises(Reason.INVALID_FIELD, field="world_size"):
             await here.open("run", ALL, world_size=size)
 
 
 async def test_a_world_size_needs_ranks(tmp_path: Path, model_file: Path) -> None:
     """A run without `config.ranks` has no world size, neither at first nor later."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         for _ in range(2):
             with raises(Reason.INVALID_FIELD, field="world_size", match="config.ranks"):
                 await here.open("run", world_size=2)
@@ -328,19 +328,19 @@ async def test_a_world_size_needs_ranks(tmp_path: Path, model_file: Path) -> Non
 
 async def test_a_report_stays_when_its_stream_is_gone(tmp_path: Path, model_file: Path) -> None:
     """A rank whose stream breaks has reported all the same: the others need not wait for it again."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         async with waiting(here, handle, (0, 0, 1.0)) as gone:
             gone.cancel()
             await asyncio.wait([gone])
         assert rates_of(await here.report(handle, [(0, 1, 3.0)]))
         assert (await here.history("run")).losses.tolist() == [2.0]
-        assert here.gatherer.open_steps == 0
+        assert here.rank_reducer.pending_barriers == 0
 
 
 async def test_a_restart_drops_what_the_dead_reported(tmp_path: Path, model_file: Path) -> None:
     """A job that goes on from a checkpoint may report other losses; those that wait by now stay."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         async with waiting(here, handle, (0, 0, 7.0)) as dead:
             dead.cancel()
@@ -355,7 +355,7 @@ async def test_a_restart_drops_what_the_dead_reported(tmp_path: Path, model_file
 
 async def test_closing_a_run_releases_who_waits(tmp_path: Path, model_file: Path) -> None:
     """A run that is deleted, rewound, finished, idle or another's lets its ranks go, with the reason."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
 
         async def finish() -> None:
             await here.finish("run")
@@ -388,23 +388,23 @@ async def test_closing_a_run_releases_who_waits(tmp_path: Path, model_file: Path
             async with waiting(here, handle, (step + 1, 0, 1.0)) as task:
                 await close()
                 assert error_of(await task) == reason, close
-            assert here.gatherer.open_steps == 0
+            assert here.rank_reducer.pending_barriers == 0
 
 
 async def test_a_drain_releases_who_waits(tmp_path: Path, model_file: Path) -> None:
     """A daemon that drains tells ranks that wait, and those who come after."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         async with waiting(here, handle, (0, 0, 1.0)) as task:
-            here.gatherer.drain()
+            here.rank_reducer.drain()
             assert error_of(await task) == Reason.DRAINING
         assert error_of(await here.report(handle, [(0, 1, 1.0)])) == Reason.DRAINING
-        assert here.gatherer.open_steps == 0
+        assert here.rank_reducer.pending_barriers == 0
 
 
 async def test_a_full_queue_fails_all_who_wait(tmp_path: Path, model_file: Path) -> None:
     """Where no more answers may wait to be stored, the calls of all ranks fail, as those of other runs do."""
-    async with room(tmp_path, model_file, max_unflushed=1) as here:
+    async with harness(tmp_path, model_file, max_unflushed=1) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         async with waiting(here, handle, (0, 0, 1.0)) as task:
             other = (await here.open("other")).handle
@@ -419,22 +419,22 @@ async def test_a_full_queue_fails_all_who_wait(tmp_path: Path, model_file: Path)
 
 async def test_advise_says_no_rank(tmp_path: Path, model_file: Path) -> None:
     """The call without a rank serves a run of one rank, and refuses one of several."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         for size, refused in ((1, False), (2, True)):
             handle = (await here.open(f"run-{size}", ALL, world_size=size)).handle
             answer = here.engine.answer_now(observed(handle, 0, 1.0))
             if refused:
                 with raises(Reason.INVALID_FIELD, field="run_id", match="StreamAdvice"):
-                    await here.gatherer.gather_alone(answer, 0)
+                    await here.rank_reducer.reduce_alone(answer, 0)
             else:
-                await here.gatherer.gather_alone(answer, 0)
+                await here.rank_reducer.reduce_alone(answer, 0)
                 assert rates_of(answer)
-            assert here.gatherer.open_steps == 0
+            assert here.rank_reducer.pending_barriers == 0
 
 
 async def test_a_record_of_means_replays(tmp_path: Path, model_file: Path) -> None:
     """A rewind makes a run's state of its record of means, and the next steps are what they were."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         opened = await here.open("run", ALL, world_size=2)
         lrs = []
         for turn in range(2):

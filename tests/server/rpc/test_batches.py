@@ -22,7 +22,7 @@ from mlrs_server.live import arrays as runs
 from mlrs_server.live import run_groups
 from mlrs_server.live.views import RunView
 from mlrs_server.runs.opening import MAX_BATCH, Opened, OpenRequest
-from tests.server.support import LOSSES, Room, columns, raises, refused, replayed, room, service
+from tests.server.support import LOSSES, Harness, columns, harness, raises, refused, replayed, service
 from tests.support.daemon import write_random_model
 
 LACKING = RunConfig(horizon=60)
@@ -44,7 +44,7 @@ def requests_of(names: Iterable[str], asked: RunConfig | None = None) -> list[Op
     return [request(name, asked) for name in names]
 
 
-async def prepared(here: Room, kinds: Sequence[str]) -> dict[str, Opened]:
+async def prepared(here: Harness, kinds: Sequence[str]) -> dict[str, Opened]:
     """Make runs of some kinds, `run-0`, `run-1` and so on; return those that are there, as opened."""
     opened = {}
     for index, kind in enumerate(kinds):
@@ -63,7 +63,7 @@ def facts(view: RunView) -> dict[str, Any]:
     return {**vars(view), "snapshot": moving, "create_time": 0, "update_time": 0}
 
 
-async def everything(here: Room) -> list[dict[str, Any]]:
+async def everything(here: Harness) -> list[dict[str, Any]]:
     """Return all runs."""
     views = await here.records.list(prefix="", status=None, after="", limit=2 * MAX_BATCH)
     return [facts(view) for view in views]
@@ -109,14 +109,14 @@ def test_a_batch_does_what_single_calls_do(
     model = write_random_model(folder / "small.safetensors")
 
     async def outcome(name: str, *, together: bool) -> list[Any]:
-        async with room(folder / name, model) as here:
+        async with harness(folder / name, model) as here:
             before = await prepared(here, kinds)
             if not restarts:
                 return await opened_in(here, before, together=together)
-        async with room(folder / name, model) as here:
+        async with harness(folder / name, model) as here:
             return await opened_in(here, {}, together=together)
 
-    async def opened_in(here: Room, before: dict[str, Opened], *, together: bool) -> list[Any]:
+    async def opened_in(here: Harness, before: dict[str, Opened], *, together: bool) -> list[Any]:
         if together:
             opened = await here.opener.open_many(requests)
         else:
@@ -172,7 +172,7 @@ def test_a_batch_that_fails_changes_nothing(
     requests = data.draw(st.permutations(requests))
 
     async def scenario() -> None:
-        async with room(folder / "d", write_random_model(folder / "small.safetensors")) as here:
+        async with harness(folder / "d", write_random_model(folder / "small.safetensors")) as here:
             opened = await prepared(here, kinds) | {
                 name: await here.open(name, RunConfig(max_lr=1.0)) for name in ("fresh", "begun", "finished")
             }
@@ -196,7 +196,7 @@ def test_a_batch_that_fails_changes_nothing(
                     lrs = await here.follow(run.handle, LOSSES[at : at + 3], start=at)
                     alone = replayed(here.catalog.find("").policy, view.config, LOSSES[: at + 3])
                     assert lrs.tobytes() == alone[at:].tobytes()
-        async with room(folder / "d", folder / "small.safetensors") as here:
+        async with harness(folder / "d", folder / "small.safetensors") as here:
             there = [run["run_id"] for run in await everything(here)]
             assert there == sorted([*opened, "pending"])
 
@@ -207,7 +207,7 @@ def test_a_batch_that_fails_changes_nothing(
 async def test_the_size_of_a_batch_is_bounded(tmp_path: Path, model_file: Path, size: int) -> None:
     """None, or more than the most, are refused by the field that lists them."""
     names = [f"run-{index}" for index in range(size)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.INVALID_FIELD, field="requests", match=f"this one about {size}"):
             await here.opener.open_many(requests_of(names))
         with raises(Reason.INVALID_FIELD, field="run_ids", match=f"this one about {size}"):
@@ -216,7 +216,7 @@ async def test_the_size_of_a_batch_is_bounded(tmp_path: Path, model_file: Path, 
 
 async def test_a_run_is_in_a_batch_once(tmp_path: Path, model_file: Path) -> None:
     """An id that is there twice is named."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.INVALID_FIELD, field="requests", match="run 'b' is there twice"):
             await here.opener.open_many(requests_of("abcb"))
         await here.opener.open_many(requests_of("abc"))
@@ -230,7 +230,7 @@ async def test_a_batch_is_stored_at_once(tmp_path: Path, model_file: Path) -> No
     Either leaves one line.
     """
     names = [f"run-{index:03}" for index in range(300)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         here.store.calls.clear()
         with capture_logs() as lines:
             opened = await here.opener.open_many(requests_of(reversed(names), LACKING))
@@ -252,7 +252,7 @@ async def test_a_batch_is_stored_at_once(tmp_path: Path, model_file: Path) -> No
 
 async def test_rewinds_go_as_far_as_they_can(tmp_path: Path, model_file: Path) -> None:
     """When the store fails at a rewind, those before it are done, and it and those after it are not."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         for name in "abc":
             await here.follow((await here.open(name)).handle, LOSSES[:BEGUN])
         rewind = here.store._store.rewind
@@ -283,7 +283,7 @@ async def test_runs_of_a_batch_are_not_dropped_for_it(
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
     monkeypatch.setattr(run_groups, "DROPPED_AT_ONCE", 1)
     names = [f"run-{index}" for index in range(8)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.opener.open_many(requests_of(names))
         await here.ask([one.handle for one in opened], [0] * 8, [1.0] * 8)
         await here.ending.finish_many(names)
@@ -300,7 +300,7 @@ async def test_overlapping_batches_take_turns(tmp_path: Path, model_file: Path) 
     """Batches about the same runs in any order, and single calls among them, all end; an id is one run."""
     names = [f"run-{index}" for index in range(40)]
     rng = np.random.default_rng(3)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         batches = [requests_of(rng.permutation(names)[:30].tolist(), LACKING) for _ in range(12)]
         async with asyncio.timeout(30):
             answers = await asyncio.gather(
@@ -322,19 +322,19 @@ async def test_overlapping_batches_take_turns(tmp_path: Path, model_file: Path) 
 async def test_a_batch_ends_though_its_caller_goes_away(tmp_path: Path, model_file: Path, until: str) -> None:
     """A caller that leaves half-way leaves no batch half-done: memory and store agree that it is."""
     asked = [request("new"), request("begun", resume_from=2), request("fresh", COMPLETING)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.open("fresh", LACKING)
         await here.follow((await here.open("begun")).handle, LOSSES[:BEGUN])
         here.store.calls.clear()
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         task = asyncio.create_task(here.opener.open_many(asked))
         while until not in here.store.calls:
-            here.store.gate.set()
+            here.store.unblocked.set()
             await asyncio.sleep(0)
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        here.store.gate.set()
+        here.store.unblocked.set()
         opened = await here.opener.open_many([request(each.run_id) for each in asked])
         assert [one.created for one in opened] == [False] * 3
         assert [one.view.snapshot.next_step for one in opened] == [0, 2, 0]
@@ -351,12 +351,12 @@ async def test_a_batch_ends_though_its_caller_goes_away(tmp_path: Path, model_fi
 
 async def test_runs_are_finished_together(tmp_path: Path, model_file: Path) -> None:
     """Runs in memory and not, finished before and not, are all finished and durable; again is no error."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.opener.open_many(requests_of("abcd"))
         for name in "ab":
             await here.follow((await here.open(name)).handle, LOSSES[:BEGUN])
         await here.finish("b")
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handle = (await here.open("a")).handle
         await here.follow(handle, LOSSES[BEGUN:9], start=BEGUN)
         for _ in range(2):
@@ -365,14 +365,14 @@ async def test_runs_are_finished_together(tmp_path: Path, model_file: Path) -> N
             assert {view.snapshot.status for view in views} == {RunStatus.FINISHED}
             assert [view.durable_step for view in views] == [-1, BEGUN - 1, 8, -1]
         assert (await here.ask(handle, 9, 1.0)).errors[0].reason == Reason.RUN_FINISHED
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         assert len(await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=9)) == 4
 
 
 @pytest.mark.parametrize("fault", ["a missing run", "append", "set_status"])
 async def test_runs_are_finished_all_or_none(tmp_path: Path, model_file: Path, fault: str) -> None:
     """One id without a run, or a store that fails: none is finished, and all go on under their handles."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.opener.open_many(requests_of("abc"))
         for one in opened[:2]:
             await here.follow(one.handle, LOSSES[:3])
@@ -391,7 +391,7 @@ async def test_runs_are_finished_all_or_none(tmp_path: Path, model_file: Path, f
 
 async def test_followers_hear_of_a_batch(tmp_path: Path, model_file: Path) -> None:
     """Who follows runs has their end when they are finished together, and sees a rewind in a batch."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.opener.open_many(requests_of("ab"))
         for one in opened:
             await here.follow(one.handle, LOSSES[:BEGUN])
@@ -415,16 +415,16 @@ async def test_followers_hear_of_a_batch(tmp_path: Path, model_file: Path) -> No
 
 async def test_a_caller_that_goes_away_leaves_runs_finished(tmp_path: Path, model_file: Path) -> None:
     """Finishing goes on to its end, whoever has left."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.opener.open_many(requests_of("abc"))
         here.store.calls.clear()
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         task = asyncio.create_task(here.ending.finish_many(list("abc")))
         while "get" not in here.store.calls:  # noqa: ASYNC110  # until the store's thread has it
             await asyncio.sleep(0.001)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        here.store.gate.set()
+        here.store.unblocked.set()
         while here.changes._tasks:
             await asyncio.wait(here.changes._tasks)
         views = await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=9)

@@ -21,7 +21,7 @@ from mlrs_server.meta.apply import Adaptation
 from mlrs_server.rpc.meta_service import AT_ONCE, MetaService
 from mlrs_server.telemetry.counts import AdviceCounts
 from tests.server.meta.support import learning
-from tests.server.support import LOSSES, advised, columns, create, refused, room, service
+from tests.server.support import LOSSES, advised, columns, create, harness, refused, service
 
 TIMEOUT = 20
 META = pb.Meta(learning_rate=0.01)
@@ -90,7 +90,7 @@ async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> N
 
 async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, model_file: Path) -> None:
     """Between the updates of a message, whatever else waits has its turn."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         adaptation = Adaptation(there.live, there.stored)
         served = MetaService(there.opener, adaptation, AdviceCounts())
         runs = [await learning(there, f"run-{number}") for number in range(40)]
@@ -318,7 +318,7 @@ async def test_ranks_hear_of_no_learning_rate_too_late(tmp_path: Path, model_fil
 
 async def test_settings_that_change_no_update_share_a_group(tmp_path: Path, model_file: Path) -> None:
     """Runs that differ in when they learn, and for whom, take one group of the few that there are."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         for every in range(1, 5):
             for scope in AdaptScope:
                 config = RunConfig(meta=MetaConfig(every=every, scope=scope))

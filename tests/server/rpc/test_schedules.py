@@ -18,7 +18,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import arrays as runs
 from mlrs_server.live import run_groups
 from mlrs_server.runs.opening import Opened
-from tests.server.support import LOSSES, advised, create, raises, refused, replayed, room, service
+from tests.server.support import LOSSES, advised, create, harness, raises, refused, replayed, service
 
 HORIZON = 60
 
@@ -39,10 +39,10 @@ async def test_a_run_goes_on_after_a_crash(tmp_path: Path, model_file: Path, kin
     """A run read back from the store, and one rewound, get the bits of a run that nothing happened to."""
     config = config_of(kind, base_lr=0.2, warmup=5)
     expected = alone(config)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config)
         first = await here.follow(opened.handle, LOSSES[:30])
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         assert opened.view.config == RunConfig(horizon=HORIZON, schedule=config.schedule.resolved())
         rest = await here.follow(opened.handle, LOSSES[30:HORIZON], start=30)
@@ -55,7 +55,7 @@ async def test_a_run_goes_on_after_a_crash(tmp_path: Path, model_file: Path, kin
 async def test_runs_of_one_shape_share_a_group(tmp_path: Path, model_file: Path) -> None:
     """Runs that differ in base LR and warmup are computed together, and each gets its own LRs."""
     some = [config_of(ScheduleKind.COSINE, base_lr=0.1 * n, warmup=n) for n in range(1, 6)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", config)).handle for n, config in enumerate(some)]
         await here.open("other", config_of(ScheduleKind.COSINE, final_lr=0.1))
         assert [len(group.run_ids) - len(group._free) for group in here.live.groups] == [5, 1]
@@ -66,7 +66,7 @@ async def test_runs_of_one_shape_share_a_group(tmp_path: Path, model_file: Path)
 
 async def test_defaults_are_stored(tmp_path: Path, model_file: Path) -> None:
     """A run is stored with the defaults it was created with; a resume may name them, and no others."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config_of(ScheduleKind.WSD))
         assert opened.view.config.schedule == ScheduleSpec(
             ScheduleKind.WSD, warmup=0, final_lr=0.0, cooldown_fraction=0.2
@@ -78,7 +78,7 @@ async def test_defaults_are_stored(tmp_path: Path, model_file: Path) -> None:
 
 async def test_a_run_lacking_its_base_lr_may_be_given_one(tmp_path: Path, model_file: Path) -> None:
     """Before its first observation a run takes a base LR and an optimizer; after it, neither."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handle = (await here.open("a", config_of(ScheduleKind.CONSTANT))).handle
         await here.open("a", RunConfig(optimizer=Optimizer.ADAM))
         assert await here.follow(handle, [1.0]) == [1e-3]
@@ -91,7 +91,7 @@ async def test_a_run_lacking_its_base_lr_may_be_given_one(tmp_path: Path, model_
 
 async def test_policies_are_never_exchanged(tmp_path: Path, model_file: Path) -> None:
     """A run with a schedule takes no model and no other schedule, one with a model no schedule."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.open("scheduled", config_of(ScheduleKind.COSINE))
         await here.open("modelled")
         with raises(Reason.CONFIG_MISMATCH, field="model", match="with the schedule cosine"):
@@ -107,7 +107,7 @@ async def test_policies_are_never_exchanged(tmp_path: Path, model_file: Path) ->
 async def test_a_bad_loss_is_held(tmp_path: Path, model_file: Path) -> None:
     """A non-finite loss holds the last LR under a schedule too, and the step after it is the schedule's."""
     config = config_of(ScheduleKind.LINEAR, base_lr=1.0)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handle = (await here.open("a", config)).handle
         lrs = await here.follow(handle, [1.0, float("nan"), 1.0])
     assert lrs.tolist() == pytest.approx([1.0, 1.0, 58 / 60])
@@ -119,7 +119,7 @@ async def test_running_out_of_groups_is_said_and_passes(
     """With every group taken a new shape is refused and not created; once a group is empty, it is taken."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 3)
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", some[n])).handle for n in range(3)]
         with raises(
             Reason.MEMORY_FULL, field="config.schedule", match="3 different models, .* schedule shapes"
@@ -150,7 +150,7 @@ async def test_running_out_of_rows_is_said(
 ) -> None:
     """With every row of a group taken, a run of its shape is refused, and one of another shape is not."""
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         for number in range(8):
             await here.open(f"run-{number}", config_of(ScheduleKind.COSINE))
         with raises(Reason.MEMORY_FULL, field="config.schedule", match="8 runs of one model or schedule"):
@@ -166,7 +166,7 @@ async def test_finished_runs_make_room_for_other_shapes(
     """With every group taken, one whose runs are all finished is used again; they can still be read."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 2)
     some = [config_of(ScheduleKind.COSINE, final_lr=n / 10) for n in range(5)]
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         active = await here.open("active", some[0])
         for number in range(1, 5):
             opened = await here.open(f"run-{number}", some[number])
@@ -187,7 +187,7 @@ async def test_finished_runs_make_room_for_runs_of_their_shape(
 ) -> None:
     """With every row of a group taken, a finished run gives its row; its handle is stale from then on."""
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", config_of(ScheduleKind.COSINE))).handle for n in range(8)]
         await here.finish("run-3")
         finished = await here.ask(handles[3], 0, 1.0)
@@ -204,14 +204,14 @@ async def test_a_run_that_a_call_is_about_stays(
 ) -> None:
     """A run that is being finished makes no room yet: the call may fail, and the run then goes on."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config_of(ScheduleKind.COSINE))
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         here.store.failing = {"set_status"}
         finishing = asyncio.create_task(here.finish("a"))
         other = asyncio.create_task(here.open("b", config_of(ScheduleKind.LINEAR)))
         await asyncio.sleep(0)
-        here.store.gate.set()
+        here.store.unblocked.set()
         with raises(Reason.STORE):
             await finishing
         with raises(Reason.MEMORY_FULL):
@@ -225,7 +225,7 @@ async def test_the_last_group_goes_to_one_of_two(
 ) -> None:
     """Of two runs created at once with room for one, one is; the other is refused and not stored."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         results = await asyncio.gather(
             here.open("a", config_of(ScheduleKind.COSINE)),
             here.open("b", config_of(ScheduleKind.LINEAR)),
@@ -243,7 +243,7 @@ async def test_a_run_that_cannot_be_stored_gives_its_place_back(
 ) -> None:
     """When the store refuses a new run, the room that was kept for it is there for the next."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         here.store.failing = {"create"}
         with raises(Reason.STORE):
             await here.open("a", config_of(ScheduleKind.COSINE))
@@ -256,7 +256,7 @@ async def test_a_rewound_run_keeps_its_place(
 ) -> None:
     """While a run is rewound, nobody gets its place, and it goes on in it."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         before = await here.open("a", config_of(ScheduleKind.COSINE))
         await here.follow(before.handle, LOSSES[:9])
         rewound, refusal = await asyncio.gather(
@@ -274,7 +274,7 @@ async def test_a_rewound_run_keeps_its_place(
 async def test_a_model_without_room_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is refused for want of room leaves no shipped model in the data folder."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
-    async with room(tmp_path / "d", None) as here:
+    async with harness(tmp_path / "d", None) as here:
         await here.open("a", config_of(ScheduleKind.COSINE))
         with raises(Reason.MEMORY_FULL, field="model"):
             await here.open("b")

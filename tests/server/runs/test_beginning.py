@@ -22,7 +22,7 @@ from mlrs_server.runs import feeders
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.storage import open_store
-from tests.server.support import LOSSES, Room, raises, replayed, room, until
+from tests.server.support import LOSSES, Harness, harness, raises, replayed, until
 from tests.support.daemon import write_random_model
 
 OLD, NEW = RunConfig(horizon=60, scale=0.5), RunConfig(horizon=30, num_classes=10)
@@ -30,19 +30,19 @@ FIRST, SECOND = "first-process", "second-process"
 
 
 async def begin(
-    here: Room, mode: OpenMode, config: RunConfig = NEW, *, feeder: str = FIRST, **more: Any
+    here: Harness, mode: OpenMode, config: RunConfig = NEW, *, feeder: str = FIRST, **more: Any
 ) -> Opened:
     """Open the run "a" in a mode, as a process."""
     request = OpenRequest(run_id="a", asked=config, mode=mode, feeder=feeder, **more)
     return await here.open_one(request)
 
 
-def alone(here: Room, config: RunConfig, losses: Floats) -> Floats:
+def alone(here: Harness, config: RunConfig, losses: Floats) -> Floats:
     """Return the learning rates of a run that never was another."""
     return replayed(here.catalog.find("").policy, config, losses)
 
 
-async def is_stale(here: Room, handle: int, step: int = 0) -> bool:
+async def is_stale(here: Harness, handle: int, step: int = 0) -> bool:
     """Return whether a handle names no run any more."""
     errors = (await here.ask(handle, step, LOSSES[step])).errors
     return bool(errors) and errors[0].reason == Reason.STALE_HANDLE
@@ -53,7 +53,7 @@ async def is_stale(here: Room, handle: int, step: int = 0) -> bool:
 
 async def test_a_lost_answer_of_a_creation_may_be_asked_for_again(tmp_path: Path, model_file: Path) -> None:
     """A process that creates a run again which it has created gets it; another process does not."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, "create")
         again = await begin(here, "create")
         assert (again.created, again.handle) == (True, opened.handle)
@@ -65,7 +65,7 @@ async def test_a_lost_answer_of_a_creation_may_be_asked_for_again(tmp_path: Path
 
 async def test_a_creation_without_a_feeder_is_made_once(tmp_path: Path, model_file: Path) -> None:
     """Callers that say no feeder cannot be told apart, so the second creation is refused."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await begin(here, "create", feeder="")
         for feeder in ("", FIRST):
             with raises(Reason.RUN_EXISTS):
@@ -77,7 +77,7 @@ async def test_a_run_begins_where_there_is_none_or_none_observed(
     tmp_path: Path, model_file: Path, feeder: str
 ) -> None:
     """`begin` creates a run, and takes one that has no observation, whoever opened it."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         assert (await begin(here, "begin", RunConfig(horizon=30))).created
         again = await begin(here, "begin", RunConfig(num_classes=10), feeder=feeder)
         assert not again.created
@@ -91,7 +91,7 @@ async def test_a_run_that_was_observed_is_not_begun_again(
     tmp_path: Path, model_file: Path, feeder: str, *, finished: bool
 ) -> None:
     """Once a process was told that step 0 is stored, the id is taken for everybody, itself included."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, "begin")
         await here.follow(opened.handle, LOSSES[:5])
         if finished:
@@ -111,13 +111,13 @@ async def test_a_process_that_comes_back_before_step_0_is_stored_begins_at_step_
     tmp_path: Path, model_file: Path, mode: OpenMode
 ) -> None:
     """What nobody was told is stored is dropped, so that other losses may come; for others it is taken."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, mode)
         await here.follow(opened.handle, LOSSES[:5])
         with raises(Reason.RUN_EXISTS):
             await begin(here, mode, feeder=SECOND)
         assert not await is_stale(here, opened.handle)
-    async with room(tmp_path / "e", model_file) as here:
+    async with harness(tmp_path / "e", model_file) as here:
         opened = await begin(here, mode)
         await here.follow(opened.handle, LOSSES[:5])
         again = await begin(here, mode)
@@ -130,7 +130,7 @@ async def test_a_process_that_comes_back_before_step_0_is_stored_begins_at_step_
 
 async def test_a_finished_run_without_observations_is_begun(tmp_path: Path, model_file: Path) -> None:
     """Finishing a run that never began does not take its id away."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await begin(here, "begin")
         await here.finish("a")
         again = await begin(here, "begin", feeder=SECOND)
@@ -141,7 +141,7 @@ async def test_a_finished_run_without_observations_is_begun(tmp_path: Path, mode
 @pytest.mark.parametrize("mode", ["begin", "restart"])
 async def test_a_run_does_not_begin_in_its_middle(tmp_path: Path, model_file: Path, mode: OpenMode) -> None:
     """A step to go back to contradicts modes that begin at step 0."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await begin(here, "open", resume_from=0)
         with raises(Reason.INVALID_FIELD, field="resume_from", match="begins the run at step 0"):
             await begin(here, mode, resume_from=3)
@@ -156,7 +156,7 @@ async def test_a_run_does_not_begin_in_its_middle(tmp_path: Path, model_file: Pa
 async def test_a_restarted_run_is_a_new_one(tmp_path: Path, model_file: Path, mode: str, feeder: str) -> None:
     """Whatever run of the id there was, the new one has another config and model, and a new one's bits."""
     other = write_random_model(tmp_path / "o.safetensors", seed=1)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         here.catalog.add_file(other, "other")
         before = None
         if mode != "absent":
@@ -178,7 +178,7 @@ async def test_a_restarted_run_is_a_new_one(tmp_path: Path, model_file: Path, mo
         losses = LOSSES[30:60]
         lrs = await here.follow(again.handle, losses)
         assert lrs.tobytes() == alone(here, NEW, losses).tobytes()
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         record = await here.history("a")
         assert (record.losses.tobytes(), record.lrs.tobytes()) == (losses.tobytes(), lrs.tobytes())
         more = await here.follow((await begin(here, "open")).handle, LOSSES[60:70], start=30)
@@ -189,11 +189,11 @@ async def test_a_restarted_run_in_meta_mode_has_learnt_nothing(tmp_path: Path, m
     """The network of the run before, and its updates, go with it."""
     meta = RunConfig(horizon=60, meta=MetaConfig())
     lrs: list[Floats] = []
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         for _ in range(2):
             opened = await begin(here, "restart", meta)
             lrs.append(await here.follow(opened.handle, LOSSES[:10]))
-            made = await Adaptation(here.live, here.stored).make(opened.handle, 0, 9, 0.5)
+            made = await Adaptation(here.live, here.stored).apply(opened.handle, 0, 9, 0.5)
             assert made.updates == 1
             lrs.append(await here.follow(opened.handle, LOSSES[10:20], start=10))
         again = await begin(here, "restart", meta)
@@ -208,7 +208,7 @@ async def test_a_restarted_run_in_meta_mode_has_learnt_nothing(tmp_path: Path, m
 @pytest.mark.parametrize("method", ["append", "create"])
 async def test_a_restart_that_fails_changes_nothing(tmp_path: Path, model_file: Path, method: str) -> None:
     """When the store fails, the run goes on under its handle, its config and its record."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, "create", OLD)
         first = await here.follow(opened.handle, LOSSES[:5])
         here.store.failing = {method}
@@ -222,7 +222,7 @@ async def test_a_restart_that_fails_changes_nothing(tmp_path: Path, model_file: 
 
 async def test_a_wrong_config_does_not_drop_the_run(tmp_path: Path, model_file: Path) -> None:
     """What is wrong with a restart is found before the run is dropped."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, "create", OLD)
         await here.follow(opened.handle, LOSSES[:5])
         with raises(Reason.INVALID_FIELD, field="config.snapshot"):
@@ -236,7 +236,7 @@ async def test_a_restart_of_unknown_outcome_is_read_back(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store fails after it replaced a run, the old one is closed, and the new one is there."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, "create", OLD)
         await here.follow(opened.handle, LOSSES[:5])
         await here.live.journal.flush()
@@ -250,15 +250,15 @@ async def test_a_restart_of_unknown_outcome_is_read_back(
 
 async def test_nothing_of_a_restarted_run_is_left_behind(tmp_path: Path, model_file: Path) -> None:
     """What is observed while a restart is under way goes with the run that it was observed of."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await begin(here, "create", OLD)
         await here.follow(opened.handle, LOSSES[:5])
         here.store.calls.clear()
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         task = asyncio.create_task(begin(here, "restart"))
         await until(lambda: "append" in here.store.calls)
         await here.follow(opened.handle, LOSSES[5:8], start=5)
-        here.store.gate.set()
+        here.store.unblocked.set()
         again = await task
         await here.follow(again.handle, LOSSES[:3])
     with closing(open_store(tmp_path / "d" / "mlrs.sqlite3")) as store:
@@ -267,7 +267,7 @@ async def test_nothing_of_a_restarted_run_is_left_behind(tmp_path: Path, model_f
 
 async def test_runs_of_a_batch_are_restarted_together(tmp_path: Path, model_file: Path) -> None:
     """New runs and restarted ones are created in one transaction, all or none."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handle = (await here.open("b", OLD)).handle
         await here.follow(handle, LOSSES[:5])
         asked = [
@@ -289,11 +289,11 @@ async def test_runs_of_a_batch_are_restarted_together(tmp_path: Path, model_file
 
 async def test_a_damaged_run_is_restarted(tmp_path: Path, model_file: Path) -> None:
     """A run that can be read no more makes way for a new one."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.follow((await begin(here, "create", OLD)).handle, LOSSES[:5])
     with closing(open_store(tmp_path / "d" / "mlrs.sqlite3")) as store, store.transaction() as connection:
         connection.exec_driver_sql("UPDATE runs SET config = x'00', snapshot = x'00'")
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.DAMAGED):
             await begin(here, "open")
         again = await begin(here, "restart")
@@ -303,7 +303,7 @@ async def test_a_damaged_run_is_restarted(tmp_path: Path, model_file: Path) -> N
 
 async def test_followers_see_a_restarted_run_from_its_start(tmp_path: Path, model_file: Path) -> None:
     """Who follows a run that is restarted goes on to follow the new one, step by step."""
-    async with room(tmp_path / "d", model_file, flush_interval_s=0.01) as here:
+    async with harness(tmp_path / "d", model_file, flush_interval_s=0.01) as here:
         opened = await begin(here, "create", OLD)
         await here.follow(opened.handle, LOSSES[:5])
         seen: list[tuple[int, float]] = []
@@ -327,7 +327,7 @@ async def test_followers_see_a_restarted_run_from_its_start(tmp_path: Path, mode
 
 async def test_another_process_takes_a_run_over(tmp_path: Path, model_file: Path) -> None:
     """The handle of the process before becomes stale, without a step being lost; the same one's does not."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         first = await begin(here, "begin")
         lrs = [await here.follow(first.handle, LOSSES[:5])]
         assert (await begin(here, "open")).handle == first.handle
@@ -341,7 +341,7 @@ async def test_another_process_takes_a_run_over(tmp_path: Path, model_file: Path
 
 async def test_a_run_that_nobody_feeds_by_name_is_shared(tmp_path: Path, model_file: Path) -> None:
     """Callers without a feeder keep their handle when a process with one comes: they are exempt."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         first = await begin(here, "open", feeder="")
         second = await begin(here, "open", feeder=FIRST)
         assert second.handle == first.handle
@@ -352,7 +352,7 @@ async def test_a_take_over_that_fails_changes_nothing(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store fails the feeder goes on; when it may have stored the change, its handle is stale."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         first = await begin(here, "begin")
         here.store.failing = {"set_feeder"}
         with raises(Reason.STORE):
@@ -378,7 +378,7 @@ async def test_a_connected_feeder_is_not_joined_over(
     tmp_path: Path, model_file: Path, connected: Feeders
 ) -> None:
     """While the feeder has a stream, another may open the run and take it over, but not join it again."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         first = await begin(here, "begin")
         with connected.streaming("", FIRST):
             with raises(Reason.OTHER_FEEDER, field="run_id", match="stop one of the two"):
@@ -402,7 +402,7 @@ async def test_a_feeder_is_awaited_for_a_moment(
     tmp_path: Path, model_file: Path, connected: Feeders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has just opened a run keeps it from the one before, whose stream is there, until its own is."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await begin(here, "begin")
         with connected.streaming("", FIRST):
             await begin(here, "open", feeder=SECOND)
@@ -417,9 +417,9 @@ async def test_a_feeder_is_remembered_over_a_restart(
     tmp_path: Path, model_file: Path, connected: Feeders
 ) -> None:
     """A daemon that starts knows who feeds a run, so a retried opening is one still."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await begin(here, "create")
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.RUN_EXISTS):
             await begin(here, "create", feeder=SECOND)
         assert (await begin(here, "create")).created
@@ -432,11 +432,11 @@ async def test_a_feeder_is_remembered_over_a_restart(
 
 async def test_a_task_is_of_the_run_for_good(tmp_path: Path, model_file: Path) -> None:
     """A run has the task that it was created with, by default its id, wherever it is read."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         assert (await begin(here, "open", task="resnet18-cifar10")).view.task == "resnet18-cifar10"
         assert (await begin(here, "open", task="another")).view.task == "resnet18-cifar10"
         assert (await here.open("b")).view.task == "b"
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         listed = await here.records.list(prefix="", status=None, after="", limit=9)
         assert [run.task for run in listed] == ["resnet18-cifar10", "b"]
         assert (await here.records.get("a")).task == "resnet18-cifar10"

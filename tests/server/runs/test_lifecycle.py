@@ -20,7 +20,7 @@ from mlrs_server.domain.ledger import AdviceReason, RunStatus
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.runs import changes
 from mlrs_server.runs.opening import OpenRequest
-from tests.server.support import LOSSES, Room, raises, replayed, room
+from tests.server.support import LOSSES, Harness, harness, raises, replayed
 from tests.support.daemon import write_random_model
 
 FULL = RunConfig(
@@ -49,7 +49,7 @@ OTHERS: dict[str, Any] = {
 
 async def test_open_creates_then_resumes(tmp_path: Path, model_file: Path) -> None:
     """The first open creates; a later one resumes under the same handle, where the run is."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         first = await here.open("a", FULL)
         assert first.created
         assert (first.view.snapshot.next_step, first.view.durable_step) == (0, -1)
@@ -63,7 +63,7 @@ async def test_open_creates_then_resumes(tmp_path: Path, model_file: Path) -> No
 
 async def test_modes_allow_what_they_say(tmp_path: Path, model_file: Path) -> None:
     """`create` refuses an id that is taken, `resume` one that is not."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.RUN_NOT_FOUND, field="run_id"):
             await here.open("a", mode="resume")
         assert (await here.open("a", mode="create")).created
@@ -75,7 +75,7 @@ async def test_modes_allow_what_they_say(tmp_path: Path, model_file: Path) -> No
 @pytest.mark.parametrize("run_id", ["", "-a", "a b", "a\n", "é", "a" * 257, "a\x00", "../a"])
 async def test_malformed_ids_are_refused(tmp_path: Path, model_file: Path, run_id: str) -> None:
     """An id that could not be created is refused as a field, by every call that takes one."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         for call in (
             here.open(run_id),
             here.records.get(run_id),
@@ -90,7 +90,7 @@ async def test_malformed_ids_are_refused(tmp_path: Path, model_file: Path, run_i
 @pytest.mark.parametrize("field", OTHERS)
 async def test_another_config_is_refused(tmp_path: Path, model_file: Path, field: str) -> None:
     """A resume that asks for another value fails, names the field, and changes nothing."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         for _ in range(2):  # before its first observation, and after
             with raises(Reason.CONFIG_MISMATCH, field=f"config.{field}", match="leave the field out"):
@@ -101,7 +101,7 @@ async def test_another_config_is_refused(tmp_path: Path, model_file: Path, field
 
 async def test_another_model_is_refused(tmp_path: Path, model_file: Path) -> None:
     """A resume that names another model fails; one that names the run's by any name does not."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         here.catalog.add_file(write_random_model(tmp_path / "o.safetensors", seed=1), "other")
         opened = await here.open("a", model="small")
         for name in ("", "small", "default", opened.view.model_ref):
@@ -114,7 +114,7 @@ async def test_a_config_is_completed_before_the_first_observation_only(
     tmp_path: Path, model_file: Path
 ) -> None:
     """A run takes the fields it lacks until it begins, and the advice follows from them."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", RunConfig(horizon=60))
         completed = await here.open("a", RunConfig(scale=0.5))
         assert completed.handle == opened.handle
@@ -124,18 +124,18 @@ async def test_a_config_is_completed_before_the_first_observation_only(
         assert lrs.tobytes() == replayed(here.catalog.find("").policy, config, LOSSES[:20]).tobytes()
         with raises(Reason.CONFIG_MISMATCH, field="config.max_lr", match="no value"):
             await here.open("a", RunConfig(max_lr=1.0))
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         assert (await here.records.get("a")).config == config
 
 
 async def test_no_observation_slips_under_a_changing_config(tmp_path: Path, model_file: Path) -> None:
     """While a config is being completed the run takes nothing, so all of it is under one config."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         completing = asyncio.create_task(here.open("a", RunConfig(scale=0.5)))
         here.store.calls.clear()
-        here.store.gate.set()
+        here.store.unblocked.set()
         answers = []
         while not completing.done():
             answers.append(await here.ask(opened.handle, len(answers), 1.0))
@@ -156,7 +156,7 @@ async def test_no_observation_slips_under_a_changing_config(tmp_path: Path, mode
 
 async def test_a_config_that_cannot_be_stored_is_not_taken(tmp_path: Path, model_file: Path) -> None:
     """When completing fails, the run goes on under the config and the handle it had."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         here.store.failing = {"complete"}
         with raises(Reason.STORE):
@@ -167,7 +167,7 @@ async def test_a_config_that_cannot_be_stored_is_not_taken(tmp_path: Path, model
 
 async def test_a_snapshot_must_be_the_models(tmp_path: Path, model_file: Path) -> None:
     """A snapshot that the model lacks is refused, on creating and on completing."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         for _ in range(2):
             with raises(Reason.INVALID_FIELD, field="config.snapshot", match="0 to 2"):
                 await here.open("a", RunConfig(snapshot=3))
@@ -176,7 +176,7 @@ async def test_a_snapshot_must_be_the_models(tmp_path: Path, model_file: Path) -
 
 async def test_concurrent_opens_make_one_run(tmp_path: Path, model_file: Path) -> None:
     """Of many ranks that open an id at once one creates it, and all get the same handle."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await asyncio.gather(*(here.open("a", FULL) for _ in range(20)))
         assert sum(one.created for one in opened) == 1
         assert len({one.handle for one in opened}) == 1
@@ -196,7 +196,7 @@ def test_a_rewound_run_never_went_further(
     losses = st.lists(st.floats(-5, 5) | st.just(math.nan), max_size=12)
 
     async def scenario() -> None:
-        async with room(folder, write_random_model(folder / "m.safetensors")) as here:
+        async with harness(folder, write_random_model(folder / "m.safetensors")) as here:
             opened, kept = await here.open("a", FULL), list[float]()
             for _ in range(data.draw(st.integers(1, 4))):
                 more = data.draw(losses)
@@ -217,7 +217,7 @@ def test_a_rewound_run_never_went_further(
 
 async def test_a_rewind_makes_old_handles_stale(tmp_path: Path, model_file: Path) -> None:
     """Whoever has the handle of before must open the run again, and learns where it is."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         before = await here.open("a")
         await here.follow(before.handle, LOSSES[:5])
         after = await here.open("a", resume_from=2)
@@ -229,7 +229,7 @@ async def test_a_rewind_makes_old_handles_stale(tmp_path: Path, model_file: Path
 @pytest.mark.parametrize("steps", [0, 5])
 async def test_there_is_nothing_beyond_the_end(tmp_path: Path, model_file: Path, steps: int) -> None:
     """A step that the run has not reached is refused, and so is one of a run that is not there."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.INVALID_FIELD, field="resume_from"):
             await here.open("a", resume_from=1)
         opened = await here.open("a", resume_from=0)
@@ -242,7 +242,7 @@ async def test_there_is_nothing_beyond_the_end(tmp_path: Path, model_file: Path,
 @pytest.mark.parametrize("step", [0, 3, 5])
 async def test_a_finished_run_is_reopened(tmp_path: Path, model_file: Path, step: int) -> None:
     """A finished run is opened only by going back to a step, and goes on from there."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         await here.follow(opened.handle, LOSSES[:5])
         await here.finish("a")
@@ -256,7 +256,7 @@ async def test_a_finished_run_is_reopened(tmp_path: Path, model_file: Path, step
 
 async def test_a_run_rewound_to_its_start_may_complete_its_config(tmp_path: Path, model_file: Path) -> None:
     """At step 0 nothing was advised, so fields that the run lacked may be given."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", RunConfig(horizon=60))
         await here.follow(opened.handle, LOSSES[:5])
         again = await here.open("a", RunConfig(scale=0.5), resume_from=0)
@@ -268,7 +268,7 @@ async def test_a_run_rewound_to_its_start_may_complete_its_config(tmp_path: Path
 @pytest.mark.parametrize("method", ["rewind", "append", "read"])
 async def test_a_rewind_that_fails_changes_nothing(tmp_path: Path, model_file: Path, method: str) -> None:
     """When the store fails in the middle, the run goes on under its handle and its config."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", RunConfig(horizon=60))
         first = await here.follow(opened.handle, LOSSES[:5])
         here.store.failing = {method}
@@ -289,14 +289,14 @@ async def test_a_rewind_that_fails_changes_nothing(tmp_path: Path, model_file: P
 
 async def test_finishing_stores_everything_and_may_be_repeated(tmp_path: Path, model_file: Path) -> None:
     """A finished run is durable to its last step; finishing it again is the same."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         for _ in range(2):
             view = await here.finish("a")
             assert view.snapshot.status == RunStatus.FINISHED
             assert (view.snapshot.next_step, view.durable_step) == (5, 4)
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         assert (await here.records.get("a")).snapshot.status == RunStatus.FINISHED
         assert (await here.finish("a")).snapshot.status == RunStatus.FINISHED
 
@@ -304,7 +304,7 @@ async def test_finishing_stores_everything_and_may_be_repeated(tmp_path: Path, m
 @pytest.mark.parametrize("method", ["append", "set_status"])
 async def test_finishing_that_fails_may_be_tried_again(tmp_path: Path, model_file: Path, method: str) -> None:
     """When the store fails, the run goes on as if nobody had asked, and can be finished later."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         here.store.failing = {method}
@@ -318,7 +318,7 @@ async def test_finishing_that_fails_may_be_tried_again(tmp_path: Path, model_fil
 
 async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_file: Path) -> None:
     """When only the reading after it fails, memory and store agree that the run is finished."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         get = here.store._store.get
@@ -339,7 +339,7 @@ async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_
 
 async def test_a_deleted_id_begins_anew(tmp_path: Path, model_file: Path) -> None:
     """After a delete nothing of the run is left, and its id may be created with another config."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", FULL)
         await here.follow(opened.handle, LOSSES[:5])
         await here.ending.delete("a")
@@ -355,7 +355,7 @@ async def test_a_deleted_id_begins_anew(tmp_path: Path, model_file: Path) -> Non
 
 async def test_a_delete_that_fails_changes_nothing(tmp_path: Path, model_file: Path) -> None:
     """When the store fails, the run is as it was, under its handle."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         here.store.failing = {"delete"}
@@ -364,7 +364,7 @@ async def test_a_delete_that_fails_changes_nothing(tmp_path: Path, model_file: P
         await here.follow(opened.handle, LOSSES[3:5], start=3)
 
 
-CHANGES: dict[str, Callable[[Room], Awaitable[Any]]] = {
+CHANGES: dict[str, Callable[[Harness], Awaitable[Any]]] = {
     "delete": lambda here: here.ending.delete("a"),
     "rewind": lambda here: here.open("a", resume_from=2),
     "finish": lambda here: here.finish("a"),
@@ -378,19 +378,19 @@ async def test_a_change_ends_though_its_caller_goes_away(
     tmp_path: Path, model_file: Path, change: str, until: str
 ) -> None:
     """A caller that leaves half-way leaves no run half-changed: memory and store agree after."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         here.store.calls.clear()
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         task = asyncio.ensure_future(CHANGES[change](here))
         while until not in here.store.calls and not task.done():
-            here.store.gate.set()
+            here.store.unblocked.set()
             await asyncio.sleep(0)
-        here.store.gate.clear()
+        here.store.unblocked.clear()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        here.store.gate.set()
+        here.store.unblocked.set()
         if change == "finish":
             assert (await here.finish("a")).durable_step == 4
             return
@@ -412,7 +412,7 @@ async def test_a_restart_changes_nothing(tmp_path: Path, model_file: Path) -> No
     losses = np.where(np.arange(40) % 7 == 5, np.nan, LOSSES[:40])
     lrs: dict[str, list[float]] = {name: [] for name in configs}
     for start in range(0, 40, 8):
-        async with room(tmp_path / "d", model_file) as here:
+        async with harness(tmp_path / "d", model_file) as here:
             for name, config in configs.items():
                 opened = await here.open(name, config)
                 assert opened.view.snapshot.next_step == opened.view.durable_step + 1 == start
@@ -428,7 +428,7 @@ async def test_a_rewind_of_unknown_outcome_is_read_back(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store fails after it rewound a run, the run goes on from what the store holds."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handle = (await here.open("run")).handle
         await here.follow(handle, LOSSES[:40])
         await here.live.journal.flush()
@@ -447,7 +447,7 @@ async def test_a_deletion_of_unknown_outcome_is_read_back(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store fails after it deleted a run, the run takes nothing more, and its id is free."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handle = (await here.open("run")).handle
         await here.follow(handle, LOSSES[:4])
         await here.live.journal.flush()
@@ -466,34 +466,34 @@ async def test_changes_do_not_pile_up(
 ) -> None:
     """While the store stands still, so many calls wait for it; one more is refused, until it goes on."""
     monkeypatch.setattr(changes, "MAX_CHANGES", 3)
-    async with room(tmp_path, model_file) as here:
-        here.store.gate.clear()
+    async with harness(tmp_path, model_file) as here:
+        here.store.unblocked.clear()
         waiting = [asyncio.create_task(here.open_one(OpenRequest(run_id=name))) for name in "abc"]
         await asyncio.sleep(0)
         with raises(Reason.STORE, match="the store does not keep up"):
             await here.open_one(OpenRequest(run_id="d"))
-        here.store.gate.set()
+        here.store.unblocked.set()
         await asyncio.gather(*waiting)
         await here.open_one(OpenRequest(run_id="d"))
 
 
 async def test_closing_cuts_off_what_takes_too_long(tmp_path: Path, model_file: Path) -> None:
     """Changes that have not ended in time are cancelled and counted, and none is stored later."""
-    async with room(tmp_path, model_file) as here:
-        here.store.gate.clear()
+    async with harness(tmp_path, model_file) as here:
+        here.store.unblocked.clear()
         waiting = [asyncio.create_task(here.open_one(OpenRequest(run_id=name))) for name in "abc"]
         await asyncio.sleep(0)
         with raises(Reason.STORE, match="3 calls that change runs were cut off"):
             await here.changes.close(within_s=0.01)
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ended)
-        here.store.gate.set()
+        here.store.unblocked.set()
         assert not await here.stored.find_all(["b", "c"])
 
 
 async def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path, model_file: Path) -> None:
     """Told what a run must expect, finishing refuses while it expects less, and changes nothing."""
-    async with room(tmp_path, model_file) as there:
+    async with harness(tmp_path, model_file) as there:
         opened, other = await there.open("run"), await there.open("other")
         await there.follow(opened.handle, LOSSES[:5])
         await there.follow(other.handle, LOSSES[:7])

@@ -15,7 +15,7 @@ from mlrs_server.live.views import RunView
 from mlrs_server.storage import Observations, Store, StoredRun
 from mlrs_server.storage.tables import observations, runs
 from tests.server.meta.support import META, learning
-from tests.server.support import LOSSES, Room, raises, room, until
+from tests.server.support import LOSSES, Harness, harness, raises, until
 
 # --------------------------------------------------------------------------------- watching
 
@@ -23,14 +23,14 @@ from tests.server.support import LOSSES, Room, raises, room, until
 class Follower:
     """Collects what a watch yields, and lets a test wait for a number of steps."""
 
-    def __init__(self, here: Room, run_id: str, *, from_step: int = 0) -> None:
+    def __init__(self, here: Harness, run_id: str, *, from_step: int = 0) -> None:
         self.first_steps: list[int] = []
         self.losses: list[float] = []
         self.views: list[RunView] = []
         self._grown = asyncio.Condition()
         self.task = asyncio.create_task(self._follow(here, run_id, from_step))
 
-    async def _follow(self, here: Room, run_id: str, from_step: int) -> None:
+    async def _follow(self, here: Harness, run_id: str, from_step: int) -> None:
         async for view, first, part in here.records.watch(run_id, from_step, follow=True):
             async with self._grown:
                 self._take(view, first, part)
@@ -49,7 +49,7 @@ class Follower:
 
 async def test_watching_reads_history_then_follows(tmp_path: Path, model_file: Path) -> None:
     """A follower gets what was, then what comes as it is stored, and ends when the run is finished."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         await here.live.journal.flush()
@@ -73,7 +73,7 @@ async def test_watching_reads_history_then_follows(tmp_path: Path, model_file: P
 
 async def test_watching_without_follow_ends(tmp_path: Path, model_file: Path) -> None:
     """Without `follow` a watch ends at the newest step, from wherever it began."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         lrs = await here.follow(opened.handle, LOSSES[:5])
         for start in (0, 3, 5, 9):
@@ -83,7 +83,7 @@ async def test_watching_without_follow_ends(tmp_path: Path, model_file: Path) ->
 
 async def test_watching_ends_with_an_error_at_a_delete(tmp_path: Path, model_file: Path) -> None:
     """A follower of a deleted run hears that it is gone, even if its id is taken anew at once."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:2])
         await here.live.journal.flush()
@@ -99,7 +99,7 @@ async def test_watching_ends_with_an_error_at_a_delete(tmp_path: Path, model_fil
 
 async def test_a_follower_sees_a_rewind(tmp_path: Path, model_file: Path) -> None:
     """Steps that were observed again after a rewind are sent again."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         await here.live.journal.flush()
@@ -118,7 +118,7 @@ async def test_a_follower_survives_a_rewind_in_the_midst_of_reading(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """What was read of a run before it was rewound is not held against what is read after."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:5])
         await here.live.journal.flush()
@@ -146,7 +146,7 @@ async def test_a_follower_survives_a_rewind_in_the_midst_of_reading(
 
 async def test_followers_go_when_the_daemon_drains(tmp_path: Path, model_file: Path) -> None:
     """A drain ends follows, so that none holds it up."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         await here.open("a")
         follower = Follower(here, "a")
         await follower.has(1, 0)
@@ -158,7 +158,7 @@ async def test_followers_go_when_the_daemon_drains(tmp_path: Path, model_file: P
 
 async def test_watching_needs_a_run(tmp_path: Path, model_file: Path) -> None:
     """An id that no run has cannot be watched, and leaves nothing behind."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.RUN_NOT_FOUND):
             await here.history("a")
         assert not here.records._watchers._of
@@ -167,7 +167,7 @@ async def test_watching_needs_a_run(tmp_path: Path, model_file: Path) -> None:
 # ------------------------------------------------------------------------- what reading stores
 
 
-async def chunks(here: Room, run_id: str) -> int:
+async def chunks(here: Harness, run_id: str) -> int:
     """Return how many chunks of a run's record the store has."""
 
     def count(store: Store) -> int:
@@ -185,7 +185,7 @@ async def chunks(here: Room, run_id: str) -> int:
 
 async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path) -> None:
     """Following a run that goes on stores nothing: what is flushed in the usual interval is read, no more."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         follower = Follower(here, "a")
         await follower.has(1, 0)
@@ -206,7 +206,7 @@ async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path
 
 async def test_a_follower_among_many_runs_has_none_of_them_stored(tmp_path: Path, model_file: Path) -> None:
     """However many runs go on beside the one that is followed, each gets one chunk for each usual flush."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         names = [f"r{number}" for number in range(50)]
         handles = [(await here.open(name)).handle for name in names]
         follower = Follower(here, "r0")
@@ -224,7 +224,7 @@ async def test_a_follower_goes_on_reading_while_the_store_cannot_write(
     tmp_path: Path, model_file: Path
 ) -> None:
     """A store that refuses to write keeps no follower from what is stored."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         await here.follow(opened.handle, LOSSES[:3])
         await here.live.journal.flush()
@@ -240,7 +240,7 @@ async def test_a_follower_goes_on_reading_while_the_store_cannot_write(
 
 async def test_reading_a_run_stores_that_run_alone(tmp_path: Path, model_file: Path) -> None:
     """GetRun, and the record without `follow`, store what the run has that is asked for; again, nothing."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         handles = {name: (await here.open(name)).handle for name in "abc"}
         for handle in handles.values():
             await here.follow(handle, LOSSES[:4])
@@ -257,7 +257,7 @@ async def test_reading_a_run_stores_that_run_alone(tmp_path: Path, model_file: P
 
 async def test_listing_stores_what_it_lists(tmp_path: Path, model_file: Path) -> None:
     """A page has stored what its runs have; by a status, what the runs of the prefix have; no others."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         names = ["x/1", "x/2", "x/3", "y/1"]
         for name in names:
             await here.follow((await here.open(name)).handle, LOSSES[:3])
@@ -272,7 +272,7 @@ async def test_listing_stores_what_it_lists(tmp_path: Path, model_file: Path) ->
 
 async def test_reads_that_come_together_share_a_flush(tmp_path: Path, model_file: Path) -> None:
     """Many runs read at once are stored in two flushes at most: one under way, and one for all who wait."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         names = [f"r{number}" for number in range(30)]
         for name in names:
             await here.follow((await here.open(name)).handle, LOSSES[:2])
@@ -283,7 +283,7 @@ async def test_reads_that_come_together_share_a_flush(tmp_path: Path, model_file
 
 async def test_a_failed_flush_fails_every_read_that_waits_for_it(tmp_path: Path, model_file: Path) -> None:
     """Reads that share a flush which fails all say so, and nothing is lost: a later one stores all of it."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         names = [f"r{number}" for number in range(5)]
         for name in names:
             await here.follow((await here.open(name)).handle, LOSSES[:2])
@@ -305,7 +305,7 @@ async def test_a_failed_flush_fails_every_read_that_waits_for_it(tmp_path: Path,
 
 async def test_runs_are_listed_as_they_are_now(tmp_path: Path, model_file: Path) -> None:
     """A list has the newest step and status of each run, by prefix, status and page."""
-    async with room(tmp_path / "d", model_file) as here:
+    async with harness(tmp_path / "d", model_file) as here:
         for name in ("x/1", "x/2", "y/1", "y/2"):
             opened = await here.open(name)
             await here.follow(opened.handle, LOSSES[: int(name[-1])])
@@ -326,7 +326,7 @@ async def test_runs_are_listed_as_they_are_now(tmp_path: Path, model_file: Path)
 
 async def test_a_follower_hears_of_updates_made_again(tmp_path: Path, model_file: Path) -> None:
     """Of steps that a rewind drops, the meta updates come again, too, once they are made again."""
-    async with room(tmp_path, model_file) as here:
+    async with harness(tmp_path, model_file) as here:
         run = await learning(here)
         await run.go(LOSSES[:8].tolist())
         await here.live.journal.flush()

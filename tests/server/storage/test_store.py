@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mlrs_core.config import RunConfig
 from mlrs_server import failpoints
 from mlrs_server.domain.ledger import RunStatus
-from mlrs_server.domain.updates import MadeUpdate, MetaUpdate
+from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.storage import Observations, Recency, SqlStore, Store, StoredRun, open_store
 from mlrs_server.storage.observation_log import CHUNK
@@ -119,11 +119,11 @@ def test_the_newest_updates_of_runs_are_read_together(store: SqlStore) -> None:
     runs = store.create([new_run(f"run-{index}") for index in range(AT_ONCE + 3)])
     for end in (2, 4):
         for index, run in enumerate(runs[:-1:AT_ONCE]):
-            made = [
-                MadeUpdate(0, run.key, MetaUpdate(step, index + step, None, 1, 0.1, 0.0))
+            applied = [
+                AppliedUpdate(0, run.key, MetaUpdate(step, index + step, None, 1, 0.1, 0.0))
                 for step in range(end)
             ]
-            store.append([replace(update(run, end - 2, end), made=made)])
+            store.append([replace(update(run, end - 2, end), applied=applied)])
     newest = store.last_updates([run.key for run in runs])
     assert {key: one.alignment for key, one in newest.items()} == {runs[0].key: 3, runs[AT_ONCE].key: 4}
     assert store.last_updates([runs[1].key]) == store.last_updates([]) == {}

@@ -15,7 +15,7 @@ from mlrs_server.storage import Recency, open_store
 from mlrs_server.storage.sealing import seal
 from tests.server.storage import stored
 from tests.server.storage.stored import fill
-from tests.server.support import LOSSES, advised, create, raises, refused, room, service
+from tests.server.support import LOSSES, advised, create, harness, raises, refused, service
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_a_damaged_record_is_detected(tmp_path: Path, damage: str, look: str) ->
 @pytest.mark.parametrize("column", ["snapshot", "config", "status"])
 async def test_a_damaged_run_can_be_deleted(tmp_path: Path, model_file: Path, column: str) -> None:
     """A run whose row cannot be read is deleted with its record, and its neighbour loses nothing."""
-    async with room(tmp_path / "d", model_file) as before:
+    async with harness(tmp_path / "d", model_file) as before:
         for run_id in ("bad", "good"):
             await before.follow((await before.open(run_id)).handle, LOSSES[:9])
     with closing(sqlite3.connect(tmp_path / "d" / "mlrs.sqlite3")) as file:
         value = 77 if column == "status" else b"damage"
         file.execute(f"UPDATE runs SET {column} = ? WHERE run_id = 'bad'", (value,))  # noqa: S608  # a column
         file.commit()
-        async with room(tmp_path / "d", model_file) as after:
+        async with harness(tmp_path / "d", model_file) as after:
             with raises(Reason.STORE_NEWER if column == "status" else Reason.DAMAGED, match="'bad'"):
                 await after.open("bad")
             await after.ending.delete("bad")

@@ -141,7 +141,10 @@ async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, met
         async with asyncio.timeout(TIMEOUT):
             while True:
                 figures = await scraped(metrics_at[0])
-                if (figures["mlrs_open_steps", ""], figures["mlrs_ranks_waiting", ""]) == (steps, ranks):
+                if (figures["mlrs_pending_barriers", ""], figures["mlrs_ranks_waiting", ""]) == (
+                    steps,
+                    ranks,
+                ):
                     return
 
     def report(handle: int, rank: int) -> pb.StreamAdviceRequest:
@@ -209,7 +212,7 @@ async def test_a_store_that_stands_still_is_told(
     async with service(tmp_path / "d", model_file, flush_interval_s=0.01) as (stub, address):
         handle = await create(stub, "a")
         call: Any = stub.StreamAdvice(timeout=60)
-        stores[0].gate.clear()
+        stores[0].unblocked.clear()
         try:
             await call.write(columns((handle, 0, 1.0)))
             assert not (await call.read()).advice.errors
@@ -218,7 +221,7 @@ async def test_a_store_that_stands_still_is_told(
                     pass
             assert await health(address) == SERVING
         finally:
-            stores[0].gate.set()
+            stores[0].unblocked.set()
         async with asyncio.timeout(TIMEOUT):
             while await health(address, STORE) != SERVING:
                 pass

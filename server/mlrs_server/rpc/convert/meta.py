@@ -9,7 +9,7 @@ from mlrs_core.adapting import MetaOutcome
 from mlrs_proto import v1 as pb
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, invalid_field
-from mlrs_server.meta.apply import Made
+from mlrs_server.meta.apply import Applied
 from mlrs_server.meta.gradients import ElementType, Piece
 from mlrs_server.rpc.convert.advice import entry_error
 from mlrs_server.rpc.convert.runs import step_from
@@ -46,7 +46,7 @@ def check_updates(message: pb.MetaUpdates) -> None:
         )
 
 
-def made_to_proto(made: Made) -> pb.MetaResult:
+def made_to_proto(made: Applied) -> pb.MetaResult:
     """Return what became of a meta update as a message."""
     update = made.update
     return pb.MetaResult(
@@ -77,7 +77,7 @@ def _outcome_to_proto(outcome: int) -> pb.MetaOutcome.ValueType:
     return pb.META_OUTCOME_IDLE if outcome == MetaOutcome.IDLE else pb.META_OUTCOME_APPLIED
 
 
-def results_to_proto(made: Sequence[Made | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
+def results_to_proto(made: Sequence[Applied | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
     """Return what became of a message's meta updates as a message to a tenant."""
     message = pb.StreamAdviceResponse()
     results = message.meta_results
