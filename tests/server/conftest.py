@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mlrs_core.config import RunConfig
+from tests.server.meta.support import AFTER, META
 from tests.server.models.catalogs import Catalogs
 from tests.support.daemon import write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
@@ -25,6 +27,18 @@ def postgres() -> Iterator[PostgresServer]:
 def model_file(tmp_path: Path) -> Path:
     """A small network with random weights."""
     return write_random_model(tmp_path / "small.safetensors")
+
+
+@pytest.fixture(params=["paper", "drift"])
+def model(request: pytest.FixtureRequest, model_file: Path) -> Path | None:
+    """A small network of the paper's architecture, and the model that is shipped."""
+    return model_file if request.param == "paper" else None
+
+
+@pytest.fixture(params=[META, AFTER], ids=["before", "after"])
+def config(request: pytest.FixtureRequest) -> RunConfig:
+    """Meta mode in the paper's order, and in the other."""
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
