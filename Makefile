@@ -9,7 +9,7 @@ MEASURED := advice.latency advice.kernels meta.adapting advice.load advice.colum
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint audit format performance proto clean
 
-help: ## Say what there is to do.
+help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -23,16 +23,16 @@ help: ## Say what there is to do.
 	$(PROTO_BIN)/pip install --quiet --disable-pip-version-check --requirement proto/requirements.txt
 	touch $@
 
-demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table, draw a picture.
+demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table and draw a picture.
 	$(BIN)/python examples/demo.py
 
-test: lint ## Lint, then run every test that is not slow, a process a core.
+test: lint ## Run lint, then every test that is not slow, in one process for each core.
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow
 
-lint: .venv/.ready .venv-proto/.ready ## Check style, types, layers, security, the contract and its stubs.
+lint: .venv/.ready .venv-proto/.ready ## Check style, types, import layers, security, the contract and its stubs.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -44,18 +44,18 @@ lint: .venv/.ready .venv-proto/.ready ## Check style, types, layers, security, t
 	$(BIN)/buf breaking proto/baseline.binpb --against proto
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py --check
 
-audit: .venv/.ready ## Look dependencies up among known vulnerabilities, where the network allows it.
+audit: .venv/.ready ## Check dependencies for known vulnerabilities, if the network allows it.
 	$(BIN)/python .ci/audit.py
 
-format: .venv/.ready ## Format, and mend what can be mended.
+format: .venv/.ready ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-performance: .venv/.ready ## Measure the way of an observation against baselines, in ten minutes; write docs/performance/.
+performance: .venv/.ready ## Measure what advice costs against baselines, in about ten minutes; write docs/performance/.
 	set -e; for name in $(MEASURED); do $(BIN)/python -m performance.$$name; done
 	$(BIN)/python -m performance.report
 
-proto: .venv/.ready .venv-proto/.ready ## Generate the Python stubs of the contract, and the baseline that changes must keep to.
+proto: .venv/.ready .venv-proto/.ready ## Generate the Python stubs of the contract, and the baseline for breaking changes.
 	PATH="$(CURDIR)/$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python proto/generate.py
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
 	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb
