@@ -50,7 +50,7 @@ class Outage:
             what = (
                 "cannot be advised any more; its losses are kept, to be written to a file at the end"
                 if self.keeps_losses
-                else "cannot be caught up with by the daemon any more, and losses from here on are not kept"
+                else "cannot be advised any more, and losses from here on are not kept"
             )
             return (
                 f"{self.label} {what}: all further steps are answered by the fallback. {self._why(self.lost)}"
