@@ -166,8 +166,8 @@ class RunConfig(google.protobuf.message.Message):
     alias `default`, or the `schedule`. Stored as `name@digest`, so a run never changes its model.
     """
     horizon: builtins.int
-    """The total number of steps, 1 to 2**53. A run may go on beyond it: a model then advises as at the
-    end, and a schedule holds its last learning rate.
+    """The total number of steps, 1 to 2**53. A run may continue beyond it: a model then advises as
+    at the end, and a schedule keeps its last learning rate.
     """
     num_classes: builtins.int
     """The number of classes C of a classification loss, 2 to 2**31 - 1."""
