@@ -34,7 +34,7 @@ _LEAST = 1e-200
 
 def constant(step: int, *, base_lr: float, warmup: int = 0) -> float:
     """Return the base LR, after the warmup."""
-    return _Place.of(step, base_lr, warmup).lr
+    return _Progress.of(step, base_lr, warmup).lr
 
 
 def multi_step(
@@ -47,39 +47,39 @@ def multi_step(
     warmup: int = 0,
 ) -> float:
     """Return the LR times `factor` for each milestone passed; by default 1/2 and 3/4 of the horizon."""
-    place = _Place.of(step, base_lr, warmup)
+    progress = _Progress.of(step, base_lr, warmup)
     falls = check.parameter("factor", factor)
     if milestones is not None:
         at = check.parameter("milestones", milestones)
     else:
-        total = place.until(horizon, "or milestones")
+        total = progress.until(horizon, "or milestones")
         at = (-(-total // 2), -(-3 * total // 4))
-    passed = sum(1 for milestone in at if place.step >= milestone)
-    return place.lr * max(float(falls**passed), _LEAST)
+    passed = sum(1 for milestone in at if progress.step >= milestone)
+    return progress.lr * max(float(falls**passed), _LEAST)
 
 
 def exponential(
     step: int, *, base_lr: float, factor: float | None = None, horizon: int | None = None, warmup: int = 0
 ) -> float:
     """Return the LR times `factor` for each step since the warmup; by default 1 % is left at the horizon."""
-    place = _Place.of(step, base_lr, warmup)
+    progress = _Progress.of(step, base_lr, warmup)
     if factor is None:
-        exponent = math.log(0.01) * (place.since / place.span(horizon, "or a factor"))
+        exponent = math.log(0.01) * (progress.since / progress.span(horizon, "or a factor"))
     else:
-        exponent = math.log(check.parameter("factor", factor)) * place.since
-    return place.lr * math.exp(max(exponent, math.log(_LEAST)))
+        exponent = math.log(check.parameter("factor", factor)) * progress.since
+    return progress.lr * math.exp(max(exponent, math.log(_LEAST)))
 
 
 def cosine(step: int, *, base_lr: float, horizon: int, warmup: int = 0, final_lr: float = 0.0) -> float:
     """Return half a cosine from the base LR to `final_lr` times it."""
-    place = _Place.of(step, base_lr, warmup)
-    return place.lr * _towards(final_lr, _half_cosine(place.left(horizon)))
+    progress = _Progress.of(step, base_lr, warmup)
+    return progress.lr * _towards(final_lr, _half_cosine(progress.left(horizon)))
 
 
 def linear(step: int, *, base_lr: float, horizon: int, warmup: int = 0, final_lr: float = 0.0) -> float:
     """Return a straight line from the base LR to `final_lr` times it."""
-    place = _Place.of(step, base_lr, warmup)
-    return place.lr * _towards(final_lr, place.left(horizon))
+    progress = _Progress.of(step, base_lr, warmup)
+    return progress.lr * _towards(final_lr, progress.left(horizon))
 
 
 def wsd(
@@ -92,11 +92,11 @@ def wsd(
     cooldown_fraction: float = 0.2,
 ) -> float:
     """Return the base LR, then a cooldown of the form 1 - sqrt over the last part of the horizon."""
-    place = _Place.of(step, base_lr, warmup)
-    total = place.until(horizon)
-    length = min(check.parameter("cooldown_fraction", cooldown_fraction) * total, place.span(horizon))
-    left = min(max((total - place.step) / length, 0.0), 1.0)
-    return place.lr * _towards(final_lr, left / (1 + math.sqrt(1 - left)))
+    progress = _Progress.of(step, base_lr, warmup)
+    total = progress.until(horizon)
+    length = min(check.parameter("cooldown_fraction", cooldown_fraction) * total, progress.span(horizon))
+    left = min(max((total - progress.step) / length, 0.0), 1.0)
+    return progress.lr * _towards(final_lr, left / (1 + math.sqrt(1 - left)))
 
 
 def one_cycle(
@@ -110,17 +110,17 @@ def one_cycle(
     final_division: float = 1e4,
 ) -> float:
     """Return half a cosine up to the base LR, then one down to next to nothing."""
-    place = _Place.of(step, base_lr, warmup)
+    progress = _Progress.of(step, base_lr, warmup)
     start = 1 / check.parameter("start_division", start_division)
     end = start / check.parameter("final_division", final_division)
-    last = place.span(horizon) - 1
-    peak = check.parameter("peak_fraction", peak_fraction) * place.span(horizon) - 1
-    if place.since <= peak:
-        share = start + (1 - start) * _half_cosine(place.since / peak if peak else 1.0)
+    last = progress.span(horizon) - 1
+    peak = check.parameter("peak_fraction", peak_fraction) * progress.span(horizon) - 1
+    if progress.since <= peak:
+        share = start + (1 - start) * _half_cosine(progress.since / peak if peak else 1.0)
     else:
-        left = max(last - place.since, 0) / (last - peak) if last > peak else 0.0
+        left = max(last - progress.since, 0) / (last - peak) if last > peak else 0.0
         share = end + (1 - end) * _half_cosine(left)
-    return float(place.lr * share)
+    return float(progress.lr * share)
 
 
 def sgdr(
@@ -134,20 +134,20 @@ def sgdr(
     final_lr: float = 0.0,
 ) -> float:
     """Return half a cosine in each cycle; by default three cycles fill the horizon."""
-    place = _Place.of(step, base_lr, warmup)
+    progress = _Progress.of(step, base_lr, warmup)
     mult = check.parameter("period_mult", period_mult)
     if period is None:
-        length = -(-place.span(horizon, "or a period") // sum(mult**k for k in range(_CYCLES)))
+        length = -(-progress.span(horizon, "or a period") // sum(mult**k for k in range(_CYCLES)))
     else:
         length = check.parameter("period", period)
-    since = place.since % length if mult == 1 else place.since
+    since = progress.since % length if mult == 1 else progress.since
     while since >= length:
         since, length = since - length, length * mult
-    return place.lr * _towards(final_lr, _half_cosine((length - since) / length))
+    return progress.lr * _towards(final_lr, _half_cosine((length - since) / length))
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Progress:
     """A step of a schedule, checked."""
 
     step: int
@@ -156,7 +156,7 @@ class _Place:
     """The base LR as far as the warmup lets it through."""
 
     @classmethod
-    def of(cls, step: int, base_lr: float, warmup: int) -> _Place:
+    def of(cls, step: int, base_lr: float, warmup: int) -> _Progress:
         at, steps = check.step(step), check.parameter("warmup", warmup)
         base = check.parameter("base_lr", base_lr)
         return cls(at, steps, base * min((at + 1) / (steps + 1), 1.0))

@@ -49,11 +49,7 @@ def marked_finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> A
 def finished(
     connection: C, ledger: Ledger[Any], timeout_s: float | None
 ) -> Action[tuple[RunInfo, ...] | None]:
-    """Send what the daemon lacks of runs and mark them as finished; `None`: no daemon answered.
-
-    Raises:
-        MlrsError: as `Run.finish`.
-    """
+    """Send what the daemon lacks of runs and mark them as finished; `None`: no daemon answered."""
     deadline = connection.deadline(timeout_s)
     try:
         infos = yield from _finished(connection, ledger, deadline)

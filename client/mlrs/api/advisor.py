@@ -1,4 +1,4 @@
-"""The threaded client: `connect`, and the advisor that comes of it."""
+"""The threaded client: `connect`, and the advisor that it returns."""
 
 from __future__ import annotations
 
@@ -46,19 +46,21 @@ def connect(
     """Return an advisor of the daemon at an address. Does not wait: the first call connects.
 
     Args:
-        target: `host:port`, `[ipv6]:port` or `unix:path`; several, as a list or with commas between, are
-            replicas over one database. Replicas that these name are found by themselves.
-        timeout_s: the deadline of every call that names none, in seconds.
-        token: says who calls, where the daemon wants that. Default: `MLRS_TOKEN` in the environment.
-        tls: `True`, or a `TLS` that says more: connections are encrypted.
-        allow_insecure_token: let the token travel in the clear beyond this machine.
-        unsent_dir: the folder for what no daemon got by the end of a training, a file a run, to be sent with
-            `push` later; empty: it is not kept. Default: `MLRS_UNSENT_DIR` in the environment, else
-            `mlrs/unsent` in the user's state folder (`XDG_STATE_HOME`, or `~/.local/state`).
+        target: `host:port`, `[ipv6]:port` or `unix:path`. Several, as a list or separated by commas, are
+            replicas over one database. Other replicas that these name are found automatically.
+        timeout_s: the deadline of calls that are given none, in seconds.
+        token: authenticates the caller, where the daemon requires that. Default: the environment variable
+            `MLRS_TOKEN`.
+        tls: `True`, or a `TLS` with settings: connections are encrypted.
+        allow_insecure_token: allow the token to be sent unencrypted to other machines.
+        unsent_dir: the folder for observations that no daemon had received when a training ended: one file
+            for each run, to be sent later with `push`. An empty string: nothing is written. Default: the
+            environment variable `MLRS_UNSENT_DIR`, else `mlrs/unsent` in the user's state folder
+            (`XDG_STATE_HOME`, or `~/.local/state`).
 
     Raises:
         InvalidArgumentError: an address names no port, the deadline is not positive, a file of `tls` cannot
-            be read, or the token would travel in the clear.
+            be read, or the token would be sent unencrypted.
     """
     addresses = check.targets(target)
     access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
@@ -69,84 +71,83 @@ def connect(
 class Advisor(AdvisorView[Connection]):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 
-    Close it, or use it as a context manager. One that was forgotten is closed when Python exits.
+    Close it, or use it as a context manager. An advisor that is still open when Python exits is closed then.
     Every method raises `UnavailableError` if the daemon is out of reach, `DeadlineExceededError` if
     it does not answer in time, `ClosedError` after `close` and `ForkedError` in a forked child.
     """
 
     def run(self, task: str, **options: Unpack[RunOptions]) -> Run:
-        """Return a training run: a new one, unless `id` says which.
+        """Return a training run: a new one, or the run with the given `id`.
 
-        It is opened when its first step is known: by the first observation, or at once where `resume_from` is
-        given. What is wrong with it is raised there.
+        The daemon opens the run when its first step is known: at the first observation, or at once where
+        `resume_from` is given. Errors about the run are raised there.
 
         Args:
-            task: what is trained: 1 to 200 letters, digits and any of `._-/:+=@`, beginning with a letter or
-                digit. Each call is a new run of it, with an id such as `TASK/brisk-otter-3f9c2a`, which is
-                printed once on standard error (unless `MLRS_QUIET=1`).
+            task: the name of what is trained: 1 to 200 letters, digits and any of `._-/:+=@`, beginning with
+                a letter or digit. Each call makes a new run of the task, with an id such as
+                `TASK/brisk-otter-3f9c2a`, which is printed once on standard error (unless `MLRS_QUIET=1`).
             model: a name, an alias or `name@digest`. Default: the daemon's.
-            policy: a schedule designed by hand in place of a model: a `Schedule`, or the kind of one, such
-                as `cosine`.
-            base_lr: the LR that the schedule multiplies. Default: `initial_lr`, else the usual one of the
-                optimizer.
+            policy: a hand-designed schedule instead of a model: a `Schedule`, or its kind, such as `cosine`.
+            base_lr: the LR that the schedule multiplies. Default: `initial_lr`, else the optimizer's default
+                learning rate.
             warmup: the steps of the schedule's linear warmup. Default: 0.
-            horizon: the total number of steps, if known. A run may go on beyond it: a model then
-                advises as at the end, and a schedule holds its last learning rate. One warning says so.
+            horizon: the total number of steps, if known. A run may continue beyond it: a model then
+                advises as at the end, and a schedule holds its last learning rate. This logs one warning.
             num_classes: the number of classes of a classification loss.
             scale: the upper bound gamma of a paper-exact model's LR. Default: the model's rule.
             snapshot: the snapshot that a run without a horizon stays on. Default: the middle one.
             optimizer: `sgd`, `momentum`, `nesterov`, `adam`, `adamw` or `other`.
             momentum: its momentum (for Adam, beta 1), in [0, 1).
-            initial_lr: the learning rate to start from, for models that take one; by default the
-                usual one of the optimizer's family. `mlr-snet` begins with a fifth of it, a warmup.
-            min_lr: no advice is below this.
-            max_lr: no advice is above this.
-            rank: which process of a distributed job this is, from 0, where all share the run's one schedule:
-                each observes its own loss of every step, the daemon reduces them to one, and all get the same
-                learning rate.
-            world_size: how many there are from the next step on. Default: as many as the run has; at
-                first, one.
+            initial_lr: the learning rate to start from, for models that take one. Default: the default
+                learning rate of the optimizer's family. `mlr-snet` begins with a fifth of it, as a warmup.
+            min_lr: the lower bound of every advice.
+            max_lr: the upper bound of every advice.
+            rank: the rank of this process in a distributed job, from 0, where all ranks share the run's one
+                schedule: each rank observes its own loss of every step, the daemon reduces the losses to one,
+                and all ranks get the same learning rate.
+            world_size: the number of ranks from the next step on. Default: the run's present number, which
+                is one for a new run.
             rank_reduction: `mean`, weighted by `samples`, or `median`.
-            straggler_timeout_s: how long after the first loss of a step a `quorum` of the ranks is
-                enough. Default: all are waited for.
-            quorum: that share of the ranks. Default: 0.5.
-            meta: `True`, or a `Meta` that says more: the run's network goes on learning, from what
-                `Run.adapt` is told.
-            id: fixes the run's id, 1 to 256 of the same characters, for loops that go on with a run by its
-                id. The run begins at the step that is observed first; if that is not 0, the run must exist,
-                and goes back to it.
+            straggler_timeout_s: after this time, in seconds from the first loss of a step, the losses of a
+                `quorum` of the ranks are enough. Default: the daemon waits for all ranks.
+            quorum: the share of the ranks that is enough then, > 0 and <= 1. Default: 0.5.
+            meta: `True`, or a `Meta` with settings: the run's network is adapted by the meta updates that
+                `Run.adapt` sends.
+            id: fixes the run's id, 1 to 256 of the same characters, for loops that continue a run by its id.
+                The run begins at the step that is observed first; if that is not 0, the run must exist, and
+                goes back to that step.
             on_existing: what to do if that run has steps already and the loop begins at step 0: `error`;
-                `restart`, which drops its record and begins anew, bit for bit as a new run; or `resume`, for
-                loops that begin at `run.next_step`.
-            resume_from: goes back to this step of the run, for a job that restarts from a checkpoint. What
-                was recorded from there on is dropped.
-            fallback: what the run goes on with when a deadline passes without advice, until the daemon is
-                back: `last`, the last advice (before there is any: `initial_lr`, or else the error); a
-                `Schedule` that is a function of the step; a function of the step; or `None` or `error`,
-                and the error is raised. Losses are kept and sent again; a warning is logged. `auto` is
-                `last`, but `error` where ranks share the run: each would fall back, and come back, at a
-                step of its own.
+                `restart`, which drops its record and begins again, bit for bit like a new run; or `resume`,
+                for loops that begin at `run.next_step`.
+            resume_from: goes back to this step of the run, for a job that restarts from a checkpoint. The
+                record from this step on is dropped.
+            fallback: where learning rates come from when a deadline passes without advice, until the daemon
+                is back: `last`, the last advice (before the first advice: `initial_lr`, if given); a
+                `Schedule` that is a function of the step; or a function of the step. With `error` or `None`
+                the error is raised. Losses are kept and sent later, and a warning is logged. `auto` is
+                `last`; where ranks share the run it is `error`, because each rank would fall back, and
+                return to the daemon's advice, at a different step.
             on_unavailable: what to do if no daemon answers until the deadline of opening: `error`; or
-                `fallback`, which begins with the learning rate of `fallback`, or else `initial_lr`, or else
-                the usual one of `optimizer`; the run is opened, and filled in, once the daemon is there.
-                `auto` is `error`, and `fallback` where an adapter such as `AdvisedLR` has the run.
-            timeout_s: the deadline of opening the run, in seconds; a daemon that is still starting is waited
-                for. Default: the advisor's; where the run goes back to a step a minute, since the daemon
-                computes it anew up to there. Each step has the advisor's deadline, or that of its call.
+                `fallback`, which begins with the learning rate of `fallback`, else `initial_lr`, else the
+                default learning rate of `optimizer`. The run is opened, and receives these steps, once the
+                daemon is reachable. `auto` is `error`, and `fallback` under an adapter such as `AdvisedLR`.
+            timeout_s: the deadline of opening the run, in seconds, also while a daemon is still starting.
+                Default: the advisor's; one minute where the run goes back to a step, because the daemon
+                replays the run up to that step. Each step has the advisor's deadline, or that of its call.
 
         Raises:
             InvalidArgumentError: an argument is of a wrong type or out of range.
-            RunExistsError: a run with the given id has steps, and nothing says what to do about it.
-            RunNotFoundError: there is no run with the given id that could go back to a step.
-            RunFinishedError: it is finished, and to go on where it is.
-            ConfigMismatchError: it has another config.
+            RunExistsError: a run with the given id has steps, and `on_existing` is `error`.
+            RunNotFoundError: the run should go back to a step, and no run has the given id.
+            RunFinishedError: the run is finished and cannot be resumed at its end.
+            ConfigMismatchError: the run has another config.
             ModelNotFoundError: there is no such model.
         """
         run = Run(self._connection, self._new_run(task, options))
         return run if options.get("resume_from") is None else run.open()
 
     def sweep(self, ids: Sequence[str], **options: Unpack[SweepOptions]) -> Sweep:
-        """Open many training runs that take their steps together, such as those of a vmapped population.
+        """Open many training runs that advance step by step together, such as a population under `vmap`.
 
             sweep = advisor.sweep([f"member-{i}" for i in range(256)], horizon=1000, initial_lr=rates)
             lrs = sweep.next_lrs(step, losses)   # arrays, (256,)
@@ -155,14 +156,14 @@ class Advisor(AdvisorView[Connection]):
             ids: the runs' ids, 1 to 65,536, all different.
             on_existing: as for `run`, for every run. A sweep is opened at once.
             resume_from: as for `run`, for every run.
-            fallback: as for `run`; a function may return an array, one learning rate a run.
+            fallback: as for `run`; a function may return an array of one learning rate for each run.
             timeout_s: the deadline of each call that opens a thousand runs, in seconds. Default: 60.
-            config: what `run` takes: each a value for all runs, or a list or array of one a run.
+            config: options of `run`: one value for all runs, or a list or array of one value for each run.
 
         Raises:
             UsageError: NumPy is not installed.
             InvalidArgumentError: an argument is of a wrong type, length or range.
-            MlrsError: as for `run`; the error names the run. Runs that were opened before it stay open.
+            MlrsError: as for `run`; the error names the run. Runs that were opened before stay open.
         """
         ledger = self._new_sweep(ids, options)
         from mlrs.api.sweep import Sweep  # which imports NumPy
@@ -179,25 +180,26 @@ class Advisor(AdvisorView[Connection]):
         rewind: bool = False,
         timeout_s: float | None = None,
     ) -> tuple[RunInfo, ...]:
-        """Send what a training left in a file because no daemon answered (`connect(unsent_dir=)`).
+        """Send the observations that a training wrote to a file because no daemon answered.
 
-        What the daemon has already changes nothing, so a push that failed can be made again.
+        `connect(unsent_dir=)` names the folder of these files. Observations that the daemon already has
+        change nothing, so a push that failed can be repeated.
 
         Args:
             path: the file. It is removed once everything in it is durable.
-            id: what to call its run in place of the id that it has, where that was taken meanwhile.
-            keep: do not remove it.
-            rewind: drop what the run has from the file's first step on, where it went on otherwise.
-            timeout_s: the deadline of the whole, in seconds. Default: 60.
+            id: a new id for the run, where another run has taken its id meanwhile.
+            keep: do not remove the file.
+            rewind: drop the run's record from the file's first step on, where it differs from the file.
+            timeout_s: the deadline of the whole call, in seconds. Default: 60.
 
         Returns:
             The run, or the runs of a sweep.
 
         Raises:
             InvalidArgumentError: the file cannot be read.
-            RunExistsError: the run is another training's by now.
-            RunNotFoundError: it was opened, and is not at this daemon any more.
-            StepError: it went on otherwise than the file has it; nothing of the file was taken then.
+            RunExistsError: another training has used the id since.
+            RunNotFoundError: the run was opened before, and this daemon does not have it.
+            StepError: the run's record differs from the file; nothing of the file was taken.
             MlrsError: as for `run`.
         """
         action = pushed(self._connection, path, id, timeout_s, keep=keep, rewind=rewind)

@@ -94,10 +94,6 @@ class Push:
             changed: what its callers wait on.
             timeout_s: how long opening the runs may take, in seconds.
             rewind: whether to drop what the runs have from the file's first step on.
-
-        Raises:
-            InvalidArgumentError: it cannot be read, or an id was given and is none, or the file is of a sweep
-                or of a part of a run.
         """
         if not isinstance(path, (str, os.PathLike)):
             raise InvalidArgumentError(f"path must name a file; is {path!r:.100}", field="path")
@@ -136,11 +132,7 @@ class Push:
         self._entries: list[Any] = []
 
     def opened(self) -> int:
-        """Take in that the daemon has opened the runs; return the step that they expect.
-
-        Raises:
-            RunExistsError: they are not those that the file is of.
-        """
+        """Take in that the daemon has opened the runs; return the step that they expect."""
         created_at, was = self.ledger.created_at, self._unsent.created_at
         if was is not None and created_at != was:
             raise RunExistsError(
@@ -152,11 +144,7 @@ class Push:
         return self.ledger.next_step
 
     def enter(self, first: int, end: int, observe: Callable[..., Any], adapt: Callable[..., Any]) -> None:
-        """Have the steps from `first` on and ahead of `end` sent, in order; waits for nothing.
-
-        Raises:
-            MlrsError: they cannot be sent to the runs.
-        """
+        """Have the steps from `first` on and ahead of `end` sent, in order; waits for nothing."""
         unsent, updates = self._unsent, {update.step: update for update in self._unsent.updates}
         begin = max(first, unsent.first_step)
         for step in range(begin - 1, min(end, unsent.first_step + len(unsent.losses))):
@@ -167,11 +155,7 @@ class Push:
                 adapt(self.ledger, step, update.alignments, update.validation_losses)
 
     def check(self) -> None:
-        """Check that the daemon took everything that was entered.
-
-        Raises:
-            MlrsError: it did not; the error says why.
-        """
+        """Check that the daemon took everything that was entered."""
         for entry in self._entries:
             if entry.error is not None:
                 raise entry.error.with_traceback(None)

@@ -16,13 +16,14 @@ from mlrs.values.types import Advice, RunInfo
 
 
 class Run(RunView[Connection], WithBlock):
-    """A training run. Leaving its `with` block detaches from it and does not finish it.
+    """A training run. Leaving its `with` block detaches from the run and does not finish it.
 
-    It is opened by the first observation, or whatever else needs that: where it begins depends on the step.
+    The daemon opens the run at the first observation, because the first step decides where the run begins;
+    or earlier, at the first call that needs an open run.
     """
 
     def open(self, *, timeout_s: float | None = None) -> Self:
-        """Open the run now, so that what is wrong with it is raised here; then do nothing.
+        """Open the run now, so that errors about it are raised here. An open run stays as it is.
 
         Args:
             timeout_s: the deadline, in seconds. Default: that of `Advisor.run`.
@@ -30,7 +31,7 @@ class Run(RunView[Connection], WithBlock):
         Raises:
             RunExistsError, RunNotFoundError, RunFinishedError, ConfigMismatchError, ModelNotFoundError: the
                 daemon refused; see `Advisor.run`.
-            DeadlineExceededError, UnavailableError: no daemon answered within the deadline, and the run does
+            DeadlineExceededError, UnavailableError: no daemon answered within the deadline, and the run may
                 not begin with its fallback (`on_unavailable`).
             ClosedError, ForkedError: see `Advisor`.
         """
@@ -38,31 +39,31 @@ class Run(RunView[Connection], WithBlock):
         return self
 
     def resume(self, state: RunState) -> None:
-        """Go on from a checkpoint: as the run, and at the step, of a state.
+        """Continue from a checkpoint: with the run, and at the step, that the state names.
 
-        What was recorded of that run from the step on is dropped. What was asked for when this run was made,
-        such as its horizon, holds for that run.
+        The record of that run from the step on is dropped. The options of this run, such as its horizon,
+        apply to that run.
 
         Raises:
             RunNotFoundError: there is no such run.
-            InvalidArgumentError: it has not come to that step.
+            InvalidArgumentError: the run has not reached that step.
             MlrsError: as `open`.
         """
         self._connection.act(self._resume(state))
 
     def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
-        """Say what an adapter reads off the training loop; what the caller gave counts more.
+        """State what an adapter has read from the training loop; options of the caller take precedence.
 
-        Called before the first observation. With it the run may begin without a daemon, unless its caller
-        said otherwise: an adapter's user has a training loop to go on with.
+        Adapters call it before the first observation. After it the run may begin without a daemon, unless
+        the caller's `on_unavailable` forbids that.
 
         Args:
-            default_lr: the learning rate to go on with then, if there is no other.
+            default_lr: the learning rate to begin with then, if there is no other.
             config: `optimizer` and `momentum`, as for `Advisor.run`.
 
         Raises:
             ConfigMismatchError: the run is open, and was begun with another optimizer.
-            MlrsError: it is open, and the daemon could not be told.
+            MlrsError: the run is open, and the daemon could not be asked to complete its config.
         """
         self._connection.act(self._describe(default_lr, config))
 
@@ -73,18 +74,19 @@ class Run(RunView[Connection], WithBlock):
 
         Args:
             step: the run's next step, or one observed before, with the same loss.
-            loss: any real number, or an array or tensor of one. NaN and infinities are legal: the last
-                learning rate is held.
-            samples: where several ranks report, how many samples the loss is the mean of. Default: 1.
-            lagged: have `Pending.lr` return the newest learning rate of the steps before, as a rule that for
-                the step before, and not wait. Only the first step of a run waits, as there is none yet.
+            loss: any real number, or an array or tensor of one element. NaN and infinities are legal: the
+                last learning rate is held.
+            samples: where several ranks report, the number of samples that the loss is the mean of.
+                Default: 1.
+            lagged: `Pending.lr` returns the newest learning rate of the earlier steps, normally that of the
+                step before, without waiting. Only the first step of a run waits.
 
         Raises:
-            InvalidArgumentError: the step or the loss is none.
+            InvalidArgumentError: the step or the loss is invalid.
             StepAheadError: the step is beyond the next one.
             StaleStepError: the step was observed with another loss.
             ClosedError, ForkedError: see `Advisor`.
-            MlrsError: `lagged`, and the daemon refused a step before.
+            MlrsError: with `lagged`: the daemon refused an earlier step.
         """
         sent = self._observe(step, loss, samples, lagged=lagged)
         return Pending(self._connection, self._ledger, *sent)
@@ -104,9 +106,9 @@ class Run(RunView[Connection], WithBlock):
             step: as for `observe`.
             loss: as for `observe`.
             samples: as for `observe`.
-            lagged: return the newest learning rate of the steps before, and do not wait; as for `observe`.
+            lagged: return the newest learning rate of the earlier steps without waiting; as for `observe`.
             timeout_s: the deadline, in seconds. Default: the advisor's; where several ranks report, ten
-                minutes, as it is the others that are waited for.
+                minutes, because the answer waits for the other ranks.
 
         Raises:
             MlrsError: as `observe` and `Pending.lr`.
@@ -126,26 +128,28 @@ class Run(RunView[Connection], WithBlock):
         validation_loss: float | None = None,
         timeout_s: float | None = None,
     ) -> Adaptation:
-        """Make the meta update of a step, between its observation and the next; waits for what comes of it.
+        """Make the meta update of a step, between its observation and the next one; waits for the result.
 
         Args:
             step: the step that was observed last.
-            alignment: <gradient of the validation loss at w', d>, with w' = w - lr * d, or halfway there, as
-                `MetaStep` has it; finite.
-            validation_loss: the loss at w', kept in the run's record.
+            alignment: <gradient of the validation loss at w', d>, finite. w' = w - lr * d, or halfway there,
+                as `MetaStep` computes it.
+            validation_loss: the loss at w', stored in the run's record.
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Returns:
-            What it did. Its `learning_rate` is the one to use where the run's order is `before_step`. If the
-            daemon does not answer in time, that is the one that was advised, the outcome is `fallback`, and
-            the update is kept and made once the daemon is back, in its place.
+            The result. Where the run's order is `before_step`, use its `learning_rate`. If the daemon does
+            not answer in time, this is the advised learning rate, the outcome is `fallback`, and the client
+            sends the update, in its order, once the daemon is back.
 
         Raises:
-            InvalidArgumentError: the step or a number is none.
+            InvalidArgumentError: the step or a number is invalid.
             ConfigMismatchError: the run is not in meta mode.
             StepAheadError: the step was not observed yet.
-            StaleStepError: the next step was, or the step has an update of another alignment.
-            DeadlineExceededError, UnavailableError: no answer, and no fallback. It is kept: ask again.
+            StaleStepError: the next step was observed already, or the step has an update of another
+                alignment.
+            DeadlineExceededError, UnavailableError: no answer, and no fallback. The update is kept: call it
+                again.
             ClosedError, ForkedError: see `Advisor`.
         """
         pending = self.send_alignment(step, alignment, validation_loss=validation_loss)
@@ -154,22 +158,22 @@ class Run(RunView[Connection], WithBlock):
     def send_alignment(
         self, step: int, alignment: float, *, validation_loss: float | None = None
     ) -> PendingAdaptation:
-        """Send the meta update of a step and return at once. As `adapt`, without the wait."""
+        """Send the meta update of a step and return at once: `adapt` without the wait."""
         update = self._adapt(step, alignment, validation_loss)
         return PendingAdaptation(self._connection, self._ledger, update)
 
     def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
         """Mark the run as finished: it takes no more observations, and all of its record is durable.
 
-        Training is done by then, so no daemon ends it: where none answers in time, a warning says what it
-        does not have, and names the file in which that is kept (`connect(unsent_dir=)`), for
-        `mlrs runs push`.
+        A missing daemon is no error here if the run has a fallback, since training is over: observations that
+        the daemon lacks are written to a file (`connect(unsent_dir=)`) for `mlrs runs push`, and a warning
+        names the file.
 
         Returns:
             The run; `None` where no daemon answered.
 
         Raises:
-            RunFinishedError: it was finished before it had every observation.
+            RunFinishedError: somebody else finished it before it had every observation.
             DeadlineExceededError, UnavailableError: no daemon answered in time, and the run has no fallback.
                 Call it again.
             MlrsError: the daemon refused the run.
@@ -185,7 +189,7 @@ class Run(RunView[Connection], WithBlock):
 
 
 class Pending(PendingView[Connection]):
-    """An observation that was sent; its advice is here or on its way."""
+    """An observation that was sent, and its advice once that has arrived."""
 
     def lr(self, *, timeout_s: float | None = None) -> float:
         """Return the learning rate for the update. See `advice`, and `lagged` of `Run.observe`."""
@@ -196,15 +200,15 @@ class Pending(PendingView[Connection]):
         return self._entry.lr()
 
     def advice(self, *, timeout_s: float | None = None) -> Advice:
-        """Return the step's own advice; waits for it. If it is late, the run's fallback answers.
+        """Return the advice for this step; waits for it. If it is late, the run's fallback answers.
 
         Args:
             timeout_s: the deadline, in seconds. Default: as for `Run.next_lr`.
 
         Raises:
-            DeadlineExceededError: it did not come in time, and there is no fallback, or nothing that it could
-                answer yet. The observation is kept: ask again.
-            UnavailableError: the daemon was out of reach all the time. As above.
+            DeadlineExceededError: no advice in time, and no fallback that has a learning rate. The
+                observation is kept: call it again.
+            UnavailableError: the daemon was unreachable until the deadline, and no fallback. As above.
             MlrsError: the daemon refused the observation; the error says why.
         """
         if not self._is_done():
@@ -213,10 +217,10 @@ class Pending(PendingView[Connection]):
 
 
 class PendingAdaptation(SentView[Connection, Update]):
-    """A meta update that was sent; what came of it is here or on its way."""
+    """A meta update that was sent, and its result once that has arrived."""
 
     def adaptation(self, *, timeout_s: float | None = None) -> Adaptation:
-        """Return what came of it; waits for it. See `Run.adapt`."""
+        """Return the result; waits for it. See `Run.adapt`."""
         if not self._is_done():
             self._connection.wait(self._answered(timeout_s))
         (adaptation,) = self._entry.adaptations()

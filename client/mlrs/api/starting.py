@@ -40,9 +40,6 @@ def run_ledger(
     """Return the ledger of a run, whose callers wait on `changed`. The options are those of `Advisor.run`.
 
     Opening it may take `default_timeout_s` seconds where `timeout_s` is not given.
-
-    Raises:
-        InvalidArgumentError: an option is wrong, or there is none of that name; the error names it.
     """
     asked, own_rank, size = check.config(**config), None, None
     if (shared := check.ranks(rank, world_size, rank_reduction, straggler_timeout_s, quorum)) is not None:
@@ -84,12 +81,7 @@ def sweep_ledger(
     timeout_s: object = None,
     **config: Any,
 ) -> Ledger[Any]:
-    """Return the ledger of a sweep with the options of `Advisor.sweep`. The rest is as for `run_ledger`.
-
-    Raises:
-        UsageError: NumPy is not installed.
-        InvalidArgumentError: as for `run_ledger`.
-    """
+    """Return the ledger of a sweep with the options of `Advisor.sweep`. The rest is as for `run_ledger`."""
     row, _ = import_rows()
     run_ids, configs = check.sweep(ids, config)
     goes_on, step = _goes_on(on_existing, resume_from)
@@ -142,11 +134,7 @@ def _check_identity(id_: object, on_existing: OnExisting, resume_from: int | Non
 
 
 def import_rows() -> tuple[Any, Any]:
-    """Return what makes a sweep's entries, and reads its losses. It needs NumPy, as nothing else here does.
-
-    Raises:
-        UsageError: NumPy is not installed.
-    """
+    """Return the class of a sweep's entries and the function that reads its losses; both need NumPy."""
     try:
         from mlrs.ledger.rows import Row, losses_of
     except ModuleNotFoundError as error:
@@ -163,9 +151,6 @@ def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger
         ledger: the other.
         changed: what its callers wait on.
         state: the run's, of a checkpoint.
-
-    Raises:
-        InvalidArgumentError: the id or the step of the state is none.
     """
     checked, at = check.run_id(state.run_id), check.step(state.step)
     is_same = checked == ledger.run_ids[0]
@@ -192,9 +177,6 @@ def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> 
         ledger: the run's.
         default_lr: what the training loop goes on with where no daemon answers and the run is not open.
         config: fields of the run's config.
-
-    Raises:
-        InvalidArgumentError: one is wrong.
     """
     ledger.start.read_off = check.config(**config)
     if ledger.standby.may_start_alone:
@@ -203,11 +185,7 @@ def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> 
 
 
 def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:
-    """Have the fallback answer from the first step on.
-
-    Raises:
-        InvalidArgumentError: there is none, or nothing that it could answer.
-    """
+    """Have the fallback answer from the first step on."""
     if ledger.standby.fallback is None:
         raise InvalidArgumentError(
             "on_unavailable: the run has no fallback to begin with; give one as fallback=, or leave"

@@ -269,11 +269,7 @@ class Lag:
         self._oldest = -1  # ... for the answer to this step
 
     def newest(self, before: int) -> float | None:
-        """Return the newest learning rate of the steps before one; `None`: there is none yet.
-
-        Raises:
-            MlrsError: the daemon refused one of these steps; the error says why.
-        """
+        """Return the newest learning rate of the steps before one; `None`: there is none yet."""
         with self._lock:
             while self._sent and self._sent[0].done and self._sent[0].step < before:
                 entry = self._sent.popleft()

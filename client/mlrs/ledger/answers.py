@@ -17,7 +17,7 @@ class Refusal:
     """Why one entry of a message has no answer."""
 
     index: int
-    """The place of the entry in the message."""
+    """The index of the entry in the message."""
     reason: str
     """The contract's name of the reason, without its prefix."""
     message: str

@@ -80,8 +80,8 @@ class Backlog(Generic[E]):
     def find(self, step: int) -> E | None:
         """Return the observation of a step, if it is kept or waits for its answer."""
         if self._kept and step >= self._kept[0].step:
-            place = step - self._kept[0].step
-            return self._kept[place] if place < len(self._kept) else None
+            index = step - self._kept[0].step
+            return self._kept[index] if index < len(self._kept) else None
         return self._unanswered.get(step)
 
     def waits(self, entry: E) -> bool:

@@ -59,17 +59,13 @@ class Observed(Protocol):
     def has(self, loss: Any) -> bool:
         """Return whether it is of this loss, or these; NaN is the same as NaN."""
 
-    def fill(self, columns: Advised, place: int) -> Any:
-        """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
+    def fill(self, columns: Advised, index: int) -> Any:
+        """Take the answer, which begins at an index of the columns, unless it is done; return its LRs."""
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
-        """Take what a fallback answers; the daemon's answer will not change it.
+        """Take what a fallback answers; the daemon's answer will not change it."""
 
-        Raises:
-            InvalidArgumentError: that is no learning rate.
-        """
-
-    def durable_step(self, columns: Advised, place: int) -> int:
+    def durable_step(self, columns: Advised, index: int) -> int:
         """Return how far all runs are durable by such an answer."""
 
 
@@ -139,14 +135,14 @@ class Entry:
             return self.samples == loss.samples and self.has(loss.loss)
         return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
 
-    def fill(self, columns: Advised, place: int) -> float:
-        """Take the answer at a place in the columns, unless it is done; return its learning rate."""
-        learning_rate = columns.learning_rates[place]
+    def fill(self, columns: Advised, index: int) -> float:
+        """Take the answer at an index of the columns, unless it is done; return its learning rate."""
+        learning_rate = columns.learning_rates[index]
         if self.learning_rate is None and self.error is None:
-            self.durable = columns.durable_steps[place]
+            self.durable = columns.durable_steps[index]
             reasons, reported = columns.reasons, columns.ranks_reported
-            self.ranks_reported = (reported[place] or None) if reported else None
-            self.reason = columns.read_reason(reasons[place]) if reasons else AdviceReason.FRESH
+            self.ranks_reported = (reported[index] or None) if reported else None
+            self.reason = columns.read_reason(reasons[index]) if reasons else AdviceReason.FRESH
             self.learning_rate = learning_rate  # the last: now it is done
         return learning_rate
 
@@ -156,16 +152,12 @@ class Entry:
         self.reason, self.durable = AdviceReason.FALLBACK, durable_step
         self.learning_rate = rate
 
-    def durable_step(self, columns: Advised, place: int) -> int:
+    def durable_step(self, columns: Advised, index: int) -> int:
         """Return how far the run is durable by such an answer."""
-        return columns.durable_steps[place]
+        return columns.durable_steps[index]
 
     def lr(self) -> float:
-        """Return the learning rate of an entry that is done.
-
-        Raises:
-            MlrsError: there is none; the error says why.
-        """
+        """Return the learning rate of an entry that is done."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         if self.learning_rate is None:

@@ -52,11 +52,7 @@ def fallback_of(value: Any, configs: Sequence[RunConfig]) -> Fallback | None:
 
 
 def checked_lr(value: Any) -> float:
-    """Return a learning rate that a fallback gave.
-
-    Raises:
-        InvalidArgumentError: it is none.
-    """
+    """Return a learning rate that a fallback gave."""
     try:
         rate = float(value)
     except (TypeError, ValueError, OverflowError) as error:

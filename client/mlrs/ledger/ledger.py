@@ -33,7 +33,7 @@ from mlrs.ledger.answers import Advised
 from mlrs.ledger.backlog import Backlog, E
 from mlrs.ledger.fallback import Fallback
 from mlrs.ledger.opened import Opened
-from mlrs.ledger.outage import Standstill
+from mlrs.ledger.outage import StorageStall
 from mlrs.ledger.remarks import Remarks
 from mlrs.ledger.standby import Standby, each_of
 from mlrs.ledger.start import Start
@@ -114,7 +114,7 @@ class Ledger(Generic[E]):
         self.remarks = Remarks(self.label, start.run_ids, start.configs)
         self.saved_as = ""
         self.saved_at = -1
-        self._standstill = Standstill(self.label)
+        self._stall = StorageStall(self.label)
         self._late_refusal: MlrsError | None = None  # of a step that the fallback had answered
         self._is_replaced = False  # then that is raised again and again
         self._keeps_losses = False  # of a run that is lost
@@ -139,12 +139,6 @@ class Ledger(Generic[E]):
 
         Returns:
             The entry, and whether it has to be sent: not if it was entered before and is kept.
-
-        Raises:
-            StepAheadError: the step is beyond the next one.
-            StaleStepError: the step was observed before, with another loss.
-            LimitError: too many steps wait for an answer.
-            MlrsError: the runs could not be opened, and the step is not the one that they begin with.
         """
         self._raise_late_refusal()
         if self.first_step is None:
@@ -180,11 +174,6 @@ class Ledger(Generic[E]):
 
         Returns:
             The update, and whether it has to be sent: not if it was entered before and is kept.
-
-        Raises:
-            ConfigMismatchError: the runs are not in meta mode.
-            StepAheadError: the step was not observed yet.
-            StaleStepError: the step after it was, or it was adapted to before, with another number.
         """
         self._raise_late_refusal()
         if self.config.meta is None:
@@ -218,14 +207,14 @@ class Ledger(Generic[E]):
             backlog.send_update(update)
         return update, True
 
-    def answer(self, entry: E, columns: Advised, place: int) -> None:
-        """Enter the answer to an entry, at a place in columns; a second one changes nothing."""
-        self.standby.advised(entry.step, entry.fill(columns, place))
-        self.backlog.answered(entry, entry.durable_step(columns, place))
+    def answer(self, entry: E, columns: Advised, index: int) -> None:
+        """Enter the answer to an entry, at an index of columns; a second one changes nothing."""
+        self.standby.advised(entry.step, entry.fill(columns, index))
+        self.backlog.answered(entry, entry.durable_step(columns, index))
 
-    def adapted(self, update: Update, place: int, answer: Adaptation) -> None:
+    def adapted(self, update: Update, index: int, answer: Adaptation) -> None:
         """Enter the answer to the update of one run; a second one changes nothing."""
-        update.fill(place, answer)
+        update.fill(index, answer)
         self.backlog.updates.answered(update)
         is_used = self.config.meta is not None and self.config.meta.order == MetaOrder.BEFORE_STEP
         if is_used and not update.unanswered:
@@ -277,7 +266,7 @@ class Ledger(Generic[E]):
 
     def store_news(self) -> str | None:
         """Return what is to be logged of whether the daemon stores what it answers; once each."""
-        return self._standstill.news(self.backlog.durable_step, self.standby.last_step)
+        return self._stall.news(self.backlog.durable_step, self.standby.last_step)
 
     def unsent(self) -> list[E]:
         """Return the observations that the daemon may lack, in order and without gaps up to the last.
@@ -327,11 +316,7 @@ class Ledger(Generic[E]):
     # -------------------------------------------------------------- opening, and joining again
 
     def open(self, opened: Opened) -> None:
-        """Take in what the daemon says of the runs that it opened.
-
-        Raises:
-            RecordGapError: as `rejoin`.
-        """
+        """Take in what the daemon says of the runs that it opened."""
         if self.standby.outage is not None and self.first_step not in (None, opened.next_step):
             self.lose(
                 RunExistsError(
@@ -440,11 +425,7 @@ class Ledger(Generic[E]):
         return self.can_stand_in() and (self.is_open or self.standby.outage is not None)
 
     def stand_in(self, item: E | Update) -> None:
-        """Have the fallback answer an entry or an update, which stays to be sent.
-
-        Raises:
-            InvalidArgumentError: what the fallback gives is no learning rate.
-        """
+        """Have the fallback answer an entry or an update, which stays to be sent."""
         if isinstance(item, Update):
             self.standby.answer_update(item, self.backlog.find(item.step), self.backlog.durable_step)
         else:

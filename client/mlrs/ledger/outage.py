@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlrs.errors import MlrsError
 
-STANDING_S = 5.0
+STALL_S = 5.0
 """How long a daemon may answer without storing until that is logged, in seconds: fifty flush intervals."""
 
 
@@ -70,7 +70,7 @@ class Outage:
 
 
 @dataclass(slots=True, eq=False)
-class Standstill:
+class StorageStall:
     """Whether the daemon stores what it answers: the durable step shows it, which each answer carries.
 
     One pause of the client or of the daemon is not held against the store, however long: nothing was answered
@@ -97,7 +97,7 @@ class Standstill:
             return None
         self._pause_s = max(self._pause_s, now - self._newest)
         self._newest = now
-        if self.is_logged or now - self._since - self._pause_s < STANDING_S:
+        if self.is_logged or now - self._since - self._pause_s < STALL_S:
             return None
         self.is_logged = True
         return (

@@ -57,7 +57,7 @@ class Remarks:
         )
 
     def _not_finite(self, entry: Observed) -> str:
-        bad = [place for place, loss in enumerate(entry.losses) if not math.isfinite(loss)]
+        bad = [index for index, loss in enumerate(entry.losses) if not math.isfinite(loss)]
         if len(self._run_ids) > 1:
             return (
                 f"{len(bad)} of the {len(self._run_ids)} losses of step {entry.step} are not finite, the"

@@ -1,4 +1,4 @@
-"""What a sweep keeps of a step: arrays, a place a run. The one module of the client that imports NumPy."""
+"""A step of a sweep, in arrays of one value for each run. No other module of the client imports NumPy."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class Row:
         """Return whether it is of these losses; NaN is the same as NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)
 
-    def fill(self, columns: Advised, place: int) -> Floats:
-        """Take the answer, which begins at a place in the columns, unless it is done; return its LRs."""
-        learning_rates = np.array(columns.learning_rates, np.float64)[place : place + len(self.values)]
+    def fill(self, columns: Advised, index: int) -> Floats:
+        """Take the answer, which begins at an index of the columns, unless it is done; return its LRs."""
+        learning_rates = np.array(columns.learning_rates, np.float64)[index : index + len(self.values)]
         if not self.done:
             self.learning_rates = learning_rates
         return learning_rates
@@ -90,16 +90,12 @@ class Row:
             raise wrong_rate(learning_rate)
         self.learning_rates = rates
 
-    def durable_step(self, columns: Advised, place: int) -> int:
+    def durable_step(self, columns: Advised, index: int) -> int:
         """Return how far all runs are durable by such an answer."""
-        return int(np.array(columns.durable_steps, np.int64)[place : place + len(self.values)].min())
+        return int(np.array(columns.durable_steps, np.int64)[index : index + len(self.values)].min())
 
     def lrs(self) -> Floats:
-        """Return the learning rates of a row that is done, (runs,); a copy.
-
-        Raises:
-            MlrsError: there are none; the error says why.
-        """
+        """Return the learning rates of a row that is done, (runs,); a copy."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         if self.learning_rates is None:
@@ -108,11 +104,7 @@ class Row:
 
 
 def losses_of(value: Any, count: int) -> Floats:
-    """Return the losses of a sweep's runs, (count,) float64; a copy.
-
-    Raises:
-        InvalidArgumentError: it is no array of so many real numbers.
-    """
+    """Return the losses of a sweep's runs, (count,) float64; a copy."""
     if hasattr(value, "detach"):  # a tensor of PyTorch, on whatever device it is
         value = value.detach().cpu()
     try:

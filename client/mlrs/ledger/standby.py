@@ -59,11 +59,7 @@ class Standby:
             self.last_step, self.last_lr = step, learning_rate
 
     def answer(self, entry: Observed, durable_step: int) -> None:
-        """Answer an observation, which stays to be sent.
-
-        Raises:
-            InvalidArgumentError: what the fallback gives is no learning rate.
-        """
+        """Answer an observation, which stays to be sent."""
         if not entry.done and self.fallback is not None:
             entry.stand_in(self.fallback.lr(entry.step, self.last_lr), durable_step)
             self.steps += 1

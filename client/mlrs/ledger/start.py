@@ -62,11 +62,7 @@ class Start:
         return max(self.timeout_s, self.rewind_timeout_s if first_step else 0.0)
 
     def way(self, first_step: int | None) -> Way:
-        """Return how to open the runs, whose first step is `first_step`; `None`: not known yet.
-
-        Raises:
-            InvalidArgumentError: the runs are new, and the step is not 0.
-        """
+        """Return how to open the runs, whose first step is `first_step`; `None`: not known yet."""
         if self.resume_from is not None:
             return Way("resume" if self.resume_from else "open", self.resume_from)
         if self.is_ranked or (self.on_existing == "resume" and self.is_named):

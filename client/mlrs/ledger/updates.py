@@ -34,7 +34,7 @@ class Update:
     results: list[Adaptation | None] = field(init=False)
     """The answer for each run, once there is one."""
     unanswered: set[int] = field(init=False)
-    """The places that the daemon still has to answer."""
+    """The indexes of the runs that the daemon has not answered yet."""
 
     def __post_init__(self) -> None:
         self.results = [_skipped(self.step) if math.isnan(number) else None for number in self.alignments]
@@ -42,11 +42,11 @@ class Update:
 
     def send_again(self) -> None:
         """Have the daemon answer all of it, again if it did before."""
-        self.unanswered = set(self.places())
+        self.unanswered = set(self.indexes())
 
-    def places(self) -> list[int]:
-        """Return the places of the runs that it is of."""
-        return [place for place, number in enumerate(self.alignments) if not math.isnan(number)]
+    def indexes(self) -> list[int]:
+        """Return the indexes of the runs that have an update."""
+        return [index for index, number in enumerate(self.alignments) if not math.isnan(number)]
 
     @property
     def done(self) -> bool:
@@ -58,17 +58,17 @@ class Update:
         ours = (*self.alignments, *self.validation_losses)
         return all(map(_same, ours, (*alignments, *validation_losses)))
 
-    def fill(self, place: int, answer: Adaptation) -> None:
+    def fill(self, index: int, answer: Adaptation) -> None:
         """Take the answer for one run, unless it has one."""
-        self.unanswered.discard(place)
-        if self.results[place] is None:
-            self.results[place] = answer
+        self.unanswered.discard(index)
+        if self.results[index] is None:
+            self.results[index] = answer
 
     def stand_in(self, learning_rates: Sequence[float]) -> None:
         """Take the learning rates that were advised, one a run; what the daemon says will not change it."""
-        for place, rate in enumerate(learning_rates):
-            if self.results[place] is None:
-                self.results[place] = Adaptation(
+        for index, rate in enumerate(learning_rates):
+            if self.results[index] is None:
+                self.results[index] = Adaptation(
                     step=self.step,
                     applied=False,
                     updates=0,
@@ -78,11 +78,7 @@ class Update:
                 )
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """Return the answers of an update that is done, one a run.
-
-        Raises:
-            MlrsError: there is none; the error says why.
-        """
+        """Return the answers of an update that is done, one a run."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         return tuple(result for result in self.results if result is not None)

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     entries: Sequence[Observed] = ()
     """The observations."""
     updates: Sequence[tuple[Update, int]] = ()
-    """The meta updates, each with the place of its run."""
+    """The meta updates, each with the index of its run."""
 
 
 class Conversation:
@@ -96,7 +96,7 @@ class Conversation:
         if not items:
             return []
         if isinstance(items[0], Update):
-            updates = [(update, place) for update in items for place in update.places()]
+            updates = [(update, run_index) for update in items for run_index in update.indexes()]
             batches = [
                 Batch(ledger, ledger.handles, joining, updates=updates[start : start + MAX_UPDATES])
                 for start in range(0, len(updates), MAX_UPDATES)
@@ -129,17 +129,17 @@ class Conversation:
         if isinstance(answer, Advised):
             for index, entry in enumerate(batch.entries):
                 if refusals and index in refusals:
-                    place = refusals[index].index % stride
-                    setback = self._refuse(batch, entry, refusals[index], place) or setback
+                    run_index = refusals[index].index % stride
+                    setback = self._refuse(batch, entry, refusals[index], run_index) or setback
                 else:
                     ledger.answer(entry, answer, index * stride)
                     is_back = is_back or ledger.standby.is_back(entry.step)
         else:
-            for index, (update, place) in enumerate(batch.updates):
+            for index, (update, run_index) in enumerate(batch.updates):
                 if refusals and index in refusals:
-                    setback = self._refuse(batch, update, refusals[index], place) or setback
+                    setback = self._refuse(batch, update, refusals[index], run_index) or setback
                 else:
-                    ledger.adapted(update, place, answer.read_result(answer.results[index], update.step))
+                    ledger.adapted(update, run_index, answer.read_result(answer.results[index], update.step))
                     is_back = is_back or (not update.unanswered and ledger.standby.is_back(update.step))
         return ledger, setback, is_back
 
@@ -167,12 +167,12 @@ class Conversation:
         return batch
 
     def _refuse(
-        self, batch: Batch, item: Observed | Update, refusal: Refusal, place: int
+        self, batch: Batch, item: Observed | Update, refusal: Refusal, run_index: int
     ) -> MlrsError | None:
         """Take in a refusal; return its error if the run has left because of it, to be sent again."""
         if not self._is_current(batch):
             return None
-        error = refusal.error(batch.ledger.run_ids[place])
+        error = refusal.error(batch.ledger.run_ids[run_index])
         if refusal.may_pass:
             self.leave(batch.ledger)
             return error

@@ -56,11 +56,7 @@ class Following:
         return None if is_greeting and not chunk.losses and not new else replace(chunk, updates=new)
 
     def broke(self, error: MlrsError) -> float:
-        """Turn to where the stream can go on; return the seconds to pause before.
-
-        Raises:
-            MlrsError: it can nowhere, or there is no other address.
-        """
+        """Turn to where the stream can go on; return the seconds to pause before."""
         if not self._works:
             return self._route.failed(error)
         self._works = False

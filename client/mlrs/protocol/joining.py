@@ -17,11 +17,7 @@ T = TypeVar("T")
 
 
 def called(session: Session, call: Call[T], timeout_s: float, home: str | None = None) -> Procedure[T]:
-    """Make a call; `home` is where to try first.
-
-    Raises:
-        MlrsError: it failed.
-    """
+    """Make a call; `home` is where to try first."""
     try:
         return (yield from routed(call, Route(session.addresses, Deadline(timeout_s), home)))
     except MlrsError:
@@ -30,12 +26,7 @@ def called(session: Session, call: Call[T], timeout_s: float, home: str | None =
 
 
 def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
-    """Delete a run. Gone where a try before may have deleted it, it was deleted.
-
-    Raises:
-        RunNotFoundError: there was none.
-        MlrsError: it failed.
-    """
+    """Delete a run. Gone where a try before may have deleted it, it was deleted."""
     route = Route(session.addresses, Deadline(timeout_s))
     try:
         yield from routed(session.requests.delete_run(run_id), route)
@@ -64,14 +55,14 @@ def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure
     return ledger.stored(min(steps))
 
 
-def attend(session: Session, ledger: Ledger[Any]) -> None:
+def ensure_joined(session: Session, ledger: Ledger[Any]) -> None:
     """Log what is new of a run's outage, and begin to join it again if that is called for."""
-    session.tell_news(ledger)
+    session.log_outage(ledger)
     if ledger not in session.joining and session.needs_joining(ledger):
         session.joining.add(ledger)
         session.host.start(join(session, ledger))
     elif ledger not in session.joining:
-        session.see_to_sending(ledger)
+        session.send_if_joined(ledger)
 
 
 def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
@@ -93,16 +84,12 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
         session.joining.discard(ledger)
         if ledger.standby.is_lost:
             session.lost.add(ledger)
-        session.tell_news(ledger)
+        session.log_outage(ledger)
         ledger.changed.notify_all()
 
 
 def _tried(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
-    """Join until it works, or nobody needs it any more.
-
-    Raises:
-        MlrsError: it will not work.
-    """
+    """Join until it works, or nobody needs it any more."""
     patience_s = session.timeout_s if ledger.is_open else ledger.start.limit_s(ledger.first_step)
     while session.needs_joining(ledger):
         if ledger.is_open or ledger in session.setbacks:
@@ -129,8 +116,8 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
     """
     start, feeder, first_step = ledger.start, session.feeder, ledger.first_step
     requests = session.requests
-    place, runs = session.reopened.get(ledger, ("", []))
-    route = Route(session.addresses, deadline, place or session.home_of(ledger))
+    address, runs = session.reopened.get(ledger, ("", []))
+    route = Route(session.addresses, deadline, address or session.home_of(ledger))
     way = None if ledger.is_open else start.way(first_step)
     while len(runs) < ledger.size:
         if way is None:
@@ -141,10 +128,10 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
             part = yield from routed(call, route)
         except MlrsError as error:
             raise start.explained(error, first_step) from error
-        if route.address != place:  # handles are a daemon's own: what another one opened is no use
+        if route.address != address:  # handles are a daemon's own: what another one opened is no use
             is_first = not runs
-            place, runs = route.address, []
-            session.reopened[ledger] = place, runs
+            address, runs = route.address, []
+            session.reopened[ledger] = address, runs
             if not is_first:
                 continue
         runs += part
@@ -157,7 +144,7 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
             (run,) = yield from routed(requests.completing(start, lacking, feeder), route)
             opened = Opened((run,))
         ledger.open(opened)
-        session.opened(ledger, opened.took_over, place)
+        session.opened(ledger, opened.took_over, address)
     if session.needs_joining(ledger):
-        session.join(ledger, place)
+        session.join(ledger, address)
     session.setbacks.pop(ledger, None)

@@ -120,11 +120,7 @@ class Route:
 
 
 def routed(call: Call[T], route: Route) -> Procedure[T]:
-    """Make a call where it can be answered; the route's address is then where it was.
-
-    Raises:
-        MlrsError: it failed.
-    """
+    """Make a call where it can be answered; the route's address is then where it was."""
     while True:
         try:
             result: T = yield Attempt(route.address, call, route.limit_s())

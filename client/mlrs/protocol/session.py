@@ -69,8 +69,8 @@ class Host(Protocol):
     def open_transport(self, conversation: Conversation) -> Transport:
         """Open a stream to the conversation's address. Called in the background only."""
 
-    def attend(self, ledger: Ledger[Any]) -> None:
-        """Have `_joining.attend` called for a run, in the background."""
+    def ensure_joined(self, ledger: Ledger[Any]) -> None:
+        """Have `joining.ensure_joined` called for a run, in the background."""
 
     def start(self, procedure: Generator[Any, Any, None]) -> None:
         """Carry out a procedure. Called in the background only."""
@@ -88,11 +88,11 @@ class Host(Protocol):
 class Requests(Protocol):
     """The calls that a session makes, as the contract has them."""
 
-    def opening(self, start: Start, way: Way, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
-        """Open the runs of a ledger, as many from a place on as one call may."""
+    def opening(self, start: Start, way: Way, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
+        """Open runs of a ledger, as many as one call may, from index `first` on."""
 
-    def reopening(self, start: Start, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
-        """Open runs again that were opened before, as many from a place on as one call may."""
+    def reopening(self, start: Start, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
+        """Open runs again that were opened before, as many as one call may, from index `first` on."""
 
     def completing(self, start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
         """Add to the config of a run that was opened before."""
@@ -105,11 +105,7 @@ class Requests(Protocol):
 
 
 def check_process(pid: int) -> None:
-    """Raise unless this is the process of that id; called before any lock or channel is touched.
-
-    Raises:
-        ForkedError: it is a fork of that process.
-    """
+    """Raise unless this is the process of that id; called before any lock or channel is touched."""
     if os.getpid() != pid:
         raise ForkedError(
             "this advisor was made before the process forked, and gRPC connections do not survive that;"
@@ -160,7 +156,7 @@ class Session:
         self.lost: set[Ledger[Any]] = set()
         self._ledgers: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._conversations: dict[_Key, Conversation] = {}
-        self._places: dict[Ledger[Any], Conversation] = {}
+        self._joined: dict[Ledger[Any], Conversation] = {}
         self._left_on: weakref.WeakKeyDictionary[Ledger[Any], Conversation] = weakref.WeakKeyDictionary()
         self._wanted: weakref.WeakSet[Ledger[Any]] = weakref.WeakSet()
         self._homes: weakref.WeakKeyDictionary[Ledger[Any], str] = weakref.WeakKeyDictionary()
@@ -177,17 +173,13 @@ class Session:
 
         Returns:
             The entry, and whether it is new; if not, its advice is a replay.
-
-        Raises:
-            ClosedError: the advisor was closed.
-            StepError: the step is not the expected one.
         """
         self.check_open()
         entry, is_new = ledger.observe(step, loss)
         while ledger.remarks.news:
             self.host.say(ledger.remarks.news.pop(0))
         if is_new or not entry.done:  # again: an interrupt may have come between entering and sending
-            self.see_to(ledger)
+            self.send_or_join(ledger)
         return entry, is_new
 
     def adapt(
@@ -197,17 +189,11 @@ class Session:
         alignments: Sequence[float],
         validation_losses: Sequence[float | None],
     ) -> Update:
-        """Enter the meta update of a step and have it sent; waits for nothing.
-
-        Raises:
-            ClosedError: the advisor was closed.
-            ConfigMismatchError: the runs are not in meta mode.
-            StepError: the step is not the one that was observed last.
-        """
+        """Enter the meta update of a step and have it sent; waits for nothing."""
         self.check_open()
         update, is_new = ledger.adapt(step, alignments, validation_losses)
         if is_new or not update.done:  # again: as for an observation
-            self.see_to(ledger)
+            self.send_or_join(ledger)
         return update
 
     def add(self, ledger: Ledger[Any]) -> None:
@@ -263,18 +249,18 @@ class Session:
             and ledger.unsent()
         ]
 
-    def see_to(self, ledger: Ledger[Any]) -> None:
+    def send_or_join(self, ledger: Ledger[Any]) -> None:
         """Have what a run has to send sent, on the stream or, if it fell off, once it has joined again."""
         conversation = self.conversation_of(ledger)
         if conversation is not None and conversation.transport is not None:
             conversation.transport.poke(ledger)
         elif ledger not in self.joining:
-            self.host.attend(ledger)
+            self.host.ensure_joined(ledger)
 
     def want(self, ledger: Ledger[Any]) -> None:
         """Have a run join the stream though it has nothing to send."""
         self._wanted.add(ledger)
-        self.see_to(ledger)
+        self.send_or_join(ledger)
 
     def want_no_more(self, ledger: Ledger[Any]) -> None:
         """Have a run join the stream only if it has something to send."""
@@ -293,7 +279,7 @@ class Session:
         if conversation is not None and ledger.backlog.last_unanswered() is None:
             conversation.leave(ledger)
             self._left_on[ledger] = conversation
-            self._places.pop(ledger, None)
+            self._joined.pop(ledger, None)
             self.backoffs.pop(ledger, None)
             if conversation.alone is ledger:
                 self._conversations.pop(conversation.key, None)
@@ -305,11 +291,11 @@ class Session:
         conversation = self.conversation_of(ledger)
         if conversation is not None:
             conversation.leave(ledger)
-            self._places.pop(ledger, None)
+            self._joined.pop(ledger, None)
 
     def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
         """Return the conversation that a run takes part in, if any."""
-        conversation = self._places.get(ledger)
+        conversation = self._joined.get(ledger)
         return conversation if conversation is not None and conversation.has(ledger) else None
 
     def home_of(self, ledger: Ledger[Any]) -> str | None:
@@ -317,11 +303,7 @@ class Session:
         return self._homes.get(ledger)
 
     def check_open(self) -> None:
-        """Raise unless the advisor is open.
-
-        Raises:
-            ClosedError: it was closed.
-        """
+        """Raise unless the advisor is open."""
         if self.closing:
             raise ClosedError("the advisor was closed; connect again")
 
@@ -333,7 +315,7 @@ class Session:
 
     # --------------------------------------------------------------------- in the background
 
-    def tell_news(self, ledger: Ledger[Any]) -> None:
+    def log_outage(self, ledger: Ledger[Any]) -> None:
         """Log what is new of a run's outage."""
         while ledger.standby.outage is not None and (news := ledger.standby.outage.news()):
             self.host.say(news)
@@ -360,7 +342,7 @@ class Session:
                 " refused there and taken from this process. If both are to train, give each a run of its own"
             )
 
-    def see_to_sending(self, ledger: Ledger[Any]) -> None:
+    def send_if_joined(self, ledger: Ledger[Any]) -> None:
         """Have what a run has to send sent, if it is on a stream by now."""
         conversation = self.conversation_of(ledger)
         if conversation is not None and conversation.transport is not None:
@@ -377,16 +359,12 @@ class Session:
             self._conversations[conversation.key] = conversation
         conversation.join(ledger)
         self._homes[ledger] = address
-        self._places[ledger] = conversation
+        self._joined[ledger] = conversation
         self._wanted.discard(ledger)
-        self.see_to_sending(ledger)
+        self.send_if_joined(ledger)
 
     def receive(self, conversation: Conversation, answer: Answer) -> None:
-        """Take in a message of a stream.
-
-        Raises:
-            DaemonError: it makes no sense.
-        """
+        """Take in a message of a stream."""
         if isinstance(answer, Draining):
             error = UnavailableError(f"the daemon is stopping: {answer.message}")
             self.addresses.fails(conversation.address, timed_out=False)  # others first, if there are any
@@ -444,9 +422,9 @@ class Session:
             self._fell_off(ledger, setback)
 
     def _fell_off(self, ledger: Ledger[Any], setback: MlrsError | None) -> None:
-        self._places.pop(ledger, None)
+        self._joined.pop(ledger, None)
         if setback is not None:
             self.setbacks[ledger] = setback
         if ledger not in self.joining and self.needs_joining(ledger):
-            self.host.attend(ledger)
+            self.host.ensure_joined(ledger)
         ledger.changed.notify_all()

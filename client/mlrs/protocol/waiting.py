@@ -79,14 +79,7 @@ def patient_s(session: Session, ledger: Ledger[Any], deadline: Deadline) -> floa
 
 
 def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: Deadline) -> Waiting[None]:
-    """Wait until an entry is done, by the daemon or, if that takes too long, by the fallback.
-
-    Raises:
-        DeadlineExceededError: there was no answer in time, and no fallback. The observation is kept, and the
-            next call goes on with it.
-        UnavailableError: the daemon was out of reach all the time. As above.
-        MlrsError: another reason why the run could not join again. As above.
-    """
+    """Wait until an entry is done, by the daemon or, if that takes too long, by the fallback."""
     waited_on = session.conversation_of(ledger)
     patience = deadline.earlier(patience_s(session, deadline.timeout_s))
     while not entry.done:
@@ -103,7 +96,7 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
         if conversation is None:
             session.check_open()
             if ledger not in session.joining:
-                session.host.attend(ledger)
+                session.host.ensure_joined(ledger)
         elif not patience.left_s() and session.addresses.several:
             session.host.abandon(conversation, _silent(conversation, patience.timeout_s))
             patience = deadline
@@ -111,13 +104,7 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
 
 
 def opened(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting[None]:
-    """Wait until runs are open, or their fallback goes on without.
-
-    Raises:
-        DeadlineExceededError: they could not be opened in time, and the fallback does not begin alone.
-        UnavailableError: the daemon was out of reach all the time. As above.
-        MlrsError: the daemon refused; the error says why.
-    """
+    """Wait until runs are open, or their fallback goes on without."""
     if not ledger.is_open:
         ledger.denied = None
         session.want(ledger)
@@ -133,7 +120,7 @@ def opened(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting
                 session.want_no_more(ledger)
                 raise error
             ledger.cut_off(error)
-            session.host.attend(ledger)
+            session.host.ensure_joined(ledger)
             return
         yield Wait(ledger, left_s)
 
@@ -148,9 +135,6 @@ def settled(
         ledger: the runs'.
         deadline: how long to wait.
         again: whether the daemon has said that it lacks some: the runs join again, and send them.
-
-    Raises:
-        MlrsError: not so within the deadline; as `answered`.
     """
     if ledger.standby.outage is not None and ledger.standby.outage.lost is not None:
         raise ledger.standby.outage.lost.with_traceback(None)
@@ -170,11 +154,7 @@ def settled(
 
 
 def paused(ledger: Ledger[Any], deadline: Deadline, error: MlrsError) -> Waiting[None]:
-    """Wait a moment before a call about runs that found no daemon is made again.
-
-    Raises:
-        MlrsError: the error, as there is no time left for that.
-    """
+    """Wait a moment before a call about runs that found no daemon is made again."""
     if deadline.left_s() <= PAUSE_S:
         raise error
     yield Wait(ledger, PAUSE_S)
@@ -191,11 +171,7 @@ def is_away(ledger: Ledger[Any], error: MlrsError) -> bool:
 
 
 def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
-    """Check that runs which were marked as finished, if not by this call, have every observation.
-
-    Raises:
-        RunFinishedError: they were finished before they had.
-    """
+    """Check that runs which were marked as finished, if not by this call, have every observation."""
     for info in finished:
         if info.next_step < ledger.next_step:
             raise RunFinishedError(
@@ -226,11 +202,7 @@ def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s
 
 
 def give_up(session: Session, ledger: Ledger[Any], entry: Awaited, error: MlrsError) -> None:
-    """Have the fallback answer an entry that the daemon did not; from here on it answers at once.
-
-    Raises:
-        MlrsError: the error, if there is no fallback, or it has nothing to answer.
-    """
+    """Have the fallback answer an entry that the daemon did not; from here on it answers at once."""
     if not ledger.can_stand_in():
         raise error
     if session.addresses.several and (conversation := session.conversation_of(ledger)) is not None:
@@ -275,4 +247,4 @@ def too_late(session: Session, ledger: Ledger[Any], entry: Awaited | None, timeo
 def _stand_in(session: Session, ledger: Ledger[Any], entry: Awaited) -> None:
     ledger.stand_in(entry)
     if ledger.standby.outage is not None and ledger.standby.outage.has_news:
-        session.host.attend(ledger)
+        session.host.ensure_joined(ledger)

@@ -31,9 +31,6 @@ def directions(optimizer: Optimizer, ratios: list[float]) -> dict[torch.Tensor, 
     Args:
         optimizer: SGD, with momentum of either kind or none, Adam or AdamW, with any settings.
         ratios: of each parameter group, its learning rate over the advised one.
-
-    Raises:
-        InvalidArgumentError: a gradient is one that has no alignment here.
     """
     rule = _RULES[type(optimizer)]
     found = {}
@@ -58,11 +55,7 @@ def _with_gradients(group: Group) -> Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def check_gradient(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-    """Check that an alignment can be computed of a gradient.
-
-    Raises:
-        InvalidArgumentError: it is sparse or complex.
-    """
+    """Check that an alignment can be computed of a gradient."""
     what = f"optimizer: a parameter of shape {tuple(parameter.shape)}"
     if gradient.layout != torch.strided:
         error = f"{what} has a sparse gradient; use sparse=False in its layer"

@@ -79,11 +79,7 @@ class Group:
         return sums
 
     def _check(self, flags: list[float]) -> None:
-        """Check that no other process failed.
-
-        Raises:
-            UnavailableError: one did.
-        """
+        """Check that no other process failed."""
         for rank, flag in enumerate(flags):
             if flag and self._group is not None:
                 raise UnavailableError(

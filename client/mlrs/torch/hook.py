@@ -20,11 +20,7 @@ DEEPEST = 16
 
 
 def unwrapped(optimizer: object) -> Optimizer:
-    """Return the optimizer that makes the updates, out of wrappers that have it as their `optimizer`.
-
-    Raises:
-        InvalidArgumentError: there is none.
-    """
+    """Return the optimizer that makes the updates, out of wrappers that have it as their `optimizer`."""
     found, inner = None, optimizer
     for _ in range(DEEPEST):
         if isinstance(inner, Optimizer):

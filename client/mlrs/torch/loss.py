@@ -36,11 +36,7 @@ def _is_on_host(loss: torch.Tensor) -> bool:
 
 
 def loss_of(loss: torch.Tensor | float) -> Loss:
-    """Return a checked loss.
-
-    Raises:
-        InvalidArgumentError: it is not one real number.
-    """
+    """Return a checked loss."""
     if not isinstance(loss, torch.Tensor):
         return Loss(number("loss", loss))
     if loss.numel() != 1 or loss.is_complex():

@@ -168,18 +168,18 @@ class MetaStep:
             whole = None if is_skipped else _fetched(batch)
             return [float(is_skipped), float(is_before and not way.directions)], (whole, way)
 
-        (skipped, still), (whole, way) = self._group.share(ready, 2)
+        (skipped, unmoved), (whole, way) = self._group.share(ready, 2)
         if skipped:  # if any process's scaler skips the step, the update stays due
             self._take(closure, scaler)
             return None
         if is_before:
-            adaptation, rate = self._adapt(still, whole, way, scaler)
+            adaptation, rate = self._adapt(unmoved, whole, way, scaler)
             if rate is not None:
                 self._rates.fill(rate)
             self._take(None, scaler)
             return adaptation
-        (still,), way = self._group.share(lambda: self._way_gone(closure, scaler), 1)
-        return self._adapt(still, whole, way, scaler)[0]
+        (unmoved,), way = self._group.share(lambda: self._way_gone(closure, scaler), 1)
+        return self._adapt(unmoved, whole, way, scaler)[0]
 
     def _way_ahead(self, learning_rate: float, ratios: list[float]) -> _Way:
         """Return the way that the step would go."""
@@ -243,17 +243,17 @@ class MetaStep:
         return self._group.share(find, 2)[0]
 
     def _adapt(
-        self, still: float, batch: Any, way: _Way, scaler: torch.amp.GradScaler | None
+        self, unmoved: float, batch: Any, way: _Way, scaler: torch.amp.GradScaler | None
     ) -> tuple[Adaptation | None, float | None]:
         """Make the update, in the first process; return what came of it, and the learning rate in each.
 
         Args:
-            still: the share of the processes where nothing moves; if any is there, there is no update.
+            unmoved: the share of the processes where nothing moves; if any is there, there is no update.
             batch: for the validation loss.
             way: of the step.
             scaler: the loop's.
         """
-        if still:
+        if unmoved:
             self._since = 0
             return None, None
         alignment, loss = self._aligned(batch, way, scaler)
@@ -288,11 +288,7 @@ class MetaStep:
         return -1 if self._run is None else self._run.next_step - 1
 
     def _check_observed(self) -> None:
-        """Check that there is an observation that no update was made of.
-
-        Raises:
-            UsageError: there is none.
-        """
+        """Check that there is an observation that no update was made of."""
         if self._run is None:
             return
         step = self._step()

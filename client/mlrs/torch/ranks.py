@@ -33,15 +33,15 @@ FLAGS: Final = 52
 class Together:
     """The ranks of a process group; made, and used, by all of them in the same order.
 
-    Where they meet (`begin`, `ask`, `tell`, `load`), each raises what failed on it, or else an
+    Where they meet (`begin`, `ask`, `raise_on_all`, `load`), each raises what failed on it, or else an
     `UnavailableError` that names the ranks which failed.
     """
 
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         """Wait for all ranks. `group` is who takes the steps together; `None` is everybody."""
         self._ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
-        self._place = self._ranks.index(dist.get_rank())
-        self.is_first = self._place == 0
+        self._index = self._ranks.index(dist.get_rank())
+        self.is_first = self._index == 0
         self.group = dist.new_group(self._ranks, backend="gloo", use_local_synchronization=True)
 
     def begin(self, begin: Callable[[], tuple[str, int]]) -> tuple[str, int]:
@@ -86,17 +86,13 @@ class Together:
         except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others hear of it in `Shared`
             return error
 
-    def tell(self, error: BaseException) -> Never:
+    def raise_on_all(self, error: BaseException) -> Never:
         """Raise an error here, and have the others raise where they next observe a loss."""
         self._meet(_raising(error), 3)
         raise error
 
     def load(self, find: Callable[[], T]) -> T:
-        """Find something on every rank, which all have to; return this rank's.
-
-        Raises:
-            UsageError: another rank observes a loss.
-        """
+        """Find something on every rank, which all have to; return this rank's."""
         own: list[T] = []
 
         def found() -> list[float]:
@@ -132,7 +128,7 @@ class Together:
             numbers = find()
         except BaseException as error:  # noqa: BLE001  # the others wait for word, whatever it is
             failure = error
-        flags = flags_of(None if failure is None else self._place, len(self._ranks))
+        flags = flags_of(None if failure is None else self._index, len(self._ranks))
         word = torch.tensor([*numbers, *flags], dtype=torch.float64)
         begun = list[dist.Work]()
 
@@ -148,7 +144,7 @@ class Together:
             begun[0].wait()
             interrupts.append(error)
         sums: list[float] = word.tolist()
-        if failed := [str(self._ranks[place]) for place in places_in(sums[count:])]:
+        if failed := [str(self._ranks[index]) for index in failed_in(sums[count:])]:
             several = len(failed) > 1
             raise UnavailableError(
                 f"rank{'s' * several} {', '.join(failed)}, of those that share the run, failed;"
@@ -250,18 +246,18 @@ def own_run(run: object, together: Together | None) -> Run | None:
     return run if together is None or together.is_first else None
 
 
-def flags_of(place: int | None, size: int) -> list[float]:
-    """Return a bit for each of `size` ranks, all 0 but that of the rank at `place`, if it failed."""
+def flags_of(index: int | None, size: int) -> list[float]:
+    """Return a bit for each of `size` ranks, all 0 but that of the rank at `index`, if it failed."""
     flags = [0.0] * -(-size // FLAGS)
-    if place is not None:
-        flags[place // FLAGS] = 2.0 ** (place % FLAGS)
+    if index is not None:
+        flags[index // FLAGS] = 2.0 ** (index % FLAGS)
     return flags
 
 
-def places_in(sums: Sequence[float]) -> list[int]:
-    """Return the places of the ranks that failed, from the sums of their words."""
+def failed_in(sums: Sequence[float]) -> list[int]:
+    """Return the indexes of the ranks that failed, from the sums of their words."""
     bits = [(number * FLAGS, int(flag)) for number, flag in enumerate(sums)]
-    return [first + place for first, flag in bits for place in range(FLAGS) if flag >> place & 1]
+    return [first + index for first, flag in bits for index in range(FLAGS) if flag >> index & 1]
 
 
 def _done(collective: Callable[[], object], failure: BaseException | None) -> None:

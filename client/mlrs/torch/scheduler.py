@@ -149,7 +149,7 @@ class AdvisedLR(LRScheduler):
                 )
             )
             if self._applied:  # the others' next step has begun
-                self._tell()
+                self._raise_deferred()
             return
         self._losses.append(value)
         if len(self._losses) == self._accumulation_steps:
@@ -166,7 +166,7 @@ class AdvisedLR(LRScheduler):
             self._hook.check()
         except UsageError as error:
             self._defer(error)
-            self._tell()
+            self._raise_deferred()
         if loss is not None:
             self.observe(loss)
         if self._pending is None and not self._losses:
@@ -176,7 +176,7 @@ class AdvisedLR(LRScheduler):
                     " right after the loss, or scheduler.step(loss)"
                 )
             )
-            self._tell()  # the others are about to observe theirs
+            self._raise_deferred()  # the others are about to observe theirs
         self._apply()  # not yet done if the optimizer's step was skipped, as a GradScaler may
         self._pending, self._applied = None, False
         self.last_epoch += 1
@@ -266,11 +266,11 @@ class AdvisedLR(LRScheduler):
             raise error
         self._wrong = self._wrong or error
 
-    def _tell(self) -> None:
+    def _raise_deferred(self) -> None:
         """Raise what was deferred, here and on the other ranks."""
         if self._together is not None and self._wrong is not None:
             wrong, self._wrong = self._wrong, None
-            self._together.tell(wrong)
+            self._together.raise_on_all(wrong)
 
     def _send(self) -> None:
         """Send the mean of the losses; those that a device still has, as soon as it gives them away."""

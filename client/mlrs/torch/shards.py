@@ -50,11 +50,7 @@ def shard_count(parameter: torch.Tensor) -> int:
 
 
 def reshard(model: nn.Module) -> None:
-    """Have the model's parameters be its shards, also after a forward pass without a backward pass.
-
-    Raises:
-        InvalidArgumentError: the model is wrapped by the first version of FSDP, which flattens parameters.
-    """
+    """Have the model's parameters be its shards, also after a forward pass without a backward pass."""
     for module in model.modules():
         if hasattr(module, "_fsdp_wrapped_module"):
             raise InvalidArgumentError(

@@ -48,11 +48,7 @@ class Access:
     """Whether the token may travel in the clear."""
 
     def check_redirect(self, address: str) -> None:
-        """Raise unless an address that a daemon named may have the token.
-
-        Raises:
-            UnavailableError: it would travel there in the clear.
-        """
+        """Raise unless an address that a daemon named may have the token."""
         if self._exposes_token(address):
             raise UnavailableError(
                 f"a daemon names {address} as the owner of the run, and the token is not sent there in the"
@@ -60,11 +56,7 @@ class Access:
             )
 
     def check(self, address: str) -> None:
-        """Raise unless an address that the user gave may have the token.
-
-        Raises:
-            InvalidArgumentError: it would travel there in the clear.
-        """
+        """Raise unless an address that the user gave may have the token."""
         if self._exposes_token(address):
             raise InvalidArgumentError(
                 f"token would be sent to {address} in the clear: {_WAY_OUT}", field="token"
@@ -80,11 +72,7 @@ class Access:
 
 
 def access_of(addresses: Iterable[str], token: object, tls: object, *, allow_insecure_token: bool) -> Access:
-    """Return what users ask for as `Access`; reads the files.
-
-    Raises:
-        InvalidArgumentError: an argument is wrong; a token would travel in the clear.
-    """
+    """Return what users ask for as `Access`; reads the files."""
     if not isinstance(tls, (bool, TLS)) and tls is not None:
         raise InvalidArgumentError(f"tls must be True or a TLS(...); is {type(tls).__name__}", field="tls")
     checked = _token(token)

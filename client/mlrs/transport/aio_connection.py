@@ -17,7 +17,7 @@ from mlrs.ledger.ledger import Ledger
 from mlrs.protocol.conversation import Conversation
 from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.following import Following
-from mlrs.protocol.joining import attend, called, stored
+from mlrs.protocol.joining import called, ensure_joined, stored
 from mlrs.protocol.routing import Attempt, Call, Procedure
 from mlrs.protocol.session import announce
 from mlrs.protocol.waiting import Action, Perform, Waiting, settled
@@ -79,19 +79,11 @@ class Connection(BaseConnection):
         return Signal()
 
     async def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
-        """Make a unary call, at `home` first if that is given.
-
-        Raises:
-            MlrsError: it failed.
-        """
+        """Make a unary call, at `home` first if that is given."""
         return await self.perform(called(self.session, call, timeout_s, home))
 
     async def act(self, action: Action[T]) -> T:
-        """Carry out an action and return its result.
-
-        Raises:
-            MlrsError: it failed.
-        """
+        """Carry out an action and return its result."""
         with closing(action):
             outcome: Any = None
             failure: MlrsError | None = None
@@ -110,11 +102,7 @@ class Connection(BaseConnection):
                     failure = error
 
     async def perform(self, procedure: Procedure[T]) -> T:
-        """Carry out a procedure and return its result.
-
-        Raises:
-            MlrsError: it failed.
-        """
+        """Carry out a procedure and return its result."""
         self.check()
         with closing(procedure):
             outcome: Any = None
@@ -218,9 +206,9 @@ class Connection(BaseConnection):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def attend(self, ledger: Ledger[Any]) -> None:
+    def ensure_joined(self, ledger: Ledger[Any]) -> None:
         """See to a run. See `Host`."""
-        attend(self.session, ledger)
+        ensure_joined(self.session, ledger)
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Give a stream up. See `Host`."""

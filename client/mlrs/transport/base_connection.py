@@ -62,12 +62,7 @@ class BaseConnection(Host):
         """Return what those who wait for something of new runs are waiting on."""
 
     def check(self) -> None:
-        """Raise unless this process may use the connection.
-
-        Raises:
-            ForkedError: the process is a fork of the one that made it.
-            ClosedError: the connection was closed.
-        """
+        """Raise unless this process may use the connection."""
         check_process(self._pid)
         self.session.check_open()
 

@@ -25,7 +25,7 @@ from mlrs.ledger.ledger import Ledger
 from mlrs.protocol.conversation import Batch, Conversation
 from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.following import Following
-from mlrs.protocol.joining import attend, called, stored
+from mlrs.protocol.joining import called, ensure_joined, stored
 from mlrs.protocol.routing import Call, Procedure
 from mlrs.protocol.session import announce
 from mlrs.protocol.waiting import Action, Perform, Waiting, answered, patience_s, settled
@@ -73,19 +73,11 @@ class Connection(BaseConnection):
     # ----------------------------------------------------------------------- users' threads
 
     def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
-        """Make a unary call, at `home` first if that is given.
-
-        Raises:
-            MlrsError: it failed.
-        """
+        """Make a unary call, at `home` first if that is given."""
         return self.perform(called(self.session, call, timeout_s, home), timeout_s)
 
     def act(self, action: Action[T]) -> T:
-        """Carry out an action and return its result.
-
-        Raises:
-            MlrsError: it failed.
-        """
+        """Carry out an action and return its result."""
         with closing(action):
             outcome: Any = None
             failure: MlrsError | None = None
@@ -104,11 +96,7 @@ class Connection(BaseConnection):
                     failure = error
 
     def perform(self, procedure: Procedure[T], timeout_s: float) -> T:
-        """Have a procedure carried out, which takes no longer than `timeout_s`, and return its result.
-
-        Raises:
-            MlrsError: it failed.
-        """
+        """Have a procedure carried out, which takes no longer than `timeout_s`, and return its result."""
         self.check()
         reply: Reply[T] = Reply()
         self._worker.put(lambda: self._begin(procedure, reply))
@@ -202,9 +190,9 @@ class Connection(BaseConnection):
         self._tasks.add(task)
         self._worker.put(task.advance)
 
-    def attend(self, ledger: Ledger[Any]) -> None:
+    def ensure_joined(self, ledger: Ledger[Any]) -> None:
         """Have a run seen to. See `Host`."""
-        self._worker.put(partial(self._under_lock, attend, self.session, ledger))
+        self._worker.put(partial(self._under_lock, ensure_joined, self.session, ledger))
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
         """Have a stream given up. See `Host`."""

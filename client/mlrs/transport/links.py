@@ -32,11 +32,7 @@ class Links:
         self._lock = threading.Lock()
 
     def method(self, address: str, name: str) -> Any:
-        """Return a method of the services at an address.
-
-        Raises:
-            UnavailableError: the address was learned, and may not have the token.
-        """
+        """Return a method of the services at an address."""
         with self._lock:
             if address not in self._links:
                 self._access.check_redirect(address)

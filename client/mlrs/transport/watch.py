@@ -29,9 +29,9 @@ class Watch:
     def __init__(self, start: Callable[[], Any], following: Following) -> None:
         self._start, self._following = start, following
         self._chunks: SimpleQueue[RecordChunk | BaseException | None] = SimpleQueue()
-        self._room: SimpleQueue[None] = SimpleQueue()
+        self._credits: SimpleQueue[None] = SimpleQueue()
         for _ in range(AHEAD):
-            self._room.put(None)
+            self._credits.put(None)
         self._call: Any = None
         self._cancelled = False
         self._thread = threading.Thread(target=self._read, name="mlrs-watch", daemon=True)
@@ -45,7 +45,7 @@ class Watch:
         while (chunk := self._chunks.get()) is not None:
             if isinstance(chunk, BaseException):
                 raise chunk
-            self._room.put(None)
+            self._credits.put(None)
             yield chunk
 
     def refuse(self) -> None:
@@ -55,7 +55,7 @@ class Watch:
     def cancel(self) -> None:
         """End it. In the worker's thread."""
         self._cancelled = True
-        self._room.put(None)
+        self._credits.put(None)
         if self._call is not None:
             self._call.cancel()
 
@@ -91,7 +91,7 @@ class Watch:
             for message in self._call:
                 if (chunk := self._following.take(chunk_from_proto(message))) is None:
                     continue
-                self._room.get()
+                self._credits.get()
                 if self._cancelled:
                     self._call.cancel()
                     return

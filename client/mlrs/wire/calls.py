@@ -43,25 +43,25 @@ class Page(Generic[T]):
     """Names the next page; empty: there is none."""
 
 
-def opening(start: Start, way: Way, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
-    """Open the runs of a ledger, as many from a place on as one call may."""
+def opening(start: Start, way: Way, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Open runs of a ledger, as many as one call may, from index `first` on."""
     configs = start.asked(way)
     if len(start.run_ids) == 1:
         request = _opening(start, 0, configs[0], way, feeder)
         return Call("OpenRun", request, lambda response: (_opened(response),))
-    places = range(place, min(place + MAX_BATCH, len(start.run_ids)))
+    indexes = range(first, min(first + MAX_BATCH, len(start.run_ids)))
     return Call(
         "BatchOpenRuns",
         pb.BatchOpenRunsRequest(
-            requests=[_opening(start, each, configs[each], way, feeder) for each in places]
+            requests=[_opening(start, each, configs[each], way, feeder) for each in indexes]
         ),
         lambda response: tuple(map(_opened, response.responses)),
     )
 
 
-def reopening(start: Start, feeder: str, place: int = 0) -> Call[tuple[OpenedRun, ...]]:
-    """Open runs again that were opened before, as many from a place on as one call may."""
-    return opening(_bare(start, RunConfig()), AGAIN, feeder, place)
+def reopening(start: Start, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
+    """Open runs again that were opened before, as many as one call may, from index `first` on."""
+    return opening(_bare(start, RunConfig()), AGAIN, feeder, first)
 
 
 def completing(start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
@@ -77,10 +77,10 @@ def _bare(start: Start, config: RunConfig) -> Start:
     )
 
 
-def _opening(start: Start, place: int, config: RunConfig, way: Way, feeder: str) -> pb.OpenRunRequest:
+def _opening(start: Start, index: int, config: RunConfig, way: Way, feeder: str) -> pb.OpenRunRequest:
     """Return the request that opens one run; those of a sweep have one owner."""
     return pb.OpenRunRequest(
-        run_id=start.run_ids[place],
+        run_id=start.run_ids[index],
         config=convert.config_to_proto(config),
         mode=_MODES[way.mode],
         resume_from=way.resume_from,

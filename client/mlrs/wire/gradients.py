@@ -39,11 +39,8 @@ def stretches(gradient: object, direction: object, data_type: object) -> list[St
 
     Args:
         gradient: an object with a buffer (an array of NumPy, `array.array`, bytes), or a sequence of them.
-        direction: likewise, of the same sizes.
+        direction: buffers of the same kind and the same sizes.
         data_type: what the elements are, where the buffers do not say: `float32`, `float16` or `bfloat16`.
-
-    Raises:
-        InvalidArgumentError: one is no such buffer, or the sizes differ; the error names it.
     """
     if data_type is not None and data_type not in _TYPES:
         raise wrong("data_type", f"must be one of {', '.join(_TYPES)}", data_type)
@@ -83,17 +80,17 @@ def requests(header: pb.AdaptGradientsHeader, parts: Sequence[Stretch]) -> Itera
 def _pieces(parts: Iterable[Stretch]) -> Iterator[list[tuple[memoryview, memoryview]]]:
     """Return what goes into each message: views of no more than `PIECE_BYTES` of each vector."""
     piece: list[tuple[memoryview, memoryview]] = []
-    room = PIECE_BYTES
+    space = PIECE_BYTES
     for part in parts:
         start = 0
         while start < len(part.gradient):
-            end = min(start + room, len(part.gradient))
+            end = min(start + space, len(part.gradient))
             piece.append((part.gradient[start:end], part.direction[start:end]))
-            room -= end - start
+            space -= end - start
             start = end
-            if not room:
+            if not space:
                 yield piece
-                piece, room = [], PIECE_BYTES
+                piece, space = [], PIECE_BYTES
     if piece:
         yield piece
 

@@ -62,9 +62,6 @@ def map_rpc_errors(target: str) -> Iterator[None]:
 
     Args:
         target: the daemon's address, for the message.
-
-    Raises:
-        MlrsError: the call failed; see `_exceptions`.
     """
     try:
         yield

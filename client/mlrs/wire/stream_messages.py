@@ -19,16 +19,16 @@ def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:
     if not entries:
         updates = [
             pb.MetaUpdate(
-                run_handle=handles[place],
+                run_handle=handles[index],
                 step=update.step,
-                alignment=update.alignments[place],
-                validation_loss=update.validation_losses[place],
+                alignment=update.alignments[index],
+                validation_loss=update.validation_losses[index],
             )
-            for update, place in batch.updates
+            for update, index in batch.updates
         ]
         return pb.StreamAdviceRequest(meta_updates=pb.MetaUpdates(updates=updates))
     message = pb.StreamAdviceRequest()
-    observations = message.observations  # filled in place: a message handed over would be copied
+    observations = message.observations  # filled in index: a message handed over would be copied
     if len(entries) == 1:
         (entry,) = entries
         observations.run_handles.extend(handles)

@@ -160,11 +160,7 @@ def _write(text: str, folder: Path, name: str) -> Path:
 
 
 def load(path: Path) -> Unsent:
-    """Read a file.
-
-    Raises:
-        InvalidArgumentError: there is none, or it is not such a file, or damaged, or of a newer version.
-    """
+    """Read a file."""
     try:
         return loaded(Path(path).read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError) as error:
@@ -192,11 +188,7 @@ def dumped(unsent: Unsent) -> str:
 
 
 def loaded(text: str) -> Unsent:
-    """Return what a file's text says.
-
-    Raises:
-        InvalidArgumentError: it is not such a text, or damaged, or of a newer version.
-    """
+    """Return what a file's text says."""
     try:
         facts = json.loads(text)
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
@@ -216,7 +208,7 @@ def loaded(text: str) -> Unsent:
             tuple(configs * (len(run_ids) if len(configs) == 1 else 1)),
         )
         facts["losses"] = tuple(
-            losses[place : place + len(run_ids)] for place in range(0, len(losses), len(run_ids))
+            losses[index : index + len(run_ids)] for index in range(0, len(losses), len(run_ids))
         )
         facts["updates"] = tuple(_update(update, len(run_ids)) for update in facts["updates"])
         return Unsent(**facts)

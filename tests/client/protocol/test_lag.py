@@ -204,7 +204,7 @@ async def test_a_run_that_was_left_does_not_come_back(either: Any, daemon: FakeD
     run.detach()
     session = either._connection.session
     assert not session.needs_joining(run._ledger)
-    session.host.attend(run._ledger)
+    session.host.ensure_joined(run._ledger)
     other = await opened(either, "b")
     assert await done(other.next_lr(0, 1.0)) == lr_sequence([1.0])[0]
     assert session.conversation_of(run._ledger) is None

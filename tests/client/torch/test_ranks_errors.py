@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlrs.torch.ranks import flags_of, places_in
+from mlrs.torch.ranks import failed_in, flags_of
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.client.torch.test_group import train
 
@@ -321,5 +321,5 @@ def test_each_rank_has_a_flag(size: int) -> None:
     failed = {0, size // 2, size - 1}
     words = [flags_of(place if place in failed else None, size) for place in range(size)]
     sums = [sum(column) for column in zip(*words, strict=True)]
-    assert places_in(sums) == sorted(failed)
-    assert places_in(flags_of(None, size)) == []
+    assert failed_in(sums) == sorted(failed)
+    assert failed_in(flags_of(None, size)) == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrs.ledger import outage as _outage
-from mlrs.ledger.outage import STANDING_S, Standstill
+from mlrs.ledger.outage import STALL_S, StorageStall
 
 
 class Clock:
@@ -28,7 +28,7 @@ def told(answers: Sequence[tuple[float, int, int]]) -> list[str]:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_outage, "time", clock)
-        standstill = Standstill("run 'a'")
+        standstill = StorageStall("run 'a'")
         news = []
         for pause_s, durable_step, step in answers:
             clock.now += pause_s
@@ -47,7 +47,7 @@ def test_a_store_that_stands_is_told_once_and_its_end_once() -> None:
 @pytest.mark.parametrize("pause_s", [0.0003, 1.0, 10.0])
 def test_slow_and_quick_trainings_are_told(pause_s: float) -> None:
     """A standing store is told at any pace of training, with the third answer where that is slow."""
-    answers = [(pause_s, 0, step + 1) for step in range(int(2 * STANDING_S / pause_s) + 4)]
+    answers = [(pause_s, 0, step + 1) for step in range(int(2 * STALL_S / pause_s) + 4)]
     assert len(told(answers)) == 1
 
 
