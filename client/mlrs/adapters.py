@@ -20,7 +20,7 @@ __all__ = ["RunState", "number", "real", "whole"]
 @final
 @dataclass(frozen=True)
 class RunState:
-    """Where a run is between two steps, for a checkpoint: see `Run.state` and `Run.resume`.
+    """The position of a run between two steps, for a checkpoint: see `Run.state` and `Run.resume`.
 
     Its fields are plain values; `dataclasses.asdict` makes a dict of them, which any format of checkpoints
     holds.
@@ -31,14 +31,14 @@ class RunState:
     step: int
     """The step to observe next."""
     last_lr: float | None = None
-    """The newest learning rate, which the fallback goes on with; `None`: there is none yet."""
+    """The newest learning rate, from which the fallback continues; `None`: there is none yet."""
 
     @classmethod
     def from_dict(cls, saved: object) -> Self:
-        """Return the state that a dict holds; keys of the adapter's own are passed over.
+        """Return the state that a dict holds; other keys, such as those of an adapter, are ignored.
 
         Raises:
-            InvalidArgumentError: it is no such dict; `field` names the value that is wrong, or is `state`.
+            InvalidArgumentError: the dict holds no state; `field` names the wrong value, or is `state`.
         """
         if not isinstance(saved, Mapping):
             raise InvalidArgumentError(f"state must be a dict; is {saved!r:.100}", field="state")

@@ -1,4 +1,4 @@
-"""The client for asyncio; the same shape as `mlrs`, to be awaited.
+"""The client for asyncio: the interface of `mlrs` with methods to await.
 
     async with mlrs.aio.connect("localhost:50051") as advisor:
         run = await advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10, optimizer="sgd")
@@ -101,7 +101,7 @@ class Advisor(AdvisorView[Connection]):
         rewind: bool = False,
         timeout_s: float | None = None,
     ) -> tuple[RunInfo, ...]:
-        """Send what a training left in a file. See `mlrs.Advisor.push`."""
+        """Send the observations that a training wrote to a file. See `mlrs.Advisor.push`."""
         action = pushed(self._connection, path, id, timeout_s, keep=keep, rewind=rewind)
         return await self._connection.act(action)
 

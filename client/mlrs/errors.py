@@ -2,33 +2,33 @@
 
 MlrsError
 ├── InvalidArgumentError    (ValueError) an argument is wrong; `field` names it
-├── UsageError              (RuntimeError) a call in a place where none belongs
+├── UsageError              (RuntimeError) a call that is not allowed at this point
 │   ├── ClosedError         the advisor or the run was closed
 │   └── ForkedError         the advisor belongs to the parent process
 ├── StepError               a step is not the expected one; `next_step` is
 │   ├── StepAheadError      it is beyond the next one
 │   ├── StaleStepError      it was answered for another loss
-│   └── RecordGapError      the daemon's record and the client's do not meet
+│   └── RecordGapError      steps are missing between the daemon's record and the client's
 ├── RunNotFoundError        no run has this id
 ├── RunExistsError          the id is taken
 ├── RunFinishedError        the run takes no more observations
-├── RunTakenError           another process has opened the run since, and sends its observations
+├── RunTakenError           another process has opened the run since and now sends its observations
 ├── ConfigMismatchError     the run exists with another config
 ├── ModelNotFoundError      no model has this name, alias or digest
 ├── ModelExistsError        the name is another model's
 ├── ModelInvalidError       the model's file cannot be read as one
-├── RecordDamagedError      the daemon's record of the run is damaged; it is not tried again
-├── StoreNewerError         a newer daemon wrote what this one cannot read; it is not tried again
+├── RecordDamagedError      the daemon's record of the run is damaged; the client does not retry
+├── StoreNewerError         a newer daemon wrote the store, which this one cannot read; no retry
 ├── UnavailableError        (ConnectionError) the daemon is out of reach, or stopping
 ├── UnauthenticatedError    (PermissionError) the daemon wants a token, or another one
 ├── PermissionDeniedError   (PermissionError) the token's role does not cover the call
 ├── DeadlineExceededError   (TimeoutError) no answer within the deadline
 ├── LimitError              something is larger than the daemon takes
-│   ├── QueueFullError      too many observations are waiting
+│   ├── QueueFullError      too many observations are waiting in the daemon
 │   ├── MemoryFullError     too many runs, or different models and schedules, are in memory
 │   ├── TenantLimitError    the tenant is at one of its limits
-│   └── MessageTooLargeError  a message is
-├── NotBuiltError           (NotImplementedError) this daemon does not build the call yet
+│   └── MessageTooLargeError  a message is larger than one side takes
+├── NotBuiltError           (NotImplementedError) this daemon does not implement the call
 └── DaemonError             any other failure of the daemon
 """
 
@@ -88,7 +88,7 @@ class InvalidArgumentError(MlrsError, ValueError):
 
 
 class UsageError(MlrsError, RuntimeError):
-    """A call in a place where none belongs."""
+    """A call that is not allowed at this point."""
 
 
 class ClosedError(UsageError):
@@ -127,7 +127,7 @@ class StaleStepError(StepError):
 
 
 class RecordGapError(StepError):
-    """The daemon's record of the run and the client's do not meet."""
+    """Steps are missing between the daemon's record of the run and the observations that the client keeps."""
 
 
 class RunNotFoundError(MlrsError):
@@ -143,7 +143,7 @@ class RunFinishedError(MlrsError):
 
 
 class RunTakenError(MlrsError):
-    """Another process has opened the run since, and sends its observations."""
+    """Another process has opened the run since and now sends its observations."""
 
 
 class ConfigMismatchError(MlrsError):
@@ -163,11 +163,11 @@ class ModelInvalidError(MlrsError):
 
 
 class RecordDamagedError(MlrsError):
-    """What the daemon's store holds of the run is damaged; restore a backup there, or delete the run."""
+    """The run's record in the daemon's store is damaged: restore a backup there, or delete the run."""
 
 
 class StoreNewerError(MlrsError):
-    """A newer version of the daemon wrote what its store holds; upgrade the daemon."""
+    """A newer version of the daemon wrote its store; upgrade the daemon."""
 
 
 class UnavailableError(MlrsError, ConnectionError):
@@ -221,7 +221,7 @@ class MessageTooLargeError(LimitError):
 
 
 class NotBuiltError(MlrsError, NotImplementedError):
-    """The contract has this call and the daemon does not build it yet."""
+    """The contract has this call, and the daemon does not implement it."""
 
 
 class DaemonError(MlrsError):

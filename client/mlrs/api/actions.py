@@ -1,7 +1,6 @@
-"""What users ask for that takes several waits and calls, for both flavours of the client.
+"""Actions: what a user's call does in several waits and RPCs, written once for threads and asyncio.
 
-`Connection.act` of either flavour carries an action out. One that is broken off, by Ctrl-C or because its
-task was cancelled, is closed.
+`Connection.act` of either client runs an action, and closes it if Ctrl-C or a cancellation interrupts it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 
 def asked(connection: C, call: Call[T], timeout_s: float, home: str | None = None) -> Action[T]:
-    """Make a unary call, at `home` first if that is given."""
+    """Make a unary call, first at the address `home` if that is given."""
     result: T = yield Perform(called(connection.session, call, timeout_s, home), timeout_s)
     return result
 
@@ -38,7 +37,7 @@ def read(connection: C, ledger: Ledger[Any]) -> Action[tuple[RunInfo, ...]]:
 
 
 def marked_finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> Action[tuple[RunInfo, ...]]:
-    """Mark runs as finished, by a daemon that has all of their steps or is sent them."""
+    """Mark runs as finished; the daemon refuses if it lacks a step."""
     home = connection.session.home_of(ledger)
     infos: tuple[RunInfo, ...] = ()
     for call in calls.finishing(ledger.run_ids, ledger.next_step):
@@ -49,7 +48,7 @@ def marked_finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> A
 def finished(
     connection: C, ledger: Ledger[Any], timeout_s: float | None
 ) -> Action[tuple[RunInfo, ...] | None]:
-    """Send what the daemon lacks of runs and mark them as finished; `None`: no daemon answered."""
+    """Send what the daemon lacks and mark the runs as finished; `None`: no daemon answered."""
     deadline = connection.deadline(timeout_s)
     try:
         infos = yield from _finished(connection, ledger, deadline)
@@ -71,7 +70,7 @@ def _finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> Action[
         yield settled(session, ledger, deadline, again=lacks)
         try:
             infos = yield from marked_finished(connection, ledger, deadline)
-        except StepAheadError:  # of steps that were answered and not stored when a daemon went away
+        except StepAheadError:  # a daemon that went away had answered steps without storing them
             if not ledger.backlog.has_volatile() or not deadline.left_s():
                 raise
             lacks = True

@@ -20,7 +20,7 @@ Held = TypeVar("Held", bound=AsyncWithBlock)
 
 
 class Opening(Generic[Held]):
-    """A run, or a sweep, that is about to be opened: await it, or enter it with `async with`."""
+    """A run or sweep that is being opened: await it, or enter it with `async with`."""
 
     def __init__(self, open_: Callable[[], Awaitable[Held]]) -> None:
         self._open = open_
@@ -49,11 +49,11 @@ class Run(RunView[Connection], AsyncWithBlock):
         return self
 
     async def resume(self, state: RunState) -> None:
-        """Go on from a checkpoint. See `mlrs.Run.resume`."""
+        """Continue from a checkpoint. See `mlrs.Run.resume`."""
         await self._connection.act(self._resume(state))
 
     async def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
-        """Say what an adapter reads off the training loop. See `mlrs.Run.describe`."""
+        """State what an adapter has read from the training loop. See `mlrs.Run.describe`."""
         await self._connection.act(self._describe(default_lr, config))
 
     def _opened(self) -> Ledger[Entry]:
@@ -107,7 +107,7 @@ class Run(RunView[Connection], AsyncWithBlock):
 
 
 class Pending(PendingView[Connection]):
-    """An observation that was sent; its advice is here or on its way. Awaited, it is the LR."""
+    """An observation that was sent. Awaiting it returns the learning rate."""
 
     async def lr(self, *, timeout_s: float | None = None) -> float:
         """Return the learning rate for the update of the step. See `mlrs.Pending.lr`."""
@@ -128,10 +128,10 @@ class Pending(PendingView[Connection]):
 
 
 class PendingAdaptation(SentView[Connection, Update]):
-    """A meta update that was sent. Awaited, it is what came of it."""
+    """A meta update that was sent. Awaiting it returns its result."""
 
     async def adaptation(self, *, timeout_s: float | None = None) -> Adaptation:
-        """Return what came of it. See `mlrs.Run.adapt`."""
+        """Return the result. See `mlrs.Run.adapt`."""
         if not self._is_done():
             await self._connection.wait(self._answered(timeout_s))
         (adaptation,) = self._entry.adaptations()

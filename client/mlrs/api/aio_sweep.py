@@ -1,4 +1,4 @@
-"""Sweeps of the asyncio client. See `_sweep`."""
+"""Sweeps of the asyncio client. See `mlrs.api.sweep`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Sweep(SweepView[Connection], AsyncWithBlock):
 
 
 class PendingSweep(SentView[Connection, Row]):
-    """Observations of a step that were sent. Awaited, they are the learning rates."""
+    """Observations of a step that were sent. Awaiting them returns the learning rates."""
 
     async def lrs(self, *, timeout_s: float | None = None) -> Floats:
         """Return the learning rates, (runs,) float64. See the threaded client's."""

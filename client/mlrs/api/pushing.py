@@ -1,7 +1,7 @@
-"""Sending what was kept in a file: the rules, for both flavours.
+"""Send observations that were written to a file (`Advisor.push`), for threads and asyncio.
 
-The daemon may have more of the runs than it had when the file was written: another process may have gone on
-with them, or begun them anew. So what it has already is sent first, and has to be the same; then the rest.
+The daemon may have more of the runs than when the file was written, as another process may have continued or
+restarted them. So the steps that the daemon already has are sent first and must be equal; then the rest.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Push:
 
         Args:
             path: the file.
-            run_id: what to call its run in place of its id, if that is given.
+            run_id: a new id for its run, if that is given.
             changed: what its callers wait on.
             timeout_s: how long opening the runs may take, in seconds.
             rewind: whether to drop what the runs have from the file's first step on.
@@ -144,7 +144,7 @@ class Push:
         return self.ledger.next_step
 
     def enter(self, first: int, end: int, observe: Callable[..., Any], adapt: Callable[..., Any]) -> None:
-        """Have the steps from `first` on and ahead of `end` sent, in order; waits for nothing."""
+        """Send the steps `first` to `end - 1`, in order; does not wait."""
         unsent, updates = self._unsent, {update.step: update for update in self._unsent.updates}
         begin = max(first, unsent.first_step)
         for step in range(begin - 1, min(end, unsent.first_step + len(unsent.losses))):

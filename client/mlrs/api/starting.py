@@ -1,4 +1,4 @@
-"""From what users say of a run, or of a sweep, to a ledger that is not open yet; for both flavours."""
+"""Make the ledger of a new run or sweep from the options that users give, for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def sweep_ledger(
 
 
 def _goes_on(on_existing: object, resume_from: object) -> tuple[OnExisting, int | None]:
-    """Return checked what to do where a run exists, and the step to go back to."""
+    """Return the checked values of `on_existing` and `resume_from`."""
     step = None if resume_from is None else check.step(resume_from, "resume_from")
     choice: OnExisting = one_of("on_existing", on_existing, get_args(OnExisting))
     if step is not None and choice == "restart":
@@ -111,7 +111,7 @@ def _goes_on(on_existing: object, resume_from: object) -> tuple[OnExisting, int 
 
 
 def _check_identity(id_: object, on_existing: OnExisting, resume_from: int | None, rank: int | None) -> None:
-    """Check that what is asked for makes sense of a run with that id (`None`: a new one) and that rank."""
+    """Check that the options fit a run with this id (`None`: a new run) and this rank."""
     if rank is not None and on_existing == "restart":
         raise InvalidArgumentError(
             "on_existing: a rank cannot begin the run anew for the others, which may have begun it already;"
@@ -145,7 +145,7 @@ def import_rows() -> tuple[Any, Any]:
 
 
 def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger[Entry]:
-    """Return a ledger like another, of a run that goes on at a state; the same one if it is there already.
+    """Return a ledger like another, for a run that continues at a state; the same ledger if it is there.
 
     Args:
         ledger: the other.
@@ -171,11 +171,11 @@ def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger
 
 
 def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> RunConfig | None:
-    """Enter what an adapter read off the training loop; return what an open run is still to be told of it.
+    """Enter what an adapter read from the training loop; return what an open run's config lacks of it.
 
     Args:
         ledger: the run's.
-        default_lr: what the training loop goes on with where no daemon answers and the run is not open.
+        default_lr: the learning rate to begin with where no daemon answers and the run is not open.
         config: fields of the run's config.
     """
     ledger.start.read_off = check.config(**config)

@@ -1,4 +1,4 @@
-"""Sweeps of the threaded client: many runs that take their steps together, on arrays."""
+"""Sweeps of the threaded client: many runs that advance together, with arrays of losses and rates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mlrs.wire.meta_calls import sweep_update
 
 
 class SweepView(RunsView[C, Row]):
-    """What a sweep is in both flavours of the client."""
+    """The part of a sweep that does not wait, for threads and asyncio."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The runs' ids; arrays are in their order."""
+        """The runs' ids, in the order of all arrays."""
         return self._ledger.run_ids
 
     @property
@@ -31,7 +31,7 @@ class SweepView(RunsView[C, Row]):
 
     @property
     def next_step(self) -> int:
-        """The step to observe next: that of the run that is the furthest behind."""
+        """The step to observe next: the smallest next step of all runs."""
         return self._ledger.next_step
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Sweep(SweepView[Connection], WithBlock):
                 rate of a run whose loss is NaN or infinite is held.
 
         Raises:
-            InvalidArgumentError: the step is none, or the losses are not one number a run.
+            InvalidArgumentError: the step is invalid, or the losses are not one number for each run.
             StepAheadError: the step is beyond the next one.
             StaleStepError: the step was observed with other losses.
             ClosedError, ForkedError: see `Advisor`.
@@ -92,17 +92,17 @@ class Sweep(SweepView[Connection], WithBlock):
         validation_losses: Any = None,
         timeout_s: float | None = None,
     ) -> tuple[Adaptation, ...]:
-        """Make the meta updates of a step, one of each run; waits for what comes of them. See `Run.adapt`.
+        """Make the meta updates of a step, one for each run; waits for the results. See `Run.adapt`.
 
         Args:
             step: the step that was observed last.
-            alignments: (runs,), an array, list or tensor, in the order of `ids`. NaN: that run has none, and
-                its outcome is `skipped`.
-            validation_losses: (runs,), likewise; kept in the runs' records.
+            alignments: (runs,), an array, list or tensor, in the order of `ids`. NaN: the run has no update,
+                and its outcome is `skipped`.
+            validation_losses: (runs,), an array, list or tensor; stored in the runs' records.
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Raises:
-            MlrsError: as `Run.adapt`; the error of a refusal says whose it was.
+            MlrsError: as `Run.adapt`; the error of a refusal names the run.
         """
         update = self._adapt(step, alignments, validation_losses)
         if not update.done:
@@ -113,7 +113,7 @@ class Sweep(SweepView[Connection], WithBlock):
     def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...] | None:
         """Mark the runs as finished: they take no more observations, and all of their records are durable.
 
-        Where no daemon answers, as `Run.finish`: a warning, a file, and `None`.
+        If no daemon answers, it returns `None`, as `Run.finish` does, after a warning that names a file.
 
         Raises:
             MlrsError: as `Run.finish`.
@@ -122,7 +122,7 @@ class Sweep(SweepView[Connection], WithBlock):
 
 
 class PendingSweep(SentView[Connection, Row]):
-    """Observations of a step that were sent; their advice is here or on its way."""
+    """Observations of a step that were sent, and their advice once that has arrived."""
 
     def lrs(self, *, timeout_s: float | None = None) -> Floats:
         """Return the learning rates, (runs,) float64; waits for them.
@@ -131,11 +131,11 @@ class PendingSweep(SentView[Connection, Row]):
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Raises:
-            DeadlineExceededError: they did not come in time, and there is no fallback, or nothing that it
-                could answer yet. The losses are kept: ask again.
-            UnavailableError: the daemon was out of reach all the time. As above.
-            MlrsError: the daemon refused the loss of a run; the error says whose and why. The other runs
-                were advised: open the sweep again, with `resume_from` if it is to go back.
+            DeadlineExceededError: no advice in time, and no fallback that has a learning rate. The losses
+                are kept: call it again.
+            UnavailableError: the daemon was unreachable until the deadline, and no fallback. As above.
+            MlrsError: the daemon refused the loss of a run; the error names the run and the reason. The other
+                runs were advised: open the sweep again, with `resume_from` to go back to a step.
         """
         if not self._is_done():
             self._connection.wait(self._answered(timeout_s))

@@ -1,4 +1,4 @@
-"""What users hold of runs, sweeps and what was sent, as far as it waits for nothing, in both flavours."""
+"""Advisors, runs and pending answers without the methods that wait: shared by threads and asyncio."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ S = TypeVar("S", bound=Awaited)
 
 
 class WithBlock(ABC):
-    """Is left at the end of its `with` block."""
+    """Detaches at the end of its `with` block."""
 
     @abstractmethod
     def detach(self) -> None:
-        """Leave it."""
+        """End the use of the object here."""
 
     def __enter__(self) -> Self:
         return self
@@ -47,11 +47,11 @@ class WithBlock(ABC):
 
 
 class AsyncWithBlock(ABC):
-    """Is left at the end of its `async with` block."""
+    """Detaches at the end of its `async with` block."""
 
     @abstractmethod
     def detach(self) -> None:
-        """Leave it."""
+        """End the use of the object here."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class AsyncWithBlock(ABC):
 
 
 class AdvisorView(Generic[C]):
-    """What an advisor is in both flavours."""
+    """The part of an advisor that does not wait."""
 
     def __init__(self, connection: C) -> None:
         self._connection = connection
@@ -91,7 +91,7 @@ class AdvisorView(Generic[C]):
 
 
 class RunsView(Generic[C, E]):
-    """What a run and a sweep have in common."""
+    """The common part of runs and sweeps."""
 
     def __init__(self, connection: C, ledger: Ledger[E]) -> None:
         self._connection = connection
@@ -105,11 +105,11 @@ class RunsView(Generic[C, E]):
 
     @property
     def fallback_steps(self) -> int:
-        """How many steps the fallback has answered, as the daemon was out of reach."""
+        """The number of steps that the fallback answered while the daemon was unreachable."""
         return self._ledger.standby.steps
 
     def detach(self) -> None:
-        """Leave the run, or the runs, without finishing them, as the end of a `with` block does."""
+        """End the use of the runs here without finishing them, as the end of a `with` block does."""
         self._detached = True
         self._connection.leave(self._ledger)
 
@@ -118,7 +118,7 @@ class RunsView(Generic[C, E]):
             raise ClosedError(f"{self._ledger.label} was left; open it again with {self._reopened_by()}")
 
     def _reopened_by(self) -> str:
-        """Return the call that opens it again."""
+        """Return the call that opens it again, for messages."""
         raise NotImplementedError
 
     def _finished(self, timeout_s: float | None) -> Action[tuple[RunInfo, ...] | None]:
@@ -126,7 +126,7 @@ class RunsView(Generic[C, E]):
 
 
 class RunView(RunsView[C, Entry]):
-    """What a run is in both flavours."""
+    """The part of a run that does not wait."""
 
     def __init__(self, connection: C, ledger: Ledger[Entry]) -> None:
         super().__init__(connection, ledger)
@@ -134,17 +134,17 @@ class RunView(RunsView[C, Entry]):
 
     @property
     def id(self) -> str:
-        """The run's id: the one that was given, or the task's name with one that the client made."""
+        """The run's id: the given one, or the task's name followed by a name that the client made."""
         return self._ledger.run_ids[0]
 
     @property
     def task(self) -> str:
-        """What is trained."""
+        """The name of what is trained."""
         return self._ledger.start.task
 
     @property
     def is_open(self) -> bool:
-        """Whether the daemon has opened the run: it does so when the run's first step is known."""
+        """Whether the daemon has opened the run, which it does when the first step is known."""
         return self._ledger.is_open
 
     @property
@@ -154,7 +154,7 @@ class RunView(RunsView[C, Entry]):
 
     @property
     def created(self) -> bool:
-        """Whether opening the run created it; if not, it went on with one. Opens the run."""
+        """Whether opening the run created it; otherwise it existed before. Opens the run."""
         return self._opened().created
 
     @property
@@ -163,7 +163,7 @@ class RunView(RunsView[C, Entry]):
         return self._opened().next_step
 
     def state(self) -> RunState:
-        """Return where the run is, for a checkpoint: to be taken between two steps.
+        """Return the position of the run, for a checkpoint that is taken between two steps.
 
         Opens the run only where its next step cannot be known without the daemon.
         """
@@ -175,19 +175,19 @@ class RunView(RunsView[C, Entry]):
     def newest_lr(self, before: int) -> float | None:
         """Return the newest learning rate of the steps before one that were observed with `lagged`.
 
-        For adapters that learn a loss only after they need the learning rate. Does not wait.
+        For adapters that know a loss only after they need the learning rate. Does not wait.
 
         Returns:
-            The learning rate; `None`: none of these steps has one yet.
+            The learning rate; `None`: no step has one yet.
 
         Raises:
-            MlrsError: the daemon refused one of these steps; the error says why.
+            MlrsError: the daemon refused one of these steps; the error gives the reason.
         """
         return self._lag.newest(check.step(before, "before"))
 
     @property
     def rank(self) -> int | None:
-        """Which of the run's ranks this process is; `None`: it has one."""
+        """The rank of this process; `None`: the run has no ranks."""
         return self._ledger.rank
 
     def __repr__(self) -> str:
@@ -232,7 +232,7 @@ class RunView(RunsView[C, Entry]):
     def _observe(
         self, step: int, loss: float, samples: float | None, *, lagged: bool
     ) -> tuple[Entry, bool, float | None]:
-        """Send an observation; return its entry, whether it is new and, if `lagged`, the LR to go on with."""
+        """Send an observation; return its entry, whether it is new and, if `lagged`, the newest LR."""
         self._check_attached()
         connection, step, observed = self._connection, check.step(step), self._observed(loss, samples)
         if not lagged:
@@ -246,7 +246,7 @@ class RunView(RunsView[C, Entry]):
         return entry, is_new, lr
 
     def _observed(self, loss: object, samples: object) -> float | Reported:
-        """Return a loss, checked; of a rank, with the samples that it is the mean of."""
+        """Return a checked loss; for a rank, with the number of samples that it is the mean of."""
         checked, count = check.loss(loss), check.samples(samples)
         return checked if self._ledger.rank is None else Reported(checked, count)
 
@@ -256,7 +256,7 @@ class RunView(RunsView[C, Entry]):
 
 
 class Lag:
-    """The advice of a loop that never waits: at each step, that for the step before, if it is here.
+    """The advice of a loop that never waits: at each step, the newest advice of the earlier steps.
 
     May be shared by threads.
     """
@@ -265,28 +265,28 @@ class Lag:
         self._lock = threading.Lock()
         self._sent: deque[Entry] = deque()
         self._newest: float | None = None
-        self._since: float | None = None  # when it began to wait ...
-        self._oldest = -1  # ... for the answer to this step
+        self._since: float | None = None  # when the wait for the answer to `_oldest` began
+        self._oldest = -1  # the oldest step without an answer
 
     def newest(self, before: int) -> float | None:
         """Return the newest learning rate of the steps before one; `None`: there is none yet."""
         with self._lock:
             while self._sent and self._sent[0].done and self._sent[0].step < before:
                 entry = self._sent.popleft()
-                if entry.error is not None:  # those that fell with it are told with it
+                if entry.error is not None:  # it covers the steps refused with it
                     self._sent = deque(other for other in self._sent if other.error is None)
                 self._newest = entry.lr()
             return self._newest
 
     def add(self, entry: Entry) -> None:
-        """Add a step that was sent; it takes the place of what was sent of it, and of later ones, before."""
+        """Add a step that was sent; it replaces earlier entries of this step and of later ones."""
         with self._lock:
             while self._sent and self._sent[-1].step >= entry.step:
                 self._sent.pop()
             self._sent.append(entry)
 
     def late_s(self) -> float:
-        """Return for how long the step before the newest has had no answer; 0: it has one."""
+        """Return how long the oldest unanswered step before the newest has waited, in seconds; 0: none."""
         with self._lock:
             if len(self._sent) <= 1:
                 self._since = None
@@ -299,7 +299,7 @@ class Lag:
 
 
 class SentView(Generic[C, S]):
-    """What was sent, an observation or a meta update, and is answered or not yet."""
+    """An observation or a meta update that was sent."""
 
     def __init__(self, connection: C, ledger: Ledger[Any], entry: S) -> None:
         self._connection = connection
@@ -308,18 +308,18 @@ class SentView(Generic[C, S]):
 
     @property
     def step(self) -> int:
-        """The step that it is about."""
+        """Its step."""
         return self._entry.step
 
     def done(self) -> bool:
-        """Return whether the answer, or the refusal, is here."""
+        """Return whether the answer, or the refusal, has arrived."""
         return self._entry.done
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of step {self.step}, {'done' if self.done() else 'waiting'}>"
 
     def _is_done(self) -> bool:
-        """Return whether there is nothing to wait for; also once the advisor was closed."""
+        """Return whether there is nothing to wait for. Works after the advisor was closed, too."""
         self._connection.check_process()
         return self._entry.done
 

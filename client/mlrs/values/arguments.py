@@ -1,4 +1,4 @@
-"""Checks of what users hand in. Each raises `InvalidArgumentError` that names the argument."""
+"""Checks of the arguments of public calls. Each raises `InvalidArgumentError` that names the argument."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def ranks(
     straggler_timeout_s: object,
     quorum: object,
 ) -> tuple[Ranks, int, int | None] | None:
-    """Return checked how ranks share a run, which this is, and how many there are; `None`: one does."""
+    """Return the checked settings of ranks, this rank and the world size; `None`: the run has no ranks."""
     if rank is None:
         if any(value is not None for value in (world_size, rank_reduction, straggler_timeout_s, quorum)):
             raise wrong("rank", "must be given along with what else is said of ranks", rank)
@@ -141,7 +141,7 @@ def config(
     for name in given.keys() - checks_of(RunConfig).keys():
         raise wrong(name, f"is no option; the others are {', '.join(CONFIG_OPTIONS)}", given[name])
     if policy is not None and given.get("model") is not None:
-        raise wrong("policy", "is a schedule in place of a model; leave one of them out", policy)
+        raise wrong("policy", "is a schedule instead of a model; leave one of them out", policy)
     config = RunConfig(
         schedule=schedule(policy, base_lr, warmup), meta=checked_meta(meta), **checked(RunConfig, given)
     )

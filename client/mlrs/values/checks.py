@@ -1,4 +1,4 @@
-"""Checks of single values that users hand in, and of dataclasses whose fields say how they are checked.
+"""Checks of single values from users, and of dataclasses whose fields name their checks.
 
 Each check raises `InvalidArgumentError`, whose `field` is the name that it was given.
 """

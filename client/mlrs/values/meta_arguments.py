@@ -1,4 +1,4 @@
-"""Checks of what users hand in for meta mode. Each raises `InvalidArgumentError` that names the argument."""
+"""Checks of the arguments of meta mode. Each raises `InvalidArgumentError` that names the argument."""
 
 from __future__ import annotations
 

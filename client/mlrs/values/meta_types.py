@@ -1,4 +1,4 @@
-"""Meta mode, as users of the client see it: a run's network goes on learning under way."""
+"""Values of meta mode, in which a run's network is adapted while the run trains."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from mlrs.values.checks import MAX_STEPS, member, option, real, whole
 
 
 class MetaScope(enum.StrEnum):
-    """Whose network a run's meta updates train. The run goes on under a copy of its own either way."""
+    """Whose network a run's meta updates adapt. The run always uses a copy of its own."""
 
     RUN = "run"
-    """The run's own copy, and nobody else's."""
+    """The run's own copy only."""
     MODEL = "model"
-    """The run's own copy; what it learns counts when a new version of the model is made."""
+    """The run's own copy; its adapted weights are used when a new version of the model is made."""
 
 
 class MetaOrder(enum.StrEnum):
-    """When in a step its meta update is made."""
+    """When in a step the meta update is made."""
 
     BEFORE_STEP = "before_step"
-    """The paper's: ahead of the real step, which is taken with the learning rate that the update gives."""
+    """The paper's order: before the optimizer's step, which uses the updated learning rate."""
     AFTER_STEP = "after_step"
-    """Behind it, where the step led to: no virtual step, any optimizer. It tells from the next step on."""
+    """After the optimizer's step, at the new weights: no virtual step, any optimizer. The update takes effect
+    at the next step."""
 
 
 class MetaOutcome(enum.StrEnum):
     """What a meta update did."""
 
     APPLIED = "applied"
-    """The weights moved, as Adam says but for what `clipped` and `scaled` tell."""
+    """The weights were changed by Adam; `clipped` and `scaled` say whether the update was limited."""
     IDLE = "idle"
-    """Nothing moved: the learning rate does not depend on the weights here, or the alignment is 0."""
+    """Nothing changed: the learning rate does not depend on the weights here, or the alignment is 0."""
     FALLBACK = "fallback"
-    """The daemon was out of reach: the advised learning rate stands, the update is kept and sent later."""
+    """The daemon was unreachable: the advised learning rate applies, and the update is sent later."""
     SKIPPED = "skipped"
-    """There was none of this run: its place in a sweep's alignments was NaN."""
+    """The run had no update: its value in a sweep's alignments was NaN."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Meta:
-    """That a run is in meta mode, and how; `None` means the daemon's default.
+    """The settings of a run in meta mode; `None` means the daemon's default.
 
         advisor.run("task", meta=Meta(order="after_step", every=50))
 
@@ -49,21 +50,21 @@ class Meta:
     """
 
     scope: MetaScope | str | None = option(member, of=MetaScope)
-    """Whose network; a `MetaScope` or its value. Default: `run`."""
+    """Whose network is adapted: a `MetaScope` or its value. Default: `run`."""
     order: MetaOrder | str | None = option(member, of=MetaOrder)
-    """When; a `MetaOrder` or its value. Default: `before_step`."""
+    """When in a step: a `MetaOrder` or its value. Default: `before_step`."""
     every: int | None = option(whole, low=1, high=MAX_STEPS)
     """Steps from one update to the next, for `mlrs.torch.MetaStep`; 1 to 2**53. Default: 5."""
     learning_rate: float | None = option(real, above=0.0, most=1.0)
-    """Of Adam on the network's weights, > 0 and <= 1. Default: 1e-3."""
+    """The learning rate of Adam on the network's weights, > 0 and <= 1. Default: 1e-3."""
     weight_decay: float | None = option(real, least=0.0, most=1.0)
-    """Of Adam, in the gradient; 0 to 1. Default: 1e-4."""
+    """The weight decay of Adam, added to the gradient; 0 to 1. Default: 1e-4."""
     max_change: float | None = option(real, above=0.0, most=10.0)
-    """No update moves the logarithm of the learning rate further; > 0 and <= 10. Default: 0.1."""
+    """The largest change of the logarithm of the learning rate by one update; > 0 and <= 10. Default: 0.1."""
     clip: float | None = option(real, least=1.0, most=1e6)
-    """An alignment counts within so many times the usual size; 1 to 1e6. Default: 10."""
+    """Alignments are clipped to this many times their typical size; 1 to 1e6. Default: 10."""
     blow_up: float | None = option(real, least=1.0, most=1e6)
-    """Weights go back to the last good ones when the loss is so many of its usual deviations higher; 1 to
+    """Weights are reset to the last good ones when the loss rises by so many of its typical deviations; 1 to
     1e6. Default: 8."""
 
     def __repr__(self) -> str:
@@ -76,49 +77,49 @@ class Meta:
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """What came of a meta update."""
+    """The result of a meta update."""
 
     step: int
-    """The step whose learning rate it is about."""
+    """The step of the update."""
     applied: bool
-    """Whether it was made by now: not while the daemon is out of reach."""
+    """Whether the daemon has made the update; false while it is unreachable."""
     updates: int
     """The number of meta updates of the run so far, as far as this client knows."""
     learning_rate: float | None
-    """The learning rate for the step: under the new weights, or, if it was not made yet, as advised. `None`:
-    there is none, since the update was skipped."""
+    """The learning rate for the step: with the new weights or, if the update is not made yet, as advised.
+    `None`: the update was skipped."""
     outcome: MetaOutcome
     """What it did."""
     log_change: float
-    """How far it moved the logarithm of the learning rate."""
+    """The change of the logarithm of the learning rate."""
     clipped: bool = False
     """Whether the alignment was clipped first."""
     scaled: bool = False
-    """Whether the update was scaled down, since the learning rate would have moved too far."""
+    """Whether the update was scaled down to keep the change of the learning rate within `max_change`."""
     alignment: float | None = None
     """The alignment, where the daemon computed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetaStatus:
-    """What became of a run's meta updates so far."""
+    """The state of a run's meta updates."""
 
     updates: int
-    """How many there were."""
+    """The number of updates."""
     last_step: int | None
-    """The step of the newest, if any."""
+    """The step of the newest update, if any."""
     last_alignment: float | None
-    """Its alignment, if any, as it was sent."""
+    """The alignment of the newest update, if any, as it was sent."""
     last_validation_loss: float | None
-    """The newest validation loss that was sent with one, if any."""
+    """The newest validation loss that was sent with an update, if any."""
     last_log_change: float
-    """How far the newest moved the logarithm of the learning rate."""
+    """The change of the logarithm of the learning rate by the newest update."""
     clipped: int
-    """How many alignments were clipped."""
+    """The number of alignments that were clipped."""
     scaled: int
-    """How many updates were scaled down."""
+    """The number of updates that were scaled down."""
     returns: int
-    """How often the weights went back to the last good ones."""
+    """The number of times that the weights were reset to the last good ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ class MetaRecord:
     """A meta update in a run's record."""
 
     step: int
-    """The step that it is about."""
+    """Its step."""
     alignment: float
     """The alignment, as it was sent."""
     validation_loss: float | None
@@ -136,8 +137,8 @@ class MetaRecord:
     learning_rate: float
     """The learning rate for the step under the new weights."""
     log_change: float
-    """How far it moved the logarithm of the learning rate."""
+    """The change of the logarithm of the learning rate."""
     clipped: bool = False
     """Whether the alignment was clipped first."""
     scaled: bool = False
-    """Whether the update was scaled down, since the learning rate would have moved too far."""
+    """Whether the update was scaled down to keep the change of the learning rate within `max_change`."""

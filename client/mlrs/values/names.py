@@ -1,4 +1,4 @@
-"""Ids of new runs: readable, easy to tell apart, and never the same twice."""
+"""Ids of new runs: readable, easy to distinguish, and practically unique."""
 
 from __future__ import annotations
 

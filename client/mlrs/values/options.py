@@ -1,4 +1,4 @@
-"""What users may say of a run, or of a sweep, when they begin it; `Advisor.run` says what each means."""
+"""The options of runs and sweeps; `Advisor.run` explains each."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from mlrs.values.meta_types import Meta
 from mlrs.values.types import Optimizer, RankReduction, Schedule
 
 DEFAULT_TIMEOUT_S = 2.0
-"""How long a call waits for the daemon where its caller names no deadline, in seconds."""
+"""The default deadline of a call, in seconds."""
 RECORD_TIMEOUT_S = 60.0
-"""How long reading a record, or going back to a step of it, may take by default, in seconds."""
+"""The default deadline for reading a record, or going back to a step of it, in seconds."""
 UPLOAD_TIMEOUT_S = 60.0
-"""How long sending gradients may take by default, in seconds."""
+"""The default deadline for sending gradients, in seconds."""
 OnExisting = Literal["error", "restart", "resume"]
-"""What to do where the run with the id that was given has steps already: refuse to begin, drop its record and
-begin anew, or go on where it is."""
+"""What to do where the run with the given id has steps already: refuse to begin, drop its record and begin
+again, or continue at its next step."""
 OnUnavailable = Literal["auto", "error", "fallback"]
-"""What a run does that cannot be opened as no daemon answers: raise, or begin with its fallback. `auto`:
-raise, unless an adapter has the run."""
+"""What a run does if no daemon answers when it is opened: raise, or begin with its fallback. `auto`: raise,
+unless an adapter uses the run."""
 FallbackLike: TypeAlias = Literal["auto", "last", "error"] | Schedule | Callable[[int], Any] | None
-"""What answers without a daemon: the last learning rate, a schedule, a function of the step; `error` or
-`None`: nothing. `auto` is `last`, and `error` for a run of several ranks: each would fall back, and come
-back, at a step of its own."""
+"""Where learning rates come from without a daemon: the last one, a schedule, or a function of the step; with
+`error` or `None` errors are raised. `auto` is `last`, and `error` for a run of several ranks."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -59,7 +58,7 @@ class RunOptions(TypedDict, total=False):
 class SweepOptions(TypedDict, total=False):
     """The keyword arguments of `Advisor.sweep`.
 
-    Those of a run's config are one value for all runs, or a list or array of one a run.
+    Options of a run's config are one value for all runs, or a list or array of one value for each run.
     """
 
     model: str | Sequence[str] | None

@@ -1,4 +1,4 @@
-"""The values that users of the client see."""
+"""Values that users pass and receive: public as `mlrs` and `mlrs.types`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Optimizer(enum.StrEnum):
 
 
 class AdviceReason(enum.StrEnum):
-    """Why an advice says what it says."""
+    """Where the learning rate of an advice comes from."""
 
     FRESH = "fresh"
     """Computed from this observation."""
     REPLAYED = "replayed"
-    """The observation was answered before; this is that answer."""
+    """The observation was answered before; this is the recorded answer."""
     HELD = "held"
     """The loss was not finite; the last learning rate is held."""
     FALLBACK = "fallback"
-    """The daemon was out of reach and the client answered."""
+    """The daemon was unreachable, and the client's fallback answered."""
 
 
 class RankReduction(enum.StrEnum):
-    """How the losses of the ranks become one."""
+    """How the losses of the ranks are reduced to one."""
 
     MEAN = "mean"
     """Weighted by sample counts."""
@@ -46,18 +46,18 @@ class RankReduction(enum.StrEnum):
 
 
 class RunStatus(enum.StrEnum):
-    """Where a run stands."""
+    """The status of a run."""
 
     ACTIVE = "active"
     """Takes observations."""
     DIVERGED = "diverged"
-    """Its last losses were all non-finite; still takes observations."""
+    """Its last losses were all non-finite; takes observations."""
     FINISHED = "finished"
     """Takes no more observations."""
 
 
 class ScheduleKind(enum.StrEnum):
-    """A schedule designed by hand, by the name that users write."""
+    """The kinds of hand-designed schedules."""
 
     CONSTANT = "constant"
     MULTI_STEP = "multi-step"
@@ -73,46 +73,47 @@ class ScheduleKind(enum.StrEnum):
 
 @dataclass(frozen=True, repr=False)
 class Schedule:
-    """A schedule designed by hand, for a run to follow in place of a model.
+    """A hand-designed schedule for a run, instead of a model.
 
         advisor.run("task", policy=Schedule("wsd", base_lr=0.1, cooldown_fraction=0.1), horizon=10_000)
 
-    `None` means the default, which docs/schedules.md lists; it has the formulas too. A parameter belongs
-    to the kinds named with it. The daemon refuses one that is of no meaning to the kind.
+    `None` means the default. docs/schedules.md has the defaults and the formulas. A parameter belongs to the
+    kinds named with it; the daemon refuses it for other kinds.
     """
 
     kind: ScheduleKind | str
-    """Which one; a `ScheduleKind` or its value."""
+    """The kind: a `ScheduleKind` or its value."""
     _: KW_ONLY
     base_lr: float | None = option(real, least=1e-30, most=1e30)
-    """The LR that the schedule multiplies. Default: the run's `initial_lr`, else the optimizer's usual."""
+    """The LR that the schedule multiplies. Default: the run's `initial_lr`, else the optimizer's
+    default learning rate."""
     warmup: int | None = option(whole, low=0, high=MAX_STEPS)
     """Steps of linear warmup. Default: 0."""
     final_lr: float | None = option(real, least=0.0, most=1.0)
-    """Where the LR ends, or its lower bound, as a fraction of the base LR. Not for the first three kinds
-    and one-cycle."""
+    """Cosine, linear, wsd, sgdr, plateau, greedy: the final LR, or its lower bound, as a fraction of the base
+    LR."""
     milestones: Sequence[int] | None = option(rising)
-    """Multi-step: the steps from which on the LR is multiplied by `factor` once more."""
+    """Multi-step: the steps at which the LR is multiplied by `factor` once more."""
     factor: float | None = option(real, above=0.0, most=1.0)
-    """Multi-step, exponential (a step), plateau, greedy: what the LR is multiplied by."""
+    """Multi-step, exponential (each step), plateau, greedy: the factor that the LR is multiplied by."""
     cooldown_fraction: float | None = option(real, above=0.0, most=1.0)
-    """Wsd: how much of the horizon the cooldown takes."""
+    """Wsd: the cooldown's share of the horizon."""
     period: int | None = option(whole, low=1, high=MAX_STEPS)
     """Sgdr: the steps of the first cycle."""
     period_mult: int | None = option(whole, low=1, high=100)
-    """Sgdr: how much longer each cycle is than the one before."""
+    """Sgdr: the length of each cycle over that of the cycle before."""
     peak_fraction: float | None = option(real, above=0.0, most=1.0)
-    """One-cycle: where the peak is, which is the base LR."""
+    """One-cycle: the share of the horizon before the peak, which is the base LR."""
     start_division: float | None = option(real, least=1.0, most=1e12)
     """One-cycle: the peak over the LR at the start."""
     final_division: float | None = option(real, least=1.0, most=1e12)
     """One-cycle: the LR at the start over the final LR."""
     patience: int | None = option(whole, low=0, high=2**23)
-    """Plateau, greedy: so many steps in a row without (or with) improvement move nothing yet."""
+    """Plateau, greedy: the steps in a row without (greedy: or with) improvement that change nothing."""
     threshold: float | None = option(real, least=0.0, most=1.0)
     """Plateau, greedy: the least improvement that counts, as a fraction of the best loss."""
     cooldown: int | None = option(whole, low=0, high=2**23)
-    """Plateau, greedy: steps after a reduction in which stagnation does not count."""
+    """Plateau, greedy: the number of steps after a reduction in which stagnation does not count."""
     smoothing: int | None = option(whole, low=1, high=MAX_STEPS)
     """Plateau, greedy: the span of the loss's moving average, in steps; 1: none."""
 
@@ -128,23 +129,23 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """How the ranks of a distributed job share a run; `None` means not given."""
+    """How the ranks of a distributed job share a run; `None` means the default."""
 
     reduction: RankReduction | None = None
-    """How losses become one. Default: their mean."""
+    """How the losses are reduced to one. Default: their mean."""
     straggler_timeout_s: float | None = option(real, above=0.0, most=86_400.0)
-    """How long after the first loss of a step `quorum` is enough, in seconds. Default: never."""
+    """The time after the first loss of a step, in seconds, from which `quorum` is enough. Default: never."""
     quorum: float | None = option(real, above=0.0, most=1.0)
-    """The share of the ranks that is enough then, > 0 and <= 1. Default: 0.5."""
+    """The share of the ranks whose losses are enough then, > 0 and <= 1. Default: 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What the advice of a run depends on besides its losses; `None` means not given."""
+    """The settings that the advice of a run depends on besides its losses; `None` means not given."""
 
     model: str | None = option(string)
-    """A name, an alias or `name@digest`; as the daemon resolved it, always `name@digest`. `None` where the
-    run follows a schedule."""
+    """A name, an alias or `name@digest`; in a daemon's report always `name@digest`. `None` where the run
+    follows a schedule."""
     horizon: int | None = option(whole, low=1, high=MAX_STEPS)
     """The total number of steps, 1 to 2**53."""
     num_classes: int | None = option(whole, low=2, high=MAX_COUNT)
@@ -156,7 +157,7 @@ class RunConfig:
     optimizer: Optimizer | None = option(member, of=Optimizer)
     """The update rule of the training loop."""
     momentum: float | None = option(real, least=0.0, below=1.0)
-    """Its momentum (for Adam, beta 1), in [0, 1)."""
+    """The optimizer's momentum (for Adam, beta 1), in [0, 1)."""
     initial_lr: float | None = option(real, above=0.0)
     """The learning rate to start from, for models that take one; finite and > 0."""
     min_lr: float | None = option(real, least=0.0)
@@ -164,11 +165,11 @@ class RunConfig:
     max_lr: float | None = option(real, above=0.0)
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     schedule: Schedule | None = None
-    """The schedule that the run follows in place of a model; as the daemon resolved it, with its defaults."""
+    """The schedule that the run follows instead of a model; in a daemon's report, with its defaults."""
     meta: Meta | None = None
-    """Meta mode; as the daemon resolved it, with its defaults. `None`: the run is in none."""
+    """Meta mode; in a daemon's report, with its defaults. `None`: the run is not in meta mode."""
     ranks: Ranks | None = None
-    """How the ranks of a distributed job share the run. `None`: it has one."""
+    """How the ranks of a distributed job share the run. `None`: the run has no ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +181,24 @@ class Advice:
     learning_rate: float
     """The learning rate for the update of that step."""
     reason: AdviceReason
-    """Why."""
+    """Where the learning rate comes from."""
     durable_step: int
     """Observations up to and including this step survive a crash of the daemon; -1: none yet."""
     ranks_reported: int | None = None
-    """Of how many ranks' losses it was made. `None`: of one, or it is a replay, whose number is not kept."""
+    """The number of ranks whose losses were reduced. `None`: the run has no ranks, or this is a replay, for
+    which the number is not stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """A run as the daemon knew it when asked."""
+    """The daemon's report of a run."""
 
     id: str
-    """The id that the user chose."""
+    """Its id."""
     config: RunConfig
-    """Its config, `model` resolved."""
+    """Its config, with defaults filled in and `model` as `name@digest`."""
     status: RunStatus
-    """Where it stands."""
+    """Its status."""
     next_step: int
     """The step of the next observation: the number of steps answered so far."""
     durable_step: int
@@ -210,25 +212,25 @@ class RunInfo:
     update_time: dt.datetime
     """When its last observations were stored, in UTC."""
     meta: MetaStatus | None = None
-    """What became of its meta updates; `None` for a run without meta mode."""
+    """The state of its meta updates; `None` for a run without meta mode."""
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordChunk:
-    """A stretch of a run's record: entry i is of step `first_step + i`."""
+    """A part of a run's record: entry i belongs to step `first_step + i`."""
 
     run: RunInfo
     """The run as of this chunk."""
     first_step: int
     """The step of the first entry."""
     losses: tuple[float, ...] = field(repr=False)
-    """Losses, one a step."""
+    """One loss for each step."""
     learning_rates: tuple[float, ...] = field(repr=False)
-    """Learning rates, one a step."""
+    """One learning rate for each step."""
     reasons: tuple[AdviceReason, ...] = field(repr=False)
-    """Fresh or held, one a step."""
+    """One reason for each step, fresh or held."""
     updates: tuple[MetaRecord, ...] = field(default=(), repr=False)
     """The meta updates of these steps, in order."""
 
@@ -248,11 +250,11 @@ class ModelInfo:
     architecture: str
     """The architecture's kind, such as `paper`."""
     architecture_parameters: Mapping[str, Any] = field(repr=False)
-    """Hidden size, layers, gate layout and the like."""
+    """Its parameters, such as hidden size, layers and gate layout."""
     snapshots: int
     """How many snapshots it holds."""
     parameters: int
-    """The number of weights in each."""
+    """The number of weights in each snapshot."""
     provenance: Mapping[str, Any] = field(repr=False)
     """How it was made: method, tasks, seed, steps, versions."""
     size_bytes: int
