@@ -1,4 +1,4 @@
-"""What the client knows of a run: its next step, what to send again, and what answers without a daemon.
+"""The client's state of a run: its next step, what to send again, and the answers without a daemon.
 
 Pure state: no thread, no event loop, no socket, and no messages of the contract. It may import `mlrs.values`
 and the schedules; only the columns of sweeps (`rows.py`) import NumPy.

@@ -1,4 +1,4 @@
-"""What a daemon answers in a stream, as values: the rules of the client know no messages."""
+"""A daemon's answers in a stream as values, independent of protobuf messages."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mlrs.values.types import AdviceReason
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one entry of a message has no answer."""
+    """The refusal of one entry of a message."""
 
     index: int
     """The index of the entry in the message."""
     reason: str
     """The contract's name of the reason, without its prefix."""
     message: str
-    """What the daemon says of it; may be empty."""
+    """The daemon's message; may be empty."""
     next_step: int | None
     """The step that the run expects, where the refusal is about the step."""
 
     @property
     def may_pass(self) -> bool:
-        """Whether joining and sending again may cure it."""
+        """Whether it may succeed after joining and sending again."""
         return self.reason in PASSING_REASONS
 
     def error(self, run_id: str) -> MlrsError:
@@ -48,11 +48,11 @@ class Advised:
     durable_steps: Sequence[int]
     """Observations of the run up to and including this step survive a crash; -1: none yet."""
     reasons: Sequence[Any]
-    """Why each learning rate is what it is, for `read_reason`; empty: all are fresh."""
+    """The reason of each learning rate, for `read_reason`; empty: all are fresh."""
     ranks_reported: Sequence[int]
-    """Of how many ranks' losses each was made; empty, or 0: of one, or not known."""
+    """The number of ranks whose losses were reduced, for each; empty or 0: no ranks, or not known."""
     read_reason: Callable[[Any], AdviceReason]
-    """Reads a reason."""
+    """Converts a reason."""
     refusals: Sequence[Refusal] = ()
     """The entries that have no answer."""
 
@@ -69,9 +69,9 @@ class Adapted:
     """The answer to a message of meta updates."""
 
     results: Sequence[Any]
-    """What came of each update, for `read_result`."""
+    """The result of each update, for `read_result`."""
     read_result: Callable[[Any, int], Adaptation]
-    """Reads a result, given the step of its update."""
+    """Converts a result, given the step of its update."""
     refusals: Sequence[Refusal] = ()
     """The updates that have no answer."""
 

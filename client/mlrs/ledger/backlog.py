@@ -1,7 +1,7 @@
-"""What a daemon may lack of a ledger's runs: observations and meta updates, kept until they are durable.
+"""The observations and meta updates that a daemon may lack, kept until they are durable.
 
-A ledger has one. What users' calls do here is so ordered that, broken off by Ctrl-C anywhere, it can be done
-again.
+Each ledger has one backlog. Users' calls change it in an order that allows Ctrl-C anywhere: an interrupted
+call can be repeated.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mlrs.ledger.order import Outgoing, in_order
 from mlrs.ledger.updates import Update, Updates
 
 MAX_KEPT = 65_536
-"""Observations kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a daemon that
-crashes before it stored them cannot be caught up: for one run, hours of a daemon's absence."""
+"""The most observations that are kept, of all runs of a ledger. Beyond it the oldest steps are dropped, and a
+daemon that lost them cannot continue. For one run this is hours without a daemon."""
 MAX_UNANSWERED = 2**20
-"""Observations that may wait for an answer, of all runs of a ledger: those of a loop that never waits, while
-the daemon is away."""
+"""The most unanswered observations of all runs of a ledger, as of a loop that never waits while the daemon is
+unreachable."""
 LEAST_KEPT = 64
-"""Steps kept, however many runs there are."""
+"""The least number of steps that are kept, for any number of runs."""
 
 E = TypeVar("E", bound=Observed)
 
@@ -36,7 +36,7 @@ class Backlog(Generic[E]):
     """
 
     def __init__(self, runs: int) -> None:
-        """Begin with nothing; `runs` is how many take each step together."""
+        """Begin empty; `runs`: the number of runs of the ledger."""
         self.durable_step = -1
         self.updates = Updates()
         self._most_unanswered = max(MAX_UNANSWERED // runs, LEAST_KEPT)
@@ -44,9 +44,9 @@ class Backlog(Generic[E]):
         self._kept: deque[E] = deque()  # without gaps, up to the last step observed
         self._unanswered: dict[int, E] = {}  # in the order sent
         self._outgoing: Outgoing[E | Update] = Outgoing()
-        self._lacked_from = 0  # what the daemon expected when the run joined last
+        self._lacked_from = 0  # the daemon's next step when the run joined last
 
-    # ----------------------------------------------------------------------- what is entered
+    # ------------------------------------------------------------------ entering observations
 
     @property
     def is_full(self) -> bool:
@@ -54,18 +54,18 @@ class Backlog(Generic[E]):
         return len(self._unanswered) >= self._most_unanswered
 
     def send(self, entry: E) -> None:
-        """Have an observation sent and answered."""
-        self._outgoing.enter(entry)  # first, and passed over unless the next line was reached, too
+        """Queue an observation to be sent and answered."""
+        self._outgoing.enter(entry)  # first: ignored later if Ctrl-C prevents the next line
         self._unanswered[entry.step] = entry
 
     def keep(self, entry: E) -> None:
-        """Keep the observation of the next step, to be sent again if the daemon loses it."""
+        """Keep the observation of the next step, to send it again if the daemon loses it."""
         if self._kept and self._kept[-1].step == entry.step:  # half entered when an interrupt came
             self._kept.pop()
         self._kept.append(entry)
 
     def send_update(self, update: Update) -> None:
-        """Have an update sent and answered, and keep it."""
+        """Queue an update to be sent and answered, and keep it."""
         self._outgoing.enter(update)  # first, as for an observation
         self.updates.enter(update)
 
@@ -75,7 +75,7 @@ class Backlog(Generic[E]):
             self._kept.popleft()
             self.updates.let_go(self._kept[0].step - 1)
 
-    # ------------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------------ reading
 
     def find(self, step: int) -> E | None:
         """Return the observation of a step, if it is kept or waits for its answer."""
@@ -85,7 +85,7 @@ class Backlog(Generic[E]):
         return self._unanswered.get(step)
 
     def waits(self, entry: E) -> bool:
-        """Return whether the daemon still has to answer an observation."""
+        """Return whether an observation is unanswered."""
         return self._unanswered.get(entry.step) is entry
 
     def has_kept(self, step: int) -> bool:
@@ -93,11 +93,11 @@ class Backlog(Generic[E]):
         return bool(self._kept) and self._kept[0].step <= step <= self._kept[-1].step
 
     def unanswered(self) -> list[E]:
-        """Return the observations that the daemon still has to answer, in the order sent."""
+        """Return the unanswered observations, in the order sent."""
         return list(self._unanswered.values())
 
     def last_unanswered(self) -> E | Update | None:
-        """Return the last observation or update that the daemon still has to answer, if any."""
+        """Return the last unanswered observation or update, if any."""
         entry = next(reversed(self._unanswered.values()), None)
         update = self.updates.last_unanswered()
         return entry if update is None or (entry is not None and entry.step > update.step) else update
@@ -107,7 +107,7 @@ class Backlog(Generic[E]):
         return bool(self._kept) or bool(self.updates)
 
     def oldest(self, next_step: int) -> int:
-        """Return the first step of which the observation is here, or else the next step."""
+        """Return the first step whose observation is kept or unanswered; otherwise the next step."""
         return min([next_step, *(kept.step for kept in islice(self._kept, 1)), *islice(self._unanswered, 1)])
 
     def tail(self, next_step: int) -> list[E]:
@@ -120,12 +120,12 @@ class Backlog(Generic[E]):
             found.append(entries[step])
         return found[::-1]
 
-    # --------------------------------------------------------------- what is sent and answered
+    # --------------------------------------------------------------- sending and answers
 
     def take_unsent(self, limit: int) -> list[E | Update]:
-        """Return what is to be sent next, in order, and count it as sent: entries or updates, not both.
+        """Return what to send next, in order, and count it as sent: entries or updates, not both.
 
-        `limit` is how many they may be. None are left once there are none.
+        `limit`: the most items. An empty list: everything is sent.
         """
         items: list[E | Update] = []
         while len(items) < limit and (item := self._outgoing.first()) is not None:
@@ -137,9 +137,9 @@ class Backlog(Generic[E]):
         return items
 
     def _is_due(self, item: E | Update) -> bool:
-        """Return whether an item was entered wholly, and not refused since, and the daemon may lack it.
+        """Return whether an item was entered completely, was not refused, and may be missing in the daemon.
 
-        It may lack what has its answer: one that came late, of a daemon that lost it.
+        An answered item may be missing, too: a late answer may be from a daemon that lost it since.
         """
         if isinstance(item, Update):
             return self.updates.has(item) and (bool(item.unanswered) or item.step >= self._lacked_from - 1)
@@ -152,34 +152,31 @@ class Backlog(Generic[E]):
         return self.find(item.step) is item or self.waits(item)
 
     def answered(self, entry: E, durable_step: int) -> None:
-        """Take in that the daemon has answered an observation, and how far the runs are durable."""
+        """Enter that the daemon has answered an observation, and how far the runs are durable."""
         if self.waits(entry):
             del self._unanswered[entry.step]
         self.stored(durable_step)
         self._outgoing.let_go(self._is_here)
 
     def stored(self, durable_step: int) -> None:
-        """Let go of what is durable."""
+        """Drop what is durable."""
         self.durable_step = max(self.durable_step, durable_step)
         while self._kept and self._kept[0].step <= self.durable_step and self._kept[0].done:
             self._kept.popleft()
         self.updates.let_go(self.durable_step)
 
     def withdraw(self, entry: E) -> Sequence[E]:
-        """Drop an observation that was refused and, if it is kept, those behind it.
-
-        Returns the ones that the daemon had not answered.
-        """
+        """Drop a refused observation and, if it is kept, the later ones; return those without an answer."""
         dropped = [entry]
         if self.has_kept(entry.step):
             while self._kept and self._kept[-1].step >= entry.step:
                 dropped.append(self._kept.pop())
         return [each for each in dropped if self._unanswered.pop(each.step, None) is not None]
 
-    # ------------------------------------------------------------------------- after a break
+    # ------------------------------------------------------------------- after joining again
 
     def lacks_from(self, step: int, durable_step: int) -> None:
-        """Send again, in the order entered, what a daemon that expects a step lacks or did not answer."""
+        """Queue again, in the order entered, what a daemon that expects a step lacks or did not answer."""
         self.durable_step = durable_step
         self._lacked_from = step
         lacked = [kept for kept in self._kept if kept.step >= step and kept.step not in self._unanswered]
@@ -188,11 +185,11 @@ class Backlog(Generic[E]):
         self._outgoing.again()
 
     def forget_kept(self) -> None:
-        """Keep no observation, as the daemon has them all."""
+        """Drop all kept observations, because the daemon has them."""
         self._kept.clear()
 
     def stop_sending(self, kept: Iterable[E] | None = None) -> None:
-        """Send nothing more; keep these observations, for a file at the end, or nothing at all."""
+        """Send nothing more; keep these observations for a file, or none."""
         if kept is None:
             self._kept.clear()
             self.updates.clear()

@@ -1,4 +1,4 @@
-"""An observation and what came of it; what a ledger wants to know of one."""
+"""Observations and their answers: of one run (`Entry`), and the interface that ledgers need (`Observed`)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mlrs.values.types import Advice, AdviceReason
 
 
 class Reported(NamedTuple):
-    """What a rank observes of a step."""
+    """The observation of a rank."""
 
     loss: float
     samples: float
-    """The number of samples that it is the mean of."""
+    """The number of samples that the loss is the mean of."""
 
 
 class Observed(Protocol):
-    """What a ledger keeps of a step: an `Entry` of one run, or a `Row` of a sweep."""
+    """A step in a ledger: an `Entry` of one run, or a `Row` of a sweep."""
 
     step: int
     """The step."""
     error: MlrsError | None
-    """Why there will be no answer, if there will be none."""
+    """Why there is no answer, if it was refused."""
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or never will be."""
+        """Whether there is an answer or a refusal."""
 
     @property
     def steps(self) -> Sequence[int]:
@@ -47,31 +47,31 @@ class Observed(Protocol):
 
     @property
     def rates(self) -> Sequence[float] | None:
-        """The learning rates of the answer, one for each run, once there is one."""
+        """The learning rates of the answer, one for each run; `None`: no answer yet."""
 
     @property
     def sample_counts(self) -> Sequence[float]:
-        """The numbers of samples that they are the means of, where that counts; else empty."""
+        """The numbers of samples that the losses are means of; empty for sweeps."""
 
     def observed(self) -> Any:
-        """Return what it was made of: the loss, or the losses."""
+        """Return the loss, or the losses."""
 
     def has(self, loss: Any) -> bool:
-        """Return whether it is of this loss, or these; NaN is the same as NaN."""
+        """Return whether it has this loss, or these losses; NaN equals NaN."""
 
     def fill(self, columns: Advised, index: int) -> Any:
-        """Take the answer, which begins at an index of the columns, unless it is done; return its LRs."""
+        """Enter the answer, which begins at an index of the columns, unless it is done; return its LRs."""
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
         """Take what a fallback answers; the daemon's answer will not change it."""
 
     def durable_step(self, columns: Advised, index: int) -> int:
-        """Return how far all runs are durable by such an answer."""
+        """Return the durable step of an answer, the smallest of all runs."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One observation of one run, and what came of it."""
+    """One observation of one run, and its answer."""
 
     step: int
     """Its step."""
@@ -80,15 +80,15 @@ class Entry:
     learning_rate: float | None = None
     """The answer, once there is one."""
     reason: AdviceReason = AdviceReason.FRESH
-    """Why the answer is what it is."""
+    """The reason of the answer."""
     durable: int = -1
-    """How far the run was durable when it was answered."""
+    """The run's durable step when it was answered."""
     error: MlrsError | None = None
     """Why there will be no answer."""
     samples: float = 1.0
-    """Of a rank's: how many samples the loss is the mean of."""
+    """For a rank: the number of samples that the loss is the mean of."""
     ranks_reported: int | None = None
-    """Of how many ranks' losses the answer was made, if that is known."""
+    """The number of ranks whose losses were reduced, if that is known."""
 
     @classmethod
     def of_rank(cls, step: int, reported: Reported) -> Entry:
@@ -97,7 +97,7 @@ class Entry:
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or never will be."""
+        """Whether there is an answer or a refusal."""
         return self.learning_rate is not None or self.error is not None
 
     @property
@@ -126,17 +126,17 @@ class Entry:
         return (self.samples,)
 
     def observed(self) -> float:
-        """Return the loss; of a rank's nothing is kept."""
+        """Return the loss. Observations of ranks are not kept."""
         return self.loss
 
     def has(self, loss: float | Reported) -> bool:
-        """Return whether it is of this loss."""
+        """Return whether it has this loss."""
         if isinstance(loss, Reported):
             return self.samples == loss.samples and self.has(loss.loss)
         return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
 
     def fill(self, columns: Advised, index: int) -> float:
-        """Take the answer at an index of the columns, unless it is done; return its learning rate."""
+        """Enter the answer at an index of the columns, unless it is done; return its learning rate."""
         learning_rate = columns.learning_rates[index]
         if self.learning_rate is None and self.error is None:
             self.durable = columns.durable_steps[index]
@@ -147,17 +147,17 @@ class Entry:
         return learning_rate
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:
-        """Take what a fallback answers."""
+        """Enter the fallback's answer."""
         rate = checked_lr(learning_rate)
         self.reason, self.durable = AdviceReason.FALLBACK, durable_step
         self.learning_rate = rate
 
     def durable_step(self, columns: Advised, index: int) -> int:
-        """Return how far the run is durable by such an answer."""
+        """Return the durable step of an answer."""
         return columns.durable_steps[index]
 
     def lr(self) -> float:
-        """Return the learning rate of an entry that is done."""
+        """Return the learning rate of an entry that is done; raises its refusal."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         if self.learning_rate is None:

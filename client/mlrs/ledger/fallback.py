@@ -1,4 +1,4 @@
-"""What a run goes on with while no daemon can be reached."""
+"""The fallback: where a run's learning rates come from while no daemon can be reached."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlrs.values.types import RunConfig, Schedule, ScheduleKind
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Where learning rates come from without a daemon."""
+    """A source of learning rates without a daemon."""
 
     rate: Callable[[int], Any] | None
-    """Returns that of a step: a number, or for a sweep also one a run. `None`: the last advised."""
+    """Returns the rate of a step: a number, or one for each run of a sweep. `None`: the last advised."""
 
     def lr(self, step: int, last: Any) -> Any:
-        """Return the learning rate, or rates, of a step; `None`: there is none, as none was advised yet."""
+        """Return the learning rate, or rates, of a step; `None`: there is none before the first advice."""
         return last if self.rate is None else self.rate(step)
 
 
@@ -30,7 +30,7 @@ def fallback_of(value: Any, configs: Sequence[RunConfig]) -> Fallback | None:
     """Return the checked fallback of runs with these configs; `None`: errors are raised.
 
     Raises:
-        InvalidArgumentError: it is none, or a schedule that cannot be computed here.
+        InvalidArgumentError: it is no fallback, or a schedule that cannot be computed here.
     """
     if isinstance(value, str) and value == "auto":
         value = "error" if any(config.ranks for config in configs) else "last"
@@ -52,7 +52,7 @@ def fallback_of(value: Any, configs: Sequence[RunConfig]) -> Fallback | None:
 
 
 def checked_lr(value: Any) -> float:
-    """Return a learning rate that a fallback gave."""
+    """Return a learning rate of a fallback; raises `InvalidArgumentError` if it is none."""
     try:
         rate = float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -63,7 +63,7 @@ def checked_lr(value: Any) -> float:
 
 
 def wrong_rate(value: Any) -> InvalidArgumentError:
-    """Return the error for a learning rate that a fallback gave and that is none."""
+    """Return the error for a fallback's result that is no learning rate."""
     return InvalidArgumentError(
         f"fallback must return finite learning rates >= 0; returned {value!r:.100}", field="fallback"
     )
@@ -90,7 +90,7 @@ def _rate(schedule: Schedule | None, config: RunConfig) -> Callable[[int], float
         given["horizon"] = config.horizon
     if extra := given.keys() - known.keys():
         raise InvalidArgumentError(
-            f"fallback: {min(extra)} is of no meaning to {schedule.kind}", field="fallback"
+            f"fallback: {min(extra)} is no parameter of {schedule.kind}", field="fallback"
         )
     if "horizon" in known and "horizon" not in given and known["horizon"].default is inspect.Parameter.empty:
         raise InvalidArgumentError(f"fallback: {schedule.kind} needs the run's horizon", field="fallback")
@@ -99,5 +99,5 @@ def _rate(schedule: Schedule | None, config: RunConfig) -> Callable[[int], float
     def rate(step: int) -> float:
         return min(max(float(function(step, **given)), least), most)
 
-    rate(0)  # whose checks name what is wrong
+    rate(0)  # raises for wrong parameters
     return rate

@@ -1,9 +1,9 @@
-"""What the client knows of a run, or of a sweep: the next step, and what it may have to send again.
+"""The client's state of a run or a sweep: the next step, and what it may have to send again.
 
-A ledger knows no stream and no thread; its owner sees to it that one caller is in it at a time. That caller
-may be the main thread, where Ctrl-C raises between any two lines of Python: what users' calls do here
-(`observe`, `adapt`, `stand_in`, `cut_off`) is so ordered that, broken off anywhere, it can be called again.
-What may have to be sent again is in its `Backlog`, what answers without a daemon in its `Standby`.
+A ledger uses no stream and no thread; its owner allows one caller at a time. That caller may be the main
+thread, where Ctrl-C can raise between any two lines: users' calls (`observe`, `adapt`, `stand_in`, `cut_off`)
+change the ledger in an order that allows to repeat an interrupted call. What may be sent again is in its
+`Backlog`, what answers without a daemon in its `Standby`.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ from mlrs.values.meta_types import Adaptation, MetaOrder
 from mlrs.values.types import RunConfig
 
 PERMANENT = (RecordDamagedError, StoreNewerError)
-"""Failures that no further try cures: with a fallback, it goes on for good; without, they are raised."""
+"""Permanent failures: with a fallback, it answers to the end; without one, they are raised."""
 REFUSED = (RunTakenError, RunNotFoundError)
-"""Failures after which the daemon takes nothing more of this run from this client."""
+"""Failures after which the daemon accepts no observation of this run from this client."""
 RANK_TIMEOUT_S = 600.0
-"""How long a rank waits for the others: as long as the collectives of PyTorch do."""
+"""How long a rank waits for the others, in seconds: the timeout of PyTorch's collectives."""
 
 
 class Wakeable(Protocol):
-    """What the callers who wait for something of a run are waiting on."""
+    """Wakes the callers that wait for an event of a run."""
 
     def notify_all(self) -> None:
-        """Let each of them look again."""
+        """Wake all callers, which then check their condition again."""
 
 
 class Ledger(Generic[E]):
-    """The client's record of one run, or of the runs of a sweep, which take their steps together.
+    """The client's record of one run, or of the runs of a sweep, which advance together.
 
-    It begins before its runs are open: what is observed until then waits to be sent.
+    It exists before its runs are open: observations until then wait to be sent.
 
     Attributes:
-        changed: notified when an answer, or word of the stream, came in.
-        start: how the runs are to begin.
+        changed: notified when an answer arrives, or a stream changes.
+        start: the options of opening the runs.
         run_ids: the runs' ids.
-        label: what messages call it.
-        entry: makes what is kept of a step, from the step and the loss, or losses.
-        rank: which of its ranks this process is; `None`: it has one.
-        config: the config of the first run: as asked for, and once it is open as the daemon resolved it.
+        label: its name in messages.
+        entry: makes the entry of a step, from the step and the loss, or losses.
+        rank: the rank of this process; `None`: the run has no ranks.
+        config: the config of the first run: the requested one, and after opening the daemon's.
         is_open: whether the daemon has opened the runs.
-        denied: why the runs could not be opened when that was tried last, if they could not.
+        denied: why the last attempt to open the runs failed, if it did.
         created: whether opening them created each run.
         created_at: when the daemon created the first run, in seconds since the epoch; `None`: not known yet.
-        handles: the runs' names in the streams of one daemon process.
-        first_step: the step with which they begin, once it is known.
-        next_step: the step that the caller may observe next.
+        handles: the runs' handles in the streams of one daemon process.
+        first_step: the first step that is observed, once it is known.
+        next_step: the step to observe next.
         left: whether the caller has left it.
-        is_finished: whether it was found to be finished as it was to join again.
+        is_finished: whether the daemon has reported that it is finished.
         backlog: the observations and updates that the daemon may lack.
-        standby: what answers while no daemon can be reached.
-        remarks: what its user should hear of what is observed.
-        saved_as: the file that holds what the daemon lacks, once there is one.
-        saved_at: the step that came next when it was written.
+        standby: answers while no daemon can be reached.
+        remarks: the warnings about its observations.
+        saved_as: the file with the observations that the daemon lacks; empty: there is none.
+        saved_at: the next step when that file was written.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class Ledger(Generic[E]):
         self.saved_at = -1
         self._stall = StorageStall(self.label)
         self._late_refusal: MlrsError | None = None  # of a step that the fallback had answered
-        self._is_replaced = False  # then that is raised again and again
-        self._keeps_losses = False  # of a run that is lost
-        self._furthest = -1  # the step that the daemon expected when the runs were opened
+        self._is_replaced = False  # whether the late refusal is raised at every call
+        self._keeps_losses = False  # whether losses are kept though the run is lost
+        self._furthest = -1  # the daemon's largest next step when the runs were opened
 
     @property
     def size(self) -> int:
@@ -126,7 +126,7 @@ class Ledger(Generic[E]):
         return len(self.run_ids)
 
     def patience_s(self, timeout_s: float | None) -> float | None:
-        """Return how long a caller waits, in seconds; `None`: as all callers of the advisor do."""
+        """Return the deadline of a call, in seconds; `None`: the advisor's."""
         ranks_s = None if self.rank is None else RANK_TIMEOUT_S
         if timeout_s is not None or self.is_open:
             return ranks_s if timeout_s is None else timeout_s
@@ -135,10 +135,10 @@ class Ledger(Generic[E]):
     # ---------------------------------------------------------------- observations and updates
 
     def observe(self, step: int, loss: Any) -> tuple[E, bool]:
-        """Enter an observation: of a step and its loss, or one loss for each run.
+        """Enter the observation of a step: its loss, or one loss for each run.
 
         Returns:
-            The entry, and whether it has to be sent: not if it was entered before and is kept.
+            The entry, and whether it is new and has to be sent.
         """
         self._raise_late_refusal()
         if self.first_step is None:
@@ -170,10 +170,10 @@ class Ledger(Generic[E]):
     def adapt(
         self, step: int, alignments: Sequence[float], validation_losses: Sequence[float | None]
     ) -> tuple[Update, bool]:
-        """Enter the meta update of a step, from a number for each run.
+        """Enter the meta update of a step, with one alignment for each run.
 
         Returns:
-            The update, and whether it has to be sent: not if it was entered before and is kept.
+            The update, and whether it is new and has to be sent.
         """
         self._raise_late_refusal()
         if self.config.meta is None:
@@ -226,7 +226,7 @@ class Ledger(Generic[E]):
             self.standby.advised(update.step, rates[0] if self.size == 1 else rates)
 
     def refuse(self, entry: E, error: MlrsError) -> None:
-        """Enter that an entry was refused: its step comes next again, and later ones fall with it."""
+        """Enter that an entry was refused: its step is the next one again, and later ones are refused."""
         if not self.backlog.waits(entry) or self._is_lost_by(error):
             return
         is_next_again = entry.step < self.next_step and self.backlog.has_kept(entry.step)
@@ -241,17 +241,17 @@ class Ledger(Generic[E]):
             self.next_step = entry.step
 
     def refuse_update(self, update: Update, error: MlrsError) -> None:
-        """Enter that an update was refused: the run goes on without it."""
+        """Enter that an update was refused: the run continues without it."""
         if not self.backlog.updates.has(update):
             return
         if update.done:
-            self._late_refusal = error  # as for an observation
+            self._late_refusal = error  # as in `refuse`
         else:
             update.error = error
         self.backlog.updates.drop(update)
 
     def refuse_all(self, error: MlrsError) -> None:
-        """Enter that everything which has no answer was refused."""
+        """Enter that everything unanswered was refused."""
         if self._is_lost_by(error):
             return
         for entry in self.backlog.unanswered():
@@ -260,23 +260,23 @@ class Ledger(Generic[E]):
             self.refuse_update(update, error)
 
     def stored(self, durable_step: int) -> bool:
-        """Take in how far a daemon has stored the runs that it answered; return whether that is all."""
+        """Enter how far a daemon has stored the runs; return whether every step is stored."""
         self.backlog.stored(durable_step)
         return self.backlog.durable_step >= self.next_step - 1
 
     def store_news(self) -> str | None:
-        """Return what is to be logged of whether the daemon stores what it answers; once each."""
+        """Return what to log about whether the daemon stores its answers, each message once."""
         return self._stall.news(self.backlog.durable_step, self.standby.last_step)
 
     def unsent(self) -> list[E]:
         """Return the observations that the daemon may lack, in order and without gaps up to the last.
 
-        Of a rank there are none: what it alone observed is no observation of the run.
+        None for a rank, whose loss alone is no observation of the run.
         """
         return [] if self.rank is not None else self.backlog.tail(self.next_step)
 
     def drop(self) -> None:
-        """Send and keep nothing more of what was observed here."""
+        """Drop all observations and updates."""
         self.backlog.stop_sending()
 
     def _raise_late_refusal(self) -> None:
@@ -287,14 +287,14 @@ class Ledger(Generic[E]):
             raise error.with_traceback(None)
 
     def _begin(self, step: int) -> None:
-        """Enter the step with which the runs begin; raises `InvalidArgumentError` if they cannot."""
+        """Enter the first step of the runs; raises `InvalidArgumentError` if they cannot begin there."""
         if not self.is_open:
             self.start.way(step)
             self.next_step = step
         self.first_step = step
 
     def _ahead(self, step: int) -> MlrsError:
-        """Return why a step cannot be observed that is beyond the next one."""
+        """Return the error for a step beyond the next one."""
         if self.denied is not None:
             return self.denied.with_traceback(None)
         return StepAheadError(
@@ -316,7 +316,7 @@ class Ledger(Generic[E]):
     # -------------------------------------------------------------- opening, and joining again
 
     def open(self, opened: Opened) -> None:
-        """Take in what the daemon says of the runs that it opened."""
+        """Enter the daemon's answer to opening the runs for the first time."""
         if self.standby.outage is not None and self.first_step not in (None, opened.next_step):
             self.lose(
                 RunExistsError(
@@ -341,17 +341,17 @@ class Ledger(Generic[E]):
         self.rejoin(opened)
 
     def rejoin(self, opened: Opened) -> None:
-        """Take in what the daemon says after a break.
+        """Enter the daemon's answer to opening the runs again.
 
-        To be sent again, in the order in which they were entered, are then the entries and updates that it
-        lacks, and those whose answers were lost.
+        Queues again, in the order of entering, the entries and updates that the daemon lacks, and those
+        whose answers were lost.
 
         Raises:
-            RecordGapError: the daemon's record goes beyond the client's, or ends before what the
-                client keeps.
+            RecordGapError: the daemon's record is longer than the client's, or ends before the oldest step
+                that the client keeps.
         """
         expected, furthest = opened.next_step, opened.furthest_step
-        if furthest > max(self.next_step, self._furthest) and self.rank is None:  # ranks go on without others
+        if furthest > max(self.next_step, self._furthest) and self.rank is None:  # other ranks may be ahead
             raise RecordGapError(
                 f"{self.label}: the daemon expects step {furthest}, this client step"
                 f" {self.next_step}: another process has moved it. Open it again",
@@ -376,7 +376,7 @@ class Ledger(Generic[E]):
             self.standby.outage.until = last.step
 
     def turned_away(self, error: MlrsError) -> None:
-        """Enter that the runs cannot take part in a stream, now or ever."""
+        """Enter that the runs cannot join a stream."""
         if self.goes_on_alone() and (not self.is_open or isinstance(error, REFUSED)):
             self.lose(error)
             return
@@ -385,18 +385,17 @@ class Ledger(Generic[E]):
         self.refuse_all(error)
 
     def may_pass(self, error: MlrsError) -> bool:
-        """Return whether to try again after a failure to join that says nothing against what was sent.
+        """Return whether to try to join again after a temporary failure.
 
-        Of one that somebody has to see to, a token that is no good, only where training goes on meanwhile.
-        Where the runs are opened for the first time, and their caller waits for that, only if no daemon
-        answered.
+        Yes while training continues with the fallback, also after a failure of authentication. Otherwise, at
+        the first opening, only if no daemon answered; later, unless the token is refused.
         """
         if self.goes_on_alone() or isinstance(error, (UnavailableError, DeadlineExceededError)):
             return True
         return self.is_open and not isinstance(error, (UnauthenticatedError, PermissionDeniedError))
 
     def replaced(self) -> None:
-        """Enter that the same runs were opened again in this process: what is observed here is refused."""
+        """Enter that the same runs were opened again in this process: observations here are refused."""
         self._late_refusal = UsageError(
             f"{self.label} was opened again in this process, which goes on with it there; use that run, or"
             " open this one again"
@@ -406,7 +405,7 @@ class Ledger(Generic[E]):
         self.drop()
 
     def hand_over(self, other: Ledger[E], step: int) -> None:
-        """Give the same runs, which go back to a step, the observations and updates of before that step."""
+        """Copy observations and updates before a step to another ledger of the same runs."""
         updates = {update.step: update for update in self.backlog.updates}
         for entry in self.unsent():
             if entry.step < step:
@@ -417,30 +416,31 @@ class Ledger(Generic[E]):
     # ----------------------------------------------------------------------- without a daemon
 
     def can_stand_in(self) -> bool:
-        """Return whether the fallback, if there is one, has something to answer."""
+        """Return whether there is a fallback that has a learning rate."""
         return self.standby.can_answer(is_open=self.is_open)
 
     def goes_on_alone(self) -> bool:
-        """Return whether training goes on under the fallback, whatever becomes of the runs."""
+        """Return whether training continues with the fallback, whatever happens to the runs."""
         return self.can_stand_in() and (self.is_open or self.standby.outage is not None)
 
     def stand_in(self, item: E | Update) -> None:
-        """Have the fallback answer an entry or an update, which stays to be sent."""
+        """Let the fallback answer an entry or an update, which is nevertheless sent later."""
         if isinstance(item, Update):
             self.standby.answer_update(item, self.backlog.find(item.step), self.backlog.durable_step)
         else:
             self.standby.answer(item, self.backlog.durable_step)
 
     def cut_off(self, cause: MlrsError) -> None:
-        """Enter that an answer did not come in time: the fallback answers until the daemon has caught up."""
+        """Begin an outage after a late answer: the fallback answers until the daemon has every step."""
         if self.standby.outage is None:
             last = self.backlog.last_unanswered()
             self.standby.begin_outage(self.label, cause, self.next_step if last is None else last.step)
 
     def lose(self, error: MlrsError) -> None:
-        """Enter that the daemon cannot be caught up: from here on nothing is sent, the fallback answers.
+        """Enter that the daemon cannot continue the run: nothing more is sent, and the fallback answers.
 
-        Where the daemon refuses the run, but lacks nothing that this client no longer has, losses are kept.
+        Losses are kept if the run is not open or the daemon refuses it, since the client then has all that
+        the daemon lacks.
         """
         self.cut_off(error)
         self._keeps_losses = not self.is_open or isinstance(error, REFUSED)
@@ -448,7 +448,7 @@ class Ledger(Generic[E]):
         self.backlog.stop_sending(self.unsent() if self._keeps_losses else None)
 
     def _is_lost_by(self, error: MlrsError) -> bool:
-        """Lose the runs, if an error is permanent and the fallback can go on; return whether that is so."""
+        """Call `lose` if an error is permanent and the fallback can answer; return whether that is so."""
         if isinstance(error, PERMANENT) and self.can_stand_in():
             self.lose(error)
             return True

@@ -1,4 +1,4 @@
-"""What a daemon says of the runs that it opened."""
+"""The daemon's answers to opening runs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from mlrs.values.types import RunConfig, RunInfo
 
 @dataclass(frozen=True, slots=True)
 class OpenedRun:
-    """What the daemon says of a run that it opened."""
+    """The daemon's answer to opening a run."""
 
     info: RunInfo
     """The run."""
     handle: int
-    """Its name in StreamAdvice."""
+    """Its handle in StreamAdvice."""
     created: bool
     """Whether this call created it."""
     took_over: bool
-    """Whether another process that is connected sent its observations until now."""
+    """Whether another connected process has sent its observations until now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the daemon says of the runs of a ledger, at least one."""
+    """The daemon's answers for the runs of a ledger, at least one."""
 
     runs: tuple[OpenedRun, ...]
     """The runs."""
@@ -35,7 +35,7 @@ class Opened:
 
     @property
     def handles(self) -> list[int]:
-        """Their names in StreamAdvice."""
+        """The runs' handles in StreamAdvice."""
         return [run.handle for run in self.runs]
 
     @property
@@ -45,22 +45,22 @@ class Opened:
 
     @property
     def took_over(self) -> list[str]:
-        """The ids of those that were taken over from another process which is connected."""
+        """The ids of the runs that were taken over from another connected process."""
         return [run.info.id for run in self.runs if run.took_over]
 
     @property
     def created_at(self) -> float:
-        """When the first was created, in seconds since the epoch."""
+        """When the first run was created, in seconds since the epoch."""
         return self.runs[0].info.create_time.timestamp()
 
     @property
     def config(self) -> RunConfig:
-        """The config of the first."""
+        """The config of the first run."""
         return self.runs[0].info.config
 
     @property
     def last_learning_rates(self) -> list[float | None]:
-        """The last advice of each, or else the learning rate that it was given to start from."""
+        """The last learning rate of each run, or else its `initial_lr`."""
         infos = [run.info for run in self.runs]
         return [
             info.config.initial_lr if info.last_learning_rate is None else info.last_learning_rate
@@ -69,12 +69,12 @@ class Opened:
 
     @property
     def next_step(self) -> int:
-        """The step that the run expects that is the furthest behind."""
+        """The smallest next step of all runs."""
         return min(run.info.next_step for run in self.runs)
 
     @property
     def furthest_step(self) -> int:
-        """The step that the run expects that is the furthest ahead."""
+        """The largest next step of all runs."""
         return max(run.info.next_step for run in self.runs)
 
     @property

@@ -1,7 +1,7 @@
-"""In which order things go to the daemon: that in which they were entered, also when they go again.
+"""The order of sending: the order of entering, also when items are sent again.
 
-The owner's lock is one that every step of training waits for, so nothing here goes through all that waits,
-however long the daemon was away. Ctrl-C may end `Outgoing.enter` and `Outgoing.clear` between any two lines.
+Every training step waits for the owner's lock, so no operation here iterates over all waiting items. Ctrl-C
+may interrupt `Outgoing.enter` and `Outgoing.clear` between any two lines.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ T = TypeVar("T")
 
 
 class Outgoing(Generic[T]):
-    """What was sent and may have to be sent again, and, behind it, what is still to be sent."""
+    """The items that were sent and may be sent again and, after them, the items to be sent."""
 
     def __init__(self) -> None:
         self._sent: deque[T] = deque()
-        self._unsent: deque[deque[T]] = deque([deque()])  # one behind the other; the last takes what is new
+        self._unsent: deque[deque[T]] = deque([deque()])  # in order; new items are appended to the last
 
     def enter(self, item: T) -> None:
-        """Have something sent, behind all else."""
+        """Append an item to be sent."""
         self._unsent[-1].append(item)
 
     def first(self) -> T | None:
-        """Return what is to be sent next, if anything is."""
+        """Return the item to be sent next, if any."""
         while not self._unsent[0] and len(self._unsent) > 1:
             self._unsent.popleft()
         return self._unsent[0][0] if self._unsent[0] else None
 
     def pass_on(self) -> None:
-        """Count what `first` returned as sent."""
+        """Count the item of `first` as sent."""
         self._sent.append(self._unsent[0].popleft())
 
     def again(self) -> None:
-        """Have all that was sent sent again, ahead of what was not; moves nothing, however much that is."""
+        """Queue all sent items again, before the unsent ones; takes constant time."""
         if self._sent:
             self._unsent.appendleft(self._sent)
             self._sent = deque()
 
     def let_go(self, is_kept: Callable[[T], bool]) -> None:
-        """Forget what was sent, from the oldest on, up to the first that is still kept."""
+        """Forget sent items, from the oldest on, up to the first for which `is_kept` is true."""
         while self._sent and not is_kept(self._sent[0]):
             self._sent.popleft()
 
@@ -52,9 +52,9 @@ class Outgoing(Generic[T]):
 
 
 def in_order(lacked: dict[int, T], waiting: dict[int, T]) -> dict[int, T]:
-    """Return what a daemon lacks again and what waited for it all along, by step, in one.
+    """Return the items that a daemon lacks again, merged with those that were waiting, ordered by step.
 
-    What it lacks again is nearly always older than all that waited. Only where it is not is anything sorted.
+    The lacking items are nearly always older than all waiting ones, and then nothing is sorted.
     """
     if not lacked:
         return waiting

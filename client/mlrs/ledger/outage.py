@@ -1,4 +1,4 @@
-"""What is logged of a run: a stretch that its fallback answers, or one in which nothing is stored."""
+"""Log messages of a run: about outages, and about a daemon that stores nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from mlrs.errors import MlrsError
 
 STALL_S = 5.0
-"""How long a daemon may answer without storing until that is logged, in seconds: fifty flush intervals."""
+"""How long a daemon may answer without storing before that is logged, in seconds: fifty flush intervals."""
 
 
 @dataclass(slots=True, eq=False)
 class Outage:
-    """From the first step that the daemon did not answer in time, until it has answered what it missed."""
+    """The time from the first late answer of the daemon until it has answered all missed steps."""
 
     label: str
     """What messages call the run."""
@@ -22,11 +22,11 @@ class Outage:
     until: int
     """It ends when the daemon answers this step, or a later one."""
     since: int
-    """What the ledger's count of fallback steps was before."""
+    """The ledger's count of fallback steps at its beginning."""
     lost: MlrsError | None = None
-    """Why it never ends, if it does not: the daemon cannot get any more what it missed."""
+    """Why it never ends, if the daemon cannot get the missed steps any more."""
     keeps_losses: bool = False
-    """Whether losses are kept all the same, to be written to a file at the end."""
+    """Whether losses are nevertheless kept, to be written to a file at the end."""
     is_logged: bool = False
     """Whether its beginning was logged."""
     is_loss_logged: bool = False
@@ -34,11 +34,11 @@ class Outage:
 
     @property
     def has_news(self) -> bool:
-        """Whether anything is to be logged now."""
+        """Whether there is something to log now."""
         return not self.is_logged or (self.lost is not None and not self.is_loss_logged)
 
     def news(self) -> str | None:
-        """Return what is to be logged now; once each."""
+        """Return what to log now, each message once."""
         if not self.is_logged:
             self.is_logged = True
             return (
@@ -58,11 +58,11 @@ class Outage:
         return None
 
     def _why(self, error: MlrsError) -> str:
-        """Return what an error says, without the name that the message begins with."""
+        """Return an error's message without the run's name at its beginning."""
         return f"({str(error).removeprefix(f'{self.label}: ')})"
 
     def end(self, fallback_steps: int) -> str:
-        """Return what is to be logged at its end, given the ledger's count of fallback steps."""
+        """Return what to log at its end, given the ledger's count of fallback steps."""
         return (
             f"{self.label}: the daemon is back and has every loss; {fallback_steps - self.since} steps were"
             " answered by the fallback"
@@ -71,10 +71,10 @@ class Outage:
 
 @dataclass(slots=True, eq=False)
 class StorageStall:
-    """Whether the daemon stores what it answers: the durable step shows it, which each answer carries.
+    """Detects a daemon that answers without storing, by the durable step of its answers.
 
-    One pause of the client or of the daemon is not held against the store, however long: nothing was answered
-    in it, so the answer after it may be the first that could have shown it.
+    The longest pause between two answers does not count: nothing was answered then, so the next answer may be
+    the first that could show a new durable step.
     """
 
     label: str
@@ -87,7 +87,7 @@ class StorageStall:
     _pause_s: float = 0.0
 
     def news(self, durable_step: int, answered_step: int) -> str | None:
-        """Take in how far a run is answered and durable now; return what is to be logged, once each."""
+        """Enter how far a run is answered and durable now; return what to log, each message once."""
         now = time.monotonic()
         if durable_step != self._durable_step or answered_step <= durable_step:
             self._durable_step, self._since, self._newest, self._pause_s = durable_step, now, now, 0.0

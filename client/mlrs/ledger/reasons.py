@@ -1,4 +1,4 @@
-"""The reasons that the contract gives for a failure, by name, and the exceptions that they become."""
+"""The contract's reasons for failures, by name, and their exceptions."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ _BY_REASON: dict[str, type[MlrsError]] = {
 PASSING_REASONS = frozenset(
     {"STALE_HANDLE", "QUEUE_FULL", "STORE", "DRAINING", "NOT_OWNER", "MEMORY_FULL", "TENANT_LIMIT"}
 )
-"""Refusals in a stream that say nothing against what was sent."""
+"""Reasons of temporary refusals in a stream: the entry may be accepted when it is sent again."""
 REASON_PREFIX = "ERROR_REASON_"
-"""What the contract puts ahead of each name, and messages do not show."""
+"""The contract's prefix of each name, which messages do not show."""
 NEVER_SENT = ("failed to connect to all addresses", "DNS resolution failed")
-"""What gRPC says where a call did not so much as leave."""
+"""gRPC's messages for calls that were never sent."""
 
 
 def is_known(reason: str) -> bool:
@@ -73,7 +73,7 @@ def error_class(reason: str) -> type[MlrsError]:
 
 
 def may_be_done(error: MlrsError) -> bool:
-    """Return whether a call that failed so may have been carried out all the same, and its answer lost."""
+    """Return whether a failed call is ambiguous: the daemon may have carried it out."""
     if not isinstance(error, (UnavailableError, DeadlineExceededError)) or error.reason is not None:
         return False
     return not any(words in str(error) for words in NEVER_SENT)

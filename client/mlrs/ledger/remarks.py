@@ -1,4 +1,4 @@
-"""What the user of a run should hear of what is observed: once each, in a warning; never an error."""
+"""Warnings about a run's observations, each logged once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mlrs.ledger.entries import Observed
 from mlrs.values.types import RunConfig
 
 NEVER = 2**63
-"""A step that no run comes to."""
+"""A step that no run reaches."""
 
 
 class Remarks:
     """The warnings about the losses of one run, or of the runs of a sweep.
 
     Attributes:
-        horizon: the first step that is past the horizon; `NEVER` where that was said, or there is none.
-        wants_finite: whether the first loss that is not finite is still to be told of.
-        news: the warnings that were not logged yet.
+        horizon: the first step past the horizon; `NEVER` after its warning, or without a horizon.
+        wants_finite: whether there was no warning about a loss that is not finite yet.
+        news: the warnings to log.
     """
 
     def __init__(self, label: str, run_ids: Sequence[str], configs: Sequence[RunConfig]) -> None:
@@ -32,17 +32,17 @@ class Remarks:
         self.resolved(configs)
 
     def resolved(self, configs: Sequence[RunConfig]) -> None:
-        """Take in the configs of the runs, of which each may have a horizon."""
+        """Enter the configs of the runs, each of which may have a horizon."""
         if not self._has_passed:
             known = [config.horizon for config in configs if config.horizon is not None]
             self.horizon = min([self.horizon, *known])
 
     def silence(self) -> None:
-        """Have nothing told."""
+        """Give no warnings."""
         self._has_passed, self.horizon, self.wants_finite = True, NEVER, False
 
     def see(self, entry: Observed) -> None:
-        """Take note of what was observed; every observation comes by here."""
+        """Check an observation; called for each one."""
         if self.wants_finite and not entry.is_finite:
             self.wants_finite = False
             self.news.append(f"{self._label}: {self._not_finite(entry)}")

@@ -18,7 +18,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A step of every run of a sweep, and what came of it."""
+    """A step of every run of a sweep, and its answer."""
 
     step: int
     """The step."""
@@ -27,7 +27,7 @@ class Row:
     learning_rates: Floats | None = None
     """The answer, (runs,), once there is one."""
     error: MlrsError | None = None
-    """Why there will be no answer."""
+    """Why there is no answer, if it was refused."""
     _steps: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or never will be."""
+        """Whether there is an answer or a refusal."""
         return self.learning_rates is not None or self.error is not None
 
     @property
@@ -66,22 +66,22 @@ class Row:
 
     @property
     def sample_counts(self) -> Sequence[float]:
-        """None: each run has one rank."""
+        """Empty: runs of sweeps have no ranks."""
         return ()
 
     def has(self, loss: Floats) -> bool:
-        """Return whether it is of these losses; NaN is the same as NaN."""
+        """Return whether it has these losses; NaN equals NaN."""
         return np.array_equal(self.values, loss, equal_nan=True)
 
     def fill(self, columns: Advised, index: int) -> Floats:
-        """Take the answer, which begins at an index of the columns, unless it is done; return its LRs."""
+        """Enter the answer, which begins at an index of the columns, unless it is done; return its LRs."""
         learning_rates = np.array(columns.learning_rates, np.float64)[index : index + len(self.values)]
         if not self.done:
             self.learning_rates = learning_rates
         return learning_rates
 
     def stand_in(self, learning_rate: Any, durable_step: int) -> None:  # noqa: ARG002 # of the protocol
-        """Take what a fallback answers: one learning rate for all runs, or one a run."""
+        """Enter the fallback's answer: one learning rate for all runs, or one for each."""
         try:
             rates = np.broadcast_to(np.asarray(learning_rate, np.float64), self.values.shape).copy()
         except (TypeError, ValueError) as error:
@@ -91,11 +91,11 @@ class Row:
         self.learning_rates = rates
 
     def durable_step(self, columns: Advised, index: int) -> int:
-        """Return how far all runs are durable by such an answer."""
+        """Return the durable step of an answer, the smallest of all runs."""
         return int(np.array(columns.durable_steps, np.int64)[index : index + len(self.values)].min())
 
     def lrs(self) -> Floats:
-        """Return the learning rates of a row that is done, (runs,); a copy."""
+        """Return the learning rates of a row that is done, (runs,), a copy; raises its refusal."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         if self.learning_rates is None:

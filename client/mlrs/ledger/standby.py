@@ -1,4 +1,4 @@
-"""What a run goes on with while no daemon answers it: its fallback, its outage, and its last advice."""
+"""A run's state without a daemon: its fallback, its outage, and its last advice."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlrs.ledger.updates import Update
 
 
 class Standby:
-    """The fallback of one run, or of the runs of a sweep, and whether it is needed now.
+    """The fallback of one run, or of the runs of a sweep, and whether it answers now.
 
     Attributes:
-        fallback: what answers while no daemon can be reached; `None`: nothing.
+        fallback: answers while no daemon can be reached; `None`: errors are raised.
         outage: the outage that the run is in, if any.
         steps: how many steps the fallback has answered.
-        last_lr: the last advice, or one for each run; before there is any, what the fallback begins with.
-        last_step: the step that it was for; -1: none yet.
-        starts_alone: whether the fallback answers even before the run was opened.
-        may_start_alone: whether an adapter may have it do so.
+        last_lr: the last learning rate, or one for each run; before the first advice, the fallback's first.
+        last_step: the step of the last advice; -1: none yet.
+        starts_alone: whether the fallback answers before the run was opened, too.
+        may_start_alone: whether an adapter may turn that on.
     """
 
     def __init__(self, fallback: Fallback | None) -> None:
@@ -35,7 +35,7 @@ class Standby:
         self.may_start_alone = False
 
     def can_answer(self, *, is_open: bool) -> bool:
-        """Return whether there is a fallback that has something to answer, of a run that is open or not."""
+        """Return whether there is a fallback with a learning rate for the run, which may be open."""
         return (
             self.fallback is not None
             and (is_open or self.starts_alone)
@@ -44,28 +44,28 @@ class Standby:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the daemon cannot catch up any more: the fallback goes on for good."""
+        """Whether the daemon cannot continue the run any more: the fallback answers to the end."""
         return self.outage is not None and self.outage.lost is not None
 
     def start_alone(self, learning_rate: float | None) -> None:
-        """Have the fallback answer even before the run is open; from this rate on if there is no other."""
+        """Let the fallback answer before the run is open, too, from this rate on if it has no other."""
         self.starts_alone = True
         if self.last_lr is None:
             self.last_lr = learning_rate
 
     def advised(self, step: int, learning_rate: Any) -> None:
-        """Take in the newest advice: a learning rate, or one for each run."""
+        """Enter the newest advice: a learning rate, or one for each run."""
         if step >= self.last_step:
             self.last_step, self.last_lr = step, learning_rate
 
     def answer(self, entry: Observed, durable_step: int) -> None:
-        """Answer an observation, which stays to be sent."""
+        """Answer an observation, which is nevertheless sent later."""
         if not entry.done and self.fallback is not None:
             entry.stand_in(self.fallback.lr(entry.step, self.last_lr), durable_step)
             self.steps += 1
 
     def answer_update(self, update: Update, entry: Observed | None, durable_step: int) -> None:
-        """Answer an update with what the loop uses for its step, of which `entry` is the observation."""
+        """Answer an update with the learning rate of its step, whose observation is `entry`."""
         if update.done or self.fallback is None:
             return
         if entry is not None:
@@ -77,11 +77,11 @@ class Standby:
         update.stand_in(each_of(last, len(update.results)))
 
     def begin_outage(self, label: str, cause: MlrsError, until: int) -> None:
-        """Answer from here on, until the daemon has answered a step."""
+        """Let the fallback answer until the daemon has answered the step `until`."""
         self.outage = Outage(label, cause, until, self.steps)
 
     def lose(self, error: MlrsError, *, keeps_losses: bool) -> None:
-        """Answer for good, as the outage does not end."""
+        """Let the fallback answer to the end, since the outage does not end."""
         if self.outage is not None:
             self.outage.lost, self.outage.keeps_losses = error, keeps_losses
 
@@ -92,6 +92,6 @@ class Standby:
 
 
 def each_of(rate: Any, runs: int) -> Sequence[Any]:
-    """Return a learning rate for each run, of one for all or one for each."""
+    """Return one learning rate for each run, from one for all or one for each."""
     rates = rate.tolist() if hasattr(rate, "tolist") else rate
     return list(rates) if isinstance(rates, (list, tuple)) else [rates] * runs

@@ -1,4 +1,4 @@
-"""How the runs of a ledger begin: what their caller asked for, and what that makes the daemon do."""
+"""How the runs of a ledger are opened: the caller's options, and the requests that follow from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Mode = Literal["open", "create", "resume", "begin", "restart"]
 
 
 class Way(NamedTuple):
-    """How a run is to be opened."""
+    """The mode of opening a run, and the step to go back to."""
 
     mode: Mode
     resume_from: int | None
@@ -30,39 +30,39 @@ class Way(NamedTuple):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Start:
-    """What was asked for of runs that are opened once their first step is known."""
+    """The options of runs that are opened when their first step is known."""
 
     run_ids: tuple[str, ...]
     """The runs' ids."""
     configs: list[RunConfig]
     """The config of each."""
     task: str
-    """What is trained; empty: each run is a task of its own."""
+    """The task; empty: each run is a task of its own."""
     timeout_s: float
-    """How long opening them may take, in seconds."""
+    """The deadline of opening them, in seconds."""
     rewind_timeout_s: float = 0.0
-    """How long it may take at least where the daemon computes them anew up to a step, in seconds."""
+    """The least deadline where the daemon replays them up to a step, in seconds."""
     is_named: bool = True
-    """Whether the caller gave the ids; else the client made them, and the runs are new."""
+    """Whether the caller gave the ids; otherwise the client made them, and the runs are new."""
     on_existing: OnExisting = "error"
     """What to do where they exist and begin at step 0."""
     must_exist: bool = False
-    """Whether runs that are gone on with where they are must exist."""
+    """Whether runs that are resumed at their next step must exist."""
     resume_from: int | None = None
     """The step to go back to."""
     is_ranked: bool = False
-    """Whether each of several ranks opens the run: no rank begins it for the others."""
+    """Whether each of several ranks opens the run."""
     world_size: int | None = None
-    """How many ranks there are, if that was said."""
+    """The number of ranks, if that was given."""
     read_off: RunConfig = dataclasses.field(default_factory=RunConfig)
-    """What an adapter read off the training loop. What the caller gave counts more."""
+    """What an adapter read from the training loop. The caller's options take precedence."""
 
     def limit_s(self, first_step: int | None) -> float:
-        """Return how long opening the runs may take, whose first step is `first_step`, in seconds."""
+        """Return the deadline of opening the runs, whose first step is `first_step`, in seconds."""
         return max(self.timeout_s, self.rewind_timeout_s if first_step else 0.0)
 
     def way(self, first_step: int | None) -> Way:
-        """Return how to open the runs, whose first step is `first_step`; `None`: not known yet."""
+        """Return how to open the runs, whose first step is `first_step`; `None`: it is not known yet."""
         if self.resume_from is not None:
             return Way("resume" if self.resume_from else "open", self.resume_from)
         if self.is_ranked or (self.on_existing == "resume" and self.is_named):
@@ -81,16 +81,16 @@ class Start:
         return Way("restart" if self.on_existing == "restart" else "begin", None)
 
     def asked(self, way: Way) -> Sequence[RunConfig]:
-        """Return the configs to ask for; those of new runs have what an adapter read off, too."""
+        """Return the configs to send; for new runs, completed by what an adapter read."""
         if way.mode in ("open", "resume"):
             return self.configs
         return [completed(config, self.read_off) for config in self.configs]
 
     def lacking(self, config: RunConfig, next_step: int) -> RunConfig | None:
-        """Return what a run that was opened is still to be told of what was read off; `None`: nothing.
+        """Return the fields read by an adapter that the config of an opened run lacks; `None`: nothing.
 
-        Not what it was begun without, which cannot be added later. What differs from its config is told, so
-        that the daemon refuses it.
+        Without fields that a begun run does not have, since these cannot be added later. Fields that differ
+        are included, so that the daemon refuses them.
         """
         lacks = {}
         for field in dataclasses.fields(RunConfig):
@@ -102,7 +102,7 @@ class Start:
         return RunConfig(**lacks) if lacks else None
 
     def explained(self, error: MlrsError, first_step: int | None) -> MlrsError:
-        """Return why opening failed, with the ways out that the caller has."""
+        """Return why opening failed, with what the caller can do."""
         if isinstance(error, RunExistsError) and self.is_named:
             return RunExistsError(
                 f"{error}. To begin it anew, open it with on_existing='restart', which drops its record; to"
@@ -130,7 +130,7 @@ class Start:
 
 
 def completed(config: RunConfig, other: RunConfig) -> RunConfig:
-    """Return a config with the fields that it lacks taken from another."""
+    """Return a config whose missing fields are taken from another."""
     lacks = {
         field.name: getattr(other, field.name)
         for field in dataclasses.fields(RunConfig)

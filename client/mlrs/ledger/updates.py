@@ -1,7 +1,7 @@
-"""Meta updates: what a client keeps of them, and what is lacking after a break.
+"""The meta updates that a client keeps, and those to send again after joining again.
 
-The update of step t belongs behind the observation of t and ahead of that of t + 1, in the daemon's record
-and so on the way there. It is durable once the run's `durable_step` is beyond t, and kept until then.
+The update of step t comes after the observation of t and before that of t + 1, in the daemon's record and in
+the stream. It is durable once the run's `durable_step` is beyond t, and kept until then.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ MAX_UPDATES = 1024
 
 @dataclass(slots=True, eq=False)
 class Update:
-    """The meta update of a step, of one run or of each run of a sweep, and what came of it."""
+    """The meta update of a step, of one run or of each run of a sweep, and its result."""
 
     step: int
     """Its step."""
     alignments: Sequence[float]
-    """One for each run; NaN: that run has none."""
+    """One for each run; NaN: the run has no update."""
     validation_losses: Sequence[float | None]
     """One for each run; `None`: there is none."""
     error: MlrsError | None = None
-    """Why there will be no answer, if there will be none."""
+    """Why there is no result, if it was refused."""
     results: list[Adaptation | None] = field(init=False)
-    """The answer for each run, once there is one."""
+    """The result for each run; `None`: not answered yet."""
     unanswered: set[int] = field(init=False)
     """The indexes of the runs that the daemon has not answered yet."""
 
@@ -41,7 +41,7 @@ class Update:
         self.send_again()
 
     def send_again(self) -> None:
-        """Have the daemon answer all of it, again if it did before."""
+        """Count all of it as unanswered."""
         self.unanswered = set(self.indexes())
 
     def indexes(self) -> list[int]:
@@ -50,22 +50,22 @@ class Update:
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or never will be."""
+        """Whether there is a result for each run, or a refusal."""
         return self.error is not None or None not in self.results
 
     def has(self, alignments: Sequence[float], validation_losses: Sequence[float | None]) -> bool:
-        """Return whether it is of these numbers; NaN is the same as NaN."""
+        """Return whether it has these numbers; NaN equals NaN."""
         ours = (*self.alignments, *self.validation_losses)
         return all(map(_same, ours, (*alignments, *validation_losses)))
 
     def fill(self, index: int, answer: Adaptation) -> None:
-        """Take the answer for one run, unless it has one."""
+        """Enter the result for one run, unless it has one."""
         self.unanswered.discard(index)
         if self.results[index] is None:
             self.results[index] = answer
 
     def stand_in(self, learning_rates: Sequence[float]) -> None:
-        """Take the learning rates that were advised, one a run; what the daemon says will not change it."""
+        """Enter the advised learning rates, one for each run, which later results do not change."""
         for index, rate in enumerate(learning_rates):
             if self.results[index] is None:
                 self.results[index] = Adaptation(
@@ -78,7 +78,7 @@ class Update:
                 )
 
     def adaptations(self) -> tuple[Adaptation, ...]:
-        """Return the answers of an update that is done, one a run."""
+        """Return the results of an update that is done, one for each run; raises its refusal."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         return tuple(result for result in self.results if result is not None)
@@ -87,12 +87,12 @@ class Update:
 class Updates:
     """The meta updates of a ledger that are not durable yet, by step.
 
-    After a long outage they may be a million, so that what training waits for goes through few of them.
+    After a long outage they may be a million, so operations that training waits for touch few of them.
     """
 
     def __init__(self) -> None:
-        self._unanswered: dict[int, Update] = {}  # those that the daemon still has to answer, in order
-        self._answered: OrderedDict[int, Update] = OrderedDict()  # by it, for some runs at least
+        self._unanswered: dict[int, Update] = {}  # in order
+        self._answered: OrderedDict[int, Update] = OrderedDict()  # for some runs at least
 
     def __bool__(self) -> bool:
         return bool(self._unanswered or self._answered)
@@ -101,46 +101,46 @@ class Updates:
         return iter({**self._answered, **self._unanswered}.values())
 
     def find(self, step: int) -> Update | None:
-        """Return that of a step, if it is kept."""
+        """Return the update of a step, if it is kept."""
         return self._unanswered.get(step) or self._answered.get(step)
 
     def has(self, update: Update) -> bool:
-        """Return whether it is kept."""
+        """Return whether an update is kept."""
         return self.find(update.step) is update
 
     def enter(self, update: Update) -> None:
-        """Keep one."""
+        """Keep an update."""
         self._unanswered[update.step] = update
 
     def drop(self, update: Update) -> None:
-        """Keep it no longer."""
+        """Drop an update."""
         if self.has(update):
             self._unanswered.pop(update.step, None)
             self._answered.pop(update.step, None)
 
     def unanswered(self) -> list[Update]:
-        """Return those that the daemon still has to answer, in order."""
+        """Return the unanswered updates, in order."""
         return list(self._unanswered.values())
 
     def last_unanswered(self) -> Update | None:
-        """Return the last of them, if there are any."""
+        """Return the last unanswered update, if any."""
         return next(reversed(self._unanswered.values()), None)
 
     def from_step(self, step: int) -> list[Update]:
-        """Return those of a step and later ones."""
+        """Return the updates of a step and of later ones."""
         return [update for update in self if update.step >= step]
 
     def answered(self, update: Update) -> None:
-        """Enter that the daemon has answered one, for a run at least."""
+        """Enter that the daemon has answered an update, for one run at least."""
         if self.has(update):
             self._answered[update.step] = update
             if not update.unanswered:
                 self._unanswered.pop(update.step, None)
 
     def lacks_from(self, expected: int) -> None:
-        """Have a daemon that expects a step answer again what it may lack.
+        """Count the updates as unanswered that a daemon which expects a step may lack.
 
-        It has those ahead of an observation that it has. Of its last observation it need not.
+        It has every update before an observation that it has; the update of its last observation may lack.
         """
         lacked = {step: update for step, update in self._answered.items() if step >= expected - 1}
         for step, update in lacked.items():
@@ -150,7 +150,7 @@ class Updates:
         self._unanswered = in_order(new, self._unanswered)
 
     def let_go(self, step: int) -> None:
-        """Keep those no longer that belong ahead of a step and are answered, from the oldest on."""
+        """Drop answered updates of steps before a step, from the oldest on."""
         while self._answered:
             oldest = next(iter(self._answered.values()))
             if oldest.step >= step or oldest.unanswered:
@@ -158,7 +158,7 @@ class Updates:
             del self._answered[oldest.step]
 
     def clear(self) -> None:
-        """Keep none."""
+        """Drop all updates."""
         self._unanswered.clear()
         self._answered.clear()
 

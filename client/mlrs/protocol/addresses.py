@@ -1,4 +1,4 @@
-"""The addresses that a daemon may be at: which one to ask first, and for how long."""
+"""The addresses of a daemon's replicas: which one to call first, and with which deadline."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from mlrs.errors import InvalidArgumentError
 from mlrs.values import arguments as check
 
 LEAST_ATTEMPT_S = 0.25
-"""What an attempt at one of several addresses may take at least, in seconds."""
+"""The shortest deadline of an attempt at one of several addresses, in seconds."""
 LONGEST_ATTEMPT_S = 15.0
-"""What an attempt that nobody waits for may take at most, in seconds: keepalive needs that to notice a dead
-connection."""
+"""The longest deadline of an attempt in the background, in seconds: keepalive takes that long to notice a
+dead connection."""
 MAX_LEARNED = 64
 """The most addresses that are learned from redirects."""
 
 
 @dataclass(slots=True)
 class _Health:
-    """How an address has done lately."""
+    """The recent failures of an address."""
 
     failed_at: float = 0.0
-    """When it last failed; 0: it has not since it last worked."""
+    """When it last failed; 0: it has worked since."""
     timeouts: int = 0
-    """How often in a row it did not answer in time."""
+    """The number of timeouts in a row."""
 
 
 class Addresses:
@@ -44,11 +44,11 @@ class Addresses:
 
     @property
     def several(self) -> bool:
-        """Whether there is another address to turn to."""
+        """Whether there is more than one address."""
         return len(self._known) > 1
 
     def in_order(self, home: str | None = None) -> list[str]:
-        """Return all addresses, the most promising first: those that work, `home` before others."""
+        """Return all addresses, those that work first, and among them `home`."""
 
         def rank(address: str) -> tuple[float, bool, bool]:
             return self._known[address].failed_at, address != home, address != self._last_good
@@ -68,7 +68,7 @@ class Addresses:
         return True
 
     def works(self, address: str) -> None:
-        """Note that an address answered and did what it was asked to."""
+        """Note that an address answered a call with success."""
         self._last_good = address
         self.lives(address)
 
@@ -77,16 +77,16 @@ class Addresses:
         self._known[address] = _Health()
 
     def fails(self, address: str, *, timed_out: bool) -> None:
-        """Note that an address was out of reach, or did not answer in time."""
+        """Note that an address was unreachable, or did not answer in time."""
         health = self._known[address]
         health.failed_at = time.monotonic()
         health.timeouts = health.timeouts + 1 if timed_out else 0
 
     def limit_s(self, address: str, left_s: float) -> float:
-        """Return how long to wait for an address, of the seconds that are left.
+        """Return how long to wait for an address, in seconds, of the time that is left.
 
-        With others to turn to that is half, and less if it kept us waiting before: a stopped daemon must
-        not use up a deadline that another would meet.
+        If there are other addresses, that is half of it, and less after timeouts: a stopped daemon must not
+        use up a deadline that another replica would meet.
         """
         if not self.several:
             return left_s

@@ -1,4 +1,4 @@
-"""One stream of observations: what was sent on it, in order, so that answers find their entries."""
+"""One stream of observations: the order of its messages, by which answers are matched to entries."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mlrs.ledger.ledger import Ledger
 from mlrs.ledger.updates import MAX_UPDATES, Update
 
 AT_ONCE = 1024
-"""Entries of a message, unless a sweep has more runs; the contract allows 65,536."""
+"""The most entries of a message, unless a sweep has more runs; the contract allows 65,536."""
 
 
 class Transport(Protocol):
     """The sending side of a stream; no call waits."""
 
     def poke(self, ledger: Ledger[Any]) -> None:
-        """Have what a run has to send sent, with `Conversation.take`. Doing it twice does no harm."""
+        """Send what a run has to send, taken by `Conversation.take`. May be called twice."""
 
     def half_close(self) -> None:
-        """Say that no more follow. The daemon answers what it has and ends the stream."""
+        """Half-close the stream. The daemon answers what it has received and ends the stream."""
 
     def cancel(self) -> None:
-        """End the stream now, as nothing comes of it any more."""
+        """Cancel the stream now."""
 
 
 class Batch(NamedTuple):
-    """What one message is about: observations, or meta updates."""
+    """The content of one message: observations or meta updates."""
 
     ledger: Ledger[Any]
-    """The runs that it is of."""
+    """The runs."""
     handles: list[int]
-    """Their names in the stream."""
+    """The runs' handles in the stream."""
     joining: int
-    """Which joining of the runs it belongs to."""
+    """Counts how often runs joined: refusals of earlier batches are ignored."""
     entries: Sequence[Observed] = ()
     """The observations."""
     updates: Sequence[tuple[Update, int]] = ()
@@ -48,12 +48,12 @@ class Batch(NamedTuple):
 class Conversation:
     """The messages of one stream, in order.
 
-    A run joins, and after a setback joins again. What it sent before that may still be answered, and
-    is welcome: the answers are the same. Refusals of it are not: the entries were sent again.
+    A run joins, and joins again after a failure. Answers to what it sent before are accepted, since the
+    daemon's answers are always the same. Refusals are ignored, since the entries were sent again.
     """
 
     def __init__(self, address: str, alone: Ledger[Any] | None = None) -> None:
-        """`alone` is the only run that may join, if there is one."""
+        """`alone`: the only run that may join; `None`: any run."""
         self.address = address
         self.alone = alone
         self.transport: Transport | None = None
@@ -63,19 +63,19 @@ class Conversation:
 
     @property
     def key(self) -> tuple[str, Ledger[Any] | None]:
-        """What distinguishes it from other streams."""
+        """The address and the run of which each stream is unique."""
         return self.address, self.alone
 
     def has(self, ledger: Ledger[Any]) -> bool:
-        """Return whether a run takes part, so that its observations can be sent here."""
+        """Return whether a run has joined, so that its observations can be sent here."""
         return ledger in self._members
 
     def join(self, ledger: Ledger[Any]) -> None:
-        """Let a run take part."""
+        """Let a run join."""
         self._members[ledger] = next(self._joinings)
 
     def leave(self, ledger: Ledger[Any]) -> None:
-        """Let a run take part no more."""
+        """Let a run leave."""
         self._members.pop(ledger, None)
 
     def dissolve(self) -> list[Ledger[Any]]:
@@ -85,9 +85,9 @@ class Conversation:
         return members
 
     def take(self, ledger: Ledger[Any]) -> list[Batch]:
-        """Return the next messages that a run has to send, which go out now, in order; none: that was all.
+        """Return the next messages of a run, in order, to be sent now; an empty list: there are none.
 
-        They are few: whoever takes holds a lock that training waits for.
+        They are few, because the caller holds a lock that training waits for.
         """
         joining = self._members.get(ledger)
         if joining is None:
@@ -107,14 +107,13 @@ class Conversation:
         return batches
 
     def receive(self, answer: Advised | Adapted) -> tuple[Ledger[Any], MlrsError | None, bool]:
-        """Take in the answer to the oldest message that has none.
+        """Process an answer, which belongs to the oldest unanswered message.
 
         Returns:
-            The run it is about; the refusal because of which the run has left, if it has; and whether its
-            outage is over.
+            The run; the refusal that made the run leave, if any; and whether the run's outage is over.
 
         Raises:
-            DaemonError: it answers no message, or one of another kind or length.
+            DaemonError: there is no such message, or it has another kind or length.
         """
         batch = self._answered_by(answer)
         ledger = batch.ledger
@@ -169,7 +168,7 @@ class Conversation:
     def _refuse(
         self, batch: Batch, item: Observed | Update, refusal: Refusal, run_index: int
     ) -> MlrsError | None:
-        """Take in a refusal; return its error if the run has left because of it, to be sent again."""
+        """Process a refusal; return its error if the run has left because of it, to send the entry again."""
         if not self._is_current(batch):
             return None
         error = refusal.error(batch.ledger.run_ids[run_index])

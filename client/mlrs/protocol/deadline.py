@@ -6,16 +6,16 @@ import random
 import time
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
-"""Between attempts: the longest that the first pause may be, and what its doubling ends at."""
-_jitter = random.Random()  # noqa: S311 # not a secret; of its own: a training loop may have seeded the shared one
+"""The upper bounds of the first pause between attempts, and of all pauses, in seconds."""
+_jitter = random.Random()  # noqa: S311 # not a secret; not the shared one, which a training loop may have seeded
 
 
 class Deadline:
     """A point in time, counted from now.
 
     Attributes:
-        timeout_s: how far away it was, in seconds.
-        reach_s: an earlier one, for a daemon that cannot be reached; `None`: the same.
+        timeout_s: the time from its creation to the deadline, in seconds.
+        reach_s: a shorter time for a daemon that cannot be reached, in seconds; `None`: the same.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -24,22 +24,22 @@ class Deadline:
         self._end = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        """Return the seconds that are left; 0 once it has passed."""
+        """Return the time that is left, in seconds; 0 after the deadline."""
         return max(0.0, self._end - time.monotonic())
 
     def spent_s(self) -> float:
-        """Return the seconds since it was made, at most `timeout_s`."""
+        """Return the time since its creation, in seconds, at most `timeout_s`."""
         return self.timeout_s - self.left_s()
 
     def earlier(self, timeout_s: float) -> Deadline:
-        """Return a deadline that began when this one did."""
+        """Return a deadline with another timeout that was created at the same time."""
         other = Deadline(timeout_s)
         other._end = self._end - self.timeout_s + timeout_s
         return other
 
 
 class Backoff:
-    """Pauses that double, each cut short at random (full jitter): clients that broke together spread."""
+    """Exponential backoff with full jitter, so that clients do not reconnect all at once."""
 
     def __init__(self) -> None:
         self._longest_s = FIRST_PAUSE_S

@@ -1,4 +1,4 @@
-"""How far a record was read, and where that goes on when its stream breaks: the rules, for both flavours."""
+"""How a record is read on after its stream breaks, for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from mlrs.values.types import RecordChunk
 
 
 class Following:
-    """One record, read in one stream or, where there are several addresses, in one after the other.
+    """The reading position in one record, over one stream or, with several addresses, several streams.
 
-    What was shown is durable, so the next stream goes on with the step after it. What a rewind drops between
-    two streams is not shown again.
+    The steps that were returned are durable, so the next stream begins with the step after them.
 
     Attributes:
-        from_step: the step to ask from now.
+        from_step: the first step to ask for.
     """
 
     def __init__(
         self, addresses: Addresses, from_step: int, timeout_s: float | None, default_timeout_s: float
     ) -> None:
-        """`timeout_s` bounds the whole; with `None` only the first try is bounded, by the default."""
+        """`timeout_s`: the deadline of the whole; `None`: only the first attempt has one, the default."""
         self.from_step = from_step
         self._addresses = addresses
         self._deadline = None if timeout_s is None else Deadline(timeout_s)
         self._route = Route(addresses, self._deadline or Deadline(default_timeout_s))
         self._updated = -1  # the step of the last meta update
-        self._has_begun = False  # at all ...
-        self._works = False  # ... and in this stream
+        self._has_begun = False  # whether any stream has sent a message
+        self._works = False  # whether this stream has
 
     @property
     def address(self) -> str:
-        """Where to ask now."""
+        """The address to call now."""
         return self._route.address
 
     def left_s(self) -> float | None:
-        """Return the seconds that are left for the whole, if it is bounded."""
+        """Return the time that is left for the whole, in seconds; `None`: it has no deadline."""
         return None if self._deadline is None else self._deadline.left_s()
 
     def take(self, chunk: RecordChunk) -> RecordChunk | None:
-        """Return what of a message is to be shown; `None`: nothing that is new."""
+        """Return the new part of a message; `None`: nothing is new."""
         is_greeting = self._has_begun and not self._works
         if not self._works:
             self._route.works()
@@ -56,7 +55,7 @@ class Following:
         return None if is_greeting and not chunk.losses and not new else replace(chunk, updates=new)
 
     def broke(self, error: MlrsError) -> float:
-        """Turn to where the stream can go on; return the seconds to pause before."""
+        """Choose where to stream next; return the pause before, in seconds. Raises the error if nowhere."""
         if not self._works:
             return self._route.failed(error)
         self._works = False

@@ -1,4 +1,4 @@
-"""Procedures: calls, and how runs come onto a stream, when they are opened and whenever they fell off."""
+"""Procedures: unary calls, and how runs join a stream, at first and after each failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def called(session: Session, call: Call[T], timeout_s: float, home: str | None = None) -> Procedure[T]:
-    """Make a call; `home` is where to try first."""
+    """Make a call, first at the address `home`."""
     try:
         return (yield from routed(call, Route(session.addresses, Deadline(timeout_s), home)))
     except MlrsError:
@@ -26,7 +26,7 @@ def called(session: Session, call: Call[T], timeout_s: float, home: str | None =
 
 
 def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
-    """Delete a run. Gone where a try before may have deleted it, it was deleted."""
+    """Delete a run. A run that is missing after an ambiguous attempt counts as deleted."""
     route = Route(session.addresses, Deadline(timeout_s))
     try:
         yield from routed(session.requests.delete_run(run_id), route)
@@ -46,7 +46,7 @@ def completed(session: Session, ledger: Ledger[Any], config: RunConfig) -> Proce
 
 
 def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure[bool]:
-    """Ask how far runs are stored, which has them stored; return whether that is all of them."""
+    """Ask how far the runs are stored, which makes the daemon store them; return whether all steps are."""
     deadline, steps = Deadline(timeout_s), []
     for run_id in ledger.run_ids:
         route = Route(session.addresses, deadline, session.home_of(ledger))
@@ -56,7 +56,7 @@ def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure
 
 
 def ensure_joined(session: Session, ledger: Ledger[Any]) -> None:
-    """Log what is new of a run's outage, and begin to join it again if that is called for."""
+    """Log the state of a run's outage, and begin to join the run again if it needs that."""
     session.log_outage(ledger)
     if ledger not in session.joining and session.needs_joining(ledger):
         session.joining.add(ledger)
@@ -66,14 +66,14 @@ def ensure_joined(session: Session, ledger: Ledger[Any]) -> None:
 
 
 def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
-    """Have runs take part in a stream, for the first time or again: open them, send what the daemon lacks.
+    """Have runs join a stream, for the first time or again: open them, and send what the daemon lacks.
 
-    Goes on until that is done, is refused, or nobody needs it any more.
+    Repeats until it succeeds, is refused, or is not needed any more.
     """
     try:
         yield from _tried(session, ledger)
     except ClosedError:
-        pass  # what is not sent is kept
+        pass  # unsent observations stay in the ledger
     except RunFinishedError as error:
         ledger.is_finished = True
         ledger.turned_away(error)
@@ -89,7 +89,7 @@ def join(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
 
 
 def _tried(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
-    """Join until it works, or nobody needs it any more."""
+    """Try to join until that succeeds or is not needed any more."""
     patience_s = session.timeout_s if ledger.is_open else ledger.start.limit_s(ledger.first_step)
     while session.needs_joining(ledger):
         if ledger.is_open or ledger in session.setbacks:
@@ -104,15 +104,15 @@ def _tried(session: Session, ledger: Ledger[Any]) -> Procedure[None]:
             if not ledger.may_pass(error):
                 raise
             session.setbacks[ledger] = error
-            if not ledger.is_open:  # whoever waits for a daemon waits less long than for what it does
+            if not ledger.is_open:  # callers wait less long for an unreachable daemon than for a busy one
                 ledger.changed.notify_all()
         patience_s = min(2 * patience_s, LONGEST_ATTEMPT_S)
 
 
 def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Procedure[None]:
-    """Open runs where they are owned, and let them take part there.
+    """Open runs at the replica that owns them, and let them join the stream there.
 
-    A sweep may take several calls. Those that were made count, also in the next attempt.
+    A sweep may take several calls; the next attempt continues after those that succeeded.
     """
     start, feeder, first_step = ledger.start, session.feeder, ledger.first_step
     requests = session.requests
@@ -128,7 +128,7 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
             part = yield from routed(call, route)
         except MlrsError as error:
             raise start.explained(error, first_step) from error
-        if route.address != address:  # handles are a daemon's own: what another one opened is no use
+        if route.address != address:  # handles are valid at one daemon only
             is_first = not runs
             address, runs = route.address, []
             session.reopened[ledger] = address, runs

@@ -1,4 +1,4 @@
-"""Which address a call goes to, and where next when it fails there: the rules, for both flavours."""
+"""Which address a call goes to, and which one next after a failure, for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.deadline import Backoff, Deadline
 
 MAX_HOPS = 4
-"""Redirects that are followed one after the other; then there is a pause, as nobody knows the owner yet."""
+"""Redirects that are followed in a row; after them there is a pause, since no replica knows the owner yet."""
 
 T = TypeVar("T")
 
@@ -24,12 +24,12 @@ class Call(Generic[T]):
     method: str
     """The method of `AdvisorService` or `ModelService`."""
     request: Any
-    """Its request; for one that streams requests, a function that returns an iterator of them."""
+    """The request message; for a client stream, a function that returns an iterator of messages."""
     read: Callable[[Any], T]
-    """What its response means."""
+    """Converts the response."""
 
     def payload(self) -> Any:
-        """Return what a stub takes; for a call that is made again, from the beginning."""
+        """Return the argument of the stub, a new iterator for each attempt."""
         return self.request() if callable(self.request) else self.request
 
 
@@ -44,25 +44,25 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do nothing for so many seconds."""
+    """Wait before the next attempt."""
 
     timeout_s: float
 
 
 Procedure = Generator["Attempt | Pause", Any, T]
-"""Yields what to do; is sent a call's result, or thrown its failure; returns a T."""
+"""Yields attempts and pauses; receives the result of each attempt, or its error; returns a T."""
 
 
 class Route:
-    """The way of one call: an address, and after a failure the next.
+    """The addresses of one call: the present one, and after a failure the next.
 
     Attributes:
-        address: where to call now.
-        may_be_done: whether a try that failed may have been carried out all the same.
+        address: the address to call now.
+        may_be_done: whether a call is ambiguous: it failed here, and the daemon may have carried it out.
     """
 
     def __init__(self, addresses: Addresses, deadline: Deadline, home: str | None = None) -> None:
-        """`home` is where the run was last."""
+        """`home`: the address where the run was last."""
         self._addresses = addresses
         self._deadline = deadline
         self._backoff = Backoff()
@@ -81,11 +81,11 @@ class Route:
         self._addresses.works(self.address)
 
     def failed(self, error: MlrsError) -> float:
-        """Turn to the next address; return the seconds to pause before.
+        """Choose the next address after an error; return the pause before the next attempt, in seconds.
 
         Raises:
             MlrsError: the error itself, if no other address can help.
-            UnavailableError: another replica owns the run, and it was out of reach until the deadline.
+            UnavailableError: another replica owns the run and was unreachable until the deadline.
         """
         self.may_be_done = self.may_be_done or may_be_done(error)
         if isinstance(error, NotOwnerError):
@@ -120,7 +120,7 @@ class Route:
 
 
 def routed(call: Call[T], route: Route) -> Procedure[T]:
-    """Make a call where it can be answered; the route's address is then where it was."""
+    """Make a call at the addresses of a route until one answers; the route then has that address."""
     while True:
         try:
             result: T = yield Attempt(route.address, call, route.limit_s())

@@ -1,12 +1,12 @@
-"""What happens between an observation and its advice, for both flavours of the client.
+"""The state of an advisor between observations and advice, for threads and asyncio.
 
-A session does no input or output of its own. What it wants done is left to its *host*, the threaded or the
-asyncio connection. What takes time is a generator that says what it waits for, and there are two kinds:
-callers wait (`_waiting.py`), and procedures make calls (`_routing.py`, `_joining.py`), in the background.
-Waiting and joining again are independent: whoever waits looks only at whether the answer is here.
+A session does no I/O. Its *host*, the threaded or the asyncio connection, does that for it. Everything that
+takes time is a generator that yields what it waits for, of two kinds: users' calls wait (`waiting.py`), and
+procedures make calls in the background (`routing.py`, `joining.py`). The two are independent: a waiting call
+only checks whether its answer has arrived.
 
-The threaded client holds one lock whenever it is in here. Its users' threads come here with observations
-only; there, Ctrl-C raises between any two lines, so that what they do is always safe to do again.
+The threaded client holds one lock during every call here. Users' threads call `observe` and `adapt` here;
+Ctrl-C can interrupt these between any two lines, so they can always be repeated.
 """
 
 from __future__ import annotations
@@ -52,41 +52,41 @@ PASSING = (
     MemoryFullError,
     TenantLimitError,
 )
-"""Failures of joining, or of a stream, that say nothing against what was sent and may pass."""
+"""Temporary failures of joining, or of a stream: they do not refuse what was sent."""
 MAX_ASKED = 64
-"""The runs of a sweep that are asked for one by one, as its advisor is closed."""
+"""The most runs of a sweep whose storage is checked, one call for each, when the advisor is closed."""
 DENIALS = (UnauthenticatedError, PermissionDeniedError)
-"""Failures that may pass, too, if somebody sees to the token; until then a fallback goes on."""
+"""Failures that end when somebody replaces the token; until then the fallback answers."""
 
 
 _Key = tuple[str, Ledger[Any] | None]
-"""Of a stream: the address, and the run that has it to itself, if one has."""
+"""The key of a stream: its address, and its only run if it has one of its own."""
 
 
 class Host(Protocol):
-    """What a session needs of its connection. No call waits; each may come twice."""
+    """The I/O that a session leaves to its connection. No method waits; each may be called twice."""
 
     def open_transport(self, conversation: Conversation) -> Transport:
         """Open a stream to the conversation's address. Called in the background only."""
 
     def ensure_joined(self, ledger: Ledger[Any]) -> None:
-        """Have `joining.ensure_joined` called for a run, in the background."""
+        """Call `joining.ensure_joined` for a run, in the background."""
 
     def start(self, procedure: Generator[Any, Any, None]) -> None:
-        """Carry out a procedure. Called in the background only."""
+        """Run a procedure. Called in the background only."""
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
-        """Have `Session.abandoned` called for a conversation, in the background."""
+        """Call `Session.abandoned` for a conversation, in the background."""
 
     def say(self, message: str) -> None:
         """Log a warning."""
 
     def announce(self, message: str) -> None:
-        """Print a line for whoever started the program."""
+        """Print a line on standard error."""
 
 
 class Requests(Protocol):
-    """The calls that a session makes, as the contract has them."""
+    """The unary calls that a session makes."""
 
     def opening(self, start: Start, way: Way, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
         """Open runs of a ledger, as many as one call may, from index `first` on."""
@@ -105,7 +105,7 @@ class Requests(Protocol):
 
 
 def check_process(pid: int) -> None:
-    """Raise unless this is the process of that id; called before any lock or channel is touched."""
+    """Raise `ForkedError` unless this process has the id; called before any lock or channel is used."""
     if os.getpid() != pid:
         raise ForkedError(
             "this advisor was made before the process forked, and gRPC connections do not survive that;"
@@ -114,30 +114,30 @@ def check_process(pid: int) -> None:
 
 
 def announce(message: str) -> None:
-    """Print a line on standard error, unless `MLRS_QUIET` is set and not 0."""
+    """Print a line on standard error, unless `MLRS_QUIET` is set to anything but 0."""
     if os.environ.get("MLRS_QUIET", "0") in ("", "0"):
-        with suppress(OSError, ValueError):  # it may be closed
+        with suppress(OSError, ValueError):  # standard error may be closed
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
 
 
 class Session:
-    """The open runs of one advisor, and a stream for each address at which one of them is.
+    """The runs of one advisor, and a stream for each address where one of them is.
 
-    A run that waits for other ranks has a stream of its own: a daemon answers those of a stream in order.
+    A run that waits for other ranks has a stream of its own, because a daemon answers a stream in order.
 
     Attributes:
         addresses: the daemon's.
-        timeout_s: how long a caller waits that says nothing else, in seconds.
-        feeder: who sends the observations, as daemons know it: an id of this advisor's own.
-        host: what does what the session wants done.
-        requests: the calls that it makes.
-        closing: whether the advisor takes nothing new.
-        joining: the runs that are being joined again.
-        setbacks: why each run was last cut off.
-        backoffs: how long the next pause of each is before it is joined again.
-        lost: the runs whose losses are kept though no daemon takes them.
-        reopened: of sweeps that take several calls: where, and those opened so far.
+        timeout_s: the default deadline of a call, in seconds.
+        feeder: the id by which daemons know this advisor as the sender of observations.
+        host: does the session's I/O.
+        requests: makes the session's unary calls.
+        closing: whether the advisor is being closed.
+        joining: the runs that are joining a stream.
+        setbacks: the error for which each run last left its stream, or could not join one.
+        backoffs: the pauses before each run joins again.
+        lost: the runs that no daemon accepts any more, with losses for a file.
+        reopened: for sweeps that are opened in several calls: the address, and the runs opened so far.
     """
 
     def __init__(self, addresses: Addresses, timeout_s: float, host: Host, requests: Requests) -> None:
@@ -164,7 +164,7 @@ class Session:
     # ------------------------------------------------------------------------------ runs
 
     def observe(self, ledger: Ledger[E], step: int, loss: Any) -> tuple[E, bool]:
-        """Enter an observation and have it sent; waits for nothing.
+        """Enter an observation and send it; does not wait.
 
         Args:
             ledger: the run's.
@@ -172,13 +172,13 @@ class Session:
             loss: its loss, or its losses.
 
         Returns:
-            The entry, and whether it is new; if not, its advice is a replay.
+            The entry, and whether it is new; otherwise its advice is a replay.
         """
         self.check_open()
         entry, is_new = ledger.observe(step, loss)
         while ledger.remarks.news:
             self.host.say(ledger.remarks.news.pop(0))
-        if is_new or not entry.done:  # again: an interrupt may have come between entering and sending
+        if is_new or not entry.done:  # again: Ctrl-C may have come between entering and sending
             self.send_or_join(ledger)
         return entry, is_new
 
@@ -189,19 +189,19 @@ class Session:
         alignments: Sequence[float],
         validation_losses: Sequence[float | None],
     ) -> Update:
-        """Enter the meta update of a step and have it sent; waits for nothing."""
+        """Enter the meta update of a step and send it; does not wait."""
         self.check_open()
         update, is_new = ledger.adapt(step, alignments, validation_losses)
-        if is_new or not update.done:  # again: as for an observation
+        if is_new or not update.done:  # again: as in `observe`
             self.send_or_join(ledger)
         return update
 
     def add(self, ledger: Ledger[Any]) -> None:
-        """Know of runs, that are not open yet."""
+        """Add runs, which are not open yet."""
         self._ledgers.add(ledger)
 
     def fallen_off(self) -> set[Ledger[Any]]:
-        """Return the runs on no stream of which a daemon may lack something."""
+        """Return the runs that are on no stream and of which a daemon may lack observations."""
         return {
             ledger
             for ledger in [*self._ledgers, *self.lost]
@@ -209,15 +209,15 @@ class Session:
         }
 
     def _has_stream(self, ledger: Ledger[Any]) -> bool:
-        """Return whether the stream that answered a run, which its caller may have left since, goes on."""
+        """Return whether the stream that answered a run is open, also after the caller left the run."""
         if self.conversation_of(ledger) is not None:
             return True
         return self._left_on.get(ledger) in self._conversations.values()
 
     def unstored(self) -> list[Ledger[Any]]:
-        """Return the runs on a stream of which it is not known that all is stored.
+        """Return the runs on a stream whose observations may not all be stored.
 
-        Of sweeps the small ones only: each run takes a call.
+        Without large sweeps, since each run takes a call.
         """
         return [
             ledger
@@ -232,10 +232,10 @@ class Session:
         ]
 
     def left_over(self, before: Iterable[Ledger[Any]]) -> list[Ledger[Any]]:
-        """Return the runs of which a daemon may lack something once all streams have ended in good order.
+        """Return the runs of which a daemon may lack observations after all streams were closed.
 
         Args:
-            before: those that were on no stream before.
+            before: the runs that were on no stream before.
         """
         waiting = {
             ledger for ledger in self._ledgers if ledger.backlog.last_unanswered() and not ledger.is_finished
@@ -244,13 +244,13 @@ class Session:
             ledger
             for ledger in {*before, *waiting}
             if ledger.standby.fallback is not None
-            and (ledger.is_open or ledger.standby.outage is not None)  # else its training never went on
+            and (ledger.is_open or ledger.standby.outage is not None)  # otherwise its training never began
             and ledger.saved_at != ledger.next_step
             and ledger.unsent()
         ]
 
     def send_or_join(self, ledger: Ledger[Any]) -> None:
-        """Have what a run has to send sent, on the stream or, if it fell off, once it has joined again."""
+        """Send what a run has to send, on its stream or, if it has none, after it has joined one."""
         conversation = self.conversation_of(ledger)
         if conversation is not None and conversation.transport is not None:
             conversation.transport.poke(ledger)
@@ -258,22 +258,22 @@ class Session:
             self.host.ensure_joined(ledger)
 
     def want(self, ledger: Ledger[Any]) -> None:
-        """Have a run join the stream though it has nothing to send."""
+        """Have a run join a stream even if it has nothing to send."""
         self._wanted.add(ledger)
         self.send_or_join(ledger)
 
     def want_no_more(self, ledger: Ledger[Any]) -> None:
-        """Have a run join the stream only if it has something to send."""
+        """Have a run join a stream only if it has something to send."""
         self._wanted.discard(ledger)
 
     def needs_joining(self, ledger: Ledger[Any]) -> bool:
-        """Return whether a run has fallen off, and there is something that it has to be on a stream for."""
+        """Return whether a run is on no stream and needs one."""
         if self.closing or ledger.standby.is_lost or self.conversation_of(ledger) is not None:
             return False
         return ledger.backlog.last_unanswered() is not None or (ledger in self._wanted and not ledger.left)
 
     def forget(self, ledger: Ledger[Any]) -> None:
-        """Let a run that its caller has left take part in no stream, once it has its answers."""
+        """Remove a run that its caller has left from its stream, once everything is answered."""
         ledger.left = True
         conversation = self.conversation_of(ledger)
         if conversation is not None and ledger.backlog.last_unanswered() is None:
@@ -287,28 +287,28 @@ class Session:
                     conversation.transport.half_close()
 
     def leave_stream(self, ledger: Ledger[Any]) -> None:
-        """Let a run fall off its stream, as the daemon there is not the one that answered it."""
+        """Remove a run from its stream, because the daemon there is not the one that answered it."""
         conversation = self.conversation_of(ledger)
         if conversation is not None:
             conversation.leave(ledger)
             self._joined.pop(ledger, None)
 
     def conversation_of(self, ledger: Ledger[Any]) -> Conversation | None:
-        """Return the conversation that a run takes part in, if any."""
+        """Return the conversation that a run has joined, if any."""
         conversation = self._joined.get(ledger)
         return conversation if conversation is not None and conversation.has(ledger) else None
 
     def home_of(self, ledger: Ledger[Any]) -> str | None:
-        """Return the address where a run was last."""
+        """Return the last address of a run, if it has one."""
         return self._homes.get(ledger)
 
     def check_open(self) -> None:
-        """Raise unless the advisor is open."""
+        """Raise `ClosedError` unless the advisor is open."""
         if self.closing:
             raise ClosedError("the advisor was closed; connect again")
 
     def closed(self) -> None:
-        """Let everybody who waits see that the advisor was closed."""
+        """Wake all callers, which then see that the advisor is closed."""
         self.closing = True
         for ledger in list(self._homes):
             ledger.changed.notify_all()
@@ -316,12 +316,12 @@ class Session:
     # --------------------------------------------------------------------- in the background
 
     def log_outage(self, ledger: Ledger[Any]) -> None:
-        """Log what is new of a run's outage."""
+        """Log the state of a run's outage, where that has changed."""
         while ledger.standby.outage is not None and (news := ledger.standby.outage.news()):
             self.host.say(news)
 
     def opened(self, ledger: Ledger[Any], took_over: Sequence[str], address: str) -> None:
-        """Take in that runs were opened for the first time, at an address; say what there is to say of it."""
+        """Process that runs were opened for the first time, at an address; announce and log it."""
         for other in list(self._ledgers):
             if (
                 other is not ledger
@@ -343,15 +343,15 @@ class Session:
             )
 
     def send_if_joined(self, ledger: Ledger[Any]) -> None:
-        """Have what a run has to send sent, if it is on a stream by now."""
+        """Send what a run has to send, if it is on a stream."""
         conversation = self.conversation_of(ledger)
         if conversation is not None and conversation.transport is not None:
             conversation.transport.poke(ledger)
 
     def join(self, ledger: Ledger[Any], address: str) -> None:
-        """Let a run that was opened at an address take part in the stream there; opens one if need be."""
+        """Let a run that was opened at an address join the stream there; opens one if there is none."""
         self.check_open()
-        alone = None if ledger.rank is None else ledger  # what waits for other ranks keeps others waiting
+        alone = None if ledger.rank is None else ledger  # its wait for other ranks would delay other runs
         conversation = self._conversations.get((address, alone))
         if conversation is None:
             conversation = Conversation(address, alone)
@@ -364,23 +364,23 @@ class Session:
         self.send_if_joined(ledger)
 
     def receive(self, conversation: Conversation, answer: Answer) -> None:
-        """Take in a message of a stream."""
+        """Process a message of a stream."""
         if isinstance(answer, Draining):
             error = UnavailableError(f"the daemon is stopping: {answer.message}")
-            self.addresses.fails(conversation.address, timed_out=False)  # others first, if there are any
+            self.addresses.fails(conversation.address, timed_out=False)  # prefer other replicas
             self._dissolve(conversation, error)
             if conversation.transport is not None:
                 conversation.transport.half_close()
             return
         ledger, setback, is_back = conversation.receive(answer)
         if setback is not None:
-            self._fell_off(ledger, setback)
+            self._left_stream(ledger, setback)
         elif ledger in self.backoffs:
             del self.backoffs[ledger]
             self.setbacks.pop(ledger, None)
         if is_back and ledger.standby.outage is not None:
             outage, ledger.standby.outage = ledger.standby.outage, None
-            while news := outage.news():  # its beginning may not have been logged yet
+            while news := outage.news():  # its beginning may not be logged yet
                 self.host.say(news)
             self.host.say(outage.end(ledger.standby.steps))
         if (news := ledger.store_news()) is not None:
@@ -390,14 +390,13 @@ class Session:
         ledger.changed.notify_all()
 
     def ended(self, conversation: Conversation, error: MlrsError | None) -> None:
-        """Take in that a stream has ended: what it left unanswered is sent on the next one.
+        """Process the end of a stream: what it left unanswered is sent on the next one.
 
         Args:
             conversation: the stream's.
-            error: why it ended, if not in good order. One about what was sent refuses that. Others
-                are taken to pass, and a new stream to cure them: a daemon that is full has room
-                again, and when a connection breaks under a write, gRPC has been seen to call that an
-                internal error.
+            error: why it ended; `None`: it was closed normally. A permanent error refuses what was sent.
+                Other errors are temporary, and a new stream is opened: a full daemon has capacity later, and
+                gRPC may report a broken connection as an internal error.
         """
         if error is not None and not isinstance(error, (*PASSING, *DENIALS)):
             conversation.fail(error)
@@ -406,7 +405,7 @@ class Session:
         self._dissolve(conversation, error)
 
     def abandoned(self, conversation: Conversation, error: MlrsError) -> None:
-        """Give a stream up whose daemon does not answer, as there are other addresses."""
+        """Abandon a stream whose daemon does not answer, since there are other addresses."""
         if self._conversations.get(conversation.key) is not conversation:
             return
         self.addresses.fails(conversation.address, timed_out=True)
@@ -415,13 +414,13 @@ class Session:
             conversation.transport.cancel()
 
     def _dissolve(self, conversation: Conversation, setback: MlrsError | None) -> None:
-        """Send nothing more on a stream; its runs fall off it."""
+        """Send nothing more on a stream; its runs leave it."""
         if self._conversations.get(conversation.key) is conversation:
             del self._conversations[conversation.key]
         for ledger in conversation.dissolve():
-            self._fell_off(ledger, setback)
+            self._left_stream(ledger, setback)
 
-    def _fell_off(self, ledger: Ledger[Any], setback: MlrsError | None) -> None:
+    def _left_stream(self, ledger: Ledger[Any], setback: MlrsError | None) -> None:
         self._joined.pop(ledger, None)
         if setback is not None:
             self.setbacks[ledger] = setback

@@ -1,6 +1,6 @@
-"""What callers wait for, in both flavours: an answer, the fallback, or the end of a deadline.
+"""The waits of users' calls: for an answer, the fallback, or the end of a deadline.
 
-A caller's wait changes next to nothing, so that it may be broken off anywhere and begun again.
+A wait changes almost no state, so it may be interrupted anywhere and repeated.
 """
 
 from __future__ import annotations
@@ -27,50 +27,50 @@ from mlrs.protocol.session import DENIALS, PASSING, Session
 from mlrs.values.types import RunInfo
 
 PAUSE_S = 0.1
-"""Between two calls that found no daemon, in seconds."""
+"""The pause between two calls that found no daemon, in seconds."""
 T = TypeVar("T")
 Awaited: TypeAlias = Observed | Update
-"""What is sent, and waited for."""
+"""What a call sends and waits for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until a run's `changed` is notified, or for so many seconds; early returns do no harm."""
+    """Wait until a run's `changed` is notified, or for `timeout_s` seconds; may return early."""
 
     ledger: Ledger[Any]
     timeout_s: float
 
 
 Waiting = Generator[Wait, None, T]
-"""Yields what to wait for; returns a T."""
+"""Yields waits; returns a T."""
 
 
 @dataclass(frozen=True, slots=True)
 class Perform(Generic[T]):
-    """Have a procedure carried out, which takes no longer than `timeout_s`; its result is sent back."""
+    """Run a procedure of at most `timeout_s` seconds, and receive its result."""
 
     procedure: Procedure[T]
     timeout_s: float
 
 
 Action = Generator[Waiting[Any] | Perform[Any], Any, T]
-"""What takes several waits and calls. Yields one after another, is sent what came of it, and returns a T."""
+"""Yields waits and procedures, one after another, receives the result of each, and returns a T."""
 
 
 def patience_s(session: Session, timeout_s: float) -> float:
-    """Return how long a stream may leave an answer out before another address is tried, in seconds.
+    """Return how long to wait for an answer on one stream before another address is tried, in seconds.
 
     Args:
         session: the advisor's.
-        timeout_s: the whole deadline of the caller who waits, however much of it is left.
+        timeout_s: the whole deadline of the call, in seconds, not what is left of it.
     """
     return max(timeout_s / 2, LEAST_ATTEMPT_S) if session.addresses.several else timeout_s
 
 
 def patient_s(session: Session, ledger: Ledger[Any], deadline: Deadline) -> float:
-    """Return how long a caller goes on waiting, in seconds; 0: not at all.
+    """Return how long a call waits on, in seconds; 0: it ends now.
 
-    A daemon that goes back to a step of a run takes its time; one that cannot be reached gets less.
+    A daemon that replays a run needs time; for a daemon that cannot be reached the deadline is earlier.
     """
     left_s = deadline.left_s()
     if deadline.reach_s is None or ledger not in session.setbacks:
@@ -104,7 +104,7 @@ def answered(session: Session, ledger: Ledger[Any], entry: Awaited, deadline: De
 
 
 def opened(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Waiting[None]:
-    """Wait until runs are open, or their fallback goes on without."""
+    """Wait until runs are open, or begin with their fallback."""
     if not ledger.is_open:
         ledger.denied = None
         session.want(ledger)
@@ -134,7 +134,7 @@ def settled(
         session: the advisor's.
         ledger: the runs'.
         deadline: how long to wait.
-        again: whether the daemon has said that it lacks some: the runs join again, and send them.
+        again: whether the daemon has reported that it lacks some: the runs join again and send them.
     """
     if ledger.standby.outage is not None and ledger.standby.outage.lost is not None:
         raise ledger.standby.outage.lost.with_traceback(None)
@@ -154,16 +154,16 @@ def settled(
 
 
 def paused(ledger: Ledger[Any], deadline: Deadline, error: MlrsError) -> Waiting[None]:
-    """Wait a moment before a call about runs that found no daemon is made again."""
+    """Pause before a call that found no daemon is repeated; raise its error if there is no time left."""
     if deadline.left_s() <= PAUSE_S:
         raise error
     yield Wait(ledger, PAUSE_S)
 
 
 def is_away(ledger: Ledger[Any], error: MlrsError) -> bool:
-    """Return whether runs could not be finished as no daemon answered, or could, or takes their steps.
+    """Return whether runs could not be finished because no daemon is available that accepts their steps.
 
-    Not where their caller wants errors, or where each rank has a part of what is lacking.
+    False where the caller wants errors (no fallback), or where each rank has a part of the observations.
     """
     if ledger.standby.fallback is None or ledger.rank is not None:
         return False
@@ -171,7 +171,7 @@ def is_away(ledger: Ledger[Any], error: MlrsError) -> bool:
 
 
 def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
-    """Check that runs which were marked as finished, if not by this call, have every observation."""
+    """Raise `RunFinishedError` if somebody else finished a run before it had every observation."""
     for info in finished:
         if info.next_step < ledger.next_step:
             raise RunFinishedError(
@@ -181,14 +181,14 @@ def check_complete(ledger: Ledger[Any], finished: Iterable[RunInfo]) -> None:
 
 
 def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s: float) -> float:
-    """Return what a loop that never waits goes on with: the newest advice, or the fallback.
+    """Return the learning rate for a loop that never waits: the newest advice, or the fallback's.
 
     Args:
         session: the advisor's.
         ledger: the run's.
-        entry: the step's.
-        lr: the newest advice of the steps before.
-        late_s: how long there has been none newer.
+        entry: the step's entry.
+        lr: the newest advice of the earlier steps.
+        late_s: how long there has been no newer advice, in seconds.
     """
     if entry.done or not ledger.can_stand_in():
         return lr
@@ -202,7 +202,7 @@ def lagging(session: Session, ledger: Ledger[Any], entry: Any, lr: float, late_s
 
 
 def give_up(session: Session, ledger: Ledger[Any], entry: Awaited, error: MlrsError) -> None:
-    """Have the fallback answer an entry that the daemon did not; from here on it answers at once."""
+    """Begin an outage: the fallback answers this entry and, without a wait, later ones; raise without one."""
     if not ledger.can_stand_in():
         raise error
     if session.addresses.several and (conversation := session.conversation_of(ledger)) is not None:
@@ -212,7 +212,7 @@ def give_up(session: Session, ledger: Ledger[Any], entry: Awaited, error: MlrsEr
 
 
 def _silent(conversation: Conversation, timeout_s: float) -> DeadlineExceededError:
-    """Return why a stream is given up; later messages about its runs tell it."""
+    """Return the reason for which a stream is abandoned, for later messages about its runs."""
     return DeadlineExceededError(f"daemon at {conversation.address}: no answer for {timeout_s:g} s")
 
 

@@ -15,7 +15,7 @@ import concurrent.futures, pathlib, signal, sys, threading, time
 import torch
 import torch.distributed as dist
 import mlrs
-from mlrs import _torch_loss
+from mlrs.torch import loss as _torch_loss
 from mlrs.torch import AdvisedLR
 from tests.support.runs import open_run
 
