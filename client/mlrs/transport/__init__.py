@@ -1,5 +1,5 @@
-"""Connections to daemons: channels, streams, the thread that makes the calls, and how they end.
+"""Connections to daemons: channels, streams, the thread that makes the calls, and an orderly end.
 
-The only package that imports grpc channels. It drives the state machines of `mlrs.protocol` over real
+The only package that opens gRPC channels. It drives the state machines of `mlrs.protocol` over real
 connections. It may import `mlrs.protocol`, `mlrs.wire` and `mlrs.values`.
 """

@@ -1,4 +1,4 @@
-"""How a daemon is reached in safety: encryption, and the token that says who calls."""
+"""Secure access to a daemon: encryption, and the token that authenticates the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import grpc
 from mlrs.errors import InvalidArgumentError, UnavailableError
 
 TOKEN_VARIABLE = "MLRS_TOKEN"  # noqa: S105 # the name of one
-"""The environment variable that holds the token where none is given."""
+"""The environment variable of the default token."""
 MAX_TOKEN = 4096
 """The longest token, in characters."""
 _WAY_OUT = "pass tls=True or TLS(...), or allow_insecure_token=True if the network can be trusted"
@@ -25,30 +25,30 @@ class TLS:
     """How connections are encrypted. The files, in PEM format, are read by `connect`."""
 
     ca_file: str | os.PathLike[str] | None = None
-    """The certificates of those who may vouch for the daemon. Default: the system's."""
+    """The certificates of trusted authorities. Default: the system's."""
     cert_file: str | os.PathLike[str] | None = None
-    """This client's own certificate, where the daemon wants one (mutual TLS), with its chain."""
+    """This client's certificate with its chain, where the daemon requires one (mutual TLS)."""
     key_file: str | os.PathLike[str] | None = None
     """The private key of that certificate."""
     server_name: str | None = None
-    """The name in the daemon's certificate, where it is not that of the address."""
+    """The name in the daemon's certificate, where it differs from the address."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What channels and calls need; made by `access_of`."""
+    """Credentials of channels and calls; made by `access_of`."""
 
     metadata: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
-    """Goes with every call."""
+    """Sent with every call."""
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
-    """What channels are encrypted with; `None`: they are not."""
+    """The encryption of channels; `None`: none."""
     options: tuple[tuple[str, Any], ...] = ()
     """Options of channels, besides those of every channel."""
     allow_insecure_token: bool = False
-    """Whether the token may travel in the clear."""
+    """Whether the token may be sent unencrypted."""
 
     def check_redirect(self, address: str) -> None:
-        """Raise unless an address that a daemon named may have the token."""
+        """Raise `UnavailableError` if the token would go unencrypted to an address that a daemon named."""
         if self._exposes_token(address):
             raise UnavailableError(
                 f"a daemon names {address} as the owner of the run, and the token is not sent there in the"
@@ -56,7 +56,7 @@ class Access:
             )
 
     def check(self, address: str) -> None:
-        """Raise unless an address that the user gave may have the token."""
+        """Raise `InvalidArgumentError` if the token would go unencrypted to an address that the user gave."""
         if self._exposes_token(address):
             raise InvalidArgumentError(
                 f"token would be sent to {address} in the clear: {_WAY_OUT}", field="token"
@@ -72,7 +72,7 @@ class Access:
 
 
 def access_of(addresses: Iterable[str], token: object, tls: object, *, allow_insecure_token: bool) -> Access:
-    """Return what users ask for as `Access`; reads the files."""
+    """Return the `Access` of a user's arguments; reads the files of `tls`."""
     if not isinstance(tls, (bool, TLS)) and tls is not None:
         raise InvalidArgumentError(f"tls must be True or a TLS(...); is {type(tls).__name__}", field="tls")
     checked = _token(token)
@@ -133,7 +133,7 @@ def _read(name: str, path: str | os.PathLike[str] | None) -> bytes | None:
 
 
 def _stays_here(address: str) -> bool:
-    """Return whether an address is of this machine: loopback, or a unix socket."""
+    """Return whether an address is on this machine: loopback, or a unix socket."""
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]")

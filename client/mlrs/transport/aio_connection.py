@@ -33,13 +33,13 @@ _logger = logging.getLogger("mlrs")
 
 
 class Signal:
-    """What the tasks that wait for something of a run are waiting on."""
+    """Wakes the tasks that wait for an event of a run."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def notify_all(self) -> None:
-        """Let each of them look again."""
+        """Wake all tasks, which then check their condition again."""
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
@@ -55,7 +55,7 @@ class Signal:
 
 
 class Connection(BaseConnection):
-    """Channels to a daemon's addresses, a stream for each in use, any number of tasks of one event loop."""
+    """Channels to a daemon's addresses, with one stream for each in use, for the tasks of one event loop."""
 
     def __init__(
         self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
@@ -75,15 +75,15 @@ class Connection(BaseConnection):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def signal(self) -> Signal:
-        """Return what the tasks that wait for something of new runs are waiting on."""
+        """Return the signal that wakes the tasks which wait for a new run."""
         return Signal()
 
     async def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
-        """Make a unary call, at `home` first if that is given."""
+        """Make a unary call, first at the address `home` if that is given."""
         return await self.perform(called(self.session, call, timeout_s, home))
 
     async def act(self, action: Action[T]) -> T:
-        """Carry out an action and return its result."""
+        """Run an action and return its result."""
         with closing(action):
             outcome: Any = None
             failure: MlrsError | None = None
@@ -102,7 +102,7 @@ class Connection(BaseConnection):
                     failure = error
 
     async def perform(self, procedure: Procedure[T]) -> T:
-        """Carry out a procedure and return its result."""
+        """Run a procedure and return its result."""
         self.check()
         with closing(procedure):
             outcome: Any = None
@@ -122,7 +122,7 @@ class Connection(BaseConnection):
                     failure = error
 
     async def wait(self, waiting: Waiting[T]) -> T:
-        """Wait as the rules say; return what they return."""
+        """Run a wait and return its result."""
         self.check()
         with closing(waiting):
             while True:
@@ -133,7 +133,7 @@ class Connection(BaseConnection):
                 await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
 
     async def watch(self, request: Any, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
-        """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
+        """Stream the record of a run; `timeout_s`: the deadline of the whole, `None`: none."""
         self.check()
         following = Following(self.addresses, request.from_step, timeout_s, self.timeout_s)
         while True:
@@ -148,9 +148,9 @@ class Connection(BaseConnection):
                 return
 
     async def close(self) -> None:
-        """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.
+        """Close the streams, within `timeout_s`; then cancel what is left.
 
-        May be called again. In a forked child it does nothing.
+        May be called again. Does nothing in a forked child.
         """
         if os.getpid() != self._pid:
             return
@@ -177,7 +177,7 @@ class Connection(BaseConnection):
         self.session.closed()
 
     async def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
-        """Have what the daemon has answered stored, as nobody could send it again; return whether it is."""
+        """Wait until the daemon has stored its answers to a run; return whether it has."""
         try:
             if ledger.backlog.last_unanswered() is not None:
                 await self.wait(settled(self.session, ledger, deadline))
@@ -201,17 +201,17 @@ class Connection(BaseConnection):
         return stream
 
     def start(self, procedure: Procedure[None]) -> None:
-        """Carry out a procedure in a task of its own. See `Host`."""
+        """Run a procedure in a new task. See `Host`."""
         task = self._loop.create_task(self._in_background(procedure))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def ensure_joined(self, ledger: Ledger[Any]) -> None:
-        """See to a run. See `Host`."""
+        """Have a run join a stream if it needs one. See `Host`."""
         ensure_joined(self.session, ledger)
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
-        """Give a stream up. See `Host`."""
+        """Abandon a stream. See `Host`."""
         self.session.abandoned(conversation, error)
 
     def say(self, message: str) -> None:
@@ -219,7 +219,7 @@ class Connection(BaseConnection):
         _logger.warning("%s", message)
 
     def announce(self, message: str) -> None:
-        """Print a line for whoever started the program."""
+        """Print a line on standard error."""
         announce(message)
 
     async def _in_background(self, procedure: Procedure[None]) -> None:

@@ -1,4 +1,4 @@
-"""The asyncio client's end of a StreamAdvice stream: a queue that feeds it, a task that reads it."""
+"""A StreamAdvice stream of the asyncio client: a queue of what to send, and a task that reads."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class AdviceStream:
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     def poke(self, ledger: Ledger[Any]) -> None:
-        """Have what a run has to send sent; does not wait."""
+        """Send what a run has to send; does not wait."""
         self._pokes.put_nowait(ledger)
 
     def half_close(self) -> None:
-        """Say that no more follow; does not wait."""
+        """Half-close the stream; does not wait."""
         self._pokes.put_nowait(None)
 
     def cancel(self) -> None:
-        """End it now."""
+        """Cancel the stream."""
         self._call.cancel()
 
     async def close(self, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What the connections of both flavours have in common: all of it that waits for nothing."""
+"""The common part of the threaded and the asyncio connection: all that does not wait."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from mlrs.wire.unsent import keep
 
 T = TypeVar("T")
 GRACE_S = 0.05
-"""Seconds beyond a deadline: for word that it has passed, or for a call as the advisor is closed."""
+"""Additional time after a deadline, in seconds: for its error to arrive, or for a call while closing."""
 
 
 class BaseConnection(Host):
-    """Channels to a daemon's addresses, and the session of which they carry out what it wants done.
+    """Channels to a daemon's addresses, and the session whose I/O they do.
 
     Attributes:
         addresses: the daemon's.
-        timeout_s: the deadline of a call that names none, in seconds.
-        session: the rules.
-        unsent_dir: the folder of files of what no daemon got; empty: it is not kept.
+        timeout_s: the default deadline of a call, in seconds.
+        session: the state of the runs.
+        unsent_dir: the folder for files of unsent observations; empty: no files are written.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BaseConnection(Host):
         open_plain: Callable[..., Any],
         open_secure: Callable[..., Any],
     ) -> None:
-        """`lock` is held by whoever is in the session; the last two open channels, see `Links`."""
+        """`lock`: held during every call of the session; the last two open channels, see `Links`."""
         self.addresses = Addresses(addresses)
         self.timeout_s = timeout_s
         self.session = Session(self.addresses, timeout_s, self, calls)
@@ -59,15 +59,15 @@ class BaseConnection(Host):
 
     @abstractmethod
     def signal(self) -> Wakeable:
-        """Return what those who wait for something of new runs are waiting on."""
+        """Return what callers that wait for a new run are woken by."""
 
     def check(self) -> None:
-        """Raise unless this process may use the connection."""
+        """Raise `ForkedError` or `ClosedError` unless this process may use the connection."""
         check_process(self._pid)
         self.session.check_open()
 
     def check_process(self) -> None:
-        """Raise `ForkedError` if the process is a fork of the one that made it."""
+        """Raise `ForkedError` if this process is a fork of the one that made the connection."""
         check_process(self._pid)
 
     def deadline(self, timeout_s: float | None) -> Deadline:
@@ -82,13 +82,13 @@ class BaseConnection(Host):
         return deadline
 
     def leave(self, ledger: Ledger[Any]) -> None:
-        """Forget a run. In a forked child: nothing, as no lock of the parent's may be waited for."""
+        """Forget a run. Does nothing in a forked child, which must not wait for the parent's lock."""
         if os.getpid() == self._pid:
             with self._lock:
                 self.session.forget(ledger)
 
     def locked(self, work: Callable[[], T]) -> T:
-        """Return what a short piece of work on the session's ledgers gives, which waits for nothing."""
+        """Call a function on the session's ledgers under the lock; the function must not wait."""
         self.check()
         with self._lock:
             return work()
@@ -112,16 +112,16 @@ class BaseConnection(Host):
             return self.session.adapt(ledger, step, alignments, validation_losses)
 
     def lagging(self, ledger: Ledger[Any], entry: Entry, lr: float, late_s: float) -> float:
-        """Return what a loop that never waits goes on with. See `_waiting.lagging`."""
+        """Return the learning rate for a loop that never waits. See `waiting.lagging`."""
         with self._lock:
             return lagging(self.session, ledger, entry, lr, late_s)
 
     def keep_unsent(self, ledger: Ledger[Any], cause: MlrsError) -> None:
-        """Keep what a run that was to be finished lacks, its end among it, in a file, and say so."""
+        """Write a file with what the daemon lacks of a run, with its end, and log a warning."""
         with self._lock:
             self.say(keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True))
 
     def _kept_at_close(self, fallen_off: Iterable[Ledger[Any]]) -> Iterator[str]:
-        """Keep in files what daemons may lack once all streams have ended; yield the warnings."""
+        """Write files with what daemons may lack after all streams have ended; yield the warnings."""
         for ledger in self.session.left_over(fallen_off):
             yield keep(ledger, str(self.addresses), self.unsent_dir, self.session.setbacks.get(ledger))

@@ -1,9 +1,9 @@
-"""How a channel to the daemon is set up, for both flavours of the client."""
+"""Options of channels, for threads and asyncio."""
 
 from __future__ import annotations
 
 MAX_RECEIVE_BYTES = 64 * 2**20
-"""The largest message taken: well above a full message of 65,536 entries, each with an error."""
+"""The largest message that is received, in bytes: well above 65,536 entries with an error each."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A daemon that stopped answering is noticed within 15 s; without the ping timeout, after 60 s.

@@ -1,7 +1,7 @@
 """The threaded client's channels: calls, procedures, and an end that never hangs.
 
-Users' threads hand work over and wait on C locks. All that is gRPC runs in threads of the client's own: the
-worker's, and one for each stream that is read.
+Users' threads queue work and wait on C locks. All gRPC code runs in the client's own threads: the worker's,
+and one for each stream that is read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _logger = logging.getLogger("mlrs")
 
 
 class Connection(BaseConnection):
-    """Channels to a daemon's addresses, a stream for each in use, any number of threads."""
+    """Channels to a daemon's addresses, with one stream for each in use. Thread-safe."""
 
     def __init__(
         self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
@@ -67,17 +67,17 @@ class Connection(BaseConnection):
         _open_connections.add(self)
 
     def signal(self) -> Signal:
-        """Return what the threads that wait for something of new runs are waiting on."""
+        """Return the signal that wakes the threads which wait for a new run."""
         return Signal()
 
     # ----------------------------------------------------------------------- users' threads
 
     def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
-        """Make a unary call, at `home` first if that is given."""
+        """Make a unary call, first at the address `home` if that is given."""
         return self.perform(called(self.session, call, timeout_s, home), timeout_s)
 
     def act(self, action: Action[T]) -> T:
-        """Carry out an action and return its result."""
+        """Run an action and return its result."""
         with closing(action):
             outcome: Any = None
             failure: MlrsError | None = None
@@ -96,7 +96,7 @@ class Connection(BaseConnection):
                     failure = error
 
     def perform(self, procedure: Procedure[T], timeout_s: float) -> T:
-        """Have a procedure carried out, which takes no longer than `timeout_s`, and return its result."""
+        """Run a procedure of at most `timeout_s` seconds in the worker, and return its result."""
         self.check()
         reply: Reply[T] = Reply()
         self._worker.put(lambda: self._begin(procedure, reply))
@@ -108,7 +108,7 @@ class Connection(BaseConnection):
         return reply.result()
 
     def exchange(self, ledger: Ledger[E], step: int, loss: Any, deadline: Deadline) -> E:
-        """Send an observation and wait until it is done: usually one wait, and nothing else."""
+        """Send an observation and wait until it is done: normally a single wait."""
         self.check()
         waiter = None
         with self._lock:
@@ -122,7 +122,7 @@ class Connection(BaseConnection):
         return entry
 
     def wait(self, waiting: Waiting[T]) -> T:
-        """Wait as the rules say; return what they return."""
+        """Run a wait and return its result."""
         self.check()
         with closing(waiting):
             while True:
@@ -138,7 +138,7 @@ class Connection(BaseConnection):
                         signal.forget(waiter)
 
     def watch(self, request: Any, timeout_s: float | None) -> Iterator[RecordChunk]:
-        """Stream the record of a run; `timeout_s` bounds the whole, `None` does not."""
+        """Stream the record of a run; `timeout_s`: the deadline of the whole, `None`: none."""
         self.check()
         following = Following(self.addresses, request.from_step, timeout_s, self.timeout_s)
 
@@ -156,9 +156,9 @@ class Connection(BaseConnection):
             self._watches.discard(watch)
 
     def close(self) -> None:
-        """Let the streams end in good order, for at most `timeout_s`; then cancel what is left.
+        """Close the streams, within `timeout_s`; then cancel what is left.
 
-        May be called again, from any thread. In a forked child it does nothing.
+        May be called again, from any thread. Does nothing in a forked child.
         """
         if os.getpid() != self._pid:
             return
@@ -185,17 +185,17 @@ class Connection(BaseConnection):
         return stream
 
     def start(self, procedure: Procedure[None]) -> None:
-        """Carry out a procedure. See `Host`."""
+        """Run a procedure. See `Host`."""
         task = Task(procedure, self._worker, self._links, self._lock, self._finished)
         self._tasks.add(task)
         self._worker.put(task.advance)
 
     def ensure_joined(self, ledger: Ledger[Any]) -> None:
-        """Have a run seen to. See `Host`."""
+        """Have a run join a stream if it needs one. See `Host`."""
         self._worker.put(partial(self._under_lock, ensure_joined, self.session, ledger))
 
     def abandon(self, conversation: Conversation, error: MlrsError) -> None:
-        """Have a stream given up. See `Host`."""
+        """Abandon a stream. See `Host`."""
         self._worker.put(partial(self._under_lock, self.session.abandoned, conversation, error))
 
     def say(self, message: str) -> None:
@@ -203,7 +203,7 @@ class Connection(BaseConnection):
         self._worker.put(partial(_logger.warning, "%s", message))
 
     def announce(self, message: str) -> None:
-        """Print a line for whoever started the program, in the worker's thread."""
+        """Print a line on standard error, in the worker's thread."""
         self._worker.put(partial(announce, message))
 
     def _under_lock(self, work: Any, *arguments: Any) -> None:
@@ -229,7 +229,7 @@ class Connection(BaseConnection):
         watch.begin()
 
     def _wait_for_storing(self) -> list[Ledger[Any]]:
-        """Have what the daemon has answered stored, as nobody could send it again; return what is not."""
+        """Wait until the daemon has stored its answers; return the runs of which it has not."""
         if self.session.closing:
             return []
         with self._lock:
@@ -295,6 +295,6 @@ _open_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Close what scripts forgot to close, so that they exit."""
+    """Close the connections that are open at exit, so that the process ends."""
     for connection in list(_open_connections):
         connection.close()

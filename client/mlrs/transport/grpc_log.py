@@ -1,4 +1,4 @@
-"""gRPC's own log: of the client's process, errors only, unless the user asks for more.
+"""gRPC's own log: errors only in the client's process, unless the user asks for more.
 
 Whenever a process forks that has an open stream, as a data loader does for each of its workers, gRPC's core
 writes to stderr that it leaves its state as it is. That is right, as no child uses its parent's channels

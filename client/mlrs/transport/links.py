@@ -1,4 +1,4 @@
-"""A channel to each address in use, and the calls that go over it."""
+"""A channel to each address in use, and its stubs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FEEDER_KEY = "mlrs-feeder"
 
 
 class Links:
-    """Channels, opened when they are first needed. Not for users' threads.
+    """Channels, opened when they are first needed. Not used in users' threads.
 
     Args:
         open_plain: opens a channel without encryption, given the address and options.
-        open_secure: opens one with it, given the credentials, too.
-        access: what they need.
+        open_secure: opens one with encryption, given the credentials, too.
+        access: the credentials.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Links:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """What goes with every call."""
+        """The metadata of every call."""
         return self._access.metadata
 
     def stream_metadata(self, feeder: str) -> tuple[tuple[str, str], ...]:
-        """Return what goes with a stream of observations: also who sends them."""
+        """Return the metadata of a stream of observations, which names their sender."""
         return (*(self.metadata or ()), (FEEDER_KEY, feeder))
 
     def channels(self) -> Iterable[Any]:

@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 def held_lock() -> threading.Lock:
-    """Return a lock that somebody else is to release, once."""
+    """Return a locked lock, which another thread releases once."""
     lock = threading.Lock()
     lock.acquire()
     return lock
 
 
 class Signal:
-    """What the threads that wait for something of a run are waiting on.
+    """Wakes the threads that wait for an event of a run.
 
-    Not for several callers at a time, but for `held_lock.acquire`; its owner holds a lock.
+    Its owner allows one caller at a time; only the locks of `waiter` are acquired without that.
     """
 
     def __init__(self) -> None:
@@ -36,18 +36,18 @@ class Signal:
         return lock
 
     def forget(self, waiter: threading.Lock) -> None:
-        """Let go of a waiter that waits no more."""
+        """Remove a waiter that does not wait any more."""
         if waiter in self._waiting:
             self._waiting.remove(waiter)
 
     def notify_all(self) -> None:
-        """Let each thread look again. Not called in users' threads."""
+        """Wake all threads, which then check their condition again. Not called in users' threads."""
         while self._waiting:
             self._waiting.popleft().release()
 
 
 class Reply(Generic[T]):
-    """What another thread will say: a result, or an error."""
+    """The result of another thread's work, or its error."""
 
     def __init__(self) -> None:
         self._ready = held_lock()
@@ -55,16 +55,16 @@ class Reply(Generic[T]):
         self._error: BaseException | None = None
 
     def settle(self, result: T | None, error: BaseException | None = None) -> None:
-        """Say it; once."""
+        """Set the result or the error, once."""
         self._result, self._error = result, error
         self._ready.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether it was said, within the timeout."""
+        """Wait for the result; return whether it came within the timeout."""
         return self._ready.acquire(timeout=timeout_s)
 
     def result(self) -> T:
-        """Return what was said. Raises what was said to have gone wrong, without how it came to that here."""
+        """Return the result, or raise the error without the traceback of the other thread."""
         if self._error is not None:
             raise self._error.with_traceback(None) from None
         return cast("T", self._result)

@@ -1,8 +1,7 @@
-"""The threaded client's end of a StreamAdvice stream: a queue that feeds it, a thread that reads it.
+"""A StreamAdvice stream of the threaded client: a queue of what to send, and a thread that reads.
 
-An abandoned stream can hang Python at exit. It does not when it was read to its end; nor when it was
-cancelled, its code read and its reader joined before the channel went. `close` sees to one or the
-other.
+An open stream can hang Python at exit, unless it was read to its end; or it was cancelled, its status code
+was read and its reader joined before the channel was closed. `close` does one or the other.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mlrs.wire.status import map_rpc_errors
 from mlrs.wire.stream_messages import answer_from_proto, batch_to_proto
 
 JOIN_S: Final = 1.0
-"""How long a cancelled stream's reader may take to notice."""
+"""How long the reader of a cancelled stream may take to end, in seconds."""
 
 
 class AdviceStream:
@@ -28,10 +27,10 @@ class AdviceStream:
 
     Args:
         start: starts the call, given its requests; returns the call, an iterator of responses.
-        take: returns what a run has to send, a message each. Called in gRPC's thread, just before that goes.
-        receive: is called with each answer, in the reader's thread. An `MlrsError` of its ends the
-            stream.
-        ended: is called once, with the reason if it was not in good order, in the reader's thread.
+        take: returns what a run has to send, one message each. Called in gRPC's thread, just before sending.
+        receive: is called with each answer, in the reader's thread. If it raises an `MlrsError`,
+            the stream ends.
+        ended: is called once, in the reader's thread, with the error if the stream did not end normally.
         target: the daemon's address, for messages.
     """
 
@@ -50,15 +49,15 @@ class AdviceStream:
         self._reader.start()
 
     def poke(self, ledger: Ledger[Any]) -> None:
-        """Have what a run has to send sent; does not wait."""
+        """Send what a run has to send; does not wait."""
         self._pokes.put(ledger)
 
     def half_close(self) -> None:
-        """Say that no more follow; does not wait."""
+        """Half-close the stream; does not wait."""
         self._pokes.put(None)
 
     def cancel(self) -> None:
-        """End it now."""
+        """Cancel the stream."""
         self._call.cancel()
 
     def close(self, timeout_s: float) -> None:
@@ -90,5 +89,5 @@ class AdviceStream:
             error = DaemonError(f"an answer could not be read: {failure!r}")
             self._call.cancel()
         finally:
-            self.half_close()  # lets go of gRPC's thread that waits for requests
+            self.half_close()  # ends gRPC's thread that waits for requests
             self._ended(error)

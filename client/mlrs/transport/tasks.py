@@ -1,4 +1,4 @@
-"""Procedures under way in the worker's thread."""
+"""Running procedures in the worker's thread."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _logger = logging.getLogger("mlrs")
 
 
 class Task(Generic[T]):
-    """A procedure under way: does what it yields, and sends it what came of it. All in the worker's thread.
+    """A running procedure: makes the calls that it yields, and sends it their results. Worker's thread only.
 
     Args:
         procedure: the procedure.
-        worker: whose thread it is.
-        links: where calls go out.
+        worker: runs it in its thread.
+        links: the channels for its calls.
         lock: is held while the procedure runs, not while it waits.
         finished: is called at its end.
-        reply: gets its result, if anybody waits for one.
+        reply: receives its result, if a caller waits for it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Task(Generic[T]):
         self._is_done = False
 
     def advance(self, outcome: Any = None, failure: BaseException | None = None) -> None:
-        """Go on with what came of the last thing that the procedure wanted."""
+        """Continue with the result, or the error, of the last thing that the procedure yielded."""
         if self._is_done:
             return
         try:
@@ -54,7 +54,7 @@ class Task(Generic[T]):
         except StopIteration as stop:
             self._end(stop.value)
             return
-        except Exception as error:  # noqa: BLE001 # for whoever waits
+        except Exception as error:  # noqa: BLE001 # for the caller
             self._end(None, error)
             return
         if isinstance(wanted, Attempt):
@@ -63,7 +63,7 @@ class Task(Generic[T]):
             self._worker.put_later(wanted.timeout_s, self.advance)
 
     def fail(self, error: MlrsError) -> None:
-        """End it."""
+        """End the procedure with an error."""
         if not self._is_done:
             with self._lock:
                 self._procedure.close()
@@ -87,7 +87,7 @@ class Task(Generic[T]):
         try:
             with map_rpc_errors(attempt.address):
                 outcome = attempt.call.read(future.result())
-        except Exception as error:  # noqa: BLE001 # for the procedure, or whoever waits
+        except Exception as error:  # noqa: BLE001 # for the procedure or the caller
             self.advance(None, error)
         else:
             self.advance(outcome)

@@ -1,4 +1,4 @@
-"""The threaded client's end of a WatchRun stream: a thread reads it, as gRPC is not safe for Ctrl-C."""
+"""A WatchRun stream of the threaded client, read by a thread because gRPC is not safe for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mlrs.wire.convert import chunk_from_proto
 from mlrs.wire.status import map_rpc_errors
 
 AHEAD: Final = 16
-"""How many messages are read before the caller takes one."""
+"""How many messages are read ahead of the caller."""
 
 
 class Watch:
-    """One record, as it streams in.
+    """The stream of one record.
 
     Args:
-        start: starts a call, as `following` has it then.
-        following: how far it was read, and where that goes on.
+        start: starts a call at the position of `following`.
+        following: the reading position.
     """
 
     def __init__(self, start: Callable[[], Any], following: Following) -> None:
@@ -37,11 +37,11 @@ class Watch:
         self._thread = threading.Thread(target=self._read, name="mlrs-watch", daemon=True)
 
     def begin(self) -> None:
-        """Start to read. In the worker's thread."""
+        """Start to read. Called in the worker's thread."""
         self._thread.start()
 
     def chunks(self) -> Iterator[RecordChunk]:
-        """Iterate over what comes in. In the caller's thread."""
+        """Iterate over the messages. Called in the user's thread."""
         while (chunk := self._chunks.get()) is not None:
             if isinstance(chunk, BaseException):
                 raise chunk
@@ -49,18 +49,18 @@ class Watch:
             yield chunk
 
     def refuse(self) -> None:
-        """Say that the advisor was closed before this began."""
+        """End a stream that was not begun, because the advisor was closed."""
         self._chunks.put(_closed())
 
     def cancel(self) -> None:
-        """End it. In the worker's thread."""
+        """Cancel the stream. Called in the worker's thread."""
         self._cancelled = True
         self._credits.put(None)
         if self._call is not None:
             self._call.cancel()
 
     def close(self, timeout_s: float) -> None:
-        """End it, and see its thread end."""
+        """Cancel the stream and wait for its thread."""
         self.cancel()
         self._thread.join(timeout_s)
 

@@ -1,7 +1,7 @@
 """The thread in which the threaded client makes its calls: gRPC's Python code is not safe for Ctrl-C.
 
-A small event loop: jobs come in by a `SimpleQueue`, which is C and safe to put into from anywhere, and
-timers are kept in order. No job may wait for long, but for the last one.
+A small event loop: jobs come from a `SimpleQueue`, which is written in C and can be filled from anywhere, and
+from timers. No job may wait for long, except the last one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _logger = logging.getLogger("mlrs")
 
 
 class Worker:
-    """A thread that does jobs, in the order in which they come or are due."""
+    """A thread that runs jobs, in the order in which they are queued or due."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
@@ -30,15 +30,15 @@ class Worker:
         self._thread.start()
 
     def put(self, job: Job) -> None:
-        """Have a job done; does not wait. From any thread."""
+        """Queue a job; does not wait. Called from any thread."""
         self._jobs.put(job)
 
     def put_later(self, delay_s: float, job: Job) -> None:
-        """Have a job done after a delay. In the worker's thread only."""
+        """Queue a job after a delay. Called in the worker's thread only."""
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), job))
 
     def stop(self) -> None:
-        """End after the job that runs. In the worker's thread only."""
+        """End after the present job. Called in the worker's thread only."""
         self._stopping = True
 
     def join(self, timeout_s: float) -> None:

@@ -1,6 +1,6 @@
-"""Unary calls as values: which method, what request, and what the answer means.
+"""Unary calls as values: the method, the request, and the conversion of the response.
 
-Both flavours of the client send these; neither knows more of a call than is here.
+The threaded and the asyncio client both send these.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MODES: dict[Mode, pb.OpenMode.ValueType] = {
     "restart": pb.OPEN_MODE_RESTART,
 }
 AGAIN = Way("resume", None)
-"""How runs are opened that take part in a stream again."""
+"""How runs are opened to join a stream again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Page(Generic[T]):
     """A page of a list."""
 
     items: tuple[T, ...]
-    """What is on it."""
+    """The items on it."""
     next_token: str
     """Names the next page; empty: there is none."""
 
@@ -70,7 +70,7 @@ def completing(start: Start, config: RunConfig, feeder: str) -> Call[tuple[Opene
 
 
 def _bare(start: Start, config: RunConfig) -> Start:
-    """Return what is left to ask for of runs that were opened before."""
+    """Return the options of runs that were opened before."""
     configs = [config] * len(start.run_ids)
     return Start(
         run_ids=start.run_ids, configs=configs, task="", timeout_s=start.timeout_s, is_ranked=start.is_ranked
@@ -103,7 +103,7 @@ def get_run(run_id: object) -> Call[RunInfo]:
 
 
 def finishing(run_ids: Sequence[str], next_step: int | None = None) -> Iterator[Call[tuple[RunInfo, ...]]]:
-    """Mark runs as finished that all expect a step, or any, in as few calls as the contract allows."""
+    """Mark runs with this next step (`None`: any) as finished, in as few calls as the contract allows."""
     if len(run_ids) == 1:
         request = pb.FinishRunRequest(run_id=run_ids[0], next_step=next_step)
         yield Call("FinishRun", request, lambda response: (_run(response),))
@@ -128,7 +128,7 @@ class RunListing:
     """The calls that list runs page by page, and what they have listed so far."""
 
     def __init__(self, prefix: object, status: object, limit: object, *, newest_first: bool) -> None:
-        """Check what is asked for."""
+        """Check the arguments."""
         self._request = pb.ListRunsRequest(
             prefix=check.prefix(prefix),
             status=convert.status_to_proto(check.status(status)),
@@ -154,9 +154,9 @@ class RunListing:
         )
 
     def new_of(self, page: Page[RunInfo]) -> Sequence[RunInfo]:
-        """Return the runs of a page that were not listed before, no more than are still wanted.
+        """Return the runs of a page that were not listed before, no more than the limit.
 
-        In the order by recency a run that moves while pages are read comes again.
+        In the order by update time, a run that is updated while pages are read is listed again.
         """
         self._request.page_token, self._ended = page.next_token, not page.next_token
         new = page.items

@@ -1,4 +1,4 @@
-"""Proto messages to the client's values and back. Messages stop here, and in the streams."""
+"""Conversion of proto messages to the client's values and back."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def run_from_proto(message: pb.Run) -> RunInfo:
 
 
 def chunk_from_proto(message: pb.WatchRunResponse) -> RecordChunk:
-    """Return the stretch of a record in a message."""
+    """Return the part of a record in a message."""
     return RecordChunk(
         run=run_from_proto(message.run),
         first_step=message.first_step,

@@ -1,4 +1,4 @@
-"""Gradients on their way to the daemon: buffers of any size, cut into messages that go fast."""
+"""Upload of gradients: buffers of any size, split into messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlrs.values.checks import wrong
 from mlrs_proto import v1 as pb
 
 PIECE_BYTES = 512 * 1024
-"""How much of each vector travels in a message."""
+"""The part of each vector in a message, in bytes."""
 _TYPES: dict[str, tuple[pb.DataType.ValueType, int]] = {
     "float32": (pb.DATA_TYPE_FLOAT32, 4),
     "float16": (pb.DATA_TYPE_FLOAT16, 2),
@@ -24,23 +24,23 @@ _BY_FORMAT = {"f": "float32", "e": "float16"}
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The same stretch of both vectors, as it lies in memory."""
+    """The same part of both vectors, as it lies in memory."""
 
     data_type: str
     """The elements' type."""
     gradient: memoryview
-    """Bytes of the validation gradient."""
+    """The bytes of the validation gradient."""
     direction: memoryview
-    """As many of the direction."""
+    """The same number of bytes of the direction."""
 
 
 def stretches(gradient: object, direction: object, data_type: object) -> list[Stretch]:
-    """Return the stretches of two vectors, each a buffer or several; nothing is copied.
+    """Return the parts of two vectors, each a buffer or several; nothing is copied.
 
     Args:
         gradient: an object with a buffer (an array of NumPy, `array.array`, bytes), or a sequence of them.
         direction: buffers of the same kind and the same sizes.
-        data_type: what the elements are, where the buffers do not say: `float32`, `float16` or `bfloat16`.
+        data_type: the type of the elements, for raw bytes: `float32`, `float16` or `bfloat16`.
     """
     if data_type is not None and data_type not in _TYPES:
         raise wrong("data_type", f"must be one of {', '.join(_TYPES)}", data_type)
@@ -62,7 +62,7 @@ def stretches(gradient: object, direction: object, data_type: object) -> list[St
 def requests(header: pb.AdaptGradientsHeader, parts: Sequence[Stretch]) -> Iterator[pb.AdaptGradientsRequest]:
     """Return the messages of an upload: the header, then pieces of both vectors.
 
-    Small buffers travel together.
+    Small buffers share a message.
     """
     header.element_count = sum(len(part.gradient) // _TYPES[part.data_type][1] for part in parts)
     yield pb.AdaptGradientsRequest(header=header)
@@ -78,7 +78,7 @@ def requests(header: pb.AdaptGradientsHeader, parts: Sequence[Stretch]) -> Itera
 
 
 def _pieces(parts: Iterable[Stretch]) -> Iterator[list[tuple[memoryview, memoryview]]]:
-    """Return what goes into each message: views of no more than `PIECE_BYTES` of each vector."""
+    """Return the content of each message: views of at most `PIECE_BYTES` of each vector."""
     piece: list[tuple[memoryview, memoryview]] = []
     space = PIECE_BYTES
     for part in parts:

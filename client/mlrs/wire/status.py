@@ -1,7 +1,7 @@
-"""From gRPC statuses to exceptions: the only place that knows both.
+"""Conversion of gRPC statuses to exceptions, which no other module does.
 
-A failure of the daemon names its reason (`mlrs-reason`, an `ErrorReason`); a failure of the
-transport has only a status code. The table of reasons is in `_reasons.py`, that of codes here.
+A failure of the daemon names its reason (`mlrs-reason`, an `ErrorReason`); a failure of the transport has
+only a status code. The table of reasons is in `mlrs/ledger/reasons.py`, that of codes here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlrs.ledger.reasons import NEVER_SENT, REASON_PREFIX, error_class, is_known
 REASON_KEY, FIELD_KEY, OWNER_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner"
 """The trailing metadata of a failure."""
 BROKEN_UNDER_A_WRITE = "Internal error from Core"
-"""What gRPC's asyncio stack says, on this side, where a connection breaks while it is written to."""
+"""The message of gRPC's asyncio client when a connection breaks during a write."""
 
 _BY_CODE: dict[grpc.StatusCode, type[MlrsError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
@@ -58,7 +58,7 @@ _WAY_OUT: dict[type[MlrsError], str] = {
 
 @contextmanager
 def map_rpc_errors(target: str) -> Iterator[None]:
-    """Turn the gRPC errors of the block into exceptions of this package.
+    """Convert the gRPC errors of the block to subclasses of `MlrsError`.
 
     Args:
         target: the daemon's address, for the message.
@@ -84,11 +84,11 @@ def _from_status(
         return NotOwnerError(details, owner=owner or None, reason=reason, field=field or None)
     if is_known(reason):
         kind = error_class(reason)
-        if kind is UnauthenticatedError:  # what the daemon says is about the wire, not this client
+        if kind is UnauthenticatedError:  # the daemon's message does not know this client's options
             details = f"{details}; {_WAY_OUT[kind]}"
         return kind(details, reason=reason, field=field or None)
     kind = _BY_CODE.get(code, DaemonError)
-    if details.startswith(NEVER_SENT):  # gRPC names the address again, some times over
+    if details.startswith(NEVER_SENT):  # gRPC repeats the address several times
         details = f"{details.split(';')[0].split(' for ')[0]}: {details.rsplit(': ', 1)[-1]}"
     if code is grpc.StatusCode.INTERNAL and details == BROKEN_UNDER_A_WRITE:
         kind = UnavailableError

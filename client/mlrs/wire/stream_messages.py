@@ -1,4 +1,4 @@
-"""The messages of a StreamAdvice stream: from what a conversation sends, and to what it is answered."""
+"""Conversion of the messages of a StreamAdvice stream."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:
 
 
 def answer_from_proto(message: pb.StreamAdviceResponse) -> Answer | None:
-    """Return what a message says; `None`: it is of a kind that this version does not know."""
+    """Return the answer in a message; `None`: this version does not know its kind."""
     kind = message.WhichOneof("kind")
     if kind == "advice":
         columns = message.advice

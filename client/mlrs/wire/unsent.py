@@ -1,7 +1,7 @@
-"""Observations that no daemon got by the end of a training: kept in a file, to be sent later.
+"""Files of observations that no daemon had received when a training ended, to be sent later.
 
-The file is JSON. Numbers that count to the bit are in base64, as little-endian float64: losses a step after
-another, of one run each or of all runs of a sweep.
+The file is JSON. Losses and alignments, which must not change in any bit, are base64 of little-endian
+float64: step by step, one loss of a run or the losses of all runs of a sweep.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from mlrs.wire import convert
 from mlrs_proto import v1 as pb
 
 FORMAT, VERSION = "mlrs-unsent", 1
-"""What the file says it is, and the version that this module writes and reads."""
+"""The name and the version of the format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnsentUpdate:
-    """A meta update that belongs behind the observation of its step."""
+    """A meta update, to be sent after the observation of its step."""
 
     step: int
     alignments: tuple[float, ...]
-    """One for each run; NaN: that run has none."""
+    """One for each run; NaN: the run has no update."""
     validation_losses: tuple[float | None, ...]
-    """One for each run, or none at all."""
+    """One for each run; `None`: there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unsent:
-    """What a run, or a sweep, still has to tell a daemon."""
+    """The observations and updates of a run or sweep that a daemon lacks."""
 
     target: str
-    """The addresses of the daemon that it was meant for."""
+    """The addresses of the daemon."""
     run_ids: tuple[str, ...]
     task: str
     configs: tuple[RunConfig, ...]
-    """What was asked for of each run."""
+    """The requested config of each run."""
     was_open: bool
     """Whether a daemon had opened the runs."""
     created_at: float | None = None
-    """When the daemon had created the first of them then, in seconds since the epoch."""
+    """When the daemon created the first run, in seconds since the epoch; `None`: not known."""
     first_step: int
     """The step of the first losses."""
     losses: tuple[tuple[float, ...], ...]
-    """One of each run, for each step."""
+    """For each step, one loss of each run."""
     updates: tuple[UnsentUpdate, ...] = ()
     finish: bool = False
-    """Whether the runs are finished with it."""
+    """Whether the runs are to be marked as finished."""
 
     def said(self) -> str:
-        """Return what it is, for people."""
+        """Return a description for messages."""
         first, last = self.first_step, self.first_step + len(self.losses) - 1
         steps = f"step {first}" if first == last else f"steps {first} to {last}"
         what = [steps] if self.losses else []
@@ -72,7 +72,7 @@ class Unsent:
 
 
 def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
-    """Return what the daemon may lack of a ledger's runs."""
+    """Return the observations and updates of a ledger that the daemon may lack."""
     entries = ledger.unsent()
     return Unsent(
         target=target,
@@ -98,7 +98,7 @@ def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
 def keep(
     ledger: Ledger[Any], target: str, folder: str, cause: MlrsError | None, *, finish: bool = False
 ) -> str:
-    """Write what the daemon lacks of a ledger's runs into a file; return the warning that says so."""
+    """Write the observations and updates that the daemon lacks to a file; return the warning to log."""
     unsent = unsent_of(ledger, target, finish=finish)
     why = f" ({cause})" if cause else ""
     lacks = f"{ledger.label}: the daemon does not have {unsent.said()}{why}"
@@ -115,14 +115,14 @@ def keep(
 
 
 def let_go(ledger: Ledger[Any]) -> None:
-    """Remove the file of a ledger's runs, as the daemon has it all by now."""
+    """Remove the file of a ledger's runs, after the daemon has received everything."""
     if ledger.saved_as:
         Path(ledger.saved_as).unlink(missing_ok=True)
         ledger.saved_as = ""
 
 
 def default_folder() -> str:
-    """Return the folder of files of unsent observations; empty: they are not kept."""
+    """Return the default folder for files of unsent observations; empty: no files are written."""
     if (given := os.environ.get("MLRS_UNSENT_DIR")) is not None:
         return given
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
@@ -130,12 +130,12 @@ def default_folder() -> str:
 
 
 def save(unsent: Unsent, folder: Path, name: str) -> Path:
-    """Write a file that only its owner may read, whole or not at all; return its path.
+    """Write a file atomically, readable by its owner only; return its path.
 
-    Where the folder cannot be written, the file goes to the folder for temporary files.
+    If the folder is not writable, the file is written to the folder for temporary files.
 
     Raises:
-        OSError: it cannot be written there either.
+        OSError: that failed, too.
     """
     text = dumped(unsent)
     try:
@@ -188,7 +188,7 @@ def dumped(unsent: Unsent) -> str:
 
 
 def loaded(text: str) -> Unsent:
-    """Return what a file's text says."""
+    """Return the content of a file's text."""
     try:
         facts = json.loads(text)
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
