@@ -9,21 +9,21 @@
         optimizer.step()          # waits for the advice, then updates with it
         scheduler.step()          # closes the step
 
-`scheduler.step(loss)` in place of the two calls sends, waits and applies at once, before or after
-`optimizer.step()`: the habit of `ReduceLROnPlateau`.
+Alternatively, `scheduler.step(loss)` sends the loss, waits for the advice and applies it in one call,
+before or after `optimizer.step()`, as with `ReduceLROnPlateau`.
 
 Where the loss is computed in a closure, as with LBFGS, the closure calls `observe`. `optimizer.step(closure)`
 calls it, waits for the advice, and then updates. Of a closure that is called several times in a step, the
 first loss counts.
 
-`MetaStep` takes the optimizer's steps of a run in meta mode: every so many, its network learns from a
+`MetaStep` takes the optimizer's steps of a run in meta mode, and regularly adapts the run's network with a
 validation batch.
 
-In a distributed job (`torchrun`) the same lines are for every rank: their losses become one mean, rank 0
-asks the daemon, and all update with the same learning rate, to the bit. Rank 0 alone needs a run.
+In a distributed job (`torchrun`) every rank runs the same lines: their losses are averaged, rank 0 asks the
+daemon, and all ranks update with the same learning rate, bit for bit. Only rank 0 needs a run.
 
-A loss that is still being computed on a device does not hold `observe` up: it is read, and sent, by another
-thread once the device has it.
+`observe` does not wait for a loss that a device is computing: another thread reads and sends it when it is
+ready.
 """
 
 from mlrs.torch.meta_step import MetaStep

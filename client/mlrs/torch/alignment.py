@@ -1,4 +1,4 @@
-"""The alignment of a validation loss with an update direction, for a model of PyTorch."""
+"""The alignment of a validation loss with an update direction, for a PyTorch model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ValidationLoss(Protocol):
     """The validation loss of a batch, as users write it."""
 
     def __call__(self, model: Callable[..., Any], batch: Any, /) -> torch.Tensor:
-        """Return it, a scalar with a graph; `model` is called as the model is, at other weights."""
+        """Return the loss, a scalar with a graph; `model` is the model at other weights."""
 
 
 def inner(model: nn.Module) -> nn.Module:
@@ -38,18 +38,18 @@ def aligned(
 ) -> tuple[float, float]:
     """Return <gradient of the validation loss at some weights, d>, and that loss.
 
-    Products are summed in float64. The model is left as it is: its gradients, its weights, and its buffers,
-    of which copies are used. Of parameters that are spread over processes, this process's shards count, times
-    the number of shards: the mean over the processes is the alignment.
+    Products are summed in float64. The model's gradients, weights and buffers do not change. For parameters
+    that are sharded over processes, this process's shards are used and the result is multiplied by the number
+    of shards: the mean over the processes is the alignment.
 
     Args:
         model: the model.
         loss_fn: its validation loss.
         batch: what `loss_fn` takes.
-        weights: w', by the parameters' names, or this process's shards of it; what is not here is the model's
-            own.
+        weights: w', by the parameters' names, or this process's shards of it. Other parameters keep the
+            model's weights.
         directions: d of the same names and shapes.
-        scale: what the loss is multiplied by under way, so that gradients in float16 do not vanish.
+        scale: the factor of the loss in the backward pass, so that gradients in float16 do not underflow.
 
     Raises:
         InvalidArgumentError: `loss_fn` returns no scalar, or one that does not depend on the weights.
@@ -69,7 +69,7 @@ def aligned(
 
 
 Gradients = tuple[torch.Tensor, dict[str, torch.Tensor | None]]
-"""A loss, and its gradients by the parameters' names; `None`: it does not depend on that one."""
+"""A loss, and its gradients by the parameters' names; `None`: it does not depend on the parameter."""
 
 
 def _gradients(
@@ -88,7 +88,7 @@ def _gradients(
 def _spread_gradients(
     model: nn.Module, loss_fn: ValidationLoss, batch: Any, weights: Mapping[str, torch.Tensor], scale: float
 ) -> Gradients:
-    """Return the same of a model whose parameters are spread: FSDP gathers its own, and fills `grad`."""
+    """Return what `_gradients` does for a model with sharded parameters, whose `grad` FSDP fills."""
     with moved(model, weights) as parameters, torch.enable_grad():
         loss = _checked(loss_fn(_calling(model, {}), batch))
         (loss * scale).backward()  # type: ignore[no-untyped-call]
@@ -99,7 +99,7 @@ def _spread_gradients(
 
 
 def _calling(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> Callable[..., Any]:
-    """Return what calls a model at some weights, with copies of its buffers."""
+    """Return a function that calls the model at some weights, with copies of its buffers."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
 
     def at_weights(*arguments: Any, **keywords: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Where PyTorch's optimizers would go: the update direction d per unit of learning rate, computed aside.
+"""The update direction d of PyTorch's optimizers per unit of learning rate, computed without a step.
 
-The next step would take parameters from w to w - lr * d. Nothing here changes the optimizer's state. The
-formulas are those of the documentation of `torch.optim`; the tests hold them against the real steps.
+The next step would change the parameters from w to w - lr * d. Nothing here changes the optimizer's state.
+The formulas are those of the documentation of `torch.optim`; the tests hold them against the real steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rule = Callable[[torch.Tensor, torch.Tensor, dict[str, Any], Group], torch.Tenso
 
 
 def is_known(optimizer: Optimizer) -> bool:
-    """Return whether the optimizer's direction can be told without a step: SGD's, Adam's and AdamW's can."""
+    """Return whether the direction is known without a step: that of SGD, Adam and AdamW is."""
     return type(optimizer) in _RULES
 
 
@@ -30,14 +30,14 @@ def directions(optimizer: Optimizer, ratios: list[float]) -> dict[torch.Tensor, 
 
     Args:
         optimizer: SGD, with momentum of either kind or none, Adam or AdamW, with any settings.
-        ratios: of each parameter group, its learning rate over the advised one.
+        ratios: for each parameter group, its learning rate over the advised one.
     """
     rule = _RULES[type(optimizer)]
     found = {}
     for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
         for parameter, gradient in _with_gradients(group):
             if group["maximize"]:
-                gradient = -gradient  # noqa: PLW2901 # as the optimizer has it
+                gradient = -gradient  # noqa: PLW2901 # as the optimizer does
             state = optimizer.state.get(parameter, {})
             shards = {name: local(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
             direction = rule(local(parameter), gradient, {**state, **shards}, group)
@@ -55,7 +55,7 @@ def _with_gradients(group: Group) -> Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def check_gradient(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-    """Check that an alignment can be computed of a gradient."""
+    """Raise `InvalidArgumentError` for sparse and complex gradients."""
     what = f"optimizer: a parameter of shape {tuple(parameter.shape)}"
     if gradient.layout != torch.strided:
         error = f"{what} has a sparse gradient; use sparse=False in its layer"

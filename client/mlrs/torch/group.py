@@ -1,4 +1,4 @@
-"""What the processes of a distributed job tell each other of a meta update."""
+"""The communication of a distributed job's processes about meta updates."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Group:
     """The processes that train a model.
 
-    They are those of its scheduler, if it has others; else those of `DistributedDataParallel`, or all of the
-    job if parameters are spread over processes, as `fully_shard` does; else this process alone.
+    They are the ranks of its scheduler, if it has several; otherwise the process group of
+    `DistributedDataParallel`; or all processes if parameters are sharded (`fully_shard`); or this one alone.
     """
 
     def __init__(self, model: nn.Module, together: Together | None = None) -> None:
@@ -38,17 +38,17 @@ class Group:
         self.is_first = self._group is None or dist.get_rank(self._group) == 0
 
     def share(self, find: Callable[[], tuple[list[float], T]], count: int) -> tuple[list[float], T]:
-        """Find something in each process, and return what is meant for all, as means, and the rest as it is.
+        """Compute values in each process; return the means of the numbers, and this process's other values.
 
-        All processes come here, and all learn of it if one fails: none is left waiting for another.
+        A collective call: if one process fails, all raise, and none waits for another.
 
         Args:
-            find: returns the numbers to take means of, and what is of this process alone.
-            count: how many numbers those are.
+            find: returns the numbers to average, and this process's other values.
+            count: how many numbers there are.
 
         Raises:
             BaseException: what `find` raised in this process.
-            UnavailableError: it raised in another one, which the error names.
+            UnavailableError: `find` raised in another process, which the error names.
         """
         if self._group is None:
             return find()
@@ -57,14 +57,14 @@ class Group:
         flags, numbers = [0.0] * size, [0.0] * count
         try:
             numbers, own = find()
-        except BaseException as error:  # noqa: BLE001  # the others wait for word, whatever it is
+        except BaseException as error:  # noqa: BLE001  # the others wait for this process
             failure = error
             flags[dist.get_rank(self._group)] = 1.0
         try:
             sums = self._sum([*numbers, *flags])
         except BaseException as error:
             if failure is not None:
-                raise failure from error  # why the others are gone, too, may well be the same
+                raise failure from error  # the others may have failed for the same reason
             raise
         if failure is not None:
             raise failure
@@ -79,7 +79,7 @@ class Group:
         return sums
 
     def _check(self, flags: list[float]) -> None:
-        """Check that no other process failed."""
+        """Raise `UnavailableError` if another process failed."""
         for rank, flag in enumerate(flags):
             if flag and self._group is not None:
                 raise UnavailableError(
@@ -88,7 +88,7 @@ class Group:
                 )
 
     def from_first(self, values: list[float | None]) -> list[float | None]:
-        """Return what the first process has; NaN travels as `None`."""
+        """Return the values of the first process; `None` is sent as NaN."""
         if self._group is None:
             return values
         known = [math.nan if value is None else value for value in values]

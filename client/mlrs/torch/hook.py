@@ -1,7 +1,7 @@
-"""How a scheduler is heard before an optimizer's updates: by a hook, and within the closures of its steps.
+"""Setting the advice before an optimizer's update: by a hook, and after the closure of a step.
 
-PyTorch calls the hook at the beginning of `optimizer.step()`. Where a closure is given, the loss is not known
-then: it is once the closure was called, and the advice for it is put into the optimizer right after that.
+PyTorch calls the hook at the beginning of `optimizer.step()`. Where a closure is given, the loss is known
+only after the closure was called, and its advice is set in the optimizer right after that.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.optim import LBFGS, Optimizer
 from mlrs.errors import InvalidArgumentError, UsageError
 
 DEEPEST = 16
-"""How many wrappers deep an optimizer is looked for."""
+"""The most nested wrappers of an optimizer."""
 
 
 def unwrapped(optimizer: object) -> Optimizer:
-    """Return the optimizer that makes the updates, out of wrappers that have it as their `optimizer`."""
+    """Return the innermost optimizer of wrappers that hold it as their attribute `optimizer`."""
     found, inner = None, optimizer
     for _ in range(DEEPEST):
         if isinstance(inner, Optimizer):
@@ -36,54 +36,54 @@ def unwrapped(optimizer: object) -> Optimizer:
 
 
 class Progress(NamedTuple):
-    """How far a scheduler's step has come."""
+    """The progress of a scheduler's step."""
 
     step: int
     is_observed: bool
     """Whether its loss was sent."""
     is_applied: bool
-    """Whether its advice is in the optimizer."""
+    """Whether its advice is set in the optimizer."""
 
 
 class Hook:
-    """Has a scheduler, as long as it lives, fill in the advice before each update; one hook an optimizer.
+    """Lets a scheduler set the advice before each update; an optimizer has one hook at a time.
 
-    The hook of a scheduler that is gone stays, and does nothing, until another takes its place: Python may
-    collect the scheduler while PyTorch goes through the hooks.
+    The hook holds its scheduler weakly. Without a scheduler it does nothing, and stays until another replaces
+    it, because Python may collect the scheduler while PyTorch iterates over the hooks.
 
     Attributes:
-        is_known: whether a closure is called that has observed the loss of this step.
+        is_known: whether a closure is running whose loss for this step is already observed.
     """
 
     def __init__(
         self, optimizer: Optimizer, apply: Callable[[], None], progress: Callable[[], Progress]
     ) -> None:
-        """Take the place of the hook that the optimizer has from another scheduler, if it has one.
+        """Replace the optimizer's hook of another scheduler, if it has one.
 
-        To refuse instead would make a notebook's cell fail that is run again, as the notebook may still hold
-        the scheduler of before.
+        An error instead would break notebook cells that are run again, since the notebook may hold the
+        earlier scheduler.
 
         Args:
             optimizer: the optimizer.
-            apply: the scheduler's method that fills in the advice, once a step.
-            progress: its method that says how far the step has come.
+            apply: the scheduler's method that sets the advice, once a step.
+            progress: the scheduler's method that returns the progress of its step.
         """
         if (former := _hooks.get(optimizer)) is not None:
             former.remove("another AdvisedLR, made for its optimizer since, sets the learning rates")
         self._apply, self._progress = weakref.WeakMethod(apply), weakref.WeakMethod(progress)
         self.is_known = False
-        self._step = -1  # whose loss a closure observed, last
+        self._step = -1  # the last step whose loss a closure observed
         self._why: str | None = None
         self._handle = optimizer.register_step_pre_hook(self)
         _hooks[optimizer] = self
 
     @property
     def is_removed(self) -> bool:
-        """Whether the scheduler is not heard any more."""
+        """Whether the scheduler sets no learning rates any more."""
         return self._why is not None
 
     def remove(self, why: str) -> None:
-        """Do not have the scheduler heard any more; `why` is what it tells its users."""
+        """Stop setting learning rates; `why` is the reason in later errors."""
         self._handle.remove()
         self._why = self._why or why
 
@@ -95,7 +95,7 @@ class Hook:
     def __call__(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Fill in the advice, or have the closure do so; return the arguments to go on with, if others."""
+        """Set the advice, or let the closure do so; return the replaced arguments, if any."""
         apply, progress = self._apply(), self._progress()
         if apply is None or progress is None:
             return None
@@ -106,7 +106,7 @@ class Hook:
             return None
         evaluated = Closure(closure, self, apply, is_known=is_observed and not is_applied)
         self._step = step
-        if isinstance(optimizer, LBFGS):  # it looks at its learning rate before it calls the closure
+        if isinstance(optimizer, LBFGS):  # it reads its learning rate before it calls the closure
             evaluated.call_ahead()
         if len(args) > 1:
             return (args[0], evaluated, *args[2:]), kwargs
@@ -114,15 +114,15 @@ class Hook:
 
 
 class Closure:
-    """A closure, for one step of an optimizer: called first, it has the advice for its loss filled in.
+    """A closure for one step of an optimizer, after whose first call the advice is set.
 
-    What it observes when it is called again is no loss of another step, and is not sent.
+    Further calls in the same step observe no new loss.
     """
 
     def __init__(
         self, closure: Callable[[], Any], hook: Hook, apply: Callable[[], None], *, is_known: bool
     ) -> None:
-        """`is_known`: a step of the optimizer that failed has observed the loss already."""
+        """`is_known`: an earlier, failed step of the optimizer has observed the loss already."""
         self._closure, self._hook, self._apply, self._is_known = closure, hook, apply, is_known
         self._ahead: list[Any] = []
 
@@ -141,7 +141,7 @@ class Closure:
         return result
 
     def call_ahead(self) -> None:
-        """Call it now, as the optimizer would; the optimizer's first call returns what came of it."""
+        """Call it now; the optimizer's first call then returns this result."""
         with torch.enable_grad():
             self._ahead.append(self())
 

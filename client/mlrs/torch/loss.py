@@ -1,4 +1,4 @@
-"""Losses of PyTorch loops, as numbers: those that a device still has do not hold the loop up."""
+"""Losses of PyTorch loops as numbers, read from a device without blocking the loop."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mlrs.errors import InvalidArgumentError
 
 
 class Loss:
-    """A loss, which may still be on its way from a device."""
+    """A loss, which may not have arrived from its device yet."""
 
     def __init__(self, loss: torch.Tensor | float) -> None:
         self.is_here = not isinstance(loss, torch.Tensor) or _is_on_host(loss)
         self._arrival: torch.cuda.Event | None = None
         self._loss = loss
         if isinstance(loss, torch.Tensor) and loss.device.type == "cuda":
-            # Copied behind what computes it, ahead of whatever the loop asks of the device next.
+            # The copy is queued after the loss's computation and before the loop's next work on the device.
             self._loss = torch.empty((), dtype=loss.dtype, pin_memory=True)
             self._loss.copy_(loss.detach().reshape(()), non_blocking=True)
             self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrival.record(torch.cuda.current_stream(loss.device))
 
     def value(self) -> float:
-        """Return the loss; waits until it is here."""
+        """Return the loss; waits until it has arrived."""
         if self._arrival is not None:
             self._arrival.synchronize()
         return number("loss", self._loss.item() if isinstance(self._loss, torch.Tensor) else self._loss)
@@ -50,7 +50,7 @@ def loss_of(loss: torch.Tensor | float) -> Loss:
 
 
 def mean_of(losses: Sequence[tuple[Loss, float]]) -> tuple[float, float]:
-    """Return the mean of losses, once they are here, and of how many samples it is; of none, it is 0."""
+    """Return the mean of losses and their number of samples; waits for them. The mean of none is 0."""
     samples = sum(count for _, count in losses)
     total = sum(loss.value() * count for loss, count in losses if count)
     return (total / samples if samples else 0.0), samples

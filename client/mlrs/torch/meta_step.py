@@ -1,4 +1,4 @@
-"""Meta mode for PyTorch: an optimizer's step that now and then has the run's network learn."""
+"""Meta mode for PyTorch: optimizer steps that regularly adapt the run's network."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from mlrs.torch.scheduler import AdvisedLR
 
 AHEAD = 0.5
-"""How far along the step the validation gradient is taken: its slope there is the mean one over the step."""
+"""Where on the step the validation gradient is taken: halfway, which gives the mean slope over the step."""
 DEFAULT_EVERY = 5
-"""Steps from one meta update to the next, where the run does not say."""
+"""Steps from one meta update to the next, where the run's config has none."""
 _logger = logging.getLogger("mlrs")
 
 
-class _Way(NamedTuple):
-    """The way of a step, by the parameters' names; of parameters spread over processes, their shards here."""
+class _Path(NamedTuple):
+    """The path of a step, by the parameters' names; for sharded parameters, this process's shards."""
 
     weights: dict[str, torch.Tensor]
     """w', where the validation gradient is taken."""
@@ -42,7 +42,7 @@ class _Way(NamedTuple):
 
 
 class MetaStep:
-    """Takes the optimizer's steps, and makes the meta update of every so many.
+    """Takes the optimizer's steps, and makes a meta update at every `every`-th.
 
         run = advisor.run("resnet18", meta=True)
         scheduler = AdvisedLR(optimizer, run)
@@ -52,18 +52,18 @@ class MetaStep:
             loss = loss_fn(model, batch)
             scheduler.observe(loss)
             loss.backward()
-            meta.step(lambda: next(validation_batches))   # in place of optimizer.step()
+            meta.step(lambda: next(validation_batches))   # instead of optimizer.step()
             scheduler.step()
 
-    In `before_step`, the paper's order, d is where SGD, Adam or AdamW would go per unit of learning rate, the
-    validation gradient is taken at w - ahead * lr * d, and the real step is made with the learning rate that
-    the update gives. In `after_step`, and for any other optimizer, the real step is made first, d is what it
-    did, and the update tells from the next step on. Neither changes the model's buffers or gradients, nor the
+    In `before_step`, the paper's order, d is the direction of SGD, Adam or AdamW per unit of learning rate,
+    the validation gradient is taken at w - ahead * lr * d, and the real step uses the updated learning
+    rate. In `after_step`, and for any other optimizer, the real step is made first, d is its direction, and
+    the update takes effect at the next step. Neither changes the model's buffers or gradients, nor the
     optimizer's state.
 
     Attributes:
         every: steps from one update to the next.
-        updates: how many this object has made.
+        updates: the number of updates that this object has made.
     """
 
     def __init__(
@@ -76,25 +76,26 @@ class MetaStep:
         every: int | None = None,
         ahead: float = AHEAD,
     ) -> None:
-        """Begin; in a distributed job, in every process at once.
+        """Begin. In a distributed job it is a collective call.
 
         Args:
             model: the model; under `DistributedDataParallel` and `fully_shard` alignments are means over the
                 processes.
-            loss_fn: `loss_fn(model, batch)` returns the validation loss, a scalar; it must call the model
-                that it is given. Put `torch.autocast` into it where training has it.
+            loss_fn: `loss_fn(model, batch)` returns the validation loss, a scalar; it must call its
+                argument `model`. Use `torch.autocast` in it where training does.
             optimizer: that of the model's parameters, wrapped or not.
             scheduler: the `AdvisedLR` of the optimizer, or, where the loop itself sets learning rates, the
-                run. `None`: this is not the first process of a distributed job.
+                run. `None`: this process is not the first of a distributed job.
             every: steps from one update to the next. Default: the run's.
-            ahead: how far along the step the validation gradient is taken, 0.5 to 1. At 1, where it leads, as
-                in the paper, learning rates rise while more of the same step would help; halfway, the
-                default, while the step itself does. That is less short-sighted: docs/quality/meta.md.
+            ahead: where on the step the validation gradient is taken, 0.5 to 1. At 1, the end of the step, as
+                in the paper, learning rates rise as long as a longer step would help. At 0.5, the default,
+                they rise as long as the step itself helps, which is less short-sighted: see
+                docs/quality/meta.md.
 
         Raises:
             ConfigMismatchError: the run is not in meta mode.
             InvalidArgumentError: an argument is wrong; the error names it.
-            UnavailableError: another process raised one of these.
+            UnavailableError: another process raised one of these errors.
         """
         self._model, self._loss_fn, self._optimizer = inner(model), loss_fn, unwrapped(optimizer)
         reshard(self._model)
@@ -111,7 +112,7 @@ class MetaStep:
     def _begin(
         self, scheduler: AdvisedLR | Run | None, every: int | None, ahead: float
     ) -> list[float | None]:
-        """Check what this process was given; return the interval, the steps since, and if it is before."""
+        """Check this process's arguments; return the interval, the steps since an update, and the order."""
         self._run, self._rates = source_of(scheduler, self._optimizer, self._group)
         meta = meta_of(self._run)
         if every is None:
@@ -140,20 +141,20 @@ class MetaStep:
         Args:
             batch: what `loss_fn` takes, or a function that returns it; used only if `is_due`.
             closure: for optimizers that take one, such as LBFGS. The update is made after the step.
-            scaler: the `GradScaler` of the loop; call its `update` afterwards, as ever.
+            scaler: the `GradScaler` of the loop; call its `update` afterwards, as usual in PyTorch.
 
         Returns:
-            What came of the update; `None`: there was none, or this is not the first process. There is none,
-            though due, of a step that the scaler skips, or whose validation loss is not finite.
+            The result of the update; `None`: there was none, or this is not the first process. A due update
+            is not made for a step that the scaler skips, or whose validation loss is not finite.
 
         Raises:
-            InvalidArgumentError: an update is due and there is no batch; or see `loss_fn`.
+            InvalidArgumentError: an update is due and `batch` is missing; or `loss_fn` returned no scalar.
             UsageError: the loss of this step was not observed yet.
             MlrsError: see `Run.adapt`.
-            UnavailableError: another process of the job failed: of them all, none makes the update, and ahead
-                of it none takes the step. The update stays due, unless it was sent. Under `fully_shard`, a
-                process that fails inside `loss_fn` raises at once, and the others fail as in a forward pass
-                of training that one process leaves.
+            UnavailableError: another process of the job failed: no process makes the update, nor the step, if
+                it comes after the update. The update stays due, unless it was sent. Under `fully_shard`, a
+                process that fails inside `loss_fn` raises at once, and the others fail as in any forward
+                pass that one process leaves.
         """
         if not self.is_due:
             self._since += 1
@@ -161,49 +162,49 @@ class MetaStep:
             return None
         is_before = self._is_before and closure is None
 
-        def ready() -> tuple[list[float], tuple[Any, _Way]]:
-            """Return whether the scaler skips the step and whether nothing moves; the batch, and the way."""
+        def ready() -> tuple[list[float], tuple[Any, _Path]]:
+            """Return whether the scaler skips the step and whether nothing moves; the batch, and the path."""
             learning_rate, ratios, is_skipped = self._ready(batch, closure, scaler)
-            way = self._way_ahead(learning_rate, ratios) if is_before and not is_skipped else _Way({}, {})
+            path = self._path_ahead(learning_rate, ratios) if is_before and not is_skipped else _Path({}, {})
             whole = None if is_skipped else _fetched(batch)
-            return [float(is_skipped), float(is_before and not way.directions)], (whole, way)
+            return [float(is_skipped), float(is_before and not path.directions)], (whole, path)
 
-        (skipped, unmoved), (whole, way) = self._group.share(ready, 2)
+        (skipped, unmoved), (whole, path) = self._group.share(ready, 2)
         if skipped:  # if any process's scaler skips the step, the update stays due
             self._take(closure, scaler)
             return None
         if is_before:
-            adaptation, rate = self._adapt(unmoved, whole, way, scaler)
+            adaptation, rate = self._adapt(unmoved, whole, path, scaler)
             if rate is not None:
                 self._rates.fill(rate)
             self._take(None, scaler)
             return adaptation
-        (unmoved,), way = self._group.share(lambda: self._way_gone(closure, scaler), 1)
-        return self._adapt(unmoved, whole, way, scaler)[0]
+        (unmoved,), path = self._group.share(lambda: self._path_taken(closure, scaler), 1)
+        return self._adapt(unmoved, whole, path, scaler)[0]
 
-    def _way_ahead(self, learning_rate: float, ratios: list[float]) -> _Way:
-        """Return the way that the step would go."""
+    def _path_ahead(self, learning_rate: float, ratios: list[float]) -> _Path:
+        """Return the path of the next step, which is not taken."""
         found = {self._names[weight]: d for weight, d in directions(self._optimizer, ratios).items()}
         weights = {name: local(weight).detach() for weight, name in self._names.items()}
         reach = self._ahead * learning_rate
-        return _Way({name: weights[name] - reach * d for name, d in found.items()}, found)
+        return _Path({name: weights[name] - reach * d for name, d in found.items()}, found)
 
-    def _way_gone(
+    def _path_taken(
         self, closure: Callable[[], Any] | None, scaler: torch.amp.GradScaler | None
-    ) -> tuple[list[float], _Way]:
-        """Take the step; return whether it moved nothing, and the way that it went."""
+    ) -> tuple[list[float], _Path]:
+        """Take the step; return whether it moved nothing, and its path."""
         weights = {name: weight for weight, name in self._names.items() if weight.requires_grad}
         old = {name: local(weight).detach().clone() for name, weight in weights.items()}
         self._take(closure, scaler)
         learning_rate, _ = self._rates.current()
         self._check_observed()
         if not learning_rate or not weights:
-            return [1.0], _Way({}, {})
+            return [1.0], _Path({}, {})
         for weight in weights.values():
             if weight.grad is not None:
                 check_gradient(weight, weight.grad)
         new = {name: local(weight).detach() for name, weight in weights.items()}
-        return [0.0], _Way(
+        return [0.0], _Path(
             {name: torch.lerp(old[name], new[name], self._ahead) for name in weights},
             {name: (old[name] - new[name]) / learning_rate for name in weights},
         )
@@ -213,8 +214,7 @@ class MetaStep:
     ) -> tuple[float, list[float], bool]:
         """Return the learning rate and the ratios to it, and whether the scaler skips the step.
 
-        The learning rate comes first, whatever is amiss here: the others wait for it together with this
-        process.
+        The learning rate comes first, before any error here: getting it is a collective call.
         """
         learning_rate, ratios = self._rates.current()
         reshard(self._model)
@@ -230,12 +230,12 @@ class MetaStep:
             self._check_observed()
         return learning_rate, ratios, is_skipped
 
-    def _aligned(self, batch: Any, way: _Way, scaler: torch.amp.GradScaler | None) -> list[float]:
+    def _aligned(self, batch: Any, path: _Path, scaler: torch.amp.GradScaler | None) -> list[float]:
         """Return the alignment and the validation loss, means over the processes."""
         scale = scaler.get_scale() if scaler is not None else 1.0
 
         def find() -> tuple[list[float], None]:
-            return [*aligned(self._model, self._loss_fn, batch, way.weights, way.directions, scale)], None
+            return [*aligned(self._model, self._loss_fn, batch, path.weights, path.directions, scale)], None
 
         if self._is_spread:  # both passes are collective, so a process that fails in one must not wait here
             found = find()
@@ -243,20 +243,20 @@ class MetaStep:
         return self._group.share(find, 2)[0]
 
     def _adapt(
-        self, unmoved: float, batch: Any, way: _Way, scaler: torch.amp.GradScaler | None
+        self, unmoved: float, batch: Any, path: _Path, scaler: torch.amp.GradScaler | None
     ) -> tuple[Adaptation | None, float | None]:
-        """Make the update, in the first process; return what came of it, and the learning rate in each.
+        """Make the update in the first process; return its result there, and the learning rate in each.
 
         Args:
-            unmoved: the share of the processes where nothing moves; if any is there, there is no update.
+            unmoved: the share of the processes where nothing moves; unless it is 0, there is no update.
             batch: for the validation loss.
-            way: of the step.
+            path: the path of the step.
             scaler: the loop's.
         """
         if unmoved:
             self._since = 0
             return None, None
-        alignment, loss = self._aligned(batch, way, scaler)
+        alignment, loss = self._aligned(batch, path, scaler)
         self._since = 0
         if not math.isfinite(alignment):
             _logger.warning(
@@ -272,7 +272,7 @@ class MetaStep:
             try:
                 self._last_step = self._step()
                 adaptation = self._run.adapt(self._last_step, alignment, validation_loss=loss)
-            except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others wait for word
+            except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others wait for this process
                 failure = error
         rate = None if adaptation is None else adaptation.learning_rate
         rate, has_failed = self._group.from_first([rate, float(failure is not None)])
@@ -284,11 +284,11 @@ class MetaStep:
         return adaptation, rate
 
     def _step(self) -> int:
-        """Return the step that was observed last; -1: none, or this is not the first process."""
+        """Return the last observed step; -1: none, or this is not the first process."""
         return -1 if self._run is None else self._run.next_step - 1
 
     def _check_observed(self) -> None:
-        """Check that there is an observation that no update was made of."""
+        """Raise `UsageError` unless there is an observation without an update."""
         if self._run is None:
             return
         step = self._step()

@@ -1,4 +1,4 @@
-"""The learning rate that a training loop is about to use, and where another goes: `MetaStep` asks both."""
+"""Where `MetaStep` reads the learning rate of the next update, and where it sets another one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from mlrs.torch.scheduler import AdvisedLR, set_rates
 
 
 class Rates(Protocol):
-    """The learning rates of an optimizer's groups: one that was advised, times a ratio each."""
+    """The learning rates of an optimizer's groups: the advised one, times the ratio of each group."""
 
     def current(self) -> tuple[float, list[float]]:
-        """Return the advised learning rate, once it is here, and the groups' ratios to it."""
+        """Return the advised learning rate, for which it waits, and the groups' ratios to it."""
 
     def fill(self, learning_rate: float) -> None:
-        """Have the optimizer go on with another."""
+        """Set another learning rate in the optimizer."""
 
 
 class SchedulerRates:
-    """Those that an `AdvisedLR` sets."""
+    """The learning rates that an `AdvisedLR` sets."""
 
     def __init__(self, scheduler: AdvisedLR) -> None:
         self._scheduler = scheduler
 
     def current(self) -> tuple[float, list[float]]:
-        """Return the advice of the step that is open; waits until its loss was sent, and for the advice."""
+        """Return the advice of the present step; waits until its loss is sent, and for the advice."""
         scheduler = self._scheduler
         scheduler._hook.check()  # noqa: SLF001
         scheduler._apply()  # noqa: SLF001 # of the package's own scheduler, as all here
@@ -34,29 +34,29 @@ class SchedulerRates:
             scheduler._unread[-1].result()  # noqa: SLF001
         ratios = scheduler._ratios()  # noqa: SLF001
         advised = scheduler._advised_lr  # noqa: SLF001
-        if advised is None:  # no step yet: the caller is about to find out
+        if advised is None:  # no loss was observed yet, for which the caller raises
             advised = max(float(group["lr"]) for group in scheduler.optimizer.param_groups)
         return advised, ratios
 
     def fill(self, learning_rate: float) -> None:
-        """Have the optimizer go on with another, and the scheduler with it."""
+        """Set another learning rate in the optimizer and the scheduler."""
         self._scheduler._advised_lr = learning_rate  # noqa: SLF001
         self._scheduler._fill(learning_rate)  # noqa: SLF001
 
 
 class OptimizerRates:
-    """Those that the loop itself puts into the optimizer: the largest is the advised one."""
+    """The learning rates that the loop itself sets in the optimizer: the largest is the advised one."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
 
     def current(self) -> tuple[float, list[float]]:
-        """Return what is in the optimizer."""
+        """Return the optimizer's learning rate and ratios."""
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         largest = max(rates)
         return largest, [rate / largest if largest else 1.0 for rate in rates]
 
     def fill(self, learning_rate: float) -> None:
-        """Put another in, at the same ratios."""
+        """Set another learning rate, at the same ratios."""
         _, ratios = self.current()
         set_rates(self._optimizer, learning_rate, ratios)

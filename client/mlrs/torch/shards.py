@@ -1,6 +1,6 @@
-"""Parameters that are spread over processes, as `fully_shard` (FSDP2) does: this process's shards of them.
+"""Parameters that are sharded over processes by `fully_shard` (FSDP2): this process's shards of them.
 
-Such a parameter is a `DTensor`. Update directions and dot products are computed of local shards. Only the
+Such a parameter is a `DTensor`. Update directions and dot products are computed from local shards. Only the
 validation loss communicates: its passes gather parameters and reduce gradients, as in training.
 """
 
@@ -18,12 +18,12 @@ from mlrs.errors import InvalidArgumentError
 
 
 def mesh_of(model: nn.Module) -> Any:
-    """Return the `DeviceMesh` that parameters are spread over; `None`: there are none."""
+    """Return the `DeviceMesh` of sharded parameters; `None`: no parameter is sharded."""
     return next((cast("Any", one).device_mesh for one in model.parameters() if _is_spread(one)), None)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """Return what this process has of a tensor; all of it, if it is not spread."""
+    """Return this process's shard of a tensor, or the whole tensor if it is not sharded."""
     return cast("Any", tensor).to_local() if _is_spread(tensor) else tensor
 
 
@@ -35,7 +35,7 @@ def local_gradient(parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Ten
 
 
 def shard_count(parameter: torch.Tensor) -> int:
-    """Return the number of shards of a parameter: 1, if every process has all of it.
+    """Return the number of shards of a parameter; 1: every process has the whole parameter.
 
     The mean over the processes of (a shard's sum times this number) is the whole parameter's sum.
     """
@@ -50,7 +50,7 @@ def shard_count(parameter: torch.Tensor) -> int:
 
 
 def reshard(model: nn.Module) -> None:
-    """Have the model's parameters be its shards, also after a forward pass without a backward pass."""
+    """Reshard the model's parameters, which a forward pass without a backward pass leaves unsharded."""
     for module in model.modules():
         if hasattr(module, "_fsdp_wrapped_module"):
             raise InvalidArgumentError(
@@ -63,14 +63,14 @@ def reshard(model: nn.Module) -> None:
 
 @contextmanager
 def moved(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    """Have a model's shards be at other weights, and its gradients be none; put all back, bit for bit.
+    """Set a model's shards to other weights and its gradients to `None`; restore all at the end, bit for bit.
 
     Args:
         model: the model.
         weights: the shards of some parameters, by their names.
 
     Yields:
-        Those parameters, whose `grad` is what a backward pass leaves there.
+        These parameters, whose `grad` a backward pass fills.
     """
     reshard(model)
     parameters = dict(model.named_parameters())

@@ -1,4 +1,4 @@
-"""Where a `MetaStep` finds its run, its learning rates and its parameters' names."""
+"""The run, the learning rates and the parameters' names of a `MetaStep`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlrs.torch.scheduler import AdvisedLR
 
 
 def together_of(scheduler: object) -> Together | None:
-    """Return who takes steps together with this process by its scheduler, if anybody does."""
+    """Return the ranks of a scheduler, if it is distributed."""
     return scheduler._together if isinstance(scheduler, AdvisedLR) else None  # noqa: SLF001 # the package's own
 
 
 def source_of(scheduler: object, optimizer: Optimizer, group: Group) -> tuple[Run | None, Rates]:
-    """Return the run, if this process has it, and where learning rates are."""
+    """Return the run, if this process has it, and the learning rates."""
     if isinstance(scheduler, AdvisedLR):
         if scheduler.optimizer is not unwrapped(optimizer):
             raise InvalidArgumentError(

@@ -152,7 +152,7 @@ async def test_a_function(advisor: Any, daemon: FakeDaemon) -> None:
         (Schedule("plateau", base_lr=0.1), "depends on the losses"),
         (Schedule("cosine", base_lr=0.1), "horizon"),
         (Schedule("constant"), "base_lr"),
-        (Schedule("constant", base_lr=0.1, factor=0.5), "factor is of no meaning"),
+        (Schedule("constant", base_lr=0.1, factor=0.5), "factor is no parameter of"),
     ],
 )
 async def test_bad_fallbacks(advisor: Any, daemon: FakeDaemon, fallback: Any, problem: str) -> None:
