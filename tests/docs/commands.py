@@ -1,7 +1,7 @@
-"""What is done with a line of a shell that a page shows: it runs, as far as that can be done here.
+"""Runs the shell commands that a page shows, as far as tests can run them.
 
-No shell is started. What is no command of this repository is not run; of it only the files and extras that it
-names are looked up.
+No shell is started. Commands of other programs are not run; only the files and extras that they name are
+checked.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PARSED = {
     "models history": "as `models diff`",
     "models promote": "as `models diff`",
     "models rollback": "as `models diff`",
-    "train": "takes minutes; tests/train/test_command.py runs it",
+    "train": "takes minutes for each method; tests/train/test_command.py runs them",
 }
-"""The commands of `mlrs` whose arguments are checked, but which do not run, each with the reason."""
+"""The commands and groups of `mlrs` that do not run, each with the reason; their arguments are checked."""
 NOT_RUN = {
     "cp": "of the machine",
     "install": "of the machine",
@@ -51,10 +51,10 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 
 
 def carry_out(line: str) -> str:
-    """Do what can be done of a line; return what it prints, as far as that is known.
+    """Run a line of a shell as far as possible; return what it prints.
 
     Raises:
-        AssertionError: it fails, or names what there is not.
+        AssertionError: the line fails, or names something that does not exist.
     """
     printed = ""
     for part in line.removesuffix("&").split("&&"):
@@ -68,7 +68,7 @@ def carry_out(line: str) -> str:
 
 
 def check_names(words: list[str]) -> None:
-    """Check that there are the files of the repository, and the extras, that are named."""
+    """Check that the files of the repository and the extras that are named exist."""
     folders = ("deploy/", "docs/", "examples/", "performance/")
     files = [word for word in words if word.startswith(folders)]
     assert [file for file in files if not (ROOT / file).exists()] == []
@@ -83,7 +83,7 @@ def mlrs(words: list[str]) -> str:
         settings = command.make_context(name, rest).params
         if name == "serve":
             load_config(settings.pop("config"), settings)
-        if name == "serve" or name in PARSED:
+        if name == "serve" or any(f"{name} ".startswith(f"{parsed} ") for parsed in PARSED):
             return ""
     result = CliRunner().invoke(mlrs_command, words)
     assert result.exit_code == 0, result.output
@@ -94,7 +94,7 @@ def found(words: list[str]) -> tuple[str, click.Command, list[str]]:
     """Return the name of the command of `mlrs` that words begin with, the command, and its arguments.
 
     Raises:
-        AssertionError: there is none.
+        AssertionError: `mlrs` has no such command.
     """
     command: click.Command | None = mlrs_command
     names, rest = [], list(words)
@@ -106,10 +106,10 @@ def found(words: list[str]) -> tuple[str, click.Command, list[str]]:
 
 
 def check_mention(line: str) -> None:
-    """Check that a command of `mlrs` that prose mentions is there, and has the options that are named.
+    """Check that a command of `mlrs` that prose mentions exists and has the options that are named.
 
     Raises:
-        AssertionError: it is not, or has not.
+        AssertionError: the command or an option does not exist.
     """
     _, command, rest = found(line.split()[1:])
     options = [option for parameter in command.params for option in parameter.opts]

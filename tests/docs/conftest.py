@@ -1,4 +1,4 @@
-"""What blocks of code talk to: a daemon with some runs, a second one with TLS, and the store of a third."""
+"""What code blocks of the pages connect to: a daemon, one with TLS, and a store without a daemon."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.support.daemon import Daemon
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the machines and folders of the pages are here."""
+class Stage:
+    """The addresses and folders that stand for those of the pages."""
 
     address: str
-    """A daemon's, with the finished run `my-run` and the default models."""
+    """The address of a daemon with the finished run `my-run` and the default models."""
     secure: str
-    """That of one with TLS, whose certificate is of the name `mlrs`."""
+    """The address of a daemon with TLS, whose certificate is for the name `mlrs`."""
     folder: Path
-    """Holds `etc`, with the authority's certificate `ca.crt`, `cert.pem` and `key.pem`, and `lib`, with a
-    store that no daemon has open."""
+    """A folder that holds `etc`, with the authority's certificate `ca.crt`, `cert.pem` and `key.pem`, and
+    `lib`, with a store that no daemon has open."""
 
-    def here(self, text: str) -> str:
-        """Return a text in which they have taken the place of the pages'."""
+    def localized(self, text: str) -> str:
+        """Return a text with the addresses and folders of the pages replaced by these."""
         for theirs, ours in {
             "localhost:50051": self.address,
             "127.0.0.1:50051": self.address,
@@ -42,8 +42,8 @@ class Places:
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    """The daemons and folders."""
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Start the daemons, and write the folders."""
     folder = tmp_path_factory.mktemp("docs")
     authority = Authority()
     cert, key = write_pair(authority.server("mlrs"), folder / "etc")
@@ -57,4 +57,4 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
             for step in range(10):
                 run.next_lr(step, 2.3 / (1 + step))
             run.finish()
-        yield Places(daemon.address, secure.address, folder)
+        yield Stage(daemon.address, secure.address, folder)

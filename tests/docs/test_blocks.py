@@ -25,14 +25,14 @@ import mlrs
 import mlrs.aio
 from tests.docs import yours
 from tests.docs.blocks import BLOCKS, DOCSTRINGS, ROOT, Block, in_language
-from tests.docs.conftest import Places
+from tests.docs.conftest import Stage
 
 CHECKED = {"python", "diff", "console", ""}
 """The languages of which a test knows what blocks in them are to do; those without one hold commands."""
 
 
 @pytest.fixture
-def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], mlrs.Advisor]]:
+def connect(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], mlrs.Advisor]]:
     """Return what connects to the daemon; all advisors, those of blocks too, are patient, and closed at last.
 
     Those that a block leaves open are asked for the models, which shows that there is a daemon.
@@ -46,7 +46,7 @@ def connect(places: Places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     monkeypatch.setattr(mlrs, "connect", connected)
     monkeypatch.setattr(mlrs.aio, "connect", partial(mlrs.aio.connect, timeout_s=30.0))
-    yield lambda: connected(places.address)
+    yield lambda: connected(stage.address)
     for advisor in opened:
         try:
             assert next(advisor.models())
@@ -82,7 +82,7 @@ def run(block: Block, code: str, names: yours.Names) -> None:
 @pytest.mark.parametrize("block", [*in_language("python"), *DOCSTRINGS], ids=str)
 def test_python(
     block: Block,
-    places: Places,
+    stage: Stage,
     connect: Callable[[], mlrs.Advisor],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -90,7 +90,7 @@ def test_python(
     names = yours.names_of(block.page, connect)
     for step in range(yours.steps_of(block)):
         names |= {"step": step}
-        run(block, places.here(block.text), names)
+        run(block, stage.localized(block.text), names)
     yours.try_out(names)
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -99,13 +99,13 @@ def test_python(
 @pytest.mark.parametrize("block", in_language("diff"), ids=str)
 def test_diffs(
     block: Block,
-    places: Places,
+    stage: Stage,
     connect: Callable[[], mlrs.Advisor],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The code before a diff runs, and so does the code after it."""
     for code in block.before_and_after():
-        run(block, places.here(code), yours.names_of(block.page, connect))
+        run(block, stage.localized(code), yours.names_of(block.page, connect))
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

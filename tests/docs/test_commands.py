@@ -18,31 +18,31 @@ import pytest
 from mlrs_server.errors import AdvisorError
 from tests.docs.blocks import PAGES, ROOT, Block, in_language
 from tests.docs.commands import NOT_RUN, PARSED, carry_out, check_mention, check_names
-from tests.docs.conftest import Places
+from tests.docs.conftest import Stage
 
 SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "performance").rglob("*.py")])
 
 
 @pytest.fixture(autouse=True)
-def surroundings(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def surroundings(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be in a folder with the repository's own, with the daemon and the store as the default ones."""
     for folder in ("deploy", "docs", "examples", "performance"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
-    variables = {"MLRS_ADDRESS": places.address, "MLRS_DATA_DIR": str(places.folder / "lib")}
+    variables = {"MLRS_ADDRESS": stage.address, "MLRS_DATA_DIR": str(stage.folder / "lib")}
     with mock.patch.dict(os.environ, variables):
         yield
 
 
 @pytest.mark.parametrize("block", in_language("console", ""), ids=str)
-def test_commands(block: Block, places: Places) -> None:
+def test_commands(block: Block, stage: Stage) -> None:
     """Every command of a block does what the page shows of it; what follows it there is what it prints."""
     printed = ""
     for number, line in block.lines:
         if block.language == "console" and not line.startswith("$ "):
             assert line in printed.splitlines(), f"{block.page}:{number}"
         else:
-            printed = carry_out(places.here(line.removeprefix("$ ")))
+            printed = carry_out(stage.localized(line.removeprefix("$ ")))
 
 
 def commands_of(script: Path) -> list[str]:
@@ -54,10 +54,10 @@ def commands_of(script: Path) -> list[str]:
 @pytest.mark.parametrize(
     "script", [path for path in SCRIPTS if commands_of(path)], ids=lambda path: path.name
 )
-def test_commands_of_scripts(script: Path, places: Places) -> None:
+def test_commands_of_scripts(script: Path, stage: Stage) -> None:
     """The commands in the docstring of an example, or of a benchmark, are taken as they are written."""
     for line in commands_of(script):
-        carry_out(places.here(line))
+        carry_out(stage.localized(line))
 
 
 MENTIONED = sorted(
