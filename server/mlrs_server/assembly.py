@@ -1,4 +1,4 @@
-"""The parts of a daemon, put together: what answers calls, and what goes on beside them."""
+"""The assembly of a daemon: the parts that answer calls, and the background tasks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SERVICES: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True)
 class Daemon:
-    """What answers calls."""
+    """The parts that answer calls."""
 
     watchers: Watchers
     live: LiveRuns
@@ -69,7 +69,7 @@ def assembled(
     catalog: ModelCatalog,
     shared: Sharing | None,
 ) -> Daemon:
-    """Put together what answers calls."""
+    """Assemble the parts that answer calls."""
     watchers = Watchers()
     journal = Journal(
         store,
@@ -94,7 +94,7 @@ def assembled(
     authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICES, authenticator)
     health = StoreHealth()
-    journal.on_health = health.says("flushes")
+    journal.on_health = health.reporter("flushes")
     collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
     return Daemon(watchers, live, stored, changes, advisor, models, status, health, collector)
 
@@ -102,10 +102,10 @@ def assembled(
 def housekeeping(
     daemon: Daemon, config: ServerConfig, tokens: TokenStore, shared: Sharing | None
 ) -> list[asyncio.Task[None]]:
-    """Start what goes on beside calls, until cancelled."""
-    live, stored, owned = daemon.live, daemon.stored, shared.owned if shared else None
+    """Start the background tasks, which run until cancelled."""
+    live, stored, held = daemon.live, daemon.stored, shared.held_shards if shared else None
     return [
         asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
-        asyncio.create_task(compact_resting_runs(live, stored, config.idle_after_s, owned=owned)),
+        asyncio.create_task(compact_resting_runs(live, stored, config.idle_after_s, held_shards=held)),
         asyncio.create_task(tokens.keep_fresh()),
     ]

@@ -30,10 +30,10 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.tenancy import check_tenant
 
 IN_FILE_ONLY = frozenset({"limits", "tenants"})
-"""Settings that are tables of the file, and no flags."""
+"""Settings that are tables of the file, without flags."""
 ADDRESS = re.compile(r"(?:[^:\s]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:/.+")
 MAX_UNFLUSHED = 4 * 2**20
-"""Answers that may wait to be stored, unless told otherwise: 160 MiB."""
+"""The default of `max_unflushed`: 160 MiB of answers that are not stored yet."""
 STORE = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
 
 
@@ -43,7 +43,7 @@ class TenantSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     limits: LimitChanges = LimitChanges()
-    """Limits that are not as all others'."""
+    """Limits that differ from the defaults."""
 
 
 class ServerConfig(BaseSettings):
@@ -54,61 +54,61 @@ class ServerConfig(BaseSettings):
     )
 
     listen: str = "127.0.0.1:50051"
-    """Where to listen: HOST:PORT, where port 0 picks a free one, or unix:/PATH."""
+    """The address to listen on: HOST:PORT, where port 0 picks a free one, or unix:/PATH."""
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_state_dir("mlrs")))
-    """The folder of runs and models, made if missing."""
+    """The folder of runs and models, created if missing."""
     store: SecretStr | None = None
     """The database of runs, postgresql://USER:PASSWORD@HOST/NAME, which several daemons may share.
 
-    Without one, runs are in a file of the data folder, for one daemon.
+    If unset, runs are stored in a file of the data folder, for one daemon.
     """
     advertise: str | None = None
-    """Where clients reach this daemon, HOST:PORT, of those that share a store: where others send them."""
+    """The address, HOST:PORT, to which daemons that share the store send clients of this one."""
     lease_s: Annotated[float, Field(ge=0.5, le=3600)] = 5.0
-    """How long a daemon that others share a store with may be silent before they take its runs over."""
+    """How long a daemon may not renew its lease before others that share the store take its runs over."""
     model: str | None = None
-    """The model of runs that name none: a name, or a .safetensors file."""
+    """The default model of runs: a name, or a .safetensors file."""
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.1
-    """How long an answer waits to be stored; where the store is busy, up to half a second more."""
+    """How long an answer waits to be stored; up to half a second more if the store is busy."""
     idle_after_s: Annotated[float, Field(gt=0, le=1e9)] = 3600.0
-    """How long a run stays in memory unobserved; it comes back when it is asked for."""
+    """How long an unobserved run stays in memory; it is loaded again when it is used."""
     max_unflushed: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNFLUSHED
-    """The most answers that wait to be stored, 40 bytes each; beyond it observations are refused."""
+    """The most answers that wait to be stored, 40 bytes each; beyond that, observations are refused."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """How long open calls may take to end once the daemon is told to stop."""
+    """How long open calls may take to end after the daemon got a signal to stop."""
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 4 * 2**20
-    """The largest message that is read."""
+    """The size of the largest message that is read."""
     tls_cert: Path | None = None
-    """The daemon's certificate and those up to its authority's, as PEM; with `tls_key` it speaks TLS."""
+    """The daemon's certificate and intermediate ones, as PEM; with `tls_key` it speaks TLS."""
     tls_key: Path | None = None
     """The certificate's private key, as PEM."""
     tls_client_ca: Path | None = None
     """The authorities of clients' certificates, as PEM; clients then need one (mutual TLS)."""
     tokens_file: Path | None = None
-    """The tokens that calls need. Unset: tokens.json in the data folder, if it has any."""
+    """The file of the tokens that calls need. If unset: tokens.json in the data folder, if that exists."""
     insecure: bool = False
-    """Listen beyond this machine though TLS or tokens are missing."""
+    """Listen beyond this machine even without TLS or tokens."""
     reflection: Reflection = "auto"
-    """Who is told what the service offers: with tokens admins (auto), all callers (on), nobody (off)."""
+    """Who may use server reflection: admins if calls need tokens (auto), all callers (on), nobody (off)."""
     metrics: str | None = None
-    """Where Prometheus finds metrics, HOST:PORT, over plain HTTP; nowhere if unset."""
+    """The address, HOST:PORT, of metrics for Prometheus over plain HTTP; none if unset."""
     limits: Limits = Limits()
-    """What each tenant may have at once."""
+    """The limits of each tenant."""
     tenants: dict[str, TenantSettings] = Field(default_factory=dict)
     """Settings of single tenants, by name."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged."""
+    """The lowest level that is logged."""
     log_format: Literal["auto", "console", "json"] = "auto"
-    """How: for people, as JSON lines, or by whether standard error is a terminal."""
+    """The format of logs: text, JSON lines, or text if standard error is a terminal (auto)."""
 
     @property
     def tokens_path(self) -> Path:
-        """Where the tokens are."""
+        """The path of the file of tokens."""
         return self.tokens_file or self.data_dir / "tokens.json"
 
     @property
     def tls(self) -> TlsFiles | None:
-        """Where the certificates are; `None` without TLS."""
+        """The paths of the certificates; `None` without TLS."""
         if self.tls_cert is None or self.tls_key is None:
             return None
         return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca)
@@ -164,7 +164,7 @@ class ServerConfig(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: flags, environment, file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
@@ -175,10 +175,10 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> ServerConfig:
 
     Args:
         file: a TOML file of settings, or `None`.
-        flags: what the command line gave; `None` values count as not given.
+        flags: settings from the command line; `None` is not given.
 
     Raises:
-        AdvisorError: a setting is wrong; the message names it and where to set it.
+        AdvisorError: a setting is invalid; the message names it and where to set it.
     """
     if file is not None and not file.is_file():
         raise AdvisorError(Reason.INVALID_FIELD, f"--config: there is no file {file}")
@@ -191,12 +191,12 @@ def load_config(file: Path | None, flags: dict[str, Any]) -> ServerConfig:
         return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         raise AdvisorError(Reason.INVALID_FIELD, _explain(error)) from error
-    except (ValueError, OSError, RecursionError) as error:  # not TOML, or of no end of brackets
+    except (ValueError, OSError, RecursionError) as error:  # not TOML, or nested too deeply
         raise AdvisorError(Reason.INVALID_FIELD, f"--config: {file} cannot be read: {error}") from error
 
 
 def _refuse_unknown(settings: type[ServerConfig], file: Path | None) -> None:
-    """Refuse settings in the file that there are none of: a typing error must not pass in silence."""
+    """Refuse unknown settings in the file: a misspelt name must not be ignored."""
     unknown = sorted(TomlConfigSettingsSource(settings)().keys() - ServerConfig.model_fields.keys())
     if unknown:
         known = ", ".join(ServerConfig.model_fields)

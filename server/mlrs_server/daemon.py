@@ -1,4 +1,4 @@
-"""The daemon: start, health, reflection, and a drain that leaves nothing unfinished."""
+"""The daemon process: start, health checks, reflection, and a drain that completes every call."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ log = structlog.get_logger()
 
 SWITCH_S = 0.0005
 """How long the store's thread may keep the interpreter from an observation: a tenth of Python's default."""
-FAREWELL_S = 0.2
-"""How long the last answers may take to leave once every call of the service has ended."""
-LEAVE_S = 2.0
-"""How long leaving the other replicas may take at least, however long all before it took."""
+LAST_ANSWERS_S = 0.2
+"""How long the last answers may take to be sent after every call of the services has ended."""
+LEAVE_LEAST_S = 2.0
+"""The least time for deleting the lease, even if the drain timeout has passed."""
 STREAMS_A_CONNECTION = 1024
-"""Calls under way on one connection; more wait at the client. A training process has one stream."""
+"""Open calls per connection; more wait at the client. A training process has one stream."""
 
 
 def serve(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
     Raises:
-        AdvisorError: the data folder or the address cannot be used, or the default model is none.
+        AdvisorError: the data folder or the address cannot be used, or the default model does not exist.
     """
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        has_started = runner.run(_serve_until_told(config))
-    if not has_started:  # Python's own end would wait for the compiler, for seconds
+        has_started = runner.run(_serve_until_stopped(config))
+    if not has_started:  # a normal exit would wait for the compiler, for seconds
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
 
 
-async def _serve_until_told(config: ServerConfig) -> bool:
-    """Serve; return whether it came to that before it was told to stop."""
+async def _serve_until_stopped(config: ServerConfig) -> bool:
+    """Serve until a signal; return whether the start was complete by then."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -75,7 +75,7 @@ async def _serve_until_told(config: ServerConfig) -> bool:
         starting = asyncio.create_task(running.enter_async_context(running_daemon(config)))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():  # nobody was answered yet, so nothing is lost
+        if not starting.done():  # no call was answered yet, so nothing is lost
             starting.cancel()
             with suppress(asyncio.CancelledError):
                 await starting
@@ -83,23 +83,23 @@ async def _serve_until_told(config: ServerConfig) -> bool:
             return False
         address = starting.result()
         gc.collect()
-        gc.freeze()  # modules, machine code and models stay: no collection need look at them again
-        print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # for people and scripts alike
+        gc.freeze()  # modules, machine code and models live for ever: collections skip them
+        print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # read by people and by scripts
         await stopping
     return True
 
 
 @asynccontextmanager
 async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
-    """Run a daemon; yield the address that it listens on, HOST:PORT. Drain it on leaving.
+    """Run a daemon for the length of the block; yield its address, HOST:PORT. Drain it at the end.
 
     Raises:
-        AdvisorError: as `serve`.
+        AdvisorError: as for `serve`.
     """
     with ExitStack() as opened:
         opened.enter_context(locked_folder(config.data_dir))
         opened.enter_context(claimed(config.listen))
-        tell_address = opened.enter_context(address_file(config.data_dir))
+        write_address = opened.enter_context(address_file(config.data_dir))
         tokens, credentials = _checked_security(config)
         store, executor, shared = await _opened_store(config, opened)
         catalog = await in_background(lambda: _catalog(config, store, executor))
@@ -108,10 +108,10 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         opened.enter_context(serving_metrics(daemon.collector, config.metrics))
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
-        tell_address(address)
+        write_address(address)
         replica = await _joined(daemon, shared, config.advertise or address)
         await server.start()
-        await _tell_health(daemon, checks)
+        await _set_healthy(daemon, checks)
         if ARMED:
             log.warning("failpoints_armed", points=sorted(ARMED))
         default = catalog.by_digest(*catalog.names.meaning("", "")).ref
@@ -128,7 +128,7 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
 async def _opened_store(
     config: ServerConfig, opened: ExitStack
 ) -> tuple[SqlStore, ThreadPoolExecutor, Sharing | None]:
-    """Open the store; return it, its one thread, and what shares it with others, if it is shared."""
+    """Open the store; return it, its thread, and the parts of a replica if several daemons share it."""
     if config.store:
         check_advertised(config.advertise or config.listen)
     executor = opened.enter_context(ThreadPoolExecutor(1, "mlrs-store"))
@@ -143,7 +143,7 @@ async def _opened_store(
 
 
 def _catalog(config: ServerConfig, store: SqlStore, executor: ThreadPoolExecutor) -> ModelCatalog:
-    """Return the models that runs can name, the default among them; on any thread."""
+    """Return the catalogue of models, with the default one checked; on any thread."""
     ask = asking(store, executor)
     ask(lambda _: bring_models_over(config.data_dir, store))
     catalog = ModelCatalog(ask, default=config.model)
@@ -152,18 +152,18 @@ def _catalog(config: ServerConfig, store: SqlStore, executor: ThreadPoolExecutor
 
 
 async def _joined(daemon: Daemon, shared: Sharing | None, address: str) -> Replica | None:
-    """Take a place among the replicas, if there are to be any."""
+    """Join the other replicas, if the store is shared."""
     if shared is None:
         return None
     replica = await shared.join(daemon.live, daemon.watchers, address)
-    replica.on_health = daemon.health.says("leases")
+    replica.on_health = daemon.health.reporter("leases")
     return replica
 
 
-async def _tell_health(daemon: Daemon, checks: health.aio.HealthServicer) -> None:
+async def _set_healthy(daemon: Daemon, checks: health.aio.HealthServicer) -> None:
     for name in (*SERVICES, ""):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    await daemon.health.tell(checks)
+    await daemon.health.serve(checks)
 
 
 async def _drain(
@@ -174,9 +174,9 @@ async def _drain(
     *,
     timeout_s: float,
 ) -> None:
-    """Say goodbye: unhealthy first, runs go to other replicas, streams finish their step, all is stored.
+    """Become unhealthy, hand shards over to other replicas, let streams finish their steps, store everything.
 
-    There is one deadline for all of it; what the store has begun by then ends by the store's own limits.
+    One deadline holds for all of it; a transaction that has begun by then ends by the store's own timeouts.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + timeout_s
@@ -184,20 +184,20 @@ async def _drain(
     reach("daemon.drain")
     await checks.enter_graceful_shutdown()
     if replica is not None:
-        await replica.drain(within_s=timeout_s / 2)  # streams want some of the time too
+        await replica.drain(within_s=timeout_s / 2)  # streams need some of the time too
     daemon.advisor.drain()
     daemon.models.drain()
     stopping = asyncio.create_task(server.stop(max(until - clock(), 0.0)))
     calls = asyncio.create_task(daemon.status.idle())
     await asyncio.wait({stopping, calls}, return_when=asyncio.FIRST_COMPLETED)
     calls.cancel()
-    await server.stop(FAREWELL_S)  # what is left are health watches and the like, which end on no word
+    await server.stop(LAST_ANSWERS_S)  # health watches are left, which never end by themselves
     await stopping
     reach("daemon.drained")
     try:
         await daemon.changes.close(within_s=until - clock())
         if replica is not None:
-            await replica.leave(within_s=max(until - clock(), LEAVE_S))
+            await replica.leave(within_s=max(until - clock(), LEAVE_LEAST_S))
     except AdvisorError as error:
         log.error("store_failing_at_exit", problem=str(error))
         raise
@@ -205,7 +205,7 @@ async def _drain(
 
 
 def _checked_security(config: ServerConfig) -> tuple[TokenStore, grpc.ServerCredentials | None]:
-    """Return the tokens and the credentials to serve with, if they do for where the daemon is to listen."""
+    """Return the tokens and the credentials, after checking that they suffice for the address."""
     tokens = TokenStore(
         TokenFile(config.tokens_path),
         required=config.tokens_file is not None,
@@ -248,7 +248,7 @@ def _build_server(daemon: Daemon, config: ServerConfig) -> tuple[grpc.aio.Server
 
 
 async def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Bind the server; return its address, with the port it got."""
+    """Bind the server; return its address with the actual port."""
     try:
         if credentials is None:
             port = server.add_insecure_port(listen)

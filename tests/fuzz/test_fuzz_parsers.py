@@ -110,11 +110,11 @@ def of_messages(_: Path) -> tuple[Parser, list[bytes]]:
         pb.OpenRunRequest: lambda message: convert.opening_from_proto(message, tenant="default"),
         pb.StreamAdviceRequest: lambda message: convert.entries_from_proto(message.observations),
         pb.ListRunsRequest: lambda message: (
-            convert.page_size_from(message.page_size),
+            convert.page_size_from_proto(message.page_size),
             convert.status_from_proto(message.status),
-            convert.place_from(message.order_by, message.page_token),
+            convert.list_position_from_proto(message.order_by, message.page_token),
         ),
-        pb.AdviseRequest: lambda message: convert.step_from(message.step, "step"),
+        pb.AdviseRequest: lambda message: convert.step_from_proto(message.step, "step"),
         pb.RunConfig: convert.config_from_proto,
     }
     seeds = [extreme(kind(), chance).SerializeToString() for kind in kinds for _ in range(40)]

@@ -1,6 +1,6 @@
-"""Several daemons over one database: which replica owns which runs, by leases, shards and epochs.
+"""Replicas over one database: leases, shards and epochs decide which replica owns which runs.
 
-The lease gives liveness, the epoch gives safety: each transaction that writes checks the epochs of its
-shards, so that a replica that was cut off, or stopped and woken, writes nothing. It may import runs, live
+Leases give liveness, epochs give safety: each transaction that writes checks the epochs of its shards, so
+that a replica that was partitioned, or suspended and resumed, writes nothing. It may import runs, live
 runs and the store.
 """

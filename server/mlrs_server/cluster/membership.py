@@ -1,4 +1,4 @@
-"""The ownership of a replica: what it holds, and whom else to ask."""
+"""The ownership of a replica: the shards that it holds, and the addresses of the other owners."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 class _Changed:
-    """Wakes those who wait for something to change; it does not await, so nothing can come in between."""
+    """A condition without a lock. `notify` does not await, so no other task runs in between."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
-        """Let everybody look again."""
+        """Wake all waiting tasks, which check their conditions again."""
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
@@ -44,13 +44,13 @@ class _Changed:
 
 @final
 class SharedOwnership:
-    """The shards of one replica among several. Used from one event loop, but for `check`."""
+    """The shards of one of several replicas. Used from one event loop, except `check`."""
 
     def __init__(self, leases: Leases, executor: Executor) -> None:
-        """`executor` is a thread for leases alone: they must not wait for a flush."""
+        """`executor` has a thread of its own: leases must not wait for a flush."""
         self.replica_id = leases.replica_id
         self.draining = False
-        """Whether this replica claims nothing more."""
+        """Whether this replica claims no more shards."""
         self._leases = leases
         self._executor = executor
         self._epochs: Epochs = {}
@@ -60,22 +60,22 @@ class SharedOwnership:
 
     @property
     def epochs(self) -> Epochs:
-        """The shards that are held, now."""
+        """The shards held now, with their epochs."""
         return self._epochs
 
     def check(self, connection: sa.Connection, shards: Collection[int]) -> None:
-        """Check, in a transaction that writes runs of some shards, that all are still held; on any thread.
+        """Check, in a transaction that writes runs of shards, that all are still held; on any thread.
 
         Raises:
-            FencedError: they are not.
+            FencedError: another replica has claimed one.
         """
         check_epochs(connection, self._epochs, shards, self._leases.lease_s)
 
-    # ---------------------------------------------------------------------------- for calls
+    # --------------------------------------------------------------------------- used by calls
 
     @asynccontextmanager
     async def acquired(self, shards: Collection[int]) -> AsyncIterator[None]:
-        """Keep shards from being given away while a call changes runs of theirs; see `Ownership`."""
+        """Hold shards for the length of the block; see `Ownership`."""
         wanted = set(shards)
         while not (wanted <= self._epochs.keys() and self._may_change(wanted)):
             await self._changed.until(lambda: self._may_change(wanted))
@@ -89,7 +89,7 @@ class SharedOwnership:
             self._changed.notify()
 
     async def _claim_or_refer(self, missing: Collection[int], *, all_missing: bool) -> None:
-        """Claim shards that are free and should be here, or raise with the address of where they are."""
+        """Claim missing shards that are free and prefer this replica, or raise with their owner's address."""
         membership = await self.renew()
         free = membership.free()
         for shard in missing:
@@ -113,40 +113,40 @@ class SharedOwnership:
                 )
         await self.claim(missing)
 
-    # --------------------------------------------------------------------------- for replicas
+    # ------------------------------------------------------------------------ used by `Replica`
 
     async def renew(self) -> Membership:
-        """Renew the lease; return who is there and who has what.
+        """Renew the lease; return the membership.
 
         Raises:
-            AdvisorError: the database cannot be asked.
+            AdvisorError: the database cannot be read or written.
         """
         return await self._in_database(lambda: self._leases.renew(draining=self.draining))
 
     async def claim(self, shards: Collection[int]) -> None:
-        """Claim what is free of some shards.
+        """Claim those of the shards that are free.
 
         Raises:
-            AdvisorError: as `renew`.
+            AdvisorError: as for `renew`.
         """
         got = await self._in_database(lambda: self._leases.claim(shards))
         self._epochs = {**self._epochs, **got}
 
     def lose(self, shards: Collection[int]) -> None:
-        """Take note that shards are not held any more."""
+        """Record that shards are not held any more."""
         lost = set(shards)
         self._epochs = {shard: epoch for shard, epoch in self._epochs.items() if shard not in lost}
 
     def begin_move(self, shards: Collection[int]) -> None:
-        """Let no call begin to change runs of shards, until `end_move`."""
+        """Block calls that would change runs of shards, until `end_move`."""
         self._moving.update(shards)
 
     async def unused(self, shards: Collection[int]) -> None:
-        """Wait until the calls that change runs of shards have ended."""
+        """Wait until no call is changing runs of the shards."""
         await self._changed.until(lambda: not any(self._users[shard] for shard in shards))
 
     def end_move(self, shards: Collection[int]) -> None:
-        """Let calls change runs of shards again, if they can still be had."""
+        """Let waiting calls continue; they claim the shards again, or fail."""
         self._moving.subtract(shards)
         self._changed.notify()
 
@@ -154,20 +154,20 @@ class SharedOwnership:
         return not any(self._moving[shard] for shard in shards)
 
     async def release(self, shards: Collection[int]) -> None:
-        """Give shards away; they are not held any more, whether the database could be told or not.
+        """Release shards; they are not held any more, even if writing to the database fails.
 
         Raises:
-            AdvisorError: as `renew`.
+            AdvisorError: as for `renew`.
         """
         held: Mapping[int, int] = {shard: self._epochs[shard] for shard in shards}
         self.lose(shards)
         await self._in_database(lambda: self._leases.release(held))
 
     async def leave(self) -> None:
-        """Give up the lease.
+        """Delete the lease.
 
         Raises:
-            AdvisorError: as `renew`.
+            AdvisorError: as for `renew`.
         """
         await self._in_database(self._leases.leave)
 

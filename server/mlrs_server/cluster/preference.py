@@ -1,4 +1,4 @@
-"""Which replica a shard should be with: rendezvous hashing, so that all agree and few shards ever move."""
+"""The preferred replica of each shard, by rendezvous hashing: all replicas agree, and few shards move."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mlrs_server.cluster.leases import ReplicaLease
 
 
 def preferred(replicas: Iterable[ReplicaLease], shard: int) -> ReplicaLease | None:
-    """Return the replica that a shard should be with, of those that are not draining; `None`: there is none.
+    """Return the preferred replica of a shard among those that are not draining; `None` if there are none.
 
-    When a replica comes or goes, only the shards that it gets or had change their preference (Thaler and
+    When a replica joins or leaves, only shards that it gets or had change their preference (Thaler and
     Ravishankar, 1998, "Using name-based mappings to increase hit rates").
     """
     return max(

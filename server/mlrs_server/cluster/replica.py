@@ -1,8 +1,8 @@
-"""One replica among several: renews its lease, takes up shards that are to be its own, gives others away.
+"""One of several replicas: it renews its lease, claims shards that prefer it, and hands the others over.
 
-What it gives away is stored first, so that the next owner finds it whole. What it has lost, because its
-lease ran out and another claimed it, it forgets: what was not stored of it, clients keep, and send to the
-new owner.
+Runs of shards that it hands over are stored first, so that the next owner finds them complete. Shards that
+it has lost, because its lease expired and another replica claimed them, are dropped from memory: clients keep
+the observations that were not stored, and send them to the new owner.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from mlrs_server.runs.watchers import Watchers
 log = structlog.get_logger()
 
 RENEWALS = 3
-"""How often in a lease it is renewed: two may fail before it runs out."""
+"""The number of renewals per lease: two may fail before it expires."""
 
 
 class Replica:
-    """Keeps what is in memory and what is owned together. Used from one event loop."""
+    """Keeps runs in memory consistent with the shards that are held. Used from one event loop."""
 
     def __init__(
         self, ownership: SharedOwnership, live: LiveRuns, watchers: Watchers, *, lease_s: float
     ) -> None:
-        """`watchers` hear when a run moves."""
+        """`watchers` are woken when a run moves to another replica."""
         self._ownership = ownership
         self._live = live
         self._watchers = watchers
         self._lease_s = lease_s
-        self._forgetting: set[asyncio.Task[None]] = set()
+        self._dropping: set[asyncio.Task[None]] = set()
         self._failing = False
         self.on_health: Callable[[bool], None] = lambda _works: None
-        """Hears whether the database could be asked, each time that the lease was to be renewed."""
-        self._keeping: asyncio.Task[None] | None = None
-        self._giving: asyncio.Task[None] | None = None
+        """Called after each renewal of the lease with whether it succeeded."""
+        self._renewing: asyncio.Task[None] | None = None
+        self._handover: asyncio.Task[None] | None = None
         live.journal.when_fenced(self.lose)
 
     def start(self) -> None:
-        """Keep the lease from now on, until `leave`."""
-        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+        """Renew the lease in the background, until `leave`."""
+        self._renewing = asyncio.get_running_loop().create_task(self._renew_forever())
 
-    async def _keep(self) -> None:
-        """Renew the lease, and see what is to come and go; goes on until cancelled."""
+    async def _renew_forever(self) -> None:
+        """Reconcile at every renewal, until cancelled."""
         while True:
             await asyncio.sleep(self._lease_s / RENEWALS)
             try:
@@ -59,17 +59,17 @@ class Replica:
                     log.error("lease_failing", problem=str(error))
                 self._failing = True
                 self.on_health(False)
-            except Exception as error:  # a defect: the next turn may fare better
+            except Exception as error:  # a defect: the next round may succeed
                 log.error("replica_failed", exc_info=error)
             else:
                 self._failing = False
                 self.on_health(True)
 
     async def reconcile(self) -> None:
-        """Renew the lease; forget what was lost, claim what is free, give away what should be elsewhere.
+        """Renew the lease; drop lost shards, claim free ones, hand over those that prefer another replica.
 
         Raises:
-            AdvisorError: the database cannot be asked.
+            AdvisorError: the database cannot be read or written.
         """
         before = self._ownership.epochs
         membership = await self._ownership.renew()
@@ -83,8 +83,10 @@ class Replica:
         if wanted := {shard for shard in membership.free() if self._is_preferred(membership, shard)}:
             await self._ownership.claim(wanted)
         foreign = {shard for shard in self._ownership.epochs if not self._is_preferred(membership, shard)}
-        if foreign and (self._giving is None or self._giving.done()):  # leases do not wait for it
-            self._giving = asyncio.get_running_loop().create_task(self._give_away_quietly(foreign))
+        if foreign and (
+            self._handover is None or self._handover.done()
+        ):  # in the background: leases must not wait for it
+            self._handover = asyncio.get_running_loop().create_task(self._try_hand_over(foreign))
 
     def _is_preferred(self, membership: Membership, shard: int) -> bool:
         best = preferred(membership.replicas.values(), shard)
@@ -93,65 +95,65 @@ class Replica:
     # ------------------------------------------------------------------------------- leaving
 
     async def drain(self, *, within_s: float | None = None) -> None:
-        """Give everything away, if there is another replica to take it and the database can be written.
+        """Hand all shards over, if there is another replica and the database can be written.
 
-        What is not given away in time stays here, to be stored before `leave`.
+        Shards that are not handed over in time stay here; their runs are stored before `leave`.
         """
         self._ownership.draining = True
         try:
             async with asyncio.timeout(within_s):
-                await self._give_all_away()
+                await self._hand_all_over()
         except TimeoutError:
             log.error("not_given_away", problem=f"it took longer than {within_s:g} s")
 
-    async def _give_all_away(self) -> None:
+    async def _hand_all_over(self) -> None:
         try:
             membership = await self._ownership.renew()
         except AdvisorError as error:
             log.error("not_given_away", problem=str(error))
             return
-        if self._giving is not None:
-            await self._giving
+        if self._handover is not None:
+            await self._handover
         if preferred(membership.replicas.values(), 0) is not None:
-            await self._give_away_quietly(self._ownership.epochs.keys())
+            await self._try_hand_over(self._ownership.epochs.keys())
 
     async def leave(self, *, within_s: float | None = None) -> None:
-        """Give up the lease, once everything is stored: another replica need not wait for it to run out.
+        """Delete the lease after everything is stored, so that other replicas need not wait for its expiry.
 
         Raises:
             AdvisorError: the database cannot be written, or not in time.
         """
-        if self._keeping is not None:
-            self._keeping.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
         try:
             async with asyncio.timeout(within_s):
-                while self._forgetting:
-                    await asyncio.wait(self._forgetting)
+                while self._dropping:
+                    await asyncio.wait(self._dropping)
                 await self._ownership.leave()
         except TimeoutError as error:
             raise AdvisorError(
-                Reason.STORE, "all is stored, but the lease could not be given up in time; it runs out"
+                Reason.STORE, "all is stored, but the lease could not be deleted in time; it will expire"
             ) from error
 
     # ------------------------------------------------------------------------------- moving
 
-    async def _give_away_quietly(self, shards: Collection[int]) -> None:
+    async def _try_hand_over(self, shards: Collection[int]) -> None:
         try:
-            await self.give_away(shards)
-        except AdvisorError as error:  # a later look round tries again
+            await self.hand_over(shards)
+        except AdvisorError as error:  # a later round tries again
             log.error("not_given_away", problem=str(error))
 
-    async def give_away(self, shards: Collection[int]) -> None:
-        """Store the runs of shards, forget them, and let another replica have them.
+    async def hand_over(self, shards: Collection[int]) -> None:
+        """Store the runs of shards, drop them from memory, and release the shards to other replicas.
 
         Raises:
-            AdvisorError: the database cannot be written; all is as before.
+            AdvisorError: the database cannot be written; the shards are still held then.
         """
         shards = set(shards)
         self._ownership.begin_move(shards)
         try:
             await self._ownership.unused(shards)
-            await self._live.journal.flush()  # most of it, while the runs go on
+            await self._live.journal.flush()  # stores most of it while the runs continue
             closed = self._live.close_shards(shards)
             try:
                 await self._live.journal.flush()
@@ -167,17 +169,17 @@ class Replica:
         log.info("shards_given_away", shards=len(shards), runs=len(moved))
 
     def lose(self, shards: Collection[int]) -> None:
-        """Forget shards that another replica has: their runs answer nothing from now on."""
+        """Drop shards that another replica has claimed: their runs are not answered from now on."""
         log.warning("shards_lost", shards=len(shards))
         self._ownership.lose(shards)
         self._ownership.begin_move(shards)
         self._live.forget_shards(shards)
-        task = asyncio.get_running_loop().create_task(self._forget(shards))
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
+        task = asyncio.get_running_loop().create_task(self._drop(shards))
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
 
-    async def _forget(self, shards: Collection[int]) -> None:
-        """Free the memory of lost runs, once the calls about them have failed."""
+    async def _drop(self, shards: Collection[int]) -> None:
+        """Free the memory of lost runs after the calls about them have failed."""
         try:
             await self._ownership.unused(shards)
             moved = await self._live.drop_shards(shards)

@@ -1,4 +1,4 @@
-"""What a daemon needs that shares its store with others, put together."""
+"""The parts of a daemon that shares its store with others, assembled."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mlrs_server.storage import SqlStore
 
 
 class Sharing:
-    """A replica in the making: first its ownership, which the runs need, then its place among others."""
+    """The parts of a replica: its ownership, which runs need first, and later its membership."""
 
     def __init__(self, store: SqlStore, *, lease_s: float) -> None:
-        """`store` is asked, from now on, to write only what this replica owns."""
+        """From now on `store` writes only runs of shards that this replica holds."""
         self._leases = Leases(store, secrets.token_hex(8), lease_s=lease_s)
         self._executor = ThreadPoolExecutor(1, "mlrs-leases")
         self.ownership = SharedOwnership(self._leases, self._executor)
         store.fence = self.ownership
 
-    def owned(self) -> Collection[int]:
-        """Return the shards whose runs this replica may write."""
+    def held_shards(self) -> Collection[int]:
+        """Return the shards that this replica holds, whose runs it may write."""
         return self.ownership.epochs.keys()
 
     async def join(self, live: LiveRuns, watchers: Watchers, address: str) -> Replica:
-        """Take a place among the replicas, under the address where clients reach this one.
+        """Join the replicas under the address that clients use for this one.
 
         Raises:
-            AdvisorError: the database cannot be asked.
+            AdvisorError: the database cannot be read or written.
         """
         self._leases.address = address
         replica = Replica(self.ownership, live, watchers, lease_s=self._leases.lease_s)
@@ -43,15 +43,15 @@ class Sharing:
         return replica
 
     def close(self) -> None:
-        """Give up the thread; what it has not begun, it will not do."""
+        """Stop the thread; work that it has not begun is cancelled."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def check_advertised(address: str) -> None:
-    """Check that clients can be sent to an address.
+    """Check that clients can connect to an address.
 
     Raises:
-        AdvisorError: it stands for all addresses of a machine, and a client would take it for its own.
+        AdvisorError: it is the wildcard address, with which a client would connect to its own machine.
     """
     try:
         everywhere = ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_unspecified
@@ -60,6 +60,6 @@ def check_advertised(address: str) -> None:
     if everywhere:
         raise invalid_field(
             "advertise",
-            f"daemons that share a store send clients to each other, and {address} is nowhere to send them; "
-            "say with --advertise HOST:PORT where clients reach this one",
+            f"daemons that share a store send clients to each other, and none can connect to {address}; "
+            "give the address that clients use for this one with --advertise HOST:PORT",
         )

@@ -1,4 +1,4 @@
-"""What runs beside the calls: checks of a store, compaction, compiling before the first run.
+"""Maintenance: checks of a store, compaction of records, compilation before the first run.
 
 It may import everything below the services; no messages of the contract.
 """

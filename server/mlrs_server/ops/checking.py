@@ -1,4 +1,4 @@
-"""A store read from end to end, for what is wrong with it."""
+"""Checks of a whole store for damage."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from mlrs_server.storage.codec import check_network
 from mlrs_server.storage.tables import meta_updates, networks, observations, run_of, runs
 
 OF_RUNS = {observations: "chunks of observations", meta_updates: "meta updates", networks: "networks"}
-"""What belongs to runs, and what it is called."""
+"""The tables whose rows belong to runs, and what messages call the rows."""
 MADE_AGAIN = (
-    "its stored network is damaged; nothing is lost: the daemon makes it again of the run's record as it "
-    "opens the run, and stores a good one once the run goes on"
+    "its stored network is damaged; nothing is lost: the daemon computes it again from the run's record when "
+    "it opens the run, and stores a valid one once the run continues"
 )
-PERHAPS = ", provided that the record gives it, which --replay says"
-"""Where the record was read, and not computed again."""
-BOTH = "its stored network is damaged, too, so it cannot go on: restore a backup, or delete the run"
+PERHAPS = ", provided that the record gives it, which --replay checks"
+"""Added where the record was read but not replayed."""
+BOTH = "its stored network is damaged, too, so it cannot continue: restore a backup, or delete the run"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A run that was looked at."""
+    """The result of the check of a run."""
 
     run_id: str
     steps: int
-    """Of its record that were read."""
+    """The number of steps of its record that were read."""
     problem: str
-    """What is wrong with it; "" if nothing is."""
+    """A description of the damage; "" if there is none."""
 
 
 def count_runs(store: SqlStore) -> int:
-    """Return how many runs there are."""
+    """Return the number of runs."""
     with store.reading() as connection:
         return int(connection.execute(sa.select(sa.func.count()).select_from(runs)).scalar_one())
 
 
 def check_whole(store: SqlStore) -> list[str]:
-    """Return what is wrong with a store as a whole."""
+    """Return descriptions of the damage of a store that is not of a single run."""
     found = [f"the database's own check says: {problem}" for problem in (store.inspect(),) if problem]
     for table, things in OF_RUNS.items():
         lost = (
@@ -63,11 +63,11 @@ def check_whole(store: SqlStore) -> list[str]:
 
 
 def check_runs(store: SqlStore, catalog: ModelCatalog | None) -> Iterator[Checked]:
-    """Read every run, check it, and yield what came of it.
+    """Read and check every run; yield the results.
 
     Args:
-        store: that nobody writes meanwhile.
-        catalog: where given, each run is replayed with its model, and must come out bit for bit.
+        store: a store that no process writes meanwhile.
+        catalog: if given, each run is replayed with its model, and must give the same bits.
     """
     with store.reading() as connection:
         names = connection.execute(sa.select(runs.c.key, runs.c.run_id).order_by(runs.c.run_id)).all()
@@ -99,7 +99,7 @@ def _checked(store: SqlStore, key: int, run_id: str, catalog: ModelCatalog | Non
 
 
 def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tuple[int, str]:
-    """Read a run's record, and have it computed again; return of how many steps it is, and what is wrong."""
+    """Read a run's record, and replay it if `replay` is given; return its number of steps, and its damage."""
     steps, last, differs = 0, None, None
     try:
         while len(record := store.read(run.key, steps, PAGE)):
@@ -119,38 +119,38 @@ def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tup
 
 
 def _check_network(store: SqlStore, run: StoredRun) -> None:
-    """Check what is stored of a run's network, as far as that goes without its model."""
-    kept = store.network(run.key)
-    if kept is None:
+    """Check a run's stored network as far as possible without its model."""
+    stored = store.network(run.key)
+    if stored is None:
         return
-    check_network(kept.data, run.run_id)
-    if len(kept.snapshot.state) != len(run.snapshot.state):
+    check_network(stored.data, run.run_id)
+    if len(stored.snapshot.state) != len(run.snapshot.state):
         raise DamagedError(f"the state beside the stored network of run {run.run_id!r} is not of its size")
 
 
 def _against_network(store: SqlStore, run: StoredRun, policy: AdaptivePolicy, replay: Replay) -> str:
-    """Return how the network that a recovery would begin with contradicts the whole record."""
+    """Return how the network that a recovery would start from contradicts the whole record."""
     _check_network(store, run)
-    kept = stored_network(store, run, policy, run.snapshot.next_step)
-    again, same = replayed_from(store, run, policy, kept, None)
+    checkpoint = stored_network(store, run, policy, run.snapshot.next_step)
+    again, same = replayed_from(store, run, policy, checkpoint, None)
     if not same or again.network.tobytes() != replay.network().tobytes():
         return "its stored network is not what its record gives here"
     return ""
 
 
 def _first_difference(lrs: np.ndarray, record: Observations, first: int) -> int | None:
-    """Return the first step at which learning rates differ from a record, in any bit."""
+    """Return the first step at which learning rates differ from the record in any bit."""
     differ = np.flatnonzero(lrs.view(np.uint64) != record.lrs.view(np.uint64))
     return first + int(differ[0]) if len(differ) else None
 
 
 def _against(snapshot: RunSnapshot, steps: int, last: Observations | None, update: MetaUpdate | None) -> str:
-    """Return how a snapshot contradicts the record, of so many steps and with this end."""
+    """Return how a snapshot contradicts its record of `steps` steps, whose last chunk is `last`."""
     if steps != snapshot.next_step:
         return f"its record has {steps} steps, and its snapshot is of step {snapshot.next_step}"
     if last is None:
         return ""
-    adapted = update is not None and update.step == steps - 1  # then its learning rate may be another
+    adapted = update is not None and update.step == steps - 1  # which may have changed the learning rate
     lr = snapshot.last_lr if adapted else last.lrs[-1]
     ends = np.array([snapshot.last_loss, snapshot.last_lr]).tobytes()
     if ends != np.array([last.losses[-1], lr]).tobytes():

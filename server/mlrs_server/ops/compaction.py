@@ -1,4 +1,4 @@
-"""Records of runs that rest are made compact: a flush leaves a chunk a run, and reading wants few."""
+"""Compaction of the records of idle runs: each flush writes a chunk per run; reading few is faster."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mlrs_server.storage import Store, StoredRun
 log = structlog.get_logger()
 
 ROUND_S = 30.0
-"""How often is looked."""
+"""The interval between rounds."""
 WORTHWHILE = 16
-"""Chunks that a run has at least."""
+"""The fewest chunks of a run that is compacted."""
 AT_ONCE = 64
-"""Runs that are looked up at a time."""
+"""The number of runs of a query."""
 REST = 4
-"""So many times as long as a transaction took, the store rests after it: flushes go first."""
+"""The pause after a transaction, as a multiple of its duration: flushes have priority."""
 
 
 async def compact_resting_runs(
@@ -31,39 +31,39 @@ async def compact_resting_runs(
     stored: StoredRuns,
     idle_after_s: float,
     *,
-    owned: Callable[[], Collection[int]] | None = None,
+    held_shards: Callable[[], Collection[int]] | None = None,
     round_s: float = ROUND_S,
 ) -> None:
-    """Merge the chunks of runs that are finished, or not observed for so long; goes on until cancelled.
+    """Merge the chunks of runs that are finished, or idle for `idle_after_s`; until cancelled.
 
     Args:
         live: the runs in memory.
-        stored: the way to the store.
-        idle_after_s: how long.
-        owned: returns the shards whose runs may be written; without it, all may.
-        round_s: how often is looked.
+        stored: the runs in the store.
+        idle_after_s: how long a run was not observed before it is compacted.
+        held_shards: returns the shards whose runs may be written; `None`: all.
+        round_s: the interval between rounds.
     """
     while True:
         await asyncio.sleep(round_s)
         try:
-            await compact_round(live, stored, time.time() - idle_after_s, owned and owned())
-        except AdvisorError as error:  # the journal says so too, and louder
+            await compact_round(live, stored, time.time() - idle_after_s, held_shards and held_shards())
+        except AdvisorError as error:  # the journal logs the failing store as an error
             log.warning("compaction_waits", problem=str(error))
-        except Exception as error:  # a defect: the next lap may fare better
+        except Exception as error:  # a defect: the next round may succeed
             log.error("compaction_failed", exc_info=error)
 
 
 async def compact_round(
     live: LiveRuns, stored: StoredRuns, before: float, shards: Collection[int] | None = None
 ) -> int:
-    """Merge the chunks of runs that rest since before a time; return of how many."""
+    """Merge the chunks of runs that were last observed before a time; return the number of runs."""
     compacted = 0
     while found := await stored.in_store(
         lambda store: store.loose(at_least=WORTHWHILE, before=before, shards=shards, limit=AT_ONCE)
     ):
         done = sum([await _compact(live, stored, run) for run in found])
         compacted += done
-        if done < AT_ONCE:  # those that cannot be merged would be found again, for ever
+        if done < AT_ONCE:  # runs that cannot be merged would be found again for ever
             break
     if compacted:
         log.debug("runs_compacted", count=compacted)
@@ -71,10 +71,10 @@ async def compact_round(
 
 
 async def _compact(live: LiveRuns, stored: StoredRuns, run: StoredRun) -> bool:
-    """Merge the chunks of a run, a transaction a large chunk; return whether that went well."""
+    """Merge the chunks of a run, one large chunk per transaction; return whether all were merged."""
     step: int | None = 0
     while step is not None:
-        if live.has_unflushed(run.run_id):  # it may be stored already, and be stored again
+        if live.has_unflushed(run.run_id):  # answers may be stored already, and be stored again
             return False
         began = time.monotonic()
         try:

@@ -1,7 +1,7 @@
-"""Machine code before the first run: made once per machine, which takes seconds, and loaded after that.
+"""Compilation before the first run: it takes seconds once per machine; later starts load the machine code.
 
-Compiled functions are compiled when they are first called. On a machine that has not done so yet, the first
-observation would wait for it, beyond a client's deadline, and with it all others.
+Functions are compiled when they are first called. Without this, the first observation on a new machine would
+wait for the compiler beyond its client's deadline, and all others with it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,14 @@ log = structlog.get_logger()
 
 
 def warm_up() -> None:
-    """Have everything on the way of an observation compiled, and what replays one.
-
-    That is each architecture, and what schedules call.
-    """
+    """Compile the functions that answer and replay observations, for each architecture and for schedules."""
     began = time.monotonic()
     common_group(np.zeros(1, ENTRY))
     for policy in _policies():
         step(policy, policy.init_state(1), np.zeros(1, np.int64), np.ones(1), RunColumns.of([RunConfig()]))
         Replay(policy, RunConfig()).feed(np.ones(1))
     for adaptive in _adaptive_policies():
-        _learn(adaptive)
+        _adapt(adaptive)
         Replay(adaptive, RunConfig()).feed(np.ones(1))
     answers, one = np.zeros(1, ANSWERED), np.zeros(1, np.int64)
     count_rows(answers, one.copy())
@@ -49,8 +46,8 @@ def warm_up() -> None:
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
 
 
-def _learn(policy: AdaptivePolicy) -> None:
-    """Have a run's network go on learning, once its learning rate depends on it."""
+def _adapt(policy: AdaptivePolicy) -> None:
+    """Apply a meta update to a run's network, after enough steps that its learning rate depends on it."""
     states, networks, table = policy.init_state(1), no_networks(policy, 1), table_of([RunConfig()])
     steps = np.arange(20)
     policy.advance(states, networks, table, np.zeros(20, np.int64), steps, np.ones(20), np.empty(20))

@@ -1,5 +1,5 @@
-"""The services of the contract: messages in, calls of the packages below, messages and status codes out.
+"""The services of the contract: they turn messages into calls of other folders, and results into messages.
 
-The only package that knows messages and grpc services: `convert/` turns messages into the daemon's types and
+The only package that knows messages and gRPC services: `convert/` turns messages into the daemon's types and
 back, and `status.py` is the one table from exceptions to status codes.
 """

@@ -1,7 +1,7 @@
-"""The address that a daemon listens on, looked at before gRPC is given it.
+"""Checks of the address that a daemon listens on, before gRPC binds it.
 
-gRPC takes a unix socket away from whoever listens there, and says of an address that it cannot use only that
-it cannot use it.
+gRPC would replace a unix socket that another process listens on, and its error for an address that cannot be
+bound gives no cause.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.system.locks import LockedError, locked
 
 UNIX = "unix:"
-"""What the address of a socket in the file system begins with."""
+"""The prefix of the address of a unix socket."""
 
 
 @contextmanager
 def claimed(listen: str) -> Iterator[None]:
-    """Have an address for a daemon to listen on, and a unix socket's path to itself until the end.
+    """Check that an address can be listened on; for a unix socket, lock its path for the length of the block.
 
-    A socket that a killed daemon left behind is removed, and this daemon's own at the end.
+    The socket that a killed daemon left behind is removed, and at the end this daemon's own.
 
     Args:
         listen: HOST:PORT, or unix:/PATH.
 
     Raises:
-        AdvisorError: it cannot be listened on, or another process does.
+        AdvisorError: the address cannot be listened on, or another process listens there.
     """
     if not listen.startswith(UNIX):
         _check_port(listen)
@@ -45,14 +45,14 @@ def claimed(listen: str) -> Iterator[None]:
             raise _taken(listen, f"another daemon (process {error.holder}) listens on {listen}") from error
         except OSError as error:
             raise _unusable(listen, error) from error
-        held.callback(path.unlink, missing_ok=True)  # gRPC does so, unless the start failed
+        held.callback(path.unlink, missing_ok=True)  # gRPC removes it unless the start failed
         yield
 
 
 def _free_path(path: Path, listen: str) -> None:
-    """Remove a socket that nobody listens on, and see that one can be made."""
+    """Remove a socket that no process listens on, and check that a new one can be created."""
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # a queue that is full is somebody's, too
+        probe.setblocking(False)  # a full queue also means that a process listens
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
@@ -64,14 +64,14 @@ def _free_path(path: Path, listen: str) -> None:
     if path.is_socket():
         path.unlink()
     elif path.exists():
-        raise invalid_field("listen", f"cannot listen on {listen}: there is a file there; move it away")
+        raise invalid_field("listen", f"cannot listen on {listen}: a file is in the way; move it")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.bind(str(path))
     path.unlink()
 
 
 def _check_port(listen: str) -> None:
-    """See that a host's addresses can be listened on: one of them, and none is taken."""
+    """Check that at least one of a host's addresses can be bound, and that none is in use."""
     host, _, port = listen.rpartition(":")
     kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
     try:
@@ -85,7 +85,7 @@ def _check_port(listen: str) -> None:
 
 
 def _try_to_bind(family: int, address: Any) -> OSError | None:
-    """Bind a socket to an address for a moment; return what is wrong with it."""
+    """Bind a socket to an address and close it; return the error, if any."""
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The calls of meta mode, each a few lines over the runs and the models."""
+"""The calls of meta mode: each converts messages and calls the runs and `meta.apply`."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from mlrs_server.runs.opener import RunOpener
 from mlrs_server.telemetry.counts import AdviceCounts
 
 AT_ONCE = 8
-"""Meta updates of a message that are made before others get a turn: a millisecond or two."""
+"""Meta updates of a message between two yields to the event loop: one or two milliseconds of work."""
 
 
 class MetaService:
-    """Meta mode, served."""
+    """The calls of meta mode."""
 
     def __init__(self, opener: RunOpener, adaptation: Adaptation, counts: AdviceCounts) -> None:
-        """Serve the updates of these runs, and count them."""
+        """Serve the meta updates of these runs, and count them in `counts`."""
         self._opener = opener
         self._adaptation = adaptation
         self._counts = counts
 
     async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
-        """Make a meta update."""
+        """Apply a meta update."""
         return pb.AdaptResponse(result=convert.made_to_proto(await self._adapt(request, request.alignment)))
 
     async def adapt_gradients(
         self, messages: AsyncIterator[pb.AdaptGradientsRequest]
     ) -> pb.AdaptGradientsResponse:
-        """Make a meta update from two gradients."""
+        """Apply a meta update from two gradients."""
         header = convert.gradients_header_from_proto(await anext(messages, None))
-        await self._handle(header.run_id)  # what is wrong with the run is told before a gigabyte is sent
+        await self._handle(header.run_id)  # reports errors of the run before a gigabyte is sent
         alignment = await alignment_of(convert.pieces_from_proto(messages), header.element_count)
         made = await self._adapt(header, alignment)
         return pb.AdaptGradientsResponse(result=convert.made_to_proto(made), alignment=alignment)
 
     async def adapt_all(self, request: pb.MetaUpdates) -> pb.StreamAdviceResponse:
-        """Make the meta updates in a message of a stream, in their order.
+        """Apply the meta updates in a message of a stream, in order.
 
         Raises:
-            AdvisorError: the message is malformed, or the caller may not adapt.
+            AdvisorError: the message is malformed, or the caller's role may not adapt.
         """
         caller = current_caller()
         caller.check_role(Role.ADAPT, "meta_updates")
@@ -62,13 +62,13 @@ class MetaService:
                 )
                 made.append(self._counted(one))
             except AdvisorError as error:
-                if error.reason is Reason.QUEUE_FULL:  # what follows on the stream belongs after it
+                if error.reason is Reason.QUEUE_FULL:  # later messages of the stream must not overtake it
                     raise
                 made.append(error)
         return convert.results_to_proto(made, caller.tenant)
 
     async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Applied:
-        """Make a meta update of a run that may not be in memory."""
+        """Apply a meta update of a run, loading the run if it is not in memory."""
         step, loss = convert.update_from_proto(request)
         handle, tenant = await self._handle(request.run_id), current_caller().number
         return self._counted(await self._adaptation.apply(handle, tenant, step, alignment, loss))

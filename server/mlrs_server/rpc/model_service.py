@@ -1,4 +1,4 @@
-"""The RPCs of `ModelService`, each a few lines over the catalogue and the promotion."""
+"""The RPCs of `ModelService`: each converts messages and calls the catalogue or `meta.promotion`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ModelService(ModelServiceServicer):
-    """Models, their versions and aliases, served. All of it is about the caller's tenant."""
+    """Models, their versions and aliases. Every call is limited to the caller's tenant."""
 
     def __init__(self, catalog: ModelCatalog, promotion: Promotion, folder: Path) -> None:
-        """Serve the models of this catalogue. Files that come in pieces are kept in the folder meanwhile."""
+        """Serve the models of this catalogue; uploads are written to temporary files in `folder`."""
         self._catalog = catalog
         self._promotion = promotion
         self._folder = folder
@@ -37,12 +37,12 @@ class ModelService(ModelServiceServicer):
         self._draining = False
 
     def drain(self) -> None:
-        """Make no more versions: that replays runs, for as long as it takes."""
+        """Refuse promotions from now on: they replay runs, which takes long."""
         self._draining = True
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """List models; the page token is the last reference of the page before."""
-        size = convert.page_size_from(request.page_size)
+        """List models; the page token is the last reference of the previous page."""
+        size = convert.page_size_from_proto(request.page_size)
         tenant = current_caller().tenant
         models = await asyncio.to_thread(self._catalog.page, tenant, after=request.page_token, limit=size + 1)
         page = models[:size]
@@ -57,7 +57,7 @@ class ModelService(ModelServiceServicer):
     async def ImportModel(
         self, request_iterator: AsyncIterator[pb.ImportModelRequest], context: Context
     ) -> pb.ImportModelResponse:
-        """Take a model's file, and have runs name it."""
+        """Add an uploaded model to the catalogue."""
         caller = current_caller()
         try:
             name, digest = convert.import_header_from_proto(await anext(aiter(request_iterator), None))
@@ -82,7 +82,7 @@ class ModelService(ModelServiceServicer):
     async def PromoteModel(
         self, request: pb.PromoteModelRequest, context: Context
     ) -> pb.PromoteModelResponse:
-        """Make a new version of a model, of what runs have learnt."""
+        """Create a new version of a model from the adapted weights of runs."""
         if self._draining:
             raise draining()
         made = await self._promotion.promote(convert.promotion_from_proto(request), current_caller().tenant)
@@ -93,7 +93,7 @@ class ModelService(ModelServiceServicer):
     async def RollbackAlias(
         self, request: pb.RollbackAliasRequest, context: Context
     ) -> pb.RollbackAliasResponse:
-        """Point an alias back at what it pointed at before."""
+        """Return an alias to its previous target."""
         tenant = current_caller().tenant
         model = await asyncio.to_thread(self._catalog.rollback_alias, request.alias, tenant)
         _note("alias_rolled_back", model, alias=request.alias)
@@ -102,7 +102,7 @@ class ModelService(ModelServiceServicer):
     async def ListAliasChanges(
         self, request: pb.ListAliasChangesRequest, context: Context
     ) -> pb.ListAliasChangesResponse:
-        """List what an alias has pointed at."""
+        """List the changes of an alias."""
         tenant = current_caller().tenant
         changes = await asyncio.to_thread(self._catalog.alias_changes, request.alias, tenant)
         return pb.ListAliasChangesResponse(changes=map(convert.alias_change_to_proto, changes))
@@ -113,14 +113,14 @@ class ModelService(ModelServiceServicer):
 
 
 def _note(event: str, model: CatalogModel, **more: object) -> None:
-    """Log what has changed about a model of the caller's tenant."""
+    """Log a change of a model of the caller's tenant."""
     log.info(event, tenant=current_caller().tenant, model=model.name, digest=model.digest, **more)
 
 
 async def _read_out(messages: AsyncIterator[pb.ImportModelRequest], most: int) -> None:
-    """Read what a refused upload still sends, up to so many bytes.
+    """Read the rest of a refused upload, up to `most` bytes.
 
-    A client that is refused while it writes may see its connection break in place of the reason.
+    Otherwise a client that is still writing may see a broken connection instead of the reason.
     """
     async for message in messages:
         most -= message.ByteSize()

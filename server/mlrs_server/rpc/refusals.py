@@ -1,4 +1,4 @@
-"""Callers who were not let in, in the log: a line for each, until they are many."""
+"""A rate-limited log of calls that failed authentication or authorization."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ log = structlog.get_logger()
 
 LOGGED = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED})
 """The reasons that are logged."""
-AT_ONCE = 10
-"""Lines that may follow each other at once ..."""
+BURST = 10
+"""The number of lines that may be logged without delay."""
 EVERY_S = 10.0
-"""... and after them, how long until the next: strangers must not be able to fill the disk."""
+"""The interval between lines after a burst: unauthenticated callers must not be able to fill the disk."""
 
 
 class RefusalLog:
     """Logs refused calls, and counts those that it does not log. Used from one event loop."""
 
     def __init__(self) -> None:
-        self._allowed = float(AT_ONCE)
+        self._allowed = float(BURST)
         self._last = time.monotonic()
         self._unlogged = 0
 
     def note(self, error: AdvisorError, rpc: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Log a call that was refused for who made it; others are not logged."""
+        """Log a call that was refused for its caller's token or role; other refusals are not logged."""
         if error.reason not in LOGGED:
             return
         now = time.monotonic()
-        self._allowed = min(self._allowed + (now - self._last) / EVERY_S, AT_ONCE)
+        self._allowed = min(self._allowed + (now - self._last) / EVERY_S, BURST)
         self._last = now
         if self._allowed < 1:
             self._unlogged += 1
@@ -52,7 +52,7 @@ class RefusalLog:
 
 
 def _token_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-    """Return the id of the token that a call has, good or not; `None` if it has nothing like one."""
+    """Return the id of a call's token, valid or not; `None` if it has none of the right format."""
     for key, value in context.invocation_metadata() or ():
         if key == "authorization" and isinstance(value, str) and (found := TOKEN.search(value)):
             return found[1]

@@ -1,4 +1,4 @@
-"""The RPCs of `AdvisorService`, each a few lines over the runs and the engine."""
+"""The RPCs of `AdvisorService`: each converts messages and calls the runs or the engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AdvisorService(AdvisorServiceServicer):
-    """Runs, advice and meta mode, served."""
+    """Runs, advice and meta mode."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class AdvisorService(AdvisorServiceServicer):
         counts: AdviceCounts,
         feeders: Feeders,
     ) -> None:
-        """Serve these runs, count what is advised, and note which feeders are connected."""
+        """Serve these runs, count the advice in `counts`, and record which feeders are connected."""
         self._opener = opener
         self._ending = ending
         self._records = records
@@ -57,7 +57,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._feeders = feeders
 
     def drain(self) -> None:
-        """Take no more observations; let every stream finish its step and tell it so."""
+        """Take no more observations: every stream finishes its step, and gets a drain message."""
         self._records.drain()
         self._rank_reducer.drain()
         self._streams.drain()
@@ -90,9 +90,9 @@ class AdvisorService(AdvisorServiceServicer):
         return pb.GetRunResponse(run=convert.run_to_proto(view))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
-        """List runs; the page token says where the page before ended."""
-        size = convert.page_size_from(request.page_size)
-        after = convert.place_from(request.order_by, request.page_token)
+        """List runs; the page token is the position at the end of the previous page."""
+        size = convert.page_size_from_proto(request.page_size)
+        after = convert.list_position_from_proto(request.order_by, request.page_token)
         views = await self._records.list(
             prefix=request.prefix,
             status=convert.status_from_proto(request.status),
@@ -101,12 +101,14 @@ class AdvisorService(AdvisorServiceServicer):
             tenant=current_caller().tenant,
         )
         page = [convert.run_to_proto(view) async for view in cooperatively(views[:size])]
-        token = convert.page_token_to(after, views[:size]) if len(views) > size else ""
+        token = convert.page_token_to_proto(after, views[:size]) if len(views) > size else ""
         return pb.ListRunsResponse(runs=page, next_page_token=token)
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""
-        steps = [convert.step_from(request.next_step, "next_step")] if request.HasField("next_step") else []
+        steps = (
+            [convert.step_from_proto(request.next_step, "next_step")] if request.HasField("next_step") else []
+        )
         (view,) = await self._ending.finish_many([current_caller().full(request.run_id)], steps)
         return pb.FinishRunResponse(run=convert.run_to_proto(view))
 
@@ -116,7 +118,7 @@ class AdvisorService(AdvisorServiceServicer):
         """Finish many runs."""
         caller = current_caller()
         check_batch_size("run_ids", len(request.run_ids))
-        steps = [convert.step_from(step, "next_steps") for step in request.next_steps]
+        steps = [convert.step_from_proto(step, "next_steps") for step in request.next_steps]
         views = await self._ending.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
         return pb.BatchFinishRunsResponse(
             runs=[convert.run_to_proto(view) async for view in cooperatively(views)]
@@ -131,8 +133,8 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def Advise(self, request: pb.AdviseRequest, context: Context) -> pb.AdviseResponse:
         """Answer one observation."""
-        self._streams.check_going()
-        step = convert.step_from(request.step, "step")
+        self._streams.check_open()
+        step = convert.step_from_proto(request.step, "step")
         caller = current_caller()
         handle = await self._opener.handle_of(caller.full(request.run_id))
         answer = self._engine.answer_now(Entries.of_one(handle, step, request.loss), caller.number)
@@ -140,15 +142,15 @@ class AdvisorService(AdvisorServiceServicer):
         if answer.reports:
             await self._rank_reducer.reduce_alone(answer, caller.number)
         if answer.errors:
-            raise answer.errors[0]  # counted where calls that fail are
+            raise answer.errors[0]  # `StatusInterceptor` counts it
         self._counts.note(answer)
         return convert.advice_to_proto(step, answer)
 
     async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only
         self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
     ) -> None:
-        """Answer observations, a message for a message, until the client or the daemon is done."""
-        feeder = convert.feeder_from(context.invocation_metadata())
+        """Answer each message of observations, until the client ends the stream or the daemon drains."""
+        feeder = convert.feeder_from_metadata(context.invocation_metadata())
         with (
             self._streams.opened() as stream,
             self._feeders.streaming(current_caller().tenant, feeder),
@@ -158,7 +160,7 @@ class AdvisorService(AdvisorServiceServicer):
             await context.write(pb.StreamAdviceResponse(drain=pb.Drain(message=str(draining()))))
 
     async def _converse(self, stream: OpenStream, context: Context) -> None:
-        """Answer messages until there are no more, the daemon drains, or the caller is to go."""
+        """Answer messages until the stream ends, the daemon drains, or the caller's token becomes invalid."""
         caller = current_caller()
         tenant, number, usage = caller.tenant, caller.number, caller.usage
         while not stream.draining:
@@ -190,7 +192,7 @@ class AdvisorService(AdvisorServiceServicer):
         self, request: pb.WatchRunRequest, context: Context
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Stream a run's record."""
-        start = convert.step_from(request.from_step, "from_step")
+        start = convert.step_from_proto(request.from_step, "from_step")
         run_id = current_caller().full(request.run_id)
         async for view, first, record in self._records.watch(run_id, start, follow=request.follow):
             yield convert.record_to_proto(view, first, record)
@@ -198,13 +200,13 @@ class AdvisorService(AdvisorServiceServicer):
     # -------------------------------------------------------------------------------- meta
 
     async def Adapt(self, request: pb.AdaptRequest, context: Context) -> pb.AdaptResponse:
-        """Make a meta update, or take a part of one."""
-        self._streams.check_going()
+        """Apply a meta update."""
+        self._streams.check_open()
         return await self._meta.adapt(request)
 
     async def AdaptGradients(
         self, request_iterator: AsyncIterator[pb.AdaptGradientsRequest], context: Context
     ) -> pb.AdaptGradientsResponse:
-        """Make a meta update from two gradients."""
-        self._streams.check_going()
+        """Apply a meta update from two gradients."""
+        self._streams.check_open()
         return await self._meta.adapt_gradients(aiter(request_iterator))

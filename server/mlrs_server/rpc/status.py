@@ -4,8 +4,8 @@ AdvisorError         the code of its reason, in the table below
 InvalidFieldError    INVALID_ARGUMENT, with the field
 ModelFileError       FAILED_PRECONDITION
 DecodeError          INVALID_ARGUMENT: the bytes are no message of the RPC
-grpc's InternalError none: the client went away
-anything else        INTERNAL, logged with its traceback and without details on the wire
+grpc's InternalError no status: the client has disconnected
+anything else        INTERNAL, logged with its traceback; no details are sent
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlrs_server.tenancy import spoken
 log = structlog.get_logger()
 
 REFLECTION = "/grpc.reflection."
-"""What methods of reflection begin with."""
+"""The prefix of the paths of reflection methods."""
 MAX_MESSAGE = 1000
 """The longest message on the wire, in characters: a status must fit into 8 KiB of headers."""
 
@@ -69,7 +69,7 @@ def code_number(reason: Reason) -> int:
 
 
 def as_advisor_error(error: Exception) -> AdvisorError | None:
-    """Return an exception as one with a reason; `None` if it is a defect."""
+    """Return an exception as an `AdvisorError`; `None` if it is a defect."""
     match error:
         case AdvisorError():
             return error
@@ -89,7 +89,7 @@ async def _abort(
     context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception, tenant: str
 ) -> NoReturn:
     known = as_advisor_error(error)
-    if isinstance(error, grpc.aio.InternalError):  # the client went away: what failed is writing to it
+    if isinstance(error, grpc.aio.InternalError):  # the client has disconnected: writing to it failed
         raise asyncio.CancelledError from error
     if known is None:
         log.error("internal_error", method=method, exc_info=error)
@@ -110,10 +110,10 @@ async def _abort(
 def _decoding(handler: Any) -> Callable[[bytes], Any]:
     """Return a handler's deserializer.
 
-    That of a single request returns its error, for the call to raise: gRPC's own word for it is UNKNOWN.
+    For a single request it returns the error, for the call to raise: gRPC would answer UNKNOWN.
     """
     deserializer: Callable[[bytes], Any] = handler.request_deserializer
-    if handler.request_streaming:  # each is read, and may fail, inside the call
+    if handler.request_streaming:  # each message is decoded inside the call
         return deserializer
 
     def decode(data: bytes) -> Any:
@@ -131,7 +131,7 @@ def _raise_if_malformed(request: Any) -> None:
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls of the contract in, translates whatever they raise, and knows whether any is under way."""
+    """Authenticates calls of the contract, turns their exceptions into statuses, and counts open calls."""
 
     def __init__(self, services: Iterable[str], authenticator: Authenticator) -> None:
         """`services` are the full names of the contract's services; `authenticator` finds their callers."""
@@ -142,10 +142,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._idle.set()
         self._log = RefusalLog()
         self.refusals: Counter[Reason | None] = Counter()
-        """How many calls failed, by reason; `None` is a defect."""
+        """The number of failed calls, by reason; `None` is a defect."""
 
     async def idle(self) -> None:
-        """Wait until no call of the contract is under way."""
+        """Wait until no call of the contract is open."""
         await self._idle.wait()
 
     async def intercept_service(
@@ -153,10 +153,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler of a call; if the caller may not make it, the message is not even read."""
+        """Wrap the handler of a call; if the caller may not make the call, its message is not decoded."""
         handler: Any = await continuation(handler_call_details)
         path, metadata = str(handler_call_details.method), handler_call_details.invocation_metadata
-        if handler is None:  # no such RPC; grpc answers UNIMPLEMENTED
+        if handler is None:  # no such RPC: gRPC answers UNIMPLEMENTED
             return None
         rpc = path.rpartition("/")[2]
         try:
@@ -170,7 +170,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped(handler, rpc, caller)
 
     def _refusing(self, error: AdvisorError, rpc: str) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the handler of a call that is not let in: of a kind that fits any RPC."""
+        """Return a handler that refuses the call; its kind fits any RPC."""
 
         async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             self.refusals[error.reason] += 1
@@ -180,7 +180,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _wrapped(self, handler: Any, rpc: str, caller: Caller) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the handler of a call that is let in."""
+        """Return the handler of an admitted call."""
         codecs = _decoding(handler), handler.response_serializer
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, rpc, caller), *codecs)
@@ -190,7 +190,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_stream:
             giving = self._giving(handler.unary_stream, rpc, caller)
             return grpc.unary_stream_rpc_method_handler(giving, *codecs)
-        # It reads and writes itself, and looks at its caller with every message.
+        # It reads and writes by itself, and checks its caller at every message.
         both = self._unary(handler.stream_stream, rpc, caller, streaming=True)
         return grpc.stream_stream_rpc_method_handler(both, *codecs)
 
@@ -228,7 +228,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     async def _entered(
         self, rpc: str, caller: Caller, context: grpc.aio.ServicerContext[Any, Any], *, streaming: bool
     ) -> AsyncIterator[None]:
-        """Be in a call: within its caller's limits, counted, and whatever it raises becomes a status."""
+        """Run a call within its caller's limits, counted, with its exceptions turned into statuses."""
         with self._counted():
             try:
                 set_caller(caller)
@@ -237,7 +237,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                     yield
             except grpc.aio.AbortError:
                 raise
-            except Exception as error:  # noqa: BLE001  # this is the table every exception ends in
+            except Exception as error:  # noqa: BLE001  # every exception becomes a status here
                 known = as_advisor_error(error)
                 self.refusals[None if known is None else known.reason] += 1
                 if known is not None:

@@ -1,4 +1,4 @@
-"""The StreamAdvice calls that are open, and how a drain ends each after the step that it is in."""
+"""The open StreamAdvice calls; a drain ends each one after its current step."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from mlrs_server.errors import draining
 
 
 class OpenStream:
-    """An open call: whether it waits for a message, and whether it was told to end."""
+    """An open call."""
 
     def __init__(self) -> None:
         self.reading = False
-        """Whether it waits for a message."""
+        """Whether the call is waiting for a message."""
         self.draining = False
-        """Whether it was told to end."""
+        """Whether the call ends after its current step."""
         self._task = asyncio.current_task()
 
     def drain(self) -> None:
-        """Make the stream end after the step that it is in."""
+        """End the stream after its current step."""
         self.draining = True
         if self.reading and self._task is not None:
             self._task.cancel()
 
-    def was_woken(self) -> bool:
-        """Return whether it is by `drain` that the stream's task was cancelled; it then goes on."""
+    def uncancel_drained(self) -> bool:
+        """Return whether `drain` cancelled the stream's task; if so, take the cancellation back."""
         return self.draining and self.reading and self._task is not None and not self._task.uncancel()
 
 
@@ -37,31 +37,31 @@ class OpenStreams:
         self._open: set[OpenStream] = set()
         self._draining = False
 
-    def check_going(self) -> None:
-        """Raise if the daemon is about to stop."""
+    def check_open(self) -> None:
+        """Raise if the daemon is shutting down."""
         if self._draining:
             raise draining()
 
     @contextmanager
     def opened(self) -> Iterator[OpenStream]:
-        """Have a stream open, on the task that calls this; where a drain wakes it, the block just ends.
+        """Register a stream of the current task; if a drain interrupts its wait, the block ends normally.
 
         Raises:
-            AdvisorError: the daemon is about to stop.
+            AdvisorError: the daemon is shutting down.
         """
-        self.check_going()
+        self.check_open()
         stream = OpenStream()
         self._open.add(stream)
         try:
             yield stream
         except asyncio.CancelledError:
-            if not stream.was_woken():
+            if not stream.uncancel_drained():
                 raise
         finally:
             self._open.discard(stream)
 
     def drain(self) -> None:
-        """Open no more streams, and let each that is open finish its step."""
+        """Refuse new streams, and end each open one after its current step."""
         self._draining = True
         for stream in self._open:
             stream.drain()

@@ -1,4 +1,4 @@
-"""A model that comes in pieces: to a file first, whose size is bounded, and only then looked at."""
+"""Uploads of models in chunks: into a temporary file of bounded size, which is parsed when complete."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mlrs_server.models.files import CatalogModel
 
 
 class Upload:
-    """A model's file on its way in. A context manager: what is left of the file at its end goes away."""
+    """An upload of a model's file. A context manager, which removes the temporary file at its end."""
 
     def __init__(self, catalog: ModelCatalog, folder: Path, name: str, tenant: str, usage: Usage) -> None:
-        """Begin without a piece; the file is written to a folder, without a name there.
+        """Start an upload; the temporary file, without a name, is in `folder`.
 
         Raises:
-            AdvisorError: the name is malformed, or an alias.
+            AdvisorError: the name is malformed, or is an alias.
         """
         catalog.names.check_name(name, tenant)
         self._catalog, self._folder = catalog, folder
@@ -34,10 +34,10 @@ class Upload:
         self._file: IO[bytes] | None = None
 
     async def add(self, piece: bytes) -> None:
-        """Take the next piece.
+        """Add the next chunk.
 
         Raises:
-            AdvisorError: the file is larger than the tenant's may be, or cannot be written.
+            AdvisorError: the file exceeds the tenant's limit, or cannot be written.
         """
         self._size += len(piece)
         if self._size > (most := self._usage.limits.max_model_bytes):
@@ -62,7 +62,7 @@ class Upload:
             digest: SHA-256 of the file in hexadecimal, checked unless "".
 
         Raises:
-            AdvisorError: the file is no model or has another digest, or the name is another model's.
+            AdvisorError: the file is not a model or has another digest, or another model has the name.
         """
         return await asyncio.to_thread(self._added, digest)
 
@@ -71,7 +71,7 @@ class Upload:
 
     def _parsed(self, digest: str) -> Model:
         if self._file is None:
-            raise invalid_field("chunk", "the file has no piece")
+            raise invalid_field("chunk", "the file has no chunk")
         self._file.seek(0)
         data = self._file.read()
         if digest and (found := hashlib.sha256(data).hexdigest()) != digest.lower():
@@ -88,6 +88,6 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the file."""
+        """Close the file, which removes it."""
         if self._file is not None:
             self._file.close()

@@ -1,5 +1,5 @@
-"""What the daemon tells operators: metrics, structured logs without secrets, and health.
+"""Metrics, structured logs without secrets, and health checks, for operators.
 
-It reads counters that are kept anyway. It may import everything below the services; no messages of the
+It reads counters that other folders maintain. It may import everything below the services; no messages of the
 contract.
 """

@@ -1,4 +1,4 @@
-"""How much was advised, and why: a few additions a message."""
+"""Counters of answers and meta updates, for metrics: a few additions per message."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from mlrs_server.live.answers import Answer
 
 
 class AdviceCounts:
-    """Counts of answers. Written by one thread, read by any."""
+    """Counters of answers. One thread writes them, any thread reads them."""
 
     def __init__(self) -> None:
-        """Begin at none."""
+        """Start at 0."""
         self.plain = 0
-        """Fresh answers that were not held, in messages that got nothing else."""
+        """Answers in messages with fresh, not held, answers only."""
         self.others: Counter[AdviceReason] = Counter()
         """Answers in all other messages, by reason."""
         self.refused: Counter[Reason] = Counter()
         """Entries that could not be answered, by reason."""
 
         self.updates: Counter[MetaOutcome] = Counter()
-        """Meta updates that were made, or repeated, by what they did."""
+        """Meta updates that were applied or repeated, by outcome."""
 
     def note_update(self, update: MetaUpdate) -> None:
         """Count a meta update."""
         self.updates[MetaOutcome(update.outcome)] += 1
 
     def note(self, answer: Answer) -> None:
-        """Count what a message got."""
+        """Count the answers of a message."""
         if answer.plain == len(answer.entries):
             self.plain += answer.plain
             return
@@ -44,7 +44,7 @@ class AdviceCounts:
             self.refused[error.reason] += 1
 
     def by_reason(self) -> dict[AdviceReason, int]:
-        """Return how many answers were given, by reason."""
+        """Return the number of answers, by reason."""
         counts = {reason: self.others[reason] for reason in AdviceReason}
         counts[AdviceReason.FRESH] += self.plain
         return counts

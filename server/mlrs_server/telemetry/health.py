@@ -1,4 +1,4 @@
-"""What health checks say of the store; advice goes on without it, so the rest of the daemon stays healthy."""
+"""Health checks of the store. Advice works without it, so the services stay healthy when it fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from grpc_health.v1 import health, health_pb2
 
 STORE = "mlrs.v1.Store"
-"""The name that the store has for health checks."""
+"""The name of the store in health checks."""
 _STATUS = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
@@ -16,7 +16,7 @@ _STATUS = {
 
 
 class StoreHealth:
-    """Whether the store works, as far as those who use it have found: all must agree that it does."""
+    """The health of the store, as reported by its users: it works if none of them reports a failure."""
 
     def __init__(self) -> None:
         self._failing: set[str] = set()
@@ -26,28 +26,28 @@ class StoreHealth:
 
     @property
     def works(self) -> bool:
-        """Whether nobody has found it failing; on any thread."""
+        """Whether no user reports a failure; on any thread."""
         return not self._failing
 
-    async def tell(self, checks: health.aio.HealthServicer) -> None:
-        """Have health checks answered so, from now on."""
+    async def serve(self, checks: health.aio.HealthServicer) -> None:
+        """Set the status of the store in health checks, now and at each change."""
         self._checks = checks
-        await self._pass_on()
+        await self._publish()
 
-    def says(self, who: str) -> Callable[[bool], None]:
-        """Return what one of those who use the store calls with whether it works for them."""
+    def reporter(self, user: str) -> Callable[[bool], None]:
+        """Return a function with which a user of the store reports whether the store works for it."""
 
-        def say(works: bool) -> None:  # noqa: FBT001  # what it is told is this alone
+        def report(works: bool) -> None:  # noqa: FBT001  # it takes nothing else
             before = self.works
-            (self._failing.discard if works else self._failing.add)(who)
+            (self._failing.discard if works else self._failing.add)(user)
             if self.works != before:
-                task = asyncio.get_running_loop().create_task(self._pass_on())
+                task = asyncio.get_running_loop().create_task(self._publish())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-        return say
+        return report
 
-    async def _pass_on(self) -> None:
-        async with self._lock:  # the last to come has the newest word
+    async def _publish(self) -> None:
+        async with self._lock:  # the last task publishes the newest status
             if self._checks is not None:
                 await self._checks.set(STORE, _STATUS[self.works])

@@ -12,7 +12,7 @@ from mlrs_server.telemetry.redact import redact
 
 
 class _CoreHandler(logging.Handler):
-    """Passes on what the core logs, which knows the standard library's loggers only."""
+    """Forwards logs of the core, which uses the standard library's loggers only."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record under the name of its event."""
@@ -23,10 +23,12 @@ class _CoreHandler(logging.Handler):
 def configure_logs(
     level: Literal["debug", "info", "warning", "error"], style: Literal["auto", "console", "json"]
 ) -> None:
-    """Send logs of this level and above to standard error, for people or as JSON lines."""
+    """Write logs of this level and above to standard error, as text or as JSON lines."""
     for_people = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # shows no values
+        structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback
+        )  # it shows no values of variables
         if for_people
         else structlog.processors.JSONRenderer()
     )

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, read from counters that are kept anyway whenever somebody asks."""
+"""Metrics for Prometheus, read from existing counters at each request."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, eq=False)
 class DaemonCollector(Collector):
-    """What a daemon is asked for. It runs on a thread of its own, and only reads numbers."""
+    """Collects a daemon's metrics. It runs on a thread of its own, and only reads numbers."""
 
     counts: AdviceCounts
     live: LiveRuns
     authenticator: Authenticator
     refusals: Counter[Reason | None]
-    """Calls that failed, by reason; `None` is a defect."""
+    """The number of failed calls, by reason; `None` is a defect."""
     health: StoreHealth
     rank_reducer: RankReducer
 
     def collect(self) -> Iterable[Metric]:
-        """Return every metric as it is now."""
+        """Return every metric with its current value."""
         yield from self._advice()
         yield from self._store()
         yield _gauge("mlrs_runs_live", "Runs in memory", self.live.count())
@@ -75,16 +75,14 @@ class DaemonCollector(Collector):
         yield SummaryMetricFamily(
             "mlrs_flush_seconds", "Flushes to the store", count_value=figures.count, sum_value=figures.seconds
         )
-        updates = CounterMetricFamily(
-            "mlrs_meta_updates", "Meta updates, by what they did", labels=["outcome"]
-        )
+        updates = CounterMetricFamily("mlrs_meta_updates", "Meta updates, by outcome", labels=["outcome"])
         for outcome in MetaOutcome:
             updates.add_metric([outcome.name.lower()], self.counts.updates[outcome])
         yield updates
         yield CounterMetricFamily("mlrs_flush_failures", "Flushes that failed", value=figures.failures)
         yield _gauge(
             "mlrs_seconds_since_durable_flush",
-            "Since the last flush that stored something; of note while answers wait",
+            "Seconds since the last flush that stored something; relevant while answers wait",
             time.monotonic() - figures.last,
         )
         yield _gauge(
@@ -93,7 +91,7 @@ class DaemonCollector(Collector):
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process has in RAM; 0 where the system does not say."""
+    """Return the resident memory of this process in bytes; 0 if the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
             "SC_PAGE_SIZE"
@@ -104,7 +102,7 @@ def resident_bytes() -> int:
 
 @contextmanager
 def serving_metrics(collector: Collector, listen: str | None) -> Iterator[str | None]:
-    """Serve metrics over HTTP, on a thread, if there is an address to do so; yield the address.
+    """Serve metrics over HTTP on a background thread, unless `listen` is `None`; yield the address.
 
     Raises:
         AdvisorError: the address cannot be used.
@@ -123,7 +121,7 @@ def serving_metrics(collector: Collector, listen: str | None) -> Iterator[str | 
             f"metrics: cannot listen on {listen}: {error.strerror or error}; choose another with --metrics",
             field="metrics",
         ) from error
-    server.set_app(_only_metrics(make_wsgi_app(registry)))  # Prometheus's own answers at every path
+    server.set_app(_only_metrics(make_wsgi_app(registry)))  # the library's application answers at every path
     log.info("serving_metrics", address=f"{host}:{server.server_port}")
     try:
         yield f"{host}:{server.server_port}"
@@ -134,7 +132,7 @@ def serving_metrics(collector: Collector, listen: str | None) -> Iterator[str | 
 
 
 def _only_metrics(app: WSGIApplication) -> WSGIApplication:
-    """Return an application that answers at /metrics as another does, and nowhere else."""
+    """Return an application that serves another one at /metrics, and answers 404 elsewhere."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("PATH_INFO") == "/metrics":

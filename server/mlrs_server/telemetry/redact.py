@@ -1,4 +1,4 @@
-"""No secret in a log."""
+"""Removal of secrets from logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from structlog.typing import EventDict, WrappedLogger
 
 SECRET_KEYS = frozenset({"authorization", "password", "secret", "token"})
-"""Whatever is logged under these is not shown."""
+"""The keys whose values are not logged."""
 HIDDEN = "[redacted]"
 _TOKEN = re.compile(r"mlrs_([0-9a-f]{1,12})_[A-Za-z0-9_-]+")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)(?!mlrs_[0-9a-f]+_\[)[^\s'\"`]+")
@@ -17,7 +17,7 @@ _URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]+:)[^\s@/]+@")
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Take everything out of an event that looks like a secret: a processor of structlog's, the last one."""
+    """Replace everything in an event that looks like a secret: the last of structlog's processors."""
     return {key: _shown(key, value) for key, value in event.items()}
 
 

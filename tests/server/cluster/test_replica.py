@@ -39,8 +39,8 @@ def _expected(member: Member, count: int) -> Floats:
 async def _divide(a: Member, b: Member) -> None:
     """Let both look round until each has its part."""
     await a.replica.reconcile()
-    assert a.replica._giving is not None
-    await a.replica._giving
+    assert a.replica._handover is not None
+    await a.replica._handover
     await b.replica.reconcile()
 
 
@@ -113,8 +113,8 @@ async def test_a_woken_owner_writes_nothing(join: Join, store: SqlStore) -> None
         assert opened.view.snapshot.next_step == STEPS
         again = await b.harness.follow(opened.handle, LOSSES[STEPS : STEPS + 5], start=STEPS)
         assert np.array_equal(beyond, again)
-        while a.replica._forgetting:
-            await asyncio.wait(a.replica._forgetting)
+        while a.replica._dropping:
+            await asyncio.wait(a.replica._dropping)
         assert a.harness.live.find("run") is None
 
 
@@ -205,7 +205,7 @@ async def test_a_call_under_way_ends_before_its_run_is_given_away(join: Join) ->
         a.harness.store.unblocked.set()
         await until(lambda: bool(a.sharing.ownership._users[shard_of("run")]))
         a.sharing.ownership.draining = True
-        draining = asyncio.create_task(a.replica.give_away(a.shards))
+        draining = asyncio.create_task(a.replica.hand_over(a.shards))
         await until(lambda: bool(a.sharing.ownership._moving[shard_of("run")]))
         late = asyncio.create_task(a.harness.open("run"))
         opened = await rewinding
@@ -285,7 +285,7 @@ async def test_a_hand_over_that_cannot_be_stored_is_none(join: Join) -> None:
         await a.harness.follow(handle, LOSSES[:5])
         a.harness.store.failing |= {"append"}
         with raises(Reason.STORE):
-            await a.replica.give_away(a.shards)
+            await a.replica.hand_over(a.shards)
         a.harness.store.failing.clear()
         assert a.shards == set(range(SHARDS))
         lrs = await a.harness.follow(handle, LOSSES[5:STEPS], start=5)

@@ -71,7 +71,7 @@ async def test_a_socket_of_another_program_is_left_alone(tmp_path: Path, model_f
         assert path.is_socket()
     path.unlink()
     path.write_text("mine")
-    with raises(Reason.INVALID_FIELD, field="listen", match="there is a file there"):
+    with raises(Reason.INVALID_FIELD, field="listen", match="a file is in the way"):
         async with service(tmp_path / "d", model_file, listen=f"unix:{path}"):
             pass
     assert path.read_text() == "mine"

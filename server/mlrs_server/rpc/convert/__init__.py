@@ -1,12 +1,4 @@
-"""Proto messages to the daemon's types, and back. Messages stop here.
-
-configs.py   what a run's config says
-runs.py      runs, and what opens and lists them
-records.py   the records of runs
-advice.py    observations and advice
-meta.py      meta updates, and gradients in pieces
-models.py    models, their versions and aliases
-"""
+"""Conversion of messages to the daemon's types (`..._from_proto`) and back (`..._to_proto`), by subject."""
 
 from __future__ import annotations
 
@@ -36,16 +28,16 @@ from mlrs_server.rpc.convert.models import (
 )
 from mlrs_server.rpc.convert.records import record_to_proto
 from mlrs_server.rpc.convert.runs import (
-    feeder_from,
+    feeder_from_metadata,
+    list_position_from_proto,
     mode_from_proto,
     opened_to_proto,
     opening_from_proto,
-    page_size_from,
-    page_token_to,
-    place_from,
+    page_size_from_proto,
+    page_token_to_proto,
     run_to_proto,
     status_from_proto,
-    step_from,
+    step_from_proto,
     time_to_proto,
 )
 
@@ -60,25 +52,25 @@ __all__ = [
     "config_to_proto",
     "entries_from_proto",
     "entry_error",
-    "feeder_from",
+    "feeder_from_metadata",
     "gradients_header_from_proto",
     "import_header_from_proto",
+    "list_position_from_proto",
     "made_to_proto",
     "mode_from_proto",
     "model_to_proto",
     "opened_to_proto",
     "opening_from_proto",
-    "page_size_from",
-    "page_token_to",
+    "page_size_from_proto",
+    "page_token_to_proto",
     "pieces_from_proto",
-    "place_from",
     "promoted_to_proto",
     "promotion_from_proto",
     "record_to_proto",
     "results_to_proto",
     "run_to_proto",
     "status_from_proto",
-    "step_from",
+    "step_from_proto",
     "time_to_proto",
     "update_from_proto",
 ]

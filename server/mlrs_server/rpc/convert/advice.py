@@ -1,4 +1,4 @@
-"""Observations and advice."""
+"""Conversion of observations and advice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlrs_proto import v1 as pb
 from mlrs_server.domain.entries import Entries
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.live.answers import Answer
-from mlrs_server.rpc.convert.runs import step_from
+from mlrs_server.rpc.convert.runs import step_from_proto
 from mlrs_server.rpc.status import code_number
 from mlrs_server.tenancy import spoken
 
@@ -22,7 +22,7 @@ def entries_from_proto(message: pb.Observations) -> Entries:
     """Return a message's columns as entries.
 
     Raises:
-        AdvisorError: there are none, too many, or their lengths differ; or a step is out of range.
+        AdvisorError: there are 0 or too many entries, columns differ in length, or a step is out of range.
     """
     handles, steps, losses = message.run_handles, message.steps, message.losses
     n = len(steps)
@@ -34,12 +34,12 @@ def entries_from_proto(message: pb.Observations) -> Entries:
         )
     ranks = _ranks_from_proto(message.rank_columns, n) if message.HasField("rank_columns") else ()
     if n == 1:
-        step = step_from(steps[0], "steps")
+        step = step_from_proto(steps[0], "steps")
         return Entries.of_one(handles[0], step, losses[0], ranks[0] if ranks else 0)
     if not 1 <= n <= MAX_ENTRIES:
         raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
     whole = np.array(steps, np.uint64)
-    step_from(int(whole.max()), "steps")
+    step_from_proto(int(whole.max()), "steps")
     entries = Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
     if ranks:
         entries.table["rank"] = np.array(ranks, np.uint32)
@@ -47,7 +47,7 @@ def entries_from_proto(message: pb.Observations) -> Entries:
 
 
 def _ranks_from_proto(columns: pb.RankColumns, n: int) -> Sequence[int]:
-    """Return the ranks of n entries, or nothing; checked, as the sample counts are, to be of that length."""
+    """Check the lengths of the rank columns; return the ranks of n entries, (n,), or an empty sequence."""
     for name, column in (("ranks", columns.ranks), ("sample_counts", columns.sample_counts)):
         if len(column) not in (0, n):
             raise invalid_field(name, f"must be as long as steps, {n}, or empty; is of length {len(column)}")
@@ -55,7 +55,7 @@ def _ranks_from_proto(columns: pb.RankColumns, n: int) -> Sequence[int]:
 
 
 def columns_to_proto(answer: Answer, tenant: str = "") -> pb.StreamAdviceResponse:
-    """Return an answer as a message to a tenant."""
+    """Return an answer as a message; a tenant's error messages have its bare names."""
     entries = answer.entries
     message = pb.StreamAdviceResponse()
     advice = message.advice
@@ -71,7 +71,7 @@ def columns_to_proto(answer: Answer, tenant: str = "") -> pb.StreamAdviceRespons
 
 
 def entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
-    """Return what is wrong with an entry of a message as one to a tenant."""
+    """Return the error of an entry as a message with the tenant's bare names."""
     return pb.EntryError(
         index=index,
         code=code_number(error.reason),

@@ -1,4 +1,4 @@
-"""What a run's config says, from messages and back."""
+"""Conversion of configs of runs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Choice = TypeVar("Choice", bound=IntEnum)
 
 
 def config_from_proto(message: pb.RunConfig) -> RunConfig:
-    """Return a run's config, checked.
+    """Return a run's config, validated.
 
     Raises:
         AdvisorError: a field is out of range; named as `config.<field>`.
     """
-    values = _given(message, _OPTIONAL)
+    values = _set_fields(message, _OPTIONAL)
     if message.optimizer not in _OPTIMIZERS:
         raise invalid_field("config.optimizer", f"must be one of the contract's, is {message.optimizer}")
     if message.model and message.HasField("schedule"):
@@ -66,21 +66,19 @@ def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
 
 
 def _schedule_from_proto(message: pb.Schedule) -> ScheduleSpec:
-    """Return the schedule in a message."""
     if (name := message.WhichOneof("kind")) is None:
         raise InvalidFieldError("schedule.kind", "must be one of the contract's kinds, is none; name one")
     kind = ScheduleKind[name.upper()]
-    shape = _given(getattr(message, name), SHAPES[kind])
+    shape = _set_fields(getattr(message, name), SHAPES[kind])
     if "milestones" in shape:
         shape["milestones"] = tuple(shape["milestones"])
     try:
-        return ScheduleSpec(kind, **_given(message, _OF_EVERY_SCHEDULE), **shape)
+        return ScheduleSpec(kind, **_set_fields(message, _OF_EVERY_SCHEDULE), **shape)
     except InvalidFieldError as error:
         raise error.within("schedule") from error
 
 
 def _schedule_to_proto(spec: ScheduleSpec | None) -> pb.Schedule | None:
-    """Return a schedule as a message."""
     if spec is None:
         return None
     message = pb.Schedule(base_lr=spec.base_lr, warmup=spec.warmup)
@@ -92,23 +90,17 @@ def _schedule_to_proto(spec: ScheduleSpec | None) -> pb.Schedule | None:
 
 
 def _meta_from_proto(message: pb.Meta) -> MetaConfig:
-    """Return how a network goes on learning.
-
-    Raises:
-        InvalidFieldError: a value is out of range.
-    """
     try:
         return MetaConfig(
             scope=_one_of(AdaptScope, message.scope, "scope"),
             order=_one_of(MetaOrder, message.order, "order"),
-            **_given(message, _OF_META),
+            **_set_fields(message, _OF_META),
         )
     except InvalidFieldError as error:
         raise error.within("meta") from error
 
 
 def _meta_to_proto(meta: MetaConfig | None) -> pb.Meta | None:
-    """Return how a network goes on learning as a message."""
     if meta is None:
         return None
     return pb.Meta(
@@ -119,11 +111,6 @@ def _meta_to_proto(meta: MetaConfig | None) -> pb.Meta | None:
 
 
 def _ranks_from_proto(message: pb.Ranks) -> RanksConfig:
-    """Return how ranks share a run.
-
-    Raises:
-        InvalidFieldError: a value is out of range.
-    """
     try:
         return RanksConfig(
             reduction=_one_of(RankReduction, message.reduction, "reduction"),
@@ -137,7 +124,6 @@ def _ranks_from_proto(message: pb.Ranks) -> RanksConfig:
 
 
 def _ranks_to_proto(ranks: RanksConfig | None) -> pb.Ranks | None:
-    """Return how ranks share a run as a message."""
     if ranks is None:
         return None
     message = pb.Ranks(
@@ -150,16 +136,11 @@ def _ranks_to_proto(ranks: RanksConfig | None) -> pb.Ranks | None:
 
 
 def _seconds(duration: Duration) -> float:
-    """Return a duration in seconds."""
     return (duration.seconds * 10**9 + duration.nanos) / 1e9
 
 
 def _one_of(kind: type[Choice], value: int, field: str) -> Choice | None:
-    """Return the member of a choice that a number of the contract means; `None` for 0, not said.
-
-    Raises:
-        InvalidFieldError: there is none.
-    """
+    """Return the member of an enumeration for a number of the contract; `None` for 0, unspecified."""
     try:
         return kind(value) if value else None
     except ValueError as error:
@@ -168,6 +149,6 @@ def _one_of(kind: type[Choice], value: int, field: str) -> Choice | None:
         ) from error
 
 
-def _given(message: Message, names: Collection[str]) -> dict[str, Any]:
-    """Return those of some optional fields that are set, by name."""
+def _set_fields(message: Message, names: Collection[str]) -> dict[str, Any]:
+    """Return the values of those of the optional fields `names` that are set."""
     return {field.name: value for field, value in message.ListFields() if field.name in names}

@@ -1,4 +1,4 @@
-"""Meta updates, their results, and gradients in pieces."""
+"""Conversion of meta updates, their results, and gradients in chunks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.meta.apply import Applied
 from mlrs_server.meta.gradients import ElementType, Piece
 from mlrs_server.rpc.convert.advice import entry_error
-from mlrs_server.rpc.convert.runs import step_from
+from mlrs_server.rpc.convert.runs import step_from_proto
 
 MAX_UPDATES = 1024
-"""The most meta updates in one."""
+"""The most meta updates in a StreamAdvice message."""
 _ELEMENT_TYPES: frozenset[int] = frozenset(ElementType)
 _CLIPPED = frozenset({MetaOutcome.CLIPPED, MetaOutcome.CLIPPED_AND_SCALED})
 _SCALED = frozenset({MetaOutcome.SCALED, MetaOutcome.CLIPPED_AND_SCALED})
@@ -24,17 +24,17 @@ _SCALED = frozenset({MetaOutcome.SCALED, MetaOutcome.CLIPPED_AND_SCALED})
 def update_from_proto(
     message: pb.AdaptRequest | pb.AdaptGradientsHeader | pb.MetaUpdate,
 ) -> tuple[int, float | None]:
-    """Return the step of a meta update, and the validation loss that was sent with it; NaN counts as none.
+    """Return the step and the validation loss of a meta update; the loss is `None` if it is NaN or unset.
 
     Raises:
         AdvisorError: the step is out of range.
     """
     loss = message.validation_loss if message.HasField("validation_loss") else math.nan
-    return step_from(message.step, "step"), None if math.isnan(loss) else loss
+    return step_from_proto(message.step, "step"), None if math.isnan(loss) else loss
 
 
 def check_updates(message: pb.MetaUpdates) -> None:
-    """Check the meta updates of a stream's message.
+    """Check the number of meta updates in a StreamAdvice message.
 
     Raises:
         AdvisorError: there are too many.
@@ -47,7 +47,7 @@ def check_updates(message: pb.MetaUpdates) -> None:
 
 
 def made_to_proto(made: Applied) -> pb.MetaResult:
-    """Return what became of a meta update as a message."""
+    """Return the result of a meta update as a message."""
     update = made.update
     return pb.MetaResult(
         updates=made.updates,
@@ -78,7 +78,7 @@ def _outcome_to_proto(outcome: int) -> pb.MetaOutcome.ValueType:
 
 
 def results_to_proto(made: Sequence[Applied | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
-    """Return what became of a message's meta updates as a message to a tenant."""
+    """Return the results of a message's meta updates as a message with the tenant's bare names."""
     message = pb.StreamAdviceResponse()
     results = message.meta_results
     results.SetInParent()
@@ -99,20 +99,20 @@ def gradients_header_from_proto(message: pb.AdaptGradientsRequest | None) -> pb.
     """
     if message is None or message.WhichOneof("kind") != "header":
         raise invalid_field(
-            "header", "the first message must be the header, and the next ones pieces of both vectors"
+            "header", "the first message must be the header, and the next ones chunks of both vectors"
         )
     return message.header
 
 
 async def pieces_from_proto(messages: AsyncIterator[pb.AdaptGradientsRequest]) -> AsyncIterator[Piece]:
-    """Yield the pieces in a stream's messages.
+    """Yield the chunks of both vectors in a stream's messages.
 
     Raises:
-        AdvisorError: a message is none, or of an unknown type.
+        AdvisorError: a message is not a chunk, or its element type is unknown.
     """
     async for message in messages:
         if message.WhichOneof("kind") != "chunk":
-            raise invalid_field("chunk", "every message after the first must be a piece of both vectors")
+            raise invalid_field("chunk", "every message after the first must be a chunk of both vectors")
         chunk = message.chunk
         if chunk.data_type not in _ELEMENT_TYPES:
             raise invalid_field("data_type", f"must be one of the contract's DataType, is {chunk.data_type}")

@@ -1,4 +1,4 @@
-"""Models, their versions and aliases."""
+"""Conversion of models, their versions and aliases."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def model_to_proto(model: CatalogModel, aliases: Sequence[str]) -> pb.Model:
 
 
 def import_header_from_proto(message: pb.ImportModelRequest | None) -> tuple[str, str]:
-    """Return the name, and the digest or "", of a model that is about to be uploaded.
+    """Return the name, and the digest or "", of a model that is to be uploaded.
 
     Raises:
         AdvisorError: the message is not a header.
     """
     if message is None or message.WhichOneof("kind") != "header":
         raise invalid_field(
-            "header", "the first message must be the header, and the next ones the file's pieces"
+            "header", "the first message must be the header, and the next ones the file's chunks"
         )
     return message.header.name, message.header.digest
 
 
 def chunk_from_proto(message: pb.ImportModelRequest) -> bytes:
-    """Return a piece of a model's file.
+    """Return a chunk of a model's file.
 
     Raises:
-        AdvisorError: the message is not a piece.
+        AdvisorError: the message is not a chunk.
     """
     if message.WhichOneof("kind") != "chunk":
-        raise invalid_field("chunk", "every message after the first must be a piece of the file")
+        raise invalid_field("chunk", "every message after the first must be a chunk of the file")
     return message.chunk
 
 
 def promotion_from_proto(message: pb.PromoteModelRequest) -> PromoteRequest:
-    """Return what a new version of a model is to be made of."""
+    """Return the request for a new version of a model."""
     return PromoteRequest(
         model=message.model,
         alias=message.alias,
@@ -66,7 +66,7 @@ def promotion_from_proto(message: pb.PromoteModelRequest) -> PromoteRequest:
 
 
 def promoted_to_proto(made: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
-    """Return a new version of a model as a message; `model` is it, if it was made."""
+    """Return the result of a promotion as a message; `model` is the new version, if one was created."""
     contributions = [
         pb.Contribution(run_id=run.run_id, updates=run.updates, relative_change=run.relative_change)
         for run in made.named

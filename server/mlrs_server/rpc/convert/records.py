@@ -1,4 +1,4 @@
-"""The records of runs."""
+"""Conversion of the records of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlrs_server.storage import Observations
 
 
 def record_to_proto(view: RunView, first_step: int, record: Observations) -> pb.WatchRunResponse:
-    """Return a stretch of a run's record as a message."""
+    """Return consecutive steps of a run's record as a message."""
     return pb.WatchRunResponse(
         run=run_to_proto(view),
         first_step=first_step,

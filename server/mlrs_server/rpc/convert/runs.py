@@ -1,4 +1,4 @@
-"""Runs, and what opens and lists them."""
+"""Conversion of runs, and of the requests that open and list them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mlrs_server.tenancy import bare, check_feeder, check_run_id, full_name
 MAX_PAGE = 1000
 """The most runs or models in a page."""
 DEFAULT_PAGE = 100
-"""The size of a page that names none."""
+"""The size of a page if the request gives none."""
 FEEDER_KEY = "mlrs-feeder"
-"""The metadata in which a stream says who sends its observations."""
+"""The metadata key of the id of the process that sends a stream's observations."""
 _MODES: dict[int, OpenMode] = {
     pb.OPEN_MODE_UNSPECIFIED: "open",
     pb.OPEN_MODE_CREATE: "create",
@@ -33,7 +33,7 @@ _MODES: dict[int, OpenMode] = {
 
 
 def mode_from_proto(value: int) -> OpenMode:
-    """Return what opening may do.
+    """Return the mode of opening a run.
 
     Raises:
         AdvisorError: the value is unknown.
@@ -44,7 +44,7 @@ def mode_from_proto(value: int) -> OpenMode:
 
 
 def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 1) -> OpenRequest:
-    """Return what a call of a tenant asks to open, alone or among so many.
+    """Return the request to open a run of a tenant; `among` is the number of runs that the call opens.
 
     Raises:
         AdvisorError: a field is out of range.
@@ -58,15 +58,15 @@ def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 
             model=message.config.model,
             mode=mode_from_proto(message.mode),
             group=message.group and full_name(tenant, check_run_id(message.group, "group")),
-            resume_from=step_from(message.resume_from, "resume_from") if rewinds else None,
+            resume_from=step_from_proto(message.resume_from, "resume_from") if rewinds else None,
             world_size=message.world_size if resizes else None,
             task=message.task,
             feeder=message.feeder,
         )
 
 
-def feeder_from(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    """Return whose observations a stream carries, by its metadata; "" is not said.
+def feeder_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Return the id of the process that sends a stream's observations; "" if it is not given.
 
     Raises:
         AdvisorError: it is malformed.
@@ -85,8 +85,8 @@ def opened_to_proto(opened: Opened) -> pb.OpenRunResponse:
     )
 
 
-def page_size_from(value: int) -> int:
-    """Return the size of a page.
+def page_size_from_proto(value: int) -> int:
+    """Return the size of a page; 0 is the default.
 
     Raises:
         AdvisorError: it is too large.
@@ -96,11 +96,11 @@ def page_size_from(value: int) -> int:
     return value or DEFAULT_PAGE
 
 
-def place_from(order_by: str, token: str) -> str | Recency:
-    """Return where a list of runs stands: in the order by id, after this id; or in that by recency.
+def list_position_from_proto(order_by: str, token: str) -> str | Recency:
+    """Return the position in a list of runs: the last id in order of ids, or a `Recency` in that of updates.
 
     Raises:
-        AdvisorError: the order is unknown, or the token is of no such list.
+        AdvisorError: the order is unknown, or the token is not one of such a list.
     """
     order = " ".join(order_by.split())
     if order in {"", "run_id"}:
@@ -111,18 +111,18 @@ def place_from(order_by: str, token: str) -> str | Recency:
         return Recency()
     try:
         newest, update_time, run_id = token.split(" ")
-        place = Recency(float.fromhex(newest), float.fromhex(update_time), check_run_id(run_id))
-        if not (math.isfinite(place.newest) and math.isfinite(place.update_time)):
+        position = Recency(float.fromhex(newest), float.fromhex(update_time), check_run_id(run_id))
+        if not (math.isfinite(position.newest) and math.isfinite(position.update_time)):
             raise ValueError
     except (ValueError, OverflowError, AdvisorError) as error:
         raise invalid_field(
             "page_token", "must be the next_page_token of a list in the same order; list from the beginning"
         ) from error
-    return place
+    return position
 
 
-def page_token_to(after: str | Recency, page: Sequence[RunView]) -> str:
-    """Return the token of what comes after a page, at least one run, that began after a place."""
+def page_token_to_proto(after: str | Recency, page: Sequence[RunView]) -> str:
+    """Return the token of the next page; `page`, at least one run, began after the position `after`."""
     last = bare(page[-1].run_id)
     if not isinstance(after, Recency):
         return last
@@ -143,11 +143,11 @@ def status_from_proto(value: int) -> RunStatus | None:
     return RunStatus(value)
 
 
-def step_from(value: int, field: str) -> int:
-    """Return a step.
+def step_from_proto(value: int, field: str) -> int:
+    """Return a step, checked.
 
     Raises:
-        AdvisorError: it is beyond any horizon.
+        AdvisorError: it exceeds the largest horizon.
     """
     if value > MAX_HORIZON:
         raise invalid_field(field, f"must be at most {MAX_HORIZON}, is {value}")
@@ -175,7 +175,7 @@ def run_to_proto(view: RunView) -> pb.Run:
 
 
 def _meta_status_to_proto(view: RunView) -> pb.MetaStatus | None:
-    """Return what became of a run's meta updates as a message."""
+    """Return the status of a run's meta updates as a message."""
     if (meta := view.meta) is None:
         return None
     status = pb.MetaStatus(
