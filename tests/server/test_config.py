@@ -22,7 +22,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_flags_win_over_environment_over_file_over_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each source stands in for the ones behind it, setting by setting."""
+    """Per setting, flags override the environment, which overrides the file, which overrides defaults."""
     file = tmp_path / "mlrs.toml"
     file.write_text('listen = "h:1"\nmax_message_bytes = 4111\ndrain_timeout_s = 1\n')
     monkeypatch.setenv("MLRS_LISTEN", "h:2")
@@ -72,7 +72,7 @@ def test_addresses_are_taken(listen: str) -> None:
 
 
 def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
-    """A typing error in the file does not pass in silence; the message lists what there is."""
+    """A misspelt setting in the file is an error that lists the known ones."""
     file = tmp_path / "mlrs.toml"
     file.write_text("max_mesage_bytes = 3\n")
     with raises(Reason.INVALID_FIELD, match=r"unknown setting 'max_mesage_bytes'; there are: .*max_mes"):

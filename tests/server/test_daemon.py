@@ -33,7 +33,7 @@ TIMEOUT = 20
 
 
 def alone(model_file: Path, losses: Any, config: RunConfig | None = None) -> list[float]:
-    """Return the learning rates of a run that nothing ever happened to."""
+    """Return the learning rates of an undisturbed run."""
     policy = read_model(model_file)[0].policy()
     return replayed(policy, config or RunConfig(), losses).tolist()
 
@@ -52,7 +52,7 @@ def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_sigterm_drains(tmp_path: Path, model_file: Path) -> None:
-    """Told to stop, the daemon turns unhealthy, ends open streams with a word, and stores everything."""
+    """At SIGTERM, the daemon becomes unhealthy, ends streams with a drain message, and stores everything."""
     with Daemon(tmp_path / "d", "--model", str(model_file), "--flush-interval-s", "30") as daemon:
         assert await health(daemon.address) == await health(daemon.address, "") == SERVING
         async with grpc.aio.insecure_channel(daemon.address) as connection:
@@ -96,7 +96,7 @@ async def test_sigterm_drains(tmp_path: Path, model_file: Path) -> None:
 
 
 async def test_a_stream_finishes_its_step(tmp_path: Path, model_file: Path) -> None:
-    """Steps on their way when the daemon is told to stop are answered, or not taken at all."""
+    """Steps that are in flight at SIGTERM are answered, or not taken at all."""
     with Daemon(tmp_path / "d", "--model", str(model_file)) as daemon:
         async with grpc.aio.insecure_channel(daemon.address) as connection:
             stub: Any = AdvisorServiceStub(connection)
@@ -173,7 +173,7 @@ async def test_reflection_lists_the_services(tmp_path: Path, model_file: Path) -
 
 
 async def test_a_taken_port_is_named(tmp_path: Path, model_file: Path) -> None:
-    """A daemon that cannot listen says where, and how to choose another place."""
+    """A daemon that cannot listen names the address, and how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = await asyncio.to_thread(
@@ -186,7 +186,7 @@ async def test_a_taken_port_is_named(tmp_path: Path, model_file: Path) -> None:
 
 
 async def test_two_daemons_cannot_share_a_folder(tmp_path: Path, model_file: Path) -> None:
-    """The second names the first, and leaves it alone."""
+    """The second daemon's error names the first, which is not disturbed."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         with raises(Reason.STORE, match="another daemon .* --data-dir"):
             async with service(tmp_path / "d", model_file):
@@ -194,9 +194,9 @@ async def test_two_daemons_cannot_share_a_folder(tmp_path: Path, model_file: Pat
         assert await create(stub, "a")
 
 
-@pytest.mark.parametrize("kind", ["file", "under a file", "folder in the store's place"])
+@pytest.mark.parametrize("kind", ["file", "under a file", "folder instead of the store"])
 async def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, model_file: Path, kind: str) -> None:
-    """A data folder that is a file, or lies under one, is named with the way out."""
+    """A data folder that is a file, or lies under one, is named in an error that says what to do."""
     data_dir = tmp_path / "d"
     match kind:
         case "file":

@@ -1,4 +1,4 @@
-"""Failpoints: nothing where none is asked for, and what is asked for where one is."""
+"""Failpoints do what the variable requests, and nothing without it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mlrs_server.failpoints import parse, reach
 from tests.server.support import raises
 
 
-def test_nothing_is_armed_unless_asked_for() -> None:
+def test_nothing_is_armed_by_default() -> None:
     """A process without the variable has no failpoint, and reaching one does nothing."""
     assert failpoints.ARMED == {}
     reach("journal.store")
 
 
 def test_an_error_happens_once_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`error:2` is a failing store the second time that the point is reached, and no other."""
+    """`error:2` is a store error the second time that the point is reached, and no other."""
     monkeypatch.setattr(failpoints, "ARMED", parse("journal.store=error:2,other=kill"))
     reach("journal.store")
     with raises(Reason.STORE, match="journal.store"):
@@ -50,6 +50,6 @@ def test_a_kill_is_kill_9(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["journal.store", "=kill", "a=explode", "a=pause", "a=kill:soon"])
 def test_a_malformed_value_is_refused(text: str) -> None:
-    """What the variable asks for must be plain: a test that asks for nothing would pass for nothing."""
+    """A malformed variable is an error: otherwise a test without a failure would pass."""
     with pytest.raises(ValueError, match=r"MLRS_FAILPOINT|could not convert"):
         parse(text)

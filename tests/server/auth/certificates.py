@@ -1,4 +1,4 @@
-"""Real certificates, and channels that show them."""
+"""Real certificates, and channels that present them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _end(*, expired: bool) -> dt.datetime | None:
 
 
 def chain_of(leaf: trustme.LeafCert) -> bytes:
-    """Return a certificate and those up to its authority's."""
+    """Return a certificate and its intermediate ones."""
     return b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
 
 

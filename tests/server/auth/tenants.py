@@ -26,14 +26,14 @@ STREAMS_IN = {"StreamAdvice", "AdaptGradients", "ImportModel"}
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody with a token, or without."""
+    """A caller with or without a token."""
 
     stub: Any
     token: str | None
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        """What goes with each call."""
+        """The metadata of each call."""
         return [] if self.token is None else [("authorization", f"Bearer {self.token}")]
 
     async def call(self, rpc: str, *messages: Any) -> list[Any]:
@@ -46,7 +46,7 @@ class Caller:
         return [response async for response in call]
 
     async def refused(self, rpc: str, *messages: Any) -> Refusal:
-        """Return how a call fails."""
+        """Return the error of a call."""
         try:
             responses = await self.call(rpc, *messages)
         except grpc.aio.AioRpcError as error:
@@ -78,7 +78,7 @@ def upload_of(data: bytes, name: str, digest: str = "", size: int = 1000) -> lis
 
 
 def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str = "secret") -> list[Any]:
-    """Return what a call of each RPC about a run, or about a model, sends."""
+    """Return the messages of a call of each RPC about a run or a model."""
     create = pb.OpenRunRequest(run_id=run_id, mode=pb.OPEN_MODE_RESUME)
     adapt = pb.AdaptRequest(run_id=run_id, alignment=0.5)
     return {
@@ -115,18 +115,18 @@ class Tenants:
     def caller(
         self, tenant: str, role: Role = Role.ADMIN, *, lifetime_s: float | None = None, name: str = ""
     ) -> Caller:
-        """Return somebody with a new token; wait for the daemon to know it with `known`."""
+        """Return a caller with a new token; wait with `known` until the daemon has read it."""
         token, _ = self.file.create(tenant=tenant, role=role, lifetime_s=lifetime_s, name=name)
         return Caller(self.stub, token)
 
     async def known(self, *callers: Caller) -> None:
-        """Wait until the daemon knows callers."""
+        """Wait until the daemon has read the callers' tokens."""
         for caller in callers:
             await until(caller, good=True)
 
 
 async def until(caller: Caller, *, good: bool) -> None:
-    """Wait until a caller is let in, or no longer."""
+    """Wait until a caller's token is accepted, or not any more."""
     async with asyncio.timeout(TIMEOUT):
         while True:
             try:
@@ -142,7 +142,7 @@ async def until(caller: Caller, *, good: bool) -> None:
 
 @asynccontextmanager
 async def tenants(data_dir: Path, model: Path, **settings: Any) -> AsyncIterator[Tenants]:
-    """Run a daemon that wants tokens."""
+    """Run a daemon that needs tokens."""
     file = TokenFile(data_dir / "tokens.json")
     file.create(tenant="first", role=Role.ADVISE)
     async with service(data_dir, model, **settings) as (stub, address):

@@ -45,10 +45,10 @@ def test_local_is_what_only_this_machine_reaches(listen: str, *, local: bool) ->
 @pytest.mark.parametrize("client_certificates", [False, True])
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("insecure", [False, True])
-def test_open_to_others_takes_tls_and_a_way_to_tell_callers_apart(
+def test_open_to_others_needs_tls_and_authentication(
     *, tls: bool, client_certificates: bool, tokens: bool, insecure: bool
 ) -> None:
-    """Beyond this machine TLS is needed, and tokens or client certificates; the error names what lacks."""
+    """Beyond this machine TLS is needed, and tokens or client certificates; the error says what lacks."""
     given = {"tls": tls, "client_certificates": client_certificates, "tokens": tokens, "insecure": insecure}
     check_exposure("127.0.0.1:1", **given)
     if insecure or (tls and (tokens or client_certificates)):
@@ -84,7 +84,7 @@ def test_serve_refuses_and_says_what_to_do(tmp_path: Path) -> None:
 async def test_a_daemon_with_both_may_listen_anywhere(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where others can reach it, a daemon starts with TLS and a token, or when told to, and not before."""
+    """Where others can reach it, a daemon starts only with TLS and a token, or with `--insecure`."""
     monkeypatch.setattr(exposure, "is_local", lambda _: False)  # loopback stands for any address
     cert, key = write_pair(Authority().server(), tmp_path / "tls")
     with raises(Reason.INVALID_FIELD, field="listen", match="mlrs tokens create"):

@@ -1,4 +1,4 @@
-"""No tenant sees another's runs and models, by any RPC, and nobody gets in without a token."""
+"""No tenant sees another's runs and models, by any RPC, and no call is served without a token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Code = grpc.StatusCode
 
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have daemons look at their tokens more often: what is shown is that they do, not when."""
+    """Have daemons check their file of tokens more often, so that tests are quick."""
     monkeypatch.setattr(token_store, "LOOK_S", 0.02)
 
 
@@ -51,7 +51,7 @@ async def home(tmp_path: Path, model_file: Path) -> AsyncIterator[Tenants]:
 
 @pytest.fixture
 async def both(home: Tenants) -> tuple[Caller, Caller]:
-    """An owner of the run `theirs` and the model `secret`, and somebody of another tenant."""
+    """The owner of the run `theirs` and the model `secret`, and a caller of another tenant."""
     owner, stranger = home.caller("acme"), home.caller("evil")
     await home.known(owner, stranger)
     await owner.create("theirs", horizon=9)
@@ -72,7 +72,7 @@ def test_every_rpc_has_a_role() -> None:
 
 @pytest.mark.parametrize("rpc", RPCS)
 async def test_anothers_ids_are_as_ids_of_nothing(both: tuple[Caller, Caller], rpc: str) -> None:
-    """A call with another tenant's ids gets, but for the id, what a call with ids of nothing gets."""
+    """A call with another tenant's ids gets the same error as one with unknown ids, except for the id."""
     owner, stranger = both
     before = await owner.call("GetRun", pb.GetRunRequest(run_id="theirs"))
     theirs = await _outcome(stranger, rpc, run_id="theirs", model="secret")
@@ -99,7 +99,7 @@ async def _outcome(caller: Caller, rpc: str, **about: Any) -> str:
 async def test_a_full_name_opens_nothing(
     home: Tenants, both: tuple[Caller, Caller], tenant: str, name: str
 ) -> None:
-    """The names that runs have inside the daemon are no ids, whoever sends them."""
+    """The full names of runs inside the daemon are not accepted as ids from any caller."""
     caller = both[1] if tenant else home.caller(tenant)
     await home.known(caller)
     for rpc in ("OpenRun", "GetRun", "FinishRun", "DeleteRun", "Advise", "WatchRun", "BatchFinishRuns"):
@@ -117,7 +117,7 @@ async def test_a_full_name_opens_nothing(
 
 
 async def test_anothers_handle_is_stale(home: Tenants, both: tuple[Caller, Caller]) -> None:
-    """A handle that is guessed, or was seen, moves nothing, alone and among others; its owner's works on."""
+    """Another tenant's handle changes nothing, alone or among others; it still works for its owner."""
     owner, stranger = both
     handle = await owner.create("theirs")
     own = await stranger.create("mine")
@@ -168,7 +168,7 @@ async def test_tenants_may_use_the_same_ids(home: Tenants) -> None:
     assert ids(await callers[2].call("ListRuns", pb.ListRunsRequest())) == ["only/2", "x"]
 
 
-async def test_errors_speak_a_tenants_own_words(both: tuple[Caller, Caller]) -> None:
+async def test_errors_have_a_tenants_bare_names(both: tuple[Caller, Caller]) -> None:
     """Every error about a tenant's run names it as the tenant does, in statuses and in entries."""
     owner, _ = both
     handle = await owner.create("theirs")
@@ -197,7 +197,7 @@ async def test_errors_speak_a_tenants_own_words(both: tuple[Caller, Caller]) -> 
 
 
 async def test_tenants_survive_a_restart(tmp_path: Path, model_file: Path) -> None:
-    """What belongs to whom is in the store: after a restart each tenant finds its own again."""
+    """The tenant of each run is in the store: after a restart each tenant finds its own runs."""
     async with tenants(tmp_path / "d", model_file) as home:
         owner, stranger = home.caller("acme"), home.caller("evil")
         await home.known(owner, stranger)
@@ -218,10 +218,8 @@ async def test_tenants_survive_a_restart(tmp_path: Path, model_file: Path) -> No
 @pytest.mark.parametrize(
     "kind", ["none", "rubbish", "empty", "unknown", "wrong secret", "expired", "revoked", "basic", "binary"]
 )
-async def test_nobody_gets_in_without_a_good_token(
-    tmp_path: Path, model_file: Path, rpc: str, kind: str
-) -> None:
-    """Every RPC refuses every kind of bad token with one and the same answer."""
+async def test_every_call_needs_a_valid_token(tmp_path: Path, model_file: Path, rpc: str, kind: str) -> None:
+    """Every RPC refuses every kind of invalid token with the same error."""
     async with tenants(tmp_path / "d", model_file) as home:
         metadata = await _bad_metadata(home, kind)
         method = getattr(home.stub, rpc)
@@ -266,7 +264,7 @@ async def _bad_metadata(home: Tenants, kind: str) -> list[tuple[str, str | bytes
 @pytest.mark.parametrize("rpc", RPCS)
 @pytest.mark.parametrize("role", Role)
 async def test_a_role_covers_what_the_table_says(home: Tenants, rpc: str, role: Role) -> None:
-    """A token of each role may make the calls of its role and of lesser ones, and no others."""
+    """A token of each role may make the calls of its role and of lower ones, and no others."""
     caller = home.caller("acme", role)
     await home.known(caller)
     try:
@@ -282,7 +280,7 @@ async def test_a_role_covers_what_the_table_says(home: Tenants, rpc: str, role: 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 @pytest.mark.parametrize("rpc", ["StreamAdvice", "WatchRun", "ImportModel"])
 async def test_open_streams_end_with_their_token(home: Tenants, rpc: str, how: str) -> None:
-    """A stream whose token is revoked or expires is over with its next message, in either direction."""
+    """A stream whose token is revoked or expires ends at its next message, in either direction."""
     caller = home.caller("acme", lifetime_s=2.0 if how == "expired" else None)
     friend = home.caller("acme")
     await home.known(caller, friend)
@@ -330,8 +328,8 @@ async def _opened(caller: Caller, rpc: str, handle: int) -> Any:
     return call
 
 
-async def test_the_first_token_shuts_an_open_daemon(tmp_path: Path, model_file: Path) -> None:
-    """Without tokens everybody is let in; the first one ends that, also on streams that are open."""
+async def test_the_first_token_turns_authentication_on(tmp_path: Path, model_file: Path) -> None:
+    """Without tokens every call is served; the first token ends that, also for open streams."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         nobody = Caller(stub, None)
         handle = await nobody.create("old")
@@ -339,7 +337,7 @@ async def test_the_first_token_shuts_an_open_daemon(tmp_path: Path, model_file: 
         await stream.write(columns((handle, 0, 1.0)))
         assert not (await stream.read()).advice.errors
         file = TokenFile(tmp_path / "d" / "tokens.json")
-        token, kept = file.create(tenant="", role=Role.ADVISE)
+        token, other = file.create(tenant="", role=Role.ADVISE)
         await until(nobody, good=False)
         await stream.write(columns((handle, 1, 1.0)))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -347,7 +345,7 @@ async def test_the_first_token_shuts_an_open_daemon(tmp_path: Path, model_file: 
         assert caught.value.code() == Code.UNAUTHENTICATED
         somebody = Caller(stub, token)
         assert ids(await somebody.call("ListRuns", pb.ListRunsRequest())) == ["old"]
-        file.revoke(kept.id)
+        file.revoke(other.id)
         await until(somebody, good=False)
         assert (await nobody.refused("ListRuns", pb.ListRunsRequest())).code == Code.UNAUTHENTICATED
 
@@ -359,7 +357,7 @@ async def test_health_needs_no_token(home: Tenants) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "kind", "told"),
+    ("setting", "kind", "expected"),
     [
         ("auto", None, Code.UNAUTHENTICATED),
         ("auto", Role.ADAPT, Code.PERMISSION_DENIED),
@@ -369,10 +367,10 @@ async def test_health_needs_no_token(home: Tenants) -> None:
         ("off", Role.ADMIN, Code.UNIMPLEMENTED),
     ],
 )
-async def test_reflection_is_for_whom_it_is_set_for(
-    tmp_path: Path, model_file: Path, setting: str, kind: Role | None, told: grpc.StatusCode
+async def test_reflection_is_served_by_its_setting(
+    tmp_path: Path, model_file: Path, setting: str, kind: Role | None, expected: grpc.StatusCode
 ) -> None:
-    """What the service offers is told to admins, to all callers or to nobody, as `reflection` says."""
+    """Reflection is served to admins, to all callers or to nobody, by the setting `reflection`."""
     async with tenants(tmp_path / "d", model_file, reflection=setting) as home:
         caller = Caller(home.stub, None) if kind is None else home.caller("acme", kind)
         if kind is not None:
@@ -386,13 +384,13 @@ async def test_reflection_is_for_whom_it_is_set_for(
                 code = Code.OK
             except grpc.aio.AioRpcError as error:
                 code = error.code()
-    assert code == told
+    assert code == expected
 
 
 # -------------------------------------------------------------------------------- models
 
 
-async def test_models_are_seen_by_their_tenant_alone(home: Tenants, both: tuple[Caller, Caller]) -> None:
+async def test_models_are_seen_by_their_tenant_only(home: Tenants, both: tuple[Caller, Caller]) -> None:
     """A tenant lists the shipped models, the default tenant's and its own; by name and by digest."""
     owner, stranger = both
     plain = home.caller("")
@@ -422,7 +420,7 @@ async def test_models_are_seen_by_their_tenant_alone(home: Tenants, both: tuple[
 
 
 async def test_a_tenants_own_model_comes_before_a_shared_one(home: Tenants) -> None:
-    """A tenant may use a shared model's name, and its own default; others go on with what is shared."""
+    """A tenant may use a shared model's name, and its own default; others use the shared one."""
     owner, stranger, plain = home.caller("acme"), home.caller("evil"), home.caller("")
     await home.known(owner, stranger, plain)
     folder = home.file.path.parent

@@ -26,12 +26,12 @@ Code = grpc.StatusCode
 
 @asynccontextmanager
 async def limited(tmp_path: Path, model_file: Path, **limits: Any) -> AsyncIterator[tuple[Caller, Caller]]:
-    """Run a daemon where `small` has limits; yield somebody of it, and of a tenant with the usual ones."""
+    """Run a daemon where the tenant `small` has limits; yield a caller of it, and one with default limits."""
     settings = {"tenants": {"small": {"limits": limits}}}
     async with tenants(tmp_path / "d", model_file, **settings) as home:
-        small, usual = home.caller("small"), home.caller("usual")
-        await home.known(small, usual)
-        yield small, usual
+        small, default = home.caller("small"), home.caller("default")
+        await home.known(small, default)
+        yield small, default
 
 
 def check(refusal: Any, limit: str, value: int) -> None:
@@ -42,8 +42,8 @@ def check(refusal: Any, limit: str, value: int) -> None:
 
 
 async def test_runs_are_limited(tmp_path: Path, model_file: Path) -> None:
-    """So many unfinished runs and no more; ending one makes room, resuming or restarting it takes none."""
-    async with limited(tmp_path, model_file, max_runs=3) as (small, usual):
+    """Unfinished runs are limited; finishing one frees quota, resuming or restarting one uses none."""
+    async with limited(tmp_path, model_file, max_runs=3) as (small, default):
         for name in "abc":
             await small.create(name)
         check(await small.refused("OpenRun", pb.OpenRunRequest(run_id="d")), "max_runs", 3)
@@ -59,11 +59,11 @@ async def test_runs_are_limited(tmp_path: Path, model_file: Path) -> None:
         await small.call("DeleteRun", pb.DeleteRunRequest(run_id="b"))
         await _until_created(small, "e")
         for index in range(5):
-            await usual.create(f"run-{index}")
+            await default.create(f"run-{index}")
 
 
 async def _until_created(caller: Caller, run_id: str) -> None:
-    """Open a run as soon as there is room: counts are not made all the time."""
+    """Open a run as soon as there is quota: runs are not counted at every call."""
     async with asyncio.timeout(20):
         while True:
             try:
@@ -77,7 +77,7 @@ async def _until_created(caller: Caller, run_id: str) -> None:
 
 
 async def test_runs_of_before_a_restart_count(tmp_path: Path, model_file: Path) -> None:
-    """What is stored counts, whether it is in memory or not."""
+    """Stored runs count, in memory or not."""
     for name, created in (("a", True), ("b", True), ("c", False)):
         async with limited(tmp_path, model_file, max_runs=2) as (small, _):
             request = pb.OpenRunRequest(run_id=name)
@@ -87,14 +87,14 @@ async def test_runs_of_before_a_restart_count(tmp_path: Path, model_file: Path) 
                 check(await small.refused("OpenRun", request), "max_runs", 2)
 
 
-async def _take(quota: RunQuota, names: list[str]) -> None:
-    """Take places for runs that are stored at once."""
+async def _reserve(quota: RunQuota, names: list[str]) -> None:
+    """Reserve quota for runs, which are stored at once."""
     async with quota.reserved(names):
         pass
 
 
-async def test_counts_are_not_made_all_the_time() -> None:
-    """A tenant far from its limit is counted once; at it, again, but not at once again."""
+async def test_runs_are_not_counted_at_every_call() -> None:
+    """A tenant's runs are counted once while far from the limit, and again at it, after a pause."""
     asked: list[str] = []
     stored = 5
 
@@ -105,25 +105,25 @@ async def test_counts_are_not_made_all_the_time() -> None:
 
     quota = RunQuota(lambda _: Limits(max_runs=8), count)
     for index in range(3):
-        await _take(quota, [f"t!{index}"])
+        await _reserve(quota, [f"t!{index}"])
     assert asked == ["t"]
     for _ in range(5):
         with raises(Reason.TENANT_LIMIT, field="max_runs"):
-            await _take(quota, ["t!x"])
+            await _reserve(quota, ["t!x"])
     assert len(asked) <= 2
     async with asyncio.timeout(20):
         while len(asked) < 2:  # some of them finished meanwhile
             await asyncio.sleep(0.01)
             try:
-                await _take(quota, ["t!x"])
+                await _reserve(quota, ["t!x"])
             except Exception:  # noqa: BLE001, S112  # not yet
                 continue
-    await _take(quota, ["u!x", "u!y"])
+    await _reserve(quota, ["u!x", "u!y"])
     assert asked[-1] == "u"
 
 
-async def test_calls_at_once_share_the_limit(tmp_path: Path, model_file: Path) -> None:
-    """Batches that come together create as many runs as the limit lets, and no more."""
+async def test_concurrent_calls_share_the_limit(tmp_path: Path, model_file: Path) -> None:
+    """Concurrent batches create as many runs as the limit allows, and no more."""
     async with limited(tmp_path, model_file, max_runs=100) as (small, _):
 
         async def create(batch: int) -> bool:
@@ -142,8 +142,8 @@ async def test_calls_at_once_share_the_limit(tmp_path: Path, model_file: Path) -
         assert len(listed.runs) == 100
 
 
-async def test_runs_about_to_be_stored_count() -> None:
-    """A count made while another call has places, and has stored nothing yet, does not overlook them."""
+async def test_reserved_runs_count() -> None:
+    """A count includes the runs that another call has reserved and not stored yet."""
 
     async def count(_tenant: str) -> int:
         return 0
@@ -152,19 +152,19 @@ async def test_runs_about_to_be_stored_count() -> None:
     names = [f"t!{index}" for index in range(8)]
     async with quota.reserved(names):
         with raises(Reason.TENANT_LIMIT, field="max_runs"):
-            await _take(quota, ["t!x"])
+            await _reserve(quota, ["t!x"])
     async with asyncio.timeout(20):
         while True:  # none of them was stored after all
             try:
-                await _take(quota, names)
+                await _reserve(quota, names)
             except AdvisorError:
                 await asyncio.sleep(0.001)
             else:
                 return
 
 
-async def test_a_finished_run_taken_up_again_counts(tmp_path: Path, model_file: Path) -> None:
-    """Rewound, a finished run is one of the unfinished again, and needs a place among them."""
+async def test_a_finished_run_that_is_rewound_counts(tmp_path: Path, model_file: Path) -> None:
+    """A finished run that is rewound is unfinished again, and needs quota."""
     async with limited(tmp_path, model_file, max_runs=1) as (small, _):
         await small.create("a")
         await small.call("FinishRun", pb.FinishRunRequest(run_id="a"))
@@ -176,8 +176,8 @@ async def test_a_finished_run_taken_up_again_counts(tmp_path: Path, model_file: 
 
 @pytest.mark.parametrize("rpc", ["StreamAdvice", "WatchRun", "ImportModel"])
 async def test_streams_are_limited(tmp_path: Path, model_file: Path, rpc: str) -> None:
-    """So many open streams of any kind; one that ends makes room, and other tenants have their own."""
-    async with limited(tmp_path, model_file, max_streams=2) as (small, usual):
+    """Open streams of any kind are limited; one that ends frees quota, and other tenants have their own."""
+    async with limited(tmp_path, model_file, max_streams=2) as (small, default):
         handle = await small.create("a")
         streams = [small.stream() for _ in range(2)]
         for stream in streams:
@@ -189,8 +189,8 @@ async def test_streams_are_limited(tmp_path: Path, model_file: Path, rpc: str) -
             "ImportModel": [pb.ImportModelRequest()],
         }[rpc]
         check(await small.refused(rpc, *messages), "max_streams", 2)
-        other = await usual.create("a")
-        assert await usual.call("StreamAdvice", columns((other, 0, 1.0)))
+        other = await default.create("a")
+        assert await default.call("StreamAdvice", columns((other, 0, 1.0)))
         await streams[0].done_writing()
         assert await streams[0].read() is grpc.aio.EOF
         assert await small.call("StreamAdvice", columns((handle, 0, 1.0)))
@@ -198,26 +198,26 @@ async def test_streams_are_limited(tmp_path: Path, model_file: Path, rpc: str) -
 
 
 async def test_models_are_limited(tmp_path: Path, model_file: Path) -> None:
-    """A model's file beyond the limit is refused as it comes, before it is there; nothing of it stays."""
+    """A model's file over the limit is refused during the upload, and nothing of it is left."""
     data = write_random_model(tmp_path / "m.safetensors", seed=9).read_bytes()
     size = len(data)
     async with limited(tmp_path, model_file, max_model_bytes=size) as (small, _):
         await small.import_model(data, "fits")
-    async with limited(tmp_path, model_file, max_model_bytes=size - 1) as (small, usual):
+    async with limited(tmp_path, model_file, max_model_bytes=size - 1) as (small, default):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await small.import_model(data, "large")
         assert f"The limit is {size - 1:g}" in (caught.value.details() or "")
         assert caught.value.code() == Code.RESOURCE_EXHAUSTED
         (listed,) = await small.call("ListModels", pb.ListModelsRequest())
         assert "large" not in [model.name for model in listed.models]
-        await usual.import_model(data, "large")
+        await default.import_model(data, "large")
 
 
 # -------------------------------------------------------------------------------- the rate
 
 
 class Clock:
-    """A clock that a test moves, and that sleepers move."""
+    """A clock that tests and sleeps advance."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -228,14 +228,14 @@ class Clock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Let time go by."""
+        """Advance the time."""
         self.slept.append(seconds)
         self.now += seconds
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Have the rate go by a clock of the test's."""
+    """Have the rate use the test's clock."""
     clock = Clock()
     monkeypatch.setattr(limits_module, "time", clock)
     monkeypatch.setattr(limits_module, "asyncio", clock)
@@ -243,7 +243,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def test_a_steady_stream_is_slowed_to_the_rate(clock: Clock) -> None:
-    """A burst of a second's worth is free; then messages come at the rate, and none fails."""
+    """A burst of one second's messages is not delayed; later ones are delayed to the rate, and none fails."""
     usage = Usage("small", Limits(max_messages_per_s=10))
     for _ in range(10):
         assert usage.take()
@@ -256,7 +256,7 @@ async def test_a_steady_stream_is_slowed_to_the_rate(clock: Clock) -> None:
 
 
 async def test_a_flood_fails_after_a_second(clock: Clock) -> None:
-    """Messages whose turn is more than a second off are refused, and take nothing from the others."""
+    """Messages that would wait more than a second are refused, and do not count against the others."""
     usage = Usage("small", Limits(max_messages_per_s=10))
     waiting = refused = 0
     for _ in range(100):  # all at one moment
@@ -273,8 +273,8 @@ async def test_a_flood_fails_after_a_second(clock: Clock) -> None:
     assert usage.take()
 
 
-async def test_a_quiet_tenant_saves_up_no_more_than_a_second(clock: Clock) -> None:
-    """After an hour of silence a burst is a second's worth, twice at most."""
+async def test_an_idle_tenant_has_a_burst_of_one_second(clock: Clock) -> None:
+    """After an idle hour a burst is one second's messages, two at most."""
     usage = Usage("", Limits(max_messages_per_s=10))
     clock.now += 3600
     free = 0
@@ -285,14 +285,14 @@ async def test_a_quiet_tenant_saves_up_no_more_than_a_second(clock: Clock) -> No
 
 async def test_the_rate_holds_over_the_wire(tmp_path: Path, model_file: Path) -> None:
     """A client that floods is refused, on calls and on streams; another tenant is served meanwhile."""
-    async with limited(tmp_path, model_file, max_messages_per_s=20) as (small, usual):
-        handle, other = await small.create("a"), await usual.create("a")
+    async with limited(tmp_path, model_file, max_messages_per_s=20) as (small, default):
+        handle, other = await small.create("a"), await default.create("a")
         floods = [
             small.call("Advise", pb.AdviseRequest(run_id="a", step=0, loss=1.0)) for _ in range(100)
         ] + [small.call("StreamAdvice", columns((handle, 0, 1.0))) for _ in range(20)]
         outcomes = asyncio.gather(*floods, return_exceptions=True)
         for step in range(20):
-            (answer,) = await usual.call("StreamAdvice", columns((other, step, 1.0)))
+            (answer,) = await default.call("StreamAdvice", columns((other, step, 1.0)))
             assert not answer.advice.errors
         got = await outcomes
         errors = [error for error in got if isinstance(error, grpc.aio.AioRpcError)]
@@ -332,7 +332,7 @@ def test_limits_come_from_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_limits_are_named(tmp_path: Path, text: str, says: str) -> None:
-    """A limit that is misspelt or out of range is named by its place in the file."""
+    """A limit that is misspelt or out of range is named by its position in the file."""
     file = tmp_path / "mlrs.toml"
     file.write_text(text)
     with raises(Reason.INVALID_FIELD, match=says):

@@ -1,4 +1,4 @@
-"""Who may train a network: those whose run it is, with a token for it."""
+"""Meta updates need a token of the run's tenant with the role for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_updates_in_a_stream_need_their_role(tmp_path: Path, model_file: P
 
 
 async def test_anothers_run_is_not_trained(tmp_path: Path, model_file: Path) -> None:
-    """An update by the handle of another tenant's run is as one by no handle, and changes nothing."""
+    """An update by another tenant's handle fails as one by an unknown handle, and changes nothing."""
     async with tenants(tmp_path / "d", model_file) as home:
         theirs, mine = home.caller("acme", Role.ADAPT), home.caller("umbra", Role.ADAPT)
         await home.known(theirs, mine)

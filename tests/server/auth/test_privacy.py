@@ -1,4 +1,4 @@
-"""What others on the machine, or on the network, find of a daemon: closed files, few pages, few log lines."""
+"""What other users of the machine or network can see of a daemon: private files, one page, few log lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.ports import steady_port
 
 
 def mode(path: Path) -> int:
-    """Return who may do what with a file."""
+    """Return the permission bits of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -104,7 +104,7 @@ def test_metrics_are_at_one_path(tmp_path: Path, model_file: Path) -> None:
 
 
 def test_refused_tokens_are_logged_and_cannot_fill_the_disk(tmp_path: Path, model_file: Path) -> None:
-    """Refused calls leave a line that says who called what with which token, and a flood leaves few."""
+    """Refused calls are logged with their peer, RPC and token id; a flood of them leaves few lines."""
     text, token = TokenFile(tmp_path / "d" / "tokens.json").create(tenant="acme", role=Role.ADVISE)
     with Daemon(tmp_path / "d", "--model", str(model_file), "--log-format", "json") as daemon:
         assert advise(daemon.address, text) == grpc.StatusCode.OK
@@ -124,6 +124,6 @@ def test_refused_tokens_are_logged_and_cannot_fill_the_disk(tmp_path: Path, mode
 
 
 def logged(daemon: Daemon) -> list[dict[str, Any]]:
-    """Return what a daemon has logged of refused calls."""
+    """Return a daemon's log lines of refused calls."""
     lines = daemon.log.read_text(encoding="utf-8").splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == "call_refused"]

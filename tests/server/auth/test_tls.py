@@ -28,7 +28,7 @@ def authority() -> Authority:
 
 
 async def asked(address: str, authority: Authority, shown: Any = None) -> grpc.StatusCode:
-    """Return what becomes of a call over a new connection."""
+    """Return the outcome of a call over a new connection."""
     async with secure_stub(address, authority, shown) as stub:
         try:
             await stub.ListRuns(LIST, timeout=20)  # type: ignore[misc]  # the stubs know one kind
@@ -38,7 +38,7 @@ async def asked(address: str, authority: Authority, shown: Any = None) -> grpc.S
 
 
 def serial_at(address: str, ca: Path) -> str:
-    """Return the serial number of the certificate that a daemon shows to who connects now."""
+    """Return the serial number of a daemon's certificate on a new connection."""
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context(cafile=ca)
     context.set_alpn_protocols(["h2"])
@@ -52,7 +52,7 @@ def serial_at(address: str, ca: Path) -> str:
 
 
 async def test_a_daemon_speaks_tls_alone(tmp_path: Path, model_file: Path, authority: Authority) -> None:
-    """Over TLS runs are advised; who trusts another authority, or speaks no TLS, gets nothing."""
+    """Runs are advised over TLS; a client that trusts another authority or uses no TLS is not served."""
     cert, key = write_pair(authority.server(), tmp_path / "tls")
     async with service(tmp_path / "d", model_file, tls_cert=cert, tls_key=key) as (_, address):
         async with secure_stub(address, authority) as stub:
@@ -64,7 +64,7 @@ async def test_a_daemon_speaks_tls_alone(tmp_path: Path, model_file: Path, autho
         assert await asked(address, Authority()) == Code.UNAVAILABLE
         async with channel(address) as plain:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await plain.ListRuns(LIST, timeout=20)  # type: ignore[misc]  # likewise
+                await plain.ListRuns(LIST, timeout=20)  # type: ignore[misc]  # as for `asked`
             assert caught.value.code() == Code.UNAVAILABLE
 
 
@@ -83,7 +83,7 @@ async def test_an_expired_certificate_is_refused(
         assert await asked(address, authority, authority.client()) == Code.OK
 
 
-async def test_mutual_tls_wants_a_certificate(tmp_path: Path, model_file: Path, authority: Authority) -> None:
+async def test_mutual_tls_needs_a_certificate(tmp_path: Path, model_file: Path, authority: Authority) -> None:
     """With authorities of clients set, a client needs a certificate of theirs."""
     ca = authority.write(tmp_path / "ca.pem")
     cert, key = write_pair(authority.server(), tmp_path / "tls")
@@ -94,10 +94,10 @@ async def test_mutual_tls_wants_a_certificate(tmp_path: Path, model_file: Path, 
         assert await asked(address, authority, Authority().client()) == Code.UNAVAILABLE
 
 
-async def test_rotated_certificates_are_shown_to_the_next(
+async def test_rotated_certificates_are_used_for_new_connections(
     tmp_path: Path, model_file: Path, authority: Authority
 ) -> None:
-    """Who connects after a rotation sees the new one; streams go on; a broken pair is not used."""
+    """New connections get the rotated certificate; streams continue; an invalid pair is not used."""
     ca = authority.write(tmp_path / "ca.pem")
     cert, key = write_pair(authority.server(), tmp_path / "tls")
     async with service(tmp_path / "d", model_file, tls_cert=cert, tls_key=key) as (_, address):  # noqa: SIM117
@@ -124,7 +124,7 @@ async def test_rotated_certificates_are_shown_to_the_next(
 async def test_authorities_of_clients_rotate_too(
     tmp_path: Path, model_file: Path, authority: Authority
 ) -> None:
-    """Once the file of clients' authorities changed, certificates of the old one are refused."""
+    """After the file of clients' authorities changed, certificates of the old authority are refused."""
     cert, key = write_pair(authority.server(), tmp_path / "tls")
     old, new = Authority(), Authority()
     ca = old.write(tmp_path / "clients.pem")
@@ -138,7 +138,7 @@ async def test_authorities_of_clients_rotate_too(
 
 @pytest.mark.parametrize("kind", ["missing", "rubbish", "other key", "password", "swapped", "client ca"])
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authority, kind: str) -> None:
-    """A pair that does not fit, or cannot be read, is named at the start."""
+    """A pair that does not match, or cannot be read, is named at the start."""
     cert, key = write_pair(authority.server(), tmp_path / "tls")
     files = TlsFiles(cert, key)
     match kind:
@@ -159,7 +159,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authorit
 
 
 def test_files_that_did_not_change_are_not_read(tmp_path: Path, authority: Authority) -> None:
-    """Connections cost three looks at the files, not three reads; a change is told once."""
+    """A connection costs three stats of the files, not three reads; a change is logged once."""
     cert, key = write_pair(authority.server(), tmp_path / "tls")
     files = TlsFiles(cert, key)
     reader = _Reader(files, files.stamps())

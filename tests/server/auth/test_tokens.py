@@ -26,12 +26,12 @@ from tests.server.support import raises
 
 @pytest.fixture
 def file(tmp_path: Path) -> TokenFile:
-    """A file of tokens that is not there yet."""
+    """A file of tokens that does not exist yet."""
     return TokenFile(tmp_path / "sub" / "tokens.json")
 
 
-def test_a_token_is_kept_as_its_hash(file: TokenFile) -> None:
-    """The file holds nothing of a token's secret but its SHA-256, and is for its owner's eyes only."""
+def test_a_token_is_stored_as_its_hash(file: TokenFile) -> None:
+    """The file holds only the SHA-256 of a token's secret, and only its owner can read it."""
     text, token = file.create(tenant="acme", role=Role.ADAPT, name="ci", lifetime_s=60)
     match = TOKEN.fullmatch(text)
     assert match is not None
@@ -53,8 +53,8 @@ def test_tokens_differ(file: TokenFile) -> None:
     assert len(set(ids)) == len(set(secrets)) == 20
 
 
-def test_changes_at_once_are_all_kept(file: TokenFile) -> None:
-    """Tokens made by many at once are all in the file: none is lost to another's change."""
+def test_concurrent_changes_are_all_stored(file: TokenFile) -> None:
+    """Tokens that threads create at the same time are all in the file."""
     with ThreadPoolExecutor(8) as executor:
         made = list(executor.map(lambda _: file.create(tenant="", role=Role.ADVISE)[1], range(40)))
         list(executor.map(lambda token: file.revoke(token.id), made[::2]))
@@ -63,8 +63,8 @@ def test_changes_at_once_are_all_kept(file: TokenFile) -> None:
     assert sum(token.revoked is not None for token in tokens.values()) == 20
 
 
-def test_processes_take_turns(file: TokenFile) -> None:
-    """What holds among threads holds among processes: they make tokens at once, and lose none."""
+def test_processes_do_not_lose_changes(file: TokenFile) -> None:
+    """Tokens that processes create at the same time are all in the file."""
     script = (
         "import sys; from pathlib import Path\n"
         "from mlrs_server.auth.roles import Role\n"
@@ -77,7 +77,7 @@ def test_processes_take_turns(file: TokenFile) -> None:
 
 
 def test_revoking_twice_is_no_error_and_of_nothing_is(file: TokenFile) -> None:
-    """A revoked token stays revoked since when it was; an id of nothing is named."""
+    """A revoked token keeps the time of its revocation; an unknown id is an error that names it."""
     _, token = file.create(tenant="", role=Role.ADVISE)
     first = file.revoke(token.id)
     assert first.revoked is not None
@@ -115,8 +115,8 @@ GOOD = {"id": "0" * 12, "tenant": "", "role": "admin", "name": "", "sha256": "0"
         json.dumps({"format": 1, "tokens": [{**GOOD, "more": 1}]}),
     ],
 )
-def test_a_damaged_file_lets_nobody_in(file: TokenFile, text: str) -> None:
-    """A file that is no file of tokens is an error that names it, and a daemon does not start with it."""
+def test_a_daemon_does_not_start_with_a_damaged_file(file: TokenFile, text: str) -> None:
+    """A file that is not one of tokens is an error that names it, also at a daemon's start."""
     file.path.parent.mkdir()
     file.path.write_text(text)
     for use in (file.read, lambda: TokenStore(file, required=False), lambda: file.revoke("x")):
@@ -125,8 +125,8 @@ def test_a_damaged_file_lets_nobody_in(file: TokenFile, text: str) -> None:
     assert file.path.read_text() == text
 
 
-def test_no_file_is_an_error_where_one_is_wanted(file: TokenFile) -> None:
-    """A daemon that was told of a file wants it; one that was not, needs none."""
+def test_a_missing_file_is_an_error_if_it_is_required(file: TokenFile) -> None:
+    """A file that a setting names must exist; the default one need not."""
     assert not TokenStore(file, required=False).is_on
     with raises(Reason.INVALID_FIELD, field="tokens_file", match="there is no file"):
         TokenStore(file, required=True)
@@ -136,8 +136,8 @@ def test_no_file_is_an_error_where_one_is_wanted(file: TokenFile) -> None:
     assert not TokenStore(file, required=False).is_on
 
 
-def test_a_token_gives_what_the_file_says(file: TokenFile) -> None:
-    """A good token gives its tenant and role; revoked, expired, cut off or altered it gives nothing."""
+def test_a_valid_token_has_a_principal(file: TokenFile) -> None:
+    """A valid token has its tenant and role; a revoked, expired, truncated or altered one has none."""
     good, _ = file.create(tenant="acme", role=Role.ADAPT)
     gone, token = file.create(tenant="acme", role=Role.ADAPT)
     file.revoke(token.id)
@@ -162,8 +162,8 @@ def test_a_token_gives_what_the_file_says(file: TokenFile) -> None:
         assert tokens.principal_of(bad) is None
 
 
-def test_an_unknown_token_costs_a_comparison_too(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of token, known or not, is hashed and compared once, so time tells nothing."""
+def test_an_unknown_token_costs_the_same_comparison(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token, known or not, is hashed and compared once, so timing reveals nothing."""
     good, _ = file.create(tenant="acme", role=Role.ADAPT)
     tokens = TokenStore(file, required=False)
     compared: list[tuple[int, int]] = []
@@ -179,14 +179,14 @@ def test_an_unknown_token_costs_a_comparison_too(file: TokenFile, monkeypatch: p
 
 
 @pytest.mark.parametrize("change", ["removed", "another role", "another tenant", "another secret", "expired"])
-async def test_what_a_token_gave_ends_with_its_entry(
+async def test_a_principal_becomes_invalid_with_its_entry(
     file: TokenFile, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """However an entry changes, what was given for it is over, and its neighbours' is not."""
+    """Any change of an entry makes its principal invalid, and no other."""
     monkeypatch.setattr(book_module, "LOOK_S", 0.005)
-    (text, token), (kept, _) = (file.create(tenant="acme", role=Role.ADMIN) for _ in range(2))
+    (text, token), (unchanged, _) = (file.create(tenant="acme", role=Role.ADMIN) for _ in range(2))
     tokens = TokenStore(file, required=False)
-    principal, other = tokens.principal_of(text), tokens.principal_of(kept)
+    principal, other = tokens.principal_of(text), tokens.principal_of(unchanged)
     assert principal is not None
     fields = json.loads(file.path.read_text())
     entry = next(entry for entry in fields["tokens"] if entry["id"] == token.id)
@@ -201,14 +201,14 @@ async def test_what_a_token_gave_ends_with_its_entry(
         while principal.valid:  # noqa: ASYNC110  # nothing announces it
             await asyncio.sleep(0.005)
     looking.cancel()
-    assert tokens.principal_of(kept) is other
+    assert tokens.principal_of(unchanged) is other
     now = tokens.principal_of(text)
     assert (now is None) == (change in {"removed", "another secret", "expired"})
     assert now is not principal
 
 
-async def test_a_file_that_breaks_changes_nothing(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the file is damaged or gone, tokens that were good are, others are not; then it is read again."""
+async def test_an_unreadable_file_changes_nothing(file: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the file is damaged or missing, the tokens read before stay valid; then it is read again."""
     monkeypatch.setattr(book_module, "LOOK_S", 0.005)
     text, _ = file.create(tenant="acme", role=Role.ADMIN)
     tokens = TokenStore(file, required=False)
@@ -235,7 +235,7 @@ async def test_a_file_that_breaks_changes_nothing(file: TokenFile, monkeypatch: 
 async def test_an_open_call_outlives_a_clock_set_forward_and_back(
     file: TokenFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a token gave is what the clock says now, also where the file changes meanwhile."""
+    """A principal's validity follows the clock, also while the file changes."""
     monkeypatch.setattr(book_module, "LOOK_S", 0.005)
     clock = {"ahead": 0.0}
     real = time.time

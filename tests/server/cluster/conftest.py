@@ -33,7 +33,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
 
 @pytest.fixture
 def store(where: Path | str) -> Iterator[SqlStore]:
-    """A store of it."""
+    """A store over the database."""
     opened = open_store(where)
     yield opened
     opened.close()
@@ -49,17 +49,17 @@ class Member:
 
     @property
     def shards(self) -> set[int]:
-        """What it holds."""
+        """The shards that it holds."""
         return set(self.sharing.ownership.epochs)
 
     @property
     def leases(self) -> Leases:
-        """Its way to the tables."""
+        """The replica's leases."""
         return self.sharing._leases
 
 
 Join = Callable[[str], AbstractAsyncContextManager[Member]]
-"""Adds a replica, by the name that is its address; it looks round when told to."""
+"""Adds a replica, by the name that is its address; it reconciles when the test calls for it."""
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def join(where: Path | str, model_file: Path) -> Join:
 
 
 def expire(store: SqlStore, member: Member) -> None:
-    """Let a replica's lease have run out."""
+    """Make a replica's lease expired."""
     row = replicas.c.id == member.leases.replica_id
     with store.transaction() as connection:
         connection.execute(replicas.update().where(row).values(lease_until=0.0))

@@ -19,7 +19,7 @@ Make = Callable[..., Leases]
 
 @pytest.fixture
 def make(store: SqlStore) -> Make:
-    """Return what makes a replica of the store, that has renewed its lease."""
+    """Return a function that adds a replica with a renewed lease."""
 
     def made(name: str, *, lease_s: float = 60.0) -> Leases:
         leases = Leases(store, name, lease_s=lease_s)
@@ -31,19 +31,19 @@ def make(store: SqlStore) -> Make:
 
 
 def _expire(store: SqlStore, name: str) -> None:
-    """Let a replica's lease have run out."""
+    """Make a replica's lease expired."""
     with store.transaction() as connection:
         connection.execute(replicas.update().where(replicas.c.id == name).values(lease_until=0.0))
 
 
-def test_a_store_begins_with_shards_that_nobody_owns(make: Make) -> None:
-    """Every shard is free, and the replica is there."""
+def test_a_new_store_has_free_shards_only(make: Make) -> None:
+    """Every shard is free, and the replica is a member."""
     membership = make("a").renew()
     assert membership.free() == set(range(SHARDS))
     assert membership.replicas["a"].address == "a:1"
 
 
-def test_a_claim_holds_against_others_while_the_lease_is_good(make: Make) -> None:
+def test_a_claim_holds_against_others_while_the_lease_is_valid(make: Make) -> None:
     """The second to claim gets what the first left."""
     a, b = make("a"), make("b")
     assert a.claim([1, 2]) == {1: 1, 2: 1}
@@ -52,7 +52,7 @@ def test_a_claim_holds_against_others_while_the_lease_is_good(make: Make) -> Non
 
 
 def test_a_lease_that_has_run_out_lets_others_claim_at_the_next_epoch(make: Make, store: SqlStore) -> None:
-    """A takeover counts the epoch up, and the owner of before is fenced off, also once it renews."""
+    """A takeover increments the epoch, and the previous owner is fenced off, also after it renews."""
     a, b = make("a"), make("b")
     held = a.claim([7])
     _expire(store, "a")
@@ -65,7 +65,7 @@ def test_a_lease_that_has_run_out_lets_others_claim_at_the_next_epoch(make: Make
 
 
 def test_a_lease_that_ran_out_unnoticed_costs_nothing(make: Make, store: SqlStore) -> None:
-    """An owner that nobody replaced goes on at its epoch."""
+    """An owner that no replica replaced continues at its epoch."""
     a = make("a")
     held = a.claim([7])
     _expire(store, "a")
@@ -81,8 +81,8 @@ def test_released_shards_are_free_at_once(make: Make) -> None:
     assert b.claim([1, 2]) == {1: 2, 2: 2}
 
 
-def test_a_replica_that_leaves_frees_all_that_it_had(make: Make) -> None:
-    """What it did not release is free with its lease."""
+def test_a_replica_that_leaves_frees_its_shards(make: Make) -> None:
+    """Shards that it did not release are free after its lease is deleted."""
     a, b = make("a"), make("b")
     a.claim([1])
     a.leave()
@@ -102,12 +102,12 @@ def test_of_many_that_claim_at_once_each_shard_gets_one_owner(make: Make, store:
     racing = [make(f"r{index}") for index in range(8)]
     with ThreadPoolExecutor(1 if store.engine_name == "sqlite" else 8) as threads:
         got = list(threads.map(lambda leases: leases.claim(range(SHARDS)), racing))
-    owned = [shard for claims in got for shard in claims]
-    assert sorted(owned) == list(range(SHARDS))
+    claimed = [shard for claims in got for shard in claims]
+    assert sorted(claimed) == list(range(SHARDS))
 
 
 def test_a_claim_waits_for_a_write_that_has_checked_its_epochs(make: Make, store: SqlStore) -> None:
-    """Between the check and the commit nobody takes a shard over."""
+    """Between the check and the commit no replica claims the shard."""
     if store.engine_name == "sqlite":
         pytest.skip("one connection: its transactions come one after the other anyway")
     a, b = make("a"), make("b")
@@ -123,7 +123,7 @@ def test_a_claim_waits_for_a_write_that_has_checked_its_epochs(make: Make, store
 
 
 def _waiting(store: SqlStore) -> int:
-    """Return how many wait for a lock; a transaction sees the same as long as it lasts."""
+    """Return how many sessions wait for a lock, from a new transaction."""
     query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     with store.reading() as connection:
         return int(connection.execute(query).scalar_one())

@@ -1,4 +1,4 @@
-"""Which replica a shard should be with."""
+"""The preferred replicas of shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _choices(names: set[str]) -> list[str]:
 
 @given(ids)
 def test_all_replicas_agree_in_whatever_order_they_see_each_other(names: set[str]) -> None:
-    """The choice depends on who is there, not on the order in which they are listed."""
+    """The choice depends on the members, not on the order in which they are listed."""
     forwards = [_replica(name) for name in sorted(names)]
     assert all(preferred(forwards, shard) == preferred(forwards[::-1], shard) for shard in range(SHARDS))
 

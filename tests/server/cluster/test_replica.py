@@ -1,4 +1,4 @@
-"""Replicas over one database: who answers, who takes over, and what the others do."""
+"""Replicas over one database: ownership, takeovers and hand-overs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _expected(member: Member, count: int) -> Floats:
 
 
 async def _divide(a: Member, b: Member) -> None:
-    """Let both look round until each has its part."""
+    """Reconcile both until each has its part."""
     await a.replica.reconcile()
     assert a.replica._handover is not None
     await a.replica._handover
@@ -45,18 +45,18 @@ async def _divide(a: Member, b: Member) -> None:
 
 
 def _run_of(member: Member) -> str:
-    """Return the id of a run that is a replica's."""
+    """Return the id of a run that a replica owns."""
     return next(f"run-{n}" for n in range(1000) if shard_of(f"run-{n}") in member.shards)
 
 
 async def test_a_replica_that_is_alone_takes_every_shard(join: Join) -> None:
-    """The first to come owns all."""
+    """The first replica owns all shards."""
     async with join("a:1") as a:
         assert a.shards == set(range(SHARDS))
 
 
 async def test_a_second_replica_gets_its_part_and_calls_are_referred(join: Join) -> None:
-    """After both looked round the shards are divided; a call at the wrong one names the right one."""
+    """After both have reconciled, the shards are divided; a call at the wrong one names the owner."""
     async with join("a:1") as a, join("b:1") as b:
         await _divide(a, b)
         assert a.shards | b.shards == set(range(SHARDS))
@@ -68,8 +68,8 @@ async def test_a_second_replica_gets_its_part_and_calls_are_referred(join: Join)
             await _open(other, _run_of(other))
 
 
-async def test_a_run_given_away_goes_on_elsewhere_bit_for_bit(join: Join) -> None:
-    """A drained replica's run is the next one's, whole; at the old one its handle is stale."""
+async def test_a_run_handed_over_continues_bit_for_bit(join: Join) -> None:
+    """A drained replica's run is complete at the next owner; at the old one its handle is stale."""
     async with join("a:1") as a:
         handle = await _open(a)
         first = await a.harness.follow(handle, LOSSES[:STEPS])
@@ -85,7 +85,7 @@ async def test_a_run_given_away_goes_on_elsewhere_bit_for_bit(join: Join) -> Non
 
 
 async def test_a_replica_that_drains_alone_keeps_its_runs(join: Join) -> None:
-    """With nobody to take them, runs are answered to the end."""
+    """Without another replica, runs are answered to the end."""
     async with join("a:1") as a:
         handle = await _open(a)
         await a.replica.drain()
@@ -93,8 +93,8 @@ async def test_a_replica_that_drains_alone_keeps_its_runs(join: Join) -> None:
         assert np.array_equal(lrs, _expected(a, STEPS))
 
 
-async def test_a_woken_owner_writes_nothing(join: Join, store: SqlStore) -> None:
-    """What an owner answered beyond its lease is fenced off; the next owner answers the same once more."""
+async def test_a_resumed_former_owner_writes_nothing(join: Join, store: SqlStore) -> None:
+    """Answers after the lease expired are fenced off; the next owner gives the same answers again."""
     async with join("a:1") as a, join("b:1") as b:
         handle = await _open(a)
         await a.harness.follow(handle, LOSSES[:STEPS])
@@ -121,8 +121,8 @@ async def test_a_woken_owner_writes_nothing(join: Join, store: SqlStore) -> None
 async def test_a_flush_that_failed_is_over_once_all_of_it_was_lost(join: Join, store: SqlStore) -> None:
     """With nothing left to store no flush fails any more, and health says so without waiting for the next."""
     async with join("a:1") as a, join("b:1") as b:
-        heard: list[bool] = []
-        a.harness.live.journal.on_health = heard.append
+        reported: list[bool] = []
+        a.harness.live.journal.on_health = reported.append
         await a.harness.follow(await _open(a), LOSSES[:STEPS])
         a.harness.store.failing |= {"append"}
         with raises(Reason.STORE):
@@ -131,10 +131,10 @@ async def test_a_flush_that_failed_is_over_once_all_of_it_was_lost(join: Join, s
         await b.replica.reconcile()
         await a.replica.reconcile()
         await a.harness.live.journal.flush()
-        assert heard == [False, True]
+        assert reported == [False, True]
 
 
-async def test_losing_one_shard_holds_up_no_other(join: Join, store: SqlStore) -> None:
+async def test_losing_one_shard_does_not_delay_others(join: Join, store: SqlStore) -> None:
     """A flush that is fenced off for one run stores the others."""
     async with join("a:1") as a, join("b:1") as b:
         mine, theirs = await _open(a, "mine"), await _open(a, "theirs")
@@ -150,7 +150,7 @@ async def test_losing_one_shard_holds_up_no_other(join: Join, store: SqlStore) -
 
 
 @pytest.mark.parametrize("call", ["finish", "delete", "rewind", "open"])
-async def test_calls_of_a_woken_owner_change_nothing(join: Join, store: SqlStore, call: str) -> None:
+async def test_calls_at_a_former_owner_change_nothing(join: Join, store: SqlStore, call: str) -> None:
     """A replica that does not know yet that it lost a run cannot finish, delete, rewind or complete it."""
     async with join("a:1") as a, join("b:1") as b:
         handle = await _open(a)
@@ -174,7 +174,7 @@ async def test_calls_of_a_woken_owner_change_nothing(join: Join, store: SqlStore
 
 
 async def test_a_run_that_its_owner_stored_meanwhile_is_read_again(join: Join) -> None:
-    """A replica that claims a shard as a call comes in sees what the owner before stored last."""
+    """A replica that claims a shard during a call sees what the previous owner stored last."""
     async with join("a:1") as a, join("b:1") as b:
         handle = await _open(a)
         await a.harness.follow(handle, LOSSES[:STEPS])
@@ -194,7 +194,7 @@ async def test_a_run_that_its_owner_stored_meanwhile_is_read_again(join: Join) -
         assert opened.view.snapshot.next_step == STEPS
 
 
-async def test_a_call_under_way_ends_before_its_run_is_given_away(join: Join) -> None:
+async def test_an_open_call_ends_before_its_run_is_handed_over(join: Join) -> None:
     """A hand-over waits for a rewind; calls that come meanwhile wait for the hand-over."""
     async with join("a:1") as a, join("b:1") as b:
         await a.harness.follow(await _open(a), LOSSES[:STEPS])
@@ -244,7 +244,7 @@ async def test_a_record_can_be_read_while_its_run_moves(join: Join) -> None:
 
 
 async def test_runs_of_one_group_share_an_owner(join: Join) -> None:
-    """A sweep's runs are where its first is, whatever their ids."""
+    """The runs of a sweep have the owner of its first run, whatever their ids."""
     async with join("a:1") as a, join("b:1") as b:
         await _divide(a, b)
         first = _run_of(a)
@@ -263,8 +263,8 @@ async def test_a_batch_over_several_owners_is_refused_with_the_way_out(join: Joi
             await a.harness.opener.open_many(requests)
 
 
-async def test_advice_goes_on_without_the_database_and_ownership_comes_back(join: Join) -> None:
-    """While the database fails nothing is durable and all is answered; after it, nothing was lost."""
+async def test_advice_continues_without_the_database_and_ownership_comes_back(join: Join) -> None:
+    """While the database fails, answers continue and are not durable; afterwards nothing is lost."""
     async with join("a:1") as a:
         handle = await _open(a)
         a.harness.store.failing |= {"append"}
@@ -279,7 +279,7 @@ async def test_advice_goes_on_without_the_database_and_ownership_comes_back(join
 
 
 async def test_a_hand_over_that_cannot_be_stored_is_none(join: Join) -> None:
-    """If the store fails as runs are to be given away, they stay, handles and all."""
+    """If the store fails during a hand-over, the runs stay, with their handles."""
     async with join("a:1") as a, join("b:1"):
         handle = await _open(a)
         await a.harness.follow(handle, LOSSES[:5])
@@ -295,7 +295,7 @@ async def test_a_hand_over_that_cannot_be_stored_is_none(join: Join) -> None:
 async def test_a_model_that_one_replica_imported_serves_its_runs_at_another(
     join: Join, tmp_path: Path
 ) -> None:
-    """A run goes on where its model was never imported: the store has the file."""
+    """A run continues at a replica where its model was never imported: the store has the file."""
     async with join("a:1") as a, join("b:1") as b:
         a.harness.catalog.add_file(write_random_model(tmp_path / "other.safetensors", seed=5), "other")
         handle = (await a.harness.open("run", CONFIG, model="other")).handle
@@ -307,7 +307,7 @@ async def test_a_model_that_one_replica_imported_serves_its_runs_at_another(
 
 
 async def test_a_tenants_model_stays_its_own_at_another_replica(join: Join, tmp_path: Path) -> None:
-    """A model that went along with a run is known to the run's tenant there, and to no other."""
+    """A model that moved with its run is known to the run's tenant there, and to no other."""
     async with join("a:1") as a, join("b:1") as b:
         file = write_random_model(tmp_path / "secret.safetensors", seed=5)
         secret = a.harness.catalog.add(read_model(file)[0], "secret", "acme")

@@ -1,4 +1,4 @@
-"""What a daemon must know before it shares a store."""
+"""The address that a daemon needs before it shares a store."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlrs_server.errors import AdvisorError
 
 @pytest.mark.parametrize("address", ["10.0.0.7:50051", "[fd00::7]:1", "mlrs-0.mlrs:50051", "unix:/run/mlrs"])
 def test_clients_can_be_sent_to_an_address(address: str) -> None:
-    """Numbers, names and sockets are places to send a client to."""
+    """IP addresses, names and sockets are valid addresses for clients."""
     check_advertised(address)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051"])
-async def test_everywhere_is_nowhere_to_send_clients(listen: str, tmp_path: Path) -> None:
-    """A replica that listens everywhere and says no address is refused before it asks the database."""
+async def test_the_wildcard_address_is_refused(listen: str, tmp_path: Path) -> None:
+    """A replica that listens at the wildcard address and advertises none is refused at the start."""
     flags = {
         "listen": listen,
         "store": "postgresql://127.0.0.1:1/none",

@@ -1,4 +1,4 @@
-"""What aliases have pointed at: kept, bounded, and gone back through like a stack."""
+"""The history of aliases: stored, bounded, and rolled back like a stack."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _causes(changes: Changes) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("length", [MAX_CHANGES, 10 * MAX_CHANGES])
 def test_rollbacks_are_a_stack(length: int) -> None:
-    """Whatever is set and rolled back, an alias goes back as a stack does, or not at all."""
+    """After any changes, a rollback pops a stack, or fails if it is empty."""
     rng = np.random.default_rng(5)
     for _ in range(30):
         stack, changes = ["first"], changed((), AliasChange("first", "set", None))
@@ -48,8 +48,8 @@ def test_rollbacks_are_a_stack(length: int) -> None:
             assert len(changes) <= MAX_CHANGES
 
 
-def test_an_alias_goes_back(catalog: ModelCatalog) -> None:
-    """An alias goes back one by one to where it was first pointed, and no further; each step is told."""
+def test_an_alias_is_rolled_back(catalog: ModelCatalog) -> None:
+    """Rollbacks return an alias step by step to its first target, and no further; each is recorded."""
     start = time.time()
     for name in "abc":
         catalog.set_alias("best", name)
@@ -76,8 +76,8 @@ def test_an_alias_goes_back(catalog: ModelCatalog) -> None:
     assert times == sorted(times, reverse=True)
 
 
-def test_pointing_where_it_points_is_no_change(catalog: ModelCatalog) -> None:
-    """An alias that is set to what it is already goes back to what was before that."""
+def test_setting_the_current_target_is_no_change(catalog: ModelCatalog) -> None:
+    """An alias that is set to its current target is rolled back to the one before."""
     catalog.set_alias("best", "a")
     catalog.set_alias("best", "b")
     catalog.set_alias("best", "b")
@@ -86,7 +86,7 @@ def test_pointing_where_it_points_is_no_change(catalog: ModelCatalog) -> None:
 
 
 def test_changes_are_bounded(catalog: ModelCatalog) -> None:
-    """The newest changes of an alias are kept, and those of other aliases are not their business."""
+    """The newest changes of an alias are stored, whatever the number of changes of others."""
     catalog.set_alias("other", "a")
     for number in range(MAX_CHANGES + 7):
         catalog.set_alias("best", "ab"[number % 2])
@@ -96,8 +96,8 @@ def test_changes_are_bounded(catalog: ModelCatalog) -> None:
     assert len(catalog.alias_changes("other")) == 1
 
 
-def test_the_default_goes_back_to_what_it_came_with(catalogs: Catalogs, model_file: Path) -> None:
-    """The alias `default` has a history before anyone points it: the model that mlrs comes with."""
+def test_the_default_is_rolled_back_to_the_shipped_model(catalogs: Catalogs, model_file: Path) -> None:
+    """The alias `default` has a history before its first change: the shipped model."""
     catalog = catalogs()
     came_with = catalog.find("default")
     assert _causes(catalog.alias_changes("default")) == [(came_with.name, "set")]
@@ -110,7 +110,7 @@ def test_the_default_goes_back_to_what_it_came_with(catalogs: Catalogs, model_fi
 
 
 def test_a_daemons_own_default_stays(catalogs: Catalogs, model_file: Path) -> None:
-    """Where `--model` says what the default is, it is neither rolled back nor told another history."""
+    """If `--model` sets the default, it cannot be rolled back, and has no other history."""
     catalogs().set_alias("default", "paper")
     catalog = catalogs(default=model_file)
     with raises(Reason.INVALID_FIELD, field="alias", match="--model"):
@@ -119,7 +119,7 @@ def test_a_daemons_own_default_stays(catalogs: Catalogs, model_file: Path) -> No
 
 
 def test_tenants_have_their_own_history(catalog: ModelCatalog) -> None:
-    """A tenant's alias of a name goes back by its own changes; what is shared with it stays."""
+    """A tenant's alias is rolled back by its own changes; the shared alias of that name stays."""
     catalog.set_alias("best", "a")
     catalog.set_alias("best", "b")
     with raises(Reason.NOTHING_TO_DO, field="alias"):
@@ -136,8 +136,8 @@ def test_tenants_have_their_own_history(catalog: ModelCatalog) -> None:
             what("nobody", "acme")
 
 
-def test_a_model_that_is_damaged_is_not_gone_back_to(catalog: ModelCatalog, catalogs: Catalogs) -> None:
-    """An alias is not pointed at a model that cannot be read any more: the error says so, and it stays."""
+def test_a_rollback_to_a_damaged_model_fails(catalog: ModelCatalog, catalogs: Catalogs) -> None:
+    """A rollback to a model that cannot be read any more is an error, and changes nothing."""
     catalog.set_alias("best", (old := catalog.find("a")).ref)
     catalog.set_alias("best", "b")
     catalogs.damage(old.digest)

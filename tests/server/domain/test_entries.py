@@ -11,7 +11,7 @@ from mlrs_server.domain.entries import ANSWERED, AnswerLog, Entries, count_rows,
 
 @given(rows=st.lists(st.integers(0, 9), max_size=60))
 def test_answers_are_sorted_by_row(rows: list[int]) -> None:
-    """Answers come out run after run, those of a run in the order they went in."""
+    """Sorted answers are grouped by row; the order within a row stays."""
     answers = np.zeros(len(rows), ANSWERED)
     answers["row"], answers["step"] = rows, np.arange(len(rows))
     counts, into = np.zeros(10, np.int64), np.empty_like(answers)
@@ -27,7 +27,7 @@ def test_answers_are_sorted_by_row(rows: list[int]) -> None:
     wanted=st.lists(st.tuples(st.integers(0, 7), st.integers(-1, 12)), min_size=1, max_size=30),
 )
 def test_answers_are_found(rows: list[int], firsts: list[int], wanted: list[tuple[int, int]]) -> None:
-    """Of any steps of any rows those that were answered are found where they are, and no others."""
+    """Of any steps of any rows, exactly the answered ones are found, at their indices."""
     answers = np.zeros(len(rows), ANSWERED)
     for index, row in enumerate(rows):
         answers[index]["row"], answers[index]["step"] = row, firsts[row] + rows[:index].count(row)
@@ -40,26 +40,26 @@ def test_answers_are_found(rows: list[int], firsts: list[int], wanted: list[tupl
 
 @given(moves=st.lists(st.integers(-1, 30), max_size=30))
 def test_a_log_keeps_its_order(moves: list[int]) -> None:
-    """What was taken and put back comes before what was added since; nothing is lost as the log grows."""
-    log, kept, added = AnswerLog(), list[int](), 0
+    """Answers that were put back come before those added since; nothing is lost as the log grows."""
+    log, expected, added = AnswerLog(), list[int](), 0
     for count in moves:
         if count < 0:
             taken = log.take()
             log.reserve(1)
             log.table[0]["step"], log.count = added, 1
             log.put_back(taken)
-            kept, added = [*kept, added], added + 1
+            expected, added = [*expected, added], added + 1
             continue
         log.reserve(count)
         log.table["step"][log.count : log.count + count] = range(added, added + count)
         log.count += count
-        kept, added = [*kept, *range(added, added + count)], added + count
-    assert log.take()["step"].tolist() == kept
+        expected, added = [*expected, *range(added, added + count)], added + count
+    assert log.take()["step"].tolist() == expected
     assert log.count == 0
 
 
 def test_columns_are_views() -> None:
-    """What is written to a column is in the table, and a slice of the table is a part of the entries."""
+    """Values written to a column are in the table, and a slice of the table is a part of the entries."""
     entries = Entries.of(np.array([1, 2, 3], np.uint64), np.arange(3), np.array([0.5, 1.0, 2.0]))
     entries.lrs[:] = 7.0
     Entries(entries.table[1:]).lrs[:] = 8.0
@@ -78,7 +78,7 @@ def test_columns_are_views() -> None:
     rank=st.integers(0, 2**32 - 1),
 )
 def test_one_is_a_table_of_one(handle: int, step: int, loss: float, rank: int) -> None:
-    """A single observation made the quick way is the same row as among others, and can be answered."""
+    """One observation made by the fast path equals a row of a table, and can be answered."""
     table = Entries.of(np.array([handle], np.uint64), np.array([step]), np.array([loss])).table
     table["rank"] = rank
     one = Entries.of_one(handle, step, loss, rank).table

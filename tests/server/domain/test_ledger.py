@@ -1,4 +1,4 @@
-"""Exactly once: the compiled loops against a plain account of the same rules."""
+"""The exactly-once rules: the compiled loops against a plain reference of the same rules."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Counting:
 
 @dataclass
 class Account:
-    """What one run is, by the rules as one would say them."""
+    """One run by the rules, written plainly."""
 
     next_step: int = 0
     last_loss: float = math.nan
@@ -67,7 +67,7 @@ class Account:
     finished: bool = False
 
     def take(self, step: int, loss: float) -> tuple[Verdict, float, int]:
-        """Return what an observation is, its learning rate, and the reason."""
+        """Return an observation's verdict, learning rate and reason."""
         if step == self.next_step - 1 and same(loss, self.last_loss):
             return Verdict.REPLAY, self.last_lr, AdviceReason.REPLAYED
         if step < self.next_step:
@@ -85,7 +85,7 @@ class Account:
 
 
 def blank() -> tuple[Records, RunTable, States, Handles]:
-    """Return some runs before their first step, and their handles."""
+    """Return the records of runs before their first step, and their handles."""
     records = np.zeros(RUNS, RECORD)
     records["handle"] = (np.arange(RUNS, dtype=np.uint64) + 1) << np.uint64(32) | np.arange(
         RUNS, dtype=np.uint64
@@ -96,14 +96,14 @@ def blank() -> tuple[Records, RunTable, States, Handles]:
 
 
 def same(left: float, right: float) -> bool:
-    """Return whether two numbers are equal, or both none."""
+    """Return whether two numbers are equal, or both NaN."""
     return left == right or (math.isnan(left) and math.isnan(right))
 
 
 @settings(max_examples=100)
 @given(messages=MESSAGES)
 def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, int, float]]]]) -> None:
-    """Messages of any entries, of runs that are there or not, get verdict, rate and reason of the account."""
+    """Messages of any entries, of known and unknown runs, get the reference's verdict, rate and reason."""
     records, table, states, handles = blank()
     accounts = [Account() for _ in range(RUNS)]
     for finishes, entries in messages:
@@ -147,7 +147,7 @@ def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, in
 
 
 @given(entries=st.lists(st.tuples(st.integers(0, RUNS - 1), LOSSES), min_size=1, max_size=12))
-def test_undo_takes_back_what_admit_did(entries: list[tuple[int, float]]) -> None:
+def test_undo_reverts_admit(entries: list[tuple[int, float]]) -> None:
     """When the policy fails, the records are as they were before the message, bit for bit."""
     records, _, _, handles = blank()
     records["next_step"], records["last_loss"] = 5, [1.0, np.nan, 3.0]

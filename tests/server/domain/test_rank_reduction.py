@@ -1,4 +1,4 @@
-"""How the losses of ranks become one."""
+"""The reduction of the losses of ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPORTS = st.dictionaries(st.integers(0, 300), st.builds(Report, LOSSES, SAMPLES
 
 
 def reports_of(*losses: float) -> dict[int, Report]:
-    """Return the reports of ranks 0, 1, ... of one sample each."""
+    """Return the reports of ranks from 0 on, of one sample each."""
     return {rank: Report(loss, 1.0) for rank, loss in enumerate(losses)}
 
 
@@ -26,7 +26,7 @@ def reports_of(*losses: float) -> dict[int, Report]:
 def test_the_order_of_arrival_changes_no_bit(
     reports: dict[int, Report], order: object, how: RankReduction
 ) -> None:
-    """However the reports came in, the loss is the same to the last bit."""
+    """The loss has the same bits in any order of arrival of the reports."""
     shuffled = list(reports.items())
     order.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis gives a Random
     assert reduced(dict(shuffled), how).hex() == reduced(reports, how).hex()
@@ -52,12 +52,12 @@ def test_a_mean_counts_samples() -> None:
     assert reduced({0: Report(1.0, 3.0), 1: Report(5.0, 1.0)}, MEAN) == 2.0
 
 
-def test_one_rank_is_as_it_is() -> None:
+def test_one_rank_is_unchanged() -> None:
     """The mean of one rank is its loss, to the bit, whatever its sample count."""
     assert reduced({0: Report(0.1, 3.0)}, MEAN) == 0.1
 
 
-def test_no_number_makes_the_mean_none() -> None:
+def test_nan_makes_the_mean_nan() -> None:
     """One NaN, or infinities of both signs, make the mean NaN; of one sign they make it infinite."""
     assert math.isnan(reduced(reports_of(1.0, math.nan, 2.0), MEAN))
     assert math.isnan(reduced(reports_of(math.inf, -math.inf), MEAN))
@@ -80,7 +80,7 @@ def test_a_median_puts_nan_above_all() -> None:
 
 
 def test_a_quorum_is_rounded_up() -> None:
-    """A quorum of a half of five is three, one of a tenth of thirty is three, and one at least is needed."""
+    """A quorum of half of five is three, of a tenth of thirty is three, and at least one is needed."""
 
     def least(quorum: float, world_size: int) -> int:
         config = RanksConfig(quorum=quorum).completed_by(DEFAULT_RANKS)

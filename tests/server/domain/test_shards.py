@@ -1,4 +1,4 @@
-"""Which shard a run is of, from the call that opens it to the row that is written."""
+"""The shard of a run, from the call that opens it to the row that is written."""
 
 from __future__ import annotations
 

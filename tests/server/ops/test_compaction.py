@@ -1,4 +1,4 @@
-"""Records of runs that rest are made compact, beside advice that goes on."""
+"""Compaction of the records of idle runs, while advice continues."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def filled_run(here: Harness, name: str, steps: int) -> int:
 
 
 async def test_finished_runs_become_compact(tmp_path: Path, model_file: Path) -> None:
-    """The record of a finished run becomes one chunk and reads the same; one that goes on is left alone."""
+    """The record of a finished run becomes one chunk and reads the same; active runs are not compacted."""
     async with harness(tmp_path, model_file) as here:
         await filled_run(here, "done", 2 * WORTHWHILE)
         going = await filled_run(here, "going", 2 * WORTHWHILE)
@@ -46,8 +46,8 @@ async def test_finished_runs_become_compact(tmp_path: Path, model_file: Path) ->
         await here.follow(going, LOSSES[2 * WORTHWHILE :][:3], start=2 * WORTHWHILE)
 
 
-async def test_idle_runs_become_compact_and_go_on(tmp_path: Path, model_file: Path) -> None:
-    """A run that was not observed for long becomes compact while it is in memory, and goes on."""
+async def test_idle_runs_become_compact_and_continue(tmp_path: Path, model_file: Path) -> None:
+    """A run that was idle for long becomes compact while it is in memory, and continues."""
     async with harness(tmp_path, model_file) as here:
         handle = await filled_run(here, "idle", 2 * WORTHWHILE)
         assert await compact_round(here.live, here.stored, time.time() + 1) == 1
@@ -60,7 +60,7 @@ async def test_idle_runs_become_compact_and_go_on(tmp_path: Path, model_file: Pa
 async def test_a_damaged_run_does_not_keep_others_from_becoming_compact(
     tmp_path: Path, model_file: Path
 ) -> None:
-    """A run whose chunks cannot be merged is left as it is; those after it are merged, and the lap ends."""
+    """A run whose chunks cannot be merged is left as it is; those after it are merged, and the round ends."""
     async with harness(tmp_path, model_file) as here:
         for name in ("damaged", "good"):
             await filled_run(here, name, WORTHWHILE)
@@ -71,8 +71,8 @@ async def test_a_damaged_run_does_not_keep_others_from_becoming_compact(
         assert chunk_counts(tmp_path) == [WORTHWHILE, 1]
 
 
-async def test_a_lap_takes_all_there_are(tmp_path: Path, model_file: Path) -> None:
-    """More runs than are looked up at a time become compact in one lap."""
+async def test_a_round_compacts_all_runs(tmp_path: Path, model_file: Path) -> None:
+    """More runs than one query returns become compact in one round."""
     async with harness(tmp_path, model_file) as here:
         names = [f"run-{index}" for index in range(AT_ONCE + 3)]
         handles = [(await here.open(name, CONFIG)).handle for name in names]

@@ -1,4 +1,4 @@
-"""Machine code before the first run."""
+"""Compilation before the first run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ assert [list(function.signatures) for function in functions] == made
 
 
 def test_nothing_is_compiled_for_a_run() -> None:
-    """After the warm-up, messages of every kind find their machine code made: no other is made for them."""
+    """After the warm-up, no kind of message compiles anything."""
     done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -85,7 +85,7 @@ def test_nothing_is_compiled_for_a_run() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # all kernels are compiled, some twice
 def test_a_daemon_starts_on_a_damaged_kernel_cache(tmp_path: Path) -> None:
-    """Empty and random files in the kernel cache cost compiling them again and one warning, and no start."""
+    """With empty and random files in the kernel cache, a daemon compiles again, warns once, and starts."""
     cache = tmp_path / "cache"
     daemon = Daemon(tmp_path / "d", "--log-format", "json", environment={"NUMBA_CACHE_DIR": str(cache)})
     with daemon:

@@ -1,4 +1,4 @@
-"""Flow control instead of growth: what a client that does not read costs, and whom."""
+"""Flow control: a client that does not read does not make memory grow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def resident_bytes() -> int:
 
 
 async def test_a_client_that_never_reads_costs_a_bounded_amount(tmp_path: Path, model_file: Path) -> None:
-    """Its messages wait on its own side once its answers pile up; memory does not grow, others are served."""
+    """Its messages wait at the client once its answers pile up; memory does not grow, others are served."""
     async with service(tmp_path / "d", model_file) as (stub, address):
         handle = await create(stub, "greedy", horizon=10)
         greedy = stub.StreamAdvice()
@@ -63,9 +63,9 @@ async def test_a_client_that_goes_away_is_no_defect(
                 await asyncio.wait_for(greedy.write(message), 1.0)
         greedy.cancel()
         assert await asyncio.wait_for(advised(stub, "greedy", [2.0]), 10)
-    told = "".join(capfd.readouterr())
-    assert "internal_error" not in told
-    assert "Traceback" not in told
+    output = "".join(capfd.readouterr())
+    assert "internal_error" not in output
+    assert "Traceback" not in output
 
 
 async def test_a_client_that_reads_late_gets_every_answer(tmp_path: Path, model_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Opening and finishing many runs in one call: what single calls would do, all or none."""
+"""Opening and finishing many runs in one call: as single calls would, all or none."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def test_a_batch_does_what_single_calls_do(
             opened = [await here.open_one(each) for each in requests]
         seen: list[Any] = []
         for each, now in zip(requests, opened, strict=True):
-            kept = each.run_id in before and before[each.run_id].handle == now.handle
+            same_handle = each.run_id in before and before[each.run_id].handle == now.handle
             at = now.view.snapshot.next_step
-            seen += [facts(now.view), now.created, kept]
+            seen += [facts(now.view), now.created, same_handle]
             seen += [(await here.follow(now.handle, LOSSES[at : at + 4], start=at)).tobytes()]
             seen += [(await here.history(each.run_id)).lrs.tobytes()]
         return [*seen, await everything(here)]
@@ -205,7 +205,7 @@ def test_a_batch_that_fails_changes_nothing(
 
 @pytest.mark.parametrize("size", [0, MAX_BATCH + 1])
 async def test_the_size_of_a_batch_is_bounded(tmp_path: Path, model_file: Path, size: int) -> None:
-    """None, or more than the most, are refused by the field that lists them."""
+    """Empty and too large batches are refused; the error names the field."""
     names = [f"run-{index}" for index in range(size)]
     async with harness(tmp_path / "d", model_file) as here:
         with raises(Reason.INVALID_FIELD, field="requests", match=f"this one about {size}"):
@@ -279,7 +279,7 @@ async def test_rewinds_go_as_far_as_they_can(tmp_path: Path, model_file: Path) -
 async def test_runs_of_a_batch_are_not_dropped_for_it(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a group is full, finished runs make room for a batch, but not those that it is about."""
+    """In a full group, finished runs are dropped for a batch, except those in the batch."""
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
     monkeypatch.setattr(run_groups, "DROPPED_AT_ONCE", 1)
     names = [f"run-{index}" for index in range(8)]
@@ -296,7 +296,7 @@ async def test_runs_of_a_batch_are_not_dropped_for_it(
         assert not (await here.ask([one.handle for one in again], [1] * 6 + [0] * 2, [1.0] * 8)).errors
 
 
-async def test_overlapping_batches_take_turns(tmp_path: Path, model_file: Path) -> None:
+async def test_overlapping_batches_do_not_deadlock(tmp_path: Path, model_file: Path) -> None:
     """Batches about the same runs in any order, and single calls among them, all end; an id is one run."""
     names = [f"run-{index}" for index in range(40)]
     rng = np.random.default_rng(3)
@@ -371,7 +371,7 @@ async def test_runs_are_finished_together(tmp_path: Path, model_file: Path) -> N
 
 @pytest.mark.parametrize("fault", ["a missing run", "append", "set_status"])
 async def test_runs_are_finished_all_or_none(tmp_path: Path, model_file: Path, fault: str) -> None:
-    """One id without a run, or a store that fails: none is finished, and all go on under their handles."""
+    """One id without a run, or a store that fails: none is finished, and all continue with their handles."""
     async with harness(tmp_path / "d", model_file) as here:
         opened = await here.opener.open_many(requests_of("abc"))
         for one in opened[:2]:
@@ -389,8 +389,8 @@ async def test_runs_are_finished_all_or_none(tmp_path: Path, model_file: Path, f
         assert {view.snapshot.status for view in finished} == {RunStatus.FINISHED}
 
 
-async def test_followers_hear_of_a_batch(tmp_path: Path, model_file: Path) -> None:
-    """Who follows runs has their end when they are finished together, and sees a rewind in a batch."""
+async def test_followers_see_a_batch(tmp_path: Path, model_file: Path) -> None:
+    """A follower gets the end of runs that are finished together, and a rewind in a batch."""
     async with harness(tmp_path / "d", model_file) as here:
         opened = await here.opener.open_many(requests_of("ab"))
         for one in opened:
@@ -414,7 +414,7 @@ async def test_followers_hear_of_a_batch(tmp_path: Path, model_file: Path) -> No
 
 
 async def test_a_caller_that_goes_away_leaves_runs_finished(tmp_path: Path, model_file: Path) -> None:
-    """Finishing goes on to its end, whoever has left."""
+    """Finishing is completed even if the caller has disconnected."""
     async with harness(tmp_path / "d", model_file) as here:
         await here.opener.open_many(requests_of("abc"))
         here.store.calls.clear()

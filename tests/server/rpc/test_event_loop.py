@@ -1,4 +1,4 @@
-"""What the event loop's thread never does while the daemon serves: files, locks, SQL, hashing, parsing."""
+"""The event loop's thread does not use files, locks or SQL, nor hash or parse models, while serving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.daemon import write_random_model
 from tests.support.postgres import PostgresServer
 
 BLOCKING = {"open", "os.rename", "os.remove", "os.mkdir", "fcntl.flock", "sqlite3.connect"}
-"""What Python tells its audit hooks of before it does it."""
+"""The audit events of the forbidden operations."""
 
 _watched: dict[int, list[str]] = {}
 """What was done on threads that are watched, by thread."""
@@ -37,7 +37,7 @@ sys.addaudithook(_audit)  # for good: Python takes none away, and this one hardl
 
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Watch this thread; yield a list of all that it does and should leave to others."""
+    """Watch this thread; yield a list of its forbidden operations."""
     seen = _watched[threading.get_ident()] = []
 
     def note(what: str) -> None:
@@ -71,7 +71,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def settings(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What a daemon on a store of each engine is started with."""
+    """The settings of a daemon on a store of each engine."""
     if request.param == "sqlite":
         return {}
     server: PostgresServer = request.getfixturevalue("postgres")

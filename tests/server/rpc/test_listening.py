@@ -1,4 +1,4 @@
-"""Where a daemon listens: who has an address, and what is said when it cannot be used."""
+"""The address that a daemon listens on, and the error when it cannot be used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def serves(address: str) -> bool:
 
 
 def refused(*arguments: str) -> str:
-    """Run `mlrs serve`, which must fail; return all that it says on standard error."""
+    """Run `mlrs serve`, which must fail; return its standard error."""
     command = [sys.executable, "-m", "mlrs_cli", "serve", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 1, ended.stderr
@@ -36,7 +36,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_a_socket_is_one_daemons_at_a_time(tmp_path: Path, model_file: Path) -> None:
-    """A second daemon on a unix socket is refused by the first one's process id, and harms it in no way."""
+    """A second daemon on a unix socket fails with the first one's process id, and does not disturb it."""
     path = tmp_path / "mlrs.sock"
     with Daemon(tmp_path / "one", "--model", str(model_file), listen=f"unix:{path}") as first:
         other = ("--data-dir", str(tmp_path / "two"), "--model", str(model_file))
@@ -50,7 +50,7 @@ def test_a_socket_is_one_daemons_at_a_time(tmp_path: Path, model_file: Path) -> 
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path, model_file: Path) -> None:
-    """A daemon that was killed leaves its socket behind, and the next one listens there all the same."""
+    """A daemon that was killed leaves its socket behind, and the next one listens there."""
     path = tmp_path / "mlrs.sock"
     with Daemon(tmp_path / "one", "--model", str(model_file), listen=f"unix:{path}") as daemon:
         daemon.kill()
@@ -60,7 +60,7 @@ def test_a_stale_socket_is_replaced(tmp_path: Path, model_file: Path) -> None:
 
 
 async def test_a_socket_of_another_program_is_left_alone(tmp_path: Path, model_file: Path) -> None:
-    """A socket that somebody listens on without our lock is not taken, nor is a file that is no socket."""
+    """A socket that another program listens on is not replaced, nor is a file that is not a socket."""
     path = tmp_path / "mlrs.sock"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -88,7 +88,7 @@ async def test_a_socket_of_another_program_is_left_alone(tmp_path: Path, model_f
     ],
 )
 def test_an_address_that_cannot_be_used_is_one_line(tmp_path: Path, listen: str, why: str) -> None:
-    """A start that fails for its address says that, why, and what to do, in one line and nothing beside."""
+    """A start that fails for its address prints one line with the cause and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         where = listen.format(taken=other.getsockname()[1], folder=tmp_path)
         said = refused("--listen", where, "--data-dir", str(tmp_path / "d"), "--insecure")

@@ -1,4 +1,4 @@
-"""Meta mode over the wire: updates in streams and calls, gradients in pieces, what can be read of it."""
+"""Meta mode over the wire: updates in streams and calls, gradients in chunks, and records of both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def exchange(call: Any, message: pb.StreamAdviceRequest) -> pb.StreamAdvic
 
 
 async def test_a_stream_keeps_observations_and_updates_in_order(tmp_path: Path, model_file: Path) -> None:
-    """Sent at once, observations and updates are taken one after the other, as by calls one at a time."""
+    """Observations and updates of a stream are applied in order, as by single calls."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         streamed = await create(stub, "streamed", horizon=100, meta=META)
         await create(stub, "called", horizon=100, meta=META)
@@ -67,7 +67,7 @@ async def test_a_stream_keeps_observations_and_updates_in_order(tmp_path: Path, 
 
 
 async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> None:
-    """In a message of several updates one that is wrong is an error by its index; its neighbours are made."""
+    """In a message of several updates an invalid one is an error by its index; the others are applied."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         one, other, frozen = [
             await create(stub, name, **({} if name == "frozen" else {"meta": META}))
@@ -88,8 +88,8 @@ async def test_a_wrong_update_fails_alone(tmp_path: Path, model_file: Path) -> N
         assert not (await exchange(call, columns((one, 1, 1.9)))).advice.errors
 
 
-async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, model_file: Path) -> None:
-    """Between the updates of a message, whatever else waits has its turn."""
+async def test_a_long_message_of_updates_yields_to_other_tasks(tmp_path: Path, model_file: Path) -> None:
+    """Between the updates of a message, other tasks of the event loop run."""
     async with harness(tmp_path, model_file) as there:
         adaptation = Adaptation(there.live, there.stored)
         served = MetaService(there.opener, adaptation, AdviceCounts())
@@ -99,13 +99,13 @@ async def test_a_long_message_of_updates_keeps_nobody_waiting(tmp_path: Path, mo
             await run.go([2.0])
             message.updates.add(run_handle=run.opened.handle, step=0, alignment=1.0)
         set_caller(Caller(Principal("", Role.ADAPT), Usage("", Limits())))
-        making = asyncio.create_task(served.adapt_all(message))
-        turns = 0
-        while not making.done():
+        applying = asyncio.create_task(served.adapt_all(message))
+        yields = 0
+        while not applying.done():
             await asyncio.sleep(0)
-            turns += 1
-        assert [result.updates for result in making.result().meta_results.results] == [1] * 40
-        assert turns >= 40 // AT_ONCE
+            yields += 1
+        assert [result.updates for result in applying.result().meta_results.results] == [1] * 40
+        assert yields >= 40 // AT_ONCE
 
 
 async def test_too_many_updates_fail_the_stream(tmp_path: Path, model_file: Path) -> None:
@@ -119,8 +119,8 @@ async def test_too_many_updates_fail_the_stream(tmp_path: Path, model_file: Path
         assert "at most 1024" in refusal.message
 
 
-async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Path) -> None:
-    """GetRun counts a run's updates and tells of the newest; WatchRun has each of them; others have none."""
+async def test_updates_can_be_read(tmp_path: Path, model_file: Path) -> None:
+    """GetRun has the number of updates and the newest one; WatchRun has each; runs without meta have none."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         handle = await create(stub, "run", horizon=100, meta=META)
         await create(stub, "frozen")
@@ -148,10 +148,8 @@ async def test_what_became_of_updates_can_be_read(tmp_path: Path, model_file: Pa
         assert not frozen.HasField("meta")
 
 
-async def test_runs_that_are_finished_or_listed_tell_of_their_newest_updates(
-    tmp_path: Path, model_file: Path
-) -> None:
-    """FinishRun, BatchFinishRuns and ListRuns say of each run's meta updates what GetRun says."""
+async def test_finished_and_listed_runs_have_their_newest_updates(tmp_path: Path, model_file: Path) -> None:
+    """FinishRun, BatchFinishRuns and ListRuns have the same meta status as GetRun."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         names = ["one", "two", "three", "none"]
         handles = [await create(stub, name, horizon=100, meta=META) for name in names]
@@ -180,7 +178,7 @@ async def test_runs_that_are_finished_or_listed_tell_of_their_newest_updates(
             assert read.meta == run.meta
 
 
-async def test_a_follower_hears_of_updates(tmp_path: Path, model_file: Path) -> None:
+async def test_a_follower_gets_updates(tmp_path: Path, model_file: Path) -> None:
     """Who follows a run gets its updates as they come, each once."""
     async with service(tmp_path / "d", model_file, flush_interval_s=0.02) as (stub, _):
         handle = await create(stub, "run", horizon=100, meta=META)
@@ -190,14 +188,14 @@ async def test_a_follower_hears_of_updates(tmp_path: Path, model_file: Path) -> 
             await exchange(call, columns((handle, step, loss)))
             await exchange(call, update(handle, step, 1.0 + step))
         await stub.FinishRun(pb.FinishRunRequest(run_id="run"), timeout=TIMEOUT)
-        heard = [update.step async for message in watch for update in message.updates]
-        assert heard == list(range(6))
+        received = [update.step async for message in watch for update in message.updates]
+        assert received == list(range(6))
 
 
 def gradients(
     header: pb.AdaptGradientsHeader, left: np.ndarray, right: np.ndarray, count: int, piece: int = 100
 ) -> Iterator[pb.AdaptGradientsRequest]:
-    """Return the messages that send two vectors, in pieces of so many elements."""
+    """Return the messages that send two vectors, in chunks of so many elements."""
     header.element_count = count
     yield pb.AdaptGradientsRequest(header=header)
     for start in range(0, len(left), piece):
@@ -228,7 +226,7 @@ async def test_all_ways_in_are_the_same(tmp_path: Path, model_file: Path) -> Non
 
 
 async def test_gradients_that_break_off_change_nothing(tmp_path: Path, model_file: Path) -> None:
-    """A stream that is cut off, ends early, goes on too long or is malformed leaves the run as it was."""
+    """A stream that is cut off, ends early, is too long or is malformed leaves the run as it was."""
     ones = np.ones(500)
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "run", horizon=100, meta=META)
@@ -283,7 +281,7 @@ async def test_a_run_is_in_meta_mode_from_its_creation(tmp_path: Path, model_fil
             assert dict(caught.value.trailing_metadata() or ())["mlrs-field"] == field
 
 
-async def test_a_follower_that_comes_back_hears_of_the_last_update(tmp_path: Path, model_file: Path) -> None:
+async def test_a_follower_that_comes_back_gets_the_last_update(tmp_path: Path, model_file: Path) -> None:
     """A record read from the next step on begins with the update of the step before: it may be news."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         handle = await create(stub, "run", horizon=100, meta=META)
@@ -295,7 +293,7 @@ async def test_a_follower_that_comes_back_hears_of_the_last_update(tmp_path: Pat
         assert [one.step async for message in watch for one in message.updates] == [4]
 
 
-async def test_an_update_that_finds_no_room_ends_the_stream(tmp_path: Path, model_file: Path) -> None:
+async def test_an_update_over_the_queue_limit_ends_the_stream(tmp_path: Path, model_file: Path) -> None:
     """What follows an update on its stream is not taken without it: the call fails, to be made again."""
     async with service(tmp_path / "d", model_file, max_unflushed=1, flush_interval_s=5.0) as (stub, _):
         handle = await create(stub, "run", horizon=100, meta=META)
@@ -305,8 +303,8 @@ async def test_an_update_that_finds_no_room_ends_the_stream(tmp_path: Path, mode
         assert (await refused(call)).reason == "ERROR_REASON_QUEUE_FULL"
 
 
-async def test_ranks_hear_of_no_learning_rate_too_late(tmp_path: Path, model_file: Path) -> None:
-    """With ranks, updates come after the step unless told otherwise."""
+async def test_ranks_get_no_learning_rate_too_late(tmp_path: Path, model_file: Path) -> None:
+    """With ranks, updates come after the step by default."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         await create(stub, "after", meta={}, ranks={})
         run = (await stub.GetRun(pb.GetRunRequest(run_id="after"), timeout=TIMEOUT)).run

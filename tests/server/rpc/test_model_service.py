@@ -1,4 +1,4 @@
-"""New versions of models over the wire: roles, tenants, and what errors say."""
+"""New versions of models over the wire: roles, tenants and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def home(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def _learns(caller: Caller, *run_ids: str, model: str = "small", steps: int = 4) -> None:
-    """Have runs of a tenant learn for their model, each something else."""
+    """Adapt runs of a tenant's model, each differently."""
     meta = pb.Meta(scope=pb.ADAPT_SCOPE_MODEL, learning_rate=0.01)
     for number, run_id in enumerate(run_ids):
         await caller.create(run_id, model=model, horizon=100, num_classes=10, meta=meta)
@@ -183,7 +183,7 @@ async def test_every_refusal_is_named(home: Tenants) -> None:
 
 
 async def test_a_history_before_any_change_has_no_time(home: Tenants) -> None:
-    """What an alias pointed at before anyone pointed it is told without a time."""
+    """The target of an alias before its first change is listed without a time."""
     admin = home.caller("acme")
     await home.known(admin)
     (answer,) = await admin.call("ListAliasChanges", pb.ListAliasChangesRequest(alias="default"))

@@ -1,4 +1,4 @@
-"""Runs that follow a schedule: kept, resumed, rewound and refused like any other."""
+"""Runs that follow a schedule: stored, resumed, rewound and refused like any other."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def config_of(kind: ScheduleKind, **numbers: Any) -> RunConfig:
 
 
 def alone(config: RunConfig, losses: Floats = LOSSES[:HORIZON]) -> Floats:
-    """Return the LRs of a run that was alone in the world."""
+    """Return the LRs of an undisturbed run."""
     assert config.schedule is not None
     return replayed(schedule_policy(config.schedule), config, losses)
 
 
 @pytest.mark.parametrize("kind", ScheduleKind, ids=lambda kind: kind.spelling)
-async def test_a_run_goes_on_after_a_crash(tmp_path: Path, model_file: Path, kind: ScheduleKind) -> None:
-    """A run read back from the store, and one rewound, get the bits of a run that nothing happened to."""
+async def test_a_run_continues_after_a_crash(tmp_path: Path, model_file: Path, kind: ScheduleKind) -> None:
+    """A run read back from the store, and one rewound, get the bits of a run that was not disturbed."""
     config = config_of(kind, base_lr=0.2, warmup=5)
     expected = alone(config)
     async with harness(tmp_path / "d", model_file) as here:
@@ -113,7 +113,7 @@ async def test_a_bad_loss_is_held(tmp_path: Path, model_file: Path) -> None:
     assert lrs.tolist() == pytest.approx([1.0, 1.0, 58 / 60])
 
 
-async def test_running_out_of_groups_is_said_and_passes(
+async def test_running_out_of_groups_is_an_error_until_one_is_empty(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every group taken a new shape is refused and not created; once a group is empty, it is taken."""
@@ -135,17 +135,17 @@ async def test_running_out_of_groups_is_said_and_passes(
         lrs = await here.follow(opened.handle, LOSSES[:20])
         stale = await here.ask(handles[1], 3, 1.0)
         assert stale.errors[0].reason == Reason.STALE_HANDLE
-        kept = await here.follow(handles[2], LOSSES[:20])
+        unchanged = await here.follow(handles[2], LOSSES[:20])
         with raises(Reason.MEMORY_FULL):
             await here.open("run-1", some[1])
         await here.ending.delete("run-2")
         back = await here.follow((await here.open("run-1", some[1])).handle, LOSSES[:20])
     assert back.tobytes() == alone(some[1])[:20].tobytes()
     assert lrs.tobytes() == alone(some[3])[:20].tobytes()
-    assert kept.tobytes() == alone(some[2])[:20].tobytes()
+    assert unchanged.tobytes() == alone(some[2])[:20].tobytes()
 
 
-async def test_running_out_of_rows_is_said(
+async def test_running_out_of_rows_is_an_error(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every row of a group taken, a run of its shape is refused, and one of another shape is not."""
@@ -160,7 +160,7 @@ async def test_running_out_of_rows_is_said(
         assert (await here.open("one-more", config_of(ScheduleKind.COSINE))).created
 
 
-async def test_finished_runs_make_room_for_other_shapes(
+async def test_finished_runs_free_groups_for_other_shapes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every group taken, one whose runs are all finished is used again; they can still be read."""
@@ -182,10 +182,10 @@ async def test_finished_runs_make_room_for_other_shapes(
     assert rest.tobytes() == alone(some[2])[5:20].tobytes()
 
 
-async def test_finished_runs_make_room_for_runs_of_their_shape(
+async def test_finished_runs_free_rows_for_runs_of_their_shape(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With every row of a group taken, a finished run gives its row; its handle is stale from then on."""
+    """With every row of a group taken, a finished run's row is reused; its handle is stale from then on."""
     monkeypatch.setattr(runs, "MAX_ROWS", 8)
     async with harness(tmp_path / "d", model_file) as here:
         handles = [(await here.open(f"run-{n}", config_of(ScheduleKind.COSINE))).handle for n in range(8)]
@@ -202,7 +202,7 @@ async def test_finished_runs_make_room_for_runs_of_their_shape(
 async def test_a_run_that_a_call_is_about_stays(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is being finished makes no room yet: the call may fail, and the run then goes on."""
+    """The row of a run that is being finished is not reused yet: the call may fail, and the run continues."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config_of(ScheduleKind.COSINE))
@@ -223,7 +223,7 @@ async def test_a_run_that_a_call_is_about_stays(
 async def test_the_last_group_goes_to_one_of_two(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two runs created at once with room for one, one is; the other is refused and not stored."""
+    """Of two runs created at once with one free group, one is; the other is refused and not stored."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with harness(tmp_path / "d", model_file) as here:
         results = await asyncio.gather(
@@ -238,10 +238,10 @@ async def test_the_last_group_goes_to_one_of_two(
     assert [view.run_id for view in stored] == [opened.view.run_id]
 
 
-async def test_a_run_that_cannot_be_stored_gives_its_place_back(
+async def test_a_run_that_cannot_be_stored_frees_its_slot(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the store refuses a new run, the room that was kept for it is there for the next."""
+    """When the store refuses a new run, its reserved slot is free for the next."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with harness(tmp_path / "d", model_file) as here:
         here.store.failing = {"create"}
@@ -251,10 +251,10 @@ async def test_a_run_that_cannot_be_stored_gives_its_place_back(
         assert (await here.open("b", config_of(ScheduleKind.LINEAR))).created
 
 
-async def test_a_rewound_run_keeps_its_place(
+async def test_a_rewound_run_keeps_its_slot(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a run is rewound, nobody gets its place, and it goes on in it."""
+    """While a run is rewound, no other run gets its slot, and it continues there."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with harness(tmp_path / "d", model_file) as here:
         before = await here.open("a", config_of(ScheduleKind.COSINE))
@@ -271,8 +271,8 @@ async def test_a_rewound_run_keeps_its_place(
     assert lrs.tobytes() == alone(config_of(ScheduleKind.COSINE))[4:20].tobytes()
 
 
-async def test_a_model_without_room_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is refused for want of room leaves no shipped model in the data folder."""
+async def test_a_refused_run_stores_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is refused for lack of memory leaves no shipped model in the data folder."""
     monkeypatch.setattr(run_groups, "MAX_GROUPS", 1)
     async with harness(tmp_path / "d", None) as here:
         await here.open("a", config_of(ScheduleKind.COSINE))
@@ -323,7 +323,7 @@ async def test_bad_schedules_are_refused_by_field(
     assert refusal.message.startswith(f"{field}: ")
 
 
-async def test_no_room_is_resource_exhausted(
+async def test_a_full_memory_is_resource_exhausted(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the wire, a run for which there is no group left is RESOURCE_EXHAUSTED."""

@@ -1,4 +1,4 @@
-"""The contract over real sockets: what is wrong is named, and what is right is the same everywhere."""
+"""The contract over real sockets: errors name what is wrong, and advice is the same by every call."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
 
 
 async def test_every_wrong_request_is_named(stub: Any) -> None:
-    """A wrong request has its status, its reason, its field, and a message with the way out."""
+    """A wrong request has its status, its reason, its field, and a message that says what to do."""
     await create(stub, "b")
     await create(stub, "done")
     await advised(stub, "b", [1.0])
@@ -298,7 +298,7 @@ async def test_every_wrong_request_is_named(stub: Any) -> None:
     ids=["empty", "long", "short", "missing", "many", "far", "farthest"],
 )
 async def test_wrong_columns_end_the_stream(stub: Any, message: Any, says: str) -> None:
-    """A message that is no set of columns ends its stream by name; other streams go on."""
+    """A message with invalid columns ends its stream, with their names; other streams continue."""
     handle = await create(stub, "a")
     async with stream(stub) as other:
         call = stub.StreamAdvice(timeout=TIMEOUT)
@@ -341,7 +341,7 @@ async def test_an_unknown_method_is_refused(tmp_path: Path, model_file: Path) ->
 
 
 async def test_bytes_that_are_no_message_are_refused(tmp_path: Path, model_file: Path) -> None:
-    """Garbage in place of a message fails its own call; the daemon goes on."""
+    """Bytes that are not a message fail their own call; the daemon continues."""
     async with service(tmp_path / "d", model_file) as (stub, address):
         async with grpc.aio.insecure_channel(address) as connection:
             for method in ("GetRun", "OpenRun", "Advise"):
@@ -417,7 +417,7 @@ async def test_bad_entries_leave_their_neighbours_answered(stub: Any) -> None:
 
 
 async def test_durable_steps_reach_the_client(tmp_path: Path, model_file: Path) -> None:
-    """A reply says what would survive a crash, and that grows while the run goes on."""
+    """A reply says what would survive a crash, and that grows while the run continues."""
     async with service(tmp_path / "d", model_file, flush_interval_s=0.01) as (stub, _):
         handle = await create(stub, "a")
         async with stream(stub) as call, asyncio.timeout(TIMEOUT):
@@ -445,7 +445,7 @@ async def test_two_streams_may_share_a_run(stub: Any) -> None:
 
 
 async def test_a_run_reads_as_it_is(stub: Any) -> None:
-    """A run's message has its config as given, where it stands, and its times."""
+    """A run's message has its config as given, its progress and its times."""
     given = {"horizon": 9, "scale": 0.25, "optimizer": pb.OPTIMIZER_ADAM, "momentum": 0.0, "min_lr": 0.0}
     created = await stub.OpenRun(pb.OpenRunRequest(run_id="a", config=pb.RunConfig(**given)))
     assert created.created

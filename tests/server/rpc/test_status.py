@@ -44,7 +44,7 @@ def test_errors_of_the_core_are_translated() -> None:
 async def test_a_defect_leaks_nothing(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that nobody foresaw is INTERNAL without its text, in a unary call and in a stream."""
+    """An unknown exception is INTERNAL without its text, in a unary call and in a stream."""
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")
@@ -84,7 +84,7 @@ async def test_a_long_message_is_cut(
 async def test_bytes_that_are_no_message_are_an_invalid_argument(
     tmp_path: Path, model_file: Path, method: str
 ) -> None:
-    """Bytes that cannot be parsed are the client's fault, in a plain call and in streams, and said so."""
+    """Bytes that cannot be parsed are INVALID_ARGUMENT, in a unary call and in streams."""
     async with service(tmp_path / "d", model_file) as (_, address), grpc.aio.insecure_channel(address) as raw:
         path = f"/mlrs.v1.AdvisorService/{method}"
         call: Any = {

@@ -1,4 +1,4 @@
-"""Models that are uploaded: checked as they come, and never run."""
+"""Uploaded models: checked on arrival, and never executed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Code = grpc.StatusCode
 
 @pytest.fixture
 async def caller(tmp_path: Path, model_file: Path) -> AsyncIterator[Caller]:
-    """Somebody at a daemon without tokens, who may do everything."""
+    """A caller of a daemon without tokens, who may do everything."""
     async with service(tmp_path / "d", model_file) as (stub, _):
         yield Caller(stub, None)
 
@@ -42,7 +42,7 @@ def data(tmp_path: Path) -> bytes:
 
 
 async def test_an_uploaded_model_serves(tmp_path: Path, model_file: Path, data: bytes) -> None:
-    """A model that was uploaded, in pieces of any size, is found by name and digest, also after a restart."""
+    """A model that was uploaded, in chunks of any size, is found by name and digest, also after a restart."""
     digest = hashlib.sha256(data).hexdigest()
     async with service(tmp_path / "d", model_file) as (stub, _):
         caller = Caller(stub, None)
@@ -97,7 +97,7 @@ async def test_wrong_messages_are_named(caller: Caller, data: bytes, kind: str, 
 async def test_a_model_is_served_under_its_own_constants(caller: Caller) -> None:
     """A model with constants of its own is advised by them, beside one with the first; so says its JSON."""
     first, other = DriftSpec(hidden_size=4), DriftSpec(hidden_size=4, constants=OTHER_CONSTANTS)
-    told = []
+    advice = []
     for name, spec in (("first", first), ("other", other)):
         model = random_model(spec, 5, snapshots=1)
         await caller.import_model(dump_model(model), name)
@@ -105,10 +105,10 @@ async def test_a_model_is_served_under_its_own_constants(caller: Caller) -> None
         assert json.loads(got.model.architecture_json) == spec.to_json()
         await create(caller.stub, name, model=name, horizon=40)
         losses = [2.0, 1.5, 1.2, 3.0, 0.4]
-        told.append(await advised(caller.stub, name, losses))
+        advice.append(await advised(caller.stub, name, losses))
         runs = Runs(model.policy(), [RunConfig(horizon=40)])
-        assert told[-1] == [float(runs.advise(step, [loss])[0]) for step, loss in enumerate(losses)]
-    assert told[0] != told[1]
+        assert advice[-1] == [float(runs.advise(step, [loss])[0]) for step, loss in enumerate(losses)]
+    assert advice[0] != advice[1]
 
 
 async def test_a_newer_feature_set_is_refused(caller: Caller) -> None:
@@ -132,7 +132,7 @@ def _header(text: object) -> bytes:
 
 
 async def test_what_is_no_model_is_refused(caller: Caller, data: bytes) -> None:
-    """Pickles, headers that lie about lengths, and rubbish are refused as models; the daemon goes on."""
+    """Pickles, headers that lie about lengths, and rubbish are refused as models; the daemon continues."""
     bad: dict[str, bytes] = {
         "pickle": pickle.dumps(_Bomb()),
         "zip": b"PK\x03\x04" + b"\0" * 100,

@@ -1,4 +1,4 @@
-"""Work that nobody waits for who was told to stop."""
+"""Background threads that a shutdown does not wait for."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mlrs_server.system.background import in_background
 from tests.server.support import until
 from tests.support.daemon import Daemon
 
-HEARD_S = BUSY_S / 2
-"""Well before what the daemon waits for gives up by itself."""
+STOPS_WITHIN_S = BUSY_S / 2
+"""Well below the timeout of what the daemon waits for."""
 
 
-async def test_what_it_gives_and_raises_is_the_works() -> None:
+async def test_result_and_error_reach_the_caller() -> None:
     """The caller gets the result, or the error."""
     assert await in_background(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
@@ -30,20 +30,20 @@ async def test_what_it_gives_and_raises_is_the_works() -> None:
 
 
 async def test_a_cancelled_caller_does_not_wait_and_its_result_is_undone() -> None:
-    """Cancelled, a caller goes on at once; what the work gives later is undone."""
-    gate, undone = threading.Event(), list[str]()
-    waiting = asyncio.create_task(in_background(lambda: str(gate.wait(30)), undone.append))
+    """A cancelled caller continues at once; the later result is undone."""
+    release, undone = threading.Event(), list[str]()
+    waiting = asyncio.create_task(in_background(lambda: str(release.wait(30)), undone.append))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not undone
-    gate.set()
+    release.set()
     await until(lambda: undone == ["True"])
 
 
-def told_to_stop(daemon: Daemon, once: Callable[[], bool]) -> float:
-    """Tell a starting daemon to stop once something holds; return the seconds that it took to end well."""
+def stopped(daemon: Daemon, once: Callable[[], bool]) -> float:
+    """Stop a starting daemon once a condition holds; return the seconds until its clean end."""
     deadline = time.monotonic() + 60
     while not once():
         assert time.monotonic() < deadline, daemon.log.read_text(encoding="utf-8")
@@ -64,29 +64,29 @@ def has_open(daemon: Daemon, file: Path) -> bool:
     return False
 
 
-def test_a_start_that_waits_for_a_locked_file_hears_sigterm(tmp_path: Path) -> None:
-    """While another process holds the store, a daemon that starts ends when it is told to."""
+def test_a_start_that_waits_for_a_locked_file_obeys_sigterm(tmp_path: Path) -> None:
+    """While another process holds the store, a starting daemon ends at SIGTERM."""
     (tmp_path / "d").mkdir()
     file = tmp_path / "d" / "mlrs.sqlite3"
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("CREATE TABLE t (x)")
         other.execute("BEGIN EXCLUSIVE")
         daemon = Daemon(tmp_path / "d").launch()
-        assert told_to_stop(daemon, lambda: has_open(daemon, file)) < HEARD_S
+        assert stopped(daemon, lambda: has_open(daemon, file)) < STOPS_WITHIN_S
 
 
-def test_a_start_that_waits_for_a_server_hears_sigterm(tmp_path: Path) -> None:
-    """While a server takes the connection and says nothing, a daemon that starts ends when it is told to."""
+def test_a_start_that_waits_for_a_server_obeys_sigterm(tmp_path: Path) -> None:
+    """While a server takes the connection and says nothing, a starting daemon ends at SIGTERM."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"postgresql://mlrs:x@127.0.0.1:{server.getsockname()[1]}/mlrs"
         daemon = Daemon(tmp_path / "d", "--store", url).launch()
         server.settimeout(60)
         with server.accept()[0]:
-            assert told_to_stop(daemon, lambda: True) < HEARD_S
+            assert stopped(daemon, lambda: True) < STOPS_WITHIN_S
 
 
-def test_a_start_that_compiles_hears_sigterm(tmp_path: Path) -> None:
-    """While the kernels are compiled, for many seconds, a daemon that starts ends when it is told to."""
+def test_a_start_that_compiles_obeys_sigterm(tmp_path: Path) -> None:
+    """While the kernels are compiled, for many seconds, a starting daemon ends at SIGTERM."""
     cache = tmp_path / "cache"
     daemon = Daemon(tmp_path / "d", environment={"NUMBA_CACHE_DIR": str(cache)}).launch()
-    assert told_to_stop(daemon, lambda: any(cache.rglob("*.nbi"))) < HEARD_S
+    assert stopped(daemon, lambda: any(cache.rglob("*.nbi"))) < STOPS_WITHIN_S

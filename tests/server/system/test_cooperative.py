@@ -1,4 +1,4 @@
-"""Work on many runs, in turns with everything else."""
+"""Cooperative loops on the event loop."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 from mlrs_server.system.cooperative import AT_ONCE, cooperatively
 
 
-async def test_others_get_turns() -> None:
-    """Every item comes, in order, and what else waits goes on in between; a short list has no gap."""
+async def test_other_tasks_run_in_between() -> None:
+    """All items come in order, and other tasks run in between; a short list does not yield."""
     others = 0
 
     async def counting() -> None:

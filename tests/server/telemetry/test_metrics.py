@@ -1,4 +1,4 @@
-"""Metrics and health: what a daemon says of itself."""
+"""Metrics and health checks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMEOUT = 20
 
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
-    """Have daemons of this process use stores that can be told to fail; return those."""
+    """Have daemons of this process use stores that can be made to fail; return those."""
     opened: list[FailingStore] = []
     real = daemon.open_store
 
@@ -43,7 +43,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
 
 @pytest.fixture
 def metrics_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return where daemons of this process serve metrics, once they do."""
+    """Return the addresses at which daemons of this process serve metrics."""
     addresses: list[str] = []
     real = daemon.serving_metrics
 
@@ -59,7 +59,7 @@ def metrics_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def scraped(address: str) -> dict[tuple[str, str], float]:
-    """Return what Prometheus would read: values by name and reason."""
+    """Return the metrics as Prometheus reads them: values by name and reason."""
 
     def read() -> str:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT) as answer:
@@ -77,7 +77,7 @@ async def scraped(address: str) -> dict[tuple[str, str], float]:
 async def test_metrics_count_what_happened(
     tmp_path: Path, model_file: Path, stores: list[FailingStore], metrics_at: list[str]
 ) -> None:
-    """Answers by reason, refusals by reason, runs, streams and flushes are as they came to pass."""
+    """Answers by reason, refusals by reason, runs, streams and flushes are counted."""
     settings = {"metrics": "127.0.0.1:0", "flush_interval_s": 0.01}
     async with service(tmp_path / "d", model_file, **settings) as (stub, _):
         one, two = await create(stub, "a"), await create(stub, "b")
@@ -117,7 +117,7 @@ async def test_metrics_count_what_happened(
 
 
 async def test_a_refused_call_counts_once(tmp_path: Path, model_file: Path, metrics_at: list[str]) -> None:
-    """An `Advise` that is refused is one refusal, and its answer none, whatever it was refused for."""
+    """A refused `Advise` counts as one refusal and no answer, for every reason."""
     async with service(tmp_path / "d", model_file, metrics="127.0.0.1:0") as (stub, _):
         await create(stub, "a")
         for step, loss in ((0, 1.0), (0, 2.0), (9, 1.0), (0, 1.0)):
@@ -175,10 +175,10 @@ async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path, met
             call.cancel()
 
 
-async def test_a_store_that_fails_is_told(
+async def test_a_failing_store_is_reported(
     tmp_path: Path, model_file: Path, stores: list[FailingStore], metrics_at: list[str]
 ) -> None:
-    """While flushes fail, the store is unhealthy and the rest is not; advice goes on; then all is well."""
+    """While flushes fail, the store is unhealthy and the rest is not; advice continues."""
     settings = {"metrics": "127.0.0.1:0", "flush_interval_s": 0.01}
     async with service(tmp_path / "d", model_file, **settings) as (stub, address):
         handle = await create(stub, "a")
@@ -204,7 +204,7 @@ async def test_a_store_that_fails_is_told(
         await call.done_writing()
 
 
-async def test_a_store_that_stands_still_is_told(
+async def test_a_blocked_store_is_reported(
     tmp_path: Path, model_file: Path, stores: list[FailingStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a flush neither ends nor fails, the store is unhealthy after a while; once it ends, it is not."""
@@ -228,7 +228,7 @@ async def test_a_store_that_stands_still_is_told(
         await call.done_writing()
 
 
-async def test_a_replica_with_nothing_to_store_tells_of_a_lost_database(
+async def test_a_replica_with_nothing_to_store_reports_a_lost_database(
     tmp_path: Path, model_file: Path, postgres: PostgresServer, metrics_at: list[str]
 ) -> None:
     """Without a single run, a replica's store is unhealthy while the database refuses it, and no longer."""
@@ -245,7 +245,7 @@ async def test_a_replica_with_nothing_to_store_tells_of_a_lost_database(
 
 
 def let_in(postgres: PostgresServer, where: str, *, works: bool) -> None:
-    """Have a server let sessions into a database, or end those that there are and let in none."""
+    """Have a server allow sessions of a database, or end them and refuse new ones."""
     name = where.rpartition("/")[2]
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {works}".encode())
@@ -256,7 +256,7 @@ def let_in(postgres: PostgresServer, where: str, *, works: bool) -> None:
 
 
 async def test_a_taken_port_for_metrics_is_named(tmp_path: Path, model_file: Path) -> None:
-    """Metrics that cannot be served where they should be end the start, by name, and leave nothing behind."""
+    """If the address of metrics cannot be used, the start fails with its name, and leaves nothing behind."""
     for metrics in ("203.0.113.1:1", "no.such.host.invalid:9"):
         with raises(Reason.INVALID_FIELD, field="metrics", match="--metrics"):
             async with service(tmp_path / "d", model_file, metrics=metrics):
@@ -266,7 +266,7 @@ async def test_a_taken_port_for_metrics_is_named(tmp_path: Path, model_file: Pat
 
 
 def test_metrics_have_no_socket(tmp_path: Path) -> None:
-    """A path is no place for metrics: Prometheus reads HTTP."""
+    """A unix socket is refused for metrics: Prometheus reads HTTP over TCP."""
     from mlrs_server.config import load_config
 
     with pytest.raises(AdvisorError, match=r"metrics: must be HOST:PORT"):

@@ -1,4 +1,4 @@
-"""No secret in a log."""
+"""Removal of secrets from logs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_secrets_do_not_reach_the_log(capsys: pytest.CaptureFixture[str], style:
         assert json.loads(written.splitlines()[-1])["count"] == 3
 
 
-def test_what_is_no_secret_stays() -> None:
-    """Other values go through as they are."""
+def test_other_values_stay() -> None:
+    """Values that are not secrets are unchanged."""
     event = {"event": "x", "run_id": "mlrs_run", "bearer": "of news", "n": 1.5, "some": {"a": [1, None]}}
     assert redact(None, "info", dict(event)) == event
