@@ -1,4 +1,4 @@
-"""What an observation gets: advice, its answer again, or a refusal."""
+"""Answers to observations: new advice, recorded advice, or an error."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from mlrs_server.live.arrays import RunGroup
 
 
 class Recall(NamedTuple):
-    """Entries of one group that were answered before: their answers are in its log, or in the store."""
+    """Entries of one group whose answers are recorded, in the group's log or in the store."""
 
     group: RunGroup
     positions: npt.NDArray[np.intp]
-    """Where in the message they are, (k,)."""
+    """Their positions in the message, (k,)."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What the entries of a message get."""
+    """The answer to a message."""
 
     entries: Entries
-    """Filled as far as they were answered."""
+    """The entries of the message, filled where they were answered."""
     errors: dict[int, AdvisorError] = field(default_factory=dict)
-    """What is wrong with the entries that cannot be answered, by index."""
+    """The errors of entries that cannot be answered, by index."""
     recalls: list[Recall] = field(default_factory=list)
-    """The entries that were answered before."""
+    """The entries whose answers are recorded."""
     plain: int = 0
-    """How many entries are known to be fresh and not held."""
+    """The number of entries that are new and have a finite loss."""
     reports: list[int] = field(default_factory=list)
-    """The entries that wait for other ranks of their runs, by index."""
+    """The indexes of entries that are reports of ranks."""
     ranks_reported: dict[int, int] = field(default_factory=dict)
     """How many ranks' losses were reduced for the answers to reports of ranks, by index."""
 
 
 def refuse(answer: Answer, position: int, group: RunGroup, entry: np.void) -> None:
-    """Say what is wrong with an entry that has no answer, or that it waits for other ranks."""
+    """Enter the error of an entry that has no answer, or note that it is a report of a rank."""
     verdict, row = Verdict(int(entry["verdict"])), int(entry["row"])
     if verdict == Verdict.STALE_HANDLE:
         answer.errors[position] = stale_handle()
@@ -68,6 +68,6 @@ def refuse(answer: Answer, position: int, group: RunGroup, entry: np.void) -> No
 
 
 def same_losses(left: Floats, right: Floats) -> npt.NDArray[np.bool_]:
-    """Return where losses are the same; any two NaNs are."""
+    """Return, elementwise, whether losses are equal; NaNs are equal. All (n,)."""
     same: npt.NDArray[np.bool_] = (left == right) | (np.isnan(left) & np.isnan(right))
     return same

@@ -1,4 +1,4 @@
-"""Live runs in arrays, a row a run, a group a model or a schedule's shape."""
+"""Runs in memory as arrays: one row for each run, one group for each model or shape of a schedule."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ from mlrs_server.domain.updates import MetaLog, MetaUpdate, WeightCheckpoints
 from mlrs_server.tenancy import number_of, tenant_of
 
 SMALLEST = 8
-"""Rows that a group has room for at least, once it has any."""
+"""The smallest capacity of a group that is not empty, in rows."""
 
 
 class Pass(NamedTuple):
-    """What became of some entries."""
+    """The counts of a pass over some entries."""
 
     fresh: int
-    """How many are fresh ..."""
+    """The number of entries that are the next step of their run."""
     plain: int
-    """... and how many of these are not held."""
+    """The number of fresh entries with a finite loss."""
 
 
 class RunGroup:
-    """The live runs of one model, or of one shape of a schedule.
+    """The runs in memory of one model, or of one shape of a schedule.
 
-    Arrays grow by doubling, and shrink again once a quarter of them would do. Rows are reused, the lowest
-    first, so that what is in use stays at the front. A row whose handle is 0 is closed, or free.
+    Arrays grow by doubling, and shrink once a quarter of them is enough. Rows are reused, the lowest first,
+    so that rows in use stay at the front. A row whose handle is 0 is closed, or free.
     """
 
     def __init__(self, index: int, key: str, policy: Policy) -> None:
-        """Make an empty group; `index` is its number in handles, `key` what its runs share."""
+        """Make an empty group; `index` is its number in handles, `key` the `policy_key` of its runs."""
         self.index = index
         self.key = key
         self.policy = policy
-        self.run_ids: list[str] = []  # as many as rows were ever in use at once; "" where one is free
-        self._free: list[int] = []  # a heap of the free ones among them
+        self.run_ids: list[str] = []  # by row, up to the highest ever in use; "" where the row is free
+        self._free: list[int] = []  # a heap of the free rows among them
         self.records: Records = np.zeros(0, RECORD)
         self.table: RunTable = np.zeros(0, RUN)
         self.states: States = policy.init_state(0)
@@ -79,19 +79,19 @@ class RunGroup:
         self.ranked: dict[int, Ranked] = {}
         """How ranks share the runs whose ranks all report, by row."""
         self.generation = 0
-        """Counts up as time goes by; records keep the generation in which their run was last observed."""
+        """Increases with time; a record holds the generation in which its run was last observed."""
 
     def _resize(self, capacity: int) -> None:
         for name in ("records", "table", "states"):
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            kept = min(capacity, len(old))
-            new[:kept] = old[:kept]
+            count = min(capacity, len(old))
+            new[:count] = old[:count]
             setattr(self, name, new)
         self._resize_networks(capacity)
 
     def _resize_networks(self, capacity: int) -> None:
-        """Copy the networks that there are alone: rows never written to take no memory."""
+        """Copy only the networks that were written: rows never written to take no memory."""
         old, self.networks = self.networks, no_networks(self.policy, capacity)
         own = np.flatnonzero(old[:capacity].any(axis=1))
         self.networks[own] = old[own]
@@ -101,11 +101,11 @@ class RunGroup:
         return len(self._free) == len(self.run_ids)
 
     def is_full(self) -> bool:
-        """Return whether every row that can be is in use."""
+        """Return whether as many rows are in use as handles can name."""
         return not self._free and len(self.run_ids) >= MAX_ROWS
 
     def reserve(self) -> int:
-        """Return a row that is in use from now on, closed until `put`. The group must not be full."""
+        """Return a free row, marked as in use and closed until `put`. The group must not be full."""
         if self._free:
             return heapq.heappop(self._free)
         row = len(self.run_ids)
@@ -115,7 +115,7 @@ class RunGroup:
         return row
 
     def shrink(self) -> None:
-        """Give memory back: rows at the end that are free, if those in use need a quarter of it or less."""
+        """Free the memory of unused rows at the end, if those in use need at most a quarter of it."""
         used, free = len(self.run_ids), set(self._free)
         while used - 1 in free:
             used -= 1
@@ -136,10 +136,10 @@ class RunGroup:
         network: States | None = None,
         world_size: int = 0,
     ) -> None:
-        """Put a run into a row that is reserved or closed, as stored, under a new handle.
+        """Put a run, as stored, into a row that is reserved or closed, under a new handle.
 
-        `network` is its own, (network_size,), if it has one. Without a world size, it takes losses that were
-        reduced to one before.
+        `network` is its adapted weights, (network_size,), if it has any. With a `world_size` of 0, the run
+        takes losses of rank 0 alone.
         """
         self.meta.forget(row)
         if self.policy.network_size and (network is not None or self.networks[row].any()):
@@ -165,7 +165,7 @@ class RunGroup:
         self.share(row, config.ranks, world_size)
 
     def share(self, row: int, ranks: RanksConfig | None, world_size: int) -> None:
-        """Say how so many ranks share the run of a row, from its next step on."""
+        """Set how many ranks share the run of a row from its next step on, and how losses are reduced."""
         is_reduced = world_size > 0 and ranks is not None
         self.records["reduces_ranks"][row] = is_reduced
         if is_reduced and ranks is not None:
@@ -194,33 +194,33 @@ class RunGroup:
         return stored
 
     def close(self, row: int) -> int:
-        """Make a row's handle stale, and return it: the row takes no more observations."""
+        """Make a row's handle stale, and return that handle. The row takes no more observations."""
         handle = int(self.records["handle"][row])
         self.records["handle"][row] = 0
         return handle
 
     def renew(self, row: int) -> int:
-        """Give a row another handle: the one that it had, which is returned, becomes stale."""
+        """Give a row a new handle, and return the old one, which becomes stale."""
         handle = int(self.records["handle"][row])
         self.records["handle"][row] = make_handle(self.index, row)
         return handle
 
     def reopen(self, row: int, handle: int) -> None:
-        """Give a closed row its handle back."""
+        """Restore the handle of a closed row."""
         self.records["handle"][row] = handle
 
     def free(self, row: int) -> None:
-        """Give a closed row back."""
+        """Mark a closed row as free."""
         self.run_ids[row] = ""
         self.ranked.pop(row, None)
         self.records[row] = np.zeros((), RECORD)
         heapq.heappush(self._free, row)
 
     def answer(self, entries: Entries, tenant: int = 0) -> Pass:
-        """Answer entries of this group, in their order; they are filled, the fresh ones are logged.
+        """Answer entries of this group, in order: fill them, and log the answers to the fresh ones.
 
         Args:
-            entries: the entries.
+            entries: the entries; changed in place.
             tenant: the number of the caller's tenant.
         """
         log = self.log
@@ -242,9 +242,9 @@ class RunGroup:
         return Pass(fresh, plain)
 
     def _advance(self, entries: Entries) -> None:
-        """Have the policy advance runs. Columns in one piece: kernels are compiled for these alone."""
+        """Have the policy advance runs. Kernels are compiled for contiguous columns only."""
         rows, steps, losses, lrs = entries.rows, entries.steps, entries.losses, entries.lrs
-        whole = len(entries) == 1  # such columns are in one piece as they are
+        whole = len(entries) == 1  # such columns are contiguous as they are
         if not whole:
             rows, steps = np.ascontiguousarray(rows), np.ascontiguousarray(steps)
             losses, lrs = np.ascontiguousarray(losses), np.empty_like(losses)
@@ -253,9 +253,9 @@ class RunGroup:
             entries.lrs[:] = lrs
 
     def adapt(self, row: int, alignment: float, validation_loss: float | None = None) -> MetaUpdate:
-        """Make the meta update of a run's newest step; it has one, and no update of it yet.
+        """Apply the meta update of a run's newest step, which must have advice and no update yet.
 
-        Where the step's loss was not finite there is nothing to learn from: nothing moves.
+        Where the step's loss was not finite, no weight changes.
         """
         policy, record = adaptive(self.policy), self.records[row]
         step, lr = int(record["next_step"]) - 1, float(record["last_lr"])
@@ -273,7 +273,7 @@ class RunGroup:
         return update
 
     def checkpoints_due(self, rows: Rows) -> WeightCheckpoints | None:
-        """Return those of some rows' networks that are to be stored now; see `checkpoints_stored`."""
+        """Return the adapted weights of rows, (k,), that are due to be stored, if any are."""
         due = self.meta.due(rows, self.records) if self.policy.network_size else []
         if not due:
             return None
@@ -283,21 +283,21 @@ class RunGroup:
             due, self.records[due], self.states[due], self.networks[due], updates, policy.first_network()
         )
 
-    def checkpoints_stored(self, kept: WeightCheckpoints) -> None:
-        """Take note that networks were stored, of the rows that are still the same runs."""
+    def checkpoints_stored(self, stored: WeightCheckpoints) -> None:
+        """Note that checkpoints were stored, for rows that still hold the same runs."""
         policy = adaptive(self.policy)
-        for row, record, updates in zip(kept.rows, kept.records, kept.updates, strict=True):
+        for row, record, updates in zip(stored.rows, stored.records, stored.updates, strict=True):
             if self.records["key"][row] == record["key"]:
                 since = policy.meta_counters(self.states[row]).updates - updates
                 self.meta.begin(row, int(record["next_step"]), since)
 
     def snapshot(self, row: int) -> RunSnapshot:
-        """Return a copy of all of a run that moves."""
+        """Return a copy of a run's record and state."""
         return snapshot_of(self.records[row], self.states[row])
 
 
 def adaptive(policy: Policy) -> AdaptivePolicy:
-    """Return a policy as one that adapts, which it is in a group of runs in meta mode."""
+    """Return the policy of a group of runs in meta mode, typed as one that adapts."""
     if not isinstance(policy, AdaptiveKernel):
         raise TypeError(f"{policy!r} does not adapt")
     return policy

@@ -1,9 +1,9 @@
-"""The engine: answers observations as they come, and lets no message starve another.
+"""The engine: answers observations as they arrive, and lets no message starve another.
 
-The kernels take runs one by one, so there is nothing to gain by waiting for company (ADR 0014): a message is
-answered where it is read. A long one is answered in slices, and whatever else has arrived comes in between.
-Within a slice nothing awaits, so nothing can come between reading a run's state and writing it, and there is
-no lock.
+The kernels advance runs one by one, so batching messages together gains nothing (ADR 0014): a message is
+answered where it is read. A long message is answered in slices, between which other messages are answered.
+Within a slice nothing awaits, so no other task can change a run between reading its state and writing it, and
+no lock is needed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Engine:
     """Answers observations, from one event loop."""
 
     def __init__(self, groups: list[RunGroup], journal: Journal) -> None:
-        """`groups` is the live list of groups, which may grow."""
+        """Answer for the runs of `groups`, a list that may grow later."""
         self._groups = groups
         self._journal = journal
 
     async def answer(self, entries: Entries, tenant: int = 0) -> Answer:
-        """Answer observations, in their order, a slice at a time; one at least.
+        """Answer observations in order, a slice at a time.
 
         Args:
-            entries: the observations.
-            tenant: the number of the caller's tenant (`names.py`): handles of others are stale to it.
+            entries: the observations, at least one.
+            tenant: the number of the caller's tenant (`tenancy.py`); handles of other tenants are stale.
 
         Raises:
-            AdvisorError: more answers wait to be stored than are kept.
+            AdvisorError: as many answers as are kept already wait to be stored.
         """
         answer = Answer(entries)
         for start in range(0, len(entries), SLICE):
@@ -51,13 +51,13 @@ class Engine:
         return answer
 
     def answer_now(self, entries: Entries, tenant: int = 0) -> Answer:
-        """Answer at most a slice of observations; see `answer`."""
+        """Answer at most one slice of observations; see `answer`."""
         answer = Answer(entries)
         self._answer_slice(answer, entries, 0, tenant)
         return answer
 
     def _answer_slice(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
-        """Answer some entries of a message, those from `start` on."""
+        """Answer entries of a message, of which the first is at `start`."""
         self._journal.check_capacity()
         common = common_group(entries.table)
         if 0 <= common < len(self._groups):
@@ -73,7 +73,7 @@ class Engine:
         positions: npt.NDArray[np.intp] | int,
         tenant: int,
     ) -> None:
-        """Answer entries of one group; `positions` are those in the message, or the first of them."""
+        """Answer entries of one group; `positions` are theirs in the message, or only that of the first."""
         fresh, plain = group.answer(entries, tenant)
         answer.plain += plain
         if fresh:
@@ -83,7 +83,7 @@ class Engine:
         where = np.arange(positions, positions + len(entries)) if isinstance(positions, int) else positions
         expected, next_steps = entries.table["expected"], group.records["next_step"][entries.rows]
         recalled = entries.verdicts == Verdict.RECALL
-        # the run went on in these very entries: its record no longer says which loss the step had
+        # These entries have advanced the run, so its record no longer holds the loss of that step.
         recalled |= (entries.verdicts == Verdict.OTHER_LOSS) & (expected != next_steps)
         if recalled.any():
             answer.recalls.append(Recall(group, where[recalled]))
@@ -91,7 +91,7 @@ class Engine:
             refuse(answer, int(where[index]), group, entries.table[index])
 
     def _answer_groups(self, answer: Answer, entries: Entries, start: int, tenant: int) -> None:
-        """Answer entries of several groups, and of none."""
+        """Answer entries of several groups, or with handles of no group."""
         table = entries.table
         numbers = group_of(table["handle"])
         for number in np.unique(numbers):

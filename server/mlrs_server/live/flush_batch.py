@@ -1,4 +1,4 @@
-"""What a flush stores of one group: taken from the group, then stored and settled, or put back."""
+"""The part of a flush that is of one group: taken from the group, then stored and settled, or put back."""
 
 from __future__ import annotations
 
@@ -17,67 +17,68 @@ from mlrs_server.storage import RunUpdates
 
 @dataclass(frozen=True)
 class FlushBatch:
-    """What a flush stores of one group."""
+    """The answers and meta updates of one group that a flush stores."""
 
     group: RunGroup
     taken: Table
-    """The answers, in the order that they were given in."""
+    """The answers, in the order in which they were given, (n,) of `ANSWERED`."""
     rows: Rows
-    """The rows that were answered, (k,), ascending."""
+    """The rows that have answers or meta updates, (k,), ascending."""
     records: Records
-    """What the runs are after them, (k,)."""
+    """The records of the runs after these answers, (k,) of `RECORD`."""
     states: States
-    """Likewise, (k, state_size)."""
+    """The states of the runs after these answers, (k, state_size)."""
     applied: list[AppliedUpdate]
-    """Meta updates of them, in the order that they were made in."""
-    networks: WeightCheckpoints | None
-    """Networks of some of them."""
+    """The meta updates of the runs, in the order in which they were applied."""
+    checkpoints: WeightCheckpoints | None
+    """The adapted weights that are due to be stored."""
 
     @classmethod
     def of(cls, group: RunGroup, only: Collection[int] | None = None) -> FlushBatch:
-        """Take what a group has to store, of all of its rows or only of some; this may be nothing."""
+        """Take what is not stored of a group, of all its rows or only of some; the batch may be empty."""
         counts = np.zeros(len(group.records), np.int64)
         count_rows(group.log.table[: group.log.count], counts)
-        for made in group.meta.applied:
-            counts[made.row] += 1
+        for update in group.meta.applied:
+            counts[update.row] += 1
         if only is None:
             rows = np.flatnonzero(counts)
         else:
             rows = np.array([row for row in sorted(only) if row < len(counts) and counts[row]], np.intp)
-        records, states, networks = group.records[rows], group.states[rows], group.checkpoints_due(rows)
+        records, states, checkpoints = group.records[rows], group.states[rows], group.checkpoints_due(rows)
         if only is None:
-            taken, made_updates = group.log.take(), group.meta.take()
+            taken, applied = group.log.take(), group.meta.take()
         else:
-            taken, made_updates = group.log.take_rows(rows), group.meta.take_rows(rows)
-        return cls(group, taken, rows, records, states, made_updates, networks)
+            taken, applied = group.log.take_rows(rows), group.meta.take_rows(rows)
+        return cls(group, taken, rows, records, states, applied, checkpoints)
 
     def __len__(self) -> int:
-        """Return how many answers and meta updates it holds."""
+        """Return the number of answers and meta updates in the batch."""
         return len(self.taken) + len(self.applied)
 
     def put_back(self) -> None:
-        """Give back what was taken."""
+        """Return to the group what was taken."""
         self.group.log.put_back(self.taken)
         self.group.meta.put_back(self.applied)
 
     def updates(self) -> RunUpdates:
-        """Return what to store; on any thread."""
+        """Return the batch in the form that the store takes. May be called on any thread."""
         counts = np.zeros(self.rows[-1] + 1, np.int64)
         count_rows(self.taken, counts)
         ends = np.cumsum(counts)
         bounds = np.append(ends[self.rows] - counts[self.rows], len(self.taken))
         answers = np.empty_like(self.taken)
         sort_by_row(self.taken, ends - counts, answers)
-        return RunUpdates(answers, bounds, self.records, self.states, self.applied, self.networks)
+        return RunUpdates(answers, bounds, self.records, self.states, self.applied, self.checkpoints)
 
     def settle(self) -> list[str]:
-        """Move durable steps on, of the rows that are still the same runs; return the ids of the rows.
+        """Advance the durable steps of rows that still hold the same runs; return the ids of the rows.
 
-        A run whose newest step had its meta update while it was being stored is stored to the step before.
+        If the newest step of a run had a meta update while the batch was stored, only the step before it is
+        durable.
         """
         self.group.log.stored()
-        if self.networks is not None:
-            self.group.checkpoints_stored(self.networks)
+        if self.checkpoints is not None:
+            self.group.checkpoints_stored(self.checkpoints)
         records = self.group.records
         now, then = records[self.rows], self.records
         same = now["key"] == then["key"]

@@ -1,4 +1,4 @@
-"""Runs that nobody observes leave memory: the store has them, and they come back when they are asked for."""
+"""Runs that are not observed leave memory. The store has them, and a call that needs one loads it again."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mlrs_server.live.live import LiveRuns
 log = structlog.get_logger()
 
 GENERATIONS = 4
-"""How often in the idle time is looked: a run leaves after it, and at most a quarter of it later."""
+"""The number of checks within the idle time, so that a run leaves at most a quarter of it later."""
 AT_ONCE = 1024
-"""Runs that leave between two turns of the event loop: some milliseconds."""
+"""The number of runs dropped before other tasks may run: a few milliseconds of work."""
 
 
 async def drop_idle_runs(live: LiveRuns, idle_after_s: float) -> None:
-    """Have runs leave memory that were not observed for so long; goes on until cancelled.
+    """Drop runs from memory that were not observed for `idle_after_s` seconds, until cancelled.
 
-    Their handles are stale from then on. A client that opens such a run again, as it does on a stale handle,
-    finds it where it was.
+    Their handles become stale. A client opens a run again when its handle is stale, and continues where the
+    run was.
     """
     while True:
         await asyncio.sleep(idle_after_s / GENERATIONS)
         try:
             dropped = sum([await _drop_idle(live, group) for group in list(live.groups)])
-        except Exception as error:  # a defect: the next generation may fare better
+        except Exception as error:  # a defect: the next check may succeed
             log.error("idle_runs_stay", exc_info=error)
             continue
         if dropped:
@@ -39,7 +39,7 @@ async def drop_idle_runs(live: LiveRuns, idle_after_s: float) -> None:
 
 
 async def _drop_idle(live: LiveRuns, group: RunGroup) -> int:
-    """Begin the next generation of a group; return how many of its runs left."""
+    """Begin the next generation of a group; return how many of its runs were dropped."""
     group.generation += 1
     dropped, last = 0, -1
     while True:
@@ -54,7 +54,7 @@ async def _drop_idle(live: LiveRuns, group: RunGroup) -> int:
 
 
 def _give_memory_back() -> None:
-    """Give free memory back to the system: some milliseconds, so to be done after much was let go of."""
+    """Return free memory to the system. It takes milliseconds, so it is worth it only after many drops."""
     gc.collect()
     try:
         trim = ctypes.CDLL(None).malloc_trim

@@ -1,11 +1,11 @@
-"""What was answered and is not stored yet.
+"""The journal: flushes answers that are not stored yet.
 
-Each group logs its fresh answers; every flush interval the logs go to the store, together with a snapshot
-of each run in them, in one transaction. So what is stored is always a run's record up to some
-step and its state after that step, and recovery is reading one row.
+Each group logs its fresh answers. Every flush interval the logs go to the store, together with a snapshot of
+each run in them, in one transaction. So the store always holds a run's record up to some step and its state
+after that step, and recovery reads one row.
 
-A flush that fails keeps what it held and is tried again, ever less often: advice goes on, and durable steps
-stand still, until as many answers wait as are kept.
+A flush that fails keeps its answers and is tried again, with growing pauses. Until it succeeds, observations
+are answered but durable steps do not advance; once `max_unflushed` answers wait, observations are refused.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ log = structlog.get_logger()
 
 
 REST, LONGEST_REST_S = 9, 0.5
-"""So many times as long as a flush took, and at most so long, the store rests after it: flushes and advice
-share the interpreter."""
+"""The pause after a flush, as a multiple of its duration, and the longest such pause, in seconds: flushes and
+advice share the interpreter."""
 LATE_S = 3.0
-"""How long a flush may take until the store counts as failing: one that stands still raises no error."""
+"""The time after which a flush under way counts as a failing store: a store that hangs raises no error."""
 LONGEST_PAUSE_S = 5.0
-"""Between attempts at a store that fails."""
+"""The longest pause between attempts at a store that fails."""
 
 
 @dataclass(slots=True)
 class FlushFigures:
-    """How storing goes. Written by one thread, read by any."""
+    """Figures of flushes. Written by one thread, read by any."""
 
     count: int = 0
-    """Flushes that stored something."""
+    """The number of flushes that stored something."""
     seconds: float = 0.0
-    """How long they took."""
+    """The time that these flushes took."""
     failures: int = 0
-    """Flushes that failed."""
+    """The number of flushes that failed."""
     last: float = field(default_factory=time.monotonic)
-    """When the last one ended that stored something, on the monotonic clock; at first, the start."""
+    """When the last flush that stored something ended, on the monotonic clock; at first, the start."""
     failing: bool = False
-    """Whether the newest one failed, or has been under way for too long."""
+    """Whether the newest flush failed, or has been under way for more than `LATE_S`."""
 
 
 class Journal:
-    """Flushes what groups have logged to the store, from one event loop."""
+    """Flushes the logs of groups to the store. Used from one event loop."""
 
     def __init__(
         self,
@@ -69,9 +69,14 @@ class Journal:
         on_flushed: Callable[[list[str]], None],
         max_unflushed: int,
     ) -> None:
-        """`executor` is the store's one thread; `on_flushed` hears the ids of the runs stored.
+        """Make a journal.
 
-        `max_unflushed` answers may wait to be stored, each of 40 bytes.
+        Args:
+            store: where answers are stored.
+            executor: the store's one thread.
+            interval_s: the flush interval.
+            on_flushed: called with the ids of the runs that a flush has stored.
+            max_unflushed: the number of answers that may wait to be stored, each of 40 bytes.
         """
         self._store = store
         self._executor = executor
@@ -79,12 +84,12 @@ class Journal:
         self._on_flushed = on_flushed
         self._max_unflushed = max_unflushed
         self._unflushed = 0
-        self._groups: dict[RunGroup, None] = {}  # those that have something to store, in order
-        self._asked: dict[RunGroup, set[int]] = {}  # rows that somebody waits for to be stored
+        self._groups: dict[RunGroup, None] = {}  # groups with something to store, in order
+        self._asked: dict[RunGroup, set[int]] = {}  # rows that calls wait for to be stored
         self._pause_s = interval_s
         self.figures = FlushFigures()
         self.on_health: Callable[[bool], None] = lambda _works: None
-        """Hears when flushes begin to fail, and when they work again."""
+        """Called with `False` when flushes begin to fail, and with `True` when they work again."""
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,19 +98,19 @@ class Journal:
         self._when_fenced: Callable[[Collection[int]], None] = _raise_fenced
 
     def when_fenced(self, then: Callable[[Collection[int]], None]) -> None:
-        """Have a function forget the runs of shards that a flush finds to be another replica's."""
+        """Set what forgets the runs of shards that a flush finds to belong to another replica."""
         self._when_fenced = then
 
     @property
     def unflushed(self) -> int:
-        """How many answers wait to be stored."""
+        """The number of answers that wait to be stored."""
         return self._unflushed
 
     def check_capacity(self) -> None:
-        """Raise if no more answers may wait to be stored.
+        """Check that another answer may wait to be stored.
 
         Raises:
-            AdvisorError: as many wait as are kept.
+            AdvisorError: `max_unflushed` answers wait already.
         """
         if self._unflushed >= self._max_unflushed:
             raise AdvisorError(
@@ -116,7 +121,7 @@ class Journal:
             )
 
     def note(self, group: RunGroup, count: int) -> None:
-        """Take note that a group has logged so many answers, or updates; they are stored in the interval."""
+        """Note that a group has logged answers or meta updates, to be stored within the flush interval."""
         self._unflushed += count
         self._groups[group] = None
         if self._timer is None:
@@ -137,24 +142,24 @@ class Journal:
             await self.flush()
         except AdvisorError as error:
             log.error("store_failing", problem=str(error), waiting=self._unflushed)
-        except Exception as error:  # a defect: the record is kept, and tried again
+        except Exception as error:  # a defect: the answers stay in the log, and the flush is tried again
             log.error("flush_failed", waiting=self._unflushed, exc_info=error)
 
     @asynccontextmanager
     async def between_flushes(self) -> AsyncIterator[None]:
-        """Let no flush be under way meanwhile."""
+        """Keep flushes from running while the block runs."""
         async with self._lock:
             yield
 
     def forget(self, group: RunGroup, rows: Rows) -> None:
-        """Store nothing of some rows of a group, (k,): what clients keep of them goes to another replica."""
+        """Discard the logs of rows of a group, (k,): clients send what is not durable to another replica."""
         self._unflushed -= group.log.drop(rows) + group.meta.drop(rows)
 
     async def flush(self) -> None:
         """Store everything answered before this call.
 
-        A caller that goes away does not stop it: the store's thread would write all the same, and
-        the next flush would write it again.
+        Cancelling the caller does not stop it: the store's thread would write all the same, and the next
+        flush would write it again.
 
         Raises:
             AdvisorError: the store cannot be written; nothing is lost, a later flush tries again.
@@ -164,7 +169,7 @@ class Journal:
     async def flush_rows(self, rows: Iterable[tuple[RunGroup, int]]) -> None:
         """Store everything answered before this call in some rows of groups, and nothing else.
 
-        Calls that wait at the same time share a flush. A caller that goes away does not stop it, see `flush`.
+        Calls that wait at the same time share a flush. Cancelling the caller does not stop it, see `flush`.
 
         Raises:
             AdvisorError: as `flush`.
@@ -183,7 +188,7 @@ class Journal:
         await asyncio.shield(task)
 
     async def close(self, *, begin_within_s: float = math.inf) -> None:
-        """Store everything and try no more; after so many seconds, begin nothing.
+        """Store everything, and flush no more; begin no write after `begin_within_s` seconds.
 
         Raises:
             AdvisorError: the store cannot be written.
@@ -205,10 +210,10 @@ class Journal:
                     return
 
     async def _flush_asked(self, wanted: Mapping[RunGroup, set[int]]) -> None:
-        """Flush the rows that a call wants, and with them those that others wait for by now."""
+        """Flush the rows that a call wants, and with them those that other calls wait for by now."""
         async with self._lock:
             asked, self._asked = self._asked, {}
-            for group, rows in wanted.items():  # again: the flush of another call may have failed
+            for group, rows in wanted.items():  # another call's flush, which had these rows, may have failed
                 asked.setdefault(group, set()).update(rows)
             while True:
                 try:
@@ -219,27 +224,27 @@ class Journal:
                     return
 
     async def _flush_once(self, only: Mapping[RunGroup, Collection[int]] | None = None) -> None:
-        """Store what all groups have, or only some rows of some groups."""
+        """Store the logs of all groups, or only those of some rows."""
         groups = self._groups if only is None else dict.fromkeys(only)
         if only is None:
             self._groups = {}
         batches = list[FlushBatch]()
         loop = asyncio.get_running_loop()
         began = loop.time()
-        late = loop.call_later(LATE_S, partial(self._tell, works=False))
+        late = loop.call_later(LATE_S, partial(self._report_health, works=False))
         try:
             for group in groups:
-                if group.log.count or group.meta.applied:  # one by one: what was taken must be put back
+                if group.log.count or group.meta.applied:  # one by one, so that each batch can be put back
                     batch = FlushBatch.of(group) if only is None else FlushBatch.of(group, only[group])
                     batches += [batch] if len(batch) else []
             if not batches:
-                if only is None:  # all of it was forgotten: whether the store works, leases tell
-                    self._tell(works=True)
+                if only is None:  # all was forgotten; leases show whether the store works
+                    self._report_health(works=True)
                 return
             await loop.run_in_executor(self._executor, self._store_all, batches)
             reach("journal.stored")
         except Exception as error:
-            for batch in batches:  # those that there are: the others have given up nothing
+            for batch in batches:
                 batch.put_back()
             self._groups = groups | self._groups
             if isinstance(error, FencedError):  # the store works
@@ -247,32 +252,32 @@ class Journal:
             self._pause_s = min(2 * self._pause_s, max(LONGEST_PAUSE_S, self._interval_s))
             self._arm()
             self.figures.failures += 1
-            self._tell(works=False)
+            self._report_health(works=False)
             raise
         finally:
             late.cancel()
         figures = self.figures
         figures.count, figures.last = figures.count + 1, time.monotonic()
         figures.seconds += loop.time() - began
-        self._tell(works=True)
+        self._report_health(works=True)
         rest_s = min(REST * (loop.time() - began), LONGEST_REST_S)
         self._pause_s = max(self._interval_s, rest_s)
         self._unflushed -= sum(map(len, batches))
         self._on_flushed([run_id for batch in batches for run_id in batch.settle()])
 
-    def _tell(self, *, works: bool) -> None:
-        """Say whether the store works, if that is news."""
+    def _report_health(self, *, works: bool) -> None:
+        """Call `on_health` if the health of the store has changed."""
         if works == self.figures.failing:
             self.figures.failing = not works
             self.on_health(works)
 
     def _store_all(self, batches: list[FlushBatch]) -> None:
         if time.monotonic() > self._begin_until:
-            raise AdvisorError(Reason.STORE, "the store was busy, or stood still, until there was no time")
+            raise AdvisorError(Reason.STORE, "the store was busy, or hung, until the time to stop had come")
         reach("journal.store")
         self._store.append([batch.updates() for batch in batches])
 
 
 def _raise_fenced(shards: Collection[int]) -> None:
-    """Fail: a daemon that has its store to itself can lose nothing to another."""
+    """Fail: a daemon with a store of its own cannot lose shards to another."""
     raise FencedError(shards)

@@ -1,6 +1,6 @@
-"""The runs in memory: which there are, and how they come and go.
+"""The runs in memory: how they are found, loaded, closed and dropped.
 
-Calls about one run wait for each other: each holds the lock of the run's id.
+Calls about one run exclude each other: each holds the lock of the run's id.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ class LiveRuns:
     """The runs in memory. Used from one event loop."""
 
     def __init__(self, catalog: ModelCatalog, journal: Journal) -> None:
-        """`journal` stores what is answered."""
+        """Serve runs with the models of `catalog`; `journal` stores their answers."""
         self._run_groups = RunGroups(catalog, self._drop_done)
         self.groups = self._run_groups.groups
         self.at = self._run_groups.at
         self.journal = journal
         self.on_ranks: Callable[[int, bool], None] = lambda _handle, _restarted: None
-        """Hears when a run, by its handle, or any number of them, by 0, is closed or finished, or its ranks
-        change; and whether it goes on from a checkpoint."""
+        """Called when a run is closed or finished, or its ranks change, with its handle (0 for any number of
+        runs) and whether it continues from a checkpoint."""
         self._live: dict[str, LiveRun] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def find(self, run_id: str) -> LiveRun | None:
-        """Return where a run is, if it is in memory."""
+        """Return the slot of a run, if it is in memory."""
         return self._live.get(run_id)
 
     def count(self) -> int:
-        """Return how many runs are in memory; on any thread."""
+        """Return how many runs are in memory. May be called on any thread."""
         return len(self._live)
 
     # -------------------------------------------------------------------------------- locks
 
     def lock(self, run_id: str) -> asyncio.Lock:
-        """Return the lock that a call about a run holds."""
+        """Return the lock of a run's id, which a call about the run holds."""
         lock = self._locks.get(run_id)
         if lock is None:
             lock = self._locks[run_id] = asyncio.Lock()
@@ -61,11 +61,7 @@ class LiveRuns:
 
     @asynccontextmanager
     async def locked(self, run_ids: Iterable[str]) -> AsyncIterator[None]:
-        """Hold the locks of some runs, all different.
-
-        They are taken in the order of the ids, so of two calls about overlapping runs one waits for the
-        other, and never each for the other.
-        """
+        """Hold the locks of different runs, acquired in the order of the ids to avoid deadlock."""
         async with AsyncExitStack() as held:
             for run_id in sorted(run_ids):
                 await held.enter_async_context(self.lock(run_id))
@@ -78,7 +74,7 @@ class LiveRuns:
     # ------------------------------------------------------------------------------ storing
 
     async def flush(self, run_ids: Iterable[str]) -> None:
-        """Store everything answered about some runs before this call, and nothing of others.
+        """Store everything answered of some runs before this call, and nothing of other runs.
 
         Raises:
             AdvisorError: the store cannot be written.
@@ -87,7 +83,7 @@ class LiveRuns:
         await self.journal.flush_rows((run.group, run.row) for run in live if run and run.has_unflushed())
 
     async def unflushed(self, tenant: str, prefix: str) -> list[str]:
-        """Return the ids of a tenant's runs that begin with a prefix and have more than is stored."""
+        """Return the ids of a tenant's runs that begin with a prefix and have answers that are not stored."""
         first, number, found = full_name(tenant, prefix), number_of(tenant), list[str]()
         for group in list(self.groups):
             records = group.records
@@ -98,12 +94,12 @@ class LiveRuns:
         return found
 
     def has_unflushed(self, run_id: str) -> bool:
-        """Return whether a run has answers of which it is not known that they are stored."""
+        """Return whether a run has answers that are not known to be stored."""
         live = self._live.get(run_id)
         return live is not None and live.has_unflushed()
 
     def is_unstored(self, run_id: str) -> bool:
-        """Return whether a run has answers, and it is not known of any of them that it is stored."""
+        """Return whether a run has answers, none of which is known to be stored."""
         live = self._live.get(run_id)
         return live is not None and bool(live.record["durable_step"] < 0 < live.record["next_step"])
 
@@ -113,14 +109,14 @@ class LiveRuns:
         return int(live.record["next_step"]) if live else stored.snapshot.next_step
 
     def status(self, stored: StoredRun) -> RunStatus:
-        """Return where a run stands."""
+        """Return the status of a run."""
         live = self._live.get(stored.run_id)
         return live.status if live else stored.snapshot.status
 
-    # --------------------------------------------------------------------- coming and going
+    # --------------------------------------------------------------------- loading, dropping
 
     def load(self, stored: StoredRun, replayed: ReplayedRun | None = None) -> LiveRun:
-        """Return where a run is, taking it into memory if it is not there; one in meta mode as replayed.
+        """Return the slot of a run, loading it if it is not in memory; a run in meta mode as replayed.
 
         Raises:
             AdvisorError: its model or its state is damaged, or memory is full.
@@ -135,9 +131,9 @@ class LiveRuns:
 
     @contextmanager
     def reserved(self, run: NewRun) -> Iterator[LiveRun]:
-        """Reserve a row for a run that is about to be stored: its own, closed meanwhile, or a new one.
+        """Reserve a slot for a run that is about to be stored: its own, closed meanwhile, or a new one.
 
-        The block ends with `put`. If it fails, all is as before.
+        The block ends with `put`. If the block fails, nothing has changed.
 
         Raises:
             AdvisorError: its model is damaged, or memory is full.
@@ -151,9 +147,9 @@ class LiveRuns:
 
     @contextmanager
     def reserved_new(self, run: NewRun) -> Iterator[LiveRun]:
-        """Reserve a new row for a run as `reserved` does; one of its id that it replaces is closed meanwhile.
+        """Reserve a new slot as `reserved` does. A run of the same id is closed meanwhile.
 
-        That one is dropped before `put`.
+        The block drops that run before `put`.
         """
         with self.closed(run.run_id):
             slot = self._run_groups.reserve(run)
@@ -164,7 +160,7 @@ class LiveRuns:
                 raise
 
     def put(self, slot: LiveRun, stored: StoredRun, replayed: ReplayedRun | None = None) -> None:
-        """Put a run, as stored, where a row is reserved for it, under a new handle."""
+        """Put a run, as stored, into the slot reserved for it, under a new handle."""
         slot.group.put(
             slot.row,
             stored.run_id,
@@ -183,9 +179,9 @@ class LiveRuns:
 
     @contextmanager
     def closed(self, run_id: str) -> Iterator[None]:
-        """Let a run take no observation meanwhile.
+        """Keep a run from taking observations while the block runs.
 
-        Its handle is good again after, if it is still there and was given no other.
+        Its handle is restored afterwards if the run is still in memory and has no other handle.
         """
         live = self._live.get(run_id)
         if live is None:
@@ -200,20 +196,20 @@ class LiveRuns:
                 live.group.reopen(live.row, handle)
 
     def renew(self, run_id: str) -> None:
-        """Give a run another handle, if it is in memory: those that it had become stale."""
+        """Give a run a new handle, if it is in memory. Its old handles become stale."""
         if (live := self._live.get(run_id)) and live.handle:
             self.on_ranks(live.group.renew(live.row), False)
 
     def drop(self, run_id: str) -> None:
-        """Forget a closed run, if it is in memory."""
+        """Drop a closed run from memory, if it is there."""
         if live := self._live.pop(run_id, None):
             live.group.free(live.row)
 
     @contextmanager
     def dropped_if_ambiguous(self, run_id: str) -> Iterator[None]:
-        """Forget a closed run, all of which is stored, if it is not known whether the store changed it.
+        """Drop a closed run, all of which is stored, if the block fails and the store may have changed it.
 
-        The next call reads what the store holds.
+        The next call loads it from the store.
         """
         try:
             yield
@@ -223,9 +219,9 @@ class LiveRuns:
             raise
 
     def drop_rows(self, group: RunGroup, rows: Iterable[int], limit: int | None = None) -> int:
-        """Forget runs of a group that are stored, and return how many; they are loaded again when asked for.
+        """Drop runs of a group that are stored, at most `limit`; return how many were dropped.
 
-        Those that a call is about stay: it may be changing them.
+        Runs whose lock is held stay: a call may be changing them.
         """
         dropped = 0
         free = (row for row in map(int, rows) if not self._is_locked(group.run_ids[row]))
@@ -237,29 +233,29 @@ class LiveRuns:
         return dropped
 
     def _drop_done(self, group: RunGroup, limit: int | None) -> None:
-        """Forget runs of a group that are finished and stored."""
+        """Drop runs of a group that are finished and stored."""
         self.drop_rows(group, group.done_rows(), limit)
 
     def shrink(self) -> None:
-        """Give back the memory of runs that were dropped: a dictionary keeps the size that it once had."""
+        """Free the memory of dropped runs: a dictionary never shrinks by itself."""
         self._live = dict(self._live)
         self._locks = weakref.WeakValueDictionary(self._locks)
 
     # ------------------------------------------------------------------------------- shards
 
     def close_shards(self, shards: Collection[int]) -> list[ClosedRows]:
-        """Let the runs of some shards take no more observations; return what reopens them."""
+        """Close the runs of some shards; return what reopens them."""
         closed = [ClosedRows.of(group, group.rows_of(shards)) for group in self.groups]
         self.on_ranks(0, False)
         return closed
 
     def forget_shards(self, shards: Collection[int]) -> None:
-        """Store nothing more of the runs of some shards, and let them take no more observations."""
+        """Close the runs of some shards, and discard what is not stored of them."""
         for closed in self.close_shards(shards):
             self.journal.forget(closed.group, closed.rows)
 
     async def drop_shards(self, shards: Collection[int]) -> list[str]:
-        """Forget the runs of some shards, and what was not stored of them; return their ids.
+        """Drop the runs of some shards, and what is not stored of them; return their ids.
 
         No call may be changing one of them meanwhile.
         """
@@ -270,7 +266,7 @@ class LiveRuns:
                 self.journal.forget(group, rows)
                 group.records["handle"][rows] = 0
                 async for row in cooperatively(map(int, rows)):
-                    if run_id := group.run_ids[row]:  # else it was idle, and has left just now
+                    if run_id := group.run_ids[row]:  # else it was idle, and was dropped meanwhile
                         self.drop(run_id)
                         dropped.append(run_id)
         self.on_ranks(0, False)
@@ -279,15 +275,15 @@ class LiveRuns:
 
 @dataclass(frozen=True)
 class ClosedRows:
-    """Rows of a group that were closed together, and what reopens them."""
+    """Rows of a group that were closed together, which `reopen` opens again."""
 
     group: RunGroup
     rows: npt.NDArray[np.intp]
     """(k,)."""
     keys: npt.NDArray[np.int64]
-    """Whose they were, (k,)."""
+    """The keys of their runs, (k,)."""
     handles: npt.NDArray[np.uint64]
-    """(k,); 0 where it was closed before."""
+    """The handles of the rows, (k,); 0 where a row was closed before."""
 
     @classmethod
     def of(cls, group: RunGroup, rows: npt.NDArray[np.intp]) -> ClosedRows:
@@ -297,7 +293,7 @@ class ClosedRows:
         return cls(group, rows, keys, handles)
 
     def reopen(self) -> None:
-        """Give the rows that are still the same runs their handles back."""
+        """Restore the handles of rows that still hold the same runs."""
         records = self.group.records
         same = records["key"][self.rows] == self.keys
         records["handle"][self.rows[same]] = self.handles[same]

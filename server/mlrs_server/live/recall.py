@@ -1,4 +1,4 @@
-"""Answers given before: from a group's log of what is not stored yet, else from the store."""
+"""Recorded answers: read from a group's log of answers that are not stored yet, else from the store."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mlrs_server.storage import Observations, Store
 
 
 class Recaller:
-    """Answers steps that were answered before. Used from one event loop."""
+    """Repeats the recorded answers of steps. Used from one event loop."""
 
     def __init__(self, stored: StoredRuns) -> None:
-        """`stored` is the way to the store."""
+        """Read older answers from `stored`."""
         self._stored = stored
 
     async def recall(self, answer: Answer) -> None:
-        """Answer, in place, the entries that were answered before: from memory, else from the store."""
+        """Fill the entries whose answers are recorded, in place, from memory or from the store."""
         recalls, answer.recalls = answer.recalls, []
         for group, positions in recalls:
             entries = Entries(answer.entries.table[positions])
@@ -48,14 +48,14 @@ class Recaller:
                 answer.errors[int(positions[index])] = problem
 
     async def _given(self, group: RunGroup, entries: Entries) -> Table:
-        """Return what was answered for entries of runs that are open, (k,) of `ANSWERED`.
+        """Return the recorded answers to entries of open runs, (k,) of `ANSWERED`.
 
-        The reason is 0 where that cannot be read, or where the run has gone meanwhile.
+        The reason is 0 where the record cannot be read, or where the run has left memory meanwhile.
         """
         given = np.zeros(len(entries), ANSWERED)
         rows, steps = np.ascontiguousarray(entries.rows), np.ascontiguousarray(entries.steps)
         keys = group.records["key"][rows]
-        unstored = group.log.unstored()  # what is not among it is stored
+        unstored = group.log.unstored()  # all other answers are stored
         await asyncio.to_thread(_find, unstored, rows, steps, given)
         missing = np.flatnonzero((given["reason"] == 0) & (group.records["handle"][rows] == entries.handles))
         for start in range(0, len(missing), PAGE):
@@ -66,9 +66,9 @@ class Recaller:
         return given
 
     async def _problem(self, group: RunGroup, entry: np.void, given: np.void) -> AdvisorError:
-        """Return why an entry that was answered before gets no answer."""
+        """Return the error of an entry whose recorded answer does not fit or cannot be read."""
         row, step = int(entry["row"]), int(entry["step"])
-        if group.records["handle"][row] != entry["handle"]:  # it was rewound, or is gone, since it was asked
+        if group.records["handle"][row] != entry["handle"]:  # the run was rewound or dropped meanwhile
             return stale_handle()
         run_id, record = group.run_ids[row], group.records[row]
         if given["reason"] != 0:
@@ -76,13 +76,13 @@ class Recaller:
         key = int(record["key"])
         try:
             await self._stored.in_store(lambda store: store.read(key, step, 1))
-        except AdvisorError as error:  # which says what is wrong
+        except AdvisorError as error:
             return error
         return record_lacking(run_id, step)
 
 
 def _find(unstored: Sequence[Table], rows: Rows, steps: Steps, given: Table) -> None:
-    """Fill what was answered for steps of rows, (k,) each, where it is in a log that is not stored yet."""
+    """Fill the answers to steps of rows, (k,) each, that are in a log that is not stored yet."""
     for answers in unstored:
         positions = np.empty_like(steps)
         find_answers(answers, rows, steps, np.zeros(rows.max() + 1, np.int64), positions)

@@ -1,4 +1,4 @@
-"""Groups of runs in memory, by what serves the runs, and how a full one gets free rows."""
+"""Groups of runs in memory, by the policy that serves the runs; how a full group gets free rows."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.storage import NewRun
 
 DROPPED_AT_ONCE = 1024
-"""Finished runs of a full group that make room at a time: enough to be rare, few enough to be quick."""
+"""The number of finished runs dropped from a full group at a time: rare enough, and fast enough."""
 
 
 @dataclass(slots=True)
 class LiveRun:
-    """Where a run that is in memory lives."""
+    """The slot of a run in memory: its group and its row."""
 
     group: RunGroup
     row: int
 
     @property
     def record(self) -> np.void:
-        """What moves of the run, but for its state: a view of a row of `RECORD`."""
+        """The run's record: a view of a row of `RECORD`."""
         record: np.void = self.group.records[self.row]
         return record
 
@@ -44,7 +44,7 @@ class LiveRun:
 
     @property
     def status(self) -> RunStatus:
-        """Where the run stands."""
+        """The run's status."""
         return RunStatus(int(self.record["status"]))
 
     @status.setter
@@ -52,7 +52,7 @@ class LiveRun:
         self.group.records["status"][self.row] = status
 
     def has_unflushed(self) -> bool:
-        """Return whether the run has answers of which it is not known that they are stored."""
+        """Return whether the run has answers that are not known to be stored."""
         return bool(self.record["durable_step"] < self.record["next_step"] - 1)
 
 
@@ -60,14 +60,14 @@ class RunGroups:
     """The groups of runs in memory, at most as many as handles can name."""
 
     def __init__(self, catalog: ModelCatalog, drop_done: Callable[[RunGroup, int | None], None]) -> None:
-        """`drop_done` forgets runs of a group that are done, so many at most."""
+        """`drop_done` drops finished runs of a group, at most as many as its second argument says."""
         self.groups: list[RunGroup] = []
         self._group_by_key: dict[str, RunGroup] = {}
         self._catalog = catalog
         self._drop_done = drop_done
 
     def at(self, handle: int) -> LiveRun | None:
-        """Return where the run of a handle is, if it names one."""
+        """Return the slot of the run that a handle names, if it names one."""
         number, row = group_of(handle), row_of(handle)
         if not handle or number >= len(self.groups) or row >= len(self.groups[number].records):
             return None
@@ -75,7 +75,7 @@ class RunGroups:
         return live if live.handle == handle else None
 
     def reserve(self, run: NewRun) -> LiveRun:
-        """Return a row of a run's group that is in use from now on.
+        """Return a free slot in the group of a run, marked as in use.
 
         Raises:
             AdvisorError: the run's model is damaged, or memory is full.
@@ -92,7 +92,7 @@ class RunGroups:
         return LiveRun(group, group.reserve())
 
     def _group_of(self, run: NewRun) -> RunGroup:
-        """Return the group of a run's model or schedule: its own, else a new one, else a reused one."""
+        """Return the group of a run's policy: an existing one, a new one, or an empty one to reuse."""
         key = policy_key(run)
         if (group := self._group_by_key.get(key)) is not None:
             return group
@@ -108,7 +108,7 @@ class RunGroups:
         return group
 
     def _vacated(self, run: NewRun) -> int:
-        """Return the index of a group without runs, if need be after dropping those that are done."""
+        """Return the index of a group without runs, if need be after dropping finished runs."""
         if not any(group.is_empty() for group in self.groups):
             for group in self.groups:
                 self._drop_done(group, None)

@@ -1,4 +1,4 @@
-"""Runs as the store has them. All reading and writing is done on the store's one thread."""
+"""Access to stored runs. All reading and writing is done on the store's one thread."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ K = TypeVar("K", bound=RunKey)
 
 
 class StoredRuns:
-    """The way to the store. Used from one event loop.
+    """Access to the store. Used from one event loop.
 
-    What a call reads of a run has all that was answered before the call: that is stored first.
+    A call that reads a run first stores what was answered before the call, so it reads all of it.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class StoredRuns:
         live: LiveRuns,
         ownership: Ownership | None = None,
     ) -> None:
-        """`executor` is the store's one thread. Without an ownership, every run is this daemon's."""
+        """`executor` is the store's one thread. Without an `ownership`, this daemon owns every run."""
         self.ownership: Ownership = ownership or SoleOwner()
         self._store = store
         self._executor = executor
         self._catalog = catalog
         self._live = live
-        self._replaying = asyncio.Lock()  # one at a time: they compute, and others need the cores
+        self._replaying = asyncio.Lock()  # one replay at a time: replays occupy a core
 
     async def in_store(self, work: Callable[[Store], T]) -> T:
-        """Do something with the store, on its thread."""
+        """Run a function of the store on the store's thread, and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, self._store)
 
     # ------------------------------------------------------------------------------ reading
 
     async def find_all(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
-        """Return runs by id, without those not there.
+        """Return the runs that exist of some ids, by id.
 
         Raises:
             AdvisorError: an id is malformed, or the store fails, or has a damaged one.
@@ -76,7 +76,7 @@ class StoredRuns:
         return stored
 
     async def get_durable(self, run_id: str) -> StoredRun:
-        """Return a run as it is stored, without what was answered since.
+        """Return a run as it is stored, without flushing newer answers first.
 
         Raises:
             AdvisorError: the id is malformed, there is no run of it, or the store fails.
@@ -95,7 +95,7 @@ class StoredRuns:
         return await self.in_store(read)
 
     async def views(self, runs: Sequence[StoredRun]) -> list[RunView]:
-        """Return runs as `view_of` does, each with the newest of its meta updates that is stored.
+        """Return runs as `view_of` does, each with its newest stored meta update.
 
         Raises:
             AdvisorError: the store fails.
@@ -107,36 +107,35 @@ class StoredRuns:
         last = await self.in_store(lambda store: store.last_updates(keys))
         return [replace(view, last_update=last.get(run.key)) for view, run in zip(views, runs, strict=True)]
 
-    # ------------------------------------------------------------------------------- owning
-
+    # ---------------------------------------------------------------------------- ownership
     def acquired(self, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, StoredRun]]:
-        """Yield runs as `find_all` does, of shards that are this daemon's while the call works on them.
+        """Yield runs as `find_all` does, and keep their shards owned by this daemon while the block runs.
 
         Raises:
-            AdvisorError: another replica has one of them (`Reason.NOT_OWNER`), or as `find_all`.
+            AdvisorError: another replica owns one of them (`Reason.NOT_OWNER`), or as `find_all`.
         """
         return self._acquired(lambda: self.find_all(run_ids), {})
 
     def acquired_keys(self, run_ids: Sequence[str]) -> AbstractAsyncContextManager[dict[str, RunKey]]:
-        """Yield the keys of runs, as `acquired` does; also of those that are damaged."""
+        """Yield the keys of runs as `acquired` does, also of runs that are damaged."""
         return self._acquired(lambda: self._after_flush(run_ids, lambda store: store.find(run_ids)), {})
 
     def acquired_to_open(
         self, shards: Mapping[str, int], to_drop: Collection[str]
     ) -> AbstractAsyncContextManager[dict[str, StoredRun | RunKey]]:
-        """Yield runs as `acquired` does, but only the keys of those that are to be dropped, damaged or not.
+        """Yield runs as `acquired` does, but only the keys of runs that are to be dropped, damaged or not.
 
         Args:
-            shards: those in which the call would create the runs, by id.
+            shards: the shards in which the call would create the runs, by id.
             to_drop: the ids of runs that are to be dropped.
 
         Raises:
             AdvisorError: as `acquired`.
         """
-        kept, dropped = [one for one in shards if one not in to_drop], list(to_drop)
+        others, dropped = [one for one in shards if one not in to_drop], list(to_drop)
 
         def read(store: Store) -> dict[str, StoredRun | RunKey]:
-            return {**store.get(kept), **(store.find(dropped) if dropped else {})}
+            return {**store.get(others), **(store.find(dropped) if dropped else {})}
 
         return self._acquired(lambda: self._after_flush(list(shards), read), shards)
 
@@ -154,12 +153,12 @@ class StoredRuns:
                 if all(before.get(shard) == now.get(shard) for shard in shards):
                     yield runs
                     return
-            # Claimed since: the owner before may have stored more after they were read.
+            # A shard was acquired since the read: its previous owner may have stored more after it.
 
     # ------------------------------------------------------------------------------ replays
 
     async def replay_unloaded(self, runs: Iterable[StoredRun]) -> dict[str, ReplayedRun]:
-        """Return the runs, by id, that are in meta mode and not in memory, replayed: loading them needs it.
+        """Replay the runs that are in meta mode and not in memory, as loading them needs; return them by id.
 
         Raises:
             AdvisorError: the store fails, or a record is damaged.

@@ -1,4 +1,4 @@
-"""A run as the outside sees it."""
+"""A run as callers see it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlrs_server.tenancy import bare
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """A run as the outside sees it."""
+    """A run as callers see it."""
 
     run_id: str
     config: RunConfig
@@ -28,18 +28,18 @@ class RunView:
     create_time: float
     update_time: float
     meta: MetaCounters | None = None
-    """What became of its meta updates; `None` for a run without, and for one that is not in memory and was
-    created before `NewRun.counters_at` was kept."""
+    """The counters of its meta updates. `None` without meta mode, and for a run that is not in memory and was
+    created before `NewRun.counters_at` was stored."""
     last_update: MetaUpdate | None = None
-    """The newest of them, where it was asked for."""
+    """Its newest meta update, if it was read."""
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
     task: str = ""
-    """What is trained, in the words of the run's tenant."""
+    """The name of the task, as the tenant gave it."""
 
 
 def view_of(stored: StoredRun, live: LiveRun | None) -> RunView:
-    """Return a run as it is now: what moves, from memory if it is there."""
+    """Return a run as it is now: its snapshot is read from memory if the run is there."""
     snapshot = live.group.snapshot(live.row) if live else stored.snapshot
     return RunView(
         run_id=stored.run_id,
@@ -56,8 +56,8 @@ def view_of(stored: StoredRun, live: LiveRun | None) -> RunView:
 
 
 def _counters(stored: StoredRun, snapshot: RunSnapshot, live: LiveRun | None) -> MetaCounters | None:
-    """Return what became of a run's meta updates, if there can be any; without its model."""
+    """Return the counters of a run's meta updates, read without its model."""
     if stored.config.meta is None:
         return None
-    place = adaptive(live.group.policy).counters_at if live else stored.counters_at
-    return counters_of(snapshot.state, place) if place else None
+    start = adaptive(live.group.policy).counters_at if live else stored.counters_at
+    return counters_of(snapshot.state, start) if start else None

@@ -1,4 +1,4 @@
-"""Meta updates as they come in: each is made once, and repeated from the record after that."""
+"""Meta updates as they arrive: each is applied once; a repeated one gets its recorded result."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ from mlrs_server.live.stored_runs import StoredRuns
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a meta update."""
+    """The result of a meta update."""
 
     updates: int
-    """The run's so far."""
+    """The number of the run's updates so far."""
     update: MetaUpdate
-    """The update."""
 
 
 class Adaptation:
-    """Makes the meta updates of runs in memory. Used from one event loop."""
+    """Applies meta updates to runs in memory. Used from one event loop."""
 
     def __init__(self, live: LiveRuns, stored: StoredRuns) -> None:
-        """`live` are the runs, `stored` is the way to their record."""
+        """Apply updates to the runs of `live`, and read recorded updates from `stored`."""
         self._live = live
         self._stored = stored
 
     async def apply(
         self, handle: int, tenant: int, step: int, alignment: float, validation_loss: float | None = None
     ) -> Applied:
-        """Make the meta update of a run's newest step, or return what became of it before.
+        """Apply the meta update of a run's newest step, or return its recorded result.
 
         Args:
-            handle: the run's.
+            handle: the run's handle.
             tenant: the number of the caller's tenant.
-            step: what the update is about.
-            alignment: of the validation gradient with the update direction.
-            validation_loss: kept in the record.
+            step: the step of the update.
+            alignment: the dot product of the validation gradient and the update direction.
+            validation_loss: a loss to record with the update.
 
         Raises:
             AdvisorError: as the contract's AdaptRequest says, or the handle is stale.
@@ -66,11 +65,7 @@ class Adaptation:
         return Applied(_updates(slot), update)
 
     def _slot(self, handle: int, tenant: int) -> LiveRun:
-        """Return where the run of a handle is.
-
-        Raises:
-            AdvisorError: the handle is stale, or the run is not in meta mode.
-        """
+        """Return the slot of the run that a handle names; the run must be in meta mode."""
         slot = self._live.at(handle)
         if slot is None or int(slot.record["tenant"]) != tenant:
             raise stale_handle()
@@ -84,11 +79,7 @@ class Adaptation:
         return slot
 
     def _is_applied(self, slot: LiveRun, step: int) -> bool:
-        """Return whether the update of a step was made, or can be no more.
-
-        Raises:
-            AdvisorError: the step has no advice yet, or the run is finished and the step has no update.
-        """
+        """Return whether the update of a step was applied, or can no longer be."""
         record = slot.record
         newest = int(record["next_step"]) - 1
         if step > newest:
@@ -105,7 +96,7 @@ class Adaptation:
         return False
 
     async def _recorded(self, slot: LiveRun, step: int) -> MetaUpdate | None:
-        """Return the update of a step as the store has it."""
+        """Return the stored update of a step."""
         stored = await self._stored.get(slot.run_id)
         found = await self._stored.in_store(lambda store: store.read_updates(stored.key, step, 1))
         return found[0] if found else None
@@ -116,10 +107,14 @@ def _updates(slot: LiveRun) -> int:
     return adaptive(slot.group.policy).meta_counters(state).updates
 
 
-def _stale(slot: LiveRun, step: int, made: MetaUpdate | None) -> AdvisorError:
-    """Return the error of an update of a step that had another, or had none and is over."""
+def _stale(slot: LiveRun, step: int, applied: MetaUpdate | None) -> AdvisorError:
+    """Return the error of an update of a step that had another update, or had none before the next step."""
     newest = int(slot.record["next_step"]) - 1
-    had = f"was made of the alignment {made.alignment!r}" if made else "was not made, and the run has gone on"
+    had = (
+        f"was applied with the alignment {applied.alignment!r}"
+        if applied
+        else "was not applied before the next step"
+    )
     return AdvisorError(
         Reason.STALE_STEP,
         f"step: the meta update of step {step} of run {slot.run_id!r} {had}; its newest step is {newest}. "

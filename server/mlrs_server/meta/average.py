@@ -1,9 +1,9 @@
-"""A new version of a model, of what its runs have learnt: the model plus the mean of their differences.
+"""A new version of a model, averaged from the adapted weights of its runs.
 
     new = model + sum(run - model) / number of runs,  weight by weight
 
-One run has one voice, however long it is (McMahan et al. 2017, algorithm 1, with equal shares; Nichol et al.
-2018, algorithm 2, with a step of size 1).
+Each run has the same weight, however long it is (McMahan et al. 2017, algorithm 1, with equal shares; Nichol
+et al. 2018, algorithm 2, with a step of size 1).
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ from mlrs_core.adapting.protocol import Vector
 from mlrs_core.models.model import Model
 
 MAX_NAMED = 1000
-"""So many runs are named, the first by id; all count."""
+"""The number of runs named in the provenance, the first by id. All runs are averaged."""
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a run gave."""
+    """The contribution of a run to an average."""
 
     run_id: str
-    """As its tenant writes it."""
+    """The run's id, without its tenant."""
     updates: int
-    """Its meta updates so far."""
+    """The number of its meta updates."""
     next_step: int
-    """The step that it expected."""
+    """The step that it expected when its weights were read."""
     relative_change: float
-    """How far it went: the Euclidean norm of the difference over that of the model's weights."""
+    """The Euclidean norm of its weights' difference from the model, over that of the model's weights."""
 
 
 class WeightAverage:
-    """Takes runs in, one after another in the order of their ids; holds two vectors, whatever their number.
+    """Averages the weights of runs, added in the order of their ids; holds two vectors, however many runs.
 
-    Sums are of doubles, weight by weight, so the same runs give the same bits on any machine.
+    Weights are summed in double precision in that order, so the same runs give the same bits on any machine.
     """
 
     def __init__(self, policy: AdaptivePolicy) -> None:
-        """Begin without a run; `policy` is the model's, under any meta settings."""
+        """Start without runs; `policy` is the model's, under any meta settings."""
         self._policy = policy
         first = policy.first_network()
         self.size = len(first) // 4
-        """How many of a network's entries are its weights, which come first."""
+        """The number of weights of the network, which are the first of its entries."""
         self._model = first[: self.size].astype(np.float64)
         self._sum = np.zeros(self.size)
         self.named: list[Contribution] = []
-        """The first of what was taken in."""
+        """The first `MAX_NAMED` contributions."""
         self.count = 0
-        """How many runs were."""
+        """The number of runs added."""
         self.updates = 0
-        """How many meta updates they had together."""
+        """The number of their meta updates, in all."""
 
     def add(self, run_id: str, updates: int, next_step: int, weights: Vector) -> None:
-        """Take in what a run has learnt: nothing if its weights are the model's, and then it does not count.
+        """Add the weights of a run. A run whose weights equal the model's is not counted.
 
         Args:
-            run_id: as its tenant writes it.
-            updates: its meta updates so far.
+            run_id: the run's id, without its tenant.
+            updates: the number of its meta updates.
             next_step: the step that it expects.
-            weights: its own, (size,).
+            weights: its adapted weights, (size,) float32.
         """
         difference = weights - self._model
         if not difference.any():
@@ -76,16 +76,16 @@ class WeightAverage:
             self.named.append(Contribution(run_id, updates, next_step, self._relative(difference)))
 
     def relative_change(self) -> float:
-        """Return how far the new version is from the model, as in `Contribution`; there is a run."""
+        """Return the relative change of the average, as in `Contribution`; there must be a run."""
         return self._relative(self._sum / self.count)
 
     def model(self, parent: Model, ref: str, asked: dict[str, Any]) -> Model:
-        """Return the new version; there is a run.
+        """Return the new version; there must be a run.
 
         Args:
             parent: the model.
             ref: its `name@digest`.
-            asked: what was asked of runs, for the provenance.
+            asked: the conditions for runs, for the provenance.
         """
         network = np.zeros(4 * self.size, np.float32)
         network[: self.size] = self._model + self._sum / self.count

@@ -1,4 +1,4 @@
-"""The alignment of two gradients that come in pieces: a running dot product in double precision."""
+"""The alignment of two vectors that arrive in pieces: a running dot product in double precision."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mlrs_core.policy import Floats
 from mlrs_server.errors import invalid_field
 
 LANES = 8
-"""Sums kept side by side: what one addition waits for is not the one before."""
+"""The number of independent partial sums, so that an addition need not wait for the one before."""
 
 
 class ElementType(enum.IntEnum):
-    """What the elements of a piece are, little-endian. The numbers are those of the contract's `DataType`."""
+    """The type of a piece's elements, little-endian; numbered like the contract's `DataType`."""
 
     FLOAT32 = 1
     FLOAT16 = 2
@@ -27,7 +27,7 @@ class ElementType(enum.IntEnum):
 
     @property
     def width(self) -> int:
-        """Bytes of an element."""
+        """The size of an element in bytes."""
         return 4 if self is ElementType.FLOAT32 else 2
 
 
@@ -36,18 +36,18 @@ class Piece:
     """The same stretch of both vectors."""
 
     kind: ElementType
-    """Of the elements of both."""
+    """The type of the elements of both vectors."""
     validation_gradient: bytes
     direction: bytes
 
 
 class RunningDot:
-    """The dot product of two vectors that come in pieces; never holds more than a piece."""
+    """The dot product of two vectors that arrive in pieces; never holds more than one piece."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start with empty vectors."""
         self.elements = 0
-        """How many came in."""
+        """The number of elements so far."""
         self.total = 0.0
         """Their dot product."""
 
@@ -55,7 +55,7 @@ class RunningDot:
         """Add a piece of both vectors.
 
         Raises:
-            AdvisorError: they differ in length, or are no whole elements.
+            AdvisorError: the parts differ in length, or are not a whole number of elements.
         """
         left = _elements(piece.validation_gradient, piece.kind, "validation_gradient")
         right = _elements(piece.direction, piece.kind, "direction")
@@ -73,15 +73,15 @@ async def alignment_of(pieces: AsyncIterator[Piece], element_count: int) -> floa
     """Return the dot product of two vectors.
 
     Args:
-        pieces: of both, in their order.
-        element_count: how many elements each has; 0: not said.
+        pieces: pieces of both vectors, in order.
+        element_count: the number of elements that each must have; 0 means unknown.
 
     Raises:
-        AdvisorError: the pieces are malformed, or their elements are not as many.
+        AdvisorError: the pieces are malformed, or the number of elements is another.
     """
     dot = RunningDot()
     async for piece in pieces:
-        await asyncio.to_thread(dot.add, piece)  # others are answered meanwhile
+        await asyncio.to_thread(dot.add, piece)  # other calls are answered meanwhile
         if element_count and dot.elements > element_count:
             break
     if element_count and dot.elements != element_count:
@@ -93,7 +93,7 @@ async def alignment_of(pieces: AsyncIterator[Piece], element_count: int) -> floa
 
 
 def _elements(data: bytes, kind: ElementType, field: str) -> npt.NDArray[np.float32]:
-    """Return the elements of some bytes in single precision, which holds each of the types exactly."""
+    """Return elements in single precision, which represents each of the types exactly."""
     if len(data) % kind.width:
         raise invalid_field(field, f"has {len(data)} bytes, which are no whole elements of {kind.width}")
     if kind is ElementType.FLOAT32:
@@ -114,6 +114,6 @@ def _dot(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float
     total = 0.0
     for lane in range(LANES):
         total += sums[lane]
-    for place in range(whole, len(left)):
-        total += np.float64(left[place]) * np.float64(right[place])
+    for index in range(whole, len(left)):
+        total += np.float64(left[index]) * np.float64(right[index])
     return total

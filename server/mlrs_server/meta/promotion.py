@@ -1,4 +1,4 @@
-"""Which runs a new version of a model is made of, and what they have learnt."""
+"""Promotion: a new version of a model from the adapted weights of its runs."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from mlrs_server.tenancy import bare
 log = structlog.get_logger()
 
 PAGE = 256
-"""Runs read from the store at a time."""
+"""The number of runs read from the store at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteRequest:
-    """What a new version is to be made of."""
+    """The runs that a new version is averaged from."""
 
     model: str
-    """The model that its runs began with: a name, an alias or a reference."""
+    """The model that the runs began with: a name, an alias or a reference."""
     alias: str = ""
-    """What to point at the new version; "": nothing."""
+    """The alias to point at the new version; "" for none."""
     prefix: str = ""
-    """Only runs whose ids begin with it, as the tenant writes them."""
+    """Only runs whose ids, without their tenant, begin with this prefix count."""
     min_updates: int = 1
-    """Only runs of so many meta updates."""
+    """Only runs with at least this many meta updates count."""
     dry_run: bool = False
-    """Whether to make nothing."""
+    """Whether to store nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Promoted:
     """A new version of a model."""
 
     model: CatalogModel | None
-    """It; `None` if none was to be made."""
+    """The new version; `None` after a dry run."""
     named: list[Contribution]
-    """What it is made of: the first runs by id."""
+    """The contributions of the first `MAX_NAMED` runs by id."""
     count: int
-    """How many runs there are."""
+    """The number of runs averaged."""
     relative_change: float
-    """How far it is from the model, as in `Contribution`."""
+    """The relative change from the model, as in `Contribution`."""
 
 
 @dataclass(frozen=True)
 class AdaptedWeights:
-    """A run that has learnt."""
+    """The adapted weights of a run."""
 
     updates: int
     next_step: int
@@ -68,40 +68,42 @@ class AdaptedWeights:
 
 
 class Promotion:
-    """Makes new versions of models, one at a time. Used from one event loop, which it keeps free."""
+    """Makes new versions of models, one at a time. Used from one event loop, which it does not block."""
 
     def __init__(self, live: LiveRuns, stored: StoredRuns, catalog: ModelCatalog) -> None:
-        """`live` are the runs in memory, `stored` is the way to the others."""
+        """Read weights of runs in memory from `live`, and of all others from `stored`."""
         self._live = live
         self._stored = stored
         self._catalog = catalog
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def promote(self, asked: PromoteRequest, tenant: str) -> Promoted:
-        """Make a new version of a model for a tenant, of what its runs have learnt.
+        """Make a new version of a model for a tenant, averaged from the adapted weights of its runs.
 
         Raises:
-            AdvisorError: there is no such model, the alias cannot be one, no run has learnt anything, a run's
+            AdvisorError: there is no such model, the alias is invalid, no run has adapted weights, a run's
                 record is damaged, or the store fails.
         """
         parent = await asyncio.to_thread(self._catalog.find, asked.model, tenant)
         if asked.alias:
             self._catalog.names.check_alias(asked.alias, tenant)
-        async with self._turn:
+        async with self._lock:
             average = await asyncio.to_thread(
                 lambda: WeightAverage(parent.model.adaptive_policy(DEFAULT_META))
             )
             await self._live.journal.flush()
             async for run in self._runs(parent, asked, tenant):
-                learner = await self._learner(run, average.size, asked.min_updates)
-                if learner is not None:
-                    told = (bare(run.run_id), learner.updates, learner.next_step, learner.weights)
-                    await asyncio.to_thread(average.add, *told)
+                found = await self._weights_of(run, average.size, asked.min_updates)
+                if found is not None:
+                    run_id = bare(run.run_id)
+                    await asyncio.to_thread(
+                        average.add, run_id, found.updates, found.next_step, found.weights
+                    )
             if not average.count:
                 raise _nothing_adapted(parent, asked)
             if asked.dry_run:
                 return Promoted(None, average.named, average.count, average.relative_change())
-            await self._live.journal.flush()  # a new version is of nothing that a crash could undo
+            await self._live.journal.flush()  # so that a crash cannot undo updates of the new version
             made = await asyncio.to_thread(self._added, average, parent, asked, tenant)
         log.info(
             "model_promoted",
@@ -117,7 +119,7 @@ class Promotion:
     async def _runs(
         self, parent: CatalogModel, asked: PromoteRequest, tenant: str
     ) -> AsyncIterator[StoredRun]:
-        """Yield the runs, by id, that go on learning for a model."""
+        """Yield the runs that adapt the weights of a model, ordered by id."""
         after = ""
         while True:
             read = partial(_page, prefix=asked.prefix, after=after, tenant=tenant)
@@ -130,12 +132,12 @@ class Promotion:
                 return
             after = bare(page[-1].run_id)
 
-    async def _learner(self, run: StoredRun, size: int, least: int) -> AdaptedWeights | None:
-        """Return what a run has learnt, from memory or from the store; `None`: too little, or it is gone."""
-        async with self._live.lock(run.run_id):  # so that it stays where it is
+    async def _weights_of(self, run: StoredRun, size: int, least: int) -> AdaptedWeights | None:
+        """Return the adapted weights of a run; `None` if it has too few updates, or was deleted."""
+        async with self._live.lock(run.run_id):  # so that the run is neither loaded nor dropped meanwhile
             slot = self._live.find(run.run_id)
             if slot is None:
-                return await self._learner_from_store(run, size, least)
+                return await self._stored_weights_of(run, size, least)
             group, row = slot.group, slot.row
             if int(group.records["key"][row]) != run.key:
                 return None
@@ -145,10 +147,10 @@ class Promotion:
             next_step = int(group.records["next_step"][row])
             return AdaptedWeights(updates, next_step, group.networks[row, :size].copy())
 
-    async def _learner_from_store(self, run: StoredRun, size: int, least: int) -> AdaptedWeights | None:
-        """Return what a run that is not in memory has learnt as it is stored now.
+    async def _stored_weights_of(self, run: StoredRun, size: int, least: int) -> AdaptedWeights | None:
+        """Return the adapted weights of a run that is not in memory, as it is stored now.
 
-        It may have gone on, or back, since it was listed.
+        The run may have advanced, or been rewound, since it was listed.
         """
         counters = adaptive_policy_of(run, self._catalog).meta_counters
         if counters(run.snapshot.state).updates < least:
@@ -179,8 +181,8 @@ def _nothing_adapted(parent: CatalogModel, asked: PromoteRequest) -> AdvisorErro
     among = f" whose id begins with {asked.prefix[:100]!r}" if asked.prefix else ""
     return AdvisorError(
         Reason.NOTHING_TO_DO,
-        f"model: no run of {parent.ref}{among} has learnt anything for its model in {asked.min_updates} or "
-        "more meta updates; create runs of it with config.meta.scope = ADAPT_SCOPE_MODEL, or ask for fewer "
-        "updates or for more runs",
+        f"model: no run of {parent.ref}{among} has adapted weights after {asked.min_updates} or more meta "
+        "updates; create runs of it with config.meta.scope = ADAPT_SCOPE_MODEL, or ask for fewer updates or "
+        "for more runs",
         field="model",
     )

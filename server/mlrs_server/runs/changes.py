@@ -1,6 +1,6 @@
-"""Calls that change runs: they go on to their end when their callers go away.
+"""Calls that change runs: they run to completion even if their callers are cancelled.
 
-Else what is in memory and what is stored might differ.
+Otherwise memory and store might differ.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 MAX_CHANGES = 4096
-"""Calls that may be changing runs at once, or wait to: more than a store that works keeps waiting."""
+"""The number of calls that may be changing runs at once, or wait to."""
 LAST_FLUSH_S = 2.0
-"""How long after its deadline the last flush may yet begin, once what the store is doing then has ended."""
+"""The time after the deadline within which the last flush may still begin, when the store becomes free."""
 
 
 class RunChanges:
@@ -34,7 +34,7 @@ class RunChanges:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
-        """Return what a change of a run returns; if the caller goes away, the change goes on.
+        """Return the result of a change of a run; cancelling the caller does not stop the change.
 
         Raises:
             AdvisorError: too many changes are under way, or as the change.
@@ -52,13 +52,13 @@ class RunChanges:
         return await asyncio.shield(task)
 
     async def close(self, *, within_s: float = math.inf) -> None:
-        """Let changes under way end, and store everything.
+        """Wait for changes under way, and store everything.
 
-        RunChanges that take longer are cancelled: what of them the store has not begun, it will not do. The
-        last flush has a moment more to begin.
+        Changes that take longer than `within_s` are cancelled, unless the store has begun them. The last
+        flush may begin `LAST_FLUSH_S` later.
 
         Raises:
-            AdvisorError: the store cannot be written, or not in time; it says what is not stored.
+            AdvisorError: the store cannot be written, or not in time; the message says what is not stored.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + within_s
@@ -73,7 +73,7 @@ class RunChanges:
             raise AdvisorError(Reason.STORE, "; ".join(lost))
 
     async def _end(self, until: float) -> int:
-        """Let changes end until a time of the event loop's clock; cancel the others, and return how many."""
+        """Wait for changes until a time of the event loop's clock; cancel the others, and return how many."""
         clock = asyncio.get_running_loop().time
         while self._tasks and (left_s := until - clock()) > 0:
             await asyncio.wait(self._tasks, timeout=None if left_s == math.inf else left_s)
@@ -86,7 +86,7 @@ class RunChanges:
 
 
 def log_runs(of_one: str, of_many: str, runs: Sequence[NewRun | RunKey], **about_one: object) -> None:
-    """Log what became of some runs: of one with what there is to say about it, of more how many."""
+    """Log an event of runs: of one run with its details, of several runs with their number."""
     if len(runs) == 1:
         log.info(of_one, run_id=runs[0].run_id, **about_one)
     else:

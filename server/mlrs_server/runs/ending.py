@@ -24,7 +24,7 @@ class RunEnding:
     """Finishes and deletes runs. Used from one event loop."""
 
     def __init__(self, live: LiveRuns, stored: StoredRuns, watchers: Watchers, changes: RunChanges) -> None:
-        """`watchers` hear of it."""
+        """End runs of `live` and `stored`, and notify `watchers`."""
         self._live = live
         self._stored = stored
         self._watchers = watchers
@@ -34,12 +34,12 @@ class RunEnding:
         """Mark runs as finished, all or none, and store all of them; return them in the order of the ids.
 
         Args:
-            run_ids: of the runs.
-            next_steps: what each must expect; none: whatever it does.
+            run_ids: the ids of the runs.
+            next_steps: the step that each run must have reached at least; empty for no such check.
 
         Raises:
-            AdvisorError: there is no run of one of the ids, or an id is there twice, or a run lacks steps, or
-                the store fails.
+            AdvisorError: there is no run of one of the ids, an id is given twice, a run lacks steps, or the
+                store fails.
         """
         check_batch("run_ids", run_ids)
         if next_steps and len(next_steps) != len(run_ids):
@@ -61,7 +61,7 @@ class RunEnding:
             return await self._stored.views(runs)
 
     async def _end(self, going: Sequence[StoredRun]) -> None:
-        """Finish runs that are not finished: no observation comes in once this begins."""
+        """Finish runs that are not finished; they take no observation from now on."""
         live = {run.run_id: slot for run in going if (slot := self._live.find(run.run_id))}
         before = {run_id: slot.status for run_id, slot in live.items()}
         for slot in live.values():
@@ -73,7 +73,7 @@ class RunEnding:
             reach("lifecycle.finished")
         except BaseException:
             for run_id, slot in live.items():
-                if self._live.find(run_id) is slot:  # else it was lost to another replica meanwhile
+                if self._live.find(run_id) is slot:  # otherwise another replica has acquired it meanwhile
                     slot.status = before[run_id]
             raise
         self._live.on_ranks(0, False)
@@ -105,7 +105,7 @@ def check_reached(run_id: str, at: int, step: int) -> None:
     """Check that a run expects a step, or a later one.
 
     Raises:
-        AdvisorError: it lacks steps before.
+        AdvisorError: the run lacks steps before it.
     """
     if at < step:
         raise AdvisorError(

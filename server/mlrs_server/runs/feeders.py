@@ -1,8 +1,7 @@
-"""Which processes are connected that send observations, by the feeder ids that they make anew.
+"""The connected processes that send observations, by feeder id. Each process generates an id of its own.
 
-A run has one feeder, which the store keeps with it. A process that opens a run of another feeder takes it
-over. Which feeders are connected is known to each replica for itself: clients open their streams where their
-runs are.
+A run has one feeder, whose id is stored with it. A process that opens a run of another feeder takes it over.
+Each replica knows its own connections only: clients open their streams where their runs are.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from contextlib import contextmanager
 from itertools import takewhile
 
 STREAM_WITHIN_S = 5.0
-"""How long a process that has opened a run may take until its stream is there. It counts as connected
-meanwhile when another would join the run again: that one, whose handle has just become stale, comes first."""
+"""The time that a process which has opened a run may take to open its stream. Until then it counts as
+connected when the process that it took the run from would join the run again."""
 
 Feeder = tuple[str, str]
-"""A tenant, and an id that a process of it has made."""
+"""A tenant, and the feeder id of a process."""
 
 
 class Feeders:
@@ -26,11 +25,11 @@ class Feeders:
 
     def __init__(self) -> None:
         self._streams: Counter[Feeder] = Counter()
-        self._awaited: dict[Feeder, float] = {}  # until when on the monotonic clock, the first to end first
+        self._awaited: dict[Feeder, float] = {}  # deadlines on the monotonic clock, ascending
 
     @contextmanager
     def streaming(self, tenant: str, feeder: str) -> Iterator[None]:
-        """Count a stream of a process, or of one that gave no id, while it is open."""
+        """Count a stream of a process while it is open; `feeder` is "" if the process gave no id."""
         if not feeder:
             yield
             return
@@ -46,7 +45,7 @@ class Feeders:
                 del self._streams[key]
 
     def opened(self, tenant: str, feeder: str) -> None:
-        """Note that a process, or one that gave no id, has opened a run: its stream may be yet to come."""
+        """Note that a process has opened a run and may open a stream; `feeder` is "" if it gave no id."""
         now, key = time.monotonic(), (tenant, feeder)
         for over in list(takewhile(lambda one: self._awaited[one] <= now, self._awaited)):
             del self._awaited[over]
@@ -59,6 +58,6 @@ class Feeders:
         return (tenant, feeder) in self._streams
 
     def is_expected(self, tenant: str, feeder: str) -> bool:
-        """Return whether a process has a stream open, or has just opened a run and may open one yet."""
+        """Return whether a process has a stream open, or has just opened a run and may still open one."""
         until = self._awaited.get((tenant, feeder), 0.0)
         return self.is_connected(tenant, feeder) or time.monotonic() < until

@@ -63,9 +63,10 @@ class RunOpener:
         quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
         feeders: Feeders | None = None,
     ) -> None:
-        """`watchers` hear of rewinds; `quota` is held as runs begin, and raises if they are many.
+        """Open runs of `live` and `stored`, with the models of `catalog`; notify `watchers` of rewinds.
 
-        `feeders` are the processes that have streams open.
+        `quota` is entered while runs begin, and raises if there are too many; `feeders` are the connected
+        processes.
         """
         self._live = live
         self._stored = stored
@@ -89,14 +90,14 @@ class RunOpener:
             return self._live.load(required(runs, run_id), replayed.get(run_id)).handle
 
     async def open_many(self, requests: Sequence[OpenRequest]) -> list[Opened]:
-        """Create or resume runs, as opening one after the other would, in their order.
+        """Create or resume runs, with the same result as opening one after the other in order.
 
-        All that can be checked is checked before anything changes. Then the new runs are created, all or
-        none, and those that they replace dropped with it. Then those that exist are rewound and completed,
-        up to the first that fails, and taken over from other feeders.
+        First all requests are checked as far as possible. Then the new runs are created, all or none, and the
+        runs that they replace are dropped with them. Then existing runs are rewound and completed, up to the
+        first that fails, and taken over from other feeders.
 
         Raises:
-            AdvisorError: as the contract's BatchOpenRuns says; of several runs, about the first.
+            AdvisorError: as the contract's BatchOpenRuns says; of several errors, that of the first run.
         """
         check_batch("requests", [request.run_id for request in requests])
         return await self._changes.to_the_end(self._open(requests))
@@ -118,9 +119,9 @@ class RunOpener:
         """Open the runs that were found, and new ones.
 
         Args:
-            requests: how.
-            found: those that exist, by id; only the keys of those to be dropped.
-            unstored: the ids of those that had answers when the call began, none of which was stored.
+            requests: what the call asks for.
+            found: the runs that exist, by id; only the keys of runs that are to be dropped.
+            unstored: the ids of runs that had answers when the call began, none of them known to be stored.
         """
         runs = {run.run_id: run for run in found.values() if isinstance(run, StoredRun)}
         dropped = [run for run_id, run in found.items() if run_id not in runs]
@@ -148,7 +149,7 @@ class RunOpener:
     # ------------------------------------------------------------------------------- models
 
     async def _models(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> ModelsNow:
-        """Take the models of runs, and those that requests name, into memory; return what references mean."""
+        """Load the models of runs and of requests into memory; return what references mean now."""
         asked = {
             (request.model, tenant_of(request.run_id))
             for request in requests
@@ -157,13 +158,13 @@ class RunOpener:
         names = await self._stored.in_store(self._catalog.names_in) if asked else self._catalog.names
         wanted = models_of(runs.values())
         for reference, tenant in asked:
-            with suppress(AdvisorError):  # raised again for the run that asks
+            with suppress(AdvisorError):  # raised again when the request is checked
                 wanted.add(names.meaning(reference, tenant))
         await self._load_models(wanted)
         return ModelsNow(self._catalog, names)
 
     async def _load_models(self, models: Iterable[tuple[str, str]]) -> None:
-        """Take models, by digest and name, into memory."""
+        """Load models, by digest and name, into memory."""
         if missing := [model for model in models if not self._catalog.files.is_loaded(model[0])]:
             await asyncio.to_thread(self._catalog.files.load_all, missing)
 
@@ -175,7 +176,7 @@ class RunOpener:
         found: Mapping[str, RunKey],
         existing: Sequence[tuple[OpenRequest, StoredRun]],
     ) -> list[str]:
-        """Return the ids of the runs that a call begins or takes up again: new ones, and finished ones."""
+        """Return the ids of the runs that a call begins or resumes though they are finished."""
         done = RunStatus.FINISHED
         return [
             *(run.run_id for run in new if run.run_id not in found or found[run.run_id].status == done),
@@ -190,7 +191,7 @@ class RunOpener:
         models: ModelsNow,
         unstored: Collection[str],
     ) -> list[NewRun]:
-        """Check all requests, and take the runs that exist into memory; return those to create."""
+        """Check all requests, and load the runs that exist into memory; return the runs to create."""
         new = []
         async for request in cooperatively(requests):
             with about(request.run_id, among=len(requests)):
@@ -200,7 +201,7 @@ class RunOpener:
                 self._takeovers.check(request, stored)
                 asked = request_to_resume(stored, request, self._live, unstored=stored.run_id in unstored)
                 config_to_resume(stored, asked, self._live, models)
-                if not must_rewind(stored, asked, self._live):  # a rewind makes another state
+                if not must_rewind(stored, asked, self._live):  # a rewound run is loaded with another state
                     self._live.load(stored, replayed.get(stored.run_id))
         return new
 
@@ -209,7 +210,7 @@ class RunOpener:
     async def _create(
         self, new: Sequence[NewRun], dropped: Sequence[RunKey], *, among: int
     ) -> list[StoredRun]:
-        """Create runs in place of those dropped, all or none, with a row in memory for each."""
+        """Create runs that replace those dropped, all or none, with a slot in memory for each."""
         if not new:
             return []
         with ExitStack() as reserved:
@@ -218,7 +219,7 @@ class RunOpener:
                 with about(run.run_id, among=among):
                     slots.append(reserved.enter_context(self._live.reserved_new(run)))
             if dropped:
-                await self._live.journal.flush()  # what is to come of them, as they are closed
+                await self._live.journal.flush()  # the last answers of runs that are closed now
             for old in dropped:
                 reserved.enter_context(self._live.dropped_if_ambiguous(old.run_id))
             for digest, name in models_of(new):
@@ -251,7 +252,7 @@ class RunOpener:
         try:
             async for asked, stored in cooperatively(existing):
                 with about(asked.run_id, among=among):
-                    # The run may have gone on since it was checked.
+                    # The run may have advanced since it was checked.
                     request = request_to_resume(stored, asked, self._live, unstored=stored.run_id in unstored)
                     config = config_to_resume(stored, request, self._live, models)
                     run = stored
@@ -266,7 +267,7 @@ class RunOpener:
         return resumed
 
     async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
-        """Put a run back to where step `step` is next. Its handles so far become stale."""
+        """Rewind a run so that `step` is its next step. Its handles become stale."""
         with self._live.reserved(stored) as slot:
             await self._live.flush([stored.run_id])
             replayed = await self._stored.replay(stored, step)
@@ -280,7 +281,7 @@ class RunOpener:
         return rewound
 
     async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
-        """Replace the config of a run that has no observation yet, and let none come in between."""
+        """Replace the config of a run that has no observation yet; it takes none meanwhile."""
         live, size = self._live.load(stored), max(stored.world_size, 1)
         with self._live.closed(stored.run_id):
             with self._live.dropped_if_ambiguous(stored.run_id):
@@ -290,7 +291,7 @@ class RunOpener:
         return replace(stored, config=config, world_size=size if config.ranks else 0)
 
     async def _regrouped(self, stored: StoredRun, request: OpenRequest) -> StoredRun:
-        """Have a run have as many ranks as a call says, from the step on that is not answered yet."""
+        """Set the world size of a run, if a request gives one, from its next step on."""
         if stored.config.ranks is None:
             return stored
         size = request.world_size or stored.world_size

@@ -1,4 +1,4 @@
-"""What a call that opens runs asks for, and whether it may be done. Nothing here changes a run."""
+"""Requests to open runs, and the checks whether they are allowed. Nothing here changes a run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mlrs_server.storage import NewRun, RunKey, StoredRun
 from mlrs_server.tenancy import check_feeder, check_full_name, check_run_id
 
 OpenMode = Literal["open", "create", "resume", "begin", "restart"]
-"""What opening may do: whichever applies, create only, resume only, or begin at step 0, where "begin" takes
-a run that has no observation, and "restart" drops whatever run there is."""
+"""What opening may do: create or resume, create only, resume only, or begin at step 0, where "begin" also
+takes a run without observations, and "restart" drops the run that exists."""
 MAX_BATCH = 1000
-"""The most runs of a call."""
+"""The largest number of runs in a call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +34,23 @@ class OpenRequest:
     """
 
     run_id: str
-    """The run's full name (`names.py`)."""
+    """The run's full name (`tenancy.py`)."""
     asked: RunConfig = field(default_factory=RunConfig)
-    """The config asked for; fields not given take the run's."""
+    """The config asked for; a field that is not given keeps the run's value."""
     model: str = ""
     """A model's name, alias or reference; "" is the default, or the run's."""
     mode: OpenMode = "open"
-    """What is allowed."""
+    """What opening may do."""
     group: str = ""
-    """Of a new run: runs of one group are of one shard; "" is the run by itself."""
+    """The group of a new run; the runs of a group are in one shard. "" is a group of the run alone."""
     resume_from: int | None = None
-    """Rewind to this step, dropping the record from there on."""
+    """The step to rewind to, dropping the record from there on."""
     world_size: int | None = None
-    """How many ranks there are from the next step on; `None` is as before, or one."""
+    """The number of ranks from the next step on; `None` keeps the run's, which begins as one."""
     task: str = ""
-    """Of a new run: what is trained, in the words of its tenant; "" is the run's id."""
+    """The name of a new run's task, as the tenant gives it; "" is the run's id."""
     feeder: str = ""
-    """The id of the process that asks, and will send the run's observations; "" is not said."""
+    """The id of the process that asks and will send the run's observations; "" if it gave none."""
 
     def __post_init__(self) -> None:
         """Check the ids, the world size and the step."""
@@ -69,23 +69,23 @@ class OpenRequest:
             check_full_name(self.group, "group")
 
     def changes_feeder(self, run: RunKey) -> bool:
-        """Return whether another process than before is to send the observations of a run."""
+        """Return whether the request makes another process the feeder of a run."""
         return bool(self.feeder) and self.feeder != run.feeder
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What opening a run gave."""
+    """The result of opening a run."""
 
     view: RunView
     handle: int
     created: bool
     took_over: bool
-    """Whether it was another feeder's that is connected."""
+    """Whether the run was taken over from another feeder that is connected."""
 
 
 def check_batch_size(field: str, size: int) -> None:
-    """Check how many runs a call is about; `field` lists them.
+    """Check the number of runs of a call; `field` is the field that lists them.
 
     Raises:
         AdvisorError: there are none, or too many.
@@ -95,21 +95,21 @@ def check_batch_size(field: str, size: int) -> None:
 
 
 def check_batch(field: str, run_ids: Sequence[str]) -> None:
-    """Check that a call is about some runs, each of them once; `field` lists them.
+    """Check the run ids of a call; `field` is the field that lists them.
 
     Raises:
-        AdvisorError: it is not, or about too many.
+        AdvisorError: there are none or too many, or one is given twice.
     """
     check_batch_size(field, len(run_ids))
     seen: set[str] = set()
     for run_id in run_ids:
         if run_id in seen:
-            raise invalid_field(field, f"run {run_id[:SHOWN]!r} is there twice; name each run once")
+            raise invalid_field(field, f"run {run_id[:SHOWN]!r} is given twice; name each run once")
         seen.add(run_id)
 
 
 def run_to_create(request: OpenRequest, models: ModelsNow) -> NewRun:
-    """Return the run that a request creates, as no run has its id.
+    """Return the run that a request creates where no run has its id.
 
     Raises:
         AdvisorError: only resuming is allowed, or as `new_run`.
@@ -142,16 +142,16 @@ def _check_ranks(config: RunConfig, request: OpenRequest) -> None:
 def request_to_resume(
     stored: StoredRun, request: OpenRequest, live: LiveRuns, *, unstored: bool
 ) -> OpenRequest:
-    """Return what a request asks of a run that exists: to begin a run that may be taken is to go to step 0.
+    """Return a request for a run that exists; beginning such a run becomes a rewind to step 0.
 
     Args:
         stored: the run.
-        request: how it is to be opened; not to be dropped.
-        live: the runs.
-        unstored: whether nobody was told of an observation of the run that it is stored.
+        request: how the run is to be opened; not "restart".
+        live: the runs in memory.
+        unstored: whether no client can know of an observation of the run that it is stored.
 
     Raises:
-        AdvisorError: it may not be taken.
+        AdvisorError: the request may not begin this run.
     """
     if request.mode not in {"create", "begin"}:
         return request
@@ -168,7 +168,7 @@ def request_to_resume(
 
 
 def config_to_resume(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
-    """Return the config of a run once it is resumed: its own, with fields that it lacked.
+    """Return the config of a run once it is resumed: its own, completed by the fields that it lacked.
 
     Raises:
         AdvisorError: the run cannot be resumed as asked.
@@ -183,10 +183,10 @@ def config_to_resume(stored: StoredRun, request: OpenRequest, live: LiveRuns, mo
 
 
 def must_rewind(stored: StoredRun, request: OpenRequest, live: LiveRuns) -> bool:
-    """Return whether a run goes back to an earlier step, or is taken up again though it is finished.
+    """Return whether a run must be rewound to an earlier step, or resumed though it is finished.
 
     Raises:
-        AdvisorError: the run has not come to the step.
+        AdvisorError: the run has not reached the step.
     """
     step, at = request.resume_from, live.next_step(stored)
     if step is None:
@@ -205,7 +205,7 @@ def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, models:
             raise config_mismatch(stored, f"config.{name}", have, want)
     try:
         config = stored.config.completed_by(request.asked)
-    except InvalidFieldError as error:  # each value is in its range, and both together are not
+    except InvalidFieldError as error:  # the values are valid one by one, but not together
         raise invalid_field(f"config.{error.field}", error.problem) from error
     if config.ranks is not None:
         config = replace(config, ranks=config.ranks.resolved())

@@ -27,13 +27,13 @@ class RunRecords:
     """Reads runs and their records. Used from one event loop."""
 
     def __init__(self, live: LiveRuns, stored: StoredRuns, watchers: Watchers) -> None:
-        """`watchers` is where followers of runs wait."""
+        """Read runs from `live` and `stored`; followers of runs wait in `watchers`."""
         self._live = live
         self._stored = stored
         self._watchers = watchers
 
     def drain(self) -> None:
-        """Let every follower go, once it has what there is."""
+        """End every follower once it has read what is stored."""
         self._watchers.drain()
 
     async def get(self, run_id: str) -> RunView:
@@ -48,7 +48,7 @@ class RunRecords:
     async def list(
         self, *, prefix: str, status: RunStatus | None, after: str | Recency, limit: int, tenant: str = ""
     ) -> list[RunView]:
-        """Return a tenant's runs: ordered by id, beyond the id `after`, or by recency; ids are bare."""
+        """Return a tenant's runs, ordered by id beyond the id `after`, or by recency; ids lack the tenant."""
 
         def read(store: Store) -> Sequence[StoredRun]:
             if isinstance(after, Recency):
@@ -57,7 +57,7 @@ class RunRecords:
                 )
             return store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
 
-        # What was answered last may have changed both.
+        # Answers that are not stored may have changed the status and the time of the last update.
         if isinstance(after, Recency) or status in {RunStatus.ACTIVE, RunStatus.DIVERGED}:
             await self._live.flush(await self._live.unflushed(tenant, prefix))
         stored = await self._stored.in_store(read)
@@ -69,22 +69,22 @@ class RunRecords:
     ) -> AsyncIterator[tuple[RunView, int, Observations]]:
         """Yield a run's record from a step on, and with `follow` as it grows until the run is finished.
 
-        A follower gets what is durable, and never makes the store write. Without `follow`, what was answered
-        of the run before the call is stored first.
+        A follower gets only what is durable, and never causes a flush. Without `follow`, what was answered of
+        the run before the call is stored first.
 
-        With each stretch come the meta updates made since the one before, of steps up to its last: that of
-        the last step may come with the next.
+        Each stretch carries the meta updates of steps up to its last that were not sent before. The update of
+        its last step may come with the next stretch.
 
         Steps that a rewind drops are sent again once they are observed again.
 
         Yields:
-            The run, the first step of the stretch, and the stretch; first of all an empty stretch.
+            The run, the first step of the stretch, and the stretch. The first stretch is empty.
 
         Raises:
-            AdvisorError: there is no such run (any more), or a follower must go as the daemon drains.
+            AdvisorError: there is no such run, it was deleted, or the daemon drains.
         """
         with self._watchers.following(run_id, from_step) as watcher:
-            if follow:  # only the run's owner hears of news
+            if follow:  # only the run's owner wakes its followers
                 stored = await self._stored.get_durable(run_id)
                 async with self._stored.ownership.acquired({stored.shard}):
                     pass
@@ -92,24 +92,24 @@ class RunRecords:
             else:
                 view = await self.get(run_id)
             yield view, from_step, NO_RECORD
-            told = max(from_step - 1, 0)  # the first step whose meta update was not told yet
+            sent = max(from_step - 1, 0)  # the first step whose meta update was not sent yet
             while True:
                 watcher.grown.clear()
                 watcher.rewound = False
-                told = min(told, watcher.step)  # updates that a rewind dropped are told again, too
+                sent = min(sent, watcher.step)  # the updates that a rewind dropped are sent again, too
                 stored = await self._stored.get_durable(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
                 record = await self._stored.in_store(partial(_read, stored.key, first))
-                updates = await self._updates(stored, max(told, first - 1), first + len(record))
+                updates = await self._updates(stored, max(sent, first - 1), first + len(record))
                 if watcher.gone:
                     raise run_not_found(run_id)
-                if watcher.moved and follow:  # the store has what there is
+                if watcher.moved and follow:  # without `follow`, the store has all of it
                     raise moved_elsewhere(run_id)
-                if watcher.rewound:  # what was read may be of before
+                if watcher.rewound:  # what was read may be from before the rewind
                     continue
                 if len(record) or updates:
                     watcher.step += len(record)
-                    told = updates[-1].step + 1 if updates else told
+                    sent = updates[-1].step + 1 if updates else sent
                     yield view_of(stored, self._live.find(run_id)), first, replace(record, updates=updates)
                 elif first < end:
                     raise record_lacking(run_id, first)

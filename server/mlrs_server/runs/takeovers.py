@@ -1,4 +1,4 @@
-"""Runs that go from one feeder to another: when they may, and what becomes of the one before."""
+"""Takeovers of runs by another feeder: when they are allowed, and how old handles become stale."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mlrs_server.tenancy import tenant_of
 
 
 class Takeovers:
-    """Has the processes that open runs be their feeders. Used from one event loop."""
+    """Makes the processes that open runs their feeders. Used from one event loop."""
 
     def __init__(self, live: LiveRuns, stored: StoredRuns, feeders: Feeders) -> None:
-        """`feeders` are the processes that are connected."""
+        """Take over runs of `live` and `stored`; `feeders` are the connected processes."""
         self._live = live
         self._stored = stored
         self._feeders = feeders
 
     def check(self, request: OpenRequest, run: RunKey) -> None:
-        """Check that a process which joins a run again does not take it from another that is connected.
+        """Check that a process which joins a run again does not take it from another connected process.
 
         Raises:
-            AdvisorError: it would.
+            AdvisorError: the run has a feeder that is connected.
         """
         joins = request.mode == "resume" and request.resume_from is None
         tenant = tenant_of(run.run_id)
@@ -38,21 +38,21 @@ class Takeovers:
             raise other_feeder(run.run_id)
 
     def from_connected(self, requests: Sequence[OpenRequest], found: Mapping[str, RunKey]) -> set[str]:
-        """Return the ids of the runs, by id, that requests take from feeders that are connected."""
+        """Return the ids of the runs that requests take from connected feeders."""
         return {
             run.run_id
             for request in requests
             if (run := found.get(request.run_id)) is not None
             and request.changes_feeder(run)
-            and run.status != RunStatus.FINISHED  # nobody sends observations of such a run
+            and run.status != RunStatus.FINISHED  # such a run takes no observations
             and self._feeders.is_connected(tenant_of(run.run_id), run.feeder)
         }
 
     async def take(self, opened: Sequence[tuple[OpenRequest, StoredRun]]) -> None:
-        """Have the processes that open runs be their feeders; the handles of those before become stale.
+        """Make the processes that open runs their feeders; the old feeders' handles become stale.
 
         Raises:
-            AdvisorError: the store fails; of several feeders, some may have got theirs.
+            AdvisorError: the store fails; the runs of some feeders may have been taken over.
         """
         by_feeder: dict[str, list[StoredRun]] = {}
         for request, run in opened:
@@ -69,7 +69,7 @@ class Takeovers:
             self._renew(runs)
 
     def _renew(self, runs: Sequence[StoredRun]) -> None:
-        """Have the handles of runs that had another feeder become stale."""
+        """Make the handles of runs that had another feeder stale."""
         taken = [run for run in runs if run.feeder]
         for run in taken:
             self._live.renew(run.run_id)
@@ -77,7 +77,7 @@ class Takeovers:
             log_runs("run_taken_over", "runs_taken_over", taken)
 
     def note(self, request: OpenRequest) -> None:
-        """Take note that a run was opened: its feeder's stream is to come."""
+        """Note that a run was opened, so that its feeder's stream is expected."""
         self._feeders.opened(tenant_of(request.run_id), request.feeder)
 
 

@@ -1,4 +1,4 @@
-"""Those who follow runs: what each wants next, and what wakes it."""
+"""Followers of runs: the step that each needs next, and the events that wake it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Watcher:
     """A follower of a run."""
 
     step: int
-    """The step it wants next."""
+    """The step that it needs next."""
     rewound: bool = False
-    """Whether the run was rewound since this was last unset."""
+    """Whether the run was rewound since this was last reset."""
     gone: bool = False
     """Whether the run was deleted."""
     moved: bool = False
     """Whether another replica has the run now."""
     grown: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there may be news."""
+    """Set when there may be new observations or meta updates."""
 
 
 class Watchers:
@@ -29,7 +29,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self.draining = False
-        """Whether followers must go once they have what there is."""
+        """Whether followers must end once they have read what is stored."""
         self._of: dict[str, set[Watcher]] = {}
 
     @contextmanager
@@ -45,32 +45,32 @@ class Watchers:
                 del self._of[run_id]
 
     def wake(self, run_ids: Iterable[str]) -> None:
-        """Tell the followers of runs that there may be news."""
+        """Wake the followers of runs to read again."""
         if self._of:
             for run_id in run_ids:
                 for watcher in self._of.get(run_id, ()):
                     watcher.grown.set()
 
     def rewound(self, run_id: str, step: int) -> None:
-        """Have the followers of a run want its steps from `step` on again."""
+        """Make the followers of a run read its steps from `step` on again."""
         for watcher in self._of.get(run_id, ()):
             watcher.step = min(watcher.step, step)
             watcher.rewound = True
 
     def deleted(self, run_id: str) -> None:
-        """Tell the followers of a run that it is gone."""
+        """Notify the followers of a run that it was deleted."""
         for watcher in self._of.get(run_id, ()):
             watcher.gone = True
         self.wake([run_id])
 
     def moved(self, run_ids: Iterable[str]) -> None:
-        """Tell the followers of runs that another replica has them."""
+        """Notify the followers of runs that another replica owns the runs now."""
         for run_id in run_ids:
             for watcher in self._of.get(run_id, ()):
                 watcher.moved = True
             self.wake([run_id])
 
     def drain(self) -> None:
-        """Let every follower go, once it has what there is."""
+        """End every follower once it has read what is stored."""
         self.draining = True
         self.wake(list(self._of))

@@ -193,7 +193,7 @@ def test_errors_of_the_daemon(daemon: Daemon) -> None:
         run = open_run(advisor, "a", meta=True)
         run.next_lr(0, 1.0)
         run.adapt(0, 1.0)
-        with pytest.raises(mlrs.errors.StaleStepError, match="was made of the alignment"):
+        with pytest.raises(mlrs.errors.StaleStepError, match="was applied with the alignment"):
             advisor.adapt("a", 0, 2.0)
         with pytest.raises(mlrs.errors.StepAheadError):
             advisor.adapt("a", 1, 2.0)

@@ -79,9 +79,9 @@ async def test_what_cannot_be_an_update_is_refused(tmp_path: Path, model_file: P
                 await run.update(6, alignment)
         with raises(Reason.STEP_AHEAD, field="step", match="observe it first"):
             await run.update(7)
-        with raises(Reason.STALE_STEP, field="step", match="was made of the alignment"):
+        with raises(Reason.STALE_STEP, field="step", match="was applied with the alignment"):
             await run.update(5, 0.25)
-        with raises(Reason.STALE_STEP, field="step", match="was not made"):
+        with raises(Reason.STALE_STEP, field="step", match="was not applied"):
             await run.update(4)
         with raises(Reason.CONFIG_MISMATCH, field="config.meta", match="when the run is created"):
             await run.adaptation.apply(frozen.handle, 0, 0, 1.0)

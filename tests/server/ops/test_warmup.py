@@ -20,7 +20,8 @@ from mlrs_core.networks.paper import kernel as paper, learner as paper_learner
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
 from mlrs_core.schedules import base
-from mlrs_server import convert, entries, ledger, run_snapshot, runs
+from mlrs_server.domain import entries, ledger, run_snapshot
+from mlrs_server.live import arrays
 from mlrs_server.live.flush_batch import FlushBatch
 from mlrs_server.live.replay import Replay
 from mlrs_server.storage import Observations, chunks
@@ -41,7 +42,7 @@ warm_up()
 made = [list(function.signatures) for function in functions]
 assert all(len(signatures) == 1 for signatures in made), made
 for policy in _policies():
-    group = runs.RunGroup(3, "", policy)
+    group = arrays.RunGroup(3, "", policy)
     rows = [group.reserve() for _ in range(20)]
     for row in rows:
         snapshot = run_snapshot.first_snapshot(policy)
@@ -65,7 +66,7 @@ for policy in _policies():
 for policy in (*_policies(), *_adaptive_policies()):
     Replay(policy, RunConfig(horizon=9)).feed(np.linspace(0, 2, 20))
 for policy in _adaptive_policies():
-    group = runs.RunGroup(4, "", policy)
+    group = arrays.RunGroup(4, "", policy)
     row = group.reserve()
     group.put(row, "a", 0, RunConfig(num_classes=10), run_snapshot.first_snapshot(policy))
     for step in range(30):

@@ -217,10 +217,10 @@ async def test_the_size_of_a_batch_is_bounded(tmp_path: Path, model_file: Path, 
 async def test_a_run_is_in_a_batch_once(tmp_path: Path, model_file: Path) -> None:
     """An id that is there twice is named."""
     async with harness(tmp_path / "d", model_file) as here:
-        with raises(Reason.INVALID_FIELD, field="requests", match="run 'b' is there twice"):
+        with raises(Reason.INVALID_FIELD, field="requests", match="run 'b' is given twice"):
             await here.opener.open_many(requests_of("abcb"))
         await here.opener.open_many(requests_of("abc"))
-        with raises(Reason.INVALID_FIELD, field="run_ids", match="run 'b' is there twice"):
+        with raises(Reason.INVALID_FIELD, field="run_ids", match="run 'b' is given twice"):
             await here.ending.finish_many(["a", "b", "c", "b"])
 
 
@@ -489,7 +489,7 @@ async def test_what_is_wrong_with_a_batch_is_named(tmp_path: Path, model_file: P
         (pb.OpenRunRequest(run_id="b", config=pb.RunConfig(model="x")), "model", "run 'b': model: "),
         (pb.OpenRunRequest(run_id="b c"), "run_id", "is 'b c'"),
         (pb.OpenRunRequest(run_id="x" * 100_000), "run_id", "is 'xxx"),
-        (pb.OpenRunRequest(run_id="a"), "requests", "requests: run 'a' is there twice"),
+        (pb.OpenRunRequest(run_id="a"), "requests", "requests: run 'a' is given twice"),
     ]
     async with service(tmp_path / "d", model_file) as (stub, _):
         for bad, field, says in wrong:
