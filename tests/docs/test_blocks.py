@@ -112,4 +112,5 @@ def test_diffs(
 def test_every_block_is_checked() -> None:
     """No block is in a language that no test here knows, and the pages have blocks in all of these."""
     assert {block.language for block in BLOCKS} == CHECKED
-    assert {"__init__", "aio", "meta", "torch"} <= {block.path.stem for block in DOCSTRINGS}
+    modules = ("__init__.py", "aio.py", "meta.py", "torch/__init__.py")
+    assert {f"client/mlrs/{module}" for module in modules} <= {block.page for block in DOCSTRINGS}
