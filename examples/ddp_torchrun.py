@@ -59,7 +59,7 @@ def main() -> None:
     if dist.get_rank() == 0:
         advisor = mlrs.connect(settings.address)  # (mlrs)
         run = advisor.run("ddp-digits", horizon=settings.epochs * len(loader), num_classes=10)  # (mlrs)
-    scheduler = AdvisedLR(optimizer, run)  # (mlrs) in place of CosineAnnealingLR(optimizer, ...)
+    scheduler = AdvisedLR(optimizer, run)  # (mlrs) instead of CosineAnnealingLR(optimizer, ...)
     if saved:
         scheduler.load_state_dict(saved["scheduler"])  # the run goes back to the checkpoint's step
 

@@ -1,7 +1,7 @@
 """The main job, end to end: two training loops in processes of their own, advised by one daemon.
 
 A CNN in PyTorch and a logistic regression in plain NumPy train on digits at the same time, first
-advised, then with a constant, a cosine and a step schedule at their usual defaults. The table and
+advised, then with a constant, a cosine and a step schedule at common defaults. The table and
 the picture are what happened, whoever wins.
 """
 
@@ -144,7 +144,7 @@ def draw(trainings: list[Training], path: Path) -> None:
     axes[0][0].set_ylabel("training loss, nats (smoothed)")
     axes[1][0].set_ylabel("learning rate")
     axes[0][0].legend(frameon=False)
-    figure.suptitle("Digits, SGD: advised by the daemon, and schedules at their usual defaults")
+    figure.suptitle("Digits, SGD: advised by the daemon, and schedules at common defaults")
     figure.savefig(path, dpi=110)
 
 

@@ -1,4 +1,4 @@
-"""A task of one's own for the quality benchmark: two interleaved half-moons, told apart by a small network.
+"""A task of one's own for the quality benchmark: two interleaved half-moons, classified by a small network.
 
 mlrs bench quality --task-file examples/quality_task.py --tasks moons --optimizers sgd --seeds 2
 """

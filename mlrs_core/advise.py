@@ -12,7 +12,7 @@ from mlrs_core.policy import Floats, Networks, Policy, Rows, RunColumns, RunTabl
 
 @compiled
 def bounded(loss: float, lr: float, last_lr: float, min_lr: float, max_lr: float) -> float:
-    """Return the learning rate that a loop is told.
+    """Return the learning rate that a loop is advised.
 
     The policy's, within the run's bounds. Where the loss is not finite the run is held: its state has not
     moved, and its learning rate is the last one. Before any finite loss there is none, and `min_lr` (0

@@ -27,10 +27,11 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_background(function: Function) -> Function:
-    """Compile likewise a function that lets other threads go on: for long work beside the event loop.
+    """Compile a function that releases the interpreter (GIL): for long work beside the event loop.
 
-    Letting go of the interpreter and waiting for it again costs more than a short function takes, so what
-    answers observations does not. A function that does both has a twin, compiled so, that calls it.
+    Releasing the interpreter and waiting for it again costs more than a short function takes, so what
+    answers observations does not. A function that is needed in both forms has a twin, compiled this way, that
+    calls it. As in `compiled`, a division by 0 is no error.
     """
     return _compiled(function, nogil=True)
 

@@ -19,7 +19,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _logger = logging.getLogger("mlrs_core")
 _CHECKSUM_BYTES = 32
-_told: list[Exception] = []
+_logged: list[Exception] = []
 
 
 class KernelCache(FunctionCache):
@@ -47,13 +47,13 @@ class KernelCache(FunctionCache):
         """Keep the machine code for a signature, if that works."""
         try:
             super().save_overload(sig, data)
-        except Exception as error:  # noqa: BLE001  # likewise: it reads the index
+        except Exception as error:  # noqa: BLE001  # it reads the index, which may be damaged, too
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
         """Log what is wrong, once for the process: what spoils one file has mostly spoilt others."""
-        if not _told:
-            _told.append(error)
+        if not _logged:
+            _logged.append(error)
             _logger.warning(
                 "machine code in %s cannot be loaded or kept (%s: %s); it is compiled instead, which takes "
                 "seconds at a start",

@@ -11,5 +11,5 @@
     report/                 tables and pictures of the results
     errors.py               what can go wrong
 
-To everything else this room is a user: it knows daemons as processes, through `mlrs`.
+It imports `mlrs`, `mlrs_train` and `mlrs_core`, and uses a daemon only as a process.
 """

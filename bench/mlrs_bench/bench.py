@@ -1,4 +1,4 @@
-"""A table of the benchmark: what was asked for, what of it is there, and how to get the rest."""
+"""A table of the benchmark: what was requested, which results exist, and how to compute the rest."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mlrs_bench.tasks import choose_tasks, collect_tasks
 from mlrs_bench.workers import CellJob, Workers, Workshop
 
 FORMAT = 1
-"""Changed when trainings are done differently, so that no result of before counts."""
+"""Changed when trainings are done differently, so that earlier results no longer count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a table is asked for. Empty tuples stand for all there are."""
+    """Which results a table is to have. An empty tuple stands for everything that exists."""
 
     cache: Path
     """The folder where cells are kept."""
@@ -46,13 +46,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a table is."""
+class TableProgress:
+    """How much of a table is done."""
 
     tuning: bool
-    """Whether trainings that tune are missing."""
+    """Whether tuning trainings are missing."""
     cells: int
-    """Trainings, as far as they are known."""
+    """The number of trainings that are known to be needed so far."""
     cells_done: int
     all: int
     """Steps of all trainings."""
@@ -60,8 +60,8 @@ class Progress:
     """Steps of those that are done."""
 
 
-Watch = Callable[[Progress, Cell | None], None]
-"""Told how things stand, and of each new cell."""
+Watch = Callable[[TableProgress, Cell | None], None]
+"""Called with the progress and the new cell, if there is one."""
 
 
 class Table:
@@ -126,15 +126,15 @@ class Table:
 
     @property
     def absent(self) -> dict[str, str]:
-        """The methods that are not there since their file was not given, and the option that gives it."""
+        """The methods that are missing because their file was not given, and the option that gives it."""
         return {name: option for name, option in OPTIONAL.items() if name not in self.models}
 
-    def progress(self) -> Progress:
+    def progress(self) -> TableProgress:
         """Return how far the table is."""
         stage = self.stage()
         keys = [*stage.tune, *stage.evaluate, *stage.undecided]
         done = [key for key in keys if self.find(key) is not None]
-        return Progress(
+        return TableProgress(
             tuning=bool(self._missing(stage.tune)),
             cells=len(keys),
             cells_done=len(done),
@@ -161,7 +161,7 @@ class Table:
         return [cell for cell in found if cell is not None]
 
     def run(self, *, workers: int, watch: Watch) -> None:
-        """Do the trainings that are not there: those that tune first, then those that are evaluated.
+        """Do the missing trainings: those that tune first, then those that are evaluated.
 
         Raises:
             BenchError: the daemon did not start, or a training failed by a defect.
@@ -182,10 +182,10 @@ class Table:
                 models=self.models,
                 daemon=daemon,
             )
-            with Workers(workshop, workers) as pool:
+            with Workers(workshop, workers) as processes:
                 watch(self.progress(), None)
                 while jobs := self._next():
-                    pool.run(jobs, keep)
+                    processes.run(jobs, keep)
 
     def _next(self) -> list[CellJob]:
         """Return what can be trained now."""

@@ -26,7 +26,7 @@ class CellKey:
     base_lr: float | None = None
     """The base LR that the method was given; `None`: it takes none."""
     start: float = 1.0
-    """The LR that the method was told to start from, over the default one; 1: it was told none."""
+    """The initial LR that the method was given, over the default one; 1: it was given none."""
     seed: int
     """Draws the first weights and the batches."""
     purpose: Purpose = "eval"
@@ -45,14 +45,14 @@ class Cell(CellKey):
     horizon: int
     """Its steps."""
     test_loss: float
-    """Mean loss on the test examples; at most four times `initial_test_loss`, which also stands for a loss
+    """Mean loss on the test examples; at most four times `initial_test_loss`, which also replaces a loss
     that is not finite."""
     raw_test_loss: float | None = None
-    """The same as measured, whatever its size; `None`: it is not finite."""
+    """The test loss as measured, without the cap; `None`: it is not finite."""
     test_accuracy: float | None
     """The share of test examples that are classified right; `None` where there are no classes."""
     valid_loss: float
-    """Mean loss on the validation examples, capped likewise by four times what it was before training."""
+    """Mean loss on the validation examples, capped by four times what it was before training."""
     diverged: bool
     """Whether a training loss was not finite, or the test loss is not or is above three times what it
     was before training."""

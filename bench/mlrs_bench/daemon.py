@@ -1,4 +1,4 @@
-"""A daemon of the benchmark's own: `mlrs serve` on loopback, with a data folder for its lifetime only."""
+"""The daemon of the benchmark: `mlrs serve` on loopback, with a data folder for its lifetime only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mlrs_bench.errors import DaemonStartError
 from mlrs_bench.models import ModelFile
 
 COMMAND = (sys.executable, "-m", "mlrs_cli")
-"""The command `mlrs`, of the Python that runs this."""
+"""The command `mlrs`, run by this Python."""
 TIED_COMMAND = (sys.executable, "-m", "mlrs_bench.tied")
-"""The same, as a process that ends with this one."""
+"""The command `mlrs` as a process that ends when this one ends."""
 START_S = 60.0
 """How long the daemon may take to say where it listens."""
 STOP_S = 30
@@ -63,7 +63,7 @@ def serving(models: Iterable[ModelFile]) -> Iterator[Address]:
 
 def _import(data: Path, name: str, path: Path) -> None:
     command = [*COMMAND, "models", "import", "--data-dir", str(data), "--name", name, str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # likewise
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # of our own arguments
     if result.returncode:
         raise DaemonStartError(f"the daemon does not take {path}: {result.stderr.strip()}")
 

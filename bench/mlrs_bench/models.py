@@ -22,13 +22,13 @@ OFFICIAL = "official"
 """The method of the authors' snapshots."""
 ABLATIONS = {
     "mlr-snet-progress": "the same network, blind to the losses",
-    "mlr-snet-loss": "the same network, blind to its place in the horizon",
+    "mlr-snet-loss": "the same network, blind to its position in the horizon",
 }
 """The networks that show what the inputs of the one in question are worth."""
 ADVISED_META, PAPER_META = f"{ADVISED}-meta", f"{PAPER}-meta"
 """The methods of meta mode: the network in question, and the paper's from random weights, as in the paper."""
 META = (ADVISED_META, PAPER_META)
-"""Both."""
+"""Both methods of meta mode."""
 OPTIONAL = {
     ADVISED: "--model FILE",
     OFFICIAL: "--official FOLDER",
@@ -36,8 +36,8 @@ OPTIONAL = {
 }
 """The methods that are there only if their file is, and the option that gives it."""
 RANDOM_SEED = 0
-"""Of the paper's network with random weights."""
-_IN_META = "the network in question in meta mode: it goes on learning from validation gradients in the run"
+"""The seed of the paper's network with random weights."""
+_IN_META = "the network in question in meta mode: adapted by validation gradients during the run"
 SNAPSHOT = re.compile(r"(\d+)\.pth$")
 """How the names of the authors' files end: with the epoch of the snapshot."""
 
@@ -53,7 +53,7 @@ class ModelFile:
     path: Path
     """A .safetensors file."""
     digest: str
-    """Of the file."""
+    """The digest of the file."""
 
     @property
     def served_name(self) -> str:

@@ -141,9 +141,9 @@ def _tunings(task: str, optimizer: str, method: str, base_lrs: Sequence[float]) 
 
 def _beyond(best: float, base_lrs: Sequence[float]) -> float | None:
     """Return the next base LR of the grid beyond the best one, if that is at an edge."""
-    place = round(2 * math.log10(best))
+    exponent = round(2 * math.log10(best))
     if best == base_lrs[0]:
-        return half_decades(place - 1, place - 1)[0]
+        return half_decades(exponent - 1, exponent - 1)[0]
     if best == base_lrs[-1]:
-        return half_decades(place + 1, place + 1)[0]
+        return half_decades(exponent + 1, exponent + 1)[0]
     return None

@@ -1,4 +1,4 @@
-"""The optimizers whose LR is set, the LR that each is usually given, and those that tuning tries."""
+"""The optimizers whose LR is set, the default LR of each, and the LRs that tuning tries."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Rule:
     """An optimizer."""
 
     name: str
-    """As in a cell."""
+    """Its name in cells."""
     kind: str
-    """As a daemon is told."""
+    """Its name in the config of a run."""
     momentum: float
-    """As a daemon is told; for AdamW, beta 1."""
+    """The momentum in the config of a run; for AdamW, beta 1."""
     default_lr: float
-    """What people start from who know nothing else."""
+    """The LR that people who know nothing else start from."""
     grid: tuple[float, ...]
-    """The base LRs that tuning tries, half a decade apart, ascending."""
+    """The base LRs that tuning tries, ascending by half decades."""
 
     def build(
         self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float

@@ -83,7 +83,7 @@ class Task:
     batch_size: int
     """Examples in a step; drawn without replacement until all were seen."""
     num_classes: int | None = None
-    """Classes of a classification, as the methods are told; `None` for other tasks."""
+    """The number of classes of a classification, which methods are given; `None` for other tasks."""
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     """(outputs, targets) to a scalar: what is minimized, and compared on the test examples."""
     loss_name: str = "cross-entropy, nats"

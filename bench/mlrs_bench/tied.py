@@ -1,7 +1,7 @@
 """`python -m mlrs_bench.tied ARGUMENTS`: the command `mlrs`, until whoever started it is gone.
 
 Its standard input is a pipe that only its parent can write to. The kernel closes that end when the parent
-ends, however it ends; the command then gets SIGTERM, as if told to stop.
+ends, however it ends; the command then gets SIGTERM, as if a user stopped it.
 """
 
 from __future__ import annotations

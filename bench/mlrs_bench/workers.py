@@ -45,7 +45,7 @@ class CellJob:
 
 
 class Workers:
-    """A pool of processes. A context manager."""
+    """Worker processes. A context manager."""
 
     def __init__(self, workshop: Workshop, count: int) -> None:
         """Start up to `count` processes, as they are needed."""
@@ -80,7 +80,7 @@ class Workers:
             raise
 
     def __enter__(self) -> Self:
-        """Return the pool."""
+        """Return the workers."""
         return self
 
     def __exit__(

@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         """Return the names of the commands, in the order of use."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # likewise
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # its signature is click's
         """Return a command by name."""
         return load(cmd_name) if cmd_name in COMMANDS else None
 

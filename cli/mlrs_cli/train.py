@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does n
 DEFAULT_METHOD = EvolutionSettings.method
 """The method that made the default model."""
 INTERRUPTED = 130
-"""The exit status of a training that was told to stop: whoever waits for its model must not go on."""
+"""The exit status of a training that was interrupted: whoever waits for its model must not continue."""
 NAMES = {"engine": "NAME", "ray_address": "HOST:PORT"}
 """What stands for a value in the help, where its type does not say."""
 

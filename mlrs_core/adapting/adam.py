@@ -12,7 +12,7 @@ from mlrs_core.policy import Floats
 
 Vector = npt.NDArray[np.float32]
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-"""Of Adam, torch's defaults."""
+"""The constants of Adam, at torch's defaults."""
 MAX_GRADIENT = 1e15
 """A gradient with a larger entry is scaled down to it, so that squares fit into single precision."""
 MAX_WEIGHT = 1e9
@@ -36,12 +36,12 @@ def direction(
     Args:
         weights: (P,).
         first: the first moments, (P,); changed.
-        second: the second, likewise.
-        gradient: (P,); times the factor, the loss's.
-        factor: see there.
+        second: the second moments, (P,); changed.
+        gradient: (P,).
+        factor: times the gradient, this is the gradient of the loss.
         count: which step of Adam's it is, from 1.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
+        learning_rate: the learning rate of Adam.
+        weight_decay: the weight decay of Adam.
         move: (P,), filled with how the weights are to move.
     """
     largest = 0.0

@@ -1,4 +1,4 @@
-"""Guard rails: what is usual of a run's alignments and losses, and what is not.
+"""Guard rails: which alignments and losses are typical of a run, and which are not.
 
 Everything is in units of the run's own past, so that losses of any scale are treated alike.
 """
@@ -32,30 +32,30 @@ from mlrs_core.compiled import clip, compiled, wide
 
 Vector = npt.NDArray[np.float32]
 SIZE_RATE = 0.05
-"""How fast the usual size of alignments follows, an update; faster at first."""
+"""The rate, per update, at which the typical size of alignments follows them; it is higher at first."""
 AS_THEY_ARE = 5
-"""So many alignments count as they are before any is clipped."""
+"""This many alignments are taken unclipped before any is clipped."""
 FAST_RATE, SLOW_RATE = 0.25, 0.02
-"""How fast the averages of the loss follow, a step; faster at first."""
+"""The rates, per step, at which the averages of the loss follow it; they are higher at first."""
 MAX_LEVEL = 1e30
 """Losses count within plus and minus this."""
 FLOOR, FIRST_FLOOR = 0.02, 1e-3
-"""The usual deviation is at least this share of the slow average, and this of the first loss."""
+"""The least typical deviation: a share of the slow average, plus a share of the first loss."""
 FEW = 3.0
-"""Times n**-1.5 this is added to the first share, where only n losses have been seen."""
+"""This times n**-1.5 is added to `FLOOR` while only n losses have been seen."""
 SPIKE = 2.0
-"""A loss counts within so many blow-ups of the slow average: one alone is no blow-up."""
+"""A loss counts as at most this many blow-ups from the slow average, so that one loss alone is no blow-up."""
 CONFIRM = 20
 """Finite losses without a blow-up after which weights are good."""
 CALM = 0.5
-"""The share of a blow-up within which they are."""
+"""Weights are good if the loss is within this share of a blow-up."""
 MAX_BAD = 3
-"""So many losses in a row that are not finite are a blow-up."""
+"""This many losses in a row that are not finite are a blow-up."""
 
 
 @compiled
 def clipped(scalars: Vector, alignment: float, limit: float) -> float:
-    """Return an alignment within so many times the usual size, and take that in."""
+    """Return an alignment clipped to `limit` times the typical size, and update that size with it."""
     size, count = wide(scalars[SIZE]), wide(scalars[SIZED])
     if count >= AS_THEY_ARE and size > 0:
         alignment = clip(alignment, -limit * size, limit * size)
@@ -67,13 +67,13 @@ def clipped(scalars: Vector, alignment: float, limit: float) -> float:
 
 @compiled
 def watch(scalars: Vector, network: Vector, loss: float, blow_up: float) -> None:
-    """Take in the loss of a step, of any value, before the step is made; put good weights back if need be.
+    """Update the averages with the loss of a step, before it is made; restore good weights after a blow-up.
 
     Args:
-        scalars: of the run; changed.
-        network: likewise; touched only if it has moved.
+        scalars: the numbers of the run (`state_layout`); changed.
+        network: the network of the run, (network_size,); changed only if it has been adapted.
         loss: any value.
-        blow_up: how many usual deviations make one.
+        blow_up: how many typical deviations make a blow-up.
     """
     scalars[ADAPTED] = scalars[FRESH] = 0.0
     if not math.isfinite(loss):
@@ -139,7 +139,7 @@ def _average(scalars: Vector, loss: float, blow_up: float) -> None:
 
 @compiled
 def _width(scalars: Vector) -> float:
-    """Return the usual deviation of the loss; generous while few have been seen."""
+    """Return the typical deviation of the loss; it is generous while few losses have been seen."""
     seen = max(wide(scalars[SEEN]), 1.0)
     least = (FLOOR + FEW / (seen * math.sqrt(seen))) * abs(wide(scalars[SLOW]))
     least += FIRST_FLOOR * wide(scalars[FIRST])

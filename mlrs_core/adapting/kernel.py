@@ -29,7 +29,7 @@ from mlrs_core.errors import InvalidFieldError
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
 
 TRIES = 12
-"""An update is scaled down so often at most; one that still moves the learning rate too far is not made."""
+"""An update is scaled down this often at most; one that then moves the learning rate too far is not made."""
 _OUTCOMES = {
     (False, False): MetaOutcome.APPLIED,
     (True, False): MetaOutcome.CLIPPED,
@@ -132,8 +132,8 @@ class AdaptiveKernel:
         outcome = _OUTCOMES[counted != alignment, share < 1]
         scalars[CLIPPED] += counted != alignment
         scalars[SCALED] += share < 1
-        told = self._learner.again(state, table, row, network) if self._again and scalars[FRESH] else math.nan
-        return Adapted(outcome, told, float(scalars[CHANGE]))
+        lr = self._learner.again(state, table, row, network) if self._again and scalars[FRESH] else math.nan
+        return Adapted(outcome, lr, float(scalars[CHANGE]))
 
     def _direction(
         self,
@@ -141,20 +141,20 @@ class AdaptiveKernel:
         network: Vector,
         table: RunTable,
         row: int,
-        place: tuple[int, int],
+        source: tuple[int, int],
         factor: float,
     ) -> Floats | None:
-        """Have Adam say how the weights of a snapshot are to move, (P,); `None` if they are not.
+        """Return how far Adam moves the weights of a snapshot, (P,); `None` if it does not.
 
         Args:
-            state: of the run; its moments' steps are counted, and the trace is kept.
-            network: likewise; its moments move.
+            state: the state of the run; Adam's steps are counted in it, and the trace is stored.
+            network: the network of the run; its moments move.
             table: see `adapt`.
-            row: likewise.
-            place: the trace that the learning rate comes from, and the snapshot.
+            row: see `adapt`.
+            source: the trace that the learning rate comes from, and the snapshot.
             factor: times the gradient of the log learning rate, this is that of the validation loss.
         """
-        scalars, traces, (trace, snapshot) = state[self._scalars :], self._traces(state), place
+        scalars, traces, (trace, snapshot) = state[self._scalars :], self._traces(state), source
         weights, first, second = self._blocks(network, snapshot)
         gradient, move = np.empty(self._width), np.empty(self._width)
         self._learner.slope(traces[trace], table, row, weights, gradient)
@@ -201,8 +201,8 @@ class AdaptiveKernel:
         """Return the weights and moments of a snapshot."""
         start = snapshot * self._width
         weights, first, second = (
-            network[place : place + self._width]
-            for place in range(start, start + 3 * self._block, self._block)
+            network[block : block + self._width]
+            for block in range(start, start + 3 * self._block, self._block)
         )
         return weights, first, second
 

@@ -1,4 +1,4 @@
-"""What a policy offers whose network goes on learning in each run."""
+"""The protocol of a policy whose network is adapted in each run."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ class MetaOutcome(enum.IntEnum):
     SCALED = 3
     """The update was scaled down: the learning rate would have moved too far."""
     CLIPPED_AND_SCALED = 4
-    """Both."""
+    """The alignment was clipped, and the update was scaled down."""
     IDLE = 5
     """Nothing moved: the learning rate does not depend on the weights here, or the alignment is 0."""
 
 
 class Adapted(NamedTuple):
-    """What a meta update did, and what its step is told now."""
+    """What a meta update did, and the learning rate that results."""
 
     outcome: MetaOutcome
     lr: float
     """The policy's learning rate for the newest step under the new weights, before the run's bounds: the
-    caller clips it to `min_lr` and `max_lr`. NaN: the learning rate that was told stands."""
+    caller clips it to `min_lr` and `max_lr`. NaN: the learning rate that was advised
+    is unchanged."""
     log_change: float
     """How far the update moved the logarithm of the learning rate at the step that it went through."""
 
@@ -52,19 +53,19 @@ class MetaCounters(NamedTuple):
     scaled: int
     """How many updates were scaled down."""
     returns: int
-    """How often the last good weights were put back."""
+    """How often the last good weights were restored."""
     last_log_change: float
-    """Of the newest update; 0 before the first."""
+    """The `log_change` of the newest update; 0 before the first."""
     adapted: bool
     """Whether the newest step has had its update."""
 
 
 class AdaptivePolicy(Policy, Protocol):
-    """A model whose runs go on learning, each under a network of its own, with given meta settings.
+    """A model with meta settings whose runs each adapt a network of their own.
 
-    A run's state begins with that of the model's frozen policy. Until its first update a run goes by the
-    model's weights, and gets the bits that the frozen policy gives; what its row of the networks holds does
-    not matter. All of it is a function of the observations and updates in their order.
+    A run's state begins with that of the model's frozen policy. Until its first update a run uses the
+    model's weights, and gets the bits that the frozen policy gives; the content of its row of the networks
+    is ignored. Everything is a function of the observations and updates in their order.
     """
 
     @property
@@ -90,7 +91,7 @@ class AdaptivePolicy(Policy, Protocol):
 
         Args:
             states: (runs, state_size) float32; the run's row changes.
-            networks: (runs, network_size) float32; likewise.
+            networks: (runs, network_size) float32; the run's row changes.
             table: the configs of the runs, (runs,).
             row: the run.
             step: its newest step, the one that the update is about.

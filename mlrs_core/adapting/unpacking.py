@@ -18,10 +18,10 @@ def unpacked(
     vector: npt.NDArray[Any],
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the weights by name, of some shapes, that `pack` laid out as a vector, (P,); copies."""
-    places, start = {}, 0
+    indices, start = {}, 0
     for name, shape in shapes.items():
-        places[name] = start + np.arange(math.prod(shape)).reshape(shape)
+        indices[name] = start + np.arange(math.prod(shape)).reshape(shape)
         start += math.prod(shape)
     flat = np.empty_like(vector)
-    flat[pack(places)] = vector
-    return {name: flat[where] for name, where in places.items()}
+    flat[pack(indices)] = vector
+    return {name: flat[where] for name, where in indices.items()}

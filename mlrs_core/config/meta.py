@@ -1,4 +1,4 @@
-"""Meta mode: what a run says of how its network goes on learning."""
+"""The config of meta mode: how the network of a run is adapted during the run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlrs_core.errors import InvalidFieldError
 
 
 class AdaptScope(enum.IntEnum):
-    """Whose network a run's updates train. The numbers are those of the contract."""
+    """Whose network a run's updates adapt. The numbers are those of the contract."""
 
     RUN = 1
     """The run's own copy."""
     MODEL = 2
-    """Likewise; and what it learns counts when a new version of the model is made."""
+    """The run's own copy, whose adapted weights also count when a new version of the model is made."""
 
 
 class MetaOrder(enum.IntEnum):
@@ -26,33 +26,33 @@ class MetaOrder(enum.IntEnum):
     BEFORE_STEP = 1
     """The paper's: a virtual step, the update, the real step at the new learning rate."""
     AFTER_STEP = 2
-    """After the real step; the update tells from the next step on."""
+    """After the real step; the update changes the advice from the next step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetaConfig(OptionalFields):
-    """How a run's network goes on learning; `None` means not given.
+    """How a run's network is adapted; `None` means not given.
 
     Raises:
         InvalidFieldError: a value is out of range.
     """
 
     scope: AdaptScope | None = None
-    """Whose network. `None`: the run's own."""
+    """Whose network is adapted. `None`: the run's own."""
     order: MetaOrder | None = None
-    """When in a step. `None`: the paper's."""
+    """When in a step the update is made. `None`: `BEFORE_STEP`, as in the paper."""
     every: int | None = None
     """T_val: steps from one update to the next; at least 1. `None`: 5 (docs/quality/meta.md)."""
     learning_rate: float | None = None
-    """Of Adam, (0, 1]. `None`: 1e-3 (Shu et al., section 5)."""
+    """The learning rate of Adam, (0, 1]. `None`: 1e-3 (Shu et al., section 5)."""
     weight_decay: float | None = None
-    """Of Adam, in the gradient; [0, 1]. `None`: 1e-4 (likewise)."""
+    """The weight decay of Adam, added to the gradient; [0, 1]. `None`: 1e-4 (Shu et al., section 5)."""
     max_change: float | None = None
     """The furthest that an update may move the logarithm of the learning rate, (0, 10]. `None`: 0.1."""
     clip: float | None = None
-    """Alignments count within so many times their usual size, [1, 1e6]. `None`: 10."""
+    """Alignments are clipped to this many times their typical size, [1, 1e6]. `None`: 10."""
     blow_up: float | None = None
-    """So many usual deviations of the loss make a blow-up, [1, 1e6]. `None`: 8."""
+    """A blow-up is a loss this many typical deviations too high, [1, 1e6]. `None`: 8."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -68,7 +68,7 @@ class MetaConfig(OptionalFields):
         check_real("blow_up", self.blow_up, least=1.0, most=1e6)
 
     def rules(self) -> Self:
-        """Return this config without what updates do not depend on: when they come, and who else learns."""
+        """Return this config without the fields that updates do not depend on: `every` and `scope`."""
         return replace(self, every=None, scope=None)
 
     def resolved(self) -> Self:
@@ -86,4 +86,4 @@ DEFAULT_META = MetaConfig(
     clip=10.0,
     blow_up=8.0,
 )
-"""What a run in meta mode has that says nothing."""
+"""The settings of a run in meta mode that gives none."""

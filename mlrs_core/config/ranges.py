@@ -27,7 +27,7 @@ def check_whole(field: str, value: int | None, *, low: int, high: int, unit: str
     """
     if value is None:
         return
-    if type(value) is not int:  # the usual case first: to ask an abstract class takes longer than the rest
+    if type(value) is not int:  # the common case first: to ask an abstract class takes longer than the rest
         check_type(field, value, Integral, "a whole number")
     if not low <= value <= high:
         counted = f" {unit}" if unit else ""

@@ -93,8 +93,8 @@ class RunConfig(OptionalFields):
     def resolved(self) -> Self:
         """Return this config with the defaults of its schedule, of meta mode and of ranks.
 
-        Where there are ranks, updates come after the step unless the run says otherwise: what one before it
-        gives is told to the rank alone that made it.
+        Where there are ranks, updates come after the step unless the run says otherwise: the learning
+        rate after an update before the step reaches only the rank that made it.
         """
         meta, ranks = self.meta, self.ranks
         if meta is not None and meta.order is None and ranks is not None:

@@ -1,6 +1,6 @@
 """Import of the weights that the MLR-SNet authors published: torch files, one per snapshot.
 
-Needs torch, and is the only place that reads its files; with `weights_only=True`, nothing in them
+Needs torch, and is the only module that reads its files; with `weights_only=True`, nothing in them
 runs. The daemon never imports this module.
 """
 

@@ -23,7 +23,7 @@ Formula = Callable[[ScheduleSpec, Steps, RunColumns], Floats]
 """From the resolved spec, the steps (n,) and the runs to the multipliers (n,)."""
 
 DEFAULT_MILESTONES = (0.5, 0.75)
-"""Of the horizon, where a multi-step schedule is given none (He et al. 2016)."""
+"""The milestones of a multi-step schedule that is given none, as shares of the horizon (He et al. 2016)."""
 LEAST = 1e-200
 """No product of factors goes below this: times the least base LR and a share of a warmup, it is not 0."""
 FALLEN = 0.01
@@ -117,7 +117,7 @@ def one_cycle(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
 
 
 def sgdr(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
-    """Return f + (1 - f) (1 + cos(pi c / L)) / 2, where c is the place in a cycle of L steps.
+    """Return f + (1 - f) (1 + cos(pi c / L)) / 2, where c is the position in a cycle of L steps.
 
     Loshchilov & Hutter 2017 (arXiv 1608.03983, eq. 5): cycles of period, period * mult, period * mult**2
     ... steps. `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`. Without a period, the first three
@@ -130,12 +130,12 @@ def sgdr(spec: ScheduleSpec, steps: Steps, runs: RunColumns) -> Floats:
         length = np.maximum(-(-(runs.horizon - runs.warmup) // cycles), 1)
     else:
         length = np.full(len(steps), spec.period, np.int64)
-    place, length = _in_cycle(since, length, int(mult))
-    return _towards(spec.final_lr, _half_cosine((length - place) / length))
+    position, length = _in_cycle(since, length, int(mult))
+    return _towards(spec.final_lr, _half_cosine((length - position) / length))
 
 
 def _in_cycle(since: Steps, length: Steps, mult: int) -> tuple[Steps, Steps]:
-    """Return the place in its cycle and the cycle's length, in whole numbers, both (n,)."""
+    """Return the position in the cycle and the cycle's length, in whole numbers, both (n,)."""
     if mult == 1:
         return since % length, length
     while (beyond := since >= length).any():

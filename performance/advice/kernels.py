@@ -20,7 +20,7 @@ from mlrs_core.networks.paper.reference import net_with
 from performance.report import results
 from performance.shared import blocks
 from performance.shared.in_process import DRIFT, PAPER, Answers, Kernel, shipped_model
-from performance.shared.messages import POOL, losses_of
+from performance.shared.messages import COLUMNS, losses_of
 
 HORIZON = 1000
 """Steps of a run."""
@@ -43,7 +43,7 @@ def torch_module(runs: int) -> Step:
     def step(number: int) -> None:
         nonlocal state
         with torch.no_grad():
-            _, state = net(losses[number % POOL], state)
+            _, state = net(losses[number % COLUMNS], state)
 
     return step
 
@@ -60,7 +60,7 @@ def cases(runs: int) -> dict[str, Step]:
 
 
 def walk(runs: int) -> dict[str, float]:
-    """Return the seconds that each case takes for the horizon; they take turns every BLOCK steps."""
+    """Return the seconds that each case takes for the horizon; they alternate every BLOCK steps."""
     seconds = dict.fromkeys(steps := cases(runs), 0.0)
     for first in range(0, HORIZON, BLOCK):
         for name, step in steps.items():

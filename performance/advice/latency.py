@@ -28,9 +28,9 @@ from performance.shared import blocks, servers
 from performance.shared.in_process import PAPER, shipped_model
 
 BLOCK = 200
-"""Calls in a block ..."""
+"""Calls in a block."""
 OVERLAPPED_BLOCK = 50
-"""... and of those that wait for work."""
+"""Calls in a block where each call waits for work."""
 WORK_S = 0.005
 """The work that overlapped advice hides behind."""
 HORIZON = 10_000

@@ -1,7 +1,7 @@
 """What a run that is live costs the others: memory, and the wait for advice, by how many there are.
 
 One daemon takes more and more runs, each of which is observed three times; another has one run, always. Both
-are asked for advice about one run in turns, and so is an echo.
+are asked for advice about one run alternately, and so is an echo.
 
     python -m performance.advice.live_runs [--quick] [--json FILE]
 """

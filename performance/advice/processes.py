@@ -48,7 +48,7 @@ def block(pairs: Pairs, seconds: float) -> dict[str, Any]:
 
 
 def measure(quick: bool) -> results.Figures:  # noqa: FBT001  # what every benchmark is given
-    """Return the figures of one daemon and of two, and of echoes likewise."""
+    """Return the figures of one daemon, of two daemons, of one echo and of two echoes."""
     servers.allow_many_connections()
     seconds, rounds = (0.4, 2) if quick else (BLOCK_S, ROUNDS)
     figures: dict[str, Any] = {"streams": STREAMS, "cores": len(os.sched_getaffinity(0))}

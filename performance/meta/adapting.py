@@ -24,7 +24,7 @@ from mlrs_core.policy import Policy, no_networks, table_of
 from performance.report import results
 from performance.shared import blocks
 from performance.shared.in_process import DRIFT, PAPER, shipped_model
-from performance.shared.messages import POOL, losses_of
+from performance.shared.messages import COLUMNS, losses_of
 
 HORIZON = 1000
 """Steps of a run."""
@@ -94,7 +94,7 @@ class Walk:
         table = table_of([RunConfig(horizon=HORIZON, num_classes=10)] * RUNS)
         rows, lrs, losses = np.arange(RUNS), np.empty(RUNS), losses_of(RUNS)
         for step in range(HORIZON):
-            now, seen = np.full(RUNS, step), losses[step % POOL]
+            now, seen = np.full(RUNS, step), losses[step % COLUMNS]
             start = time.perf_counter()
             policy.advance(states, networks, table, rows, now, seen, lrs)
             taken += time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 Others: one run is asked for advice in blocks while 100 runs stand still, while they observe at a steady pace,
 and while they observe and learn, an update at each step. Gradients: two vectors in pieces of 512 KiB to
-AdaptGradients, and to a bare gRPC server that takes the same messages and adds up their bytes, in turns.
+AdaptGradients, and to a bare gRPC server that takes the same messages and adds up their bytes, alternately.
 
     python -m performance.meta.meta_mode [--quick] [--json FILE]
 """
@@ -136,17 +136,17 @@ class _Crowd:
         self._pipe, self._state, self._updates = pipe, "still", 0
 
     async def run(self, address: str) -> None:
-        """Do as told until nobody tells any more."""
+        """Execute commands until the pipe closes."""
         async with channel_to(address) as channel:
             loops = [asyncio.create_task(self._train(channel, number)) for number in range(RUNS)]
             self._pipe.send("ready")
             while True:
                 try:
-                    told = await asyncio.to_thread(self._pipe.recv)
+                    command = await asyncio.to_thread(self._pipe.recv)
                 except EOFError:
                     break
-                self._state = self._state if told == "count" else told
-                self._pipe.send(self._updates if told == "count" else told)
+                self._state = self._state if command == "count" else command
+                self._pipe.send(self._updates if command == "count" else command)
             for loop in loops:
                 loop.cancel()
 

@@ -53,7 +53,7 @@ def page(saved: dict[str, dict[str, Any]]) -> str:
         "# What advice costs: figures\n\n"
         "Written by `python -m performance.report`, the last step of `make performance`; "
         "[performance](../performance.md) says what follows from it. Everything is compared with a baseline "
-        "that is measured in the same run, in blocks that take turns: ratios carry from machine to machine, "
+        "that is measured in the same run, in alternating blocks: ratios carry from machine to machine, "
         "microseconds do not. The echo is a bare `grpc.aio` server on uvloop that parses and answers "
         "messages of the same sizes.\n"
     )

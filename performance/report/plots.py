@@ -21,7 +21,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"color": "#009e73", "linestyle": "-.", "marker": "D"},
     {"color": "#cc79a7", "linestyle": "--", "marker": "v"},
 )
-"""How sides are drawn: colours of Okabe and Ito, which the colour-blind can tell apart, and a dash pattern
+"""How sides are drawn: colours of Okabe and Ito, which the colour-blind can distinguish, and a dash pattern
 and a marker each."""
 
 Figures = dict[str, Any]

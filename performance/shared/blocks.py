@@ -1,4 +1,4 @@
-"""Blocks that take turns, and what comes of them: a ratio compares moments close together."""
+"""Alternating blocks of measurements, and their ratio, which compares moments close together."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class _Loop:
 
 
 class _Worker:
-    """What a generator's process does when told to."""
+    """What a generator's process does at a command."""
 
     def __init__(self) -> None:
         self._loops: dict[str, list[_Loop]] = {}

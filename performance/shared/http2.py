@@ -67,7 +67,7 @@ class RawStream(asyncio.Protocol):
         return await self._reply
 
     def data_received(self, data: bytes) -> None:
-        """Take frames apart."""
+        """Parse frames."""
         self._received += data
         received = self._received
         while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3])):

@@ -15,7 +15,7 @@ from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.live.engine import SLICE
-from performance.shared.messages import POOL, losses_of
+from performance.shared.messages import COLUMNS, losses_of
 
 DRIFT, PAPER = "mlr-snet", "paper"
 """The models that are shipped: the default, of the architecture `drift`, and the paper's."""
@@ -45,7 +45,7 @@ class Kernel:
     def step(self, step: int) -> None:
         """Advance every run by a step."""
         self._steps[:] = step
-        losses: Floats = self._losses[step % POOL]
+        losses: Floats = self._losses[step % COLUMNS]
         self._policy.advance(
             self._states, self._networks, self._table, self._rows, self._steps, losses, self._lrs
         )
@@ -67,7 +67,7 @@ class Answers:
     def step(self, step: int) -> None:
         """Answer a step of every run."""
         self._steps[:] = step
-        entries = Entries.of(self._handles, self._steps, self._losses[step % POOL])
+        entries = Entries.of(self._handles, self._steps, self._losses[step % COLUMNS])
         for start in range(0, len(entries), SLICE):
             self._group.answer(Entries(entries.table[start : start + SLICE]))
         if step % STORED_EVERY == STORED_EVERY - 1:

@@ -1,6 +1,6 @@
 """Observations as bytes: what a client sends, made without a message object, so that it costs little.
 
-Loss columns repeat after POOL steps. How long the arithmetic takes does not depend on them.
+Loss columns repeat after COLUMNS steps. How long the arithmetic takes does not depend on them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlrs_proto import v1 as pb
 
-POOL = 16
+COLUMNS = 16
 """Different columns of losses."""
 OBSERVATIONS = pb.StreamAdviceRequest.DESCRIPTOR.fields_by_name["observations"].number
 HANDLES, STEPS, LOSSES = (
@@ -24,8 +24,8 @@ HANDLES, STEPS, LOSSES = (
 
 
 def losses_of(runs: int) -> npt.NDArray[np.float64]:
-    """Return losses of runs, (POOL, runs): about ln 10, with noise."""
-    return np.random.default_rng(0).normal(np.log(10), 0.1, (POOL, runs))
+    """Return losses of runs, (COLUMNS, runs): about ln 10, with noise."""
+    return np.random.default_rng(0).normal(np.log(10), 0.1, (COLUMNS, runs))
 
 
 class Messages:
@@ -40,7 +40,7 @@ class Messages:
 
     def at(self, step: int) -> bytes:
         """Return the message of a step."""
-        columns = self._head + _steps(step, self._count) + self._tails[step % POOL]
+        columns = self._head + _steps(step, self._count) + self._tails[step % COLUMNS]
         return _field(OBSERVATIONS, columns)
 
 

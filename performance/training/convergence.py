@@ -39,7 +39,7 @@ SIZE, ROWS, BATCH = 20, 1000, 4
 HORIZONS = [round(10 ** (2 + k / 2)) for k in range(7)]
 """10^2 to 10^5, two a decade."""
 LEAST = 1e-12
-"""The least suboptimality that is told from 0."""
+"""The least suboptimality that is distinguished from 0."""
 MODEL = Path(mlrs_core.__file__).parent / "models" / "mlr-snet.safetensors"
 
 

@@ -1,6 +1,6 @@
 """How much faster meta-training by evolution is with workers, in updates per minute.
 
-Both sides make the same updates, in blocks that take turns, so that a ratio compares moments close
+Both sides make the same updates, in alternating blocks, so that a ratio compares moments close
 together. The median of the blocks' ratios counts; other work on the machine lowers it.
 
     python -m performance.training.evolution [--workers N] [--tasks-per-update N] [--blocks N]

@@ -35,7 +35,7 @@ def test_a_model_is_not_apart_from_itself(model: Model) -> None:
     changes = comparing.weight_changes(model, model)
     assert changes is not None
     assert {value for values in changes.values() for value in values} == {0.0}
-    assert [one.logs.max() for one in comparing.rates_apart(model, model)] == [0.0] * 4
+    assert [one.logs.max() for one in comparing.compare_rates(model, model)] == [0.0] * 4
 
 
 def test_a_change_is_found_where_it_is(model: Model) -> None:
@@ -48,7 +48,7 @@ def test_a_change_is_found_where_it_is(model: Model) -> None:
     first, middle, last = changes["all"]
     assert (first, last) == (0.0, 0.0)
     assert 0 < middle < 0.5
-    for one in comparing.rates_apart(model, other):
+    for one in comparing.compare_rates(model, other):
         assert 333 <= one.logs.argmax() < 666  # the middle snapshot's part of the horizon
         assert not one.logs[:333].any()
 
@@ -76,7 +76,7 @@ def test_other_shapes_are_not_compared(model: Model, tmp_path: Path) -> None:
     """Models of different architectures have rates to compare, and no weights."""
     other = read_model(write_random_model(tmp_path / "o.safetensors", hidden_size=4))[0]
     assert comparing.weight_changes(model, other) is None
-    assert len(comparing.rates_apart(model, other)) == 4
+    assert len(comparing.compare_rates(model, other)) == 4
     fewer = Model(architecture=model.architecture, snapshots=model.snapshots[:2], provenance={})
     assert comparing.weight_changes(model, fewer) is None
 

@@ -131,12 +131,12 @@ class Watched(DriftReference):
         return features
 
 
-@pytest.mark.parametrize("told", [None, -1, 800])
-def test_notes_are_what_the_network_sees(told: int | None) -> None:
+@pytest.mark.parametrize("stated", [None, -1, 800])
+def test_notes_are_what_the_network_sees(stated: int | None) -> None:
     """At each tick of a long run, the first and that of a jump included, features are those of its cell."""
     phi, spec = 5 * initial_phi(SETTINGS), SETTINGS.architecture()
     starts, generator = torch.tensor([1.0, 0.1, 7.0]), torch.Generator().manual_seed(0)
-    conditions = Conditions(optimizer=Optimizer.ADAM, horizon=1000, initial_lr=1e-3, told_horizon=told)
+    conditions = Conditions(optimizer=Optimizer.ADAM, horizon=1000, initial_lr=1e-3, stated_horizon=stated)
     watched = Watched(spec)
     weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
     notes = Notes(NetworkRates(watched, weights, 3, starts), DriftReference(spec), starts)

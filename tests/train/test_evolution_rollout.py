@@ -125,7 +125,7 @@ def test_cap_takes_any_value() -> None:
 
 
 def test_network_survives_divergence(problem: Problem) -> None:
-    """A network whose run explodes is told finite losses, and answers finite rates."""
+    """A network whose run explodes is stated finite losses, and answers finite rates."""
     conditions = Conditions(
         optimizer=Optimizer.SGD, horizon=40, initial_lr=100.0, loss_scale=1e3, loss_offset=1e5
     )
@@ -166,10 +166,10 @@ def test_conditions_vary(problem: Problem) -> None:
         Optimizer.UNSPECIFIED,
         Optimizer.OTHER,
     }
-    assert 40 < sum(condition.told_horizon == -1 for condition in draws) < 100
-    short = [condition for condition in draws if condition.told_horizon not in (None, -1)]
+    assert 40 < sum(condition.stated_horizon == -1 for condition in draws) < 100
+    short = [condition for condition in draws if condition.stated_horizon not in (None, -1)]
     assert 5 < len(short) < 40
-    assert all(0.5 <= condition.told_horizon / condition.horizon <= 0.96 for condition in short)
+    assert all(0.5 <= condition.stated_horizon / condition.horizon <= 0.96 for condition in short)
     assert {condition.momentum for condition in draws} == {0.8, 0.9, 0.95, 0.98}
     assert 100 < sum(math.isnan(condition.log_classes) for condition in draws) < 220
     assert any(condition.loss_offset for condition in draws)

@@ -1,6 +1,6 @@
 """Meta-training: how the models that mlrs serves are made. Offline; needs the extra `train`.
 
-The daemon never imports this room, and this room knows neither daemon nor client: it reads tasks,
+The daemon never imports this package, and this package knows neither daemon nor client: it reads tasks,
 trains a torch module of `mlrs_core`, and writes a model file.
 
     tasks/            what `hypergradient` trains on; a registry where adding one is one function

@@ -66,10 +66,10 @@ def final_loss(task: BaseTask, schedule: Schedule, *, epochs: int, seed: int) ->
     size, steps = task.batch_size, task.steps_per_epoch
     for epoch in range(epochs):
         order = torch.randperm(len(task.train), generator=generator)
-        for place in range(steps):
-            batch = task.train.take(order[place * size : (place + 1) * size])
+        for index in range(steps):
+            batch = task.train.take(order[index * size : (index + 1) * size])
             loss, gradients = value_and_grad(partial(_loss_on, task, batch), params)
-            lr = schedule(epoch * steps + place, loss.item())
+            lr = schedule(epoch * steps + index, loss.item())
             params = sgd_step(params, sgd_direction(params, gradients, WEIGHT_DECAY), lr)
     with torch.no_grad():
         return task.loss(params, (task.test.inputs, task.test.targets)).item()

@@ -75,8 +75,8 @@ def read_records(lines: Path) -> list[LogRecord]:
     records = []
     for text in lines.read_text().splitlines():
         line = json.loads(text)
-        place = {name: line.pop(name) for name in ("task", "step", "epoch") if name in line}
-        records.append(LogRecord(**place, values=line))
+        position = {name: line.pop(name) for name in ("task", "step", "epoch") if name in line}
+        records.append(LogRecord(**position, values=line))
     return records
 
 

@@ -45,8 +45,8 @@ class ProgressBar:
         if record is not None:
             values = ((label, record.values.get(name)) for name, label in SHOWN.items())
             shown = "  ".join(f"{label} {value:.4g}" for label, value in values if value is not None)
-            place = f"step {record.step}" if record.epoch is None else f"epoch {record.epoch}"
-            self._lines[record.task] = Text(f"  {record.task}: {place}  {shown}", style="cyan")
+            position = f"step {record.step}" if record.epoch is None else f"epoch {record.epoch}"
+            self._lines[record.task] = Text(f"  {record.task}: {position}  {shown}", style="cyan")
             self._live.update(Group(self._progress, *self._lines.values()))
 
     def __enter__(self) -> Self:

@@ -215,17 +215,17 @@ def command_of(settings: Settings) -> str:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Let SIGINT and SIGTERM be asked for between steps; a second one acts as usual.
+    """Let SIGINT and SIGTERM be asked for between steps; a second one has its default effect.
 
     Elsewhere than in the main thread Python takes no signals, and nothing is asked for.
     """
     asked = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
-    usual = {int(number): signal.getsignal(number) for number in signals}
+    before = {int(number): signal.getsignal(number) for number in signals}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         asked.set()
-        signal.signal(number, usual[number])
+        signal.signal(number, before[number])
 
     here = threading.current_thread() is threading.main_thread()
     if here:
@@ -236,4 +236,4 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
     finally:
         if here:
             for number in signals:
-                signal.signal(number, usual[number])
+                signal.signal(number, before[number])

@@ -44,7 +44,7 @@ TUNED = ("cosine", "linear", "wsd")
 SGD_ONLY = ("sgd",)
 """The optimizer that the paper's scale of LRs, gamma, is a rule for."""
 STARTS = (1.0, 0.1, 10.0)
-"""The LRs that the network in question is told to start from, over the default one."""
+"""The initial LRs that the network in question is given, over the default one."""
 
 SCHEDULE_FILES = (
     "__init__.py",

@@ -1,4 +1,4 @@
-"""Networks in meta mode: served by a daemon, they go on learning from gradients of validation losses."""
+"""Networks in meta mode: a daemon serves them, and adapts them by gradients of validation losses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlrs_bench.models import ADVISED_META, PAPER_META, ModelFile
 from mlrs_bench.task import Examples
 
 AHEAD = {ADVISED_META: 0.5, PAPER_META: 1.0}
-"""Where along the step the validation gradient is taken: where the client does by default; and the paper."""
-APART = 1 << 32
+"""Where along the step the validation gradient is taken, by method: the client's default, and the paper's."""
+VALIDATION_SEED = 1 << 32
 """What is added to a training's seed for the order of its validation examples."""
 
 
 def adapted(model: ModelFile) -> Callable[[Training], AdvisedTraining]:
-    """Return what builds the control by a network that goes on learning; an update is one more round trip."""
+    """Return what builds the control by a network in meta mode; an update is one more round trip."""
 
     def control(training: Training) -> AdvisedTraining:
         advised = AdvisedTraining(training, model=model.served_name, meta=True)
@@ -38,7 +38,7 @@ def adapted(model: ModelFile) -> Callable[[Training], AdvisedTraining]:
 
 def draw_validation(training: Training) -> Iterator[Examples]:
     """Yield batches of validation examples, as large as those of the training, all before any comes again."""
-    examples, generator = training.valid, torch.Generator().manual_seed(training.seed + APART)
+    examples, generator = training.valid, torch.Generator().manual_seed(training.seed + VALIDATION_SEED)
     size = min(training.task.batch_size, len(examples))
     while True:
         order = torch.randperm(len(examples), generator=generator)

@@ -19,11 +19,11 @@ from torch import Tensor
 from mlrs_bench.methods.method import Training
 
 ALPHA = 0.15
-"""The share of what is left."""
+"""The share of the remaining loss that a step is to remove."""
 GAMMA = 0.9
-"""Of the least loss so far, what counts as reachable ..."""
+"""The share of the least loss so far that counts as reachable."""
 FIRST_GAMMA = 0.75
-"""... and of the first loss."""
+"""The share of the first loss that counts as the least one at the first step."""
 FORGET = 1000.0
 """Steps in which the least loss is forgotten."""
 MOMENT_STEPS = 10.0
@@ -33,7 +33,7 @@ SQUARE_STEPS = 1000.0
 EPSILON = 1e-12
 """Keeps the division from 0."""
 ADAM_EPSILON = 1e-8
-"""Keeps that by the root of squares from it."""
+"""Keeps the division by the root of the squares from 0."""
 
 
 class L4:

@@ -29,13 +29,13 @@ class Training:
     network: nn.Module
     """The network, with its first weights."""
     valid: Examples
-    """The validation examples, for methods whose networks go on learning; tuning chooses by them, too."""
+    """The validation examples, for methods in meta mode; tuning chooses by them, too."""
     seed: int
-    """That of the training, for what a method draws."""
+    """The seed of the training, for what a method draws."""
     base_lr: float | None
     """The base LR, for methods that take one."""
     start: float
-    """The LR to start from, over the default one; 1: say nothing."""
+    """The LR to start from, over the default one; 1: the method gets none."""
     run_id: str
     """What a daemon knows the training by."""
     advisor: mlrs.Advisor
@@ -80,7 +80,7 @@ class Method:
     """A way to set the LR."""
 
     name: str
-    """As in a cell."""
+    """Its name in cells."""
     about: str
     """What it is, in a line."""
     control: Callable[[Training], Control]
@@ -96,7 +96,7 @@ class Method:
     base_lrs: Mapping[str, float] = field(default_factory=dict)
     """The base LR that it is given everywhere, by optimizer, if it takes one and is not tuned."""
     starts: tuple[float, ...] = (1.0,)
-    """The LRs it is told to start from, over the default one."""
+    """The initial LRs it is given, over the default one."""
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

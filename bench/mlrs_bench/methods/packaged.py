@@ -154,14 +154,14 @@ def packaged_methods() -> list[Method]:
     return [
         Method(
             name="schedule-free",
-            about="averaging in place of a schedule; package schedulefree, at its default LR",
+            about="averaging instead of a schedule; package schedulefree, at its default LR",
             control=ScheduleFree,
             identity=_release("schedulefree"),
             base_lrs=FREE_LRS,
         ),
         Method(
             name="tuned-schedule-free",
-            about="averaging in place of a schedule; the LR tuned on each row, as its authors say it must be",
+            about="averaging instead of a schedule; the LR tuned on each row, as its authors say it must be",
             control=ScheduleFree,
             identity=_release("schedulefree"),
             tuned=True,

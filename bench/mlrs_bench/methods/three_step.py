@@ -13,7 +13,7 @@ from mlrs_bench.methods.method import Training, set_lr
 from mlrs_core.networks.scale import guess_log_classes, shu_gamma
 
 SHARES = (0.73, 0.037, 0.018)
-"""Of gamma, what the authors' snapshots settle at (their logs)."""
+"""The shares of gamma that the authors' snapshots settle at, by their logs."""
 
 
 class ThreeStep:

@@ -26,7 +26,7 @@ SIDE = 16
 COUNTS = {"train": 12_000, "test": 4_000}
 """Images that are used, of each part of the file."""
 VALID = 2_000
-"""Of those to train on, the last ones: held out to tune."""
+"""How many of the training images, the last ones, are held out to tune."""
 CLASSES = 10
 """Kinds of things."""
 FORMAT = 1

@@ -20,7 +20,7 @@ MODULES = ("argparse", "calendar", "csv", "difflib", "gettext", "imaplib", "mail
 LENGTH = 200_000
 """Characters that are used."""
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
-"""The characters told apart; the others are one class, the last."""
+"""The characters with a class each; all others are one class, the last."""
 CLASSES = len(ALPHABET) + 1
 """Characters and the one class."""
 WINDOW = 32
@@ -59,10 +59,10 @@ def _splits() -> Splits:
     whole = (len(codes) - 1) // (WINDOW * STRETCH) * (WINDOW * STRETCH)
     shape = (-1, STRETCH, WINDOW)
     inputs, targets = codes[:whole].reshape(shape), codes[1 : whole + 1].reshape(shape)
-    place = torch.arange(len(inputs)) % 10
+    phase = torch.arange(len(inputs)) % 10
     train, valid, test = (
         Examples(inputs[rows].flatten(0, 1), targets[rows].flatten(0, 1))
-        for rows in (place < 8, place == 8, place == 9)
+        for rows in (phase < 8, phase == 8, phase == 9)
     )
     return Splits(train=train, valid=valid, test=test)
 
@@ -92,19 +92,19 @@ class _Recurrent(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Embedding, places, a block, logits at every position: (n, WINDOW) codes to (n, WINDOW, C)."""
+    """Token and position embeddings, a block, a head: (n, WINDOW) codes to logits (n, WINDOW, C)."""
 
     def __init__(self) -> None:
         super().__init__()
         width = 24
         self.embedding = nn.Embedding(CLASSES, width)
-        self.places = nn.Parameter(0.02 * torch.randn(WINDOW, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(WINDOW, width))
         self.block = _Block(width)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, CLASSES)
 
     def forward(self, codes: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.norm(self.block(self.embedding(codes) + self.places)))
+        logits: Tensor = self.head(self.norm(self.block(self.embedding(codes) + self.positions)))
         return logits
 
 
@@ -119,8 +119,8 @@ class _Block(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, values: Tensor) -> Tensor:
-        rows, places, width = values.shape
-        mixed = self.queries(self.norms[0](values)).view(rows, places, 3, 2, width // 2)
+        rows, positions, width = values.shape
+        mixed = self.queries(self.norms[0](values)).view(rows, positions, 3, 2, width // 2)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
         heads = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         values = values + self.mixed(heads.transpose(1, 2).flatten(2))

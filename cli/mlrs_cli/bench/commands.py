@@ -22,12 +22,12 @@ from mlrs_cli.bench.meta import meta
 from mlrs_cli.root import print_table
 
 if TYPE_CHECKING:  # it needs the extra `bench`, which the command's help does not
-    from mlrs_bench.bench import Progress as State
     from mlrs_bench.bench import Table as Cells
+    from mlrs_bench.bench import TableProgress
     from mlrs_bench.cell import Cell
 
 INTERRUPTED = 130
-"""The exit status of a benchmark that was told to stop."""
+"""The exit status of a benchmark that was interrupted."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OUTPUT = click.Path(file_okay=False, writable=True, path_type=Path)
@@ -138,7 +138,7 @@ def quality(context: click.Context, /, **options: Any) -> None:
     """Train tasks to the end under many learning-rate methods, and compare the final test losses.
 
     Each row is a task with an optimizer. Schedules are also tuned on each row, on seeds of their own and
-    by validation loss, over learning rates half a decade apart. The advice is not tuned. Within a row and
+    by validation loss, over learning rates at half-decade steps. The advice is not tuned. Within a row and
     a seed, trainings begin at the same weights and see the same batches.
 
     Results are kept as they come: Ctrl-C loses nothing, the same command goes on, and a changed model
@@ -165,7 +165,7 @@ def quality(context: click.Context, /, **options: Any) -> None:
 
 
 def _check_outputs(options: dict[str, Any]) -> None:
-    """Refuse places that cannot be written to, before hours of training and not after."""
+    """Refuse output paths that cannot be written to before hours of training, not after."""
     for option, name in (("--json", "json_file"), ("--save", "save")):
         if (file := options[name]) is not None:
             _check_folder(option, file.parent)
@@ -236,7 +236,7 @@ def _train(table: Cells, workers: int) -> bool:
     with Progress(*columns, console=console, speed_estimate_period=600) as progress:
         bar = progress.add_task("starting", total=None, cells="", last="")
 
-        def watch(state: State, cell: Cell | None) -> None:
+        def watch(state: TableProgress, cell: Cell | None) -> None:
             phase, cells = "tuning" if state.tuning else "evaluating", f"{state.cells_done} of {state.cells}"
             last = "" if cell is None else _describe(cell)
             progress.update(
@@ -266,12 +266,12 @@ def _list(table: Cells) -> None:
     done: Counter[tuple[str, str, str, str]] = Counter()
     wanted: Counter[tuple[str, str, str, str]] = Counter()
     for key in [*stage.tune, *stage.evaluate, *stage.undecided]:
-        place = (key.task, key.optimizer, key.method, str(key.purpose))
-        wanted[place] += 1
-        done[place] += table.find(key) is not None
+        group = (key.task, key.optimizer, key.method, str(key.purpose))
+        wanted[group] += 1
+        done[group] += table.find(key) is not None
     shown = Table("task", "optimizer", "method", "for", "done", "missing")
-    for place, count in sorted(wanted.items()):
-        shown.add_row(*place, str(done[place]), str(count - done[place]))
+    for group, count in sorted(wanted.items()):
+        shown.add_row(*group, str(done[group]), str(count - done[group]))
     print_table(shown)
     click.echo(f"{done.total():,} of {wanted.total():,} trainings are done.")
     if stage.undecided:

@@ -92,7 +92,8 @@ PEM = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--reflection",
     type=click.Choice(["auto", "on", "off"]),
-    help="Who is told what the service offers: with tokens admins only, all callers, nobody. [default: auto]",
+    help="Who may list the calls of the service by reflection: with tokens admins only, all callers, nobody. "
+    "[default: auto]",
 )
 @click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus finds metrics. [default: nowhere]")
 @click.option(
@@ -106,7 +107,7 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     help="How it is logged, on standard error. [default: auto]",
 )
 def serve(config: Path | None, **flags: Any) -> None:
-    """Serve learning-rate advice until told to stop (Ctrl-C or SIGTERM).
+    """Serve learning-rate advice until it is stopped (Ctrl-C or SIGTERM).
 
     Runs, their records and their states are kept in the data folder: a daemon that is stopped, or
     killed, goes on where it was when it is started again. On SIGTERM it turns unhealthy, lets every

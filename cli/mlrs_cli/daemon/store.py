@@ -128,7 +128,7 @@ def restore(data_dir: Path | None, url: str | None, file: Path, *, replace: bool
     """Bring the runs and models of a backup back. All daemons of the store must be stopped.
 
     A store that has runs is refused; with --replace its runs are given up for the backup's: a SQLite file,
-    damaged or not, is put aside as mlrs.sqlite3.replaced, the tables of a PostgreSQL store are emptied, but
+    damaged or not, is renamed to mlrs.sqlite3.replaced, the tables of a PostgreSQL store are emptied, but
     for its models. Names and aliases become the backup's. What clients have observed since the backup they
     send again, as far as they keep it.
     """

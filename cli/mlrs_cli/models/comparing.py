@@ -1,4 +1,4 @@
-"""How far apart two models are: in their weights, and in the learning rates that they advise."""
+"""How much two models differ: in their weights, and in the learning rates that they advise."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from mlrs_core.models.model import Model
 from mlrs_core.policy import Floats, no_networks, table_of
 
 STEPS = 1000
-"""How long a reference training is."""
+"""The length of a reference training, in steps."""
 CONFIG = RunConfig(horizon=STEPS, num_classes=10, optimizer=Optimizer.MOMENTUM, momentum=0.9)
-"""What it says of itself."""
+"""The config of a reference training."""
 COLORS = ("#0072b2", "#d55e00")
-"""Of the two models: of Okabe and Ito, which the colour-blind can tell apart."""
+"""The colours of the two models, by Okabe and Ito: the colour-blind can distinguish them."""
 DPI = 85
 
 
 @dataclass(frozen=True)
-class Apart:
+class RateComparison:
     """Learning rates of two models for the same losses."""
 
     curve: str
     """The losses' name."""
     first: Floats
-    """Of the one, (STEPS,)."""
+    """The learning rates of the first model, (STEPS,)."""
     second: Floats
-    """Of the other, (STEPS,)."""
+    """The learning rates of the second model, (STEPS,)."""
 
     @property
     def logs(self) -> Floats:
-        """How far apart they are, step by step, as logarithms of factors, (STEPS,)."""
+        """The absolute logarithms of their ratios, step by step, (STEPS,)."""
         distances: Floats = np.abs(np.log(self.second / self.first))
         return distances
 
@@ -64,10 +64,10 @@ def rates_of(model: Model, losses: Floats) -> Floats:
     return advise(policy, state, no_networks(policy, 1), table_of([CONFIG]), rows, steps, losses, last)
 
 
-def rates_apart(first: Model, second: Model) -> list[Apart]:
+def compare_rates(first: Model, second: Model) -> list[RateComparison]:
     """Return the learning rates of two models on the reference trainings."""
     return [
-        Apart(name, rates_of(first, losses), rates_of(second, losses))
+        RateComparison(name, rates_of(first, losses), rates_of(second, losses))
         for name, losses in reference_losses().items()
     ]
 
@@ -97,7 +97,7 @@ def _relative(before: Sequence[Any], after: Sequence[Any]) -> float:
     return change / size if size else math.inf if change else 0.0
 
 
-def draw(apart: Sequence[Apart], names: tuple[str, str], path: Path) -> None:
+def draw(compared: Sequence[RateComparison], names: tuple[str, str], path: Path) -> None:
     """Draw the learning rates of two models as a PNG.
 
     Raises:
@@ -109,8 +109,8 @@ def draw(apart: Sequence[Apart], names: tuple[str, str], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")
-    grid: Any = figure.subplots(2, math.ceil(len(apart) / 2), squeeze=False)
-    for axis, one in zip(grid.ravel(), apart, strict=False):
+    grid: Any = figure.subplots(2, math.ceil(len(compared) / 2), squeeze=False)
+    for axis, one in zip(grid.ravel(), compared, strict=False):
         for rates, name, color in zip((one.first, one.second), names, COLORS, strict=True):
             axis.semilogy(rates, label=name, color=color, linewidth=1.3)
         axis.set_title(one.curve, fontsize=10, loc="left")

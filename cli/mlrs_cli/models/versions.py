@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlrs_core.models.model import Model
 
 SHOWN = 20
-"""So many runs are shown, those that went farthest."""
+"""How many runs are shown: those whose weights moved farthest."""
 SHORT = 12
 """Digits of a digest in a table."""
 
@@ -40,7 +40,7 @@ SHORT = 12
 def promote(
     model: str, *, alias: str, prefix: str, min_updates: int, dry_run: bool, daemon: DaemonAddress
 ) -> None:
-    """Make a new version of MODEL, of what its runs in meta mode have learnt.
+    """Make a new version of MODEL, from the adapted weights of its runs in meta mode.
 
     Those count that were created with MODEL and learn for it (config.meta.scope = ADAPT_SCOPE_MODEL). The new
     version is MODEL plus the mean of their differences from it: one run, one voice. Runs that exist keep what
@@ -130,7 +130,7 @@ def history(alias_or_model: str, daemon: DaemonAddress) -> None:
 def diff(
     first: str, second: str, data_dir: Path | None, url: str | None, tenant: str, plot: Path | None
 ) -> None:
-    """Show how far apart two models of a store are: their weights, and what they advise.
+    """Show how much two models of a store differ: in their weights, and in what they advise.
 
     FIRST and SECOND are names, aliases or name@digest, or .safetensors files; no daemon is asked. Weights are
     compared by the norm of their difference over the norm of FIRST's. Learning rates are compared by their
@@ -139,9 +139,9 @@ def diff(
 
     \b
       mlrs models diff mine stable
-      mlrs models diff mine mine@0123456789ab --plot apart.png
+      mlrs models diff mine mine@0123456789ab --plot difference.png
     """
-    from mlrs_cli.models.comparing import draw, rates_apart, weight_changes
+    from mlrs_cli.models.comparing import compare_rates, draw, weight_changes
 
     before, after = _models(data_dir, url, tenant, first, second)
     if (changes := weight_changes(before, after)) is None:
@@ -152,16 +152,16 @@ def diff(
         for name, values in changes.items():
             table.add_row(name, *(f"{value:.3%}" for value in values))
         print_table(table)
-    apart = rates_apart(before, after)
-    table = Table("losses", *(Column(name, justify="right") for name in ("farthest", "at step", "usually")))
-    for one in apart:
+    compared = compare_rates(before, after)
+    table = Table("losses", *(Column(name, justify="right") for name in ("farthest", "at step", "typically")))
+    for one in compared:
         step = int(one.logs.argmax())
         table.add_row(one.curve, _factor(one.logs[step]), str(step), _factor(one.logs.mean()))
     print_table(table)
     if plot is not None:
         try:
             with reported(OSError):
-                draw(apart, (first, second), plot)
+                draw(compared, (first, second), plot)
         except ModuleNotFoundError as error:
             raise click.ClickException(f"{error.name} is missing: pip install 'mlrs[train]'") from error
         click.echo(f"drew {plot}")

@@ -15,17 +15,17 @@ import numpy.typing as npt
 from mlrs_core.errors import InvalidFieldError
 
 SCALES = 6
-"""Moving averages of the loss."""
+"""The number of moving averages of the loss."""
 SOFT_STEPS = 9
-"""Soft steps through the horizon."""
+"""The number of soft steps through the horizon."""
 LOSS_FEATURES = 2 + 2 * (SCALES - 1) + 2 + 1
-"""Inputs of the cell that come from the losses ..."""
+"""The number of inputs of the cell that come from the losses."""
 PROGRESS_FEATURES = SOFT_STEPS + 3
-"""... from the place in the horizon ..."""
+"""The number of inputs of the cell that come from the position in the horizon."""
 OWN_FEATURES = 2 + 3
-"""... and from the log-LR so far and the config."""
+"""The number of inputs of the cell that come from the log-LR so far and from the config."""
 FEATURES = LOSS_FEATURES + PROGRESS_FEATURES + OWN_FEATURES
-"""Inputs of the cell, in this order."""
+"""The number of inputs of the cell: those of losses, of progress, and the others, in this order."""
 EXTRAS = SCALES + 9
 """Entries of a run's state besides the cell's: averages, variance, best, sum, count, ticks, drift
 (twice), ref, mode."""
@@ -72,7 +72,7 @@ class DriftConstants:
     ticks: int = 200
     """The most ticks of a horizon once they are evenly spaced."""
     first_ticks: int = 50
-    """Before, ticks are this share of the steps so far apart."""
+    """Before, the distance between ticks is the number of steps so far, divided by this."""
     unknown_horizon: int = 100
     """The shortest horizon that an unknown one counts as."""
     jump: float = 2.0
@@ -86,7 +86,7 @@ class DriftConstants:
     max_ref: float = 3e38
     """The upper bound of ref where it is the first loss."""
     time_constants: tuple[float, ...] = (2.0, 80.0)
-    """Of the fastest and the slowest average, in ticks."""
+    """The time constants of the fastest and of the slowest average, in ticks."""
     variance_rate: float = 0.05
     """How fast the variance follows, a tick; faster at first."""
     first_variance: float = 0.01
@@ -98,7 +98,7 @@ class DriftConstants:
     gate_slope: float = 4.0
     """What the head's second number is multiplied by in the decay gate."""
     gate_start: float = 3.0
-    """What is added to it there."""
+    """What is added to the product of that number and `gate_slope` in the decay gate."""
     forget_bias: float = 1.0
     """What is added to the forget gates' preactivations."""
     rise: float = 0.2

@@ -33,34 +33,34 @@ def look(
     features[2 * SCALES] = clip(above, -1.0, 2.0)
     features[2 * SCALES + 1] = math.tanh(above / noise)
     features[2 * SCALES + 2] = 0.5 * math.log(noise) + 1
-    place = _look_around(step, run, fixed, features, LOSS_FEATURES)
-    _look_at_itself(memory, run, default, fixed, features, place)
+    offset = _look_around(step, run, fixed, features, LOSS_FEATURES)
+    _look_at_itself(memory, run, default, fixed, features, offset)
     for feature in range(FEATURES):
         features[feature] *= fixed.mask[feature]
 
 
 @compiled
-def _look_around(step: int, run: Any, fixed: Any, features: Floats, place: int) -> int:
-    """Write the features of the horizon from a place on; return the place after them."""
+def _look_around(step: int, run: Any, fixed: Any, features: Floats, offset: int) -> int:
+    """Write the features of the horizon from an offset on; return the offset after them."""
     horizon = float(effective_horizon(step, run, fixed))
     known = 1.0 if run.horizon > 0 else 0.0
     for soft in range(SOFT_STEPS):
-        features[place + soft] = known * math.tanh(10 * (step / horizon - fixed.soft_steps[soft]))
-    place += SOFT_STEPS
-    features[place] = known
-    features[place + 1] = math.tanh(0.7 * math.log10(horizon / 500))
-    features[place + 2] = math.tanh(0.7 * math.log10((step + 1.0) / 30))
-    return place + 3
+        features[offset + soft] = known * math.tanh(10 * (step / horizon - fixed.soft_steps[soft]))
+    offset += SOFT_STEPS
+    features[offset] = known
+    features[offset + 1] = math.tanh(0.7 * math.log10(horizon / 500))
+    features[offset + 2] = math.tanh(0.7 * math.log10((step + 1.0) / 30))
+    return offset + 3
 
 
 @compiled
 def _look_at_itself(
-    memory: Memory, run: Any, default: float, fixed: Any, features: Floats, place: int
+    memory: Memory, run: Any, default: float, fixed: Any, features: Floats, offset: int
 ) -> None:
-    """Write the features of the learning rate and the config from a place on."""
+    """Write the features of the learning rate and the config from an offset on."""
     drift = wide(memory[HIGH]) + wide(memory[LOW])
-    features[place] = 0.3 * drift
-    features[place + 1] = 0.3 * (drift - first_drift(run, default, fixed))
-    features[place + 2] = 1.0 if IS_MOMENTUM[run.optimizer] else 0.0
-    features[place + 3] = 1.0 if IS_ADAM[run.optimizer] else 0.0
-    features[place + 4] = 0.0 if math.isnan(run.log_classes) else 1.0
+    features[offset] = 0.3 * drift
+    features[offset + 1] = 0.3 * (drift - first_drift(run, default, fixed))
+    features[offset + 2] = 1.0 if IS_MOMENTUM[run.optimizer] else 0.0
+    features[offset + 3] = 1.0 if IS_ADAM[run.optimizer] else 0.0
+    features[offset + 4] = 0.0 if math.isnan(run.log_classes) else 1.0

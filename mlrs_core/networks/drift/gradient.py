@@ -28,15 +28,15 @@ def forwards(cell: Vector, features: Floats, weights: Vector, fixed: Any, seen: 
         seen: (7 * H + 2,), filled: gates (i, f, o, g), cell state, its tanh, hidden state, the head's two.
     """
     size = len(cell) // 2
-    gates, place = seen[: 4 * size], (FEATURES + size) * 4 * size
+    gates, offset = seen[: 4 * size], (FEATURES + size) * 4 * size
     for gate in range(4 * size):
-        gates[gate] = weights[place + gate]
+        gates[gate] = weights[offset + gate]
     for source in range(FEATURES + size):
         value = features[source] if source < FEATURES else wide(cell[source - FEATURES])
         row = weights[source * 4 * size : (source + 1) * 4 * size]
         for gate in range(4 * size):
             gates[gate] += value * row[gate]
-    head = weights[place + 4 * size :]
+    head = weights[offset + 4 * size :]
     base, shut = wide(head[size]), wide(head[2 * size + 1])
     for unit in range(size):
         gates[unit] = sigmoid(gates[unit])
@@ -59,11 +59,11 @@ def backwards(
 ) -> None:
     """Fill the gradient, (P,), of the aim that `forwards` returned."""
     size = len(cell) // 2
-    place = (FEATURES + size) * 4 * size
-    out = place + 4 * size
+    offset = (FEATURES + size) * 4 * size
+    out = offset + 4 * size
     base = fixed.reach
     shut = fixed.gate_slope * sigmoid(-(fixed.gate_slope * seen[7 * size + 1] + fixed.gate_start))
-    slopes = gradient[place : place + 4 * size]
+    slopes = gradient[offset : offset + 4 * size]
     for unit in range(size):
         take, forget = seen[unit], seen[size + unit]
         show, new = seen[2 * size + unit], seen[3 * size + unit]
@@ -85,6 +85,6 @@ def backwards(
 
 
 @compiled
-def room(hidden: int) -> Floats:
+def scratch(hidden: int) -> Floats:
     """Return an array for what a cell with H hidden units computes."""
     return np.empty(7 * hidden + 2)

@@ -165,8 +165,8 @@ def tick(
 def _think(state: Memory, features: Floats, weights: Memory, fixed: Any, gates: Floats) -> float:
     """Advance a cell, its state (2 H,) in place; return where the head aims."""
     size = len(state) // 2
-    place = (FEATURES + size) * 4 * size
-    gates[:] = weights[place : place + 4 * size]
+    offset = (FEATURES + size) * 4 * size
+    gates[:] = weights[offset : offset + 4 * size]
     for feature in range(FEATURES):
         row = weights[feature * 4 * size : (feature + 1) * 4 * size]
         for gate in range(4 * size):
@@ -176,7 +176,7 @@ def _think(state: Memory, features: Floats, weights: Memory, fixed: Any, gates: 
         row = weights[(FEATURES + unit) * 4 * size : (FEATURES + unit + 1) * 4 * size]
         for gate in range(4 * size):
             gates[gate] += before * row[gate]
-    head = weights[place + 4 * size :]
+    head = weights[offset + 4 * size :]
     base, shut = wide(head[size]), wide(head[2 * size + 1])
     for unit in range(size):
         take, forget = sigmoid(gates[unit]), sigmoid(gates[size + unit] + fixed.forget_bias)

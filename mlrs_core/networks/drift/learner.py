@@ -23,7 +23,7 @@ from mlrs_core.compiled import compiled, compiled_background
 from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.drift.constants import EXTRAS, FEATURES
 from mlrs_core.networks.drift.features import look
-from mlrs_core.networks.drift.gradient import backwards, forwards, room
+from mlrs_core.networks.drift.gradient import backwards, forwards, scratch
 from mlrs_core.networks.drift.kernel import DriftKernel, is_time, learning_rate, packed, tick
 from mlrs_core.networks.drift.memory import Memory, default_lr, remember
 from mlrs_core.networks.drift.spec import DriftSpec
@@ -147,7 +147,7 @@ def _advance_background(*arguments: Any) -> None:
 
 @compiled
 def _keep(newest: Memory, counted: Memory, state: Memory, step: int) -> None:
-    """Make room for a trace of a tick at a step, and fill it but for how it meets its aim."""
+    """Begin the trace of a tick at a step, and fill all of it but how it meets its aim."""
     if newest[MET] == REACHED:
         counted[:] = newest
     elif newest[MET] == BOUND:
@@ -201,7 +201,7 @@ def _slope(
     features, cell = np.empty(FEATURES), trace[: len(trace) + STEP - EXTRAS]
     fixed = constants[0]
     _see(trace, table, row, fixed, features)
-    seen = room(len(cell) // 2)
+    seen = scratch(len(cell) // 2)
     forwards(cell, features, weights, fixed, seen)
     backwards(cell, features, weights, fixed, seen, gradient)
 
@@ -219,7 +219,7 @@ def _levels(
 ) -> None:
     fixed = constants[0]
     features, recurrent = np.empty(FEATURES), traces.shape[1] + STEP - EXTRAS
-    run, seen = table[row], room(recurrent // 2)
+    run, seen = table[row], scratch(recurrent // 2)
     for index in range(len(traces)):
         step = _see(traces[index], table, row, fixed, features)
         chosen = snapshot_at(step, run.horizon, run.snapshot, snapshots)

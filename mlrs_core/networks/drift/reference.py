@@ -77,14 +77,14 @@ class Extras:
     variance: Tensor
     best: Tensor
     sum: Tensor
-    """Of x since the last tick; and"""
+    """The sum of x since the last tick."""
     count: Tensor
-    """of how many."""
+    """The number of losses in `sum`."""
     ticks: Tensor
     drift_high: Tensor
-    """The log-LR over the default one, rounded to single precision; and"""
+    """The log-LR over the default one, rounded to single precision."""
     drift_low: Tensor
-    """what the rounding left."""
+    """The remainder of `drift_high`: what its rounding left."""
     ref: Tensor
     mode: Tensor
     """0: no loss yet; 1: the first loss was positive; 2: it was not."""

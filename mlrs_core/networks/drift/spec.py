@@ -4,11 +4,11 @@ Names in capitals below are counts of the version (`constants.py`), or numbers t
 `DriftConstants`.
 
 A run is a series of **ticks**: at each the network looks at the losses since the last one and sets the
-learning rate that holds until the next. The first loss makes a tick; after it ticks are a step apart,
-later t / FIRST_TICKS steps, and a TICKS-th of the horizon at most: time runs as the logarithm of the steps
-first, in shares of the horizon then, and a run of 100,000 steps has twice the ticks of one of 1,000. All
-memory counts in ticks. A loss that JUMPs far above its recent average makes a tick of its own, which sees
-that loss alone.
+learning rate that holds until the next. The first loss makes a tick. At first every step is a tick; later
+the distance between ticks is t / FIRST_TICKS steps, and at most a TICKS-th of the horizon. So time runs as
+the logarithm of the steps first, in shares of the horizon later, and a run of 100,000 steps has twice the
+ticks of one of 1,000. All memory counts in ticks. A loss that JUMPs far above its recent average makes a
+tick of its own, which sees that loss alone.
 
 At step t, with loss L, of a run with horizon T:
 
@@ -20,7 +20,7 @@ At step t, with loss L, of a run with horizon T:
    which begin as plain means; a moving variance of m around the second of them; and the best (least) that
    the third has been.
 3. **Features**, FEATURES of them: m, clipped near and far; differences of neighbouring averages, plain
-   and in units of the noise; how far the loss is above its best, likewise; noise; soft steps
+   and in units of the noise; how far the loss is above its best, in the same two ways; noise; soft steps
    tanh(10 (t/T - c)) through the horizon; the log-LR so far, over the default one and over the initial
    one; the optimizer's family; log horizon and log of the steps so far, squashed; which of horizon and
    class count are known.

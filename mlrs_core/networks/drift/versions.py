@@ -33,7 +33,7 @@ class FeatureSet:
     constants: type[Any]
     """The numbers that a model of it holds: a frozen dataclass that checks them."""
     features: tuple[int, int, int]
-    """Inputs of the cell that come from the losses, from the place in the horizon, and from the rest."""
+    """Inputs of the cell that come from the losses, from the position in the horizon, and from the rest."""
     extras: int
     """Entries of a run's state besides the cell's."""
 

@@ -35,22 +35,22 @@ def forwards(trace: Vector, weights: Vector, layers: int, hidden: int, shift: fl
         shift: what is subtracted from the forget gates' preactivations.
         seen: (layers, COLUMNS * H), filled.
     """
-    place, width = 0, 1
+    offset, width = 0, 1
     for layer in range(layers):
         h, c, mine = hidden * layer, hidden * (layers + layer), seen[layer]
         gates = mine[GATES * hidden : FIRST * hidden]
         for gate in range(4 * hidden):
-            gates[gate] = wide(weights[place + gate]) + wide(weights[place + 4 * hidden + gate])
+            gates[gate] = wide(weights[offset + gate]) + wide(weights[offset + 4 * hidden + gate])
         for unit in range(hidden):
             gates[hidden + unit] -= shift
-        place += 8 * hidden
+        offset += 8 * hidden
         first = mine[FIRST * hidden : FIRST * hidden + hidden // 2]
         if layer == 0:
-            place = _perceptron(trace[len(trace) - 1 :], weights, place, first, gates)
+            offset = _perceptron(trace[len(trace) - 1 :], weights, offset, first, gates)
         else:
-            place = _perceptron(seen[layer - 1, :hidden], weights, place, first, gates)
+            offset = _perceptron(seen[layer - 1, :hidden], weights, offset, first, gates)
         second = mine[SECOND * hidden : SECOND * hidden + hidden // 2]
-        place = _perceptron(trace[h : h + hidden], weights, place, second, gates)
+        offset = _perceptron(trace[h : h + hidden], weights, offset, second, gates)
         for unit in range(hidden):
             for gate in range(3):
                 gates[gate * hidden + unit] = sigmoid(gates[gate * hidden + unit])
@@ -59,31 +59,31 @@ def forwards(trace: Vector, weights: Vector, layers: int, hidden: int, shift: fl
             mine[CELL * hidden + unit] = kept
             mine[HIDDEN + unit] = gates[2 * hidden + unit] * math.tanh(kept)
         width = hidden
-    score = wide(weights[place + width])
+    score = wide(weights[offset + width])
     for unit in range(hidden):
-        score += seen[layers - 1, unit] * weights[place + unit]
+        score += seen[layers - 1, unit] * weights[offset + unit]
     return score
 
 
 @compiled
-def _perceptron(x: Values, weights: Vector, place: int, between: Floats, gates: Floats) -> int:
-    """Add what a perceptron gives to the gates, keep what it has between; return the next place."""
+def _perceptron(x: Values, weights: Vector, offset: int, between: Floats, gates: Floats) -> int:
+    """Add what a perceptron gives to the gates, keep what it has between; return the next offset."""
     half = len(between)
     for inner in range(half):
-        between[inner] = weights[place + inner]
-    place += half
+        between[inner] = weights[offset + inner]
+    offset += half
     for unit in range(len(x)):
-        value, row = wide(x[unit]), weights[place : place + half]
+        value, row = wide(x[unit]), weights[offset : offset + half]
         for inner in range(half):
             between[inner] += value * row[inner]
-        place += half
+        offset += half
     for inner in range(half):
-        row = weights[place : place + len(gates)]
+        row = weights[offset : offset + len(gates)]
         if between[inner] > 0:
             for gate in range(len(gates)):
                 gates[gate] += between[inner] * row[gate]
-        place += len(gates)
-    return place
+        offset += len(gates)
+    return offset
 
 
 @compiled
@@ -92,22 +92,22 @@ def backwards(
 ) -> None:
     """Fill the gradient, (P,), of the log learning rate of the step that `forwards` made."""
     gradient[:] = 0.0
-    slope, place = sigmoid(-score), len(weights) - hidden - 1
+    slope, offset = sigmoid(-score), len(weights) - hidden - 1
     upper = np.empty(hidden)
     for unit in range(hidden):
-        upper[unit] = slope * weights[place + unit]
-        gradient[place + unit] = slope * seen[layers - 1, unit]
-    gradient[place + hidden] = slope
+        upper[unit] = slope * weights[offset + unit]
+        gradient[offset + unit] = slope * seen[layers - 1, unit]
+    gradient[offset + hidden] = slope
     gates, nothing = np.empty(4 * hidden), np.empty(0)
     for layer in range(layers - 1, -1, -1):
         width = 1 if layer == 0 else hidden
         half = hidden // 2
-        place -= 8 * hidden + (1 + width + 4 * hidden) * half + (1 + hidden + 4 * hidden) * half
+        offset -= 8 * hidden + (1 + width + 4 * hidden) * half + (1 + hidden + 4 * hidden) * half
         h, c, mine = hidden * layer, hidden * (layers + layer), seen[layer]
         _through_the_gates(mine, trace[c : c + hidden], upper, gates)
-        gradient[place : place + 4 * hidden] = gates
-        gradient[place + 4 * hidden : place + 8 * hidden] = gates
-        start, upper[:] = place + 8 * hidden, 0.0
+        gradient[offset : offset + 4 * hidden] = gates
+        gradient[offset + 4 * hidden : offset + 8 * hidden] = gates
+        start, upper[:] = offset + 8 * hidden, 0.0
         first = mine[FIRST * hidden : FIRST * hidden + half]
         if layer == 0:
             x = trace[len(trace) - 1 :]
@@ -145,22 +145,22 @@ def _through_a_perceptron(
     between: Floats,
     gates: Floats,
     weights: Vector,
-    place: int,
+    offset: int,
     gradient: Floats,
     below: Floats,
 ) -> int:
     """Fill a perceptron's part of the gradient, and add up what its inputs get, unless that is empty."""
     half, inputs = len(between), len(x)
-    out = place + half + inputs * half
+    out = offset + half + inputs * half
     for inner in range(half):
         if between[inner] > 0:
             start = out + inner * len(gates)
             for gate in range(len(gates)):
                 gradient[start + gate] = between[inner] * gates[gate]
-            gradient[place + inner] = _dot(weights[start : start + len(gates)], gates)
-    bias = gradient[place : place + half]
+            gradient[offset + inner] = _dot(weights[start : start + len(gates)], gates)
+    bias = gradient[offset : offset + half]
     for unit in range(inputs):
-        start = place + half + unit * half
+        start = offset + half + unit * half
         for inner in range(half):
             gradient[start + inner] = x[unit] * bias[inner]
         if len(below):

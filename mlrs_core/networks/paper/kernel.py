@@ -143,7 +143,7 @@ def think(
 
     Args:
         state: of the run.
-        inputs: (H,), the loss in the first place; overwritten.
+        inputs: (H,), the loss in the first entry; overwritten.
         weights: (P,), as `packed` lays them out.
         layers: how many cells are stacked.
         shift: what is subtracted from the forget gates' preactivations.
@@ -151,17 +151,17 @@ def think(
         gates: (4 H,), overwritten.
     """
     hidden = len(inputs)
-    place, width = 0, 1
+    offset, width = 0, 1
     for layer in range(layers):
         below = layer * hidden
         h = state[below : below + hidden]
         c = state[layers * hidden + below : layers * hidden + below + hidden]
-        place = _cell(inputs[:width], h, c, weights, place, shift, between, gates)
+        offset = _cell(inputs[:width], h, c, weights, offset, shift, between, gates)
         width = hidden
         inputs[:] = h
-    score: float = weights[place + hidden]
+    score: float = weights[offset + hidden]
     for unit in range(hidden):
-        score += inputs[unit] * weights[place + unit]
+        score += inputs[unit] * weights[offset + unit]
     return score
 
 
@@ -171,47 +171,47 @@ def _cell(
     h: Vector,
     c: Vector,
     weights: Vector,
-    place: int,
+    offset: int,
     shift: np.float32,
     between: Vector,
     gates: Vector,
 ) -> int:
-    """Advance one cell, h and c (H,) in place, with the weights from a place on; return the next place."""
+    """Advance one cell, h and c (H,) in place, with the weights from an offset on; return the next offset."""
     hidden = len(h)
     for gate in range(4 * hidden):
-        gates[gate] = weights[place + gate] + weights[place + 4 * hidden + gate]
+        gates[gate] = weights[offset + gate] + weights[offset + 4 * hidden + gate]
     for unit in range(hidden):
         gates[hidden + unit] -= shift
-    place += 8 * hidden
-    place = _perceptron(x, weights, place, between, gates)
-    place = _perceptron(h, weights, place, between, gates)
+    offset += 8 * hidden
+    offset = _perceptron(x, weights, offset, between, gates)
+    offset = _perceptron(h, weights, offset, between, gates)
     for unit in range(hidden):
         kept = sigmoid(gates[hidden + unit]) * c[unit] + sigmoid(gates[unit]) * math.tanh(
             gates[3 * hidden + unit]
         )
         c[unit] = kept
         h[unit] = sigmoid(gates[2 * hidden + unit]) * math.tanh(kept)
-    return place
+    return offset
 
 
 @compiled
-def _perceptron(x: Vector, weights: Vector, place: int, between: Vector, gates: Vector) -> int:
-    """Add what a perceptron with one hidden layer of ReLUs gives to the gates; return the next place."""
+def _perceptron(x: Vector, weights: Vector, offset: int, between: Vector, gates: Vector) -> int:
+    """Add what a perceptron with one hidden layer of ReLUs gives to the gates; return the next offset."""
     half = len(between)
-    between[:] = weights[place : place + half]
-    place += half
+    between[:] = weights[offset : offset + half]
+    offset += half
     for unit in range(len(x)):
-        row = weights[place : place + half]
+        row = weights[offset : offset + half]
         for inner in range(half):
             between[inner] += x[unit] * row[inner]
-        place += half
+        offset += half
     for inner in range(half):
-        row = weights[place : place + len(gates)]
+        row = weights[offset : offset + len(gates)]
         if between[inner] > 0:
             for gate in range(len(gates)):
                 gates[gate] += between[inner] * row[gate]
-        place += len(gates)
-    return place
+        offset += len(gates)
+    return offset
 
 
 def forget_shift(spec: PaperSpec) -> np.float32:

@@ -72,10 +72,10 @@ def test_standings_are_the_summarys(text: str, summary: Summary, group: str, tit
     assert [line[0] for line in found] == list(summary.methods)
     assert len(found) == 8
     for line in found:
-        standing = summary.standings[group, line[0]]
-        assert line[2] == interval(standing.gap)
-        assert line[4] == interval(standing.log_ratio, "+.3f")
-        assert line[-1] == ("-" if line[0] == "mlr-snet" else record(standing.advised))
+        comparison = summary.comparisons[group, line[0]]
+        assert line[2] == interval(comparison.gap)
+        assert line[4] == interval(comparison.log_ratio, "+.3f")
+        assert line[-1] == ("-" if line[0] == "mlr-snet" else record(comparison.advised))
 
 
 def test_rows_are_the_summarys(text: str, summary: Summary) -> None:

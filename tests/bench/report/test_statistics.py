@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as nps
 from scipy import stats
 
 from mlrs_bench.report.figures.bootstrap import stratified_estimate
-from mlrs_bench.report.figures.statistics import Verdict, interquartile_mean, outcome
+from mlrs_bench.report.figures.statistics import Outcome, interquartile_mean, outcome
 
 scores = st.floats(-1e3, 1e3)
 
@@ -128,7 +128,7 @@ def test_same_generator_same_interval() -> None:
 def test_outcomes_are_antisymmetric(pairs: list[tuple[float, float]]) -> None:
     """What one method wins, the other loses; ties and undecided rows are so for both."""
     losses, others = (np.array([pair[side] for pair in pairs], dtype=np.float64) for side in (0, 1))
-    mirror = {Verdict.WIN: Verdict.LOSS, Verdict.LOSS: Verdict.WIN}
+    mirror = {Outcome.WIN: Outcome.LOSS, Outcome.LOSS: Outcome.WIN}
     found = outcome(losses, others)
     assert outcome(others, losses) is mirror.get(found, found)
 
@@ -136,16 +136,16 @@ def test_outcomes_are_antisymmetric(pairs: list[tuple[float, float]]) -> None:
 @pytest.mark.parametrize(
     ("differences", "expected"),
     [
-        ([-1.0, -1.1, -0.9], Verdict.WIN),
-        ([1.0, 1.1, 0.9], Verdict.LOSS),
-        ([-1.0, 1.0, 0.1], Verdict.TIE),
+        ([-1.0, -1.1, -0.9], Outcome.WIN),
+        ([1.0, 1.1, 0.9], Outcome.LOSS),
+        ([-1.0, 1.0, 0.1], Outcome.TIE),
         # The mean is 2, the standard error 1: at two standard errors, not beyond.
-        ([1.0, 3.0], Verdict.TIE),
-        ([1.0, 2.9], Verdict.LOSS),
-        ([0.0, 0.0], Verdict.TIE),
-        ([-5.0], Verdict.UNDECIDED),
+        ([1.0, 3.0], Outcome.TIE),
+        ([1.0, 2.9], Outcome.LOSS),
+        ([0.0, 0.0], Outcome.TIE),
+        ([-5.0], Outcome.UNDECIDED),
     ],
 )
-def test_outcome_by_hand(differences: list[float], expected: Verdict) -> None:
+def test_outcome_by_hand(differences: list[float], expected: Outcome) -> None:
     """A difference counts beyond two standard errors, and only with a noise that is known."""
     assert outcome(np.array(differences), np.zeros(len(differences))) is expected

@@ -1,4 +1,4 @@
-"""The summary: standings over rows, wrong starts, costs, what is missing."""
+"""The summary: comparisons over rows, wrong starts, costs, what is missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mlrs_bench.report.figures.bookkeeping import Cost, Stability
+from mlrs_bench.report.figures.comparisons import Matchup, share_near
 from mlrs_bench.report.figures.methods import BEST_TUNED
-from mlrs_bench.report.figures.standings import Matchup, share_near
 from mlrs_bench.report.figures.summary import DEVELOPMENT, UNTOUCHED, Summary
 from mlrs_bench.report.figures.targets import EVERY
 from tests.bench.report.cells import FACTORS, benchmark, cell, row, scope_of, summary_of
@@ -37,29 +37,29 @@ def test_order_of_cells_does_not_matter(whole: Summary) -> None:
 
 
 def test_factors_come_out(whole: Summary) -> None:
-    """Standings recover what the losses were made from, within their noise."""
+    """Comparisons recover what the losses were made from, within their noise."""
     for method, factor in FACTORS.items():
-        standing = whole.standings[EVERY, method]
-        assert standing.rows == standing.gap_rows == 6
-        assert standing.median_log_ratio == pytest.approx(math.log(factor), abs=0.02)
-        assert standing.gap is not None
-        assert standing.gap.point == pytest.approx((1.5 - factor) / 0.5, abs=0.05)
-        assert standing.gap.low <= standing.gap.point <= standing.gap.high
+        comparison = whole.comparisons[EVERY, method]
+        assert comparison.rows == comparison.gap_rows == 6
+        assert comparison.median_log_ratio == pytest.approx(math.log(factor), abs=0.02)
+        assert comparison.gap is not None
+        assert comparison.gap.point == pytest.approx((1.5 - factor) / 0.5, abs=0.05)
+        assert comparison.gap.low <= comparison.gap.point <= comparison.gap.high
 
 
 def test_groups(whole: Summary) -> None:
     """Figures are given over all rows, and for each optimizer over its own."""
     assert whole.groups == (EVERY, "adamw", "sgd")
-    assert {whole.standings[group, "cosine"].rows for group in ("adamw", "sgd")} == {3}
+    assert {whole.comparisons[group, "cosine"].rows for group in ("adamw", "sgd")} == {3}
 
 
 def test_best_tuned_is_the_yardstick(whole: Summary) -> None:
     """The best tuned method closes the whole gap, with nothing left to chance."""
-    standing = whole.standings[EVERY, BEST_TUNED]
-    assert standing.gap is not None
-    assert (standing.gap.low, standing.gap.point, standing.gap.high) == pytest.approx((1.0, 1.0, 1.0))
-    assert standing.median_log_ratio == standing.worst_log_ratio == 0.0
-    assert standing.near == 1.0
+    comparison = whole.comparisons[EVERY, BEST_TUNED]
+    assert comparison.gap is not None
+    assert (comparison.gap.low, comparison.gap.point, comparison.gap.high) == pytest.approx((1.0, 1.0, 1.0))
+    assert comparison.median_log_ratio == comparison.worst_log_ratio == 0.0
+    assert comparison.near == 1.0
 
 
 def test_matchups_are_antisymmetric(whole: Summary) -> None:
@@ -80,7 +80,7 @@ def test_matchup_by_hand() -> None:
     ]
     found = summary_of(cells)
     assert found.matchups["mlr-snet", "cosine"] == Matchup(wins=1, ties=1, losses=1, undecided=1)
-    assert found.standings[EVERY, "cosine"].advised == found.matchups["mlr-snet", "cosine"]
+    assert found.comparisons[EVERY, "cosine"].advised == found.matchups["mlr-snet", "cosine"]
 
 
 def test_worst_and_near() -> None:
@@ -88,18 +88,18 @@ def test_worst_and_near() -> None:
     cells = []
     for task, factor in {"a": 1.01, "b": 1.019, "c": 1.3}.items():
         cells += row({"tuned-wsd": [1.0, 1.2], "mlr-snet": [factor, 1.2 * factor]}, task=task)
-    standing = summary_of(cells).standings[EVERY, "mlr-snet"]
-    assert standing.near == pytest.approx(2 / 3)
-    assert standing.worst_row == "c / sgd"
-    assert standing.worst_log_ratio == pytest.approx(math.log(1.3))
-    assert standing.gap is None
+    comparison = summary_of(cells).comparisons[EVERY, "mlr-snet"]
+    assert comparison.near == pytest.approx(2 / 3)
+    assert comparison.worst_row == "c / sgd"
+    assert comparison.worst_log_ratio == pytest.approx(math.log(1.3))
+    assert comparison.gap is None
 
 
 @pytest.mark.parametrize(("loss", "share"), [(1.02, 1.0), (1.0199, 1.0), (1.0201, 0.0)])
 def test_boundary_of_near(loss: float, share: float) -> None:
     """A loss 2 % above the best tuned one's is within 2 %; one a hundredth of a percent more is not."""
     cells = row({"tuned-wsd": [1.0, 1.0], "mlr-snet": [loss, loss]})
-    assert summary_of(cells).standings[EVERY, "mlr-snet"].near == share
+    assert summary_of(cells).comparisons[EVERY, "mlr-snet"].near == share
     assert share_near([math.log(loss)]) == share
 
 
@@ -107,10 +107,10 @@ def test_paired_log_ratio_by_hand() -> None:
     """Advice is compared with a method seed by seed, on rows with and without a gap to close."""
     gainless = {"constant": [1.0, 1.2], "tuned-cosine": [1.0, 1.2], "mlr-snet": [0.9, 1.08]}
     cells = row(gainless, task="a") + row({"constant": [9.0, 1.0], "mlr-snet": [8.1, 0.9]}, task="b")
-    standing = summary_of(cells).standings[EVERY, "constant"]
-    assert (standing.gap_rows, standing.common_rows) == (0, 2)
-    assert standing.advised_ratio is not None
-    assert (standing.advised_ratio.low, standing.advised_ratio.high) == pytest.approx([math.log(0.9)] * 2)
+    comparison = summary_of(cells).comparisons[EVERY, "constant"]
+    assert (comparison.gap_rows, comparison.common_rows) == (0, 2)
+    assert comparison.advised_ratio is not None
+    assert (comparison.advised_ratio.low, comparison.advised_ratio.high) == pytest.approx([math.log(0.9)] * 2)
 
 
 def test_development_rows_apart() -> None:
@@ -122,7 +122,7 @@ def test_development_rows_apart() -> None:
     ]
     found = summary_of(cells)
     assert found.groups == (EVERY, DEVELOPMENT, UNTOUCHED, "sgd")
-    assert [found.standings[group, "constant"].rows for group in found.groups] == [4, 2, 1, 4]
+    assert [found.comparisons[group, "constant"].rows for group in found.groups] == [4, 2, 1, 4]
 
 
 def test_common_rows() -> None:
@@ -130,20 +130,20 @@ def test_common_rows() -> None:
     easy = {"constant": [2.0, 2.1], "tuned-cosine": [1.0, 1.1], "mlr-snet": [1.0, 1.1]}
     hard = easy | {"mlr-snet": [1.5, 1.6]}
     cells = row(easy, task="easy") + row(hard | {"cosine": [1.8, 1.9]}, task="hard")
-    standing = summary_of(cells).standings[EVERY, "cosine"]
-    assert (standing.rows, standing.gap_rows) == (1, 1)
-    assert standing.advised_gap is not None
-    assert standing.advised_gap.point == pytest.approx(0.5)
+    comparison = summary_of(cells).comparisons[EVERY, "cosine"]
+    assert (comparison.rows, comparison.gap_rows) == (1, 1)
+    assert comparison.advised_gap is not None
+    assert comparison.advised_gap.point == pytest.approx(0.5)
 
 
 def test_common_rows_when_advice_is_missing() -> None:
     """Rows that the advised method lacks do not count where the two are compared."""
     easy = {"constant": [2.0, 2.1], "tuned-cosine": [1.0, 1.1], "cosine": [1.0, 1.1]}
     hard = easy | {"cosine": [1.8, 1.9], "mlr-snet": [1.5, 1.6]}
-    standing = summary_of(row(easy, task="easy") + row(hard, task="hard")).standings[EVERY, "cosine"]
-    assert standing.gap is not None
-    assert standing.common_gap is not None
-    assert (standing.gap.point, standing.common_gap.point) == pytest.approx((0.6, 0.2))
+    comparison = summary_of(row(easy, task="easy") + row(hard, task="hard")).comparisons[EVERY, "cosine"]
+    assert comparison.gap is not None
+    assert comparison.common_gap is not None
+    assert (comparison.gap.point, comparison.common_gap.point) == pytest.approx((0.6, 0.2))
 
 
 def test_nothing_missing(whole: Summary) -> None:
@@ -154,10 +154,10 @@ def test_nothing_missing(whole: Summary) -> None:
 def test_one_seed_gives_no_interval() -> None:
     """With one seed, losses and log ratios are there, and intervals and outcomes are not made up."""
     found = summary_of(benchmark(seeds=1))
-    standing = found.standings[EVERY, "mlr-snet"]
-    assert standing.gap is None
-    assert standing.log_ratio is None
-    assert standing.median_log_ratio == pytest.approx(math.log(0.95), abs=0.03)
+    comparison = found.comparisons[EVERY, "mlr-snet"]
+    assert comparison.gap is None
+    assert comparison.log_ratio is None
+    assert comparison.median_log_ratio == pytest.approx(math.log(0.95), abs=0.03)
     assert found.matchups["mlr-snet", "constant"] == Matchup(0, 0, 0, 6)
 
 

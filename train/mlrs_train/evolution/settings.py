@@ -58,8 +58,8 @@ class EvolutionSettings:
     hidden_size: int = 32
     """The network's hidden units."""
     inputs: Inputs = "all"
-    """What the network sees. loss: all but its place in the horizon; progress: all but the losses. Both are
-    for measuring what the rest is worth."""
+    """What the network sees. loss: all but its position in the horizon; progress: all but the losses.
+    Both are for measuring what the rest is worth."""
     sigma: Annotated[float, Real(above=0.0)] = 0.04
     """The standard deviation of a perturbation."""
     meta_lr: Annotated[float, Real(above=0.0)] = 0.006

@@ -1,4 +1,4 @@
-"""A base learner: one task's weights, its place in the data, and the LSTM state that advises it."""
+"""A base learner: one task's weights, its position in the data, and the LSTM state that advises it."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class BaseLearner:
 
     def next_batch(self) -> Batch:
         """Return the training batch of this step, in an order drawn anew for each epoch."""
-        place = self.step % self.task.steps_per_epoch
-        if place == 0:
+        index = self.step % self.task.steps_per_epoch
+        if index == 0:
             self.order = torch.randperm(len(self.task.train), generator=self.shuffling)
         size = self.task.batch_size
-        return self.task.train.take(self.order[place * size : (place + 1) * size])
+        return self.task.train.take(self.order[index * size : (index + 1) * size])
 
     def held_out_batch(self) -> Batch:
         """Return a batch drawn from the examples that are held out."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mlrs_train.tasks.task import BaseTask, Examples, module_task
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
-"""The characters told apart; the others are one class, the last. Fixed, though the text is not the
+"""The characters with a class each; all others are one class, the last. Fixed, though the text is not the
 same in every version of Python."""
 WINDOW = 32
 """Characters in an example."""

@@ -5,7 +5,7 @@ losses.py         final losses by row, method and seed; what a diverged training
 rows.py           a row: one task under one optimizer, its yardsticks, gap closed and log ratio
 statistics.py     the interquartile mean; a win, tie or loss at two standard errors
 bootstrap.py      the stratified bootstrap interval of an interquartile mean
-standings.py      one method over many rows
+comparisons.py      one method over many rows
 sensitivity.py    what a start ten times off changes
 scope.py          the full benchmark: rows, methods, starts and seeds
 coverage.py       what of it was measured, and what is missing

@@ -37,7 +37,7 @@ def stratified_estimate(
 
     Seeds are drawn with replacement within each row, never rows (Agarwal et al. 2021, section 4.1):
     the interval speaks of the noise of trainings on these rows, not of other tasks. Scores are
-    pooled over rows before trimming, as there; rows weigh the same however many seeds they have.
+    merged over rows before trimming, as in the paper; rows weigh the same however many seeds they have.
 
     Args:
         strata: a row's scores each, (seeds,) float64, finite, at least two.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 ADVISED = "mlr-snet"
 """The method whose quality is in question."""
 ABLATION = "mlr-snet-progress"
-"""The same network, blind to the loss: what remains is a fixed schedule."""
+"""The advised network blind to the loss: what remains is a fixed schedule."""
 ABLATIONS = (ABLATION, "mlr-snet-loss")
 """Networks that show what the advised method's inputs are worth; nobody would run them instead."""
 CONSTANT = "constant"
@@ -17,7 +17,7 @@ COSINE = "cosine"
 TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
 """Schedules whose base learning rate was searched for, on validation losses."""
 OTHER_TUNED = ("tuned-schedule-free",)
-"""Methods that were tuned likewise, but are no schedules: neither yardsticks nor untuned."""
+"""Methods that were tuned in the same way, but are no schedules: neither yardsticks nor untuned."""
 META = ("mlr-snet-meta", "paper-meta")
 """Networks in meta mode, which see validation losses: no rivals without a search. `meta.md` is about them."""
 BEST_TUNED = "best tuned"

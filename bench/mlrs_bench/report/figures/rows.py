@@ -11,7 +11,7 @@ import numpy as np
 from mlrs_bench.cell import Cell
 from mlrs_bench.report.figures.losses import Key, Losses, by_row, evaluations, paired
 from mlrs_bench.report.figures.methods import BEST_TUNED, CONSTANT, TUNED
-from mlrs_bench.report.figures.statistics import STANDARD_ERRORS, Floats, Verdict, outcome, standard_error
+from mlrs_bench.report.figures.statistics import STANDARD_ERRORS, Floats, Outcome, outcome, standard_error
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Row:
         """Return ln(L / L_best) of the mean losses over the shared seeds; None when not defined."""
         return log_of_means(*self._paired(method))
 
-    def outcome(self, method: str, other: str) -> Verdict | None:
+    def outcome(self, method: str, other: str) -> Outcome | None:
         """Return how a method did against another; None when one of them did not run."""
         if method not in self.losses or other not in self.losses:
             return None

@@ -20,7 +20,7 @@ STARTS = (0.1, 10.0)
 class Sensitivity:
     """A method that started at a multiple of the default learning rate, against itself at the default one.
 
-    A move is ln(L_moved / L_usual), which is what the row's log ratio moves by, since the best tuned
+    A move is ln(L_moved / L_default), which is what the row's log ratio moves by, since the best tuned
     loss stays where it is.
     """
 
@@ -29,7 +29,7 @@ class Sensitivity:
     rows: int
     """Rows that have both starts."""
     median_move: float | None
-    """Of the moves' sizes, whichever way; None without a row."""
+    """The median of the absolute moves; None without a row."""
     worst_move: float | None
     """The move of the greatest size, with its sign: above 0 is worse than the default start."""
     worst_row: str | None

@@ -14,7 +14,7 @@ STANDARD_ERRORS = 2.0
 """How many standard errors of the paired difference make a difference."""
 
 
-class Verdict(enum.Enum):
+class Outcome(enum.Enum):
     """How one method did against another on a row."""
 
     WIN = "win"
@@ -51,7 +51,7 @@ def standard_error(values: Floats) -> float:
     return float(values.std(ddof=1)) / math.sqrt(values.size)
 
 
-def outcome(losses: Floats, others: Floats) -> Verdict:
+def outcome(losses: Floats, others: Floats) -> Outcome:
     """Return how a method with these losses did against another, seed by seed.
 
     Args:
@@ -59,10 +59,10 @@ def outcome(losses: Floats, others: Floats) -> Verdict:
         others: (n,) float64, the other method's on the same seeds.
     """
     if losses.size < 2:
-        return Verdict.UNDECIDED
+        return Outcome.UNDECIDED
     difference = losses - others
     margin = STANDARD_ERRORS * standard_error(difference)
     mean = float(difference.mean())
     if mean < -margin:
-        return Verdict.WIN
-    return Verdict.LOSS if mean > margin else Verdict.TIE
+        return Outcome.WIN
+    return Outcome.LOSS if mean > margin else Outcome.TIE

@@ -1,4 +1,4 @@
-"""All that the benchmark says, as numbers."""
+"""All results of the benchmark as numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from mlrs_bench.cell import Cell
 from mlrs_bench.report.figures.bookkeeping import Cost, Stability, stabilities, tuning_costs
+from mlrs_bench.report.figures.comparisons import Comparison, Matchup, compare, matchup
 from mlrs_bench.report.figures.coverage import Missing, coverage
 from mlrs_bench.report.figures.losses import Key, evaluations
 from mlrs_bench.report.figures.methods import BEST_TUNED, ordered
@@ -18,7 +19,6 @@ from mlrs_bench.report.figures.provenance import Measured, measured
 from mlrs_bench.report.figures.rows import Row, rows_of
 from mlrs_bench.report.figures.scope import DEVELOPMENT_TASKS, UNTOUCHED_TASKS, Scope
 from mlrs_bench.report.figures.sensitivity import Sensitivity, sensitivities
-from mlrs_bench.report.figures.standings import Matchup, Standing, matchup, standing
 from mlrs_bench.report.figures.targets import EVERY, Target, targets
 
 DEVELOPMENT = "development rows"
@@ -34,7 +34,7 @@ class Summary:
     rows: tuple[Row, ...]
     methods: tuple[str, ...]
     """Every method with an evaluation at the default start, and the best tuned one of each row."""
-    standings: Mapping[tuple[str, str], Standing]
+    comparisons: Mapping[tuple[str, str], Comparison]
     """By group (`all`, development, untouched, an optimizer) and method, for those that ran in it."""
     matchups: Mapping[tuple[str, str], Matchup]
     """The first method against the second, over all rows."""
@@ -50,7 +50,7 @@ class Summary:
     @property
     def groups(self) -> tuple[str, ...]:
         """All rows, development and untouched ones, then the optimizers by name."""
-        return tuple(dict.fromkeys(group for group, _ in self.standings))
+        return tuple(dict.fromkeys(group for group, _ in self.comparisons))
 
 
 def summarise(cells: Iterable[Cell], *, scope: Scope, seed: int = 0) -> Summary:
@@ -67,14 +67,14 @@ def summarise(cells: Iterable[Cell], *, scope: Scope, seed: int = 0) -> Summary:
     cells = tuple(cells)
     rows = rows_of(cells)
     methods = ordered({method for row in rows for method in row.losses})
-    standings = _standings(rows, methods, seed)
+    comparisons = _comparisons(rows, methods, seed)
     stability = stabilities(cells)
     moves = sensitivities(cells)
     covered = coverage(cells, scope)
     return Summary(
         rows=rows,
         methods=methods,
-        standings=standings,
+        comparisons=comparisons,
         matchups={pair: matchup(rows, *pair) for pair in itertools.permutations(methods, 2)},
         accuracies=_accuracies(cells, rows),
         sensitivities=moves,
@@ -82,18 +82,18 @@ def summarise(cells: Iterable[Cell], *, scope: Scope, seed: int = 0) -> Summary:
         tuning=tuning_costs(cells),
         measured=measured(cells),
         missing=covered.missing(),
-        targets=targets(standings, stability, moves, covered),
+        targets=targets(comparisons, stability, moves, covered),
     )
 
 
-def _standings(rows: Sequence[Row], methods: Sequence[str], seed: int) -> dict[tuple[str, str], Standing]:
+def _comparisons(rows: Sequence[Row], methods: Sequence[str], seed: int) -> dict[tuple[str, str], Comparison]:
     groups = {EVERY: rows}
     for group, tasks in ((DEVELOPMENT, DEVELOPMENT_TASKS), (UNTOUCHED, UNTOUCHED_TASKS)):
         groups[group] = [row for row in rows if row.task in tasks]
     for optimizer in sorted({row.optimizer for row in rows}):
         groups[optimizer] = [row for row in rows if row.optimizer == optimizer]
     return {
-        (group, method): standing(members, method, seed=seed)
+        (group, method): compare(members, method, seed=seed)
         for group, members in groups.items()
         for method in methods
         if any(method in row.losses for row in members)

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlrs_bench.report.figures.bookkeeping import Stability
+from mlrs_bench.report.figures.comparisons import NEAR, Comparison
 from mlrs_bench.report.figures.coverage import Coverage
 from mlrs_bench.report.figures.methods import ABLATION, ADVISED, CONSTANT, TUNED, untuned
 from mlrs_bench.report.figures.sensitivity import STARTS, Sensitivity
-from mlrs_bench.report.figures.standings import NEAR, Standing
 from mlrs_bench.report.figures.wording import NOTHING, interval, share
 
 EVERY = "all"
 """The group of rows of every optimizer."""
-Standings = Mapping[tuple[str, str], Standing]
+Comparisons = Mapping[tuple[str, str], Comparison]
 """By group of rows and method."""
 
 GAP, GAP_LOW = 1.0, 0.9
@@ -66,23 +66,26 @@ def verdict(parts: Iterable[bool | None]) -> Status:
 
 
 def targets(
-    standings: Standings, stability: Mapping[str, Stability], moves: Sequence[Sensitivity], covered: Coverage
+    comparisons: Comparisons,
+    stability: Mapping[str, Stability],
+    moves: Sequence[Sensitivity],
+    covered: Coverage,
 ) -> tuple[Target, ...]:
     """Return every target with its figure, from what was measured of the advised method."""
-    advised = standings.get((EVERY, ADVISED))
+    advised = comparisons.get((EVERY, ADVISED))
     return (
         _gap(advised, covered),
-        _beats_untuned(standings, covered),
+        _beats_untuned(comparisons, covered),
         _near(advised, covered),
         _worst(advised, covered),
         _stable(stability.get(ADVISED), covered),
         _typical_move(moves, covered),
         _worst_move(moves, covered),
-        _ablation(standings.get((EVERY, ABLATION)), covered),
+        _ablation(comparisons.get((EVERY, ABLATION)), covered),
     )
 
 
-def _gap(advised: Standing | None, covered: Coverage) -> Target:
+def _gap(advised: Comparison | None, covered: Coverage) -> Target:
     gap = advised.gap if advised else None
     return Target(
         name="gap to the best tuned schedule closed",
@@ -94,12 +97,12 @@ def _gap(advised: Standing | None, covered: Coverage) -> Target:
     )
 
 
-def _beats_untuned(standings: Standings, covered: Coverage) -> Target:
+def _beats_untuned(comparisons: Comparisons, covered: Coverage) -> Target:
     parts: list[bool | None] = []
     said, judged, complete = [], [], []
     for optimizer in sorted({optimizer for _, optimizer in covered.rows}):
         others = [name for name in untuned(covered.methods) if optimizer in covered.methods[name]]
-        found = {name: each for name in others if (each := standings.get((optimizer, name))) is not None}
+        found = {name: each for name in others if (each := comparisons.get((optimizer, name))) is not None}
         parts += [_better(each) for each in found.values()]
         said += [f"{optimizer}: {_compared(found)}"] if found else []
         fewest = min((each.common_rows for each in found.values()), default=0)
@@ -116,11 +119,11 @@ def _beats_untuned(standings: Standings, covered: Coverage) -> Target:
     )
 
 
-def _better(other: Standing) -> bool | None:
+def _better(other: Comparison) -> bool | None:
     return None if other.advised_ratio is None else other.advised_ratio.high < 0.0
 
 
-def _compared(others: Mapping[str, Standing]) -> str:
+def _compared(others: Mapping[str, Comparison]) -> str:
     """Return how many methods were beaten, and the figures of the closest one."""
     beaten = [name for name, each in others.items() if _better(each)]
     rest = [name for name in others if name not in beaten]
@@ -132,13 +135,13 @@ def _compared(others: Mapping[str, Standing]) -> str:
     return f"{text}, closest {closest}: {_against(others[closest])}"
 
 
-def _against(other: Standing) -> str:
+def _against(other: Comparison) -> str:
     """Return the paired log ratio, and beside it what both closed of the gap where there is one."""
     gaps = f"gap closed {interval(other.advised_gap)} against {interval(other.common_gap)}"
     return f"ln {interval(other.advised_ratio, '+.3f')}, {gaps}"
 
 
-def _near(advised: Standing | None, covered: Coverage) -> Target:
+def _near(advised: Comparison | None, covered: Coverage) -> Target:
     near = advised.near if advised else None
     return Target(
         name="final loss near the best tuned one's",
@@ -150,7 +153,7 @@ def _near(advised: Standing | None, covered: Coverage) -> Target:
     )
 
 
-def _worst(advised: Standing | None, covered: Coverage) -> Target:
+def _worst(advised: Comparison | None, covered: Coverage) -> Target:
     worst = advised.worst_log_ratio if advised else None
     return Target(
         name="final loss never far from it",
@@ -202,7 +205,7 @@ def _move(
     )
 
 
-def _ablation(ablation: Standing | None, covered: Coverage) -> Target:
+def _ablation(ablation: Comparison | None, covered: Coverage) -> Target:
     return Target(
         name=f"without the loss ({ABLATION}) clearly worse",
         goal=f"IQM of ln(L_{ADVISED} / L) on common rows, upper end of its interval < 0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlrs_bench.report.figures.bootstrap import Estimate
-from mlrs_bench.report.figures.standings import Matchup
+from mlrs_bench.report.figures.comparisons import Matchup
 
 NOTHING = "-"
 """What stands where there is no figure."""

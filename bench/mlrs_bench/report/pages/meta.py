@@ -8,11 +8,11 @@ import numpy as np
 
 from mlrs_bench.cell import Cell
 from mlrs_bench.report.figures.bootstrap import Estimate
+from mlrs_bench.report.figures.comparisons import log_ratio, matchup
 from mlrs_bench.report.figures.losses import Key, describe, diverged, evaluations
 from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, META, TUNED
 from mlrs_bench.report.figures.rows import Row, rows_of
-from mlrs_bench.report.figures.standings import log_ratio, matchup
-from mlrs_bench.report.figures.statistics import Verdict
+from mlrs_bench.report.figures.statistics import Outcome
 from mlrs_bench.report.figures.wording import NOTHING, interval, loss, record
 from mlrs_bench.report.pages.tables import table
 
@@ -35,7 +35,7 @@ decades from the default ones. All others are near."""
 HARM = 0.02
 """Meta mode does not lose where the interval of ln(L_meta / L_frozen) ends below this."""
 SEED = 0
-"""Of the bootstrap."""
+"""The seed of the bootstrap."""
 READING = f"""\
 - A *row* is a task under one optimizer; losses are final test losses, means over the seeds that all methods \
 share. On a seed, every method starts from the same weights and sees the same batches.
@@ -71,9 +71,9 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
             another one in the yardsticks.
     """
     ran = [cell for cell in evaluations(cells) if cell.method in (ADVISED, *META)]
-    places = {(cell.row, cell.seed) for cell in ran if cell.method in META}
-    keys = {key for key, _ in places}
-    known = [cell for cell in evaluations(yardsticks) if (cell.row, cell.seed) in places]
+    pairs = {(cell.row, cell.seed) for cell in ran if cell.method in META}
+    keys = {key for key, _ in pairs}
+    known = [cell for cell in evaluations(yardsticks) if (cell.row, cell.seed) in pairs]
     others = [cell for cell in known if cell.method in (*TUNED, PAPER)]
     rows = [
         row for row in rows_of([*ran, *_frozen(ran, known), *others]) if (row.task, row.optimizer) in keys
@@ -87,7 +87,7 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
 
 def _lost(rows: Sequence[Row]) -> str:
     """Return the rows on which the network in question is worse off in meta mode."""
-    lost = [row.name for row in rows if row.outcome(ADVISED_META, ADVISED) is Verdict.LOSS]
+    lost = [row.name for row in rows if row.outcome(ADVISED_META, ADVISED) is Outcome.LOSS]
     return f"Rows on which {ADVISED_META} loses beyond the noise: {', '.join(lost) or 'none'}.\n"
 
 
@@ -101,13 +101,13 @@ def _frozen(ran: Sequence[Cell], known: Sequence[Cell]) -> list[Cell]:
     """Return the known cells of the frozen network that were not measured again; where one was, it agrees."""
     mine = {(*cell.row, cell.seed): cell for cell in ran if cell.method == ADVISED}
     theirs = {(*cell.row, cell.seed): cell for cell in known if cell.method == ADVISED}
-    for place in mine.keys() & theirs.keys():
-        if mine[place].test_loss != theirs[place].test_loss:
+    for pair in mine.keys() & theirs.keys():
+        if mine[pair].test_loss != theirs[pair].test_loss:
             raise ValueError(
-                f"{describe(mine[place])}: ended at {mine[place].test_loss}, in the other file at "
-                f"{theirs[place].test_loss}; give results of the same network and libraries"
+                f"{describe(mine[pair])}: ended at {mine[pair].test_loss}, in the other file at "
+                f"{theirs[pair].test_loss}; give results of the same network and libraries"
             )
-    return [cell for place, cell in theirs.items() if place not in mine]
+    return [cell for pair, cell in theirs.items() if pair not in mine]
 
 
 def _groups(rows: Sequence[Row]) -> str:

@@ -22,7 +22,7 @@ LINES: dict[str, dict[str, Any]] = {
     ADVISED: {"color": "#d55e00", "linestyle": "-", "linewidth": 1.8},
 }
 """How the methods that curves show are drawn, the first at the back: colours of Okabe and Ito, which
-the colour-blind can tell apart, and a dash pattern each."""
+the colour-blind can distinguish, and a dash pattern each."""
 
 GROUPS: tuple[dict[str, Any], ...] = (
     {"color": "#000000", "marker": "o", "markersize": 7, "linewidth": 2.0},

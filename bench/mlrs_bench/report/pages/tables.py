@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from mlrs_bench.report.figures.comparisons import Comparison
 from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, CONSTANT
 from mlrs_bench.report.figures.rows import Row
-from mlrs_bench.report.figures.standings import Standing
 from mlrs_bench.report.figures.summary import Summary
 from mlrs_bench.report.figures.wording import NOTHING, interval, loss, record, share, signed
 
@@ -39,23 +39,25 @@ def standing_table(summary: Summary, group: str) -> str:
         f"{ADVISED} W / T / L",
     )
     lines = [
-        _standing(method, standing) for (each, method), standing in summary.standings.items() if each == group
+        _comparison(method, comparison)
+        for (each, method), comparison in summary.comparisons.items()
+        if each == group
     ]
     return table(header, lines)
 
 
-def _standing(method: str, standing: Standing) -> tuple[str, ...]:
+def _comparison(method: str, comparison: Comparison) -> tuple[str, ...]:
     return (
         method,
-        f"{standing.rows} ({standing.gap_rows})",
-        interval(standing.gap),
-        interval(standing.advised_gap),
-        interval(standing.log_ratio, "+.3f"),
-        signed(standing.median_log_ratio),
-        signed(standing.worst_log_ratio),
-        share(standing.near),
-        NOTHING if method == ADVISED else interval(standing.advised_ratio, "+.3f"),
-        NOTHING if method == ADVISED else record(standing.advised),
+        f"{comparison.rows} ({comparison.gap_rows})",
+        interval(comparison.gap),
+        interval(comparison.advised_gap),
+        interval(comparison.log_ratio, "+.3f"),
+        signed(comparison.median_log_ratio),
+        signed(comparison.worst_log_ratio),
+        share(comparison.near),
+        NOTHING if method == ADVISED else interval(comparison.advised_ratio, "+.3f"),
+        NOTHING if method == ADVISED else record(comparison.advised),
     )
 
 

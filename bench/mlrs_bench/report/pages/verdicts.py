@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlrs_bench.report.figures.bootstrap import Estimate
+from mlrs_bench.report.figures.comparisons import Matchup
 from mlrs_bench.report.figures.methods import ADVISED
-from mlrs_bench.report.figures.standings import Matchup
 from mlrs_bench.report.figures.summary import Summary
 from mlrs_bench.report.figures.targets import EVERY
 from mlrs_bench.report.pages.style import GROUPS, new_figure, save
@@ -21,15 +21,15 @@ LEFT, RIGHT = -1.0, 2.0
 
 def draw_gaps(summary: Summary, path: Path) -> None:
     """Draw the interquartile mean of gap closed by method, with its intervals, as a PNG."""
-    methods = [method for method in summary.methods if (summary.groups[0], method) in summary.standings]
+    methods = [method for method in summary.methods if (summary.groups[0], method) in summary.comparisons]
     figure = new_figure(1.4 + 0.42 * len(methods), "Gap to the best tuned schedule closed")
     axis: Any = figure.subplots()
     for number, group in enumerate(summary.groups):
         offset = 0.7 * ((number + 0.5) / len(summary.groups) - 0.5)
         for line, method in enumerate(methods):
-            standing = summary.standings.get((group, method))
-            if standing is not None and standing.gap is not None:
-                _interval(axis, standing.gap, line + offset, GROUPS[number % len(GROUPS)])
+            comparison = summary.comparisons.get((group, method))
+            if comparison is not None and comparison.gap is not None:
+                _interval(axis, comparison.gap, line + offset, GROUPS[number % len(GROUPS)])
         axis.plot([], [], label="all rows" if group == EVERY else group, **GROUPS[number % len(GROUPS)])
     for value, name in ((0.0, "default constant"), (1.0, "best tuned")):
         axis.axvline(value, color="#999999", linewidth=0.8, zorder=0)

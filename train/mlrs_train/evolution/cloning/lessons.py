@@ -2,7 +2,7 @@
 
 On a random task, teachers train side by side with pupils: copies under the network so far, from various
 first rates. Of all pupils and of some teachers it is written down what the network saw, or would have
-seen, at each tick. The teachers' results say what every learning rate is worth at every place.
+seen, at each tick. The teachers' results say what every learning rate is worth at every step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ObservedRun:
     stakes: Tensor
     """How much the choice at each tick counts, (ticks,) float32, 1 together."""
     curve: RegretCurve
-    """Of the task."""
+    """The regret curve of the task."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Notes:
     """`RatePolicy` that does as another says, and writes down what a network would see at each tick."""
 
     def __init__(self, policy: RatePolicy, reference: DriftReference, starts: Tensor) -> None:
-        """Take who advises, and the first rates that runs are told, over the default one, (n,)."""
+        """Wrap a policy; `starts` are the initial rates of the runs, over the default one, (n,)."""
         self.size = policy.size
         self._policy = policy
         self._reference = reference
@@ -137,6 +137,6 @@ class Notes:
 
     def regret(self, row: int, curve: RegretCurve) -> float:
         """Return what the learning rates of one run cost on average, in log-loss."""
-        places = torch.arange(self._horizon) / self._horizon
+        progress = torch.arange(self._horizon) / self._horizon
         drifts = torch.stack([drift[row] for drift in self._drifts])
-        return float(regret(drifts[None], log_shares(places)[None], [curve]).mean())
+        return float(regret(drifts[None], log_shares(progress)[None], [curve]).mean())

@@ -1,6 +1,6 @@
 """Learning from schedules that were tuned: a warm start, by gradient, before evolution.
 
-A learning rate, divided by a schedule's shape at that place, is the base rate of a schedule whose regret
+A learning rate, divided by a schedule's shape at that step, is the base rate of a schedule whose regret
 the teachers measured (`teachers.py`). The loss of a network on a run is what the rates it aims at would
 cost, averaged over the ticks: so it learns to tell, from the losses it has seen under whatever rates they
 came about, which rate the task wants, and where the regret is lopsided, to keep to the safe side. Runs

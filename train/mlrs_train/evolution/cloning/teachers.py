@@ -1,6 +1,6 @@
 """Schedules from many learning rates on one task, and what their results say about every other rate.
 
-Two shapes, each with a warmup, each from rates 0.375 of a decade apart: so a task's regret is known as a
+Two shapes, each with a warmup, each from rates at steps of 0.375 decades: so a task's regret is known as a
 function of the rate that a schedule is scaled by.
 """
 
@@ -109,7 +109,7 @@ def log_shares(progress: Tensor) -> Tensor:
     Args:
         progress: the shares of the horizon that are over, (n,).
     """
-    rows = [[math.log(shape(max(place, WARMUP))) for place in progress.tolist()] for shape in SHAPES]
+    rows = [[math.log(shape(max(share, WARMUP))) for share in progress.tolist()] for shape in SHAPES]
     return torch.tensor(rows)
 
 
@@ -120,16 +120,16 @@ def regret(log_lrs: Tensor, shares: Tensor, curves: Sequence[RegretCurve]) -> Te
 
     Args:
         log_lrs: log-LRs over the default one, (runs, ticks).
-        shares: `log_shares` of the places of the ticks, (runs, shapes, ticks).
+        shares: `log_shares` at the ticks, (runs, shapes, ticks).
         curves: of each run's task.
     """
     regrets = torch.stack([curve.regrets for curve in curves]).to(log_lrs.dtype)
     weights = torch.stack([curve.shares for curve in curves]).to(log_lrs.dtype)
     rates = LOG_RATES.to(log_lrs.dtype)
     bases = log_lrs[:, None, :] - shares
-    place = (bases - rates[0]) / (rates[1] - rates[0])
-    left = place.detach().floor().clamp(0, COUNT - 2).long()
-    between = (place - left).clamp(0, 1)
+    position = (bases - rates[0]) / (rates[1] - rates[0])
+    left = position.detach().floor().clamp(0, COUNT - 2).long()
+    between = (position - left).clamp(0, 1)
     costs = torch.lerp(regrets.gather(2, left), regrets.gather(2, left + 1), between)
     off = (bases - rates[regrets.argmin(2)][..., None]).abs()
     pull = PULL * (regrets.amax(2) / ALIKE).clamp(max=1)

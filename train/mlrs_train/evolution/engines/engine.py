@@ -61,7 +61,7 @@ class JobOutcome(Generic[T]):
         """Compute a job here."""
         try:
             return cls(job.function(*job.arguments))
-        except Exception:  # noqa: BLE001 - whatever it is, the user is told which job it was
+        except Exception:  # noqa: BLE001 - whatever it is, the message names the job
             return cls(None, traceback.format_exc())
 
     def unwrap(self, job: Job[T]) -> T:

@@ -1,4 +1,4 @@
-"""What surrounds a task: update rule, horizon, the rate it starts from, and what the policy is told."""
+"""What surrounds a task: update rule, horizon, the rate it starts from, and what the policy is given."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOMENTA = {0.8: 0.1, MOMENTUM: 0.6, 0.95: 0.2, 0.98: 0.1}
 CLIP = 1.0
 """The norm that gradients are clipped to, in the tasks that clip."""
 MAX_REPORTED = 1e6
-"""What a policy is told of a loss that is larger or not finite, times the scale of the report."""
+"""The loss that a policy is given instead of a larger or a non-finite one, before `loss_scale`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,14 @@ class Conditions:
     """Added to the gradient; under AdamW, decoupled."""
     clip: float | None = None
     """The norm that gradients are clipped to."""
-    told_horizon: int | None = None
-    """The horizon that the policy is told; -1: none. `None`: the true one."""
+    stated_horizon: int | None = None
+    """The horizon that the policy is given; -1: none. `None`: the true one."""
     log_classes: float = math.nan
-    """What the policy is told of ln C; NaN: nothing."""
+    """The ln C that the policy is given; NaN: none."""
     loss_scale: float = 1.0
-    """Losses are reported times this ..."""
+    """The factor of reported losses."""
     loss_offset: float = 0.0
-    """... minus this."""
+    """What is subtracted from losses after `loss_scale`, when they are reported."""
 
     @property
     def default_lr(self) -> float:
@@ -61,12 +61,12 @@ class Conditions:
         return default_lr(self.optimizer, self.momentum)
 
     def report(self, losses: Tensor) -> Tensor:
-        """Return what a policy is told of some losses, (n,), finite."""
+        """Return some losses, (n,), as a policy is given them: finite, scaled and shifted."""
         finite = torch.nan_to_num(losses, nan=MAX_REPORTED).clamp(-MAX_REPORTED, MAX_REPORTED)
         return finite * self.loss_scale - self.loss_offset
 
     def runs(self, n: int, *, starts: Tensor | None = None) -> DriftRuns:
-        """Return what a network is told of n runs under these conditions.
+        """Return the configs of n runs under these conditions, as a network is given them.
 
         Args:
             n: runs.
@@ -74,7 +74,7 @@ class Conditions:
         """
         first = torch.full((n,), self.initial_lr) if starts is None else (self.default_lr * starts).float()
         return DriftRuns(
-            horizon=torch.full((n,), self.horizon if self.told_horizon is None else self.told_horizon),
+            horizon=torch.full((n,), self.horizon if self.stated_horizon is None else self.stated_horizon),
             log_classes=torch.full((n,), self.log_classes),
             initial_lr=first,
             optimizer=torch.full((n,), int(self.optimizer)),
@@ -97,7 +97,7 @@ def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int
         momentum=momentum,
         weight_decay=decay,
         clip=limit,
-        told_horizon=_told_horizon(draw, horizon),
+        stated_horizon=_stated_horizon(draw, horizon),
         log_classes=log_classes,
         loss_scale=scale,
         loss_offset=offset,
@@ -124,10 +124,10 @@ def draw_start_factor(draw: Draw) -> float:
     return draw.log_uniform(1 / 30 if draw.chance(0.15) else 0.1, 10.0)
 
 
-def _told_horizon(draw: Draw, horizon: int) -> int | None:
-    """Return what a policy is told of the horizon: mostly the truth, else nothing, or too little.
+def _stated_horizon(draw: Draw, horizon: int) -> int | None:
+    """Return the horizon that a policy is given: mostly the true one, else none, or a shorter one.
 
-    Too little is a run that goes on past the horizon that it was opened with.
+    With a shorter one, the run continues past the horizon that it was opened with.
     """
     if draw.chance(1 / 6):
         return -1
@@ -142,7 +142,7 @@ def _weight_decay(draw: Draw, optimizer: Optimizer) -> float:
 
 
 def _report(draw: Draw, problem: Problem) -> tuple[float, float, float]:
-    """Return scale and offset of the reported losses, and what is told of ln C."""
+    """Return scale and offset of the reported losses, and the ln C that the policy is given."""
     log_classes = math.nan if draw.chance(0.25) else problem.log_classes
     scale = draw.log_uniform(1e-4, 1e3) if draw.chance(0.125) else 1.0
     offset = draw.log_uniform(0.1, 100.0) * scale if draw.chance(0.1) else 0.0

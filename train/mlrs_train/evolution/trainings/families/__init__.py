@@ -33,9 +33,9 @@ class Family:
     sample: Callable[[Draw], Problem]
     """Draws a task."""
     weight: float
-    """How often, relative to the others. Costly families are rarer ..."""
+    """How often it is drawn, relative to the others. Costly families are rarer."""
     reach: float = 1.0
-    """... and shorter: their longest horizon as a share of the training's."""
+    """The longest horizon of its tasks, as a share of the training's. Costly families have shorter ones."""
 
 
 FAMILIES: dict[str, Family] = {

@@ -82,14 +82,14 @@ def _gratings(draw: Draw, labels: Tensor, classes: int) -> Tensor:
 
 
 def _blobs(draw: Draw, labels: Tensor, classes: int) -> Tensor:
-    """Return two blobs at jittered places; a class is the places and widths."""
+    """Return two blobs at jittered positions; a class is the positions and widths."""
     grid = torch.arange(SIDE, dtype=torch.float32)
     images = torch.zeros(len(labels), SIDE, SIDE)
     for _ in range(2):
         centres = draw.rand(classes, 2) * SIDE
         widths = (1 + 2 * draw.rand(classes))[labels][:, None]
-        places = centres[labels] + 1.5 * draw.normal(len(labels), 2)
-        rows, columns = (torch.exp(-(((grid - places[:, axis, None]) / widths) ** 2)) for axis in range(2))
+        centers = centres[labels] + 1.5 * draw.normal(len(labels), 2)
+        rows, columns = (torch.exp(-(((grid - centers[:, axis, None]) / widths) ** 2)) for axis in range(2))
         images += rows[:, :, None] * columns[:, None, :]
     return images * 3
 
@@ -98,8 +98,8 @@ def _convolutional(draw: Draw, *, normalised: bool) -> Problem:
     data = _images(draw)
     train, valid = split(draw, data)
     scale, gain = draw.log_uniform(0.2, 3), draw.log_uniform(0.7, 2)
-    pooled = draw.chance(0.2)  # rarely, and small: it costs five times as much as strides
-    channels = (1, 4, 8) if pooled else (1, draw.pick((4, 8)), draw.pick((8, 16)))
+    pooling = draw.chance(0.2)  # rarely, and small: it costs five times as much as strides
+    channels = (1, 4, 8) if pooling else (1, draw.pick((4, 8)), draw.pick((8, 16)))
     params: Params = {}
     for layer, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
         weight = draw.normal(outputs, inputs, 3, 3) * (gain / (3 * math.sqrt(inputs)))
@@ -110,21 +110,21 @@ def _convolutional(draw: Draw, *, normalised: bool) -> Problem:
     params |= dense_params(draw, "head", channels[-1] * (SIDE // 4) ** 2, data.classes)
 
     def losses(params: Params, batch: Batch) -> Tensor:
-        return cross_entropy(dense(params, "head", _features(params, batch[0], pooled=pooled)), batch[1])
+        return cross_entropy(dense(params, "head", _features(params, batch[0], pooling=pooling)), batch[1])
 
     return Problem(
         params=params,
         losses=losses,
         train=Examples(train.inputs * scale, train.targets),
         valid=Examples(valid.inputs * scale, valid.targets),
-        batch_size=16 if pooled else draw.pick((16, 32)),
+        batch_size=16 if pooling else draw.pick((16, 32)),
         num_classes=data.classes,
     )
 
 
-def _features(params: Params, images: Tensor, *, pooled: bool) -> Tensor:
+def _features(params: Params, images: Tensor, *, pooling: bool) -> Tensor:
     """Return what two convolutions make of images (rows, 1, SIDE, SIDE): (n, rows, features)."""
-    stride = 1 if pooled else 2
+    stride = 1 if pooling else 2
     copies = len(params["head.weight"])
     maps = images
     for layer in range(2):
@@ -135,5 +135,5 @@ def _features(params: Params, images: Tensor, *, pooled: bool) -> Tensor:
         if f"norm.{layer}.weight" in params:
             gains = params[f"norm.{layer}.weight"].flatten()
             maps = functional.batch_norm(maps, None, None, gains, training=True)
-        maps = functional.max_pool2d(torch.relu(maps), 2) if pooled else torch.relu(maps)
+        maps = functional.max_pool2d(torch.relu(maps), 2) if pooling else torch.relu(maps)
     return maps.reshape(len(images), copies, -1).transpose(0, 1)

@@ -22,8 +22,8 @@ def quadratic(draw: Draw) -> Problem:
 
     def losses(params: Params, batch: Batch) -> Tensor:
         moved = params["weights"] @ matrix.T
-        apart: Tensor = moved[:, None, :] - batch[0]
-        return apart.square().sum(2).mean(1) / 2
+        difference: Tensor = moved[:, None, :] - batch[0]
+        return difference.square().sum(2).mean(1) / 2
 
     train, valid = Examples(centres, centres).split((1500, 500))
     return Problem(

@@ -49,7 +49,7 @@ def mlp(params: Params, inputs: Tensor, layers: int, activation: Activation) -> 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy of each copy, (n,), from logits (n, rows, C) and targets (rows,)."""
-    # With the few classes in the last place, torch's softmax takes five times as long.
+    # With the few classes in the last dimension, torch's softmax takes five times as long.
     scores = torch.log_softmax(logits.transpose(1, 2).contiguous(), 1)
     index = targets.expand(len(logits), -1).unsqueeze(1)
     return -scores.gather(1, index).squeeze(1).mean(1)

@@ -28,7 +28,7 @@ from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
 WIDTHS = (16, 32, 64)
-"""Of hidden layers."""
+"""The activations of hidden layers."""
 BATCH_SIZES = (16, 32, 64, 128)
 """Examples in a batch."""
 

@@ -42,7 +42,7 @@ def transformer(draw: Draw) -> Problem:
     def build(characters: int) -> Params:
         gain = draw.log_uniform(0.5, 1.5)
         return {
-            "places": 0.3 * draw.normal(LENGTH, width),
+            "positions": 0.3 * draw.normal(LENGTH, width),
             **dense_params(draw, "embedding", characters, width, gain=characters**0.5 * gain),
             **dense_params(draw, "attention", width, 3 * width, gain=gain),
             **dense_params(draw, "mixed", width, width, gain=gain),
@@ -86,9 +86,9 @@ def _markov(draw: Draw, characters: int, count: int) -> Tensor:
     sharpness = draw.uniform(1, 4)
     chances = (sharpness * draw.normal(characters, characters, characters)).softmax(-1)
     text = draw.integers(characters, count, LENGTH + 1)
-    for place in range(2, LENGTH + 1):
-        following = chances[text[:, place - 2], text[:, place - 1]]
-        text[:, place] = torch.multinomial(following, 1, generator=draw.tensors).squeeze(1)
+    for position in range(2, LENGTH + 1):
+        following = chances[text[:, position - 2], text[:, position - 1]]
+        text[:, position] = torch.multinomial(following, 1, generator=draw.tensors).squeeze(1)
     return text
 
 
@@ -97,9 +97,9 @@ def _automaton(draw: Draw, characters: int, count: int) -> Tensor:
     states, ways = draw.whole(3, 10), draw.whole(2, 3)
     follow, write = draw.integers(states, states, ways), draw.integers(characters, states, ways)
     state, text = draw.integers(states, count), torch.empty(count, LENGTH + 1, dtype=torch.long)
-    for place in range(LENGTH + 1):
+    for position in range(LENGTH + 1):
         way = draw.integers(ways, count)
-        text[:, place], state = write[state, way], follow[state, way]
+        text[:, position], state = write[state, way], follow[state, way]
     noise = draw.rand(count, LENGTH + 1) < draw.uniform(0, 0.1)
     return torch.where(noise, draw.integers(characters, count, LENGTH + 1), text)
 
@@ -124,7 +124,7 @@ def _transformer_logits(params: Params, inputs: Tensor) -> Tensor:
     """Return logits (n, rows * LENGTH, C) from one-hot characters (rows, LENGTH, C)."""
     copies, rows = len(params["head.weight"]), len(inputs)
     stream = dense(params, "embedding", inputs.flatten(0, 1))
-    stream = stream + params["places"].repeat(1, rows, 1)
+    stream = stream + params["positions"].repeat(1, rows, 1)
     width = stream.shape[-1]
     parts = dense(params, "attention", _normed(params, "attention", stream))
     query, key, value = parts.view(copies * rows, LENGTH, 3, 2, width // 2).permute(2, 0, 3, 1, 4)

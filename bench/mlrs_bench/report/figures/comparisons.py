@@ -1,4 +1,4 @@
-"""How one method stands over many rows, and in wins, ties and losses against another."""
+"""How one method did over many rows, and its wins, ties and losses against another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from mlrs_bench.report.figures.bootstrap import Estimate, stratified_estimate
 from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED
 from mlrs_bench.report.figures.rows import Row
-from mlrs_bench.report.figures.statistics import Verdict
+from mlrs_bench.report.figures.statistics import Outcome
 
 NEAR = 0.02
 """A final loss within this share of the best tuned one's is near it."""
@@ -37,7 +37,7 @@ class Matchup:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Comparison:
     """One method over the rows where it ran; None where no row defines the figure."""
 
     rows: int
@@ -46,9 +46,9 @@ class Standing:
     gap: Estimate | None
     """Interquartile mean of gap closed."""
     common_gap: Estimate | None
-    """The same, on the rows where the advised method has one, too."""
+    """Interquartile mean of gap closed on the rows where the advised method has one, too."""
     advised_gap: Estimate | None
-    """The advised method's, on those rows."""
+    """The advised method's interquartile mean of gap closed on the rows of `common_gap`."""
     log_ratio: Estimate | None
     """Interquartile mean of ln(L / L_best)."""
     median_log_ratio: float | None
@@ -69,7 +69,7 @@ class Standing:
 def matchup(rows: Sequence[Row], method: str, other: str) -> Matchup:
     """Return a method's wins, ties and losses against another over the rows that have both."""
     found = Counter(row.outcome(method, other) for row in rows)
-    return Matchup(*(found[each] for each in (Verdict.WIN, Verdict.TIE, Verdict.LOSS, Verdict.UNDECIDED)))
+    return Matchup(*(found[each] for each in (Outcome.WIN, Outcome.TIE, Outcome.LOSS, Outcome.UNDECIDED)))
 
 
 def gap_closed(rows: Sequence[Row], method: str, *, seed: int) -> Estimate | None:
@@ -88,13 +88,13 @@ def log_ratio(
     return estimate, len(strata)
 
 
-def standing(rows: Sequence[Row], method: str, *, seed: int) -> Standing:
-    """Return how a method stands over the rows where it ran.
+def compare(rows: Sequence[Row], method: str, *, seed: int) -> Comparison:
+    """Return how a method did over the rows where it ran.
 
     Args:
         rows: any; those without the method do not count.
         method: its name.
-        seed: of the bootstrap; the same one gives the same intervals.
+        seed: the seed of the bootstrap; the same one gives the same intervals.
     """
     rows = [row for row in rows if method in row.losses]
     scored = [row for row in rows if _has_gap(row, method)]
@@ -103,7 +103,7 @@ def standing(rows: Sequence[Row], method: str, *, seed: int) -> Standing:
     worst = max(ratios, key=ratios.__getitem__, default=None)
     gap = gap_closed(scored, method, seed=seed)
     advised_ratio, common_rows = log_ratio(rows, ADVISED, method, seed=seed)
-    return Standing(
+    return Comparison(
         rows=len(rows),
         gap_rows=len(scored),
         gap=gap,
