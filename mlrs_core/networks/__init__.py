@@ -3,7 +3,7 @@
 To add one, write a package beside `paper/` with a `spec.py` (an `Architecture`), a `kernel.py`
 (its `Policy`, compiled), a `learner.py` (its part in meta mode: `mlrs_core/adapting/`) and a
 `reference.py` (its torch module, the kernel's oracle), and enter the spec in `ARCHITECTURES`. The
-tests in `tests/core/test_architectures.py` and `tests/core/adapting/` then run on it.
+tests in `tests/core/networks/test_architectures.py` and `tests/core/adapting/` then run on it.
 """
 
 from __future__ import annotations

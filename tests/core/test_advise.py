@@ -15,7 +15,7 @@ from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.networks import Architecture
 from mlrs_core.policy import Policy, RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
-from tests.core.families import SMALL, label, random_model
+from tests.core.networks.families import SMALL, label, random_model
 from tests.core.runs import Runs
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]

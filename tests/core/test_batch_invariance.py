@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlrs_core.config import RunConfig
 from mlrs_core.networks import Architecture
 from mlrs_core.policy import Floats, Policy, States
-from tests.core.families import SMALL, label, random_model
+from tests.core.networks.families import SMALL, label, random_model
 from tests.core.runs import Runs
 
 STEPS = 4
@@ -93,7 +93,7 @@ def test_equal_runs_get_equal_bits(spec: Architecture) -> None:
 AGAIN = """
 import sys
 import numpy as np
-from tests.core.families import SMALL, random_model
+from tests.core.networks.families import SMALL, random_model
 from tests.core.test_batch_invariance import follow, mixed_runs
 rng = np.random.default_rng(4)
 policy, runs = random_model(SMALL[int(sys.argv[1])]).policy(), mixed_runs(50, rng)

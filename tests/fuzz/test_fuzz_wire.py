@@ -22,8 +22,8 @@ from tests.support.process import MIB, open_files, resident_bytes
 from tests.support.reliability import save
 from tests.support.runs import open_run
 from tests.support.stubs import ADVISOR, METHODS
-from tests.support.training import Undisturbed
-from tests.support.workload import loss_of, settings_of
+from tests.support.trainings.training import Undisturbed
+from tests.support.trainings.workload import loss_of, settings_of
 
 WATCH = f"/{ADVISOR.full_name}/WatchRun"
 HEALTH = "/grpc.health.v1.Health/Check"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.fake_daemon import FakeDaemon
-from tests.support.fsdp import RUNS, WORLD_SIZE, trained
+from tests.support.trainings.fsdp import RUNS, WORLD_SIZE, trained
 
 
 @pytest.mark.timeout(400)

@@ -11,7 +11,7 @@ from mlrs_core.config import MetaOrder
 from mlrs_core.networks import Architecture
 from tests.core.adapting.following import HORIZON, bits, eventful, follow
 from tests.core.adapting.oracles import adaptive
-from tests.core.families import SMALL, label, random_model
+from tests.core.networks.families import SMALL, label, random_model
 from tests.core.runs import Runs
 from tests.core.test_batch_invariance import mixed_runs
 

@@ -11,7 +11,7 @@ from mlrs_core.config import Optimizer, RunConfig
 from mlrs_core.networks import Architecture
 from mlrs_core.networks.drift import DriftSpec
 from tests.core.adapting.oracles import Seen, adaptive, distance, leaves_of, oracle_of, ours
-from tests.core.families import SPECS, label, random_model
+from tests.core.networks.families import SPECS, label, random_model
 from tests.core.runs import Runs
 
 CONFIGS = [

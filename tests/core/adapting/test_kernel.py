@@ -21,7 +21,7 @@ from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.policy import RunColumns
 from tests.core.adapting.following import HORIZON, MOVED, adapt
 from tests.core.adapting.oracles import adaptive, ours
-from tests.core.families import SMALL, label, random_model
+from tests.core.networks.families import SMALL, label, random_model
 from tests.core.runs import Runs
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mlrs_core.config import RunConfig
 from mlrs_core.networks import Architecture
 from tests.core.adapting.oracles import Seen, adaptive, distance, leaves_of, oracle_of, ours
-from tests.core.families import SMALL, label, random_model
+from tests.core.networks.families import SMALL, label, random_model
 from tests.core.runs import Runs
 
 OPTIMIZERS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {

@@ -21,8 +21,8 @@ from mlrs_server.auth.tokens import TokenFile
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.reliability import save
 from tests.support.runs import open_run
-from tests.support.training import Training, Undisturbed, examine
-from tests.support.workload import loss_of, settings_of
+from tests.support.trainings.training import Training, Undisturbed, examine
+from tests.support.trainings.workload import loss_of, settings_of
 
 CLOCKS = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|datetime\.now|utcnow|from time import")
 SOURCE = Path(__file__).parents[2] / "support" / "wall_clock.c"

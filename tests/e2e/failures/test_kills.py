@@ -14,7 +14,7 @@ from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port
 from tests.support.reliability import save
 from tests.support.runs import open_run
-from tests.support.training import Training, Undisturbed, examine
+from tests.support.trainings.training import Training, Undisturbed, examine
 
 PROCESSES, THREADS = 3, 4
 SOME = pytest.param(3, id="some")

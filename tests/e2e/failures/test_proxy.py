@@ -13,8 +13,8 @@ from tests.support.daemon import Daemon, write_random_model
 from tests.support.proxy import KINDS, FaultProxy
 from tests.support.reliability import save
 from tests.support.runs import open_run
-from tests.support.training import Training, Undisturbed, examine
-from tests.support.workload import loss_of, settings_of
+from tests.support.trainings.training import Training, Undisturbed, examine
+from tests.support.trainings.workload import loss_of, settings_of
 
 PROCESSES, THREADS = 3, 6
 LATE_S = 0.1

@@ -22,9 +22,9 @@ from tests.support.daemon import Daemon, write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 from tests.support.reliability import save
 from tests.support.runs import open_run
-from tests.support.training import Undisturbed
+from tests.support.trainings.training import Undisturbed
+from tests.support.trainings.workload import loss_of, settings_of, steps_of
 from tests.support.tunnel import Tunnel
-from tests.support.workload import loss_of, settings_of, steps_of
 
 LEASE_S = 1.0
 PATIENCE_S = 20.0

@@ -14,7 +14,7 @@ from tests.support.ports import steady_port
 from tests.support.process import MIB, open_files, resident_bytes
 from tests.support.proxy import FaultProxy
 from tests.support.reliability import save
-from tests.support.training import Training, Undisturbed, examine
+from tests.support.trainings.training import Training, Undisturbed, examine
 
 DURATION_S = float(os.environ.get("MLRS_SOAK_S", "1800"))
 LOOPS, PORTS = 500, 10

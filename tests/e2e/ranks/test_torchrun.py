@@ -46,7 +46,7 @@ class Job:
     def launch(self, ranks: int, *options: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a job to its end."""
         command = [*TORCHRUN, f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"]
-        command += ["-m", "tests.support.ddp", self.daemon.address, str(self.folder), *options]
+        command += ["-m", "tests.support.trainings.ddp", self.daemon.address, str(self.folder), *options]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **SETTINGS}
         )
@@ -150,7 +150,7 @@ def test_a_straggler_gets_the_advice_of_the_others(job: Job) -> None:
 
 def test_a_daemon_away_keeps_no_rank_from_the_others(job: Job) -> None:
     """While the daemon is dead, rank 0's fallback is every rank's; once it is back, so is its advice."""
-    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "tests.support.ddp", job.daemon.address]
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "tests.support.trainings.ddp", job.daemon.address]
     launched = subprocess.Popen(
         [*command, str(job.folder), "--steps", "80", "--wait", "20", "--wait", "60"],
         stdout=subprocess.DEVNULL,

@@ -13,10 +13,10 @@ import pytest
 import mlrs
 from mlrs import Meta
 from mlrs.types import Adaptation, MetaOutcome
-from tests.support import fsdp
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.ports import steady_port
 from tests.support.runs import open_run
+from tests.support.trainings import fsdp
 
 STEPS, EVERY = 60, 4
 COMPILING_S = 120.0

@@ -16,7 +16,7 @@ import torch
 
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
-from tests.core.paper_oracle import FILE
+from tests.core.networks.paper_oracle import FILE
 from tests.support.daemon import Daemon
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"

@@ -19,7 +19,7 @@ from mlrs_server.domain.ledger import DIVERGED_AFTER, AdviceReason, RunStatus, c
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.live.replay import Replay
-from tests.core.families import random_model
+from tests.core.networks.families import random_model
 from tests.server.support import LOSSES, observed
 from tests.support.daemon import write_random_model
 

@@ -19,7 +19,7 @@ from mlrs_core.errors import ModelFileError
 from mlrs_core.models.checkpoint import dump_model, parse_model
 from mlrs_core.networks.drift import DriftSpec
 from mlrs_proto import v1 as pb
-from tests.core.families import OTHER_CONSTANTS, random_model
+from tests.core.networks.families import OTHER_CONSTANTS, random_model
 from tests.core.runs import Runs
 from tests.server.auth.tenants import Caller, upload_of
 from tests.server.support import Refusal, advised, create, service

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import MAX_HORIZON, RunConfig
 from mlrs_core.networks.snapshots import snapshot_at
-from tests.core.families import FAMILIES, random_model
+from tests.core.networks.families import FAMILIES, random_model
 from tests.core.runs import Runs
 
 

@@ -4,7 +4,7 @@ Written from the paper (Shu et al. 2022, section 3 and eq. 5) and from what the 
 double precision, one number at a time. It shares no code with the kernel, the torch module or the scale
 rule: it even reads model files by itself.
 
-    python -m tests.core.paper_oracle
+    python -m tests.core.networks.paper_oracle
 
 writes `paper_traces.json` anew: losses, the network's output sigma, and the learning rates under the
 authors' scale rule, of small networks, whose weights are in it, and of the shipped `paper`.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("paper_traces.json")
-SHIPPED = Path(__file__).parents[2] / "mlrs_core" / "models" / "paper.safetensors"
+SHIPPED = Path(__file__).parents[3] / "mlrs_core" / "models" / "paper.safetensors"
 HORIZON = 60
 """Steps of a trace."""
 CLASSES = 10

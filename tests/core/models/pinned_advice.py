@@ -1,6 +1,6 @@
 """What the shipped models advise, written down before any change of the code that serves them.
 
-    python -m tests.core.pinned_advice
+    python -m tests.core.models.pinned_advice
 
 writes `pinned_advice.json` anew. It is for a change that is meant to give stored models other advice,
 which there should never be; a new model or a new feature set changes nothing here.

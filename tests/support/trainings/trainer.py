@@ -1,6 +1,6 @@
 """A training process for tests under fire: it trains one run after the other until it is told to stop.
 
-    python -m tests.support.trainer NAME JOURNAL ADDRESS...
+    python -m tests.support.trainings.trainer NAME JOURNAL ADDRESS...
 
 A thread for each address, each with an advisor of its own, writes down what it sees. Killed and started
 again it goes on where it was, as its journal and the daemon know. On SIGTERM it ends the runs that it is in.
@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import mlrs
 from tests.support.runs import open_run
-from tests.support.workload import loss_of, settings_of, steps_of
+from tests.support.trainings.workload import loss_of, settings_of, steps_of
 
 T = TypeVar("T")
 TRY_AGAIN = (mlrs.UnavailableError, mlrs.errors.DeadlineExceededError)

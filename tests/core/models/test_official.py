@@ -26,7 +26,7 @@ from mlrs_core.networks.paper.reference import net_with
 from mlrs_core.policy import RunColumns
 from tests.core.runs import Runs
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
 """The authors' files and traces, where this checkout has them beside it."""
 
 needs_reference = pytest.mark.skipif(

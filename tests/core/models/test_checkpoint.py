@@ -31,9 +31,9 @@ from mlrs_core.models.checkpoint import (
 from mlrs_core.models.model import MAX_WEIGHT, Model
 from mlrs_core.networks import Architecture
 from mlrs_core.networks.paper import PaperSpec
-from tests.core.families import SMALL, label, random_model
+from tests.core.networks.families import SMALL, label, random_model
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 TINY = PaperSpec(hidden_size=2)
 DATA = dump_model(random_model(TINY))
 """A good file of 3 snapshots, to be broken in every way."""
@@ -136,7 +136,7 @@ def test_digest_is_the_sha256_of_the_file(tmp_path: Path) -> None:
 def test_other_processes_write_the_same_bytes() -> None:
     """Processes with other hash seeds write the file that this one writes."""
     script = (
-        "from tests.core.families import PaperSpec, random_model\n"
+        "from tests.core.networks.families import PaperSpec, random_model\n"
         "from mlrs_core.models.checkpoint import digest_of, dump_model\n"
         "print(digest_of(dump_model(random_model(PaperSpec(hidden_size=2)))))"
     )

@@ -22,9 +22,9 @@ from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.live.replay import Replay
-from tests.support.workload import loss_of, settings_of, steps_of
+from tests.support.trainings.workload import loss_of, settings_of, steps_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Undisturbed:
@@ -67,7 +67,7 @@ class Training:
         self.name = name
         self.journal = folder / f"{name}.journal"
         self.output = folder / f"{name}.log"
-        program = "tests.support.crowd" if loops else "tests.support.trainer"
+        program = "tests.support.trainings.crowd" if loops else "tests.support.trainings.trainer"
         self._command = [sys.executable, "-m", program, name, str(self.journal), *addresses]
         self._command += ["--loops", str(loops)] if loops else []
         self._command += ["--timeout", str(timeout_s), "--pause", str(pause_s)]

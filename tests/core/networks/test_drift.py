@@ -21,7 +21,7 @@ from mlrs_core.networks.drift.reference import DriftReference, DriftRuns
 from mlrs_core.networks.drift.state_layout import AGE, COUNT, HIGH, LOW
 from mlrs_core.networks.drift.table import constants_table
 from mlrs_core.policy import Floats, RunColumns, table_of
-from tests.core.families import random_weights
+from tests.core.networks.families import random_weights
 from tests.core.runs import Runs
 
 SPEC = DriftSpec(hidden_size=6)

@@ -14,11 +14,11 @@ from mlrs_core.networks import Weights
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import net_with
 from mlrs_core.networks.scale import shu_gamma
-from tests.core import paper_oracle
-from tests.core.paper_oracle import FILE, Network, authors_name
+from tests.core.models.test_official import needs_reference, official_model
+from tests.core.models.test_official import traces as authors_traces
+from tests.core.networks import paper_oracle
+from tests.core.networks.paper_oracle import FILE, Network, authors_name
 from tests.core.runs import Runs
-from tests.core.test_official import needs_reference, official_model
-from tests.core.test_official import traces as authors_traces
 
 TRACES: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 HORIZON, CLASSES = TRACES["horizon"], TRACES["num_classes"]

@@ -25,9 +25,9 @@ from mlrs_core.networks.drift.versions import FEATURE_SETS, FeatureSet
 from mlrs_core.networks.serving import DRIFT_KERNELS
 from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps
 from mlrs_core.schedules.base import default_lrs
-from tests.core.families import OTHER_CONSTANTS, random_weights
+from tests.core.networks.families import OTHER_CONSTANTS, random_weights
+from tests.core.networks.test_drift import columns_in_torch
 from tests.core.runs import Runs
-from tests.core.test_drift import columns_in_torch
 
 CONFIGS = [
     RunConfig(),

@@ -1,6 +1,6 @@
 """Many training loops in one process, on asyncio, for tests that go on for long.
 
-    python -m tests.support.crowd NAME JOURNAL ADDRESS... --loops 500 --pause 2
+    python -m tests.support.trainings.crowd NAME JOURNAL ADDRESS... --loops 500 --pause 2
 
 Each address has an advisor, which its loops share; a loop trains one run after the other. The journal is
 that of `trainer.py`. On SIGTERM the loops end the runs that they are in.
@@ -21,8 +21,8 @@ from typing import TypeVar
 
 from mlrs import aio
 from tests.support.runs import opened
-from tests.support.trainer import TRY_AGAIN, Journal
-from tests.support.workload import loss_of, settings_of, steps_of
+from tests.support.trainings.trainer import TRY_AGAIN, Journal
+from tests.support.trainings.workload import loss_of, settings_of, steps_of
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from mlrs_core.errors import InvalidFieldError, ModelFileError
 from mlrs_core.networks import ARCHITECTURES, Architecture, architecture_from_json
 from mlrs_core.networks.serving import policy_of
 from mlrs_core.policy import RunColumns
-from tests.core.families import FAMILIES, SMALL, SPECS, label, random_model, random_weights
+from tests.core.networks.families import FAMILIES, SMALL, SPECS, label, random_model, random_weights
 
 EXTREMES = [0.0, -0.0, 5e-324, -300.0, 1e308, -1e308, 1e-6, 0.1, 2.3]
 """Finite losses that no cross-entropy has, and some that one has."""

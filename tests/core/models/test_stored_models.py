@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlrs_core.models.checkpoint import dump_model, parse_model, read_model
-from tests.core.pinned_advice import CONFIGS, EVERY, FILE, MODELS, build, trace
+from tests.core.models.pinned_advice import CONFIGS, EVERY, FILE, MODELS, build, trace
 
 PINNED: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 
