@@ -84,10 +84,10 @@ def train_tiny(tiny: Task, methods: dict[str, Method], advisor: mlrs.Advisor) ->
     splits = tiny.load()
 
     def run(method: str, *, optimizer: str = "sgd", seed: int = 100, **key: float) -> Cell:
-        place = CellKey(task="tiny", optimizer=optimizer, method=method, seed=seed, **key)  # type: ignore[arg-type]
+        cell_key = CellKey(task="tiny", optimizer=optimizer, method=method, seed=seed, **key)  # type: ignore[arg-type]
         run_id = f"{method}-{optimizer}-{seed}-{sorted(key.items())}".translate(
             dict.fromkeys(map(ord, "[](), '"))
         )
-        return train(place, tiny, splits, methods[method], advisor, run_id)
+        return train(cell_key, tiny, splits, methods[method], advisor, run_id)
 
     return run

@@ -114,11 +114,11 @@ def test_schedules_follow_their_shape(train_tiny: Train, policy: str, last: floa
 
 @pytest.mark.parametrize("start", [0.1, 10.0])
 def test_starts_are_told_to_the_network(train_tiny: Train, start: float) -> None:
-    """Told to start ten times off, its first LR is ten times off, but for the first move either way."""
+    """Given an initial LR ten times off, its first LR is ten times off, but for the first move either way."""
     default = train_tiny("mlr-snet", seed=103).lr_curve[0][1]
-    told = train_tiny("mlr-snet", seed=103, start=start).lr_curve[0][1]
+    first = train_tiny("mlr-snet", seed=103, start=start).lr_curve[0][1]
     furthest = DriftConstants().rise + DriftConstants().fall
-    assert math.log(told / default) == pytest.approx(math.log(start), abs=furthest + 1e-3)
+    assert math.log(first / default) == pytest.approx(math.log(start), abs=furthest + 1e-3)
 
 
 def test_hypergradient_goes_along_the_derivative(train_tiny: Train, tiny: Task) -> None:
@@ -263,7 +263,7 @@ def test_estimated_lrs_are_those_of_the_step(
         if name == "prodigy":  # the weights' move, over what it is a multiple of
             root = state["exp_avg_sq"].sqrt() + 1e-8 * control.optimizer.param_groups[0]["d"]
             move, unit = before - parameter.detach(), state["exp_avg"] / root + decay * before
-        elif optimizer == "adamw":  # likewise of the average gradient, which the LR is already in
+        elif optimizer == "adamw":  # here of the average gradient, which the LR is already in
             move, unit = state["exp_avg"] - 0.9 * old.get("exp_avg", 0), 0.1 * gradient
         else:  # and of the sum of gradients
             move, unit = state["s"] - old.get("s", 0), gradient + decay * before

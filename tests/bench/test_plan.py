@@ -17,7 +17,7 @@ from tests.bench.cells import cell_of
 
 @pytest.fixture
 def plan(tiny: Task, methods: dict[str, Method]) -> Plan:
-    """A plan with a tuned method, one that is told starts, and one for AdamW only."""
+    """A plan with a tuned method, one that is given initial LRs, and one for AdamW only."""
     names = ("tuned-cosine", "mlr-snet", "prodigy", "constant")
     return Plan(tasks=[tiny], optimizers=["sgd"], methods=[methods[name] for name in names], seeds=3)
 

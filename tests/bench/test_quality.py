@@ -19,7 +19,7 @@ from tests.bench.conftest import TASKS, write_network
 from tests.bench.processes import children_of, needs_proc, wait_for_end
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quality_task.py"
-UNLEARNABLE = """
+BROKEN = """
 import torch
 from torch import nn
 
@@ -122,7 +122,7 @@ def test_a_table_from_tuning_to_report(tmp_path: Path, network_file: Path) -> No
 def test_ctrl_c_keeps_what_was_trained(
     tmp_path: Path, interrupted_table: subprocess.Popen[str], number: signal.Signals
 ) -> None:
-    """Interrupted, the command ends with status 130 and all cells so far; told again, it goes on there."""
+    """An interrupted command ends with status 130 and all cells so far; the same command continues there."""
     os.killpg(interrupted_table.pid, number)  # as a terminal does, and `timeout`: workers get it as well
     assert interrupted_table.wait(20) == 130
     kept = cells_in(tmp_path)
@@ -210,7 +210,7 @@ def test_places_that_cannot_be_written_to_are_refused(tmp_path: Path, option: st
 def test_a_search_that_ends_at_an_edge_is_said(tmp_path: Path) -> None:
     """Where the best base LR is the last that was tried, the command says that a better one may follow."""
     file = tmp_path / "mine.py"
-    file.write_text(UNLEARNABLE, encoding="utf-8")
+    file.write_text(BROKEN, encoding="utf-8")
     arguments = ("--task-file", file, "--tasks", "wrong", "--optimizers", "sgd", "--methods", "tuned-linear")
     result = quality(*arguments, "--seeds", 1, "--cache", tmp_path)
     assert result.exit_code == 0, result.output
@@ -219,7 +219,7 @@ def test_a_search_that_ends_at_an_edge_is_said(tmp_path: Path) -> None:
 
 
 def test_errors_without_a_file_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the system that is about no file is told in its own words."""
+    """An error of the system that is about no file is reported in its own words."""
 
     def fail(_folder: Path) -> None:
         raise OSError("the disk is tired")

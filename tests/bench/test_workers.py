@@ -49,10 +49,10 @@ def test_what_was_trained_is_kept_when_another_fails(tmp_path: Path) -> None:
     kept: dict[str, Cell] = {}
     jobs, failure = [job("slow", 1), job("nope", 2), job("slow", 3), job("slow", 4)], "'nope'"
     with (
-        Workers(workshop(tmp_path, TASKS), 2) as pool,
+        Workers(workshop(tmp_path, TASKS), 2) as workers,
         pytest.raises(TrainingError, match=f"nope / sgd, l4, seed 2: KeyError: {failure}"),
     ):
-        pool.run(jobs, kept.__setitem__)
+        workers.run(jobs, kept.__setitem__)
     assert "slow-1" in kept
     assert "slow-4" not in kept
 
@@ -62,10 +62,10 @@ def test_a_file_that_fails_in_workers_only_is_told(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(ONLY_HERE, encoding="utf-8")
     with (
-        Workers(workshop(tmp_path, file), 1) as pool,
+        Workers(workshop(tmp_path, file), 1) as workers,
         pytest.raises(TrainingError, match="ValueError: no worker likes this file"),
     ):
-        pool.run([job("tiny", 1)], lambda _digest, _cell: None)
+        workers.run([job("tiny", 1)], lambda _digest, _cell: None)
 
 
 def test_a_daemon_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How far apart two models are."""
+"""How much two models differ."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_an_unknown_run_is_a_clear_error(daemon: Daemon, command: str) -> None:
 
 
 def test_delete_asks_and_deletes(daemon: Daemon) -> None:
-    """`delete` asks first, unless told `--yes`, and the run is gone; one that is not there is named."""
+    """`delete` asks first, without `--yes`, and the run is gone; one that does not exist is named."""
     with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         open_run(advisor, "to-delete").next_lr(0, 1.5)
         declined = _run(daemon, "delete", "to-delete")  # nobody answers

@@ -50,8 +50,8 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a store is."""
+class StoreAddress:
+    """The address of a store."""
 
     folder: Path
     """The data folder."""
@@ -69,34 +69,34 @@ class Place:
         return open_store(self.url or self.folder / "mlrs.sqlite3")
 
 
-Places = Callable[[str], Place]
+MakeStore = Callable[[str], StoreAddress]
 
 
 @pytest.fixture
-def places(tmp_path: Path, request: pytest.FixtureRequest) -> Places:
-    """Makes places of an engine."""
+def make_store(tmp_path: Path, request: pytest.FixtureRequest) -> MakeStore:
+    """Return a function that makes the address of an empty store of an engine."""
 
-    def place(engine: str) -> Place:
-        folder = tmp_path / f"place-{len(list(tmp_path.iterdir()))}"
+    def stored(engine: str) -> StoreAddress:
+        folder = tmp_path / f"store-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         url = request.getfixturevalue("postgres").new_database() if engine == "postgresql" else None
-        return Place(folder, url)
+        return StoreAddress(folder, url)
 
-    return place
+    return stored
 
 
 @pytest.fixture(params=ENGINES)
-def place(request: pytest.FixtureRequest, places: Places) -> Place:
+def stored(request: pytest.FixtureRequest, make_store: MakeStore) -> StoreAddress:
     """A store of each engine with three runs, one of them finished."""
-    return filled(places(request.param))
+    return filled(make_store(request.param))
 
 
-def filled(place: Place) -> Place:
+def filled(stored: StoreAddress) -> StoreAddress:
     """Have runs observed as a daemon would."""
 
     async def observe() -> None:
-        model = write_random_model(place.folder / "tiny.safetensors")
-        async with harness(place.folder, model, store=place.url) as here:
+        model = write_random_model(stored.folder / "tiny.safetensors")
+        async with harness(stored.folder, model, store=stored.url) as here:
             for name, config in CONFIGS.items():
                 handle = (await here.open(name, config)).handle
                 for first in range(0, STEPS, 7):
@@ -105,7 +105,7 @@ def filled(place: Place) -> Place:
             await here.finish("b")
 
     asyncio.run(observe())
-    return place
+    return stored
 
 
 def contents(store: SqlStore) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def contents(store: SqlStore) -> dict[str, Any]:
     return found
 
 
-def change(place: Place, *statements: Any) -> None:
+def change(stored: StoreAddress, *statements: Any) -> None:
     """Change a store behind its back."""
-    with closing(place.opened()) as store, store.transaction() as connection:
+    with closing(stored.opened()) as store, store.transaction() as connection:
         for statement in statements:
             connection.execute(statement)
 
@@ -133,22 +133,22 @@ def change(place: Place, *statements: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--replay"]])
-def test_nothing_is_wrong_with_a_good_store(place: Place, options: list[str]) -> None:
+def test_nothing_is_wrong_with_a_good_store(stored: StoreAddress, options: list[str]) -> None:
     """A store that a daemon wrote is said to be good, also when each run is computed again."""
-    result = place.mlrs("check", *options)
+    result = stored.mlrs("check", *options)
     assert result.exit_code == 0, result.output
     assert f"3 runs of {3 * STEPS} steps checked; nothing is wrong" in result.output
 
 
-def other_lr(place: Place) -> Any:
+def other_lr(stored: StoreAddress) -> Any:
     """Return a chunk of run 1 in which one learning rate is another, its checksum right."""
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         record = store.read(got(store, "a").key, 7, 7)
     record.lrs[3] = np.nextafter(record.lrs[3], 1)
     return chunks.pack_chunk(record)
 
 
-DAMAGES: dict[str, tuple[Callable[[Place], Any], str, str]] = {
+DAMAGES: dict[str, tuple[Callable[[StoreAddress], Any], str, str]] = {
     "record": (
         lambda _: observations.update().where(observations.c.first_step == 14).values(record=b"\0" * 40),
         "",
@@ -173,10 +173,10 @@ DAMAGES: dict[str, tuple[Callable[[Place], Any], str, str]] = {
         "1 chunks of observations are of no run",
     ),
     "learning rate": (
-        lambda place: (
+        lambda stored: (
             observations.update()
             .where(observations.c.run_key == 1, observations.c.first_step == 7)
-            .values(record=other_lr(place))
+            .values(record=other_lr(stored))
         ),
         "--replay",
         "its learning rate at step 10 is not what its losses give here",
@@ -185,26 +185,26 @@ DAMAGES: dict[str, tuple[Callable[[Place], Any], str, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_found(place: Place, damage: str) -> None:
+def test_damage_is_found(stored: StoreAddress, damage: str) -> None:
     """Whatever is wrong is named with its run, in a table, and the status is 1."""
     change_of, option, said = DAMAGES[damage]
-    change(place, change_of(place))
+    change(stored, change_of(stored))
     if option:
-        assert place.mlrs("check").exit_code == 0
-    result = place.mlrs("check", *([option] if option else []))
+        assert stored.mlrs("check").exit_code == 0
+    result = stored.mlrs("check", *([option] if option else []))
     assert result.exit_code == 1
     assert said in result.output
     assert "Traceback" not in result.output
 
 
-def test_a_state_that_losses_do_not_give_is_found(place: Place) -> None:
+def test_a_state_that_losses_do_not_give_is_found(stored: StoreAddress) -> None:
     """A snapshot with another state, its checksum right, is found by replaying."""
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         snapshot = got(store, "a").snapshot
     snapshot.state[0] += 1
-    change(place, runs.update().where(runs.c.run_id == "a").values(snapshot=codec.pack_snapshot(snapshot)))
-    assert place.mlrs("check").exit_code == 0
-    result = place.mlrs("check", "--replay")
+    change(stored, runs.update().where(runs.c.run_id == "a").values(snapshot=codec.pack_snapshot(snapshot)))
+    assert stored.mlrs("check").exit_code == 0
+    result = stored.mlrs("check", "--replay")
     assert result.exit_code == 1
     assert "its state is not what its losses give here" in result.output
 
@@ -215,10 +215,10 @@ def test_a_state_that_losses_do_not_give_is_found(place: Place) -> None:
 @pytest.mark.parametrize("source", ENGINES)
 @pytest.mark.parametrize("target", ENGINES)
 def test_a_backup_is_restored_into_either_engine(
-    places: Places, tmp_path: Path, source: str, target: str
+    make_store: MakeStore, tmp_path: Path, source: str, target: str
 ) -> None:
     """Runs, records and models come back to the bit, on the same engine or the other; and go on."""
-    old, new, file = filled(places(source)), places(target), tmp_path / "runs.backup"
+    old, new, file = filled(make_store(source)), make_store(target), tmp_path / "runs.backup"
     done = old.mlrs("backup", file)
     assert done.exit_code == 0, done.output
     done = new.mlrs("restore", file)
@@ -237,14 +237,14 @@ def test_a_backup_is_restored_into_either_engine(
 
 
 @pytest.mark.parametrize("target", ENGINES)
-def test_models_of_a_shared_store_are_backed_up(places: Places, tmp_path: Path, target: str) -> None:
+def test_models_of_a_shared_store_are_backed_up(make_store: MakeStore, tmp_path: Path, target: str) -> None:
     """A backup made where no daemon runs has models, names and aliases, and these alone are restored."""
-    old, new, file = filled(places("postgresql")), places(target), tmp_path / "runs.backup"
+    old, new, file = filled(make_store("postgresql")), make_store(target), tmp_path / "runs.backup"
     with closing(old.opened()) as store:
         ModelCatalog(asking(store)).set_alias("best", "tiny")
     with closing(new.opened()) as store:
         ModelCatalog(asking(store)).add_file(write_random_model(tmp_path / "own.safetensors", seed=1), "own")
-    elsewhere = Place(tmp_path / "elsewhere", old.url)
+    elsewhere = StoreAddress(tmp_path / "elsewhere", old.url)
     elsewhere.folder.mkdir()
     assert elsewhere.mlrs("backup", file).exit_code == 0
     for _ in range(2):  # the second time, the models are there
@@ -259,10 +259,10 @@ def test_models_of_a_shared_store_are_backed_up(places: Places, tmp_path: Path, 
             catalog.find("own")
 
 
-def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
+def test_a_backup_is_of_one_moment(make_store: MakeStore, tmp_path: Path) -> None:
     """What is observed while a backup is made is not in it, not even in part."""
-    place = filled(places("postgresql"))  # a SQLite store is one process's at a time
-    with closing(place.opened()) as store, closing(place.opened()) as daemon:
+    stored = filled(make_store("postgresql"))  # a SQLite store is one process's at a time
+    with closing(stored.opened()) as store, closing(stored.opened()) as daemon:
         before = contents(store)
 
         def meanwhile(_: int) -> None:
@@ -274,38 +274,38 @@ def test_a_backup_is_of_one_moment(places: Places, tmp_path: Path) -> None:
         assert contents(backup) == before
 
 
-def test_runs_are_not_overwritten_unasked(place: Place, tmp_path: Path) -> None:
+def test_runs_are_not_overwritten_unasked(stored: StoreAddress, tmp_path: Path) -> None:
     """A store that has runs is refused and left alone; with `--replace` it is the backup's, with no rest."""
     file = tmp_path / "runs.backup"
-    assert place.mlrs("backup", file).exit_code == 0
-    with closing(place.opened()) as store:
+    assert stored.mlrs("backup", file).exit_code == 0
+    with closing(stored.opened()) as store:
         before = contents(store)
         fill(store, create(store, "since"), 5)
         store.delete(got(store, "a"))
         after = contents(store)
-    refused = place.mlrs("restore", file)
+    refused = stored.mlrs("restore", file)
     assert refused.exit_code == 1
     assert "--replace" in refused.output
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         assert contents(store) == after
-    done = place.mlrs("restore", file, "--replace")
+    done = stored.mlrs("restore", file, "--replace")
     assert done.exit_code == 0, done.output
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         assert contents(store) == before
-    again = place.mlrs("backup", file)
+    again = stored.mlrs("backup", file)
     assert again.exit_code == 1
     assert "--replace" in again.output
-    assert place.mlrs("backup", file, "--replace").exit_code == 0
+    assert stored.mlrs("backup", file, "--replace").exit_code == 0
 
 
 @pytest.mark.parametrize("damage", ["noise", "empty", "log"])
-def test_a_damaged_file_is_replaced(places: Places, tmp_path: Path, damage: str) -> None:
-    """What is left of a SQLite store is put aside, its log too, and no part of it comes back."""
-    place, file = filled(places("sqlite")), tmp_path / "runs.backup"
-    assert place.mlrs("backup", file).exit_code == 0
-    with closing(place.opened()) as store:
+def test_a_damaged_file_is_replaced(make_store: MakeStore, tmp_path: Path, damage: str) -> None:
+    """What is left of a SQLite store is renamed, its log too, and no part of it comes back."""
+    stored, file = filled(make_store("sqlite")), tmp_path / "runs.backup"
+    assert stored.mlrs("backup", file).exit_code == 0
+    with closing(stored.opened()) as store:
         before = contents(store)
-        path = place.folder / "mlrs.sqlite3"
+        path = stored.folder / "mlrs.sqlite3"
         if damage == "log":  # a log that was not written back, of what the backup knows nothing of
             fill(store, create(store, "since"), 5)
             shutil.copy(f"{path}-wal", tmp_path)
@@ -313,80 +313,80 @@ def test_a_damaged_file_is_replaced(places: Places, tmp_path: Path, damage: str)
         shutil.copy(tmp_path / f"{path.name}-wal", path.parent)
     else:
         path.write_bytes(b"\xa5" * 9000 if damage == "noise" else b"")
-        assert place.mlrs("check").exit_code == 1
+        assert stored.mlrs("check").exit_code == 1
     damaged = path.read_bytes()
-    done = place.mlrs("restore", file, "--replace")
+    done = stored.mlrs("restore", file, "--replace")
     assert done.exit_code == 0, done.output
     assert path.with_name("mlrs.sqlite3.replaced").read_bytes() == damaged
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         assert contents(store) == before
 
 
-def test_no_part_of_a_backup_is_left(place: Place, tmp_path: Path) -> None:
+def test_no_part_of_a_backup_is_left(stored: StoreAddress, tmp_path: Path) -> None:
     """A backup of a damaged row is copied as it is; one that cannot be written leaves nothing behind."""
-    gone = place.mlrs("backup", tmp_path / "nowhere" / "runs.backup")
+    gone = stored.mlrs("backup", tmp_path / "nowhere" / "runs.backup")
     assert gone.exit_code == 1
     assert "nowhere" in gone.output
     assert "Traceback" not in gone.output
-    change(place, runs.update().where(runs.c.run_id == "a").values(config=b"\0" * 9))
-    assert place.mlrs("backup", tmp_path / "runs.backup").exit_code == 0
+    change(stored, runs.update().where(runs.c.run_id == "a").values(config=b"\0" * 9))
+    assert stored.mlrs("backup", tmp_path / "runs.backup").exit_code == 0
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_file_that_is_no_backup_changes_nothing(place: Place, tmp_path: Path) -> None:
+def test_a_file_that_is_no_backup_changes_nothing(stored: StoreAddress, tmp_path: Path) -> None:
     """Noise is refused by name, and the store is as it was."""
     (tmp_path / "noise").write_bytes(b"\xa5" * 9000)
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         before = contents(store)
-    result = place.mlrs("restore", tmp_path / "noise", "--replace")
+    result = stored.mlrs("restore", tmp_path / "noise", "--replace")
     assert result.exit_code == 1
     assert "damaged, or no database at all" in result.output
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         assert contents(store) == before
 
 
 # ------------------------------------------------------------------------------- vacuum, and all
 
 
-def test_space_is_given_back(place: Place) -> None:
+def test_space_is_given_back(stored: StoreAddress) -> None:
     """A vacuum keeps every run, and makes a SQLite file smaller after runs were deleted."""
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         for number in range(5):
             run = create(store, f"big-{number}")
             fill(store, run, 20_000)
             store.delete(run)
         before = contents(store)
-    result = place.mlrs("vacuum")
+    result = stored.mlrs("vacuum")
     assert result.exit_code == 0, result.output
-    with closing(place.opened()) as store:
+    with closing(stored.opened()) as store:
         assert contents(store) == before
-    if place.url is None:
-        assert (place.folder / "mlrs.sqlite3").stat().st_size < 100_000
+    if stored.url is None:
+        assert (stored.folder / "mlrs.sqlite3").stat().st_size < 100_000
 
 
 def test_a_daemon_keeps_others_from_its_file(tmp_path: Path) -> None:
     """While a daemon runs, what would write its SQLite file is refused, and says what to stop and why."""
     file = tmp_path / "runs.backup"
     model = write_random_model(tmp_path / "tiny.safetensors")
-    place = Place(tmp_path / "data", None)
-    with Daemon(place.folder, "--model", str(model)) as daemon:
-        shutil.copy(place.folder / "mlrs.sqlite3", file)
-        result = place.mlrs("vacuum")
+    stored = StoreAddress(tmp_path / "data", None)
+    with Daemon(stored.folder, "--model", str(model)) as daemon:
+        shutil.copy(stored.folder / "mlrs.sqlite3", file)
+        result = stored.mlrs("vacuum")
         assert result.exit_code == 1
         assert f"another daemon (process {daemon.pid}) uses" in result.output
-        assert place.mlrs("restore", file, "--replace").exit_code == 1
-    assert place.mlrs("check").exit_code == 0
+        assert stored.mlrs("restore", file, "--replace").exit_code == 1
+    assert stored.mlrs("check").exit_code == 0
 
 
 def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
     """Backups and checks of a SQLite store that is being written are of one moment, and disturb nothing."""
     model = write_random_model(tmp_path / "tiny.safetensors")
-    place = Place(tmp_path / "data", None)
+    stored = StoreAddress(tmp_path / "data", None)
     backups = [tmp_path / f"{number}.backup" for number in range(4)]
     ended = threading.Event()
     lrs: list[float] = []
     arguments = ("--model", str(model), "--flush-interval-s", "0.005")
-    with Daemon(place.folder, *arguments) as daemon, mlrs.connect(daemon.address) as advisor:
+    with Daemon(stored.folder, *arguments) as daemon, mlrs.connect(daemon.address) as advisor:
         run = open_run(advisor, "a", horizon=100_000, num_classes=10, timeout_s=60)
 
         def train() -> None:
@@ -404,9 +404,9 @@ def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
                     assert time.monotonic() < deadline
                     time.sleep(0.01)
                 steps.append(run.durable_step)
-                done = place.mlrs("backup", backup)
+                done = stored.mlrs("backup", backup)
                 assert done.exit_code == 0, done.output
-                checked = place.mlrs("check", "--replay")
+                checked = stored.mlrs("check", "--replay")
                 assert checked.exit_code == 0, checked.output
                 assert "nothing is wrong" in checked.output
         finally:
@@ -415,7 +415,7 @@ def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
         assert run.fallback_steps == 0
         daemon.kill()
     for number, (backup, least) in enumerate(zip(backups, steps, strict=True)):
-        new = Place(tmp_path / f"new-{number}", None)
+        new = StoreAddress(tmp_path / f"new-{number}", None)
         assert new.mlrs("restore", backup).exit_code == 0
         assert new.mlrs("check", "--replay").exit_code == 0
         with closing(new.opened()) as store:
@@ -423,13 +423,13 @@ def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
             found = store.read(stored.key, 0, 10**6).lrs.tolist()
         assert len(found) > least
         assert found == lrs[: len(found)]
-    assert place.mlrs("check", "--replay").exit_code == 0
+    assert stored.mlrs("check", "--replay").exit_code == 0
 
 
 @pytest.mark.parametrize("damage", ["noise", "empty", "cut", "a page", "another database"])
-def test_a_damaged_backup_says_so(places: Places, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_backup_says_so(make_store: MakeStore, tmp_path: Path, damage: str) -> None:
     """A backup that is no good is named as such, in one line, without the advice to restore a backup."""
-    old, new, file = filled(places("sqlite")), places("sqlite"), tmp_path / "runs.backup"
+    old, new, file = filled(make_store("sqlite")), make_store("sqlite"), tmp_path / "runs.backup"
     assert old.mlrs("backup", file).exit_code == 0
     data = bytearray(file.read_bytes())
     page = int.from_bytes(data[16:18], "big")
@@ -460,22 +460,22 @@ def test_a_damaged_backup_says_so(places: Places, tmp_path: Path, damage: str) -
 def test_no_store_is_made_where_none_is(tmp_path: Path, command: str) -> None:
     """A folder without a store is named, and none is made in it."""
     arguments = [tmp_path / "runs.backup"] if command == "backup" else []
-    result = Place(tmp_path / "data", None).mlrs(command, *arguments)
+    result = StoreAddress(tmp_path / "data", None).mlrs(command, *arguments)
     assert result.exit_code == 1
     assert f"there is no store {tmp_path / 'data' / 'mlrs.sqlite3'}" in result.output
     assert not (tmp_path / "data" / "mlrs.sqlite3").exists()
 
 
-def test_a_backup_can_be_read_by_anyone(place: Place, tmp_path: Path) -> None:
+def test_a_backup_can_be_read_by_anyone(stored: StoreAddress, tmp_path: Path) -> None:
     """It is one SQLite file with the runs, their records and the models as rows."""
     file = tmp_path / "runs.backup"
-    assert place.mlrs("backup", file).exit_code == 0
+    assert stored.mlrs("backup", file).exit_code == 0
     with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as found:
         assert found.execute("SELECT run_id FROM runs ORDER BY run_id").fetchall() == [
             ("a",),
             ("b",),
             ("scheduled",),
         ]
-        data = (place.folder / "tiny.safetensors").read_bytes()
+        data = (stored.folder / "tiny.safetensors").read_bytes()
         named = "SELECT name, data FROM model_names JOIN models USING (digest)"
         assert found.execute(named).fetchall() == [("tiny", data)]

@@ -32,8 +32,8 @@ def _good(*arguments: object) -> str:
 
 
 @pytest.fixture
-def learnt(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon with `RUNS` runs that have learnt for the model `tiny`, number 5 in twice as many updates."""
+def adapted(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with `RUNS` runs that have adapted the model `tiny`, number 5 in twice as many updates."""
     model = write_random_model(tmp_path / "tiny.safetensors")
     with Daemon(tmp_path / "data", "--flush-interval-s", "0.05") as running:
         _good("import", "--data-dir", running.data_dir, "--name", "tiny", model)
@@ -51,9 +51,9 @@ def learnt(tmp_path: Path) -> Iterator[Daemon]:
         yield running
 
 
-def test_a_version_is_looked_at_made_and_taken_back(learnt: Daemon) -> None:
+def test_a_version_is_looked_at_made_and_taken_back(adapted: Daemon) -> None:
     """The commands, in the order of their help: a dry run, a promotion, a diff, a history, a rollback."""
-    at = ("--address", learnt.address)
+    at = ("--address", adapted.address)
     _good("alias", "stable", "tiny", *at)
     looked = _good("promote", "tiny", "--dry-run", "--alias", "stable", *at)
     assert "nothing was made" in looked
@@ -65,26 +65,26 @@ def test_a_version_is_looked_at_made_and_taken_back(learnt: Daemon) -> None:
     assert f"stable is {ref} from now on" in made
     share = r"\d\.\d+% from tiny"
     assert re.findall(share, looked) == re.findall(share, made)
-    apart = _good("diff", "tiny", "stable", "--data-dir", learnt.data_dir)
-    assert "head.weight" in apart
-    assert "snapshot 2" in apart
-    assert re.search(r"noisy .*x1\.\d", apart)
-    told = _good("history", "stable", *at)
-    assert re.search(rf"\d\d:\d\d:\d\d .*{ref} .*promote", told)
-    assert told.index("promote") < told.index(" set")
+    difference = _good("diff", "tiny", "stable", "--data-dir", adapted.data_dir)
+    assert "head.weight" in difference
+    assert "snapshot 2" in difference
+    assert re.search(r"noisy .*x1\.\d", difference)
+    output = _good("history", "stable", *at)
+    assert re.search(rf"\d\d:\d\d:\d\d .*{ref} .*promote", output)
+    assert output.index("promote") < output.index(" set")
     assert "stable is tiny@" in _good("rollback", "stable", *at)
     assert _good("history", "stable", *at).count("rollback") == 1
 
 
-def test_runs_are_chosen(learnt: Daemon) -> None:
+def test_runs_are_chosen(adapted: Daemon) -> None:
     """`--prefix` and `--min-updates` say whose runs count; without an alias the version has its reference."""
-    at = ("--address", learnt.address)
+    at = ("--address", adapted.address)
     assert "of 10 runs" in _good("promote", "tiny", "--prefix", "run-0", "--dry-run", *at)
     made = _good("promote", "tiny", "--min-updates", 4, *at)
     assert "of 1 run, " in made
     ref = made.split("made ")[1].split()[0]
     assert ref in _good("list", *at)
-    with mlrs.connect(learnt.address) as advisor:
+    with mlrs.connect(adapted.address) as advisor:
         parent = advisor.model("tiny").ref
     assert ref != parent
     lineage = _good("history", ref, *at)
@@ -93,9 +93,9 @@ def test_runs_are_chosen(learnt: Daemon) -> None:
     assert "random" in lineage
 
 
-def test_wrong_uses_are_clear_errors(learnt: Daemon) -> None:
+def test_wrong_uses_are_clear_errors(adapted: Daemon) -> None:
     """What cannot be done names the way out, without a traceback."""
-    at = ("--address", learnt.address)
+    at = ("--address", adapted.address)
     for arguments, message in [
         (["promote", "tiny", "--prefix", "x", *at], "ADAPT_SCOPE_MODEL"),
         (["promote", "tiny", "--min-updates", "0", *at], "--min-updates"),
@@ -103,9 +103,9 @@ def test_wrong_uses_are_clear_errors(learnt: Daemon) -> None:
         (["rollback", "nobody", *at], "this daemon knows"),
         (["history", "nobody", *at], "nobody"),
         (["history", "stable", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
-        (["diff", "tiny", "nobody", "--data-dir", learnt.data_dir], "this daemon knows"),
-        (["diff", "tiny", "nobody.safetensors", "--data-dir", learnt.data_dir], "nobody.safetensors"),
-        (["diff", "tiny", "tiny", "--tenant", "A!", "--data-dir", learnt.data_dir], "tenant"),
+        (["diff", "tiny", "nobody", "--data-dir", adapted.data_dir], "this daemon knows"),
+        (["diff", "tiny", "nobody.safetensors", "--data-dir", adapted.data_dir], "nobody.safetensors"),
+        (["diff", "tiny", "tiny", "--tenant", "A!", "--data-dir", adapted.data_dir], "tenant"),
     ]:
         result = _models(*arguments)
         assert result.exit_code in {1, 2}, arguments
@@ -121,18 +121,18 @@ def test_a_lineage_ends_where_its_models_do(tmp_path: Path) -> None:
         child = Model(architecture=parent.architecture, snapshots=parent.snapshots, provenance=provenance)
         (tmp_path / "c.safetensors").write_bytes(dump_model(child))
         _good("import", "--data-dir", running.data_dir, "--name", "child", tmp_path / "c.safetensors")
-        told = _good("history", "child", "--address", running.address)
-    assert re.search(r"pooled .*1,200 .*9,000", told)
-    assert re.search(r"gone@aaaaaaaaaaaa .*not on this daemon", told)
+        output = _good("history", "child", "--address", running.address)
+    assert re.search(r"pooled .*1,200 .*9,000", output)
+    assert re.search(r"gone@aaaaaaaaaaaa .*not on this daemon", output)
 
 
 def test_a_diff_can_be_drawn(tmp_path: Path) -> None:
     """`--plot` writes a picture, also of models that have no weights in common."""
     first = write_random_model(tmp_path / "a.safetensors")
     second = write_random_model(tmp_path / "b.safetensors", hidden_size=4)
-    told = _good("diff", first, second, "--data-dir", tmp_path / "d", "--plot", tmp_path / "apart.png")
-    assert "not comparable" in told
-    assert (tmp_path / "apart.png").read_bytes().startswith(b"\x89PNG")
+    output = _good("diff", first, second, "--data-dir", tmp_path / "d", "--plot", tmp_path / "difference.png")
+    assert "not comparable" in output
+    assert (tmp_path / "difference.png").read_bytes().startswith(b"\x89PNG")
     refused = _models(
         "diff", first, second, "--data-dir", tmp_path / "d", "--plot", tmp_path / "no" / "x.png"
     )
@@ -143,6 +143,6 @@ def test_a_diff_can_be_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["promote", "rollback", "history", "diff"])
 def test_help_teaches(command: str) -> None:
     """Each command says what it does in words, with what to type."""
-    told = _good(command, "--help")
-    assert "mlrs models" in told
-    assert "runs" in told or "models" in told
+    output = _good(command, "--help")
+    assert "mlrs models" in output
+    assert "runs" in output or "models" in output

@@ -15,7 +15,7 @@ from mlrs_core.compiled import clip, compiled, sigmoid, wide
 
 @given(st.floats(allow_nan=False))
 def test_sigmoid_is_a_share(x: float) -> None:
-    """It is within [0, 1] whatever it is given, and right where that can be told."""
+    """It is within [0, 1] whatever it is given, and right where that can be checked."""
     assert 0 <= sigmoid(x) <= 1
     if abs(x) < 30:
         assert sigmoid(x) == pytest.approx(1 / (1 + math.exp(-x)), rel=1e-12)

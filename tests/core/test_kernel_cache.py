@@ -106,7 +106,7 @@ def test_damaged_files_are_made_again(tmp_path: Path, damage: str, suffix: str) 
 
 
 def test_a_file_that_cannot_be_read_is_a_miss(tmp_path: Path) -> None:
-    """A folder in an index's place, which can be neither read nor written, is said once and gone around."""
+    """A folder at an index's path, which can be neither read nor written, is said once and gone around."""
     cache = tmp_path / "cache"
     run(tmp_path, cache)
     for path in files(cache, "nbi"):

@@ -52,7 +52,7 @@ def test_every_object_fits_the_schema(file: Path, version: str) -> None:
 
 
 def test_the_schema_finds_mistakes() -> None:
-    """The validator that the test above goes by refuses a field in the wrong place."""
+    """The validator that the test above goes by refuses a misplaced field."""
     wrong = {**named("Deployment"), "replicas": 2}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
@@ -156,7 +156,7 @@ def test_a_pod_starts_and_its_probes_pass(tmp_path: Path) -> None:
     authority.write(tls / "ca.crt")
     tokens = TokenFile(tmp_path / "tokens" / "tokens.json")
     tokens.create(tenant="", role=Role.ADVISE)
-    places = {
+    replacements = {
         "/etc/mlrs/": f"{tmp_path}/",
         "--listen=0.0.0.0:50051": "--listen=127.0.0.1:0",
         "--advertise=127.0.0.1:50051": "",
@@ -172,7 +172,7 @@ def test_a_pod_starts_and_its_probes_pass(tmp_path: Path) -> None:
 
     server = postgres_or_skip()
     try:
-        arguments = moved(pod_arguments("127.0.0.1"), places)
+        arguments = moved(pod_arguments("127.0.0.1"), replacements)
         environment = {"MLRS_STORE": server.new_database()}
         with Daemon(tmp_path / "data", *arguments, environment=environment) as daemon:
             for name in PROBES:

@@ -17,7 +17,7 @@ from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceServicer
 from tests.support.stubs import ADVISOR, METHODS, MODELS
 
-ROOM = Path(__file__).parents[2] / "proto"
+PROTO = Path(__file__).parents[2] / "proto"
 ENUMS = {
     name: kind.DESCRIPTOR for name in pb.__all__ if isinstance(kind := getattr(pb, name), EnumTypeWrapper)
 }
@@ -80,7 +80,7 @@ def test_servicer_and_stub_have_the_calls(method: MethodDescriptor) -> None:
     servicer = AdvisorServiceServicer if service is ADVISOR else ModelServiceServicer
     assert callable(getattr(servicer, method.name))
     stem = Path(service.file.name).stem
-    calls = (ROOM / "mlrs_proto" / "v1" / f"{stem}_pb2_grpc.py").read_text()
+    calls = (PROTO / "mlrs_proto" / "v1" / f"{stem}_pb2_grpc.py").read_text()
     assert f"'/{service.full_name}/{method.name}'" in calls
 
 
@@ -139,7 +139,7 @@ def declarations(text: str) -> list[tuple[str, str]]:
 
 def test_everything_has_a_comment() -> None:
     """Each call, message, field and value of the contract has a comment right above it."""
-    files = (ROOM / "mlrs" / "v1").glob("*.proto")
+    files = (PROTO / "mlrs" / "v1").glob("*.proto")
     found = [declared for file in files for declared in declarations(file.read_text())]
     fields = sum(len(message.fields) for message in MESSAGES.values())
     assert len(found) > fields + len(METHODS)
@@ -148,9 +148,9 @@ def test_everything_has_a_comment() -> None:
 
 def test_old_runtimes_take_the_stubs() -> None:
     """The stubs ask for protobuf 5.28.1 and grpcio 1.68.1, the oldest that the package allows."""
-    messages = [file.read_text() for file in (ROOM / "mlrs_proto" / "v1").glob("*_pb2.py")]
-    calls = [file.read_text() for file in (ROOM / "mlrs_proto" / "v1").glob("*_pb2_grpc.py")]
-    project = (ROOM.parent / "pyproject.toml").read_text()
+    messages = [file.read_text() for file in (PROTO / "mlrs_proto" / "v1").glob("*_pb2.py")]
+    calls = [file.read_text() for file in (PROTO / "mlrs_proto" / "v1").glob("*_pb2_grpc.py")]
+    project = (PROTO.parent / "pyproject.toml").read_text()
     assert all("# Protobuf Python Version: 5.28.1\n" in text for text in messages)
     assert all("GRPC_GENERATED_VERSION = '1.68.1'\n" in text for text in calls)
     assert 'dependencies = ["grpcio>=1.68.1", "protobuf>=5.28.1"]' in project

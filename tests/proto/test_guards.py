@@ -21,8 +21,8 @@ needs_generator = pytest.mark.skipif(
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Path:
-    """Return a copy of the contract's room."""
+def folder(tmp_path: Path) -> Path:
+    """Return a copy of the folder of the contract."""
     ignored = shutil.ignore_patterns("__pycache__")
     return Path(shutil.copytree(REPOSITORY / "proto", tmp_path / "proto", ignore=ignored))
 
@@ -39,20 +39,20 @@ def run(*command: str | Path) -> tuple[int, str]:
 needs_buf = pytest.mark.skipif(not BUF.exists(), reason="buf is not installed beside this Python")
 
 
-def changed(room: Path, name: str, before: str, after: str) -> None:
+def changed(folder: Path, name: str, before: str, after: str) -> None:
     """Change the contract in a copy."""
-    contract = room / "mlrs" / "v1" / f"{name}.proto"
+    contract = folder / "mlrs" / "v1" / f"{name}.proto"
     text = contract.read_text()
     assert before in text
     contract.write_text(text.replace(before, after))
 
 
 @needs_generator
-def test_tampered_stub_is_found(room: Path) -> None:
-    """A stub that the generator would not write fails the check, by name; an untouched room passes."""
-    check = (GENERATOR / "python", room / "generate.py", "--check")
+def test_tampered_stub_is_found(folder: Path) -> None:
+    """A stub that the generator would not write fails the check, by name; an untouched folder passes."""
+    check = (GENERATOR / "python", folder / "generate.py", "--check")
     assert run(*check)[0] == 0
-    stub = room / "mlrs_proto" / "v1" / "run_pb2.pyi"
+    stub = folder / "mlrs_proto" / "v1" / "run_pb2.pyi"
     stub.write_text(stub.read_text() + "\n# by hand\n")
     status, said = run(*check)
     assert status == 1
@@ -61,14 +61,14 @@ def test_tampered_stub_is_found(room: Path) -> None:
 
 
 @needs_generator
-def test_forgotten_regeneration_is_found(room: Path) -> None:
+def test_forgotten_regeneration_is_found(folder: Path) -> None:
     """A field added to the contract fails the check until the stubs are generated again."""
     changed(
-        room, "run", "message GetRunRequest {\n", "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
+        folder, "run", "message GetRunRequest {\n", "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
     )
-    assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 1
-    assert run(GENERATOR / "python", room / "generate.py")[0] == 0
-    assert run(GENERATOR / "python", room / "generate.py", "--check")[0] == 0
+    assert run(GENERATOR / "python", folder / "generate.py", "--check")[0] == 1
+    assert run(GENERATOR / "python", folder / "generate.py")[0] == 0
+    assert run(GENERATOR / "python", folder / "generate.py", "--check")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_forgotten_regeneration_is_found(room: Path) -> None:
     ],
 )
 @needs_buf
-def test_a_breaking_change_is_found(room: Path, name: str, before: str, after: str, rule: str) -> None:
+def test_a_breaking_change_is_found(folder: Path, name: str, before: str, after: str, rule: str) -> None:
     """What would break those who use the contract fails the check against the committed baseline."""
-    check = (BUF, "breaking", room, "--error-format", "json", "--against", room / "baseline.binpb")
+    check = (BUF, "breaking", folder, "--error-format", "json", "--against", folder / "baseline.binpb")
     assert run(*check) == (0, "")
-    changed(room, name, before, after)
+    changed(folder, name, before, after)
     status, said = run(*check)
     assert status != 0
     assert rule in said
 
 
 @needs_buf
-def test_a_baseline_that_lacks_an_addition_is_found(room: Path) -> None:
+def test_a_baseline_that_lacks_an_addition_is_found(folder: Path) -> None:
     """An addition passes the check, and has to be in the baseline, so that later it cannot go."""
     changed(
-        room, "run", "message GetRunRequest {\n", "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
+        folder, "run", "message GetRunRequest {\n", "message GetRunRequest {\n  // New.\n  bool brief = 2;\n"
     )
-    baseline = room / "baseline.binpb"
-    assert run(BUF, "breaking", room, "--against", baseline)[0] == 0
-    assert run(BUF, "breaking", baseline, "--against", room)[0] != 0
-    assert run(BUF, "build", room, "--exclude-source-info", "--output", baseline)[0] == 0
-    assert run(BUF, "breaking", baseline, "--against", room)[0] == 0
+    baseline = folder / "baseline.binpb"
+    assert run(BUF, "breaking", folder, "--against", baseline)[0] == 0
+    assert run(BUF, "breaking", baseline, "--against", folder)[0] != 0
+    assert run(BUF, "build", folder, "--exclude-source-info", "--output", baseline)[0] == 0
+    assert run(BUF, "breaking", baseline, "--against", folder)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_a_baseline_that_lacks_an_addition_is_found(room: Path) -> None:
     ids=["comment", "request", "prefix"],
 )
 @needs_buf
-def test_contract_lint_finds(room: Path, name: str, before: str, after: str, rule: str) -> None:
+def test_contract_lint_finds(folder: Path, name: str, before: str, after: str, rule: str) -> None:
     """A field without a comment, a shared request and a value without prefix fail buf's lint."""
-    assert run(BUF, "lint", room)[0] == 0
-    changed(room, name, before, after)
-    status, said = run(BUF, "lint", "--error-format", "json", room)
+    assert run(BUF, "lint", folder)[0] == 0
+    changed(folder, name, before, after)
+    status, said = run(BUF, "lint", "--error-format", "json", folder)
     assert status != 0
     assert rule in said

@@ -8,7 +8,7 @@ one process and one address share theirs. Faults are per connection:
     cut         a part of the next bytes goes through, then both ends are reset
     delay       both directions stand still for a moment, then go on
     throttle    both directions are as slow as an old modem for a moment
-    half_open   one direction is swallowed from here on, and nobody is told; the other goes on
+    half_open   one direction is swallowed from here on, without notice; the other continues
     blackhole   the client's next connections are taken and never answered, for a moment
     linger      the client's end is reset; what it had sent arrives much later, when a new one is served
     duplicate   the client's first bytes are sent again: HTTP/2 must fail the connection
@@ -82,9 +82,9 @@ class _Connection:
         self.daemon = daemon
         self.frames = _Frames()
         self.first = b""
-        self.gate = asyncio.Event()
+        self.flowing = asyncio.Event()
         """Bytes wait until it is set."""
-        self.gate.set()
+        self.flowing.set()
         self.rate = 0.0
         """Bytes a second, if throttled."""
         self.cut_after: int | None = None
@@ -103,7 +103,7 @@ class _Connection:
         self.spoiled = True
         for writer in (self.client, self.daemon):
             _close(writer, reset=reset)
-        self.gate.set()
+        self.flowing.set()
 
 
 class FaultProxy:
@@ -235,7 +235,7 @@ class FaultProxy:
     ) -> None:
         try:
             while data := await reader.read(_READ):
-                await connection.gate.wait()
+                await connection.flowing.wait()
                 if direction in connection.swallow:
                     continue
                 if direction == "up" and connection.held is not None:
@@ -274,8 +274,8 @@ class FaultProxy:
                 connection.spoiled = True
                 connection.cut_after = chance.randrange(1, 60)
             case "delay":
-                connection.gate.clear()
-                self._later(seconds or chance.uniform(0.01, 0.3), connection.gate.set)
+                connection.flowing.clear()
+                self._later(seconds or chance.uniform(0.01, 0.3), connection.flowing.set)
             case "throttle":
                 connection.rate = 20_000.0
                 self._later(seconds or chance.uniform(0.05, 0.5), lambda: setattr(connection, "rate", 0.0))

@@ -1,4 +1,4 @@
-"""A way to a server that can be cut in silence: nobody is told, and no byte gets through."""
+"""A way to a server that can be cut silently: neither side is notified, and no byte gets through."""
 
 from __future__ import annotations
 

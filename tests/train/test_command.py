@@ -36,7 +36,7 @@ def test_resume_needs_no_settings(invoke: Invoke, tmp_path: Path) -> None:
 def test_an_interrupted_training_is_no_success(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told to stop, the command saves, says how to go on, and ends with status 130: no model is there."""
+    """Interrupted, the command saves, says how to continue, and ends with status 130: no model is there."""
     advance = Hypergradient.advance
 
     def interrupted(self: Hypergradient) -> LogRecord | None:

@@ -81,7 +81,7 @@ def test_log_of_paper_begins_as_logged() -> None:
     assert len(records) == 5
     for record, line in zip(records, logged("paper", 5), strict=True):
         assert (record.task, record.step) == (line["task"], line["step"])
-        # Other processors round otherwise; the losses of a training drift apart with time.
+        # Other processors round otherwise; the losses of a training diverge with time.
         assert record.values["train_loss"] == pytest.approx(line["train_loss"], rel=1e-2)
         assert record.values["learning_rate"] == pytest.approx(line["learning_rate"], rel=1e-2)
 

@@ -65,17 +65,17 @@ def benchmark(
     cells = []
     for task in (f"task-{number}" for number in range(tasks)):
         for optimizer in ("sgd", "adamw"):
-            place = {"task": task, "optimizer": optimizer}
+            group = {"task": task, "optimizer": optimizer}
             base = generator.uniform(0.1, 1.0)
             drawn = {
                 method: base * factor * np.exp(noise * generator.standard_normal(seeds))
                 for method, factor in factors.items()
             }
-            cells += row(drawn, test_accuracy=0.9, **place)
+            cells += row(drawn, test_accuracy=0.9, **group)
             for start in (0.1, 10.0):
-                cells += row({"mlr-snet": drawn["mlr-snet"] * 1.01}, start=start, **place)
+                cells += row({"mlr-snet": drawn["mlr-snet"] * 1.01}, start=start, **group)
             cells += [
-                cell("tuned-cosine", 1.0, purpose="tune", base_lr=lr, **place) for lr in (0.01, 0.1, 1.0)
+                cell("tuned-cosine", 1.0, purpose="tune", base_lr=lr, **group) for lr in (0.01, 0.1, 1.0)
             ]
     return cells
 

@@ -130,7 +130,7 @@ def test_development_and_untouched_rows_are_apart(tmp_path: Path) -> None:
 
 
 def test_reading_names_every_development_task() -> None:
-    """What a reader is told of development rows is what the groups hold."""
+    """The report says of development rows what the groups hold."""
     said = re.search(r"\*Development rows\* \(([^)]*)\)", READING)
     assert said is not None
     assert set(said[1].split(", ")) == DEVELOPMENT_TASKS

@@ -12,7 +12,7 @@ from tests.bench.report.cells import cell, scope_of
 
 
 def test_measured() -> None:
-    """Every identity of a method is kept, and the seeds of evaluation and tuning are told apart."""
+    """Every identity of a method is kept, and the seeds of evaluation and tuning are distinguished."""
     cells = [cell("mlr-snet", 1.0, seed=100, identity="model abc"), cell("prodigy", 1.0, seed=101)]
     cells += [cell("mlr-snet", 1.0, seed=102, identity="model def"), cell("x", 1.0, seed=1, purpose="tune")]
     found = measured(cells)

@@ -89,11 +89,11 @@ def test_interval_is_scipys() -> None:
     strata = [generator.normal(loc=row, size=6) for row in range(6)]
     estimate = stratified_estimate(strata, generator, resamples=20_000)
 
-    def pooled(*samples: np.ndarray, axis: int) -> np.ndarray:
+    def merged(*samples: np.ndarray, axis: int) -> np.ndarray:
         return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
     theirs = stats.bootstrap(
-        strata, pooled, method="percentile", n_resamples=20_000, rng=np.random.default_rng(4)
+        strata, merged, method="percentile", n_resamples=20_000, rng=np.random.default_rng(4)
     ).confidence_interval
     assert (estimate.low, estimate.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
 

@@ -32,19 +32,19 @@ def adapt(runs: Runs, row: int, step: int, alignment: float) -> Adapted:
 
 
 def follow(runs: Runs, row: int, events: Sequence[Event], first: int = 0) -> list[float]:
-    """Take a run through some events; return all that it was told."""
-    told = []
+    """Take a run through some events; return its advice and the results of its updates."""
+    advised = []
     for step, event in enumerate(events, first):
-        told.append(float(runs.advise(step, [event.loss], np.array([row]))[0]))
+        advised.append(float(runs.advise(step, [event.loss], np.array([row]))[0]))
         if event.alignment is not None:
             done = adapt(runs, row, step, event.alignment)
-            told += [float(done.outcome), done.log_change, 0.0 if math.isnan(done.lr) else done.lr]
-    return told
+            advised += [float(done.outcome), done.log_change, 0.0 if math.isnan(done.lr) else done.lr]
+    return advised
 
 
-def bits(runs: Runs, row: int, told: Sequence[float]) -> bytes:
+def bits(runs: Runs, row: int, advised: Sequence[float]) -> bytes:
     """Return all of a run as bytes."""
-    return np.array(told).tobytes() + runs.states[row].tobytes() + runs.networks[row].tobytes()
+    return np.array(advised).tobytes() + runs.states[row].tobytes() + runs.networks[row].tobytes()
 
 
 def eventful(rng: np.random.Generator, n: int) -> list[Event]:

@@ -31,7 +31,7 @@ class Seen:
     before: States
     """The frozen policy's state before it, (1, frozen_size)."""
     after: States
-    """Likewise after it."""
+    """The frozen policy's state after it, (1, frozen_size)."""
     loss: float
     step: int
 
@@ -104,6 +104,6 @@ def ours(policy: AdaptiveKernel, state: np.ndarray, network: np.ndarray, table: 
 
 
 def distance(left: dict, right: dict) -> float:
-    """Return how far two gradients by name are apart, over the size of the second."""
-    apart = sum(float(((left[name] - right[name]) ** 2).sum()) for name in right)
-    return float(np.sqrt(apart / sum(float((right[name] ** 2).sum()) for name in right)))
+    """Return the distance of two gradients by name, over the size of the second."""
+    distance = sum(float(((left[name] - right[name]) ** 2).sum()) for name in right)
+    return float(np.sqrt(distance / sum(float((right[name] ** 2).sum()) for name in right)))

@@ -34,25 +34,25 @@ def test_until_its_first_update_a_run_is_a_frozen_one(spec: Architecture) -> Non
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 12), order=st.sampled_from(MetaOrder))
 def test_neighbours_change_no_bit(spec: Architecture, seed: int, n: int, order: MetaOrder) -> None:
-    """Runs that take turns with others in any order get the bits that each gets alone."""
+    """Runs that alternate with others in any order get the bits that each gets alone."""
     rng = np.random.default_rng(seed)
     policy, configs = (
         adaptive(random_model(spec, seed % 5), order=order, learning_rate=0.05),
         mixed_runs(n, rng),
     )
     events = [eventful(rng, int(rng.integers(0, 20))) for _ in range(n)]
-    together, told, at = Runs(policy, configs), [[] for _ in range(n)], [0] * n
+    together, advised, at = Runs(policy, configs), [[] for _ in range(n)], [0] * n
     for row in rng.permutation(np.repeat(np.arange(n), [len(each) for each in events])):
-        told[row] += follow(together, row, [events[row][at[row]]], at[row])
+        advised[row] += follow(together, row, [events[row][at[row]]], at[row])
         at[row] += 1
     for row in range(n):
         alone = Runs(policy, [configs[row]])
-        assert bits(alone, 0, follow(alone, 0, events[row])) == bits(together, row, told[row])
+        assert bits(alone, 0, follow(alone, 0, events[row])) == bits(together, row, advised[row])
 
 
 @pytest.mark.parametrize("spec", SMALL, ids=label)
 def test_several_steps_in_one_call(spec: Architecture) -> None:
-    """Runs that have learnt advance by several steps in one call as they do call by call."""
+    """Runs that have been adapted advance by several steps in one call as they do call by call."""
     rng = np.random.default_rng(2)
     policy = adaptive(random_model(spec))
     one, other = Runs(policy, [HORIZON] * 3), Runs(policy, [HORIZON] * 3)
@@ -75,7 +75,7 @@ def test_saved_runs_go_on_with_the_same_bits(spec: Architecture, seed: int, cut:
     events = eventful(np.random.default_rng(seed), 60)
     policy = adaptive(random_model(spec, seed % 5), learning_rate=0.05)
     whole, before = Runs(policy, [HORIZON]), Runs(policy, [HORIZON])
-    told = follow(whole, 0, events)
+    advised = follow(whole, 0, events)
     first = follow(before, 0, events[:cut])
     after = Runs(adaptive(random_model(spec, seed % 5), learning_rate=0.05), [HORIZON] * 3)
     after.states[1], after.last[1] = before.states[0], before.last[0]
@@ -83,4 +83,4 @@ def test_saved_runs_go_on_with_the_same_bits(spec: Architecture, seed: int, cut:
         after.networks[1] = before.networks[0]
     else:
         after.networks[1] = 7.0  # what another run may have left
-    assert bits(after, 1, first + follow(after, 1, events[cut:], cut)) == bits(whole, 0, told)
+    assert bits(after, 1, first + follow(after, 1, events[cut:], cut)) == bits(whole, 0, advised)

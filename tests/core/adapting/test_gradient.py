@@ -70,7 +70,7 @@ def test_gradient_is_autograds(spec: Architecture, config: RunConfig) -> None:
 
 
 def test_rates_that_are_held_or_only_move_come_from_an_earlier_tick() -> None:
-    """So it is where ticks are apart, where a tick does not reach its aim, and where none has yet."""
+    """The gradient is right between ticks, where a tick does not reach its aim, and where none has yet."""
     met = set()
     for seed in range(6):
         met |= compare(DriftSpec(hidden_size=6), RunConfig(), 150, seed)

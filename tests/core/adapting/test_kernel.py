@@ -25,7 +25,7 @@ from tests.core.networks.families import SMALL, label, random_model
 from tests.core.runs import Runs
 
 
-def learnt(model: Model, policy: AdaptivePolicy, network: np.ndarray) -> Model:
+def with_weights(model: Model, policy: AdaptivePolicy, network: np.ndarray) -> Model:
     """Return a model with the weights of a run's network."""
     return Model(
         architecture=model.architecture,
@@ -48,7 +48,7 @@ def test_the_newest_step_is_taken_again(spec: Architecture) -> None:
         done = adapt(before_step, 0, step, alignment)
         if done.outcome in MOVED:
             assert not math.isnan(done.lr) or isinstance(spec, DriftSpec)
-            under = learnt(model, before_step.policy, before_step.networks[0]).policy()
+            under = with_weights(model, before_step.policy, before_step.networks[0]).policy()
             lrs, states = step_of(under, before, np.array([step]), np.array(loss), columns)
             assert states.tobytes() == before_step.states[:, :size].tobytes()
             if not math.isnan(done.lr):

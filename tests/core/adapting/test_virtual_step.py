@@ -93,7 +93,7 @@ def test_alignment_is_all_that_is_needed(spec: Architecture, optimizer: str) -> 
         compared += 1
         direction, leaves = training.direction(), leaves_of(model.snapshots[0])
         rate = oracle(leaves, [Seen(before, runs.states[:, :size].copy(), loss, step)], runs.table)
-        rate = rate * (lr / rate.detach())  # w' is where the rate that was told leads, to the last digit
+        rate = rate * (lr / rate.detach())  # w' is where the advised rate leads, to the last digit
         slopes = torch.autograd.grad(training.validation_loss(direction, rate), list(leaves.values()))
         expected = {name: slope.numpy() for name, slope in zip(leaves, slopes, strict=True)}
         alignment = training.alignment(direction, lr)

@@ -337,7 +337,7 @@ def test_header_beyond_the_limit_is_refused() -> None:
     ids=["zip", "legacy", "protocol 2", "protocol 5"],
 )
 def test_pickles_are_refused_with_the_way_out(data: bytes) -> None:
-    """A pickle is told apart from a damaged file, never loaded, and the command to convert it named."""
+    """A pickle is distinguished from a damaged file, never loaded, and the command to convert it named."""
     with pytest.raises(ModelFileError, match="mlrs models import"):
         parse_model(data)
 

@@ -62,7 +62,7 @@ def cell(weights: Snapshot, name: str, layout: str, x: Vector, h: Vector, c: Vec
     below, before = perceptron(weights, f"{name}.fc_i2h", x), perceptron(weights, f"{name}.fc_h2h", h)
     gates = [one + other for one, other in zip(below, before, strict=True)]
     size = len(h)
-    parts = {gate: gates[place * size : (place + 1) * size] for place, gate in enumerate(layout)}
+    parts = {gate: gates[index * size : (index + 1) * size] for index, gate in enumerate(layout)}
     offset = 1.0 if layout == "ifog" else 0.0  # the authors' meta-train program
     kept = [
         sigmoid(forget - offset) * old + sigmoid(take) * math.tanh(new)
@@ -151,7 +151,7 @@ def shipped_network() -> Network:
     metadata = json.loads(header.pop("__metadata__")["mlrs"])
     snapshots: list[dict[str, Any]] = [{} for _ in range(metadata["snapshots"])]
     for name, tensor in header.items():
-        start, end = (8 + length + place for place in tensor["data_offsets"])
+        start, end = (8 + length + index for index in tensor["data_offsets"])
         numbers = list(struct.unpack(f"<{(end - start) // 4}f", data[start:end]))
         _, index, *rest = name.split(".")
         width = tensor["shape"][-1]

@@ -48,11 +48,11 @@ def test_learning_rates_depend_on_the_losses(spec: Architecture) -> None:
     policy = random_model(spec).policy()
     runs = RunColumns.of([RunConfig(scale=1.0)] * 2)
     _, states = step_of(policy, policy.init_state(2), np.zeros(2, np.int64), np.array([0.5, 4.0]), runs)
-    apart = 0
+    different = 0
     for step in range(1, 60):  # not at once: a rate may rise as fast as it can after either
         lrs, states = step_of(policy, states, np.full(2, step), np.array([1.0, 1.0]), runs)
-        apart += lrs[0] != lrs[1]
-    assert apart
+        different += lrs[0] != lrs[1]
+    assert different
 
 
 @pytest.mark.parametrize("spec", SMALL, ids=label)
@@ -165,14 +165,14 @@ def test_gate_layouts_differ_by_order_and_forget_offset() -> None:
     runs = RunColumns.of([RunConfig(scale=1.0)])
     start = (np.zeros((1, 103), np.float32), np.zeros(1, np.int64), np.ones(1), runs)
     rates = {
-        layout: step_of(ARCHITECTURES["paper"](gate_layout=layout).policy([weights]), *start)[0]
+        layout: step_of(policy_of(ARCHITECTURES["paper"](gate_layout=layout), [weights]), *start)[0]
         for layout in ("ifgo", "ifog")
     }
     assert rates["ifgo"] != rates["ifog"]
 
 
 def test_a_paper_model_holds_the_bound_of_its_losses() -> None:
-    """A paper model with another bound of losses is told apart by its JSON, and takes losses within it."""
+    """A paper model with another bound of losses is distinguished by its JSON, and takes losses within it."""
     first, other = ARCHITECTURES["paper"](hidden_size=5), ARCHITECTURES["paper"](hidden_size=5, max_loss=3)
     assert "max_loss" not in first.to_json()
     assert other.to_json()["max_loss"] == 3.0

@@ -192,8 +192,8 @@ def test_bad_constants_are_named(changed: dict[str, Any], said: str) -> None:
 def test_whole_numbers_are_read_as_the_numbers_that_they_are() -> None:
     """A file that says 1 where the constant is 1.0 is of an equal model, so its digest is the same again."""
     one, other = (
-        DriftSpec(constants=replace(DriftConstants(), reach=value, soft_steps=places))
-        for value, places in ((2.0, (1.0,) * 9), (2, [1] * 9))
+        DriftSpec(constants=replace(DriftConstants(), reach=value, soft_steps=positions))
+        for value, positions in ((2.0, (1.0,) * 9), (2, [1] * 9))
     )
     assert one == other
     assert json.dumps(one.to_json()) == json.dumps(other.to_json())

@@ -14,6 +14,7 @@ from mlrs_core.networks import Weights
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import net_with
 from mlrs_core.networks.scale import shu_gamma
+from mlrs_core.networks.serving import policy_of
 from tests.core.models.test_official import needs_reference, official_model
 from tests.core.models.test_official import traces as authors_traces
 from tests.core.networks import paper_oracle
@@ -71,7 +72,7 @@ def test_traces_are_what_the_oracle_makes() -> None:
 def test_kernel_follows_the_papers_equations(case: dict[str, Any], scaled: bool) -> None:  # noqa: FBT001
     """Through all three snapshots the kernel's advice is the oracle's to 1e-6, with its scale and under 1."""
     snapshots = snapshots_of(case)
-    policy = spec_of(case, snapshots[0]).policy(snapshots)
+    policy = policy_of(spec_of(case, snapshots[0]), snapshots)
     config = RunConfig(horizon=HORIZON, num_classes=CLASSES, scale=None if scaled else 1.0)
     runs = Runs(policy, [config])
     rates = [float(runs.advise(step, [loss])[0]) for step, loss in enumerate(case["losses"])]

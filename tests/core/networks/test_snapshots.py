@@ -76,7 +76,7 @@ def test_choice_is_a_snapshot_of_the_model(step: int, horizon: int, named: int, 
 
 @given(horizon=st.integers(1, 300), count=st.integers(1, 9))
 def test_snapshots_come_in_order(horizon: int, count: int) -> None:
-    """Along a run the snapshots come in order, each once, from the first where the horizon has room."""
+    """Along a run the snapshots come in order, each once, from the first if the horizon is long enough."""
     chosen = choose(list(range(horizon)), horizon, count=count)
     assert chosen == sorted(chosen)
     assert set(chosen) == (set(range(count)) if horizon >= count else {count - 1})

@@ -59,7 +59,7 @@ class WallClock:
 def test_the_client_reads_no_clock_that_can_be_set() -> None:
     """Deadlines of the client go by the monotonic clock: its sources know no other, but for one.
 
-    Whether a run is one that a lost call has just created is told by when it was; a clock that is wrong there
+    Whether a run is one that a lost call has just created is decided by the time; a clock that is wrong there
     costs a clear answer, and changes no advice.
     """
     sources = Path(mlrs.__file__).parent.rglob("*.py")

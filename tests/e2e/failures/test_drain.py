@@ -1,4 +1,4 @@
-"""A daemon that is told to stop while its store does not answer."""
+"""A daemon that is stopped while its store does not answer."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_a_store_that_stands_still_holds_no_exit_up(
     try:
         if calls:
             _create_many(daemon.address)
-        told = time.monotonic()
+        stopped = time.monotonic()
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 1
-        took_s = time.monotonic() - told
+        took_s = time.monotonic() - stopped
     finally:
         postgres.resume()
     assert took_s < DRAIN_S + STORE_S + MARGIN_S

@@ -73,7 +73,7 @@ def _follow(run: mlrs.Run, run_id: str, start: int, end: int) -> list[str]:
 
 
 def _insisted(run: mlrs.Run, step: int, loss: float) -> str:
-    """Ask again, at the usual deadline, until there is advice."""
+    """Ask again, at the default deadline, until there is advice."""
     while True:
         try:
             return run.next_lr(step, loss).hex()
@@ -206,7 +206,7 @@ def test_ranks_that_come_to_different_replicas_end_at_the_owner(cluster: Cluster
 
 
 def _trained_through(cluster: Cluster, rounds: int, count: int) -> int:
-    """Restart two replicas in turns under training loops that must not notice; return how many steps."""
+    """Restart two replicas alternately under training loops that must not notice; return how many steps."""
     daemons = [cluster.add("one"), cluster.add("two")]
     addresses, done = _addresses(*daemons), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A store that cannot be written for a while: training goes on, and everybody is told."""
+"""A store that cannot be written for a while: training continues, and clients and health checks report it."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ async def test_one_message_may_hold_all_ranks(daemon: Daemon) -> None:
 
 
 async def test_a_drain_lets_waiting_ranks_go_on_elsewhere(daemon: Daemon, model: Path) -> None:
-    """A daemon that is told to stop does not wait for missing ranks; after a restart they go on."""
+    """A daemon that is stopped does not wait for missing ranks; after a restart they go on."""
     async with ranks(daemon.address, 2) as runs:
         lrs = await all_follow(runs, range(5))
         waiting = asyncio.create_task(follow(runs[0], range(5, 10)))

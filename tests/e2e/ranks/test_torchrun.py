@@ -168,7 +168,7 @@ def test_a_daemon_away_keeps_no_rank_from_the_others(job: Job) -> None:
     until_step(59)
     job.daemon.start()
     with mlrs.connect(job.daemon.address, timeout_s=30) as advisor:
-        while advisor.get_run("job").next_step < 60:  # it is told what it missed
+        while advisor.get_run("job").next_step < 60:  # it gets what it missed
             assert launched.poll() is None
     (job.folder / "go-60").touch()
     _, errors = launched.communicate(timeout=120)

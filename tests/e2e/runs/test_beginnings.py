@@ -20,12 +20,12 @@ from tests.support.daemon import Daemon, write_random_model
 README = Path(__file__).parents[3] / "README.md"
 YOURS = """
 import json, os, pathlib
-place = pathlib.Path(__file__).with_suffix(".json")
+file = pathlib.Path(__file__).with_suffix(".json")
 def load_checkpoint():
-    return json.loads(place.read_text()) if place.exists() else {}
+    return json.loads(file.read_text()) if file.exists() else {}
 def save_checkpoint(saved):
-    place.with_suffix(".part").write_text(json.dumps(saved))
-    os.replace(place.with_suffix(".part"), place)
+    file.with_suffix(".part").write_text(json.dumps(saved))
+    os.replace(file.with_suffix(".part"), file)
 def train_batch(step):
     return 2.5 / (1 + 0.05 * step) + 0.1 * ((step * 7919) % 13) / 13
 def update_weights(lr):
@@ -39,10 +39,10 @@ torch.set_num_threads(1)
 model = nn.Linear(4, 2)
 loss_fn = nn.CrossEntropyLoss()
 batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(60)]
-place = __file__ + ".pt"
+file = __file__ + ".pt"
 """
 RESUMES = """
-saved = torch.load(place, weights_only=True) if os.path.exists(place) else {}
+saved = torch.load(file, weights_only=True) if os.path.exists(file) else {}
 for name, part in {"model": model, "optimizer": optimizer, "scheduler": scheduler}.items():
     if saved:
         part.load_state_dict(saved[name])
@@ -52,8 +52,8 @@ SAVES = """
     print(scheduler.last_epoch - 1, loss.item().hex(), scheduler.get_last_lr()[0].hex(), flush=True)
     if scheduler.last_epoch % 20 == 0 and "checkpoint" in sys.argv:
         parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        torch.save({name: part.state_dict() for name, part in parts.items()}, place + ".part")
-        os.replace(place + ".part", place)
+        torch.save({name: part.state_dict() for name, part in parts.items()}, file + ".part")
+        os.replace(file + ".part", file)
 """
 
 
@@ -245,7 +245,7 @@ def test_a_script_whose_daemon_comes_and_goes(tmp_path: Path, model: Path, loop:
                 while len(seen) < end:
                     time.sleep(0.005)
 
-            def told(what: str) -> None:
+            def reported(what: str) -> None:
                 """Wait for a warning."""
                 assert process.stderr is not None
                 line = process.stderr.readline()
@@ -255,15 +255,15 @@ def test_a_script_whose_daemon_comes_and_goes(tmp_path: Path, model: Path, loop:
             warnings: list[str] = []
             for _ in range(2):
                 until(20)
-                told("no advice in time; going on with the fallback")
+                reported("no advice in time; going on with the fallback")
                 daemon.start()
-                told("the daemon is back and has every loss")
+                reported("the daemon is back and has every loss")
                 until(50)
                 daemon.kill()
             until(20)
-            told("no advice in time; going on with the fallback")
+            reported("no advice in time; going on with the fallback")
             (tmp_path / "stop").touch()
-            told("mlrs runs push")
+            reported("mlrs runs push")
             assert process.stderr.read() == ""
             assert process.wait() == 0
             reader.join()

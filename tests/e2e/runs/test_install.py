@@ -29,8 +29,8 @@ def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     tops = {name.partition("/")[0] for name in sizes if ".dist-info" not in name}
-    rooms = ("bench", "cli", "client", "core", "proto", "server", "train")
-    assert tops == {f"mlrs_{room}" for room in rooms}
+    packages = ("bench", "cli", "client", "core", "proto", "server", "train")
+    assert tops == {f"mlrs_{package}" for package in packages}
     assert all(f"{top}/py.typed" in sizes for top in tops)
     for model in ("mlr-snet", "paper"):
         assert 0 < sizes[f"mlrs_core/models/{model}.safetensors"] <= 200_000

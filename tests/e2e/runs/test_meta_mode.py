@@ -37,7 +37,7 @@ def loss_of(step: int) -> float:
 
 
 def alignment_of(step: int) -> float:
-    """Return an alignment likewise, of either sign."""
+    """Return an alignment of either sign that depends on the step alone."""
     return float(np.cos(0.7 * step)) * 3.0
 
 
@@ -117,7 +117,7 @@ def test_what_the_fallback_bridged_is_made_up_for(daemon: Daemon) -> None:
 
 
 def train_impatiently(run: mlrs.Run, first: int, last: int) -> list[float | Adaptation]:
-    """Train with the usual deadlines."""
+    """Train with the default deadlines."""
     seen: list[float | Adaptation] = []
     for step in range(first, last):
         seen.append(run.next_lr(step, loss_of(step)))

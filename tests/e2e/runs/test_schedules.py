@@ -56,7 +56,7 @@ def _eager(kind: ScheduleKind) -> Schedule:
 
 
 def test_pytorch_follows_a_schedule_of_the_daemon(tmp_path: Path) -> None:
-    """An AdvisedLR over a run with a policy gives PyTorch's cosine, from the usual LR of its optimizer."""
+    """An AdvisedLR over a run with a policy gives PyTorch's cosine, from the default LR of its optimizer."""
     parameters = [torch.nn.Parameter(torch.zeros(1))]
     mine = torch.optim.SGD(parameters, lr=0.5, momentum=0.9)
     theirs = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)

@@ -37,7 +37,7 @@ class Crowd:
         self.stopping = asyncio.Event()
 
     async def train(self, name: str, advisor: aio.Advisor) -> None:
-        """Train until told to stop; note what went wrong, if anything did."""
+        """Train until stopped; note what went wrong, if anything did."""
         await asyncio.sleep(random.uniform(0.0, self._pause_s))  # noqa: S311  # not all at once
         try:
             for index in itertools.count():

@@ -1,4 +1,4 @@
-"""One rank of a DDP training on digits, for `torchrun`: it fails where it is told to, and writes what it saw.
+"""One rank of a DDP training on digits, for `torchrun`: it fails where it is asked to, and writes its steps.
 
 A line for each step goes to the folder's file of the rank and the attempt: the step, the learning rate, the
 rank's own loss, and a sum over its weights, as hexadecimal floats.
@@ -50,19 +50,19 @@ def _is_at(what: str | None, rank: int, step: int) -> bool:
 class Rank:
     """A process of the job."""
 
-    def __init__(self, told: Namespace) -> None:
+    def __init__(self, arguments: Namespace) -> None:
         """Join the others, and go on from the checkpoint, if there is one."""
         dist.init_process_group("gloo")
         torch.manual_seed(0)
         torch.set_num_threads(1)
-        self.told = told
+        self.arguments = arguments
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         images, labels = load_digits(return_X_y=True)
         self.images, self.labels = torch.tensor(images / 16.0, dtype=torch.float32), torch.tensor(labels)
         self.model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-        self.checkpoint = told.folder / "checkpoint.pt"
+        self.checkpoint = arguments.folder / "checkpoint.pt"
         self.saved: dict[str, Any] | None = None
         if self.checkpoint.exists():
             self.saved = torch.load(self.checkpoint, weights_only=True)
@@ -70,39 +70,42 @@ class Rank:
 
     def open(self, advisor: mlrs.Advisor) -> mlrs.Run | None:
         """Open the run, rewound to the checkpoint by one rank, before the others go on."""
-        settings: dict[str, Any] = {"horizon": 100, "num_classes": 10, "fallback": self.told.fallback}
-        if self.told.reports == "first":
+        settings: dict[str, Any] = {"horizon": 100, "num_classes": 10, "fallback": self.arguments.fallback}
+        if self.arguments.reports == "first":
             return open_run(advisor, "job", resume_from=self.step, **settings) if self.rank == 0 else None
         settings |= {"rank": self.rank, "world_size": self.world_size}
-        settings["straggler_timeout_s"] = self.told.straggler_timeout_s
+        settings["straggler_timeout_s"] = self.arguments.straggler_timeout_s
         run = open_run(advisor, "job", resume_from=self.step, **settings) if self.rank == 0 else None
         dist.barrier()
         return run or open_run(advisor, "job", **settings)
 
     def batch(self, micro: int) -> torch.Tensor:
         """Return the loss of a micro-batch, other samples on each rank."""
-        place = (self.step * self.told.accumulate + micro) * self.world_size + self.rank
-        which = (torch.arange(32) + 32 * place) % len(self.labels)
+        index = (self.step * self.arguments.accumulate + micro) * self.world_size + self.rank
+        which = (torch.arange(32) + 32 * index) % len(self.labels)
         loss = nn.functional.cross_entropy(self.model(self.images[which]), self.labels[which])
-        return loss * float("nan") if _is_at(self.told.nan, self.rank, self.step) else loss
+        return loss * float("nan") if _is_at(self.arguments.nan, self.rank, self.step) else loss
 
     def train(self, scheduler: AdvisedLR) -> None:
         """Train to the end."""
         name = f"rank-{self.rank}-{self.attempt}.txt"
-        with (self.told.folder / name).open("w", encoding="ascii", buffering=1) as record:
-            while self.step < self.told.steps:
-                if _is_at(self.told.slow, self.rank, self.step):
-                    time.sleep(float(self.told.slow.split(":")[2]))
-                while self.step in self.told.wait and not (self.told.folder / f"go-{self.step}").exists():
+        with (self.arguments.folder / name).open("w", encoding="ascii", buffering=1) as record:
+            while self.step < self.arguments.steps:
+                if _is_at(self.arguments.slow, self.rank, self.step):
+                    time.sleep(float(self.arguments.slow.split(":")[2]))
+                while (
+                    self.step in self.arguments.wait
+                    and not (self.arguments.folder / f"go-{self.step}").exists()
+                ):
                     time.sleep(0.02)
                 losses = []
                 self.optimizer.zero_grad()
-                for micro in range(self.told.accumulate):
+                for micro in range(self.arguments.accumulate):
                     loss = self.batch(micro)
                     scheduler.observe(loss)
                     losses.append(loss.item())
-                    (loss / self.told.accumulate).backward()
-                if _is_at(self.told.kill, self.rank, self.step) and self.attempt == 0:
+                    (loss / self.arguments.accumulate).backward()
+                if _is_at(self.arguments.kill, self.rank, self.step) and self.attempt == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 self.optimizer.step()
                 scheduler.step()
@@ -124,8 +127,10 @@ class Rank:
 def main() -> None:
     """Be a rank."""
     here = Rank(arguments())
-    with mlrs.connect(here.told.address) as advisor:
-        scheduler = AdvisedLR(here.optimizer, here.open(advisor), accumulation_steps=here.told.accumulate)
+    with mlrs.connect(here.arguments.address) as advisor:
+        scheduler = AdvisedLR(
+            here.optimizer, here.open(advisor), accumulation_steps=here.arguments.accumulate
+        )
         if here.saved is not None:
             here.model.load_state_dict(here.saved["model"])
             here.optimizer.load_state_dict(here.saved["optimizer"])

@@ -1,4 +1,4 @@
-"""A training process for tests under fire: it trains one run after the other until it is told to stop.
+"""A training process for tests under fire: it trains one run after the other until it is stopped.
 
     python -m tests.support.trainings.trainer NAME JOURNAL ADDRESS...
 
@@ -93,7 +93,7 @@ class Trainer:
         self.stopping = threading.Event()
 
     def train(self) -> None:
-        """Train until told to stop; note what went wrong, if anything did."""
+        """Train until stopped; note what went wrong, if anything did."""
         try:
             with mlrs.connect(self._address, timeout_s=self._timeout_s) as advisor:
                 for index in itertools.count(self._journal.finished(self.name)):

@@ -29,10 +29,10 @@ def ray_cluster() -> Iterator[JobEngine]:
 
 @pytest.fixture
 def meeting() -> Iterator[Meeting]:
-    """Return a place where workers and the test meet."""
-    place = Meeting()
-    yield place
-    place.close()
+    """Return an address where workers and the test meet."""
+    opened = Meeting()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def threads() -> int:
 
 
 def meet(port: int) -> None:
-    """Tell the one who listens there which process this is, and wait until told to go on."""
+    """Tell the one who listens there which process this is, and wait until it says to continue."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(os.getpid().to_bytes(4))
         connection.recv(1)
@@ -64,7 +64,7 @@ def meet(port: int) -> None:
 def sample_after_meeting(
     port: int, settings: EvolutionSettings, phi: Tensor, update: int, index: int
 ) -> Sample:
-    """Return a sample, once told to go on."""
+    """Return a sample, once it may continue."""
     meet(port)
     return draw_sample(settings, phi, update, index)
 

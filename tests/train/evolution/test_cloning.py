@@ -55,7 +55,7 @@ def curve_with_minimum_at(log_rate: float) -> RegretCurve:
 
 
 def regret_of(log_rates: torch.Tensor, curve: RegretCurve) -> torch.Tensor:
-    """Return the regrets of some base rates, (n,), at a place where all shapes are at their base."""
+    """Return the regrets of some base rates, (n,), at a step where all shapes are at their base."""
     return regret(log_rates[None], torch.zeros(1, len(SHAPES), len(log_rates)), [curve])[0]
 
 
@@ -111,10 +111,10 @@ def test_what_is_next_to_nothing_counts_as_equal() -> None:
 def test_regret_leads_back_from_anywhere(off: float) -> None:
     """Also where all teachers were lost, and beyond the rates they tried, the slope points to the best."""
     best = float(LOG_RATES[6])
-    place = torch.tensor([best + off], requires_grad=True)
-    regret_of(place, curve_with_minimum_at(best)).sum().backward()
-    assert place.grad is not None
-    assert math.copysign(1, float(place.grad)) == math.copysign(1, off)
+    rate = torch.tensor([best + off], requires_grad=True)
+    regret_of(rate, curve_with_minimum_at(best)).sum().backward()
+    assert rate.grad is not None
+    assert math.copysign(1, float(rate.grad)) == math.copysign(1, off)
 
 
 class Watched(DriftReference):

@@ -110,8 +110,8 @@ def test_a_killed_worker_loses_nothing(engine: JobEngine, meeting: Meeting) -> N
 
     jobs = [Job(str(n), draw_sample, (SMALL, phi, 0, n)) for n in range(4)]
     jobs[1] = Job("1", sample_after_meeting, (meeting.port, SMALL, phi, 0, 1))
-    with ThreadPoolExecutor(1) as pool:
-        processes = pool.submit(kill_the_first)
+    with ThreadPoolExecutor(1) as threads:
+        processes = threads.submit(kill_the_first)
         samples = engine.compute(jobs)
         first, second = processes.result()
     assert first != second
@@ -148,8 +148,8 @@ def test_a_worker_that_dies_idle_is_replaced(meeting: Meeting) -> None:
         return process
 
     phi = initial_phi(SMALL)
-    with closing(LocalProcesses(1)) as engine, ThreadPoolExecutor(1) as pool:
-        process = pool.submit(let_go)
+    with closing(LocalProcesses(1)) as engine, ThreadPoolExecutor(1) as threads:
+        process = threads.submit(let_go)
         engine.compute([Job("first", sample_after_meeting, (meeting.port, SMALL, phi, 0, 0))])
         os.kill(process.result(), signal.SIGKILL)
         assert engine.compute([Job("second", square, (5,))]) == [25]

@@ -105,12 +105,12 @@ def test_short_trainings_have_fewer_snapshots(epochs: int, expected: list[int]) 
 def test_tasks_go_through_their_epochs_together() -> None:
     """The learner that is behind goes next, so epochs of unequal length end together."""
     training = begin(("blobs", "shallow"), epochs=2)
-    turns = []
+    order = []
     while training.steps_done < 25:
         before = [learner.step for learner in training.learners]
         training.advance()
-        turns.append(next(i for i, learner in enumerate(training.learners) if learner.step > before[i]))
-    assert turns == [0, 1, 1, 1, 1] * 5
+        order.append(next(i for i, learner in enumerate(training.learners) if learner.step > before[i]))
+    assert order == [0, 1, 1, 1, 1] * 5
 
 
 def test_too_small_a_rate_is_raised() -> None:

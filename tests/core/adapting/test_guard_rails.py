@@ -1,4 +1,4 @@
-"""What is usual of alignments and losses, and what is a blow-up."""
+"""Which alignments and losses are typical, and what is a blow-up."""
 
 from __future__ import annotations
 
