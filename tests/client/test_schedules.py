@@ -22,7 +22,7 @@ from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_proto import v1 as pb
 from mlrs_server.rpc.convert import config_from_proto
-from tests.core.schedules.schedules.schedules import LOSS_FREE, configs, follow
+from tests.core.schedules.cases import LOSS_FREE, configs, follow
 
 
 @given(configs(*LOSS_FREE))

@@ -16,7 +16,7 @@ from mlrs_core.advise import step as step_of
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import Floats, RunColumns
 from mlrs_core.schedules.kernel import schedule_policy
-from tests.core.schedules.schedules.schedules import METRIC, configs, follow
+from tests.core.schedules.cases import METRIC, configs, follow
 
 LOSSES: Floats = 2 / (1 + 0.05 * np.arange(300)) + np.random.default_rng(3).normal(0, 0.05, 300)
 """A loss that falls, in noise."""

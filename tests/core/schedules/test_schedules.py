@@ -20,7 +20,7 @@ from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import RunColumns
 from mlrs_core.schedules.base import default_lrs
 from mlrs_core.schedules.kernel import schedule_policy
-from tests.core.schedules.schedules.schedules import LOSS_FREE, configs, follow, lrs_of
+from tests.core.schedules.cases import LOSS_FREE, configs, follow, lrs_of
 
 BASE = 0.3
 

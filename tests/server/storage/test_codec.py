@@ -18,7 +18,7 @@ from mlrs_server.domain.run_snapshot import RunSnapshot, first_snapshot
 from mlrs_server.errors import Reason
 from mlrs_server.storage import Observations, chunks, codec
 from mlrs_server.storage.sealing import seal
-from tests.core.schedules.schedules.schedules import configs
+from tests.core.schedules.cases import configs
 from tests.server.support import raises
 
 DOUBLES = st.floats(width=64)  # NaNs of any payload and infinities included
