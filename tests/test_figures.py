@@ -90,7 +90,7 @@ def test_the_readme_claims_what_the_table_says() -> None:
     diverged, trainings = rows["divergences"][3].removesuffix(" runs").split(" of ")
     claim = " ".join(readme.split("## What the advice is worth today")[1].split("\n## ")[0].split())
     assert f"**{gap}** of the gap" in claim
-    assert f"best tuned one on {near} of rows" in claim
-    assert f"({row.replace(' / adamw', ' under AdamW')}) {worst} above it" in claim
+    assert f"best tuned one on {near} of the rows" in claim
+    assert f"({row.replace(' / adamw', ' under AdamW')}) it is {worst} higher" in claim
     assert diverged == "0"
     assert f"None of its {trainings} trainings diverged" in claim
