@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlrs
+from mlrs_cli.root import command
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import digest_of
 from mlrs_server.errors import Reason
@@ -58,10 +59,10 @@ class StoreAddress:
     url: str | None
     """The database; none is the file in the folder."""
 
-    def mlrs(self, command: str, *arguments: object) -> Result:
+    def mlrs(self, name: str, *arguments: object) -> Result:
         """Run a command of `mlrs store` about it."""
         where = ["--data-dir", self.folder, *(["--store", self.url] if self.url else [])]
-        line = ["store", command, *map(str, (*where, *arguments))]
+        line = ["store", name, *map(str, (*where, *arguments))]
         return CliRunner(env={"COLUMNS": "200"}).invoke(command, line)
 
     def opened(self) -> SqlStore:
