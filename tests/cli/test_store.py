@@ -420,8 +420,8 @@ def test_a_daemon_is_backed_up_and_checked_as_it_runs(tmp_path: Path) -> None:
         assert new.mlrs("restore", backup).exit_code == 0
         assert new.mlrs("check", "--replay").exit_code == 0
         with closing(new.opened()) as store:
-            stored = got(store, "a")
-            found = store.read(stored.key, 0, 10**6).lrs.tolist()
+            row = got(store, "a")
+            found = store.read(row.key, 0, 10**6).lrs.tolist()
         assert len(found) > least
         assert found == lrs[: len(found)]
     assert stored.mlrs("check", "--replay").exit_code == 0
