@@ -17,10 +17,10 @@ MAX_ALIGNMENT = 1e30
 
 
 class MetaOutcome(enum.IntEnum):
-    """What a meta update did. The numbers are those of the contract."""
+    """What a meta update did. Stored meta updates hold these numbers."""
 
     APPLIED = 1
-    """The weights moved as Adam says."""
+    """The weights moved by a step of Adam."""
     CLIPPED = 2
     """The alignment was clipped first."""
     SCALED = 3
