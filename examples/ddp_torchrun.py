@@ -3,9 +3,9 @@
 mlrs serve &
 torchrun --nproc-per-node=2 examples/ddp_torchrun.py --address 127.0.0.1:50051
 
-The lines marked with (mlrs) are all there is to it, and they are the same on every rank: the losses of the
-ranks become one, rank 0 asks the daemon, and its answer goes to all. Kill a process and let torchrun start
-the job again (--max-restarts=3): it goes on from its checkpoint, and no learning rate is another.
+Only the lines marked with (mlrs) are for mlrs, and they are the same on every rank: the losses of the ranks
+are averaged, rank 0 asks the daemon, and all ranks get its answer. If a process is killed and torchrun starts
+the job again (--max-restarts=3), it continues from its checkpoint with the same learning rates.
 """
 
 from __future__ import annotations

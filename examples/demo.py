@@ -1,8 +1,8 @@
-"""The main job, end to end: two training loops in processes of their own, advised by one daemon.
+"""The demo: two training loops in separate processes, advised by one daemon.
 
 A CNN in PyTorch and a logistic regression in plain NumPy train on digits at the same time, first
-advised, then with a constant, a cosine and a step schedule at common defaults. The table and
-the picture are what happened, whoever wins.
+advised, then with a constant, a cosine and a step schedule with default settings. The table and
+the picture show the results, whichever is best.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 mlrs serve &
 python examples/meta_mode.py --address 127.0.0.1:50051 --plot meta_mode.png
 
-Prints a JSON object a run; with --plot, draws both learning rates and validation losses (needs matplotlib).
+Prints a JSON object for each run. With --plot, draws learning rates and validation losses (needs matplotlib).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Train 256 small networks as one batched PyTorch model, each with its own advice.
 
-The networks differ in their initial weights, their batches and the learning rate that they are said to
-start from, over three decades. They are one model under `torch.vmap`, and one sweep: a message a step.
-Then the same networks train at their starting rates throughout. Starts a daemon of its own, or uses one:
+The networks differ in their initial weights, their batches and their initial learning rates, which span three
+decades. They are one model under `torch.vmap` and one sweep, which sends one message a step. Then the same
+networks train at their initial learning rates throughout. The script starts a daemon, or uses a running one:
 
 python examples/sweep.py [--address HOST:PORT] [--networks 256] [--steps 400]
 """
