@@ -12,7 +12,7 @@ Trees are dicts, lists and tuples (named ones, too) of arrays, in any depth: Num
 their operators and `numpy.asarray` reads. Directions are per unit of learning rate: the step is w - lr * d.
 State goes in and comes out; `None` is the state before the first step. NumPy is imported when it is needed.
 
-`alignment_from_losses` needs no gradients at all, and runs that train side by side instead.
+`alignment_from_losses` needs no gradients, but several runs that train in parallel.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Tree = Any
 
 
 class AdamState(NamedTuple):
-    """What Adam keeps."""
+    """The state of Adam."""
 
     step: int
-    """Steps so far."""
+    """The number of steps."""
     mean: Tree
     """The moving average of gradients."""
     squares: Tree
-    """That of their squares."""
+    """The moving average of their squares."""
 
 
 def alignment(validation_gradients: Tree, directions: Tree) -> float:
@@ -155,13 +155,13 @@ def alignment_from_losses(log_lr_offsets: Any, validation_losses: Any, learning_
 
     Runs that begin at the same weights take one step, each at `learning_rate * exp(offset)`. Their validation
     losses L say how L depends on ln lr, and dL/d(ln lr) = -alignment * lr: the estimate is the least-squares
-    slope of the losses on the offsets, over -lr. Runs of a sweep that have gone apart for longer give the
-    slope over all of these steps, in place of one; Adam, which scales its steps itself, does not mind.
+    slope of the losses on the offsets, over -lr. Runs of a sweep that have diverged for several steps give
+    the slope over all of these steps instead of one; for Adam, which scales its steps, this is no problem.
 
     Its bias falls with the offsets' size, as their square if they lie symmetrically about 0. Its variance is
     noise^2 / (lr^2 * n * var(offsets)), with `noise` the standard deviation of one loss given the others: it
     takes many runs, wide offsets (0.5 is wide, a factor of 1.6 either way), losses of one and the same
-    validation batch, and a learning rate that tells. Where gradients are to be had, `alignment` is better.
+    validation batch, and a learning rate large enough to matter. With gradients, `alignment` is better.
 
     Args:
         log_lr_offsets: (n,), of at least two different values.

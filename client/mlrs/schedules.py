@@ -4,9 +4,9 @@
 
     lr = schedules.cosine(step, base_lr=0.1, horizon=10_000, warmup=100)
 
-Each is what the daemon serves to a run with that `policy`, to the last few bits. For a loop that must go on
-without a daemon, and to look at a schedule before using it. docs/schedules.md has the formulas and their
-sources. `plateau` and `greedy` depend on the losses, so they are not here.
+Each equals what the daemon serves to a run with that `policy`, except in the last bits. They are for loops
+that must continue without a daemon, and to inspect a schedule before using it. docs/schedules.md has the
+formulas and their sources. `plateau` and `greedy` depend on the losses, so they are not here.
 
 Every function takes the `step`, from 0; `base_lr`; and `warmup`, the steps of linear warmup, in which the
 LR is (step + 1) / (warmup + 1) of the schedule's. `horizon` is the total number of steps; from there on the
@@ -109,7 +109,7 @@ def one_cycle(
     start_division: float = 25.0,
     final_division: float = 1e4,
 ) -> float:
-    """Return half a cosine up to the base LR, then one down to next to nothing."""
+    """Return half a cosine up to the base LR, then one down to almost 0."""
     progress = _Progress.of(step, base_lr, warmup)
     start = 1 / check.parameter("start_division", start_division)
     end = start / check.parameter("final_division", final_division)
@@ -153,7 +153,7 @@ class _Progress:
     step: int
     warmup: int
     lr: float
-    """The base LR as far as the warmup lets it through."""
+    """The base LR times the warmup's factor."""
 
     @classmethod
     def of(cls, step: int, base_lr: float, warmup: int) -> _Progress:
@@ -163,7 +163,7 @@ class _Progress:
 
     @property
     def since(self) -> int:
-        """Steps since the warmup."""
+        """The number of steps since the warmup."""
         return max(self.step - self.warmup, 0)
 
     def until(self, horizon: int | None, instead: str = "") -> int:
@@ -182,7 +182,7 @@ class _Progress:
         return self.until(horizon, instead) - self.warmup
 
     def left(self, horizon: int) -> float:
-        """Return the share of them that is left."""
+        """Return the share of these steps that is left."""
         span = self.span(horizon)
         return min(max((self.warmup + span - self.step) / span, 0.0), 1.0)
 

@@ -1,8 +1,8 @@
 """The processes of a distributed PyTorch job as one training loop: rank 0 talks to the daemon for all.
 
-Losses become one, and learning rates become everybody's, over a group of their own: on the CPU, in float64,
-apart from whatever else is under way between the processes. Where ranks meet, each says whether it failed,
-and all raise if one did: none waits for another that will not come.
+Losses are averaged and learning rates are broadcast over a separate process group, on the CPU and in float64.
+Every collective call also carries which ranks failed, and all ranks raise if one did: none waits for a rank
+that will not come.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Asked = Callable[[], float] | BaseException | None
 """What waits for advice, or why nothing does, on the first rank."""
 ADVISED, VOID = 1.0, 2.0
-"""The first rank's word of a learning rate, and of a loss that it did not observe; 0: any other error."""
+"""The first rank broadcasts these with a learning rate, or without an observed loss; 0: another error."""
 
 ID_BYTES: Final = 256
 """The longest run id."""
@@ -31,21 +31,21 @@ FLAGS: Final = 52
 
 
 class Together:
-    """The ranks of a process group; made, and used, by all of them in the same order.
+    """The ranks of a process group; all of them make it and call its methods in the same order.
 
-    Where they meet (`begin`, `ask`, `raise_on_all`, `load`), each raises what failed on it, or else an
-    `UnavailableError` that names the ranks which failed.
+    The collective calls `begin`, `ask`, `raise_on_all` and `load` raise this rank's error, if it failed, or
+    else an `UnavailableError` that names the ranks which failed.
     """
 
     def __init__(self, group: dist.ProcessGroup | None) -> None:
-        """Wait for all ranks. `group` is who takes the steps together; `None` is everybody."""
+        """Wait for all ranks. `group`: the ranks that train together; `None`: all."""
         self._ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
         self._index = self._ranks.index(dist.get_rank())
         self.is_first = self._index == 0
         self.group = dist.new_group(self._ranks, backend="gloo", use_local_synchronization=True)
 
     def begin(self, begin: Callable[[], tuple[str, int]]) -> tuple[str, int]:
-        """Begin on every rank; return what the first one says that the run's id and next step are."""
+        """Begin on every rank; return the first rank's run id and next step."""
 
         def find() -> list[float]:
             run_id, step = begin()
@@ -59,15 +59,15 @@ class Together:
     def ask(
         self, find: Callable[[], tuple[float, float]], ask: Callable[[float], Callable[[], float]]
     ) -> Asked:
-        """Have the first rank ask for advice on the mean of all losses; return what `Shared` takes.
+        """Let the first rank ask for advice on the mean of all losses; return the argument of `Shared`.
 
         Args:
-            find: returns this rank's loss, and of how many samples it is the mean; with 0, it counts for
-                nothing.
-            ask: asks the daemon, on the first rank; returns what waits for its advice.
+            find: returns this rank's loss, and the number of samples that it is the mean of; a loss of 0
+                samples is ignored.
+            ask: asks the daemon, on the first rank; returns a function that waits for its advice.
 
         Raises:
-            UsageError: another rank loads a state. Nothing was asked then, nor where a rank failed.
+            UsageError: another rank loads a state. Nothing was asked then, nor when a rank failed.
         """
 
         def found() -> list[float]:
@@ -77,22 +77,22 @@ class Together:
         interrupts = list[KeyboardInterrupt]()
         total, count, loading = self._meet(found, 3, interrupts)
         self._check_loading(loading, 0)
-        if interrupts:  # the others go on to `Shared`, and so does this rank
+        if interrupts:  # the others continue with `Shared`, and so does this rank
             return interrupts[0] if self.is_first else _raising(interrupts[0])
         if not self.is_first:
             return None
         try:
             return ask(total / count if count else math.nan)
-        except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others hear of it in `Shared`
+        except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others raise in `Shared`
             return error
 
     def raise_on_all(self, error: BaseException) -> Never:
-        """Raise an error here, and have the others raise where they next observe a loss."""
+        """Raise an error here, and let the others raise when they next observe a loss."""
         self._meet(_raising(error), 3)
         raise error
 
     def load(self, find: Callable[[], T]) -> T:
-        """Find something on every rank, which all have to; return this rank's."""
+        """Compute something on every rank, which all must call; return this rank's result."""
         own: list[T] = []
 
         def found() -> list[float]:
@@ -104,11 +104,11 @@ class Together:
         return own[0]
 
     def share(self, word: torch.Tensor) -> None:
-        """Fill in the first rank's word. One broadcast."""
+        """Fill in the first rank's tensor. One broadcast."""
         dist.broadcast(word, src=self._ranks[0], group=self.group)
 
     def first_failed(self) -> UnavailableError:
-        """Return what the others raise if the first rank has no learning rate for them."""
+        """Return the error of the other ranks if the first rank has no learning rate."""
         return UnavailableError(
             f"rank {self._ranks[0]}, which talks to the daemon for all, got no advice; it says why"
         )
@@ -116,17 +116,17 @@ class Together:
     def _meet(
         self, find: Callable[[], list[float]], count: int, interrupts: list[KeyboardInterrupt] | None = None
     ) -> list[float]:
-        """Find numbers on each rank; return their sums. One all-reduce, which all ranks come to.
+        """Compute numbers on each rank; return their sums. One all-reduce of all ranks.
 
         Args:
-            find: returns this rank's.
+            find: returns this rank's numbers.
             count: how many numbers there are.
-            interrupts: where an interrupt goes that came while the ranks met; they have met all the same.
+            interrupts: receives an interrupt that came during the all-reduce, which is completed anyway.
         """
         numbers, failure = [0.0] * count, None
         try:
             numbers = find()
-        except BaseException as error:  # noqa: BLE001  # the others wait for word, whatever it is
+        except BaseException as error:  # noqa: BLE001  # the others wait for this rank
             failure = error
         flags = flags_of(None if failure is None else self._index, len(self._ranks))
         word = torch.tensor([*numbers, *flags], dtype=torch.float64)
@@ -153,7 +153,7 @@ class Together:
         return sums[:count]
 
     def _check_loading(self, loading: float, expected: int) -> None:
-        """Raise `UsageError` if some ranks load a state, and others do not."""
+        """Raise `UsageError` if only some ranks load a state."""
         if loading != expected:
             raise UsageError(
                 f"load_state_dict was called on {loading:.0f} of {len(self._ranks)} ranks, while others"
@@ -162,24 +162,24 @@ class Together:
 
 
 class Shared:
-    """A step's learning rate, which all ranks ask for: the one that the first rank is advised, bit for bit.
+    """A step's learning rate on all ranks: the first rank's advice, bit for bit.
 
     Attributes:
-        is_void: whether there will be none, as no loss was observed.
+        is_void: whether there will be none, because no loss was observed.
     """
 
     def __init__(self, together: Together, asked: Asked | Future[Asked]) -> None:
-        """`asked` is what `Together.ask` returns, or will, in another thread."""
+        """`asked`: the result of `Together.ask`, or its future in another thread."""
         self._together, self._asked = together, asked
         self._known: float | None = None
         self.is_void = False
 
     def __call__(self) -> float:
-        """Return it, once it is here.
+        """Return the learning rate; waits for it.
 
         Raises:
-            BaseException: what keeps the first rank from it, there; or an interrupt, on any rank. None waits
-                for it, and it may be asked for again.
+            BaseException: the first rank's error, on that rank; or an interrupt, on any rank. No other rank
+                waits then, and the call may be repeated.
             UnavailableError: the first rank raised; or see `Together.ask`.
         """
         if self._known is None:
@@ -188,7 +188,7 @@ class Shared:
         return self._known
 
     def _awaited(self, read: Future[Asked]) -> Asked:
-        """Wait for the other thread, whatever happens meanwhile: what comes next depends on what it met."""
+        """Wait for the other thread, also after an interrupt: the next collective depends on its result."""
         failure: BaseException | None = None
         try:
             wait([read])
@@ -208,7 +208,7 @@ class Shared:
         elif advised is not None:
             try:
                 word[0], word[1] = advised(), ADVISED
-            except BaseException as error:  # noqa: BLE001  # an interrupt, too, must not keep them waiting
+            except BaseException as error:  # noqa: BLE001  # an interrupt, too, must not block the others
                 failure = error
         try:
             _done(lambda: self._together.share(word), failure)
@@ -216,20 +216,20 @@ class Shared:
             lr, status = word.tolist()
             self.is_void = status == VOID
             if status == ADVISED:
-                self._known = lr  # also if this rank raises now: the others have gone on with it
+                self._known = lr  # also if this rank raises now: the others use it
         if status != ADVISED:
             raise self._together.first_failed()
         return float(lr)
 
 
 def together_of(run: object, group: dist.ProcessGroup | None, *, distributed: bool) -> Together | None:
-    """Return the ranks that share a run; `None`: this process is by itself, or each rank reports."""
+    """Return the ranks that share a run; `None`: there is one process, or each rank reports."""
     several = distributed and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
     return Together(group) if several and not (isinstance(run, Run) and run.rank is not None) else None
 
 
 def own_run(run: object, together: Together | None) -> Run | None:
-    """Return the run that this process talks to the daemon for, checked; `None`: another one does."""
+    """Return the checked run, if this process talks to the daemon for it; `None`: another one does."""
     if run is not None and not isinstance(run, Run):
         raise InvalidArgumentError(
             f"run must be a run of mlrs.connect(...).run(...); is {type(run).__name__}", field="run"
@@ -255,18 +255,18 @@ def flags_of(index: int | None, size: int) -> list[float]:
 
 
 def failed_in(sums: Sequence[float]) -> list[int]:
-    """Return the indexes of the ranks that failed, from the sums of their words."""
+    """Return the indexes of the ranks that failed, from the sums of their flags."""
     bits = [(number * FLAGS, int(flag)) for number, flag in enumerate(sums)]
     return [first + index for first, flag in bits for index in range(FLAGS) if flag >> index & 1]
 
 
 def _done(collective: Callable[[], object], failure: BaseException | None) -> None:
-    """Take part in a collective, then raise what failed here before, if something did."""
+    """Make a collective call, then raise an earlier failure of this rank, if there was one."""
     try:
         collective()
     except BaseException as error:
         if failure is not None:
-            raise failure from error  # why the others are gone, too, may well be the same
+            raise failure from error  # the others may have failed for the same reason
         raise
     if failure is not None:
         raise failure

@@ -29,9 +29,9 @@ T = TypeVar("T")
 def describe(optimizer: Optimizer) -> dict[str, Any]:
     """Return the `optimizer` and the `momentum` of a run's config, read off an optimizer.
 
-    Exactly PyTorch's SGD, Adam and AdamW are told apart; their subclasses count as they do, and
-    anything else is `other`, without momentum. Parameter groups are taken to agree; the first one
-    speaks for all. Of a wrapped optimizer, as Accelerate's, the one inside counts.
+    PyTorch's SGD, Adam and AdamW are recognized, with their subclasses; any other optimizer is `other`,
+    without momentum. The first parameter group stands for all. Wrapped optimizers, such as Accelerate's,
+    are unwrapped.
     """
     optimizer = unwrapped(optimizer)
     group = optimizer.param_groups[0]
@@ -61,8 +61,8 @@ class AdvisedLR(LRScheduler):
     ratio to it, also groups that are added later. Learning rates that are tensors are filled in
     place.
 
-    An optimizer has one `AdvisedLR` at a time: one that is made for it takes the place of the one before,
-    which then raises `UsageError` in all methods that observe, step or load.
+    An optimizer has one `AdvisedLR` at a time: a new one replaces the earlier one, whose methods that
+    observe, step or load then raise `UsageError`.
 
     Args:
         optimizer: its learning rates are overwritten at each step. If it is wrapped in an object that has it
@@ -101,16 +101,16 @@ class AdvisedLR(LRScheduler):
         self._run: Run | None = None
         self._accumulation_steps = 1
         self._lagged = lagged
-        self._wrong: Exception | None = None  # what the others will be told of when all ranks meet
+        self._wrong: Exception | None = None  # raised at the ranks' next collective
         self._losses: list[
             tuple[Loss, float]
         ] = []  # and samples, of the micro-batches since the last observation was sent
-        self._pending: Callable[[], float] | None = None  # returns the advice of the step that is open
+        self._pending: Callable[[], float] | None = None  # returns the advice of the present step
         self._reader: ThreadPoolExecutor | None = None  # reads losses off a device
-        self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: what it works on
-        self._applied = False  # whether its advice is in the optimizer
+        self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: losses being read
+        self._applied = False  # whether its advice is set in the optimizer
         self._advised_lr: float | None = None
-        self._loads = 0  # how often a state was loaded, which losses still on a device are not sent after
+        self._loads = 0  # loaded states; losses from before are dropped
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
@@ -122,19 +122,19 @@ class AdvisedLR(LRScheduler):
         self._hook = Hook(self.optimizer, self._apply, self._progress)
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
-        """Send the training loss of this step, and return at once; of several ranks, once all are here.
+        """Send the training loss of this step, and return at once (of several ranks: after a collective).
 
         Args:
             loss: one number, or a tensor of one element; NaN and infinities are legal. `None`: this rank has
-                none, as a stage of a pipeline before the last.
-            samples: how many samples it is the mean of, where micro-batches or ranks have different
-                numbers of them. Default: 1.
+                none, as an early stage of a pipeline.
+            samples: the number of samples that it is the mean of, where micro-batches or ranks have
+                different numbers. Default: 1.
 
         Raises:
-            InvalidArgumentError: it is neither. Of several ranks, all raise at the last micro-batch of the
-                step.
-            UsageError: the loss of this step was observed already. Of several ranks, all raise when they
-                observe the next.
+            InvalidArgumentError: the loss is invalid. With several ranks, all raise at the last micro-batch
+                of the step.
+            UsageError: the loss of this step was observed already. With several ranks, all raise when they
+                observe the next loss.
             MlrsError: see `Run.observe`.
         """
         if self._hook.is_known:
@@ -148,7 +148,7 @@ class AdvisedLR(LRScheduler):
                     " accumulation_steps= to AdvisedLR"
                 )
             )
-            if self._applied:  # the others' next step has begun
+            if self._applied:  # the others have begun their next step
                 self._raise_deferred()
             return
         self._losses.append(value)
@@ -156,7 +156,7 @@ class AdvisedLR(LRScheduler):
             self._send()
 
     def step(self, loss: torch.Tensor | float | None = None) -> None:
-        """Close this step. With a loss: observe it first, and apply the advice now.
+        """End this step. With a loss: observe it first, and apply the advice now.
 
         Raises:
             UsageError: no loss was observed since the last step.
@@ -177,15 +177,15 @@ class AdvisedLR(LRScheduler):
                 )
             )
             self._raise_deferred()  # the others are about to observe theirs
-        self._apply()  # not yet done if the optimizer's step was skipped, as a GradScaler may
+        self._apply()  # not done yet if a GradScaler skipped the optimizer's step
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
 
     def detach(self) -> None:
-        """Leave the optimizer as it is: its steps do not wait for advice any more. The run stays open.
+        """Stop setting learning rates: the optimizer's steps wait for no advice. The run stays open.
 
-        In a distributed job, on every rank, between two steps.
+        In a distributed job, call it on every rank, between two steps.
         """
         self._hook.remove("detach() was called")
 
@@ -194,29 +194,28 @@ class AdvisedLR(LRScheduler):
         return self.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the run's id, the step that comes next, the last advice and the initial LRs.
+        """Return the run's id, the next step, the last advice and the initial LRs, as plain values.
 
-        Plain values only. Take it after `step()`: losses of micro-batches that were not sent are not
-        in it.
+        Call it after `step()`: losses of micro-batches that were not sent are not included.
         """
         state = RunState(self._run_id, self.last_epoch, self._advised_lr)
         return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state, as the run that it was saved of, which goes back to the state's step.
+        """Continue from a state: with its run, which goes back to its step.
 
-        May be called before or after the optimizer's `load_state_dict`; in a distributed job, on every rank,
-        between two steps.
+        May be called before or after the optimizer's `load_state_dict`. In a distributed job, call it on
+        every rank, between two steps.
 
         Raises:
-            InvalidArgumentError: it is not a state of this class, or the run has not come to its step.
+            InvalidArgumentError: it is no state of this class, or the run has not reached its step.
             RunNotFoundError: the daemon does not have the run.
             MlrsError: see `Run.resume`.
         """
 
         def find() -> tuple[RunState, list[float]]:
             self._hook.check()
-            if self._wrong is not None:  # what this rank has not told yet
+            if self._wrong is not None:  # an error that this rank has not raised yet
                 raise self._wrong
             state = RunState.from_dict(state_dict)
             return state, _base_lrs_of(state_dict, len(self.optimizer.param_groups))
@@ -227,7 +226,7 @@ class AdvisedLR(LRScheduler):
             return state.run_id, state.step
 
         if self._reader is not None and self._together is not None:
-            self._reader.submit(int).result()  # what was asked before is the ranks' word to each other
+            self._reader.submit(int).result()  # completes the collective calls of earlier losses
         with self._sending:
             state, base_lrs = find() if self._together is None else self._together.load(find)
             begun = resume() if self._together is None else self._together.begin(resume)
@@ -246,7 +245,7 @@ class AdvisedLR(LRScheduler):
         self._remember()
 
     def _counted(self, loss: torch.Tensor | float | None, samples: float | None) -> tuple[Loss, float]:
-        """Return a checked loss, and how many samples it counts for."""
+        """Return a checked loss and its number of samples."""
         if loss is None and self._together is not None:
             return loss_of(0.0), 0.0
         try:
@@ -256,24 +255,24 @@ class AdvisedLR(LRScheduler):
                     "loss may be None only where several ranks share a run", field="loss"
                 )
             return loss_of(loss), 1.0 if samples is None else real("samples", samples, above=0.0)
-        except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
+        except Exception as error:  # noqa: BLE001  # the others wait for this rank
             self._defer(error)
         return loss_of(0.0), 0.0
 
     def _defer(self, error: Exception) -> None:
-        """Raise an error; of several ranks, once all of them meet: to go there early would keep this one."""
+        """Raise an error; with several ranks, keep it for their next collective call."""
         if self._together is None:
             raise error
         self._wrong = self._wrong or error
 
     def _raise_deferred(self) -> None:
-        """Raise what was deferred, here and on the other ranks."""
+        """Raise a deferred error here and on the other ranks."""
         if self._together is not None and self._wrong is not None:
             wrong, self._wrong = self._wrong, None
             self._together.raise_on_all(wrong)
 
     def _send(self) -> None:
-        """Send the mean of the losses; those that a device still has, as soon as it gives them away."""
+        """Send the mean of the losses, in another thread if they have to be read from a device."""
         losses, step = self._losses, self.last_epoch
         if self._together is not None:
             self._send_together(self._together, step, losses)
@@ -288,15 +287,15 @@ class AdvisedLR(LRScheduler):
             self._unread.append(read)
             self._pending = self._newest
         else:
-            self._pending = lambda: read.result()()  # noqa: PLW0108 # the result, too, is asked for later
+            self._pending = lambda: read.result()()  # noqa: PLW0108 # `read.result` is called later, too
 
     def _send_together(self, together: Together, step: int, losses: Sequence[tuple[Loss, float]]) -> None:
-        """Send the mean of all ranks' losses, or have all raise: this step's are then of no use."""
+        """Send the mean of all ranks' losses; if one rank fails, all raise, and the losses are dropped."""
         self._losses = []
         try:
             if len(self.base_lrs) < len(self.optimizer.param_groups):
-                self._ratios()  # of groups that were added, which the update will need
-        except Exception as error:  # noqa: BLE001  # the others wait for word, whatever it is
+                self._ratios()  # includes groups that were added
+        except Exception as error:  # noqa: BLE001  # the others wait for this rank
             self._defer(error)
         wrong, self._wrong = self._wrong, None
 
@@ -312,25 +311,23 @@ class AdvisedLR(LRScheduler):
         self._pending = Shared(together, ask() if is_here else self._read(ask))
 
     def _read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have another thread read losses off a device."""
+        """Read losses from a device in another thread."""
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "mlrs-loss")
         return self._reader.submit(read, *args, **kwargs)
 
     def _ask(self, step: int, losses: Sequence[tuple[Loss, float]]) -> Callable[[], float]:
-        """Observe the mean of some losses; return what returns the advice to update with."""
+        """Observe the mean of some losses; return a function that waits for the advice."""
         mean, samples = mean_of(losses)
         return self._observe(step, mean, samples)
 
     def _ask_later(self, step: int, losses: Sequence[tuple[Loss, float]], loads: int) -> Callable[[], float]:
-        """As `_ask`, in another thread; raise `CancelledError` if the losses are of no use any more.
-
-        They are of none once a state was loaded, or the scheduler detached.
+        """Do what `_ask` does in another thread; raise `CancelledError` after `load_state_dict` or `detach`.
 
         Args:
             step: the step.
             losses: its losses.
-            loads: how many states were loaded when they were observed.
+            loads: the count of loaded states when they were observed.
         """
         mean, samples = mean_of(losses)
         with self._sending:
@@ -339,7 +336,7 @@ class AdvisedLR(LRScheduler):
             return self._observe(step, mean, samples)
 
     def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
-        """Send a loss; return what returns the advice to update with."""
+        """Send a loss; return a function that waits for the advice."""
         return self._own_run().observe(step, mean, samples=samples, lagged=self._lagged).lr
 
     def _own_run(self) -> Run:
@@ -360,7 +357,7 @@ class AdvisedLR(LRScheduler):
         return state.run_id, state.step
 
     def _newest(self) -> float:
-        """Return the newest advice that a lagged loop has; wait for the very first."""
+        """Return the newest advice of a lagged loop; waits for the first."""
         while len(self._unread) > 1 and self._unread[0].done():
             self._unread.popleft().result()  # which raises if it could not be sent
         lr = self._own_run().newest_lr(before=self.last_epoch)
@@ -407,7 +404,7 @@ class AdvisedLR(LRScheduler):
 
 
 def _momentum(value: Any) -> float | None:
-    """Return a momentum that the contract has room for, [0, 1), else `None`."""
+    """Return a momentum within the contract's range, [0, 1), else `None`."""
     momentum = float(value)
     return momentum if 0.0 <= momentum < 1.0 else None
 
