@@ -2,8 +2,8 @@
 
 Its learning rates are a simple recurrence of the losses, so that a lost, repeated or reordered
 observation shows in every later one. What can go wrong with a daemon is a method: `restart`, `drain`,
-`cut`, `lose`, and `gate`, which holds answers back. Several over one `RecordBook` are replicas, each of which
-owns what `owners` says and names the owner of the rest.
+`cut`, `lose`, and `may_answer`, an event without which it answers nothing. Several over one `Records` are
+replicas, each of which owns what `owners` says and names the owner of the rest.
 """
 
 # ruff: noqa: ARG002, N802 # the contract's names and arguments
@@ -91,7 +91,7 @@ class Record:
         )
 
 
-class RecordBook:
+class Records:
     """What replicas share: the runs, and who owns them."""
 
     def __init__(self) -> None:
@@ -104,20 +104,20 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
     """Both services; `target` is its address.
 
     Args:
-        book: its records; those of replicas are shared.
+        records: its records; those of replicas are shared.
         token: what calls have to bring.
         credentials: what it encrypts with.
     """
 
     def __init__(
         self,
-        book: RecordBook | None = None,
+        records: Records | None = None,
         *,
         token: str | None = None,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        self.book = book or RecordBook()
-        self.runs = self.book.runs
+        self.records = records or Records()
+        self.runs = self.records.runs
         self.token, self._credentials = token, credentials
         self.opened = 0  # how many calls opened one run
         self.slow_s = 0.0  # how long opening a run takes
@@ -126,10 +126,10 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         self.refuse_updates = False
         self.stands_still = False  # nothing is stored
         self.refuse_modes = False  # those that a daemon of an older version does not know
-        self.full_opens = 0  # so many calls that open a run find no room
+        self.full_opens = 0  # so many calls that open a run find no memory
         self.lost_answers = 0  # so many calls that create or delete a run do so and are cut off
-        self.gate = threading.Event()
-        self.gate.set()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.entries = 0
         self.chunks: list[int] = []  # the bytes of each chunk of a direction
         self.batches: list[int] = []  # how many runs each batch opened
@@ -163,7 +163,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
 
     def stop(self) -> None:
         """Go away as a killed process does: what is not durable is lost."""
-        self.gate.set()
+        self.may_answer.set()
         for outbox in list(self._streams):
             outbox.put(CUT)
         self._server.stop(0).wait()
@@ -197,7 +197,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
     def own(self, *run_ids: str) -> None:
         """Be the owner of runs, as after a takeover: the others' handles of them are stale."""
         with self._lock:
-            self.book.owners.update(dict.fromkeys(run_ids, self))
+            self.records.owners.update(dict.fromkeys(run_ids, self))
 
     def _lose_answer(self, context: grpc.ServicerContext) -> None:
         if self.lost_answers:
@@ -211,7 +211,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             _fail(context, code, reason, "no good token")
 
     def _check_owner(self, run_id: str, context: grpc.ServicerContext) -> None:
-        owner = self.book.owners.get(run_id, self)
+        owner = self.records.owners.get(run_id, self)
         if owner is not self:
             context.set_trailing_metadata(
                 (("mlrs-reason", "ERROR_REASON_NOT_OWNER"), ("mlrs-owner", owner.target))
@@ -236,7 +236,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             if self.full_opens:
                 self.full_opens -= 1
                 code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, pb.ERROR_REASON_MEMORY_FULL
-                _fail(context, code, reason, "no room", "model")
+                _fail(context, code, reason, "no memory", "model")
             self._check_mode(request, context)
             record = self.runs.get(request.run_id)
             if record is None and request.mode == pb.OPEN_MODE_RESUME:
@@ -261,7 +261,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             if request.resume_from > len(record.losses):
                 code, reason = grpc.StatusCode.INVALID_ARGUMENT, pb.ERROR_REASON_INVALID_FIELD
                 _fail(context, code, reason, f"the run has {len(record.losses)} steps", "resume_from")
-            self.book.groups.setdefault(request.run_id, request.group)
+            self.records.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
             if request.HasField("resume_from"):
                 made = {
@@ -316,7 +316,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         """Read a run."""
         self._check_token(context)
         record = self._record(request.run_id, context)
-        if not self.stands_still:  # what is told is stored first, as the daemon does
+        if not self.stands_still:  # answered steps are stored first, as in the daemon
             record.durable_step = len(record.losses) - 1
         return pb.GetRunResponse(run=record.message())
 
@@ -414,7 +414,12 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             if answer is CUT:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
             if answer is FULL:
-                _fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, pb.ERROR_REASON_QUEUE_FULL, "no room")
+                _fail(
+                    context,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    pb.ERROR_REASON_QUEUE_FULL,
+                    "the queue is full",
+                )
             yield answer
         self._streams.discard(outbox)
 
@@ -422,7 +427,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         try:
             for request in requests:
                 answer = self._answer(request)
-                self.gate.wait()
+                self.may_answer.wait()
                 outbox.put(answer)
         except grpc.RpcError:
             pass
@@ -511,13 +516,13 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         return None
 
     def _refusal_of_handle(self, handle: int) -> pb.EntryError | None:
-        place = handle & 0xFFFFFF
+        index = handle & 0xFFFFFF
         is_known = (
             handle >> 32 == self._process
-            and place < len(self.runs)
-            and list(self.runs.values())[place].generation == handle >> 24 & 0xFF
+            and index < len(self.runs)
+            and list(self.runs.values())[index].generation == handle >> 24 & 0xFF
         )
-        if not is_known or self.book.owners.get(self._of(handle).run_id, self) is not self:
+        if not is_known or self.records.owners.get(self._of(handle).run_id, self) is not self:
             return _refused(pb.ERROR_REASON_STALE_HANDLE)
         return _refused(self.refuse_next.pop(0)) if self.refuse_next else None
 

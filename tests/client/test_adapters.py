@@ -115,10 +115,10 @@ def test_lagged_while_the_daemon_is_silent(advisor: mlrs.Advisor, daemon: FakeDa
     """While no answer comes, a lagged adapter goes on with the newest one, without waiting."""
     training = Training(advisor.run("task"), lagged=True)
     training.fit(1)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     training.fit(STEPS - 1)
     assert training.rates == lr_sequence(training.losses)[:1] * (STEPS - 1)
-    daemon.gate.set()
+    daemon.may_answer.set()
     training.fit()
     assert next(iter(daemon.runs.values())).losses == training.losses
 

@@ -89,7 +89,7 @@ async def test_leaving_does_not_finish(advisor: Any, daemon: FakeDaemon) -> None
 
 
 async def test_pending_outlives_its_run(advisor: Any) -> None:
-    """What was observed before leaving a run can still be asked for."""
+    """Advice for observations before leaving a run can be read afterwards."""
     run = await opened(advisor, "a")
     pendings = [run.observe(step, loss) for step, loss in enumerate(LOSSES)]
     run.detach()
@@ -106,7 +106,7 @@ async def test_finishing_sends_again_what_was_lost(advisor: Any, daemon: FakeDae
 
 
 async def test_finishing_waits_for_what_was_sent(advisor: Any) -> None:
-    """`finish` counts the observations that are still on their way."""
+    """`finish` includes unanswered observations."""
     run = await opened(advisor, "a")
     for step, loss in enumerate(LOSSES):
         run.observe(step, loss)
@@ -224,18 +224,18 @@ async def test_daemon_that_was_never_there(connect: Any) -> None:
 async def test_slow_daemon(advisor: Any, daemon: FakeDaemon) -> None:
     """A daemon that does not answer in time is a `DeadlineExceededError`; the answer is not lost."""
     run = await opened(advisor, "a", fallback=None)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     pending = run.observe(0, 1.0)
     with pytest.raises(mlrs.errors.DeadlineExceededError, match="step 0"):
         await done(pending.lr(timeout_s=0.05))
     assert not pending.done()
-    daemon.gate.set()
+    daemon.may_answer.set()
     assert await done(pending.lr()) == lr_sequence([1.0])[0]
     assert pending.done()
 
 
 async def test_full_queue(advisor: Any, daemon: FakeDaemon) -> None:
-    """An observation that the daemon had no room for is sent again, with those behind it."""
+    """An observation for which the daemon's queue was full is sent again, with the later ones."""
     run = await opened(advisor, "a")
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 2
     pendings = [run.observe(step, loss) for step, loss in enumerate(LOSSES)]
@@ -243,7 +243,7 @@ async def test_full_queue(advisor: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_memory_full_on_a_new_run(advisor: Any, daemon: FakeDaemon) -> None:
-    """A new run for which the daemon has no room fails at once."""
+    """A new run for which the daemon has no memory fails at once."""
     daemon.full_opens = 1
     with pytest.raises(mlrs.errors.MemoryFullError):
         await opened(advisor, "a")
@@ -251,7 +251,7 @@ async def test_memory_full_on_a_new_run(advisor: Any, daemon: FakeDaemon) -> Non
 
 
 async def test_memory_full_on_the_way_back(advisor: Any, daemon: FakeDaemon) -> None:
-    """A run that a restarted daemon has no room for yet is tried again, and goes on once there is some."""
+    """A run for which a restarted daemon has no memory yet is retried, and continues once there is some."""
     run = await opened(advisor, "a")
     await next_lrs(run, LOSSES[:3])
     daemon.full_opens = 2
@@ -261,7 +261,7 @@ async def test_memory_full_on_the_way_back(advisor: Any, daemon: FakeDaemon) -> 
 
 
 async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
-    """No room until the deadline is a `MemoryFullError`; the observation is kept, and goes on after."""
+    """No memory until the deadline is a `MemoryFullError`; the observation is kept and sent later."""
     run = await opened(advisor, "a", fallback=None)
     await next_lrs(run, LOSSES[:3])
     daemon.full_opens = 1000
@@ -274,7 +274,7 @@ async def test_memory_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
-    """A daemon without room until the deadline is a `QueueFullError`."""
+    """A full queue until the deadline is a `QueueFullError`."""
     run = await opened(advisor, "a", fallback=None)
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 1000
     with pytest.raises(mlrs.errors.QueueFullError):
@@ -364,10 +364,10 @@ async def test_closing(connect: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_closing_under_a_daemon_that_hangs(connect: Any, daemon: FakeDaemon) -> None:
-    """Closing ends within its deadline even if the daemon does not answer; who waits is told."""
+    """Closing ends within its deadline even if the daemon does not answer; waiting calls raise."""
     advisor = connect(daemon.target, timeout_s=0.3)
     run = await opened(advisor, "a", timeout_s=10.0)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     pending = run.observe(0, 1.0)
     began = time.monotonic()
     await done(advisor.close())

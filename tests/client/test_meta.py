@@ -53,7 +53,7 @@ def test_alignment_is_the_dot_product_of_all_leaves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "place"),
+    ("one", "other", "path"),
     [
         ({"a": 1.0}, {"b": 1.0}, "directions must"),
         ({"a": [1.0, 2.0]}, {"a": [1.0]}, r"directions\['a'\] must"),
@@ -61,9 +61,9 @@ def test_alignment_is_the_dot_product_of_all_leaves() -> None:
         ({"a": [1.0]}, {"a": 1.0}, r"directions\['a'\] must"),
     ],
 )
-def test_trees_that_differ(one: Any, other: Any, place: str) -> None:
+def test_trees_that_differ(one: Any, other: Any, path: str) -> None:
     """Where the trees differ, the error says."""
-    with pytest.raises(InvalidArgumentError, match=place):
+    with pytest.raises(InvalidArgumentError, match=path):
         meta.alignment(one, other)
 
 

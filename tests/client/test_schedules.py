@@ -91,7 +91,7 @@ FORMULA_ARGUMENTS: dict[str, dict[str, Any]] = {
     "one_cycle": {"horizon": 9, "peak_fraction": 0.3, "start_division": 9.0, "final_division": 9.0},
     "sgdr": {"period": 3, "period_mult": 2, "final_lr": 0.1},
 }
-"""Every formula with all its arguments, but `milestones`, `factor` or `period` in place of a horizon."""
+"""Every formula with all its arguments, but `milestones`, `factor` or `period` instead of a horizon."""
 IN_PLACE_OF_A_HORIZON = {"multi_step": "milestones", "exponential": "factor"}
 
 

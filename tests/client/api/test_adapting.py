@@ -37,15 +37,15 @@ async def test_an_update(either: Any) -> None:
 
 
 async def test_an_update_that_is_not_waited_for(either: Any, daemon: FakeDaemon) -> None:
-    """A sent alignment returns at once, and the order with the observations around it is kept."""
+    """A sent alignment returns at once, and stays in order with the observations around it."""
     run = await opened(either, "a", meta=True)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     first = run.observe(0, 1.0)
     pending = run.send_alignment(0, 1.0)
     second = run.observe(1, 1.0)
     assert not pending.done()
     assert pending.step == 0
-    daemon.gate.set()
+    daemon.may_answer.set()
     assert (await done(pending.adaptation())).applied
     lrs = [await done(observed.lr()) for observed in (first, second)]
     assert lrs == lr_sequence([1.0, 1.0], {0: 1.0})
@@ -53,7 +53,7 @@ async def test_an_update_that_is_not_waited_for(either: Any, daemon: FakeDaemon)
 
 @pytest.mark.parametrize("word", ["restart", "cut", "drain"])
 async def test_breaks_change_nothing(either: Any, daemon: FakeDaemon, word: str) -> None:
-    """Whatever happens to the daemon between observations and updates, each is made once, in its place."""
+    """Whatever happens to the daemon between observations and updates, each update is made once, in order."""
     run = await opened(either, "a", meta=True)
     losses, alignments, lrs = [], {}, []
     for step in range(12):
@@ -72,7 +72,7 @@ async def test_breaks_change_nothing(either: Any, daemon: FakeDaemon, word: str)
 
 
 async def test_the_daemon_is_away(connect: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture) -> None:
-    """Without the daemon what was advised stands; once it is back it gets the update, in its place."""
+    """Without the daemon the advised rate applies; once it is back it gets the update, in its order."""
     advisor = connect(daemon.target, timeout_s=0.5)
     try:
         run = await opened(advisor, "a", meta=True)

@@ -1,4 +1,4 @@
-"""How processes end that use the client: no hang, whatever they forgot, and forks are told."""
+"""How processes end that use the client: none hangs, whatever it forgot, and forks raise."""
 
 from __future__ import annotations
 
@@ -71,19 +71,19 @@ run = advisor.run("task", id="a").open()
 pending = run.observe(0, 1.0)
 child = os.fork()
 if child == 0:
-    told = 0
+    messages = 0
     calls = [pending.lr, lambda: run.observe(1, 1.0), run.finish, lambda: advisor.run("task").open(),
              lambda: next(advisor.watch("a")), lambda: next(advisor.models())]
     for call in calls:
         try:
             call()
         except mlrs.errors.ForkedError as error:
-            told += "connect again" in str(error)
+            messages += "connect again" in str(error)
     advisor.close()
     run.detach()
     if sys.argv[2] == "exit":
-        sys.exit(told)
-    os._exit(told)
+        sys.exit(messages)
+    os._exit(messages)
 _, status = os.waitpid(child, 0)
 print(os.waitstatus_to_exitcode(status), run.next_lr(0, 1.0) == pending.lr() > 0)
 """
@@ -168,7 +168,7 @@ def test_many_careless_exits(daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize("ending", ["exit", "_exit"])
 def test_forked_children(daemon: FakeDaemon, ending: str) -> None:
-    """A forked child is told to connect again at every call, and its end leaves the parent's run alone."""
+    """Every call in a forked child says to connect again, and its end leaves the parent's run alone."""
     ran = subprocess.run(  # our own interpreter
         [sys.executable, "-c", FORK, daemon.target, ending],
         capture_output=True,
@@ -188,7 +188,7 @@ def _in_worker(run: mlrs.Run) -> str:
 
 
 def test_workers_that_are_forked(daemon: FakeDaemon) -> None:
-    """A worker of `multiprocessing`, as of a DataLoader, that was handed its parent's run is told at once."""
+    """A worker of `multiprocessing`, as of a DataLoader, that receives its parent's run fails at once."""
     script = (
         "import multiprocessing, sys, mlrs\n"
         "from tests.client.api.test_exit import _in_worker\n"
@@ -198,9 +198,9 @@ def test_workers_that_are_forked(daemon: FakeDaemon) -> None:
         "context = multiprocessing.get_context('fork'); queue = context.Queue()\n"
         "workers = [context.Process(target=work, args=[queue]) for _ in range(4)]\n"
         "[worker.start() for worker in workers]\n"
-        "told = [queue.get(timeout=20) for _ in workers]\n"
+        "messages = [queue.get(timeout=20) for _ in workers]\n"
         "[worker.join(20) for worker in workers]\n"
-        "print(sum('connect again' in text for text in told), [worker.exitcode for worker in workers],"
+        "print(sum('connect again' in text for text in messages), [worker.exitcode for worker in workers],"
         " run.next_lr(0, 1.0) == lr)\n"
     )
     ran = subprocess.run(  # our own interpreter
@@ -236,7 +236,7 @@ print(run.next_step)
 
 
 @pytest.mark.parametrize(
-    ("certificate", "verbosity", "told", "expected"),
+    ("certificate", "verbosity", "messages", "expected"),
     [
         ("none", {}, "", "8"),
         ("garbage", {}, "root certificate", "UNAVAILABLE\n8"),
@@ -245,7 +245,7 @@ print(run.next_step)
     ],
 )
 def test_forks_of_a_data_loader(
-    daemon: FakeDaemon, certificate: str, verbosity: dict[str, str], told: str, expected: str
+    daemon: FakeDaemon, certificate: str, verbosity: dict[str, str], messages: str, expected: str
 ) -> None:
     """Forked workers of a DataLoader write nothing to stderr; gRPC's errors, and what one asks for, stay."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
@@ -258,9 +258,9 @@ def test_forks_of_a_data_loader(
         env=environment | verbosity,
     )
     assert ran.stdout.strip() == expected, ran.stderr
-    assert told in ran.stderr
+    assert messages in ran.stderr
     assert "fork" not in ran.stderr or verbosity, ran.stderr
-    assert not ran.stderr or told
+    assert not ran.stderr or messages
 
 
 def test_the_environment_stays_as_it_is() -> None:

@@ -61,8 +61,8 @@ async def test_each_run_of_a_task_is_new(
     for run in runs:
         assert re.fullmatch(r"resnet18-cifar10/[a-z]+-[a-z]+-[0-9a-f]{6}", run.id)
     await done(either.close())
-    told = capfd.readouterr().err.splitlines()
-    assert told == [f"mlrs: run {run.id} at {daemon.target}" for run in runs]
+    messages = capfd.readouterr().err.splitlines()
+    assert messages == [f"mlrs: run {run.id} at {daemon.target}" for run in runs]
 
 
 async def test_quiet(either: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ async def test_what_needs_it_says_so(daemon: FakeDaemon) -> None:
 
 
 async def test_a_run_that_exists(either: Any, daemon: FakeDaemon) -> None:
-    """A second script with the id of a run that has steps is told the ways out, and changes nothing."""
+    """A second script with the id of a run that has steps gets an error, and changes nothing."""
     await begun(either)
     keep(daemon)
     for ask in (lambda run: run.next_lr(0, 9.0), lambda run: run.open()):
@@ -275,7 +275,7 @@ async def test_the_same_process_comes_back(either: Any) -> None:
 async def test_two_scripts(
     connect: Any, either: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of two live scripts with one run, the newer has it, and both are told."""
+    """Of two live scripts with one run, the newer has it: one gets an error, the other a warning."""
     first = await begun(either, LOSSES[:2], fallback=None)
     keep(daemon)
     other = connect(daemon.target, timeout_s=10.0)
@@ -326,10 +326,10 @@ async def test_beginning_without_a_daemon(
     assert daemon.runs["a"].losses == LOSSES
     await done(run.finish(timeout_s=10.0))
     await done(advisor.close())
-    told = [record.message for record in caplog.records]
-    assert len(told) == 2
-    assert "no advice in time" in told[0]
-    assert "the daemon is back and has every loss" in told[1]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2
+    assert "no advice in time" in messages[0]
+    assert "the daemon is back and has every loss" in messages[1]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ async def test_what_is_wrong_at_once_is_raised(either: Any) -> None:
 
 
 async def test_no_room_is_told_at_once(either: Any, daemon: FakeDaemon) -> None:
-    """A daemon that has no room for a new run says so at once, rather than at the deadline."""
+    """A daemon without memory for a new run says so at once, rather than at the deadline."""
     daemon.full_opens = 1
     run = await done(either.run("task", timeout_s=60.0))
     with pytest.raises(mlrs.errors.MemoryFullError):
@@ -546,7 +546,7 @@ async def test_a_run_that_is_gone(connect: Any, daemon: FakeDaemon, caplog: pyte
 
 
 async def test_a_daemon_of_an_older_version(either: Any, daemon: FakeDaemon) -> None:
-    """One that does not know how runs begin by now is told apart from a wrong argument."""
+    """A daemon that does not know a mode of opening gives another error than a wrong argument."""
     daemon.refuse_modes = True
     with pytest.raises(mlrs.errors.NotBuiltError, match="upgrade the daemon"):
         await done((await done(either.run("task", id="a"))).next_lr(0, 1.0))

@@ -137,7 +137,7 @@ async def test_a_refused_run_is_named(either: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_resuming(either: Any, daemon: FakeDaemon) -> None:
-    """A sweep goes on from the run that is the furthest behind, or from where it is told to."""
+    """A sweep continues at the smallest next step of its runs, or at `resume_from`."""
     sweep = await done(either.sweep(IDS))
     for step in range(4):
         await done(sweep.next_lrs(step, LOSSES[step]))

@@ -124,11 +124,11 @@ async def test_a_push_can_be_tried_again(start: Any, connect: Any, daemon: FakeD
     await done(advisor.close())
     (path,) = files(folder)
     daemon.start()
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     with pytest.raises(mlrs.errors.DeadlineExceededError):
         await pushed(connect, daemon, path, advisor_timeout_s=0.5, timeout_s=0.5)
     assert path.exists()
-    daemon.gate.set()
+    daemon.may_answer.set()
     daemon.runs["a"].cut(3)
     daemon.runs["a"].durable_step = 2
     (info,) = await pushed(connect, daemon, path)
@@ -139,7 +139,7 @@ async def test_a_push_can_be_tried_again(start: Any, connect: Any, daemon: FakeD
 async def test_leaving_without_finishing(
     start: Any, connect: Any, daemon: FakeDaemon, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What an advisor that is closed still has for a daemon goes to a file."""
+    """Closing an advisor writes the observations that no daemon has to a file."""
     advisor = start()
     run = await done(advisor.run("task", id="a"))
     await done(run.next_lr(0, LOSSES[0]))
@@ -188,7 +188,7 @@ async def test_finishing_again(start: Any, daemon: FakeDaemon, folder: Path) -> 
 
 
 async def test_without_a_fallback_it_raises(start: Any, daemon: FakeDaemon) -> None:
-    """Who wants errors in place of a fallback has one here, too."""
+    """A run without a fallback raises here, too."""
     advisor = start()
     run = await done(advisor.run("task", id="a", fallback=None))
     await done(run.next_lr(0, LOSSES[0]))
@@ -340,7 +340,7 @@ async def test_a_training_that_never_went_on_leaves_nothing(
 async def test_closing_while_a_run_is_joined_again_keeps_everything(
     start: Any, daemon: FakeDaemon, folder: Path
 ) -> None:
-    """What waits for an attempt to join that is under way is kept as well."""
+    """Observations that wait for a running attempt to join are written, too."""
     advisor = start()
     run = await done(advisor.run("task", id="a"))
     await done(run.next_lr(0, 1.0))
@@ -422,7 +422,7 @@ async def test_a_sweep(start: Any, connect: Any, daemon: FakeDaemon, folder: Pat
 
 
 async def test_ranks_keep_nothing(start: Any, daemon: FakeDaemon, folder: Path) -> None:
-    """What one rank of several observed is no observation of the run, and is not kept."""
+    """The loss of one rank of several is no observation of the run, and is not written."""
     advisor = start()
     run = await done(advisor.run("task", id="a", rank=0, world_size=1))
     await done(run.next_lr(0, 1.0))

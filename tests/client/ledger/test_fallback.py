@@ -57,7 +57,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "mlrs"]
 
 
-@pytest.mark.parametrize("event", ["stop", "gate"])
+@pytest.mark.parametrize("event", ["stop", "silence"])
 async def test_an_outage(
     advisor: Any, daemon: FakeDaemon, event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,7 +68,7 @@ async def test_an_outage(
     if event == "stop":
         await asyncio.to_thread(daemon.stop)
     else:
-        daemon.gate.clear()
+        daemon.may_answer.clear()
     began = time.monotonic()
     advices = [await done(run.observe(step, loss).advice()) for step, loss in enumerate(LOSSES[3:6], 3)]
     assert TIMEOUT_S * 0.9 < time.monotonic() - began < 2 * TIMEOUT_S
@@ -78,7 +78,7 @@ async def test_an_outage(
     assert run.fallback_steps == 3
     if event == "stop":
         await asyncio.to_thread(daemon.start)
-    daemon.gate.set()
+    daemon.may_answer.set()
     await recovered(run)
     assert await steps(run, LOSSES[6:], 10.0) == lr_sequence(LOSSES)[6:]
     assert daemon.runs["a"].losses == LOSSES
@@ -97,22 +97,22 @@ async def test_the_error_if_asked_for(advisor: Any, daemon: FakeDaemon) -> None:
     """Without a fallback the error is raised, at each step, in time."""
     for fallback in (None, "error"):
         run = await patient(advisor, fallback=fallback)
-        daemon.gate.clear()
+        daemon.may_answer.clear()
         with pytest.raises(mlrs.errors.DeadlineExceededError, match="kept"):
             await done(run.next_lr(0, 1.0))
-        daemon.gate.set()
+        daemon.may_answer.set()
         assert run.fallback_steps == 0
 
 
 async def test_before_the_first_advice(advisor: Any, daemon: FakeDaemon) -> None:
     """Before any advice `initial_lr` is the last one; without it the error is raised and says so."""
     run = await patient(advisor)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     with pytest.raises(mlrs.errors.DeadlineExceededError, match="initial_lr="):
         await done(run.next_lr(0, 1.0))
     other = await patient(advisor, "b", initial_lr=0.25, timeout_s=10.0)
     assert await steps(other, [1.0, 1.0]) == [0.25, 0.25]
-    daemon.gate.set()
+    daemon.may_answer.set()
     assert await done(run.next_lr(0, 1.0, timeout_s=10.0)) == lr_sequence([1.0])[0]
 
 
@@ -120,28 +120,28 @@ async def test_a_resumed_run_has_a_last_advice(advisor: Any, daemon: FakeDaemon)
     """A run that was opened again goes on from the last advice that the daemon tells of."""
     await steps(await patient(advisor), LOSSES[:2], 10.0)
     again = await patient(advisor)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     assert await steps(again, LOSSES[2:4]) == [lr_sequence(LOSSES[:2])[-1]] * 2
-    daemon.gate.set()
+    daemon.may_answer.set()
 
 
 async def test_a_schedule(advisor: Any, daemon: FakeDaemon) -> None:
     """A schedule answers by the step, with the run's horizon, its initial LR and its bounds."""
     run = await patient(advisor, horizon=8, initial_lr=0.5, min_lr=0.1, fallback=Schedule("cosine", warmup=2))
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     cosine = [max(schedules.cosine(step, base_lr=0.5, horizon=8, warmup=2), 0.1) for step in range(8)]
     assert await steps(run, LOSSES) == cosine
-    daemon.gate.set()
+    daemon.may_answer.set()
 
 
 async def test_a_function(advisor: Any, daemon: FakeDaemon) -> None:
     """A function of the step answers; what is no learning rate is refused."""
     run = await patient(advisor, fallback=lambda step: -1 if step == 2 else 0.5 / (1 + step))
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     assert await steps(run, LOSSES[:2]) == [0.5, 0.25]
     with pytest.raises(mlrs.errors.InvalidArgumentError, match="fallback"):
         await done(run.next_lr(2, 1.0))
-    daemon.gate.set()
+    daemon.may_answer.set()
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,13 @@ async def test_sweeps(advisor: Any, daemon: FakeDaemon) -> None:
     array = await done(
         advisor.sweep(["e", "f"], fallback=lambda step: np.array([0.1, 0.2]) * step, timeout_s=10.0)
     )
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     assert (await done(last.next_lrs(1, [1.0, 2.0]))).tolist() == advised.tolist()
     assert (await done(number.next_lrs(0, [1.0, 2.0]))).tolist() == [0.5, 0.5]
     await done(array.next_lrs(0, [1.0, 2.0]))
     assert (await done(array.next_lrs(1, [1.0, 2.0]))).tolist() == [0.1, 0.2]
     assert (last.fallback_steps, array.fallback_steps) == (1, 2)
-    daemon.gate.set()
+    daemon.may_answer.set()
     for sweep in (last, number, array):
         await recovered(sweep)
     assert daemon.runs["f"].losses == [2.0, 2.0]
@@ -284,7 +284,7 @@ async def test_a_lagged_loop(advisor: Any, daemon: FakeDaemon) -> None:
     """A loop that never waits goes on with the last advice, and past the deadline with the fallback."""
     run = await patient(advisor, fallback=lambda _: 7.0)
     first = await done(run.next_lr(0, 1.0, lagged=True, timeout_s=10.0))
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     assert await done(run.next_lr(1, 1.0, lagged=True)) == first
     step = 2
     async with asyncio.timeout(20):
@@ -292,19 +292,19 @@ async def test_a_lagged_loop(advisor: Any, daemon: FakeDaemon) -> None:
             step += 1
             await asyncio.sleep(0.02)
     assert run.fallback_steps == 1
-    daemon.gate.set()
+    daemon.may_answer.set()
     await recovered(run)
 
 
 async def test_an_endless_outage(
     advisor: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond what is kept the fallback goes on for good; that is said once, with the way out."""
+    """Beyond the bound of kept losses the fallback answers to the end; one warning says so."""
     monkeypatch.setattr(_backlog, "MAX_UNANSWERED", 80)
     run = await patient(advisor, initial_lr=0.5)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     assert await steps(run, [1.0] * 200) == [0.5] * 200
-    daemon.gate.set()
+    daemon.may_answer.set()
     assert await steps(run, [1.0] * 5) == [0.5] * 5
     assert run.fallback_steps == 205
     async with asyncio.timeout(10):
@@ -349,13 +349,13 @@ def test_schedulers_go_on(daemon: FakeDaemon) -> None:
     with mlrs.connect(daemon.target, timeout_s=TIMEOUT_S) as advisor:
         run = open_run(advisor, "a", fallback=lambda step: 0.01 * (step + 1), timeout_s=10.0)
         scheduler = AdvisedLR(optimizer, run)
-        daemon.gate.clear()
+        daemon.may_answer.clear()
         for step in range(3):
             scheduler.observe(1.0)
             optimizer.step()
             scheduler.step()
             assert optimizer.param_groups[0]["lr"] == 0.01 * (step + 1)
-        daemon.gate.set()
+        daemon.may_answer.set()
 
 
 def test_pauses_spread() -> None:

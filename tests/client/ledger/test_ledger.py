@@ -85,7 +85,7 @@ def test_steps_of_the_past_are_asked_of_the_daemon() -> None:
 
 
 def test_durable_observations_are_let_go() -> None:
-    """What the daemon has made durable is kept no longer."""
+    """Durable observations are dropped."""
     ledger = ledger_at()
     entries = [ledger.observe(step, 1.0)[0] for step in range(4)]
     for entry in entries[:3]:
@@ -127,7 +127,7 @@ def test_rejoining_before_what_is_kept() -> None:
 
 
 def test_kept_observations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound the oldest observation is dropped, and a daemon that needs it is told."""
+    """Beyond the bound the oldest observation is dropped, and a daemon that needs it gives an error."""
     monkeypatch.setattr(module, "MAX_KEPT", 3)
     monkeypatch.setattr(module, "LEAST_KEPT", 1)
     ledger = ledger_at()
@@ -161,7 +161,7 @@ def test_a_step_observed_again_is_sent_in_its_order(monkeypatch: pytest.MonkeyPa
     ledger = ledger_at()
     for step in range(4):
         advise(ledger, ledger.observe(step, 1.0)[0])
-    for step in (4, 0, 5):  # 0 is not kept any more
+    for step in (4, 0, 5):  # 0 was dropped
         ledger.observe(step, 1.0)
     for _ in range(2):
         assert rejoined(ledger, 4) == [4, 0, 5]
@@ -236,5 +236,5 @@ def test_observing_can_be_broken_off(lines: int) -> None:
     sent += ledger.backlog.take_unsent(9)
     assert sent[-1:] == [entry]
     assert ledger.next_step == 2
-    assert [kept.step for kept in ledger.backlog._kept] == [0, 1]
+    assert [entry.step for entry in ledger.backlog._kept] == [0, 1]
     assert ledger.backlog.last_unanswered() is entry

@@ -19,7 +19,7 @@ def take(outgoing: Outgoing[int], limit: int) -> list[int]:
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "send", "break", "answer"]), st.integers(1, 4))))
 def test_all_goes_again_in_its_order(happenings: list[tuple[str, int]]) -> None:
-    """However often a stream breaks, and wherever, the next one gets all that is kept, in its order."""
+    """However often a stream breaks, and wherever, the next one gets all kept items, in order."""
     outgoing: Outgoing[int] = Outgoing()
     entered = sent = answered = 0
     for kind, number in happenings:
@@ -55,7 +55,7 @@ def test_cleared() -> None:
 
 @given(lacked=st.sets(st.integers(0, 20)), waiting=st.sets(st.integers(0, 20)))
 def test_steps_in_order(lacked: set[int], waiting: set[int]) -> None:
-    """What is lacked again is put in its place among what waits, each step once."""
+    """Items that are lacking again are merged in order with those that wait, each step once."""
     found = in_order(
         dict.fromkeys(sorted(lacked), "lacked"), dict.fromkeys(sorted(waiting - lacked), "waits")
     )

@@ -122,7 +122,7 @@ class Scene:
         self.join()
 
     def join(self) -> None:
-        """Open the run again on a new stream; answers of the last one may still come."""
+        """Open the run again on a new stream; answers of the last one may arrive later."""
         if self.streams:
             self.streams[-1][0].leave(self.ledger)
         self.conversation = Conversation("host:1")
@@ -221,7 +221,7 @@ def test_nothing_is_kept_that_is_durable(happenings: list[tuple[str, int]]) -> N
     last = scene.ledger.next_step - 1
     assert scene.daemon.durable_step == last - 1
     assert {update.step for update in scene.ledger.backlog.updates} <= {last - 1}
-    if last:  # a daemon that had lost everything would be told how far back the client can catch it up
+    if last:  # for a daemon that lost everything the client would raise
         with pytest.raises(mlrs.errors.RecordGapError, match=f"keeps losses from step {last} on only"):
             scene.ledger.rejoin(opened(0))
 
@@ -403,9 +403,9 @@ def test_updates_of_a_sweep_answered_in_part() -> None:
     ledger.adapted(update, 0, adapted(0.1))
     ledger.rejoin(opened(1, runs=2))
     assert ledger.backlog.take_unsent(9) == [update]
-    for place, rate in enumerate([0.1, 0.2]):
+    for index, rate in enumerate([0.1, 0.2]):
         assert ledger.backlog.last_unanswered() is update
-        ledger.adapted(update, place, adapted(rate))
+        ledger.adapted(update, index, adapted(rate))
     assert ledger.backlog.last_unanswered() is None
     assert [adaptation.learning_rate for adaptation in update.adaptations()] == [0.1, 0.2]
 

@@ -80,7 +80,7 @@ def test_long_messages_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_late_refusals_are_passed_over() -> None:
-    """After a run has joined again, refusals of what it sent before say nothing; answers still do."""
+    """After a run has joined again, refusals of what it sent before are ignored; answers are not."""
     ledger = ledger_at()
     conversation, outbox = conversation_of(ledger)
     entries = []

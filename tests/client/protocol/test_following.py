@@ -10,7 +10,7 @@ import pytest
 
 import mlrs
 from tests.client.conftest import done
-from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, Records, lr_sequence
 from tests.support.runs import opened
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8]
@@ -19,9 +19,9 @@ HALF = len(LOSSES) // 2
 
 @pytest.fixture
 def pair() -> Iterator[tuple[FakeDaemon, FakeDaemon]]:
-    """Two replicas over one record book."""
-    book = RecordBook()
-    daemons = FakeDaemon(book), FakeDaemon(book)
+    """Two replicas over the same records."""
+    records = Records()
+    daemons = FakeDaemon(records), FakeDaemon(records)
     yield daemons
     for daemon in daemons:
         daemon.stop()
@@ -69,7 +69,7 @@ async def test_a_follower_goes_on_where_its_run_does(
 
 
 async def test_a_follower_waits_for_a_takeover(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
-    """While a dead owner still has the run the others are asked again, until one has taken it over."""
+    """While a dead owner has the run, the others are called again until one has taken it over."""
     first, second = pair
     first.own("a")
     advisor = connect(second.target, timeout_s=5.0)

@@ -45,12 +45,12 @@ async def test_it_never_waits(either: Any, daemon: FakeDaemon) -> None:
     """While the daemon answers nothing, the last learning rate stands, and no step waits for a deadline."""
     run = await opened(either, "a")
     first = await done(run.next_lr(0, LOSSES[0], lagged=True))
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     began = time.monotonic()
     held = [await done(run.next_lr(step, LOSSES[step], lagged=True)) for step in range(1, 6)]
     assert held == [first] * 5
     assert time.monotonic() - began < 5.0  # the deadline is 10
-    daemon.gate.set()
+    daemon.may_answer.set()
     await answered(run)
     assert await done(run.next_lr(6, LOSSES[6], lagged=True)) == lr_sequence(LOSSES)[5]
 
@@ -173,16 +173,16 @@ async def test_an_endless_outage_is_told(
     monkeypatch.setattr(_backlog, "MAX_UNANSWERED", 80)
     run = await opened(either, "a", fallback=None)
     await done(run.next_lr(0, 1.0, lagged=True))
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     for step in range(1, 81):
         await done(run.next_lr(step, 1.0, lagged=True))
     with pytest.raises(mlrs.errors.LimitError, match="80 steps have no answer"):
         await done(run.next_lr(81, 1.0, lagged=True))
-    daemon.gate.set()
+    daemon.may_answer.set()
 
 
 def test_refused_steps_are_told_once() -> None:
-    """Steps that fell with one that was refused are told with it; sent again, they are new."""
+    """Steps that were refused with an earlier one raise one error; sent again, they are new."""
     lag, entries = Lag(), [Entry(step, 1.0) for step in range(4)]
     for entry in entries:
         lag.add(entry)

@@ -9,15 +9,15 @@ import pytest
 
 import mlrs
 from tests.client.conftest import done
-from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, Records, lr_sequence
 from tests.support.runs import opened
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[FakeDaemon, FakeDaemon]]:
-    """Two replicas over one record book."""
-    book = RecordBook()
-    daemons = FakeDaemon(book), FakeDaemon(book)
+    """Two replicas over the same records."""
+    records = Records()
+    daemons = FakeDaemon(records), FakeDaemon(records)
     yield daemons
     for daemon in daemons:
         daemon.stop()

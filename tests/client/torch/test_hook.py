@@ -1,4 +1,4 @@
-"""Schedulers and the optimizers that they are heard by: closures, wrappers, and one scheduler at a time."""
+"""Schedulers and their optimizers: closures, wrappers, and one scheduler at a time."""
 
 from __future__ import annotations
 
@@ -192,13 +192,13 @@ def test_a_step_with_a_closure_can_be_tried_again(
     fit, run = Fit(kind), open_run(advisor, "a", on_unavailable="error")
     scheduler = AdvisedLR(fit.optimizer, run)
     before, closure = fit.weight.detach().clone(), fit.observed_by(scheduler)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     monkeypatch.setattr(run._connection, "timeout_s", 0.05)
     with pytest.raises(mlrs.errors.DeadlineExceededError):
         fit.optimizer.step(closure)
     assert torch.equal(fit.weight, before)
     monkeypatch.setattr(run._connection, "timeout_s", 30.0)
-    daemon.gate.set()
+    daemon.may_answer.set()
     fit.optimizer.step(closure)
     scheduler.step()
     assert not torch.equal(fit.weight, before)
@@ -208,7 +208,7 @@ def test_a_step_with_a_closure_can_be_tried_again(
 
 @pytest.mark.parametrize("kind", [SGD, LBFGS])
 def test_a_step_that_was_not_closed(run: mlrs.Run, kind: type[Optimizer]) -> None:
-    """A loop with closures that forgets `scheduler.step()` is told so, as one without is."""
+    """A loop with closures that forgets `scheduler.step()` raises, like one without."""
     fit = Fit(kind)
     closure = fit.observed_by(AdvisedLR(fit.optimizer, run))
     fit.optimizer.step(closure)
@@ -386,13 +386,13 @@ def test_a_scheduler_that_cannot_begin_takes_nothing_over(advisor: mlrs.Advisor)
 def test_schedulers_leave_no_hooks_behind(advisor: mlrs.Advisor) -> None:
     """However many schedulers an optimizer had, and whoever holds them, it calls the hook of one."""
     fit = Fit()
-    run, kept = open_run(advisor, "a"), []
+    run, schedulers = open_run(advisor, "a"), []
     for index in range(6):
         scheduler = AdvisedLR(fit.optimizer, run)
         if index % 2:
-            kept.append(scheduler)
+            schedulers.append(scheduler)
     assert len(fit.optimizer._optimizer_step_pre_hooks) == 1
-    kept[-1].detach()
+    schedulers[-1].detach()
     assert len(fit.optimizer._optimizer_step_pre_hooks) == 0
 
 
@@ -450,7 +450,7 @@ def test_copies_of_an_optimizer(run: mlrs.Run, copied: Callable[[Any], Any]) -> 
 def test_a_late_loss_is_not_sent(
     run: mlrs.Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, leave: str, *, lagged: bool
 ) -> None:
-    """A loss that a device still had when a state was loaded, or the scheduler detached, is not sent."""
+    """A loss that was on a device when a state was loaded, or the scheduler detached, is not sent."""
     computed, value, waiting = threading.Event(), _torch_loss.Loss.value, threading.Event()
 
     def wait(loss: _torch_loss.Loss) -> float:
@@ -479,12 +479,12 @@ def test_a_late_loss_is_not_sent(
         scheduler.step(torch.tensor(2.0))
         reader.submit(int).result(30)
         assert scheduler.get_last_lr() == lr_sequence([3.0, 2.0])[not lagged :][:1]
-    run.next_lr(1, 2.0)  # which is told apart from another loss, and waited for
+    run.next_lr(1, 2.0)  # which differs from another loss, and is waited for
     assert daemon.runs["a"].losses == [3.0, 2.0]
 
 
 def test_a_late_loss_stays_when_a_state_is_refused(run: mlrs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state that is refused changes nothing: the loss that a device still has is sent, and advised on."""
+    """A state that is refused changes nothing: the loss that is on a device is sent and answered."""
     computed, value = threading.Event(), _torch_loss.Loss.value
 
     def wait(loss: _torch_loss.Loss) -> float:

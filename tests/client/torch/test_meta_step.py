@@ -342,7 +342,7 @@ def test_gradient_accumulation(advisor: mlrs.Advisor, daemon: FakeDaemon) -> Non
     for name, parts in (("whole", 1), ("parts", 4)):
         model = network()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        model.eval()  # so that batch statistics do not tell the parts apart
+        model.eval()  # so that batch statistics do not differ between the parts
         run = open_run(advisor, name, meta=True)
         scheduler = AdvisedLR(optimizer, run, accumulation_steps=parts)
         meta = MetaStep(model, loss_fn, optimizer, scheduler, every=1, ahead=1.0)

@@ -189,12 +189,12 @@ def on_a_device(read, do):
         _torch_loss._is_on_host, _torch_loss.Loss.value = is_on_host, value
 
 def interrupt_in_wait():
-    # Once the main thread stands still, as in a collective; then the other rank may come.
-    main, before, still = threading.main_thread().ident, None, 0
-    while still < 20:
+    # Once the main thread waits, as in a collective; then the other rank may come.
+    main, before, unchanged = threading.main_thread().ident, None, 0
+    while unchanged < 20:
         frame = sys._current_frames()[main]
         now = frame.f_code, frame.f_lasti
-        still, before = still + 1 if now == before else 0, now
+        unchanged, before = unchanged + 1 if now == before else 0, now
         time.sleep(0.02)
     signal.pthread_kill(main, signal.SIGINT)
     pathlib.Path(f"{file}-{case}").touch()
@@ -204,10 +204,10 @@ def come_late():
         time.sleep(0.01)
 
 def within_a_collective(where):
-    for place, do in (("meeting", lambda: scheduler.observe(1.0)), ("sharing", scheduler.optimizer.step)):
-        if place == where and rank == 0:
+    for where_now, do in (("meeting", lambda: scheduler.observe(1.0)), ("sharing", scheduler.optimizer.step)):
+        if where_now == where and rank == 0:
             come_late()
-        elif place == where:
+        elif where_now == where:
             threading.Thread(target=interrupt_in_wait).start()
         try:
             do()
@@ -319,7 +319,7 @@ def test_what_goes_wrong_within_a_step_is_told_where_all_meet(daemon: FakeDaemon
 def test_each_rank_has_a_flag(size: int) -> None:
     """The sums of the ranks' words of whether they failed name exactly those that did."""
     failed = {0, size // 2, size - 1}
-    words = [flags_of(place if place in failed else None, size) for place in range(size)]
+    words = [flags_of(index if index in failed else None, size) for index in range(size)]
     sums = [sum(column) for column in zip(*words, strict=True)]
     assert failed_in(sums) == sorted(failed)
     assert failed_in(flags_of(None, size)) == []

@@ -1,4 +1,4 @@
-"""Channels to a daemon: what a server is told of where the client thinks it is."""
+"""Channels to a daemon: the authority that a server sees."""
 
 from __future__ import annotations
 

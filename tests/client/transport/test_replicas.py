@@ -17,7 +17,7 @@ import pytest
 import mlrs
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done
-from tests.client.fake_daemon import FakeDaemon, Record, RecordBook, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, Record, Records, lr_sequence
 from tests.support.runs import opened
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6]
@@ -32,9 +32,9 @@ sys.stdin.read()
 
 @pytest.fixture
 def pair() -> Iterator[tuple[FakeDaemon, FakeDaemon]]:
-    """Two replicas over one record book."""
-    book = RecordBook()
-    daemons = FakeDaemon(book), FakeDaemon(book)
+    """Two replicas over the same records."""
+    records = Records()
+    daemons = FakeDaemon(records), FakeDaemon(records)
     yield daemons
     for daemon in daemons:
         daemon.stop()
@@ -123,7 +123,7 @@ async def test_replicas_that_stand_still(connect: Any, pair: tuple[FakeDaemon, F
     advisor = connect(both(pair), timeout_s=0.6)
     run = await opened(advisor, "a", fallback=None, timeout_s=10.0)
     for daemon in pair:
-        daemon.gate.clear()
+        daemon.may_answer.clear()
         daemon.slow_s = 1.0  # opening the run again takes too long as well
     for _ in range(3):
         with pytest.raises(mlrs.errors.DeadlineExceededError) as caught:
@@ -131,7 +131,7 @@ async def test_replicas_that_stand_still(connect: Any, pair: tuple[FakeDaemon, F
         said = str(caught.value)
         assert said.count("no advice for step 0") == said.count("run 'a'") == 1
     for daemon in pair:
-        daemon.gate.set()
+        daemon.may_answer.set()
         daemon.slow_s = 0.0
     await done(advisor.close())
 
@@ -151,13 +151,13 @@ async def test_owner_out_of_reach(connect: Any, pair: tuple[FakeDaemon, FakeDaem
 
 
 async def test_owners_that_name_each_other(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
-    """Replicas that name each other as the owner are asked in turns, with pauses, until one is."""
+    """Replicas that name each other as the owner are called alternately, with pauses, until one is."""
     first, second = pair
 
     class Nobody:
         target = "127.0.0.1:1"
 
-    first.book.owners["a"] = Nobody()  # type: ignore[assignment] # names an address where nobody listens
+    first.records.owners["a"] = Nobody()  # type: ignore[assignment] # names an address where nobody listens
     advisor = connect(both(pair), timeout_s=5.0)
     asyncio.get_running_loop().call_later(0.3, second.own, "a")
     opening = advisor.run
@@ -172,7 +172,7 @@ async def test_a_sweep_is_on_one_replica(connect: Any, pair: tuple[FakeDaemon, F
     second.own("a", "b", "c")
     advisor = connect(both(pair), timeout_s=5.0)
     sweep = await done(advisor.sweep(["a", "b", "c"]))
-    assert set(first.book.groups.values()) == {"a"}
+    assert set(first.records.groups.values()) == {"a"}
     lrs = [await done(sweep.next_lrs(step, np.full(3, loss))) for step, loss in enumerate(LOSSES[:4])]
     first.own("a", "b", "c")
     lrs += [await done(sweep.next_lrs(step, np.full(3, loss))) for step, loss in enumerate(LOSSES[4:], 4)]
@@ -215,14 +215,14 @@ async def test_a_silent_replica_is_left_at_half_of_the_deadline(
     run = await done(advisor.run("a", fallback=None))
     lrs = [await done(run.next_lr(0, LOSSES[0]))]
     assert (silent.entries, other.entries) == (1, 0)
-    silent.gate.clear()
+    silent.may_answer.clear()
     began = time.monotonic()
     if how == "next_lr":
         lrs.append(await done(run.next_lr(1, LOSSES[1])))
     else:
         lrs.append(await done(run.observe(1, LOSSES[1]).lr()))
     took_s = time.monotonic() - began
-    silent.gate.set()
+    silent.may_answer.set()
     assert lrs == lr_sequence(LOSSES[:2])
     assert other.entries == 1
     assert 1.9 < took_s < 2.9, took_s
@@ -232,24 +232,24 @@ async def test_a_silent_replica_is_left_at_half_of_the_deadline(
 async def test_a_replica_that_was_joined_late_has_its_own_time(
     connect: Any, pair: tuple[FakeDaemon, FakeDaemon]
 ) -> None:
-    """A stream that began while a step was waited for may owe its answer as long as one that was there."""
+    """A stream that began while a step was waited for has as much time for its answer as an earlier one."""
     first, second = pair
     advisor = connect(both(pair), timeout_s=4.0)
     run = await done(advisor.run("a", fallback=None))
     await done(run.next_lr(0, LOSSES[0]))
     for daemon in pair:
-        daemon.gate.clear()
+        daemon.may_answer.clear()
     loop = asyncio.get_running_loop()
     loop.call_later(1.5, second.own, "a")
     loop.call_later(1.5, first.cut)
-    loop.call_later(2.8, second.gate.set)
+    loop.call_later(2.8, second.may_answer.set)
     began = time.monotonic()
     pending = run.observe(1, LOSSES[1])
     lr = await asyncio.to_thread(pending.lr) if connect is mlrs.connect else await pending.lr()
     assert time.monotonic() - began > 2.7
     assert lr == lr_sequence(LOSSES[:2])[1]
     assert second.opened == 1
-    first.gate.set()
+    first.may_answer.set()
     await done(advisor.close())
 
 

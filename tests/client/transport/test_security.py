@@ -16,7 +16,7 @@ import mlrs
 from mlrs import TLS
 from mlrs.transport.access import access_of
 from tests.client.conftest import done
-from tests.client.fake_daemon import FakeDaemon, RecordBook, lr_sequence
+from tests.client.fake_daemon import FakeDaemon, Records, lr_sequence
 from tests.support.runs import opened
 
 TOKEN = "mlrs-s3cret"  # noqa: S105 # of these tests
@@ -132,12 +132,12 @@ def test_tokens_on_this_machine(target: str) -> None:
 
 async def test_redirects_get_no_token_in_the_clear(connect: Any) -> None:
     """An address that a daemon names does not get the token in the clear either."""
-    daemon = FakeDaemon(RecordBook(), token=TOKEN)
+    daemon = FakeDaemon(Records(), token=TOKEN)
 
     class Elsewhere:
         target = "192.0.2.1:50051"
 
-    daemon.book.owners["a"] = Elsewhere()  # type: ignore[assignment] # names an address
+    daemon.records.owners["a"] = Elsewhere()  # type: ignore[assignment] # names an address
     advisor = connect(daemon.target, timeout_s=0.5, token=TOKEN)
     with pytest.raises(mlrs.UnavailableError, match=r"192\.0\.2\.1"):
         await opened(advisor, "a")

@@ -44,12 +44,12 @@ def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
     with mlrs.connect(daemon.target, timeout_s=10.0) as advisor:
         run = open_run(advisor, "a", fallback=None)
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:3])]
-        daemon.gate.clear()
+        daemon.may_answer.clear()
         began = time.monotonic()
         with pytest.raises(mlrs.errors.DeadlineExceededError, match="observations are kept"):
             run.next_lr(3, LOSSES[3], timeout_s=patience_s)
         assert patience_s <= time.monotonic() - began < patience_s + 1.0
-        daemon.gate.set()
+        daemon.may_answer.set()
         lrs += [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[3:], 3)]
     assert lrs == lr_sequence(LOSSES)
 
@@ -59,11 +59,11 @@ def test_an_interrupt_while_waiting_costs_nothing(daemon: FakeDaemon) -> None:
     with mlrs.connect(daemon.target, timeout_s=10.0) as advisor, interrupts():
         run = open_run(advisor, "a")
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:2])]
-        daemon.gate.clear()
+        daemon.may_answer.clear()
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(Interrupted):
             run.next_lr(2, LOSSES[2])
-        daemon.gate.set()
+        daemon.may_answer.set()
         lrs += [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[2:], 2)]
     assert lrs == lr_sequence(LOSSES)
 
@@ -73,7 +73,7 @@ def test_threads_wait_beside_each_other(daemon: FakeDaemon) -> None:
     with mlrs.connect(daemon.target, timeout_s=10.0) as advisor:
         runs = [open_run(advisor, f"run-{index}") for index in range(6)]
         for _ in range(20):
-            daemon.gate.clear()
+            daemon.may_answer.clear()
             start = threading.Barrier(len(runs))
 
             def follow(run: mlrs.Run, start: threading.Barrier = start) -> float:
@@ -82,18 +82,18 @@ def test_threads_wait_beside_each_other(daemon: FakeDaemon) -> None:
 
             with ThreadPoolExecutor(len(runs)) as pool:
                 results = [pool.submit(follow, run) for run in runs]
-                daemon.gate.set()
+                daemon.may_answer.set()
                 assert len({result.result(timeout=10.0) for result in results}) == 1
 
 
 def test_a_known_answer_waits_for_nobody(daemon: FakeDaemon) -> None:
-    """A step that was answered before is answered at once, though the daemon owes another run."""
+    """A step that was answered before is answered at once, though another run waits for the daemon."""
     with mlrs.connect(daemon.target, timeout_s=30.0) as advisor:
-        known, owed = open_run(advisor, "known"), open_run(advisor, "owed")
+        known, waiting = open_run(advisor, "known"), open_run(advisor, "waiting")
         lr = known.next_lr(0, 1.0)
-        daemon.gate.clear()
-        owed.observe(0, 1.0)
+        daemon.may_answer.clear()
+        waiting.observe(0, 1.0)
         began = time.monotonic()
         assert known.next_lr(0, 1.0) == lr
         assert time.monotonic() - began < 10.0
-        daemon.gate.set()
+        daemon.may_answer.set()

@@ -61,9 +61,9 @@ def test_threads_share_a_run(advisor: mlrs.Advisor) -> None:
 
 
 def test_closing_frees_every_thread(daemon: FakeDaemon) -> None:
-    """Threads that wait while another closes the advisor are told, and none hangs."""
+    """Threads that wait while another closes the advisor raise, and none hangs."""
     advisor = mlrs.connect(daemon.target, timeout_s=0.3)
-    daemon.gate.clear()
+    daemon.may_answer.clear()
     runs = [open_run(advisor, f"run-{index}", timeout_s=10.0) for index in range(4)]
     waiting = threading.Semaphore(0)
 

@@ -30,7 +30,7 @@ CONFIGS = st.builds(
 
 @given(CONFIGS)
 def test_configs_survive_the_wire(config: RunConfig) -> None:
-    """A config comes back as it was, with 0 told from not given."""
+    """A config comes back as it was, with 0 distinct from not given."""
     wire = convert.config_to_proto(config).SerializeToString()
     assert convert.config_from_proto(pb.RunConfig.FromString(wire)) == config
 

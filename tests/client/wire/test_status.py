@@ -28,7 +28,7 @@ def _mapped(error: grpc.RpcError) -> mlrs.MlrsError:
 
 @pytest.mark.parametrize("name", pb.ErrorReason.keys())
 def test_every_reason_has_an_exception(name: str) -> None:
-    """The daemon's reason decides, whatever the code, and is kept for programs."""
+    """The daemon's reason decides, whatever the code, and programs can read it."""
     mapped = _mapped(_rpc_error(grpc.StatusCode.UNKNOWN, "way out", mlrs_reason=name, mlrs_field="horizon"))
     assert mapped.reason == name.removeprefix("ERROR_REASON_")
     assert mapped.field == "horizon"
