@@ -19,7 +19,7 @@ MlrsError
 ├── ModelInvalidError       the model's file cannot be read as one
 ├── RecordDamagedError      the daemon's record of the run is damaged; the client does not retry
 ├── StoreNewerError         a newer daemon wrote the store, which this one cannot read; no retry
-├── UnavailableError        (ConnectionError) the daemon is out of reach, or stopping
+├── UnavailableError        (ConnectionError) the daemon is unreachable, or stopping
 ├── UnauthenticatedError    (PermissionError) the daemon wants a token, or another one
 ├── PermissionDeniedError   (PermissionError) the token's role does not cover the call
 ├── DeadlineExceededError   (TimeoutError) no answer within the deadline
@@ -171,7 +171,7 @@ class StoreNewerError(MlrsError):
 
 
 class UnavailableError(MlrsError, ConnectionError):
-    """The daemon is out of reach, or stopping."""
+    """The daemon is unreachable, or stopping."""
 
 
 class NotOwnerError(UnavailableError):

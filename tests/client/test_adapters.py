@@ -112,7 +112,7 @@ def test_lagged(advisor: mlrs.Advisor) -> None:
 
 
 def test_lagged_while_the_daemon_is_silent(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
-    """While no answer comes, a lagged adapter goes on with the newest one, without waiting."""
+    """While no answer comes, a lagged adapter continues with the newest one, without waiting."""
     training = Training(advisor.run("task"), lagged=True)
     training.fit(1)
     daemon.may_answer.clear()
@@ -124,7 +124,7 @@ def test_lagged_while_the_daemon_is_silent(advisor: mlrs.Advisor, daemon: FakeDa
 
 
 def test_checkpoints(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
-    """Training that goes on from a checkpoint has the learning rates of training that never stopped."""
+    """Training that continues from a checkpoint has the learning rates of training that never stopped."""
     whole = Training(advisor.run("whole"))
     whole.fit()
     first = Training(advisor.run("parts"))

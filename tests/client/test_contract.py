@@ -197,7 +197,7 @@ async def test_broken_streams(advisor: Any, daemon: FakeDaemon, event: str) -> N
 
 
 async def test_daemon_that_stays_away(connect: Any, daemon: FakeDaemon) -> None:
-    """While the daemon is gone a call fails within its deadline; once it is back the next one goes on."""
+    """While the daemon is gone a call fails within its deadline; once it is back the next one continues."""
     advisor = connect(daemon.target, timeout_s=5.0)
     run = await opened(advisor, "a", fallback=None)
     await next_lrs(run, LOSSES[:3])
@@ -214,7 +214,7 @@ async def test_daemon_that_stays_away(connect: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_daemon_that_was_never_there(connect: Any) -> None:
-    """An address where nobody listens fails at the first call, and the message says what to check."""
+    """An address where no server listens fails at the first call, and the message says what to check."""
     advisor = connect("127.0.0.1:1", timeout_s=5.0)
     with pytest.raises(mlrs.UnavailableError, match="mlrs serve"):
         await opened(advisor, "a")

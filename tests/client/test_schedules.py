@@ -192,7 +192,7 @@ def test_a_kind_and_a_schedule_mean_the_same() -> None:
     ],
 )
 def test_bad_policies_are_refused_by_name(arguments: dict[str, Any], field: str, what: str) -> None:
-    """What is wrong with a policy is said before anything is sent; a wrong kind lists the known ones."""
+    """What is wrong with a policy is reported before anything is sent; a wrong kind lists the known ones."""
     with pytest.raises(InvalidArgumentError, match=what) as caught:
         check.config(**arguments)
     assert caught.value.field == field

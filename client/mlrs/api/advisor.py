@@ -71,8 +71,8 @@ def connect(
 class Advisor(AdvisorView[Connection]):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 
-    Close it, or use it as a context manager. An advisor that is still open when Python exits is closed then.
-    Every method raises `UnavailableError` if the daemon is out of reach, `DeadlineExceededError` if
+    Close it, or use it as a context manager. An advisor that is open when Python exits is closed then.
+    Every method raises `UnavailableError` if the daemon is unreachable, `DeadlineExceededError` if
     it does not answer in time, `ClosedError` after `close` and `ForkedError` in a forked child.
     """
 
@@ -218,7 +218,8 @@ class Advisor(AdvisorView[Connection]):
         Args:
             prefix: only runs whose ids begin with this.
             status: only runs of this status.
-            newest_first: list the run first whose observations were stored last. Default: by id.
+            newest_first: order the runs by the time of their last stored observation, newest first. Default:
+                by id.
             limit: at most this many. Default: all.
         """
         listing = calls.RunListing(prefix, status, limit, newest_first=newest_first)
@@ -232,8 +233,8 @@ class Advisor(AdvisorView[Connection]):
     def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record. Raises `RunNotFoundError` if there is none.
 
-        With several addresses a try whose answer was lost is made again elsewhere; where the run is gone
-        then, it was deleted.
+        With several addresses, an ambiguous call, whose answer was lost, is repeated at another one; if the
+        run is missing there, it counts as deleted.
         """
         deleting = deleted(self._connection.session, check.run_id(id), self._connection.timeout_s)
         self._connection.perform(deleting, self._connection.timeout_s)
@@ -250,10 +251,10 @@ class Advisor(AdvisorView[Connection]):
 
         Args:
             id: the run's id.
-            from_step: the first step wanted.
-            follow: whether to go on with the run until it is finished. With several addresses it goes on,
-                from the next step, where the run does.
-            timeout_s: the deadline of the whole, in seconds. Default: 60; with `follow`, none.
+            from_step: the first step to return.
+            follow: whether to follow the run until it is finished. With several addresses, this continues at
+                the next step when another replica takes the run over.
+            timeout_s: the deadline of the whole stream, in seconds. Default: 60; with `follow`, none.
         """
         request = calls.watch_run(id, from_step, follow)
         if timeout_s is None:

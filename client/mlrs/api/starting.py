@@ -114,7 +114,7 @@ def _check_identity(id_: object, on_existing: OnExisting, resume_from: int | Non
     """Check that the options fit a run with this id (`None`: a new run) and this rank."""
     if rank is not None and on_existing == "restart":
         raise InvalidArgumentError(
-            "on_existing: a rank cannot begin the run anew for the others, which may have begun it already;"
+            "on_existing: a rank cannot restart the run for the others, which may have begun it already;"
             " delete the run before the job starts, or give the job a run of its own",
             field="on_existing",
         )
@@ -127,7 +127,7 @@ def _check_identity(id_: object, on_existing: OnExisting, resume_from: int | Non
     for field, value in (("on_existing", on_existing != "error"), ("resume_from", resume_from is not None)):
         if value:
             raise InvalidArgumentError(
-                f"{field}: without id= the run is new, and there is nothing to go on with; give the run's"
+                f"{field}: without id= the run is new, and there is nothing to continue; give the run's"
                 " id as id=",
                 field=field,
             )
@@ -185,7 +185,7 @@ def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> 
 
 
 def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:
-    """Have the fallback answer from the first step on."""
+    """Let the fallback answer from the first step on."""
     if ledger.standby.fallback is None:
         raise InvalidArgumentError(
             "on_unavailable: the run has no fallback to begin with; give one as fallback=, or leave"

@@ -70,9 +70,9 @@ class Start:
         if not self.is_named:
             if first_step:
                 raise InvalidArgumentError(
-                    f"step: run {self.run_ids[0]!r} is new and begins at step 0, not {first_step}; to go on"
-                    " with an earlier run, give its id: advisor.run(task, id=..., resume_from=...), or load"
-                    " the scheduler's checkpoint",
+                    f"step: run {self.run_ids[0]!r} is new and begins at step 0, not {first_step}; to"
+                    " continue an earlier run, give its id: advisor.run(task, id=..., resume_from=...), or"
+                    " load the scheduler's checkpoint",
                     field="step",
                 )
             return Way("create", None)
@@ -105,8 +105,8 @@ class Start:
         """Return why opening failed, with what the caller can do."""
         if isinstance(error, RunExistsError) and self.is_named:
             return RunExistsError(
-                f"{error}. To begin it anew, open it with on_existing='restart', which drops its record; to"
-                " go on where it is, with on_existing='resume' and run.next_step; to go back to a"
+                f"{error}. To begin it again, open it with on_existing='restart', which drops its record; to"
+                " continue where it is, with on_existing='resume' and run.next_step; to go back to a"
                 " checkpoint, with resume_from= its step. Or leave id= out, for a new run",
                 reason=error.reason,
                 field="id",
@@ -120,7 +120,7 @@ class Start:
         if isinstance(error, RunNotFoundError) and (first_step or self.resume_from):
             step = first_step or self.resume_from
             return RunNotFoundError(
-                f"there is no run {self.run_ids[0]!r} here, so it cannot go on at step {step}. Look at"
+                f"there is no run {self.run_ids[0]!r} here, so it cannot continue at step {step}. Look at"
                 " `mlrs runs list` for its id, and at whether this is the daemon that had it; a new run"
                 " begins at step 0",
                 reason=error.reason,

@@ -200,7 +200,7 @@ class Session:
         """Add runs, which are not open yet."""
         self._ledgers.add(ledger)
 
-    def fallen_off(self) -> set[Ledger[Any]]:
+    def off_stream(self) -> set[Ledger[Any]]:
         """Return the runs that are on no stream and of which a daemon may lack observations."""
         return {
             ledger

@@ -67,24 +67,23 @@ class AdvisedLR(LRScheduler):
     Args:
         optimizer: its learning rates are overwritten at each step. If it is wrapped in an object that has it
             as its attribute `optimizer`, as Accelerate's, it is found there.
-        run: an open run. What its config lacks of `optimizer` and `momentum` is read off the
-            optimizer, before the first step. In a distributed job, that of the first rank counts, and others
-            may pass `None`; where each was opened with a `rank`, each rank sends its own loss instead.
-        accumulation_steps: how many `observe` calls, one for each micro-batch, make one step; the
-            mean of their losses is what is sent. An `optimizer.step()` before that sends the mean of
-            those there are.
-        lagged: never wait: update with the newest advice of the steps before, as a rule that for the step
-            before. The first step waits, as there is none yet.
-        distributed: whether the ranks of a distributed job, if this is one, take their steps together.
-        process_group: who takes them together. Default: every process of the job.
+        run: the run. If its config lacks `optimizer` or `momentum`, they are read from the optimizer before
+            the first step. In a distributed job, the first rank's run is used, and others may pass `None`;
+            where each rank opens the run with a `rank`, each sends its own loss instead.
+        accumulation_steps: the number of `observe` calls, one for each micro-batch, in a step; the mean of
+            their losses is sent. An earlier `optimizer.step()` sends the mean of the losses so far.
+        lagged: never wait: update with the newest advice of the earlier steps, normally that of the step
+            before. Only the first step waits.
+        distributed: whether the ranks of a distributed job share the run.
+        process_group: the ranks that share it. Default: all processes of the job.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
-        UsageError: in its methods: another `AdvisedLR` was made for the optimizer, or `detach` was called.
+        UsageError: from its methods, after another `AdvisedLR` was made for the optimizer, or after `detach`.
         ConfigMismatchError: the run was begun with another optimizer.
-        UnavailableError: of several ranks, another one raised something; the error names it. All methods but
-            `state_dict` do so: what one rank raises, all hear of where they meet next.
-        MlrsError: the daemon is out of reach; only where the config has to be completed.
+        UnavailableError: another rank raised an error; this one names the rank. All methods but `state_dict`
+            raise it at the ranks' next collective call.
+        MlrsError: the daemon is unreachable, and the config of an open run has to be completed.
     """
 
     def __init__(

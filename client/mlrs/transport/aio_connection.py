@@ -159,7 +159,7 @@ class Connection(BaseConnection):
         unstored = {ledger for ledger in ledgers if not await self._is_stored(ledger, deadline)}
         self.session.closing = True
         deadline = Deadline(self.timeout_s)
-        tasks, fallen_off = list(self._tasks), self.session.fallen_off() | unstored
+        tasks, off_stream = list(self._tasks), self.session.off_stream() | unstored
         for task in tasks:
             task.cancel()
         for watch in list(self._watches):
@@ -172,7 +172,7 @@ class Connection(BaseConnection):
             await asyncio.wait(tasks)
         for channel in self._links.channels():
             await channel.close()
-        for warning in self._kept_at_close(fallen_off):
+        for warning in self._saved_at_close(off_stream):
             self.say(warning)
         self.session.closed()
 

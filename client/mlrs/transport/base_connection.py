@@ -121,7 +121,7 @@ class BaseConnection(Host):
         with self._lock:
             self.say(keep(ledger, str(self.addresses), self.unsent_dir, cause, finish=True))
 
-    def _kept_at_close(self, fallen_off: Iterable[Ledger[Any]]) -> Iterator[str]:
+    def _saved_at_close(self, off_stream: Iterable[Ledger[Any]]) -> Iterator[str]:
         """Write files with what daemons may lack after all streams have ended; yield the warnings."""
-        for ledger in self.session.left_over(fallen_off):
+        for ledger in self.session.left_over(off_stream):
             yield keep(ledger, str(self.addresses), self.unsent_dir, self.session.setbacks.get(ledger))

@@ -253,7 +253,7 @@ class Connection(BaseConnection):
         deadline = Deadline(self.timeout_s)
         with self._lock:
             streams, watches, tasks = list(self._streams), list(self._watches), list(self._tasks)
-            fallen_off = self.session.fallen_off() | set(unstored)
+            off_stream = self.session.off_stream() | set(unstored)
         for task in tasks:
             task.fail(ClosedError("the advisor was closed; connect again"))
         for watch in watches:
@@ -268,7 +268,7 @@ class Connection(BaseConnection):
             with suppress(Exception):
                 channel.close()
         with self._lock:
-            for warning in self._kept_at_close(fallen_off):
+            for warning in self._saved_at_close(off_stream):
                 _logger.warning("%s", warning)
             self.session.closed()
         self._worker.stop()

@@ -146,7 +146,7 @@ def config(
         schedule=schedule(policy, base_lr, warmup), meta=checked_meta(meta), **checked(RunConfig, given)
     )
     if config.meta is not None and config.schedule is not None:
-        raise wrong("meta", "goes on training a network, and the run follows a schedule", meta)
+        raise wrong("meta", "adapts a network, and the run follows a schedule", meta)
     if config.min_lr is not None and config.max_lr is not None and config.min_lr > config.max_lr:
         raise wrong("min_lr", f"must not be above max_lr, {config.max_lr}", config.min_lr)
     return config

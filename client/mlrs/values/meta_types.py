@@ -84,7 +84,7 @@ class Adaptation:
     applied: bool
     """Whether the daemon has made the update; false while it is unreachable."""
     updates: int
-    """The number of meta updates of the run so far, as far as this client knows."""
+    """The number of meta updates of the run that this client knows of."""
     learning_rate: float | None
     """The learning rate for the step: with the new weights or, if the update is not made yet, as advised.
     `None`: the update was skipped."""

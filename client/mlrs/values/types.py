@@ -118,7 +118,7 @@ class Schedule:
     """Plateau, greedy: the span of the loss's moving average, in steps; 1: none."""
 
     def __post_init__(self) -> None:
-        """Keep milestones as a tuple: equal ones are equal, and nobody changes them under way."""
+        """Convert milestones to a tuple, which is comparable and immutable."""
         if isinstance(self.milestones, Iterable) and not isinstance(self.milestones, (str, bytes)):
             object.__setattr__(self, "milestones", tuple(self.milestones))
 

@@ -59,7 +59,7 @@ def config_from_proto(message: pb.Meta) -> Meta:
 
 
 def status_from_proto(message: pb.MetaStatus) -> MetaStatus:
-    """Return what became of a run's meta updates."""
+    """Return the state of a run's meta updates."""
     return MetaStatus(
         updates=message.updates,
         last_step=message.last_step if message.HasField("last_step") else None,
@@ -75,7 +75,7 @@ def status_from_proto(message: pb.MetaStatus) -> MetaStatus:
 
 
 def adaptation_from_proto(message: pb.MetaResult, step: int, alignment: float | None = None) -> Adaptation:
-    """Return what came of the meta update of a step."""
+    """Return the result of the meta update of a step."""
     return Adaptation(
         step=step,
         applied=True,

@@ -214,7 +214,7 @@ def loaded(text: str) -> Unsent:
         return Unsent(**facts)
     except InvalidArgumentError:
         raise
-    except Exception as error:  # whatever it holds: this is somebody's file
+    except Exception as error:  # any error: the file may hold anything
         raise InvalidArgumentError(f"is damaged: {error}", field="path") from error
 
 

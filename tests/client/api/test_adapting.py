@@ -94,7 +94,7 @@ async def test_the_daemon_is_away(connect: Any, daemon: FakeDaemon, caplog: pyte
 
 
 async def test_away_and_no_fallback(connect: Any, daemon: FakeDaemon) -> None:
-    """Without a fallback the error is raised, and asking again goes on with the same update."""
+    """Without a fallback the error is raised, and asking again continues with the same update."""
     advisor = connect(daemon.target, timeout_s=0.3)
     try:
         run = await opened(advisor, "a", meta=True, fallback=None)

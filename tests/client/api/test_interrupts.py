@@ -1,4 +1,4 @@
-"""Ctrl-C at random moments: the loop goes on where it was, unchanged, and nothing hangs."""
+"""Ctrl-C at random moments: the loop continues where it was, unchanged, and nothing hangs."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ async def test_restart(either: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_resume(either: Any, daemon: FakeDaemon) -> None:
-    """`resume` goes on where the run is; steps before it are answered from the record."""
+    """`resume` continues where the run is; steps before it are answered from the record."""
     await begun(either, LOSSES[:3])
     second = await done(either.run("task", id="a", on_existing="resume"))
     await done(second.open())
@@ -168,7 +168,7 @@ async def test_resume_of_a_finished_run(either: Any) -> None:
 
 
 async def test_resume_before_its_step(either: Any) -> None:
-    """A loop that is ahead of the run that it goes on with hears where the run is."""
+    """A loop that is ahead of the run that it resumes gets an error with the run's next step."""
     await begun(either, LOSSES[:3])
     second = await done(either.run("task", id="a", on_existing="resume"))
     with pytest.raises(mlrs.errors.StepAheadError, match="step 5 is ahead; the next step is 3"):
@@ -188,7 +188,7 @@ async def test_going_back(either: Any, daemon: FakeDaemon, *, said: bool) -> Non
 
 async def test_nothing_to_go_back_to(either: Any) -> None:
     """A later step than 0 needs a run that exists, and has come that far; a new run begins at step 0."""
-    with pytest.raises(RunNotFoundError, match=r"cannot go on at step 4.*begins at step 0"):
+    with pytest.raises(RunNotFoundError, match=r"cannot continue at step 4.*begins at step 0"):
         await done((await done(either.run("task", id="a"))).next_lr(4, 1.0))
     await begun(either, LOSSES[:3])
     with pytest.raises(InvalidArgumentError, match="3 steps"):
@@ -292,7 +292,7 @@ async def test_two_scripts(
 async def test_a_run_that_was_taken_goes_on_alone(
     connect: Any, either: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A training with a fallback that lost its run to another script goes on, with one warning."""
+    """A training with a fallback that lost its run to another script continues, with one warning."""
     first = await begun(either, LOSSES[:2])
     keep(daemon)
     last = lr_sequence(LOSSES[:2])[1]
@@ -345,7 +345,7 @@ async def test_beginning_without_a_daemon(
 async def test_what_it_begins_with(
     connect: Any, daemon: FakeDaemon, config: dict[str, Any], lr: float
 ) -> None:
-    """The fallback begins with what was said of it, the initial LR, or the default one of the optimizer."""
+    """The fallback begins with its own learning rate, the initial LR, or the default one of the optimizer."""
     daemon.stop()
     advisor = connect(daemon.target, timeout_s=0.05)
     run = await done(advisor.run("task", on_unavailable="fallback", **config))
@@ -402,7 +402,7 @@ async def test_no_room_is_told_at_once(either: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_adopting(either: Any, daemon: FakeDaemon) -> None:
-    """A run goes on as another one at a step of it; if that cannot be, it stays what it is."""
+    """A run continues as another one at a step of it; if that cannot be, it stays what it is."""
     await begun(either)
     run = await done(either.run("task"))
     await done(run.next_lr(0, 3.0))
@@ -417,7 +417,7 @@ async def test_adopting(either: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_adopting_without_a_daemon(connect: Any, either: Any, daemon: FakeDaemon) -> None:
-    """A checkpoint that is loaded while the daemon is away goes on with its last learning rate."""
+    """A checkpoint that is loaded while the daemon is away continues with its last learning rate."""
     await begun(either, optimizer="sgd")
     keep(daemon)
     daemon.stop()
@@ -482,7 +482,7 @@ async def test_what_bounds_the_opening_and_the_steps(connect: Any, daemon: FakeD
 async def test_begun_without_knowing_where_the_run_is(
     connect: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A loop that goes on with a run, and had to guess its step, does not spoil its record."""
+    """A loop that continues with a run, and had to guess its step, does not spoil its record."""
     await begun(connect(daemon.target, timeout_s=10.0), LOSSES[:3], optimizer="sgd")
     keep(daemon)
     daemon.stop()
@@ -531,7 +531,7 @@ async def test_going_back_in_an_outage(connect: Any, daemon: FakeDaemon, step: i
 
 
 async def test_a_run_that_is_gone(connect: Any, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture) -> None:
-    """A training whose run the daemon has no more, as its store was emptied, goes on alone."""
+    """A training whose run the daemon has no more, as its store was emptied, continues without it."""
     advisor = connect(daemon.target, timeout_s=0.3)
     run = await begun(advisor, LOSSES[:2])
     daemon.stop()
@@ -553,14 +553,14 @@ async def test_a_daemon_of_an_older_version(either: Any, daemon: FakeDaemon) -> 
 
 
 async def test_a_rank_cannot_restart(either: Any) -> None:
-    """A rank that began the run anew would drop what the others have observed of it."""
+    """A rank that restarted the run would drop what the others have observed of it."""
     with pytest.raises(InvalidArgumentError) as caught:
         await done(either.run("task", id="a", rank=1, world_size=2, on_existing="restart"))
     assert caught.value.field == "on_existing"
 
 
 async def test_the_same_run_twice_in_one_process(either: Any, daemon: FakeDaemon) -> None:
-    """A run that is opened again in its process goes on there; the one before is refused, for good."""
+    """A run that is opened again in its process continues there; the one before is refused, for good."""
     first = await begun(either, LOSSES[:3])
     keep(daemon)
     second = await done(either.run("task", id="a", resume_from=2))

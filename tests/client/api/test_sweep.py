@@ -81,7 +81,7 @@ async def test_many_runs_open_in_few_calls(either: Any, daemon: FakeDaemon) -> N
 
 @pytest.mark.parametrize("event", ["cut", "drain", "lose", "restart"])
 async def test_broken_streams(either: Any, daemon: FakeDaemon, event: str) -> None:
-    """Whatever ends a stream, the sweep goes on, and no learning rate changes."""
+    """Whatever ends a stream, the sweep continues, and no learning rate changes."""
     sweep = await done(either.sweep(IDS))
     lrs = [await done(sweep.next_lrs(step, row)) for step, row in enumerate(LOSSES[:5])]
     for record in daemon.runs.values():
@@ -92,7 +92,7 @@ async def test_broken_streams(either: Any, daemon: FakeDaemon, event: str) -> No
 
 
 async def test_a_long_way_back_is_gone_in_parts(either: Any, daemon: FakeDaemon) -> None:
-    """A sweep that cannot join again within one deadline goes on where it was with the next."""
+    """A sweep that cannot join again within one deadline continues where it was with the next."""
     ids = [f"run-{index}" for index in range(8)]
     with mock.patch.object(_calls, "MAX_BATCH", 2):
         sweep = await done(either.sweep(ids, fallback=None))

@@ -115,7 +115,7 @@ async def test_a_training_that_never_saw_its_daemon(
 
 
 async def test_a_push_can_be_tried_again(start: Any, connect: Any, daemon: FakeDaemon, folder: Path) -> None:
-    """A push that was broken off half-way goes on where it was."""
+    """A push that was broken off half-way continues where it was."""
     daemon.stop()
     advisor = start()
     run = await done(advisor.run("task", id="a", optimizer="adam", on_unavailable="fallback"))
@@ -229,7 +229,7 @@ async def test_a_run_that_was_taken_is_pushed_as_another(
 async def test_a_run_that_went_on_otherwise(
     start: Any, connect: Any, daemon: FakeDaemon, folder: Path
 ) -> None:
-    """A file whose run went on with other losses is refused, and stays."""
+    """A file whose run continued with other losses is refused, and stays."""
     advisor = start()
     run = await done(advisor.run("task", id="a"))
     await done(run.next_lr(0, LOSSES[0]))
@@ -267,7 +267,7 @@ async def left_behind(start: Any, daemon: FakeDaemon, folder: Path, losses: list
 async def test_nothing_is_taken_of_a_file_that_does_not_fit(
     start: Any, connect: Any, daemon: FakeDaemon, folder: Path
 ) -> None:
-    """Where another process went on with the run, or began it anew, a push changes nothing."""
+    """Where another process continued with the run, or restarted it, a push changes nothing."""
     path = await left_behind(start, daemon, folder, [1.0, 2.0, 3.0, 4.0, 5.0], 2)
     daemon.runs["a"].losses += [8.0, 9.0]
     with pytest.raises(StaleStepError, match="--rewind"):

@@ -1,4 +1,4 @@
-"""Training goes on without a daemon: what the fallback answers, what is said, and how it ends."""
+"""Training continues without a daemon: what the fallback answers, what is logged, and how it ends."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_before_the_first_advice(advisor: Any, daemon: FakeDaemon) -> None
 
 
 async def test_a_resumed_run_has_a_last_advice(advisor: Any, daemon: FakeDaemon) -> None:
-    """A run that was opened again goes on from the last advice that the daemon tells of."""
+    """A run that was opened again continues from the last advice that the daemon reports."""
     await steps(await patient(advisor), LOSSES[:2], 10.0)
     again = await patient(advisor)
     daemon.may_answer.clear()
@@ -202,7 +202,7 @@ BEYOND_REPAIR = [
 
 
 async def is_lost(run: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Wait until the client has said that the run goes on without the daemon for good."""
+    """Wait until the client has logged that the run continues without the daemon for good."""
     async with asyncio.timeout(20):
         while not any(
             "all further steps are answered by the fallback" in warning for warning in warnings(caplog)
@@ -216,7 +216,7 @@ async def is_lost(run: Any, caplog: pytest.LogCaptureFixture) -> None:
 async def test_permanent_damage_leaves_the_fallback(
     advisor: Any, daemon: FakeDaemon, reason: Any, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A record that is beyond repair is not asked for again: the fallback goes on, as one warning says."""
+    """A record that is beyond repair is not asked for again: the fallback continues, with one warning."""
     run = await opened(advisor, "a")
     lrs = await steps(run, LOSSES[:2], 10.0)
     if where == "on the stream":
@@ -281,7 +281,7 @@ async def test_a_refusal_after_an_outage(advisor: Any, daemon: FakeDaemon) -> No
 
 
 async def test_a_lagged_loop(advisor: Any, daemon: FakeDaemon) -> None:
-    """A loop that never waits goes on with the last advice, and past the deadline with the fallback."""
+    """A loop that never waits continues with the last advice, and past the deadline with the fallback."""
     run = await patient(advisor, fallback=lambda _: 7.0)
     first = await done(run.next_lr(0, 1.0, lagged=True, timeout_s=10.0))
     daemon.may_answer.clear()
@@ -333,7 +333,7 @@ async def test_finishing_in_an_outage(advisor: Any, daemon: FakeDaemon) -> None:
 
 
 async def test_resuming_after_a_crash_of_the_client(advisor: Any) -> None:
-    """A client that died in an outage goes on at the step that the daemon has; rewound, at any before."""
+    """A client that died in an outage continues at the step that the daemon has; rewound, at any before."""
     await steps(await patient(advisor), LOSSES[:4], 10.0)
     again = await patient(advisor)  # the first client is gone without a word
     assert again.next_step == 4

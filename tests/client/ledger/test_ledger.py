@@ -29,7 +29,7 @@ def opened(next_step: int = 0, durable_step: int = -1) -> Opened:
 
 
 def ledger_at(next_step: int = 0, durable_step: int = -1) -> Ledger[Entry]:
-    """Return a ledger of a run that stands there."""
+    """Return the ledger of a run at this step."""
     return opened_ledger(opened(next_step, durable_step), Entry)
 
 
@@ -39,7 +39,7 @@ def advise(ledger: Ledger[Entry], entry: Entry, durable_step: int = -1) -> None:
 
 
 def rejoined(ledger: Ledger[Entry], next_step: int, durable_step: int = -1) -> list[int]:
-    """Join again at a daemon that stands there; return the steps that are sent then."""
+    """Join again at a daemon at this step; return the steps that are sent then."""
     ledger.rejoin(opened(next_step, durable_step))
     return [entry.step for entry in ledger.backlog.take_unsent(99)]
 
@@ -96,7 +96,7 @@ def test_durable_observations_are_let_go() -> None:
 
 
 def test_refused_steps_come_next_again() -> None:
-    """After a refusal the step is due again, and the steps behind it fall with it."""
+    """After a refusal the step is due again, and the steps after it are refused, too."""
     ledger = ledger_at()
     entries = [ledger.observe(step, 1.0)[0] for step in range(3)]
     advise(ledger, entries[0])
@@ -120,7 +120,7 @@ def test_rejoining_beyond_what_is_known() -> None:
 
 
 def test_rejoining_before_what_is_kept() -> None:
-    """A daemon that lost more than the client keeps says from where to go on."""
+    """A daemon that lost more than the client keeps says from where to continue."""
     with pytest.raises(RecordGapError, match="resume_from") as caught:
         ledger_at(3).rejoin(opened(2))
     assert caught.value.next_step == 2
@@ -193,7 +193,7 @@ def test_what_is_answered_for_good_is_forgotten() -> None:
 
 
 def test_a_gap_with_a_fallback() -> None:
-    """A daemon that cannot be caught up ends nothing where there is a fallback: it goes on for good."""
+    """Where a daemon cannot continue the run, a fallback continues to the end."""
     ledger = opened_ledger(opened(3), Entry, fallback=Fallback(lambda step: 0.5 + step))
     entry, _ = ledger.observe(3, 1.0)
     assert rejoined(ledger, 2) == []

@@ -53,7 +53,7 @@ def test_slow_and_quick_trainings_are_told(pause_s: float) -> None:
 
 @given(st.lists(st.sampled_from([0.0003, 0.2, 3600.0]), max_size=30), st.integers(0, 3))
 def test_a_store_that_works_is_never_told(pauses: list[float], behind: int) -> None:
-    """Training at any pace, with any pauses, hears nothing while each answer finds older steps stored."""
+    """Training at any pace, with any pauses, logs nothing while each answer finds older steps stored."""
     assert logged([(pause, step - behind, step) for step, pause in enumerate(pauses)]) == []
 
 

@@ -68,7 +68,7 @@ def test_answers_come_in_order() -> None:
 
 
 def test_long_messages_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No message is long, so that nobody waits long for the lock that it is made under."""
+    """No message is long, so that no thread waits long for the lock that it is made under."""
     monkeypatch.setattr(module, "AT_ONCE", 2)
     ledger = ledger_at()
     _, outbox = conversation_of(ledger)

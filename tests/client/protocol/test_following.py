@@ -86,7 +86,7 @@ async def test_a_follower_waits_for_a_takeover(connect: Any, pair: tuple[FakeDae
 
 
 async def test_with_one_address_a_break_is_told(connect: Any, daemon: FakeDaemon) -> None:
-    """With nowhere to go on, a follower hears that the daemon went away."""
+    """With nowhere to continue, a follower gets the error that the daemon is unreachable."""
     advisor = connect(daemon.target, timeout_s=5.0)
     await done((await opened(advisor, "a")).next_lr(0, LOSSES[0]))
     watch = advisor.watch("a", follow=True)

@@ -42,7 +42,7 @@ async def test_the_step_before(either: Any) -> None:
 
 
 async def test_it_never_waits(either: Any, daemon: FakeDaemon) -> None:
-    """While the daemon answers nothing, the last learning rate stands, and no step waits for a deadline."""
+    """While the daemon answers nothing, the last learning rate applies, and no step waits for a deadline."""
     run = await opened(either, "a")
     first = await done(run.next_lr(0, LOSSES[0], lagged=True))
     daemon.may_answer.clear()

@@ -45,7 +45,7 @@ async def test_a_run_whose_creation_was_not_heard_of_is_new(
 async def test_a_run_that_exists_exists_where_no_answer_was_lost(
     connect: Any, pair: tuple[FakeDaemon, FakeDaemon]
 ) -> None:
-    """After a try that reached nobody the next answer counts: what exists exists, and no more."""
+    """After a try that reached no daemon the next answer counts: what exists exists, and no more."""
     advisor = connect(f"127.0.0.1:1,{pair[0].target}", timeout_s=5.0)
     await done((await opened(advisor, "a")).next_lr(0, 1.0))
     for _ in range(2):  # an address that failed is asked last

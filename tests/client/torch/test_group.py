@@ -200,7 +200,7 @@ def loss_fn(model: Any, batch_: Any) -> torch.Tensor:
 
 
 def train(daemon: FakeDaemon, folder: Path, script: str = RANK, *arguments: str) -> list[list[str]]:
-    """Train in two processes, which have two minutes; return what each said, line by line."""
+    """Train in two processes, which have two minutes; return the output lines of each."""
     ranks = [
         subprocess.Popen(  # our own interpreter
             [sys.executable, "-c", script, daemon.target, str(folder / "store"), str(rank), *arguments],

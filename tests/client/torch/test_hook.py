@@ -175,7 +175,7 @@ def test_a_loss_observed_before_its_closure(run: mlrs.Run, kind: type[Optimizer]
 
 @pytest.mark.parametrize("kind", [SGD, LBFGS])
 def test_a_closure_that_observes_nothing(run: mlrs.Run, kind: type[Optimizer]) -> None:
-    """Where the closure observes nothing the update goes on with the learning rate that there is."""
+    """Where the closure observes nothing the update continues with the learning rate that there is."""
     fit = Fit(kind)
     scheduler = AdvisedLR(fit.optimizer, run)
     loss = fit.optimizer.step(fit.closure)

@@ -324,7 +324,7 @@ def _half_loss(model: Callable[..., Any], batch_: Any) -> torch.Tensor:
 def test_a_validation_loss_that_is_not_finite(
     advisor: mlrs.Advisor, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A validation loss of NaN makes no update, says so, and training goes on."""
+    """A validation loss of NaN makes no update, says so, and training continues."""
     loop = Loop(advisor, every=1)
     loop.forward()
     inputs, targets = batch(0)
@@ -357,7 +357,7 @@ def test_gradient_accumulation(advisor: mlrs.Advisor, daemon: FakeDaemon) -> Non
 
 
 def test_a_resumed_run(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
-    """A loop that goes on under way makes its updates at the steps at which it would have made them."""
+    """A loop that continues under way makes its updates at the steps at which it would have made them."""
     run = open_run(advisor, "a", meta=Meta(every=3))
     for step in range(4):
         run.next_lr(step, 1.0)

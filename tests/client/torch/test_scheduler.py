@@ -225,7 +225,7 @@ def test_config_is_completed(advisor: mlrs.Advisor) -> None:
 
 
 def test_config_of_a_run_under_way(advisor: mlrs.Advisor) -> None:
-    """A run that began without an optimizer goes on without; one that began with another is refused."""
+    """A run that began without an optimizer continues without; one that began with another is refused."""
     open_run(advisor, "a").next_lr(0, 1.0)
     AdvisedLR(Problem().optimizer, resumed := open_run(advisor, "a"))
     assert resumed.config.optimizer is None
@@ -236,7 +236,7 @@ def test_config_of_a_run_under_way(advisor: mlrs.Advisor) -> None:
 
 @pytest.mark.parametrize("scheduler_first", [True, False])
 def test_checkpoints(advisor: mlrs.Advisor, scheduler_first: bool) -> None:  # noqa: FBT001 # a parameter of the test
-    """Training from a checkpoint goes on with the LRs of training that never stopped, in either order."""
+    """Training from a checkpoint continues with the LRs of training that never stopped, in either order."""
     whole, run = Problem(torch.optim.Adam), open_run(advisor, "whole")
     whole.train(AdvisedLR(whole.optimizer, run), 12)
 
@@ -270,7 +270,7 @@ def test_states_that_do_not_fit(advisor: mlrs.Advisor) -> None:
     state = scheduler.state_dict()
     with pytest.raises(mlrs.errors.InvalidArgumentError, match="the run has 1 steps"):
         scheduler.load_state_dict({**state, "step": 2})
-    with pytest.raises(mlrs.errors.RunNotFoundError, match="cannot go on at step 1"):
+    with pytest.raises(mlrs.errors.RunNotFoundError, match="cannot continue at step 1"):
         scheduler.load_state_dict({**state, "run_id": "gone"})
     with pytest.raises(mlrs.errors.InvalidArgumentError, match=r"lacks .*run_id"):
         scheduler.load_state_dict({"last_epoch": 3})
@@ -279,7 +279,7 @@ def test_states_that_do_not_fit(advisor: mlrs.Advisor) -> None:
 
 
 def test_a_state_brings_its_run(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
-    """A new script that loads a checkpoint goes on as the checkpoint's run, which goes back to its step."""
+    """A new script that loads a checkpoint continues as the checkpoint's run, which goes back to its step."""
     first = AdvisedLR(Problem().optimizer, advisor.run("task"))
     for loss in (2.0, 1.0):
         first.step(loss)

@@ -58,7 +58,7 @@ def both(pair: tuple[FakeDaemon, FakeDaemon]) -> str:
 
 
 async def test_the_first_that_works(connect: Any, daemon: FakeDaemon) -> None:
-    """Calls pass over an address where nobody listens, given as a list or with commas between."""
+    """Calls pass over an address where no server listens, given as a list or with commas between."""
     for target in (f"127.0.0.1:1, {daemon.target}", ["127.0.0.1:1", daemon.target]):
         advisor = connect(target, timeout_s=5.0)
         run = await opened(advisor, "a", resume_from=None)
@@ -103,7 +103,7 @@ async def test_runs_move(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> N
 
 
 async def test_owner_dies(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
-    """While a dead owner has the run, others are asked again; the step goes on once one has taken over."""
+    """While a dead owner has the run, others are asked again; the step continues once one has taken over."""
     first, second = pair
     first.own("a")
     advisor = connect(second.target, timeout_s=10.0)
@@ -167,7 +167,7 @@ async def test_owners_that_name_each_other(connect: Any, pair: tuple[FakeDaemon,
 
 
 async def test_a_sweep_is_on_one_replica(connect: Any, pair: tuple[FakeDaemon, FakeDaemon]) -> None:
-    """The runs of a sweep are of one group, opened at their owner, and go on together where that is."""
+    """The runs of a sweep are of one group, opened at their owner, and continue together where that is."""
     first, second = pair
     second.own("a", "b", "c")
     advisor = connect(both(pair), timeout_s=5.0)

@@ -87,7 +87,7 @@ async def test_bad_tokens(connect: Any, guarded: FakeDaemon, token: str | None) 
 
 
 async def test_a_token_that_is_revoked(connect: Any, guarded: FakeDaemon) -> None:
-    """A token that is revoked under way: the fallback goes on; without one the error is raised."""
+    """A token that is revoked under way: the fallback continues; without one the error is raised."""
     advisor = connect(guarded.target, timeout_s=0.5, token=TOKEN)
     run = await opened(advisor, "a", timeout_s=10.0)
     plain = await opened(advisor, "b", fallback=None, timeout_s=10.0)

@@ -40,7 +40,7 @@ def interrupts() -> Iterator[None]:
 
 @pytest.mark.parametrize("patience_s", [0.2, 0.7])
 def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
-    """A daemon that stalls is waited for as long as asked; then all goes on, unchanged."""
+    """A daemon that stalls is waited for as long as asked; then all continues, unchanged."""
     with mlrs.connect(daemon.target, timeout_s=10.0) as advisor:
         run = open_run(advisor, "a", fallback=None)
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:3])]
@@ -55,7 +55,7 @@ def test_deadlines(daemon: FakeDaemon, patience_s: float) -> None:
 
 
 def test_an_interrupt_while_waiting_costs_nothing(daemon: FakeDaemon) -> None:
-    """Ctrl-C while waiting leaves the run as it is: the step can be asked for again, and goes on right."""
+    """Ctrl-C while waiting leaves the run as it is: the step can be asked for again, and continues right."""
     with mlrs.connect(daemon.target, timeout_s=10.0) as advisor, interrupts():
         run = open_run(advisor, "a")
         lrs = [run.next_lr(step, loss) for step, loss in enumerate(LOSSES[:2])]
