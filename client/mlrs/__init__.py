@@ -24,11 +24,13 @@
 Importing `mlrs` imports grpcio and protobuf, and nothing else.
 """
 
+from mlrs.transport import grpc_log  # noqa: F401 # before anything that imports gRPC
+
+# isort: split
 from mlrs import errors, types
 from mlrs.api.advisor import Advisor, connect
 from mlrs.api.run import Pending, PendingAdaptation, Run
 from mlrs.errors import MlrsError, UnavailableError
-from mlrs.transport import grpc_log  # isort: split # noqa: F401 # before anything that imports gRPC
 from mlrs.transport.access import TLS
 from mlrs.values.meta_types import Meta
 from mlrs.values.types import Advice, AdviceReason, Optimizer, Ranks, Schedule
