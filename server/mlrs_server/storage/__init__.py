@@ -1,20 +1,7 @@
-"""Runs on disk: what a store must offer, and the types that go in and out.
+"""Storage of runs and models in SQL databases: the `Store` protocol, its types, and its implementation.
 
-protocol.py    what a store offers
-sql.py         the store, in the SQL that engines share
-dialect.py     what differs between engines; sqlite.py and postgresql.py are those there are
-opening.py     by a file or a URL
-tables.py      the tables, and runs as rows
-schema.py      tables made or brought up to date, by migrations/
-fence.py       who may write
-observation_log.py   the record of runs: read, recalled for many runs at once, cut, merged
-adapted.py     meta updates and adapted networks, written and read
-naming.py      models, their names and aliases, written and read
-faults.py      what is wrong with a database, and what to do
-bounded.py     a connection to PostgreSQL on which nothing waits for ever
-chunks.py      the record of a run as bytes, of one or of thousands at once
-codec.py       snapshots, meta updates, networks and configs as bytes
-sealing.py     the checksum behind all of these
+It may import the domain and the core. What differs between SQLite and PostgreSQL is in `engines/`; each
+change of the tables is a revision in `migrations/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Meta updates of runs and their adapted networks, as rows."""
+"""Meta updates of runs and checkpoints of their adapted weights, as rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlrs_server.domain.updates import MetaUpdate, WeightCheckpoints
 from mlrs_server.errors import DamagedError
 from mlrs_server.storage import codec
 from mlrs_server.storage.protocol import RunUpdates, StoredNetwork
-from mlrs_server.storage.tables import KEEP_NETWORK, KEEP_UPDATE, meta_updates, networks, runs
+from mlrs_server.storage.tables import PUT_CHECKPOINT, PUT_UPDATE, meta_updates, networks, runs
 
 log = structlog.get_logger()
 
@@ -20,50 +20,52 @@ Rows = list[dict[str, object]]
 
 
 def rows_of(updates: Sequence[RunUpdates]) -> tuple[Rows, Rows]:
-    """Return the rows that `keep` stores, of some groups' updates: meta updates, and networks."""
-    made: Rows = [
+    """Return the rows that `store_rows` stores: those of meta updates, and those of checkpoints."""
+    applied: Rows = [
         {"run_key": one.key, "step": one.update.step, "record": codec.pack_update(one.update)}
         for update in updates
         for one in update.applied
     ]
-    return made, [row for update in updates if update.networks for row in _network_rows(update.networks)]
+    return applied, [
+        row for update in updates if update.checkpoints for row in _checkpoint_rows(update.checkpoints)
+    ]
 
 
-def _network_rows(kept: WeightCheckpoints) -> Rows:
-    snapshots = codec.pack_snapshots(kept.records, kept.states)
+def _checkpoint_rows(checkpoints: WeightCheckpoints) -> Rows:
+    snapshots = codec.pack_snapshots(checkpoints.records, checkpoints.states)
     return [
         {
             "run_key": int(record["key"]),
             "step": int(record["next_step"]),
             "updates": updates,
             "snapshot": snapshot,
-            "data": codec.pack_network(network, kept.first),
+            "data": codec.pack_network(network, checkpoints.first),
         }
         for record, updates, snapshot, network in zip(
-            kept.records, kept.updates, snapshots, kept.networks, strict=True
+            checkpoints.records, checkpoints.updates, snapshots, checkpoints.networks, strict=True
         )
     ]
 
 
-def keep(connection: sa.Connection, made: Rows, kept: Rows) -> None:
-    """Store meta updates and networks."""
-    if made:
-        connection.execute(KEEP_UPDATE, made)
-    if kept:
-        connection.execute(KEEP_NETWORK, kept)
+def store_rows(connection: sa.Connection, applied: Rows, checkpoints: Rows) -> None:
+    """Store the rows of meta updates and of checkpoints."""
+    if applied:
+        connection.execute(PUT_UPDATE, applied)
+    if checkpoints:
+        connection.execute(PUT_CHECKPOINT, checkpoints)
 
 
 def read_updates(connection: sa.Connection, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
-    """Return a run's meta updates of so many steps from a step on, in their order."""
+    """Return a run's meta updates of the steps [first_step, first_step + limit), in order."""
     step = meta_updates.c.step
     query = _OF_RUN.where(runs.c.key == key, step >= first_step, step < first_step + limit).order_by(step)
     return [_update_of(row) for row in connection.execute(query)]
 
 
 def last_updates(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tuple[int, MetaUpdate]]:
-    """Yield the newest meta updates of as many runs as a statement can list, each with the run's key.
+    """Yield the newest meta update of each run, with the run's key, for as many runs as a statement can list.
 
-    A damaged one is left out: it must not keep others from being listed, nor a run from being finished.
+    A damaged update is skipped: it must not keep other runs from being listed, nor its own from finishing.
     """
     for row in connection.execute(_NEWEST, {"keys": keys}):
         try:
@@ -73,7 +75,7 @@ def last_updates(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tup
 
 
 def network_of(connection: sa.Connection, key: int) -> StoredNetwork | None:
-    """Return the network of a run that was stored last, if any."""
+    """Return the newest checkpoint of a run, if any."""
     query = (
         sa.select(runs.c.run_id, networks.c.updates, networks.c.snapshot, networks.c.data)
         .join_from(networks, runs, runs.c.key == networks.c.run_key)
@@ -86,7 +88,7 @@ def network_of(connection: sa.Connection, key: int) -> StoredNetwork | None:
 
 
 def drop(connection: sa.Connection, key: int, step: int = 0) -> None:
-    """Drop a run's meta updates from a step on, and its network if it is of later; from 0 on, everything."""
+    """Drop a run's meta updates from a step on, and its checkpoint if that is newer; from 0 on, all."""
     connection.execute(
         meta_updates.delete().where(meta_updates.c.run_key == key, meta_updates.c.step >= step)
     )
@@ -100,7 +102,7 @@ _OF_RUN = sa.select(runs.c.run_id, meta_updates.c.step, meta_updates.c.record).j
 _OTHERS = meta_updates.alias()
 _NEWEST = _OF_RUN.add_columns(meta_updates.c.run_key).where(
     runs.c.key.in_(sa.bindparam("keys", expanding=True)),
-    # a run at a time: the primary key has the newest at its end
+    # One run at a time: the newest update is the last of the run in the primary key.
     meta_updates.c.step
     == sa.select(sa.func.max(_OTHERS.c.step)).where(_OTHERS.c.run_key == runs.c.key).scalar_subquery(),
 )

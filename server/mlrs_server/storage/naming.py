@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mlrs_server.domain.aliases import AliasChange
 from mlrs_server.domain.model_index import Index
-from mlrs_server.storage.tables import KEEP_MODEL, alias_changes, model_names, model_revision
+from mlrs_server.storage.tables import PUT_MODEL, alias_changes, model_names, model_revision
 
 
 def read_index(connection: sa.Connection, known: Index) -> Index:
@@ -29,7 +29,7 @@ def change_index(
     before = read_index(connection, Index())
     after = change(before)
     for digest, data in files.items():
-        connection.execute(KEEP_MODEL, {"digest": digest, "data": data})
+        connection.execute(PUT_MODEL, {"digest": digest, "data": data})
     changed = {key for key, is_current in after.models.items() if before.models.get(key) != is_current}
     for name, digest in changed & before.models.keys():
         row = sa.and_(model_names.c.name == name, model_names.c.digest == digest)

@@ -1,4 +1,4 @@
-"""What a store of runs must offer. Stores are synchronous and used from one thread."""
+"""The `Store` protocol, and the types that go in and out. A store is synchronous and used from one thread."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate, WeightCheckpoi
 
 @dataclass(frozen=True)
 class Observations:
-    """A stretch of a run's record, step by step, all (n,)."""
+    """Consecutive steps of a run's record, in columns, all (n,)."""
 
     losses: Floats
     lrs: Floats
     reasons: Bytes
-    """`AdviceReason`: fresh or held."""
+    """The `AdviceReason` of each step: fresh or held."""
     updates: Sequence[MetaUpdate] = ()
-    """Meta updates that came to light with it, where they are asked for, in their order."""
+    """Meta updates that are read together with the steps, in order."""
 
     def __len__(self) -> int:
         """Return the number of steps."""
         return len(self.losses)
 
     def cut(self, start: int, count: int) -> Observations:
-        """Return so many steps from one on, fewer where it ends, without its updates; views."""
+        """Return at most `count` steps from a position on, without the updates, as views."""
         part = slice(start, start + count)
         return Observations(self.losses[part], self.lrs[part], self.reasons[part])
 
@@ -45,9 +45,9 @@ class NewRun:
     """A run to create."""
 
     run_id: str
-    """Its full name (`names.py`)."""
+    """Its full name (`tenancy.py`)."""
     shard: int
-    """That of its group, or of its id (`shards`): who owns the shard writes the run."""
+    """The shard of its group, or of its id. The owner of the shard writes the run."""
     config: RunConfig
     model_name: str
     model_digest: str
@@ -55,12 +55,12 @@ class NewRun:
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
     task: str = ""
-    """What is trained, in the words of the run's tenant; "" is the run's id."""
+    """The name of the task, as the tenant gave it; "" is the run's id."""
     feeder: str = ""
-    """The id of the process that sends its observations; "" is not known."""
+    """The id of the process that sends its observations; "" if it is not known."""
     counters_at: int = 0
-    """Where the counters of meta mode begin in its state (`AdaptivePolicy.counters_at`): it is read without
-    its model. 0: it is not in meta mode, or was created before this was kept."""
+    """The offset of the meta counters in its state (`AdaptivePolicy.counters_at`), stored so that they can be
+    read without the model. 0 without meta mode, and for runs created before this was stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class StoredRun(NewRun):
     create_time: float
     """Seconds since the epoch, UTC."""
     update_time: float
-    """When its last observations were stored, likewise."""
+    """When its last observations were stored, in seconds since the epoch, UTC."""
 
     @property
     def status(self) -> int:
@@ -82,18 +82,18 @@ class StoredRun(NewRun):
 
 @dataclass(frozen=True)
 class Recency:
-    """Where a list of runs by recency stands; as made without arguments, at its beginning."""
+    """A position in a list of runs by recency; without arguments, its beginning."""
 
     newest: float = math.inf
-    """The newest `update_time` that a run had when the first page was read."""
+    """The newest `update_time` of all runs when the first page was read."""
     update_time: float = math.inf
-    """That of the last run listed; beyond `newest`, once the runs are listed that moved since."""
+    """The `update_time` of the last run listed; greater than `newest` once newer runs are being listed."""
     run_id: str = ""
-    """The last run listed, as the tenant writes it."""
+    """The id of the last run listed, without its tenant."""
 
 
 class RunKey(Protocol):
-    """What a store knows a run by: all that is needed to delete or replace it, whatever else is damaged."""
+    """The key of a stored run: all that is needed to delete or replace it, even if the rest is damaged."""
 
     @property
     def run_id(self) -> str:
@@ -107,7 +107,7 @@ class RunKey(Protocol):
 
     @property
     def shard(self) -> int:
-        """Who owns the shard writes it."""
+        """The run's shard, whose owner writes the run."""
         ...
 
     @property
@@ -117,29 +117,29 @@ class RunKey(Protocol):
 
     @property
     def feeder(self) -> str:
-        """The id of the process that sends its observations; "" is not known."""
+        """The id of the process that sends its observations; "" if it is not known."""
         ...
 
 
 @dataclass(frozen=True)
 class RunUpdates:
-    """New observations of k runs of one policy, and the runs after them; in columns, for thousands."""
+    """New observations of k runs of one policy, and the runs after them, in columns."""
 
     answers: Table
-    """(n,) of `ANSWERED`, one run's after another's, each in the order of its steps."""
+    """The answers of one run after another, each in the order of its steps, (n,) of `ANSWERED`."""
     bounds: npt.NDArray[np.intp]
-    """Where each run's begin, and the end of the last, (k + 1,)."""
+    """The position of each run's first answer, and the end of the last run, (k + 1,)."""
     records: Records
-    """The runs after them, (k,) of `RECORD`."""
+    """The records of the runs after these answers, (k,) of `RECORD`."""
     states: States
-    """Likewise, (k, state_size)."""
+    """The states of the runs after these answers, (k, state_size)."""
     applied: Sequence[AppliedUpdate] = ()
-    """Meta updates of them, in their order."""
-    networks: WeightCheckpoints | None = None
-    """Networks of some of them."""
+    """The meta updates of the runs, in order."""
+    checkpoints: WeightCheckpoints | None = None
+    """The adapted weights to store, of some of the runs."""
 
     def parts(self, size: int) -> Iterator[RunUpdates]:
-        """Yield the observations and the runs of so many at a time, without the rest; views."""
+        """Yield the answers and runs in parts of `size` runs, without updates and checkpoints, as views."""
         for start in range(0, len(self.records), size):
             bounds = self.bounds[start : start + size + 1]
             yield RunUpdates(
@@ -152,14 +152,14 @@ class RunUpdates:
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """What a run in meta mode had learnt at some time."""
+    """A stored checkpoint of a run's adapted weights."""
 
     snapshot: RunSnapshot
-    """The run then."""
+    """The run at the checkpoint."""
     updates: int
-    """Its meta updates until then."""
+    """The number of its meta updates until then."""
     data: bytes
-    """The network, for `codec.unpack_network`."""
+    """The weights, for `codec.unpack_network`."""
 
 
 class Store(Protocol):
@@ -179,11 +179,11 @@ class Store(Protocol):
         ...
 
     def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
-        """Return runs by id, without those that are not there; any number."""
+        """Return the runs that exist, by id; any number."""
         ...
 
     def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
-        """Return where runs are, by id, without those that are not there; nothing else of them is read."""
+        """Return the keys of the runs that exist, by id; nothing else of them is read."""
         ...
 
     def list(
@@ -211,7 +211,7 @@ class Store(Protocol):
         ...
 
     def append(self, updates: Sequence[RunUpdates]) -> None:
-        """Store new observations and meta updates of some runs, all or none; twice is once."""
+        """Store new observations and meta updates of runs, all or none; idempotent."""
         ...
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
@@ -222,22 +222,22 @@ class Store(Protocol):
         ...
 
     def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
-        """Return what was answered for steps of runs, in columns, as many as there are keys and steps.
+        """Return the recorded answers to steps of runs, (n,), for keys and steps, (n,) each.
 
-        The reason is 0 where that is not there, or damaged: `read` says what is wrong.
+        The reason is 0 where there is none, or a damaged one; `read` raises the error.
         """
         ...
 
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
-        """Return a run's meta updates of so many steps from a step on, in their order."""
+        """Return a run's meta updates of the steps [first_step, first_step + limit), in order."""
         ...
 
     def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
-        """Return the newest meta updates of runs, by key, without those that have none, or a damaged one."""
+        """Return the newest meta update of each run, by key, of those that have one that is not damaged."""
         ...
 
     def network(self, key: int) -> StoredNetwork | None:
-        """Return the network of a run that was stored last, if any."""
+        """Return the newest checkpoint of a run's adapted weights, if any."""
         ...
 
     def complete(self, run: StoredRun, config: RunConfig) -> None:
@@ -249,7 +249,7 @@ class Store(Protocol):
         ...
 
     def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
-        """Set who sends the observations of some runs, all or none."""
+        """Set the feeder of some runs, all or none."""
         ...
 
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
@@ -257,26 +257,26 @@ class Store(Protocol):
         ...
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
-        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot.
+        """Rewind a run to a snapshot: drop its record and its meta updates from `snapshot.next_step` on.
 
-        Its meta updates of those steps go, and its network if that is of later.
+        A checkpoint of its adapted weights that is newer is dropped, too.
         """
         ...
 
     def loose(
         self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
     ) -> Sequence[StoredRun]:
-        """Return runs that rest and have so many chunks to merge, the oldest first.
+        """Return inactive runs with at least so many chunks to merge, the least recent first.
 
-        They are finished, or were last observed before a time; and of these shards, or of any. Those that
-        cannot be read are left out.
+        They are finished, or were last observed before a time, and are of the given shards, or of any. Runs
+        that cannot be read are left out.
         """
         ...
 
     def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
-        """Make a large chunk of a run's small ones; return where the next begins, if any does.
+        """Merge small chunks of a run into a large one; return the first step of the next, if any.
 
-        What is read is the same before and after. A chunk begins at `first_step`.
+        The record reads the same before and after. A chunk must begin at `first_step`.
         """
         ...
 
@@ -285,18 +285,18 @@ class Store(Protocol):
         ...
 
     def model_index(self, known: Index) -> Index:
-        """Return the names and aliases of models; `known` itself, if they are still those."""
+        """Return the names and aliases of models; `known` itself, if they are unchanged."""
         ...
 
     def change_models(self, change: Callable[[Index], Index], files: Mapping[str, bytes]) -> Index:
-        """Keep files of models, by the digest of their content, and change the index; return it.
+        """Store files of models, by the digest of their content, and change the index; return it.
 
-        Whoever else changes it comes before or after. Nothing is written if the change raises.
+        Concurrent changes are serialized. Nothing is written if `change` raises.
         """
         ...
 
     def models(self, digests: Sequence[str]) -> dict[str, bytes]:
-        """Return files of models by digest, without those that are not there."""
+        """Return the files of models that exist, by digest."""
         ...
 
     def close(self) -> None:

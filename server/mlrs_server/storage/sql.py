@@ -51,11 +51,11 @@ from mlrs_server.tenancy import full_name
 log = structlog.get_logger()
 
 AT_ONCE = 500
-"""Values that a statement lists: SQLite takes 999 at most before its version 3.32."""
+"""The number of values that a statement lists: SQLite before 3.32 takes at most 999."""
 
 PACKED_AT_ONCE = 2048
-"""Runs whose bytes are in memory at once as they are stored: small objects by the hundred thousand leave
-holes in memory that nobody fills again."""
+"""The number of runs packed at a time as they are stored: hundreds of thousands of small objects would
+fragment the memory."""
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class SqlStore:
     def __init__(self, engine: sa.Engine, dialect: Dialect, fence: Fence) -> None:
         """Wrap an open engine; `open_store` makes it."""
         self.fence = fence
-        """Asked before each write."""
+        """Checked before each write."""
         self._engine = engine
         self._readers = engine.execution_options(**{READS: True})
         self._dialect = dialect
@@ -83,12 +83,12 @@ class SqlStore:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Do something in a transaction that may write, whatever the fence says.
+        """Run a block in a transaction that may write, without asking the fence.
 
         On PostgreSQL it may be used from any thread, each with a connection of its own.
 
         Raises:
-            AdvisorError: the database fails; all is as before.
+            AdvisorError: the database fails; nothing is changed.
         """
         done = False
         try:
@@ -102,7 +102,7 @@ class SqlStore:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Do something in a transaction that only reads.
+        """Run a block in a transaction that only reads.
 
         Raises:
             AdvisorError: the database fails.
@@ -112,7 +112,7 @@ class SqlStore:
 
     @contextmanager
     def frozen(self) -> Iterator[sa.Connection]:
-        """Read for long, the database as it is now.
+        """Run a long block that reads the database as it is at its beginning.
 
         Raises:
             AdvisorError: the database fails.
@@ -127,11 +127,11 @@ class SqlStore:
             return self._dialect.inspect(connection)
 
     def give_keys_after(self, connection: sa.Connection, last: int) -> None:
-        """Have new runs get keys beyond one, after runs were inserted with keys of their own."""
+        """Give new runs keys greater than `last`, after runs were inserted with keys of their own."""
         self._dialect.give_keys_after(connection, last)
 
     def vacuum(self) -> None:
-        """Give back the space of what was deleted; as much again is needed meanwhile.
+        """Free the space of deleted rows. Meanwhile the store needs up to twice its space.
 
         Raises:
             AdvisorError: the database fails.
@@ -141,7 +141,7 @@ class SqlStore:
 
     @contextmanager
     def _writing(self, shards: Collection[int]) -> Iterator[sa.Connection]:
-        """Write runs of these shards, if the fence lets it."""
+        """Run a block that writes runs of these shards, if the fence permits it."""
         with self.transaction() as connection:
             self.fence.check(connection, shards)
             yield connection
@@ -157,14 +157,14 @@ class SqlStore:
             raise
 
     def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
-        """Store new runs in place of those dropped, all or none, and return them in their order."""
+        """Store new runs and delete those they replace, all or none; return the new runs in order."""
         if not new:
             return []
         now = time.time()
         with self._writing({run.shard for run in new} | {old.shard for old in dropped}) as connection:
             for old in dropped:
                 _delete(connection, old)
-            # Keys are chosen here: an insert of many rows does not say which it gave.
+            # Keys are chosen here, since an insert of many rows does not return those it gave.
             stored = [
                 StoredRun(**vars(run), key=key, create_time=now, update_time=now)
                 for key, run in zip(self._dialect.next_keys(connection, len(new)), new, strict=True)
@@ -176,13 +176,13 @@ class SqlStore:
         return stored
 
     def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
-        """Return runs by id, without those that are not there; any number."""
+        """Return the runs that exist, by id; any number."""
         with self.reading() as connection:
             rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
         return {row.run_id: run_of(row) for row in rows}
 
     def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
-        """Return where runs are, by id, without those that are not there; nothing else of them is read."""
+        """Return the keys of the runs that exist, by id; nothing else of them is read."""
         found = sa.select(runs.c.run_id, runs.c.key, runs.c.shard, runs.c.status, runs.c.feeder)
         with self.reading() as connection:
             return {
@@ -194,7 +194,7 @@ class SqlStore:
     def list(
         self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
     ) -> list[StoredRun]:
-        """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable."""
+        """Return a tenant's readable runs ordered by id, from the first beyond `after`."""
         if (query := _chosen(prefix, status, tenant)) is None:
             return []
         if after := after.partition("\x00")[0]:
@@ -205,7 +205,7 @@ class SqlStore:
     def list_recent(
         self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
     ) -> Sequence[StoredRun]:
-        """Return a tenant's runs from where a list by recency stands, without those not readable."""
+        """Return a tenant's readable runs by recency, from a position of that list on."""
         if (query := _chosen(prefix, status, tenant)) is None:
             return []
         time, run_id = runs.c.update_time, runs.c.run_id
@@ -227,14 +227,14 @@ class SqlStore:
             return int(connection.execute(query).scalar_one())
 
     def append(self, updates: Sequence[RunUpdates]) -> None:
-        """Store new observations and meta updates of some runs, all or none; twice is once."""
+        """Store new observations and meta updates of runs, all or none; idempotent."""
         now = time.time()
         shards = {shard for update in updates for shard in np.unique(update.records["shard"]).tolist()}
-        made, networks = adapted.rows_of(updates)
+        applied, checkpoints = adapted.rows_of(updates)
         with self._writing(shards) as connection:
             for part in (part for update in updates for part in update.parts(PACKED_AT_ONCE)):
                 self._dialect.append(connection, list(_chunks_of(part)), list(_moves_of(part, now)))
-            adapted.keep(connection, made, networks)
+            adapted.store_rows(connection, applied, checkpoints)
             reach("store.commit")
 
     def read(self, key: int, first_step: int, limit: int) -> Observations:
@@ -243,22 +243,22 @@ class SqlStore:
             return observation_log.read(connection, key, first_step, limit)
 
     def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
-        """Return what was answered for steps of runs, in columns; the reason is 0 where it cannot be read."""
+        """Return the recorded answers to steps of runs; the reason is 0 where none can be read."""
         with self.reading() as connection:
             return observation_log.recall(connection, keys, steps)
 
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
-        """Return a run's meta updates of so many steps from a step on, in their order."""
+        """Return a run's meta updates of the steps [first_step, first_step + limit), in order."""
         with self.reading() as connection:
             return adapted.read_updates(connection, key, first_step, limit)
 
     def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
-        """Return the newest meta updates of runs, by key, without those that have none, or a damaged one."""
+        """Return the newest meta update of each run, by key, of those that have one that is not damaged."""
         with self.reading() as connection:
             return {key: one for some in _parts(keys) for key, one in adapted.last_updates(connection, some)}
 
     def network(self, key: int) -> StoredNetwork | None:
-        """Return the network of a run that was stored last, if any."""
+        """Return the newest checkpoint of a run's adapted weights, if any."""
         with self.reading() as connection:
             return adapted.network_of(connection, key)
 
@@ -274,7 +274,7 @@ class SqlStore:
             connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
 
     def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
-        """Set who sends the observations of some runs, all or none."""
+        """Set the feeder of some runs, all or none."""
         self._set(taken, feeder=feeder)
 
     def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
@@ -288,10 +288,7 @@ class SqlStore:
                 connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
-        """Drop a run's record from `snapshot.next_step` on, and put it back to that snapshot.
-
-        Its meta updates of those steps go, and its network if that is of later.
-        """
+        """Rewind a run to a snapshot: drop what is recorded from `snapshot.next_step` on."""
         with self._writing({run.shard}) as connection:
             observation_log.cut(connection, run.key, snapshot.next_step)
             adapted.drop(connection, run.key, snapshot.next_step)
@@ -300,7 +297,7 @@ class SqlStore:
     def loose(
         self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
     ) -> Sequence[StoredRun]:
-        """Return runs that rest and have so many chunks to merge, the oldest first."""
+        """Return inactive runs with at least so many chunks to merge, the least recent first."""
         resting = sa.or_(runs.c.status == int(RunStatus.FINISHED), runs.c.update_time < before)
         query = sa.select(runs).where(runs.c.loose_chunks >= at_least, resting).order_by(runs.c.update_time)
         if shards is not None:
@@ -309,7 +306,7 @@ class SqlStore:
             return tuple(_readable(connection.execute(query.limit(limit)).all()))
 
     def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
-        """Make a large chunk of a run's small ones; return where the next begins, if any does."""
+        """Merge small chunks of a run into a large one; return the first step of the next, if any."""
         with self._writing({run.shard}) as connection:
             return observation_log.merge(connection, run.key, run.run_id, first_step)
 
@@ -319,17 +316,17 @@ class SqlStore:
             _delete(connection, run)
 
     def model_index(self, known: Index) -> Index:
-        """Return the names and aliases of models; `known` itself, if they are still those."""
+        """Return the names and aliases of models; `known` itself, if they are unchanged."""
         with self.reading() as connection:
             return naming.read_index(connection, known)
 
     def change_models(self, change: Callable[[Index], Index], files: Mapping[str, bytes]) -> Index:
-        """Keep files of models, by the digest of their content, and change the index; return it."""
+        """Store files of models, by the digest of their content, and change the index; return it."""
         with self.transaction() as connection:
             return naming.change_index(connection, change, files)
 
     def models(self, digests: Sequence[str]) -> dict[str, bytes]:
-        """Return files of models by digest, without those that are not there."""
+        """Return the files of models that exist, by digest."""
         with self.reading() as connection:
             rows = [
                 row
@@ -372,7 +369,7 @@ def _moves_of(update: RunUpdates, now: float) -> Iterator[Row]:
 
 
 def _first_taken(connection: sa.Connection, stored: Sequence[StoredRun]) -> str | None:
-    """Return the first id of runs just inserted that has another run, or is there twice."""
+    """Return the first id of runs just inserted that another run has, or that is given twice."""
     keys: dict[str, int] = {}
     for some in _parts([run.run_id for run in stored]):
         rows = connection.execute(sa.select(runs.c.run_id, runs.c.key).where(runs.c.run_id.in_(some)))
@@ -387,15 +384,15 @@ def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _chosen(prefix: str, status: RunStatus | None, tenant: str) -> sa.Select[Any] | None:
-    """Return the query of a tenant's runs of a prefix and a status; `None` where there can be none."""
-    if not prefix.isascii() or "\x00" in prefix:  # no id is like that, and PostgreSQL takes no such text
+    """Return the query of a tenant's runs by prefix and status; `None` where there can be none."""
+    if not prefix.isascii() or "\x00" in prefix:  # no id has that, and PostgreSQL rejects it
         return None
     query = sa.select(runs).where(of_tenant(tenant, prefix))
     return query if status is None else query.where(runs.c.status == int(status))
 
 
 def _rows(connection: sa.Connection, query: sa.Select[Any], size: int) -> Iterator[Any]:
-    """Yield the rows of an ordered query, `size` at a time: a page of a long list must not read all of it."""
+    """Yield the rows of an ordered query, read `size` at a time, as a page must not read a whole list."""
     start, rows = 0, connection.execute(query.limit(size)).all()
     while rows:
         yield from rows
@@ -406,7 +403,7 @@ def _rows(connection: sa.Connection, query: sa.Select[Any], size: int) -> Iterat
 
 
 def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
-    """Yield the runs of rows, without those that are damaged or of a newer version."""
+    """Yield the runs of rows, except those that are damaged or written by a newer version."""
     for row in rows:
         try:
             yield run_of(row)
@@ -416,7 +413,7 @@ def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
 
 @contextmanager
 def translated(dialect: Dialect, what: str) -> Iterator[None]:
-    """Turn the database's exceptions into the daemon's; nothing else does."""
+    """Translate the database's exceptions into the daemon's; nothing else does."""
     try:
         yield
     except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""The tables, and runs as rows of them. Every change here is a migration there (`migrations/versions`)."""
+"""The tables, and runs as their rows. Every change here needs a migration in `migrations/versions`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ VERSION_TABLE = "mlrs_version"
 metadata = sa.MetaData()
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-"""SQLite's integers are of 64 bits, and only those called so count up by themselves."""
+"""A 64-bit integer. SQLite's `INTEGER` has 64 bits, and only columns of that name increment by themselves."""
 TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
-"""Compared byte by byte, whatever the database's language."""
+"""Text compared byte by byte, whatever the database's collation."""
 
 runs = sa.Table(
     "runs",
@@ -39,10 +39,11 @@ runs = sa.Table(
     sa.Column("world_size", sa.Integer, nullable=False, server_default="0"),
     sa.Column("task", TEXT, nullable=False, server_default=sa.text("''")),
     sa.Column("feeder", sa.String, nullable=False, server_default=sa.text("''")),
-    sqlite_autoincrement=True,  # the key of a deleted run never comes back
+    sqlite_autoincrement=True,  # the key of a deleted run is never reused
 )
-"""`loose_chunks` is how many rows of observations a run got since they were last merged; `world_size` is how
-many ranks it has, 0 without `config.ranks`. `task` is "" where an older version of mlrs created the run."""
+"""`loose_chunks` is the number of rows of observations that a run got since they were last merged.
+`world_size` is the number of its ranks, 0 without `config.ranks`. `task` is "" if an older version of mlrs
+created the run."""
 
 observations = sa.Table(
     "observations",
@@ -62,7 +63,7 @@ meta_updates = sa.Table(
     sa.Column("record", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-"""The meta updates of runs, one a step at most."""
+"""The meta updates of runs, at most one for each step."""
 
 networks = sa.Table(
     "networks",
@@ -73,8 +74,8 @@ networks = sa.Table(
     sa.Column("snapshot", sa.LargeBinary, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""What runs in meta mode have learnt, after so many updates and before observing a step, with the run's
-snapshot then. What came since is made again of observations and updates."""
+"""The newest checkpoint of a run's adapted weights: before observing `step`, after `updates` meta updates,
+with the run's snapshot then. A replay of later observations and updates gives the weights since."""
 
 replicas = sa.Table(
     "replicas",
@@ -84,7 +85,7 @@ replicas = sa.Table(
     sa.Column("draining", sa.Boolean, nullable=False),
     sa.Column("lease_until", sa.Float, nullable=False),
 )
-"""Daemons that share the store; leases are on the database's clock, in seconds since the epoch."""
+"""The daemons that share the store. Leases end on the database's clock, in seconds since the epoch."""
 
 shards = sa.Table(
     "shards",
@@ -93,8 +94,7 @@ shards = sa.Table(
     sa.Column("owner", sa.String, nullable=False),
     sa.Column("epoch", WHOLE, nullable=False),
 )
-"""Who owns the runs of a shard, "" or a replica's id, and how often that changed; always `SHARDS` rows."""
-
+"""The owner of each shard's runs, a replica's id or "", and how often it changed; always `SHARDS` rows."""
 
 models = sa.Table(
     "models",
@@ -102,7 +102,7 @@ models = sa.Table(
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""The files of models: those that were imported, and those that runs began with."""
+"""The files of models that were imported, or that runs were created with."""
 
 model_names = sa.Table(
     "model_names",
@@ -111,7 +111,7 @@ model_names = sa.Table(
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("is_current", sa.Boolean, nullable=False),
 )
-"""Every model that a name means or once meant; names are full ones (`names.py`)."""
+"""Every model that a name refers to or once referred to; names are full names (`tenancy.py`)."""
 
 alias_changes = sa.Table(
     "alias_changes",
@@ -122,11 +122,11 @@ alias_changes = sa.Table(
     sa.Column("cause", sa.String, nullable=False),
     sa.Column("time", sa.Float),
 )
-"""What each alias has pointed at, as far as is kept; it points at the target of the highest number."""
+"""The newest targets of each alias; it points at the target of the highest number."""
 
 model_revision = sa.Table("model_revision", metadata, sa.Column("revision", WHOLE, nullable=False))
-"""One row, which counts the changes of the two tables above. Daemons see by it whether these are as they were
-read, and change them one after the other."""
+"""One row, which counts the changes of the two tables above. By it daemons notice that these have changed,
+and exclude each other when they change them."""
 
 
 @sa.event.listens_for(model_revision, "after_create")
@@ -141,22 +141,22 @@ def _fill_shards(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
     connection.execute(shards.insert(), [{"shard": n, "owner": "", "epoch": 0} for n in range(SHARDS)])
 
 
-KEEP_MODEL = sa.text(
+PUT_MODEL = sa.text(
     "INSERT INTO models (digest, data) VALUES (:digest, :data) "
     "ON CONFLICT (digest) DO UPDATE SET data = excluded.data"
 ).bindparams(sa.bindparam("data", type_=sa.LargeBinary))
-"""Keeps a model: importing it again puts a damaged one right."""
-KEEP_UPDATE = sa.text(
+"""Stores a model. Importing a model again repairs a damaged one."""
+PUT_UPDATE = sa.text(
     "INSERT INTO meta_updates (run_key, step, record) VALUES (:run_key, :step, :record) "
     "ON CONFLICT (run_key, step) DO UPDATE SET record = excluded.record"
 ).bindparams(sa.bindparam("record", type_=sa.LargeBinary))
-"""Keeps a meta update: a transaction of unknown outcome is done again."""
-KEEP_NETWORK = sa.text(
+"""Stores a meta update. It may be there already: a transaction of unknown outcome is repeated."""
+PUT_CHECKPOINT = sa.text(
     "INSERT INTO networks (run_key, step, updates, snapshot, data) "
     "VALUES (:run_key, :step, :updates, :snapshot, :data) ON CONFLICT (run_key) DO UPDATE "
     "SET step = excluded.step, updates = excluded.updates, snapshot = excluded.snapshot, data = excluded.data"
 ).bindparams(sa.bindparam("snapshot", type_=sa.LargeBinary), sa.bindparam("data", type_=sa.LargeBinary))
-"""Keeps a run's newest network."""
+"""Stores a run's newest checkpoint."""
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""
 MOVE = (
@@ -208,7 +208,7 @@ def run_of(row: Any) -> StoredRun:
         snapshot=RunSnapshot(**{**vars(snapshot), "status": status}),
         create_time=row.create_time,
         update_time=row.update_time,
-        world_size=max(row.world_size, 1) if config.ranks else 0,  # ranks may have come to the config later
+        world_size=max(row.world_size, 1) if config.ranks else 0,  # `config.ranks` may have been added later
         task=row.task,
         feeder=row.feeder,
         counters_at=counters_at,
@@ -216,7 +216,7 @@ def run_of(row: Any) -> StoredRun:
 
 
 def of_tenant(tenant: str, prefix: str = "") -> sa.ColumnElement[bool]:
-    """Return the condition of a tenant's runs, of those whose ids begin with a prefix."""
+    """Return the condition for a tenant's runs whose ids begin with a prefix."""
     first = full_name(tenant, prefix)
     name = runs.c.run_id
     those = sa.and_(name >= first, name < first + "\x7f") if first else sa.true()
@@ -224,5 +224,5 @@ def of_tenant(tenant: str, prefix: str = "") -> sa.ColumnElement[bool]:
 
 
 def moved_to(key: int, snapshot: RunSnapshot) -> dict[str, Any]:
-    """Return what `MOVE` takes to move a run to a snapshot."""
+    """Return the parameters with which `MOVE` moves a run to a snapshot."""
     return {"at_key": key, "status": int(snapshot.status), "snapshot": codec.pack_snapshot(snapshot)}
