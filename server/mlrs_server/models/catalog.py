@@ -127,7 +127,7 @@ class ModelCatalog:
         return models
 
     def alias_changes(self, alias: str, tenant: str = "") -> Changes:
-        """Return what a tenant's alias has pointed at, or one that is shared with it, the newest first.
+        """Return the targets of an alias of a tenant, or shared with it, the newest first.
 
         Raises:
             AdvisorError: there is no such alias, or the store fails.
@@ -139,7 +139,7 @@ class ModelCatalog:
     def _change(
         self, change: Callable[[ModelNames], Index], files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Change names, while nobody else does, and keep files."""
+        """Change names and store files, excluding concurrent changes."""
 
         def changed(store: Store) -> None:
             index = store.change_models(lambda index: change(replace(self.names, index=index)), files or {})
@@ -147,15 +147,15 @@ class ModelCatalog:
 
         self._ask(changed)
 
-    def is_kept(self, digest: str) -> bool:
-        """Return whether a model is known to be in the store, where no upgrade of mlrs can lose it."""
+    def is_stored(self, digest: str) -> bool:
+        """Return whether a model is known to be in the store, where an upgrade of mlrs cannot remove it."""
         known = self.names.index.models
-        return not self.files.is_shipped(digest) or any(digest == kept for _, kept in known)
+        return not self.files.is_shipped(digest) or any(digest == stored for _, stored in known)
 
-    def keep(self, model: CatalogModel) -> None:
-        """Copy a model that is shipped into the store.
+    def store_shipped(self, model: CatalogModel) -> None:
+        """Copy a shipped model into the store.
 
-        Its name stays where it points: after an upgrade, new runs get the new model of that name.
+        Its name is not changed: after an upgrade, new runs get the new model of that name.
 
         Raises:
             AdvisorError: the store fails.

@@ -1,4 +1,4 @@
-"""Models as files, of the package and of the store, and the same models in memory, ready to serve."""
+"""Model files, shipped or stored, and the same models in memory, ready to serve."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mlrs_server.storage import Store
 
 T = TypeVar("T")
 SHORT_DIGEST = 12
-"""Digits of the digest in a reference."""
+"""The number of digits of the digest in a reference."""
 
 
 class AskStore(Protocol):
-    """Does something with the store, on the thread that it is used from, and waits for it."""
+    """Runs a function of the store on the store's thread, and waits for its result."""
 
     def __call__(self, work: Callable[[Store], T], /) -> T:
         """Return what the work returns."""
@@ -29,7 +29,7 @@ class AskStore(Protocol):
 
 
 def asking(store: Store, executor: Executor | None = None) -> AskStore:
-    """Return the way to a store that is used from an executor's one thread, or from whichever asks."""
+    """Return an `AskStore` that uses an executor's one thread, or without one the calling thread."""
 
     def ask(work: Callable[[Store], T], /) -> T:
         return work(store) if executor is None else executor.submit(work, store).result()
@@ -49,7 +49,7 @@ class CatalogModel:
 
     @property
     def ref(self) -> str:
-        """What names it and no other: `name@digest`."""
+        """The unique reference of the model, `name@digest`."""
         return reference(self.name, self.digest)
 
 
@@ -60,7 +60,7 @@ class ModelFiles:
     """
 
     def __init__(self, ask: AskStore) -> None:
-        """Use the models of the package, and of the store that `ask` is the way to."""
+        """Read shipped models, and those of the store that `ask` uses."""
         self._ask = ask
         self._shipped = _shipped_files()
         self._loaded = dict[str, CatalogModel]()
@@ -75,7 +75,7 @@ class ModelFiles:
         return digest in self._shipped
 
     def by_digest(self, digest: str, name: str) -> CatalogModel:
-        """Return a model of which only the digest counts; at once, on any thread, if it is loaded.
+        """Return the model of a digest under a name; without waiting, on any thread, if it is loaded.
 
         Raises:
             AdvisorError: its file is damaged or gone.
@@ -85,7 +85,7 @@ class ModelFiles:
         return self.load(digest, name)
 
     def load_all(self, models: Iterable[tuple[str, str]]) -> None:
-        """Have models, by digest and name, in memory; one that cannot be read is an error of `by_digest`."""
+        """Load models, by digest and name; for one that cannot be read, `by_digest` raises the error."""
         for digest, name in models:
             try:
                 self.load(digest, name)
@@ -129,7 +129,7 @@ class ModelFiles:
         return data
 
     def add(self, model: CatalogModel) -> None:
-        """Take a model into memory that was just made."""
+        """Add a new model to those in memory."""
         self._loaded.setdefault(model.digest, model)
 
 

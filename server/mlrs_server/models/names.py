@@ -1,4 +1,4 @@
-"""What names and aliases of models mean to whom, and which changes of them are allowed. All in memory."""
+"""Resolution of model names and aliases for tenants, and the allowed changes of them. All in memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlrs_server.domain.model_index import Index, Space, resolved
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""What a model's name or an alias looks like."""
+"""The pattern of models' names and of aliases."""
 DEFAULT_ALIAS = "default"
 """The alias of the model that a run gets when it names none."""
 SHIPPED_DEFAULT = "mlr-snet"
-"""Where the alias points until someone says otherwise."""
+"""The model that the default alias points at until it is changed."""
 
 
 @dataclass(frozen=True)
@@ -26,32 +26,32 @@ class ModelNames:
     shipped: Mapping[str, str]
     """The digests of the models in the package, by name."""
     default: str = ""
-    """What this daemon says that the default is; "": what the index says."""
+    """The default model set for this daemon; "" is the default of the index."""
     index: Index = field(default_factory=Index)
-    """What the store says."""
+    """The names and aliases in the store."""
     _spaces: dict[str, list[Space]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What `spaces` returned: a call that opens a run must not go through the names of all tenants."""
+    """A cache of `spaces`, so that opening a run need not scan the names of all tenants."""
 
     def spaces(self, tenant: str) -> list[Space]:
-        """Return what a tenant's references can mean: what is its own, then what is shared."""
+        """Return the namespaces of a tenant's references: its own, then the shared one."""
         if (spaces := self._spaces.get(tenant)) is None:
             own = [self.index.of(tenant), *self.spaces("")] if tenant else [self._shared()]
             spaces = self._spaces[tenant] = own
         return spaces
 
     def _shared(self) -> Space:
-        kept = self.index.of("")
-        known = {name: [digest, *kept.known.get(name, ())] for name, digest in self.shipped.items()}
-        changes = {DEFAULT_ALIAS: _as_it_came(SHIPPED_DEFAULT), **kept.changes}
+        stored = self.index.of("")
+        known = {name: [digest, *stored.known.get(name, ())] for name, digest in self.shipped.items()}
+        changes = {DEFAULT_ALIAS: _initial(SHIPPED_DEFAULT), **stored.changes}
         if self.default:
-            changes[DEFAULT_ALIAS] = _as_it_came(self.default)
-        return Space({**self.shipped, **kept.names}, {**kept.known, **known}, changes)
+            changes[DEFAULT_ALIAS] = _initial(self.default)
+        return Space({**self.shipped, **stored.names}, {**stored.known, **known}, changes)
 
     def meaning(self, reference: str, tenant: str) -> tuple[str, str]:
-        """Return the digest and the name of what a tenant's reference means; "" is the default.
+        """Return the digest and the name of the model that a tenant's reference means; "" is the default.
 
         Raises:
-            AdvisorError: it means nothing.
+            AdvisorError: there is no such model.
         """
         wanted = reference or DEFAULT_ALIAS
         spaces = self.spaces(tenant)
@@ -103,7 +103,7 @@ class ModelNames:
             raise invalid_field("alias", f"{alias!r} is a model's name; choose another alias")
 
     def pointed(self, tenant: str, alias: str, target: str, cause: Cause) -> Index:
-        """Return the index with an alias of a tenant that is pointed somewhere.
+        """Return the index with an alias of a tenant pointed at a target.
 
         Raises:
             AdvisorError: as `check_alias`.
@@ -114,10 +114,10 @@ class ModelNames:
         return self.index.with_alias(tenant, alias, AliasChange(target, cause, time.time()), had)
 
     def target_before(self, alias: str, tenant: str) -> str:
-        """Return what a tenant's alias goes back to.
+        """Return the target to which a tenant's alias would be rolled back.
 
         Raises:
-            AdvisorError: as `check_alias`; or there is no such alias, or it has nothing to go back to.
+            AdvisorError: as `check_alias`; or there is no such alias, or it has no earlier target.
         """
         self.check_alias(alias, tenant)
         self.changes_of(alias, tenant)
@@ -125,14 +125,14 @@ class ModelNames:
         if target is None:
             raise AdvisorError(
                 Reason.NOTHING_TO_DO,
-                f"alias: {alias!r} has pointed nowhere else, as far as is kept; point it somewhere with "
+                f"alias: {alias!r} has no earlier target on record; point it at a model with "
                 "`mlrs models alias`",
                 field="alias",
             )
         return target
 
     def changes_of(self, alias: str, tenant: str) -> Changes:
-        """Return what a tenant's alias has pointed at, or one that is shared with it, the oldest first.
+        """Return the targets of an alias of a tenant, or shared with it, the oldest first.
 
         Raises:
             AdvisorError: there is no such alias.
@@ -162,5 +162,5 @@ def model_name(name: str, field: str = "name") -> str:
     return name
 
 
-def _as_it_came(target: str) -> Changes:
+def _initial(target: str) -> Changes:
     return (AliasChange(target, "set", None),)

@@ -223,9 +223,9 @@ class RunOpener:
             for old in dropped:
                 reserved.enter_context(self._live.dropped_if_ambiguous(old.run_id))
             for digest, name in models_of(new):
-                if not self._catalog.is_kept(digest):
+                if not self._catalog.is_stored(digest):
                     model = self._catalog.by_digest(digest, name)
-                    await asyncio.to_thread(self._catalog.keep, model)
+                    await asyncio.to_thread(self._catalog.store_shipped, model)
             created = await self._stored.in_store(lambda store: store.create(new, dropped))
             for old in dropped:
                 self._live.drop(old.run_id)

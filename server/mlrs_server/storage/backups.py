@@ -31,12 +31,12 @@ from mlrs_server.storage.tables import (
 )
 
 ROWS = 1000
-"""Copied at a time."""
+"""The number of rows copied at a time."""
 COPIED = (runs, observations, meta_updates, networks, model_names, alias_changes)
-"""Which replica owns what is of the moment, and is left out; models are copied one by one."""
+"""The tables copied as a whole. Ownership by replicas is left out; models are copied one by one."""
 
 Progress = Callable[[int], None]
-"""Hears how many more rows were copied."""
+"""Called with the number of rows that were copied since the last call."""
 
 
 def count_rows(store: SqlStore) -> int:
@@ -49,7 +49,7 @@ def count_rows(store: SqlStore) -> int:
 
 
 def back_up(store: SqlStore, file: Path, progress: Progress) -> None:
-    """Write a store as it is now to a file that is there whole or not at all.
+    """Write a store as it is now to a file, atomically.
 
     Raises:
         AdvisorError: the store cannot be read, or the file cannot be written.
@@ -72,38 +72,38 @@ def back_up(store: SqlStore, file: Path, progress: Progress) -> None:
 
 
 def restore(file: Path, store: SqlStore, progress: Progress, *, replace: bool) -> None:
-    """Bring a backup into a store, in one transaction.
+    """Restore a backup into a store, in one transaction.
 
     Models that only the store has stay there, by their digest. Names and aliases become the backup's.
 
     Raises:
         AdvisorError: the file is no backup or damaged, the store has runs and `replace` is not set, or it
-            cannot be written; the store is as before.
+            cannot be written; the store is then unchanged.
     """
     with opened_backup(file) as source:
         _copy(source, store, progress, replace=replace)
 
 
 def restore_file(file: Path, path: Path, progress: Progress, *, replace: bool) -> None:
-    """Bring a backup to where a SQLite store is, whatever is there now, which is put aside.
+    """Restore a backup to the file of a SQLite store. A store that is there is renamed to `.replaced`.
 
     Raises:
         AdvisorError: as `restore`.
     """
     if path.exists() and not replace:
         raise AdvisorError(
-            Reason.STORE, f"there is a store {path}; pass --replace to put it aside as {path.name}.replaced"
+            Reason.STORE, f"there is a store {path}; pass --replace to rename it to {path.name}.replaced"
         )
-    fresh, aside = path.with_name(f"{path.name}.restoring"), path.with_name(f"{path.name}.replaced")
-    for leftover in (*_files_of(fresh), *_files_of(aside)):
+    fresh, replaced = path.with_name(f"{path.name}.restoring"), path.with_name(f"{path.name}.replaced")
+    for leftover in (*_files_of(fresh), *_files_of(replaced)):
         leftover.unlink(missing_ok=True)
     with closing(open_store(fresh)) as target:
         restore(file, target, progress, replace=False)
     if path.exists():
-        aside.hardlink_to(path)  # so that at no moment there is no store at all
-        for old, kept in zip(_files_of(path)[1:], _files_of(aside)[1:], strict=True):
+        replaced.hardlink_to(path)  # so that there is a store at every moment
+        for old, new in zip(_files_of(path)[1:], _files_of(replaced)[1:], strict=True):
             if old.exists():
-                old.replace(kept)
+                old.replace(new)
     fresh.replace(path)
     sync_folder(path.parent)
 
@@ -117,12 +117,12 @@ def _files_of(path: Path) -> list[Path]:
 def copied_online(path: Path, *, beside: Path | None) -> Iterator[SqlStore]:
     """Copy a SQLite store that a daemon has open, as it is at one moment, and yield the copy, opened.
 
-    The daemon goes on. This connection is read-only, so it neither writes the log nor puts it back into the
-    file, and SQLite before 3.51.3 cannot corrupt the file either: that takes two processes that do.
+    The daemon is not disturbed. This connection is read-only, so it neither writes the log nor checkpoints
+    it, and SQLite before 3.51.3 cannot corrupt the file either: that takes two processes that do.
 
     Args:
         path: the daemon's file.
-        beside: the folder of the copy, which is removed in the end; `None`: the system's temporary one.
+        beside: the folder of the copy, which is removed in the end; `None` is the system's temporary folder.
 
     Raises:
         AdvisorError: it cannot be read, or the copy cannot be written.
@@ -144,10 +144,10 @@ def copied_online(path: Path, *, beside: Path | None) -> Iterator[SqlStore]:
 def opened_backup(file: Path) -> Iterator[SqlStore]:
     """Open a backup, and yield it.
 
-    It is a copy: opening may bring it up to date, and it may lie where none can write.
+    A copy is opened, since opening may upgrade the tables, and the backup may be read-only.
 
     Raises:
-        AdvisorError: there is none, or it is damaged.
+        AdvisorError: there is no backup, or it is damaged.
     """
     if not file.is_file():
         raise AdvisorError(Reason.STORE, f"there is no backup {file}")
@@ -185,7 +185,7 @@ def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bo
         if not replace and writing.execute(sa.select(runs.c.key).limit(1)).first() is not None:
             raise AdvisorError(
                 Reason.STORE,
-                f"the store {target.name} has runs; pass --replace to give them up for the backup's",
+                f"the store {target.name} has runs; pass --replace to replace them by the backup's",
             )
         for table in reversed(COPIED):
             writing.execute(table.delete())

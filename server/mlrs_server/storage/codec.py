@@ -188,7 +188,7 @@ def unpack_config(data: bytes, run_id: str) -> tuple[RunConfig, int]:
     try:
         values = json.loads(body)
         counters_at = values.pop(COUNTERS_AT, 0)
-        check_whole(COUNTERS_AT, counters_at, low=0, high=2**31, unit="places")
+        check_whole(COUNTERS_AT, counters_at, low=0, high=2**31, unit="entries")
         return _config_of(values), counters_at
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         # InvalidFieldError is a ValueError; the others are of JSON that is no config

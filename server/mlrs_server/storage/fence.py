@@ -1,4 +1,4 @@
-"""Who may write: asked inside each transaction that writes, so that an owner of old writes nothing."""
+"""Fencing: each transaction that writes checks who owns the runs, so that a former owner writes nothing."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import sqlalchemy as sa
 
 
 class Fence(Protocol):
-    """Lets a transaction write, or not."""
+    """Permits a transaction to write, or not."""
 
     def check(self, connection: sa.Connection, shards: Collection[int]) -> None:
         """Check that runs of these shards may be written in this transaction, before it writes any.
 
         Raises:
-            AdvisorError: they may not; nothing is written.
+            AdvisorError: they may not be written; nothing is written.
         """
         ...
 
 
 class NoFence:
-    """Lets everything be written: the only daemon on a store needs no other."""
+    """Permits all writes, for a store that only one daemon uses."""
 
     def check(self, connection: sa.Connection, shards: Collection[int]) -> None:
         """Do nothing."""

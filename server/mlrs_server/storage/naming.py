@@ -1,4 +1,4 @@
-"""The rows that keep models, their names and aliases; `domain/model_index.py` says what they mean."""
+"""The rows of models, their names and aliases, whose meaning is in `domain/model_index.py`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlrs_server.storage.tables import PUT_MODEL, alias_changes, model_names, mo
 
 
 def read_index(connection: sa.Connection, known: Index) -> Index:
-    """Return the index of a store: `known` itself, if that is still it."""
-    # The revision comes first: names may be newer than it says, and are then read once more.
+    """Return the index of a store; `known` itself, if it is unchanged."""
+    # The revision is read first: names that are newer than it are then read again at the next call.
     revision = connection.execute(sa.select(model_revision.c.revision)).scalar_one()
     return known if revision == known.revision else _read(connection, revision)
 
@@ -24,7 +24,7 @@ def read_index(connection: sa.Connection, known: Index) -> Index:
 def change_index(
     connection: sa.Connection, change: Callable[[Index], Index], files: Mapping[str, bytes]
 ) -> Index:
-    """Keep files of models by digest, change the index, and return it. Others that change it wait."""
+    """Store files of models by digest, change the index, and return it. Concurrent changes wait."""
     connection.execute(model_revision.update().values(revision=model_revision.c.revision + 1))
     before = read_index(connection, Index())
     after = change(before)

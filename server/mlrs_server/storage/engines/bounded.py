@@ -1,8 +1,8 @@
-"""A connection to PostgreSQL on which nothing waits for ever, whatever becomes of the server.
+"""A connection to PostgreSQL on which every wait is bounded, whatever happens to the server.
 
-A server that is cut off is noticed by the system (TCP_USER_TIMEOUT), and one that takes too long stops by
-itself (statement_timeout). One that stands still, while its machine acknowledges all that it is sent, is
-noticed by a thread that watches statements and shuts the connection's socket down.
+The system notices a server that is cut off (TCP_USER_TIMEOUT), and a server that takes too long stops by
+itself (statement_timeout). A server that hangs while its machine still acknowledges packets is noticed by a
+thread that watches statements and shuts the connection's socket down.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import psycopg
 
 LOOK_S = 0.25
-"""Between two looks of the thread at the statements under way."""
+"""The interval at which the thread checks the statements under way."""
 PATIENCE_S = 10.0
-"""How long a statement may take."""
+"""The time that a statement may take."""
 
 PARAMETERS: dict[str, Any] = {
     "client_encoding": "utf8",
@@ -41,22 +41,22 @@ PARAMETERS: dict[str, Any] = {
         }.items()
     ),
 }
-"""How connections are made; what a URL says goes first."""
+"""The parameters of connections; those of a URL take precedence."""
 
 
 _lock = threading.Lock()
 _deadlines: dict[BoundedConnection, float] = {}
-"""When each connection's statement must have been answered, on the monotonic clock; under the lock."""
+"""The deadline of each connection's statement, on the monotonic clock; used under the lock."""
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that gives up on a server that stands still."""
+    """A connection that gives up on a server that hangs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = _BoundedCursor
         self.patience_s = PATIENCE_S
-        """How long the server may take to answer a statement."""
+        """The time that the server may take to answer a statement."""
         self._is_shut = False
 
     def commit(self) -> None:
@@ -71,10 +71,10 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
-        """Give the server its time for what is asked of it here.
+        """Run a block that must end within `patience_s`.
 
         Raises:
-            psycopg.OperationalError: it was silent; the connection is lost.
+            psycopg.OperationalError: the server did not answer in time; the connection is lost.
         """
         _start_watching()
         with _lock:
@@ -92,7 +92,7 @@ class BoundedConnection(psycopg.Connection[Any]):
                 del _deadlines[self]
 
     def shut(self) -> None:
-        """Have whoever waits on the connection see it end; on any thread, under the lock."""
+        """Shut the connection down, so that waits on it fail. Called on any thread, under the lock."""
         self._is_shut = True
         with (
             suppress(OSError, psycopg.Error),  # it has just ended by itself

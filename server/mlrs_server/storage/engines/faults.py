@@ -1,4 +1,4 @@
-"""What is wrong with a database, and what to do: the only place that knows engines' error codes."""
+"""Explanations of database failures and their remedies. Only this module knows the engines' error codes."""
 
 from __future__ import annotations
 

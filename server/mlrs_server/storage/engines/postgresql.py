@@ -138,7 +138,7 @@ class PostgresDialect:
             connection.exec_driver_sql("VACUUM (ANALYZE) runs, observations")
             connection.exec_driver_sql("RESET statement_timeout")
 
-    def inspect(self, connection: sa.Connection) -> str | None:  # noqa: ARG002  # likewise
+    def inspect(self, connection: sa.Connection) -> str | None:  # noqa: ARG002  # a protocol's
         """Return nothing: a server looks after its pages itself (`pg_amcheck`, data checksums)."""
         return None
 
