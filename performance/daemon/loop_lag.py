@@ -33,11 +33,11 @@ from performance.shared.messages import losses_of
 from performance.shared.streams import channel_to
 
 STEPS = 40_000
-"""Of a run that is replayed."""
+"""The steps of a run that is replayed."""
 SECONDS = 20.0
-"""Of each kind of work."""
+"""How long each kind of work is measured."""
 PAUSE_S = 0.005
-"""Between two observations of the run that both are asked about."""
+"""The pause between two observations of the measured run."""
 
 
 class Lagging:

@@ -39,11 +39,11 @@ HORIZON = 100_000
 """Steps of the runs: more than are taken."""
 BLOCK, ROUNDS = 400, 15
 PIECE_BYTES = 512 * 2**10
-"""Of each vector in a message."""
+"""The bytes of each vector in a message."""
 SENT_BYTES = 256 * 2**20
-"""Of each vector, in a block."""
+"""The bytes of each vector that are sent in a block."""
 LARGE_BYTES = 2 * 2**30
-"""Of each vector, in the stream whose memory is looked at."""
+"""The bytes of each vector in the stream whose memory is measured."""
 STATES = ("still", "observing", "learning")
 
 

@@ -9,7 +9,7 @@ from performance.report.tables import FigureTable, number, ratio
 
 Figures = dict[str, Any]
 MS, US = 1e3, 1e6
-"""Of a second."""
+"""Milliseconds and microseconds in a second."""
 RATIO = "Ratios are medians over rounds, with their quartiles."
 
 

@@ -10,9 +10,9 @@ from mlrs_core.config import Optimizer
 MOMENTUM = 0.9
 """The default mu of SGD with momentum."""
 BETAS = (0.9, 0.999)
-"""Of Adam and AdamW."""
+"""The decay rates of the moments of Adam and AdamW."""
 EPSILON = 1e-8
-"""Of Adam and AdamW."""
+"""The epsilon of Adam and AdamW."""
 
 
 def default_lr(rule: Optimizer, momentum: float) -> float:
