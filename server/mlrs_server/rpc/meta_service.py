@@ -30,7 +30,8 @@ class MetaService:
 
     async def adapt(self, request: pb.AdaptRequest) -> pb.AdaptResponse:
         """Apply a meta update."""
-        return pb.AdaptResponse(result=convert.made_to_proto(await self._adapt(request, request.alignment)))
+        applied = await self._adapt(request, request.alignment)
+        return pb.AdaptResponse(result=convert.applied_to_proto(applied))
 
     async def adapt_gradients(
         self, messages: AsyncIterator[pb.AdaptGradientsRequest]
@@ -39,8 +40,8 @@ class MetaService:
         header = convert.gradients_header_from_proto(await anext(messages, None))
         await self._handle(header.run_id)  # reports errors of the run before a gigabyte is sent
         alignment = await alignment_of(convert.pieces_from_proto(messages), header.element_count)
-        made = await self._adapt(header, alignment)
-        return pb.AdaptGradientsResponse(result=convert.made_to_proto(made), alignment=alignment)
+        applied = await self._adapt(header, alignment)
+        return pb.AdaptGradientsResponse(result=convert.applied_to_proto(applied), alignment=alignment)
 
     async def adapt_all(self, request: pb.MetaUpdates) -> pb.StreamAdviceResponse:
         """Apply the meta updates in a message of a stream, in order.
@@ -51,7 +52,7 @@ class MetaService:
         caller = current_caller()
         caller.check_role(Role.ADAPT, "meta_updates")
         convert.check_updates(request)
-        made: list[Applied | AdvisorError] = []
+        outcomes: list[Applied | AdvisorError] = []
         for index, update in enumerate(request.updates):
             if index and index % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -60,12 +61,12 @@ class MetaService:
                 one = await self._adaptation.apply(
                     update.run_handle, caller.number, step, update.alignment, loss
                 )
-                made.append(self._counted(one))
+                outcomes.append(self._counted(one))
             except AdvisorError as error:
                 if error.reason is Reason.QUEUE_FULL:  # later messages of the stream must not overtake it
                     raise
-                made.append(error)
-        return convert.results_to_proto(made, caller.tenant)
+                outcomes.append(error)
+        return convert.results_to_proto(outcomes, caller.tenant)
 
     async def _adapt(self, request: pb.AdaptRequest | pb.AdaptGradientsHeader, alignment: float) -> Applied:
         """Apply a meta update of a run, loading the run if it is not in memory."""
@@ -73,9 +74,9 @@ class MetaService:
         handle, tenant = await self._handle(request.run_id), current_caller().number
         return self._counted(await self._adaptation.apply(handle, tenant, step, alignment, loss))
 
-    def _counted(self, made: Applied) -> Applied:
-        self._counts.note_update(made.update)
-        return made
+    def _counted(self, applied: Applied) -> Applied:
+        self._counts.note_update(applied.update)
+        return applied
 
     async def _handle(self, run_id: str) -> int:
         return await self._opener.handle_of(current_caller().full(run_id))

@@ -85,10 +85,10 @@ class ModelService(ModelServiceServicer):
         """Create a new version of a model from the adapted weights of runs."""
         if self._draining:
             raise draining()
-        made = await self._promotion.promote(convert.promotion_from_proto(request), current_caller().tenant)
-        return convert.promoted_to_proto(
-            made, None if made.model is None else self._model_to_proto(made.model)
-        )
+        tenant = current_caller().tenant
+        promoted = await self._promotion.promote(convert.promotion_from_proto(request), tenant)
+        model = None if promoted.model is None else self._model_to_proto(promoted.model)
+        return convert.promoted_to_proto(promoted, model)
 
     async def RollbackAlias(
         self, request: pb.RollbackAliasRequest, context: Context

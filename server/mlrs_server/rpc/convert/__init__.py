@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from mlrs_server.rpc.convert.advice import (
-    MAX_ENTRIES,
     advice_to_proto,
     columns_to_proto,
     entries_from_proto,
-    entry_error,
 )
 from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
 from mlrs_server.rpc.convert.meta import (
+    applied_to_proto,
     check_updates,
     gradients_header_from_proto,
-    made_to_proto,
     pieces_from_proto,
     results_to_proto,
     update_from_proto,
@@ -30,7 +28,6 @@ from mlrs_server.rpc.convert.records import record_to_proto
 from mlrs_server.rpc.convert.runs import (
     feeder_from_metadata,
     list_position_from_proto,
-    mode_from_proto,
     opened_to_proto,
     opening_from_proto,
     page_size_from_proto,
@@ -38,26 +35,22 @@ from mlrs_server.rpc.convert.runs import (
     run_to_proto,
     status_from_proto,
     step_from_proto,
-    time_to_proto,
 )
 
 __all__ = [
-    "MAX_ENTRIES",
     "advice_to_proto",
     "alias_change_to_proto",
+    "applied_to_proto",
     "check_updates",
     "chunk_from_proto",
     "columns_to_proto",
     "config_from_proto",
     "config_to_proto",
     "entries_from_proto",
-    "entry_error",
     "feeder_from_metadata",
     "gradients_header_from_proto",
     "import_header_from_proto",
     "list_position_from_proto",
-    "made_to_proto",
-    "mode_from_proto",
     "model_to_proto",
     "opened_to_proto",
     "opening_from_proto",
@@ -71,6 +64,5 @@ __all__ = [
     "run_to_proto",
     "status_from_proto",
     "step_from_proto",
-    "time_to_proto",
     "update_from_proto",
 ]

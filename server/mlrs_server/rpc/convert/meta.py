@@ -46,11 +46,11 @@ def check_updates(message: pb.MetaUpdates) -> None:
         )
 
 
-def made_to_proto(made: Applied) -> pb.MetaResult:
+def applied_to_proto(applied: Applied) -> pb.MetaResult:
     """Return the result of a meta update as a message."""
-    update = made.update
+    update = applied.update
     return pb.MetaResult(
-        updates=made.updates,
+        updates=applied.updates,
         learning_rate=update.lr,
         outcome=_outcome_to_proto(update.outcome),
         log_change=update.log_change,
@@ -77,17 +77,17 @@ def _outcome_to_proto(outcome: int) -> pb.MetaOutcome.ValueType:
     return pb.META_OUTCOME_IDLE if outcome == MetaOutcome.IDLE else pb.META_OUTCOME_APPLIED
 
 
-def results_to_proto(made: Sequence[Applied | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
+def results_to_proto(outcomes: Sequence[Applied | AdvisorError], tenant: str) -> pb.StreamAdviceResponse:
     """Return the results of a message's meta updates as a message with the tenant's bare names."""
     message = pb.StreamAdviceResponse()
     results = message.meta_results
     results.SetInParent()
-    for index, one in enumerate(made):
+    for index, one in enumerate(outcomes):
         result = results.results.add()
         if isinstance(one, AdvisorError):
             results.errors.append(entry_error(index, one, tenant))
         else:
-            result.CopyFrom(made_to_proto(one))
+            result.CopyFrom(applied_to_proto(one))
     return message
 
 

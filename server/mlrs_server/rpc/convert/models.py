@@ -65,17 +65,17 @@ def promotion_from_proto(message: pb.PromoteModelRequest) -> PromoteRequest:
     )
 
 
-def promoted_to_proto(made: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
+def promoted_to_proto(promoted: Promoted, model: pb.Model | None) -> pb.PromoteModelResponse:
     """Return the result of a promotion as a message; `model` is the new version, if one was created."""
     contributions = [
         pb.Contribution(run_id=run.run_id, updates=run.updates, relative_change=run.relative_change)
-        for run in made.named
+        for run in promoted.named
     ]
     return pb.PromoteModelResponse(
         model=model,
         contributions=contributions,
-        relative_change=made.relative_change,
-        run_count=made.count,
+        relative_change=promoted.relative_change,
+        run_count=promoted.count,
     )
 
 
