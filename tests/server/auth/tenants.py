@@ -93,7 +93,7 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "StreamAdvice": [columns((handle, 0, 1.0))],
         "WatchRun": [pb.WatchRunRequest(run_id=run_id)],
         "Adapt": [adapt],
-        "AdaptGradients": [pb.AdaptGradientsRequest(header=adapt)],
+        "AdaptGradients": [pb.AdaptGradientsRequest(header=pb.AdaptGradientsHeader(run_id=run_id))],
         "ListModels": [pb.ListModelsRequest()],
         "GetModel": [pb.GetModelRequest(model=model)],
         "ImportModel": upload_of(b"rubbish", "anything"),
