@@ -54,7 +54,7 @@ BREACHES = [
     ("server/mlrs_server/storage/tables.py", "mlrs_server.live.arrays", SERVER_LAYERS),
     ("server/mlrs_server/new_folder/__init__.py", "mlrs_server.errors", SERVER_LAYERS),
     ("client/mlrs/new_folder/__init__.py", "mlrs.errors", CLIENT_LAYERS),
-    ("server/mlrs_server/domain/entries.py", "mlrs_server.domain.ledger", CIRCLES),
+    ("server/mlrs_server/domain/observations.py", "mlrs_server.domain.ledger", CIRCLES),
     ("train/mlrs_train/__init__.py", "mlrs_server", LAYERS),
     ("train/mlrs_train/__init__.py", "mlrs_bench", LAYERS),
     ("bench/mlrs_bench/__init__.py", "mlrs_cli", LAYERS),

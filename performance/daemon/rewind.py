@@ -17,7 +17,7 @@ import numpy as np
 
 from mlrs_core.config import RunConfig
 from mlrs_server.ops.compaction import compact_round
-from mlrs_server.runs.opening import OpenRequest
+from mlrs_server.runs.open_request import OpenRequest
 from tests.server.support import harness, observed
 from tests.support.postgres import PostgresServer
 from tests.support.reliability import save

@@ -11,7 +11,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
 from mlrs_core.policy import Floats, Policy, Rows, RunTable, Steps, no_networks, table_of
-from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.live.engine import SLICE

@@ -15,7 +15,7 @@ from mlrs_server.config import ServerConfig
 from mlrs_server.live.engine import Engine
 from mlrs_server.live.idle import drop_idle_runs
 from mlrs_server.live.journal import Journal
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.recall import Recaller
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.meta.apply import Adaptation

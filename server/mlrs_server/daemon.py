@@ -31,12 +31,12 @@ from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
-from mlrs_server.models.folder import bring_models_over
+from mlrs_server.models.legacy_folder import bring_models_over
 from mlrs_server.ops.warmup import warm_up
 from mlrs_server.rpc.listening import UNIX, claimed
 from mlrs_server.storage import SqlStore, open_store
 from mlrs_server.system.background import in_background
-from mlrs_server.system.folder import address_file, locked_folder
+from mlrs_server.system.data_folder import address_file, locked_folder
 from mlrs_server.telemetry.metrics import serving_metrics
 
 log = structlog.get_logger()

@@ -18,8 +18,8 @@ from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import parse_model
 from mlrs_proto import v1 as pb
 from mlrs_server.config import load_config
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.rpc import convert
 from mlrs_server.rpc.status import as_advisor_error

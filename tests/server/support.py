@@ -20,14 +20,14 @@ from mlrs_core.policy import Floats, Policy
 from mlrs_proto import v1 as pb
 from mlrs_server.config import MAX_UNFLUSHED, ServerConfig
 from mlrs_server.daemon import running_daemon
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.handles import row_of
+from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.ownership import Ownership
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live.answers import Answer
 from mlrs_server.live.engine import Engine
 from mlrs_server.live.journal import Journal
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.recall import Recaller
 from mlrs_server.live.replay import Replay
 from mlrs_server.live.stored_runs import StoredRuns
@@ -37,8 +37,8 @@ from mlrs_server.models.files import asking
 from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.runs.changes import RunChanges
 from mlrs_server.runs.ending import RunEnding
+from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
 from mlrs_server.runs.opener import RunOpener
-from mlrs_server.runs.opening import Opened, OpenMode, OpenRequest
 from mlrs_server.runs.records import RunRecords
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import Observations, Store, open_store

@@ -107,7 +107,7 @@ def backup(data_dir: Path | None, url: str | None, file: Path, *, replace: bool)
     Daemons go on meanwhile; the backup is of one moment. Beside FILE there must be space for twice its size.
     """
     from mlrs_server.storage.backups import back_up, count_rows
-    from mlrs_server.system.folder import STORE_FILE
+    from mlrs_server.system.data_folder import STORE_FILE
 
     if file.exists() and not replace:
         raise click.ClickException(f"there is a file {file}; pass --replace to overwrite it")
@@ -182,7 +182,7 @@ def _folder(data_dir: Path | None) -> Path:
 def daemon_of(data_dir: Path | None) -> str:
     """Return where the daemon listens that has a data folder now; "" if none does."""
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.system.folder import ADDRESS_FILE, locked_folder
+    from mlrs_server.system.data_folder import ADDRESS_FILE, locked_folder
 
     with _reported():
         folder = _folder(data_dir)
@@ -199,7 +199,7 @@ def opened_store(
     data_dir: Path | None, url: str | None, *, make: bool = False
 ) -> Iterator[tuple[SqlStore, Path]]:
     """Open a store, made if missing where that is wanted; yield it and the data folder."""
-    from mlrs_server.models.folder import bring_models_over
+    from mlrs_server.models.legacy_folder import bring_models_over
     from mlrs_server.storage import open_store
 
     with ExitStack() as stack, _reported():
@@ -216,7 +216,7 @@ def opened_store(
 def read_store(data_dir: Path | None, url: str | None) -> Iterator[SqlStore]:
     """Open a store to read it, also a SQLite file that a daemon has; made if missing."""
     from mlrs_server.storage import open_to_read
-    from mlrs_server.system.folder import STORE_FILE
+    from mlrs_server.system.data_folder import STORE_FILE
 
     if url is None and daemon_of(data_dir):
         with _reported(), closing(open_to_read(_folder(data_dir) / STORE_FILE)) as store:
@@ -232,7 +232,7 @@ def _opened_to_read(
 ) -> Iterator[tuple[SqlStore, Path]]:
     """Open a store, or a copy, in `beside`, of the file that a daemon has; yield it and the data folder."""
     from mlrs_server.storage.backups import copied_online
-    from mlrs_server.system.folder import STORE_FILE, FolderTakenError, locked_folder
+    from mlrs_server.system.data_folder import STORE_FILE, FolderTakenError, locked_folder
 
     with ExitStack() as stack, _reported():
         folder = _folder(data_dir)
@@ -249,7 +249,7 @@ def _opened_to_read(
 def _locked(folder: Path) -> Iterator[Path]:
     """Keep daemons from a folder; yield the file of its store."""
     from mlrs_server.errors import AdvisorError
-    from mlrs_server.system.folder import STORE_FILE, locked_folder
+    from mlrs_server.system.data_folder import STORE_FILE, locked_folder
 
     with ExitStack() as held:
         try:

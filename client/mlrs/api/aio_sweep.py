@@ -7,7 +7,7 @@ from typing import Any
 
 from mlrs.api.sweep import SweepView
 from mlrs.api.views import AsyncWithBlock, SentView
-from mlrs.ledger.rows import Floats, Row
+from mlrs.ledger.sweep_entries import Floats, Row
 from mlrs.protocol.waiting import answered
 from mlrs.transport.aio_connection import Connection
 from mlrs.values.meta_types import Adaptation

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlrs.api.actions import C, marked_finished, read
-from mlrs.api.starting import import_rows
+from mlrs.api.new_ledger import import_rows
 from mlrs.errors import (
     InvalidArgumentError,
     MlrsError,
@@ -23,7 +23,7 @@ from mlrs.errors import (
 )
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.ledger import Ledger, Wakeable
-from mlrs.ledger.start import Start
+from mlrs.ledger.open_request import Start
 from mlrs.protocol.waiting import Action, opened, settled
 from mlrs.values import arguments as check
 from mlrs.values.checks import MAX_STEPS

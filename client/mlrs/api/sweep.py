@@ -6,7 +6,7 @@ from typing import Any
 
 from mlrs.api.actions import C
 from mlrs.api.views import RunsView, SentView, WithBlock
-from mlrs.ledger.rows import Floats, Row, losses_of
+from mlrs.ledger.sweep_entries import Floats, Row, losses_of
 from mlrs.ledger.updates import Update
 from mlrs.protocol.waiting import answered
 from mlrs.transport.connection import Connection

@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from mlrs.adapters import RunState
 from mlrs.api.actions import C, finished
-from mlrs.api.starting import adopted, read_off, run_ledger, sweep_ledger
+from mlrs.api.new_ledger import adopted, read_off, run_ledger, sweep_ledger
 from mlrs.errors import ClosedError
 from mlrs.ledger.backlog import E
 from mlrs.ledger.entries import Entry, Reported

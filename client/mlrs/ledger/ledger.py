@@ -32,11 +32,11 @@ from mlrs.errors import (
 from mlrs.ledger.answers import Advised
 from mlrs.ledger.backlog import Backlog, E
 from mlrs.ledger.fallback import Fallback
-from mlrs.ledger.opened import Opened
+from mlrs.ledger.open_request import Start
+from mlrs.ledger.open_result import Opened
 from mlrs.ledger.outage import StorageStall
 from mlrs.ledger.remarks import Remarks
 from mlrs.ledger.standby import Standby, each_of
-from mlrs.ledger.start import Start
 from mlrs.ledger.updates import Update
 from mlrs.values.meta_types import Adaptation, MetaOrder
 from mlrs.values.types import RunConfig

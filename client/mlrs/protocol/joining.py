@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from mlrs.errors import ClosedError, MlrsError, RunFinishedError, RunNotFoundError
 from mlrs.ledger.ledger import Ledger
-from mlrs.ledger.opened import Opened
+from mlrs.ledger.open_result import Opened
 from mlrs.protocol.addresses import LONGEST_ATTEMPT_S
 from mlrs.protocol.deadline import Backoff, Deadline
 from mlrs.protocol.routing import Call, Pause, Procedure, Route, routed

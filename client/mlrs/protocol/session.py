@@ -35,8 +35,8 @@ from mlrs.errors import (
 from mlrs.ledger.answers import Answer, Draining
 from mlrs.ledger.backlog import E
 from mlrs.ledger.ledger import Ledger
-from mlrs.ledger.opened import OpenedRun
-from mlrs.ledger.start import Start, Way
+from mlrs.ledger.open_request import Start, Way
+from mlrs.ledger.open_result import OpenedRun
 from mlrs.ledger.updates import Update
 from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.conversation import Conversation, Transport

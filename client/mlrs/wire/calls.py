@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mlrs.ledger.opened import OpenedRun
-from mlrs.ledger.start import Mode, Start, Way
+from mlrs.ledger.open_request import Mode, Start, Way
+from mlrs.ledger.open_result import OpenedRun
 from mlrs.protocol.routing import Call
 from mlrs.values import arguments as check
 from mlrs.values.types import ModelInfo, RunConfig, RunInfo

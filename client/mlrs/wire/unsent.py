@@ -21,7 +21,7 @@ from typing import Any
 
 from mlrs.errors import InvalidArgumentError, MlrsError
 from mlrs.ledger.ledger import Ledger
-from mlrs.ledger.start import completed
+from mlrs.ledger.open_request import completed
 from mlrs.values.types import RunConfig
 from mlrs.wire import convert
 from mlrs_proto import v1 as pb

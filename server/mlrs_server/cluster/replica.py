@@ -16,7 +16,7 @@ from mlrs_server.cluster.leases import Membership
 from mlrs_server.cluster.membership import SharedOwnership
 from mlrs_server.cluster.preference import preferred
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.runs.watchers import Watchers
 
 log = structlog.get_logger()

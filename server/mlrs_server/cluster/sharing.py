@@ -11,7 +11,7 @@ from mlrs_server.cluster.leases import Leases
 from mlrs_server.cluster.membership import SharedOwnership
 from mlrs_server.cluster.replica import Replica
 from mlrs_server.errors import invalid_field
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore
 

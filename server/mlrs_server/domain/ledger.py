@@ -17,8 +17,8 @@ import numpy.typing as npt
 from mlrs_core.advise import bounded
 from mlrs_core.compiled import compiled
 from mlrs_core.policy import RunTable
-from mlrs_server.domain.entries import Table
 from mlrs_server.domain.handles import group_of, row_of
+from mlrs_server.domain.observations import Table
 
 DIVERGED_AFTER = 10
 """This many non-finite losses in a row make a run diverged."""

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.policy import Floats
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.ledger import Verdict
+from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import AdvisorError, finished_run, invalid_field, stale_handle, stale_step, step_ahead
 from mlrs_server.live.arrays import RunGroup
 

@@ -24,7 +24,6 @@ from mlrs_core.policy import (
     no_networks,
     put,
 )
-from mlrs_server.domain.entries import AnswerLog, Entries
 from mlrs_server.domain.handles import MAX_ROWS, make_handle
 from mlrs_server.domain.ledger import (
     ADAPTED,
@@ -37,6 +36,7 @@ from mlrs_server.domain.ledger import (
     settle,
     undo,
 )
+from mlrs_server.domain.observations import AnswerLog, Entries
 from mlrs_server.domain.rank_reduction import Ranked
 from mlrs_server.domain.run_snapshot import RunSnapshot, snapshot_of
 from mlrs_server.domain.shards import SHARDS

@@ -13,9 +13,9 @@ import asyncio
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.handles import group_of
 from mlrs_server.domain.ledger import Verdict, common_group
+from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import stale_handle
 from mlrs_server.live.answers import Answer, Recall, refuse
 from mlrs_server.live.arrays import RunGroup

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlrs_core.policy import Rows, States
-from mlrs_server.domain.entries import Table, count_rows, sort_by_row
 from mlrs_server.domain.ledger import ADAPTED, Records
+from mlrs_server.domain.observations import Table, count_rows, sort_by_row
 from mlrs_server.domain.updates import AppliedUpdate, WeightCheckpoints
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.storage import RunUpdates

@@ -9,7 +9,7 @@ import gc
 import structlog
 
 from mlrs_server.live.arrays import RunGroup
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.policy import Rows, Steps
-from mlrs_server.domain.entries import ANSWERED, Entries, Table, find_answers
 from mlrs_server.domain.ledger import AdviceReason
+from mlrs_server.domain.observations import ANSWERED, Entries, Table, find_answers
 from mlrs_server.errors import AdvisorError, record_lacking, stale_handle, stale_step
 from mlrs_server.live.answers import Answer, same_losses
 from mlrs_server.live.arrays import RunGroup

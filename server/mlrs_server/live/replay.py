@@ -18,8 +18,8 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy, States
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.ledger import ADAPTED, DIVERGED_AFTER, RunStatus
+from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.run_snapshot import RunSnapshot, first_snapshot
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import DamagedError, draining, record_lacking

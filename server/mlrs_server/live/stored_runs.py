@@ -12,7 +12,7 @@ from typing import TypeVar
 from mlrs_server.domain.ownership import Ownership
 from mlrs_server.domain.sole_owner import SoleOwner
 from mlrs_server.errors import run_not_found
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import policy_of
 from mlrs_server.live.replay import ReplayedRun, StoreThreadReading, replay_stored
 from mlrs_server.live.views import RunView, view_of

@@ -9,7 +9,7 @@ from mlrs_server.domain.ledger import ADAPTED, RunStatus
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason, finished_run, invalid_field, stale_handle
 from mlrs_server.live.arrays import adaptive
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.run_groups import LiveRun
 from mlrs_server.live.stored_runs import StoredRuns
 

@@ -13,7 +13,7 @@ from mlrs_core.adapting.protocol import Vector
 from mlrs_core.config import DEFAULT_META, AdaptScope
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live.arrays import adaptive
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import adaptive_policy_of
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.meta.average import Contribution, WeightAverage

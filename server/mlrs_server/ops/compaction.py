@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from mlrs_server.errors import AdvisorError
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.storage import Store, StoredRun
 

@@ -19,8 +19,8 @@ from mlrs_core.networks import ARCHITECTURES, Architecture, Weights
 from mlrs_core.networks.serving import adaptive_policy_of, policy_of
 from mlrs_core.policy import Policy, RunColumns, no_networks, table_of
 from mlrs_core.schedules.kernel import schedule_policy
-from mlrs_server.domain.entries import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
 from mlrs_server.domain.ledger import common_group
+from mlrs_server.domain.observations import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
 from mlrs_server.live.replay import Replay
 from mlrs_server.storage import Observations
 from mlrs_server.storage.chunks import pack_chunk, unpack_steps

@@ -16,9 +16,9 @@ from typing import cast
 import structlog
 
 from mlrs_core.config import RankReduction
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.handles import group_of
 from mlrs_server.domain.ledger import AdviceReason, RunStatus
+from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.rank_reduction import Report, reduced
 from mlrs_server.errors import (
     AdvisorError,
@@ -32,7 +32,7 @@ from mlrs_server.errors import (
 )
 from mlrs_server.live.answers import Answer
 from mlrs_server.live.engine import Engine
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.recall import Recaller
 from mlrs_server.ranks.barrier import Advised, Outcome, PendingBarrier, Waiting
 

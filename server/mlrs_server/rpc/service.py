@@ -10,7 +10,7 @@ import grpc
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
 from mlrs_server.auth.principal import current_caller
-from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import draining
 from mlrs_server.live.engine import SLICE, Engine
 from mlrs_server.live.recall import Recaller
@@ -20,8 +20,8 @@ from mlrs_server.rpc.meta_service import MetaService
 from mlrs_server.rpc.streams import OpenStream, OpenStreams
 from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.feeders import Feeders
+from mlrs_server.runs.open_request import check_batch_size
 from mlrs_server.runs.opener import RunOpener
-from mlrs_server.runs.opening import check_batch_size
 from mlrs_server.runs.records import RunRecords
 from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.telemetry.counts import AdviceCounts

@@ -9,11 +9,11 @@ import structlog
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.failpoints import reach
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.stored_runs import StoredRuns, required
 from mlrs_server.live.views import RunView
 from mlrs_server.runs.changes import RunChanges, log_runs
-from mlrs_server.runs.opening import check_batch
+from mlrs_server.runs.open_request import check_batch
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import StoredRun
 

@@ -18,7 +18,7 @@ from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.shards import shard_of
 from mlrs_server.errors import AdvisorError, about
 from mlrs_server.failpoints import reach
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import models_of
 from mlrs_server.live.replay import ReplayedRun
 from mlrs_server.live.stored_runs import StoredRuns, required
@@ -27,7 +27,7 @@ from mlrs_server.models.catalog import ModelCatalog, ModelsNow
 from mlrs_server.models.files import SHORT_DIGEST
 from mlrs_server.runs.changes import RunChanges, log_runs
 from mlrs_server.runs.feeders import Feeders
-from mlrs_server.runs.opening import (
+from mlrs_server.runs.open_request import (
     Opened,
     OpenRequest,
     check_batch,

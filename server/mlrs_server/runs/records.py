@@ -14,7 +14,7 @@ from mlrs_server.errors import (
     record_lacking,
     run_not_found,
 )
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.replay import PAGE
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.live.views import RunView, view_of

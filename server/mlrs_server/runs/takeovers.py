@@ -8,11 +8,11 @@ from functools import partial
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import AdvisorError, other_feeder
 from mlrs_server.failpoints import reach
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.runs.changes import log_runs
 from mlrs_server.runs.feeders import Feeders
-from mlrs_server.runs.opening import OpenRequest
+from mlrs_server.runs.open_request import OpenRequest
 from mlrs_server.storage import RunKey, Store, StoredRun
 from mlrs_server.tenancy import tenant_of
 

@@ -6,8 +6,8 @@ change of the tables is a revision in `migrations/`.
 
 from __future__ import annotations
 
+from mlrs_server.storage.factory import open_store, open_to_read
 from mlrs_server.storage.fence import Fence, NoFence
-from mlrs_server.storage.opening import open_store, open_to_read
 from mlrs_server.storage.protocol import (
     NewRun,
     Observations,

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.storage.engines.sqlite import BUSY_S, SqliteDialect, sync_folder
-from mlrs_server.storage.opening import open_store
+from mlrs_server.storage.factory import open_store
 from mlrs_server.storage.sql import SqlStore, translated
 from mlrs_server.storage.tables import (
     alias_changes,

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, States, Steps
-from mlrs_server.domain.entries import Bytes, Table
 from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
+from mlrs_server.domain.observations import Bytes, Table
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate, WeightCheckpoints
 

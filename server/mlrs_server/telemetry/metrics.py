@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from mlrs_core.adapting import MetaOutcome
 from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.telemetry.counts import AdviceCounts
 from mlrs_server.telemetry.health import StoreHealth

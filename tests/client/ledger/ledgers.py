@@ -8,8 +8,8 @@ from unittest import mock
 
 from mlrs.ledger.fallback import Fallback
 from mlrs.ledger.ledger import Ledger
-from mlrs.ledger.opened import Opened
-from mlrs.ledger.start import Start
+from mlrs.ledger.open_request import Start
+from mlrs.ledger.open_result import Opened
 from mlrs.wire.stream_messages import answer_from_proto
 from mlrs_proto import v1 as pb
 

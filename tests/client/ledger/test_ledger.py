@@ -16,7 +16,7 @@ from mlrs.ledger import backlog as module
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import Fallback
 from mlrs.ledger.ledger import Ledger
-from mlrs.ledger.opened import Opened, OpenedRun
+from mlrs.ledger.open_result import Opened, OpenedRun
 from mlrs.wire.convert import run_from_proto
 from mlrs_proto import v1 as pb
 from tests.client.ledger.ledgers import advised, opened_ledger

@@ -18,7 +18,7 @@ from mlrs.errors import InvalidArgumentError
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import Fallback
 from mlrs.ledger.ledger import Ledger
-from mlrs.ledger.opened import Opened, OpenedRun
+from mlrs.ledger.open_result import Opened, OpenedRun
 from mlrs.ledger.updates import MAX_UPDATES, Update
 from mlrs.protocol.conversation import Conversation
 from mlrs.types import Adaptation, MetaOutcome

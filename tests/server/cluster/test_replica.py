@@ -16,7 +16,7 @@ from mlrs_core.policy import Floats
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.shards import SHARDS, shard_of
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.runs.opening import OpenRequest
+from mlrs_server.runs.open_request import OpenRequest
 from mlrs_server.storage import SqlStore, Store
 from tests.server.cluster.conftest import Join, Member, expire
 from tests.server.support import LOSSES, raises, replayed, until

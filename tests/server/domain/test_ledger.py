@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps, table_of
-from mlrs_server.domain.entries import ANSWERED, Entries, Handles
 from mlrs_server.domain.ledger import (
     DIVERGED_AFTER,
     RECORD,
@@ -23,6 +22,7 @@ from mlrs_server.domain.ledger import (
     settle,
     undo,
 )
+from mlrs_server.domain.observations import ANSWERED, Entries, Handles
 
 RUNS = 3
 NONE = np.zeros((RUNS, 0), np.float32)

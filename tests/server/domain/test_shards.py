@@ -8,7 +8,7 @@ import numpy as np
 
 from mlrs_server.domain.shards import SHARDS, shard_of
 from mlrs_server.errors import Reason
-from mlrs_server.runs.opening import OpenRequest
+from mlrs_server.runs.open_request import OpenRequest
 from tests.server.support import LOSSES, harness, raises
 
 

@@ -18,7 +18,7 @@ from mlrs_core.policy import Floats
 from mlrs_server.domain.handles import make_handle
 from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.errors import Reason
-from mlrs_server.runs.opening import OpenRequest
+from mlrs_server.runs.open_request import OpenRequest
 from mlrs_server.storage.tables import observations
 from tests.server.support import LOSSES, harness, observed, raises, replayed
 from tests.support.daemon import write_random_model

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
-from mlrs_server.domain.entries import Entries
 from mlrs_server.domain.handles import make_handle
 from mlrs_server.domain.ledger import AdviceReason
+from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import Reason
 from mlrs_server.live import engine
 from tests.server.support import LOSSES, harness, observed, replayed

@@ -16,7 +16,7 @@ from mlrs_core.policy import Floats
 from mlrs_server.live.idle import _drop_idle
 from mlrs_server.live.replay import Replay
 from mlrs_server.meta.apply import Adaptation, Applied
-from mlrs_server.runs.opening import Opened
+from mlrs_server.runs.open_request import Opened
 from tests.server.support import LOSSES, Harness, harness
 
 META = RunConfig(horizon=400, num_classes=10, meta=MetaConfig(every=1, learning_rate=0.01))

@@ -20,16 +20,16 @@ from mlrs_core.networks.paper import kernel as paper, learner as paper_learner
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
 from mlrs_core.schedules import base
-from mlrs_server.domain import entries, ledger, run_snapshot
+from mlrs_server.domain import ledger, observations, run_snapshot
 from mlrs_server.live import arrays
 from mlrs_server.live.flush_batch import FlushBatch
 from mlrs_server.live.replay import Replay
 from mlrs_server.storage import Observations, chunks
-from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.observations import Entries
 from mlrs_server.ops.warmup import _adaptive_policies, _policies, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
-functions += [entries.count_rows, entries.sort_by_row, entries.find_answers]
+functions += [observations.count_rows, observations.sort_by_row, observations.find_answers]
 functions += [chunks._lay_out, chunks._pick]
 functions += [drift._advance, paper._advance, base._default_lrs]
 functions += [each._advance_background for each in (drift, paper, drift_learner, paper_learner)]
@@ -60,7 +60,7 @@ for policy in _policies():
     record = Observations(answers["loss"], answers["lr"], answers["reason"])
     packed = chunks.pack_chunks(record, updates.bounds)
     rows, steps, numbers, positions = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
-    entries.find_answers(group.log.unstored()[0], rows, steps, numbers, positions)
+    observations.find_answers(group.log.unstored()[0], rows, steps, numbers, positions)
     assert group.log.unstored()[0]["step"][positions].tolist() == [0, 1]
     assert chunks.unpack_steps([(0, 0, packed[0])], steps[:1], steps[:1]).reasons.tolist() == [1]
 for policy in (*_policies(), *_adaptive_policies()):

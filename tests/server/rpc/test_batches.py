@@ -21,7 +21,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import arrays as runs
 from mlrs_server.live import run_groups
 from mlrs_server.live.views import RunView
-from mlrs_server.runs.opening import MAX_BATCH, Opened, OpenRequest
+from mlrs_server.runs.open_request import MAX_BATCH, Opened, OpenRequest
 from tests.server.support import LOSSES, Harness, columns, harness, raises, refused, replayed, service
 from tests.support.daemon import write_random_model
 

@@ -17,7 +17,7 @@ from mlrs_proto import v1 as pb
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import arrays as runs
 from mlrs_server.live import run_groups
-from mlrs_server.runs.opening import Opened
+from mlrs_server.runs.open_request import Opened
 from tests.server.support import LOSSES, advised, create, harness, raises, refused, replayed, service
 
 HORIZON = 60

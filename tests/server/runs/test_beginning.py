@@ -20,7 +20,7 @@ from mlrs_server.meta.apply import Adaptation
 from mlrs_server.ops.checking import check_whole
 from mlrs_server.runs import feeders
 from mlrs_server.runs.feeders import Feeders
-from mlrs_server.runs.opening import Opened, OpenMode, OpenRequest
+from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
 from mlrs_server.storage import open_store
 from tests.server.support import LOSSES, Harness, harness, raises, replayed, until
 from tests.support.daemon import write_random_model

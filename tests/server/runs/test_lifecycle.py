@@ -19,7 +19,7 @@ from mlrs_server import failpoints
 from mlrs_server.domain.ledger import AdviceReason, RunStatus
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.runs import changes
-from mlrs_server.runs.opening import OpenRequest
+from mlrs_server.runs.open_request import OpenRequest
 from tests.server.support import LOSSES, Harness, harness, raises, replayed
 from tests.support.daemon import write_random_model
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
-from mlrs_server.domain.entries import ANSWERED
 from mlrs_server.domain.ledger import RECORD, RunStatus
+from mlrs_server.domain.observations import ANSWERED
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.shards import shard_of
 from mlrs_server.storage import NewRun, Observations, RunUpdates, Store, StoredRun

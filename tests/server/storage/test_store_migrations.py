@@ -20,8 +20,8 @@ from alembic.migration import MigrationContext
 from mlrs_server.domain.shards import shard_of
 from mlrs_server.errors import Reason
 from mlrs_server.storage import chunks, codec, open_store, schema
+from mlrs_server.storage.factory import dialect_of
 from mlrs_server.storage.migrations.upgrade import configured, head, upgrade
-from mlrs_server.storage.opening import dialect_of
 from mlrs_server.storage.tables import VERSION_TABLE, metadata
 from tests.server.storage.stored import CONFIG, got, new_run, same, snapshot_at, stretch, update
 from tests.server.support import raises

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlrs_proto import v1 as pb
-from mlrs_server.domain.entries import Entries
+from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.live.answers import Answer
 from mlrs_server.rpc.convert.runs import step_from_proto

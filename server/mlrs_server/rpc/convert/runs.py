@@ -13,7 +13,7 @@ from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
 from mlrs_server.live.views import RunView
 from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
-from mlrs_server.runs.opening import Opened, OpenMode, OpenRequest
+from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
 from mlrs_server.storage import Recency
 from mlrs_server.tenancy import bare, check_feeder, check_run_id, full_name
 

@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_server.domain.entries import ANSWERED, AnswerLog, Entries, count_rows, find_answers, sort_by_row
+from mlrs_server.domain.observations import (
+    ANSWERED,
+    AnswerLog,
+    Entries,
+    count_rows,
+    find_answers,
+    sort_by_row,
+)
 
 
 @given(rows=st.lists(st.integers(0, 9), max_size=60))

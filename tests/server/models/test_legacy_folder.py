@@ -14,7 +14,7 @@ from mlrs_proto import v1 as pb
 from mlrs_server.errors import Reason
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
-from mlrs_server.models.folder import bring_models_over
+from mlrs_server.models.legacy_folder import bring_models_over
 from mlrs_server.storage import open_store
 from mlrs_server.storage.tables import model_names, models
 from tests.server.models.catalogs import Catalogs

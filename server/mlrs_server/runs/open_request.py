@@ -10,7 +10,7 @@ from mlrs_core.config import MAX_WORLD_SIZE, RunConfig
 from mlrs_core.errors import InvalidFieldError
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, finished_run, invalid_field, run_not_found
-from mlrs_server.live.live import LiveRuns
+from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import check_config, check_same_policy, config_mismatch, new_run
 from mlrs_server.live.views import RunView
 from mlrs_server.models.catalog import ModelsNow

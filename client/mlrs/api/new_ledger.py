@@ -10,7 +10,7 @@ from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import fallback_of
 from mlrs.ledger.ledger import Ledger, Wakeable
-from mlrs.ledger.start import Start
+from mlrs.ledger.open_request import Start
 from mlrs.values import arguments as check
 from mlrs.values.checks import one_of, wrong
 from mlrs.values.names import LONGEST_TASK, new_run_id
@@ -136,7 +136,7 @@ def _check_identity(id_: object, on_existing: OnExisting, resume_from: int | Non
 def import_rows() -> tuple[Any, Any]:
     """Return the class of a sweep's entries and the function that reads its losses; both need NumPy."""
     try:
-        from mlrs.ledger.rows import Row, losses_of
+        from mlrs.ledger.sweep_entries import Row, losses_of
     except ModuleNotFoundError as error:
         raise UsageError(
             "sweeps work on NumPy arrays, and NumPy is not installed: pip install numpy"
