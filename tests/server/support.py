@@ -251,7 +251,7 @@ async def harness(
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    """Let others have their turns until a condition holds."""
+    """Let other tasks run until a condition holds."""
     while not reached():  # noqa: ASYNC110  # what is waited for tells nobody
         await asyncio.sleep(0)
 

@@ -110,7 +110,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     """Serve learning-rate advice until it is stopped (Ctrl-C or SIGTERM).
 
     Runs, their records and their states are kept in the data folder: a daemon that is stopped, or
-    killed, goes on where it was when it is started again. On SIGTERM it turns unhealthy, lets every
+    killed, goes on where it was when it is started again. On SIGTERM it becomes unhealthy, lets every
     open stream finish its step, stores everything, and exits.
 
     \b

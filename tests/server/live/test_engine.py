@@ -116,13 +116,13 @@ async def test_a_long_message_lets_others_in(tmp_path: Path, model_file: Path) -
         losses = np.resize(LOSSES, 4 * engine.SLICE - 5)
         rows = [(long.handle, step, losses[step]) for step in range(len(losses))]
         whole = asyncio.create_task(here.engine.answer(_entries(rows)))
-        places = []
+        next_steps = []
         for step in range(3):
             assert not (await here.ask(short.handle, step, LOSSES[step])).errors
-            places.append(int(here.live.groups[0].records["next_step"][here.row(long.handle)]))
+            next_steps.append(int(here.live.groups[0].records["next_step"][here.row(long.handle)]))
         answer = await whole
         lrs, reasons = answer.entries.lrs, answer.entries.reasons
-        assert places == [engine.SLICE, 2 * engine.SLICE, 3 * engine.SLICE]
+        assert next_steps == [engine.SLICE, 2 * engine.SLICE, 3 * engine.SLICE]
         assert not answer.errors
         policy = here.catalog.find("").policy
         assert lrs.tobytes() == replayed(policy, RunConfig(), losses).tobytes()

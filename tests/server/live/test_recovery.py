@@ -1,4 +1,4 @@
-"""What runs have learnt comes back: after a restart, from idleness, and rewound, bit for bit."""
+"""Adapted weights come back: after a restart, from idleness, and rewound, bit for bit."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ async def test_a_network_is_stored_by_the_flush_after_one_that_failed(
         there.store.failing.clear()
         await there.live.journal.flush()
         stored = await there.stored.get("run")
-        learnt = await there.stored.replay(stored)
-        assert (learnt.network_step, learnt.updates_since) == (4 * EVERY, 0)
+        replayed = await there.stored.replay(stored)
+        assert (replayed.network_step, replayed.updates_since) == (4 * EVERY, 0)
 
 
 async def test_updates_made_while_a_network_is_stored_count_towards_the_next(
@@ -135,7 +135,7 @@ async def test_an_update_made_during_a_flush_is_not_stored_by_it(tmp_path: Path,
 async def test_a_recovery_is_short_long_after_the_last_update(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network is stored every so many steps also where nothing was learnt since."""
+    """The network is stored every so many steps also where no update changed it since."""
     monkeypatch.setattr(updates, "CHECKPOINT_STEPS", 10)
     async with harness(tmp_path, model_file) as there:
         run, idle = await learning(there), await learning(there, "idle")
@@ -145,8 +145,8 @@ async def test_a_recovery_is_short_long_after_the_last_update(
             await there.ask(idle.opened.handle, step - 3, 1.7)
             await there.live.journal.flush()
         stored = await there.stored.get_all(["run", "idle"])
-        learnt = await there.stored.replay(stored[0])
-        assert stored[0].snapshot.next_step - learnt.network_step <= 10
+        replayed = await there.stored.replay(stored[0])
+        assert stored[0].snapshot.next_step - replayed.network_step <= 10
         assert await there.stored.in_store(lambda store: store.network(stored[1].key)) is None
 
 

@@ -67,12 +67,12 @@ def test_a_replay_lets_other_threads_go_on(kind: str) -> None:
     replaying = threading.Thread(target=replay.feed, args=(losses,))
     replaying.start()
     assert began.wait(60)
-    turns = 0
+    rounds = 0
     while not ended.is_set():
         time.sleep(0.001)
-        turns += 1
+        rounds += 1
     replaying.join()
-    assert turns > 10
+    assert rounds > 10
 
 
 @pytest.mark.parametrize("event", ["rewind", "rewind in meta mode", "restore in meta mode"])

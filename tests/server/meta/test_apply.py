@@ -130,7 +130,7 @@ async def test_runs_do_not_see_each_others_updates(tmp_path: Path, model_file: P
 
 
 async def test_what_cannot_be_stored_is_not_made(tmp_path: Path, model_file: Path) -> None:
-    """Where as much waits to be stored as is kept, an update is refused, and is made once there is room."""
+    """An update is refused while the queue of unstored answers is full, and applied once it is not."""
     async with harness(tmp_path, model_file, max_unflushed=3) as there:
         run = await learning(there)
         await run.go([2.0, 1.9])
@@ -152,7 +152,7 @@ async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
         await run.go(LOSSES[:4].tolist())
         await other.go(LOSSES[:40].tolist())
         stored = await there.stored.get("other")
-        learnt = await there.stored.replay(stored)
+        replayed = await there.stored.replay(stored)
         (group,) = there.live.groups
         there.live.drop_rows(group, [there.row(other.opened.handle)])
         there.store.unblocked.clear()
@@ -160,7 +160,7 @@ async def test_a_run_that_leaves_while_its_update_is_read_tells_of_no_other(
         asked = asyncio.create_task(run.update(2))
         await until(lambda: len(there.store.calls) > calls)
         there.live.drop_rows(group, [there.row(run.opened.handle)])
-        assert there.live.load(stored, learnt).row == there.row(run.opened.handle)
+        assert there.live.load(stored, replayed).row == there.row(run.opened.handle)
         there.store.unblocked.set()
         with raises(Reason.STALE_HANDLE):
             await asked

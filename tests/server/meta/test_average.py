@@ -1,4 +1,4 @@
-"""The mean of what runs have learnt."""
+"""The mean of the adapted weights of runs."""
 
 from __future__ import annotations
 

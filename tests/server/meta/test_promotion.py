@@ -129,7 +129,7 @@ async def test_nothing_learnt_is_nothing_to_promote(
 
 
 async def test_updates_that_moved_nothing_are_no_voice(tmp_path: Path, model_file: Path) -> None:
-    """A run whose updates were all idle has learnt nothing."""
+    """A run whose updates were all idle has not adapted its network."""
     async with harness(tmp_path / "d", model_file) as there:
         idle = await learning(there, "idle", MODEL_SCOPE)
         await there.ask(idle.opened.handle, 0, 2.0)
@@ -195,7 +195,7 @@ async def test_what_was_read_is_stored_first(tmp_path: Path, model_file: Path) -
 
 
 async def test_one_at_a_time(tmp_path: Path, model_file: Path) -> None:
-    """Promotions take turns, and runs are advised while one waits for the store."""
+    """Promotions run one after another, and runs are advised while one waits for the store."""
     async with harness(tmp_path / "d", model_file) as there:
         (run,) = await _adapted(there, "a")
         await there.live.journal.flush()
@@ -215,7 +215,7 @@ async def test_one_at_a_time(tmp_path: Path, model_file: Path) -> None:
 async def test_others_are_stored_while_a_promotion_computes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While what a run has learnt is computed again for a new version, what others were told is stored."""
+    """While adapted weights are computed again for a new version, the answers of other runs are stored."""
     async with harness(tmp_path / "d", model_file) as there:
         await _adapted(there, "a", "b")
         expected = await _promotion(there).promote(ASKED, "")

@@ -246,7 +246,7 @@ async def test_samples_weigh(tmp_path: Path, model_file: Path) -> None:
 
 
 async def test_a_rank_beyond_the_world_is_refused(tmp_path: Path, model_file: Path) -> None:
-    """A rank that the world size leaves no room for is told so, by the field's name."""
+    """A rank at or above the world size is refused, by the field's name."""
     async with harness(tmp_path, model_file) as here:
         handle = (await here.open("run", ALL, world_size=2)).handle
         answer = await here.report(handle, [(0, 2, 1.0)])
@@ -311,7 +311,7 @@ async def test_ranks_may_come_to_a_config_before_the_first_step(tmp_path: Path, 
 
 @pytest.mark.parametrize("size", [0, 65_537])
 async def test_a_world_size_has_bounds(tmp_path: Path, model_file: Path, size: int) -> None:
-    """A world of none, or of more than the contract has room for, is refused by name."""
+    """A world of none, or above the limit of the contract, is refused by name."""
     async with harness(tmp_path, model_file) as here:
         with raises(Reason.INVALID_FIELD, field="world_size"):
             await here.open("run", ALL, world_size=size)

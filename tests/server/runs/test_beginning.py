@@ -64,7 +64,7 @@ async def test_a_lost_answer_of_a_creation_may_be_asked_for_again(tmp_path: Path
 
 
 async def test_a_creation_without_a_feeder_is_made_once(tmp_path: Path, model_file: Path) -> None:
-    """Callers that say no feeder cannot be told apart, so the second creation is refused."""
+    """Callers that say no feeder cannot be distinguished, so the second creation is refused."""
     async with harness(tmp_path / "d", model_file) as here:
         await begin(here, "create", feeder="")
         for feeder in ("", FIRST):
@@ -368,7 +368,7 @@ async def test_a_take_over_that_fails_changes_nothing(
 
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> Feeders:
-    """The processes that have streams open, of rooms opened from now on."""
+    """The processes that have streams open, of harnesses opened from now on."""
     made = Feeders()
     monkeypatch.setattr("mlrs_server.runs.opener.Feeders", lambda: made)
     return made

@@ -184,7 +184,7 @@ async def chunks(here: Harness, run_id: str) -> int:
 
 
 async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path) -> None:
-    """Following a run that goes on stores nothing: what is flushed in the usual interval is read, no more."""
+    """Following an active run stores nothing more: it reads what is flushed at the default interval."""
     async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a")
         follower = Follower(here, "a")
@@ -205,7 +205,7 @@ async def test_a_follower_reads_what_is_durable(tmp_path: Path, model_file: Path
 
 
 async def test_a_follower_among_many_runs_has_none_of_them_stored(tmp_path: Path, model_file: Path) -> None:
-    """However many runs go on beside the one that is followed, each gets one chunk for each usual flush."""
+    """However many runs go on beside the one that is followed, each gets one chunk for each regular flush."""
     async with harness(tmp_path / "d", model_file) as here:
         names = [f"r{number}" for number in range(50)]
         handles = [(await here.open(name)).handle for name in names]

@@ -407,9 +407,9 @@ def test_a_task_and_a_feeder_are_kept(store: Store) -> None:
     assert facts(got(store, "a")) == facts(replace(run, feeder="second"))
     assert facts(got(store, "b")) == facts(other)
     store.set_status([run], RunStatus.FINISHED)
-    places = store.find(["a", "b"])
-    assert [places[name].feeder for name in "ab"] == ["second", "first"]
-    assert [places[name].status for name in "ab"] == [RunStatus.FINISHED, RunStatus.ACTIVE]
+    found = store.find(["a", "b"])
+    assert [found[name].feeder for name in "ab"] == ["second", "first"]
+    assert [found[name].status for name in "ab"] == [RunStatus.FINISHED, RunStatus.ACTIVE]
 
 
 def test_a_status_is_set(store: Store) -> None:

@@ -57,7 +57,7 @@ def check_goes_on(store: SqlStore, start: int = 2) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """A write on a full disk fails whole, reading goes on, and once there is room so does writing."""
+    """A write on a full disk fails whole, reading goes on, and once there is space so does writing."""
     with small_disk(tmp_path / "disk") as disk, closing(filled_store(disk / "mlrs.sqlite3")) as store:
         run = got(store, "a")
         with filled(disk):

@@ -85,7 +85,7 @@ def reopened(crashed: Path, folder: Path, size: int) -> SqlStore:
 
 
 def cuts(size: int) -> list[int]:
-    """Return where to cut a log: before every frame, and inside of each, by turns."""
+    """Return where to cut a log: before every frame, and inside each, alternately."""
     inside = (1, FRAME_HEADER, FRAME_HEADER + 1, FRAME // 2, FRAME - 1)
     frames = (size - HEADER) // FRAME
     starts = [HEADER + FRAME * frame for frame in range(frames)]
