@@ -117,7 +117,7 @@ class MetaStep:
         meta = meta_of(self._run)
         if every is None:
             every = DEFAULT_EVERY if meta.every is None else meta.every
-        every = whole("every", every, low=1)
+        every = whole("every", every, low=1, high=2**53)
         self._ahead = real("ahead", ahead, least=0.5, most=1.0)
         self._names = names_of(self._model, self._optimizer)
         since = 0 if self._run is None else self._run.next_step % every

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlrs.values.checks import MAX_STEPS, checked, number, real, whole, wrong
+from mlrs.values.checks import checked, number, real, wrong
 from mlrs.values.meta_types import Meta
 
 MAX_ALIGNMENT = 1e30
@@ -20,11 +20,6 @@ def meta(value: object) -> Meta | None:
     if not isinstance(value, Meta):
         raise wrong("meta", "must be True, or a Meta that says more", value)
     return Meta(**checked(Meta, vars(value), "meta."))
-
-
-def every(value: object) -> int:
-    """Return a checked number of steps from one update to the next."""
-    return whole("every", value, low=1, high=MAX_STEPS)
 
 
 def alignment(value: Any, name: str = "alignment") -> float:

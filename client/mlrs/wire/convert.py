@@ -107,7 +107,11 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
 
 def _schedule_to_proto(schedule: Schedule) -> pb.Schedule:
     given = {name: value for name, value in vars(schedule).items() if value is not None}
-    kind = ScheduleKind(given.pop("kind")).name.lower()
+    if (stated := given.pop("kind")) not in ScheduleKind.__members__.values():
+        raise InvalidArgumentError(
+            f"this client knows no schedule {stated!r}; use a newer one", field="config.schedule.kind"
+        )
+    kind = ScheduleKind(stated).name.lower()
     of_every = {name: given.pop(name) for name in ("base_lr", "warmup") if name in given}
     message = pb.Schedule(**of_every)
     shape: Any = getattr(message, kind)

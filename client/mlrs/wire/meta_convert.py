@@ -98,6 +98,8 @@ def record_from_proto(message: pb.MetaRecord) -> MetaRecord:
         outcome=_outcome(message.outcome),
         learning_rate=message.learning_rate,
         log_change=message.log_change,
+        clipped=message.clipped,
+        scaled=message.scaled,
     )
 
 

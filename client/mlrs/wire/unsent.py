@@ -26,7 +26,7 @@ from mlrs.values.types import RunConfig
 from mlrs.wire import convert
 from mlrs_proto import v1 as pb
 
-FORMAT, VERSION = "mlrs-unsent", 1
+FORMAT, VERSION = "mlrs-unsent", 2
 """The name and the version of the format."""
 
 
@@ -194,8 +194,11 @@ def loaded(text: str) -> Unsent:
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
             raise InvalidArgumentError("is not a file of unsent observations", field="path")
         if (version := facts.pop("version")) != VERSION:
+            way = (
+                "use a newer client" if version > VERSION else "no released version of mlrs wrote such files"
+            )
             raise InvalidArgumentError(
-                f"is of version {version}, and this client reads {VERSION}; use a newer one", field="path"
+                f"is of version {version}, and this client reads {VERSION}; {way}", field="path"
             )
         run_ids, count = tuple(facts["run_ids"]), facts.pop("steps")
         configs = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs import AdviceReason, Optimizer
-from mlrs.types import RunConfig
-from mlrs.wire import convert
+from mlrs import AdviceReason, Optimizer, Schedule, errors
+from mlrs.types import MetaOutcome, MetaRecord, RunConfig
+from mlrs.wire import convert, meta_convert
 from mlrs_proto import v1 as pb
 
 REALS = st.none() | st.floats(allow_nan=False)
@@ -69,3 +70,37 @@ def test_records() -> None:
     assert chunk.first_step == 3
     assert math.isnan(chunk.losses[1])
     assert chunk.reasons == (AdviceReason.FRESH, AdviceReason.HELD)
+
+
+def test_records_of_meta_updates() -> None:
+    """Every field of a meta update in a record arrives, also whether it was clipped and scaled."""
+    message = pb.MetaRecord(
+        step=7,
+        alignment=-0.5,
+        validation_loss=1.5,
+        outcome=pb.META_OUTCOME_APPLIED,
+        learning_rate=0.25,
+        log_change=0.125,
+        clipped=True,
+        scaled=True,
+    )
+    assert {field.name for field, _ in message.ListFields()} == set(message.DESCRIPTOR.fields_by_name)
+    assert meta_convert.record_from_proto(message) == MetaRecord(
+        step=7,
+        alignment=-0.5,
+        validation_loss=1.5,
+        outcome=MetaOutcome.APPLIED,
+        learning_rate=0.25,
+        log_change=0.125,
+        clipped=True,
+        scaled=True,
+    )
+
+
+def test_a_schedule_of_a_newer_client_is_refused() -> None:
+    """A kind that this version does not know, as in a file of a newer client, is refused by the field."""
+    config = RunConfig(schedule=convert.config_from_proto(pb.RunConfig(schedule=pb.Schedule())).schedule)
+    assert isinstance(config.schedule, Schedule)
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        convert.config_to_proto(config)
+    assert caught.value.field == "config.schedule.kind"
