@@ -20,7 +20,7 @@ COMMAND = (sys.executable, "-m", "mlrs_cli")
 """The command `mlrs`, run by this Python."""
 TIED_COMMAND = (sys.executable, "-m", "mlrs_bench.tied")
 """The command `mlrs` as a process that ends when this one ends."""
-START_S = 60.0
+START_S = 240.0
 """How long the daemon may take to say where it listens."""
 STOP_S = 30
 """How long the daemon may take to stop."""

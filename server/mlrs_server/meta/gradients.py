@@ -69,12 +69,12 @@ class RunningDot:
         self.total += float(_dot(left, right))
 
 
-async def alignment_of(pieces: AsyncIterator[Piece], element_count: int) -> float:
+async def alignment_of(pieces: AsyncIterator[Piece], element_count: int | None) -> float:
     """Return the dot product of two vectors.
 
     Args:
         pieces: pieces of both vectors, in order.
-        element_count: the number of elements that each must have; 0 means unknown.
+        element_count: the number of elements that each must have, where it is known.
 
     Raises:
         AdvisorError: the pieces are malformed, or the number of elements is another.
@@ -82,9 +82,9 @@ async def alignment_of(pieces: AsyncIterator[Piece], element_count: int) -> floa
     dot = RunningDot()
     async for piece in pieces:
         await asyncio.to_thread(dot.add, piece)  # other calls are answered meanwhile
-        if element_count and dot.elements > element_count:
+        if element_count is not None and dot.elements > element_count:
             break
-    if element_count and dot.elements != element_count:
+    if element_count is not None and dot.elements != element_count:
         came = f"{dot.elements} or more" if dot.elements > element_count else str(dot.elements)
         raise invalid_field(
             "element_count", f"said {element_count} elements, and {came} came; nothing was changed"

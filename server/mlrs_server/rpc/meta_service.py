@@ -39,7 +39,8 @@ class MetaService:
         """Apply a meta update from two gradients."""
         header = convert.gradients_header_from_proto(await anext(messages, None))
         await self._handle(header.run_id)  # reports errors of the run before a gigabyte is sent
-        alignment = await alignment_of(convert.pieces_from_proto(messages), header.element_count)
+        count = header.element_count if header.HasField("element_count") else None
+        alignment = await alignment_of(convert.pieces_from_proto(messages), count)
         applied = await self._adapt(header, alignment)
         return pb.AdaptGradientsResponse(result=convert.applied_to_proto(applied), alignment=alignment)
 

@@ -8,7 +8,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.storage.engines.dialect import READS, Dialect
 from mlrs_server.storage.tables import VERSION_TABLE, metadata
 
-REVISIONS = ("0006", "0007")
+REVISIONS = ("0006", "0007", "0008")
 """Those of `migrations/versions`, in their order."""
 HEAD = REVISIONS[-1]
 """The one that `tables` describes."""
@@ -69,6 +69,12 @@ def _revision(connection: sa.Connection, dialect: Dialect) -> str | None:
         dialect.check_foreign(tables)
         return None
     found = connection.execute(sa.select(_version.c.version_num)).scalar()
+    if str(found) < REVISIONS[0]:
+        raise AdvisorError(
+            Reason.STORE,
+            f"the store {dialect.name} is of version {found}, which no released version of mlrs wrote; "
+            f"this one reads {REVISIONS[0]} to {HEAD}",
+        )
     if found not in REVISIONS:
         raise AdvisorError(
             Reason.STORE_NEWER,

@@ -126,6 +126,15 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
         assert asked(path, "SELECT version_num FROM mlrs_version") == [(schema.REVISIONS[0],)]
 
 
+def test_a_store_of_an_unreleased_version_is_refused(where: Path | str, engine: sa.Engine) -> None:
+    """A database of a revision before the first released one is refused by what it is."""
+    open_store(where).close()
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE mlrs_version SET version_num = '0003'"))
+    with raises(Reason.STORE, match="is of version 0003, which no released version of mlrs wrote"):
+        open_store(where)
+
+
 def test_a_newer_store_is_refused(where: Path | str, engine: sa.Engine) -> None:
     """A database of a later version is not touched; the message says to upgrade."""
     open_store(where).close()

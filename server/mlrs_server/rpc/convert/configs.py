@@ -56,7 +56,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
 def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
     """Return a run's config, and the reference of its model, as a message."""
     return pb.RunConfig(
-        model=model_ref,
+        model=model_ref or None,
         optimizer=pb.Optimizer.ValueType(config.optimizer),
         schedule=_schedule_to_proto(config.schedule),
         meta=_meta_to_proto(config.meta),

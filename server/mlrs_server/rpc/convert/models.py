@@ -55,7 +55,13 @@ def chunk_from_proto(message: pb.ImportModelRequest) -> bytes:
 
 
 def promotion_from_proto(message: pb.PromoteModelRequest) -> PromoteRequest:
-    """Return the request for a new version of a model."""
+    """Return the request for a new version of a model.
+
+    Raises:
+        AdvisorError: `min_updates` is 0.
+    """
+    if message.HasField("min_updates") and not message.min_updates:
+        raise invalid_field("min_updates", "must be 1 or more")
     return PromoteRequest(
         model=message.model,
         alias=message.alias,

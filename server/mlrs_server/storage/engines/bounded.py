@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -22,6 +22,8 @@ LOOK_S = 0.25
 """The interval at which the thread checks the statements under way."""
 PATIENCE_S = 10.0
 """The time that a statement may take."""
+PART_BYTES = 4 << 20
+"""Rows of about so many bytes are sent as a statement of their own, with a time of their own."""
 
 PARAMETERS: dict[str, Any] = {
     "client_encoding": "utf8",
@@ -111,10 +113,26 @@ class _BoundedCursor(psycopg.Cursor[Any]):
         with self.connection.bounded():
             return super().execute(*args, **kwargs)
 
-    def executemany(self, *args: Any, **kwargs: Any) -> None:
-        """Execute a statement for each of many rows, within bounds."""
-        with self.connection.bounded():
-            super().executemany(*args, **kwargs)
+    def executemany(self, query: Any, params_seq: Iterable[Any], **kwargs: Any) -> None:
+        """Execute a statement for each of many rows; each few megabytes of rows are within bounds."""
+        for rows in _in_parts(params_seq):
+            with self.connection.bounded():
+                super().executemany(query, rows, **kwargs)
+
+
+def _in_parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield the rows in parts of about `PART_BYTES`: a slow network is not a server that does not answer."""
+    part: list[Any] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        values = row.values() if isinstance(row, Mapping) else row
+        size += sum(len(value) for value in values if isinstance(value, bytes))
+        if size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 @cache
