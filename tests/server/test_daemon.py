@@ -145,7 +145,8 @@ def test_kill_at_any_moment_changes_no_rate(tmp_path: Path, model_file: Path) ->
                 while time.monotonic() < deadline or (kill == kills and step <= max(lrs, default=0)):
                     loss = float(LOSSES[step % len(LOSSES)])
                     answer = stub.Advise(pb.AdviseRequest(run_id="a", step=step, loss=loss), timeout=TIMEOUT)
-                    durable = max(durable, answer.durable_step)
+                    if answer.HasField("durable_step"):
+                        durable = max(durable, answer.durable_step)
                     assert lrs.setdefault(step, answer.learning_rate) == answer.learning_rate
                     step += 1
                 if kill < kills:
@@ -252,6 +253,7 @@ from pathlib import Path
 import grpc
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
+from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from mlrs_server.config import ServerConfig
 from mlrs_server.daemon import running_daemon
 
@@ -261,7 +263,7 @@ async def main():
         stub = AdvisorServiceStub(channel)
         await stub.OpenRun(pb.OpenRunRequest(run_id="a"))
         await stub.Advise(pb.AdviseRequest(run_id="a", loss=2.0))
-        await stub.ListModels(pb.ListModelsRequest())
+        await ModelServiceStub(channel).ListModels(pb.ListModelsRequest())
         await stub.OpenRun(pb.OpenRunRequest(run_id="a", resume_from=0))
 
 asyncio.run(main())

@@ -211,7 +211,7 @@ async def test_bad_arguments(either: Any, daemon: FakeDaemon, ids: Any, config: 
 def test_without_numpy(advisor: mlrs.Advisor) -> None:
     """Without NumPy a sweep cannot be opened, and the error says what to install."""
     with mock.patch.dict(sys.modules, {"numpy": None}):  # which puts back what is popped, too
-        for name in ("ledger.rows", "api.sweep"):
+        for name in ("ledger.sweep_entries", "api.sweep"):
             sys.modules.pop(f"mlrs.{name}", None)
         with pytest.raises(mlrs.errors.UsageError, match="pip install numpy"):
             advisor.sweep(IDS)

@@ -28,6 +28,11 @@ losses = st.one_of(st.floats(0.01, 10.0), st.floats(width=64))
 TIMEOUT_S = 20.0
 
 
+def durable_of(message: pb.Run | pb.AdviseResponse) -> int:
+    """Return the last durable step that a message states; -1 if no step is durable."""
+    return message.durable_step if message.HasField("durable_step") else -1
+
+
 @dataclass
 class Wanted:
     """A run of the dictionary."""
@@ -254,7 +259,7 @@ class Lifecycles(RuleBasedStateMachine):
                 response = self.call("Advise", request)
                 assert bits([response.learning_rate]) == bits([wanted.observe(loss)])
                 assert response.reason == wanted.reason(step)
-                self.promise(wanted, response.durable_step)
+                self.promise(wanted, durable_of(response))
 
     @precondition(lambda self: any(run.losses for run in self.runs.values()))
     @rule(data=st.data())
@@ -405,7 +410,7 @@ class Lifecycles(RuleBasedStateMachine):
         """Compare a run with the dictionary's."""
         wanted = self.runs[name]
         assert (run.run_id, run.next_step, run.status) == (self.id(name), len(wanted.losses), wanted.status)
-        self.promise(wanted, run.durable_step)
+        self.promise(wanted, durable_of(run))
         if wanted.losses:
             assert bits([run.last_loss, run.last_learning_rate]) == bits([wanted.losses[-1], wanted.lrs[-1]])
         else:

@@ -156,7 +156,8 @@ def _wait_until_durable(stub: AdvisorServiceStub, run_id: str, step: int) -> Non
     request = pb.AdviseRequest(run_id=run_id, step=step, loss=loss_of(run_id, step))
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if stub.Advise(request, timeout=10).durable_step >= step:
+        answer = stub.Advise(request, timeout=10)
+        if answer.HasField("durable_step") and answer.durable_step >= step:
             return
         time.sleep(0.02)
     raise AssertionError(f"step {step} is not stored after 10 s")

@@ -24,17 +24,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_wheel_holds_every_room_and_the_shipped_models(wheel: Path) -> None:
+def test_wheel_holds_every_package_and_the_shipped_models(wheel: Path) -> None:
     """The wheel has the seven packages, typed, migrations, and small shipped models; no stray folders."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     tops = {name.partition("/")[0] for name in sizes if ".dist-info" not in name}
-    packages = ("bench", "cli", "client", "core", "proto", "server", "train")
-    assert tops == {f"mlrs_{package}" for package in packages}
+    packages = ("bench", "cli", "core", "proto", "server", "train")
+    assert tops == {"mlrs", *(f"mlrs_{package}" for package in packages)}
     assert all(f"{top}/py.typed" in sizes for top in tops)
     for model in ("mlr-snet", "paper"):
         assert 0 < sizes[f"mlrs_core/models/{model}.safetensors"] <= 200_000
-    migrations = "mlrs_server/store/migrations"
+    migrations = "mlrs_server/storage/migrations"
     assert f"{migrations}/env.py" in sizes
     assert any(name.startswith(f"{migrations}/versions/v0006") for name in sizes)
 
