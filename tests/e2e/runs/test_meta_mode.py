@@ -163,6 +163,7 @@ def test_sweeps_and_gradients(daemon: Daemon) -> None:
     assert sent.alignment == pytest.approx(alignment, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_shards_of_a_model(daemon: Daemon, tmp_path: Path) -> None:
     """Two processes that each have a shard of the model are advised as one process that has all of it."""
