@@ -13,7 +13,7 @@ import torch
 
 import mlrs
 from mlrs.protocol import conversation
-from mlrs.wire import calls as _calls
+from mlrs.wire import calls
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
@@ -68,7 +68,7 @@ async def test_configs_of_runs(either: Any, daemon: FakeDaemon) -> None:
 async def test_many_runs_open_in_few_calls(either: Any, daemon: FakeDaemon) -> None:
     """A thousand runs are opened, or finished, in a call; no message is longer than it may be."""
     ids = [f"run-{index}" for index in range(7)]
-    with mock.patch.object(_calls, "MAX_BATCH", 3), mock.patch.object(conversation, "AT_ONCE", 10):
+    with mock.patch.object(calls, "MAX_BATCH", 3), mock.patch.object(conversation, "AT_ONCE", 10):
         sweep = await done(either.sweep(ids))
         assert daemon.batches == [3, 3, 1]
         losses = np.arange(21.0).reshape(3, 7)
@@ -94,7 +94,7 @@ async def test_broken_streams(either: Any, daemon: FakeDaemon, event: str) -> No
 async def test_a_long_way_back_is_gone_in_parts(either: Any, daemon: FakeDaemon) -> None:
     """A sweep that cannot join again within one deadline continues where it was with the next."""
     ids = [f"run-{index}" for index in range(8)]
-    with mock.patch.object(_calls, "MAX_BATCH", 2):
+    with mock.patch.object(calls, "MAX_BATCH", 2):
         sweep = await done(either.sweep(ids, fallback=None))
         lrs = [await done(sweep.next_lrs(0, np.ones(8)))]
         await asyncio.to_thread(daemon.restart)

@@ -12,7 +12,7 @@ import torch
 
 import mlrs
 from mlrs import AdviceReason, Schedule, schedules
-from mlrs.ledger import backlog as _backlog
+from mlrs.ledger import backlog
 from mlrs.protocol.deadline import LONGEST_PAUSE_S, Backoff
 from mlrs.torch import AdvisedLR
 from mlrs_proto import v1 as pb
@@ -300,7 +300,7 @@ async def test_an_endless_outage(
     advisor: Any, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond the bound of kept losses the fallback answers to the end; one warning says so."""
-    monkeypatch.setattr(_backlog, "MAX_UNANSWERED", 80)
+    monkeypatch.setattr(backlog, "MAX_UNANSWERED", 80)
     run = await patient(advisor, initial_lr=0.5)
     daemon.may_answer.clear()
     assert await steps(run, [1.0] * 200) == [0.5] * 200

@@ -18,7 +18,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 import mlrs
 from mlrs.torch import AdvisedLR, MetaStep, describe
-from mlrs.torch import loss as _torch_loss
+from mlrs.torch import loss as torch_loss
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.client.torch.test_group import train
 from tests.client.torch.test_ranks_errors import COMMON
@@ -451,9 +451,9 @@ def test_a_late_loss_is_not_sent(
     run: mlrs.Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, leave: str, *, lagged: bool
 ) -> None:
     """A loss that was on a device when a state was loaded, or the scheduler detached, is not sent."""
-    computed, value, waiting = threading.Event(), _torch_loss.Loss.value, threading.Event()
+    computed, value, waiting = threading.Event(), torch_loss.Loss.value, threading.Event()
 
-    def wait(loss: _torch_loss.Loss) -> float:
+    def wait(loss: torch_loss.Loss) -> float:
         waiting.set()
         assert computed.wait(30)
         return value(loss)
@@ -462,8 +462,8 @@ def test_a_late_loss_is_not_sent(
     scheduler = AdvisedLR(fit.optimizer, run, lagged=lagged)
     scheduler.step(torch.tensor(3.0))
     state = scheduler.state_dict()
-    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
-    monkeypatch.setattr(_torch_loss.Loss, "value", wait)
+    monkeypatch.setattr(torch_loss, "_is_on_host", lambda _: False)
+    monkeypatch.setattr(torch_loss.Loss, "value", wait)
     scheduler.observe(torch.tensor(9.0))
     reader = scheduler._reader
     assert reader is not None
@@ -485,14 +485,14 @@ def test_a_late_loss_is_not_sent(
 
 def test_a_late_loss_stays_when_a_state_is_refused(run: mlrs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state that is refused changes nothing: the loss that is on a device is sent and answered."""
-    computed, value = threading.Event(), _torch_loss.Loss.value
+    computed, value = threading.Event(), torch_loss.Loss.value
 
-    def wait(loss: _torch_loss.Loss) -> float:
+    def wait(loss: torch_loss.Loss) -> float:
         assert computed.wait(30)
         return value(loss)
 
-    monkeypatch.setattr(_torch_loss, "_is_on_host", lambda _: False)
-    monkeypatch.setattr(_torch_loss.Loss, "value", wait)
+    monkeypatch.setattr(torch_loss, "_is_on_host", lambda _: False)
+    monkeypatch.setattr(torch_loss.Loss, "value", wait)
     fit = Fit()
     scheduler = AdvisedLR(fit.optimizer, run)
     scheduler.observe(torch.tensor(9.0))
