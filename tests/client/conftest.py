@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,13 @@ from tests.client.fake_daemon import FakeDaemon
 async def done(result: Any) -> Any:
     """Return the result of a call of either flavour."""
     return await result if inspect.isawaitable(result) else result
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds, at most ten seconds."""
+    async with asyncio.timeout(10.0):
+        while not condition():  # noqa: ASYNC110 # other threads make it hold
+            await asyncio.sleep(0.002)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import mlrs
 from mlrs import AdviceReason
 from mlrs_proto import v1 as pb
-from tests.client.conftest import done
+from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.support.runs import opened
 
@@ -277,8 +277,10 @@ async def test_queue_that_stays_full(advisor: Any, daemon: FakeDaemon) -> None:
     """A full queue until the deadline is a `QueueFullError`."""
     run = await opened(advisor, "a", fallback=None)
     daemon.refuse_next = [pb.ERROR_REASON_QUEUE_FULL] * 1000
+    pending = run.observe(0, 1.0)
+    await until(lambda: len(daemon.refuse_next) < 999)  # the first refusal has arrived
     with pytest.raises(mlrs.errors.QueueFullError):
-        await done(run.observe(0, 1.0).lr(timeout_s=1.0))
+        await done(pending.lr(timeout_s=0.3))
     daemon.refuse_next = []
     assert await next_lrs(run, LOSSES[:0]) == []
     assert await done(run.next_lr(0, 1.0)) == lr_sequence([1.0])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Any
 
@@ -13,16 +12,9 @@ import mlrs
 from mlrs import Meta
 from mlrs.types import MetaOutcome
 from mlrs_proto import v1 as pb
-from tests.client.conftest import done
+from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon, adapted_lr, lr_sequence
 from tests.support.runs import opened
-
-
-async def until(condition: Any, timeout_s: float = 10.0) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 # other threads see to it
-            await asyncio.sleep(0.005)
 
 
 async def test_an_update(either: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from mlrs.errors import (
     UsageError,
 )
 from mlrs_proto import v1 as pb
-from tests.client.conftest import done
+from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 
 LOSSES = [2.0, 1.5, 1.2, 1.0, 0.9, 0.8]
@@ -40,12 +39,6 @@ def keep(daemon: FakeDaemon) -> None:
     """Make everything durable."""
     for record in daemon.runs.values():
         record.durable_step = len(record.losses) - 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; the test's own timeout bounds it."""
-    while not condition():  # noqa: ASYNC110 # of another thread
-        await asyncio.sleep(0.002)
 
 
 async def test_each_run_of_a_task_is_new(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,12 @@ import mlrs
 from mlrs import Meta
 from mlrs.errors import InvalidArgumentError, RunExistsError, RunNotFoundError, StaleStepError
 from mlrs.types import RunConfig
-from mlrs.wire.unsent import Unsent, UnsentUpdate, default_folder, dumped, load, loaded
-from tests.client.conftest import done
+from mlrs.wire.unsent import VERSION, Unsent, UnsentUpdate, default_folder, dumped, load, loaded
+from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon
 
 LOSSES = [2.0, 1.5, math.nan, 1.2, -0.5, math.inf, 0.9, 0.8]
 floats = st.floats(allow_nan=True, allow_infinity=True)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; the test's own timeout bounds it."""
-    while not condition():  # noqa: ASYNC110 # of another thread
-        await asyncio.sleep(0.002)
 
 
 @pytest.fixture
@@ -508,7 +500,7 @@ def test_damaged_files_are_told(one: Unsent, data: st.DataObject) -> None:
     with pytest.raises(InvalidArgumentError, match=r"is damaged|is not a file"):
         loaded(text[:cut])
     with pytest.raises(InvalidArgumentError, match="newer one"):
-        loaded(text.replace('"version": 1', '"version": 2'))
+        loaded(text.replace(f'"version": {VERSION}', f'"version": {VERSION + 1}'))
 
 
 async def test_files_that_are_none(connect: Any, daemon: FakeDaemon, tmp_path: Path) -> None:
