@@ -499,7 +499,7 @@ def test_damaged_files_are_told(one: Unsent, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(text) - 1))
     with pytest.raises(InvalidArgumentError, match=r"is damaged|is not a file"):
         loaded(text[:cut])
-    with pytest.raises(InvalidArgumentError, match="newer one"):
+    with pytest.raises(InvalidArgumentError, match="newer client"):
         loaded(text.replace(f'"version": {VERSION}', f'"version": {VERSION + 1}'))
 
 
