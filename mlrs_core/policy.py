@@ -109,7 +109,8 @@ def columns_of(table: RunTable) -> RunColumns:
 
 
 def put(table: RunTable, row: int, config: RunConfig) -> None:
-    """Write a config into a row of a table."""
+    """Write a config into a row of a table, with what a search has found in its place."""
+    config = config.after_search()
     spec = config.schedule
     table[row] = (
         -1 if config.horizon is None else config.horizon,

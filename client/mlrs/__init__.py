@@ -33,6 +33,7 @@ from mlrs.api.run import Pending, PendingAdaptation, Run
 from mlrs.errors import MlrsError, UnavailableError
 from mlrs.transport.access import TLS
 from mlrs.values.meta_types import Meta
+from mlrs.values.search_types import SearchResult
 from mlrs.values.types import Advice, AdviceReason, Optimizer, Ranks, Schedule
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Ranks",
     "Run",
     "Schedule",
+    "SearchResult",
     "UnavailableError",
     "connect",
     "errors",

@@ -8,13 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self, final
+from typing import Protocol, Self, final
 
 from mlrs.errors import InvalidArgumentError
 from mlrs.values import arguments as check
 from mlrs.values.checks import number, real, whole
 
-__all__ = ["RunState", "number", "real", "whole"]
+__all__ = ["RunState", "TrialLoop", "number", "real", "whole"]
+
+
+class TrialLoop(Protocol):
+    """A training loop that a search makes trials with: see `Run.search`.
+
+    A trial is `restore()`, some `step`s from update 0 on, and `evaluate()`. All trials must see the same
+    batches: that of `step(i, ...)` depends on `i` alone.
+    """
+
+    def save(self) -> None:
+        """Save all that steps change: weights, optimizer state, random number generators. Called once."""
+
+    def restore(self) -> None:
+        """Put back what `save` saved. Called before each trial, and at the end, whatever happens."""
+
+    def step(self, update: int, learning_rate: float) -> float:
+        """Make an update of a trial, numbered from 0, and return the training loss before it."""
+
+    def evaluate(self) -> float:
+        """Return the mean training loss on a few batches that are the same for all trials."""
 
 
 @final

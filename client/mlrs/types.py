@@ -4,6 +4,7 @@ The values of the enumerations are strings, and every option also takes the stri
 """
 
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
+from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
 from mlrs.values.types import (
     ModelInfo,
     RankReduction,
@@ -16,6 +17,8 @@ from mlrs.values.types import (
 
 __all__ = [
     "Adaptation",
+    "FinishedTrial",
+    "FoundRate",
     "MetaOrder",
     "MetaOutcome",
     "MetaRecord",
@@ -28,4 +31,6 @@ __all__ = [
     "RunInfo",
     "RunStatus",
     "ScheduleKind",
+    "Search",
+    "Trial",
 ]

@@ -4,6 +4,7 @@
     schedule.py        the schedule that it follows in place of a model
     meta.py            how its network goes on learning
     ranks.py           how the ranks of a distributed job share it
+    found.py           what a search before its first step has found
     fields.py          which fields are given, and how one config completes another
     ranges.py          checks of numbers against their ranges
     default_rates.py   the learning rate of a run that names none; compiled, so imported by name
@@ -11,6 +12,7 @@
 It imports nothing of the core but `errors.py`, and `compiled.py` in `default_rates.py`.
 """
 
+from mlrs_core.config.found import FoundRate
 from mlrs_core.config.meta import DEFAULT_META, AdaptScope, MetaConfig, MetaOrder
 from mlrs_core.config.ranks import DEFAULT_RANKS, MAX_WORLD_SIZE, RankReduction, RanksConfig
 from mlrs_core.config.run import MAX_HORIZON, Optimizer, RunConfig
@@ -22,6 +24,7 @@ __all__ = [
     "MAX_HORIZON",
     "MAX_WORLD_SIZE",
     "AdaptScope",
+    "FoundRate",
     "MetaConfig",
     "MetaOrder",
     "Optimizer",

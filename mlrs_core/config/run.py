@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, Self
 
 from mlrs_core.config.fields import OptionalFields
+from mlrs_core.config.found import FoundRate
 from mlrs_core.config.meta import MetaConfig, MetaOrder
 from mlrs_core.config.ranges import check_real, check_type, check_whole
 from mlrs_core.config.ranks import RanksConfig
@@ -67,6 +68,8 @@ class RunConfig(OptionalFields):
     """How the network goes on learning. `None`: its weights stay."""
     ranks: RanksConfig | None = None
     """How the ranks of a distributed job share the run. `None`: there is one."""
+    found: FoundRate | None = None
+    """What a search before the first step has found; the daemon sets it. `None`: there was none."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -82,6 +85,7 @@ class RunConfig(OptionalFields):
         check_type("schedule", self.schedule, ScheduleSpec, "a ScheduleSpec")
         check_type("meta", self.meta, MetaConfig, "a MetaConfig")
         check_type("ranks", self.ranks, RanksConfig, "a RanksConfig")
+        check_type("found", self.found, FoundRate, "a FoundRate")
         if self.meta is not None and self.schedule is not None:
             raise InvalidFieldError("meta", "a schedule has no weights to train; leave one of them out")
         check_type("momentum", self.momentum, Real, "a number")
@@ -104,6 +108,26 @@ class RunConfig(OptionalFields):
             schedule=self.schedule and self.schedule.resolved(),
             meta=meta and meta.resolved(),
             ranks=ranks and ranks.resolved(),
+        )
+
+    def after_search(self) -> Self:
+        """Return this config with what a search found in the place of what it replaces.
+
+        The learning rate that was found stands for `initial_lr` and for the base LR of the schedule. The
+        horizon ends earlier by the steps of the trials, if these are charged.
+        """
+        found = self.found
+        if found is None:
+            return self
+        horizon = self.horizon
+        if horizon is not None and found.charged:
+            horizon = max(horizon - found.steps, 1)
+        return dataclasses.replace(
+            self,
+            horizon=horizon,
+            initial_lr=found.learning_rate,
+            schedule=self.schedule and dataclasses.replace(self.schedule, base_lr=found.learning_rate),
+            found=None,
         )
 
     def values(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.searching import RunSearches
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore
 from mlrs_server.telemetry.counts import AdviceCounts
@@ -86,10 +87,13 @@ def assembled(
     ending = RunEnding(live, stored, watchers, changes)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
     recaller = Recaller(stored)
+    searches = RunSearches(live, stored, catalog, changes)
     counts = AdviceCounts()
     meta = MetaService(opener, Adaptation(live, stored), counts)
     rank_reducer = RankReducer(live, engine, recaller)
-    advisor = AdvisorService(opener, ending, records, recaller, engine, rank_reducer, meta, counts, feeders)
+    advisor = AdvisorService(
+        opener, ending, records, searches, recaller, engine, rank_reducer, meta, counts, feeders
+    )
     models = ModelService(catalog, Promotion(live, stored, catalog), config.data_dir)
     authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)
     status = StatusInterceptor(SERVICES, authenticator)

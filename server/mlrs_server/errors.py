@@ -36,6 +36,8 @@ class Reason(enum.IntEnum):
     STORE_NEWER = 21
     OTHER_FEEDER = 22
     MODEL_EXISTS = 23
+    RUN_BEGUN = 24
+    NO_SEARCH = 25
 
 
 class AdvisorError(Exception):
@@ -102,6 +104,21 @@ def run_not_found(run_id: str) -> AdvisorError:
     return AdvisorError(
         Reason.RUN_NOT_FOUND, f"run_id: there is no run {run_id!r}; open it first", field="run_id"
     )
+
+
+def run_begun(run_id: str, next_step: int) -> AdvisorError:
+    """Return the error of a search for a run that has observations."""
+    return AdvisorError(
+        Reason.RUN_BEGUN,
+        f"run_id: run {run_id!r} is at step {next_step}, and a search comes before the first step; search "
+        "in a new run, or restart this one",
+        field="run_id",
+    )
+
+
+def no_search(run_id: str) -> AdvisorError:
+    """Return the error of a call that reads the search of a run without one."""
+    return AdvisorError(Reason.NO_SEARCH, f"run_id: run {run_id!r} had no search", field="run_id")
 
 
 def other_feeder(run_id: str) -> AdvisorError:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from mlrs.adapters import RunState
+from mlrs.adapters import RunState, TrialLoop
 from mlrs.api.views import AsyncWithBlock, PendingView, RunView, SentView
 from mlrs.errors import UsageError
 from mlrs.ledger.entries import Entry
@@ -14,6 +14,7 @@ from mlrs.ledger.ledger import Ledger
 from mlrs.ledger.updates import Update
 from mlrs.transport.aio_connection import Connection
 from mlrs.values.meta_types import Adaptation
+from mlrs.values.search_types import SearchResult
 from mlrs.values.types import Advice, RunInfo
 
 Held = TypeVar("Held", bound=AsyncWithBlock)
@@ -55,6 +56,19 @@ class Run(RunView[Connection], AsyncWithBlock):
     async def describe(self, *, default_lr: float | None = None, **config: Any) -> None:
         """State what an adapter has read from the training loop. See `mlrs.Run.describe`."""
         await self._connection.act(self._describe(default_lr, config))
+
+    async def search(
+        self,
+        loop: TrialLoop,
+        *,
+        start: str | Callable[[], str] | None = None,
+        always: bool = False,
+        charge_steps: bool = False,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """Find the learning rate to begin with; the loop's methods block. See `mlrs.Run.search`."""
+        action = self._search(loop, start, timeout_s, always=always, charge_steps=charge_steps)
+        return await self._connection.act(action)
 
     def _opened(self) -> Ledger[Entry]:
         if not self._ledger.is_open and self._ledger.standby.outage is None:

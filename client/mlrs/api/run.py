@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
-from mlrs.adapters import RunState
+from mlrs.adapters import RunState, TrialLoop
 from mlrs.api.views import PendingView, RunView, SentView, WithBlock
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.ledger import Ledger
@@ -12,6 +13,7 @@ from mlrs.ledger.updates import Update
 from mlrs.transport.connection import Connection
 from mlrs.values import arguments as check
 from mlrs.values.meta_types import Adaptation
+from mlrs.values.search_types import SearchResult
 from mlrs.values.types import Advice, RunInfo
 
 
@@ -66,6 +68,44 @@ class Run(RunView[Connection], WithBlock):
             MlrsError: the run is open, and the daemon could not be asked to complete its config.
         """
         self._connection.act(self._describe(default_lr, config))
+
+    def search(
+        self,
+        loop: TrialLoop,
+        *,
+        start: str | Callable[[], str] | None = None,
+        always: bool = False,
+        charge_steps: bool = False,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """Find the learning rate to begin with, in a few short trials; call it before the first step.
+
+        The daemon says which trials to make and keeps their results; the loop makes them, and is put back at
+        the end. A search takes about 5 % of the horizon in steps, and less of long ones. Afterwards the run
+        begins at the learning rate that was found: with its model or schedule if one was named, otherwise
+        with the schedule that ends best after a search.
+
+        Args:
+            loop: makes the trials: four methods, see `mlrs.adapters.TrialLoop`.
+            start: the name of what the trials begin from and are made on, or a function that returns it once
+                the loop was saved: 1 to 64 letters, digits and hyphens. After a crash, a search with the same
+                name continues, and needs no trial again. Default: a new name.
+            always: search even if the horizon is not known or below 200 steps, or if the run was given
+                `initial_lr`, a model or a policy; `initial_lr` is then where trials begin.
+            charge_steps: whether the trials' steps are part of the horizon, so that the schedule ends so many
+                steps earlier.
+            timeout_s: the deadline of opening the run, in seconds. Default: that of `Advisor.run`.
+
+        Returns:
+            The learning rate, and the trials. No search is made, and the result says why, where it would not
+            pay, where the run has begun, and where no daemon answers and the run has a fallback.
+
+        Raises:
+            InvalidArgumentError: a method of the loop returned no number.
+            MlrsError: the daemon refused, or is unreachable, and the run has no fallback.
+        """
+        action = self._search(loop, start, timeout_s, always=always, charge_steps=charge_steps)
+        return self._connection.act(action)
 
     def observe(
         self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False

@@ -7,13 +7,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from mlrs.adapters import RunState
+from mlrs.adapters import RunState, TrialLoop
 from mlrs.api.actions import C, finished
 from mlrs.api.new_ledger import adopted, read_off, run_ledger, sweep_ledger
+from mlrs.api.searching import searched
 from mlrs.errors import ClosedError
 from mlrs.ledger.backlog import E
 from mlrs.ledger.entries import Entry, Reported
@@ -24,6 +25,7 @@ from mlrs.protocol.joining import completed
 from mlrs.protocol.waiting import Action, Awaited, Perform, Waiting, answered, opened
 from mlrs.values import arguments as check
 from mlrs.values.options import RunOptions, SweepOptions
+from mlrs.values.search_types import SearchResult
 from mlrs.values.types import Advice, AdviceReason, RunConfig, RunInfo
 from mlrs.wire.meta_calls import run_update
 
@@ -228,6 +230,20 @@ class RunView(RunsView[C, Entry]):
         if (lacking := read_off(self._ledger, default_lr, **config)) is not None:
             session = self._connection.session
             yield Perform(completed(session, self._ledger, lacking), session.timeout_s)
+
+    def _search(
+        self,
+        loop: TrialLoop,
+        start: str | Callable[[], str] | None,
+        timeout_s: float | None,
+        *,
+        always: bool,
+        charge_steps: bool,
+    ) -> Action[SearchResult]:
+        self._check_attached()
+        return searched(
+            self._connection, self._ledger, loop, start, timeout_s, always=always, charge_steps=charge_steps
+        )
 
     def _observe(
         self, step: int, loss: float, samples: float | None, *, lagged: bool

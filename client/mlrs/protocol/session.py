@@ -113,9 +113,14 @@ def check_process(pid: int) -> None:
         )
 
 
+def is_loud() -> bool:
+    """Return whether lines for people are printed: unless `MLRS_QUIET` is set to anything but 0."""
+    return os.environ.get("MLRS_QUIET", "0") in ("", "0")
+
+
 def announce(message: str) -> None:
-    """Print a line on standard error, unless `MLRS_QUIET` is set to anything but 0."""
-    if os.environ.get("MLRS_QUIET", "0") in ("", "0"):
+    """Print a line on standard error, if `is_loud`."""
+    if is_loud():
         with suppress(OSError, ValueError):  # standard error may be closed
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()

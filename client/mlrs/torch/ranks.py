@@ -53,7 +53,7 @@ class Together:
             # Steps fit: they are at most 2**53.
             return [float(step) if self.is_first else 0.0, *map(float, encoded.ljust(ID_BYTES, b"\0"))]
 
-        step, *letters = self._meet(find, 1 + ID_BYTES)
+        step, *letters = self.meet(find, 1 + ID_BYTES)
         return bytes(int(letter) for letter in letters if letter).decode("ascii"), int(step)
 
     def ask(
@@ -75,7 +75,7 @@ class Together:
             return [loss * samples if samples else 0.0, samples, 0.0]
 
         interrupts = list[KeyboardInterrupt]()
-        total, count, loading = self._meet(found, 3, interrupts)
+        total, count, loading = self.meet(found, 3, interrupts)
         self._check_loading(loading, 0)
         if interrupts:  # the others continue with `Shared`, and so does this rank
             return interrupts[0] if self.is_first else _raising(interrupts[0])
@@ -88,7 +88,7 @@ class Together:
 
     def raise_on_all(self, error: BaseException) -> Never:
         """Raise an error here, and let the others raise when they next observe a loss."""
-        self._meet(_raising(error), 3)
+        self.meet(_raising(error), 3)
         raise error
 
     def load(self, find: Callable[[], T]) -> T:
@@ -99,7 +99,7 @@ class Together:
             own.append(find())
             return [0.0, 0.0, 1.0]
 
-        *_, loading = self._meet(found, 3)
+        *_, loading = self.meet(found, 3)
         self._check_loading(loading, len(self._ranks))
         return own[0]
 
@@ -107,13 +107,13 @@ class Together:
         """Fill in the first rank's tensor. One broadcast."""
         dist.broadcast(word, src=self._ranks[0], group=self.group)
 
-    def first_failed(self) -> UnavailableError:
+    def first_failed(self, what: str = "got no advice") -> UnavailableError:
         """Return the error of the other ranks if the first rank has no learning rate."""
         return UnavailableError(
-            f"rank {self._ranks[0]}, which talks to the daemon for all, got no advice; it says why"
+            f"rank {self._ranks[0]}, which talks to the daemon for all, {what}; it says why"
         )
 
-    def _meet(
+    def meet(
         self, find: Callable[[], list[float]], count: int, interrupts: list[KeyboardInterrupt] | None = None
     ) -> list[float]:
         """Compute numbers on each rank; return their sums. One all-reduce of all ranks.

@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 from torch.distributed import ProcessGroup
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mlrs import Run
+from mlrs import Run, SearchResult
 from mlrs.adapters import RunState, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
+from mlrs.torch import search as searching
 from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
 from mlrs.torch.ranks import Asked, Shared, Together, own_run, together_of
+from mlrs.torch.saving import SaveTo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -180,6 +183,68 @@ class AdvisedLR(LRScheduler):
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
+
+    def search(
+        self,
+        model: nn.Module,
+        loss_fn: searching.LossFunction,
+        batches: Iterable[Any],
+        *,
+        step_fn: searching.StepFunction | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        also_save: Iterable[Any] = (),
+        save_to: SaveTo = "device",
+        always: bool = False,
+        charge_steps: bool = False,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """Find the learning rate to begin with, in a few short trials; call it before the loop.
+
+        Parameters, buffers, the optimizer's state, the scaler and the random number generators are as before
+        when it returns or raises, to the bit. In a distributed job, call it on every rank.
+
+        Args:
+            model: the model that the optimizer trains; under `DistributedDataParallel`, the wrapped one.
+            loss_fn: `loss_fn(model, batch)` returns the training loss, a scalar; it must call its argument
+                `model`. Use `torch.autocast` in it where training does.
+            batches: training batches, such as the loader; about 4 + 1 % of the horizon are read, moved to the
+                model's device and kept until the search ends.
+            step_fn: `step_fn(model, batch)` makes a whole step of the training, with its clipping or
+                accumulation, and returns its loss. Default: backward, and a step of the optimizer.
+            scaler: the AMP scaler of the training, if it has one.
+            also_save: what else steps change: an EMA copy, a module, a tensor, an object with `state_dict`.
+            save_to: where the copies are kept: `device`, beside the tensors, or `cpu`, in host memory.
+            always: as for `Run.search`.
+            charge_steps: as for `Run.search`.
+            timeout_s: as for `Run.search`.
+
+        Returns:
+            The learning rate, and the trials, on the first rank; or why no search was made.
+
+        Raises:
+            UsageError: a loss was observed already.
+            InvalidArgumentError: an argument is wrong, or there are too few batches.
+            UnavailableError: another rank raised an error; this one names the rank.
+            MlrsError: see `Run.search`.
+        """
+        self._hook.check()
+        searching.check_beginning(self.last_epoch, has_losses=bool(self._losses) or self._pending is not None)
+        if self.last_epoch > 0:
+            return SearchResult(learning_rate=None, why_not=f"the run is at step {self.last_epoch}")
+        loop = searching.TorchLoop(
+            model,
+            self.optimizer,
+            loss_fn,
+            batches,
+            lambda learning_rate: set_rates(self.optimizer, learning_rate, self._ratios()),
+            step_fn=step_fn,
+            scaler=scaler,
+            also_save=also_save,
+            save_to=save_to,
+        )
+        return searching.search(
+            self._run, self._together, loop, always=always, charge_steps=charge_steps, timeout_s=timeout_s
+        )
 
     def detach(self) -> None:
         """Stop setting learning rates: the optimizer's steps wait for no advice. The run stays open.

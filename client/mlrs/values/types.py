@@ -10,6 +10,7 @@ from typing import Any
 
 from mlrs.values.checks import MAX_COUNT, MAX_STEPS, member, option, real, rising, string, whole
 from mlrs.values.meta_types import Meta, MetaRecord, MetaStatus
+from mlrs.values.search_types import FoundRate
 
 
 class Optimizer(enum.StrEnum):
@@ -170,6 +171,8 @@ class RunConfig:
     """Meta mode; in a daemon's report, with its defaults. `None`: the run is not in meta mode."""
     ranks: Ranks | None = None
     """How the ranks of a distributed job share the run. `None`: the run has no ranks."""
+    found: FoundRate | None = None
+    """What a search before the first step has found, in a daemon's report. `None`: there was no search."""
 
 
 @dataclass(frozen=True, slots=True)

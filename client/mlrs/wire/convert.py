@@ -25,6 +25,7 @@ from mlrs.values.types import (
     ScheduleKind,
 )
 from mlrs.wire import meta_convert as meta
+from mlrs.wire.search_calls import found_from_proto
 from mlrs_proto import v1 as pb
 
 _OPTIMIZERS: dict[pb.Optimizer.ValueType, Optimizer] = {
@@ -101,6 +102,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         schedule=_schedule_from_proto(message.schedule) if message.HasField("schedule") else None,
         meta=meta.config_from_proto(message.meta) if message.HasField("meta") else None,
         ranks=_ranks_from_proto(message.ranks) if message.HasField("ranks") else None,
+        found=found_from_proto(message.found) if message.HasField("found") else None,
         **given,
     )
 

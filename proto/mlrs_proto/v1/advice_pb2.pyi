@@ -130,9 +130,7 @@ class StreamAdviceRequest(google.protobuf.message.Message):
 
     @property
     def meta_updates(self) -> mlrs_proto.v1.meta_pb2.MetaUpdates:
-        """Meta updates of any number of runs.
-        3 is kept free for the results of search trials.
-        """
+        """Meta updates of any number of runs."""
 
     def __init__(
         self,
@@ -236,9 +234,7 @@ class StreamAdviceResponse(google.protobuf.message.Message):
 
     @property
     def drain(self) -> global___Drain:
-        """The daemon is about to stop.
-        4 is kept free for the trials of a search.
-        """
+        """The daemon is about to stop."""
 
     def __init__(
         self,

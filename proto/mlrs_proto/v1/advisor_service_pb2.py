@@ -26,15 +26,16 @@ from mlrs_proto.v1 import advice_pb2 as mlrs__proto_dot_v1_dot_advice__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 from mlrs_proto.v1 import record_pb2 as mlrs__proto_dot_v1_dot_record__pb2
 from mlrs_proto.v1 import run_pb2 as mlrs__proto_dot_v1_dot_run__pb2
+from mlrs_proto.v1 import search_pb2 as mlrs__proto_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mlrs_proto/v1/advisor_service.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/advice.proto\x1a\x18mlrs_proto/v1/meta.proto\x1a\x1amlrs_proto/v1/record.proto\x1a\x17mlrs_proto/v1/run.proto2\xd4\x06\n\x0e\x41\x64visorService\x12<\n\x07OpenRun\x12\x17.mlrs.v1.OpenRunRequest\x1a\x18.mlrs.v1.OpenRunResponse\x12N\n\rBatchOpenRuns\x12\x1d.mlrs.v1.BatchOpenRunsRequest\x1a\x1e.mlrs.v1.BatchOpenRunsResponse\x12\x39\n\x06GetRun\x12\x16.mlrs.v1.GetRunRequest\x1a\x17.mlrs.v1.GetRunResponse\x12?\n\x08ListRuns\x12\x18.mlrs.v1.ListRunsRequest\x1a\x19.mlrs.v1.ListRunsResponse\x12\x42\n\tFinishRun\x12\x19.mlrs.v1.FinishRunRequest\x1a\x1a.mlrs.v1.FinishRunResponse\x12T\n\x0f\x42\x61tchFinishRuns\x12\x1f.mlrs.v1.BatchFinishRunsRequest\x1a .mlrs.v1.BatchFinishRunsResponse\x12\x42\n\tDeleteRun\x12\x19.mlrs.v1.DeleteRunRequest\x1a\x1a.mlrs.v1.DeleteRunResponse\x12\x39\n\x06\x41\x64vise\x12\x16.mlrs.v1.AdviseRequest\x1a\x17.mlrs.v1.AdviseResponse\x12O\n\x0cStreamAdvice\x12\x1c.mlrs.v1.StreamAdviceRequest\x1a\x1d.mlrs.v1.StreamAdviceResponse(\x01\x30\x01\x12\x41\n\x08WatchRun\x12\x18.mlrs.v1.WatchRunRequest\x1a\x19.mlrs.v1.WatchRunResponse0\x01\x12\x36\n\x05\x41\x64\x61pt\x12\x15.mlrs.v1.AdaptRequest\x1a\x16.mlrs.v1.AdaptResponse\x12S\n\x0e\x41\x64\x61ptGradients\x12\x1e.mlrs.v1.AdaptGradientsRequest\x1a\x1f.mlrs.v1.AdaptGradientsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mlrs_proto/v1/advisor_service.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/advice.proto\x1a\x18mlrs_proto/v1/meta.proto\x1a\x1amlrs_proto/v1/record.proto\x1a\x17mlrs_proto/v1/run.proto\x1a\x1amlrs_proto/v1/search.proto2\xe2\x07\n\x0e\x41\x64visorService\x12<\n\x07OpenRun\x12\x17.mlrs.v1.OpenRunRequest\x1a\x18.mlrs.v1.OpenRunResponse\x12N\n\rBatchOpenRuns\x12\x1d.mlrs.v1.BatchOpenRunsRequest\x1a\x1e.mlrs.v1.BatchOpenRunsResponse\x12\x39\n\x06GetRun\x12\x16.mlrs.v1.GetRunRequest\x1a\x17.mlrs.v1.GetRunResponse\x12?\n\x08ListRuns\x12\x18.mlrs.v1.ListRunsRequest\x1a\x19.mlrs.v1.ListRunsResponse\x12\x42\n\tFinishRun\x12\x19.mlrs.v1.FinishRunRequest\x1a\x1a.mlrs.v1.FinishRunResponse\x12T\n\x0f\x42\x61tchFinishRuns\x12\x1f.mlrs.v1.BatchFinishRunsRequest\x1a .mlrs.v1.BatchFinishRunsResponse\x12\x42\n\tDeleteRun\x12\x19.mlrs.v1.DeleteRunRequest\x1a\x1a.mlrs.v1.DeleteRunResponse\x12H\n\x0bSearchTrial\x12\x1b.mlrs.v1.SearchTrialRequest\x1a\x1c.mlrs.v1.SearchTrialResponse\x12\x42\n\tGetSearch\x12\x19.mlrs.v1.GetSearchRequest\x1a\x1a.mlrs.v1.GetSearchResponse\x12\x39\n\x06\x41\x64vise\x12\x16.mlrs.v1.AdviseRequest\x1a\x17.mlrs.v1.AdviseResponse\x12O\n\x0cStreamAdvice\x12\x1c.mlrs.v1.StreamAdviceRequest\x1a\x1d.mlrs.v1.StreamAdviceResponse(\x01\x30\x01\x12\x41\n\x08WatchRun\x12\x18.mlrs.v1.WatchRunRequest\x1a\x19.mlrs.v1.WatchRunResponse0\x01\x12\x36\n\x05\x41\x64\x61pt\x12\x15.mlrs.v1.AdaptRequest\x1a\x16.mlrs.v1.AdaptResponse\x12S\n\x0e\x41\x64\x61ptGradients\x12\x1e.mlrs.v1.AdaptGradientsRequest\x1a\x1f.mlrs.v1.AdaptGradientsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlrs_proto.v1.advisor_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ADVISORSERVICE']._serialized_start=156
-  _globals['_ADVISORSERVICE']._serialized_end=1008
+  _globals['_ADVISORSERVICE']._serialized_start=184
+  _globals['_ADVISORSERVICE']._serialized_end=1178
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from mlrs_proto.v1 import advice_pb2 as mlrs__proto_dot_v1_dot_advice__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 from mlrs_proto.v1 import record_pb2 as mlrs__proto_dot_v1_dot_record__pb2
 from mlrs_proto.v1 import run_pb2 as mlrs__proto_dot_v1_dot_run__pb2
+from mlrs_proto.v1 import search_pb2 as mlrs__proto_dot_v1_dot_search__pb2
 
 GRPC_GENERATED_VERSION = '1.68.1'
 GRPC_VERSION = grpc.__version__
@@ -72,6 +73,16 @@ class AdvisorServiceStub(object):
                 '/mlrs.v1.AdvisorService/DeleteRun',
                 request_serializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
+        self.SearchTrial = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/SearchTrial',
+                request_serializer=mlrs__proto_dot_v1_dot_search__pb2.SearchTrialRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_search__pb2.SearchTrialResponse.FromString,
+                _registered_method=True)
+        self.GetSearch = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/GetSearch',
+                request_serializer=mlrs__proto_dot_v1_dot_search__pb2.GetSearchRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_search__pb2.GetSearchResponse.FromString,
                 _registered_method=True)
         self.Advise = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/Advise',
@@ -161,6 +172,23 @@ class AdvisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchTrial(self, request, context):
+        """Takes the result of a search trial, and answers with the next trial, or with the learning rate to begin the run
+        with. A result is durable when its answer comes; a repeated call gets the same answer. INVALID_ARGUMENT:
+        a field is out of range, or the result is of another trial than the one asked for. NOT_FOUND: no run has
+        this id. FAILED_PRECONDITION: the run has begun, or another replica owns it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSearch(self, request, context):
+        """Reads the search of a run: its trials, and what it found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Advise(self, request, context):
         """Answers one observation of one run by its id: the call for a shell script or a language without
         a client. A training loop is better served by StreamAdvice.
@@ -239,6 +267,16 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     servicer.DeleteRun,
                     request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_run__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'SearchTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchTrial,
+                    request_deserializer=mlrs__proto_dot_v1_dot_search__pb2.SearchTrialRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_search__pb2.SearchTrialResponse.SerializeToString,
+            ),
+            'GetSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSearch,
+                    request_deserializer=mlrs__proto_dot_v1_dot_search__pb2.GetSearchRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_search__pb2.GetSearchResponse.SerializeToString,
             ),
             'Advise': grpc.unary_unary_rpc_method_handler(
                     servicer.Advise,
@@ -456,6 +494,60 @@ class AdvisorService(object):
             '/mlrs.v1.AdvisorService/DeleteRun',
             mlrs__proto_dot_v1_dot_run__pb2.DeleteRunRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_run__pb2.DeleteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/SearchTrial',
+            mlrs__proto_dot_v1_dot_search__pb2.SearchTrialRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_search__pb2.SearchTrialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/GetSearch',
+            mlrs__proto_dot_v1_dot_search__pb2.GetSearchRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_search__pb2.GetSearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

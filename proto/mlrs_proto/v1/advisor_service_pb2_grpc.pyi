@@ -37,6 +37,7 @@ import mlrs_proto.v1.advice_pb2
 import mlrs_proto.v1.meta_pb2
 import mlrs_proto.v1.record_pb2
 import mlrs_proto.v1.run_pb2
+import mlrs_proto.v1.search_pb2
 import typing
 
 _T = typing.TypeVar("_T")
@@ -102,6 +103,22 @@ class AdvisorServiceStub:
         mlrs_proto.v1.run_pb2.DeleteRunResponse,
     ]
     """Deletes a run and its record. NOT_FOUND: no run has this id."""
+
+    SearchTrial: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.search_pb2.SearchTrialRequest,
+        mlrs_proto.v1.search_pb2.SearchTrialResponse,
+    ]
+    """Takes the result of a search trial, and answers with the next trial, or with the learning rate to begin the run
+    with. A result is durable when its answer comes; a repeated call gets the same answer. INVALID_ARGUMENT:
+    a field is out of range, or the result is of another trial than the one asked for. NOT_FOUND: no run has
+    this id. FAILED_PRECONDITION: the run has begun, or another replica owns it.
+    """
+
+    GetSearch: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.search_pb2.GetSearchRequest,
+        mlrs_proto.v1.search_pb2.GetSearchResponse,
+    ]
+    """Reads the search of a run: its trials, and what it found."""
 
     Advise: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advice_pb2.AdviseRequest,
@@ -199,6 +216,22 @@ class AdvisorServiceAsyncStub:
         mlrs_proto.v1.run_pb2.DeleteRunResponse,
     ]
     """Deletes a run and its record. NOT_FOUND: no run has this id."""
+
+    SearchTrial: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.search_pb2.SearchTrialRequest,
+        mlrs_proto.v1.search_pb2.SearchTrialResponse,
+    ]
+    """Takes the result of a search trial, and answers with the next trial, or with the learning rate to begin the run
+    with. A result is durable when its answer comes; a repeated call gets the same answer. INVALID_ARGUMENT:
+    a field is out of range, or the result is of another trial than the one asked for. NOT_FOUND: no run has
+    this id. FAILED_PRECONDITION: the run has begun, or another replica owns it.
+    """
+
+    GetSearch: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.search_pb2.GetSearchRequest,
+        mlrs_proto.v1.search_pb2.GetSearchResponse,
+    ]
+    """Reads the search of a run: its trials, and what it found."""
 
     Advise: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.advice_pb2.AdviseRequest,
@@ -310,6 +343,26 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.run_pb2.DeleteRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.DeleteRunResponse]]:
         """Deletes a run and its record. NOT_FOUND: no run has this id."""
+
+    @abc.abstractmethod
+    def SearchTrial(
+        self,
+        request: mlrs_proto.v1.search_pb2.SearchTrialRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.search_pb2.SearchTrialResponse, collections.abc.Awaitable[mlrs_proto.v1.search_pb2.SearchTrialResponse]]:
+        """Takes the result of a search trial, and answers with the next trial, or with the learning rate to begin the run
+        with. A result is durable when its answer comes; a repeated call gets the same answer. INVALID_ARGUMENT:
+        a field is out of range, or the result is of another trial than the one asked for. NOT_FOUND: no run has
+        this id. FAILED_PRECONDITION: the run has begun, or another replica owns it.
+        """
+
+    @abc.abstractmethod
+    def GetSearch(
+        self,
+        request: mlrs_proto.v1.search_pb2.GetSearchRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.search_pb2.GetSearchResponse, collections.abc.Awaitable[mlrs_proto.v1.search_pb2.GetSearchResponse]]:
+        """Reads the search of a run: its trials, and what it found."""
 
     @abc.abstractmethod
     def Advise(

@@ -9,6 +9,7 @@ import google.protobuf.duration_pb2
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import mlrs_proto.v1.schedule_pb2
+import mlrs_proto.v1.search_pb2
 import sys
 import typing
 
@@ -161,6 +162,7 @@ class RunConfig(google.protobuf.message.Message):
     SCHEDULE_FIELD_NUMBER: builtins.int
     META_FIELD_NUMBER: builtins.int
     RANKS_FIELD_NUMBER: builtins.int
+    FOUND_FIELD_NUMBER: builtins.int
     model: builtins.str
     """A model's name, alias, or `name@digest` (a digest prefix of at least 8 digits). Unset: the
     alias `default`, or the `schedule`. Stored as `name@digest`, so a run never changes its model.
@@ -201,8 +203,13 @@ class RunConfig(google.protobuf.message.Message):
 
     @property
     def ranks(self) -> global___Ranks:
-        """How the ranks of a distributed job share the run. Unset: it has one.
-        14 and 15 are kept free for the batch size, and for the arm of an experiment that the run belongs to.
+        """How the ranks of a distributed job share the run. Unset: it has one."""
+
+    @property
+    def found(self) -> mlrs_proto.v1.search_pb2.FoundRate:
+        """14 and 15 are kept free for the batch size, and for the arm of an experiment that the run belongs to.
+        What a search before the first step has found, which counts in place of `initial_lr` and of the schedule's
+        `base_lr`. Set by the daemon (SearchTrial); a request must leave it unset.
         """
 
     def __init__(
@@ -221,9 +228,12 @@ class RunConfig(google.protobuf.message.Message):
         schedule: mlrs_proto.v1.schedule_pb2.Schedule | None = ...,
         meta: global___Meta | None = ...,
         ranks: global___Ranks | None = ...,
+        found: mlrs_proto.v1.search_pb2.FoundRate | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_found", b"_found"]) -> typing.Literal["found"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_horizon", b"_horizon"]) -> typing.Literal["horizon"] | None: ...
     @typing.overload

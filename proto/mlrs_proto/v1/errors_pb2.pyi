@@ -75,6 +75,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Another process has opened the run and sends its observations now."""
     ERROR_REASON_MODEL_EXISTS: _ErrorReason.ValueType  # 23
     """Another model has this name. ALREADY_EXISTS."""
+    ERROR_REASON_RUN_BEGUN: _ErrorReason.ValueType  # 24
+    """The run has begun, and a search comes before the first step. FAILED_PRECONDITION."""
+    ERROR_REASON_NO_SEARCH: _ErrorReason.ValueType  # 25
+    """The run had no search. NOT_FOUND."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason of an error, for programs."""
@@ -131,6 +135,10 @@ ERROR_REASON_OTHER_FEEDER: ErrorReason.ValueType  # 22
 """Another process has opened the run and sends its observations now."""
 ERROR_REASON_MODEL_EXISTS: ErrorReason.ValueType  # 23
 """Another model has this name. ALREADY_EXISTS."""
+ERROR_REASON_RUN_BEGUN: ErrorReason.ValueType  # 24
+"""The run has begun, and a search comes before the first step. FAILED_PRECONDITION."""
+ERROR_REASON_NO_SEARCH: ErrorReason.ValueType  # 25
+"""The run had no search. NOT_FOUND."""
 global___ErrorReason = ErrorReason
 
 @typing.final

@@ -132,7 +132,7 @@ class Run(google.protobuf.message.Message):
     """The number of its ranks; unset for a run without `config.ranks`."""
     task: builtins.str
     """The task: what is trained.
-    13 to 15 are kept free for tags, and for the search that the run began with.
+    13 to 15 are kept free for tags.
     """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
@@ -220,7 +220,7 @@ class OpenRunRequest(google.protobuf.message.Message):
     The process also sends it as metadata `mlrs-feeder` with StreamAdvice. A run has one feeder. Opening the run
     takes it over from the feeder before, whose handles become stale, except in OPEN_MODE_RESUME while that one is
     connected. Unset: the caller shares the run with any other, as shell scripts and the ranks of a job do.
-    9 and 10 are kept free for tags, and for what a search should try.
+    9 and 10 are kept free for tags.
     """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:

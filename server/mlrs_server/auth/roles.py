@@ -29,6 +29,8 @@ ROLE_OF: dict[str, Role] = {
     "FinishRun": Role.ADVISE,
     "BatchFinishRuns": Role.ADVISE,
     "DeleteRun": Role.ADVISE,
+    "SearchTrial": Role.ADVISE,
+    "GetSearch": Role.ADVISE,
     "Advise": Role.ADVISE,
     "StreamAdvice": Role.ADVISE,
     "WatchRun": Role.ADVISE,

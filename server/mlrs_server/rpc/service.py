@@ -23,6 +23,7 @@ from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.open_request import check_batch_size
 from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.searching import RunSearches
 from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.telemetry.counts import AdviceCounts
 
@@ -37,6 +38,7 @@ class AdvisorService(AdvisorServiceServicer):
         opener: RunOpener,
         ending: RunEnding,
         records: RunRecords,
+        searches: RunSearches,
         recaller: Recaller,
         engine: Engine,
         rank_reducer: RankReducer,
@@ -48,6 +50,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._opener = opener
         self._ending = ending
         self._records = records
+        self._searches = searches
         self._recaller = recaller
         self._engine = engine
         self._rank_reducer = rank_reducer
@@ -128,6 +131,20 @@ class AdvisorService(AdvisorServiceServicer):
         """Delete a run."""
         await self._ending.delete(current_caller().full(request.run_id))
         return pb.DeleteRunResponse()
+
+    # ------------------------------------------------------------------------------- search
+
+    async def SearchTrial(self, request: pb.SearchTrialRequest, context: Context) -> pb.SearchTrialResponse:
+        """Take the result of a trial, and say what comes next."""
+        self._streams.check_open()
+        run_id = current_caller().full(request.run_id)
+        view = await self._searches.report(convert.report_from_proto(request, run_id))
+        return pb.SearchTrialResponse(search=convert.search_to_proto(view))
+
+    async def GetSearch(self, request: pb.GetSearchRequest, context: Context) -> pb.GetSearchResponse:
+        """Read the search of a run."""
+        view = await self._searches.get(current_caller().full(request.run_id))
+        return pb.GetSearchResponse(search=convert.search_to_proto(view))
 
     # ------------------------------------------------------------------------------- advice
 

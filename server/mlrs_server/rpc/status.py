@@ -58,6 +58,8 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.DAMAGED: grpc.StatusCode.DATA_LOSS,
     Reason.STORE_NEWER: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.MODEL_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.RUN_BEGUN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NO_SEARCH: grpc.StatusCode.NOT_FOUND,
 }
 """The status code of each reason."""
 

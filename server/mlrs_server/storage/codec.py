@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mlrs_core.config import (
     AdaptScope,
+    FoundRate,
     MetaConfig,
     MetaOrder,
     Optimizer,
@@ -209,4 +210,6 @@ def _config_of(values: dict[str, Any]) -> RunConfig:
     if (ranks := values.get("ranks")) is not None:
         ranks.pop("mode", None)  # of a store written while there was a choice
         values["ranks"] = RanksConfig(reduction=RankReduction(ranks.pop("reduction")), **ranks)
+    if (found := values.get("found")) is not None:
+        values["found"] = FoundRate(**found)
     return RunConfig(**values)

@@ -16,6 +16,7 @@ from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
 from mlrs_server.domain.observations import Bytes, Table
 from mlrs_server.domain.run_snapshot import RunSnapshot
+from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate, WeightCheckpoints
 
 
@@ -238,6 +239,20 @@ class Store(Protocol):
 
     def network(self, key: int) -> StoredNetwork | None:
         """Return the newest checkpoint of a run's adapted weights, if any."""
+        ...
+
+    def search(self, key: int) -> tuple[int, RecordedSearch] | None:
+        """Return the number, from 1, and the content of a run's newest search, if it began one."""
+        ...
+
+    def put_search(
+        self, run: StoredRun, attempt: int, search: RecordedSearch, settled: NewRun | None = None
+    ) -> None:
+        """Store a search with its trials so far; idempotent.
+
+        If `settled` is given, the run, which has no observation yet, becomes that one in the same
+        transaction, with another config and perhaps another model or schedule.
+        """
         ...
 
     def complete(self, run: StoredRun, config: RunConfig) -> None:

@@ -19,10 +19,11 @@ from mlrs_core.policy import Steps
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.model_index import Index
 from mlrs_server.domain.run_snapshot import RunSnapshot
+from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
-from mlrs_server.storage import adapted, codec, naming, observation_log
+from mlrs_server.storage import adapted, codec, naming, observation_log, searches
 from mlrs_server.storage.chunks import pack_chunks
 from mlrs_server.storage.engines.dialect import READS, Dialect, Row
 from mlrs_server.storage.fence import Fence
@@ -45,6 +46,7 @@ from mlrs_server.storage.tables import (
     row_of,
     run_of,
     runs,
+    settled_values,
 )
 from mlrs_server.tenancy import full_name
 
@@ -262,6 +264,23 @@ class SqlStore:
         with self.reading() as connection:
             return adapted.network_of(connection, key)
 
+    def search(self, key: int) -> tuple[int, RecordedSearch] | None:
+        """Return the number and the content of a run's newest search, if it began one."""
+        with self.reading() as connection:
+            return searches.newest(connection, key)
+
+    def put_search(
+        self, run: StoredRun, attempt: int, search: RecordedSearch, settled: NewRun | None = None
+    ) -> None:
+        """Store a search with its trials so far, and the run that it leads to, if it is at its end."""
+        with self._writing({run.shard}) as connection:
+            searches.put(connection, run.key, attempt, search)
+            if settled is not None:
+                connection.execute(
+                    runs.update().where(runs.c.key == run.key).values(**settled_values(settled))
+                )
+            reach("store.search")
+
     def complete(self, run: StoredRun, config: RunConfig) -> None:
         """Replace the config of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
@@ -344,6 +363,7 @@ def _delete(connection: sa.Connection, run: RunKey) -> None:
     """Delete a run and its record."""
     connection.execute(observations.delete().where(observations.c.run_key == run.key))
     adapted.drop(connection, run.key)
+    searches.drop(connection, run.key)
     connection.execute(runs.delete().where(runs.c.key == run.key))
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.shards import SHARDS
 from mlrs_server.storage import codec
-from mlrs_server.storage.protocol import StoredRun
+from mlrs_server.storage.protocol import NewRun, StoredRun
 from mlrs_server.tenancy import SEPARATOR, full_name
 
 VERSION_TABLE = "mlrs_version"
@@ -76,6 +76,16 @@ networks = sa.Table(
 )
 """The newest checkpoint of a run's adapted weights: before observing `step`, after `updates` meta updates,
 with the run's snapshot then. A replay of later observations and updates gives the weights since."""
+
+searches = sa.Table(
+    "searches",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("record", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The searches that runs began before their first step, each with its trials so far; the newest counts."""
 
 replicas = sa.Table(
     "replicas",
@@ -157,6 +167,11 @@ PUT_CHECKPOINT = sa.text(
     "SET step = excluded.step, updates = excluded.updates, snapshot = excluded.snapshot, data = excluded.data"
 ).bindparams(sa.bindparam("snapshot", type_=sa.LargeBinary), sa.bindparam("data", type_=sa.LargeBinary))
 """Stores a run's newest checkpoint."""
+PUT_SEARCH = sa.text(
+    "INSERT INTO searches (run_key, attempt, record) VALUES (:run_key, :attempt, :record) "
+    "ON CONFLICT (run_key, attempt) DO UPDATE SET record = excluded.record"
+).bindparams(sa.bindparam("record", type_=sa.LargeBinary))
+"""Stores a search with its trials so far. It may be there already, as a meta update."""
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""
 MOVE = (
@@ -185,6 +200,16 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
         run.task,
         run.feeder,
     )
+
+
+def settled_values(run: NewRun) -> dict[str, Any]:
+    """Return the columns that change when a search gives a run its config."""
+    return {
+        "config": codec.pack_config(run.config, run.counters_at),
+        "model_name": run.model_name,
+        "model_digest": run.model_digest,
+        "snapshot": codec.pack_snapshot(run.snapshot),
+    }
 
 
 def run_of(row: Any) -> StoredRun:

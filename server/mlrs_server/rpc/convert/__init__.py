@@ -36,6 +36,7 @@ from mlrs_server.rpc.convert.runs import (
     status_from_proto,
     step_from_proto,
 )
+from mlrs_server.rpc.convert.searches import report_from_proto, search_to_proto
 
 __all__ = [
     "advice_to_proto",
@@ -60,8 +61,10 @@ __all__ = [
     "promoted_to_proto",
     "promotion_from_proto",
     "record_to_proto",
+    "report_from_proto",
     "results_to_proto",
     "run_to_proto",
+    "search_to_proto",
     "status_from_proto",
     "step_from_proto",
     "update_from_proto",

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from mlrs_core.config import (
     AdaptScope,
+    FoundRate,
     MetaConfig,
     MetaOrder,
     Optimizer,
@@ -43,6 +44,8 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         raise invalid_field("config.optimizer", f"must be one of the contract's, is {message.optimizer}")
     if message.model and message.HasField("schedule"):
         raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
+    if message.HasField("found"):
+        raise invalid_field("config.found", "must be left out: a search (SearchTrial) sets it")
     try:
         schedule = _schedule_from_proto(message.schedule) if message.HasField("schedule") else None
         meta = _meta_from_proto(message.meta) if message.HasField("meta") else None
@@ -61,6 +64,7 @@ def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
         schedule=_schedule_to_proto(config.schedule),
         meta=_meta_to_proto(config.meta),
         ranks=_ranks_to_proto(config.ranks),
+        found=_found_to_proto(config.found),
         **{name: getattr(config, name) for name in _OPTIONAL},
     )
 
@@ -133,6 +137,14 @@ def _ranks_to_proto(ranks: RanksConfig | None) -> pb.Ranks | None:
     if ranks.straggler_timeout_s is not None:
         message.straggler_timeout.FromNanoseconds(round(ranks.straggler_timeout_s * 1e9))
     return message
+
+
+def _found_to_proto(found: FoundRate | None) -> pb.FoundRate | None:
+    if found is None:
+        return None
+    return pb.FoundRate(
+        learning_rate=found.learning_rate, octaves=found.octaves, steps=found.steps, charged=found.charged
+    )
 
 
 def _seconds(duration: Duration) -> float:

@@ -1,0 +1,191 @@
+"""Searches for the learning rate to begin a run with: the trials are recorded before its step 0."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import structlog
+
+from mlrs_core.config import FoundRate, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.search import Found, SearchSetup, Trial
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.searches import VERSION, RecordedSearch, check_start
+from mlrs_server.errors import finished_run, invalid_field, no_search, run_begun
+from mlrs_server.failpoints import reach
+from mlrs_server.live.live_runs import LiveRuns
+from mlrs_server.live.policies import new_run
+from mlrs_server.live.stored_runs import StoredRuns, required
+from mlrs_server.models.catalog import ModelCatalog, ModelsNow
+from mlrs_server.runs.changes import RunChanges
+from mlrs_server.storage import NewRun, StoredRun
+
+log = structlog.get_logger()
+
+WARMUP_SHARE = 0.05
+"""The share of the horizon in which `_after_search` warms up."""
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """A search as callers see it."""
+
+    attempt: int
+    """How many searches the run has begun, this one included."""
+    search: RecordedSearch
+    next: Trial | Found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A call of a client that searches."""
+
+    run_id: str
+    """The run's full name (`tenancy.py`)."""
+    start: str
+    """What the trials are made from and on, as the client names it."""
+    result: tuple[int, float, int] | None = None
+    """The number of the trial that was made, its loss, and its steps."""
+    keep_policy: bool = False
+    """Whether the run keeps its model or its schedule."""
+    charge_steps: bool = False
+    """Whether the trials' steps are part of the horizon."""
+
+
+class RunSearches:
+    """The searches of runs. Used from one event loop."""
+
+    def __init__(
+        self, live: LiveRuns, stored: StoredRuns, catalog: ModelCatalog, changes: RunChanges
+    ) -> None:
+        """Search for runs of `live` and `stored`; `catalog` has their models."""
+        self._live = live
+        self._stored = stored
+        self._catalog = catalog
+        self._changes = changes
+
+    async def get(self, run_id: str) -> SearchView:
+        """Return the newest search of a run.
+
+        Raises:
+            AdvisorError: there is no such run, or it had no search.
+        """
+        run = await self._stored.get(run_id)
+        found = await self._stored.in_store(lambda store: store.search(run.key))
+        if found is None:
+            raise no_search(run_id)
+        attempt, search = found
+        return SearchView(attempt, search, search.next())
+
+    async def report(self, report: Report) -> SearchView:
+        """Take the result of a trial, if there is one, and say what comes next. All of it is stored before.
+
+        A result that was taken before changes nothing. A start other than the last one's, and rules of
+        another version, begin the search anew.
+
+        Raises:
+            AdvisorError: there is no such run, it is finished or has observations; the result is of another
+                trial; or the store fails.
+        """
+        check_start(report.start)
+        return await self._changes.to_the_end(self._report(report))
+
+    async def _report(self, report: Report) -> SearchView:
+        run_id = report.run_id
+        async with self._live.lock(run_id), self._stored.acquired([run_id]) as runs:
+            run = required(runs, run_id)
+            if self._live.status(run) == RunStatus.FINISHED:
+                raise finished_run(run_id)
+            if (step := self._live.next_step(run)) > 0:
+                raise run_begun(run_id, step)
+            attempt, before = await self._stored.in_store(lambda store: store.search(run.key)) or (0, None)
+            if before is None or (before.start, before.version) != (report.start, VERSION):
+                before, attempt, search = None, attempt + 1, _begun(run, report)
+                log.info("search_begun", run_id=run_id, attempt=attempt)
+            else:
+                search = before
+            if report.result is not None:
+                if before is None:
+                    raise invalid_field(
+                        "result",
+                        "is of another search; ask without a result which trial to make",
+                    )
+                search = search.with_result(*report.result)
+            following = search.next()
+            if search is not before:
+                await self._store(run, attempt, search, following)
+            return SearchView(attempt, search, following)
+
+    async def _store(
+        self, run: StoredRun, attempt: int, search: RecordedSearch, following: Trial | Found
+    ) -> None:
+        """Store a search, and the run that it leads to if it is at its end."""
+        reach("search.store")
+        if isinstance(following, Trial):
+            await self._stored.in_store(lambda store: store.put_search(run, attempt, search))
+            return
+        settled = self._settled(run, search, following)
+        with self._live.reserved_new(settled) as slot:  # it may be served by another policy than before
+            with self._live.dropped_if_ambiguous(run.run_id):
+                await self._stored.in_store(lambda store: store.put_search(run, attempt, search, settled))
+            reach("search.stored")
+            self._live.drop(run.run_id)
+            fields = {name: getattr(settled, name) for name in vars(settled)}
+            self._live.put(slot, replace(run, **fields))
+        log.info(
+            "search_ended",
+            run_id=run.run_id,
+            learning_rate=following.learning_rate,
+            octaves=round(following.octaves, 2),
+            trials=len(search.results),
+            steps=following.steps,
+            policy=settled.model_name,
+        )
+
+    def _settled(self, run: StoredRun, search: RecordedSearch, found: Found) -> NewRun:
+        """Return the run that begins with what was found."""
+        config = replace(
+            run.config,
+            found=FoundRate(
+                learning_rate=found.learning_rate,
+                octaves=found.octaves,
+                steps=found.steps,
+                charged=search.charge_steps,
+            ),
+        )
+        if _keeps_policy(run.config, search):
+            own = {name: getattr(run, name) for name in NewRun.__dataclass_fields__}
+            return NewRun(**{**own, "config": config})
+        config = replace(config, schedule=_after_search(config.after_search().horizon or 1))
+        new = new_run(run.run_id, config, "", ModelsNow(self._catalog, self._catalog.names), task=run.task)
+        return replace(new, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
+
+
+def _after_search(horizon: int) -> ScheduleSpec:
+    """Return what a run follows after a search if its caller named neither a model nor a schedule.
+
+    ADR 0022 has the measurements that chose it.
+    """
+    return ScheduleSpec(ScheduleKind.WSD, warmup=math.ceil(WARMUP_SHARE * horizon))
+
+
+def _keeps_policy(config: RunConfig, search: RecordedSearch) -> bool:
+    """Return whether a run keeps what serves it; no schedule could replace it without a horizon."""
+    return (
+        search.keep_policy or config.schedule is not None or config.meta is not None or config.horizon is None
+    )
+
+
+def _begun(run: StoredRun, report: Report) -> RecordedSearch:
+    """Return the search that a run begins."""
+    config = run.config
+    base_lr = config.schedule and config.schedule.base_lr
+    setup = SearchSetup(
+        horizon=config.horizon,
+        optimizer=config.optimizer,
+        momentum=config.momentum,
+        initial_lr=base_lr or config.initial_lr,
+    )
+    return RecordedSearch(
+        start=report.start, setup=setup, keep_policy=report.keep_policy, charge_steps=report.charge_steps
+    )
