@@ -106,13 +106,14 @@ class Table:
         return self._digests[key]
 
     def _digest(self, key: CellKey) -> str:
+        method = self._methods[key.method]
         return digest_of(
             {
                 "format": FORMAT,
                 "key": vars(key),
                 "task": self._fingerprints[key.task],
-                "method": self._methods[key.method].identity,
-                "code": code_digest(self._methods[key.method].core_files),
+                "method": method.identity,
+                "code": code_digest(method.files, method.core_files),
             }
         )
 
@@ -196,5 +197,5 @@ class Table:
         return [CellJob(key, self.digest(key)) for key in keys if self.find(key) is None]
 
     def _served(self) -> list[ModelFile]:
-        chosen = {method.name for method in self.plan.methods}
+        chosen = {method.model or method.name for method in self.plan.methods}
         return [model for name, model in self.models.items() if name in chosen]

@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-TRAINING_FILES = ("training.py", "rules.py", "curve.py", "methods/*.py")
-"""The benchmark's own files that results depend on; tasks have fingerprints of their own."""
+TRAINING_FILES = ("training.py", "rules.py", "curve.py", "methods/method.py")
+"""The benchmark's own files that all results depend on; tasks have fingerprints of their own."""
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 """What differs between two `repr` of the same object."""
 DEPTH = 6
@@ -27,15 +27,17 @@ DEPTH = 6
 
 
 @functools.cache
-def code_digest(core_files: tuple[str, ...]) -> str:
+def code_digest(files: tuple[str, ...], core_files: tuple[str, ...]) -> str:
     """Return a digest of what trains here, of some files of `mlrs_core`, and of the libraries that compute.
 
     Args:
+        files: the files of a method in `mlrs_bench.methods`.
         core_files: patterns of the files in `mlrs_core`.
     """
     own, core = (Path(str(resources.files(package))) for package in ("mlrs_bench", "mlrs_core"))
     state = hashlib.sha256(digest_of_files(core, core_files).encode())
-    state.update(digest_of_files(own, TRAINING_FILES).encode())
+    methods = [f"methods/{file}" for file in files]
+    state.update(digest_of_files(own, [*TRAINING_FILES, *methods]).encode())
     for package in ("numpy", "torch"):
         state.update(f"{package} {metadata.version(package)}".encode())
     return state.hexdigest()

@@ -42,6 +42,7 @@ def train(
         TrainingError: a loss before the first step is not a positive number.
     """
     network = first_network(task, key.seed)
+    batches = draw_batches(task, len(splits.train), key.seed)
     first_valid = _first_loss(task, network, splits.valid)
     first_test = _first_loss(task, network, splits.test)
     control = method.control(
@@ -50,6 +51,7 @@ def train(
             rule=RULES[key.optimizer],
             network=network,
             valid=splits.valid,
+            batches=lambda: map(splits.train.take, batches),
             seed=key.seed,
             base_lr=key.base_lr,
             start=key.start,
@@ -57,7 +59,6 @@ def train(
             advisor=advisor,
         )
     )
-    batches = draw_batches(task, len(splits.train), key.seed)
     curves = Curves(task.horizon)
     since = time.perf_counter()
     finite = _steps(task, network, control, splits.train, batches, curves)
@@ -126,7 +127,7 @@ def _steps(
     network.train()
     parameters = list(network.parameters())
     inputs, targets, measure = examples.inputs, examples.targets, task.loss
-    for step, rows in enumerate(batches):
+    for step, rows in enumerate(batches[: len(batches) - control.spent]):
         loss = measure(network(inputs[rows]), targets[rows])
         value = loss.item()
         control.observe(step, value)

@@ -157,6 +157,7 @@ def _begin(workshop: Workshop) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["MLRS_QUIET"] = "1"  # the table says how each training ended
     try:
         _trainer.append(_Trainer(workshop))
     except Exception as error:  # noqa: BLE001  # raised by the first training: from here, none would read it

@@ -3,6 +3,8 @@
     method.py           the interface: Method, Training, Control
     served.py           schedules and networks, served by a daemon
     adapting.py         networks of the daemon's that go on learning
+    searched.py         a search for the LR to begin with, through the adapter of PyTorch
+    finders.py          LR finders of other packages
     hypergradient.py    hypergradient descent
     l4.py               L4
     packaged.py         optimizers that choose their own LR, from packages
@@ -18,10 +20,12 @@ from importlib.metadata import version
 
 from mlrs_bench.errors import NotGivenError, UnknownNameError
 from mlrs_bench.methods.adapting import adapted
+from mlrs_bench.methods.finders import finder_methods
 from mlrs_bench.methods.hypergradient import HypergradientDescent
 from mlrs_bench.methods.l4 import L4
 from mlrs_bench.methods.method import OPTIMIZERS, Control, Method, Training
 from mlrs_bench.methods.packaged import packaged_methods
+from mlrs_bench.methods.searched import searched
 from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
 from mlrs_bench.models import ADVISED, META, OFFICIAL, OPTIONAL, PAPER, PAPER_META, ModelFile
@@ -45,6 +49,10 @@ SGD_ONLY = ("sgd",)
 """The optimizer that the paper's scale of LRs, gamma, is a rule for."""
 STARTS = (1.0, 0.1, 10.0)
 """The initial LRs that the network in question is given, over the default one."""
+SEARCH = "search"
+"""What a user gets: a search, then what the daemon chooses."""
+SEARCH_STARTS = (1.0, 0.01, 0.1, 10.0, 100.0)
+"""The initial LRs that the search is given, over the default one."""
 
 SCHEDULE_FILES = (
     "__init__.py",
@@ -65,7 +73,8 @@ def all_methods(models: Mapping[str, ModelFile]) -> list[Method]:
     Args:
         models: the networks to judge, by the name of their method.
     """
-    return [*map(_network, models.values()), *_schedules(), *_own(), *packaged_methods()]
+    networks = [_network(model) for model in models.values()]
+    return [*_searches(models), *networks, *_schedules(), *_own(), *packaged_methods(), *finder_methods()]
 
 
 def choose_methods(methods: Sequence[Method], names: Sequence[str]) -> list[Method]:
@@ -90,10 +99,39 @@ def _network(model: ModelFile) -> Method:
         about=model.about,
         control=adapted(model) if model.method in META else modelled(model.served_name),
         identity=f"model {model.digest}",
+        files=("adapting.py", "served.py") if model.method in META else ("served.py",),
         core_files=("**/*.py",),
         optimizers=SGD_ONLY if model.method in {PAPER, PAPER_META, OFFICIAL} else OPTIMIZERS,
         starts=STARTS if model.method == ADVISED else (1.0,),
     )
+
+
+def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
+    """Return the methods that begin with a search; their steps are charged, but for one."""
+    follows = {
+        SEARCH: (searched(), "what the daemon chooses"),
+        f"{SEARCH}-uncharged": (searched(charged=False), "what the daemon chooses; its steps do not count"),
+        f"{SEARCH}-linear": (searched(policy="linear"), "down along a line"),
+        f"{SEARCH}-cosine": (searched(policy="cosine"), "down along half a cosine"),
+    }
+    if (network := models.get(ADVISED)) is not None:
+        follows[f"{SEARCH}-network"] = (
+            searched(model=network.served_name),
+            "the network in question, which takes the rate for its default",
+        )
+    return [
+        Method(
+            name=name,
+            about=f"a search, then {about}",
+            control=control,
+            identity="search 1" + (f" {models[ADVISED].digest}" if name.endswith("network") else ""),
+            files=("searched.py", "served.py"),
+            core_files=("**/*.py",) if name.endswith("network") else (*SCHEDULE_FILES, "search/*.py"),
+            model=ADVISED if name.endswith("network") else "",
+            starts=SEARCH_STARTS if name == SEARCH else (1.0,),
+        )
+        for name, (control, about) in follows.items()
+    ]
 
 
 def _schedules() -> list[Method]:
@@ -104,6 +142,7 @@ def _schedules() -> list[Method]:
             about=f"{SCHEDULES[policy]}; the base LR tuned on each row",
             control=scheduled(policy),
             identity=_schedule_identity(policy),
+            files=("served.py",),
             core_files=SCHEDULE_FILES,
             tuned=True,
         )
@@ -115,6 +154,7 @@ def _schedules() -> list[Method]:
             about=about,
             control=scheduled(policy),
             identity=_schedule_identity(policy),
+            files=("served.py",),
             core_files=SCHEDULE_FILES,
             base_lrs=default,
         )
@@ -135,6 +175,7 @@ def _own() -> list[Method]:
             name="hypergradient",
             about="along the gradient of the loss with respect to the LR (Baydin et al., 2018)",
             control=HypergradientDescent,
+            files=("hypergradient.py",),
             identity="hypergradient 1",
             base_lrs={name: rule.default_lr for name, rule in RULES.items()},
         ),
@@ -142,12 +183,14 @@ def _own() -> list[Method]:
             name="l4",
             about="by the linearized loss (Rolinek and Martius, 2018)",
             control=L4,
+            files=("l4.py",),
             identity="l4 2",
         ),
         Method(
             name="three-step",
             about="{0.73, 0.037, 0.018} gamma: the authors' snapshots without a network",
             control=ThreeStep,
+            files=("three_step.py",),
             identity="three-step 1",
             core_files=("networks/scale.py",),
             optimizers=SGD_ONLY,

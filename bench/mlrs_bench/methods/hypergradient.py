@@ -28,7 +28,7 @@ class HypergradientDescent:
         self._lr = training.base_lr or training.rule.default_lr
         self._hyper_lr = HYPER_LR[training.rule.name]
         self._parameters = list(training.network.parameters())
-        self.held = 0
+        self.held = self.spent = 0
 
     def observe(self, step: int, loss: float) -> None:
         """Take no notice: only gradients count."""

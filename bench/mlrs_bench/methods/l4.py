@@ -47,7 +47,7 @@ class L4:
         self._second = [torch.zeros_like(each) for each in self._parameters]
         self._steps = 0
         self._loss = self._least = 0.0
-        self.held = 0
+        self.held = self.spent = 0
 
     def observe(self, step: int, loss: float) -> None:
         """Take the loss, and the least so far."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mlrs
 from mlrs_bench.rules import RULES, Rule
@@ -22,8 +22,8 @@ class Training:
     """The training that a control is for."""
 
     task: Task
-    """What is trained. Methods may use its horizon, class count and weight decay, nothing of its data but
-    `valid`."""
+    """What is trained. Methods may use its horizon, class count and weight decay, and of its data `valid` and
+    `batches`."""
     rule: Rule
     """The optimizer of the row."""
     network: nn.Module
@@ -36,6 +36,8 @@ class Training:
     """The base LR, for methods that take one."""
     start: float
     """The LR to start from, over the default one; 1: the method gets none."""
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    """Returns the training's batches, inputs and targets, from its first step on: for searches before it."""
     run_id: str
     """What a daemon knows the training by."""
     advisor: mlrs.Advisor
@@ -56,6 +58,8 @@ class Control(Protocol):
 
     held: int
     """How many advices were held, as the loss was not finite."""
+    spent: int
+    """Steps that were spent before the training, of which it has so many fewer."""
 
     def observe(self, step: int, loss: float) -> None:
         """Take the training loss of a step, before its gradients are computed."""
@@ -87,10 +91,14 @@ class Method:
     """Builds its control."""
     identity: str
     """What its results depend on, besides its name and settings: a digest, or a version."""
+    files: tuple[str, ...] = ()
+    """The files of `mlrs_bench.methods` that its results depend on, besides `method.py`."""
     core_files: tuple[str, ...] = ()
     """The files of `mlrs_core` that its results depend on, as patterns."""
     optimizers: tuple[str, ...] = OPTIMIZERS
     """The optimizers that it can be combined with."""
+    model: str = ""
+    """The method whose network it uses, too; empty: its own, if it has one."""
     tuned: bool = False
     """Whether its base LR is tuned on each row."""
     base_lrs: Mapping[str, float] = field(default_factory=dict)

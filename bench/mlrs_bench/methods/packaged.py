@@ -57,7 +57,7 @@ class ScheduleFree:
         else:
             self._optimizer = schedulefree.AdamWScheduleFree(parameters, betas=BETAS, **settings)
         self._optimizer.train()
-        self.held = 0
+        self.held = self.spent = 0
 
     def observe(self, step: int, loss: float) -> None:
         """Take no notice."""
@@ -93,7 +93,7 @@ class Estimated:
         self._shares = cosine_shares(horizon)
         self._read_lr = read_lr
         self._step = 0
-        self.held = 0
+        self.held = self.spent = 0
 
     def observe(self, step: int, loss: float) -> None:  # noqa: ARG002  # it does not count
         """Take the step."""
@@ -156,6 +156,7 @@ def packaged_methods() -> list[Method]:
             name="schedule-free",
             about="averaging instead of a schedule; package schedulefree, at its default LR",
             control=ScheduleFree,
+            files=("packaged.py",),
             identity=_release("schedulefree"),
             base_lrs=FREE_LRS,
         ),
@@ -163,6 +164,7 @@ def packaged_methods() -> list[Method]:
             name="tuned-schedule-free",
             about="averaging instead of a schedule; the LR tuned on each row, as its authors say it must be",
             control=ScheduleFree,
+            files=("packaged.py",),
             identity=_release("schedulefree"),
             tuned=True,
         ),
@@ -170,6 +172,7 @@ def packaged_methods() -> list[Method]:
             name="prodigy",
             about="an Adam that estimates its LR, under warmup and cosine; package prodigyopt",
             control=prodigy,
+            files=("packaged.py",),
             identity=_release("prodigyopt"),
             optimizers=("adamw",),
         ),
@@ -177,6 +180,7 @@ def packaged_methods() -> list[Method]:
             name="d-adaptation",
             about="SGD and AdamW that estimate their LR, under warmup and cosine; package pytorch-optimizer",
             control=d_adaptation,
+            files=("packaged.py",),
             identity=_release("pytorch-optimizer"),
         ),
     ]

@@ -46,13 +46,12 @@ def opened(training: Training, **settings: Any) -> mlrs.Run:
     return training.advisor.run(
         training.task.name,
         id=training.run_id,
-        horizon=training.task.horizon,
         num_classes=training.task.num_classes,
         optimizer=training.rule.kind,
         momentum=training.rule.momentum,
         fallback=None,  # a training that was not advised throughout is no result
         timeout_s=TIMEOUT_S,
-        **settings,
+        **{"horizon": training.task.horizon, **settings},
     )
 
 
@@ -64,7 +63,7 @@ class AdvisedTraining:
         self.run = opened(training, **settings)
         self.step: Callable[[], object] = self.optimizer.step
         self._advisor = training.advisor
-        self.held = 0
+        self.held = self.spent = 0
         self._pending: mlrs.Pending | None = None
 
     def observe(self, step: int, loss: float) -> None:

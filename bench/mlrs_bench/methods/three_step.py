@@ -26,7 +26,7 @@ class ThreeStep:
         self._log_classes = None if classes is None else math.log(classes)
         self._part = -1
         self._lr = 0.0
-        self.held = 0
+        self.held = self.spent = 0
 
     def observe(self, step: int, loss: float) -> None:
         """Take the loss; it counts at the beginning of a third."""

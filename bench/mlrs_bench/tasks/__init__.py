@@ -20,6 +20,7 @@ from mlrs_bench.tasks.digits import (
     digits_cnn_tenth,
     linear,
 )
+from mlrs_bench.tasks.kinds import adding_gru, coordinates_sine, digits_mixer, ratings_factors
 from mlrs_bench.tasks.tables import tabular_classification, tabular_regression
 from mlrs_bench.tasks.task_file import load_task_file
 from mlrs_bench.tasks.text import char_lstm, char_transformer
@@ -36,6 +37,10 @@ TASKS: dict[str, Callable[[], Task]] = {
     "tabular-regression": tabular_regression,
     "tabular-classification": tabular_classification,
     "linear": linear,
+    "ratings-factors": ratings_factors,
+    "coordinates-sine": coordinates_sine,
+    "adding-gru": adding_gru,
+    "digits-mixer": digits_mixer,
 }
 """The tasks whose data is always there, by name."""
 CIFAR10_TASKS: dict[str, Callable[[Path, Path], Task]] = {
