@@ -12,5 +12,6 @@ the torch modules (`networks/*/reference.py`) are the oracles of the kernels and
     networks/         the family of networks, one package each, and the authors' rules around them
     adapting/         meta mode: updates of a run's own network, under guard rails
     schedules/        the schedules designed by hand
+    search/           which trials find the learning rate to begin with
     models/           weights + architecture + provenance, as files; and the models that mlrs ships
 """

@@ -30,6 +30,7 @@ from mlrs.transport import grpc_log  # noqa: F401 # before anything that imports
 from mlrs import errors, types
 from mlrs.api.advisor import Advisor, connect
 from mlrs.api.run import Pending, PendingAdaptation, Run
+from mlrs.api.suggesting import suggest
 from mlrs.errors import MlrsError, UnavailableError
 from mlrs.transport.access import TLS
 from mlrs.values.meta_types import Meta
@@ -53,5 +54,6 @@ __all__ = [
     "UnavailableError",
     "connect",
     "errors",
+    "suggest",
     "types",
 ]

@@ -34,9 +34,11 @@ from mlrs.values.options import (
     RunOptions,
     SweepOptions,
 )
+from mlrs.values.search_types import Search
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.meta_calls import adapt, adapt_gradients
+from mlrs.wire.search_calls import get_search
 from mlrs.wire.unsent import default_folder
 
 if TYPE_CHECKING:
@@ -122,6 +124,10 @@ class Advisor(AdvisorView[Connection]):
     async def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
         """Return a run."""
         return await self._invoke(calls.get_run(id))
+
+    async def get_search(self, id: str) -> Search:  # noqa: A002 # what users call it
+        """Return the search of a run."""
+        return await self._invoke(get_search(id))
 
     async def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record."""

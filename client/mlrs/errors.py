@@ -13,6 +13,8 @@ MlrsError
 ├── RunExistsError          the id is taken
 ├── RunFinishedError        the run takes no more observations
 ├── RunTakenError           another process has opened the run since and now sends its observations
+├── RunBegunError           the run has observations, and a search comes before the first step
+├── NoSearchError           the run had no search
 ├── ConfigMismatchError     the run exists with another config
 ├── ModelNotFoundError      no model has this name, alias or digest
 ├── ModelExistsError        the name is another model's
@@ -48,11 +50,13 @@ __all__ = [
     "ModelExistsError",
     "ModelInvalidError",
     "ModelNotFoundError",
+    "NoSearchError",
     "NotBuiltError",
     "PermissionDeniedError",
     "QueueFullError",
     "RecordDamagedError",
     "RecordGapError",
+    "RunBegunError",
     "RunExistsError",
     "RunFinishedError",
     "RunNotFoundError",
@@ -144,6 +148,14 @@ class RunFinishedError(MlrsError):
 
 class RunTakenError(MlrsError):
     """Another process has opened the run since and now sends its observations."""
+
+
+class RunBegunError(MlrsError):
+    """The run has observations, and a search comes before the first step."""
+
+
+class NoSearchError(MlrsError):
+    """The run had no search."""
 
 
 class ConfigMismatchError(MlrsError):

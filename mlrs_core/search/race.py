@@ -7,7 +7,7 @@ parabola through the best three finds the minimum between them, and a straight l
 from there to the learning rate of the whole training, which is lower: short trainings want higher rates than
 long ones.
 
-The numbers were fitted to the development rows of the quality benchmark; ADR 0022 says how.
+The numbers were fitted to the development rows of the quality benchmark; ADR 0024 says how.
 """
 
 from __future__ import annotations

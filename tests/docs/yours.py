@@ -149,6 +149,21 @@ def meta_step(connect: Connect) -> Names:
     }
 
 
+def search(_: Connect) -> Names:
+    """The page about searches: whole scripts, but for models, batches and steps."""
+    here = training()
+    return here | {
+        "batches": here["loader"] * 9,
+        "batch_loss": lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]),
+        "state": np.ones(3),
+        "train_step": lambda state, _, learning_rate: (
+            state - learning_rate * 2 * state,
+            float(state @ state),
+        ),
+        "loss_of": lambda state, _: float(state @ state),
+    }
+
+
 def nothing(_: Connect) -> Names:
     """All other pages show whole scripts."""
     return {}
@@ -160,6 +175,7 @@ PAGES: dict[str, Callable[[Connect], Names]] = {
     "docs/meta-mode.md": meta_mode,
     "docs/meta-training.md": meta_training,
     "docs/schedules.md": schedules,
+    "docs/search.md": search,
     "client/mlrs/meta.py": meta_mode,
     "client/mlrs/torch/meta_step.py": meta_step,
 }

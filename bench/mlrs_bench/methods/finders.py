@@ -9,13 +9,15 @@ then explodes, and suggest the learning rate at which it fell fastest; then they
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 import torch
@@ -81,7 +83,7 @@ def _steepest(training: Training) -> float | None:
     from torch_lr_finder import LRFinder, TrainDataLoaderIter
 
     optimizer = training.rule.build(training.network.parameters(), LOWEST, training.weight_decay)
-    batches = TrainDataLoaderIter(list(_first(training)))
+    batches = TrainDataLoaderIter(_listed(training))
     finder = LRFinder(training.network, optimizer, training.task.loss, device="cpu")
     finder.range_test(batches, end_lr=HIGHEST, num_iter=STEPS)
     suggested = finder.plot(ax=Figure().subplots(), suggest_lr=True)
@@ -92,6 +94,7 @@ def _lightning(training: Training) -> float | None:
     """Return what Lightning's tuner suggests."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.tuner.tuning import Tuner
+    from torch.utils.data import DataLoader
 
     class Module(LightningModule):
         def __init__(self) -> None:
@@ -115,25 +118,24 @@ def _lightning(training: Training) -> float | None:
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        batches = list(_first(training))
+        batches: Any = DataLoader(_listed(training), batch_size=None)
         finder = Tuner(trainer).lr_find(Module(), train_dataloaders=batches, num_training=STEPS)
         suggested = finder.suggestion() if finder is not None else None
     return None if suggested is None else float(suggested)
 
 
-def _first(training: Training) -> Iterator[Any]:
-    """Yield as many of the training's batches as a pass takes."""
-    for _, batch in zip(range(STEPS + 5), training.batches(), strict=False):
-        yield batch
+def _listed(training: Training) -> Any:
+    """Return as many of the training's batches as a pass takes, in place of a dataset."""
+    return list(islice(training.batches(), STEPS + 5))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the packages from talking."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -22,6 +22,7 @@ from mlrs_cli.root import DaemonAddress, connected, daemon_options
 from mlrs_cli.runs.deleting import Deletion, Selection, age, by_status, plural
 from mlrs_cli.runs.listing import FORMATS, facts_of, or_dash, plain, print_runs
 from mlrs_cli.runs.pushing import push
+from mlrs_cli.runs.searching import search
 
 STATUS = click.Choice(["active", "diverged", "finished"])
 WAIT_S = 0.5
@@ -39,6 +40,7 @@ def runs() -> None:
 
 
 runs.add_command(push)
+runs.add_command(search)
 
 
 @runs.command("list")

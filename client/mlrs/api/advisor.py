@@ -23,9 +23,11 @@ from mlrs.values.options import (
     RunOptions,
     SweepOptions,
 )
+from mlrs.values.search_types import Search
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.meta_calls import adapt, adapt_gradients
+from mlrs.wire.search_calls import get_search
 from mlrs.wire.unsent import default_folder
 
 if TYPE_CHECKING:
@@ -229,6 +231,10 @@ class Advisor(AdvisorView[Connection]):
     def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
         """Return a run. Raises `RunNotFoundError` if there is none."""
         return self._invoke(calls.get_run(id))
+
+    def get_search(self, id: str) -> Search:  # noqa: A002 # what users call it
+        """Return a run's search: its trials, and what it found. Raises `NoSearchError` if it had none."""
+        return self._invoke(get_search(id))
 
     def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record. Raises `RunNotFoundError` if there is none.

@@ -12,10 +12,12 @@ from mlrs.errors import (
     ModelExistsError,
     ModelInvalidError,
     ModelNotFoundError,
+    NoSearchError,
     NotOwnerError,
     PermissionDeniedError,
     QueueFullError,
     RecordDamagedError,
+    RunBegunError,
     RunExistsError,
     RunFinishedError,
     RunNotFoundError,
@@ -51,6 +53,8 @@ _BY_REASON: dict[str, type[MlrsError]] = {
     "DAMAGED": RecordDamagedError,
     "STORE_NEWER": StoreNewerError,
     "MODEL_EXISTS": ModelExistsError,
+    "RUN_BEGUN": RunBegunError,
+    "NO_SEARCH": NoSearchError,
 }
 PASSING_REASONS = frozenset(
     {"STALE_HANDLE", "QUEUE_FULL", "STORE", "DRAINING", "NOT_OWNER", "MEMORY_FULL", "TENANT_LIMIT"}

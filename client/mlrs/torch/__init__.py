@@ -16,6 +16,9 @@ Where the loss is computed in a closure, as with LBFGS, the closure calls `obser
 calls it, waits for the advice, and then updates. Of a closure that is called several times in a step, the
 first loss counts.
 
+`scheduler.search(model, loss_fn, loader)`, before the loop, finds the learning rate to begin with; `suggest`
+gives it to loops that follow a schedule of their own.
+
 `MetaStep` takes the optimizer's steps of a run in meta mode, and regularly adapts the run's network with a
 validation batch.
 
@@ -28,5 +31,6 @@ ready.
 
 from mlrs.torch.meta_step import MetaStep
 from mlrs.torch.scheduler import AdvisedLR, describe
+from mlrs.torch.suggesting import suggest
 
-__all__ = ["AdvisedLR", "MetaStep", "describe"]
+__all__ = ["AdvisedLR", "MetaStep", "describe", "suggest"]

@@ -164,7 +164,7 @@ class RunSearches:
 def _after_search(horizon: int) -> ScheduleSpec:
     """Return what a run follows after a search if its caller named neither a model nor a schedule.
 
-    ADR 0022 has the measurements that chose it.
+    ADR 0024 has the measurements that chose it.
     """
     return ScheduleSpec(ScheduleKind.WSD, warmup=math.ceil(WARMUP_SHARE * horizon))
 

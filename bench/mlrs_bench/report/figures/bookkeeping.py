@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlrs_bench.cell import Cell
-from mlrs_bench.report.figures.losses import diverged, not_learning
+from mlrs_bench.report.figures.losses import diverged, lost, not_learning
 from mlrs_bench.report.figures.methods import ordered
 
 
@@ -27,6 +27,8 @@ class Stability:
 
     runs: int
     diverged: int
+    lost: int
+    """Ended with a test loss that is no number, or above the one before training."""
     not_learning: int
     """Ended within 5 % of the initial test loss or above; most that diverged are among them."""
 
@@ -46,7 +48,9 @@ def stabilities(cells: Iterable[Cell]) -> dict[str, Stability]:
     found = {}
     for method in ordered(cell.method for cell in ran):
         own = [cell for cell in ran if cell.method == method]
-        found[method] = Stability(len(own), sum(map(diverged, own)), sum(map(not_learning, own)))
+        found[method] = Stability(
+            len(own), sum(map(diverged, own)), sum(map(lost, own)), sum(map(not_learning, own))
+        )
     return found
 
 

@@ -47,6 +47,11 @@ def final_loss(cell: Cell) -> float:
     return CAP * cell.initial_test_loss
 
 
+def lost(cell: Cell) -> bool:
+    """Return whether the training ended with a test loss that is no number, or above the one before it."""
+    return diverged(cell) or final_loss(cell) > cell.initial_test_loss
+
+
 def not_learning(cell: Cell) -> bool:
     """Return whether the training ended within 5 % of its initial test loss, or above it."""
     return final_loss(cell) >= NOT_LEARNING * cell.initial_test_loss

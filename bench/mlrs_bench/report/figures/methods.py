@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-ADVISED = "mlr-snet"
-"""The method whose quality is in question."""
-ABLATION = "mlr-snet-progress"
-"""The advised network blind to the loss: what remains is a fixed schedule."""
-ABLATIONS = (ABLATION, "mlr-snet-loss")
-"""Networks that show what the advised method's inputs are worth; nobody would run them instead."""
+ADVISED = "search"
+"""The method whose quality is in question: a search, then what the daemon chooses."""
+SEARCHES = ("search-uncharged", "search-linear", "search-cosine", "search-network")
+"""The same search, with its steps not counted or with something else after it."""
+FINDERS = ("torch-lr-finder+linear", "lightning+linear")
+"""Learning-rate finders of other packages, each with a straight line after it."""
+NETWORK = "mlr-snet"
+"""The network without a search: what a plain `next_lr` is answered by."""
+ABLATIONS = ("mlr-snet-progress", "mlr-snet-loss")
+"""Networks that show what the network's inputs are worth; nobody would run them instead."""
 CONSTANT = "constant"
 """The default learning rate, never changed: gap closed is 0 here."""
 COSINE = "cosine"
@@ -26,12 +30,12 @@ BEST_TUNED = "best tuned"
 
 def ordered(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods in the order of tables and pictures: advised, ablations, tuned, then by name."""
-    fixed = (ADVISED, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED)
+    fixed = (ADVISED, *SEARCHES, NETWORK, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED)
     present = set(methods)
     return (*(name for name in fixed if name in present), *sorted(present.difference(fixed)))
 
 
 def untuned(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods that somebody could have run instead, without a search."""
-    others = {ADVISED, *ABLATIONS, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
+    others = {ADVISED, *SEARCHES, *ABLATIONS, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
     return tuple(name for name in ordered(methods) if name not in others)

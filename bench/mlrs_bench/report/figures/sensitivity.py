@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlrs_bench.cell import Cell
+from mlrs_bench.report.figures.bootstrap import RESAMPLES
 from mlrs_bench.report.figures.losses import by_row, diverged, evaluations, paired
 from mlrs_bench.report.figures.methods import ordered
 from mlrs_bench.report.figures.rows import log_of_means
+from mlrs_bench.report.figures.statistics import Floats
 
-STARTS = (0.1, 10.0)
+STARTS = (0.01, 0.1, 10.0, 100.0)
 """The wrong starts, as multiples of the default learning rate."""
 
 
@@ -30,6 +32,8 @@ class Sensitivity:
     """Rows that have both starts."""
     median_move: float | None
     """The median of the absolute moves; None without a row."""
+    median_high: float | None
+    """The upper end of its 95 % interval, rows drawn anew."""
     worst_move: float | None
     """The move of the greatest size, with its sign: above 0 is worse than the default start."""
     worst_row: str | None
@@ -54,14 +58,22 @@ def _sensitivity(cells: Sequence[Cell], method: str, start: float) -> Sensitivit
         move = log_of_means(*paired(losses[method], default.get(key, {}).get(method, {})))
         if move is not None:
             moves[" / ".join(key)] = move
+    sizes = np.abs(list(moves.values()))
     worst = max(moves, key=lambda row: abs(moves[row]), default=None)
     return Sensitivity(
         method=method,
         start=start,
         rows=len(moves),
-        median_move=float(np.median(np.abs(list(moves.values())))) if moves else None,
+        median_move=float(np.median(sizes)) if moves else None,
+        median_high=_high(sizes) if moves else None,
         worst_move=None if worst is None else moves[worst],
         worst_row=worst,
         runs=len(moved),
         diverged=sum(map(diverged, moved)),
     )
+
+
+def _high(sizes: Floats) -> float:
+    """Return the upper end of the 95 % interval of a median over rows, by the bootstrap."""
+    drawn = np.random.default_rng(0).choice(sizes, (RESAMPLES, len(sizes)))
+    return float(np.quantile(np.median(drawn, axis=1), 0.975))

@@ -22,7 +22,7 @@ from mlrs_bench.report.figures.sensitivity import Sensitivity, sensitivities
 from mlrs_bench.report.figures.targets import EVERY, Target, targets
 
 DEVELOPMENT = "development rows"
-"""The group of rows that were looked at while meta-training was still being changed."""
+"""The group of rows that were looked at while the rules of the search were fitted."""
 UNTOUCHED = "untouched rows"
 """The group of built-in rows that were not."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mlrs_bench.report.figures.bookkeeping import Stability
 from mlrs_bench.report.figures.comparisons import NEAR, Comparison
 from mlrs_bench.report.figures.coverage import Coverage
-from mlrs_bench.report.figures.methods import ABLATION, ADVISED, CONSTANT, TUNED, untuned
+from mlrs_bench.report.figures.methods import ADVISED, CONSTANT, FINDERS, TUNED, untuned
 from mlrs_bench.report.figures.sensitivity import STARTS, Sensitivity
 from mlrs_bench.report.figures.wording import NOTHING, interval, share
 
@@ -19,10 +19,11 @@ EVERY = "all"
 Comparisons = Mapping[tuple[str, str], Comparison]
 """By group of rows and method."""
 
-GAP, GAP_LOW = 1.0, 0.9
+GAP = 0.75
 NEAR_SHARE = 0.8
 WORST_EXCESS = 0.10
-WORST_MOVE = 0.03
+MOST_MOVE = {0.01: 0.03, 0.1: 0.02, 10.0: 0.02, 100.0: 0.03}
+"""By the start, how far the median row may move."""
 
 
 class Status(enum.Enum):
@@ -80,8 +81,7 @@ def targets(
         _worst(advised, covered),
         _stable(stability.get(ADVISED), covered),
         _typical_move(moves, covered),
-        _worst_move(moves, covered),
-        _ablation(comparisons.get((EVERY, ABLATION)), covered),
+        _beats_finders(comparisons, covered),
     )
 
 
@@ -89,9 +89,9 @@ def _gap(advised: Comparison | None, covered: Coverage) -> Target:
     gap = advised.gap if advised else None
     return Target(
         name="gap to the best tuned schedule closed",
-        goal=f"IQM ≥ {GAP:.1f}, lower end of its interval ≥ {GAP_LOW:.1f}",
+        goal=f"IQM ≥ {GAP:.2f}",
         measured=interval(gap),
-        status=verdict([None if gap is None else gap.point >= GAP and gap.low >= GAP_LOW]),
+        status=verdict([None if gap is None else gap.point >= GAP]),
         judged=_of(advised.gap_rows if advised else 0, covered),
         complete=covered.complete((ADVISED, CONSTANT, *TUNED)),
     )
@@ -170,49 +170,51 @@ def _worst(advised: Comparison | None, covered: Coverage) -> Target:
 def _stable(advised: Stability | None, covered: Coverage) -> Target:
     ran = [covered.counts.get((ADVISED, start), {}) for start in (1.0, *STARTS)]
     return Target(
-        name="divergences",
+        name="trainings lost",
         goal="0, whatever the start",
-        measured=f"{advised.diverged} of {advised.runs} runs" if advised else NOTHING,
-        status=verdict([None if advised is None else advised.diverged == 0]),
+        measured=f"{advised.lost} of {advised.runs} runs" if advised else NOTHING,
+        status=verdict([None if advised is None else advised.lost == 0]),
         judged=_of(min(map(len, ran)), covered),
         complete=covered.complete([ADVISED], starts=(1.0, *STARTS)),
     )
 
 
 def _typical_move(moves: Sequence[Sensitivity], covered: Coverage) -> Target:
-    sizes = {each.start: each.median_move for each in moves if each.method == ADVISED}
-    return _move("median row", sizes, moves, covered)
-
-
-def _worst_move(moves: Sequence[Sensitivity], covered: Coverage) -> Target:
-    sizes = {each.start: each.worst_move for each in moves if each.method == ADVISED}
-    return _move("every row", sizes, moves, covered)
-
-
-def _move(
-    which: str, found: Mapping[float, float | None], moves: Sequence[Sensitivity], covered: Coverage
-) -> Target:
-    sizes = {start: found.get(start) for start in STARTS}
-    rows = {each.start: each.rows for each in moves if each.method == ADVISED}
-    said = [f"x{start:g}: {share(move, '+.1f')}" for start, move in sizes.items() if move is not None]
+    found = {each.start: each for each in moves if each.method == ADVISED}
+    sizes = {start: found[start].median_move if start in found else None for start in STARTS}
+    said = [
+        f"x{start:g}: {share(each.median_move, '.1f')}, at most {share(each.median_high, '.1f')}"
+        for start, each in found.items()
+        if each.median_move is not None
+    ]
+    goals = ", ".join(f"x{start:g}: {share(MOST_MOVE[start])}" for start in STARTS)
     return Target(
-        name=f"start ten times off, {which}",
-        goal=f"ln(L / L_best) moves by less than {share(WORST_MOVE)}",
+        name="start that is off, median row",
+        goal=f"ln(L / L_best) moves by at most {goals}",
         measured="; ".join(said) or NOTHING,
-        status=verdict(None if move is None else abs(move) < WORST_MOVE for move in sizes.values()),
-        judged="; ".join(f"x{start:g}: {_of(rows.get(start, 0), covered)}" for start in STARTS),
+        status=verdict(None if size is None else size <= MOST_MOVE[start] for start, size in sizes.items()),
+        judged="; ".join(
+            f"x{start:g}: {_of(found[start].rows if start in found else 0, covered)}" for start in STARTS
+        ),
         complete=covered.complete([ADVISED], starts=(1.0, *STARTS)),
     )
 
 
-def _ablation(ablation: Comparison | None, covered: Coverage) -> Target:
+def _beats_finders(comparisons: Comparisons, covered: Coverage) -> Target:
+    found = {name: each for name in FINDERS if (each := comparisons.get((EVERY, name))) is not None}
+    apart = [
+        None
+        if each.common_gap is None or each.advised_gap is None
+        else each.advised_gap.above(each.common_gap)
+        for each in found.values()
+    ]
     return Target(
-        name=f"without the loss ({ABLATION}) clearly worse",
-        goal=f"IQM of ln(L_{ADVISED} / L) on common rows, upper end of its interval < 0",
-        measured=_against(ablation) if ablation else NOTHING,
-        status=verdict([_better(ablation) if ablation else None]),
-        judged=_of(ablation.common_rows if ablation else 0, covered),
-        complete=covered.complete((ADVISED, ABLATION)),
+        name="better than the learning-rate finders of other packages, with a line after them",
+        goal="gap closed on common rows, intervals apart",
+        measured="; ".join(f"{name}: {_against(each)}" for name, each in found.items()) or NOTHING,
+        status=verdict([*apart, *([None] * (len(FINDERS) - len(found)))]),
+        judged=_of(min((each.common_rows for each in found.values()), default=0), covered),
+        complete=covered.complete((ADVISED, *FINDERS)),
     )
 
 

@@ -10,7 +10,7 @@ from mlrs_bench.cell import Cell
 from mlrs_bench.report.figures.bootstrap import Estimate
 from mlrs_bench.report.figures.comparisons import log_ratio, matchup
 from mlrs_bench.report.figures.losses import Key, describe, diverged, evaluations
-from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, META, TUNED
+from mlrs_bench.report.figures.methods import BEST_TUNED, META, NETWORK, TUNED
 from mlrs_bench.report.figures.rows import Row, rows_of
 from mlrs_bench.report.figures.statistics import Outcome
 from mlrs_bench.report.figures.wording import NOTHING, interval, loss, record
@@ -19,7 +19,7 @@ from mlrs_bench.report.pages.tables import table
 ADVISED_META, PAPER_META = META
 PAPER = "paper"
 """The paper's network as it was meta-trained, frozen."""
-PAIRS = ((ADVISED_META, ADVISED), (PAPER_META, PAPER), (PAPER_META, ADVISED))
+PAIRS = ((ADVISED_META, NETWORK), (PAPER_META, PAPER), (PAPER_META, NETWORK))
 """What is compared with what."""
 FAR: frozenset[Key] = frozenset(
     {
@@ -39,7 +39,7 @@ SEED = 0
 READING = f"""\
 - A *row* is a task under one optimizer; losses are final test losses, means over the seeds that all methods \
 share. On a seed, every method starts from the same weights and sees the same batches.
-- *Frozen* is `{ADVISED}` as it is served by default, on some seeds as measured before, to the same bits. \
+- *Frozen* is `{NETWORK}` as it is served by default, on some seeds as measured before, to the same bits. \
 `{ADVISED_META}` is the same network in meta mode at its defaults, `{PAPER_META}` the paper's network in \
 meta mode from random weights, under SGD only, which its scale of learning rates is a rule for; `{PAPER}` is \
 the shipped one, meta-trained and frozen.
@@ -51,7 +51,7 @@ the step, before halfway was chosen.
 - Intervals are 95 % of the stratified bootstrap of the interquartile mean over seeds (and rows), as in \
 quality.md. ln ratios below 0: meta mode is better. W / T / L at two standard errors of the paired \
 difference. *Does not lose*: the interval has 0 in it and ends below {HARM:+g}; *undecided*: it ends above.
-- *Time* is that of a training, meta mode's over frozen `{ADVISED}`'s on the same seeds, daemon and \
+- *Time* is that of a training, meta mode's over frozen `{NETWORK}`'s on the same seeds, daemon and \
 validation gradients included: what updates cost beside steps as small as these. The machine was shared, \
 so a single figure may be off by half.
 """
@@ -70,7 +70,7 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
         ValueError: two cells are the same measurement, or none are of meta mode, or the frozen network is
             another one in the yardsticks.
     """
-    ran = [cell for cell in evaluations(cells) if cell.method in (ADVISED, *META)]
+    ran = [cell for cell in evaluations(cells) if cell.method in (NETWORK, *META)]
     pairs = {(cell.row, cell.seed) for cell in ran if cell.method in META}
     keys = {key for key, _ in pairs}
     known = [cell for cell in evaluations(yardsticks) if (cell.row, cell.seed) in pairs]
@@ -87,7 +87,7 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
 
 def _lost(rows: Sequence[Row]) -> str:
     """Return the rows on which the network in question is worse off in meta mode."""
-    lost = [row.name for row in rows if row.outcome(ADVISED_META, ADVISED) is Outcome.LOSS]
+    lost = [row.name for row in rows if row.outcome(ADVISED_META, NETWORK) is Outcome.LOSS]
     return f"Rows on which {ADVISED_META} loses beyond the noise: {', '.join(lost) or 'none'}.\n"
 
 
@@ -99,8 +99,8 @@ def _diverged(ran: Sequence[Cell]) -> str:
 
 def _frozen(ran: Sequence[Cell], known: Sequence[Cell]) -> list[Cell]:
     """Return the known cells of the frozen network that were not measured again; where one was, it agrees."""
-    mine = {(*cell.row, cell.seed): cell for cell in ran if cell.method == ADVISED}
-    theirs = {(*cell.row, cell.seed): cell for cell in known if cell.method == ADVISED}
+    mine = {(*cell.row, cell.seed): cell for cell in ran if cell.method == NETWORK}
+    theirs = {(*cell.row, cell.seed): cell for cell in known if cell.method == NETWORK}
     for pair in mine.keys() & theirs.keys():
         if mine[pair].test_loss != theirs[pair].test_loss:
             raise ValueError(
@@ -142,7 +142,7 @@ def _rows(rows: Sequence[Row], ran: Sequence[Cell]) -> str:
 
 def _row(row: Row, ran: Sequence[Cell]) -> tuple[str, ...]:
     key = (row.task, row.optimizer)
-    seeds = min(len(row.losses[method]) for method in (ADVISED, *META) if method in row.losses)
+    seeds = min(len(row.losses[method]) for method in (NETWORK, *META) if method in row.losses)
     parts = [row.name, "far" if key in FAR else "near", str(seeds), loss(row.mean(BEST_TUNED))]
     for method, other in PAIRS[:2]:
         ratio, _ = log_ratio([row], method, other, seed=SEED)
@@ -159,9 +159,9 @@ def _slower(key: Key, method: str, ran: Sequence[Cell]) -> str:
             for cell in ran
             if (cell.task, cell.optimizer, cell.method) == (*key, name)
         }
-        for name in (method, ADVISED)
+        for name in (method, NETWORK)
     }
-    shared = seconds[method].keys() & seconds[ADVISED].keys()
+    shared = seconds[method].keys() & seconds[NETWORK].keys()
     if not shared:
         return NOTHING
-    return f"x{np.median([seconds[method][seed] / seconds[ADVISED][seed] for seed in sorted(shared)]):.2f}"
+    return f"x{np.median([seconds[method][seed] / seconds[NETWORK][seed] for seed in sorted(shared)]):.2f}"

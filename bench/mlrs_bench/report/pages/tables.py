@@ -118,14 +118,15 @@ def _against(summary: Summary, method: str, other: str) -> str:
 
 
 def sensitivity_table(summary: Summary) -> str:
-    """Return what a start ten times off moves."""
-    header = ("method", "start", "rows", "median size of move", "worst move", "on", "diverged")
+    """Return what a start that is off moves."""
+    header = ("method", "start", "rows", "median size of move", "at most", "worst move", "on", "diverged")
     lines = [
         (
             each.method,
             f"x{each.start:g}",
             f"{each.rows}",
             NOTHING if each.median_move is None else f"{each.median_move:.3f}",
+            NOTHING if each.median_high is None else f"{each.median_high:.3f}",
             signed(each.worst_move),
             each.worst_row or NOTHING,
             f"{each.diverged} of {each.runs}",
@@ -136,12 +137,12 @@ def sensitivity_table(summary: Summary) -> str:
 
 
 def stability_table(summary: Summary) -> str:
-    """Return how many evaluation trainings diverged, and how many did not learn."""
+    """Return how many evaluation trainings diverged, were lost, and did not learn."""
     lines = [
-        (method, f"{each.diverged}", f"{each.not_learning}", f"{each.runs}")
+        (method, f"{each.diverged}", f"{each.lost}", f"{each.not_learning}", f"{each.runs}")
         for method, each in summary.stabilities.items()
     ]
-    return table(("method", "diverged", "not learning", "of runs"), lines)
+    return table(("method", "diverged", "lost", "not learning", "of runs"), lines)
 
 
 def identity_table(summary: Summary) -> str:
