@@ -36,7 +36,7 @@ class Request:
     seeds: int = 5
     """Trainings of each kind that are evaluated."""
     default_start: bool = False
-    """Whether trainings begin at the default LR only, and none ten times off."""
+    """Whether trainings begin at the default LR only, and none at a wrong one."""
     model: str | None = None
     """The network in question: a shipped one's name, or a file."""
     ablations: Mapping[str, Path] = field(default_factory=dict)

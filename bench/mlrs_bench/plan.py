@@ -66,7 +66,7 @@ class Plan:
         """Return what the table needs, given the cells there are."""
         stage = Stage()
         for task, optimizer, method in product(self.tasks, self.optimizers, self.methods):
-            if optimizer not in method.optimizers:
+            if optimizer not in method.optimizers or task.horizon < method.least_horizon:
                 continue
             if not method.tuned:
                 stage.evaluate += self._evaluations(task, optimizer, method, method.base_lrs.get(optimizer))

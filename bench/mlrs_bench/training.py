@@ -127,7 +127,7 @@ def _steps(
     network.train()
     parameters = list(network.parameters())
     inputs, targets, measure = examples.inputs, examples.targets, task.loss
-    for step, rows in enumerate(batches[: len(batches) - control.spent]):
+    for step, rows in enumerate(batches[: max(len(batches) - control.spent, 0)]):
         loss = measure(network(inputs[rows]), targets[rows])
         value = loss.item()
         control.observe(step, value)

@@ -1,11 +1,11 @@
 """The rules of a search: short trials from one start, at learning rates half a decade apart.
 
-Every trial begins from the same weights, sees the same batches, and lets its learning rate fall in a straight
-line to 0, which makes short trainings comparable: without the fall, a learning rate that is too high looks
-bad although it has learnt more. Trials walk to higher or lower rates as long as the loss after them falls, a
-parabola through the best three finds the minimum between them, and a straight line in the logarithm leads
-from there to the learning rate of the whole training, which is lower: short trainings want higher rates than
-long ones.
+The first trial has no steps: it measures the loss at the start. Every other trial begins from the same
+weights, sees the same batches, and lets its learning rate fall in a straight line to 0, which makes short
+trainings comparable: without the fall, a learning rate that is too high looks bad although it has learnt
+more. Trials walk to higher or lower rates as long as the loss after them falls, a parabola through the best
+three finds the minimum between them, and a straight line in the logarithm leads from there to the learning
+rate of the whole training, which is lower: short trainings want higher rates than long ones.
 
 The numbers were fitted to the development rows of the quality benchmark; ADR 0024 says how.
 """
@@ -34,12 +34,16 @@ SHARE = 0.01
 SHORTEST, LONGEST = 8, 40
 """The least steps of a trial, and the most up to a horizon of `LONGEST / SHARE`; beyond, its square root."""
 MOST_TRIALS = 11
-"""The most trials of a search."""
+"""The most trials of a search, besides the first."""
 UNKNOWN_HORIZON = 2000
 """What a run without a horizon is searched as."""
 EXPONENT = 0.32
 """The best learning rate falls with the length of a training to this power (arXiv 2409.19913)."""
 OCTAVES_PER_DECADE = math.log2(10.0)
+FLAT = 0.005
+"""A loss that differs by at most this share from that at the start says nothing: the trial did neither good
+nor harm. The highest of such learning rates counts as the best one; without this rule, trials that are too
+short to learn anything would lead to ever lower ones."""
 EDGE_OCTAVES = 1.5
 """What is added to the uncertainty where no trial lies beyond the best one."""
 
@@ -114,7 +118,7 @@ class Trial:
     learning_rate: float
     """The learning rate of the first update."""
     steps: int
-    """The number of updates."""
+    """The number of updates; 0: only the loss at the start is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,8 @@ def what_next(setup: SearchSetup, results: Sequence[TrialResult]) -> Trial | Fou
             offset, octaves = stop.value
             spent = sum(one.steps for one in results)
             return Found(_of_training(setup, first * 10.0**offset), _together(setup, octaves), spent)
+    if asked is None:
+        return Trial(first, 0)
     return Trial(first * 10.0 ** (SPACING * asked), setup.steps)
 
 
@@ -174,27 +180,43 @@ def _together(setup: SearchSetup, octaves: float) -> float:
     return math.hypot(setup.family.octaves, octaves)
 
 
-def _walk() -> Generator[int, float, tuple[float, float]]:
+def _walk() -> Generator[int | None, float, tuple[float, float]]:
     """Yield positions on the grid of learning rates, and take the loss after a trial at each.
+
+    The first is `None`, for the loss at the start.
 
     Returns:
         The position of the minimum, in decades, and its own uncertainty, in octaves.
     """
-    seen = {0: (yield 0)}
-    seen[1] = yield 1
-    best, way = (1, 1) if seen[1] < seen[0] else (0, -1)
+    start = yield None
+    seen = {0: _flattened((yield 0), start)}
+    seen[1] = _flattened((yield 1), start)
+    best, way = (1, 1) if seen[1] <= seen[0] and math.isfinite(seen[1]) else (0, -1)
     while len(seen) < MOST_TRIALS:
         beyond = best + way
-        seen[beyond] = yield beyond
-        if seen[beyond] < seen[best] or not math.isfinite(seen[best]):
-            best = beyond
-        else:
+        seen[beyond] = _flattened((yield beyond), start)
+        if not _goes_on(seen[beyond], seen[best], way):
             break
+        best = beyond
     if not any(map(math.isfinite, seen.values())):  # the lowest is the least likely to diverge
         return SPACING * min(seen), OCTAVES_PER_DECADE * SPACING * len(seen)
-    best = min(seen, key=lambda position: seen[position])
+    best = min(seen, key=lambda position: (seen[position], -position))
     low, middle, high = (seen.get(best + side, math.inf) for side in (-1, 0, 1))
     bend = low - 2.0 * middle + high
     if math.isfinite(bend) and bend > 0.0:
         return SPACING * (best + 0.5 * (low - high) / bend), 0.0
     return SPACING * best, 0.0 if best - 1 in seen and best + 1 in seen else EDGE_OCTAVES
+
+
+def _flattened(loss: float, start: float) -> float:
+    """Return the loss after a trial, or the loss at the start if the two are the same but for noise."""
+    if math.isfinite(start) and abs(loss - start) <= FLAT * abs(start):
+        return start
+    return loss
+
+
+def _goes_on(beyond: float, best: float, way: int) -> bool:
+    """Return whether trials go on in a direction; upwards also where nothing changes."""
+    if way > 0:
+        return beyond <= best and math.isfinite(beyond)
+    return beyond < best or not math.isfinite(best)

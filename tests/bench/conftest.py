@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,14 @@ from mlrs_bench.training import train
 from mlrs_core.models.checkpoint import dump_model
 from mlrs_core.models.model import Model
 from mlrs_core.networks.drift.spec import DriftSpec
+from tests.bench.watching import Watched
 
 TASKS = Path(__file__).with_name("tiny_tasks.py")
 """A file of tasks that take milliseconds."""
 Train = Callable[..., Cell]
+Watch = Callable[..., Watched]
+NUMBERS = itertools.count()
+"""For names of runs that no other has."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +66,12 @@ def tiny() -> Task:
 
 
 @pytest.fixture(scope="session")
+def long() -> Task:
+    """A task of 200 steps, with dropout."""
+    return {task.name: task for task in load_task_file(TASKS, taken=())}["long"]
+
+
+@pytest.fixture(scope="session")
 def methods(network_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Method]:
     """All methods by name, ablations included."""
     models = find_models(
@@ -89,5 +101,20 @@ def train_tiny(tiny: Task, methods: dict[str, Method], advisor: mlrs.Advisor) ->
             dict.fromkeys(map(ord, "[](), '"))
         )
         return train(cell_key, tiny, splits, methods[method], advisor, run_id)
+
+    return run
+
+
+@pytest.fixture
+def watch_long(long: Task, methods: dict[str, Method], advisor: mlrs.Advisor) -> Watch:
+    """Return a function that trains the long task once: `(method, **key)` to what it did."""
+    splits = long.load()
+
+    def run(name: str, *, optimizer: str = "sgd", seed: int = 100, **key: float) -> Watched:
+        watched = Watched(methods[name].control)
+        method = replace(methods[name], control=watched)
+        cell_key = CellKey(task="long", optimizer=optimizer, method=name, seed=seed, **key)  # type: ignore[arg-type]
+        watched.cell = train(cell_key, long, splits, method, advisor, f"watched-{next(NUMBERS)}")
+        return watched
 
     return run

@@ -29,6 +29,7 @@ class Loop:
             rule=RULES[optimizer],
             network=first_network(task, SEED).double(),
             valid=task.load().valid,
+            batches=lambda: map(self._train.take, self._batches),
             seed=SEED,
             base_lr=base_lr,
             start=1.0,

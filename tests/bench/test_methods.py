@@ -17,12 +17,13 @@ import mlrs
 import mlrs_core
 from mlrs_bench.cell import Cell
 from mlrs_bench.errors import NotGivenError, UnknownNameError
-from mlrs_bench.methods import SCHEDULE_FILES, Method, all_methods, choose_methods
+from mlrs_bench.methods import Method, all_methods, choose_methods
 from mlrs_bench.methods.hypergradient import HYPER_LR
 from mlrs_bench.methods.l4 import ALPHA, FIRST_GAMMA, FORGET, GAMMA, MOMENT_STEPS
 from mlrs_bench.methods.packaged import Estimated, cosine_shares
 from mlrs_bench.methods.three_step import SHARES
 from mlrs_bench.models import OFFICIAL, ModelFile
+from mlrs_bench.report.figures.methods import ADVISED, FINDERS, SEARCHES
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Task
 from mlrs_bench.training import draw_batches, first_network, mean_loss
@@ -53,16 +54,26 @@ UNTUNED = [
 ]
 
 
-def test_results_of_schedules_depend_on_all_that_schedules_import() -> None:
-    """Whatever of `mlrs_core` a served schedule runs through, a change of it makes results count no more."""
+@pytest.mark.parametrize(
+    ("names", "imported"),
+    [
+        (("cosine", "tuned-wsd", *FINDERS), ""),
+        ((ADVISED, "search-uncharged", "search-linear", "search-cosine"), ", mlrs_core.search"),
+    ],
+)
+def test_results_depend_on_all_that_schedules_and_searches_import(
+    methods: dict[str, Method], names: tuple[str, ...], imported: str
+) -> None:
+    """Whatever of `mlrs_core` a method runs through, a change of it makes its results count no more."""
     script = (
-        "import sys, mlrs_core.advise, mlrs_core.schedules.kernel\n"
+        f"import sys, mlrs_core.advise, mlrs_core.schedules.kernel{imported}\n"
         "print(*(sys.modules[name].__file__ for name in sys.modules if name.startswith('mlrs_core')))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     core = Path(mlrs_core.__file__).parent
-    covered = {str(path) for pattern in SCHEDULE_FILES for path in core.glob(pattern)}
-    assert set(result.stdout.split()) == covered
+    for name in names:
+        covered = {str(path) for pattern in methods[name].core_files for path in core.glob(pattern)}
+        assert set(result.stdout.split()) == covered, name
 
 
 @pytest.mark.parametrize("optimizer", RULES)
@@ -86,19 +97,22 @@ def test_every_method_trains_from_the_same_weights_on_the_same_batches(
 
 
 def test_the_list_of_methods_is_whole(methods: dict[str, Method]) -> None:
-    """The tests here run every method but the tuned ones, which are untuned ones at another LR."""
+    """The tests run every method but the tuned ones, which are untuned ones at another LR.
+
+    Searches and finders, which need more steps than the tiny task has, have test files of their own.
+    """
     tuned = {name for name, method in methods.items() if method.tuned}
     assert tuned == {"tuned-cosine", "tuned-linear", "tuned-wsd", "tuned-schedule-free"}
-    assert {*UNTUNED, *tuned} == set(methods)
+    assert {*UNTUNED, *tuned, ADVISED, *SEARCHES, *FINDERS} == set(methods)
 
 
 def test_gamma_is_for_sgd_only(methods: dict[str, Method], tmp_path: Path) -> None:
     """The networks and the control that scale by the paper's gamma are not combined with AdamW."""
     official = ModelFile(OFFICIAL, "", tmp_path / "official.safetensors", "0")
-    gamma = [methods["paper"], methods["three-step"], *all_methods({OFFICIAL: official})[:1]]
-    assert [method.name for method in gamma] == ["paper", "three-step", "official"]
+    with_official = {method.name: method for method in all_methods({OFFICIAL: official})}
+    gamma = [methods["paper"], methods["paper-meta"], methods["three-step"], with_official[OFFICIAL]]
     assert {method.optimizers for method in gamma} == {("sgd",)}
-    assert methods["mlr-snet"].optimizers == ("sgd", "adamw")
+    assert {methods[name].optimizers for name in ("mlr-snet", ADVISED, *FINDERS)} == {("sgd", "adamw")}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +288,9 @@ def test_estimated_lrs_are_those_of_the_step(
 
 def test_unknown_methods_are_named(methods: dict[str, Method]) -> None:
     """A method that is not there is refused with those that are, one without its file with the option."""
-    with pytest.raises(UnknownNameError, match=r"'nope' is unknown; known: mlr-snet, .*d-adaptation"):
+    with pytest.raises(
+        UnknownNameError, match=r"'nope' is unknown; known: search, .*mlr-snet, .*d-adaptation"
+    ):
         choose_methods(list(methods.values()), ["l4", "nope"])
     with pytest.raises(NotGivenError, match="'official' needs --official FOLDER"):
         choose_methods(list(methods.values()), ["official"])

@@ -17,8 +17,8 @@ from tests.bench.cells import cell_of
 
 @pytest.fixture
 def plan(tiny: Task, methods: dict[str, Method]) -> Plan:
-    """A plan with a tuned method, one that is given initial LRs, and one for AdamW only."""
-    names = ("tuned-cosine", "mlr-snet", "prodigy", "constant")
+    """A plan with a tuned method, two that are given initial LRs, and one for AdamW only."""
+    names = ("tuned-cosine", "search", "mlr-snet", "prodigy", "constant")
     return Plan(tasks=[tiny], optimizers=["sgd"], methods=[methods[name] for name in names], seeds=3)
 
 
@@ -79,7 +79,6 @@ def test_evaluation_waits_for_its_tuning_only(plan: Plan) -> None:
     assert len(stage.undecided) == 3
     assert {(key.method, key.start) for key in stage.evaluate} == {
         ("constant", 1.0),
-        ("mlr-snet", 1.0),
-        ("mlr-snet", 0.1),
-        ("mlr-snet", 10.0),
+        *(("search", start) for start in (1.0, 0.01, 0.1, 10.0, 100.0)),
+        *(("mlr-snet", start) for start in (1.0, 0.1, 10.0)),
     }

@@ -13,7 +13,7 @@ import torch
 import mlrs
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.errors import TrainingError
-from mlrs_bench.methods import Method
+from mlrs_bench.methods import Control, Method, Training
 from mlrs_bench.task import Task, cross_entropy
 from mlrs_bench.training import CAP, counted_loss, draw_batches, first_network, train
 
@@ -41,6 +41,50 @@ def test_a_training_repeats(train_tiny: Train) -> None:
     """The same training gives the same losses and LRs, bit for bit."""
     one, two = train_tiny("l4", seed=104), train_tiny("l4", seed=104)
     assert (one.test_loss, one.train_curve, one.lr_curve) == (two.test_loss, two.train_curve, two.lr_curve)
+
+
+def test_steps_spent_before_a_training_are_fewer_in_it(
+    tiny: Task, methods: dict[str, Method], advisor: mlrs.Advisor
+) -> None:
+    """A control that spent three of twenty steps gets the first seventeen batches; curves end there."""
+
+    def spent(training: Training) -> Control:
+        control = methods["l4"].control(training)
+        control.spent = 3
+        return control
+
+    key = CellKey(task="tiny", optimizer="sgd", method="l4", seed=104)
+    whole, cut = (
+        train(key, tiny, tiny.load(), method, advisor, "never-made")
+        for method in (methods["l4"], replace(methods["l4"], control=spent))
+    )
+    assert (cut.train_curve, cut.lr_curve) == (whole.train_curve[:17], whole.lr_curve[:17])
+    assert cut.test_loss != whole.test_loss
+    assert cut.horizon == 20
+
+
+def test_searches_see_the_batches_of_the_training(
+    tiny: Task, methods: dict[str, Method], advisor: mlrs.Advisor
+) -> None:
+    """However often batches are asked for, they come from the first one on, and the training has the same."""
+    kept: list[Training] = []
+
+    def control(training: Training) -> Control:
+        kept.append(training)
+        for _ in range(2):
+            next(training.batches())
+        return methods["l4"].control(training)
+
+    splits, key = tiny.load(), CellKey(task="tiny", optimizer="sgd", method="l4", seed=104)
+    cell = train(key, tiny, splits, replace(methods["l4"], control=control), advisor, "never-made")
+    plain = train(key, tiny, splits, methods["l4"], advisor, "never-made")
+    assert cell.train_curve == plain.train_curve
+    expected = [splits.train.take(rows) for rows in draw_batches(tiny, len(splits.train), 104)]
+    for _ in range(2):
+        batches = list(kept[0].batches())
+        assert len(batches) == len(expected) == 20
+        for batch, known in zip(batches, expected, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(batch, known, strict=True))
 
 
 @pytest.mark.parametrize("base_lr", [30.0, 1e30])

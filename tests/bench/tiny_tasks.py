@@ -22,6 +22,11 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 
+def forgetful_network() -> nn.Module:
+    """Return a network with batch normalization and dropout."""
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
 def slow_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy, late: so that a test can interrupt the training."""
     time.sleep(0.01)
@@ -34,6 +39,15 @@ TASKS = [
         load=load,
         network=network,
         horizon=20,
+        batch_size=10,
+        num_classes=3,
+        accuracy=share_correct,
+    ),
+    Task(
+        name="long",
+        load=load,
+        network=forgetful_network,
+        horizon=200,
         batch_size=10,
         num_classes=3,
         accuracy=share_correct,

@@ -26,7 +26,9 @@ from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
 from mlrs_server.storage import SqlStore, chunks, codec, open_store
 from mlrs_server.storage.backups import back_up
-from mlrs_server.storage.tables import observations, runs
+from mlrs_server.storage.sealing import seal
+from mlrs_server.storage.tables import observations, runs, searches
+from tests.server.runs.searches import ask, searched
 from tests.server.storage.stored import create, facts, fill, got
 from tests.server.support import LOSSES, harness, raises
 from tests.support.daemon import Daemon, write_random_model
@@ -88,7 +90,7 @@ def make_store(tmp_path: Path, request: pytest.FixtureRequest) -> MakeStore:
 
 @pytest.fixture(params=ENGINES)
 def stored(request: pytest.FixtureRequest, make_store: MakeStore) -> StoreAddress:
-    """A store of each engine with three runs, one of them finished."""
+    """A store of each engine with three runs, one of them finished, one begun with a search."""
     return filled(make_store(request.param))
 
 
@@ -98,6 +100,9 @@ def filled(stored: StoreAddress) -> StoreAddress:
     async def observe() -> None:
         model = write_random_model(stored.folder / "tiny.safetensors")
         async with harness(stored.folder, model, store=stored.url) as here:
+            await here.open("a", CONFIGS["a"])
+            await ask(here, start="given-up")
+            await searched(here)
             for name, config in CONFIGS.items():
                 handle = (await here.open(name, config)).handle
                 for first in range(0, STEPS, 7):
@@ -119,6 +124,7 @@ def contents(store: SqlStore) -> dict[str, Any]:
             record.losses.tobytes(),
             record.lrs.tobytes(),
             record.reasons.tobytes(),
+            store.search(run.key),
         )
     return found
 
@@ -166,6 +172,21 @@ DAMAGES: dict[str, tuple[Callable[[StoreAddress], Any], str, str]] = {
         "its record has 56 steps, and its snapshot is of step 60",
     ),
     "config": (lambda _: runs.update().values(config=b"\0" * 9), "", "damaged record of run 'a'"),
+    "search": (
+        lambda _: searches.update().where(searches.c.attempt == 2).values(record=b"\0" * 40),
+        "",
+        "the record of its search is damaged; its learning rates do not depend on it",
+    ),
+    "newer search": (
+        lambda _: searches.update().values(record=seal(b'{"later": 1}')),
+        "",
+        "the search of run 'a' is of a newer version of mlrs",
+    ),
+    "searches of no run": (
+        lambda _: searches.insert().values(run_key=999, attempt=1, record=b"\0"),
+        "",
+        "1 searches are of no run",
+    ),
     "snapshot": (lambda _: runs.update().values(snapshot=b"\0" * 60), "", "damaged record of run 'a'"),
     "status": (lambda _: runs.update().values(status=77), "", "run 'a' is of a status, 77,"),
     "orphans": (

@@ -29,6 +29,10 @@ from mlrs_proto.v1 import model_service_pb2_grpc as model_rpc
 
 CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""
+TRIED, TRIAL_STEPS = (0.1, 0.3, 0.9), 5
+"""The learning rates that a search tries, and the steps of each trial."""
+FOUND_OF_BEST = 0.5
+"""What a search finds, over the learning rate of its best trial."""
 
 
 def lr_sequence(losses: list[float], alignments: Mapping[int, float] | None = None) -> list[float]:
@@ -55,6 +59,46 @@ def adapted_lr(losses: list[float], alignments: Mapping[int, float], step: int) 
     return lr_sequence(losses, before)[step] * _change(alignments[step])
 
 
+class TrialRecords:
+    """The trials of a search from one start."""
+
+    def __init__(self, start: str, attempt: int, asked: Sequence[tuple[float, int]]) -> None:
+        """`asked`: the learning rate and the steps of each trial that the search asks for."""
+        self.start, self.attempt, self.asked = start, attempt, asked
+        self.results: list[pb.TrialResult] = []
+
+    def take(self, result: pb.TrialResult) -> bool:
+        """Record the result of the trial that was asked for; return whether it is of one that was."""
+        if result.number == len(self.results) < len(self.asked):
+            self.results.append(result)
+        return result.number < len(self.results)
+
+    @property
+    def found(self) -> pb.FoundRate | None:
+        """What the trials have found, if they are complete: half the learning rate of the least loss."""
+        if len(self.results) < len(self.asked):
+            return None
+        made = zip(self.results, self.asked, strict=True)
+        losses = [(one.loss if math.isfinite(one.loss) else math.inf, rate) for one, (rate, _) in made]
+        return pb.FoundRate(
+            learning_rate=FOUND_OF_BEST * min(losses)[1],
+            octaves=1.0,
+            steps=sum(one.steps for one in self.results),
+        )
+
+    def message(self) -> pb.Search:
+        """Return it as the contract shows it."""
+        made = [
+            pb.FinishedTrial(learning_rate=rate, steps=one.steps, loss=one.loss)
+            for (rate, _), one in zip(self.asked, self.results, strict=False)
+        ]
+        search = pb.Search(start=self.start, attempt=self.attempt, trials=made, found=self.found)
+        if self.found is None:
+            rate, steps = self.asked[len(made)]
+            search.trial.CopyFrom(pb.Trial(number=len(made), learning_rate=rate, steps=steps))
+        return search
+
+
 class Record:
     """One run."""
 
@@ -65,6 +109,7 @@ class Record:
         self.alignments: dict[int, float] = {}  # of its meta updates, by step
         self.durable_step = -1
         self.finished = False
+        self.searches: list[TrialRecords] = []  # what a search reports is durable at once
         self.create_time = time.time()
 
     def is_new_to(self, feeder: str) -> bool:
@@ -124,6 +169,9 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         self.refuse_opens: pb.ErrorReason.ValueType | None = None
         self.refuse_next: list[pb.ErrorReason.ValueType] = []
         self.refuse_updates = False
+        self.refuse_searches: dict[str, pb.ErrorReason.ValueType] = {}  # by run id
+        self.asked: list[pb.SearchTrialRequest] = []  # the calls of searches
+        self.trials = [(rate, TRIAL_STEPS) for rate in TRIED]  # what searches ask for
         self.stands_still = False  # nothing is stored
         self.refuse_modes = False  # those that a daemon of an older version does not know
         self.full_opens = 0  # so many calls that open a run find no memory
@@ -367,6 +415,43 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         self.runs.pop(self._record(request.run_id, context).run_id)
         self._lose_answer(context)
         return pb.DeleteRunResponse()
+
+    def SearchTrial(
+        self, request: pb.SearchTrialRequest, context: grpc.ServicerContext
+    ) -> pb.SearchTrialResponse:
+        """Take the result of a trial, and say what comes next; what is found makes handles stale."""
+        self._check_token(context)
+        self.asked.append(request)
+        self.may_answer.wait()
+        with self._lock:
+            self._check_owner(request.run_id, context)
+            record = self._record(request.run_id, context)
+            if (refusal := self.refuse_searches.get(request.run_id)) is not None:
+                _fail(context, grpc.StatusCode.FAILED_PRECONDITION, refusal, "refused by the test double")
+            if record.losses:
+                code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_RUN_BEGUN
+                _fail(context, code, reason, f"the run is at step {len(record.losses)}")
+            if not record.searches or record.searches[-1].start != request.start:
+                record.searches.append(TrialRecords(request.start, len(record.searches) + 1, self.trials))
+            search = record.searches[-1]
+            before = search.found
+            if request.HasField("result") and not search.take(request.result):
+                code, reason = grpc.StatusCode.INVALID_ARGUMENT, pb.ERROR_REASON_INVALID_FIELD
+                _fail(context, code, reason, "it is of another trial", "result")
+            if before is None and search.found is not None:
+                record.config.found.CopyFrom(search.found)
+                record.config.found.charged = request.charge_steps
+                record.generation += 1
+            self._lose_answer(context)
+            return pb.SearchTrialResponse(search=search.message())
+
+    def GetSearch(self, request: pb.GetSearchRequest, context: grpc.ServicerContext) -> pb.GetSearchResponse:
+        """Read the newest search of a run."""
+        record = self._record(request.run_id, context)
+        if not record.searches:
+            code, reason = grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_NO_SEARCH
+            _fail(context, code, reason, f"run {request.run_id!r} had no search")
+        return pb.GetSearchResponse(search=record.searches[-1].message())
 
     def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import mlrs
+import mlrs.torch
 from mlrs import aio
 from mlrs.api import aio_sweep as _aio_sweep
 from mlrs.api import sweep as _sweep
@@ -32,13 +33,17 @@ NAMES = {
         "Ranks",
         "Run",
         "Schedule",
+        "SearchResult",
         "UnavailableError",
         "connect",
         "errors",
+        "suggest",
         "types",
     ],
     mlrs.types: [
         "Adaptation",
+        "FinishedTrial",
+        "FoundRate",
         "MetaOrder",
         "MetaOutcome",
         "MetaRecord",
@@ -51,7 +56,11 @@ NAMES = {
         "RunInfo",
         "RunStatus",
         "ScheduleKind",
+        "Search",
+        "Trial",
     ],
+    mlrs.adapters: ["RunState", "TrialLoop", "number", "real", "whole"],
+    mlrs.torch: ["AdvisedLR", "MetaStep", "describe", "suggest"],
     mlrs.errors: [
         "ClosedError",
         "ConfigMismatchError",
@@ -66,11 +75,13 @@ NAMES = {
         "ModelExistsError",
         "ModelInvalidError",
         "ModelNotFoundError",
+        "NoSearchError",
         "NotBuiltError",
         "PermissionDeniedError",
         "QueueFullError",
         "RecordDamagedError",
         "RecordGapError",
+        "RunBegunError",
         "RunExistsError",
         "RunFinishedError",
         "RunNotFoundError",
@@ -134,8 +145,8 @@ def test_asyncio_mirrors_threads() -> None:
 def test_asyncio_waits_by_await() -> None:
     """What waits for the daemon in the threaded client is awaited, or iterated over, in the other."""
     waiting = {
-        "Advisor": ("close", "delete_run", "get_run", "model"),
-        "Run": ("adapt", "finish", "next_lr"),
+        "Advisor": ("close", "delete_run", "get_run", "get_search", "model"),
+        "Run": ("adapt", "finish", "next_lr", "search"),
         "Sweep": ("adapt", "finish", "next_lrs"),
         "Pending": ("advice", "lr"),
         "PendingAdaptation": ("adaptation",),

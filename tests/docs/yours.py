@@ -164,6 +164,35 @@ def search(_: Connect) -> Names:
     }
 
 
+class Descent:
+    """Gradient descent on `weight**2`, as a loop that a search makes trials with."""
+
+    weight = 5.0
+
+    def save(self) -> None:
+        """Save the weight."""
+        self.saved = self.weight
+
+    def restore(self) -> None:
+        """Put it back."""
+        self.weight = self.saved
+
+    def step(self, _: int, learning_rate: float) -> float:
+        """Make an update."""
+        loss = self.evaluate()
+        self.weight -= learning_rate * 2.0 * self.weight
+        return loss
+
+    def evaluate(self) -> float:
+        """Return the loss."""
+        return self.weight**2
+
+
+def suggesting(_: Connect) -> Names:
+    """The docstring of `suggest`: the loop and what trains are the reader's."""
+    return {"mlrs": mlrs, "loop": Descent(), "train": float}
+
+
 def nothing(_: Connect) -> Names:
     """All other pages show whole scripts."""
     return {}
@@ -176,6 +205,7 @@ PAGES: dict[str, Callable[[Connect], Names]] = {
     "docs/meta-training.md": meta_training,
     "docs/schedules.md": schedules,
     "docs/search.md": search,
+    "client/mlrs/api/suggesting.py": suggesting,
     "client/mlrs/meta.py": meta_mode,
     "client/mlrs/torch/meta_step.py": meta_step,
 }

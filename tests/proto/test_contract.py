@@ -34,6 +34,8 @@ ADVISOR_RPCS = {
     "FinishRun": UNARY,
     "BatchFinishRuns": UNARY,
     "DeleteRun": UNARY,
+    "SearchTrial": UNARY,
+    "GetSearch": UNARY,
     "Advise": UNARY,
     "StreamAdvice": BOTH,
     "WatchRun": DOWN,

@@ -40,6 +40,7 @@ from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
 from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.searching import RunSearches
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import Observations, Store, open_store
 from tests.support.stubs import Stub
@@ -104,6 +105,7 @@ class Harness:
     ending: RunEnding
     changes: RunChanges
     records: RunRecords
+    searches: RunSearches
     recaller: Recaller
     engine: Engine
     catalog: ModelCatalog
@@ -206,10 +208,22 @@ def harness_of(
     opener = RunOpener(live, stored, watchers, catalog, changes)
     ending = RunEnding(live, stored, watchers, changes)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
+    searches = RunSearches(live, stored, catalog, changes)
     recaller = Recaller(stored)
     rank_reducer = RankReducer(live, engine, recaller)
     return Harness(
-        live, stored, opener, ending, changes, records, recaller, engine, catalog, store, rank_reducer
+        live,
+        stored,
+        opener,
+        ending,
+        changes,
+        records,
+        searches,
+        recaller,
+        engine,
+        catalog,
+        store,
+        rank_reducer,
     )
 
 

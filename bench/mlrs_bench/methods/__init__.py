@@ -68,13 +68,20 @@ SCHEDULE_FILES = (
 
 
 def all_methods(models: Mapping[str, ModelFile]) -> list[Method]:
-    """Return all methods that can be run, the network in question first.
+    """Return all methods that can be run, the search first.
 
     Args:
         models: the networks to judge, by the name of their method.
     """
     networks = [_network(model) for model in models.values()]
-    return [*_searches(models), *networks, *_schedules(), *_own(), *packaged_methods(), *finder_methods()]
+    return [
+        *_searches(models),
+        *networks,
+        *_schedules(),
+        *_own(),
+        *packaged_methods(),
+        *finder_methods(SCHEDULE_FILES),
+    ]
 
 
 def choose_methods(methods: Sequence[Method], names: Sequence[str]) -> list[Method]:

@@ -4,7 +4,9 @@ Both raise the learning rate from step to step in one pass of 100 steps, over wh
 then explodes, and suggest the learning rate at which it fell fastest; then they put the weights back.
 
 * `torch-lr-finder` (Silva), a port of fast.ai's; the range is its example's, 1e-7 to 10.
-* `lightning`, `Tuner.lr_find` with its defaults, 1e-8 to 1.
+* `lightning`, `Tuner.lr_find` with its defaults, 1e-8 to 1. Since 2.5.3 its suggestion takes the slope over
+  the learning rate itself instead of its logarithm, a known defect that leads to rates near the lowest; so
+  the suggestion is made here from its measurements, as releases before did.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
+from mlrs_bench.errors import BenchError
 from mlrs_bench.methods.method import Method, Training
 from mlrs_bench.methods.served import WARMUP_SHARE, AdvisedTraining
 
@@ -31,27 +35,30 @@ LOWEST, HIGHEST = 1e-7, 10.0
 """The range of torch-lr-finder."""
 
 
-def finder_methods() -> list[Method]:
-    """Return the methods, each with its package's version as its identity."""
+def finder_methods(core_files: tuple[str, ...]) -> list[Method]:
+    """Return the methods, each with its package's version as its identity.
+
+    Args:
+        core_files: the files of `mlrs_core` that a served schedule depends on.
+    """
     return [
         Method(
             name=f"{package}+linear",
             about=f"the learning rate that {package} suggests, then down along a line; its steps are charged",
             control=_followed_by_linear(find),
-            identity=f"{package} {version(package)}",
+            identity=f"{package} {version(package)}{' 2' if package == 'lightning' else ''}",
+            least_horizon=STEPS + 1,
             files=("finders.py", "served.py"),
-            core_files=SCHEDULE_FILES,
+            core_files=core_files,
         )
         for package, find in {"torch-lr-finder": _steepest, "lightning": _lightning}.items()
     ]
 
 
-SCHEDULE_FILES = ("advise.py", "config/*.py", "policy.py", "schedules/*.py")
-"""The files of `mlrs_core` that the linear schedule depends on."""
-
-
 def _followed_by_linear(find: Callable[[Training], float | None]) -> Callable[[Training], AdvisedTraining]:
     def control(training: Training) -> AdvisedTraining:
+        if training.task.horizon <= STEPS:
+            raise BenchError(f"the finder takes {STEPS} steps, and the task has {training.task.horizon}")
         state = {name: value.clone() for name, value in training.network.state_dict().items()}
         generator = torch.get_rng_state()
         training.network.train()
@@ -120,8 +127,17 @@ def _lightning(training: Training) -> float | None:
         )
         batches: Any = DataLoader(_listed(training), batch_size=None)
         finder = Tuner(trainer).lr_find(Module(), train_dataloaders=batches, num_training=STEPS)
-        suggested = finder.suggestion() if finder is not None else None
-    return None if suggested is None else float(suggested)
+        return None if finder is None else _steepest_of(finder.results)
+
+
+def _steepest_of(results: dict[str, list[float]], skipped: int = 10) -> float | None:
+    """Return the learning rate at which the loss fell fastest, over equal steps of its logarithm."""
+    known = list(zip(results["lr"], results["loss"], strict=True))[skipped:-1]
+    finite = [(rate, loss) for rate, loss in known if math.isfinite(loss)]
+    if len(finite) < 2:
+        return None
+    rates, losses = zip(*finite, strict=True)
+    return float(rates[int(np.gradient(losses).argmin())])
 
 
 def _listed(training: Training) -> Any:
@@ -135,7 +151,11 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -103,6 +103,8 @@ class Method:
     """Whether its base LR is tuned on each row."""
     base_lrs: Mapping[str, float] = field(default_factory=dict)
     """The base LR that it is given everywhere, by optimizer, if it takes one and is not tuned."""
+    least_horizon: int = 1
+    """The shortest training that it can be used for."""
     starts: tuple[float, ...] = (1.0,)
     """The initial LRs it is given, over the default one."""
 

@@ -33,7 +33,7 @@ def ratings_factors() -> Task:
 
 
 def coordinates_sine() -> Task:
-    """Return a network of sines from coordinates to the brightness of a picture (SIREN): 8,500 parameters."""
+    """Return a network of sines from coordinates to the brightness of a picture (SIREN): 8,600 parameters."""
     return Task(
         name="coordinates-sine",
         load=_picture,

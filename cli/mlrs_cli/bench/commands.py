@@ -79,7 +79,7 @@ bench.add_command(meta)
     help="Trainings that are evaluated, of each kind.",
 )
 @click.option(
-    "--default-start", is_flag=True, help="Begin at the default learning rate only, never ten times off."
+    "--default-start", is_flag=True, help="Begin at the default learning rate only, never at one that is off."
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."

@@ -35,7 +35,8 @@ def search(run_id: str, daemon: DaemonAddress, *, plot: Path | None) -> None:
     table = Table("learning rate", "steps", "loss after")
     for one in made.trials:
         loss = f"{one.loss:.4g}" if math.isfinite(one.loss) else "diverged"
-        table.add_row(f"{one.learning_rate:.3g}", str(one.steps), loss)
+        rate = f"{one.learning_rate:.3g}" if one.steps else "at the start"
+        table.add_row(rate, str(one.steps), loss)
     print_table(table)
     found = made.next if isinstance(made.next, mlrs.types.FoundRate) else None
     if found is None:

@@ -98,7 +98,8 @@ class Run(RunView[Connection], WithBlock):
 
         Returns:
             The learning rate, and the trials. No search is made, and the result says why, where it would not
-            pay, where the run has begun, and where no daemon answers and the run has a fallback.
+            pay, where the run has begun, where each rank has a run of its own (`rank`), and where no daemon
+            answers and the run has a fallback.
 
         Raises:
             InvalidArgumentError: a method of the loop returned no number.

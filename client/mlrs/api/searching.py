@@ -10,12 +10,14 @@ from typing import Any
 
 from mlrs.adapters import TrialLoop
 from mlrs.api.actions import C, asked
-from mlrs.errors import InvalidArgumentError, UnavailableError
+from mlrs.errors import InvalidArgumentError
 from mlrs.ledger.ledger import Ledger
 from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.joining import completed
+from mlrs.protocol.routing import Call
 from mlrs.protocol.session import PASSING, announce, is_loud
 from mlrs.protocol.waiting import Action, Perform, opened, paused
+from mlrs.values.checks import number
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, SearchResult, Trial
 from mlrs.values.types import RunConfig
 from mlrs.wire.search_calls import search_trial
@@ -26,8 +28,14 @@ LEAST_HORIZON = 200
 """The horizon from which on a search is worth its steps."""
 RETRY_S = 20.0
 """How long a search waits for a daemon that went away, in seconds."""
+RANKED = "the run has ranks, each of which would search by itself"
+"""Why runs whose ranks report by themselves make no search."""
 BLOWN_UP = 3.0
 """A trial has diverged when its loss rises above its first by so many times the first's magnitude."""
+
+
+class _DaemonLostError(Exception):
+    """The daemon went away for good, and the run has a fallback."""
 
 
 def searched(
@@ -42,6 +50,8 @@ def searched(
 ) -> Action[SearchResult]:
     """Search, if that is worth it, and leave the training loop as it was; `Run.search` has the arguments."""
     config = ledger.start.configs[0]
+    if ledger.rank is not None:
+        return _told(ledger, SearchResult(learning_rate=None, why_not=RANKED))
     if not always and (reason := _why_not(config)):
         return _told(ledger, SearchResult(learning_rate=None, why_not=f"{reason}; always=True makes one"))
     yield opened(connection.session, ledger, connection.deadline_of(ledger, timeout_s))
@@ -51,23 +61,21 @@ def searched(
         return _told(ledger, _of_begun(ledger))
     keep_policy = config.model is not None or config.schedule is not None
 
-    def report(own: str, result: FinishedTrial | None = None, number: int = 0) -> Action[Search]:
+    def report(own: str, result: FinishedTrial | None = None, trial: int = 0) -> Action[Search]:
         call = search_trial(
-            ledger.run_ids[0], own, result, number, keep_policy=keep_policy, charge=charge_steps
+            ledger.run_ids[0], own, result, trial, keep_policy=keep_policy, charge=charge_steps
         )
-        deadline, home = Deadline(RETRY_S), connection.session.home_of(ledger)
-        while True:
-            try:
-                return (yield from asked(connection, call, connection.timeout_s, home))
-            except PASSING as error:
-                yield paused(ledger, deadline, error)
+        try:
+            return (yield from _insisted(connection, ledger, call))
+        except PASSING as error:
+            if ledger.standby.fallback is None:
+                raise
+            raise _DaemonLostError(str(error)) from error
 
     try:
         search = yield from _made(loop, ledger, start, report)
-    except PASSING as error:
-        if ledger.standby.fallback is None:
-            raise
-        return _told(ledger, SearchResult(learning_rate=None, why_not=f"the daemon went away ({error})"))
+    except _DaemonLostError as lost:
+        return _told(ledger, SearchResult(learning_rate=None, why_not=f"the daemon went away ({lost})"))
     found = search.next
     assert isinstance(found, FoundRate)  # noqa: S101  # as `_made` returns it
     yield from _begun_at(connection, ledger, found)
@@ -95,6 +103,16 @@ def _of_begun(ledger: Ledger[Any]) -> SearchResult:
     if (found := ledger.config.found) is not None:
         why += f", and began at a learning rate of {found.learning_rate:.3g}, which a search found"
     return SearchResult(learning_rate=None, why_not=why)
+
+
+def _insisted(connection: C, ledger: Ledger[Any], call: Call[Search]) -> Action[Search]:
+    """Make a call until a daemon answers it, or for `RETRY_S` seconds."""
+    deadline, home = Deadline(RETRY_S), connection.session.home_of(ledger)
+    while True:
+        try:
+            return (yield from asked(connection, call, connection.timeout_s, home))
+        except PASSING as error:
+            yield paused(ledger, deadline, error)
 
 
 def _made(
@@ -130,8 +148,8 @@ def tried(loop: TrialLoop, trial: Trial) -> FinishedTrial:
 def _number(method: str, value: Any) -> float:
     """Return the loss that a method of the caller's loop returned."""
     try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError) as error:
+        return number(method, value)
+    except InvalidArgumentError as error:
         raise InvalidArgumentError(
             f"loop.{method} must return a loss, one number; returned {value!r:.100}", field="loop"
         ) from error
@@ -148,9 +166,8 @@ def _begun_at(connection: C, ledger: Ledger[Any], found: FoundRate) -> Action[No
     connection.locked(follow)
     try:
         yield Perform(completed(connection.session, ledger, RunConfig()), connection.timeout_s)
-    except (UnavailableError, *PASSING) as error:  # the next observation joins the run again
-        ledger_label = ledger.label
-        connection.say(f"{ledger_label}: its config after the search could not be read: {error}")
+    except PASSING as error:  # the next observation joins the run again
+        connection.say(f"{ledger.label}: its config after the search could not be read: {error}")
 
 
 def _told(ledger: Ledger[Any], result: SearchResult) -> SearchResult:
@@ -163,6 +180,7 @@ def _show(ledger: Ledger[Any], search: Search | None) -> None:
     """Show the search's progress on a terminal; `None`: remove it."""
     if not is_loud() or not sys.stderr.isatty():
         return
-    text = "" if search is None else f"mlrs: {ledger.label} tries learning rates: {len(search.trials)} made"
+    made = 0 if search is None else sum(one.steps > 0 for one in search.trials)
+    text = "" if search is None else f"mlrs: {ledger.label} tries learning rates: {made} made"
     sys.stderr.write(f"\r\x1b[K{text}")
     sys.stderr.flush()

@@ -29,7 +29,7 @@ def suggest(
 
     It makes the trials of `Run.search`, and leaves the loop as it was and no run behind.
 
-        found = mlrs.suggest(loop, horizon=10_000, optimizer="adamw")
+        found = mlrs.suggest(loop, horizon=10_000, optimizer="adamw", advisor="localhost:50051")
         train(found.learning_rate)   # yours
 
     Args:

@@ -60,10 +60,10 @@ class Opened:
 
     @property
     def last_learning_rates(self) -> list[float | None]:
-        """The last learning rate of each run, or else its `initial_lr`."""
+        """The last learning rate of each run, or else what a search found, or its `initial_lr`."""
         infos = [run.info for run in self.runs]
         return [
-            info.config.initial_lr if info.last_learning_rate is None else info.last_learning_rate
+            _first_rate(info.config) if info.last_learning_rate is None else info.last_learning_rate
             for info in infos
         ]
 
@@ -81,3 +81,8 @@ class Opened:
     def durable_step(self) -> int:
         """Observations of all runs up to and including this step survive a crash; -1: none yet."""
         return min(run.info.durable_step for run in self.runs)
+
+
+def _first_rate(config: RunConfig) -> float | None:
+    """Return the learning rate that a run was told to begin with, if it was."""
+    return config.initial_lr if config.found is None else config.found.learning_rate

@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mlrs import Run, SearchResult
-from mlrs.adapters import RunState, real, whole
+from mlrs.adapters import RunState, TrialLoop, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.torch import search as searching
 from mlrs.torch.hook import Hook, Progress, unwrapped
@@ -113,6 +113,7 @@ class AdvisedLR(LRScheduler):
         self._applied = False  # whether its advice is set in the optimizer
         self._advised_lr: float | None = None
         self._loads = 0  # loaded states; losses from before are dropped
+        self._is_searching = False
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
@@ -141,6 +142,7 @@ class AdvisedLR(LRScheduler):
         """
         if self._hook.is_known:
             return
+        self._check_not_searching("observe")
         value = self._counted(loss, samples)
         if self._pending is not None:
             self._defer(
@@ -164,6 +166,7 @@ class AdvisedLR(LRScheduler):
             UsageError: no loss was observed since the last step.
             MlrsError: see `observe` and `Pending.lr`.
         """
+        self._check_not_searching("step")
         try:
             self._hook.check()
         except UsageError as error:
@@ -200,8 +203,10 @@ class AdvisedLR(LRScheduler):
     ) -> SearchResult:
         """Find the learning rate to begin with, in a few short trials; call it before the loop.
 
-        Parameters, buffers, the optimizer's state, the scaler and the random number generators are as before
-        when it returns or raises, to the bit. In a distributed job, call it on every rank.
+        Parameters, buffers, gradients, the optimizer's state, the scaler and the random number generators,
+        also one that the loader has, are as before when it returns or raises, to the bit. In a distributed
+        job, call it on every rank. If one rank fails, all raise; but one that fails where ranks communicate,
+        as in `backward` or a `step_fn`, raises at once, and the others when its process ends, as in training.
 
         Args:
             model: the model that the optimizer trains; under `DistributedDataParallel`, the wrapped one.
@@ -210,9 +215,11 @@ class AdvisedLR(LRScheduler):
             batches: training batches, such as the loader; about 4 + 1 % of the horizon are read, moved to the
                 model's device and kept until the search ends.
             step_fn: `step_fn(model, batch)` makes a whole step of the training, with its clipping or
-                accumulation, and returns its loss. Default: backward, and a step of the optimizer.
+                accumulation, and returns its loss; it calls no method of this scheduler. Default: backward,
+                and a step of the optimizer.
             scaler: the AMP scaler of the training, if it has one.
-            also_save: what else steps change: an EMA copy, a module, a tensor, an object with `state_dict`.
+            also_save: a list of what else steps change: an EMA copy, a module, a tensor, a generator, another
+                optimizer, an object with `state_dict`.
             save_to: where the copies are kept: `device`, beside the tensors, or `cpu`, in host memory.
             always: as for `Run.search`.
             charge_steps: as for `Run.search`.
@@ -227,24 +234,34 @@ class AdvisedLR(LRScheduler):
             UnavailableError: another rank raised an error; this one names the rank.
             MlrsError: see `Run.search`.
         """
-        self._hook.check()
-        searching.check_beginning(self.last_epoch, has_losses=bool(self._losses) or self._pending is not None)
-        if self.last_epoch > 0:
-            return SearchResult(learning_rate=None, why_not=f"the run is at step {self.last_epoch}")
-        loop = searching.TorchLoop(
-            model,
-            self.optimizer,
-            loss_fn,
-            batches,
-            lambda learning_rate: set_rates(self.optimizer, learning_rate, self._ratios()),
-            step_fn=step_fn,
-            scaler=scaler,
-            also_save=also_save,
-            save_to=save_to,
-        )
-        return searching.search(
-            self._run, self._together, loop, always=always, charge_steps=charge_steps, timeout_s=timeout_s
-        )
+
+        def make() -> searching.TorchLoop:
+            self._hook.check()
+            has_losses = bool(self._losses) or self._pending is not None
+            searching.check_beginning(self.last_epoch, has_losses=has_losses)
+            ratios = self._ratios()
+            return searching.TorchLoop(
+                model,
+                self.optimizer,
+                loss_fn,
+                batches,
+                lambda learning_rate: set_rates(self.optimizer, learning_rate, ratios),
+                step_fn=step_fn,
+                scaler=scaler,
+                also_save=also_save,
+                save_to=save_to,
+            )
+
+        def decide(loop: TrialLoop, start: Callable[[], str]) -> SearchResult:
+            return self._own_run().search(
+                loop, start=start, always=always, charge_steps=charge_steps, timeout_s=timeout_s
+            )
+
+        self._is_searching = True
+        try:
+            return searching.search(make, self._together, decide)
+        finally:
+            self._is_searching = False
 
     def detach(self) -> None:
         """Stop setting learning rates: the optimizer's steps wait for no advice. The run stays open.
@@ -302,6 +319,14 @@ class AdvisedLR(LRScheduler):
         self._advised_lr = state.last_lr
         if self._advised_lr is not None:
             self._fill(self._advised_lr)
+
+    def _check_not_searching(self, method: str) -> None:
+        """Raise `UsageError` during a search, whose losses are no observations."""
+        if self._is_searching:
+            raise UsageError(
+                f"{method} was called in a trial of a search; step_fn returns the loss, and leaves the"
+                " scheduler alone"
+            )
 
     def _initial_step(self) -> None:
         """Set no learning rate: there is no advice yet."""

@@ -54,7 +54,7 @@ def reshard(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "_fsdp_wrapped_module"):
             raise InvalidArgumentError(
-                "model is a FullyShardedDataParallel; meta mode takes fully_shard(model), which replaces it",
+                "model is a FullyShardedDataParallel; use fully_shard(model), which replaces it",
                 field="model",
             )
         if hasattr(module, "unshard") and hasattr(module, "reshard"):  # an FSDPModule

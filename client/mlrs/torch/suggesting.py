@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 import mlrs
+from mlrs.adapters import TrialLoop
 from mlrs.torch.hook import unwrapped
+from mlrs.torch.ranks import together_of
 from mlrs.torch.saving import SaveTo
 from mlrs.torch.scheduler import describe, set_rates
-from mlrs.torch.search import LossFunction, StepFunction, TorchLoop
+from mlrs.torch.search import LossFunction, StepFunction, TorchLoop, search
 
 
 def suggest(
@@ -30,6 +32,8 @@ def suggest(
     advisor: mlrs.Advisor | str = "localhost:50051",
 ) -> mlrs.SearchResult:
     """Find a learning rate in a few short trials, and leave everything as it was, to the bit.
+
+    In a distributed job, call it on every rank; the first one talks to the daemon.
 
     Args:
         model: as for `AdvisedLR.search`, like all arguments not named here.
@@ -50,18 +54,24 @@ def suggest(
         MlrsError: as `mlrs.suggest`.
     """
     inner = unwrapped(optimizer)
-    rates = [float(group["lr"]) for group in inner.param_groups]
-    largest = max(rates)
-    ratios = [rate / largest if largest else 1.0 for rate in rates]
-    loop = TorchLoop(
-        model,
-        inner,
-        loss_fn,
-        batches,
-        lambda learning_rate: set_rates(inner, learning_rate, ratios),
-        step_fn=step_fn,
-        scaler=scaler,
-        also_save=also_save,
-        save_to=save_to,
-    )
-    return mlrs.suggest(loop, horizon=horizon, advisor=advisor, start=loop.start, **describe(inner))
+
+    def make() -> TorchLoop:
+        rates = [float(group["lr"]) for group in inner.param_groups]
+        largest = max(rates)
+        ratios = [rate / largest if largest else 1.0 for rate in rates]
+        return TorchLoop(
+            model,
+            inner,
+            loss_fn,
+            batches,
+            lambda learning_rate: set_rates(inner, learning_rate, ratios),
+            step_fn=step_fn,
+            scaler=scaler,
+            also_save=also_save,
+            save_to=save_to,
+        )
+
+    def decide(loop: TrialLoop, start: Callable[[], str]) -> mlrs.SearchResult:
+        return mlrs.suggest(loop, horizon=horizon, advisor=advisor, start=start, **describe(inner))
+
+    return search(make, together_of(None, None, distributed=True), decide)

@@ -33,7 +33,7 @@ class Trial:
     learning_rate: float
     """The learning rate of its first update."""
     steps: int
-    """The number of updates."""
+    """The number of updates; 0: only the loss at the start is measured."""
 
     def rate(self, update: int) -> float:
         """Return the learning rate of an update, from 0."""
@@ -47,7 +47,7 @@ class FinishedTrial:
     learning_rate: float
     """The learning rate of its first update."""
     steps: int
-    """The updates that were made: fewer than asked for if it diverged."""
+    """The updates that were made: fewer than asked for if it diverged. 0: the loss at the start."""
     loss: float
     """The mean loss after it, on batches that all trials share; not finite: it diverged."""
 
@@ -87,7 +87,7 @@ class SearchResult:
             return f"no search: {self.why_not}"
         return (
             f"begins at a learning rate of {self.learning_rate:.3g}, within {self.octaves:.1f} octaves;"
-            f" {len(self.trials)} trials, {self.steps} steps"
+            f" {sum(one.steps > 0 for one in self.trials)} trials, {self.steps} steps"
         )
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
@@ -108,10 +108,13 @@ class SearchResult:
             raise UsageError("plot needs Matplotlib: pip install matplotlib") from error
         figure = Figure(figsize=(6.0, 4.0), layout="constrained")
         axes = figure.subplots()
-        known = sorted((one.learning_rate, one.loss) for one in self.trials if math.isfinite(one.loss))
+        made = [one for one in self.trials if one.steps > 0]
+        known = sorted((one.learning_rate, one.loss) for one in made if math.isfinite(one.loss))
         axes.semilogx([rate for rate, _ in known], [loss for _, loss in known], "o-", label="trials")
         for one in self.trials:
-            if not math.isfinite(one.loss):
+            if one.steps == 0:
+                axes.axhline(one.loss, color="C7", linestyle="--", label="at the start")
+            elif not math.isfinite(one.loss):
                 axes.axvline(one.learning_rate, color="C3", linestyle=":", label="diverged")
         if self.learning_rate is not None:
             axes.axvline(self.learning_rate, color="C2", label=f"found: {self.learning_rate:.3g}")

@@ -173,7 +173,7 @@ class Trial(google.protobuf.message.Message):
     learning_rate: builtins.float
     """The learning rate of its first update. That of update i is `learning_rate * (1 - i / steps)`."""
     steps: builtins.int
-    """The number of updates."""
+    """The number of updates. 0: only the loss at the start is measured."""
     def __init__(
         self,
         *,

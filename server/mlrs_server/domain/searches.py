@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Self
 
+from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
 from mlrs_core.search import Found, SearchSetup, Trial, TrialResult, what_next
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, invalid_field
 
@@ -36,13 +38,20 @@ class RecordedSearch:
     """Whether the run keeps its model or its schedule."""
     charge_steps: bool
     """Whether the trials' steps are part of the horizon."""
+    min_lr: float = MIN_BASE_LR
+    """The lowest learning rate that the run can begin with."""
+    max_lr: float = MAX_BASE_LR
+    """The highest one."""
     results: tuple[TrialResult, ...] = ()
     """The trials that were made, in order."""
     version: int = VERSION
 
     def next(self) -> Trial | Found:
-        """Return the trial to make, or what was found."""
-        return what_next(self.setup, self.results)
+        """Return the trial to make, or what was found: a learning rate within the bounds of the run."""
+        following = what_next(self.setup, self.results)
+        if isinstance(following, Trial):
+            return following
+        return replace(following, learning_rate=min(max(following.learning_rate, self.min_lr), self.max_lr))
 
     def with_result(self, number: int, loss: float, steps: int) -> Self:
         """Return the search with the result of a trial; itself, if it has that result already.
@@ -50,9 +59,10 @@ class RecordedSearch:
         Raises:
             AdvisorError: the result is of a trial that was not asked for, or not the one that is recorded.
         """
-        if number < len(self.results):
+        loss = math.nan if math.isnan(loss) else loss  # a NaN has many bit patterns, and the record keeps one
+        if 0 <= number < len(self.results):
             has = self.results[number]
-            if steps == has.steps and (loss == has.loss or (loss != loss and has.loss != has.loss)):  # noqa: PLR0124 # NaN
+            if steps == has.steps and (loss == has.loss or (math.isnan(loss) and math.isnan(has.loss))):
                 return self
             raise AdvisorError(
                 Reason.STALE_STEP,
@@ -61,7 +71,7 @@ class RecordedSearch:
                 field="result",
             )
         trial = self.next()
-        if number > len(self.results) or isinstance(trial, Found):
+        if number != len(self.results) or isinstance(trial, Found):
             raise invalid_field(
                 "result.number",
                 f"is {number}, and {'no trial' if isinstance(trial, Found) else len(self.results)} is due; "

@@ -32,6 +32,10 @@ MADE_AGAIN = (
 )
 PERHAPS = ", provided that the record gives it, which --replay checks"
 """Added where the record was read but not replayed."""
+SEARCH_DAMAGED = (
+    "the record of its search is damaged; its learning rates do not depend on it, but the search can neither "
+    "be read nor continued"
+)
 BOTH = "its stored network is damaged, too, so it cannot continue: restore a backup, or delete the run"
 
 
@@ -88,19 +92,9 @@ def _checked(store: SqlStore, key: int, run_id: str, catalog: ModelCatalog | Non
     except AdvisorError as error:
         return Checked(run_id, 0, str(error))
     steps, problem = _check_record(store, run, replay)
-    if run.config.meta is None:
-        return Checked(run_id, steps, problem)
-    try:
-        if catalog and replay and not problem:
-            problem = _against_network(store, run, adaptive_policy_of(run, catalog), replay)
-        else:
-            _check_network(store, run)
-    except DamagedError:
-        perhaps = "" if catalog else PERHAPS
-        problem = f"{problem}; {BOTH}" if problem else f"{MADE_AGAIN}{perhaps}"
-    except AdvisorError as error:
-        problem = problem or str(error)
-    return Checked(run_id, steps, problem)
+    if run.config.meta is not None:
+        problem = _with_network(store, run, catalog, replay, problem)
+    return Checked(run_id, steps, problem or _check_search(store, run))
 
 
 def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tuple[int, str]:
@@ -121,6 +115,33 @@ def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tup
     elif replay is not None and not problem:
         problem = _against_replay(run, replay.snapshot())
     return steps, problem
+
+
+def _check_search(store: SqlStore, run: StoredRun) -> str:
+    """Read a run's newest search; return a description of its damage, or ""."""
+    try:
+        store.search(run.key)
+    except DamagedError:
+        return SEARCH_DAMAGED
+    except AdvisorError as error:
+        return str(error)
+    return ""
+
+
+def _with_network(
+    store: SqlStore, run: StoredRun, catalog: ModelCatalog | None, replay: Replay | None, problem: str
+) -> str:
+    """Check the stored network of a run in meta mode; return its damage besides `problem`, the record's."""
+    try:
+        if catalog and replay and not problem:
+            return _against_network(store, run, adaptive_policy_of(run, catalog), replay)
+        _check_network(store, run)
+    except DamagedError:
+        perhaps = "" if catalog else PERHAPS
+        return f"{problem}; {BOTH}" if problem else f"{MADE_AGAIN}{perhaps}"
+    except AdvisorError as error:
+        return problem or str(error)
+    return problem
 
 
 def _check_network(store: SqlStore, run: StoredRun) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from mlrs_core.config import FoundRate, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
 from mlrs_core.search import Found, SearchSetup, Trial
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.searches import VERSION, RecordedSearch, check_start
@@ -18,7 +19,7 @@ from mlrs_server.live.policies import new_run
 from mlrs_server.live.stored_runs import StoredRuns, required
 from mlrs_server.models.catalog import ModelCatalog, ModelsNow
 from mlrs_server.runs.changes import RunChanges
-from mlrs_server.storage import NewRun, StoredRun
+from mlrs_server.storage import NewRun, Store, StoredRun
 
 log = structlog.get_logger()
 
@@ -94,27 +95,25 @@ class RunSearches:
         run_id = report.run_id
         async with self._live.lock(run_id), self._stored.acquired([run_id]) as runs:
             run = required(runs, run_id)
-            if self._live.status(run) == RunStatus.FINISHED:
-                raise finished_run(run_id)
-            if (step := self._live.next_step(run)) > 0:
-                raise run_begun(run_id, step)
             attempt, before = await self._stored.in_store(lambda store: store.search(run.key)) or (0, None)
+            self._check_not_begun(run)  # after the store was read: the run takes observations meanwhile
             if before is None or (before.start, before.version) != (report.start, VERSION):
                 before, attempt, search = None, attempt + 1, _begun(run, report)
-                log.info("search_begun", run_id=run_id, attempt=attempt)
             else:
-                search = before
-            if report.result is not None:
-                if before is None:
-                    raise invalid_field(
-                        "result",
-                        "is of another search; ask without a result which trial to make",
-                    )
-                search = search.with_result(*report.result)
+                search = before if report.result is None else before.with_result(*report.result)
             following = search.next()
             if search is not before:
                 await self._store(run, attempt, search, following)
+            if before is None:
+                log.info("search_begun", run_id=run_id, attempt=attempt)
             return SearchView(attempt, search, following)
+
+    def _check_not_begun(self, run: StoredRun) -> None:
+        """Check that a run has no observation and is not finished."""
+        if self._live.status(run) == RunStatus.FINISHED:
+            raise finished_run(run.run_id)
+        if (step := self._live.next_step(run)) > 0:
+            raise run_begun(run.run_id, step)
 
     async def _store(
         self, run: StoredRun, attempt: int, search: RecordedSearch, following: Trial | Found
@@ -125,13 +124,7 @@ class RunSearches:
             await self._stored.in_store(lambda store: store.put_search(run, attempt, search))
             return
         settled = self._settled(run, search, following)
-        with self._live.reserved_new(settled) as slot:  # it may be served by another policy than before
-            with self._live.dropped_if_ambiguous(run.run_id):
-                await self._stored.in_store(lambda store: store.put_search(run, attempt, search, settled))
-            reach("search.stored")
-            self._live.drop(run.run_id)
-            fields = {name: getattr(settled, name) for name in vars(settled)}
-            self._live.put(slot, replace(run, **fields))
+        await self._settle(run, attempt, search, settled)
         log.info(
             "search_ended",
             run_id=run.run_id,
@@ -141,6 +134,26 @@ class RunSearches:
             steps=following.steps,
             policy=settled.model_name,
         )
+
+    async def _settle(self, run: StoredRun, attempt: int, search: RecordedSearch, settled: NewRun) -> None:
+        """Store a search at its end, with the run that it leads to, and have that run in memory, too.
+
+        A run that is not in memory stays out: the next call that needs it loads its model first.
+        """
+
+        def put(store: Store) -> None:
+            store.put_search(run, attempt, search, settled)
+
+        if self._live.find(run.run_id) is None:
+            await self._stored.in_store(put)
+            reach("search.stored")
+            return
+        with self._live.reserved_new(settled) as slot:  # it may be served by another policy than before
+            with self._live.dropped_if_ambiguous(run.run_id):
+                await self._stored.in_store(put)
+            reach("search.stored")
+            self._live.drop(run.run_id)
+            self._live.put(slot, replace(run, **vars(settled)))
 
     def _settled(self, run: StoredRun, search: RecordedSearch, found: Found) -> NewRun:
         """Return the run that begins with what was found."""
@@ -166,7 +179,7 @@ def _after_search(horizon: int) -> ScheduleSpec:
 
     ADR 0024 has the measurements that chose it.
     """
-    return ScheduleSpec(ScheduleKind.WSD, warmup=math.ceil(WARMUP_SHARE * horizon))
+    return ScheduleSpec(ScheduleKind.WSD, warmup=min(math.ceil(WARMUP_SHARE * horizon), horizon - 1))
 
 
 def _keeps_policy(config: RunConfig, search: RecordedSearch) -> bool:
@@ -177,15 +190,32 @@ def _keeps_policy(config: RunConfig, search: RecordedSearch) -> bool:
 
 
 def _begun(run: StoredRun, report: Report) -> RecordedSearch:
-    """Return the search that a run begins."""
+    """Return the search that a run begins.
+
+    Raises:
+        AdvisorError: the call has a result, and so no trial of this search can have been asked for.
+    """
+    if report.result is not None:
+        raise invalid_field("result", "is of another search; ask without a result which trial to make")
     config = run.config
     base_lr = config.schedule and config.schedule.base_lr
+    initial_lr = base_lr or config.initial_lr
     setup = SearchSetup(
         horizon=config.horizon,
         optimizer=config.optimizer,
         momentum=config.momentum,
-        initial_lr=base_lr or config.initial_lr,
+        initial_lr=None if initial_lr is None else _bounded(initial_lr),
     )
     return RecordedSearch(
-        start=report.start, setup=setup, keep_policy=report.keep_policy, charge_steps=report.charge_steps
+        start=report.start,
+        setup=setup,
+        keep_policy=report.keep_policy,
+        charge_steps=report.charge_steps,
+        min_lr=MIN_BASE_LR if config.min_lr is None else _bounded(config.min_lr),
+        max_lr=MAX_BASE_LR if config.max_lr is None else _bounded(config.max_lr),
     )
+
+
+def _bounded(learning_rate: float) -> float:
+    """Return a learning rate that a schedule can begin with."""
+    return min(max(learning_rate, MIN_BASE_LR), MAX_BASE_LR)

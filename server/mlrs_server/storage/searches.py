@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from mlrs_core.config import Optimizer
 from mlrs_core.search import SearchSetup, TrialResult
 from mlrs_server.domain.searches import RecordedSearch
-from mlrs_server.storage.sealing import damaged, seal, unseal
+from mlrs_server.errors import AdvisorError, Reason
+from mlrs_server.storage.sealing import seal, unseal
 from mlrs_server.storage.tables import PUT_SEARCH, runs, searches
 
 _JSON = json.JSONEncoder(default=vars)
@@ -20,7 +21,7 @@ def newest(connection: sa.Connection, key: int) -> tuple[int, RecordedSearch] | 
     """Return the number and the content of a run's newest search, if it began one.
 
     Raises:
-        AdvisorError: it is damaged.
+        AdvisorError: as `unpack`.
     """
     query = (
         sa.select(runs.c.run_id, searches.c.attempt, searches.c.record)
@@ -44,7 +45,7 @@ def drop(connection: sa.Connection, key: int) -> None:
 
 
 def pack(search: RecordedSearch) -> bytes:
-    """Return a search as bytes; every float keeps its bits, and NaN is one of them."""
+    """Return a search as bytes; every float keeps its bits, except that any NaN is read as `math.nan`."""
     return seal(_JSON.encode(search).encode())
 
 
@@ -52,13 +53,17 @@ def unpack(data: bytes, run_id: str) -> RecordedSearch:
     """Return the search in `data`, of run `run_id`.
 
     Raises:
-        AdvisorError: the bytes are damaged.
+        AdvisorError: the bytes are damaged, or a newer version wrote what this one does not know.
     """
+    body = unseal(data, run_id)
     try:
-        values: dict[str, Any] = json.loads(unseal(data, run_id))
+        values: dict[str, Any] = json.loads(body)
         setup = values.pop("setup")
         optimizer = Optimizer(setup.pop("optimizer"))
         results = tuple(TrialResult(**one) for one in values.pop("results"))
         return RecordedSearch(setup=SearchSetup(optimizer=optimizer, **setup), results=results, **values)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise damaged(run_id) from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise AdvisorError(
+            Reason.STORE_NEWER,
+            f"the search of run {run_id!r} is of a newer version of mlrs ({error}); upgrade mlrs",
+        ) from error

@@ -12,13 +12,16 @@ from mlrs_bench.cell import Cell
 from mlrs_bench.report import Scope, Summary, summarise
 
 FACTORS = {
-    "mlr-snet": 0.95,
+    "search": 0.95,
+    "mlr-snet": 1.2,
     "tuned-cosine": 1.0,
     "tuned-linear": 1.05,
     "tuned-wsd": 1.1,
     "cosine": 1.3,
     "constant": 1.5,
     "mlr-snet-progress": 1.4,
+    "torch-lr-finder+linear": 1.25,
+    "lightning+linear": 1.35,
 }
 """Final losses over the best tuned one's, by method: what `benchmark` builds on."""
 
@@ -72,8 +75,8 @@ def benchmark(
                 for method, factor in factors.items()
             }
             cells += row(drawn, test_accuracy=0.9, **group)
-            for start in (0.1, 10.0):
-                cells += row({"mlr-snet": drawn["mlr-snet"] * 1.01}, start=start, **group)
+            for start in (0.01, 0.1, 10.0, 100.0):
+                cells += row({"search": drawn["search"] * 1.01}, start=start, **group)
             cells += [
                 cell("tuned-cosine", 1.0, purpose="tune", base_lr=lr, **group) for lr in (0.01, 0.1, 1.0)
             ]

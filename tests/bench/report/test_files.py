@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from mlrs_bench.report import Summary, benchmark_scope, write_report
-from mlrs_bench.report.figures.scope import DEVELOPMENT_TASKS
+from mlrs_bench.report.figures.scope import UNTOUCHED_TASKS
 from mlrs_bench.report.figures.targets import EVERY
 from mlrs_bench.report.figures.wording import interval, record
 from mlrs_bench.report.pages.markdown import READING
@@ -56,7 +56,7 @@ def lines(text: str, title: str) -> list[list[str]]:
 def test_header_names_the_command(text: str) -> None:
     """The report begins with what made it and of how many trainings it speaks."""
     assert text.startswith("# Quality\n\nMade by `mlrs bench quality --out 'my folder'`: 6 rows")
-    assert "162 evaluation trainings, 18 for tuning" in text
+    assert "252 evaluation trainings, 18 for tuning" in text
 
 
 def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
@@ -70,12 +70,12 @@ def test_standings_are_the_summarys(text: str, summary: Summary, group: str, tit
     """The tables over rows hold each method's interval and record."""
     found = lines(text, title)[2:]
     assert [line[0] for line in found] == list(summary.methods)
-    assert len(found) == 8
+    assert len(found) == 11
     for line in found:
         comparison = summary.comparisons[group, line[0]]
         assert line[2] == interval(comparison.gap)
         assert line[4] == interval(comparison.log_ratio, "+.3f")
-        assert line[-1] == ("-" if line[0] == "mlr-snet" else record(comparison.advised))
+        assert line[-1] == ("-" if line[0] == "search" else record(comparison.advised))
 
 
 def test_rows_are_the_summarys(text: str, summary: Summary) -> None:
@@ -85,7 +85,7 @@ def test_rows_are_the_summarys(text: str, summary: Summary) -> None:
     for line, each in zip(found, summary.rows, strict=True):
         assert line[1] == "cross-entropy"
         assert line[2] == f"{each.mean('best tuned'):.4g} (tuned-cosine)"
-        assert line[5] == f"{each.gap('mlr-snet'):.2f}"
+        assert line[5] == f"{each.gap('search'):.2f}"
         assert line[7] == "90.0 % → 90.0 %"
 
 
@@ -96,10 +96,31 @@ def test_matrix_has_every_pair(text: str, summary: Summary) -> None:
     said = {
         (line[0], other): words for line in found for other, words in zip(header[1:], line[1:], strict=True)
     }
-    assert len(said) == 8 * 8
+    assert len(said) == 11 * 11
     for (method, other), words in said.items():
         assert words == ("-" if other == method else record(summary.matchups[method, other]))
-    assert len(summary.matchups) == 8 * 7
+    assert len(summary.matchups) == 11 * 10
+
+
+def test_wrong_starts_are_the_summarys(text: str, summary: Summary) -> None:
+    """Each start has its median move and, beside it, what that may be at most."""
+    found = lines(text, "Started at the wrong learning rate")
+    assert found[0][3:5] == ["median size of move", "at most"]
+    assert [line[:5] for line in found[2:]] == [
+        [each.method, f"x{each.start:g}", "6", f"{each.median_move:.3f}", f"{each.median_high:.3f}"]
+        for each in summary.sensitivities
+    ]
+
+
+def test_failures_are_counted(tmp_path: Path) -> None:
+    """Trainings that diverged, were lost, or did not learn are counted apart."""
+    cells = row({"search": [9.2, 2.4, 2.29, 1.0]})
+    cells[0] = cell("search", 9.2, diverged=True)
+    write_report(cells, scope=scope_of(cells), metrics={}, out=tmp_path, words=WORDS)
+    text = (tmp_path / "quality.md").read_text(encoding="utf-8")
+    header, _, line = lines(text, "Divergences, and trainings that did not learn")
+    assert header == ["method", "diverged", "lost", "not learning", "of runs"]
+    assert line == ["search", "1", "2", "3", "4"]
 
 
 def test_sections(text: str) -> None:
@@ -121,19 +142,20 @@ def test_sections(text: str) -> None:
 
 def test_development_and_untouched_rows_are_apart(tmp_path: Path) -> None:
     """The figures over rows are given for development and for untouched rows as well."""
-    losses = {"constant": [1.0, 1.1], "tuned-wsd": [0.5, 0.52], "mlr-snet": [0.4, 0.5]}
-    cells = row(losses, task="char-lstm") + row(losses, task="linear") + row(losses, task="cifar10-resnet")
+    losses = {"constant": [1.0, 1.1], "tuned-wsd": [0.5, 0.52], "search": [0.4, 0.5]}
+    tasks = ("char-lstm", "cifar10-resnet", "adding-gru")
+    cells = [each for task in tasks for each in row(losses, task=task)]
     write_report(cells, scope=benchmark_scope(), metrics={}, out=tmp_path, words=WORDS)
     text = (tmp_path / "quality.md").read_text(encoding="utf-8")
     found = {title: lines(text, title)[2][:2] for title in ("Development rows", "Untouched rows")}
-    assert found == {"Development rows": ["mlr-snet", "2 (2)"], "Untouched rows": ["mlr-snet", "1 (1)"]}
+    assert found == {"Development rows": ["search", "2 (2)"], "Untouched rows": ["search", "1 (1)"]}
 
 
-def test_reading_names_every_development_task() -> None:
-    """The report says of development rows what the groups hold."""
-    said = re.search(r"\*Development rows\* \(([^)]*)\)", READING)
+def test_reading_names_every_untouched_task() -> None:
+    """The report says which rows are untouched; all other built-in ones are development rows."""
+    said = re.search(r"\*Untouched rows\* \(([^)]*)\)", READING)
     assert said is not None
-    assert set(said[1].split(", ")) == DEVELOPMENT_TASKS
+    assert set(said[1].split(", ")) == UNTOUCHED_TASKS
 
 
 def test_pictures_exist(folder: Path, text: str) -> None:
@@ -167,7 +189,7 @@ def test_no_cells(tmp_path: Path) -> None:
 
 def test_bad_runs_are_drawn(tmp_path: Path) -> None:
     """Curves that are empty or end in NaN, and a method far off, spoil no picture."""
-    losses = {"constant": [1.0, 1.01], "tuned-wsd": [0.5, 0.52], "mlr-snet": [9.0, 9.5]}
+    losses = {"constant": [1.0, 1.01], "tuned-wsd": [0.5, 0.52], "search": [9.0, 9.5]}
     cells = row(losses, train_curve=((0, 2.0), (50, float("nan"))))
     cells += [cell("cosine", 2.3, diverged=True, train_curve=(), lr_curve=((0, 0.0), (9, 0.0)))]
     write_report(cells, scope=scope_of(cells), metrics={}, out=tmp_path, words=WORDS)

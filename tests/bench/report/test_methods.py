@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-from mlrs_bench.methods import SCHEDULES
-from mlrs_bench.methods import STARTS as BENCHMARK_STARTS
+from pathlib import Path
+
+from mlrs_bench.methods import SCHEDULE_FILES, SCHEDULES, SEARCH, SEARCH_STARTS, all_methods
 from mlrs_bench.methods import TUNED as TUNED_SCHEDULES
+from mlrs_bench.methods.finders import finder_methods
 from mlrs_bench.models import ABLATIONS as NETWORKS
-from mlrs_bench.models import ADVISED as NETWORK
+from mlrs_bench.models import ADVISED as SHIPPED
+from mlrs_bench.models import META as META_METHODS
+from mlrs_bench.models import ModelFile
 from mlrs_bench.report.figures.methods import (
     ABLATIONS,
     ADVISED,
     CONSTANT,
     COSINE,
+    FINDERS,
+    META,
+    NETWORK,
     OTHER_TUNED,
+    SEARCHES,
     TUNED,
     ordered,
     untuned,
 )
 from mlrs_bench.report.figures.rows import rows_of
 from mlrs_bench.report.figures.sensitivity import STARTS
+from mlrs_bench.report.figures.targets import MOST_MOVE
 from tests.bench.report.cells import row
 
 
 def test_names_are_the_benchmarks() -> None:
     """The methods and starts that figures are about are those that the benchmark runs."""
-    assert ADVISED == NETWORK
+    known = all_methods({SHIPPED: ModelFile(SHIPPED, about="", path=Path(), digest="")})
+    assert (ADVISED, NETWORK, META) == (SEARCH, SHIPPED, META_METHODS)
+    assert [method.name for method in known if "searched.py" in method.files] == [ADVISED, *SEARCHES]
+    assert tuple(method.name for method in finder_methods(SCHEDULE_FILES)) == FINDERS
     assert set(ABLATIONS) == set(NETWORKS)
     assert set(TUNED) == {f"tuned-{schedule}" for schedule in TUNED_SCHEDULES}
     assert {CONSTANT, COSINE} <= set(SCHEDULES)
-    assert {1.0, *STARTS} == set(BENCHMARK_STARTS)
+    assert {1.0, *STARTS} == set(SEARCH_STARTS)
+    assert set(STARTS) == set(MOST_MOVE)
+    assert {method.name for method in known if method.starts == SEARCH_STARTS} == {ADVISED}
 
 
 def test_order() -> None:
-    """Tables begin with the advised method, its ablations and the tuned ones; others follow by name."""
+    """Tables begin with the searches, the networks and the tuned methods; others follow by name."""
     methods = {"zoom", "cosine", "tuned-wsd", "mlr-snet", "tuned-cosine", "best tuned", "mlr-snet-loss"}
-    assert ordered(methods) == (
+    assert ordered(methods | {"search", "search-linear", "lightning+linear"}) == (
+        "search",
+        "search-linear",
         "mlr-snet",
         "mlr-snet-loss",
         "best tuned",
         "tuned-cosine",
         "tuned-wsd",
         "cosine",
+        "lightning+linear",
         "zoom",
     )
-    assert untuned(methods) == ("cosine", "zoom")
+
+
+def test_untuned_methods_are_rivals() -> None:
+    """The network and the finders are untuned rivals; searches, ablations and meta mode are not."""
+    methods = {ADVISED, *SEARCHES, NETWORK, *ABLATIONS, *META, *TUNED, *FINDERS, "best tuned", "cosine"}
+    assert untuned(methods) == (NETWORK, "cosine", *sorted(FINDERS))
 
 
 def test_other_tuned_methods() -> None:

@@ -89,6 +89,8 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "FinishRun": [pb.FinishRunRequest(run_id=run_id)],
         "BatchFinishRuns": [pb.BatchFinishRunsRequest(run_ids=[run_id])],
         "DeleteRun": [pb.DeleteRunRequest(run_id=run_id)],
+        "SearchTrial": [pb.SearchTrialRequest(run_id=run_id, start="s")],
+        "GetSearch": [pb.GetSearchRequest(run_id=run_id)],
         "Advise": [pb.AdviseRequest(run_id=run_id, step=0, loss=1.0)],
         "StreamAdvice": [columns((handle, 0, 1.0))],
         "WatchRun": [pb.WatchRunRequest(run_id=run_id)],

@@ -34,6 +34,17 @@ from tests.server.test_daemon import SERVING, health
 from tests.support.daemon import write_random_model
 
 Code = grpc.StatusCode
+OF_ONE_RUN = (
+    "OpenRun",
+    "GetRun",
+    "FinishRun",
+    "DeleteRun",
+    "SearchTrial",
+    "GetSearch",
+    "Advise",
+    "WatchRun",
+)
+"""RPCs about a run that they name."""
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +113,7 @@ async def test_a_full_name_opens_nothing(
     """The full names of runs inside the daemon are not accepted as ids from any caller."""
     caller = both[1] if tenant else home.caller(tenant)
     await home.known(caller)
-    for rpc in ("OpenRun", "GetRun", "FinishRun", "DeleteRun", "Advise", "WatchRun", "BatchFinishRuns"):
+    for rpc in (*OF_ONE_RUN, "BatchFinishRuns"):
         refusal = await caller.refused(rpc, *messages_of(rpc, run_id=name))
         assert refusal.code == Code.INVALID_ARGUMENT
     for request in (

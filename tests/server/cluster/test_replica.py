@@ -19,6 +19,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.runs.open_request import OpenRequest
 from mlrs_server.storage import SqlStore, Store
 from tests.server.cluster.conftest import Join, Member, expire
+from tests.server.runs.searches import ask, found_by, tried, tried_but_one
 from tests.server.support import LOSSES, raises, replayed, until
 from tests.support.daemon import write_random_model
 
@@ -116,6 +117,40 @@ async def test_a_resumed_former_owner_writes_nothing(join: Join, store: SqlStore
         while a.replica._dropping:
             await asyncio.wait(a.replica._dropping)
         assert a.harness.live.find("run") is None
+
+
+async def test_a_search_handed_over_continues(join: Join) -> None:
+    """A search goes on at the next owner behind the trials of the first, which refuses further results."""
+    async with join("a:1") as a:
+        await _open(a)
+        view = await tried_but_one(a.harness, run_id="run")
+        async with join("b:1") as b:
+            await a.replica.drain()
+            with raises(Reason.NOT_OWNER):
+                await tried(a.harness, view, run_id="run")
+            assert await ask(b.harness, run_id="run") == view
+            found = found_by(await tried(b.harness, view, run_id="run"))
+            opened = await b.harness.open("run", CONFIG)
+            assert opened.view.config.found is not None
+            assert opened.view.config.found.learning_rate == found.learning_rate
+
+
+async def test_a_former_owner_decides_no_search(join: Join, store: SqlStore) -> None:
+    """The last trial that a replica takes after its lease expired is fenced off; the next owner decides."""
+    async with join("a:1") as a, join("b:1") as b:
+        await _open(a)
+        view = await tried_but_one(a.harness, run_id="run")
+        expire(store, a)
+        await b.replica.reconcile()
+        with raises(Reason.NOT_OWNER):
+            await tried(a.harness, view, run_id="run")
+        assert await ask(b.harness, run_id="run") == view
+        assert (await b.harness.records.get("run")).config == CONFIG
+        found_by(await tried(b.harness, view, run_id="run"))
+        with raises(Reason.NOT_OWNER):
+            await ask(a.harness, run_id="run", start="other")
+        handle = (await b.harness.open("run", CONFIG)).handle
+        assert len(await b.harness.follow(handle, LOSSES[:STEPS])) == STEPS
 
 
 async def test_a_flush_that_failed_is_over_once_all_of_it_was_lost(join: Join, store: SqlStore) -> None:

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.config import MAX_HORIZON, FoundRate, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_core.search import SearchSetup, TrialResult
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.run_snapshot import RunSnapshot, first_snapshot
+from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.errors import Reason
-from mlrs_server.storage import Observations, chunks, codec
+from mlrs_server.storage import Observations, chunks, codec, searches
 from mlrs_server.storage.sealing import seal
 from tests.core.schedules.cases import configs
 from tests.server.support import raises
@@ -43,6 +45,39 @@ CONFIGS = st.builds(
     momentum=st.none() | st.floats(0, 1, exclude_max=True),
     min_lr=st.none() | st.floats(0, 1),
     max_lr=st.none() | st.floats(1, 10),
+    found=st.none()
+    | st.builds(
+        FoundRate,
+        learning_rate=st.floats(5e-324, 1e300),
+        octaves=st.floats(0, 1e9),
+        steps=st.integers(0, 2**53),
+        charged=st.booleans(),
+    ),
+)
+SEARCHES = st.builds(
+    RecordedSearch,
+    start=st.text("abcXYZ019-", min_size=1, max_size=64),
+    setup=st.builds(
+        SearchSetup,
+        horizon=st.none() | st.integers(1, MAX_HORIZON),
+        optimizer=st.sampled_from(Optimizer),
+        momentum=st.none() | st.floats(0, 1),
+        initial_lr=st.none() | st.floats(5e-324, 1e300),
+    ),
+    keep_policy=st.booleans(),
+    charge_steps=st.booleans(),
+    min_lr=st.floats(1e-30, 1.0),
+    max_lr=st.floats(1.0, 1e30),
+    results=st.lists(
+        st.builds(
+            TrialResult,
+            learning_rate=st.floats(5e-324, 1e300),
+            steps=st.integers(0, MAX_HORIZON),
+            loss=st.floats(allow_nan=False) | st.just(math.nan),
+        ),
+        max_size=11,
+    ).map(tuple),
+    version=st.integers(0, 9),
 )
 
 
@@ -113,6 +148,14 @@ def test_configs_with_schedules_come_back_equal(config: RunConfig) -> None:
     assert codec.unpack_config(codec.pack_config(config, 7), "a") == (config, 7)
 
 
+@given(SEARCHES)
+def test_searches_come_back_equal(search: RecordedSearch) -> None:
+    """A search comes back with its trials, every double with its bits, NaN and infinities included."""
+    again = searches.unpack(searches.pack(search), "a")
+    assert repr(again) == repr(search)
+    assert [bits(one.loss) for one in again.results] == [bits(one.loss) for one in search.results]
+
+
 def test_rows_from_before_schedules_are_read() -> None:
     """A config that was stored when there were no schedules is read as one without."""
     body = b'{"horizon": 9, "optimizer": 1}'
@@ -127,6 +170,8 @@ def test_rows_from_before_schedules_are_read() -> None:
         b'{"schedule": {"kind": 99, "milestones": null}}',
         b'{"schedule": {"kind": 4, "milestones": null, "later": 1}}',
         b'{"schedule": {"kind": 4, "milestones": null, "final_lr": 7.0}}',
+        b'{"found": {"learning_rate": 0.1, "octaves": 1.0, "steps": 3, "charged": false, "later": 1}}',
+        b'{"found": {"learning_rate": 0.1}}',
         b"[1]",
         b"[" * 2000,
     ],
@@ -135,6 +180,27 @@ def test_configs_of_a_newer_version_say_so(body: bytes) -> None:
     """A field, a kind or a value that this version does not know is an error that says to upgrade."""
     with raises(Reason.STORE_NEWER, match="run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
         codec.unpack_config(seal(body), "a")
+
+
+@pytest.mark.parametrize(
+    ("known", "newer"),
+    [
+        (b'"start"', b'"later"'),
+        (b'"start"', b'"later": 1, "start"'),
+        (b'"horizon"', b'"later": 1, "horizon"'),
+        (b'"loss"', b'"later"'),
+        (b'"optimizer": 1', b'"optimizer": 99'),
+        (b'"results"', b'"trials"'),
+        (b"{", b"["),
+        (b"{", b"[" * 2000),
+    ],
+)
+def test_searches_of_a_newer_version_say_so(known: bytes, newer: bytes) -> None:
+    """A search with what this version does not know is an error that says to upgrade."""
+    body = searches.pack(SEARCH)[:-4]
+    assert known in body
+    with raises(Reason.STORE_NEWER, match="search of run 'a' is of a newer version of mlrs .*; upgrade mlrs"):
+        searches.unpack(seal(body.replace(known, newer)), "a")
 
 
 def test_a_status_of_a_newer_version_says_so() -> None:
@@ -160,6 +226,13 @@ def test_an_empty_state_comes_back_empty() -> None:
     assert codec.unpack_snapshot(codec.pack_snapshot(snapshot), "a").state.shape == (0,)
 
 
+SEARCH = RecordedSearch(
+    start="s",
+    setup=SearchSetup(horizon=400, optimizer=Optimizer.SGD),
+    keep_policy=False,
+    charge_steps=True,
+    results=(TrialResult(learning_rate=0.1, steps=8, loss=math.nan),),
+)
 PACKED = [
     (
         chunks.unpack_chunk,
@@ -182,10 +255,11 @@ PACKED = [
         ),
     ),
     (codec.unpack_config, codec.pack_config(RunConfig(horizon=1000, scale=0.3))),
+    (searches.unpack, searches.pack(SEARCH)),
 ]
 
 
-@pytest.mark.parametrize(("unpack", "packed"), PACKED, ids=["observations", "snapshot", "config"])
+@pytest.mark.parametrize(("unpack", "packed"), PACKED, ids=["observations", "snapshot", "config", "search"])
 def test_damage_is_detected(unpack: Any, packed: bytes) -> None:
     """Every flipped byte, and every cut, is found out."""
     unpack(packed, "a")

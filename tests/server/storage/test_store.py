@@ -17,15 +17,17 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrs_core.config import RunConfig
+from mlrs_core.config import FoundRate, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.search import SearchSetup, TrialResult
 from mlrs_server import failpoints
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.storage import Observations, Recency, SqlStore, Store, StoredRun, open_store
 from mlrs_server.storage.observation_log import CHUNK
 from mlrs_server.storage.sql import AT_ONCE
-from mlrs_server.storage.tables import meta_updates, observations
+from mlrs_server.storage.tables import meta_updates, observations, searches
 from tests.server.storage.stored import (
     CONFIG,
     create,
@@ -456,6 +458,121 @@ def test_a_deleted_run_is_gone(store: Store) -> None:
     assert same(store.read(other.key, 0, 10), stretch(0, 4))
 
 
+SEARCH = RecordedSearch(
+    start="s", setup=SearchSetup(horizon=100, optimizer=Optimizer.ADAM), keep_policy=False, charge_steps=True
+)
+"""A search without trials."""
+SETTLED = replace(
+    new_run("a", replace(CONFIG, schedule=ScheduleSpec(ScheduleKind.WSD, warmup=5))),
+    config=replace(CONFIG, found=FoundRate(learning_rate=0.1, octaves=1.5, steps=40, charged=True)),
+    model_name="wsd",
+    model_digest="e" * 64,
+    snapshot=replace(snapshot_at(0), state=np.zeros(0, np.float32)),
+)
+"""What a run becomes at the end of its search."""
+
+
+def with_losses(*losses: float) -> RecordedSearch:
+    """Return a search with trials of these losses."""
+    trials = (TrialResult(learning_rate=0.1 / 7**n, steps=8 - n, loss=loss) for n, loss in enumerate(losses))
+    return replace(SEARCH, results=tuple(trials))
+
+
+def newest(store: Store, run: StoredRun) -> tuple[int, str]:
+    """Return the number of a run's newest search, and all of it: in its text NaN is NaN."""
+    found = store.search(run.key)
+    assert found is not None
+    return found[0], repr(found[1])
+
+
+def numbers(store: SqlStore) -> list[tuple[int, int]]:
+    """Return the runs and the numbers of all searches that are stored."""
+    query = sa.select(searches.c.run_key, searches.c.attempt).order_by(*searches.primary_key.columns)
+    with store.reading() as connection:
+        return [tuple(row) for row in connection.execute(query)]
+
+
+def test_a_search_is_read_as_it_was(store: Store) -> None:
+    """A search comes back with all of its trials, whatever their losses; a run may have none."""
+    run, other = create(store, "a"), create(store, "b")
+    assert store.search(run.key) is None
+    losses = [1.0, math.nan, math.inf, -math.inf, -0.0, 1e308, 5e-324]
+    for count in range(len(losses) + 1):
+        search = with_losses(*losses[:count])
+        for _ in range(2):  # when nobody knows whether a commit went through, it comes again
+            store.put_search(run, 1, search)
+        assert newest(store, run) == (1, repr(search))
+    assert store.search(other.key) is None
+    assert facts(got(store, "a")) == facts(run)
+
+
+def test_the_newest_search_counts(store: SqlStore) -> None:
+    """Of several searches the last begun is read, and those before stay in the store."""
+    run, other = create(store, "a"), create(store, "b")
+    for attempt in range(1, 12):
+        store.put_search(run, attempt, replace(SEARCH, start=f"s-{attempt}"))
+    store.put_search(other, 1, SEARCH)
+    assert newest(store, run) == (11, repr(replace(SEARCH, start="s-11")))
+    assert newest(store, other) == (1, repr(SEARCH))
+    assert numbers(store) == [*((run.key, attempt) for attempt in range(1, 12)), (other.key, 1)]
+
+
+def test_a_search_settles_its_run(store: Store) -> None:
+    """At its end a search gives its run a config, a policy and a state, and changes nothing else of it."""
+    settled = replace(SETTLED, shard=77, task="another", feeder="another", world_size=9)
+    run, other = create(store, "a"), create(store, "b")
+    for _ in range(2):
+        store.put_search(run, 1, with_losses(1.0), settled)
+    names = ("config", "model_name", "model_digest", "snapshot")
+    changed = {name: getattr(SETTLED, name) for name in names}
+    assert facts(got(store, "a")) == facts(replace(run, **changed))
+    assert facts(got(store, "b")) == facts(other)
+    assert newest(store, run) == (1, repr(with_losses(1.0)))
+
+
+def test_a_search_is_settled_all_or_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the transaction fails, search and run are as they were; the same call may be made again."""
+    run = create(store, "a")
+    store.put_search(run, 1, with_losses(1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "ARMED", failpoints.parse("store.search=error"))
+        with raises(Reason.STORE):
+            store.put_search(run, 1, with_losses(1.0, 2.0), SETTLED)
+    assert facts(got(store, "a")) == facts(run)
+    assert newest(store, run) == (1, repr(with_losses(1.0)))
+    store.put_search(run, 1, with_losses(1.0, 2.0), SETTLED)
+    assert got(store, "a").config == SETTLED.config
+    assert newest(store, run) == (1, repr(with_losses(1.0, 2.0)))
+
+
+def test_searches_go_with_their_run(store: SqlStore) -> None:
+    """A deleted run, and one that is replaced, take all of their searches along; a rewound one keeps them."""
+    runs = [create(store, name) for name in "abc"]
+    for run in runs:
+        store.put_search(run, 1, SEARCH)
+        store.put_search(run, 2, with_losses(1.0))
+        fill(store, run, 3)
+    store.delete(runs[0])
+    (new,) = store.create([new_run("b")], [runs[1]])
+    store.rewind(runs[2], snapshot_at(0))
+    assert numbers(store) == [(runs[2].key, 1), (runs[2].key, 2)]
+    assert store.search(new.key) is store.search(runs[0].key) is None
+    assert newest(store, runs[2]) == (2, repr(with_losses(1.0)))
+
+
+def test_a_damaged_search_is_detected(store: SqlStore) -> None:
+    """A search whose bytes have changed is an error that names its run; the run itself is read."""
+    run, other = create(store, "a"), create(store, "b")
+    for one in (run, other):
+        store.put_search(one, 1, SEARCH)
+    with store.transaction() as connection:
+        connection.execute(searches.update().where(searches.c.run_key == run.key).values(record=b"\0" * 40))
+    with raises(Reason.DAMAGED, match="damaged record of run 'a'"):
+        store.search(run.key)
+    assert facts(got(store, "a")) == facts(run)
+    assert newest(store, other) == (1, repr(SEARCH))
+
+
 @pytest.mark.parametrize("ends", [[3], [1, 4, 5, 9], [5000, 8191, 8192, 8193, 30_000], [*range(1, 120)]])
 def test_chunks_are_merged(store: SqlStore, ends: list[int]) -> None:
     """A record of many chunks reads the same from a few, takes more, and is rewound to any step."""
@@ -546,6 +663,8 @@ def test_a_fence_stops_every_write(store: SqlStore) -> None:
         lambda: store.set_status([mine, other], RunStatus.FINISHED),
         lambda: store.rewind(other, snapshot_at(1)),
         lambda: store.merge(other),
+        lambda: store.put_search(other, 1, SEARCH),
+        lambda: store.put_search(other, 1, SEARCH, SETTLED),
         lambda: store.delete(other),
     ]
     for write in writes:
@@ -554,6 +673,8 @@ def test_a_fence_stops_every_write(store: SqlStore) -> None:
     assert (facts(got(store, "mine")), facts(got(store, "other"))) == before
     assert chunks(store, other) == [(0, 2)]
     assert store.get(["other too"]) == {}
+    assert store.search(other.key) is None
+    store.put_search(mine, 1, SEARCH)
     store.append([update(mine, 2, 4)])
     assert got(store, "mine").snapshot.next_step == 4
 
@@ -563,10 +684,12 @@ def test_everything_survives_closing(opener: Opener, tmp_path: Path) -> None:
     store = opener(tmp_path / "again")
     run = create(store, "a")
     fill(store, run, 2, 5)
+    store.put_search(run, 3, SEARCH)
     before = facts(got(store, "a"))
     store.close()
     store = opener(tmp_path / "again")
     assert facts(got(store, "a")) == before
+    assert newest(store, run) == (3, repr(SEARCH))
     assert same(store.read(run.key, 0, 10), stretch(0, 5))
     store.close()
 

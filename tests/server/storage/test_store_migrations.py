@@ -17,6 +17,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from mlrs_core.config import Optimizer
+from mlrs_core.search import SearchSetup, TrialResult
+from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.shards import shard_of
 from mlrs_server.errors import Reason
 from mlrs_server.storage import chunks, codec, open_store, schema
@@ -26,6 +29,14 @@ from mlrs_server.storage.tables import VERSION_TABLE, metadata
 from tests.server.storage.stored import CONFIG, got, new_run, same, snapshot_at, stretch, update
 from tests.server.support import raises
 from tests.support.postgres import PostgresServer
+
+SEARCH = RecordedSearch(
+    start="s",
+    setup=SearchSetup(horizon=100, optimizer=Optimizer.ADAM),
+    keep_policy=False,
+    charge_steps=False,
+    results=(TrialResult(learning_rate=0.1, steps=8, loss=2.0),),
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -93,6 +104,9 @@ def test_a_store_of_an_older_revision_is_brought_up_to_date(where: Path | str) -
         assert same(store.read(run.key, 0, 10), stretch(0, 3))
         store.append([update(run, 3, 5)])
         assert same(store.read(run.key, 0, 10), stretch(0, 5))
+        assert store.search(run.key) is None
+        store.put_search(run, 1, SEARCH)
+        assert store.search(run.key) == (1, SEARCH)
         with store.reading() as connection:
             counts = connection.execute(sa.text("SELECT loose_chunks FROM runs ORDER BY key"))
             assert counts.scalars().all() == [3, 2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlrs_proto import v1 as pb
-from tests.server.support import advised, service
+from tests.server.support import advised, create, refused, service
 
 STORED = Path(__file__).parent / "stores" / "before-versions"
 """A database whose records have no version yet, the model of its runs, and what the daemon that wrote it said
@@ -70,3 +70,18 @@ async def test_recorded_steps_are_answered_from_old_records(data_dir: Path) -> N
     async with service(data_dir, STORED / "small.safetensors") as (stub, _):
         losses = [float("nan") if loss is None else loss for loss in EXPECTED["meta"]["losses"]]
         assert await advised(stub, "meta", losses) == EXPECTED["meta"]["learning_rates"]
+
+
+async def test_runs_of_before_had_no_search(data_dir: Path) -> None:
+    """Runs that were stored before there were searches have none, and those with a record get none."""
+    async with service(data_dir, STORED / "small.safetensors") as (stub, _):
+        for run_id in EXPECTED:
+            refusal = await refused(stub.GetSearch(pb.GetSearchRequest(run_id=run_id), timeout=20))
+            assert refusal.reason == "ERROR_REASON_NO_SEARCH"
+            refusal = await refused(
+                stub.SearchTrial(pb.SearchTrialRequest(run_id=run_id, start="s"), timeout=20)
+            )
+            assert refusal.reason in {"ERROR_REASON_RUN_BEGUN", "ERROR_REASON_RUN_FINISHED"}
+        await create(stub, "new", horizon=400)
+        search = (await stub.SearchTrial(pb.SearchTrialRequest(run_id="new", start="s"), timeout=20)).search
+        assert (search.attempt, search.trial.number) == (1, 0)

@@ -6,7 +6,7 @@ rows.py           a row: one task under one optimizer, its yardsticks, gap close
 statistics.py     the interquartile mean; a win, tie or loss at two standard errors
 bootstrap.py      the stratified bootstrap interval of an interquartile mean
 comparisons.py      one method over many rows
-sensitivity.py    what a start ten times off changes
+sensitivity.py    what a wrong start changes
 scope.py          the full benchmark: rows, methods, starts and seeds
 coverage.py       what of it was measured, and what is missing
 bookkeeping.py    what tuning cost, and how many trainings failed

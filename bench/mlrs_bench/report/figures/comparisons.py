@@ -49,6 +49,8 @@ class Comparison:
     """Interquartile mean of gap closed on the rows where the advised method has one, too."""
     advised_gap: Estimate | None
     """The advised method's interquartile mean of gap closed on the rows of `common_gap`."""
+    common_gap_rows: int
+    """Rows behind `common_gap` and `advised_gap`."""
     log_ratio: Estimate | None
     """Interquartile mean of ln(L / L_best)."""
     median_log_ratio: float | None
@@ -109,6 +111,7 @@ def compare(rows: Sequence[Row], method: str, *, seed: int) -> Comparison:
         gap=gap,
         common_gap=gap if len(common) == len(scored) else gap_closed(common, method, seed=seed),
         advised_gap=gap_closed(common, ADVISED, seed=seed),
+        common_gap_rows=len(common),
         log_ratio=log_ratio(rows, method, seed=seed)[0],
         median_log_ratio=float(np.median(list(ratios.values()))) if ratios else None,
         worst_log_ratio=None if worst is None else ratios[worst],

@@ -19,23 +19,23 @@ CONSTANT = "constant"
 COSINE = "cosine"
 """Cosine decay from the default learning rate: the untuned schedule most people would take."""
 TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
-"""Schedules whose base learning rate was searched for, on validation losses."""
+"""Schedules whose base learning rate was tuned on each row, by validation losses."""
 OTHER_TUNED = ("tuned-schedule-free",)
 """Methods that were tuned in the same way, but are no schedules: neither yardsticks nor untuned."""
 META = ("mlr-snet-meta", "paper-meta")
-"""Networks in meta mode, which see validation losses: no rivals without a search. `meta.md` is about them."""
+"""Networks in meta mode, which see validation losses, as tuning does. `meta.md` is about them."""
 BEST_TUNED = "best tuned"
 """Not a method that ran: on each row, the tuned method with the least loss. Gap closed is 1 here."""
 
 
 def ordered(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return the methods in the order of tables and pictures: advised, ablations, tuned, then by name."""
+    """Return the methods in the order of tables and pictures: searches, networks, the tuned, then by name."""
     fixed = (ADVISED, *SEARCHES, NETWORK, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED)
     present = set(methods)
     return (*(name for name in fixed if name in present), *sorted(present.difference(fixed)))
 
 
 def untuned(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return the methods that somebody could have run instead, without a search."""
+    """Return the methods that somebody could have run instead, without tuning."""
     others = {ADVISED, *SEARCHES, *ABLATIONS, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
     return tuple(name for name in ordered(methods) if name not in others)

@@ -213,8 +213,8 @@ def _beats_finders(comparisons: Comparisons, covered: Coverage) -> Target:
         goal="gap closed on common rows, intervals apart",
         measured="; ".join(f"{name}: {_against(each)}" for name, each in found.items()) or NOTHING,
         status=verdict([*apart, *([None] * (len(FINDERS) - len(found)))]),
-        judged=_of(min((each.common_rows for each in found.values()), default=0), covered),
-        complete=covered.complete((ADVISED, *FINDERS)),
+        judged=_of(min((each.common_gap_rows for each in found.values()), default=0), covered),
+        complete=covered.complete((ADVISED, *FINDERS, CONSTANT, *TUNED)),
     )
 
 
