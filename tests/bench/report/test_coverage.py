@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlrs_bench.bench import Request
 from mlrs_bench.methods import all_methods
-from mlrs_bench.models import OPTIONAL
+from mlrs_bench.models import ABLATIONS, OPTIONAL
 from mlrs_bench.report.figures.coverage import Missing, coverage
 from mlrs_bench.report.figures.methods import OTHER_TUNED
 from mlrs_bench.report.figures.scope import (
@@ -26,12 +26,13 @@ SCOPE = Scope(
 
 
 def test_scope_is_the_whole_benchmark() -> None:
-    """It has every built-in task under each optimizer, and every known method but tuned optimizers."""
+    """Every built-in task under each optimizer; every method but tuned optimizers and ablations."""
     scope = benchmark_scope()
     assert set(scope.rows) == {(task, rule) for task in [*TASKS, *CIFAR10_TASKS] for rule in RULES}
     assert {*OPTIONAL, "paper", "search-network", *(method.name for method in all_methods({}))} == {
         *scope.methods,
         *OTHER_TUNED,
+        *ABLATIONS,
     }
     assert (scope.methods["search"], scope.methods["prodigy"]) == (tuple(RULES), ("adamw",))
     assert scope.seeds == SEEDS == Request.seeds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlrs_bench.methods import all_methods
-from mlrs_bench.models import ABLATIONS, OFFICIAL, PAPER, ModelFile
+from mlrs_bench.models import OFFICIAL, PAPER, ModelFile
 from mlrs_bench.report.figures.losses import Key
 from mlrs_bench.report.figures.methods import NETWORK, OTHER_TUNED
 from mlrs_bench.rules import RULES
@@ -48,14 +48,15 @@ class Scope:
 def benchmark_scope(rows: Iterable[Key] | None = None) -> Scope:
     """Return the scope of the full benchmark: every method known, whether or not its file was given.
 
-    But for the tuned optimizers, which cost as much as all else and are no schedules: they can be asked for.
+    But for the tuned optimizers, which cost as much as all else and are no schedules, and for the networks that
+    show what inputs are worth: they can be asked for.
 
     Args:
         rows: the rows asked for, where tasks are the user's own. Default: every built-in task under
             every optimizer.
     """
     built_in = ((task, optimizer) for task in (*TASKS, *CIFAR10_TASKS) for optimizer in RULES)
-    networks = (NETWORK, *ABLATIONS, PAPER, OFFICIAL)
+    networks = (NETWORK, PAPER, OFFICIAL)
     known = all_methods({name: ModelFile(name, about="", path=Path(), digest="") for name in networks})
     return Scope(
         rows=tuple(built_in if rows is None else rows),
