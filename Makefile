@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
+# Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
+TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 MEASURED := advice.latency advice.kernels meta.adapting advice.load advice.columns advice.live_runs \
 	advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
@@ -26,8 +28,8 @@ help: ## List the targets.
 demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table and draw a picture.
 	$(BIN)/python examples/demo.py
 
-test: lint ## Run lint, then every test that is not slow, in one process for each core.
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: lint ## Run lint, then every test that is not slow, in three processes for each two cores.
+	$(BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow

@@ -102,7 +102,7 @@ def filled(stored: StoreAddress) -> StoreAddress:
         async with harness(stored.folder, model, store=stored.url) as here:
             await here.open("a", CONFIGS["a"])
             await ask(here, start="given-up")
-            await searched(here)
+            await searched(here, keep_policy=True)
             for name, config in CONFIGS.items():
                 handle = (await here.open(name, config)).handle
                 for first in range(0, STEPS, 7):

@@ -17,7 +17,7 @@ Conventions
     limit (4 MiB, `mlrs serve --max-message-bytes`), has a code and a message only.
   * A daemon that has tokens requires one with every call, as metadata `authorization: Bearer TOKEN`. The
     token determines the tenant and the role; runs and models of other tenants do not exist for the caller.
-  * Of several replicas over one database, each run has one owner. OpenRun, FinishRun, DeleteRun,
+  * Of several replicas over one database, each run has one owner. OpenRun, SearchTrial, FinishRun, DeleteRun,
     Advise and a following WatchRun elsewhere fail with ERROR_REASON_NOT_OWNER and `mlrs-owner`: call
     again there. When a run gets another owner, its handle becomes stale, and OpenRun says who the owner is.
   * Inside a StreamAdvice message, an entry that cannot be answered gets an EntryError; the other entries
