@@ -26,7 +26,7 @@ class FigureTable:
 
 def show(table: FigureTable) -> None:
     """Print a table."""
-    drawn = rich_table.FigureTable(
+    drawn = rich_table.Table(
         title=table.title, caption=table.note or None, title_justify="left", caption_justify="left"
     )
     for index, column in enumerate(table.columns):

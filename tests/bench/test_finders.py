@@ -34,7 +34,7 @@ def test_finders_are_versions_of_packages(methods: dict[str, Method]) -> None:
         assert methods[name].identity.startswith(f"{package} {version(package)}")
 
 
-@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_finder_leaves_the_training_as_it_was(
     watch_long: Watch, methods: dict[str, Method], name: str, optimizer: str
@@ -46,7 +46,7 @@ def test_a_finder_leaves_the_training_as_it_was(
     assert watched.losses[0] == watch_long("constant", optimizer=optimizer, base_lr=default).losses[0]
 
 
-@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_line_from_the_rate_follows(
     watch_long: Watch,

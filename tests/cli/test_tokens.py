@@ -182,7 +182,14 @@ def test_no_secret_is_logged(secured: tuple[Daemon, str], folder: Path) -> None:
     assert "hunter2" not in log
 
 
-@pytest.mark.parametrize("loss", ["deleted", "emptied", "not named any more"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "deleted",
+        pytest.param("emptied", marks=pytest.mark.slow),
+        pytest.param("not named any more", marks=pytest.mark.slow),
+    ],
+)
 def test_a_daemon_that_wanted_tokens_goes_on_wanting_them(tmp_path: Path, loss: str) -> None:
     """A daemon that wanted tokens does not start without any, and says how to make some, or do without."""
     data_dir, marker = tmp_path / "data", tmp_path / "data" / "tokens.required"

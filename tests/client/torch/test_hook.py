@@ -217,7 +217,7 @@ def test_a_step_that_was_not_closed(run: mlrs.Run, kind: type[Optimizer]) -> Non
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", ["sgd", "lbfgs"])
+@pytest.mark.parametrize("kind", [pytest.param("sgd", marks=pytest.mark.slow), "lbfgs"])
 def test_closures_of_several_ranks(daemon: FakeDaemon, tmp_path: Path, kind: str) -> None:
     """Ranks that call closures share the advice for the mean of their first losses in the same step."""
     said = train(daemon, tmp_path, RANKS, kind)

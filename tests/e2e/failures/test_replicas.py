@@ -135,7 +135,7 @@ def _taken_over(cluster: Cluster, run_id: str, how: signal.Signals, *daemons: Da
     return took_s
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP])
 def test_a_takeover_changes_no_rate(cluster: Cluster, how: signal.Signals) -> None:
     """When its owner is killed, or stands still beyond its lease, a run goes on at the other replica."""
     assert _taken_over(cluster, "run", how, cluster.add("one"), cluster.add("two")) < PATIENCE_S

@@ -238,7 +238,7 @@ async def test_a_drain_lets_waiting_ranks_go_on_elsewhere(daemon: Daemon, model:
     assert lrs == undisturbed(model, [2] * 10)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 async def test_a_takeover_in_a_step_changes_no_rate(
     tmp_path: Path, model: Path, postgres: PostgresServer, how: signal.Signals
 ) -> None:

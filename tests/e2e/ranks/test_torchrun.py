@@ -127,6 +127,7 @@ def test_a_killed_job_goes_on_as_if_it_had_not_been(job: Job, reports: str, kill
     check_alike(job, 2)
 
 
+@pytest.mark.slow
 def test_one_rank_with_nan_holds_all(job: Job) -> None:
     """One rank's NaN makes the mean NaN: at that step every rank is held at the same learning rate."""
     done = job.launch(2, "--reports", "first", "--nan", "1:9")
@@ -137,6 +138,7 @@ def test_one_rank_with_nan_holds_all(job: Job) -> None:
     assert [job.steps(rank)[9].lr for rank in range(2)] == [lrs[9]] * 2
 
 
+@pytest.mark.slow
 def test_a_straggler_gets_the_advice_of_the_others(job: Job) -> None:
     """A rank that sleeps is not waited for; its step is answered from the others' loss, and alike for it."""
     done = job.launch(2, "--reports", "all", "--slow", "1:12:2", "--straggler-timeout-s", "0.5")

@@ -158,7 +158,7 @@ def test_the_plain_loop_with_a_checkpoint(tmp_path: Path, model: Path) -> None:
         assert start == undisturbed[begin:][: len(start)]
 
 
-@pytest.mark.parametrize("way", ["checkpoint", "none"])
+@pytest.mark.parametrize("way", ["checkpoint", pytest.param("none", marks=pytest.mark.slow)])
 def test_the_pytorch_loop(tmp_path: Path, model: Path, way: str) -> None:
     """Started again it goes on as its checkpoint's run, bit for bit; without one it is a new run."""
     with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
@@ -220,7 +220,7 @@ advisor.close()
 }
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", ["torch", pytest.param("plain", marks=pytest.mark.slow)])
 def test_a_script_whose_daemon_comes_and_goes(tmp_path: Path, model: Path, loop: str) -> None:
     """Started before its daemon, away in the middle and at the end: it ends well, and nothing is lost."""
     daemon = Daemon(tmp_path / "data", "--model", str(model))

@@ -34,6 +34,7 @@ def model(tmp_path: Path) -> Path:
     return write_random_model(tmp_path / "tiny.safetensors")
 
 
+@pytest.mark.slow
 def test_daemon_stopped_and_started_again_gives_the_same_lrs(tmp_path: Path, model: Path) -> None:
     """A run that goes on after the daemon was stopped and started again gets the same LRs, bit for bit."""
     with Daemon(tmp_path / "data", "--model", str(model)) as daemon:

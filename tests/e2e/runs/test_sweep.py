@@ -35,7 +35,7 @@ def alone(advisor: mlrs.Advisor, index: int, losses: np.ndarray) -> list[float]:
         return [run.next_lr(step, loss) for step, loss in enumerate(losses)]
 
 
-@pytest.mark.parametrize("event", ["nothing", "kill", "idle"])
+@pytest.mark.parametrize("event", [pytest.param("nothing", marks=pytest.mark.slow), "kill", "idle"])
 def test_a_sweep_is_its_runs(tmp_path: Path, event: str) -> None:
     """Each run gets, bit for bit, what it gets alone: also if the daemon is killed, or drops it as idle."""
     arguments = ["--idle-after-s", "0.3"] if event == "idle" else []
