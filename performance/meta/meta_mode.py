@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import uvloop
 
 from mlrs_proto import v1 as pb
@@ -192,7 +193,7 @@ def _gradients(*, quick: bool) -> dict[str, Any]:
     return {
         "piece_bytes": PIECE_BYTES,
         "sent_bytes": size,
-        "bytes_per_s": {name: 2 * size / float(blocks.np.median(seconds)) for name, seconds in taken.items()},
+        "bytes_per_s": {name: 2 * size / float(np.median(seconds)) for name, seconds in taken.items()},
         "echo_ratio": blocks.ratio(taken["echo"], taken["daemon"]),  # of throughputs: of times, the other way
         "large_bytes": size if quick else LARGE_BYTES,
         "rss_growth": grown,

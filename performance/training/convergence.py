@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -165,7 +166,7 @@ ADVISED = "advised"
 
 def train(problem: KnownProblem, policy: Policy, horizon: int, seeds: int) -> dict[str, float]:
     """Return what each way of choosing learning rates reaches, averaged over the seeds."""
-    schedules = [kind(problem.smoothness, horizon) for kind in SCHEDULES.values()]
+    schedules: list[Any] = [kind(problem.smoothness, horizon) for kind in SCHEDULES.values()]
     config = RunConfig(horizon=horizon, optimizer=Optimizer.SGD, num_classes=problem.num_classes)
     runs, states = RunColumns.of([config] * seeds), policy.init_state(seeds)
     weights = np.zeros(((1 + len(schedules)) * seeds, SIZE))
