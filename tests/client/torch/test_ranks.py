@@ -106,7 +106,11 @@ def test_losses_become_one(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    ("case", "error"), [("refused", "RunFinishedError"), ("mismatched", "ConfigMismatchError")]
+    ("case", "error"),
+    [
+        ("refused", "RunFinishedError"),
+        pytest.param("mismatched", "ConfigMismatchError", marks=pytest.mark.slow),
+    ],
 )
 def test_what_befalls_rank_0_is_told_to_all(tmp_path: Path, case: str, error: str) -> None:
     """An error on rank 0, at the start or in a step, is raised on every rank: none waits for ever."""

@@ -55,7 +55,11 @@ def engine(request: pytest.FixtureRequest) -> JobEngine:
             return request.getfixturevalue("ray_cluster")
 
 
-def everywhere(names: list[str]) -> Any:
+QUICKLY = ["local", pytest.param("ray", marks=pytest.mark.slow)]
+"""The same, for tests that take long."""
+
+
+def everywhere(names: list[Any]) -> Any:
     """Run a test with each of these engines."""
     return pytest.mark.parametrize("engine", names, indirect=True)
 
@@ -95,7 +99,7 @@ def test_an_error_names_its_job(engine: JobEngine) -> None:
     assert engine.compute(jobs[:1]) == [4]
 
 
-@everywhere(WORKERS)
+@everywhere(QUICKLY)
 def test_a_killed_worker_loses_nothing(engine: JobEngine, meeting: Meeting) -> None:
     """The sample of a worker that is killed in the middle of it is computed again: the same bits."""
     phi = initial_phi(SMALL)
@@ -119,7 +123,7 @@ def test_a_killed_worker_loses_nothing(engine: JobEngine, meeting: Meeting) -> N
         assert torch.equal(sample.estimate, draw_sample(SMALL, phi, 0, index).estimate)
 
 
-@everywhere(WORKERS)
+@everywhere(QUICKLY)
 def test_a_job_that_no_worker_survives_is_given_up(engine: JobEngine) -> None:
     """A job that kills every worker ends in an error that names it; the engine goes on with others."""
     with pytest.raises(EngineError, match="Task 7 was given to 5 workers"):
