@@ -48,6 +48,7 @@ for step in range(STEPS):
 print("weights", [value.hex() for weight in model.parameters() for value in weight.flatten().tolist()])
 if advisor:
     advisor.close()
+dist.barrier()  # no process ends while another still communicates
 dist.destroy_process_group()
 """
 
@@ -83,6 +84,7 @@ for step in range(STEPS):
 print("weights", [value.hex() for weight in model.parameters() for value in weight.flatten().tolist()])
 if advisor:
     advisor.close()
+dist.barrier()  # no process ends while another still communicates
 dist.destroy_process_group()
 """
 
@@ -163,6 +165,7 @@ for order in ("before_step", "after_step"):
     print("weights", [value.hex() for weight in wrapped.parameters() for value in weight.flatten().tolist()])
 if advisor:
     advisor.close()
+dist.barrier()  # no process ends while another still communicates
 dist.destroy_process_group()
 """
 TROUBLES = {
