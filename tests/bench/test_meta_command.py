@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from mlrs_bench.cache import read_cells
@@ -39,6 +40,7 @@ def test_from_trainings_to_the_report(tmp_path: Path) -> None:
     assert parts[7].startswith("x")
 
 
+@pytest.mark.slow
 def test_results_without_meta_mode_are_refused(tmp_path: Path) -> None:
     """The error says which methods to run."""
     file = trained(tmp_path, "mlr-snet")

@@ -66,6 +66,7 @@ def test_daemon_killed_under_a_client_changes_no_lr(tmp_path: Path, model: Path)
     assert lrs == expected
 
 
+@pytest.mark.slow
 def test_two_frameworks_in_two_processes_share_a_daemon(tmp_path: Path) -> None:
     """The PyTorch and the NumPy example train at the same time, advised by the shipped model, and learn."""
     examples = Path(__file__).parents[3] / "examples"

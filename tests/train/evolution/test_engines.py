@@ -72,7 +72,7 @@ def train(engine: JobEngine) -> tuple[Evolution, list[LogRecord | None]]:
     return method, records
 
 
-@everywhere(WORKERS)
+@everywhere(QUICKLY)
 def test_phi_does_not_depend_on_the_engine(engine: JobEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some updates phi, its average and the log are the same, bit for bit, as without workers."""
     monkeypatch.setattr(yardsticks, "COUNT", 3)
