@@ -1,0 +1,41 @@
+"""What forked children, such as the workers of data loaders, do with their parent's connections."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.client.fake_daemon import FakeDaemon
+
+COLLECTING = """
+import asyncio, gc, os, signal, sys
+import mlrs.aio
+
+gc.disable()  # so that the children find the parent's garbage
+
+async def train():
+    async with mlrs.aio.connect(sys.argv[1], timeout_s=10.0) as advisor:
+        async with advisor.run("task", horizon=100) as run:
+            await run.next_lr(0, 1.0)
+
+asyncio.run(train())
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        gc.collect()
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_children_do_not_free_connections_that_their_parent_has_dropped(daemon: FakeDaemon) -> None:
+    """The garbage collector of a child leaves a closed advisor alone: gRPC would hang, or crash."""
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", COLLECTING, daemon.target],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.stdout.split() == ["0"] * 5, ran.stderr
