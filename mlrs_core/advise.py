@@ -7,7 +7,19 @@ import math
 import numpy as np
 
 from mlrs_core.compiled import clip, compiled
-from mlrs_core.policy import Floats, Networks, Policy, Rows, RunColumns, RunTable, States, Steps, no_networks
+from mlrs_core.policy import (
+    NO_SIGNALS,
+    Floats,
+    Networks,
+    Policy,
+    Rows,
+    RunColumns,
+    RunTable,
+    Signals,
+    States,
+    Steps,
+    no_networks,
+)
 
 
 @compiled
@@ -47,6 +59,7 @@ def advise(
     steps: Steps,
     losses: Floats,
     last_lrs: Floats,
+    signals: Signals = NO_SIGNALS,
 ) -> Floats:
     """Advise runs for a step each entry, in the order of the entries; return the learning rates, (n,).
 
@@ -59,15 +72,21 @@ def advise(
         steps: (n,) int64.
         losses: (n,) float64; any value.
         last_lrs: (runs,) float64, NaN for a run that has no advice yet; changed in place.
+        signals: what came with the observations, see `Policy.advance`.
     """
     lrs = np.full(len(rows), np.nan)
-    policy.advance(states, networks, table, rows, steps, losses, lrs)
+    policy.advance(states, networks, table, rows, steps, losses, signals, lrs)
     _bound(table, rows, losses, last_lrs, lrs)
     return lrs
 
 
 def step(
-    policy: Policy, states: States, steps: Steps, losses: Floats, runs: RunColumns
+    policy: Policy,
+    states: States,
+    steps: Steps,
+    losses: Floats,
+    runs: RunColumns,
+    signals: Signals = NO_SIGNALS,
 ) -> tuple[Floats, States]:
     """Return what one step of n runs under the policy's own weights gives, and change nothing.
 
@@ -77,12 +96,12 @@ def step(
         steps: (n,) int64.
         losses: (n,) float64, finite.
         runs: the configs.
+        signals: what came with the observations, see `Policy.advance`.
 
     Returns:
         The policy's learning rates, (n,) float64, and the new states.
     """
     moved, lrs = states.copy(), np.full(len(losses), np.nan)
-    policy.advance(
-        moved, no_networks(policy, len(losses)), runs.table(), np.arange(len(losses)), steps, losses, lrs
-    )
+    networks, rows = no_networks(policy, len(losses)), np.arange(len(losses))
+    policy.advance(moved, networks, runs.table(), rows, steps, losses, signals, lrs)
     return lrs, moved

@@ -25,6 +25,24 @@ Networks = npt.NDArray[np.float32]
 """An array of runs' own networks, a row a run. A row of zeros stands for none yet."""
 Steps = npt.NDArray[np.int64]
 """An array of steps."""
+SIGNALS = (
+    "update_norm2",
+    "param_norm2",
+    "grad_norm2",
+    "grad_dot_update",
+    "grad_dot_previous_update",
+    "log_relative_update",
+)
+"""What a training loop may tell of the step before an observation, all of that one step: with u the update
+that the optimizer made, w the weights after it and g the gradients as the optimizer saw them, |u|^2, |w|^2,
+|g|^2, <g, u>, <g, u of the step before>, and ln(|u| / |w|), the mean over tensors of two and more dimensions.
+"""
+COLUMNS = (*SIGNALS, "validation_loss")
+"""What may come with an observation besides its loss: signals, and the newest validation loss."""
+Signals = npt.NDArray[np.float64]
+"""What came with n observations, (n, len(COLUMNS)); NaN: not sent. (0, len(COLUMNS)): nothing was sent."""
+NO_SIGNALS: Signals = np.empty((0, len(COLUMNS)))
+"""What observations without any come with."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,8 @@ class RunColumns:
     """The LR that the run's schedule multiplies; NaN: not given, or no schedule."""
     warmup: Steps
     """Steps of the schedule's warmup; 0 where none was given."""
+    octaves: Floats
+    """How far off the learning rate may be that a search found, in octaves; NaN: there was no search."""
 
     def __len__(self) -> int:
         """Return the number of runs."""
@@ -83,6 +103,7 @@ COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
     "max_lr": np.float64,
     "base_lr": np.float64,
     "warmup": np.int64,
+    "octaves": np.float64,
 }
 """The columns of `RunColumns` in order, with their element types."""
 
@@ -110,7 +131,7 @@ def columns_of(table: RunTable) -> RunColumns:
 
 def put(table: RunTable, row: int, config: RunConfig) -> None:
     """Write a config into a row of a table, with what a search has found in its place."""
-    config = config.after_search()
+    found, config = config.found, config.after_search()
     spec = config.schedule
     table[row] = (
         -1 if config.horizon is None else config.horizon,
@@ -124,6 +145,7 @@ def put(table: RunTable, row: int, config: RunConfig) -> None:
         math.inf if config.max_lr is None else config.max_lr,
         math.nan if spec is None or spec.base_lr is None else spec.base_lr,
         0 if spec is None or spec.warmup is None else spec.warmup,
+        math.nan if found is None else found.octaves,
     )
 
 
@@ -171,6 +193,7 @@ class Policy(Protocol):
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry, in the order of the entries.
@@ -183,6 +206,8 @@ class Policy(Protocol):
             steps: (n,) int64, the steps that the losses belong to.
             losses: (n,) float64, nats or whatever the loop's loss is in. Where one is not finite, nothing
                 happens.
+            signals: what came with the observations, contiguous, (n, len(COLUMNS)) float64; or none at all,
+                (0, len(COLUMNS)).
             lrs: (n,) float64; where the loss is finite, filled with learning rates that are finite and
                 positive (0 only from where a schedule ends, if its final LR is 0).
         """

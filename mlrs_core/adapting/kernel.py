@@ -26,7 +26,7 @@ from mlrs_core.adapting.state_layout import (
 )
 from mlrs_core.config import MetaConfig, MetaOrder
 from mlrs_core.errors import InvalidFieldError
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, Signals, States, Steps
 
 TRIES = 12
 """An update is scaled down this often at most; one that then moves the learning rate too far is not made."""
@@ -100,10 +100,11 @@ class AdaptiveKernel:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
-        self._learner.advance(states, networks, table, rows, steps, losses, lrs, self._blow_up)
+        self._learner.advance(states, networks, table, rows, steps, losses, signals, lrs, self._blow_up)
 
     def adapt(
         self, states: States, networks: Networks, table: RunTable, row: int, step: int, alignment: float

@@ -7,7 +7,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, Signals, States, Steps
 
 Vector = npt.NDArray[np.float32]
 
@@ -59,6 +59,7 @@ class Learner(Protocol):
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
         blow_up: float,
     ) -> None:

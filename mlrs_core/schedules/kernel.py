@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from mlrs_core.config import ScheduleSpec
-from mlrs_core.policy import Floats, Networks, Policy, Rows, RunTable, States, Steps, columns_of
+from mlrs_core.policy import Floats, Networks, Policy, Rows, RunTable, Signals, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.formulas import FORMULAS
 from mlrs_core.schedules.metric import MetricKernel
@@ -48,10 +48,11 @@ class StepKernel:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`. No loss matters."""
-        del states, networks
+        del states, networks, signals
         runs = columns_of(table[rows])
         multiplier = warmup_ramp(steps, runs.warmup) * self._formula(self._spec, steps, runs)
         np.copyto(lrs, base_lrs(runs) * multiplier, where=np.isfinite(losses))

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from mlrs_core.config import ScheduleKind, ScheduleSpec
 from mlrs_core.config.schedule import MAX_COUNT
-from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps, columns_of
+from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, Signals, States, Steps, columns_of
 from mlrs_core.schedules.base import base_lrs, warmup_ramp
 from mlrs_core.schedules.rounds import rounds
 
@@ -121,10 +121,11 @@ class MetricKernel:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
-        del networks
+        del networks, signals
         finite = np.flatnonzero(np.isfinite(losses))
         for turn in rounds(rows[finite]):
             entries = finite[turn]

@@ -20,7 +20,7 @@ from mlrs_core.config import MetaConfig, RunConfig
 from mlrs_core.models.model import Model
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import net_with
-from mlrs_core.policy import Policy, no_networks, table_of
+from mlrs_core.policy import NO_SIGNALS, Policy, no_networks, table_of
 from performance.report import results
 from performance.shared import blocks
 from performance.shared.in_process import DRIFT, PAPER, shipped_model
@@ -96,7 +96,7 @@ class Walk:
         for step in range(HORIZON):
             now, seen = np.full(RUNS, step), losses[step % COLUMNS]
             start = time.perf_counter()
-            policy.advance(states, networks, table, rows, now, seen, lrs)
+            policy.advance(states, networks, table, rows, now, seen, NO_SIGNALS, lrs)
             taken += time.perf_counter() - start
             if self._adaptive and step % EVERY == EVERY - 1:
                 for row in range(RUNS):

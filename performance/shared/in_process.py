@@ -10,7 +10,7 @@ import mlrs_core
 from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.models.model import Model
-from mlrs_core.policy import Floats, Policy, Rows, RunTable, Steps, no_networks, table_of
+from mlrs_core.policy import NO_SIGNALS, Floats, Policy, Rows, RunTable, Steps, no_networks, table_of
 from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.live.arrays import RunGroup
@@ -47,7 +47,14 @@ class Kernel:
         self._steps[:] = step
         losses: Floats = self._losses[step % COLUMNS]
         self._policy.advance(
-            self._states, self._networks, self._table, self._rows, self._steps, losses, self._lrs
+            self._states,
+            self._networks,
+            self._table,
+            self._rows,
+            self._steps,
+            losses,
+            NO_SIGNALS,
+            self._lrs,
         )
 
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mlrs_train.evolution.cloning.study import Study
 from rich.progress import track
 
 from mlrs_core.models.checkpoint import digest_of, dump_model
 from mlrs_core.networks.drift.constants import FEATURES, LOSS_FEATURES, PROGRESS_FEATURES
 from mlrs_train.checkpoint import load_checkpoint
-from mlrs_train.evolution.cloning.study import Study
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.method import STUDY, Evolution
 from mlrs_train.evolution.sample import unpack

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mlrs_core.config import Optimizer, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.config import FoundRate, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import COLUMN_TYPES, RunColumns, columns_of, put, table_of
 
 FULL = RunConfig(
@@ -39,12 +39,18 @@ def test_columns_have_the_declared_types() -> None:
 
 def test_config_becomes_a_row() -> None:
     """A full config is written value by value, the class count as its logarithm."""
-    assert rows(RunColumns.of([FULL])) == [(90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3, 0.2, 7)]
+    found = FoundRate(learning_rate=0.04, octaves=1.5, steps=30, charged=True)
+    assert rows(RunColumns.of([FULL, dataclasses.replace(FULL, found=found)])) == [
+        (90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3, 0.2, 7, None),
+        (60, math.log(10), 0.5, 0, 5, 0.9, 0.04, 1e-4, 0.3, 0.04, 7, 1.5),
+    ]
 
 
 def test_unset_fields_have_their_stand_ins() -> None:
     """An empty config is written as -1 or NaN, and as bounds that bound nothing."""
-    assert rows(RunColumns.of([RunConfig()])) == [(-1, None, None, -1, 0, None, None, 0.0, math.inf, None, 0)]
+    assert rows(RunColumns.of([RunConfig()])) == [
+        (-1, None, None, -1, 0, None, None, 0.0, math.inf, None, 0, None)
+    ]
 
 
 def test_put_overwrites_a_whole_row() -> None:

@@ -26,7 +26,7 @@ from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_core.networks.drift.state_layout import BOUND, HIGH, LIMITED, LOW, REACHED
 from mlrs_core.networks.drift.table import ConstantTable, constants_table
 from mlrs_core.networks.snapshots import snapshot_at
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, Signals, States, Steps
 
 
 class DriftKernel:
@@ -70,10 +70,11 @@ class DriftKernel:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
-        del networks
+        del networks, signals
         self._advance(states, table, rows, steps, losses, lrs, self._weights, self._constants)
 
 

@@ -30,7 +30,7 @@ from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_core.networks.drift.state_layout import BOUND, LIMITED, REACHED
 from mlrs_core.networks.drift.table import ConstantTable, constants_table
 from mlrs_core.networks.snapshots import snapshot_at
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, Signals, States, Steps
 
 STEP, MET = -4, -1
 """Entries of a trace from its end: the step's three parts, and how the aim was met (0: no tick yet)."""
@@ -75,10 +75,12 @@ class DriftLearner:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
         blow_up: float,
     ) -> None:
         """Advance runs by a step for each entry; see `Learner.advance`."""
+        del signals
         columns = (table, rows, steps, losses, lrs)
         self._advance(states, networks, *columns, self.shared, self._constants, self.frozen_size, blow_up)
 

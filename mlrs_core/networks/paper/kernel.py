@@ -18,7 +18,7 @@ from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.paper.spec import GateLayout, PaperSpec
 from mlrs_core.networks.scale import guess_log_classes, shu_gamma
 from mlrs_core.networks.snapshots import snapshot_at
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, Signals, States, Steps
 
 Vector = npt.NDArray[np.float32]
 
@@ -68,10 +68,11 @@ class PaperKernel:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs by a step for each entry; see `Policy.advance`."""
-        del networks
+        del networks, signals
         shape = (self._hidden, self._layers, self._shift)
         self._advance(states, table, rows, steps, losses, lrs, self._weights, *shape, self._max_loss)
 

@@ -24,7 +24,7 @@ from mlrs_core.networks.paper.gradient import COLUMNS, backwards, forwards
 from mlrs_core.networks.paper.kernel import PaperKernel, choose, forget_shift, learning_rate, packed, think
 from mlrs_core.networks.paper.spec import PaperSpec
 from mlrs_core.networks.snapshots import snapshot_at
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunTable, Signals, States, Steps
 
 Vector = npt.NDArray[np.float32]
 
@@ -68,10 +68,12 @@ class PaperLearner:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
         blow_up: float,
     ) -> None:
         """Advance runs by a step for each entry; see `Learner.advance`."""
+        del signals
         columns = (table, rows, steps, losses, lrs)
         shape = (self._hidden, self._layers, self._shift)
         self._advance(states, networks, *columns, self.shared, *shape, self._spec.max_loss, blow_up)

@@ -15,6 +15,7 @@ from mlrs_core.adapting.kernel import AdaptiveKernel
 from mlrs_core.compiled import clip
 from mlrs_core.config import RanksConfig, RunConfig
 from mlrs_core.policy import (
+    NO_SIGNALS,
     RUN,
     Networks,
     Policy,
@@ -248,7 +249,7 @@ class RunGroup:
         if not whole:
             rows, steps = np.ascontiguousarray(rows), np.ascontiguousarray(steps)
             losses, lrs = np.ascontiguousarray(losses), np.empty_like(losses)
-        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, lrs)
+        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, NO_SIGNALS, lrs)
         if not whole:
             entries.lrs[:] = lrs
 

@@ -17,7 +17,7 @@ from mlrs_core.advise import step
 from mlrs_core.config import MetaConfig, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.networks import ARCHITECTURES, Architecture, Weights
 from mlrs_core.networks.serving import adaptive_policy_of, policy_of
-from mlrs_core.policy import Policy, RunColumns, no_networks, table_of
+from mlrs_core.policy import NO_SIGNALS, Policy, RunColumns, no_networks, table_of
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.domain.ledger import common_group
 from mlrs_server.domain.observations import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
@@ -50,7 +50,9 @@ def _adapt(policy: AdaptivePolicy) -> None:
     """Apply a meta update to a run's network, after enough steps that its learning rate depends on it."""
     states, networks, table = policy.init_state(1), no_networks(policy, 1), table_of([RunConfig()])
     steps = np.arange(20)
-    policy.advance(states, networks, table, np.zeros(20, np.int64), steps, np.ones(20), np.empty(20))
+    policy.advance(
+        states, networks, table, np.zeros(20, np.int64), steps, np.ones(20), NO_SIGNALS, np.empty(20)
+    )
     policy.adapt(states, networks, table, 0, 19, 1.0)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mlrs_core.config import MetaOrder
 from mlrs_core.networks import Architecture
+from mlrs_core.policy import NO_SIGNALS
 from tests.core.adapting.following import HORIZON, bits, eventful, follow
 from tests.core.adapting.oracles import adaptive
 from tests.core.networks.families import SMALL, label, random_model
@@ -61,7 +62,7 @@ def test_several_steps_in_one_call(spec: Architecture) -> None:
             follow(runs, row, eventful(np.random.default_rng(row), 10))
     rows, losses = rng.integers(0, 3, 40), rng.exponential(2.0, 40)
     lrs = np.empty(40)
-    policy.advance(one.states, one.networks, one.table, rows, np.arange(10, 50), losses, lrs)
+    policy.advance(one.states, one.networks, one.table, rows, np.arange(10, 50), losses, NO_SIGNALS, lrs)
     for entry in range(40):
         assert other.advise(10 + entry, losses[[entry]], rows[[entry]])[0] == lrs[entry]
     assert one.states.tobytes() == other.states.tobytes()

@@ -23,7 +23,7 @@ from mlrs_core.networks.drift.constants import BOUNDS, DriftConstants
 from mlrs_core.networks.drift.reference import DriftReference
 from mlrs_core.networks.drift.versions import FEATURE_SETS, FeatureSet
 from mlrs_core.networks.serving import DRIFT_KERNELS
-from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, States, Steps
+from mlrs_core.policy import Floats, Networks, Rows, RunColumns, RunTable, Signals, States, Steps
 from mlrs_core.schedules.base import default_lrs
 from tests.core.networks.families import OTHER_CONSTANTS, random_weights
 from tests.core.networks.test_drift import columns_in_torch
@@ -242,10 +242,11 @@ class SecondKernel:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance runs."""
-        del networks, table, losses
+        del networks, table, losses, signals
         states[rows] += 1
         lrs[:] = default_lrs(RunColumns.of([RunConfig()]))[0] * np.exp(-self._slope * self._weight * steps)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RunConfig
-from mlrs_core.policy import Floats, Networks, Rows, RunTable, States, Steps, table_of
+from mlrs_core.policy import NO_SIGNALS, Floats, Networks, Rows, RunTable, Signals, States, Steps, table_of
 from mlrs_server.domain.ledger import (
     DIVERGED_AFTER,
     RECORD,
@@ -45,10 +45,11 @@ class Counting:
         rows: Rows,
         steps: Steps,
         losses: Floats,
+        signals: Signals,
         lrs: Floats,
     ) -> None:
         """Advance the runs."""
-        del networks, table, steps
+        del networks, table, steps, signals
         for entry, row in enumerate(rows):
             if math.isfinite(losses[entry]):
                 states[row, 0] += 1
@@ -123,7 +124,14 @@ def test_loops_do_as_the_rules_say(messages: list[tuple[bool, list[tuple[int, in
         fresh = admit(records, message.table, 0)
         mask, some = message.verdicts == Verdict.FRESH, np.full(fresh, 99.0)
         Counting().advance(
-            states, NONE, table, message.rows[mask], message.steps[mask], message.losses[mask], some
+            states,
+            NONE,
+            table,
+            message.rows[mask],
+            message.steps[mask],
+            message.losses[mask],
+            NO_SIGNALS,
+            some,
         )
         message.lrs[:] = 99.0
         message.lrs[mask] = some

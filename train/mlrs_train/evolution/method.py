@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -11,8 +10,6 @@ import torch
 from torch import Tensor
 
 from mlrs_core.models.model import Model
-from mlrs_train.evolution.cloning.lessons import collect
-from mlrs_train.evolution.cloning.study import Study
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
 from mlrs_train.evolution.engines.in_process import InThisProcess
@@ -25,9 +22,7 @@ from mlrs_train.method import LogRecord
 
 T = TypeVar("T")
 
-STUDY = 4
-"""The first number of the key of the random numbers that choose batches."""
-INITIAL_SCALE = 0.05
+INITIAL_SCALE = 0.03
 """The standard deviation of the first weights."""
 
 
@@ -46,12 +41,9 @@ class Evolution:
         self.engine: JobEngine = InThisProcess()
         self.search = EvolutionSearch(initial_phi(settings), averaging=settings.averaging)
         self.yardsticks = Yardsticks(settings)
-        self.study = Study(settings.architecture()) if settings.cloned else None
         self.steps_done = 0
         self.elapsed_s = 0.0
-        self._share_cloned = 0.0
         self._log_ratios: list[float] = []
-        self._regrets: list[float] = []
 
     @property
     def steps_total(self) -> int:
@@ -75,29 +67,12 @@ class Evolution:
             EngineError: a task failed, or no worker survived it.
         """
         began, lr = time.monotonic(), self.meta_lr()
-        if self.steps_done == self.settings.cloned:
-            self.search.forget()
-            self.study = None
-            self._share_cloned = self._share
-        if self.study is not None:
-            self._learn(self.study, lr)
-        else:
-            samples = self._compute(draw_sample, self.search.phi)
-            self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
-            self._log_ratios += [sample.log_ratio for sample in samples]
+        samples = self._compute(draw_sample, self.search.phi)
+        self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
+        self._log_ratios += [sample.log_ratio for sample in samples]
         self.steps_done += 1
         self.elapsed_s += time.monotonic() - began
         return self._record(lr)
-
-    def _learn(self, study: Study, lr: float) -> None:
-        """Collect lessons, and make some steps on all that there are."""
-        lessons = self._compute(collect, self.search.average)
-        study.add(lessons)
-        self._log_ratios += [lesson.log_ratio for lesson in lessons]
-        self._regrets += [lesson.regret for lesson in lessons]
-        draw = Draw(STUDY, self.settings.seed, self.steps_done)
-        for _ in range(self.settings.cloning_steps):
-            self.search.step(study.gradient(self.search.phi, draw), lr)
 
     def _compute(self, function: Callable[..., T], phi: Tensor) -> list[T]:
         """Return what each task of this update says about phi."""
@@ -110,13 +85,9 @@ class Evolution:
         )
 
     def meta_lr(self) -> float:
-        """Return Adam's learning rate on phi: down along a line while cloning, along another after it."""
-        cloning = self.settings.cloned
-        if self.steps_done < cloning:
-            return self.settings.cloning_lr * (1 - 0.95 * self.steps_done / cloning)
-        before = self._share_cloned if self.steps_done > cloning else self._share
-        share = (min(self._share, 1.0) - before) / max(1 - before, 1e-9)
-        return self.settings.meta_lr + max(share, 0.0) * (self.settings.final_meta_lr - self.settings.meta_lr)
+        """Return Adam's learning rate on phi: down along a line."""
+        share = min(self._share, 1.0)
+        return self.settings.meta_lr + share * (self.settings.final_meta_lr - self.settings.meta_lr)
 
     def _record(self, lr: float) -> LogRecord | None:
         """Return a record if one is due: now and then, and at the end."""
@@ -124,10 +95,7 @@ class Evolution:
         if not (validates or self.steps_done % self.settings.log_every == 0):
             return None
         ratios, self._log_ratios = torch.tensor(self._log_ratios), []
-        values = {"to_default": float(ratios.median()), "meta_lr": lr}
-        if self._regrets:
-            regrets, self._regrets = self._regrets, []
-            values["cloning_regret"] = math.fsum(regrets) / len(regrets)
+        values = {"to_search": float(ratios.median()), "meta_lr": lr}
         if validates:
             began = time.monotonic()
             values |= self.yardsticks.compare(self.search.average, self.engine)
@@ -139,27 +107,18 @@ class Evolution:
         return {
             "search": self.search.state_dict(),
             "yardsticks": self.yardsticks.state_dict(),
-            "study": None if self.study is None else self.study.state_dict(),
             "steps_done": self.steps_done,
             "elapsed_s": self.elapsed_s,
-            "share_cloned": self._share_cloned,
             "log_ratios": list(self._log_ratios),
-            "regrets": list(self._regrets),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         self.search.load_state_dict(state["search"])
         self.yardsticks.load_state_dict(state["yardsticks"])
-        if state["study"] is None:
-            self.study = None
-        elif self.study is not None:
-            self.study.load_state_dict(state["study"])
         self.steps_done = state["steps_done"]
         self.elapsed_s = state["elapsed_s"]
-        self._share_cloned = state["share_cloned"]
         self._log_ratios = list(state["log_ratios"])
-        self._regrets = list(state["regrets"])
 
     def model(self, provenance: Mapping[str, Any]) -> Model:
         """Return the model of the averaged weights, with what the method adds to its provenance."""
@@ -174,10 +133,7 @@ class Evolution:
 
 
 def initial_phi(settings: EvolutionSettings) -> Tensor:
-    """Return the first weights: small and random, biases 0, so that the network aims at the default rate.
-
-    The head adds its own constant to the gate, so that a zero opens it almost fully.
-    """
+    """Return the first weights: small and random, biases 0, so that the network hardly corrects anything."""
     shapes = settings.architecture().weight_shapes()
     draw = Draw(START, settings.seed)
     parts = [

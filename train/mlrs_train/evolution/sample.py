@@ -9,22 +9,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.networks.drift.reference import DriftReference
-from mlrs_core.networks.drift.spec import DriftSpec
+from mlrs_core.networks.tail.reference import TailReference
+from mlrs_core.networks.tail.spec import TailSpec
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import antithetic, gradient
+from mlrs_train.evolution.groups import draw_views
 from mlrs_train.evolution.settings import EvolutionSettings
-from mlrs_train.evolution.trainings.conditions import Conditions, draw_conditions, draw_weight_scale
+from mlrs_train.evolution.trainings.conditions import Conditions, draw_conditions, draw_scales
 from mlrs_train.evolution.trainings.families import Family, choose_families
-from mlrs_train.evolution.trainings.policies import NetworkRates, ScheduleRates, SideBySide
+from mlrs_train.evolution.trainings.policies import NetworkRates, ScheduleRates, SideBySide, Views
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.evolution.trainings.rollout import rollout
+from mlrs_train.evolution.trainings.starts import pretrained, search
 from mlrs_train.tasks import Params
 
 TRAINING, START, HELD_OUT = range(3)
 """What random numbers are for: the first number of their key."""
-YARDSTICK = ScheduleRates([("cosine", 1.0)])
-"""What every population is logged against: cosine from the update rule's default learning rate."""
+PRETRAINED = 0.08
+"""How often a training starts from weights that were trained before."""
+FROM_ZERO = 0.1
+"""How often the last layer starts at zero."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Sample:
     fitness: Tensor
     """What the objective made of each member, (population,)."""
     yardstick: float
-    """What it made of the yardstick."""
+    """What it made of the schedule alone, from what the search found."""
 
     @property
     def log_ratio(self) -> float:
-        """Return the mean log-ratio of the members to the yardstick; below 0 is better than it."""
-        return float(log_ratio(self.fitness, torch.tensor(self.yardstick)).mean())
+        """Return the median log-ratio of the members to the yardstick; below 0 is better than it."""
+        return float(log_ratio(self.fitness, torch.tensor(self.yardstick)).median())
 
 
 def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: int) -> Sample:
@@ -57,12 +61,20 @@ def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: in
     families = choose_families(settings.families)
     weights = [family.weight for family in families.values()]
     problem, conditions = draw_task(draw, draw.pick(list(families.values()), weights), settings)
-    perturbations = antithetic(draw, settings.population // 2, len(phi))
-    members = networks(settings.architecture(), phi + settings.sigma * perturbations)
-    everyone = SideBySide([members, YARDSTICK])
-    values = rollout(problem, conditions, everyone, draw, settings.objective)
+    found = search(problem, conditions, draw)
+    pairs = settings.population // 2 // settings.groups
+    perturbations = [antithetic(draw, pairs, len(phi)) for _ in range(settings.groups)]
+    views = [draw_views(draw, 2 * pairs, conditions, found) for _ in range(settings.groups)]
+    members = networks(
+        settings.architecture(), phi + settings.sigma * torch.cat(perturbations), Views.joined(views)
+    )
+    plain = ScheduleRates(["wsd"], torch.tensor([found.learning_rate]))
+    values = rollout(problem, conditions, SideBySide([members, plain]), draw, settings.objective)
     fitness = values[: members.size]
-    return Sample(gradient(fitness, perturbations), fitness, float(values[-1]))
+    estimates = [
+        gradient(part, moved) for part, moved in zip(fitness.split(2 * pairs), perturbations, strict=True)
+    ]
+    return Sample(torch.stack(estimates).mean(0), fitness, float(values[-1]))
 
 
 def draw_task(draw: Draw, family: Family, settings: EvolutionSettings) -> tuple[Problem, Conditions]:
@@ -70,22 +82,28 @@ def draw_task(draw: Draw, family: Family, settings: EvolutionSettings) -> tuple[
     problem = family.sample(draw)
     longest = max(settings.min_horizon, round(family.reach * settings.max_horizon))
     conditions = draw_conditions(draw, problem, shortest=settings.min_horizon, longest=longest)
-    scale = draw_weight_scale(draw, conditions.optimizer)
-    return dataclasses.replace(problem, weight_scale=scale), conditions
+    if draw.chance(FROM_ZERO):
+        last = [name for name in problem.params if name.endswith("weight")][-1:]
+        zeros = {name: torch.zeros_like(problem.params[name]) for name in last}
+        problem = dataclasses.replace(problem, params={**problem.params, **zeros})
+    problem = dataclasses.replace(problem, scales=draw_scales(draw, problem, conditions.optimizer))
+    if draw.chance(PRETRAINED):
+        problem = pretrained(problem, conditions, draw)
+    return problem, conditions
 
 
-def networks(spec: DriftSpec, rows: Tensor) -> NetworkRates:
+def networks(spec: TailSpec, rows: Tensor, views: Views) -> NetworkRates:
     """Return one network for each row of weights, (n, weights)."""
-    return NetworkRates(DriftReference(spec), unpack(spec, rows), len(rows))
+    return NetworkRates(TailReference(spec), unpack(spec, rows), views)
 
 
-def one_network(spec: DriftSpec, phi: Tensor, starts: Tensor) -> NetworkRates:
-    """Return copies under one network, (weights,), each from a first rate over the default one, (n,)."""
+def one_network(spec: TailSpec, phi: Tensor, views: Views) -> NetworkRates:
+    """Return copies under one network, (weights,)."""
     weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
-    return NetworkRates(DriftReference(spec), weights, len(starts), starts)
+    return NetworkRates(TailReference(spec), weights, views)
 
 
-def unpack(spec: DriftSpec, rows: Tensor) -> Params:
+def unpack(spec: TailSpec, rows: Tensor) -> Params:
     """Return weights by name, each (n, ...), from rows (n, weights)."""
     shapes = spec.weight_shapes()
     parts = torch.split(rows, [math.prod(shape) for shape in shapes.values()], dim=1)

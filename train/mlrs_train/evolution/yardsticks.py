@@ -1,12 +1,12 @@
 """The tasks held out from training, and the schedules that a network is compared with on them.
 
-They have random numbers of their own, which do not depend on the training's seed. Each is trained
-on once per validation under the network, and once ever under sixteen schedules: constant and cosine,
-from eight learning rates around the default one.
+They have random numbers of their own, which do not depend on the training's seed. Each is trained on once per
+validation under the network, in each of a few views, and once ever under many schedules.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,20 +15,26 @@ from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
-from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio, networks
+from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio, one_network
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.families import choose_families
-from mlrs_train.evolution.trainings.policies import ScheduleRates
+from mlrs_train.evolution.trainings.policies import SHAPES, RatePolicy, ScheduleRates, Views
 from mlrs_train.evolution.trainings.rollout import rollout
+from mlrs_train.evolution.trainings.starts import search
 
-COUNT = 12
-"""Tasks that are held out."""
-MULTIPLES = (0.1, 0.32, 1.0, 3.2, 10.0, 32.0, 100.0, 320.0)
+EACH = 2
+"""Tasks of each family that are held out."""
+MULTIPLES = tuple(10 ** (0.375 * index) for index in range(-5, 10))
 """The learning rates of the schedules, in units of the update rule's default one."""
-SCHEDULES = [(shape, multiple) for shape in ("cosine", "constant") for multiple in MULTIPLES]
-"""The schedules."""
-DEFAULT = SCHEDULES.index(("cosine", 1.0))
-"""The one that needs no tuning."""
+VIEWS = {
+    "all": (True, True, True),
+    "signals": (True, True, False),
+    "losses": (True, False, False),
+    "alone": (False, False, False),
+}
+"""Whether the network starts where a search led, is shown signals, and is shown validation losses."""
+MOST = 3.0
+"""A log-ratio counts within this and its negative."""
 
 
 class Yardsticks:
@@ -37,10 +43,11 @@ class Yardsticks:
     def __init__(self, settings: EvolutionSettings) -> None:
         """Take the settings; nothing is computed before it is needed."""
         self._settings = settings
+        self._count = EACH * len(choose_families(settings.families))
         self._reached: Tensor | None = None
 
     def compare(self, phi: Tensor, engine: JobEngine) -> dict[str, float]:
-        """Return log-ratios of a network to the schedules: below 0, the network is better.
+        """Return log-ratios of a network to the best schedule on each task: below 0, the network is better.
 
         Args:
             phi: its weights, (weights,).
@@ -49,20 +56,21 @@ class Yardsticks:
         Raises:
             EngineError: a task failed, or no worker survived it.
         """
-        jobs = [self._job(number, phi) for number in range(COUNT)]
+        jobs = [self._job(number, phi) for number in range(self._count)]
         if self._reached is None:
-            jobs += [self._job(number, None) for number in range(COUNT)]
+            jobs += [self._job(number, None) for number in range(self._count)]
         values = engine.compute(jobs)
-        ours = torch.cat(values[:COUNT])
-        reached = torch.stack(values[COUNT:]) if self._reached is None else self._reached
+        ours = torch.stack(values[: self._count])
+        reached = torch.stack(values[self._count :]) if self._reached is None else self._reached
         self._reached = reached
-        to_best = log_ratio(ours, reached.min(1).values)
-        return {
-            "held_out_to_default": float(log_ratio(ours, reached[:, DEFAULT]).median()),
-            "held_out_to_best": float(to_best.median()),
-            "held_out_to_best_mean": float(to_best.mean()),
-            "held_out_to_best_worst": float(to_best.max()),
-        }
+        best = reached.min(1).values
+        ratios = {name: log_ratio(ours[:, index], best) for index, name in enumerate(VIEWS)}
+        ratios["schedule"] = log_ratio(reached[:, -1], best)
+        values_by_name: dict[str, float] = {}
+        for name, ratio in ratios.items():
+            values_by_name[f"held_out_{name}"] = float(ratio.median())
+            values_by_name[f"held_out_{name}_mean"] = float(ratio.clamp(-MOST, MOST).mean())
+        return values_by_name
 
     def _job(self, number: int, phi: Tensor | None) -> Job[Tensor]:
         who = "the schedules" if phi is None else "the network"
@@ -86,10 +94,29 @@ def held_out(settings: EvolutionSettings, number: int, phi: Tensor | None) -> Te
         phi: the weights of a network, (weights,); `None`: under all the schedules.
 
     Returns:
-        What the objective makes of the network, (1,), or of each schedule, (schedules,).
+        What the objective makes of the network in each view, (views,), or of each schedule, (schedules + 1,),
+        the last one being that which the network corrects, from what the search found.
     """
     families = list(choose_families(settings.families).values())
     draw = Draw(HELD_OUT, number, 0)
     problem, conditions = draw_task(draw, families[number % len(families)], settings)
-    policy = ScheduleRates(SCHEDULES) if phi is None else networks(settings.architecture(), phi[None])
+    found = search(problem, conditions, draw)
+    if phi is None:
+        base_lrs = [multiple * conditions.default_lr for multiple in MULTIPLES]
+        shapes = [shape for shape in SHAPES for _ in MULTIPLES]
+        policy: RatePolicy = ScheduleRates(
+            [*shapes, "wsd"], torch.tensor([*base_lrs * len(SHAPES), found.learning_rate])
+        )
+    else:
+        views = [
+            Views.of(
+                1,
+                found.learning_rate if searched else math.nan,
+                found.octaves if searched else math.nan,
+                signals=signals,
+                validations=validations,
+            )
+            for searched, signals, validations in VIEWS.values()
+        ]
+        policy = one_network(settings.architecture(), phi, Views.joined(views))
     return rollout(problem, conditions, policy, Draw(HELD_OUT, number, 1), settings.objective)

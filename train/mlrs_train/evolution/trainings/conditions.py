@@ -1,4 +1,4 @@
-"""What surrounds a task: update rule, horizon, the rate it starts from, and what the policy is given."""
+"""What surrounds a task: update rule, horizon, and what the policy is told of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlrs_core.config import Optimizer
-from mlrs_core.networks.drift.reference import DriftRuns
+from mlrs_core.networks.tail.reference import TailRuns
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.trainings.optimizers import MOMENTUM, default_lr
 from mlrs_train.evolution.trainings.problem import Problem
@@ -38,8 +38,6 @@ class Conditions:
     """The update rule."""
     horizon: int
     """Steps."""
-    initial_lr: float
-    """The learning rate that a policy starts from."""
     momentum: float = MOMENTUM
     """mu of SGD with momentum."""
     weight_decay: float = 0.0
@@ -52,6 +50,8 @@ class Conditions:
     """The ln C that the policy is given; NaN: none."""
     loss_scale: float = 1.0
     """The factor of reported losses."""
+    validate_every: int = 10**9
+    """Steps from one validation to the next, for policies that are shown them."""
     loss_offset: float = 0.0
     """What is subtracted from losses after `loss_scale`, when they are reported."""
 
@@ -65,18 +65,19 @@ class Conditions:
         finite = torch.nan_to_num(losses, nan=MAX_REPORTED).clamp(-MAX_REPORTED, MAX_REPORTED)
         return finite * self.loss_scale - self.loss_offset
 
-    def runs(self, n: int, *, starts: Tensor | None = None) -> DriftRuns:
+    def runs(self, starts: Tensor, octaves: Tensor) -> TailRuns:
         """Return the configs of n runs under these conditions, as a network is given them.
 
         Args:
-            n: runs.
-            starts: their first rates over the default one, (n,), instead of the conditions'.
+            starts: their learning rates to start from, (n,); NaN: the default one.
+            octaves: the uncertainty of the search that found them, (n,); NaN: there was none.
         """
-        first = torch.full((n,), self.initial_lr) if starts is None else (self.default_lr * starts).float()
-        return DriftRuns(
+        n = len(starts)
+        return TailRuns(
             horizon=torch.full((n,), self.horizon if self.stated_horizon is None else self.stated_horizon),
             log_classes=torch.full((n,), self.log_classes),
-            initial_lr=first,
+            start=starts,
+            octaves=octaves,
             optimizer=torch.full((n,), int(self.optimizer)),
             momentum=torch.full((n,), self.momentum),
         )
@@ -87,13 +88,11 @@ def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int
     optimizer = draw.pick(list(OPTIMIZERS), list(OPTIMIZERS.values()))
     horizon = min(int(draw.log_uniform(shortest, longest + 1)), longest)
     momentum = draw.pick(list(MOMENTA), list(MOMENTA.values()))
-    start = default_lr(optimizer, momentum) * draw_start_factor(draw)
     decay, limit = _weight_decay(draw, optimizer), CLIP if draw.chance(0.25) else None
     scale, offset, log_classes = _report(draw, problem)
     return Conditions(
         optimizer=optimizer,
         horizon=horizon,
-        initial_lr=start,
         momentum=momentum,
         weight_decay=decay,
         clip=limit,
@@ -101,27 +100,22 @@ def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int
         log_classes=log_classes,
         loss_scale=scale,
         loss_offset=offset,
+        validate_every=max(2, round(horizon / draw.log_uniform(6, 40))),
     )
 
 
-def draw_weight_scale(draw: Draw, optimizer: Optimizer) -> float:
-    """Return a scale for a problem's weights, which spreads the best rates over three decades.
+def draw_scales(draw: Draw, problem: Problem, optimizer: Optimizer) -> dict[str, float]:
+    """Return a scale for each of a problem's parameters, which spread the best rates over three decades.
 
     Networks as small as these, trained as briefly, do best far above the default rates: most often 30
     times. As they are, they would teach a policy to raise rates always; always scaled down, never to
     dare. So the best rates reach from about the default ones, where large networks have theirs, to 300
     times as much.
     """
-    if optimizer in (Optimizer.ADAM, Optimizer.ADAMW):
-        return draw.log_uniform(0.3, 100.0)
-    return math.sqrt(draw.log_uniform(0.1, 40.0))
-
-
-def draw_start_factor(draw: Draw) -> float:
-    """Return by how much the first learning rate is off: not, by up to 10, or sometimes down to 1/30."""
-    if draw.chance(0.5):
-        return 1.0
-    return draw.log_uniform(1 / 30 if draw.chance(0.15) else 0.1, 10.0)
+    adaptive = optimizer in (Optimizer.ADAM, Optimizer.ADAMW)
+    shared = draw.log_uniform(0.3, 100.0) if adaptive else math.sqrt(draw.log_uniform(0.1, 40.0))
+    spread = draw.pick((0.0, 0.2, 0.6))
+    return {name: shared * math.exp(spread * draw.normal(1).item()) for name in problem.params}
 
 
 def _stated_horizon(draw: Draw, horizon: int) -> int | None:
@@ -129,9 +123,9 @@ def _stated_horizon(draw: Draw, horizon: int) -> int | None:
 
     With a shorter one, the run continues past the horizon that it was opened with.
     """
-    if draw.chance(1 / 6):
+    if draw.chance(1 / 12):
         return -1
-    return round(horizon * draw.uniform(0.5, 0.95)) if draw.chance(0.05) else None
+    return round(horizon * draw.uniform(0.5, 0.95)) if draw.chance(0.03) else None
 
 
 def _weight_decay(draw: Draw, optimizer: Optimizer) -> float:

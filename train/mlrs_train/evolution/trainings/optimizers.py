@@ -42,15 +42,20 @@ class UpdateRule:
         adaptive = rule in (Optimizer.ADAM, Optimizer.ADAMW)
         self.second = torch.zeros_like(rows) if adaptive else None
 
-    def apply(self, rows: Tensor, gradients: Tensor, lrs: Tensor) -> None:
-        """Move the weights, in place, by one step at learning rates (n,)."""
+    def apply(self, rows: Tensor, gradients: Tensor, lrs: Tensor) -> Tensor:
+        """Move the weights, in place, by one step at learning rates (n,); return the updates, (n, weights).
+
+        AdamW's decay of the weights is not part of the updates.
+        """
         self.step += 1
         lr = lrs[:, None]
         if self.weight_decay and self.rule is Optimizer.ADAMW:
             rows.mul_(1 - lr * self.weight_decay)
         elif self.weight_decay:
             gradients = gradients.add(rows, alpha=self.weight_decay)
-        rows.sub_(self._direction(gradients).mul_(lr))
+        updates = self._direction(gradients).mul_(-lr)
+        rows.add_(updates)
+        return updates
 
     def _direction(self, gradients: Tensor) -> Tensor:
         """Return the update per unit learning rate, a new tensor."""

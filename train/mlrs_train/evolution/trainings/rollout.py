@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlrs_core.networks.tail.reference import Observed
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.objective import capped, evaluation_steps
 from mlrs_train.evolution.settings import Objective
@@ -12,6 +13,7 @@ from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
 from mlrs_train.evolution.trainings.policies import RatePolicy
 from mlrs_train.evolution.trainings.problem import Problem
+from mlrs_train.evolution.trainings.signals import SignalMeter
 
 
 @torch.no_grad()
@@ -21,25 +23,33 @@ def rollout(
     """Train as many copies as the policy advises, to the horizon.
 
     All copies share initial weights and batches, which come from `draw`. A copy that diverges
-    stays what it is, and touches no other.
+    stays what it is, and touches no other. What is validated for the policy is another half of the held-out
+    examples than what the result is judged on.
 
     Returns:
         What the objective makes of each, (n,), finite; less is better.
     """
     rows = problem.copies(policy.size)
-    updates = UpdateRule(
+    updater = UpdateRule(
         conditions.optimizer, rows, momentum=conditions.momentum, weight_decay=conditions.weight_decay
     )
-    initial, taken = problem.evaluate(rows), []
+    initial, taken = problem.evaluate(rows, problem.judged), []
     points = evaluation_steps(objective, conditions.horizon)
+    signalled, validated = policy.sees
+    meter = SignalMeter(problem) if signalled else None
+    signals = None
     policy.begin(conditions)
     for step in range(conditions.horizon):
         batch = problem.train.take(draw.integers(len(problem.train), problem.batch_size))
         losses, gradients = problem.value_and_grad(rows, batch)
         if conditions.clip is not None:
             gradients = clip(gradients, conditions.clip)
-        rates = policy.advise(step, conditions.report(losses))
-        updates.apply(rows, gradients, rates)
+        validations = None
+        if validated and step and step % conditions.validate_every == 0:
+            validations = conditions.report(problem.evaluate(rows, problem.shown))
+        rates = policy.advise(step, Observed(conditions.report(losses), signals, validations))
+        updates = updater.apply(rows, gradients, rates)
+        signals = None if meter is None else meter.take(step, rows, gradients, updates)
         if step + 1 in points:
-            taken.append(problem.evaluate(rows))
+            taken.append(problem.evaluate(rows, problem.judged))
     return capped(torch.stack(taken), initial).mean(0)

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 from mlrs_core.errors import InvalidFieldError
 from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.trainings.families.factors import factors
 from mlrs_train.evolution.trainings.families.images import autoencoder, cnn, cnn_batch_norm
 from mlrs_train.evolution.trainings.families.linear import least_squares, quadratic
 from mlrs_train.evolution.trainings.families.perceptrons import (
+    deep_tanh,
     mixture_mlp,
     packaged_mlp,
     regression_mlp,
     teacher_mlp,
+    waves,
 )
 from mlrs_train.evolution.trainings.families.sequences import gru, transformer
 from mlrs_train.evolution.trainings.problem import Problem
@@ -39,17 +42,20 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "teacher-mlp": Family(teacher_mlp, 3.0),
-    "mixture-mlp": Family(mixture_mlp, 2.5),
-    "packaged-mlp": Family(packaged_mlp, 2.0),
-    "regression-mlp": Family(regression_mlp, 2.0),
-    "quadratic": Family(quadratic, 1.0),
-    "least-squares": Family(least_squares, 1.0),
-    "autoencoder": Family(autoencoder, 1.5, 0.6),
-    "cnn": Family(cnn, 1.5, 0.6),
-    "cnn-batch-norm": Family(cnn_batch_norm, 1.5, 0.6),
-    "gru": Family(gru, 0.8, 0.5),
-    "transformer": Family(transformer, 0.8, 0.5),
+    "teacher-mlp": Family(teacher_mlp, 2.0),
+    "mixture-mlp": Family(mixture_mlp, 1.5),
+    "packaged-mlp": Family(packaged_mlp, 1.5),
+    "regression-mlp": Family(regression_mlp, 1.5, 2.0),
+    "deep-tanh": Family(deep_tanh, 1.0, 0.7),
+    "waves": Family(waves, 1.0),
+    "quadratic": Family(quadratic, 0.7, 5.0),
+    "least-squares": Family(least_squares, 0.7, 5.0),
+    "factors": Family(factors, 1.2, 2.0),
+    "autoencoder": Family(autoencoder, 1.0, 0.6),
+    "cnn": Family(cnn, 1.2, 0.6),
+    "cnn-batch-norm": Family(cnn_batch_norm, 1.2, 0.6),
+    "gru": Family(gru, 1.0, 0.5),
+    "transformer": Family(transformer, 1.0, 0.5),
 }
 """The families by name."""
 

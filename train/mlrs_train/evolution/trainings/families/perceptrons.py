@@ -19,6 +19,7 @@ from mlrs_train.evolution.trainings.families.data import (
 )
 from mlrs_train.evolution.trainings.families.networks import (
     ACTIVATIONS,
+    Activation,
     cross_entropy,
     mlp,
     mlp_params,
@@ -27,9 +28,9 @@ from mlrs_train.evolution.trainings.families.networks import (
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch, Examples, Params
 
-WIDTHS = (16, 32, 64)
+WIDTHS = (16, 32, 48)
 """The activations of hidden layers."""
-BATCH_SIZES = (16, 32, 64, 128)
+BATCH_SIZES = (8, 16, 32, 64)
 """Examples in a batch."""
 
 
@@ -59,6 +60,27 @@ def regression_mlp(draw: Draw) -> Problem:
     return _perceptron(draw, train, valid, outputs, squared_error, None)
 
 
+def deep_tanh(draw: Draw) -> Problem:
+    """Return a deep, plain classifier of tanh units, which a learning rate too high by little ruins."""
+    data = (teacher if draw.chance(0.5) else mixture)(draw)
+    train, valid = split(draw, data)
+    hidden = [draw.pick((16, 32))] * draw.pick((4, 5, 6))
+    return _perceptron(draw, train, valid, data.classes, cross_entropy, data.classes, hidden, torch.tanh)
+
+
+def waves(draw: Draw) -> Problem:
+    """Return a regression of a sum of sines over one or two coordinates."""
+    dimensions, count, terms = draw.whole(1, 2), VALID + draw_count(draw, 4000), draw.whole(1, 5)
+    inputs = 2 * draw.rand(count, dimensions) - 1
+    turns = draw.normal(dimensions, terms) * draw.uniform(1, 6)
+    clean = torch.sin(inputs @ turns + 6 * draw.rand(terms)).sum(1, keepdim=True) / terms**0.5
+    targets = clean + draw.log_uniform(0.01, 0.3) * draw.normal(count, 1)
+    valid, train = Examples(inputs, targets).split((VALID, count - VALID))
+    hidden = [draw.pick((32, 64))] * draw.pick((2, 3))
+    activation = draw.pick((torch.tanh, torch.sin, torch.relu))
+    return _perceptron(draw, train, valid, 1, squared_error, None, hidden, activation)
+
+
 def _classifier(draw: Draw, data: Labelled) -> Problem:
     train, valid = split(draw, data)
     return _perceptron(draw, train, valid, data.classes, cross_entropy, data.classes)
@@ -71,11 +93,14 @@ def _perceptron(
     outputs: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     num_classes: int | None,
+    hidden: list[int] | None = None,
+    activation: Activation | None = None,
 ) -> Problem:
-    """Return a problem around a perceptron of random shape and scales."""
-    hidden = [draw.pick(WIDTHS) for _ in range(draw.pick((0, 1, 1, 2, 2, 3)))]
+    """Return a problem around a perceptron of random scales and, unless given, random shape."""
+    if hidden is None:
+        hidden = [draw.pick(WIDTHS) for _ in range(draw.pick((0, 1, 1, 2, 2, 3)))]
     sizes = [train.inputs.shape[1], *hidden, outputs]
-    activation = draw.pick(ACTIVATIONS)
+    activation = activation or draw.pick(ACTIVATIONS)
     scale, gain = draw.log_uniform(0.05, 5), draw.log_uniform(0.5, 2.5)
 
     def losses(params: Params, batch: Batch) -> Tensor:

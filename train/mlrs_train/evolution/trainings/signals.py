@@ -1,0 +1,49 @@
+"""What the optimizers of many copies tell of a step: the signals of `mlrs_core.policy.SIGNALS`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mlrs_train.evolution.trainings.problem import Problem
+
+DENSE_STEPS, EVERY = 100, 8
+"""Signals are taken at every one of the first steps, then at every so many: as the adapters do."""
+
+
+def is_taken(step: int) -> bool:
+    """Return whether signals are taken at a step."""
+    return step < DENSE_STEPS or step % EVERY == 0
+
+
+class SignalMeter:
+    """Takes the signals of the steps of some copies."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Start before the first step."""
+        self._tensors = problem.tensors
+        self._before: Tensor | None = None
+
+    def take(self, step: int, rows: Tensor, gradients: Tensor, updates: Tensor) -> Tensor | None:
+        """Return the signals of a step, (n, 6) float64; `None` where none are taken.
+
+        Args:
+            step: from 0.
+            rows: the weights after it, (n, weights).
+            gradients: as the optimizer saw them.
+            updates: what was added to the weights.
+        """
+        before, self._before = self._before, updates
+        if before is None or not is_taken(step):
+            return None
+        sizes, moves = (rows * rows) @ self._tensors, (updates * updates) @ self._tensors
+        relative = 0.5 * (torch.log(moves + 1e-24) - torch.log(sizes + 1e-24)).mean(1)
+        columns = [
+            updates.square().sum(1),
+            rows.square().sum(1),
+            gradients.square().sum(1),
+            (gradients * updates).sum(1),
+            (gradients * before).sum(1),
+            relative,
+        ]
+        return torch.stack(columns, dim=1).double()
