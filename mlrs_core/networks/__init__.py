@@ -15,10 +15,11 @@ from mlrs_core.errors import ModelFileError
 from mlrs_core.networks.architecture import Architecture, Weights
 from mlrs_core.networks.drift import DriftSpec
 from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.tail import TailSpec
 
 __all__ = ["ARCHITECTURES", "Architecture", "Weights", "architecture_from_json"]
 
-ARCHITECTURES: dict[str, type[Architecture]] = {spec.kind: spec for spec in (PaperSpec, DriftSpec)}
+ARCHITECTURES: dict[str, type[Architecture]] = {spec.kind: spec for spec in (PaperSpec, DriftSpec, TailSpec)}
 """The architectures by kind."""
 
 

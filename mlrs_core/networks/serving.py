@@ -19,6 +19,9 @@ from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_core.networks.paper.kernel import PaperKernel
 from mlrs_core.networks.paper.learner import PaperLearner
 from mlrs_core.networks.paper.spec import PaperSpec
+from mlrs_core.networks.tail.kernel import TailKernel
+from mlrs_core.networks.tail.learner import TailLearner
+from mlrs_core.networks.tail.spec import TailSpec
 from mlrs_core.policy import Policy
 
 DRIFT_KERNELS: dict[int, Callable[[DriftSpec, Sequence[Weights]], Policy]] = {1: DriftKernel}
@@ -35,6 +38,8 @@ def policy_of(architecture: Architecture, snapshots: Sequence[Weights]) -> Polic
             return PaperKernel(architecture, snapshots)
         case DriftSpec():
             return DRIFT_KERNELS[architecture.features](architecture, snapshots)
+        case TailSpec():
+            return TailKernel(architecture, snapshots)
     raise TypeError(f"no kernel serves an architecture of kind {architecture.kind!r}")
 
 
@@ -48,6 +53,8 @@ def adaptive_policy_of(
             learner = PaperLearner(architecture, snapshots)
         case DriftSpec():
             learner = DRIFT_LEARNERS[architecture.features](architecture, snapshots)
+        case TailSpec():
+            learner = TailLearner(architecture, snapshots)
         case _:
             raise TypeError(f"no kernel serves an architecture of kind {architecture.kind!r}")
     return AdaptiveKernel(learner, meta)

@@ -46,7 +46,6 @@ def main() -> None:
         min_horizon=50,
         max_horizon=100,
         population=20,
-        cloning_updates=0,
         log_every=10**6,
         validate_every=10**6,
     )

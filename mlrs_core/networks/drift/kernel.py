@@ -10,15 +10,15 @@ this machine code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mlrs_core.compiled import clip, compiled, compiled_background, log_sigmoid, sigmoid, wide
+from mlrs_core.compiled import clip, compiled, compiled_background, log_sigmoid, wide
 from mlrs_core.networks.architecture import Weights
+from mlrs_core.networks.cell import packed, think
 from mlrs_core.networks.drift.constants import EXTRAS, FEATURES
 from mlrs_core.networks.drift.features import look
 from mlrs_core.networks.drift.memory import Memory, default_lr, is_due, jumps, remember, take_in
@@ -76,12 +76,6 @@ class DriftKernel:
         """Advance runs by a step for each entry; see `Policy.advance`."""
         del networks, signals
         self._advance(states, table, rows, steps, losses, lrs, self._weights, self._constants)
-
-
-def packed(weights: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Return the weights of a snapshot, (P,), in the order in which the kernel reads them."""
-    head = np.column_stack([weights["head.weight"], weights["head.bias"]])
-    return np.concatenate([weights["cell.weight"].T.ravel(), weights["cell.bias"], head.ravel()])
 
 
 @compiled
@@ -159,34 +153,8 @@ def tick(
         REACHED, LIMITED or BOUND.
     """
     look(memory, remember(memory, fixed), step, run, default, fixed, features)
-    return _move(memory, _think(cell, features, weights, fixed, gates), fixed)
-
-
-@compiled
-def _think(state: Memory, features: Floats, weights: Memory, fixed: Any, gates: Floats) -> float:
-    """Advance a cell, its state (2 H,) in place; return where the head aims."""
-    size = len(state) // 2
-    offset = (FEATURES + size) * 4 * size
-    gates[:] = weights[offset : offset + 4 * size]
-    for feature in range(FEATURES):
-        row = weights[feature * 4 * size : (feature + 1) * 4 * size]
-        for gate in range(4 * size):
-            gates[gate] += features[feature] * row[gate]
-    for unit in range(size):
-        before = wide(state[unit])
-        row = weights[(FEATURES + unit) * 4 * size : (FEATURES + unit + 1) * 4 * size]
-        for gate in range(4 * size):
-            gates[gate] += before * row[gate]
-    head = weights[offset + 4 * size :]
-    base, shut = wide(head[size]), wide(head[2 * size + 1])
-    for unit in range(size):
-        take, forget = sigmoid(gates[unit]), sigmoid(gates[size + unit] + fixed.forget_bias)
-        kept = forget * wide(state[size + unit]) + take * math.tanh(gates[3 * size + unit])
-        hidden = sigmoid(gates[2 * size + unit]) * math.tanh(kept)
-        state[unit], state[size + unit] = hidden, kept
-        base += hidden * head[unit]
-        shut += hidden * head[size + 1 + unit]
-    return aim_of(base, shut, fixed)
+    base, shut = think(cell, features, weights, fixed.forget_bias, gates)
+    return _move(memory, aim_of(base, shut, fixed), fixed)
 
 
 @compiled

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from mlrs_core.adapting.guard_rails import watch
 from mlrs_core.adapting.state_layout import FRESH, RING, UPDATES
 from mlrs_core.adapting.unpacking import unpacked
-from mlrs_core.compiled import compiled, compiled_background
+from mlrs_core.compiled import compiled, compiled_background, sigmoid
 from mlrs_core.networks.architecture import Weights
+from mlrs_core.networks.cell import backwards, forwards, packed, scratch
 from mlrs_core.networks.drift.constants import EXTRAS, FEATURES
 from mlrs_core.networks.drift.features import look
-from mlrs_core.networks.drift.gradient import backwards, forwards, scratch
-from mlrs_core.networks.drift.kernel import DriftKernel, is_time, learning_rate, packed, tick
+from mlrs_core.networks.drift.kernel import DriftKernel, aim_of, is_time, learning_rate, tick
 from mlrs_core.networks.drift.memory import Memory, default_lr, remember
 from mlrs_core.networks.drift.spec import DriftSpec
 from mlrs_core.networks.drift.state_layout import BOUND, LIMITED, REACHED
@@ -204,8 +204,9 @@ def _slope(
     fixed = constants[0]
     _see(trace, table, row, fixed, features)
     seen = scratch(len(cell) // 2)
-    forwards(cell, features, weights, fixed, seen)
-    backwards(cell, features, weights, fixed, seen, gradient)
+    _, shut = forwards(cell, features, weights, fixed.forget_bias, seen)
+    closing = fixed.gate_slope * sigmoid(-(fixed.gate_slope * shut + fixed.gate_start))
+    backwards(cell, features, weights, seen, (fixed.reach, closing), gradient)
 
 
 @compiled
@@ -226,7 +227,8 @@ def _levels(
         step = _see(traces[index], table, row, fixed, features)
         chosen = snapshot_at(step, run.horizon, run.snapshot, snapshots)
         weights = network[chosen * width : (chosen + 1) * width]
-        levels[index] = forwards(traces[index, :recurrent], features, weights, fixed, seen)
+        base, shut = forwards(traces[index, :recurrent], features, weights, fixed.forget_bias, seen)
+        levels[index] = aim_of(base, shut, fixed)
 
 
 @compiled

@@ -127,14 +127,14 @@ class TailReference:
         """
         steps = torch.as_tensor(steps).expand(len(state))
         size = 2 * self.spec.hidden_size
-        memory = state[:, size:].double()
+        cell, memory = state[:, :size], state[:, size:].detach().double()
         looking = self._take_in(memory, observed, steps, runs)
-        held = torch.cat([state[:, :size], memory.float()], dim=1)
+        correction = state[:, size + at.HIGH : size + at.GATE + 1]
+        held = _joined(cell, memory, correction)
         if looking.any():
-            looked = self._look(weights, state[:, :size], memory.float().double(), steps, runs)
+            looked = self._look(weights, cell, memory.float().double(), steps, runs)
             held = looked if looking.all() else torch.where(looking[:, None], looked, held)
-        memory = held[:, size:].double()
-        correction = memory[:, at.HIGH] + memory[:, at.LOW] + memory[:, at.GATE]
+        correction = held[:, size + at.HIGH : size + at.GATE + 1].double().sum(1)
         return runs.first_lr * self._schedule(steps, runs) * torch.exp(correction), held
 
     def _take_in(self, memory: Tensor, observed: Observed, steps: Tensor, runs: TailRuns) -> Tensor:
@@ -229,7 +229,6 @@ class TailReference:
     ) -> Tensor:
         """Return the states after a look of every run."""
         fixed = self._fixed
-        memory = memory.clone()
         features = self.look(memory, steps, runs)
         precision = weights["cell.weight"].dtype
         hidden, kept = cell.to(precision).chunk(2, dim=1)
@@ -242,10 +241,9 @@ class TailReference:
         heads = torch.tanh(_affine(weights["head.weight"], weights["head.bias"], hidden).double())
         drift = memory[:, at.HIGH] + memory[:, at.LOW] + fixed.pace * heads[:, 0]
         drift = drift.clamp(fixed.min_drift, fixed.max_drift)
-        memory[:, at.HIGH] = drift.float().double()
-        memory[:, at.LOW] = drift - memory[:, at.HIGH]
-        memory[:, at.GATE] = fixed.reach * heads[:, 1]
-        return torch.cat([hidden.float(), kept.float(), memory.float()], dim=1)
+        high = drift.float().double()
+        correction = torch.stack([high, drift - high, fixed.reach * heads[:, 1]], dim=1)
+        return _joined(torch.cat([hidden, kept], dim=1), memory, correction)
 
     def look(self, memory: Tensor, steps: Tensor, runs: TailRuns) -> Tensor:
         """Remember, in place, what came since the last look; return what the cell sees, (n, FEATURES)."""
@@ -376,6 +374,12 @@ class TailReference:
             ],
             dim=1,
         )
+
+
+def _joined(cell: Tensor, memory: Tensor, correction: Tensor) -> Tensor:
+    """Return states, (n, state_size), of cells and memories, with HIGH, LOW and GATE, (n, 3), set."""
+    before, after = memory[:, : at.HIGH], memory[:, at.GATE + 1 :]
+    return torch.cat([cell.float(), before.float(), correction.float(), after.float()], dim=1)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from mlrs_core.networks.drift import DriftSpec
 from mlrs_core.networks.drift.reference import DriftReference, DriftRuns
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import PaperNet
+from mlrs_core.networks.tail import TailSpec
+from mlrs_core.networks.tail.reference import Observed, TailReference, TailRuns
 from mlrs_core.policy import RunTable, States, columns_of
 
 Leaves = dict[str, Tensor]
@@ -87,9 +89,33 @@ def drift_rate(spec: DriftSpec) -> Oracle:
     return rate
 
 
+def tail_rate(spec: TailSpec) -> Oracle:
+    """Return the learning rate of the last step under the tail network, from the first step on."""
+    reference = TailReference(spec)
+
+    def rate(weights: Leaves, steps: list[Seen], table: RunTable) -> Tensor:
+        columns = columns_of(table)
+        names = ("horizon", "log_classes", "initial_lr", "octaves", "optimizer", "momentum")
+        runs = TailRuns(*(torch.from_numpy(getattr(columns, name)) for name in names))
+        state = torch.from_numpy(steps[0].before)
+        for seen in steps:
+            observed = Observed(torch.tensor([seen.loss], dtype=torch.float64))
+            lrs, state = reference.step(weights, state, observed, seen.step, runs)
+        return lrs[0]
+
+    return rate
+
+
 def oracle_of(spec: Architecture) -> Oracle:
     """Return the oracle of an architecture."""
-    return paper_rate(spec) if isinstance(spec, PaperSpec) else drift_rate(spec)  # type: ignore[arg-type]
+    match spec:
+        case PaperSpec():
+            return paper_rate(spec)
+        case DriftSpec():
+            return drift_rate(spec)
+        case TailSpec():
+            return tail_rate(spec)
+    raise AssertionError(spec)
 
 
 def ours(policy: AdaptiveKernel, state: np.ndarray, network: np.ndarray, table: RunTable) -> tuple:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mlrs_core.adapting.state_layout import FRESH
 from mlrs_core.config import RunConfig
 from mlrs_core.networks import Architecture
 from tests.core.adapting.oracles import Seen, adaptive, distance, leaves_of, oracle_of, ours
@@ -84,15 +85,19 @@ def test_alignment_is_all_that_is_needed(spec: Architecture, optimizer: str) -> 
     runs, compared = Runs(policy, [RunConfig(num_classes=10, initial_lr=1e-3)]), 0
     runs.networks[0] = policy.first_network()
     size = policy._learner.frozen_size
+    since_asked: list[Seen] = []
     for step in range(60):
         before, loss = runs.states[:, :size].copy(), float(rng.exponential(2.0))
         runs.advise(step, [loss])
+        if runs.states[0, policy.counters_at + FRESH]:
+            since_asked.clear()
+        since_asked.append(Seen(before, runs.states[:, :size].copy(), loss, step))
         trace, _, lr, gradient = ours(policy, runs.states[0], runs.networks[0], runs.table)
         if trace != 0:
             continue
         compared += 1
         direction, leaves = training.direction(), leaves_of(model.snapshots[0])
-        rate = oracle(leaves, [Seen(before, runs.states[:, :size].copy(), loss, step)], runs.table)
+        rate = oracle(leaves, since_asked, runs.table)
         rate = rate * (lr / rate.detach())  # w' is where the advised rate leads, to the last digit
         slopes = torch.autograd.grad(training.validation_loss(direction, rate), list(leaves.values()))
         expected = {name: slope.numpy() for name, slope in zip(leaves, slopes, strict=True)}

@@ -18,6 +18,9 @@ from mlrs_core.networks.drift.constants import DriftConstants
 from mlrs_core.networks.drift.reference import DriftReference, DriftRuns
 from mlrs_core.networks.paper import PaperSpec
 from mlrs_core.networks.paper.reference import net_with
+from mlrs_core.networks.tail import TailSpec
+from mlrs_core.networks.tail.constants import TailConstants
+from mlrs_core.networks.tail.reference import Observed, TailReference, TailRuns
 from mlrs_core.policy import Floats
 
 Oracle = Callable[[Floats], Floats]
@@ -75,6 +78,31 @@ def drift_oracle(spec: Architecture, weights: Weights, n: int) -> Oracle:
     return advance
 
 
+def tail_oracle(spec: Architecture, weights: Weights, n: int) -> Oracle:
+    """Return the tail network in torch, in double precision, advancing n runs of which nothing is known."""
+    assert isinstance(spec, TailSpec)
+    reference, step = TailReference(spec), 0
+    state = reference.init_state(n)
+    wide = {name: torch.from_numpy(weight).double() for name, weight in weights.items()}
+    unknown = torch.full((n,), torch.nan)
+    runs = TailRuns(
+        horizon=torch.full((n,), -1),
+        log_classes=unknown,
+        start=unknown,
+        octaves=unknown,
+        optimizer=torch.zeros(n, dtype=torch.int64),
+        momentum=unknown,
+    )
+
+    def advance(losses: Floats) -> Floats:
+        nonlocal state, step
+        lrs, state = reference.step(wide, state, Observed(torch.from_numpy(losses)), step, runs)
+        step += 1
+        return lrs.numpy()
+
+    return advance
+
+
 OTHER_CONSTANTS = DriftConstants(
     ticks=60,
     first_ticks=30,
@@ -104,6 +132,32 @@ OTHER_CONSTANTS = DriftConstants(
     max_momentum=0.95,
 )
 """Every constant of the drift network, each another than its default."""
+OTHER_TAIL_CONSTANTS = TailConstants(
+    looks=60,
+    first_looks=30,
+    unknown_horizon=70,
+    jump=1.2,
+    floor=1e-3,
+    max_level=40.0,
+    min_ref=0.3,
+    max_ref=2.0,
+    fastest=3.0,
+    slowest=40.0,
+    variance_rate=0.15,
+    first_variance=0.05,
+    soft_steps=(-0.1, 0.0, 0.15, 0.3, 0.45, 0.7, 0.85, 0.95, 1.2),
+    signal_rate=0.5,
+    slow_signal_rate=0.1,
+    usual_update=-2.0,
+    forget_bias=0.5,
+    pace=0.3,
+    min_drift=-0.5,
+    max_drift=0.6,
+    reach=0.9,
+    warmup=0.1,
+    cooldown=0.5,
+)
+"""Every constant of the tail network, each another than its default."""
 
 FAMILIES: dict[str, Family] = {
     "paper": Family(
@@ -130,6 +184,14 @@ FAMILIES: dict[str, Family] = {
         ],
         small=[DriftSpec(hidden_size=2), DriftSpec(hidden_size=24)],
         oracle=drift_oracle,
+    ),
+    "tail": Family(
+        specs=[
+            *(TailSpec(hidden_size=size) for size in (1, 2, 24, 50)),
+            TailSpec(hidden_size=7, constants=OTHER_TAIL_CONSTANTS),
+        ],
+        small=[TailSpec(hidden_size=2), TailSpec(hidden_size=24)],
+        oracle=tail_oracle,
     ),
 }
 """The architectures by kind."""

@@ -71,9 +71,8 @@ def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: in
     plain = ScheduleRates(["wsd"], torch.tensor([found.learning_rate]))
     values = rollout(problem, conditions, SideBySide([members, plain]), draw, settings.objective)
     fitness = values[: members.size]
-    estimates = [
-        gradient(part, moved) for part, moved in zip(fitness.split(2 * pairs), perturbations, strict=True)
-    ]
+    parts = torch.split(fitness, 2 * pairs)
+    estimates = [gradient(part, moved) for part, moved in zip(parts, perturbations, strict=True)]
     return Sample(torch.stack(estimates).mean(0), fitness, float(values[-1]))
 
 
