@@ -59,9 +59,9 @@ def train() -> None:
 
     \b
     Examples:
-      mlrs train --out runs/drift                               train as the default model was: hours
-      mlrs train --out runs/drift --minutes 30 --workers 8 --tasks-per-update 16
-      mlrs train --out runs/drift --resume                      go on after an interruption
+      mlrs train --out runs/tail                               train as the default model was: hours
+      mlrs train --out runs/tail --minutes 30 --workers 8 --tasks-per-update 16
+      mlrs train --out runs/tail --resume                      go on after an interruption
       mlrs train hypergradient --out runs/paper                 train as the model `paper` was: minutes
       mlrs train hypergradient --out runs/quick --epochs 5      a look in ten seconds
       tensorboard --logdir runs                                 watch

@@ -16,7 +16,6 @@ from mlrs_train.evolution.settings import EvolutionSettings
 
 SMALL = EvolutionSettings(
     updates=4,
-    cloning_updates=0,
     population=4,
     tasks_per_update=3,
     min_horizon=8,

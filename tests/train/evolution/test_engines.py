@@ -75,7 +75,7 @@ def train(engine: JobEngine) -> tuple[Evolution, list[LogRecord | None]]:
 @everywhere(QUICKLY)
 def test_phi_does_not_depend_on_the_engine(engine: JobEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some updates phi, its average and the log are the same, bit for bit, as without workers."""
-    monkeypatch.setattr(yardsticks, "COUNT", 3)
+    monkeypatch.setattr(yardsticks, "EACH", 1)
     here, there = train(InThisProcess()), train(engine)
     assert torch.equal(here[0].search.phi, there[0].search.phi)
     assert torch.equal(here[0].search.average, there[0].search.average)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 TRAIN = [sys.executable, "-c", "from mlrs_cli.train import train; train()"]
 SETTINGS = ("evolution", "--updates", "30", "--tasks-per-update", "3", "--population", "4")
 TASKS = ("--families", "teacher-mlp,quadratic", "--min-horizon", "8", "--max-horizon", "12")
-FAST = (*SETTINGS, *TASKS, "--cloning-updates", "0", "--log-every", "1", "--validate-every", "100")
+FAST = (*SETTINGS, *TASKS, "--log-every", "1", "--validate-every", "100")
 HOLD = """
 import sys
 from mlrs_train.evolution.engines.choice import EngineChoice

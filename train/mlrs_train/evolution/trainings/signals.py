@@ -36,7 +36,8 @@ class SignalMeter:
         before, self._before = self._before, updates
         if before is None or not is_taken(step):
             return None
-        sizes, moves = (rows * rows) @ self._tensors, (updates * updates) @ self._tensors
+        tensors = self._tensors.to(rows.dtype)
+        sizes, moves = (rows * rows) @ tensors, (updates * updates) @ tensors
         relative = 0.5 * (torch.log(moves + 1e-24) - torch.log(sizes + 1e-24)).mean(1)
         columns = [
             updates.square().sum(1),
