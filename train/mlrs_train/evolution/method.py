@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -80,7 +81,7 @@ class Evolution:
         return self.engine.compute(
             [
                 Job(f"Task {index} of update {update} (counted from 0)", function, (*arguments, index))
-                for index in range(self.settings.tasks_per_update)
+                for index in range(self.tasks_now())
             ]
         )
 
@@ -88,6 +89,12 @@ class Evolution:
         """Return Adam's learning rate on phi: down along a line."""
         share = min(self._share, 1.0)
         return self.settings.meta_lr + share * (self.settings.final_meta_lr - self.settings.meta_lr)
+
+    def tasks_now(self) -> int:
+        """Return the number of tasks in the next update."""
+        first, last = self.settings.first_tasks_per_update or 1, self.settings.tasks_per_update
+        growth = math.log(last / first) * min(self._share, 1.0)
+        return round(first * math.exp(growth))
 
     def _record(self, lr: float) -> LogRecord | None:
         """Return a record if one is due: now and then, and at the end."""

@@ -27,10 +27,10 @@ class EvolutionSettings:
     summary: ClassVar[str] = (
         "Populations of networks, judged on whole trainings; by default as for `mlr-snet`."
     )
-    checkpoint_every: ClassVar[int] = 5
+    checkpoint_every: ClassVar[int] = 10
 
     updates: Annotated[int | None, Whole(1)] = None
-    """Updates of the network. Default: as many as `minutes` allow, else 600."""
+    """Updates of the network. Default: as many as `minutes` allow, else 1200."""
     minutes: Annotated[float | None, Real(above=0.0)] = None
     """Train for this long instead; the result then depends on the machine's speed."""
     families: Sequence[str] = ()
@@ -40,7 +40,9 @@ class EvolutionSettings:
     groups: Annotated[int, Whole(1, 10**6)] = 2
     """Groups of a population. Each starts from a learning rate of its own, and is shown other inputs."""
     tasks_per_update: Annotated[int, Whole(1)] = 16
-    """Tasks per update."""
+    """Tasks in the last update; the number grows from `first_tasks_per_update`, exponentially."""
+    first_tasks_per_update: Annotated[int | None, Whole(1)] = None
+    """Tasks in the first update: few give fast progress, many fine steps. Default: 3/8 of the last."""
     min_horizon: Annotated[int, Whole(2)] = 60
     """The shortest training, in steps."""
     max_horizon: int = 600
@@ -58,11 +60,11 @@ class EvolutionSettings:
     """Adam's first learning rate on the network; it falls linearly to `final_meta_lr`."""
     final_meta_lr: Annotated[float, Real(least=0.0)] = 0.001
     """Adam's last learning rate on the network."""
-    averaging: Annotated[float, Real(least=0.0)] = 0.97
+    averaging: Annotated[float, Real(least=0.0)] = 0.98
     """What the average network, which becomes the model, keeps of itself at each step; below 1."""
-    log_every: Annotated[int, Whole(1)] = 5
+    log_every: Annotated[int, Whole(1)] = 10
     """Updates in one record of the log."""
-    validate_every: Annotated[int, Whole(1)] = 25
+    validate_every: Annotated[int, Whole(1)] = 50
     """Updates between trainings on the held-out tasks."""
 
     def __post_init__(self) -> None:
@@ -72,6 +74,8 @@ class EvolutionSettings:
             raise InvalidFieldError("minutes", "and updates cannot both be given")
         if self.updates is None and self.minutes is None:
             object.__setattr__(self, "updates", DEFAULT_UPDATES)
+        if self.first_tasks_per_update is None:
+            object.__setattr__(self, "first_tasks_per_update", max(1, round(0.375 * self.tasks_per_update)))
         check_ranges(self)
         check_whole("max_horizon", self.max_horizon, low=self.min_horizon, high=MANY)
         if self.population % (2 * self.groups):
@@ -95,5 +99,5 @@ class EvolutionSettings:
         return {**asdict(self), "families": list(self.families)}
 
 
-DEFAULT_UPDATES = 600
+DEFAULT_UPDATES = 1200
 """Updates of a training that is given neither updates nor minutes."""
