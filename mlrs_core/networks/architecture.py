@@ -17,6 +17,8 @@ class Architecture(Protocol):
 
     kind: ClassVar[str]
     """Its name in files, commands and the contract."""
+    begins_at_start: ClassVar[bool]
+    """Whether a run's advice begins at the learning rate that it is given, or that a search has found."""
 
     def __init__(self, **parameters: Any) -> None:
         """Build it from the parameters that `to_json` gives, checking each."""

@@ -15,6 +15,7 @@ import numpy as np
 from mlrs_core.models.checkpoint import dump_model
 from mlrs_core.models.model import Model
 from mlrs_core.networks.paper import PaperSpec
+from mlrs_core.networks.tail import TailSpec
 
 
 class Daemon:
@@ -110,5 +111,17 @@ def write_random_model(path: Path, *, seed: int = 0, hidden_size: int = 8) -> Pa
         for _ in range(3)
     )
     model = Model(architecture=spec, snapshots=snapshots, provenance={"method": "random", "seed": seed})
+    path.write_bytes(dump_model(model))
+    return path
+
+
+def write_tail_model(path: Path, *, seed: int = 0, hidden_size: int = 4) -> Path:
+    """Write a small tail network with random weights; return its file."""
+    rng = np.random.default_rng(seed)
+    spec = TailSpec(hidden_size=hidden_size)
+    weights = {
+        name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.weight_shapes().items()
+    }
+    model = Model(architecture=spec, snapshots=(weights,), provenance={"method": "random", "seed": seed})
     path.write_bytes(dump_model(model))
     return path

@@ -57,6 +57,7 @@ class DriftSpec:
     """
 
     kind: ClassVar[str] = "drift"
+    begins_at_start: ClassVar[bool] = False
 
     hidden_size: int = 24
     """H, 1 to 512."""

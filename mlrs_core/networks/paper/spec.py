@@ -33,6 +33,7 @@ class PaperSpec:
     """
 
     kind: ClassVar[str] = "paper"
+    begins_at_start: ClassVar[bool] = False
 
     hidden_size: int = 50
     """H, 2 to 1024. The paper's is 50."""

@@ -54,6 +54,7 @@ class TailSpec:
     """
 
     kind: ClassVar[str] = "tail"
+    begins_at_start: ClassVar[bool] = True
 
     hidden_size: int = 24
     """H, 1 to 512."""

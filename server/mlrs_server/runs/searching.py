@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass, replace
 
@@ -103,7 +104,11 @@ class RunSearches:
                 search = before if report.result is None else before.with_result(*report.result)
             following = search.next()
             if search is not before:
-                await self._store(run, attempt, search, following)
+                keeps_policy = _keeps_policy(run.config, search)
+                if isinstance(following, Found) and not keeps_policy:
+                    keeps_policy = await asyncio.to_thread(self._begins_at_start, run)
+                    self._check_not_begun(run)  # it may have meanwhile
+                await self._store(run, attempt, search, following, keeps_policy=keeps_policy)
             if before is None:
                 log.info("search_begun", run_id=run_id, attempt=attempt)
             return SearchView(attempt, search, following)
@@ -116,14 +121,20 @@ class RunSearches:
             raise run_begun(run.run_id, step)
 
     async def _store(
-        self, run: StoredRun, attempt: int, search: RecordedSearch, following: Trial | Found
+        self,
+        run: StoredRun,
+        attempt: int,
+        search: RecordedSearch,
+        following: Trial | Found,
+        *,
+        keeps_policy: bool,
     ) -> None:
         """Store a search, and the run that it leads to if it is at its end."""
         reach("search.store")
         if isinstance(following, Trial):
             await self._stored.in_store(lambda store: store.put_search(run, attempt, search))
             return
-        settled = self._settled(run, search, following)
+        settled = self._settled(run, search, following, keeps_policy=keeps_policy)
         await self._settle(run, attempt, search, settled)
         log.info(
             "search_ended",
@@ -155,7 +166,7 @@ class RunSearches:
             self._live.drop(run.run_id)
             self._live.put(slot, replace(run, **vars(settled)))
 
-    def _settled(self, run: StoredRun, search: RecordedSearch, found: Found) -> NewRun:
+    def _settled(self, run: StoredRun, search: RecordedSearch, found: Found, *, keeps_policy: bool) -> NewRun:
         """Return the run that begins with what was found."""
         config = replace(
             run.config,
@@ -166,16 +177,21 @@ class RunSearches:
                 charged=search.charge_steps,
             ),
         )
-        if _keeps_policy(run.config, search):
+        if keeps_policy:
             own = {name: getattr(run, name) for name in NewRun.__dataclass_fields__}
             return NewRun(**{**own, "config": config})
         config = replace(config, schedule=_after_search(config.after_search().horizon or 1))
         new = new_run(run.run_id, config, "", ModelsNow(self._catalog, self._catalog.names), task=run.task)
         return replace(new, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
 
+    def _begins_at_start(self, run: StoredRun) -> bool:
+        """Return whether the model of a run begins at what a search finds; on any thread but the loop's."""
+        model = self._catalog.by_digest(run.model_digest, run.model_name).model
+        return model.architecture.begins_at_start
+
 
 def _after_search(horizon: int) -> ScheduleSpec:
-    """Return what a run follows after a search if its caller named neither a model nor a schedule.
+    """Return what a run follows after a search instead of a model that would go to a rate of its own.
 
     ADR 0024 has the measurements that chose it.
     """

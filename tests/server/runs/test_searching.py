@@ -39,6 +39,7 @@ from mlrs_server.storage.tables import searches
 from mlrs_server.tenancy import full_name
 from tests.server.runs.searches import ask, begun, due, found_by, loss_of, searched, tried, tried_but_one
 from tests.server.support import LOSSES, Harness, harness, raises, replayed, until
+from tests.support.daemon import write_tail_model
 
 HORIZON = 400
 CONFIG = RunConfig(horizon=HORIZON, optimizer=Optimizer.SGD)
@@ -400,6 +401,22 @@ async def test_a_run_may_keep_its_model(tmp_path: Path, model: Path | None) -> N
         assert (await here.records.get("a")).model_ref == ref
         lrs = await lrs_of(here, CONFIG)
         expected = replace(CONFIG, initial_lr=found.learning_rate)
+        alone = replayed(here.catalog.find("").policy, expected, LOSSES[:60])
+    assert lrs.tobytes() == alone.tobytes()
+
+
+async def test_a_model_that_begins_at_what_was_found_stays(tmp_path: Path) -> None:
+    """A run of a tail network keeps it after a search, unasked: it corrects a schedule from there."""
+    async with harness(tmp_path / "d", write_tail_model(tmp_path / "tail.safetensors")) as here:
+        ref = (await here.open("a", CONFIG)).view.model_ref
+        found = found_by(await searched(here))
+        assert (await here.records.get("a")).model_ref == ref
+        lrs = await lrs_of(here, CONFIG)
+        expected = await config_of(here)
+        assert (expected.found, expected.schedule) == (
+            FoundRate(learning_rate=found.learning_rate, octaves=found.octaves, steps=found.steps),
+            None,
+        )
         alone = replayed(here.catalog.find("").policy, expected, LOSSES[:60])
     assert lrs.tobytes() == alone.tobytes()
 
