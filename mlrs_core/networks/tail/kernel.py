@@ -116,6 +116,39 @@ def _advance_background(*arguments: Any) -> None:
 
 
 @compiled
+def advance_each(
+    states: States,
+    table: RunTable,
+    step: int,
+    losses: Floats,
+    signals: Signals,
+    lrs: Floats,
+    weights: Memory,
+    constants: ConstantTable,
+) -> None:
+    """Advance runs by one step, each under its own weights: for meta-training.
+
+    Args:
+        states: (n, state_size); changed in place.
+        table: the configs of the runs, (n,).
+        step: of all.
+        losses: (n,), finite.
+        signals: see `Policy.advance`.
+        lrs: (n,), filled.
+        weights: (n, P), each as `packed` lays them out.
+        constants: of the model.
+    """
+    fixed = constants[0]
+    recurrent = states.shape[1] - EXTRAS
+    features, gates = np.empty(FEATURES), np.empty(2 * recurrent)
+    for row in range(len(states)):
+        run, cell, memory = table[row], states[row, :recurrent], states[row, recurrent:]
+        if observe(memory, losses[row], signals, row, step, run, fixed):
+            turn(cell, memory, step, run, weights[row], fixed, features, gates)
+        lrs[row] = learning_rate(memory, step, run, fixed)
+
+
+@compiled
 def observe(
     memory: Memory, loss: float, signals: Signals, entry: int, step: int, run: Any, fixed: Any
 ) -> bool:

@@ -1,8 +1,7 @@
-"""The tail network in torch: slow, obvious; the oracle of the kernel, and what evolution trains.
+"""The tail network in torch: slow, obvious; the oracle of the kernel.
 
 Features are computed in double precision: differences of moving averages in units of the noise magnify the
-last bits of single precision. The cell is computed in that of its weights: double to be the kernel's oracle,
-single to train fast. States are kept in single precision either way.
+last bits of single precision. The cell is computed in that of its weights; states are kept in single.
 """
 
 from __future__ import annotations

@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from mlrs_core.config import Optimizer
-from mlrs_core.networks.tail.reference import Observed
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.method import initial_phi
 from mlrs_train.evolution.objective import CAP, capped, evaluation_steps
-from mlrs_train.evolution.sample import networks
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.conditions import Conditions, draw_conditions
 from mlrs_train.evolution.trainings.families.perceptrons import teacher_mlp
 from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
-from mlrs_train.evolution.trainings.policies import ScheduleRates, SideBySide, Views
+from mlrs_train.evolution.trainings.policies import NetworkRates, ScheduleRates, Shown, SideBySide, Views
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.evolution.trainings.rollout import rollout
 from mlrs_train.tasks import Examples
@@ -93,9 +91,9 @@ def test_member_is_a_single_run(problem: Problem) -> None:
     phi = initial_phi(SETTINGS) + 0.3 * Draw(2).normal(4, len(initial_phi(SETTINGS)))
     spec, nothing = SETTINGS.architecture(), Views.of(1, math.nan, math.nan, signals=False, validations=False)
     views = [Views.of(1, 0.02, 1.0, signals=True, validations=True), nothing, nothing, nothing]
-    together = rollout(problem, conditions, networks(spec, phi, Views.joined(views)), Draw(7), "final")
+    together = rollout(problem, conditions, NetworkRates(spec, phi, Views.joined(views)), Draw(7), "final")
     alone = [
-        rollout(problem, conditions, networks(spec, row[None], view), Draw(7), "final")
+        rollout(problem, conditions, NetworkRates(spec, row[None], view), Draw(7), "final")
         for row, view in zip(phi, views, strict=True)
     ]
     assert together.std() > 1e-4
@@ -105,12 +103,12 @@ def test_member_is_a_single_run(problem: Problem) -> None:
 def test_untrained_network_follows_its_schedule() -> None:
     """Before any update the network hardly corrects the schedule that it starts with."""
     views = Views.of(1, 0.04, 1.0, signals=False, validations=False)
-    policy = networks(SETTINGS.architecture(), initial_phi(SETTINGS)[None], views)
+    policy = NetworkRates(SETTINGS.architecture(), initial_phi(SETTINGS)[None], views)
     schedule = ScheduleRates(["wsd"], torch.tensor([0.04]))
     for each in (policy, schedule):
         each.begin(Conditions(optimizer=Optimizer.ADAM, horizon=100))
     for step in range(100):
-        observed = Observed(torch.tensor([2.3]))
+        observed = Shown(torch.tensor([2.3]))
         rate, plain = float(policy.advise(step, observed)), float(schedule.advise(step, observed))
         assert rate == pytest.approx(plain, rel=0.15)
 
@@ -148,7 +146,7 @@ def test_signals_are_those_of_the_step_before(problem: Problem, rule: Optimizer)
             ],
             dim=1,
         )
-        torch.testing.assert_close(shown.signals[step + 1], expected)
+        torch.testing.assert_close(shown.signals[step + 1][:, :6], expected)
 
 
 def test_validation_losses_come_now_and_then(problem: Problem) -> None:
@@ -156,7 +154,8 @@ def test_validation_losses_come_now_and_then(problem: Problem) -> None:
     conditions = Conditions(optimizer=Optimizer.SGD, horizon=STEPS, validate_every=10)
     shown = Noting(LRS)
     rollout(problem, conditions, shown, Draw(1), "final")
-    assert [step for step, one in enumerate(shown.validations) if one is not None] == [10, 20]
+    told = [step for step, one in enumerate(shown.signals) if one is not None and one[0, 6].isfinite()]
+    assert told == [10, 20]
     assert problem.shown.stop == problem.judged.start
     rows = problem.copies(1)
     halves = problem.evaluate(rows, problem.shown) + problem.evaluate(rows, problem.judged)
@@ -173,16 +172,14 @@ class Noting:
         self.size = len(rates)
         self._rates = rates
         self.signals: list[Tensor | None] = []
-        self.validations: list[Tensor | None] = []
 
     def begin(self, conditions: Conditions) -> None:
         """Do nothing."""
 
-    def advise(self, step: int, observed: Observed) -> Tensor:
+    def advise(self, step: int, observed: Shown) -> Tensor:
         """Note what was observed."""
         assert step == len(self.signals)
         self.signals.append(observed.signals)
-        self.validations.append(observed.validations)
         return self._rates
 
 
@@ -208,10 +205,10 @@ def test_network_survives_divergence(problem: Problem) -> None:
     """A network whose run explodes is stated finite losses, and answers finite rates."""
     conditions = Conditions(optimizer=Optimizer.SGD, horizon=40, loss_scale=1e3, loss_offset=1e5)
     views = Views.of(1, 100.0, math.nan, signals=True, validations=True)
-    policy = networks(SETTINGS.architecture(), initial_phi(SETTINGS)[None], views)
+    policy = NetworkRates(SETTINGS.architecture(), initial_phi(SETTINGS)[None], views)
     hot = dataclasses.replace(problem, losses=lambda params, batch: 1e9 * problem.losses(params, batch))
     assert rollout(hot, conditions, policy, Draw(1), "area").isfinite().all()
-    assert policy.advise(40, Observed(conditions.report(torch.tensor([math.nan])))).isfinite().all()
+    assert policy.advise(40, Shown(conditions.report(torch.tensor([math.nan])))).isfinite().all()
 
 
 @pytest.mark.parametrize(("rule", "power"), [(Optimizer.MOMENTUM, 2), (Optimizer.ADAM, 1)])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlrs_core.networks.tail.reference import TailReference
 from mlrs_core.networks.tail.spec import TailSpec
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import antithetic, gradient
@@ -65,7 +64,7 @@ def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: in
     pairs = settings.population // 2 // settings.groups
     perturbations = [antithetic(draw, pairs, len(phi)) for _ in range(settings.groups)]
     views = [draw_views(draw, 2 * pairs, conditions, found) for _ in range(settings.groups)]
-    members = networks(
+    members = NetworkRates(
         settings.architecture(), phi + settings.sigma * torch.cat(perturbations), Views.joined(views)
     )
     plain = ScheduleRates(["wsd"], torch.tensor([found.learning_rate]))
@@ -89,17 +88,6 @@ def draw_task(draw: Draw, family: Family, settings: EvolutionSettings) -> tuple[
     if draw.chance(PRETRAINED):
         problem = pretrained(problem, conditions, draw)
     return problem, conditions
-
-
-def networks(spec: TailSpec, rows: Tensor, views: Views) -> NetworkRates:
-    """Return one network for each row of weights, (n, weights)."""
-    return NetworkRates(TailReference(spec), unpack(spec, rows), views)
-
-
-def one_network(spec: TailSpec, phi: Tensor, views: Views) -> NetworkRates:
-    """Return copies under one network, (weights,)."""
-    weights = {name: weight[0] for name, weight in unpack(spec, phi[None]).items()}
-    return NetworkRates(TailReference(spec), weights, views)
 
 
 def unpack(spec: TailSpec, rows: Tensor) -> Params:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
-from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio, one_network
+from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.families import choose_families
-from mlrs_train.evolution.trainings.policies import SHAPES, RatePolicy, ScheduleRates, Views
+from mlrs_train.evolution.trainings.policies import SHAPES, NetworkRates, RatePolicy, ScheduleRates, Views
 from mlrs_train.evolution.trainings.rollout import rollout
 from mlrs_train.evolution.trainings.starts import search
 
@@ -118,5 +118,5 @@ def held_out(settings: EvolutionSettings, number: int, phi: Tensor | None) -> Te
             )
             for searched, signals, validations in VIEWS.values()
         ]
-        policy = one_network(settings.architecture(), phi, Views.joined(views))
+        policy = NetworkRates(settings.architecture(), phi[None], Views.joined(views))
     return rollout(problem, conditions, policy, Draw(HELD_OUT, number, 1), settings.objective)

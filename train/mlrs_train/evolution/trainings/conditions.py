@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mlrs_core.config import Optimizer
-from mlrs_core.networks.tail.reference import TailRuns
+from mlrs_core.policy import RUN, RunTable
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.trainings.optimizers import MOMENTUM, default_lr
 from mlrs_train.evolution.trainings.problem import Problem
@@ -65,22 +66,22 @@ class Conditions:
         finite = torch.nan_to_num(losses, nan=MAX_REPORTED).clamp(-MAX_REPORTED, MAX_REPORTED)
         return finite * self.loss_scale - self.loss_offset
 
-    def runs(self, starts: Tensor, octaves: Tensor) -> TailRuns:
+    def runs(self, starts: Tensor, octaves: Tensor) -> RunTable:
         """Return the configs of n runs under these conditions, as a network is given them.
 
         Args:
-            starts: their learning rates to start from, (n,); NaN: the default one.
-            octaves: the uncertainty of the search that found them, (n,); NaN: there was none.
+            starts: their learning rates to start from, (n,) float64; NaN: the default one.
+            octaves: the uncertainty of the search that found them, (n,) float64; NaN: there was none.
         """
-        n = len(starts)
-        return TailRuns(
-            horizon=torch.full((n,), self.horizon if self.stated_horizon is None else self.stated_horizon),
-            log_classes=torch.full((n,), self.log_classes),
-            start=starts,
-            octaves=octaves,
-            optimizer=torch.full((n,), int(self.optimizer)),
-            momentum=torch.full((n,), self.momentum),
-        )
+        table = np.zeros(len(starts), RUN)
+        table["horizon"] = self.horizon if self.stated_horizon is None else self.stated_horizon
+        table["log_classes"] = self.log_classes
+        table["snapshot"] = -1
+        table["optimizer"] = int(self.optimizer)
+        table["momentum"] = self.momentum
+        table["initial_lr"] = starts.numpy()
+        table["octaves"] = octaves.numpy()
+        return table
 
 
 def draw_conditions(draw: Draw, problem: Problem, *, shortest: int, longest: int) -> Conditions:

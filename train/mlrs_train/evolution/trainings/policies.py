@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mlrs_core.networks.tail.reference import Observed, TailReference
+from mlrs_core.networks.tail.constants import FEATURES
+from mlrs_core.networks.tail.kernel import advance_each
+from mlrs_core.networks.tail.spec import TailSpec
+from mlrs_core.networks.tail.table import constants_table
+from mlrs_core.policy import COLUMNS, NO_SIGNALS
 from mlrs_train.evolution.trainings.conditions import Conditions
+
+VALIDATION = COLUMNS.index("validation_loss")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What n copies observed at one step."""
+
+    losses: Tensor
+    """(n,), finite."""
+    signals: Tensor | None = None
+    """What came with them, (n, len(COLUMNS)) float64; NaN: not sent. `None`: nothing came."""
 
 
 class RatePolicy(Protocol):
@@ -30,8 +48,8 @@ class RatePolicy(Protocol):
         """Forget everything, and start under these conditions."""
         ...
 
-    def advise(self, step: int, observed: Observed) -> Tensor:
-        """Return learning rates, (n,) float32, from what was observed at this step."""
+    def advise(self, step: int, shown: Shown) -> Tensor:
+        """Return learning rates, (n,) float32, from what was shown at this step."""
         ...
 
 
@@ -70,31 +88,42 @@ class Views:
 
 
 class NetworkRates:
-    """One network for all copies, or one for each: weights with an axis in front."""
+    """A network for each copy: the compiled kernel, under as many sets of weights."""
 
-    def __init__(self, reference: TailReference, weights: Mapping[str, Tensor], views: Views) -> None:
-        """Take the weights, each as the architecture says or (size, ...)."""
+    def __init__(self, spec: TailSpec, rows: Tensor, views: Views) -> None:
+        """Take the weights, (size, weights) in the order of `weight_shapes`; one row is for all."""
         self.size = len(views)
         self.sees = bool(views.signals.any()), bool(views.validations.any())
+        self._spec = spec
         self._views = views
-        self._reference = reference
-        self._weights = weights
+        self._constants = constants_table(spec.constants)
+        self._weights = np.ascontiguousarray(_packed(spec, rows).expand(self.size, -1).float().numpy())
+        columns = torch.zeros(self.size, len(COLUMNS), dtype=torch.bool)
+        columns[:, :VALIDATION], columns[:, VALIDATION] = views.signals[:, None], views.validations
+        self._columns = columns
 
     def begin(self, conditions: Conditions) -> None:
         """Forget everything, and start under these conditions."""
-        self._state = self._reference.init_state(self.size)
-        self._runs = conditions.runs(self._views.starts, self._views.octaves)
+        self._states = np.zeros((self.size, self._spec.state_size), np.float32)
+        self._table = conditions.runs(self._views.starts, self._views.octaves)
 
-    def advise(self, step: int, observed: Observed) -> Tensor:
-        """Return learning rates from what was observed."""
-        signals, validations = observed.signals, observed.validations
-        if signals is not None:
-            signals = torch.where(self._views.signals[:, None], signals, torch.nan)
-        if validations is not None:
-            validations = torch.where(self._views.validations, validations, torch.nan)
-        shown = Observed(observed.losses, signals, validations)
-        rates, self._state = self._reference.step(self._weights, self._state, shown, step, self._runs)
-        return rates.float()
+    def advise(self, step: int, shown: Shown) -> Tensor:
+        """Return learning rates from what was shown."""
+        signals, lrs = NO_SIGNALS, np.empty(self.size)
+        if shown.signals is not None:
+            signals = torch.where(self._columns, shown.signals, torch.nan).numpy()
+        losses = shown.losses.double().numpy()
+        advance_each(self._states, self._table, step, losses, signals, lrs, self._weights, self._constants)
+        return torch.from_numpy(lrs).float()
+
+
+def _packed(spec: TailSpec, rows: Tensor) -> Tensor:
+    """Return weights, (n, weights), in the order in which the kernel reads them; see `networks/cell.py`."""
+    hidden = spec.hidden_size
+    parts = torch.split(rows, [math.prod(shape) for shape in spec.weight_shapes().values()], dim=1)
+    cell = parts[0].reshape(-1, 4 * hidden, FEATURES + hidden).transpose(1, 2).flatten(1)
+    head = torch.cat([parts[2].reshape(-1, 2, hidden), parts[3][:, :, None]], dim=2).flatten(1)
+    return torch.cat([cell, parts[1], head], dim=1)
 
 
 SHAPES = ("wsd", "linear", "cosine")
@@ -118,9 +147,9 @@ class ScheduleRates:
         """Start under these conditions."""
         self._horizon = conditions.horizon
 
-    def advise(self, step: int, observed: Observed) -> Tensor:
+    def advise(self, step: int, shown: Shown) -> Tensor:
         """Return the learning rates of this step."""
-        del observed
+        del shown
         horizon = float(self._horizon)
         left = torch.tensor(1 - step / horizon)
         end = (left / COOLDOWN).clamp(max=1.0)
@@ -142,17 +171,12 @@ class SideBySide:
         for policy in self._policies:
             policy.begin(conditions)
 
-    def advise(self, step: int, observed: Observed) -> Tensor:
+    def advise(self, step: int, shown: Shown) -> Tensor:
         """Return the learning rates of all copies."""
         rates, begin = [], 0
         for policy in self._policies:
             part = slice(begin, begin + policy.size)
-            signals, validations = observed.signals, observed.validations
-            shown = Observed(
-                observed.losses[part],
-                None if signals is None else signals[part],
-                None if validations is None else validations[part],
-            )
-            rates.append(policy.advise(step, shown))
+            signals = None if shown.signals is None else shown.signals[part]
+            rates.append(policy.advise(step, Shown(shown.losses[part], signals)))
             begin += policy.size
         return torch.cat(rates)

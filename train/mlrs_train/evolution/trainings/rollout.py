@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlrs_core.networks.tail.reference import Observed
+from mlrs_core.policy import COLUMNS
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.objective import capped, evaluation_steps
 from mlrs_train.evolution.settings import Objective
 from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
-from mlrs_train.evolution.trainings.policies import RatePolicy
+from mlrs_train.evolution.trainings.policies import VALIDATION, RatePolicy, Shown
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.evolution.trainings.signals import SignalMeter
 
@@ -44,12 +44,19 @@ def rollout(
         losses, gradients = problem.value_and_grad(rows, batch)
         if conditions.clip is not None:
             gradients = clip(gradients, conditions.clip)
-        validations = None
         if validated and step and step % conditions.validate_every == 0:
-            validations = conditions.report(problem.evaluate(rows, problem.shown))
-        rates = policy.advise(step, Observed(conditions.report(losses), signals, validations))
+            signals = _with_validation(signals, conditions.report(problem.evaluate(rows, problem.shown)))
+        rates = policy.advise(step, Shown(conditions.report(losses), signals))
         updates = updater.apply(rows, gradients, rates)
         signals = None if meter is None else meter.take(step, rows, gradients, updates)
         if step + 1 in points:
             taken.append(problem.evaluate(rows, problem.judged))
     return capped(torch.stack(taken), initial).mean(0)
+
+
+def _with_validation(signals: Tensor | None, losses: Tensor) -> Tensor:
+    """Return what is shown, (n, len(COLUMNS)), with validation losses, (n,)."""
+    if signals is None:
+        signals = torch.full((len(losses), len(COLUMNS)), torch.nan, dtype=torch.float64)
+    signals[:, VALIDATION] = losses
+    return signals

@@ -25,7 +25,7 @@ class SignalMeter:
         self._before: Tensor | None = None
 
     def take(self, step: int, rows: Tensor, gradients: Tensor, updates: Tensor) -> Tensor | None:
-        """Return the signals of a step, (n, 6) float64; `None` where none are taken.
+        """Return the signals of a step, (n, len(COLUMNS)) float64; `None` where none are taken.
 
         Args:
             step: from 0.
@@ -46,5 +46,6 @@ class SignalMeter:
             (gradients * updates).sum(1),
             (gradients * before).sum(1),
             relative,
+            torch.full_like(relative, torch.nan),  # no validation loss
         ]
         return torch.stack(columns, dim=1).double()

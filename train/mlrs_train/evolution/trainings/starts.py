@@ -8,12 +8,11 @@ import math
 import torch
 from torch import Tensor
 
-from mlrs_core.networks.tail.reference import Observed
 from mlrs_core.search.race import SPACING, Found, SearchSetup, Trial, TrialResult, what_next
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
-from mlrs_train.evolution.trainings.policies import ScheduleRates
+from mlrs_train.evolution.trainings.policies import ScheduleRates, Shown
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.tasks import Batch
 
@@ -64,7 +63,7 @@ def pretrained(problem: Problem, conditions: Conditions, draw: Draw) -> Problem:
     updater = UpdateRule(before.optimizer, rows, momentum=before.momentum, weight_decay=before.weight_decay)
     for step in range(steps):
         losses, gradients = problem.value_and_grad(rows, _batch(problem, draw))
-        updater.apply(rows, gradients, schedule.advise(step, Observed(losses)))
+        updater.apply(rows, gradients, schedule.advise(step, Shown(losses)))
     if not rows.isfinite().all():
         return problem
     return dataclasses.replace(
