@@ -19,7 +19,7 @@ from mlrs_train.evolution.trainings.families import Family, choose_families
 from mlrs_train.evolution.trainings.policies import NetworkRates, ScheduleRates, SideBySide, Views
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.evolution.trainings.rollout import rollout
-from mlrs_train.evolution.trainings.starts import pretrained, search
+from mlrs_train.evolution.trainings.starts import best_start, pretrained
 from mlrs_train.tasks import Params
 
 TRAINING, START, HELD_OUT = range(3)
@@ -39,11 +39,11 @@ class Sample:
     fitness: Tensor
     """What the objective made of each member, (population,)."""
     yardstick: float
-    """What it made of the schedule alone, from what the search found."""
+    """What it made of the schedule alone, from the best start."""
 
     @property
     def log_ratio(self) -> float:
-        """Return the median log-ratio of the members to the yardstick; below 0 is better than it."""
+        """Return the median log-ratio of the members to the yardstick; below 0 is better."""
         return float(log_ratio(self.fitness, torch.tensor(self.yardstick)).median())
 
 
@@ -60,14 +60,14 @@ def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: in
     families = choose_families(settings.families)
     weights = [family.weight for family in families.values()]
     problem, conditions = draw_task(draw, draw.pick(list(families.values()), weights), settings)
-    found = search(problem, conditions, draw)
+    best = best_start(problem, conditions, draw)
     pairs = settings.population // 2 // settings.groups
     perturbations = [antithetic(draw, pairs, len(phi)) for _ in range(settings.groups)]
-    views = [draw_views(draw, 2 * pairs, conditions, found) for _ in range(settings.groups)]
+    views = [draw_views(draw, 2 * pairs, conditions, best) for _ in range(settings.groups)]
     members = NetworkRates(
         settings.architecture(), phi + settings.sigma * torch.cat(perturbations), Views.joined(views)
     )
-    plain = ScheduleRates(["wsd"], torch.tensor([found.learning_rate]))
+    plain = ScheduleRates(["wsd"], torch.tensor([best]))
     values = rollout(problem, conditions, SideBySide([members, plain]), draw, settings.objective)
     fitness = values[: members.size]
     parts = torch.split(fitness, 2 * pairs)

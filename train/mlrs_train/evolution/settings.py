@@ -30,7 +30,7 @@ class EvolutionSettings:
     checkpoint_every: ClassVar[int] = 10
 
     updates: Annotated[int | None, Whole(1)] = None
-    """Updates of the network. Default: as many as `minutes` allow, else 1200."""
+    """Updates of the network. Default: as many as `minutes` allow, else 1000."""
     minutes: Annotated[float | None, Real(above=0.0)] = None
     """Train for this long instead; the result then depends on the machine's speed."""
     families: Sequence[str] = ()
@@ -43,9 +43,9 @@ class EvolutionSettings:
     """Tasks in the last update; the number grows from `first_tasks_per_update`, exponentially."""
     first_tasks_per_update: Annotated[int | None, Whole(1)] = None
     """Tasks in the first update: few give fast progress, many fine steps. Default: 3/8 of the last."""
-    min_horizon: Annotated[int, Whole(2)] = 60
+    min_horizon: Annotated[int, Whole(2)] = 100
     """The shortest training, in steps."""
-    max_horizon: int = 600
+    max_horizon: int = 500
     """The longest training, in steps, but for families that are cheap or costly; log-uniform between."""
     objective: Objective = "final"
     """What is minimised: the validation loss after the last step, its mean over the last tenth (window), or
@@ -64,7 +64,7 @@ class EvolutionSettings:
     """What the average network, which becomes the model, keeps of itself at each step; below 1."""
     log_every: Annotated[int, Whole(1)] = 10
     """Updates in one record of the log."""
-    validate_every: Annotated[int, Whole(1)] = 50
+    validate_every: Annotated[int, Whole(1)] = 40
     """Updates between trainings on the held-out tasks."""
 
     def __post_init__(self) -> None:
@@ -99,5 +99,5 @@ class EvolutionSettings:
         return {**asdict(self), "families": list(self.families)}
 
 
-DEFAULT_UPDATES = 1200
+DEFAULT_UPDATES = 1000
 """Updates of a training that is given neither updates nor minutes."""

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
+from mlrs_train.evolution.groups import OCTAVES, draw_found
 from mlrs_train.evolution.sample import HELD_OUT, draw_task, log_ratio
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.families import choose_families
 from mlrs_train.evolution.trainings.policies import SHAPES, NetworkRates, RatePolicy, ScheduleRates, Views
 from mlrs_train.evolution.trainings.rollout import rollout
-from mlrs_train.evolution.trainings.starts import search
+from mlrs_train.evolution.trainings.starts import best_start
 
 EACH = 2
 """Tasks of each family that are held out."""
@@ -32,7 +33,7 @@ VIEWS = {
     "losses": (True, False, False),
     "alone": (False, False, False),
 }
-"""Whether the network starts where a search led, is shown signals, and is shown validation losses."""
+"""Whether the network starts where a search might lead, is shown signals, and is shown validation losses."""
 MOST = 3.0
 """A log-ratio counts within this and its negative."""
 
@@ -95,24 +96,23 @@ def held_out(settings: EvolutionSettings, number: int, phi: Tensor | None) -> Te
 
     Returns:
         What the objective makes of the network in each view, (views,), or of each schedule, (schedules + 1,),
-        the last one being that which the network corrects, from what the search found.
+        the last one being that which the network corrects, from there.
     """
     families = list(choose_families(settings.families).values())
     draw = Draw(HELD_OUT, number, 0)
     problem, conditions = draw_task(draw, families[number % len(families)], settings)
-    found = search(problem, conditions, draw)
+    start = draw_found(draw, best_start(problem, conditions, draw))
     if phi is None:
         base_lrs = [multiple * conditions.default_lr for multiple in MULTIPLES]
         shapes = [shape for shape in SHAPES for _ in MULTIPLES]
-        policy: RatePolicy = ScheduleRates(
-            [*shapes, "wsd"], torch.tensor([*base_lrs * len(SHAPES), found.learning_rate])
-        )
+        starts = torch.tensor([*base_lrs * len(SHAPES), start])
+        policy: RatePolicy = ScheduleRates([*shapes, "wsd"], starts)
     else:
         views = [
             Views.of(
                 1,
-                found.learning_rate if searched else math.nan,
-                found.octaves if searched else math.nan,
+                start if searched else math.nan,
+                OCTAVES if searched else math.nan,
                 signals=signals,
                 validations=validations,
             )
