@@ -68,9 +68,7 @@ def _entries_from_proto(field: str, entries: Sequence[int], n: int) -> npt.NDArr
     """Return the indexes of entries of a message of n."""
     indexes = np.array(entries, np.int64)
     if len(indexes) and (highest := int(indexes.max())) >= n:
-        raise invalid_field(
-            field, f"must be indexes of the message's {n} entries, below {n}; one is {highest}"
-        )
+        raise invalid_field(field, f"must be below the number of entries, {n}; one is {highest}")
     if len(np.unique(indexes)) < len(indexes):
         raise invalid_field(field, "must name each entry at most once")
     return indexes
