@@ -35,11 +35,13 @@ def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:
         observations.run_handles.extend(handles)
         observations.steps.extend(entry.steps)
         observations.losses.extend(entry.losses)
+        has_extras = entry.signals is not None or entry.validation is not None
     else:
         observations.run_handles.extend(handles * len(entries))
         observations.steps.extend(chain.from_iterable(entry.steps for entry in entries))
         observations.losses.extend(chain.from_iterable(entry.losses for entry in entries))
-    if any(entry.signals is not None or entry.validation is not None for entry in entries):
+        has_extras = any(entry.signals is not None or entry.validation is not None for entry in entries)
+    if has_extras:
         add_extras(observations, entries)
     if batch.ledger.rank is not None:
         columns = observations.rank_columns

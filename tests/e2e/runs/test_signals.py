@@ -103,3 +103,28 @@ def test_steps_are_replayed_with_the_same_signals_only_after_a_crash(tmp_path: P
             with pytest.raises(StaleStepError, match="validation_loss"):
                 run.next_lr(29, loss_at(29), signals=signals_at(29))
             assert train(run, 30, 33)[0] > 0.0
+
+
+def test_of_several_ranks_the_lowest_with_signals_counts(tmp_path: Path) -> None:
+    """Ranks share one record, with the signals of the lowest rank that sent some, and its validation loss."""
+    model = write_random_model(tmp_path / "model.safetensors")
+    with Daemon(tmp_path / "data", "--model", str(model)) as daemon:
+        advisors = [mlrs.connect(daemon.address, timeout_s=30) for _ in range(2)]
+        low, high = (open_run(advisor, "a", rank=rank, world_size=2) for rank, advisor in enumerate(advisors))
+        for step in range(6):
+            if step == 4:
+                high.validate(3, 0.5)
+            told = signals_at(step), Signals(update_norm2=float(step))
+            pendings = [
+                run.observe(step, 1.0, signals=one) for run, one in zip((low, high), told, strict=True)
+            ]
+            assert len({pending.lr() for pending in pendings}) == 1
+        signals, validations, _ = record_of(advisors[0], "a")
+        for advisor in advisors:
+            advisor.close()
+    expected = [
+        SignalRecord(step=step, signals=signals_at(step) or Signals(update_norm2=float(step)))
+        for step in range(6)
+    ]
+    assert signals == repr(expected)
+    assert validations == (ValidationRecord(step=3, loss=0.5, observed_step=4),)
