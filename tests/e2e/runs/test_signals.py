@@ -15,7 +15,7 @@ from tests.support.ports import steady_port
 from tests.support.runs import open_run
 
 STEPS = 120
-KILLS = {0, 1, 40, 41, 77, 110}
+KILLS = {1, 41, 110}
 """The steps before which the daemon is killed."""
 
 

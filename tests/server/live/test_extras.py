@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlrs_core.config import MetaConfig, RunConfig
+from mlrs_core.config import MetaConfig, Optimizer, RunConfig
+from mlrs_core.models.checkpoint import dump_model
+from mlrs_core.networks.tail import TailSpec
 from mlrs_core.policy import Floats
+from mlrs_server.domain import updates
 from mlrs_server.domain.extras import LOSS, STEP, SparseExtras, is_sent, none_sent, same_extras
 from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.domain.updates import MetaUpdate
@@ -23,6 +26,8 @@ from mlrs_server.storage import Observations, open_store
 from mlrs_server.storage.backups import back_up
 from mlrs_server.storage.chunks import pack_chunk
 from mlrs_server.storage.tables import observations
+from tests.core.networks.families import random_model
+from tests.server.meta.support import learning
 from tests.server.sensing import SENSING, Sensing, extras_at, extras_of, install
 from tests.server.support import LOSSES, Asked, Harness, harness, raises
 
@@ -222,23 +227,49 @@ def test_a_replay_gives_each_step_its_extras_between_meta_updates(monkeypatch: p
     """A page with meta updates between its steps is fed in parts, each with its own extras."""
     monkeypatch.setattr(RunGroup, "adapt", lambda *_: None)
     extras = sparse_of(0, STEPS)
-    updates = [MetaUpdate(step, 1.0, None, 1, 0.1, 0.0) for step in (0, 4, 5, 17)]
+    made = [MetaUpdate(step, 1.0, None, 1, 0.1, 0.0) for step in (0, 4, 5, 17)]
     replay = Replay(Sensing(), SENSING)
-    whole = replay.feed(LOSSES[:STEPS], updates, extras)
+    whole = replay.feed(LOSSES[:STEPS], made, extras)
     assert whole.tolist() == undisturbed().tolist()
 
 
-async def test_runs_in_meta_mode_keep_their_extras(tmp_path: Path, model_file: Path) -> None:
-    """A run in meta mode is rewound and goes on with the same advice, and its record has the extras."""
-    config = RunConfig(horizon=400, num_classes=10, meta=MetaConfig())
-    async with harness(tmp_path, model_file) as here:
-        handle = (await here.open("run", config)).handle
-        lrs = await go(here, handle, 0, 20)
-        handle = (await here.open("run", resume_from=9)).handle
-        assert await go(here, handle, 9, 20) == lrs[9:]
+@pytest.mark.parametrize("meta", [None, MetaConfig(every=1, learning_rate=0.01)], ids=["frozen", "meta mode"])
+async def test_a_network_that_reads_signals_is_replayed_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meta: MetaConfig | None
+) -> None:
+    """The tail network gives the same advice after restarts and rewinds, frozen and in meta mode."""
+    monkeypatch.setattr(updates, "CHECKPOINT_UPDATES", 4)
+    model = tmp_path / "tail.safetensors"
+    model.write_bytes(dump_model(random_model(TailSpec(hidden_size=4), snapshots=1)))
+    config = RunConfig(horizon=STEPS, num_classes=10, optimizer=Optimizer.SGD, initial_lr=0.1, meta=meta)
+
+    async def follow(here: Harness, start: int, end: int, *, has_extras: bool = True) -> list[float]:
+        run, lrs = await learning(here, config=config), list[float]()
+        for step in range(start, end):
+            extras = extras_at(step) if has_extras else None
+            asked = await here.ask(run.opened.handle, step, LOSSES[step], extras)
+            assert not asked.errors, asked.errors
+            lrs.append(float(asked.lrs[0]))
+            if meta is not None and step % 3 == 2 and step < end - 1:
+                await run.update(step)
+        return lrs
+
+    async with harness(tmp_path / "calm", model) as here:
+        expected = await follow(here, 0, STEPS)
+    async with harness(tmp_path / "without", model) as here:
+        assert await follow(here, 0, STEPS, has_extras=False) != expected
+    lrs = list[float]()
+    for start, end in ((0, 10), (10, 31), (31, STEPS)):
+        async with harness(tmp_path / "restarted", model) as here:
+            lrs[start:] = await follow(here, start, end)
+            back = end - 9
+            await here.open("run", resume_from=back)
+            lrs[back:] = await follow(here, back, end)
+    assert lrs == expected
+    async with harness(tmp_path / "restarted", model) as here:
         run = await here.stored.get("run")
-        record = await record_of(here, run.key, 20)
-        assert record.extras.positions.tolist() == sparse_of(0, 20).positions.tolist()
+        record = await record_of(here, run.key, STEPS)
+        assert record.extras.positions.tolist() == sparse_of(0, STEPS).positions.tolist()
 
 
 def sparse_of(start: int, end: int) -> SparseExtras:
