@@ -1,10 +1,11 @@
-"""What the daemon reports of runs and models, and the enumerations of options and reports.
+"""What the daemon reports of runs and models, signals, and the enumerations of options and reports.
 
 The values of the enumerations are strings, and every option also takes the string.
 """
 
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
+from mlrs.values.signals import SignalRecord, Signals, ValidationRecord
 from mlrs.values.types import (
     ModelInfo,
     RankReduction,
@@ -32,5 +33,8 @@ __all__ = [
     "RunStatus",
     "ScheduleKind",
     "Search",
+    "SignalRecord",
+    "Signals",
     "Trial",
+    "ValidationRecord",
 ]

@@ -174,6 +174,20 @@ def stale_step(run_id: str, step: int, recorded: float, expected: int) -> Adviso
     )
 
 
+def other_extras(run_id: str, step: int, difference: str, expected: int) -> AdvisorError:
+    """Return the error for a step that was answered with other signals, or another validation loss.
+
+    `difference` says how they differ, as `extras.difference` does.
+    """
+    return AdvisorError(
+        Reason.STALE_STEP,
+        f"step: {step} of run {run_id!r} was answered {difference}; it expects step {expected} next. To go "
+        f"back, open the run with resume_from={step}",
+        field="step",
+        next_step=expected,
+    )
+
+
 def stale_handle() -> AdvisorError:
     """Return the error for a handle that no run has."""
     return AdvisorError(

@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlrs
+from mlrs.types import Signals
 from mlrs_cli.root import command
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.runs import open_run
@@ -133,6 +135,21 @@ def test_export_as_json_lines_to_a_file(daemon: Daemon, tmp_path: Path) -> None:
         (11, "nan", "held"),
     ]
     assert {row["learning_rate"] for row in rows} == {0.001}
+
+
+def test_export_as_json_lines_has_signals_and_validation_losses(daemon: Daemon) -> None:
+    """Each line has what came with its step, and nothing for steps that came with nothing."""
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
+        run = open_run(advisor, "signals")
+        run.next_lr(0, 1.0)
+        run.validate(1, 0.5)
+        run.next_lr(1, 1.0, signals=Signals(update_norm2=0.25, grad_norm2=math.inf))
+    result = _run(daemon, "export", "signals", "--format", "jsonl")
+    assert result.exit_code == 0, result.output
+    first, second = map(json.loads, result.output.splitlines())
+    assert not {"signals", "validation"} & first.keys()
+    assert second["signals"] == {"update_norm2": 0.25, "grad_norm2": "inf"}
+    assert second["validation"] == {"step": 1, "loss": 0.5}
 
 
 def test_watch_ends_when_the_run_is_finished(daemon: Daemon) -> None:

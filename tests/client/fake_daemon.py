@@ -16,13 +16,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mlrs.values.signals import SIGNAL_NAMES
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1 import advisor_service_pb2_grpc as advisor_rpc
 from mlrs_proto.v1 import model_service_pb2_grpc as model_rpc
@@ -99,6 +100,26 @@ class TrialRecords:
         return search
 
 
+class Extras(NamedTuple):
+    """What comes with an observation besides its loss."""
+
+    signals: Mapping[str, float]
+    validation: tuple[int, float] | None
+
+
+def extras_of(asked: pb.Observations) -> dict[int, Extras]:
+    """Return what comes with the entries of a message, by index."""
+    signals = {
+        entry: {name: column[index] for name in SIGNAL_NAMES if (column := getattr(asked.signals, name))}
+        for index, entry in enumerate(asked.signals.entries)
+    }
+    told = asked.validations
+    validations = {entry: (told.steps[index], told.losses[index]) for index, entry in enumerate(told.entries)}
+    return {
+        entry: Extras(signals.get(entry, {}), validations.get(entry)) for entry in {*signals, *validations}
+    }
+
+
 class Record:
     """One run."""
 
@@ -106,6 +127,7 @@ class Record:
         self.run_id, self.config, self.task, self.feeder = run_id, config, task, feeder
         self.generation = 0  # of its handles
         self.losses: list[float] = []
+        self.extras: dict[int, Extras] = {}  # of the steps that came with any
         self.alignments: dict[int, float] = {}  # of its meta updates, by step
         self.durable_step = -1
         self.finished = False
@@ -119,6 +141,7 @@ class Record:
     def cut(self, step: int) -> None:
         """Lose the observation of a step and all that came later; and the update ahead of it."""
         del self.losses[step:]
+        self.extras = {other: extras for other, extras in self.extras.items() if other < step}
         self.alignments = {other: number for other, number in self.alignments.items() if other < step - 1}
 
     def message(self) -> pb.Run:
@@ -478,11 +501,22 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
                     losses=[record.losses[step]],
                     learning_rates=[lrs[step]],
                     reasons=[pb.ADVICE_REASON_FRESH],
+                    **self._shown(record.extras.get(step)),
                 )
             step = max(step, len(lrs))
             if not request.follow:
                 return
             threading.Event().wait(0.01)
+
+    def _shown(self, extras: Extras | None) -> dict[str, Any]:
+        if extras is None:
+            return {}
+        signals = {name: [value] for name, value in extras.signals.items()}
+        shown: dict[str, Any] = {"signals": pb.SignalColumns(entries=[0], **signals)} if signals else {}
+        if extras.validation is not None:
+            step, loss = extras.validation
+            shown["validations"] = pb.ValidationColumns(entries=[0], steps=[step], losses=[loss])
+        return shown
 
     def StreamAdvice(self, requests: Any, context: grpc.ServicerContext) -> Any:
         """Answer observations; a thread reads them, so that `tell` can speak between."""
@@ -525,11 +559,11 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         if request.HasField("meta_updates"):
             return pb.StreamAdviceResponse(meta_results=self._results(request.meta_updates.updates))
         columns, asked = pb.AdviceColumns(), request.observations
-        rows = zip(asked.run_handles, asked.steps, asked.losses, strict=True)
+        rows, extras = zip(asked.run_handles, asked.steps, asked.losses, strict=True), extras_of(asked)
         for index, (handle, step, loss) in enumerate(rows):
             with self._lock:
                 self.entries += 1
-                error, lr, reason, durable = self._entry(handle, step, loss)
+                error, lr, reason, durable = self._entry(handle, step, loss, extras.get(index))
             if error is not None:
                 error.index = index
                 columns.errors.append(error)
@@ -576,18 +610,22 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             log_change=math.log(_change(alignment)),
         )
 
-    def _entry(self, handle: int, step: int, loss: float) -> tuple[pb.EntryError | None, float, Any, int]:
-        error = self._refusal(handle, step, loss)
+    def _entry(
+        self, handle: int, step: int, loss: float, extras: Extras | None
+    ) -> tuple[pb.EntryError | None, float, Any, int]:
+        error = self._refusal(handle, step, loss, extras)
         if error is not None:
             return error, math.nan, pb.ADVICE_REASON_UNSPECIFIED, -1
         record = self._of(handle)
         reason = pb.ADVICE_REASON_REPLAYED
         if step == len(record.losses):
             record.losses.append(loss)
+            if extras is not None:
+                record.extras[step] = extras
             reason = pb.ADVICE_REASON_FRESH if math.isfinite(loss) else pb.ADVICE_REASON_HELD
         return None, lr_sequence(record.losses, record.alignments)[step], reason, record.durable_step
 
-    def _refusal(self, handle: int, step: int, loss: float) -> pb.EntryError | None:
+    def _refusal(self, handle: int, step: int, loss: float, extras: Extras | None) -> pb.EntryError | None:
         error = self._refusal_of_handle(handle)
         if error is not None:
             return error
@@ -596,7 +634,10 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             return _refused(pb.ERROR_REASON_RUN_FINISHED)
         if step > len(record.losses):
             return _refused(pb.ERROR_REASON_STEP_AHEAD, len(record.losses))
-        if step < len(record.losses) and str(record.losses[step]) != str(loss):  # NaN is NaN
+        if step >= len(record.losses):
+            return None
+        recorded = record.losses[step], record.extras.get(step)
+        if str(recorded) != str((loss, extras)):  # NaN is NaN
             return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
         return None
 

@@ -86,13 +86,15 @@ class Asked:
         self.durable_steps = answer.entries.durable_steps
 
 
-def observed(handles: Any, steps: Any, losses: Any) -> Entries:
-    """Return observations, one or (n,) of them, as entries."""
-    return Entries.of(
+def observed(handles: Any, steps: Any, losses: Any, extras: Any = None) -> Entries:
+    """Return observations, one or (n,) of them, as entries; with extras, (n, WIDTH), or without."""
+    entries = Entries.of(
         np.atleast_1d(np.asarray(handles, np.uint64)),
         np.atleast_1d(np.asarray(steps, np.int64)),
         np.atleast_1d(np.asarray(losses, np.float64)),
     )
+    entries.extras = None if extras is None else np.atleast_2d(extras)
+    return entries
 
 
 @dataclass(frozen=True)
@@ -143,19 +145,23 @@ class Harness:
         (view,) = await self.ending.finish_many([run_id], [] if next_step is None else [next_step])
         return view
 
-    async def ask(self, handles: Any, steps: Any, losses: Any) -> Asked:
+    async def ask(self, handles: Any, steps: Any, losses: Any, extras: Any = None) -> Asked:
         """Have observations answered, those from the store included."""
-        answer = await self.engine.answer(observed(handles, steps, losses))
+        answer = await self.engine.answer(observed(handles, steps, losses, extras))
         await asyncio.sleep(0)  # as a stream does between two messages
         await self.recaller.recall(answer)
         return Asked(answer)
 
     async def report(
-        self, handle: int, entries: Sequence[tuple[int, int, float]], samples: Sequence[float] = ()
+        self,
+        handle: int,
+        entries: Sequence[tuple[int, int, float]],
+        samples: Sequence[float] = (),
+        extras: Any = None,
     ) -> Answer:
         """Have a message of (step, rank, loss) of a run answered, as a stream does."""
         steps, ranks, losses = zip(*entries, strict=True)
-        message = observed([handle] * len(entries), steps, losses)
+        message = observed([handle] * len(entries), steps, losses, extras)
         message.table["rank"] = ranks
         answer = await self.engine.answer(message)
         await self.recaller.recall(answer)

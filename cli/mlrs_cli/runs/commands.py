@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
+import math
 import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import islice
-from typing import IO
+from typing import IO, Any
 
 import click
 from rich.console import Console
@@ -156,7 +158,8 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: D
     """Write a run's record as CSV or JSON lines.
 
     There is one row for each step: the step, its loss, the learning rate that was advised, and the reason of
-    the advice: `fresh`, or `held` where the loss was not finite and the learning rate stayed as it was.
+    the advice: `fresh`, or `held` where the loss was not finite and the learning rate stayed as it was. JSON
+    lines also have the `signals` and the `validation` loss of the steps that came with some.
 
     \b
       mlrs runs export my-run > my-run.csv
@@ -168,11 +171,13 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: D
         if format_ == "csv":
             writer.writerow(COLUMNS)
         for chunk in advisor.watch(run_id, from_step=from_step):
+            extras = _extras(chunk)
             for row in _rows(chunk):
                 if format_ == "csv":
                     writer.writerow(row)
                 else:
-                    output.write(json.dumps(dict(zip(COLUMNS, map(plain, row), strict=True))) + "\n")
+                    facts = dict(zip(COLUMNS, map(plain, row), strict=True)) | extras.get(row[0], {})
+                    output.write(json.dumps(facts) + "\n")
 
 
 @runs.command()
@@ -273,6 +278,18 @@ def _rows(chunk: mlrs.types.RecordChunk) -> Iterator[tuple[int, float, float, st
     columns = zip(chunk.losses, chunk.learning_rates, chunk.reasons, strict=True)
     for offset, (loss, lr, reason) in enumerate(columns):
         yield chunk.first_step + offset, loss, lr, reason.value
+
+
+def _extras(chunk: mlrs.types.RecordChunk) -> dict[int, dict[str, Any]]:
+    """Return what came with observations besides their losses, by step, for those that have any."""
+    found: dict[int, dict[str, Any]] = {}
+    for signals in chunk.signals:
+        known = {name: value for name, value in asdict(signals.signals).items() if not math.isnan(value)}
+        found[signals.step] = {"signals": plain(known)}
+    for told in chunk.validations:
+        validation = {"step": told.step, "loss": told.loss}
+        found.setdefault(told.observed_step, {})["validation"] = plain(validation)
+    return found
 
 
 def _panel(chunk: mlrs.types.RecordChunk) -> Table:

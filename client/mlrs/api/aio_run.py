@@ -15,6 +15,7 @@ from mlrs.ledger.updates import Update
 from mlrs.transport.aio_connection import Connection
 from mlrs.values.meta_types import Adaptation
 from mlrs.values.search_types import SearchResult
+from mlrs.values.signals import Signals
 from mlrs.values.types import Advice, RunInfo
 
 Held = TypeVar("Held", bound=AsyncWithBlock)
@@ -76,10 +77,16 @@ class Run(RunView[Connection], AsyncWithBlock):
         return self._ledger
 
     def observe(
-        self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False
+        self,
+        step: int,
+        loss: float,
+        *,
+        samples: float | None = None,
+        signals: Signals | None = None,
+        lagged: bool = False,
     ) -> Pending:
         """Send the loss of a step and return at once; not to be awaited itself. See `mlrs.Run`."""
-        sent = self._observe(step, loss, samples, lagged=lagged)
+        sent = self._observe(step, loss, samples, signals, lagged=lagged)
         return Pending(self._connection, self._ledger, *sent)
 
     async def next_lr(
@@ -88,11 +95,13 @@ class Run(RunView[Connection], AsyncWithBlock):
         loss: float,
         *,
         samples: float | None = None,
+        signals: Signals | None = None,
         lagged: bool = False,
         timeout_s: float | None = None,
     ) -> float:
         """Return the learning rate for the update of a step. See `mlrs.Run.next_lr`."""
-        return await self.observe(step, loss, samples=samples, lagged=lagged).lr(timeout_s=timeout_s)
+        pending = self.observe(step, loss, samples=samples, signals=signals, lagged=lagged)
+        return await pending.lr(timeout_s=timeout_s)
 
     async def adapt(
         self,

@@ -62,8 +62,7 @@ def run_ledger(
         is_ranked=own_rank is not None,
         world_size=size,
     )
-    entry = Entry if own_rank is None else Entry.of_rank
-    ledger = Ledger(start, changed, entry, fallback_of(fallback, [asked]), own_rank)
+    ledger = Ledger(start, changed, Entry.of, fallback_of(fallback, [asked]), own_rank)
     choice: OnUnavailable = one_of("on_unavailable", on_unavailable, get_args(OnUnavailable))
     if choice == "fallback":
         _start_alone(ledger, asked)

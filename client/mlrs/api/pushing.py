@@ -21,13 +21,14 @@ from mlrs.errors import (
     RunFinishedError,
     StepError,
 )
-from mlrs.ledger.entries import Entry
+from mlrs.ledger.entries import Entry, Observation
 from mlrs.ledger.ledger import Ledger, Wakeable
 from mlrs.ledger.open_request import Start
 from mlrs.protocol.waiting import Action, opened, settled
 from mlrs.values import arguments as check
 from mlrs.values.checks import MAX_STEPS
 from mlrs.values.options import RECORD_TIMEOUT_S
+from mlrs.values.signals import Validation
 from mlrs.values.types import RunInfo
 from mlrs.wire.unsent import load, save
 
@@ -122,10 +123,12 @@ class Push:
             must_exist=not is_whole,
             resume_from=unsent.first_step if rewind else None,
         )
-        entry: Callable[[int, Any], Any] = Entry
+        entry: Callable[[int, Any], Any] = Entry.of
         self._read_losses: Callable[[Sequence[float], int], Any] = lambda losses, _: losses[0]
         if len(unsent.run_ids) > 1:
             entry, self._read_losses = import_rows()
+        self._signals = {one.step: one.signals for one in unsent.signals}
+        self._validations = {one.observed_step: Validation(one.step, one.loss) for one in unsent.validations}
         self.finishes = unsent.finish
         self.ledger = Ledger(start, changed, entry)
         self.ledger.first_step = self.ledger.next_step = unsent.first_step
@@ -150,6 +153,9 @@ class Push:
         for step in range(begin - 1, min(end, unsent.first_step + len(unsent.losses))):
             if step >= begin:
                 losses = self._read_losses(unsent.losses[step - unsent.first_step], self.ledger.size)
+                if step in self._signals or step in self._validations:
+                    signals, validation = self._signals.get(step), self._validations.get(step)
+                    losses = Observation(losses, signals=signals, validation=validation)
                 self._entries.append(observe(self.ledger, step, losses)[0])
             if (update := updates.get(step)) is not None and (step >= begin or step == unsent.first_step - 1):
                 adapt(self.ledger, step, update.alignments, update.validation_losses)

@@ -14,6 +14,7 @@ from mlrs.transport.connection import Connection
 from mlrs.values import arguments as check
 from mlrs.values.meta_types import Adaptation
 from mlrs.values.search_types import SearchResult
+from mlrs.values.signals import Signals
 from mlrs.values.types import Advice, RunInfo
 
 
@@ -109,27 +110,36 @@ class Run(RunView[Connection], WithBlock):
         return self._connection.act(action)
 
     def observe(
-        self, step: int, loss: float, *, samples: float | None = None, lagged: bool = False
+        self,
+        step: int,
+        loss: float,
+        *,
+        samples: float | None = None,
+        signals: Signals | None = None,
+        lagged: bool = False,
     ) -> Pending:
         """Send the loss of a step and return at once.
 
         Args:
-            step: the run's next step, or one observed before, with the same loss.
+            step: the run's next step, or one observed before, with the same loss and signals.
             loss: any real number, or an array or tensor of one element. NaN and infinities are legal: the
                 last learning rate is held.
             samples: where several ranks report, the number of samples that the loss is the mean of.
                 Default: 1.
+            signals: measures of the optimizer's step before this one (`mlrs.types.Signals`), which models may
+                read besides the loss. Where several ranks report, those of the lowest rank that has signals
+                count, normally rank 0.
             lagged: `Pending.lr` returns the newest learning rate of the earlier steps, normally that of the
                 step before, without waiting. Only the first step of a run waits.
 
         Raises:
-            InvalidArgumentError: the step or the loss is invalid.
+            InvalidArgumentError: the step, the loss or a signal is invalid.
             StepAheadError: the step is beyond the next one.
-            StaleStepError: the step was observed with another loss.
+            StaleStepError: the step was observed with another loss or other signals.
             ClosedError, ForkedError: see `Advisor`.
             MlrsError: with `lagged`: the daemon refused an earlier step.
         """
-        sent = self._observe(step, loss, samples, lagged=lagged)
+        sent = self._observe(step, loss, samples, signals, lagged=lagged)
         return Pending(self._connection, self._ledger, *sent)
 
     def next_lr(
@@ -138,6 +148,7 @@ class Run(RunView[Connection], WithBlock):
         loss: float,
         *,
         samples: float | None = None,
+        signals: Signals | None = None,
         lagged: bool = False,
         timeout_s: float | None = None,
     ) -> float:
@@ -147,6 +158,7 @@ class Run(RunView[Connection], WithBlock):
             step: as for `observe`.
             loss: as for `observe`.
             samples: as for `observe`.
+            signals: as for `observe`.
             lagged: return the newest learning rate of the earlier steps without waiting; as for `observe`.
             timeout_s: the deadline, in seconds. Default: the advisor's; where several ranks report, ten
                 minutes, because the answer waits for the other ranks.
@@ -155,9 +167,10 @@ class Run(RunView[Connection], WithBlock):
             MlrsError: as `observe` and `Pending.lr`.
         """
         if lagged:
-            return self.observe(step, loss, samples=samples, lagged=True).lr(timeout_s=timeout_s)
+            pending = self.observe(step, loss, samples=samples, signals=signals, lagged=True)
+            return pending.lr(timeout_s=timeout_s)
         self._check_attached()
-        step, observed = check.step(step), self._observed(loss, samples)
+        step, observed = check.step(step), self._observed(loss, samples, signals)
         deadline = self._connection.deadline_of(self._ledger, timeout_s)
         return self._connection.exchange(self._ledger, step, observed, deadline).lr()
 

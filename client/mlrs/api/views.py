@@ -17,7 +17,7 @@ from mlrs.api.new_ledger import adopted, read_off, run_ledger, sweep_ledger
 from mlrs.api.searching import searched
 from mlrs.errors import ClosedError
 from mlrs.ledger.backlog import E
-from mlrs.ledger.entries import Entry, Reported
+from mlrs.ledger.entries import Entry, Observation
 from mlrs.ledger.ledger import Ledger
 from mlrs.ledger.updates import Update
 from mlrs.protocol.deadline import Deadline
@@ -26,6 +26,7 @@ from mlrs.protocol.waiting import Action, Awaited, Perform, Waiting, answered, o
 from mlrs.values import arguments as check
 from mlrs.values.options import RunOptions, SweepOptions
 from mlrs.values.search_types import SearchResult
+from mlrs.values.signals import Signals
 from mlrs.values.types import Advice, AdviceReason, RunConfig, RunInfo
 from mlrs.wire.meta_calls import run_update
 
@@ -174,6 +175,26 @@ class RunView(RunsView[C, Entry]):
             ledger = self._opened()
         return RunState(self.id, ledger.next_step, ledger.standby.last_lr)
 
+    def validate(self, step: int, loss: float) -> None:
+        """Tell a validation loss. It travels with the next observation, and is not answered; does not wait.
+
+        It is part of that observation: recorded with it, and read by models that know validation losses. If
+        several are told between two observations, only the newest one travels. One that no observation
+        follows is not sent.
+
+        Args:
+            step: the step before whose update the loss was measured: at most the step to observe next.
+            loss: any real number, or an array or tensor of one element. NaN and infinities are recorded, and
+                no model reads them.
+
+        Raises:
+            InvalidArgumentError: the step or the loss is invalid, or the step is beyond the next one.
+            ClosedError, ForkedError: see `Advisor`.
+        """
+        self._check_attached()
+        step, loss = check.step(step), check.loss(loss)
+        self._connection.locked(lambda: self._ledger.validate(step, loss))
+
     def newest_lr(self, before: int) -> float | None:
         """Return the newest learning rate of the steps before one that were observed with `lagged`.
 
@@ -246,11 +267,15 @@ class RunView(RunsView[C, Entry]):
         )
 
     def _observe(
-        self, step: int, loss: float, samples: float | None, *, lagged: bool
+        self, step: int, loss: float, samples: float | None, signals: Signals | None, *, lagged: bool
     ) -> tuple[Entry, bool, float | None]:
         """Send an observation; return its entry, whether it is new and, if `lagged`, the newest LR."""
         self._check_attached()
-        connection, step, observed = self._connection, check.step(step), self._observed(loss, samples)
+        connection, step, observed = (
+            self._connection,
+            check.step(step),
+            self._observed(loss, samples, signals),
+        )
         if not lagged:
             return *connection.observe(self._ledger, step, observed), None
         connection.check()
@@ -261,10 +286,12 @@ class RunView(RunsView[C, Entry]):
             lr = connection.lagging(self._ledger, entry, lr, self._lag.late_s())
         return entry, is_new, lr
 
-    def _observed(self, loss: object, samples: object) -> float | Reported:
-        """Return a checked loss; for a rank, with the number of samples that it is the mean of."""
-        checked, count = check.loss(loss), check.samples(samples)
-        return checked if self._ledger.rank is None else Reported(checked, count)
+    def _observed(self, loss: object, samples: object, signals: object) -> float | Observation:
+        """Return a checked loss, with signals if any; for a rank, with the number of its samples."""
+        checked, count, told = check.loss(loss), check.samples(samples), check.signals(signals)
+        if self._ledger.rank is None:
+            return checked if told is None else Observation(checked, signals=told)
+        return Observation(checked, count, told)
 
     def _adapt(self, step: int, alignment: float, validation_loss: float | None) -> Update:
         self._check_attached()

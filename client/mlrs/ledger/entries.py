@@ -10,15 +10,20 @@ from typing import Any, NamedTuple, Protocol
 from mlrs.errors import MlrsError
 from mlrs.ledger.answers import Advised
 from mlrs.ledger.fallback import checked_lr
+from mlrs.values.signals import Signals, Validation, same_signals
 from mlrs.values.types import Advice, AdviceReason
 
 
-class Reported(NamedTuple):
-    """The observation of a rank."""
+class Observation(NamedTuple):
+    """An observation that is more than a loss."""
 
     loss: float
-    samples: float
-    """The number of samples that the loss is the mean of."""
+    samples: float = 1.0
+    """For a rank: the number of samples that the loss is the mean of."""
+    signals: Signals | None = None
+    """Measures of the optimizer's step before, if there are any."""
+    validation: Validation | None = None
+    """The validation loss that comes with it, if it is known already."""
 
 
 class Observed(Protocol):
@@ -53,11 +58,22 @@ class Observed(Protocol):
     def sample_counts(self) -> Sequence[float]:
         """The numbers of samples that the losses are means of; empty for sweeps."""
 
-    def observed(self) -> Any:
-        """Return the loss, or the losses."""
+    @property
+    def signals(self) -> Signals | None:
+        """Measures of the optimizer's step before, if there are any; none for sweeps."""
 
-    def has(self, loss: Any) -> bool:
-        """Return whether it has this loss, or these losses; NaN equals NaN."""
+    @property
+    def validation(self) -> Validation | None:
+        """The validation loss that comes with it, if there is one; none for sweeps."""
+
+    def observed(self) -> Any:
+        """Return the loss with what came with it, or the losses."""
+
+    def other(self, loss: Any) -> str:
+        """Return in what it differs from this loss, or these losses; "" if they are the same. NaN equals NaN.
+
+        A validation loss is not compared: a call that observes the step again does not tell it again.
+        """
 
     def fill(self, columns: Advised, index: int) -> Any:
         """Enter the answer, which begins at an index of the columns, unless it is done; return its LRs."""
@@ -89,11 +105,23 @@ class Entry:
     """For a rank: the number of samples that the loss is the mean of."""
     ranks_reported: int | None = None
     """The number of ranks whose losses were reduced, if that is known."""
+    signals: Signals | None = None
+    """Measures of the optimizer's step before, if there are any."""
+    validation: Validation | None = None
+    """The validation loss that comes with it, if there is one."""
 
     @classmethod
-    def of_rank(cls, step: int, reported: Reported) -> Entry:
-        """Return the observation of a rank."""
-        return cls(step, reported.loss, samples=reported.samples)
+    def of(cls, step: int, observed: float | Observation) -> Entry:
+        """Return the entry of an observation."""
+        if not isinstance(observed, Observation):
+            return cls(step, observed)
+        return cls(
+            step,
+            observed.loss,
+            samples=observed.samples,
+            signals=observed.signals,
+            validation=observed.validation,
+        )
 
     @property
     def done(self) -> bool:
@@ -125,15 +153,20 @@ class Entry:
         """The number of samples."""
         return (self.samples,)
 
-    def observed(self) -> float:
-        """Return the loss. Observations of ranks are not kept."""
-        return self.loss
+    def observed(self) -> float | Observation:
+        """Return the loss, with what came with it. Observations of ranks are not kept."""
+        if self.signals is None and self.validation is None:
+            return self.loss
+        return Observation(self.loss, signals=self.signals, validation=self.validation)
 
-    def has(self, loss: float | Reported) -> bool:
-        """Return whether it has this loss."""
-        if isinstance(loss, Reported):
-            return self.samples == loss.samples and self.has(loss.loss)
-        return self.loss == loss or (self.loss != self.loss and loss != loss)  # noqa: PLR0124 # NaN is NaN
+    def other(self, loss: float | Observation) -> str:
+        """Return in what it differs from this observation; "" if it is the same."""
+        told = loss if isinstance(loss, Observation) else Observation(loss)
+        if not (self.loss == told.loss or (math.isnan(self.loss) and math.isnan(told.loss))):
+            return f"another loss than {told.loss!r}"
+        if self.samples != told.samples:
+            return f"another number of samples than {told.samples:g}"
+        return "" if same_signals(self.signals, told.signals) else f"other signals than {told.signals}"
 
     def fill(self, columns: Advised, index: int) -> float:
         """Enter the answer at an index of the columns, unless it is done; return its learning rate."""

@@ -38,7 +38,10 @@ from mlrs.ledger.outage import StorageStall
 from mlrs.ledger.remarks import Remarks
 from mlrs.ledger.standby import Standby, each_of
 from mlrs.ledger.updates import Update
+from mlrs.ledger.validations import Validations
+from mlrs.values.checks import wrong
 from mlrs.values.meta_types import Adaptation, MetaOrder
+from mlrs.values.signals import Validation
 from mlrs.values.types import RunConfig
 
 PERMANENT = (RecordDamagedError, StoreNewerError)
@@ -81,6 +84,7 @@ class Ledger(Generic[E]):
         backlog: the observations and updates that the daemon may lack.
         standby: answers while no daemon can be reached.
         remarks: the warnings about its observations.
+        validations: the validation losses of a run that travel with observations.
         saved_as: the file with the observations that the daemon lacks; empty: there is none.
         saved_at: the next step when that file was written.
     """
@@ -112,6 +116,7 @@ class Ledger(Generic[E]):
         self.backlog: Backlog[E] = Backlog(len(start.run_ids))
         self.standby = Standby(fallback)
         self.remarks = Remarks(self.label, start.run_ids, start.configs)
+        self.validations = Validations()
         self.saved_as = ""
         self.saved_at = -1
         self._stall = StorageStall(self.label)
@@ -147,16 +152,18 @@ class Ledger(Generic[E]):
             raise self._ahead(step)
         backlog = self.backlog
         if step < self.next_step and (entry := backlog.find(step)):
-            if not entry.has(loss):
+            if differs := entry.other(loss):
                 raise StaleStepError(
-                    f"{self.label}: step {step} was observed with another loss than {loss!r};"
+                    f"{self.label}: step {step} was observed with {differs};"
                     f" the next step is {self.next_step}. To go back, open it with resume_from={step}",
                     next_step=self.next_step,
                 )
+            self.validations.entered(entry)
             return entry, False
         if backlog.is_full and not self.standby.is_lost:
             self._overflow()
         entry = self.entry(step, loss)
+        self.validations.join(entry)
         self.remarks.see(entry)
         is_sent = not self.standby.is_lost
         if is_sent:
@@ -165,7 +172,19 @@ class Ledger(Generic[E]):
             backlog.keep(entry)
         self.next_step = max(self.next_step, step + 1)
         backlog.bound()
+        self.validations.entered(entry)
         return entry, True
+
+    def validate(self, step: int, loss: float) -> None:
+        """Enter a validation loss, which travels with the next observation; the newest one counts.
+
+        Raises:
+            InvalidArgumentError: the step is beyond the next one.
+        """
+        is_known = self.is_open or self.first_step is not None
+        if is_known and step > self.next_step:
+            raise wrong("step", f"must be at most the step to observe next, {self.next_step}", step)
+        self.validations.tell(Validation(step, loss))
 
     def adapt(
         self, step: int, alignments: Sequence[float], validation_losses: Sequence[float | None]
@@ -230,6 +249,7 @@ class Ledger(Generic[E]):
         if not self.backlog.waits(entry) or self._is_lost_by(error):
             return
         is_next_again = entry.step < self.next_step and self.backlog.has_kept(entry.step)
+        self.validations.refused(entry)
         for each in self.backlog.withdraw(entry):
             if not each.done:
                 each.error = error
@@ -290,6 +310,7 @@ class Ledger(Generic[E]):
         """Enter the first step of the runs; raises `InvalidArgumentError` if they cannot begin there."""
         if not self.is_open:
             self.start.way(step)
+            self.validations.begin(step)
             self.next_step = step
         self.first_step = step
 

@@ -60,6 +60,16 @@ class Row:
         rates: list[float] | None = None if self.learning_rates is None else self.learning_rates.tolist()
         return rates
 
+    @property
+    def signals(self) -> None:
+        """None: sweeps send no signals."""
+        return None
+
+    @property
+    def validation(self) -> None:
+        """None: sweeps send no validation losses."""
+        return None
+
     def observed(self) -> Floats:
         """Return the losses."""
         return self.values
@@ -69,9 +79,10 @@ class Row:
         """Empty: runs of sweeps have no ranks."""
         return ()
 
-    def has(self, loss: Floats) -> bool:
-        """Return whether it has these losses; NaN equals NaN."""
-        return np.array_equal(self.values, loss, equal_nan=True)
+    def other(self, loss: Floats) -> str:
+        """Return in what it differs from these losses; "" if they are the same."""
+        same = np.array_equal(self.values, loss, equal_nan=True)
+        return "" if same else f"another loss than {loss!r}"
 
     def fill(self, columns: Advised, index: int) -> Floats:
         """Enter the answer, which begins at an index of the columns, unless it is done; return its LRs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from mlrs.values.checks import (
     wrong,
 )
 from mlrs.values.meta_arguments import meta as checked_meta
+from mlrs.values.signals import SIGNAL_NAMES, Signals
 from mlrs.values.types import RankReduction, Ranks, RunConfig, RunStatus, Schedule, ScheduleKind
 
 MAX_TIMEOUT_S = 3e7
@@ -91,6 +93,16 @@ def loss(value: Any) -> float:
 def samples(value: object) -> float:
     """Return a checked number of samples that a loss is the mean of; `None` is one."""
     return 1.0 if value is None else real("samples", value, above=0.0)
+
+
+def signals(value: object) -> Signals | None:
+    """Return checked signals, as doubles; `None` if there are none."""
+    if value is None:
+        return None
+    if not isinstance(value, Signals):
+        raise wrong("signals", "must be a mlrs.types.Signals", value)
+    numbers = {name: number(f"signals.{name}", getattr(value, name)) for name in SIGNAL_NAMES}
+    return None if all(map(math.isnan, numbers.values())) else Signals(**numbers)
 
 
 def ranks(

@@ -11,6 +11,7 @@ from typing import Any
 from mlrs.values.checks import MAX_COUNT, MAX_STEPS, member, option, real, rising, string, whole
 from mlrs.values.meta_types import Meta, MetaRecord, MetaStatus
 from mlrs.values.search_types import FoundRate
+from mlrs.values.signals import SignalRecord, ValidationRecord
 
 
 class Optimizer(enum.StrEnum):
@@ -236,6 +237,10 @@ class RecordChunk:
     """One reason for each step, fresh or held."""
     updates: tuple[MetaRecord, ...] = field(default=(), repr=False)
     """The meta updates of these steps, in order."""
+    signals: tuple[SignalRecord, ...] = field(default=(), repr=False)
+    """The signals that came with these steps, in order; most steps have none."""
+    validations: tuple[ValidationRecord, ...] = field(default=(), repr=False)
+    """The validation losses that came with these steps, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)

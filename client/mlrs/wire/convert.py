@@ -25,6 +25,7 @@ from mlrs.values.types import (
     ScheduleKind,
 )
 from mlrs.wire import meta_convert as meta
+from mlrs.wire.extras import signals_from_proto, validations_from_proto
 from mlrs.wire.search_calls import found_from_proto
 from mlrs_proto import v1 as pb
 
@@ -168,6 +169,8 @@ def chunk_from_proto(message: pb.WatchRunResponse) -> RecordChunk:
         learning_rates=tuple(message.learning_rates),
         reasons=tuple(map(reason_from_proto, message.reasons)),
         updates=tuple(map(meta.record_from_proto, message.updates)),
+        signals=signals_from_proto(message.signals, message.first_step),
+        validations=validations_from_proto(message.validations, message.first_step),
     )
 
 

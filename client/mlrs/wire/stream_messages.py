@@ -9,6 +9,7 @@ from mlrs.ledger.answers import Adapted, Advised, Answer, Draining, Refusal
 from mlrs.ledger.reasons import REASON_PREFIX
 from mlrs.protocol.conversation import Batch
 from mlrs.wire.convert import reason_from_proto
+from mlrs.wire.extras import add_extras
 from mlrs.wire.meta_convert import adaptation_from_proto
 from mlrs_proto import v1 as pb
 
@@ -34,10 +35,14 @@ def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:
         observations.run_handles.extend(handles)
         observations.steps.extend(entry.steps)
         observations.losses.extend(entry.losses)
+        has_extras = entry.signals is not None or entry.validation is not None
     else:
         observations.run_handles.extend(handles * len(entries))
         observations.steps.extend(chain.from_iterable(entry.steps for entry in entries))
         observations.losses.extend(chain.from_iterable(entry.losses for entry in entries))
+        has_extras = any(entry.signals is not None or entry.validation is not None for entry in entries)
+    if has_extras:
+        add_extras(observations, entries)
     if batch.ledger.rank is not None:
         columns = observations.rank_columns
         columns.ranks.extend([batch.ledger.rank] * len(entries))

@@ -1,7 +1,8 @@
 """Files of observations that no daemon had received when a training ended, to be sent later.
 
-The file is JSON. Losses and alignments, which must not change in any bit, are base64 of little-endian
-float64: step by step, one loss of a run or the losses of all runs of a sweep.
+The file is JSON. Losses, alignments, signals and validation losses, which must not change in any bit, are
+base64 of little-endian float64: step by step, one loss of a run or the losses of all runs of a sweep. A file
+without signals and validation losses is of version 2, which older clients read.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from typing import Any
 from mlrs.errors import InvalidArgumentError, MlrsError
 from mlrs.ledger.ledger import Ledger
 from mlrs.ledger.open_request import completed
+from mlrs.values.signals import SIGNAL_NAMES, SignalRecord, Signals, ValidationRecord
 from mlrs.values.types import RunConfig
 from mlrs.wire import convert
 from mlrs_proto import v1 as pb
 
-FORMAT, VERSION = "mlrs-unsent", 2
-"""The name and the version of the format."""
+FORMAT, VERSION = "mlrs-unsent", 3
+"""The name and the newest version of the format."""
+PLAIN = 2
+"""The version of files without signals and validation losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,10 @@ class Unsent:
     updates: tuple[UnsentUpdate, ...] = ()
     finish: bool = False
     """Whether the runs are to be marked as finished."""
+    signals: tuple[SignalRecord, ...] = ()
+    """What came with the observations of these steps."""
+    validations: tuple[ValidationRecord, ...] = ()
+    """The validation losses that came with observations."""
 
     def said(self) -> str:
         """Return a description for messages."""
@@ -92,6 +100,14 @@ def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
             for update in ledger.backlog.updates
         ),
         finish=finish,
+        signals=tuple(
+            SignalRecord(step=entry.step, signals=entry.signals) for entry in entries if entry.signals
+        ),
+        validations=tuple(
+            ValidationRecord(step=entry.validation.step, loss=entry.validation.loss, observed_step=entry.step)
+            for entry in entries
+            if entry.validation
+        ),
     )
 
 
@@ -184,7 +200,15 @@ def dumped(unsent: Unsent) -> str:
         update["validation_losses"] = [
             None if one is None else one.hex() for one in update["validation_losses"]
         ]
-    return json.dumps({"format": FORMAT, "version": VERSION} | facts, indent=1)
+    del facts["signals"], facts["validations"]
+    version = PLAIN
+    if unsent.signals or unsent.validations:
+        version = VERSION
+        facts["signals"] = [[one.step, _packed(dataclasses.astuple(one.signals))] for one in unsent.signals]
+        facts["validations"] = [
+            [one.observed_step, one.step, _packed([one.loss])] for one in unsent.validations
+        ]
+    return json.dumps({"format": FORMAT, "version": version} | facts, indent=1)
 
 
 def loaded(text: str) -> Unsent:
@@ -193,12 +217,12 @@ def loaded(text: str) -> Unsent:
         facts = json.loads(text)
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
             raise InvalidArgumentError("is not a file of unsent observations", field="path")
-        if (version := facts.pop("version")) != VERSION:
+        if not PLAIN <= (version := facts.pop("version")) <= VERSION:
             way = (
                 "use a newer client" if version > VERSION else "no released version of mlrs wrote such files"
             )
             raise InvalidArgumentError(
-                f"is of version {version}, and this client reads {VERSION}; {way}", field="path"
+                f"is of version {version}, and this client reads {PLAIN} to {VERSION}; {way}", field="path"
             )
         run_ids, count = tuple(facts["run_ids"]), facts.pop("steps")
         configs = [
@@ -214,6 +238,8 @@ def loaded(text: str) -> Unsent:
             losses[index : index + len(run_ids)] for index in range(0, len(losses), len(run_ids))
         )
         facts["updates"] = tuple(_update(update, len(run_ids)) for update in facts["updates"])
+        facts["signals"] = tuple(_signals(*one) for one in facts.get("signals", ()))
+        facts["validations"] = tuple(_validation(*one) for one in facts.get("validations", ()))
         return Unsent(**facts)
     except InvalidArgumentError:
         raise
@@ -229,6 +255,15 @@ def _update(facts: dict[str, Any], size: int) -> UnsentUpdate:
             None if one is None else float.fromhex(one) for one in facts["validation_losses"]
         ),
     )
+
+
+def _signals(step: int, numbers: str) -> SignalRecord:
+    values = _unpacked(numbers, len(SIGNAL_NAMES))
+    return SignalRecord(step=step, signals=Signals(**dict(zip(SIGNAL_NAMES, values, strict=True))))
+
+
+def _validation(observed_step: int, step: int, loss: str) -> ValidationRecord:
+    return ValidationRecord(step=step, loss=_unpacked(loss, 1)[0], observed_step=observed_step)
 
 
 def _packed(numbers: Sequence[float]) -> str:

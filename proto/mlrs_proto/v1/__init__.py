@@ -70,8 +70,12 @@ from mlrs_proto.v1.advice_pb2 import (
     Drain,
     Observations,
     RankColumns,
+    SignalColumns,
+    Signals,
     StreamAdviceRequest,
     StreamAdviceResponse,
+    Validation,
+    ValidationColumns,
 )
 from mlrs_proto.v1.schedule_pb2 import (
     Schedule,
@@ -301,10 +305,14 @@ __all__ = [
     "SearchTrialResponse",
     "SetAliasRequest",
     "SetAliasResponse",
+    "SignalColumns",
+    "Signals",
     "StreamAdviceRequest",
     "StreamAdviceResponse",
     "Trial",
     "TrialResult",
+    "Validation",
+    "ValidationColumns",
     "WatchRunRequest",
     "WatchRunResponse",
 ]

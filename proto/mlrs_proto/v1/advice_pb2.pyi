@@ -62,24 +62,118 @@ class AdviseRequest(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
     LOSS_FIELD_NUMBER: builtins.int
+    SIGNALS_FIELD_NUMBER: builtins.int
+    VALIDATION_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
-    """Its step; must be the run's `next_step`, or one already answered with the same loss."""
-    loss: builtins.float
-    """The training loss at that step. Any double, NaN and infinities included.
-    5 to 12 are kept free for more about an observation, with the same numbers as in Observations.
+    """Its step; must be the run's `next_step`, or one already answered with the same loss, signals and
+    validation loss.
     """
+    loss: builtins.float
+    """The training loss at that step. Any double, NaN and infinities included."""
+    @property
+    def signals(self) -> global___Signals:
+        """What the training loop tells of the step before. Unset: nothing."""
+
+    @property
+    def validation(self) -> global___Validation:
+        """A validation loss that is new since the observation before. Unset: there is none.
+        7 to 12 are kept free for more about an observation, with the same numbers as in Observations.
+        """
+
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         step: builtins.int = ...,
         loss: builtins.float = ...,
+        signals: global___Signals | None = ...,
+        validation: global___Validation | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["loss", b"loss", "run_id", b"run_id", "step", b"step"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["signals", b"signals", "validation", b"validation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["loss", b"loss", "run_id", b"run_id", "signals", b"signals", "step", b"step", "validation", b"validation"]) -> None: ...
 
 global___AdviseRequest = AdviseRequest
+
+@typing.final
+class Signals(google.protobuf.message.Message):
+    """Measures of the optimizer's last step, which is the step before the observation. u is the update that the optimizer
+    made at that step, w the weights after it, and g the gradients as the optimizer saw them. Sums are over all
+    parameters, or over a fixed sample of them. Any double; one that is not finite is recorded, and counts as unset for
+    the advice. They are part of the observation: sent again with others, it is refused as with another loss.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPDATE_NORM2_FIELD_NUMBER: builtins.int
+    PARAM_NORM2_FIELD_NUMBER: builtins.int
+    GRAD_NORM2_FIELD_NUMBER: builtins.int
+    GRAD_DOT_UPDATE_FIELD_NUMBER: builtins.int
+    GRAD_DOT_PREVIOUS_UPDATE_FIELD_NUMBER: builtins.int
+    LOG_RELATIVE_UPDATE_FIELD_NUMBER: builtins.int
+    update_norm2: builtins.float
+    """The sum of squares of u."""
+    param_norm2: builtins.float
+    """The sum of squares of w."""
+    grad_norm2: builtins.float
+    """The sum of squares of g."""
+    grad_dot_update: builtins.float
+    """The inner product of g and u."""
+    grad_dot_previous_update: builtins.float
+    """The inner product of g and the update of the step before u's."""
+    log_relative_update: builtins.float
+    """The natural logarithm of (norm of u / norm of w), the mean over tensors of two and more dimensions."""
+    def __init__(
+        self,
+        *,
+        update_norm2: builtins.float | None = ...,
+        param_norm2: builtins.float | None = ...,
+        grad_norm2: builtins.float | None = ...,
+        grad_dot_update: builtins.float | None = ...,
+        grad_dot_previous_update: builtins.float | None = ...,
+        log_relative_update: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_grad_dot_previous_update", b"_grad_dot_previous_update", "_grad_dot_update", b"_grad_dot_update", "_grad_norm2", b"_grad_norm2", "_log_relative_update", b"_log_relative_update", "_param_norm2", b"_param_norm2", "_update_norm2", b"_update_norm2", "grad_dot_previous_update", b"grad_dot_previous_update", "grad_dot_update", b"grad_dot_update", "grad_norm2", b"grad_norm2", "log_relative_update", b"log_relative_update", "param_norm2", b"param_norm2", "update_norm2", b"update_norm2"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_grad_dot_previous_update", b"_grad_dot_previous_update", "_grad_dot_update", b"_grad_dot_update", "_grad_norm2", b"_grad_norm2", "_log_relative_update", b"_log_relative_update", "_param_norm2", b"_param_norm2", "_update_norm2", b"_update_norm2", "grad_dot_previous_update", b"grad_dot_previous_update", "grad_dot_update", b"grad_dot_update", "grad_norm2", b"grad_norm2", "log_relative_update", b"log_relative_update", "param_norm2", b"param_norm2", "update_norm2", b"update_norm2"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_grad_dot_previous_update", b"_grad_dot_previous_update"]) -> typing.Literal["grad_dot_previous_update"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_grad_dot_update", b"_grad_dot_update"]) -> typing.Literal["grad_dot_update"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_grad_norm2", b"_grad_norm2"]) -> typing.Literal["grad_norm2"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_log_relative_update", b"_log_relative_update"]) -> typing.Literal["log_relative_update"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_param_norm2", b"_param_norm2"]) -> typing.Literal["param_norm2"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_update_norm2", b"_update_norm2"]) -> typing.Literal["update_norm2"] | None: ...
+
+global___Signals = Signals
+
+@typing.final
+class Validation(google.protobuf.message.Message):
+    """A validation loss, which travels with the first observation after it was measured. It is part of that observation,
+    as the signals are.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    """The step before whose update it was measured; at most the step of the observation."""
+    loss: builtins.float
+    """The validation loss. Any double; one that is not finite is recorded, and counts as unset for the advice."""
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        loss: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loss", b"loss", "step", b"step"]) -> None: ...
+
+global___Validation = Validation
 
 @typing.final
 class AdviseResponse(google.protobuf.message.Message):
@@ -156,6 +250,8 @@ class Observations(google.protobuf.message.Message):
     STEPS_FIELD_NUMBER: builtins.int
     LOSSES_FIELD_NUMBER: builtins.int
     RANK_COLUMNS_FIELD_NUMBER: builtins.int
+    SIGNALS_FIELD_NUMBER: builtins.int
+    VALIDATIONS_FIELD_NUMBER: builtins.int
     @property
     def run_handles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Handles from OpenRun."""
@@ -170,10 +266,19 @@ class Observations(google.protobuf.message.Message):
 
     @property
     def rank_columns(self) -> global___RankColumns:
-        """Ranks and sample counts, for runs whose ranks all report. Unset: every loss is of rank 0 and of one sample.
-        5 to 12 are kept free for columns about the step before: the signals update_norm2, param_norm2, grad_norm2,
-        grad_dot_update, grad_dot_previous_update and log_relative_update, the validation loss, and the learning rate
-        that was used.
+        """Ranks and sample counts, for runs whose ranks all report. Unset: every loss is of rank 0 and of one sample."""
+
+    @property
+    def signals(self) -> global___SignalColumns:
+        """What training loops tell of the step before, of the entries that have signals. Of a run whose ranks all report,
+        the lowest rank that has signals counts.
+        """
+
+    @property
+    def validations(self) -> global___ValidationColumns:
+        """New validation losses, of the entries that have one. Of a run whose ranks all report, the lowest rank that has one
+        counts.
+        7 to 12 are kept free for further columns, such as the learning rate that was used.
         """
 
     def __init__(
@@ -183,11 +288,106 @@ class Observations(google.protobuf.message.Message):
         steps: collections.abc.Iterable[builtins.int] | None = ...,
         losses: collections.abc.Iterable[builtins.float] | None = ...,
         rank_columns: global___RankColumns | None = ...,
+        signals: global___SignalColumns | None = ...,
+        validations: global___ValidationColumns | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["rank_columns", b"rank_columns"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["losses", b"losses", "rank_columns", b"rank_columns", "run_handles", b"run_handles", "steps", b"steps"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rank_columns", b"rank_columns", "signals", b"signals", "validations", b"validations"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["losses", b"losses", "rank_columns", b"rank_columns", "run_handles", b"run_handles", "signals", b"signals", "steps", b"steps", "validations", b"validations"]) -> None: ...
 
 global___Observations = Observations
+
+@typing.final
+class SignalColumns(google.protobuf.message.Message):
+    """Signals of some entries of a message, in columns: value i of every column belongs to entry `entries[i]`. The fields
+    of Signals say what they are. A column may be empty: no entry has that signal. NaN stands for a signal that the
+    entry does not have.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    UPDATE_NORM2_FIELD_NUMBER: builtins.int
+    PARAM_NORM2_FIELD_NUMBER: builtins.int
+    GRAD_NORM2_FIELD_NUMBER: builtins.int
+    GRAD_DOT_UPDATE_FIELD_NUMBER: builtins.int
+    GRAD_DOT_PREVIOUS_UPDATE_FIELD_NUMBER: builtins.int
+    LOG_RELATIVE_UPDATE_FIELD_NUMBER: builtins.int
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The indexes of the entries, each at most once."""
+
+    @property
+    def update_norm2(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """As in Signals."""
+
+    @property
+    def param_norm2(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """As in Signals."""
+
+    @property
+    def grad_norm2(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """As in Signals."""
+
+    @property
+    def grad_dot_update(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """As in Signals."""
+
+    @property
+    def grad_dot_previous_update(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """As in Signals."""
+
+    @property
+    def log_relative_update(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """As in Signals."""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[builtins.int] | None = ...,
+        update_norm2: collections.abc.Iterable[builtins.float] | None = ...,
+        param_norm2: collections.abc.Iterable[builtins.float] | None = ...,
+        grad_norm2: collections.abc.Iterable[builtins.float] | None = ...,
+        grad_dot_update: collections.abc.Iterable[builtins.float] | None = ...,
+        grad_dot_previous_update: collections.abc.Iterable[builtins.float] | None = ...,
+        log_relative_update: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "grad_dot_previous_update", b"grad_dot_previous_update", "grad_dot_update", b"grad_dot_update", "grad_norm2", b"grad_norm2", "log_relative_update", b"log_relative_update", "param_norm2", b"param_norm2", "update_norm2", b"update_norm2"]) -> None: ...
+
+global___SignalColumns = SignalColumns
+
+@typing.final
+class ValidationColumns(google.protobuf.message.Message):
+    """Validation losses of some entries of a message, in columns of equal length: value i of every column belongs to entry
+    `entries[i]`. The fields of Validation say what they are.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    LOSSES_FIELD_NUMBER: builtins.int
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The indexes of the entries, each at most once."""
+
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The steps that the losses were measured at; each at most the step of its entry."""
+
+    @property
+    def losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The losses."""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[builtins.int] | None = ...,
+        steps: collections.abc.Iterable[builtins.int] | None = ...,
+        losses: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "losses", b"losses", "steps", b"steps"]) -> None: ...
+
+global___ValidationColumns = ValidationColumns
 
 @typing.final
 class RankColumns(google.protobuf.message.Message):

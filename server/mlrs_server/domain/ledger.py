@@ -43,6 +43,11 @@ class RunStatus(enum.IntEnum):
 ADAPTED = 0x80
 """A flag in a record's `last_reason`: the newest step has had its meta update. That may have changed the
 record's learning rate, so the store is asked for the one that was advised."""
+WITH_EXTRAS = 0x40
+"""A flag in a record's `last_reason`: the newest step came with extras (`extras.py`). If it is sent again,
+the store or the log of extras tells whether it comes with the same ones."""
+REASON = 0x3F
+"""The bits of a record's `last_reason` that are the `AdviceReason`."""
 
 
 class Verdict(enum.IntEnum):
@@ -55,7 +60,8 @@ class Verdict(enum.IntEnum):
     OTHER_LOSS = 3
     """The run's newest step, with another loss."""
     RECALL = 4
-    """An older step, or the newest after its meta update: its answer is in the group's log or the store."""
+    """An older step, or the newest if it had its meta update or came with extras: its answer is in the
+    group's log or the store."""
     AHEAD = 5
     """A step beyond the run's next one."""
     FINISHED = 6
@@ -133,10 +139,12 @@ def admit(records: Records, entries: Table, tenant: int) -> int:
             continue
         record = records[row]
         entry.row, entry.expected = row, record.next_step
-        newest_moved = record.last_reason & ADAPTED and entry.step == record.next_step - 1
+        newest_recorded = entry.step == record.next_step - 1 and (
+            record.last_reason & ADAPTED or (record.last_reason & WITH_EXTRAS and not record.reduces_ranks)
+        )
         if entry.rank > 0 and not record.reduces_ranks:
             entry.verdict = _NO_RANKS
-        elif entry.step < record.next_step - 1 or newest_moved:
+        elif entry.step < record.next_step - 1 or newest_recorded:
             entry.verdict = _RECALL
         elif entry.step < record.next_step:
             same = (

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Floats, Rows, Steps
+from mlrs_server.domain.extras import SENT, Extras
 
 Handles = npt.NDArray[np.uint64]
 """Run handles: 32 random bits, 12 bits of group, 20 bits of row. Never 0."""
@@ -40,7 +41,7 @@ and `reason` is 0. Where the handle is stale, `durable_step` is -1.
 _ONE = struct.Struct("=Qqd40xI4x")
 """A row of `ENTRY`: `handle`, `step`, `loss` and `rank`, zeros in the rest."""
 Table = npt.NDArray[np.void]
-"""A table: of `ENTRY`, or of `ANSWERED`."""
+"""A table: of `ENTRY`, of `ANSWERED`, or of `SENT`."""
 
 ANSWERED = np.dtype(
     [
@@ -120,11 +121,16 @@ def find_answers(answers: Table, rows: Rows, steps: Steps, numbers: Steps, posit
 class Entries:
     """The entries of a message, in order. Columns are views of the table, (n,) each."""
 
-    __slots__ = ("table",)
+    __slots__ = ("extras", "table")
 
-    def __init__(self, table: Table) -> None:
-        """Wrap a table of `ENTRY`, (n,)."""
+    def __init__(self, table: Table, extras: Extras | None = None) -> None:
+        """Wrap a table of `ENTRY`, (n,), and the entries' extras, (n, WIDTH); `None`: no entry has any."""
         self.table = table
+        self.extras = extras
+
+    def part(self, which: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | list[int]) -> Entries:
+        """Return some of the entries: views for a slice, otherwise copies."""
+        return Entries(self.table[which], None if self.extras is None else self.extras[which])
 
     @classmethod
     def of(cls, handles: Handles, steps: Steps, losses: Floats) -> Entries:
@@ -134,9 +140,11 @@ class Entries:
         return cls(table)
 
     @classmethod
-    def of_one(cls, handle: int, step: int, loss: float, rank: int = 0) -> Entries:
+    def of_one(
+        cls, handle: int, step: int, loss: float, rank: int = 0, extras: Extras | None = None
+    ) -> Entries:
         """Return one observation as entries: the fast path for the steps of a training loop."""
-        return cls(np.frombuffer(bytearray(_ONE.pack(handle, step, loss, rank)), ENTRY))
+        return cls(np.frombuffer(bytearray(_ONE.pack(handle, step, loss, rank)), ENTRY), extras)
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -184,27 +192,33 @@ class Entries:
 
 
 class AnswerLog:
-    """The fresh answers of a group that are not stored yet, in order. Its table grows by doubling.
+    """The fresh answers of a group that are not stored yet, in order; or the extras that they came with.
 
-    Rows that were written are never overwritten: another thread may read a view of them.
+    Its table grows by doubling. Rows that were written are never overwritten: another thread may read a view
+    of them.
     """
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self.table: Table = np.empty(8, ANSWERED)
+    def __init__(self, kind: np.dtype[np.void] = ANSWERED) -> None:
+        """Start empty; `kind` is `ANSWERED` or `SENT`."""
+        self.table: Table = np.empty(8, kind)
         self.count = 0
-        self._taken: Table = np.empty(0, ANSWERED)
+        self._taken: Table = np.empty(0, kind)
+
+    @classmethod
+    def of_extras(cls) -> AnswerLog:
+        """Return an empty log of extras."""
+        return cls(SENT)
 
     def reserve(self, count: int) -> None:
         """Grow the table, if needed, so that `count` more answers fit."""
         if self.count + count > len(self.table):
-            grown = np.empty(max(2 * len(self.table), self.count + count), ANSWERED)
+            grown = np.empty(max(2 * len(self.table), self.count + count), self.table.dtype)
             grown[: self.count] = self.table[: self.count]
             self.table = grown
 
     def take(self) -> Table:
         """Remove and return all answers; `unstored` has them until they are stored or put back."""
-        taken, self.table, self.count = self.table[: self.count], np.empty(8, ANSWERED), 0
+        taken, self.table, self.count = self.table[: self.count], np.empty(8, self.table.dtype), 0
         self._taken = taken
         return taken
 
@@ -219,7 +233,7 @@ class AnswerLog:
 
     def stored(self) -> None:
         """Record that the answers taken last are stored."""
-        self._taken = np.empty(0, ANSWERED)
+        self._taken = np.empty(0, self.table.dtype)
 
     def unstored(self) -> list[Table]:
         """Return views of the answers that are not known to be stored: those taken, and those added since."""

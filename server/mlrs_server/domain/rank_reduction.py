@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from mlrs_core.config import RankReduction, RanksConfig
+from mlrs_server.domain.extras import Extras, first_sent, none_sent, same_extras
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,29 @@ class Report:
     """Any value."""
     samples: float
     """The number of samples that the loss is the mean of; finite and > 0."""
+    extras: Extras | None = None
+    """The signals and the validation loss that came with it, (WIDTH,); `None`: there are none."""
 
     def is_same(self, other: Report) -> bool:
         """Return whether another report is equal; NaNs are equal."""
         same = self.loss == other.loss or (math.isnan(self.loss) and math.isnan(other.loss))
-        return same and self.samples == other.samples
+        return same and self.samples == other.samples and self.has_extras_of(other)
+
+    def has_extras_of(self, other: Report) -> bool:
+        """Return whether the same extras came with another report."""
+        ours, theirs = (none_sent(1)[0] if one.extras is None else one.extras for one in (self, other))
+        return bool(same_extras(ours, theirs))
+
+
+def extras_of(reports: Mapping[int, Report]) -> Extras | None:
+    """Return the extras of a step, (1, WIDTH); `None`: no rank has any.
+
+    Its signals are those of the lowest rank that has signals, normally of rank 0, as under data parallelism
+    all ranks make the same update. Its validation loss is that of the lowest rank that has one.
+    """
+    sent = [reports[rank].extras for rank in sorted(reports)]
+    some = [extras for extras in sent if extras is not None]
+    return first_sent(some)[np.newaxis] if some else None
 
 
 def reduced(reports: Mapping[int, Report], reduction: RankReduction | None) -> float:
@@ -73,7 +94,7 @@ def _mean(reports: Sequence[Report]) -> float:
         mean = math.fsum(report.loss * report.samples for report in reports) / math.fsum(
             report.samples for report in reports
         )
-    except OverflowError:  # of a sum
+    except (OverflowError, ValueError):  # of a sum, or of products that are infinite with both signs
         mean = math.nan
     return mean if math.isfinite(mean) else _exact_mean(reports)
 

@@ -22,7 +22,7 @@ class RunSnapshot:
     last_lr: float
     """The last learning rate advised; NaN before the first."""
     last_reason: int
-    """The last `AdviceReason`; 0 before the first."""
+    """The last `AdviceReason`, with the flags of `ledger.py`; 0 before the first."""
     bad_losses: int
     """The number of non-finite losses since the last finite one."""
     state: npt.NDArray[np.float32]

@@ -25,10 +25,13 @@ from mlrs_core.policy import (
     no_networks,
     put,
 )
+from mlrs_server.domain.extras import inputs_of, is_sent
 from mlrs_server.domain.handles import MAX_ROWS, make_handle
 from mlrs_server.domain.ledger import (
     ADAPTED,
+    REASON,
     RECORD,
+    WITH_EXTRAS,
     AdviceReason,
     Records,
     RunStatus,
@@ -76,6 +79,7 @@ class RunGroup:
         self.states: States = policy.init_state(0)
         self.networks: Networks = no_networks(policy, 0)
         self.log = AnswerLog()
+        self.extras_log = AnswerLog.of_extras()
         self.meta = MetaLog()
         self.ranked: dict[int, Ranked] = {}
         """How ranks share the runs whose ranks all report, by row."""
@@ -226,13 +230,15 @@ class RunGroup:
         """
         log = self.log
         log.reserve(len(entries))  # nothing may fail once runs have moved
+        if entries.extras is not None:
+            self.extras_log.reserve(len(entries))
         fresh = admit(self.records, entries.table, tenant)
         try:
             if fresh == len(entries):
                 self._advance(entries)
             elif fresh:
                 which = entries.verdicts == Verdict.FRESH
-                some = Entries(entries.table[which])
+                some = entries.part(which)
                 self._advance(some)
                 entries.lrs[which] = some.lrs
         except Exception:
@@ -240,7 +246,24 @@ class RunGroup:
             raise
         plain = settle(self.records, self.table, entries.table, log.table, log.count, self.generation)
         log.count += fresh
+        if entries.extras is not None:
+            self._keep_extras(entries)
         return Pass(fresh, plain)
+
+    def _keep_extras(self, entries: Entries) -> None:
+        """Log the extras of fresh entries; have the record tell whether repeated ones came with the same."""
+        assert entries.extras is not None  # noqa: S101 # for the type checker
+        is_alone = self.records["reduces_ranks"][entries.rows] == 0
+        repeated = (entries.verdicts == Verdict.REPLAY) & is_alone
+        entries.verdicts[repeated], entries.reasons[repeated] = Verdict.RECALL, 0
+        entries.lrs[repeated] = np.nan
+        kept = np.flatnonzero((entries.verdicts == Verdict.FRESH) & is_sent(entries.extras))
+        rows, steps, log = entries.rows[kept], entries.steps[kept], self.extras_log
+        new = log.table[log.count : log.count + len(kept)]
+        new["row"], new["step"], new["extras"] = rows, steps, entries.extras[kept]
+        log.count += len(kept)
+        newest = steps == self.records["next_step"][rows] - 1
+        self.records["last_reason"][rows[newest]] |= WITH_EXTRAS
 
     def _advance(self, entries: Entries) -> None:
         """Have the policy advance runs. Kernels are compiled for contiguous columns only."""
@@ -249,7 +272,8 @@ class RunGroup:
         if not whole:
             rows, steps = np.ascontiguousarray(rows), np.ascontiguousarray(steps)
             losses, lrs = np.ascontiguousarray(losses), np.empty_like(losses)
-        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, NO_SIGNALS, lrs)
+        signals = NO_SIGNALS if entries.extras is None else inputs_of(entries.extras)
+        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, signals, lrs)
         if not whole:
             entries.lrs[:] = lrs
 
@@ -261,7 +285,7 @@ class RunGroup:
         policy, record = adaptive(self.policy), self.records[row]
         step, lr = int(record["next_step"]) - 1, float(record["last_lr"])
         outcome, log_change = MetaOutcome.IDLE, 0.0
-        if record["last_reason"] != AdviceReason.HELD:
+        if int(record["last_reason"]) & REASON != AdviceReason.HELD:
             adapted = policy.adapt(self.states, self.networks, self.table, row, step, alignment)
             outcome, log_change = adapted.outcome, adapted.log_change
             if not math.isnan(adapted.lr):

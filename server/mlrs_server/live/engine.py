@@ -47,7 +47,7 @@ class Engine:
         for start in range(0, len(entries), SLICE):
             if start:
                 await asyncio.sleep(0)
-            self._answer_slice(answer, Entries(entries.table[start : start + SLICE]), start, tenant)
+            self._answer_slice(answer, entries.part(slice(start, start + SLICE)), start, tenant)
         return answer
 
     def answer_now(self, entries: Entries, tenant: int = 0) -> Answer:
@@ -96,7 +96,7 @@ class Engine:
         numbers = group_of(table["handle"])
         for number in np.unique(numbers):
             positions = np.flatnonzero(numbers == number)
-            some = Entries(table[positions])
+            some = entries.part(positions)
             if number < len(self._groups):
                 self._answer_group(answer, self._groups[number], some, positions + start, tenant)
             else:

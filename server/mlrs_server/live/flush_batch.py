@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlrs_core.policy import Rows, States
+from mlrs_core.policy import Rows, States, Steps
+from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.domain.ledger import ADAPTED, Records
 from mlrs_server.domain.observations import Table, count_rows, sort_by_row
 from mlrs_server.domain.updates import AppliedUpdate, WeightCheckpoints
@@ -22,6 +23,8 @@ class FlushBatch:
     group: RunGroup
     taken: Table
     """The answers, in the order in which they were given, (n,) of `ANSWERED`."""
+    extras: Table
+    """The extras that these answers came with, (m,) of `SENT`."""
     rows: Rows
     """The rows that have answers or meta updates, (k,), ascending."""
     records: Records
@@ -46,10 +49,11 @@ class FlushBatch:
             rows = np.array([row for row in sorted(only) if row < len(counts) and counts[row]], np.intp)
         records, states, checkpoints = group.records[rows], group.states[rows], group.checkpoints_due(rows)
         if only is None:
-            taken, applied = group.log.take(), group.meta.take()
+            taken, extras, applied = group.log.take(), group.extras_log.take(), group.meta.take()
         else:
             taken, applied = group.log.take_rows(rows), group.meta.take_rows(rows)
-        return cls(group, taken, rows, records, states, applied, checkpoints)
+            extras = group.extras_log.take_rows(rows)
+        return cls(group, taken, extras, rows, records, states, applied, checkpoints)
 
     def __len__(self) -> int:
         """Return the number of answers and meta updates in the batch."""
@@ -58,17 +62,32 @@ class FlushBatch:
     def put_back(self) -> None:
         """Return to the group what was taken."""
         self.group.log.put_back(self.taken)
+        self.group.extras_log.put_back(self.extras)
         self.group.meta.put_back(self.applied)
 
     def updates(self) -> RunUpdates:
         """Return the batch in the form that the store takes. May be called on any thread."""
         counts = np.zeros(self.rows[-1] + 1, np.int64)
         count_rows(self.taken, counts)
-        ends = np.cumsum(counts)
-        bounds = np.append(ends[self.rows] - counts[self.rows], len(self.taken))
+        starts = np.cumsum(counts) - counts
+        bounds = np.append(starts[self.rows], len(self.taken))
         answers = np.empty_like(self.taken)
-        sort_by_row(self.taken, ends - counts, answers)
-        return RunUpdates(answers, bounds, self.records, self.states, self.applied, self.checkpoints)
+        sort_by_row(self.taken, starts.copy(), answers)
+        extras = self._placed(answers, starts)
+        return RunUpdates(answers, bounds, self.records, self.states, self.applied, self.checkpoints, extras)
+
+    def _placed(self, answers: Table, starts: Steps) -> SparseExtras:
+        """Return the extras by the positions of their answers.
+
+        Args:
+            answers: sorted by row, those of each row in the order of their steps and without gaps.
+            starts: the position of each row's first answer.
+        """
+        if not len(self.extras):
+            return NO_EXTRAS
+        first = starts[self.extras["row"]]
+        positions = first + self.extras["step"] - answers["step"][first]
+        return SparseExtras.sorted(positions, self.extras["extras"])
 
     def settle(self) -> list[str]:
         """Advance the durable steps of rows that still hold the same runs; return the ids of the rows.
@@ -77,6 +96,7 @@ class FlushBatch:
         durable.
         """
         self.group.log.stored()
+        self.group.extras_log.stored()
         if self.checkpoints is not None:
             self.group.checkpoints_stored(self.checkpoints)
         records = self.group.records

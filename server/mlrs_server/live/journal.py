@@ -76,7 +76,8 @@ class Journal:
             executor: the store's one thread.
             interval_s: the flush interval.
             on_flushed: called with the ids of the runs that a flush has stored.
-            max_unflushed: the number of answers that may wait to be stored, each of 40 bytes.
+            max_unflushed: the number of answers that may wait to be stored, each of 40 bytes, and of 80 more
+                where it came with extras.
         """
         self._store = store
         self._executor = executor
@@ -154,6 +155,7 @@ class Journal:
     def forget(self, group: RunGroup, rows: Rows) -> None:
         """Discard the logs of rows of a group, (k,): clients send what is not durable to another replica."""
         self._unflushed -= group.log.drop(rows) + group.meta.drop(rows)
+        group.extras_log.drop(rows)
 
     async def flush(self) -> None:
         """Store everything answered before this call.

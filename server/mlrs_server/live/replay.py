@@ -18,6 +18,7 @@ import structlog
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, Policy, States
+from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.domain.ledger import ADAPTED, DIVERGED_AFTER, RunStatus
 from mlrs_server.domain.observations import Entries
 from mlrs_server.domain.run_snapshot import RunSnapshot, first_snapshot
@@ -54,34 +55,40 @@ class Replay:
         self._handle = self._group.records["handle"][self._row]
         self._next_step = start.next_step
 
-    def feed(self, losses: Floats, updates: Sequence[MetaUpdate] = ()) -> Floats:
+    def feed(
+        self, losses: Floats, updates: Sequence[MetaUpdate] = (), extras: SparseExtras = NO_EXTRAS
+    ) -> Floats:
         """Take the next losses, (n,); return their learning rates, as first advised, (n,).
 
         Args:
             losses: of the next steps.
             updates: the meta updates of these steps, in their order; and before them that of the step before,
                 if it is not in yet.
+            extras: what came with these losses.
         """
         first = start = self._next_step
         end, lrs = first + len(losses), [np.empty(0)]
         for update in updates:
-            lrs.append(self._observe(losses[start - first : update.step + 1 - first]))
+            at, count = start - first, update.step + 1 - start
+            lrs.append(self._observe(losses[at : at + count], extras.cut(at, count)))
             self._group.adapt(self._row, update.alignment, update.validation_loss)
             self._group.meta.take()
             start = update.step + 1
         if start < end:
-            lrs.append(self._observe(losses[start - first :]))
+            lrs.append(self._observe(losses[start - first :], extras.cut(start - first, end - start)))
         return np.concatenate(lrs)
 
-    def _observe(self, losses: Floats) -> Floats:
+    def _observe(self, losses: Floats, extras: SparseExtras) -> Floats:
         """Take losses; return their learning rates."""
         if not len(losses):
             return losses
         steps = np.arange(self._next_step, self._next_step + len(losses))
         self._next_step += len(losses)
         entries = Entries.of(np.full(len(losses), self._handle), steps, losses)
+        entries.extras = extras.dense(len(losses))
         self._group.answer(entries)
         self._group.log.take()
+        self._group.extras_log.take()
         return entries.lrs.copy()
 
     def snapshot(self) -> RunSnapshot:
@@ -219,7 +226,7 @@ def replayed_from(
     end = run.snapshot.next_step if before_step is None else before_step
     count, same = 0, True
     for record, updates in _record_pages(store, run, first, end, adapted=_is_adapted(start)):
-        same &= replay.feed(record.losses, updates).tobytes() == record.lrs.tobytes()
+        same &= replay.feed(record.losses, updates, record.extras).tobytes() == record.lrs.tobytes()
         count += len(updates)
     replayed = ReplayedRun(replay.snapshot(), replay.network(), first, count)
     if before_step is None:

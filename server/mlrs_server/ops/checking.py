@@ -104,7 +104,7 @@ def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tup
         while len(record := store.read(run.key, steps, PAGE)):
             updates = store.read_updates(run.key, steps, len(record))
             if replay is not None and differs is None:
-                differs = _first_difference(replay.feed(record.losses, updates), record, steps)
+                differs = _first_difference(replay.feed(record.losses, updates, record.extras), record, steps)
             steps += len(record)
             last = record
         problem = _against(run.snapshot, steps, last, store.last_updates([run.key]).get(run.key))

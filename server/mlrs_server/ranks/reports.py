@@ -16,10 +16,11 @@ from typing import cast
 import structlog
 
 from mlrs_core.config import RankReduction
+from mlrs_server.domain.extras import difference, none_sent
 from mlrs_server.domain.handles import group_of
 from mlrs_server.domain.ledger import AdviceReason, RunStatus
 from mlrs_server.domain.observations import Entries
-from mlrs_server.domain.rank_reduction import Report, reduced
+from mlrs_server.domain.rank_reduction import Report, extras_of, reduced
 from mlrs_server.errors import (
     AdvisorError,
     Reason,
@@ -167,7 +168,9 @@ class RankReducer:
         for index in indexes:
             rank, loss = int(answer.entries.table["rank"][index]), float(answer.entries.losses[index])
             try:
-                self._report(barrier, rank, Report(loss, samples[index] if samples else 1.0))
+                extras = answer.entries.extras
+                own = None if extras is None else extras[index]
+                self._report(barrier, rank, Report(loss, samples[index] if samples else 1.0, own))
             except AdvisorError as error:
                 answer.errors[index] = error
             else:
@@ -181,7 +184,7 @@ class RankReducer:
 
     async def _ask_again(self, answer: Answer, indexes: Sequence[int], tenant: int) -> None:
         """Answer entries whose step is not the next: it was answered meanwhile, or is further ahead."""
-        some = self._engine.answer_now(Entries(answer.entries.table[list(indexes)]), tenant)
+        some = self._engine.answer_now(answer.entries.part(list(indexes)), tenant)
         await self._recaller.recall(some)
         answer.entries.table[list(indexes)] = some.entries.table
         answer.errors |= {indexes[position]: error for position, error in some.errors.items()}
@@ -216,7 +219,7 @@ class RankReducer:
             raise invalid_field("sample_counts", f"must be finite and > 0, is {report.samples}")
         if (before := barrier.reports.get(rank)) is not None:
             if not report.is_same(before):
-                raise _other_report(barrier, rank, before)
+                raise _other_report(barrier, rank, before, report)
             return
         timeout_s = barrier.ranked.config.straggler_timeout_s
         if not barrier.reports and timeout_s is not None:
@@ -251,7 +254,8 @@ class RankReducer:
         records["reduces_ranks"][row] = 0
         try:
             tenant = int(records["tenant"][row])
-            answer = self._engine.answer_now(Entries.of_one(barrier.handle, barrier.step, loss), tenant)
+            entries = Entries.of_one(barrier.handle, barrier.step, loss, extras=extras_of(barrier.reports))
+            answer = self._engine.answer_now(entries, tenant)
         except AdvisorError as error:
             return error
         except Exception as error:  # a defect: every rank's call fails of it
@@ -311,13 +315,16 @@ def _no_such_rank(rank: int, world_size: int) -> AdvisorError:
     )
 
 
-def _other_report(barrier: PendingBarrier, rank: int, before: Report) -> AdvisorError:
+def _other_report(barrier: PendingBarrier, rank: int, before: Report, now: Report) -> AdvisorError:
     error = stale_step(barrier.run_id, barrier.step, before.loss, barrier.step)
+    how = f"with the loss {before.loss!r} of {before.samples:g} samples"
+    if not now.has_extras_of(before):
+        recorded, sent = (none_sent(1)[0] if one.extras is None else one.extras for one in (before, now))
+        how = difference(recorded, sent)
     return AdvisorError(
         Reason.STALE_STEP,
         f"step: rank {rank} has reported step {barrier.step} of run {barrier.run_id!r} before, "
-        f"with the loss {before.loss!r} of {before.samples:g} samples. To report another, open the run with "
-        f"resume_from={barrier.step}",
+        f"{how}. To report another, open the run with resume_from={barrier.step}",
         field=error.field,
         next_step=barrier.step,
     )

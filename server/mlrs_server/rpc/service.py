@@ -152,9 +152,11 @@ class AdvisorService(AdvisorServiceServicer):
         """Answer one observation."""
         self._streams.check_open()
         step = convert.step_from_proto(request.step, "step")
+        extras = convert.extras_of_one(request, step)
         caller = current_caller()
         handle = await self._opener.handle_of(caller.full(request.run_id))
-        answer = self._engine.answer_now(Entries.of_one(handle, step, request.loss), caller.number)
+        entries = Entries.of_one(handle, step, request.loss, extras=extras)
+        answer = self._engine.answer_now(entries, caller.number)
         await self._recaller.recall(answer)
         if answer.reports:
             await self._rank_reducer.reduce_alone(answer, caller.number)

@@ -2,22 +2,32 @@
 
 A chunk of n steps is n losses and n learning rates, float64, and n reasons, uint8, all little-endian, then
 the version of the format, a byte, and the checksum. Version 0 has no such byte, and another checksum.
+
+A chunk of steps of which m > 0 came with extras is of version 2. Between the reasons and the version it has
+the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Steps
+from mlrs_server.domain.extras import NO_EXTRAS, WIDTH, SparseExtras
 from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.sealing import CHECKSUM_BYTES, Offsets, Raw, damaged, is_sealed, seal_all
 
 BYTES_PER_STEP = 8 + 8 + 1
-VERSION = 1
+BYTES_PER_EXTRAS = 4 + 8 * WIDTH
+COUNT_BYTES = 4
+"""The size of m."""
+PLAIN = 1
+"""The format of chunks without extras."""
+VERSION = 2
 """The newest format."""
 VERSION_SEED = 0x6D6C7274
 """Where the checksum of a chunk with a version starts; that of version 0 starts at `sealing.SEED`."""
@@ -37,12 +47,17 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
         record: of all of them, (n,), one run's after another's.
         bounds: where each run's begins, and the end of the last, (k + 1,).
     """
-    starts = np.concatenate([[0], np.cumsum(BYTES_PER_STEP * np.diff(bounds) + 1 + CHECKSUM_BYTES)])
-    out = np.full(starts[-1], VERSION, np.uint8)
+    edges = np.searchsorted(record.extras.positions, bounds)
+    counts = np.diff(edges)
+    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(counts, BYTES_PER_EXTRAS * counts + COUNT_BYTES, 0)
+    starts = np.concatenate([[0], np.cumsum(sizes + 1 + CHECKSUM_BYTES)])
+    out = np.full(starts[-1], PLAIN, np.uint8)
     losses, lrs = (
         column.astype("<f8").view(np.uint8).reshape(-1, 8) for column in (record.losses, record.lrs)
     )
     _lay_out(losses, lrs, record.reasons.astype(np.uint8), bounds, starts, out)
+    if len(record.extras):
+        _lay_out_extras(record.extras, edges, bounds, starts, out)
     return seal_all(out, starts, VERSION_SEED)
 
 
@@ -60,41 +75,83 @@ def _lay_out(losses: Raw, lrs: Raw, reasons: Raw, bounds: Offsets, starts: Offse
             out[reason_offset + step] = reasons[first + step]
 
 
+def _lay_out_extras(extras: SparseExtras, edges: Offsets, bounds: Offsets, starts: Offsets, out: Raw) -> None:
+    """Write the extras of each run behind its reasons; `edges`, (k + 1,), are where each run's begin."""
+    counts = np.diff(edges)
+    run = np.repeat(np.arange(len(counts)), counts)
+    index = np.arange(len(extras)) - edges[run]
+    begins = starts[run] + BYTES_PER_STEP * np.diff(bounds)[run]
+    positions = (extras.positions - bounds[run]).astype("<u4").view(np.uint8).reshape(-1, 4)
+    out[(begins + 4 * index)[:, None] + np.arange(4)] = positions
+    values = np.ascontiguousarray(extras.values, "<f8").view(np.uint8).reshape(-1, 8 * WIDTH)
+    out[(begins + 4 * counts[run] + 8 * WIDTH * index)[:, None] + np.arange(8 * WIDTH)] = values
+    some = np.flatnonzero(counts)
+    versions = starts[some + 1] - CHECKSUM_BYTES - 1
+    out[versions] = VERSION
+    sizes = counts[some].astype("<u4").view(np.uint8).reshape(-1, COUNT_BYTES)
+    out[(versions - COUNT_BYTES)[:, None] + np.arange(COUNT_BYTES)] = sizes
+
+
 def unpack_chunk(data: bytes, run_id: str) -> Observations:
     """Return the stretch of record in a chunk of run `run_id`.
 
     Raises:
         AdvisorError: the chunk is damaged, or of a newer version's format.
     """
-    version, size = _format_of(data)
-    if version is not None and version > VERSION:
-        raise AdvisorError(
-            Reason.STORE_NEWER, f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs"
-        )
-    if version is None or size % BYTES_PER_STEP:
+    if (lengths := lengths_of(data)) is None:
+        if _is_newer(data):
+            raise AdvisorError(
+                Reason.STORE_NEWER,
+                f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs",
+            )
         raise damaged(run_id)
-    n = size // BYTES_PER_STEP
+    n, _ = lengths
     return Observations(
         np.frombuffer(data, "<f8", n).astype(np.float64),
         np.frombuffer(data, "<f8", n, offset=8 * n).astype(np.float64),
         np.frombuffer(data, np.uint8, n, offset=16 * n).copy(),
+        extras=_extras_of(data, lengths),
     )
 
 
-def is_readable(data: bytes) -> bool:
-    """Return whether a chunk is not damaged, and of a known format, without unpacking it."""
-    if is_sealed(data, VERSION_SEED):
-        size = len(data) - CHECKSUM_BYTES - 1
-        return size % BYTES_PER_STEP == 0 and data[size] <= VERSION
-    return is_sealed(data) and (len(data) - CHECKSUM_BYTES) % BYTES_PER_STEP == 0
-
-
-def _format_of(data: bytes) -> tuple[int | None, int]:
-    """Return the version of a chunk's format, `None` if it is damaged, and the size of its steps in bytes."""
+def _is_newer(data: bytes) -> bool:
+    """Return whether a chunk is of a format that only a newer version of mlrs knows."""
     size = len(data) - CHECKSUM_BYTES
+    return size > 0 and is_sealed(data, VERSION_SEED) and data[size - 1] > VERSION
+
+
+class Lengths(NamedTuple):
+    """How long the parts of a chunk are."""
+
+    steps: int
+    extras: int
+    """How many of the steps came with extras."""
+
+
+def lengths_of(data: bytes) -> Lengths | None:
+    """Return how long the parts of a chunk are; `None` if it is damaged, or of a newer format."""
+    size, extras = len(data) - CHECKSUM_BYTES, 0
     if size > 0 and is_sealed(data, VERSION_SEED):
-        return data[size - 1], size - 1
-    return 0 if is_sealed(data) else None, size
+        size -= 1
+        if data[size] > VERSION:
+            return None
+        if data[size] > PLAIN:
+            size -= COUNT_BYTES
+            extras = int.from_bytes(data[size : size + COUNT_BYTES], "little")
+            size -= BYTES_PER_EXTRAS * extras
+    elif not is_sealed(data):
+        return None
+    return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras)
+
+
+def _extras_of(data: bytes, lengths: Lengths) -> SparseExtras:
+    """Return the extras in a chunk."""
+    steps, m = lengths
+    if not m:
+        return NO_EXTRAS
+    positions = np.frombuffer(data, "<u4", m, offset=BYTES_PER_STEP * steps)
+    values = np.frombuffer(data, "<f8", WIDTH * m, offset=BYTES_PER_STEP * steps + 4 * m)
+    return SparseExtras(positions.astype(np.int64), values.astype(np.float64).reshape(m, WIDTH))
 
 
 def unpack_consecutive(chunks: Iterable[tuple[int, bytes]], step: int, run_id: str) -> Observations:
@@ -115,6 +172,20 @@ def unpack_consecutive(chunks: Iterable[tuple[int, bytes]], step: int, run_id: s
         np.concatenate([part.losses for part in parts]),
         np.concatenate([part.lrs for part in parts]),
         np.concatenate([part.reasons for part in parts]),
+        extras=_joined_extras(parts),
+    )
+
+
+def _joined_extras(parts: Sequence[Observations]) -> SparseExtras:
+    """Return the extras of stretches that follow each other."""
+    starts = np.cumsum([0, *map(len, parts)])
+    both = zip(starts.tolist(), parts, strict=False)
+    some = [(start, part.extras) for start, part in both if len(part.extras)]
+    if not some:
+        return NO_EXTRAS
+    return SparseExtras(
+        np.concatenate([start + extras.positions for start, extras in some]),
+        np.concatenate([extras.values for _, extras in some]),
     )
 
 
@@ -128,32 +199,80 @@ def unpack_steps(chunks: Sequence[tuple[int, int, bytes]], stretches: Offsets, s
         stretches: the number of each step's stretch, (n,), ascending.
         steps: the steps, (n,), ascending within a stretch.
     """
-    whole = [chunk for chunk in chunks if is_readable(chunk[2])]
-    heads = np.array([chunk[:2] for chunk in whole], np.int64).reshape(-1, 2)
-    starts = np.cumsum([0, *(len(chunk[2]) for chunk in whole)])
-    data = np.frombuffer(b"".join([chunk[2] for chunk in whole]), np.uint8)
+    read = [(chunk, lengths_of(chunk[2])) for chunk in chunks]
+    whole = [(chunk, lengths) for chunk, lengths in read if lengths is not None]
+    heads = np.array([(*chunk[:2], lengths.steps) for chunk, lengths in whole], np.int64).reshape(-1, 3)
+    starts = np.cumsum([0, *(len(chunk[2]) for chunk, _ in whole)])
+    data = np.frombuffer(b"".join([chunk[2] for chunk, _ in whole]), np.uint8)
     found = np.zeros((len(steps), BYTES_PER_STEP), np.uint8)
-    _pick(stretches, steps, heads, starts, data, found)
+    picked = np.full(len(steps), -1)
+    _pick(stretches, steps, heads, starts, data, found, picked)
     losses, lrs = (np.ascontiguousarray(found[:, at : at + 8]).view("<f8")[:, 0] for at in (0, 8))
-    return Observations(losses.astype(np.float64), lrs.astype(np.float64), found[:, 16].copy())
+    some = [(at, *one) for at, one in enumerate(whole) if one[1].extras]
+    extras = {at: _extras_of(chunk[2], lengths) for at, chunk, lengths in some}
+    return Observations(
+        losses.astype(np.float64),
+        lrs.astype(np.float64),
+        found[:, 16].copy(),
+        extras=_picked_extras(steps, heads[:, 1], picked, extras),
+    )
+
+
+def _picked_extras(
+    steps: Steps, firsts: Steps, picked: Offsets, extras: Mapping[int, SparseExtras]
+) -> SparseExtras:
+    """Return the extras of steps, (n,), by their positions among these.
+
+    Args:
+        steps: (n,).
+        firsts: the first step of each chunk.
+        picked: the chunk that has each step, (n,); -1 if there is none.
+        extras: of the chunks that have some.
+    """
+    if not extras:
+        return NO_EXTRAS
+    parts = [NO_EXTRAS]
+    order = np.argsort(picked, kind="stable")
+    for chunk, those in extras.items():
+        first, end = np.searchsorted(picked[order], (chunk, chunk + 1))
+        positions = order[first:end]
+        wanted = steps[positions] - firsts[chunk]
+        at = np.minimum(np.searchsorted(those.positions, wanted), len(those) - 1)
+        has = those.positions[at] == wanted
+        parts.append(SparseExtras(positions[has], those.values[at[has]]))
+    return SparseExtras.sorted(
+        np.concatenate([part.positions for part in parts]), np.concatenate([part.values for part in parts])
+    )
 
 
 @compiled_background
-def _pick(stretches: Offsets, steps: Steps, heads: Steps, starts: Offsets, data: Raw, found: Raw) -> None:
-    """Fill the bytes of each step, (n, 17), from the chunk of its stretch that has it, if one does."""
+def _pick(
+    stretches: Offsets, steps: Steps, heads: Steps, starts: Offsets, data: Raw, found: Raw, picked: Offsets
+) -> None:
+    """Fill the bytes of each step, (n, 17), from the chunk of its stretch that has it, if one does.
+
+    Args:
+        stretches: as for `unpack_steps`.
+        steps: as for `unpack_steps`.
+        heads: the stretch, the first step and the number of steps of each chunk, (c, 3).
+        starts: where the bytes of each chunk begin, and the end of the last, (c + 1,).
+        data: the bytes of the chunks.
+        found: (n, 17), filled.
+        picked: (n,), filled with the index of the chunk that has each step.
+    """
     chunk = 0
     for entry in range(len(steps)):
         stretch, step = stretches[entry], steps[entry]
         while chunk < len(heads):
-            count = (starts[chunk + 1] - starts[chunk]) // BYTES_PER_STEP  # its end is shorter than a step
-            of, first = heads[chunk]
+            of, first, count = heads[chunk]
             if of > stretch or (of == stretch and first + count > step):
                 break
             chunk += 1
         if chunk == len(heads) or heads[chunk, 0] != stretch or heads[chunk, 1] > step:
             continue
         start, at = starts[chunk], step - heads[chunk, 1]
-        count = (starts[chunk + 1] - start) // BYTES_PER_STEP
+        count = heads[chunk, 2]
+        picked[entry] = chunk
         for byte in range(8):
             found[entry, byte] = data[start + 8 * at + byte]
             found[entry, 8 + byte] = data[start + 8 * (count + at) + byte]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from mlrs_core.policy import Steps
+from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.storage.chunks import NO_RECORD, pack_chunk, unpack_chunk, unpack_consecutive, unpack_steps
 from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.tables import observations, runs
@@ -60,6 +62,7 @@ def recall(connection: sa.Connection, keys: npt.NDArray[np.int64], steps: Steps)
     bounds = np.append(np.flatnonzero(begins), len(steps))
     stretches = np.cumsum(begins) - 1
     result = Observations(np.empty(len(steps)), np.empty(len(steps)), np.empty(len(steps), np.uint8))
+    extras = [NO_EXTRAS]
     for stretch in range(0, len(bounds) - 1, STRETCHES):
         ends = bounds[stretch : stretch + STRETCHES + 1]
         some = slice(ends[0], ends[-1])
@@ -75,7 +78,9 @@ def recall(connection: sa.Connection, keys: npt.NDArray[np.int64], steps: Steps)
         part = unpack_steps(chunks, stretches[some], steps[some])
         result.losses[order[some]], result.lrs[order[some]] = part.losses, part.lrs
         result.reasons[order[some]] = part.reasons
-    return result
+        extras.append(SparseExtras(order[some][part.extras.positions], part.extras.values))
+    positions, values = [part.positions for part in extras], [part.values for part in extras]
+    return replace(result, extras=SparseExtras.sorted(np.concatenate(positions), np.concatenate(values)))
 
 
 def cut(connection: sa.Connection, key: int, step: int) -> None:

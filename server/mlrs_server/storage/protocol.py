@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import Floats, States, Steps
+from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
 from mlrs_server.domain.observations import Bytes, Table
@@ -30,6 +31,8 @@ class Observations:
     """The `AdviceReason` of each step: fresh or held."""
     updates: Sequence[MetaUpdate] = ()
     """Meta updates that are read together with the steps, in order."""
+    extras: SparseExtras = NO_EXTRAS
+    """The signals and validation losses that came with the steps."""
 
     def __len__(self) -> int:
         """Return the number of steps."""
@@ -38,7 +41,9 @@ class Observations:
     def cut(self, start: int, count: int) -> Observations:
         """Return at most `count` steps from a position on, without the updates, as views."""
         part = slice(start, start + count)
-        return Observations(self.losses[part], self.lrs[part], self.reasons[part])
+        return Observations(
+            self.losses[part], self.lrs[part], self.reasons[part], extras=self.extras.cut(start, count)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,8 @@ class RunUpdates:
     """The meta updates of the runs, in order."""
     checkpoints: WeightCheckpoints | None = None
     """The adapted weights to store, of some of the runs."""
+    extras: SparseExtras = NO_EXTRAS
+    """The signals and validation losses that came with the answers, by position."""
 
     def parts(self, size: int) -> Iterator[RunUpdates]:
         """Yield the answers and runs in parts of `size` runs, without updates and checkpoints, as views."""
@@ -148,6 +155,7 @@ class RunUpdates:
                 bounds - bounds[0],
                 self.records[start : start + size],
                 self.states[start : start + size],
+                extras=self.extras.cut(bounds[0], bounds[-1] - bounds[0]),
             )
 
 

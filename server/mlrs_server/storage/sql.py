@@ -376,7 +376,9 @@ def _chunks_of(update: RunUpdates) -> Iterator[Row]:
         update.records["key"][some].tolist(),
         answers["step"][bounds[:-1]].tolist(),
         lengths[some].tolist(),
-        pack_chunks(Observations(answers["loss"], answers["lr"], answers["reason"]), bounds),
+        pack_chunks(
+            Observations(answers["loss"], answers["lr"], answers["reason"], extras=update.extras), bounds
+        ),
         strict=True,
     )
 

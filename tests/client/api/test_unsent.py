@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from hypothesis import strategies as st
 import mlrs
 from mlrs import Meta
 from mlrs.errors import InvalidArgumentError, RunExistsError, RunNotFoundError, StaleStepError
-from mlrs.types import RunConfig
-from mlrs.wire.unsent import VERSION, Unsent, UnsentUpdate, default_folder, dumped, load, loaded
+from mlrs.types import RunConfig, SignalRecord, Signals, ValidationRecord
+from mlrs.wire.unsent import PLAIN, VERSION, Unsent, UnsentUpdate, default_folder, dumped, load, loaded
 from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon
 
@@ -472,6 +474,14 @@ updates = st.builds(
     alignments=st.tuples(floats, floats),
     validation_losses=st.sampled_from([(), (None, 0.5), (0.1, 0.2)]),
 )
+signals = st.builds(
+    SignalRecord,
+    step=st.integers(0, 9),
+    signals=st.builds(Signals, update_norm2=floats, log_relative_update=floats),
+)
+validations = st.builds(
+    ValidationRecord, step=st.integers(0, 2**53), loss=floats, observed_step=st.integers(0, 9)
+)
 unsent = st.builds(
     Unsent,
     target=st.just("localhost:50051"),
@@ -483,6 +493,8 @@ unsent = st.builds(
     losses=st.lists(st.tuples(floats, floats), max_size=5).map(tuple),
     updates=st.lists(updates, max_size=3).map(tuple),
     finish=st.booleans(),
+    signals=st.lists(signals, max_size=3).map(tuple),
+    validations=st.lists(validations, max_size=3).map(tuple),
 )
 
 
@@ -500,7 +512,17 @@ def test_damaged_files_are_told(one: Unsent, data: st.DataObject) -> None:
     with pytest.raises(InvalidArgumentError, match=r"is damaged|is not a file"):
         loaded(text[:cut])
     with pytest.raises(InvalidArgumentError, match="newer client"):
-        loaded(text.replace(f'"version": {VERSION}', f'"version": {VERSION + 1}'))
+        loaded(re.sub('"version": .', f'"version": {VERSION + 1}', text))
+    with pytest.raises(InvalidArgumentError, match="no released version"):
+        loaded(re.sub('"version": .', f'"version": {PLAIN - 1}', text))
+
+
+@given(unsent)
+def test_files_without_signals_are_as_older_clients_read_them(one: Unsent) -> None:
+    """Only a file that has signals or validation losses is of the newest version."""
+    facts = json.loads(dumped(one))
+    assert facts["version"] == (VERSION if one.signals or one.validations else PLAIN)
+    assert ("signals" in facts) is bool(one.signals or one.validations)
 
 
 async def test_files_that_are_none(connect: Any, daemon: FakeDaemon, tmp_path: Path) -> None:

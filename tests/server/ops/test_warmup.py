@@ -21,6 +21,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
 from mlrs_core.schedules import base
 from mlrs_server.domain import ledger, observations, run_snapshot
+from mlrs_server.domain.extras import WIDTH
 from mlrs_server.live import arrays
 from mlrs_server.live.flush_batch import FlushBatch
 from mlrs_server.live.replay import Replay
@@ -55,9 +56,14 @@ for policy in _policies():
     losses = np.array([0.0, np.nan, 1.0, 1.0, 1.0])
     group.answer(Entries.of(handles[:5], np.array([0, 1, 1, 2, 7]), losses))
     group.answer(Entries.of_one(int(handles[6]), 1, 0.5))
+    group.answer(Entries.of_one(int(handles[7]), 1, 0.5, extras=np.ones((1, WIDTH))))
+    several = Entries.of(handles[8:10], np.array([1, 1]), losses[:2])
+    several.extras = np.ones((2, WIDTH))
+    group.answer(several)
     updates = FlushBatch.of(group).updates()
     answers = updates.answers
-    record = Observations(answers["loss"], answers["lr"], answers["reason"])
+    record = Observations(answers["loss"], answers["lr"], answers["reason"], extras=updates.extras)
+    assert len(record.extras) == 3
     packed = chunks.pack_chunks(record, updates.bounds)
     rows, steps, numbers, positions = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
     observations.find_answers(group.log.unstored()[0], rows, steps, numbers, positions)

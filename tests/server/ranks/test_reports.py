@@ -8,6 +8,8 @@ import random
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrs_core.config import RankReduction, RanksConfig, RunConfig
+from mlrs_server.domain.extras import Extras, first_sent, none_sent
 from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.domain.rank_reduction import Report, reduced
 from mlrs_server.errors import Reason
 from mlrs_server.live.answers import Answer
+from mlrs_server.storage import Observations, Store
+from tests.server.sensing import SENSING, extras_at, install
+from tests.server.storage.stored import same
 from tests.server.support import LOSSES, Harness, harness, observed, raises, replayed, until
 
 ALL = RunConfig(horizon=50, num_classes=10, ranks=RanksConfig())
@@ -61,10 +67,10 @@ def error_of(answer: Answer) -> Reason:
 
 @asynccontextmanager
 async def waiting(
-    here: Harness, handle: int, *entries: tuple[int, int, float]
+    here: Harness, handle: int, *entries: tuple[int, int, float], extras: Extras | None = None
 ) -> AsyncIterator[asyncio.Task[Answer]]:
     """Have a message sent that is waiting for other ranks."""
-    task = asyncio.create_task(here.report(handle, entries))
+    task = asyncio.create_task(here.report(handle, entries, (), extras))
     before = here.rank_reducer.pending_barriers
     await until(lambda: here.rank_reducer.pending_barriers > before or task.done())
     assert not task.done()
@@ -443,3 +449,48 @@ async def test_a_record_of_means_replays(tmp_path: Path, model_file: Path) -> No
                 answer = await here.report(handle, [(step, rank, loss_of(step, rank)) for rank in range(2)])
                 lrs.append(rates_of(answer)[0])
         assert lrs[4:10] == lrs[10:]
+
+
+async def test_the_lowest_rank_with_signals_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals and validation losses of a step are those of the lowest ranks that have them, bit for bit."""
+    install(monkeypatch)
+    ranked, plain = replace(SENSING, ranks=RanksConfig()), SENSING
+    async with harness(tmp_path, None) as here:
+        handle = (await here.open("run", ranked, world_size=3)).handle
+        alone = (await here.open("alone", plain)).handle
+        for step in range(15):
+            own = {0: none_sent(1)[0], 1: extras_at(step), 2: extras_at(step + 1)}
+            answers = await asyncio.gather(
+                *(
+                    here.report(handle, [(step, rank, loss_of(step, rank))], (), own[rank])
+                    for rank in (2, 0, 1)
+                )
+            )
+            expected = first_sent([own[1], own[2]])
+            given = await here.ask(alone, step, mean_of(step, range(3)), expected)
+            assert {float(answer.entries.lrs[0]) for answer in answers} == {float(given.lrs[0])}
+        late = await here.report(handle, [(14, 2, loss_of(14, 2))], (), own[2])
+        assert late.entries.reasons[0] == AdviceReason.REPLAYED
+        await here.live.journal.flush()
+        keys = [int(here.live.find(name).record["key"]) for name in ("run", "alone")]  # type: ignore[union-attr]
+        run, one = [await here.stored.in_store(partial(read, key)) for key in keys]
+        assert same(run, one)
+
+
+def read(key: int, store: Store) -> Observations:
+    """Return a run's record."""
+    return store.read(key, 0, 99)
+
+
+async def test_a_rank_reports_a_step_with_the_same_signals_only(tmp_path: Path, model_file: Path) -> None:
+    """A rank that reports a step again with other signals is refused, with what differs."""
+    async with harness(tmp_path, model_file) as here:
+        handle = (await here.open("run", ALL, world_size=2)).handle
+        async with waiting(here, handle, (0, 0, 1.0), extras=extras_at(1)) as first:
+            other = await here.report(handle, [(0, 0, 1.0)], (), extras_at(2))
+            assert error_of(other) == Reason.STALE_STEP
+            assert "rank 0 has reported step 0 of run 'run' before, with" in str(other.errors[0])
+            assert "and comes now with" in str(other.errors[0])
+            again = asyncio.create_task(here.report(handle, [(0, 0, 1.0)], (), extras_at(1)))
+            await here.report(handle, [(0, 1, 1.0)])
+            assert rates_of(await first) == rates_of(await again)

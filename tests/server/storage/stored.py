@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlrs_core.config import Optimizer, RunConfig
+from mlrs_server.domain.extras import WIDTH, SparseExtras
 from mlrs_server.domain.ledger import RECORD, RunStatus
 from mlrs_server.domain.observations import ANSWERED
 from mlrs_server.domain.run_snapshot import RunSnapshot
@@ -51,9 +52,14 @@ def create(store: Store, run_id: str, config: RunConfig = CONFIG) -> StoredRun:
 
 
 def stretch(start: int, end: int) -> Observations:
-    """Return the record of some steps."""
+    """Return the record of some steps. Steps 3, 7, 11 and so on came with extras."""
     steps = np.arange(start, end, dtype=np.float64)
-    return Observations(steps + 0.5, steps / 7, np.ones(end - start, np.uint8))
+    with_extras = np.flatnonzero(steps % 4 == 3)
+    values = steps[with_extras, None] + np.arange(WIDTH)
+    values[:, 1] = np.nan
+    return Observations(
+        steps + 0.5, steps / 7, np.ones(end - start, np.uint8), extras=SparseExtras(with_extras, values)
+    )
 
 
 def update(run: StoredRun, start: int, end: int) -> RunUpdates:
@@ -75,7 +81,10 @@ def updates(runs: Sequence[tuple[StoredRun, int, Observations, RunSnapshot]]) ->
         tables.append(table)
     bounds = np.cumsum([0, *map(len, tables)])
     states = np.array([snapshot.state for _, _, _, snapshot in runs])
-    return RunUpdates(np.concatenate(tables), bounds, records, states)
+    some = [observations.extras for _, _, observations, _ in runs]
+    positions = [start + extras.positions for start, extras in zip(bounds.tolist(), some, strict=False)]
+    extras = SparseExtras(np.concatenate(positions), np.concatenate([extras.values for extras in some]))
+    return RunUpdates(np.concatenate(tables), bounds, records, states, extras=extras)
 
 
 def fill(store: Store, run: StoredRun, *ends: int) -> None:
@@ -92,9 +101,13 @@ def got(store: Store, run_id: str) -> StoredRun:
 def same(left: Observations, right: Observations) -> bool:
     """Return whether two stretches have the same bits."""
     return all(
-        getattr(left, name).tobytes() == getattr(right, name).tobytes()
-        for name in ("losses", "lrs", "reasons")
+        one.tobytes() == other.tobytes() for one, other in zip(*map(arrays_of, (left, right)), strict=True)
     )
+
+
+def arrays_of(record: Observations) -> list[np.ndarray]:
+    """Return the arrays of a stretch."""
+    return [record.losses, record.lrs, record.reasons, record.extras.positions, record.extras.values]
 
 
 def facts(run: StoredRun) -> dict[str, Any]:

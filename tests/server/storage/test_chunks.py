@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlrs_server.domain.extras import WIDTH, SparseExtras
 from mlrs_server.domain.ledger import RECORD
 from mlrs_server.domain.run_snapshot import snapshot_of
 from mlrs_server.storage import Observations
@@ -25,17 +26,24 @@ def sealed(body: bytes, seed: int = 0x6D6C7273) -> bytes:
 
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=8), data=st.data())
 def test_records(counts: list[int], data: st.DataObject) -> None:
-    """Records of any lengths and losses are columns and a version, alone and among others."""
+    """Records of any lengths, losses and extras are columns and a version, alone and among others."""
     bounds = np.cumsum([0, *counts])
     n = int(bounds[-1])
     losses, lrs = (np.array(data.draw(st.lists(ANY, min_size=n, max_size=n))) for _ in range(2))
     reasons = np.array(data.draw(st.lists(st.integers(0, 255), min_size=n, max_size=n)), np.uint8)
-    record = Observations(losses, lrs, reasons)
+    with_extras = np.flatnonzero(np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n))))
+    extras = SparseExtras(with_extras, np.arange(len(with_extras) * WIDTH, dtype=float).reshape(-1, WIDTH))
+    record = Observations(losses, lrs, reasons, extras=extras)
     packed = pack_chunks(record, bounds)
     for chunk, start, count in zip(packed, bounds.tolist(), counts, strict=False):
         part = record.cut(start, count)
         steps = struct.pack(f"<{2 * count}d{count}B", *part.losses, *part.lrs, *part.reasons)
-        assert chunk == sealed(steps + b"\x01", 0x6D6C7274)
+        if len(part.extras):
+            m = len(part.extras)
+            steps += struct.pack(f"<{m}I{m * WIDTH}d", *part.extras.positions, *part.extras.values.flat)
+            steps += struct.pack("<I", m)
+        version = b"\x02" if len(part.extras) else b"\x01"
+        assert chunk == sealed(steps + version, 0x6D6C7274)
         assert chunk == pack_chunk(part)
 
 

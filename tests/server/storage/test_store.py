@@ -289,7 +289,7 @@ def test_steps_of_many_runs_are_recalled_together(store: Store) -> None:
     fill(store, create(store, "empty"))
     fill(store, long := create(store, "long"), 3, 3 + CHUNK, 5 + 3 * CHUNK)
     far = [0, 2, 3, CHUNK, CHUNK + 2, CHUNK + 3, 3 * CHUNK + 4, 3 * CHUNK + 5, 9 * CHUNK, 2**53]
-    wanted = [(run.key, step) for run in runs for step in (5, 0, 2, 6)]
+    wanted = [(run.key, step) for run in runs for step in (5, 0, 3, 2, 6)]
     wanted += [(long.key, step) for step in far + far]
     wanted += [(got(store, "empty").key, 0), (2**40, 0)]
     wanted = [wanted[place] for place in np.random.default_rng(0).permutation(len(wanted))]
@@ -300,6 +300,8 @@ def test_steps_of_many_runs_are_recalled_together(store: Store) -> None:
     assert (found.reasons != 0).tolist() == there.tolist()
     assert found.losses[there].tolist() == (steps[there] + 0.5).tolist()
     assert found.lrs[there].tolist() == (steps[there] / 7).tolist()
+    assert found.extras.positions.tolist() == np.flatnonzero(there & (steps % 4 == 3)).tolist()
+    assert found.extras.values[:, 0].tolist() == steps[found.extras.positions].tolist()
     nothing = np.zeros(0, np.int64)
     assert len(store.recall(nothing, nothing)) == 0
 

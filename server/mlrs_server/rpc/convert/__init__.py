@@ -8,6 +8,7 @@ from mlrs_server.rpc.convert.advice import (
     entries_from_proto,
 )
 from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
+from mlrs_server.rpc.convert.extras import extras_of_one
 from mlrs_server.rpc.convert.meta import (
     applied_to_proto,
     check_updates,
@@ -48,6 +49,7 @@ __all__ = [
     "config_from_proto",
     "config_to_proto",
     "entries_from_proto",
+    "extras_of_one",
     "feeder_from_metadata",
     "gradients_header_from_proto",
     "import_header_from_proto",

@@ -10,6 +10,7 @@ from mlrs_proto import v1 as pb
 from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.live.answers import Answer
+from mlrs_server.rpc.convert.extras import extras_from_proto
 from mlrs_server.rpc.convert.runs import step_from_proto
 from mlrs_server.rpc.status import code_number
 from mlrs_server.tenancy import spoken
@@ -33,9 +34,11 @@ def entries_from_proto(message: pb.Observations) -> Entries:
             f"{len(handles)}, {n} and {len(losses)}",
         )
     ranks = _ranks_from_proto(message.rank_columns, n) if message.HasField("rank_columns") else ()
+    has_extras = message.HasField("signals") or message.HasField("validations")
     if n == 1:
         step = step_from_proto(steps[0], "steps")
-        return Entries.of_one(handles[0], step, losses[0], ranks[0] if ranks else 0)
+        extras = extras_from_proto(message, np.array([step])) if has_extras else None
+        return Entries.of_one(handles[0], step, losses[0], ranks[0] if ranks else 0, extras)
     if not 1 <= n <= MAX_ENTRIES:
         raise invalid_field("steps", f"a message holds 1 to {MAX_ENTRIES} entries, this one {n}; split it")
     whole = np.array(steps, np.uint64)
@@ -43,6 +46,8 @@ def entries_from_proto(message: pb.Observations) -> Entries:
     entries = Entries.of(np.array(handles, np.uint64), whole.astype(np.int64), np.array(losses, np.float64))
     if ranks:
         entries.table["rank"] = np.array(ranks, np.uint32)
+    if has_extras:
+        entries.extras = extras_from_proto(message, entries.steps)
     return entries
 
 

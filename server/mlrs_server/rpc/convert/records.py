@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlrs_proto import v1 as pb
 from mlrs_server.live.views import RunView
+from mlrs_server.rpc.convert.extras import signals_to_proto, validations_to_proto
 from mlrs_server.rpc.convert.meta import meta_record_to_proto
 from mlrs_server.rpc.convert.runs import run_to_proto
 from mlrs_server.storage import Observations
@@ -18,4 +19,6 @@ def record_to_proto(view: RunView, first_step: int, record: Observations) -> pb.
         learning_rates=record.lrs.tolist(),
         reasons=record.reasons.tolist(),
         updates=map(meta_record_to_proto, record.updates),
+        signals=signals_to_proto(record.extras),
+        validations=validations_to_proto(record.extras),
     )
