@@ -13,48 +13,21 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 from torch.distributed import ProcessGroup
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mlrs import Run, SearchResult
 from mlrs.adapters import RunState, TrialLoop, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
-from mlrs.torch import search as searching
 from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
+from mlrs.torch.optimizers import describe, set_rates
 from mlrs.torch.ranks import Asked, Shared, Together, own_run, together_of
-from mlrs.torch.saving import SaveTo
+from mlrs.torch.search import loop as searching
+from mlrs.torch.search.saved_state import SaveTo
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def describe(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the `optimizer` and the `momentum` of a run's config, read off an optimizer.
-
-    PyTorch's SGD, Adam and AdamW are recognized, with their subclasses; any other optimizer is `other`,
-    without momentum. The first parameter group stands for all. Wrapped optimizers, such as Accelerate's,
-    are unwrapped.
-    """
-    optimizer = unwrapped(optimizer)
-    group = optimizer.param_groups[0]
-    if isinstance(optimizer, (Adam, AdamW)):
-        decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
-        return {"optimizer": "adamw" if decoupled else "adam", "momentum": _momentum(group["betas"][0])}
-    if isinstance(optimizer, SGD):
-        momentum = _momentum(group["momentum"])
-        kind = "sgd" if momentum == 0.0 else "nesterov" if group["nesterov"] else "momentum"
-        return {"optimizer": kind, "momentum": momentum}
-    return {"optimizer": "other", "momentum": None}
-
-
-def set_rates(optimizer: Optimizer, learning_rate: float, ratios: Sequence[float]) -> None:
-    """Set the learning rate of each parameter group to one times its ratio; tensors are filled in place."""
-    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(learning_rate * ratio)
-        else:
-            group["lr"] = learning_rate * ratio
 
 
 class AdvisedLR(LRScheduler):
@@ -490,12 +463,6 @@ class AdvisedLR(LRScheduler):
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
-
-
-def _momentum(value: Any) -> float | None:
-    """Return a momentum within the contract's range, [0, 1), else `None`."""
-    momentum = float(value)
-    return momentum if 0.0 <= momentum < 1.0 else None
 
 
 def _base_lrs_of(saved: Mapping[str, Any], groups: int) -> list[float]:
