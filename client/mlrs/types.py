@@ -5,6 +5,7 @@ The values of the enumerations are strings, and every option also takes the stri
 
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
+from mlrs.values.signals import Signals
 from mlrs.values.types import (
     ModelInfo,
     RankReduction,
@@ -32,5 +33,6 @@ __all__ = [
     "RunStatus",
     "ScheduleKind",
     "Search",
+    "Signals",
     "Trial",
 ]

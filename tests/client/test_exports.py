@@ -57,6 +57,7 @@ NAMES = {
         "RunStatus",
         "ScheduleKind",
         "Search",
+        "Signals",
         "Trial",
     ],
     mlrs.adapters: ["RunState", "TrialLoop", "number", "real", "whole"],
