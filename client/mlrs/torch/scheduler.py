@@ -105,12 +105,7 @@ class AdvisedLR(LRScheduler):
             return self._begin(unwrapped(optimizer))
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
-        self._signals = Recorder(self.optimizer, is_on=bool(signals))
-        if self._together is not None:
-            is_sharded = self._signals.is_sharded()
-            self._together.agree_to_sum(NUMBERS if is_sharded else 0)
-            if is_sharded and not self._together.summed:
-                self._signals.stop()
+        self._signals = self._recorder(is_on=bool(signals))
         self._hook = Hook(self.optimizer, self._before_update, self._progress, self._after_update)
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
@@ -439,7 +434,7 @@ class AdvisedLR(LRScheduler):
     ) -> Callable[[], float]:
         """Send a loss, and the signals of the step before; return a function that waits for the advice."""
         run = self._own_run()
-        options = {} if signals is None or run.rank or not _SENDS else {"signals": signals}
+        options = {} if signals is None or not _SENDS else {"signals": signals}
         return run.observe(step, mean, samples=samples, lagged=self._lagged, **options).lr
 
     def _own_run(self) -> Run:
@@ -458,6 +453,18 @@ class AdvisedLR(LRScheduler):
             return "", 0
         state = self._run.state()
         return state.run_id, state.step
+
+    def _recorder(self, *, is_on: bool) -> Recorder:
+        """Return what measures the optimizer's steps; it is off where the numbers are not needed."""
+        recorder = Recorder(self.optimizer, is_on=is_on)
+        is_needed = self._run is not None and not self._run.rank
+        if self._together is not None:
+            is_sharded = recorder.is_sharded()
+            self._together.agree_to_sum(NUMBERS if is_sharded else 0)
+            is_needed = self._together.summed > 0 if is_sharded else is_needed
+        if not is_needed:
+            recorder.stop()
+        return recorder
 
     def _newest(self) -> float:
         """Return the newest advice of a lagged loop; waits for the first."""
