@@ -31,6 +31,7 @@ from mlrs.torch.signals.sums import NUMBERS, Measured, numbers_of, signals_of
 from mlrs.types import Signals
 
 _SENDS = "signals" in inspect.signature(Run.observe).parameters
+"""Whether runs take signals; to be removed once they do."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
