@@ -5,8 +5,8 @@ BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
 # Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
 TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
-MEASURED := advice.latency advice.kernels meta.adapting advice.load advice.columns advice.live_runs \
-	advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
+MEASURED := advice.latency advice.kernels meta.adapting training.signals advice.load advice.columns \
+	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint audit format performance proto clean
@@ -53,7 +53,7 @@ format: .venv/.ready ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-performance: .venv/.ready ## Measure what advice costs against baselines, in about ten minutes; write docs/performance/.
+performance: .venv/.ready ## Measure what advice costs against baselines, in about a quarter of an hour; write docs/performance/.
 	set -e; for name in $(MEASURED); do $(BIN)/python -m performance.$$name; done
 	$(BIN)/python -m performance.report
 

@@ -40,6 +40,8 @@ BREACHES = [
     ("client/mlrs/api/run.py", "mlrs_proto.v1", CLIENT_MESSAGES),
     ("client/mlrs/torch/scheduler.py", "mlrs.api.run", ADAPTERS),
     ("client/mlrs/torch/meta_step.py", "mlrs.values.meta_types", ADAPTERS),
+    ("client/mlrs/torch/search/loop.py", "mlrs.api.searching", ADAPTERS),
+    ("client/mlrs/torch/search/loop.py", "mlrs.torch.scheduler", CIRCLES),
     ("client/mlrs/errors.py", "grpc", CLIENT_MESSAGES),
     ("client/mlrs/values/types.py", "google.protobuf", CLIENT_MESSAGES),
     ("client/mlrs/ledger/ledger.py", "google.protobuf", CLIENT_MESSAGES),

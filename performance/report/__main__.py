@@ -16,6 +16,7 @@ TITLES = {
     "latency": "A lone training loop",
     "kernels": "Without a wire",
     "adapting": "Meta mode without a wire",
+    "signals": "Signals of a training",
     "load": "Many training processes",
     "columns": "Sweeps",
     "live_runs": "Many live runs",

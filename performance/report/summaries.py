@@ -100,6 +100,29 @@ def adapting(figures: Figures) -> list[FigureTable]:
     ]
 
 
+def signals(figures: Figures) -> list[FigureTable]:
+    """Return the table of `signals.py`."""
+    names = {"momentum": "SGD with momentum", "adamw": "AdamW"}
+    rows = [
+        [
+            f"{row['parameters'] / 1e6:.1f} million parameters, {names[case.partition('/')[2]]}",
+            number(row["ms"]),
+            f"{row['own_ms']:.2f}",
+            _percent(row["share"]),
+            ratio(row["ratio"]),
+        ]
+        for case, row in figures["costs"].items()
+    ]
+    note = f"Means over steps of which one in {figures['every']} is measured. {RATIO}"
+    columns = ["", "ms a step", "ms of signals a step", "signals / all else", "with signals / without"]
+    return [FigureTable("Signals of the optimizer's steps", columns, rows, note)]
+
+
+def _percent(share: Figures) -> str:
+    median, low, high = (100 * share[name] for name in ("median", "low", "high"))
+    return f"{median:.1f} % [{low:.1f}, {high:.1f}]"
+
+
 def load(figures: Figures) -> list[FigureTable]:
     """Return the tables of `load.py`."""
     streams = figures["streams"]
@@ -380,6 +403,7 @@ TABLES: dict[str, Callable[[Figures], list[FigureTable]]] = {
     "latency": latency,
     "kernels": kernels,
     "adapting": adapting,
+    "signals": signals,
     "load": load,
     "columns": columns,
     "live_runs": live_runs,

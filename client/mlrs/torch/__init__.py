@@ -30,7 +30,8 @@ ready.
 """
 
 from mlrs.torch.meta_step import MetaStep
-from mlrs.torch.scheduler import AdvisedLR, describe
-from mlrs.torch.suggesting import suggest
+from mlrs.torch.optimizers import describe
+from mlrs.torch.scheduler import AdvisedLR
+from mlrs.torch.search.suggesting import suggest
 
 __all__ = ["AdvisedLR", "MetaStep", "describe", "suggest"]

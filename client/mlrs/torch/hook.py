@@ -56,7 +56,11 @@ class Hook:
     """
 
     def __init__(
-        self, optimizer: Optimizer, apply: Callable[[], None], progress: Callable[[], Progress]
+        self,
+        optimizer: Optimizer,
+        apply: Callable[[], None],
+        progress: Callable[[], Progress],
+        updated: Callable[[], None],
     ) -> None:
         """Replace the optimizer's hook of another scheduler, if it has one.
 
@@ -67,14 +71,19 @@ class Hook:
             optimizer: the optimizer.
             apply: the scheduler's method that sets the advice, once a step.
             progress: the scheduler's method that returns the progress of its step.
+            updated: the scheduler's method that is called after each update.
         """
         if (former := _hooks.get(optimizer)) is not None:
             former.remove("another AdvisedLR, made for its optimizer since, sets the learning rates")
         self._apply, self._progress = weakref.WeakMethod(apply), weakref.WeakMethod(progress)
+        self._updated = weakref.WeakMethod(updated)
         self.is_known = False
         self._step = -1  # the last step whose loss a closure observed
         self._why: str | None = None
-        self._handle = optimizer.register_step_pre_hook(self)
+        self._handles = [
+            optimizer.register_step_pre_hook(self),
+            optimizer.register_step_post_hook(self._after),
+        ]
         _hooks[optimizer] = self
 
     @property
@@ -84,7 +93,8 @@ class Hook:
 
     def remove(self, why: str) -> None:
         """Stop setting learning rates; `why` is the reason in later errors."""
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         self._why = self._why or why
 
     def check(self) -> None:
@@ -111,6 +121,10 @@ class Hook:
         if len(args) > 1:
             return (args[0], evaluated, *args[2:]), kwargs
         return args, {**kwargs, "closure": evaluated}
+
+    def _after(self, _optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        if (updated := self._updated()) is not None:
+            updated()
 
 
 class Closure:

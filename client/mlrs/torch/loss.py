@@ -8,27 +8,20 @@ import torch
 
 from mlrs.adapters import number
 from mlrs.errors import InvalidArgumentError
+from mlrs.torch.arrival import Arrival
 
 
 class Loss:
     """A loss, which may not have arrived from its device yet."""
 
     def __init__(self, loss: torch.Tensor | float) -> None:
-        self.is_here = not isinstance(loss, torch.Tensor) or _is_on_host(loss)
-        self._arrival: torch.cuda.Event | None = None
+        self._arrival = Arrival(loss) if isinstance(loss, torch.Tensor) else None
         self._loss = loss
-        if isinstance(loss, torch.Tensor) and loss.device.type == "cuda":
-            # The copy is queued after the loss's computation and before the loop's next work on the device.
-            self._loss = torch.empty((), dtype=loss.dtype, pin_memory=True)
-            self._loss.copy_(loss.detach().reshape(()), non_blocking=True)
-            self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrival.record(torch.cuda.current_stream(loss.device))
+        self.is_here = not isinstance(loss, torch.Tensor) or _is_on_host(loss)
 
     def value(self) -> float:
         """Return the loss; waits until it has arrived."""
-        if self._arrival is not None:
-            self._arrival.synchronize()
-        return number("loss", self._loss.item() if isinstance(self._loss, torch.Tensor) else self._loss)
+        return number("loss", self._loss if self._arrival is None else self._arrival.values()[0])
 
 
 def _is_on_host(loss: torch.Tensor) -> bool:

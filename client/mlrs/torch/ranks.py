@@ -33,8 +33,11 @@ FLAGS: Final = 52
 class Together:
     """The ranks of a process group; all of them make it and call its methods in the same order.
 
-    The collective calls `begin`, `ask`, `raise_on_all` and `load` raise this rank's error, if it failed, or
-    else an `UnavailableError` that names the ranks which failed.
+    The collective calls `begin`, `agree_to_sum`, `ask`, `raise_on_all` and `load` raise this rank's error, if
+    it failed, or else an `UnavailableError` that names the ranks which failed.
+
+    Attributes:
+        summed: how many numbers besides the loss `ask` sums over the ranks.
     """
 
     def __init__(self, group: dist.ProcessGroup | None) -> None:
@@ -42,6 +45,7 @@ class Together:
         self._ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
         self._index = self._ranks.index(dist.get_rank())
         self.is_first = self._index == 0
+        self.summed = 0
         self.group = dist.new_group(self._ranks, backend="gloo", use_local_synchronization=True)
 
     def begin(self, begin: Callable[[], tuple[str, int]]) -> tuple[str, int]:
@@ -56,39 +60,47 @@ class Together:
         step, *letters = self.meet(find, 1 + ID_BYTES)
         return bytes(int(letter) for letter in letters if letter).decode("ascii"), int(step)
 
+    def agree_to_sum(self, count: int) -> None:
+        """Have `ask` sum so many numbers besides the loss, if all ranks want to; none otherwise."""
+        (wanting,) = self.meet(lambda: [float(count > 0)], 1)
+        self.summed = count if wanting == len(self._ranks) else 0
+
     def ask(
-        self, find: Callable[[], tuple[float, float]], ask: Callable[[float], Callable[[], float]]
+        self,
+        find: Callable[[], tuple[float, float, Sequence[float]]],
+        ask: Callable[[float, list[float]], Callable[[], float]],
     ) -> Asked:
         """Let the first rank ask for advice on the mean of all losses; return the argument of `Shared`.
 
         Args:
-            find: returns this rank's loss, and the number of samples that it is the mean of; a loss of 0
-                samples is ignored.
-            ask: asks the daemon, on the first rank; returns a function that waits for its advice.
+            find: returns this rank's loss, the number of samples that it is the mean of, and `summed`
+                numbers; a loss of 0 samples is ignored.
+            ask: asks the daemon, on the first rank, given the mean loss and the means of the numbers over the
+                ranks; returns a function that waits for its advice.
 
         Raises:
             UsageError: another rank loads a state. Nothing was asked then, nor when a rank failed.
         """
 
         def found() -> list[float]:
-            loss, samples = find()
-            return [loss * samples if samples else 0.0, samples, 0.0]
+            loss, samples, numbers = find()
+            return [loss * samples if samples else 0.0, samples, 0.0, *numbers]
 
         interrupts = list[KeyboardInterrupt]()
-        total, count, loading = self.meet(found, 3, interrupts)
+        total, count, loading, *sums = self.meet(found, 3 + self.summed, interrupts)
         self._check_loading(loading, 0)
         if interrupts:  # the others continue with `Shared`, and so does this rank
             return interrupts[0] if self.is_first else _raising(interrupts[0])
         if not self.is_first:
             return None
         try:
-            return ask(total / count if count else math.nan)
+            return ask(total / count if count else math.nan, [one / len(self._ranks) for one in sums])
         except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others raise in `Shared`
             return error
 
     def raise_on_all(self, error: BaseException) -> Never:
         """Raise an error here, and let the others raise when they next observe a loss."""
-        self.meet(_raising(error), 3)
+        self.meet(_raising(error), 3 + self.summed)
         raise error
 
     def load(self, find: Callable[[], T]) -> T:
@@ -97,9 +109,9 @@ class Together:
 
         def found() -> list[float]:
             own.append(find())
-            return [0.0, 0.0, 1.0]
+            return [0.0, 0.0, 1.0, *[0.0] * self.summed]
 
-        *_, loading = self.meet(found, 3)
+        _, _, loading, *_ = self.meet(found, 3 + self.summed)
         self._check_loading(loading, len(self._ranks))
         return own[0]
 

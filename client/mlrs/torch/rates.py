@@ -6,7 +6,8 @@ from typing import Protocol
 
 from torch.optim import Optimizer
 
-from mlrs.torch.scheduler import AdvisedLR, set_rates
+from mlrs.torch.optimizers import set_rates
+from mlrs.torch.scheduler import AdvisedLR
 
 
 class Rates(Protocol):

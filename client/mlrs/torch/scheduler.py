@@ -13,48 +13,24 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 from torch.distributed import ProcessGroup
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mlrs import Run, SearchResult
 from mlrs.adapters import RunState, TrialLoop, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
-from mlrs.torch import search as searching
 from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
+from mlrs.torch.optimizers import describe, set_rates
 from mlrs.torch.ranks import Asked, Shared, Together, own_run, together_of
-from mlrs.torch.saving import SaveTo
+from mlrs.torch.search import loop as searching
+from mlrs.torch.search.saved_state import SaveTo
+from mlrs.torch.signals.recorder import Recorder
+from mlrs.torch.signals.sums import NUMBERS, Measured, numbers_of, signals_of
+from mlrs.types import Signals
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def describe(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the `optimizer` and the `momentum` of a run's config, read off an optimizer.
-
-    PyTorch's SGD, Adam and AdamW are recognized, with their subclasses; any other optimizer is `other`,
-    without momentum. The first parameter group stands for all. Wrapped optimizers, such as Accelerate's,
-    are unwrapped.
-    """
-    optimizer = unwrapped(optimizer)
-    group = optimizer.param_groups[0]
-    if isinstance(optimizer, (Adam, AdamW)):
-        decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
-        return {"optimizer": "adamw" if decoupled else "adam", "momentum": _momentum(group["betas"][0])}
-    if isinstance(optimizer, SGD):
-        momentum = _momentum(group["momentum"])
-        kind = "sgd" if momentum == 0.0 else "nesterov" if group["nesterov"] else "momentum"
-        return {"optimizer": kind, "momentum": momentum}
-    return {"optimizer": "other", "momentum": None}
-
-
-def set_rates(optimizer: Optimizer, learning_rate: float, ratios: Sequence[float]) -> None:
-    """Set the learning rate of each parameter group to one times its ratio; tensors are filled in place."""
-    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(learning_rate * ratio)
-        else:
-            group["lr"] = learning_rate * ratio
 
 
 class AdvisedLR(LRScheduler):
@@ -79,6 +55,9 @@ class AdvisedLR(LRScheduler):
             before. Only the first step waits.
         distributed: whether the ranks of a distributed job share the run.
         process_group: the ranks that share it. Default: all processes of the job.
+        signals: whether to send measures of the optimizer's steps with the losses: the first 100 steps, then
+            every eighth (`mlrs.types.Signals`). They are computed on the device, from copies of about
+            65,000 weights. What cannot be measured is not sent.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
@@ -98,6 +77,7 @@ class AdvisedLR(LRScheduler):
         lagged: bool = False,
         distributed: bool = True,
         process_group: ProcessGroup | None = None,
+        signals: bool = True,
     ) -> None:
         self._together = together_of(run, process_group, distributed=distributed)
         self._run: Run | None = None
@@ -114,6 +94,7 @@ class AdvisedLR(LRScheduler):
         self._advised_lr: float | None = None
         self._loads = 0  # loaded states; losses from before are dropped
         self._is_searching = False
+        self._sent_step: int | None = None  # whose loss was the last one sent
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
@@ -122,7 +103,8 @@ class AdvisedLR(LRScheduler):
             return self._begin(unwrapped(optimizer))
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
-        self._hook = Hook(self.optimizer, self._apply, self._progress)
+        self._signals = self._recorder(is_on=bool(signals))
+        self._hook = Hook(self.optimizer, self._before_update, self._progress, self._after_update)
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
         """Send the training loss of this step, and return at once (of several ranks: after a collective).
@@ -269,6 +251,7 @@ class AdvisedLR(LRScheduler):
         In a distributed job, call it on every rank, between two steps.
         """
         self._hook.remove("detach() was called")
+        self._signals.stop()
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rates of the parameter groups, as `get_last_lr` does."""
@@ -315,6 +298,8 @@ class AdvisedLR(LRScheduler):
             self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
+        self._sent_step = None
+        self._signals.forget()
         self.base_lrs[: len(base_lrs)] = base_lrs
         self._advised_lr = state.last_lr
         if self._advised_lr is not None:
@@ -363,22 +348,31 @@ class AdvisedLR(LRScheduler):
     def _send(self) -> None:
         """Send the mean of the losses, in another thread if they have to be read from a device."""
         losses, step = self._losses, self.last_epoch
+        is_here = all(loss.is_here for loss, _ in losses)
+        measured = self._signals.take(step, is_late=not is_here)
+        self._sent_step = step
         if self._together is not None:
-            self._send_together(self._together, step, losses)
+            self._send_together(self._together, step, losses, measured)
             return
-        if all(loss.is_here for loss, _ in losses):
-            self._pending = self._ask(step, losses)
+        if is_here:
+            self._pending = self._ask(step, losses, measured)
             self._losses = []
             return
         self._losses = []
-        read = self._read(self._ask_later, step, losses, self._loads)
+        read = self._read(self._ask_later, step, losses, measured, self._loads)
         if self._lagged:
             self._unread.append(read)
             self._pending = self._newest
         else:
             self._pending = lambda: read.result()()  # noqa: PLW0108 # `read.result` is called later, too
 
-    def _send_together(self, together: Together, step: int, losses: Sequence[tuple[Loss, float]]) -> None:
+    def _send_together(
+        self,
+        together: Together,
+        step: int,
+        losses: Sequence[tuple[Loss, float]],
+        measured: Measured | None,
+    ) -> None:
         """Send the mean of all ranks' losses; if one rank fails, all raise, and the losses are dropped."""
         self._losses = []
         try:
@@ -388,13 +382,16 @@ class AdvisedLR(LRScheduler):
             self._defer(error)
         wrong, self._wrong = self._wrong, None
 
-        def find() -> tuple[float, float]:
+        def find() -> tuple[float, float, Sequence[float]]:
             if wrong is not None:
                 raise wrong
-            return mean_of(losses)
+            return *mean_of(losses), numbers_of(measured)[: together.summed]
+
+        def ask_daemon(mean: float, sums: list[float]) -> Callable[[], float]:
+            return self._observe(step, mean, 1.0, signals_of(sums or numbers_of(measured)))
 
         def ask() -> Asked:
-            return together.ask(find, lambda mean: self._observe(step, mean, 1.0))
+            return together.ask(find, ask_daemon)
 
         is_here = self._lagged or all(loss.is_here for loss, _ in losses)
         self._pending = Shared(together, ask() if is_here else self._read(ask))
@@ -405,28 +402,37 @@ class AdvisedLR(LRScheduler):
             self._reader = ThreadPoolExecutor(1, "mlrs-loss")
         return self._reader.submit(read, *args, **kwargs)
 
-    def _ask(self, step: int, losses: Sequence[tuple[Loss, float]]) -> Callable[[], float]:
+    def _ask(
+        self, step: int, losses: Sequence[tuple[Loss, float]], measured: Measured | None
+    ) -> Callable[[], float]:
         """Observe the mean of some losses; return a function that waits for the advice."""
         mean, samples = mean_of(losses)
-        return self._observe(step, mean, samples)
+        return self._observe(step, mean, samples, signals_of(numbers_of(measured)))
 
-    def _ask_later(self, step: int, losses: Sequence[tuple[Loss, float]], loads: int) -> Callable[[], float]:
+    def _ask_later(
+        self, step: int, losses: Sequence[tuple[Loss, float]], measured: Measured | None, loads: int
+    ) -> Callable[[], float]:
         """Do what `_ask` does in another thread; raise `CancelledError` after `load_state_dict` or `detach`.
 
         Args:
             step: the step.
             losses: its losses.
+            measured: of the step before, if it was measured.
             loads: the count of loaded states when they were observed.
         """
         mean, samples = mean_of(losses)
+        numbers = numbers_of(measured)
         with self._sending:
             if loads != self._loads or self._hook.is_removed:
                 raise CancelledError
-            return self._observe(step, mean, samples)
+            return self._observe(step, mean, samples, signals_of(numbers))
 
-    def _observe(self, step: int, mean: float, samples: float) -> Callable[[], float]:
-        """Send a loss; return a function that waits for the advice."""
-        return self._own_run().observe(step, mean, samples=samples, lagged=self._lagged).lr
+    def _observe(
+        self, step: int, mean: float, samples: float, signals: Signals | None
+    ) -> Callable[[], float]:
+        """Send a loss, and the signals of the step before; return a function that waits for the advice."""
+        run = self._own_run()
+        return run.observe(step, mean, samples=samples, lagged=self._lagged, signals=signals).lr
 
     def _own_run(self) -> Run:
         if self._run is None:
@@ -444,6 +450,18 @@ class AdvisedLR(LRScheduler):
             return "", 0
         state = self._run.state()
         return state.run_id, state.step
+
+    def _recorder(self, *, is_on: bool) -> Recorder:
+        """Return what measures the optimizer's steps; it is off where the numbers are not needed."""
+        recorder = Recorder(self.optimizer, is_on=is_on)
+        is_needed = self._run is not None and not self._run.rank
+        if self._together is not None:
+            is_sharded = recorder.is_sharded()
+            self._together.agree_to_sum(NUMBERS if is_sharded else 0)
+            is_needed = self._together.summed > 0 if is_sharded else is_needed
+        if not is_needed:
+            recorder.stop()
+        return recorder
 
     def _newest(self) -> float:
         """Return the newest advice of a lagged loop; waits for the first."""
@@ -465,6 +483,17 @@ class AdvisedLR(LRScheduler):
                 raise
             self._fill(self._advised_lr)
             self._applied = True
+
+    def _before_update(self) -> None:
+        """Set the advice of this step before an update, and let the signals follow the update."""
+        if self._losses:
+            self._send()
+        if self._sent_step is not None and not self._is_searching:
+            self._signals.before(self._sent_step)  # while the advice is on its way
+        self._apply()
+
+    def _after_update(self) -> None:
+        self._signals.after()
 
     def _progress(self) -> Progress:
         """Return how far this step has come, for the hook."""
@@ -490,12 +519,6 @@ class AdvisedLR(LRScheduler):
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
-
-
-def _momentum(value: Any) -> float | None:
-    """Return a momentum within the contract's range, [0, 1), else `None`."""
-    momentum = float(value)
-    return momentum if 0.0 <= momentum < 1.0 else None
 
 
 def _base_lrs_of(saved: Mapping[str, Any], groups: int) -> list[float]:

@@ -19,17 +19,17 @@ from mlrs.errors import InvalidArgumentError
 
 def mesh_of(model: nn.Module) -> Any:
     """Return the `DeviceMesh` of sharded parameters; `None`: no parameter is sharded."""
-    return next((cast("Any", one).device_mesh for one in model.parameters() if _is_spread(one)), None)
+    return next((cast("Any", one).device_mesh for one in model.parameters() if is_spread(one)), None)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """Return this process's shard of a tensor, or the whole tensor if it is not sharded."""
-    return cast("Any", tensor).to_local() if _is_spread(tensor) else tensor
+    return cast("Any", tensor).to_local() if is_spread(tensor) else tensor
 
 
 def local_gradient(parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """Return the gradient of this process's shard of a parameter."""
-    if _is_spread(gradient):
+    if is_spread(gradient):
         gradient = cast("Any", gradient).redistribute(placements=cast("Any", parameter).placements)
     return local(gradient)
 
@@ -39,7 +39,7 @@ def shard_count(parameter: torch.Tensor) -> int:
 
     The mean over the processes of (a shard's sum times this number) is the whole parameter's sum.
     """
-    if not _is_spread(parameter):
+    if not is_spread(parameter):
         return 1
     spread: Any = parameter
     return math.prod(
@@ -94,5 +94,6 @@ def _fill(parameters: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Te
         local(parameters[name]).copy_(weight)
 
 
-def _is_spread(tensor: torch.Tensor) -> bool:
+def is_spread(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is sharded, or replicated by the same means: a `DTensor`."""
     return hasattr(tensor, "device_mesh")

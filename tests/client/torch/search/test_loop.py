@@ -18,9 +18,9 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 import mlrs
 from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.torch import AdvisedLR, suggest
-from mlrs.torch import batches as _batches
+from mlrs.torch.search import batches as _batches
 from tests.client.fake_daemon import TRIAL_STEPS, TRIED, FakeDaemon, lr_sequence
-from tests.client.torch.trainings import OPTIMIZERS, Training, alive, own_generators, same
+from tests.client.torch.search.trainings import OPTIMIZERS, Training, alive, own_generators, same
 
 RATES = [rate * (1.0 - update / TRIAL_STEPS) for rate in TRIED for update in range(TRIAL_STEPS)]
 """The learning rates of all updates of the three trials."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mlrs.errors import InvalidArgumentError
-from tests.client.torch.trainings import OPTIMIZERS, Training, alive, own_generators, same
+from tests.client.torch.search.trainings import OPTIMIZERS, Training, alive, own_generators, same
 
 
 @pytest.fixture(autouse=True)

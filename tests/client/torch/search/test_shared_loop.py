@@ -25,8 +25,8 @@ from mlrs.api import searching as _searching
 from mlrs.torch import AdvisedLR, suggest
 from tests.client.fake_daemon import FakeDaemon
 from tests.client.torch.test_group import batch
-from tests.client.torch.test_search_ranks import loss_fn, network
-from tests.client.torch.trainings import same
+from tests.client.torch.search.test_shared_loop import loss_fn, network
+from tests.client.torch.search.trainings import same
 
 target, file, rank, cases = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].split(",")
 torch.set_num_threads(1)

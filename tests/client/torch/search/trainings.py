@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlrs.torch.saving import SavedState
+from mlrs.torch.search.saved_state import SavedState
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda weights: torch.optim.SGD(weights, lr=0.1),
