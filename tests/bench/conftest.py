@@ -73,12 +73,8 @@ def long() -> Task:
 
 @pytest.fixture(scope="session")
 def methods(network_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Method]:
-    """All methods by name, ablations included."""
-    models = find_models(
-        scratch=tmp_path_factory.mktemp("scratch"),
-        model=str(network_file),
-        ablations={"mlr-snet-progress": network_file, "mlr-snet-loss": network_file},
-    )
+    """All methods by name."""
+    models = find_models(scratch=tmp_path_factory.mktemp("scratch"), model=str(network_file))
     return {method.name: method for method in all_methods(models)}
 
 

@@ -22,7 +22,7 @@ SEARCHING = {ADVISED, *SEARCHES}
 OWN_RATE = {"schedule-free", "tuned-schedule-free", "prodigy", "d-adaptation"}
 ALONE = {"hypergradient", "l4", "three-step", *OWN_RATE}
 """Methods that no daemon serves."""
-NETWORKS = {"mlr-snet", "mlr-snet-progress", "mlr-snet-loss", "paper", *META, "search-network"}
+NETWORKS = {"mlr-snet", "paper", *META, "search-network"}
 METHODS = Path(mlrs_bench.__file__).parent / "methods"
 
 Digests = Callable[[], dict[str, str]]

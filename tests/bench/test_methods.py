@@ -35,8 +35,6 @@ Train = Callable[..., Cell]
 UNTUNED = [
     "mlr-snet",
     "mlr-snet-meta",
-    "mlr-snet-progress",
-    "mlr-snet-loss",
     "paper",
     "paper-meta",
     "cosine",

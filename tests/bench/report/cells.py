@@ -19,7 +19,6 @@ FACTORS = {
     "tuned-wsd": 1.1,
     "cosine": 1.3,
     "constant": 1.5,
-    "mlr-snet-progress": 1.4,
     "torch-lr-finder+linear": 1.25,
     "lightning+linear": 1.35,
 }

@@ -7,12 +7,10 @@ from pathlib import Path
 from mlrs_bench.methods import SCHEDULE_FILES, SCHEDULES, SEARCH, SEARCH_STARTS, all_methods
 from mlrs_bench.methods import TUNED as TUNED_SCHEDULES
 from mlrs_bench.methods.finders import finder_methods
-from mlrs_bench.models import ABLATIONS as NETWORKS
 from mlrs_bench.models import ADVISED as SHIPPED
 from mlrs_bench.models import META as META_METHODS
 from mlrs_bench.models import ModelFile
 from mlrs_bench.report.figures.methods import (
-    ABLATIONS,
     ADVISED,
     CONSTANT,
     COSINE,
@@ -37,7 +35,6 @@ def test_names_are_the_benchmarks() -> None:
     assert (ADVISED, NETWORK, META) == (SEARCH, SHIPPED, META_METHODS)
     assert [method.name for method in known if "searched.py" in method.files] == [ADVISED, *SEARCHES]
     assert tuple(method.name for method in finder_methods(SCHEDULE_FILES)) == FINDERS
-    assert set(ABLATIONS) == set(NETWORKS)
     assert set(TUNED) == {f"tuned-{schedule}" for schedule in TUNED_SCHEDULES}
     assert {CONSTANT, COSINE} <= set(SCHEDULES)
     assert {1.0, *STARTS} == set(SEARCH_STARTS)
@@ -47,12 +44,11 @@ def test_names_are_the_benchmarks() -> None:
 
 def test_order() -> None:
     """Tables begin with the searches, the networks and the tuned methods; others follow by name."""
-    methods = {"zoom", "cosine", "tuned-wsd", "mlr-snet", "tuned-cosine", "best tuned", "mlr-snet-loss"}
+    methods = {"zoom", "cosine", "tuned-wsd", "mlr-snet", "tuned-cosine", "best tuned"}
     assert ordered(methods | {"search", "search-linear", "lightning+linear"}) == (
         "search",
         "search-linear",
         "mlr-snet",
-        "mlr-snet-loss",
         "best tuned",
         "tuned-cosine",
         "tuned-wsd",
@@ -63,8 +59,8 @@ def test_order() -> None:
 
 
 def test_untuned_methods_are_rivals() -> None:
-    """The network and the finders are untuned rivals; searches, ablations and meta mode are not."""
-    methods = {ADVISED, *SEARCHES, NETWORK, *ABLATIONS, *META, *TUNED, *FINDERS, "best tuned", "cosine"}
+    """The network and the finders are untuned rivals; searches and meta mode are not."""
+    methods = {ADVISED, *SEARCHES, NETWORK, *META, *TUNED, *FINDERS, "best tuned", "cosine"}
     assert untuned(methods) == (NETWORK, "cosine", *sorted(FINDERS))
 
 

@@ -12,8 +12,6 @@ FINDERS = ("torch-lr-finder+linear", "lightning+linear")
 """Learning-rate finders of other packages, each with a straight line after it."""
 NETWORK = "mlr-snet"
 """The network without a search: what a plain `next_lr` is answered by."""
-ABLATIONS = ("mlr-snet-progress", "mlr-snet-loss")
-"""Networks that show what the network's inputs are worth; nobody would run them instead."""
 CONSTANT = "constant"
 """The default learning rate, never changed: gap closed is 0 here."""
 COSINE = "cosine"
@@ -30,12 +28,12 @@ BEST_TUNED = "best tuned"
 
 def ordered(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods in the order of tables and pictures: searches, networks, the tuned, then by name."""
-    fixed = (ADVISED, *SEARCHES, NETWORK, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED)
+    fixed = (ADVISED, *SEARCHES, NETWORK, BEST_TUNED, *TUNED, *OTHER_TUNED)
     present = set(methods)
     return (*(name for name in fixed if name in present), *sorted(present.difference(fixed)))
 
 
 def untuned(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods that somebody could have run instead, without tuning."""
-    others = {ADVISED, *SEARCHES, *ABLATIONS, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
+    others = {ADVISED, *SEARCHES, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
     return tuple(name for name in ordered(methods) if name not in others)
