@@ -29,7 +29,7 @@ def test_scope_is_the_whole_benchmark() -> None:
     """Every built-in task under each optimizer; every method but tuned optimizers."""
     scope = benchmark_scope()
     assert set(scope.rows) == {(task, rule) for task in [*TASKS, *CIFAR10_TASKS] for rule in RULES}
-    assert {*OPTIONAL, "paper", "search-network", *(method.name for method in all_methods({}))} == {
+    assert {*OPTIONAL, "paper", *(method.name for method in all_methods({}))} == {
         *scope.methods,
         *OTHER_TUNED,
     }
@@ -90,5 +90,4 @@ def test_complete() -> None:
     assert found.complete(["prodigy"])
     assert not found.complete(["prodigy"], starts=(1.0, 10.0))
     assert not found.complete(["paper"])
-    assert found.complete(["paper"], optimizer="adamw")
-    assert not coverage(cells[1:], SCOPE).complete(["prodigy", "paper"], optimizer="adamw")
+    assert not coverage(cells[1:], SCOPE).complete(["prodigy"])

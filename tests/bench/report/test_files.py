@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from mlrs_bench.report import Summary, benchmark_scope, write_report
+from mlrs_bench.report.figures.methods import ABLATIONS
 from mlrs_bench.report.figures.scope import UNTOUCHED_TASKS
 from mlrs_bench.report.figures.targets import EVERY
 from mlrs_bench.report.figures.wording import interval, record
@@ -56,7 +57,7 @@ def lines(text: str, title: str) -> list[list[str]]:
 def test_header_names_the_command(text: str) -> None:
     """The report begins with what made it and of how many trainings it speaks."""
     assert text.startswith("# Quality\n\nMade by `mlrs bench quality --out 'my folder'`: 6 rows")
-    assert "234 evaluation trainings, 18 for tuning" in text
+    assert "252 evaluation trainings, 18 for tuning" in text
 
 
 def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
@@ -65,12 +66,28 @@ def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
     assert lines(text, "Targets")[2:] == expected
 
 
+def test_parts_are_the_summarys(text: str, summary: Summary) -> None:
+    """All of the advice comes first, then what lacks a part, with what both close of the gap."""
+    whole, *others = lines(text, "What each part of the advice is worth")[2:]
+    assert whole == ["all", "search", "6 (6)", interval(summary.comparisons[EVERY, "search"].gap), *"----"]
+    assert [line[:2] for line in others] == [[about, method] for method, about in ABLATIONS.items()]
+    for line in others:
+        comparison = summary.comparisons[EVERY, line[1]]
+        gaps = [interval(comparison.common_gap), interval(comparison.advised_gap), "yes"]
+        assert line[2:] == [
+            "6 (6)",
+            *gaps,
+            interval(comparison.advised_ratio, "+.3f"),
+            record(comparison.advised),
+        ]
+
+
 @pytest.mark.parametrize(("group", "title"), [(EVERY, "All rows"), ("sgd", "sgd"), ("adamw", "adamw")])
 def test_standings_are_the_summarys(text: str, summary: Summary, group: str, title: str) -> None:
     """The tables over rows hold each method's interval and record."""
     found = lines(text, title)[2:]
     assert [line[0] for line in found] == list(summary.methods)
-    assert len(found) == 10
+    assert len(found) == 11
     for line in found:
         comparison = summary.comparisons[group, line[0]]
         assert line[2] == interval(comparison.gap)
@@ -96,10 +113,10 @@ def test_matrix_has_every_pair(text: str, summary: Summary) -> None:
     said = {
         (line[0], other): words for line in found for other, words in zip(header[1:], line[1:], strict=True)
     }
-    assert len(said) == 10 * 10
+    assert len(said) == 11 * 11
     for (method, other), words in said.items():
         assert words == ("-" if other == method else record(summary.matchups[method, other]))
-    assert len(summary.matchups) == 10 * 9
+    assert len(summary.matchups) == 11 * 10
 
 
 def test_wrong_starts_are_the_summarys(text: str, summary: Summary) -> None:
@@ -128,6 +145,7 @@ def test_sections(text: str) -> None:
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == [
         "Targets",
+        "What each part of the advice is worth",
         "Over rows",
         "Wins, ties and losses",
         "Rows",
