@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlrs_bench.cache import Cache, digest_of, write_cells
@@ -39,7 +39,6 @@ class Request:
     """Whether trainings begin at the default LR only, and none at a wrong one."""
     model: str | None = None
     """The network in question: a shipped one's name, or a file."""
-    ablations: Mapping[str, Path] = field(default_factory=dict)
     official: Path | None = None
     cifar10: Path | None = None
     task_file: Path | None = None
@@ -81,12 +80,7 @@ class Table:
         for file in request.known:
             self._cache.learn(file)
         self._digests: dict[CellKey, str] = {}
-        self.models = find_models(
-            scratch=request.cache,
-            model=request.model,
-            official=request.official,
-            ablations=request.ablations,
-        )
+        self.models = find_models(scratch=request.cache, model=request.model, official=request.official)
         available = collect_tasks(cache=request.cache, cifar10=request.cifar10, task_file=request.task_file)
         methods = choose_methods(all_methods(self.models), request.methods)
         self.plan = Plan(

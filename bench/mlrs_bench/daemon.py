@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlrs_bench.errors import DaemonStartError
-from mlrs_bench.models import ModelFile
+from mlrs_bench.models import ADVISED, ModelFile
 
 COMMAND = (sys.executable, "-m", "mlrs_cli")
 """The command `mlrs`, run by this Python."""
@@ -36,18 +36,19 @@ class Address:
 
 @contextmanager
 def serving(models: Iterable[ModelFile]) -> Iterator[Address]:
-    """Run a daemon that has these models.
+    """Run a daemon that has these models; the network in question, if among them, is its default one.
 
     Raises:
         DaemonStartError: it did not start, or did not take a model.
     """
     with TemporaryDirectory(prefix="mlrs-bench-") as folder:
-        data = Path(folder) / "data"
+        data, models = Path(folder) / "data", list(models)
         for name, path in sorted({model.served_name: model.path for model in models}.items()):
             _import(data, name, path)
+        default = [f"--model={model.served_name}" for model in models if model.method == ADVISED]
         with (Path(folder) / "log").open("w+", encoding="utf-8") as log:
             process = subprocess.Popen(  # noqa: S603  # of our own arguments
-                [*TIED_COMMAND, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data)],
+                [*TIED_COMMAND, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data), *default],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

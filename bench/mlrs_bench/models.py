@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -20,20 +19,11 @@ PAPER = "paper"
 """The method of the shipped model that was meta-trained as the paper says."""
 OFFICIAL = "official"
 """The method of the authors' snapshots."""
-ABLATIONS = {
-    "mlr-snet-progress": "the same network, blind to the losses",
-    "mlr-snet-loss": "the same network, blind to its position in the horizon",
-}
-"""The networks that show what the inputs of the one in question are worth."""
 ADVISED_META, PAPER_META = f"{ADVISED}-meta", f"{PAPER}-meta"
 """The methods of meta mode: the network in question, and the paper's from random weights, as in the paper."""
 META = (ADVISED_META, PAPER_META)
 """Both methods of meta mode."""
-OPTIONAL = {
-    ADVISED: "--model FILE",
-    OFFICIAL: "--official FOLDER",
-    **{name: f"--ablation {name}=FILE" for name in ABLATIONS},
-}
+OPTIONAL = {ADVISED: "--model FILE", OFFICIAL: "--official FOLDER"}
 """The methods that are there only if their file is, and the option that gives it."""
 RANDOM_SEED = 0
 """The seed of the paper's network with random weights."""
@@ -62,11 +52,7 @@ class ModelFile:
 
 
 def find_models(
-    *,
-    scratch: Path,
-    model: str | None = None,
-    official: Path | None = None,
-    ablations: Mapping[str, Path] | None = None,
+    *, scratch: Path, model: str | None = None, official: Path | None = None
 ) -> dict[str, ModelFile]:
     """Return the networks to judge by the name of their method, the one in question first.
 
@@ -75,22 +61,16 @@ def find_models(
         model: the network in question: the name of a shipped model, or a file. Default: the shipped
             `mlr-snet`, if there is one.
         official: the folder of the authors' snapshots, if given.
-        ablations: files by the name of their method.
 
     Raises:
-        UnknownNameError: there is no such shipped model, or no such ablation.
+        UnknownNameError: there is no such shipped model.
         DataFileError: a file is no model, or the folder holds no snapshots.
     """
-    for name in ablations or {}:
-        if name not in ABLATIONS:
-            raise UnknownNameError("ablation", name, ABLATIONS)
     found = []
     if model is not None or ADVISED in shipped():
         found.append(
             _read(ADVISED, f"the network in question: {model or ADVISED}", _locate(model or ADVISED))
         )
-    for name, path in (ablations or {}).items():
-        found.append(_read(name, ABLATIONS[name], path))
     found += [replace(each, method=ADVISED_META, about=_IN_META) for each in found if each.method == ADVISED]
     found.append(_read(PAPER, "the shipped network that was meta-trained as in the paper", shipped()[PAPER]))
     about = "the paper's network in meta mode from random weights: all that it knows, it learns in the run"

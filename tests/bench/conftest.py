@@ -21,13 +21,18 @@ from mlrs_bench.tasks.task_file import load_task_file
 from mlrs_bench.training import train
 from mlrs_core.models.checkpoint import dump_model
 from mlrs_core.models.model import Model
+from mlrs_core.networks.architecture import Architecture
 from mlrs_core.networks.drift.spec import DriftSpec
 from tests.bench.watching import Watched
 
 TASKS = Path(__file__).with_name("tiny_tasks.py")
 """A file of tasks that take milliseconds."""
+FINDERS = ("torch-lr-finder+linear", "lightning+linear")
+"""The methods that follow learning-rate finders of other packages."""
 Train = Callable[..., Cell]
 Watch = Callable[..., Watched]
+DRIFT = DriftSpec(hidden_size=4)
+"""A network that goes to a rate of its own, whatever a search found."""
 NUMBERS = itertools.count()
 """For names of runs that no other has."""
 
@@ -41,10 +46,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_network(path: Path, *, seed: int = 0) -> Path:
+def write_network(path: Path, *, seed: int = 0, spec: Architecture = DRIFT) -> Path:
     """Write a network with random weights that takes a starting LR; return its file."""
     rng = np.random.default_rng(seed)
-    spec = DriftSpec(hidden_size=4)
     weights = {
         name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in spec.weight_shapes().items()
     }
@@ -73,12 +77,8 @@ def long() -> Task:
 
 @pytest.fixture(scope="session")
 def methods(network_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Method]:
-    """All methods by name, ablations included."""
-    models = find_models(
-        scratch=tmp_path_factory.mktemp("scratch"),
-        model=str(network_file),
-        ablations={"mlr-snet-progress": network_file, "mlr-snet-loss": network_file},
-    )
+    """All methods by name."""
+    models = find_models(scratch=tmp_path_factory.mktemp("scratch"), model=str(network_file))
     return {method.name: method for method in all_methods(models)}
 
 

@@ -11,18 +11,22 @@ from types import SimpleNamespace
 
 import pytest
 
+import mlrs.torch
 import mlrs_bench
 import mlrs_core
 from mlrs_bench import sources
 from mlrs_bench.methods import Method
-from mlrs_bench.report.figures.methods import ADVISED, FINDERS, META, SEARCHES
-from mlrs_bench.sources import TRAINING_FILES
+from mlrs_bench.report.figures.methods import ADVISED, META, SEARCHES
+from mlrs_bench.sources import TRAINING_FILES, digest_of_files
+from tests.bench.conftest import FINDERS
 
 SEARCHING = {ADVISED, *SEARCHES}
 OWN_RATE = {"schedule-free", "tuned-schedule-free", "prodigy", "d-adaptation"}
 ALONE = {"hypergradient", "l4", "three-step", *OWN_RATE}
 """Methods that no daemon serves."""
-NETWORKS = {"mlr-snet", "mlr-snet-progress", "mlr-snet-loss", "paper", *META, "search-network"}
+TELLING = {ADVISED, "search-signals", "search-uncharged"}
+"""Methods that send signals."""
+NETWORKS = {"mlr-snet", "paper", *META, *TELLING, "search-losses"}
 METHODS = Path(mlrs_bench.__file__).parent / "methods"
 
 Digests = Callable[[], dict[str, str]]
@@ -56,6 +60,7 @@ def digests(copy: Path, methods: dict[str, Method]) -> Digests:
     [
         ("mlrs_bench/methods/finders.py", set(FINDERS)),
         ("mlrs_bench/methods/searched.py", SEARCHING),
+        ("mlrs_bench/methods/validating.py", SEARCHING),
         ("mlrs_bench/methods/adapting.py", set(META)),
         ("mlrs_bench/methods/hypergradient.py", {"hypergradient"}),
         ("mlrs_bench/methods/l4.py", {"l4"}),
@@ -120,3 +125,11 @@ def imported(file: str) -> set[str]:
             other = f"{str(node.module).rpartition('.')[2]}.py"
             found |= imported(other) if other != "method.py" else set()
     return found
+
+
+def test_results_depend_on_how_signals_are_measured(methods: dict[str, Method]) -> None:
+    """The client's code that measures steps is part of what identifies a method that sends signals."""
+    folder = Path(mlrs.torch.__file__).parent / "signals"
+    digest = digest_of_files(folder, ["*.py"])
+    assert digest != digest_of_files(folder, [])
+    assert {name for name, each in methods.items() if digest[:16] in each.identity} == TELLING

@@ -15,10 +15,9 @@ import mlrs
 from mlrs_bench.errors import BenchError
 from mlrs_bench.methods import Method, Training
 from mlrs_bench.methods.finders import HIGHEST, LOWEST, STEPS, _followed_by_linear, _lightning, _steepest
-from mlrs_bench.report.figures.methods import FINDERS
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Task
-from tests.bench.conftest import Watch
+from tests.bench.conftest import FINDERS, Watch
 from tests.bench.loop import Loop
 
 HORIZON = 200

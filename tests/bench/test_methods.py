@@ -23,20 +23,19 @@ from mlrs_bench.methods.l4 import ALPHA, FIRST_GAMMA, FORGET, GAMMA, MOMENT_STEP
 from mlrs_bench.methods.packaged import Estimated, cosine_shares
 from mlrs_bench.methods.three_step import SHARES
 from mlrs_bench.models import OFFICIAL, ModelFile
-from mlrs_bench.report.figures.methods import ADVISED, FINDERS, SEARCHES
+from mlrs_bench.report.figures.methods import ADVISED, SEARCHES
 from mlrs_bench.rules import RULES
 from mlrs_bench.task import Task
 from mlrs_bench.training import draw_batches, first_network, mean_loss
 from mlrs_core.networks.drift.constants import DriftConstants
 from mlrs_core.networks.scale import shu_gamma
+from tests.bench.conftest import FINDERS
 from tests.bench.loop import Loop
 
 Train = Callable[..., Cell]
 UNTUNED = [
     "mlr-snet",
     "mlr-snet-meta",
-    "mlr-snet-progress",
-    "mlr-snet-loss",
     "paper",
     "paper-meta",
     "cosine",
@@ -58,7 +57,7 @@ UNTUNED = [
     ("names", "imported"),
     [
         (("cosine", "tuned-wsd", *FINDERS), ""),
-        ((ADVISED, "search-uncharged", "search-linear", "search-cosine"), ", mlrs_core.search"),
+        (("search-schedule", "search-linear", "search-cosine"), ", mlrs_core.search"),
     ],
 )
 def test_results_depend_on_all_that_schedules_and_searches_import(

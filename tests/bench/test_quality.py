@@ -176,8 +176,6 @@ def test_the_example_of_a_task_file_runs(tmp_path: Path) -> None:
         (["--methods", "official"], "'--methods': 'official' needs --official FOLDER"),
         (["--model", "nope"], "'--model': 'nope' is unknown; known:"),
         (["--model", __file__ + ".safetensors"], "mlr-snet: [Errno 2] No such file"),
-        (["--ablation", "mlr-snet-loss"], "'--ablation': must be NAME=FILE"),
-        (["--ablation", f"mlr-snet-los={__file__}"], "'--ablation': 'mlr-snet-los' is unknown; known: mlr-"),
         (["--json", "missing/all.json"], "'--json': missing: No such file or directory; give a folder"),
         (["--json", f"{__file__}/all.json"], "Not a directory; give a folder that is there"),
         (["--out", "missing/report"], "'--out': missing: No such file or directory; give a folder"),

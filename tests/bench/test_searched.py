@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import mlrs
 from mlrs.torch import AdvisedLR
 from mlrs_bench.bench import Request, Table
 from mlrs_bench.errors import BenchError
 from mlrs_bench.methods import SEARCH_STARTS, Method
+from mlrs_bench.methods.validating import validation_steps
 from mlrs_bench.report.figures.methods import ADVISED, SEARCHES
 from mlrs_bench.rules import RULES
+from mlrs_core.networks.tail.spec import TailSpec
 from mlrs_core.search.race import ADAM, SGD
-from tests.bench.conftest import TASKS, Watch
+from tests.bench.conftest import TASKS, Watch, write_network
 from tests.bench.watching import Watched
 
 HORIZON = 200
@@ -33,7 +37,7 @@ def found_by(watched: Watched) -> mlrs.types.FoundRate:
     return watched.search.next
 
 
-@pytest.mark.parametrize("name", [ADVISED, "search-linear", "search-cosine", "search-network"])
+@pytest.mark.parametrize("name", [ADVISED, "search-linear", "search-cosine", "search-schedule"])
 def test_a_training_has_fewer_steps_by_those_of_its_search(watch_long: Watch, name: str) -> None:
     """The steps of all trials are charged: the training ends earlier, and so do its curves."""
     watched = watch_long(name)
@@ -59,10 +63,18 @@ def test_an_uncharged_search_costs_the_training_nothing(watch_long: Watch) -> No
 
 @pytest.mark.parametrize(
     ("name", "quarter", "end"),
-    [(ADVISED, 1.0, 0.03), ("search-linear", 0.75, 0.03), ("search-cosine", 0.857, 0.001)],
+    [
+        (ADVISED, 1.0, 0.03),
+        ("search-schedule", 1.0, 0.03),
+        ("search-linear", 0.75, 0.03),
+        ("search-cosine", 0.857, 0.001),
+    ],
 )
 def test_what_follows_a_search(watch_long: Watch, name: str, quarter: float, end: float) -> None:
-    """A schedule warms up to the rate that was found, and has its shape down to where the training ends."""
+    """A schedule warms up to the rate that was found, and has its shape down to where the training ends.
+
+    The daemon chooses one, too, if its network would go to a rate of its own.
+    """
     watched = watch_long(name)
     rate = found_by(watched).learning_rate
     after = np.array(watched.lrs[WARMUP:]) / rate
@@ -71,12 +83,47 @@ def test_what_follows_a_search(watch_long: Watch, name: str, quarter: float, end
     assert 0.0 < after[-1] < end
 
 
-def test_the_network_takes_the_rate_for_its_default(watch_long: Watch) -> None:
-    """Its first learning rate is that of the network which is given as initial LR what the search found."""
-    watched = watch_long("search-network")
-    start = found_by(watched).learning_rate / RULES["sgd"].default_lr
-    assert watched.lrs[0] == pytest.approx(watch_long("mlr-snet", start=start).lrs[0])
-    assert watched.lrs[0] != pytest.approx(watch_long("mlr-snet").lrs[0])
+@pytest.mark.parametrize(
+    ("name", "signals", "validations"),
+    [
+        (ADVISED, True, True),
+        ("search-uncharged", True, True),
+        ("search-signals", True, False),
+        ("search-losses", False, False),
+        ("search-schedule", False, False),
+    ],
+)
+def test_what_the_daemon_is_told(
+    watch_long: Watch, monkeypatch: pytest.MonkeyPatch, name: str, *, signals: bool, validations: bool
+) -> None:
+    """Signals are sent if the method says so; validation losses are told before their steps."""
+    sent, told = [], []
+    validate = mlrs.Run.validate
+
+    def advised(optimizer: torch.optim.Optimizer, run: mlrs.Run, *, signals: bool) -> AdvisedLR:
+        sent.append(signals)
+        return AdvisedLR(optimizer, run, signals=signals)
+
+    def tell(run: mlrs.Run, step: int, loss: float) -> None:
+        assert step == run.next_step
+        told.append(step)
+        validate(run, step, loss)
+
+    monkeypatch.setattr(import_module("mlrs_bench.methods.searched"), "AdvisedLR", advised)
+    monkeypatch.setattr(mlrs.Run, "validate", tell)
+    watched = watch_long(name)
+    assert sent == [signals]
+    assert told == (sorted(validation_steps(HORIZON - watched.spent)) if validations else [])
+
+
+def test_telling_changes_no_training(watch_long: Watch) -> None:
+    """Where nothing reads signals and validation losses, they leave the training as it is, bit for bit."""
+    every, losses = watch_long(ADVISED), watch_long("search-losses")
+    assert (every.losses, every.lrs, every.cell.test_loss) == (
+        losses.losses,
+        losses.lrs,
+        losses.cell.test_loss,
+    )
 
 
 @pytest.mark.parametrize("optimizer", RULES)
@@ -125,23 +172,25 @@ def test_a_search_that_was_not_made_is_no_result(watch_long: Watch, monkeypatch:
         watch_long(ADVISED)
 
 
-def test_a_table_loads_the_network_that_follows(tmp_path: Path, network_file: Path) -> None:
-    """The daemon of a table has the network in question if a search is followed by it, and else not."""
-    method = "search-network"
+def test_a_table_follows_the_network_in_question(tmp_path: Path) -> None:
+    """The daemon of a table has the network in question as its default if it may choose after a search."""
+    network = write_network(tmp_path / "tail.safetensors", spec=TailSpec(hidden_size=4))
     asked = Request(
         cache=tmp_path,
         task_file=TASKS,
         tasks=("long",),
         optimizers=("sgd",),
-        methods=(method,),
+        methods=("search-losses", "search-schedule"),
         seeds=1,
-        default_start=True,
-        model=str(network_file),
+        model=str(network),
     )
-    assert Table(replace(asked, methods=("search", "search-linear")))._served() == []
+    assert Table(replace(asked, methods=("search-schedule", "search-linear")))._served() == []
     table = Table(asked)
     assert [model.method for model in table._served()] == ["mlr-snet"]
     table.run(workers=1, watch=lambda _progress, _cell: None)
-    (cell,) = table.cells()
-    assert (cell.method, cell.diverged) == (method, False)
-    assert len(cell.lr_curve) < HORIZON / EVERY
+    chosen, schedule = table.cells()
+    assert not chosen.diverged
+    assert len(chosen.lr_curve) == len(schedule.lr_curve) < HORIZON / EVERY
+    ratios = [one[1] / other[1] for one, other in zip(chosen.lr_curve, schedule.lr_curve, strict=True)]
+    assert ratios[0] == pytest.approx(1.0, rel=0.2)
+    assert max(ratios) > 1.01 or min(ratios) < 0.99

@@ -4,6 +4,7 @@
     served.py           schedules and networks, served by a daemon
     adapting.py         networks of the daemon's that go on learning
     searched.py         a search for the LR to begin with, through the adapter of PyTorch
+    validating.py       the validation losses that some of them tell
     finders.py          LR finders of other packages
     hypergradient.py    hypergradient descent
     l4.py               L4
@@ -16,7 +17,9 @@ To add one, write its control and enter it in `all_methods`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from importlib.metadata import version
+from pathlib import Path
 
 from mlrs_bench.errors import NotGivenError, UnknownNameError
 from mlrs_bench.methods.adapting import adapted
@@ -30,6 +33,7 @@ from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
 from mlrs_bench.models import ADVISED, META, OFFICIAL, OPTIONAL, PAPER, PAPER_META, ModelFile
 from mlrs_bench.rules import RULES
+from mlrs_bench.sources import digest_of_files
 from mlrs_core.config import ScheduleKind, ScheduleSpec
 
 __all__ = ["SCHEDULES", "TUNED", "Control", "Method", "Training", "all_methods", "choose_methods"]
@@ -50,10 +54,12 @@ SGD_ONLY = ("sgd",)
 STARTS = (1.0, 0.1, 10.0)
 """The initial LRs that the network in question is given, over the default one."""
 SEARCH = "search"
-"""What a user gets: a search, then what the daemon chooses."""
+"""What a user with a validation set gets: a search, then what the daemon chooses, told all there is."""
 SEARCH_STARTS = (1.0, 0.01, 0.1, 10.0, 100.0)
 """The initial LRs that the search is given, over the default one."""
 
+SEARCH_FILES = ("searched.py", "served.py", "validating.py")
+"""The files of methods that begin with a search."""
 SCHEDULE_FILES = (
     "__init__.py",
     "advise.py",
@@ -115,30 +121,51 @@ def _network(model: ModelFile) -> Method:
 
 def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
     """Return the methods that begin with a search; their steps are charged, but for one."""
-    follows = {
-        SEARCH: (searched(), "what the daemon chooses"),
-        f"{SEARCH}-uncharged": (searched(charged=False), "what the daemon chooses; its steps do not count"),
-        f"{SEARCH}-linear": (searched(policy="linear"), "down along a line"),
-        f"{SEARCH}-cosine": (searched(policy="cosine"), "down along half a cosine"),
+    every = "what the daemon chooses, told losses, signals and validation losses"
+    signals = f"signals {_signals_digest()}"
+    advised = {
+        SEARCH: (searched(signals=True, validations=True), every, signals),
+        f"{SEARCH}-signals": (searched(signals=True), "the same, told no validation losses", signals),
+        f"{SEARCH}-losses": (searched(), "the same, told neither signals nor validation losses", ""),
+        f"{SEARCH}-uncharged": (
+            searched(signals=True, validations=True, charged=False),
+            f"{every}; its steps do not count",
+            signals,
+        ),
     }
-    if (network := models.get(ADVISED)) is not None:
-        follows[f"{SEARCH}-network"] = (
-            searched(model=network.served_name),
-            "the network in question, which takes the rate for its default",
-        )
-    return [
+    model = models[ADVISED].digest if ADVISED in models else ""
+    networks = [
         Method(
             name=name,
             about=f"a search, then {about}",
             control=control,
-            identity="search 1" + (f" {models[ADVISED].digest}" if name.endswith("network") else ""),
-            files=("searched.py", "served.py"),
-            core_files=("**/*.py",) if name.endswith("network") else (*SCHEDULE_FILES, "search/*.py"),
-            model=ADVISED if name.endswith("network") else "",
+            identity=" ".join(filter(None, ("search 2", model, measured))),
+            files=SEARCH_FILES,
+            core_files=("**/*.py",),
+            model=ADVISED,
             starts=SEARCH_STARTS if name == SEARCH else (1.0,),
         )
-        for name, (control, about) in follows.items()
+        for name, (control, about, measured) in advised.items()
     ]
+    plain = {"schedule": "wsd", "linear": "linear", "cosine": "cosine"}
+    schedules = [
+        Method(
+            name=f"{SEARCH}-{name}",
+            about=f"a search, then {SCHEDULES[policy]}",
+            control=searched(policy=policy),
+            identity="search 2",
+            files=SEARCH_FILES,
+            core_files=(*SCHEDULE_FILES, "search/*.py"),
+        )
+        for name, policy in plain.items()
+    ]
+    return [*networks, *schedules]
+
+
+def _signals_digest() -> str:
+    """Return a digest of the client's code that measures an optimizer's steps."""
+    folder = Path(str(resources.files("mlrs") / "torch" / "signals"))
+    return digest_of_files(folder, ["*.py"])[:16]
 
 
 def _schedules() -> list[Method]:

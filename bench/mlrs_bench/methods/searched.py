@@ -1,4 +1,7 @@
-"""A search for the learning rate to begin with, as a user's PyTorch loop makes it: `AdvisedLR.search`."""
+"""A search for the learning rate to begin with, as a user's PyTorch loop makes it: `AdvisedLR.search`.
+
+Afterwards the daemon is told losses, and what else the method says: signals and validation losses.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,30 @@ from mlrs.torch import AdvisedLR
 from mlrs_bench.errors import BenchError
 from mlrs_bench.methods.method import Training
 from mlrs_bench.methods.served import DECAYING, WARMUP_SHARE, opened
+from mlrs_bench.methods.validating import validation_loss, validation_steps
 
 
-def searched(*, charged: bool = True, policy: str = "", model: str = "") -> Callable[[Training], Searched]:
+def searched(
+    *, signals: bool = False, validations: bool = False, charged: bool = True, policy: str = ""
+) -> Callable[[Training], Searched]:
     """Return what builds the control by a search.
 
     Args:
+        signals: whether the daemon is sent measures of the optimizer's steps.
+        validations: whether it is told validation losses, which are not charged.
         charged: whether the steps of the trials count, so that the training has so many fewer.
-        policy: the schedule that follows. Default, without a model, too: what the daemon chooses.
-        model: the network that follows.
+        policy: the schedule that follows. Default: what the daemon chooses.
     """
 
     def control(training: Training) -> Searched:
         settings: dict[str, Any] = {}
-        if model:
-            settings["model"] = model
         if policy:
             settings["policy"] = policy
         if policy in DECAYING:
             settings["warmup"] = math.ceil(WARMUP_SHARE * training.task.horizon)
         if training.start != 1.0:
             settings["initial_lr"] = training.start * training.rule.default_lr
-        return Searched(training, charged=charged, **settings)
+        return Searched(training, signals=signals, validations=validations, charged=charged, **settings)
 
     return control
 
@@ -41,13 +46,15 @@ def searched(*, charged: bool = True, policy: str = "", model: str = "") -> Call
 class Searched:
     """A training that begins with a search; the adapter of PyTorch does all that concerns learning rates."""
 
-    def __init__(self, training: Training, *, charged: bool, **settings: Any) -> None:
+    def __init__(
+        self, training: Training, *, signals: bool, validations: bool, charged: bool, **settings: Any
+    ) -> None:
+        self._training = training
         self._optimizer = training.rule.build(
             training.network.parameters(), training.rule.default_lr, training.weight_decay
         )
         self._run = opened(training, **settings)
-        self._advisor = training.advisor
-        self._scheduler = AdvisedLR(self._optimizer, self._run)
+        self._scheduler = AdvisedLR(self._optimizer, self._run, signals=signals)
         measure = training.task.loss
 
         def loss_fn(network: Any, batch: Any) -> torch.Tensor:
@@ -62,9 +69,13 @@ class Searched:
             raise BenchError(f"{training.run_id}: {result}")
         self.spent = result.steps if charged else 0
         self.held = 0
+        steps = training.task.horizon - self.spent
+        self._validated = validation_steps(steps) if validations else frozenset[int]()
 
-    def observe(self, step: int, loss: float) -> None:  # noqa: ARG002  # the scheduler counts steps itself
-        """Send the loss."""
+    def observe(self, step: int, loss: float) -> None:
+        """Send the loss, after the validation loss if one is due."""
+        if step in self._validated:
+            self._run.validate(step, validation_loss(self._training))
         self._scheduler.observe(loss)
 
     def update(self) -> float:
@@ -76,4 +87,4 @@ class Searched:
     def finish(self, refresh: Callable[[], None]) -> None:  # noqa: ARG002  # its weights are those trained
         """Drop the run."""
         self._run.detach()
-        self._advisor.delete_run(self._run.id)
+        self._training.advisor.delete_run(self._run.id)

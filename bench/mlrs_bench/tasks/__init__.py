@@ -21,11 +21,12 @@ from mlrs_bench.tasks.digits import (
     linear,
 )
 from mlrs_bench.tasks.kinds import adding_gru, coordinates_sine, digits_mixer, ratings_factors
+from mlrs_bench.tasks.large import cifar10_resnet18, text_transformer_5m
 from mlrs_bench.tasks.tables import tabular_classification, tabular_regression
 from mlrs_bench.tasks.task_file import load_task_file
 from mlrs_bench.tasks.text import char_lstm, char_transformer
 
-__all__ = ["CIFAR10_TASKS", "TASKS", "choose_tasks", "collect_tasks"]
+__all__ = ["CIFAR10_TASKS", "LARGE_CIFAR10_TASKS", "LARGE_TASKS", "TASKS", "choose_tasks", "collect_tasks"]
 
 TASKS: dict[str, Callable[[], Task]] = {
     "digits-cnn": digits_cnn,
@@ -48,6 +49,10 @@ CIFAR10_TASKS: dict[str, Callable[[Path, Path], Task]] = {
     "cifar10-resnet": cifar10_resnet,
 }
 """The tasks that need the file of CIFAR-10; they take it, and a folder for decoded images."""
+LARGE_TASKS: dict[str, Callable[[], Task]] = {"text-transformer-5m": text_transformer_5m}
+"""Tasks whose training takes 20 minutes: they are run when they are named only."""
+LARGE_CIFAR10_TASKS: dict[str, Callable[[Path, Path], Task]] = {"cifar10-resnet18": cifar10_resnet18}
+"""The same, for those that need the file of CIFAR-10."""
 
 
 def collect_tasks(*, cache: Path, cifar10: Path | None = None, task_file: Path | None = None) -> list[Task]:
@@ -61,16 +66,17 @@ def collect_tasks(*, cache: Path, cifar10: Path | None = None, task_file: Path |
     Raises:
         TaskFileError: the file of tasks cannot be used.
     """
-    tasks = [make() for make in TASKS.values()]
+    needing = {**CIFAR10_TASKS, **LARGE_CIFAR10_TASKS}
+    tasks = [make() for make in (*TASKS.values(), *LARGE_TASKS.values())]
     if cifar10 is not None:
-        tasks += [make(cifar10, cache) for make in CIFAR10_TASKS.values()]
+        tasks += [make(cifar10, cache) for make in needing.values()]
     if task_file is not None:
-        tasks += load_task_file(task_file, taken=[*TASKS, *CIFAR10_TASKS])
+        tasks += load_task_file(task_file, taken=[*TASKS, *LARGE_TASKS, *needing])
     return tasks
 
 
 def choose_tasks(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
-    """Return the tasks of these names; all of them for none.
+    """Return the tasks of these names; for none, all but the large ones.
 
     Raises:
         UnknownNameError: a name is unknown.
@@ -78,8 +84,9 @@ def choose_tasks(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
     """
     known = {task.name: task for task in tasks}
     for name in names:
-        if name not in known and name in CIFAR10_TASKS:
+        if name not in known and name in {**CIFAR10_TASKS, **LARGE_CIFAR10_TASKS}:
             raise NotGivenError("tasks", name, "--cifar10 FILE")
         if name not in known:
             raise UnknownNameError("tasks", name, known)
-    return [known[name] for name in names or known]
+    large = {**LARGE_TASKS, **LARGE_CIFAR10_TASKS}
+    return [known[name] for name in names or [name for name in known if name not in large]]

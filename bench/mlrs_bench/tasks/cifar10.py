@@ -1,4 +1,4 @@
-"""CIFAR-10 at 16 by 16 pixels, from a file of JPEG images.
+"""CIFAR-10 from a file of JPEG images, and two tasks at 16 by 16 pixels.
 
 The file is an .npz: `train_jpeg`, the images' bytes end to end; `train_offsets`, where each begins, and
 the last one ends; `train_labels`; and the same three of `test`.
@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class _Block(nn.Module):
 
 def _splits(file: Path, cache: Path) -> Splits:
     """Return 10,000, 2,000 and 4,000 images, every colour in standard deviations from its mean."""
-    arrays = _decoded(file, cache)
+    arrays = decoded(file, cache, side=SIDE, counts=COUNTS)
     images = {part: torch.from_numpy(arrays[f"{part}_images"]).float() for part in COUNTS}
     labels = {part: torch.from_numpy(arrays[f"{part}_labels"]).long() for part in COUNTS}
     seen = images["train"][:-VALID]
@@ -106,8 +107,17 @@ def _splits(file: Path, cache: Path) -> Splits:
     return Splits(train=train[:-VALID], valid=train[-VALID:], test=test)
 
 
-def _decoded(file: Path, cache: Path) -> dict[str, npt.NDArray[Any]]:
+def decoded(file: Path, cache: Path, *, side: int, counts: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
     """Return the decoded images, from the cache if they are there.
+
+    Args:
+        file: the file.
+        cache: the folder for decoded images.
+        side: pixels along a side of an image.
+        counts: how many images of each part of the file, `train` and `test`.
+
+    Returns:
+        By part: `PART_images`, (n, 3, side, side) uint8, and `PART_labels`, (n,).
 
     Raises:
         DataFileError: the file is not as this module says.
@@ -115,10 +125,12 @@ def _decoded(file: Path, cache: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with file.open("rb") as data:
             digest = hashlib.file_digest(data, "sha256").hexdigest()
-        kept = cache / f"cifar10-{SIDE}-{FORMAT}-{digest[:16]}.npz"
+        kept = cache / f"cifar10-{side}-{FORMAT}-{digest[:16]}.npz"
         if not kept.exists():
             with file.open("rb") as data, np.load(data) as archive:
-                arrays = {name: array for part in COUNTS for name, array in _decode(archive, part).items()}
+                arrays: dict[str, npt.NDArray[Any]] = {}
+                for part, count in counts.items():
+                    arrays |= _decode(archive, part, side, count)
             _write(kept, arrays)
         with np.load(kept) as archive:
             return dict(archive)
@@ -126,17 +138,17 @@ def _decoded(file: Path, cache: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataFileError(f"{file}: cannot be read as CIFAR-10: {error}") from error
 
 
-def _decode(archive: Any, part: str) -> dict[str, npt.NDArray[Any]]:
-    """Return the first images of a part, (n, 3, SIDE, SIDE) uint8, and their labels, (n,)."""
+def _decode(archive: Any, part: str, side: int, count: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the first images of a part, (count, 3, side, side) uint8, and their labels, (count,)."""
     from PIL import Image
 
     data, offsets = archive[f"{part}_jpeg"], archive[f"{part}_offsets"]
     images = []
-    for index in range(COUNTS[part]):
+    for index in range(count):
         encoded = data[offsets[index] : offsets[index + 1]].tobytes()
         image = Image.open(io.BytesIO(encoded)).convert("RGB")
-        images.append(np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).transpose(2, 0, 1))
-    labels = archive[f"{part}_labels"][: COUNTS[part]]
+        images.append(np.asarray(image.resize((side, side), Image.Resampling.BOX)).transpose(2, 0, 1))
+    labels = archive[f"{part}_labels"][:count]
     return {f"{part}_images": np.stack(images), f"{part}_labels": labels}
 
 

@@ -53,11 +53,21 @@ def _task(name: str, network: type[nn.Module], *, batch_size: int) -> Task:
 
 @cache
 def _splits() -> Splits:
-    """Return windows of characters and of the ones that follow: of ten stretches, one each is held out."""
+    return split_windows(_text(), WINDOW, STRETCH)
+
+
+def split_windows(text: str, window: int, stretch: int) -> Splits:
+    """Return windows of characters and of the ones that follow: of ten stretches, one each is held out.
+
+    Args:
+        text: any characters.
+        window: characters in an example.
+        stretch: examples in a row that go to the same part.
+    """
     index = {character: number for number, character in enumerate(ALPHABET)}
-    codes = torch.tensor([index.get(character, len(ALPHABET)) for character in _text()])
-    whole = (len(codes) - 1) // (WINDOW * STRETCH) * (WINDOW * STRETCH)
-    shape = (-1, STRETCH, WINDOW)
+    codes = torch.tensor([index.get(character, len(ALPHABET)) for character in text])
+    whole = (len(codes) - 1) // (window * stretch) * (window * stretch)
+    shape = (-1, stretch, window)
     inputs, targets = codes[:whole].reshape(shape), codes[1 : whole + 1].reshape(shape)
     phase = torch.arange(len(inputs)) % 10
     train, valid, test = (

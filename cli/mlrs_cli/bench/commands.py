@@ -41,19 +41,6 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
     return names
 
 
-def _named_files(
-    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Path]:
-    """Return the files by name of values like NAME=FILE."""
-    files = {}
-    for value in values:
-        name, _, path = value.partition("=")
-        if not name or not Path(path).is_file():
-            raise click.BadParameter(f"must be NAME=FILE with a file that is there, is {value!r}")
-        files[name] = Path(path)
-    return files
-
-
 @click.group()
 def bench() -> None:
     """Measure how good the advice is."""
@@ -89,14 +76,6 @@ bench.add_command(meta)
     metavar="NAME|FILE",
     help="The network in question, method `mlr-snet`: a shipped model or a .safetensors file. "
     "Default: the shipped `mlr-snet`.",
-)
-@click.option(
-    "--ablation",
-    "ablations",
-    callback=_named_files,
-    multiple=True,
-    metavar="NAME=FILE",
-    help="Another network, as a method of this name: mlr-snet-progress, mlr-snet-loss. Give several.",
 )
 @click.option(
     "--official",
@@ -215,7 +194,6 @@ def _open(options: dict[str, Any]) -> Cells:
     return Cells(
         Request(
             cache=options["cache"] or Path(platformdirs.user_cache_dir("mlrs")) / "bench",
-            ablations=options["ablations"],
             **{name: options[name] for name in (*names, "task_file", "known")},
         )
     )

@@ -13,15 +13,15 @@ from mlrs_bench.report import Scope, Summary, summarise
 
 FACTORS = {
     "search": 0.95,
-    "mlr-snet": 1.2,
+    "search-signals": 1.2,
+    "search-losses": 1.22,
+    "search-schedule": 1.24,
+    "mlr-snet": 1.13,
     "tuned-cosine": 1.0,
     "tuned-linear": 1.05,
     "tuned-wsd": 1.1,
     "cosine": 1.3,
     "constant": 1.5,
-    "mlr-snet-progress": 1.4,
-    "torch-lr-finder+linear": 1.25,
-    "lightning+linear": 1.35,
 }
 """Final losses over the best tuned one's, by method: what `benchmark` builds on."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlrs_bench.bench import Request
 from mlrs_bench.methods import all_methods
-from mlrs_bench.models import ABLATIONS, OPTIONAL
+from mlrs_bench.models import OPTIONAL
 from mlrs_bench.report.figures.coverage import Missing, coverage
 from mlrs_bench.report.figures.methods import OTHER_TUNED
 from mlrs_bench.report.figures.scope import (
@@ -26,13 +26,12 @@ SCOPE = Scope(
 
 
 def test_scope_is_the_whole_benchmark() -> None:
-    """Every built-in task under each optimizer; every method but tuned optimizers and ablations."""
+    """Every built-in task under each optimizer; every method but tuned optimizers."""
     scope = benchmark_scope()
     assert set(scope.rows) == {(task, rule) for task in [*TASKS, *CIFAR10_TASKS] for rule in RULES}
-    assert {*OPTIONAL, "paper", "search-network", *(method.name for method in all_methods({}))} == {
+    assert {*OPTIONAL, "paper", *(method.name for method in all_methods({}))} == {
         *scope.methods,
         *OTHER_TUNED,
-        *ABLATIONS,
     }
     assert (scope.methods["search"], scope.methods["prodigy"]) == (tuple(RULES), ("adamw",))
     assert scope.seeds == SEEDS == Request.seeds
@@ -91,5 +90,4 @@ def test_complete() -> None:
     assert found.complete(["prodigy"])
     assert not found.complete(["prodigy"], starts=(1.0, 10.0))
     assert not found.complete(["paper"])
-    assert found.complete(["paper"], optimizer="adamw")
-    assert not coverage(cells[1:], SCOPE).complete(["prodigy", "paper"], optimizer="adamw")
+    assert not coverage(cells[1:], SCOPE).complete(["prodigy"])

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from mlrs_bench.report import Summary, benchmark_scope, write_report
+from mlrs_bench.report.figures.methods import ABLATIONS
 from mlrs_bench.report.figures.scope import UNTOUCHED_TASKS
 from mlrs_bench.report.figures.targets import EVERY
 from mlrs_bench.report.figures.wording import interval, record
@@ -63,6 +64,22 @@ def test_targets_are_the_summarys(text: str, summary: Summary) -> None:
     """The targets table holds each target with its figure and verdict."""
     expected = [[each.name, each.goal, each.measured, each.judged, each.verdict] for each in summary.targets]
     assert lines(text, "Targets")[2:] == expected
+
+
+def test_parts_are_the_summarys(text: str, summary: Summary) -> None:
+    """All of the advice comes first, then what lacks a part, with what both close of the gap."""
+    whole, *others = lines(text, "What each part of the advice is worth")[2:]
+    assert whole == ["all", "search", "6 (6)", interval(summary.comparisons[EVERY, "search"].gap), *"----"]
+    assert [line[:2] for line in others] == [[about, method] for method, about in ABLATIONS.items()]
+    for line in others:
+        comparison = summary.comparisons[EVERY, line[1]]
+        gaps = [interval(comparison.common_gap), interval(comparison.advised_gap), "yes"]
+        assert line[2:] == [
+            "6 (6)",
+            *gaps,
+            interval(comparison.advised_ratio, "+.3f"),
+            record(comparison.advised),
+        ]
 
 
 @pytest.mark.parametrize(("group", "title"), [(EVERY, "All rows"), ("sgd", "sgd"), ("adamw", "adamw")])
@@ -128,6 +145,7 @@ def test_sections(text: str) -> None:
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == [
         "Targets",
+        "What each part of the advice is worth",
         "Over rows",
         "Wins, ties and losses",
         "Rows",

@@ -45,6 +45,15 @@ def test_gap_by_hand() -> None:
     )
 
 
+def test_beyond_the_worst_tuned_schedule_by_hand() -> None:
+    """A loss is compared with the worst tuned schedule, on the seeds that the two share."""
+    tuned = {"tuned-cosine": [0.5, 0.5, 9.0], "tuned-wsd": [1.0, 0.6, 9.0]}
+    found = only(row({**tuned, "mlr-snet": [1.0, 1.0]}))
+    assert found.beyond_tuned("mlr-snet") == pytest.approx(math.log(1.0 / 0.8))
+    assert found.beyond_tuned("search") is None
+    assert only(row({"mlr-snet": [1.0, 1.0]})).beyond_tuned("mlr-snet") is None
+
+
 @given(
     constant=st.lists(st.floats(50, 60), min_size=3, max_size=3),
     tuned=st.lists(losses, min_size=3, max_size=3),

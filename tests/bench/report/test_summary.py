@@ -112,7 +112,7 @@ def test_paired_log_ratio_by_hand() -> None:
     gainless = {"constant": [1.0, 1.2], "tuned-cosine": [1.0, 1.2], "search": [0.9, 1.08]}
     cells = row(gainless, task="a") + row({"constant": [9.0, 1.0], "search": [8.1, 0.9]}, task="b")
     comparison = summary_of(cells).comparisons[EVERY, "constant"]
-    assert (comparison.gap_rows, comparison.common_gap_rows, comparison.common_rows) == (0, 0, 2)
+    assert (comparison.rows, comparison.gap_rows, comparison.common_gap_rows) == (2, 0, 0)
     assert comparison.advised_ratio is not None
     assert (comparison.advised_ratio.low, comparison.advised_ratio.high) == pytest.approx([math.log(0.9)] * 2)
 

@@ -56,16 +56,17 @@ class Comparison:
     median_log_ratio: float | None
     worst_log_ratio: float | None
     worst_row: str | None
+    most_beyond: float | None
+    """The largest ln(L / L of the row's worst tuned schedule)."""
+    most_beyond_row: str | None
     ratio_rows: int
-    """Rows behind the median, the worst and `near`."""
+    """Rows behind the median, the two worst and `near`."""
     near: float | None
     """Share of rows with a loss within `NEAR` of the best tuned one's."""
     advised: Matchup
     """The advised method against this one."""
     advised_ratio: Estimate | None
     """Interquartile mean of ln(L_advised / L), seeds paired: below 0, the advised method is better."""
-    common_rows: int
-    """Rows behind `advised_ratio`: those where both ran, with or without a gap."""
 
 
 def matchup(rows: Sequence[Row], method: str, other: str) -> Matchup:
@@ -103,8 +104,9 @@ def compare(rows: Sequence[Row], method: str, *, seed: int) -> Comparison:
     common = [row for row in scored if _has_gap(row, ADVISED)]
     ratios = {row.name: ratio for row in rows if (ratio := row.log_ratio(method)) is not None}
     worst = max(ratios, key=ratios.__getitem__, default=None)
+    beyond = {row.name: ratio for row in rows if (ratio := row.beyond_tuned(method)) is not None}
+    furthest = max(beyond, key=beyond.__getitem__, default=None)
     gap = gap_closed(scored, method, seed=seed)
-    advised_ratio, common_rows = log_ratio(rows, ADVISED, method, seed=seed)
     return Comparison(
         rows=len(rows),
         gap_rows=len(scored),
@@ -116,11 +118,12 @@ def compare(rows: Sequence[Row], method: str, *, seed: int) -> Comparison:
         median_log_ratio=float(np.median(list(ratios.values()))) if ratios else None,
         worst_log_ratio=None if worst is None else ratios[worst],
         worst_row=worst,
+        most_beyond=None if furthest is None else beyond[furthest],
+        most_beyond_row=furthest,
         ratio_rows=len(ratios),
         near=share_near(ratios.values()) if ratios else None,
         advised=matchup(rows, ADVISED, method),
-        advised_ratio=advised_ratio,
-        common_rows=common_rows,
+        advised_ratio=log_ratio(rows, ADVISED, method, seed=seed)[0],
     )
 
 

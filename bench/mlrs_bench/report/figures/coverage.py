@@ -44,16 +44,11 @@ class Coverage:
         optimizers = self.methods.get(method)
         return tuple(row for row in self.rows if optimizers is None or row[1] in optimizers)
 
-    def complete(
-        self, methods: Iterable[str], *, starts: Iterable[float] = (1.0,), optimizer: str | None = None
-    ) -> bool:
+    def complete(self, methods: Iterable[str], *, starts: Iterable[float] = (1.0,)) -> bool:
         """Return whether these methods ran on all their rows, from all these starts, on all seeds."""
         kinds = [(method, start) for method in methods for start in starts]
         return bool(self.rows) and all(
-            self.counts.get(kind, {}).get(row, 0) >= self.seeds
-            for kind in kinds
-            for row in self.of(kind[0])
-            if optimizer in (None, row[1])
+            self.counts.get(kind, {}).get(row, 0) >= self.seeds for kind in kinds for row in self.of(kind[0])
         )
 
     def missing(self) -> tuple[Missing, ...]:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 ADVISED = "search"
-"""The method whose quality is in question: a search, then what the daemon chooses."""
-SEARCHES = ("search-uncharged", "search-linear", "search-cosine", "search-network")
-"""The same search, with its steps not counted or with something else after it."""
-FINDERS = ("torch-lr-finder+linear", "lightning+linear")
-"""Learning-rate finders of other packages, each with a straight line after it."""
+"""The method whose quality is in question: a search, then what the daemon chooses, told all there is."""
+SEARCHES = (
+    "search-signals",
+    "search-losses",
+    "search-uncharged",
+    "search-schedule",
+    "search-linear",
+    "search-cosine",
+)
+"""The same search: the daemon is told less, a schedule follows, or its steps do not count."""
 NETWORK = "mlr-snet"
 """The network without a search: what a plain `next_lr` is answered by."""
-ABLATIONS = ("mlr-snet-progress", "mlr-snet-loss")
-"""Networks that show what the network's inputs are worth; nobody would run them instead."""
+ABLATIONS = {
+    "search-signals": "without validation losses",
+    "search-losses": "without validation losses and signals",
+    "search-schedule": "without the network: the plain schedule after a search",
+    NETWORK: "without a search: the network, told losses only",
+}
+"""The methods that lack parts of the advice, and which: they show what these are worth."""
 CONSTANT = "constant"
 """The default learning rate, never changed: gap closed is 0 here."""
 COSINE = "cosine"
@@ -21,7 +31,7 @@ COSINE = "cosine"
 TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
 """Schedules whose base learning rate was tuned on each row, by validation losses."""
 OTHER_TUNED = ("tuned-schedule-free",)
-"""Methods that were tuned in the same way, but are no schedules: neither yardsticks nor untuned."""
+"""Methods that were tuned in the same way, but are no schedules, and so no yardsticks."""
 META = ("mlr-snet-meta", "paper-meta")
 """Networks in meta mode, which see validation losses, as tuning does. `meta.md` is about them."""
 BEST_TUNED = "best tuned"
@@ -30,12 +40,6 @@ BEST_TUNED = "best tuned"
 
 def ordered(methods: Iterable[str]) -> tuple[str, ...]:
     """Return the methods in the order of tables and pictures: searches, networks, the tuned, then by name."""
-    fixed = (ADVISED, *SEARCHES, NETWORK, *ABLATIONS, BEST_TUNED, *TUNED, *OTHER_TUNED)
+    fixed = (ADVISED, *SEARCHES, NETWORK, BEST_TUNED, *TUNED, *OTHER_TUNED)
     present = set(methods)
     return (*(name for name in fixed if name in present), *sorted(present.difference(fixed)))
-
-
-def untuned(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return the methods that somebody could have run instead, without tuning."""
-    others = {ADVISED, *SEARCHES, *ABLATIONS, *META, BEST_TUNED, *TUNED, *OTHER_TUNED}
-    return tuple(name for name in ordered(methods) if name not in others)

@@ -67,6 +67,14 @@ class Row:
         """Return ln(L / L_best) of the mean losses over the shared seeds; None when not defined."""
         return log_of_means(*self._paired(method))
 
+    def beyond_tuned(self, method: str) -> float | None:
+        """Return ln(L / L_tuned), where L_tuned is the largest mean loss of a tuned schedule.
+
+        Means are over the seeds that the two share; None when it is not defined.
+        """
+        found = [log_of_means(*self._paired(method, other)) for other in TUNED]
+        return min((ratio for ratio in found if ratio is not None), default=None)
+
     def outcome(self, method: str, other: str) -> Outcome | None:
         """Return how a method did against another; None when one of them did not run."""
         if method not in self.losses or other not in self.losses:

@@ -48,8 +48,7 @@ class Scope:
 def benchmark_scope(rows: Iterable[Key] | None = None) -> Scope:
     """Return the scope of the full benchmark: every method known, whether or not its file was given.
 
-    But for the tuned optimizers, which cost as much as all else and are no schedules, and for the networks
-    that show what inputs are worth: they can be asked for.
+    But for the tuned optimizers, which cost as much as all else and are no schedules: they can be asked for.
 
     Args:
         rows: the rows asked for, where tasks are the user's own. Default: every built-in task under

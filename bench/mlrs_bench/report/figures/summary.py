@@ -69,7 +69,6 @@ def summarise(cells: Iterable[Cell], *, scope: Scope, seed: int = 0) -> Summary:
     methods = ordered({method for row in rows for method in row.losses})
     comparisons = _comparisons(rows, methods, seed)
     stability = stabilities(cells)
-    moves = sensitivities(cells)
     covered = coverage(cells, scope)
     return Summary(
         rows=rows,
@@ -77,12 +76,12 @@ def summarise(cells: Iterable[Cell], *, scope: Scope, seed: int = 0) -> Summary:
         comparisons=comparisons,
         matchups={pair: matchup(rows, *pair) for pair in itertools.permutations(methods, 2)},
         accuracies=_accuracies(cells, rows),
-        sensitivities=moves,
+        sensitivities=sensitivities(cells),
         stabilities=stability,
         tuning=tuning_costs(cells),
         measured=measured(cells),
         missing=covered.missing(),
-        targets=targets(comparisons, stability, moves, covered),
+        targets=targets(comparisons, stability, covered),
     )
 
 

@@ -24,7 +24,10 @@ rows* (ratings-factors, coordinates-sine, adding-gru, digits-mixer) were named b
 on them.
 - *search* finds the learning rate to begin with in a few short trials, through the adapter of PyTorch; its \
 steps are charged: the training has so many fewer. For *search-uncharged* they are not. The finders of other \
-packages are charged for their 100 steps.
+packages are charged for their 100 steps. Afterwards the daemon is told losses, signals of the optimizer \
+and, at 20 steps, validation losses. *search-signals* tells no validation losses, *search-losses* neither; \
+after *search-schedule*, *search-linear* and *search-cosine*, a schedule follows. The validation examples \
+are those that the tuned schedules were chosen by; measuring a validation loss is not charged.
 - *Gap closed* is (L_constant - L) / (L_constant - L_best): 0 is as good as the default learning rate, \
 1 as good as the best tuned schedule, above 1 better. A row where tuning gains nothing beyond two standard \
 errors of the paired difference has no gap to close: it is listed as excluded, and still counts in the log \
@@ -39,8 +42,7 @@ Statistical Precipice*. The interval is about the noise of trainings on these ro
 every row is compared on the rows that it shares.
 - *W / T / L*: wins, ties and losses by row, at two standard errors of the paired difference. With few \
 seeds that is laxer than 95 %, and no correction is made for the number of comparisons.
-- Better than an untuned method is judged by ln(L_search / L), seeds paired, on all \
-rows that both ran on: rows without a gap count as well. Gap figures stand beside it.
+- *Apart*: the intervals of the gap closed, both on the rows that both ran on, do not overlap.
 - A target is *met* or *missed* only when all rows, methods, starts and seeds that it speaks of were \
 measured; *judged on* says on how many rows its figure is defined.
 - A final test loss counts as it is up to four times the loss before training; one above that, or that is \
@@ -64,7 +66,10 @@ def report(summary: Summary, metrics: Mapping[str, str], *, command: str, machin
         machine: where it was made.
     """
     parts = [_header(summary, command), _missing(summary.missing)]
-    parts += [_section("Targets", tables.target_table(summary)), _over_rows(summary)]
+    parts.append(_section("Targets", tables.target_table(summary)))
+    if summary.rows:
+        parts.append(_section("What each part of the advice is worth", tables.ablation_table(summary)))
+    parts.append(_over_rows(summary))
     parts += [_section("Wins, ties and losses", _matchups(summary)), _rows(summary, metrics)]
     if summary.sensitivities:
         moved = tables.sensitivity_table(summary)

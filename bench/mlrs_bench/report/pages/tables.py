@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mlrs_bench.report.figures.comparisons import Comparison
-from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED, CONSTANT
+from mlrs_bench.report.figures.methods import ABLATIONS, ADVISED, BEST_TUNED, CONSTANT
 from mlrs_bench.report.figures.rows import Row
 from mlrs_bench.report.figures.summary import Summary
+from mlrs_bench.report.figures.targets import EVERY, advised_is_apart
 from mlrs_bench.report.figures.wording import NOTHING, interval, loss, record, share, signed
 
 
@@ -59,6 +60,35 @@ def _comparison(method: str, comparison: Comparison) -> tuple[str, ...]:
         NOTHING if method == ADVISED else interval(comparison.advised_ratio, "+.3f"),
         NOTHING if method == ADVISED else record(comparison.advised),
     )
+
+
+def ablation_table(summary: Summary) -> str:
+    """Return what the advised method is worth without parts of it, over all rows."""
+    header = (
+        "advice",
+        "method",
+        "rows",
+        "gap closed, IQM [95 %]",
+        f"{ADVISED} on the same rows",
+        "apart",
+        f"ln({ADVISED} / it), IQM [95 %]",
+        f"{ADVISED} W / T / L",
+    )
+    lines = [
+        _ablation(about, method, comparison)
+        for method, about in {ADVISED: "all", **ABLATIONS}.items()
+        if (comparison := summary.comparisons.get((EVERY, method))) is not None
+    ]
+    return table(header, lines)
+
+
+def _ablation(about: str, method: str, comparison: Comparison) -> tuple[str, ...]:
+    gap = f"{comparison.rows} ({comparison.common_gap_rows})", interval(comparison.common_gap)
+    if method == ADVISED:
+        return (about, method, *gap, *([NOTHING] * 4))
+    apart = {None: NOTHING, True: "yes", False: "no"}[advised_is_apart(comparison)]
+    ratio = interval(comparison.advised_ratio, "+.3f")
+    return (about, method, *gap, interval(comparison.advised_gap), apart, ratio, record(comparison.advised))
 
 
 def row_table(summary: Summary, metrics: Mapping[str, str]) -> str:
