@@ -101,7 +101,7 @@ class Loop:
         self.model = network()
         self.optimizer = OPTIMIZERS[kind](self.model.parameters())
         self.run = open_run(advisor, "a", meta=Meta(order=order, every=every))
-        self.scheduler = AdvisedLR(self.optimizer, self.run)
+        self.scheduler = AdvisedLR(self.optimizer, self.run, signals=False)
         self.meta = MetaStep(self.model, loss_fn, self.optimizer, self.scheduler, ahead=1.0)
         self.losses: list[float] = []
         self.used: list[float] = []
