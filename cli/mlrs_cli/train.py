@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # it needs the extra `train`, which the command's help does n
     from mlrs_train.session import TrainingOutcome, TrainingSession
 
 DEFAULT_METHOD = EvolutionSettings.method
-"""The method that made the default model."""
+"""The method of options without one."""
 INTERRUPTED = 130
 """The exit status of a training that was interrupted: whoever waits for its model must not continue."""
 NAMES = {"engine": "NAME", "ray_address": "HOST:PORT"}
@@ -50,16 +50,15 @@ def _names(value: str | Sequence[str]) -> list[str]:
 def train() -> None:
     """Meta-train a model: how learning rates should follow losses.
 
-    There is a command for each method. Without one, options are those of `evolution`, which made the default
-    model; with its defaults it makes that model again. `hypergradient` is the paper's algorithm, and made
-    the model `paper`.
+    There is a command for each method. Without one, options are those of `evolution`, which makes tail
+    networks. `hypergradient` is the paper's algorithm, and made the model `paper`.
 
     The result, OUT/model.safetensors, depends on the settings alone: the same command makes the same
     bytes, whether it was interrupted or not. Ctrl-C saves a checkpoint, and the status is then 130.
 
     \b
     Examples:
-      mlrs train --out runs/tail                               train as the default model was: hours
+      mlrs train --out runs/tail                               train a tail network: hours
       mlrs train --out runs/tail --minutes 30 --workers 8 --tasks-per-update 16
       mlrs train --out runs/tail --resume                      go on after an interruption
       mlrs train hypergradient --out runs/paper                 train as the model `paper` was: minutes

@@ -1,21 +1,20 @@
-"""Where trainings start: searches made side by side, and weights that were trained before."""
+"""Where trainings start: around the best learning rate for the training loss, or from trained weights."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from mlrs_core.config import Optimizer
-from mlrs_core.search.race import SearchSetup, Trial, TrialResult, what_next
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.groups import draw_views
 from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.evolution.trainings.families.perceptrons import teacher_mlp
-from mlrs_train.evolution.trainings.optimizers import UpdateRule
 from mlrs_train.evolution.trainings.problem import Problem
-from mlrs_train.evolution.trainings.starts import COMPARED_ON, pretrained, search
+from mlrs_train.evolution.trainings.starts import RATES, _trained, best_start, pretrained
 
 
 @pytest.fixture(scope="module")
@@ -24,60 +23,42 @@ def problem() -> Problem:
     return teacher_mlp(Draw(3))
 
 
-def searched_alone(problem: Problem, conditions: Conditions, draw: Draw) -> float:
-    """Return what a search finds that makes one trial after the other, as a client does."""
-    setup = SearchSetup(
-        horizon=conditions.horizon, optimizer=conditions.optimizer, momentum=conditions.momentum
-    )
-    take = problem.train.take
-    drawn = [
-        take(draw.integers(len(problem.train), problem.batch_size)) for _ in range(COMPARED_ON + setup.steps)
-    ]
-    results: list[TrialResult] = []
-    while isinstance(trial := what_next(setup, results), Trial):
-        rows = problem.copies(1)
-        updater = UpdateRule(
-            conditions.optimizer, rows, momentum=conditions.momentum, weight_decay=conditions.weight_decay
-        )
-        for step in range(trial.steps):
-            _, gradients = problem.value_and_grad(rows, drawn[COMPARED_ON + step])
-            rate = trial.learning_rate * (1 - step / trial.steps)
-            updater.apply(rows, gradients, torch.tensor([rate]))
-        params = problem.unpack(rows)
-        losses = [float(problem.losses(params, batch)[0]) for batch in drawn[:COMPARED_ON]]
-        results.append(
-            TrialResult(
-                learning_rate=trial.learning_rate, steps=trial.steps, loss=math.fsum(losses) / len(losses)
-            )
-        )
-    return trial.learning_rate
-
-
 @pytest.mark.parametrize("rule", [Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAMW])
-def test_a_search_side_by_side_finds_what_one_by_one_does(problem: Problem, rule: Optimizer) -> None:
-    """All trials at once, looked up as they are asked for, lead to the learning rate of a client's search."""
-    conditions = Conditions(optimizer=rule, horizon=300)
-    found = search(problem, conditions, Draw(5))
-    assert found.learning_rate == pytest.approx(searched_alone(problem, conditions, Draw(5)), rel=1e-3)
+def test_the_best_start_ends_at_a_lower_training_loss(problem: Problem, rule: Optimizer) -> None:
+    """On what is trained on, the schedule from the best start beats those from four times and a quarter."""
+    conditions = Conditions(optimizer=rule, horizon=150)
+    best = best_start(problem, conditions, Draw(5))
+    rows = _trained(problem, conditions, best * torch.tensor([0.25, 1.0, 4.0]), Draw(5))
+    examples = problem.train.inputs, problem.train.targets
+    lower, middle, higher = problem.losses(problem.unpack(rows), examples).tolist()
+    least, most = conditions.default_lr * min(RATES), conditions.default_lr * max(RATES)
+    assert least < best < most
+    assert middle < min(lower, higher)
+
+
+def test_a_start_is_found_where_most_rates_diverge(problem: Problem) -> None:
+    """Trainings that end in NaN count as bad ones."""
+    hot = dataclasses.replace(problem, losses=lambda params, batch: 1e4 * problem.losses(params, batch))
+    best = best_start(hot, Conditions(optimizer=Optimizer.SGD, horizon=40), Draw(1))
+    assert best == pytest.approx(0.1 * min(RATES), rel=0.8)
 
 
 def test_pretrained_weights_are_better(problem: Problem) -> None:
     """A problem whose weights were trained before starts at a lower loss, on the same data."""
     later = pretrained(problem, Conditions(optimizer=Optimizer.ADAMW, horizon=300), Draw(2))
-    assert later.evaluate(later.copies(1)) < problem.evaluate(problem.copies(1))
+    examples = problem.train.inputs, problem.train.targets
+    before, after = (one.losses(one.unpack(one.copies(1)), examples) for one in (problem, later))
+    assert after < before
     assert later.train is problem.train
 
 
-def test_views_vary(problem: Problem) -> None:
-    """Most groups start near what a search found, some at the default rate; what they are shown differs."""
+def test_views_vary() -> None:
+    """Most groups start near the best rate, some at the default one; what they are shown differs."""
     conditions = Conditions(optimizer=Optimizer.ADAM, horizon=300)
-    found = search(problem, conditions, Draw(5))
-    views = [draw_views(Draw(1, number), 1, conditions, found) for number in range(400)]
-    searched = [float(view.starts) / found.learning_rate for view in views if not math.isnan(view.octaves)]
-    assert 250 < len(searched) < 350
-    assert sum(0.25 < ratio < 4.0 for ratio in searched) > 0.9 * len(searched)
-    assert min(searched) < 0.5
-    assert max(searched) > 2.0
-    shown = {(bool(view.signals), bool(view.validations)) for view in views}
-    assert len(shown) == 4
+    views = [draw_views(Draw(1, number), 1, conditions, 0.03) for number in range(400)]
+    octaves = [math.log2(float(view.starts) / 0.03) for view in views if not math.isnan(view.octaves)]
+    assert 250 < len(octaves) < 350
+    assert abs(sum(octaves) / len(octaves)) < 0.3
+    assert 1.0 < torch.tensor(octaves).std() < 1.4
+    assert len({(bool(view.signals), bool(view.validations)) for view in views}) == 4
     assert any(math.isnan(view.starts) for view in views)
