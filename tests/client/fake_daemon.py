@@ -636,8 +636,12 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             return _refused(pb.ERROR_REASON_STEP_AHEAD, len(record.losses))
         if step >= len(record.losses):
             return None
-        recorded = record.losses[step], record.extras.get(step)
-        if str(recorded) != str((loss, extras)):  # NaN is NaN
+        had, told = (one or Extras({}, None) for one in (record.extras.get(step), extras))
+        same_loss = str(record.losses[step]) == str(loss)  # NaN is NaN
+        same_signals = all(
+            math.isnan(value) or had.signals.get(name) == value for name, value in told.signals.items()
+        )
+        if not same_loss or not same_signals or told.validation not in (None, had.validation):
             return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
         return None
 

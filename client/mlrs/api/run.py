@@ -121,7 +121,7 @@ class Run(RunView[Connection], WithBlock):
         """Send the loss of a step and return at once.
 
         Args:
-            step: the run's next step, or one observed before, with the same loss and signals.
+            step: the run's next step, or one observed before, with the same loss and, if any, signals.
             loss: any real number, or an array or tensor of one element. NaN and infinities are legal: the
                 last learning rate is held.
             samples: where several ranks report, the number of samples that the loss is the mean of.

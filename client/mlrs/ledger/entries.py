@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from mlrs.errors import MlrsError
 from mlrs.ledger.answers import Advised
 from mlrs.ledger.fallback import checked_lr
-from mlrs.values.signals import Signals, Validation, same_signals
+from mlrs.values.signals import Signals, Validation, repeats
 from mlrs.values.types import Advice, AdviceReason
 
 
@@ -72,7 +72,8 @@ class Observed(Protocol):
     def other(self, loss: Any) -> str:
         """Return in what it differs from this loss, or these losses; "" if they are the same. NaN equals NaN.
 
-        A validation loss is not compared: a call that observes the step again does not tell it again.
+        Signals that are left out are not compared, nor is a validation loss: a call that observes the step
+        again does not tell it again.
         """
 
     def fill(self, columns: Advised, index: int) -> Any:
@@ -166,7 +167,7 @@ class Entry:
             return f"another loss than {told.loss!r}"
         if self.samples != told.samples:
             return f"another number of samples than {told.samples:g}"
-        return "" if same_signals(self.signals, told.signals) else f"other signals than {told.signals}"
+        return "" if repeats(self.signals, told.signals) else f"other signals than {told.signals}"
 
     def fill(self, columns: Advised, index: int) -> float:
         """Enter the answer at an index of the columns, unless it is done; return its learning rate."""

@@ -163,7 +163,7 @@ class Ledger(Generic[E]):
         if backlog.is_full and not self.standby.is_lost:
             self._overflow()
         entry = self.entry(step, loss)
-        self.validations.join(entry)
+        self.validations.join(entry, is_new=step == self.next_step)
         self.remarks.see(entry)
         is_sent = not self.standby.is_lost
         if is_sent:

@@ -31,13 +31,13 @@ class Validations:
             what = f"must be at most the first step that is observed, {step}, where a validation loss is told"
             raise wrong("step", what, told.step)
 
-    def join(self, entry: Any) -> None:
-        """Give a new entry the validation loss that waits, or that the same observation had before."""
+    def join(self, entry: Any, *, is_new: bool) -> None:
+        """Give an entry the validation loss that it had before; a new step may take the one that waits."""
         if entry.validation is not None:
             return
         if self._sent is not None and self._sent[0] == entry.step:
             entry.validation = self._sent[1]
-        elif self._waiting is not None and self._waiting.step <= entry.step:
+        elif is_new and self._waiting is not None and self._waiting.step <= entry.step:
             entry.validation = self._waiting
 
     def entered(self, entry: Any) -> None:

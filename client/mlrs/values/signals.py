@@ -66,9 +66,12 @@ class ValidationRecord:
     """The step of the observation that it came with."""
 
 
-def same_signals(one: Signals | None, other: Signals | None) -> bool:
-    """Return whether signals are the same to the bit, where NaNs are equal; `None` is all NaN."""
-    return one is other or all(map(_same_bits, _numbers(one), _numbers(other)))
+def repeats(sent: Signals | None, again: Signals | None) -> bool:
+    """Return whether signals that come again are those that were sent, to the bit, as far as they come."""
+    return again is None or all(
+        math.isnan(now) or _same_bits(before, now)
+        for before, now in zip(_numbers(sent), _numbers(again), strict=True)
+    )
 
 
 def same_validation(one: Validation | None, other: Validation | None) -> bool:

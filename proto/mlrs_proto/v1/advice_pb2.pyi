@@ -67,8 +67,8 @@ class AdviseRequest(google.protobuf.message.Message):
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
-    """Its step; must be the run's `next_step`, or one already answered with the same loss, signals and
-    validation loss.
+    """Its step; must be the run's `next_step`, or one already answered with the same loss, and with the same signals and
+    validation loss as far as they come again.
     """
     loss: builtins.float
     """The training loss at that step. Any double, NaN and infinities included."""
@@ -101,7 +101,8 @@ class Signals(google.protobuf.message.Message):
     """Measures of the optimizer's last step, which is the step before the observation. u is the update that the optimizer
     made at that step, w the weights after it, and g the gradients as the optimizer saw them. Sums are over all
     parameters, or over a fixed sample of them. Any double; one that is not finite is recorded, and counts as unset for
-    the advice. They are part of the observation: sent again with others, it is refused as with another loss.
+    the advice. They are part of the observation: sent again with others, it is refused as with another loss; one that is left
+    out then is not compared.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -44,17 +44,20 @@ def inputs_of(extras: Extras) -> Signals:
     return np.where(np.isfinite(columns), columns, np.nan)
 
 
-def same_extras(left: Extras, right: Extras) -> npt.NDArray[np.bool_]:
-    """Return which observations have the same extras, (n,): the same bits, where NaNs are equal."""
-    bits = np.ascontiguousarray(left).view(np.uint64) == np.ascontiguousarray(right).view(np.uint64)
-    same: npt.NDArray[np.bool_] = (bits | (np.isnan(left) & np.isnan(right))).all(axis=-1)
+def agree(recorded: Extras, sent: Extras) -> npt.NDArray[np.bool_]:
+    """Return of which observations what is sent again is what was recorded, (n,): the same bits.
+
+    What is not sent again is not compared: a process that starts again may not know all that it sent before.
+    """
+    bits = np.ascontiguousarray(recorded).view(np.uint64) == np.ascontiguousarray(sent).view(np.uint64)
+    same: npt.NDArray[np.bool_] = (bits | np.isnan(sent)).all(axis=-1)
     return same
 
 
 def difference(recorded: Extras, sent: Extras) -> str:
     """Return how the extras of an observation, (WIDTH,), differ from those that it was recorded with."""
     for name, before, now in zip(EXTRAS, recorded.tolist(), sent.tolist(), strict=True):
-        if not same_extras(np.array([before]), np.array([now])):
+        if not agree(np.array([before]), np.array([now])):
             return f"with {_said(name, before)}, and comes now with {_said(name, now)}"
     return ""
 

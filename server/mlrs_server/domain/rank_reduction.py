@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 
 from mlrs_core.config import RankReduction, RanksConfig
-from mlrs_server.domain.extras import Extras, first_sent, none_sent, same_extras
+from mlrs_server.domain.extras import Extras, agree, first_sent, is_sent, none_sent
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Report:
     extras: Extras | None = None
     """The signals and the validation loss that came with it, (WIDTH,); `None`: there are none."""
 
-    def is_same(self, other: Report) -> bool:
-        """Return whether another report is equal; NaNs are equal."""
+    def repeats(self, other: Report) -> bool:
+        """Return whether it is a report of before, sent again; NaNs are equal."""
         same = self.loss == other.loss or (math.isnan(self.loss) and math.isnan(other.loss))
-        return same and self.samples == other.samples and self.has_extras_of(other)
+        return same and self.samples == other.samples and self.agrees_with(other)
 
-    def has_extras_of(self, other: Report) -> bool:
-        """Return whether the same extras came with another report."""
+    def agrees_with(self, other: Report) -> bool:
+        """Return whether the extras of a report of before are what comes now, as far as any come."""
         ours, theirs = (none_sent(1)[0] if one.extras is None else one.extras for one in (self, other))
-        return bool(same_extras(ours, theirs))
+        return bool(agree(theirs, ours))
 
 
 def extras_of(reports: Mapping[int, Report]) -> Extras | None:
@@ -62,7 +62,7 @@ def extras_of(reports: Mapping[int, Report]) -> Extras | None:
     all ranks make the same update. Its validation loss is that of the lowest rank that has one.
     """
     sent = [reports[rank].extras for rank in sorted(reports)]
-    some = [extras for extras in sent if extras is not None]
+    some = [extras for extras in sent if extras is not None and is_sent(extras[np.newaxis]).any()]
     return first_sent(some)[np.newaxis] if some else None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.policy import Rows, Steps
-from mlrs_server.domain.extras import Extras, difference, find_sent, none_sent, same_extras
+from mlrs_server.domain.extras import Extras, agree, difference, find_sent, none_sent
 from mlrs_server.domain.ledger import AdviceReason
 from mlrs_server.domain.observations import ANSWERED, Entries, Table, find_answers
 from mlrs_server.errors import AdvisorError, other_extras, record_lacking, stale_handle, stale_step
@@ -42,7 +42,7 @@ class Recaller:
             is_reduced = (
                 group.records["reduces_ranks"][entries.rows] != 0
             )  # then each rank has a loss of its own
-            same = same_losses(given["loss"], entries.losses) & same_extras(extras, sent)
+            same = same_losses(given["loss"], entries.losses) & agree(extras, sent)
             right = (given["reason"] != 0) & (is_reduced | same)
             answer.entries.lrs[positions[right]] = given["lr"][right]
             answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED

@@ -218,7 +218,7 @@ class RankReducer:
         if not (report.samples > 0 and math.isfinite(report.samples)):
             raise invalid_field("sample_counts", f"must be finite and > 0, is {report.samples}")
         if (before := barrier.reports.get(rank)) is not None:
-            if not report.is_same(before):
+            if not report.repeats(before):
                 raise _other_report(barrier, rank, before, report)
             return
         timeout_s = barrier.ranked.config.straggler_timeout_s
@@ -318,7 +318,7 @@ def _no_such_rank(rank: int, world_size: int) -> AdvisorError:
 def _other_report(barrier: PendingBarrier, rank: int, before: Report, now: Report) -> AdvisorError:
     error = stale_step(barrier.run_id, barrier.step, before.loss, barrier.step)
     how = f"with the loss {before.loss!r} of {before.samples:g} samples"
-    if not now.has_extras_of(before):
+    if not now.agrees_with(before):
         recorded, sent = (none_sent(1)[0] if one.extras is None else one.extras for one in (before, now))
         how = difference(recorded, sent)
     return AdvisorError(

@@ -13,7 +13,7 @@ from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
 from mlrs_core.search import Found, SearchSetup, Trial
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.searches import VERSION, RecordedSearch, check_start
-from mlrs_server.errors import finished_run, invalid_field, no_search, run_begun
+from mlrs_server.errors import AdvisorError, finished_run, invalid_field, no_search, run_begun
 from mlrs_server.failpoints import reach
 from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import new_run
@@ -185,8 +185,15 @@ class RunSearches:
         return replace(new, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
 
     def _begins_at_start(self, run: StoredRun) -> bool:
-        """Return whether the model of a run begins at what a search finds; on any thread but the loop's."""
-        model = self._catalog.by_digest(run.model_digest, run.model_name).model
+        """Return whether the model of a run begins at what a search finds; on any thread but the loop's.
+
+        A model that cannot be read does not: the schedule stands in for it.
+        """
+        try:
+            model = self._catalog.by_digest(run.model_digest, run.model_name).model
+        except AdvisorError as error:
+            log.warning("model_unreadable", run_id=run.run_id, problem=str(error))
+            return False
         return model.architecture.begins_at_start
 
 

@@ -57,6 +57,14 @@ def test_a_step_of_the_past_takes_none_of_a_later_step() -> None:
     assert carried(ledger, 5) == (5, 0.5)
 
 
+def test_a_step_that_is_sent_again_takes_none_that_waits() -> None:
+    """A step that is durable, and so forgotten, is observed again as it was: what waits is for a new step."""
+    ledger = ledger_at(5)
+    ledger.validate(3, 0.5)
+    assert carried(ledger, 4) is None
+    assert carried(ledger, 5) == (3, 0.5)
+
+
 def test_after_a_refusal_it_waits_again() -> None:
     """The step that is observed instead of a refused one has the validation loss, unless a newer one came."""
     ledger = ledger_at()

@@ -23,11 +23,12 @@ from mlrs.torch.directions import directions
 from mlrs.torch.signals import recorder as _recorder
 from mlrs.torch.signals import sample as _sample
 from mlrs.torch.signals import sums as _sums
-from mlrs.torch.signals.cadence import ALL_UNTIL, EVERY
+from mlrs.torch.signals.cadence import ALL_UNTIL, EVERY, is_measured
 from mlrs.torch.signals.recorder import Recorder
 from mlrs.torch.signals.sample import coprime
 from mlrs.torch.signals.sums import numbers_of, signals_of
 from mlrs.types import Signals
+from mlrs_train.evolution.trainings.signals import is_taken
 from tests.client.fake_daemon import TRIAL_STEPS
 from tests.support.runs import open_run
 
@@ -597,3 +598,41 @@ def test_an_observation_that_is_sent_again(
     problem.optimizer.step()
     assert taken[0] is not None
     assert taken[0] == taken[1] == sent[2]
+
+
+def recorder() -> tuple[torch.optim.SGD, Recorder]:
+    """Return an optimizer of one weight with a gradient of 1, and the recorder of its steps."""
+    weight = nn.Parameter(torch.ones(4, 4))
+    weight.grad = torch.ones(4, 4)
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    return optimizer, Recorder(optimizer, is_on=True)
+
+
+def test_a_step_that_was_not_made_leaves_nothing() -> None:
+    """Where the optimizer raised at a measured step, a later step that is not measured has no signals."""
+    optimizer, recorded = recorder()
+    recorded.before(104)
+    recorded.before(105)
+    optimizer.step()
+    recorded.after()
+    assert recorded.take(106) is None
+
+
+def test_several_updates_in_a_step_have_no_signals() -> None:
+    """An optimizer that steps twice within a step of the scheduler is not measured; the next step is."""
+    optimizer, recorded = recorder()
+    for _ in range(2):
+        recorded.before(1)
+        optimizer.step()
+        recorded.after()
+    assert recorded.take(2) is None
+    recorded.before(2)
+    optimizer.step()
+    recorded.after()
+    measured = recorded.take(3)
+    assert measured is not None
+
+
+def test_networks_are_trained_on_the_same_steps() -> None:
+    """Meta-training shows signals of the steps that are measured here, but for step 0."""
+    assert [is_taken(step) for step in range(1, 300)] == [is_measured(step) for step in range(1, 300)]

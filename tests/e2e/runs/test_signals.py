@@ -80,7 +80,7 @@ def test_a_record_is_what_was_sent(tmp_path: Path, kills: bool) -> None:  # noqa
 
 
 def test_steps_are_replayed_with_the_same_signals_only_after_a_crash(tmp_path: Path) -> None:
-    """A process that begins again gets the recorded advice for the same signals, and an error for others."""
+    """A process that begins again gets the recorded advice for the same signals or none, not for others."""
     model = write_random_model(tmp_path / "model.safetensors")
     listen = f"127.0.0.1:{steady_port()}"
     with Daemon(tmp_path / "data", "--model", str(model), listen=listen) as daemon:
@@ -93,15 +93,10 @@ def test_steps_are_replayed_with_the_same_signals_only_after_a_crash(tmp_path: P
         with mlrs.connect(daemon.address, timeout_s=30) as advisor:
             run = open_run(advisor, "a", fallback=None)
             assert train(run, 0, 30) == first
-            for step, loss, signals in (
-                (29, loss_at(29), None),
-                (10, loss_at(10), Signals(update_norm2=5.0)),
-            ):
-                with pytest.raises(StaleStepError, match="was answered with"):
-                    run.next_lr(step, loss, signals=signals)
-            run.validate(29, 1.0)
-            with pytest.raises(StaleStepError, match="validation_loss"):
-                run.next_lr(29, loss_at(29), signals=signals_at(29))
+            with pytest.raises(StaleStepError, match="was answered with"):
+                run.next_lr(10, loss_at(10), signals=Signals(update_norm2=5.0))
+            run.validate(29, 1.0)  # for step 30
+            assert run.next_lr(29, loss_at(29)) == first[29]
             assert train(run, 30, 33)[0] > 0.0
 
 

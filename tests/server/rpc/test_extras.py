@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlrs_core.policy import SIGNALS
 from mlrs_proto import v1 as pb
-from mlrs_server.domain.extras import SparseExtras, is_sent, same_extras
+from mlrs_server.domain.extras import SparseExtras, agree, is_sent
 from mlrs_server.errors import Reason
 from mlrs_server.rpc.convert import entries_from_proto
 from mlrs_server.rpc.convert.extras import extras_of_one, signals_to_proto, validations_to_proto
@@ -54,7 +54,7 @@ def test_extras_come_back_from_their_columns(start: int, count: int) -> None:
     if entries.extras is None:
         assert not is_sent(extras_of(start, start + count)).any()
     else:
-        assert same_extras(entries.extras, extras_of(start, start + count)).all()
+        assert agree(entries.extras, extras_of(start, start + count)).all()
 
 
 def test_columns_that_no_entry_has_are_left_out() -> None:
@@ -189,7 +189,7 @@ async def test_a_record_shows_extras_from_any_step_on(stub: Any) -> None:
         )
         found = entries_from_proto(again).extras
         assert found is not None
-        assert same_extras(found, extras_of(start, 20)).all()
+        assert agree(found, extras_of(start, 20)).all()
 
 
 async def test_extras_reach_the_record_before_a_crash_as_losses_do(stub: Any) -> None:

@@ -17,16 +17,14 @@ Objective = Literal["final", "window", "area"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionSettings:
-    """Everything that the result of a training depends on; the defaults are those of the shipped `mlr-snet`.
+    """Everything that the result of a training depends on.
 
     Raises:
         InvalidFieldError: a field is out of range.
     """
 
     method: ClassVar[str] = "evolution"
-    summary: ClassVar[str] = (
-        "Populations of networks, judged on whole trainings; by default as for `mlr-snet`."
-    )
+    summary: ClassVar[str] = "Populations of tail networks, judged on whole trainings."
     checkpoint_every: ClassVar[int] = 10
 
     updates: Annotated[int | None, Whole(1)] = None

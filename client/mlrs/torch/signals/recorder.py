@@ -58,8 +58,16 @@ class Recorder:
         return self._is_on and any(is_spread(one) for group in groups for one in group["params"])
 
     def before(self, step: int) -> None:
-        """Copy what the optimizer is about to change at a step; of several calls, the first one counts."""
-        if self._is_on and is_copied(step) and (self._before is None or self._before.step != step):
+        """Copy what the optimizer is about to change at a step; of several calls, the first one counts.
+
+        An optimizer that makes several updates within a step has no signals of that step.
+        """
+        if self._before is not None and self._before.step == step:
+            return
+        self._before = None  # of a step that was not made
+        if self._last is not None and self._last.step == step:
+            self._last = self._measured = None
+        elif self._is_on and is_copied(step):
             self._guarded(lambda: self._copy(step))
 
     def after(self) -> None:

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 from mlrs.torch.shards import local, shard_count
 
 COORDINATES: Final = 2**16
-"""About how many coordinates are sampled, of all tensors together."""
+"""The least coordinates that are sampled of a larger model; up to about twice as many are."""
 LEAST: Final = 512
-"""A tensor of so many coordinates or more has at least that many in the sample; a smaller one has all."""
+"""About the least coordinates of a tensor in the sample; a smaller tensor has all of its own."""
 
 
 class UnsupportedError(Exception):
@@ -45,7 +45,7 @@ class Part:
         self.is_matrix = parameter.dim() >= 2
         own, shards = local(parameter), shard_count(parameter)
         self.device = own.device
-        self._layout = torch.empty_like(own).stride()  # dense, and in the order of memory
+        self._layout = torch.empty_like(own, device="meta").stride()  # dense, and in the order of memory
         size = own.numel() * (2 if own.is_complex() else 1)
         self._stride = coprime(max(1, min(stride, size // LEAST)), size) if size else 1
         self.count = -(-size // self._stride)

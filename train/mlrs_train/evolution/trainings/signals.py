@@ -8,7 +8,7 @@ from torch import Tensor
 from mlrs_train.evolution.trainings.problem import Problem
 
 DENSE_STEPS, EVERY = 100, 8
-"""Signals are taken at every one of the first steps, then at every so many: as the adapters do."""
+"""Signals are taken at the first steps but step 0, then at every so many, as `mlrs.torch` does."""
 
 
 def is_taken(step: int) -> bool:
