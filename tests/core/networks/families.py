@@ -187,10 +187,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "tail": Family(
         specs=[
-            *(TailSpec(hidden_size=size) for size in (1, 2, 24, 50)),
+            *(TailSpec(hidden_size=size) for size in (1, 24)),
             TailSpec(hidden_size=7, constants=OTHER_TAIL_CONSTANTS),
         ],
-        small=[TailSpec(hidden_size=2), TailSpec(hidden_size=24)],
+        small=[TailSpec(hidden_size=6)],
         oracle=tail_oracle,
     ),
 }

@@ -166,7 +166,7 @@ def test_command_trains(invoke: Invoke, tmp_path: Path) -> None:
         (["--families", "nope"], "'--families': 'nope' is unknown; known: teacher-mlp"),
         (["--epochs", "3"], "No such option"),
         (["--updates", "3", "--minutes", "1"], "'--minutes': and updates cannot both be given"),
-        (["--max-horizon", "50"], "'--max-horizon': must be 60 to"),
+        (["--max-horizon", "50"], "'--max-horizon': must be 100 to"),
         (["--objective", "best"], "'--objective'"),
         (["--averaging", "1"], "'--averaging': must be below 1"),
         (["--hidden-size", "0"], "'--hidden-size'"),
