@@ -43,6 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = EvolutionSettings(
         tasks_per_update=options.tasks_per_update,
+        first_tasks_per_update=options.tasks_per_update,
         min_horizon=50,
         max_horizon=100,
         population=20,

@@ -37,7 +37,7 @@ PANELS = (
         "learning rate", "learning rate", {"learning_rate": (None, {"color": "#b5482a", "linewidth": 1.0})}
     ),
     Panel(
-        "held-out tasks, above the best of 45 schedules: median",
+        "held-out tasks, above the best of 46 schedules: median",
         "ln (loss / its loss)",
         {
             "held_out_schedule": ("a search alone", {"color": "#999999", "linewidth": 1.0}),
@@ -49,7 +49,7 @@ PANELS = (
         logarithmic=False,
     ),
     Panel(
-        "held-out tasks, above the best of 45 schedules: mean",
+        "held-out tasks, above the best of 46 schedules: mean",
         "ln (loss / its loss)",
         {
             "held_out_schedule_mean": ("a search alone", {"color": "#999999", "linewidth": 1.0}),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from mlrs.errors import MlrsError, StepError
-from mlrs.ledger.reasons import PASSING_REASONS, error_class
 from mlrs.values.meta_types import Adaptation
+from mlrs.values.reasons import PASSING_REASONS, error_class
 from mlrs.values.types import AdviceReason
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mlrs.errors import DeadlineExceededError, MlrsError, NotOwnerError, UnavailableError
-from mlrs.ledger.reasons import may_be_done
 from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.deadline import Backoff, Deadline
+from mlrs.values.reasons import may_be_done
 
 MAX_HOPS = 4
 """Redirects that are followed in a row; after them there is a pause, since no replica knows the owner yet."""

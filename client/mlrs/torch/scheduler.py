@@ -56,8 +56,8 @@ class AdvisedLR(LRScheduler):
         distributed: whether the ranks of a distributed job share the run.
         process_group: the ranks that share it. Default: all processes of the job.
         signals: whether to send measures of the optimizer's steps with the losses: the first 100 steps, then
-            every eighth (`mlrs.types.Signals`). They are computed on the device, from copies of about
-            65,000 weights. What cannot be measured is not sent.
+            every eighth (`mlrs.types.Signals`). They are computed on the device, from copies of a
+            sample of the weights. What cannot be measured is not sent.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.

@@ -1,7 +1,7 @@
 """Conversion of gRPC statuses to exceptions, which no other module does.
 
 A failure of the daemon names its reason (`mlrs-reason`, an `ErrorReason`); a failure of the transport has
-only a status code. The table of reasons is in `mlrs/ledger/reasons.py`, that of codes here.
+only a status code. The table of reasons is in `mlrs/values/reasons.py`, that of codes here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlrs.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from mlrs.ledger.reasons import NEVER_SENT, REASON_PREFIX, error_class, is_known
+from mlrs.values.reasons import NEVER_SENT, REASON_PREFIX, error_class, is_known
 
 REASON_KEY, FIELD_KEY, OWNER_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner"
 """The trailing metadata of a failure."""

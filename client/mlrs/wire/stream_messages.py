@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from itertools import chain
 
 from mlrs.ledger.answers import Adapted, Advised, Answer, Draining, Refusal
-from mlrs.ledger.reasons import REASON_PREFIX
 from mlrs.protocol.conversation import Batch
+from mlrs.values.reasons import REASON_PREFIX
 from mlrs.wire.convert import reason_from_proto
 from mlrs.wire.extras import add_extras
 from mlrs.wire.meta_convert import adaptation_from_proto

@@ -1,4 +1,4 @@
-"""The drift network in torch: slow, obvious; the oracle of the kernel, and what evolution trains.
+"""The drift network in torch: slow, obvious; the oracle of the kernel.
 
 Features are computed in double precision: differences of moving averages in units of the noise
 magnify the last bits of single precision. The cell is computed in that of its weights: double to be

@@ -6,8 +6,7 @@ formulas that one might want to move are its constants, which each model holds.
 
 To add version 2, write its constants, its kernel and its learner beside those of version 1, from which they
 may take what is the same. Enter it in `FEATURE_SETS`, and its kernel and learner in
-`mlrs_core/networks/serving.py`. Version 1 stays as it is. Then let `EvolutionSettings.architecture` train the
-new version.
+`mlrs_core/networks/serving.py`. Version 1 stays as it is.
 """
 
 from __future__ import annotations

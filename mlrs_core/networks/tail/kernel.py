@@ -20,6 +20,7 @@ from mlrs_core.networks.snapshots import snapshot_at
 from mlrs_core.networks.tail.constants import FEATURES
 from mlrs_core.networks.tail.features import look
 from mlrs_core.networks.tail.memory import (
+    VALIDATION,
     Memory,
     first_lr,
     remember,
@@ -156,8 +157,8 @@ def observe(
     due = take_in(memory, loss, step, run, fixed)
     if len(signals) > 0:
         take_in_signals(memory, signals[entry])
-        if math.isfinite(signals[entry, 6]):
-            take_in_validation(memory, signals[entry, 6], step, run, fixed)
+        if math.isfinite(signals[entry, VALIDATION]):
+            take_in_validation(memory, signals[entry, VALIDATION], step, run, fixed)
     return due
 
 

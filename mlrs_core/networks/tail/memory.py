@@ -43,9 +43,21 @@ from mlrs_core.networks.tail.state_layout import (
     VALID_SHARE,
     VARIANCE,
 )
-from mlrs_core.policy import Floats
+from mlrs_core.policy import COLUMNS, Floats
 
 Memory = npt.NDArray[np.float32]
+UPDATE2, GRADIENT2, GRADIENT_ALONG, GRADIENT_CROSS, RELATIVE, VALIDATION = (
+    COLUMNS.index(name)
+    for name in (
+        "update_norm2",
+        "grad_norm2",
+        "grad_dot_update",
+        "grad_dot_previous_update",
+        "log_relative_update",
+        "validation_loss",
+    )
+)
+"""Where in what comes with an observation the numbers are that the network reads."""
 
 
 @compiled
@@ -108,8 +120,9 @@ def take_in(memory: Memory, loss: float, step: int, run: Any, fixed: Any) -> boo
 
 @compiled
 def take_in_signals(memory: Memory, signals: Floats) -> None:
-    """Add the signals of a step up, (6,) or longer, in the order of `SIGNALS`."""
-    update2, gradient2, along, cross, relative = signals[0], signals[2], signals[3], signals[4], signals[5]
+    """Add the signals of a step up, (len(COLUMNS),)."""
+    update2, gradient2, relative = signals[UPDATE2], signals[GRADIENT2], signals[RELATIVE]
+    along, cross = signals[GRADIENT_ALONG], signals[GRADIENT_CROSS]
     if math.isfinite(relative):
         memory[UPDATE_SUM] = wide(memory[UPDATE_SUM]) + clip(relative, -30.0, 10.0)
         memory[UPDATE_COUNT] += 1

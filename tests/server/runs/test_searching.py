@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import sqlite3
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -527,6 +529,20 @@ async def test_a_run_that_is_not_in_memory_is_decided_in_the_store(tmp_path: Pat
         policy = here.catalog.find("small").policy
     expected = replace(CONFIG, initial_lr=found.learning_rate)
     assert lrs.tobytes() == replayed(policy, expected, LOSSES[:60]).tobytes()
+
+
+async def test_a_search_ends_though_the_model_cannot_be_read(tmp_path: Path, model_file: Path) -> None:
+    """Where the model of the run is damaged in the store, the schedule that needs none follows."""
+    async with harness(tmp_path / "d", model_file) as here:
+        await here.open("a", CONFIG)
+        await tried_but_one(here)
+    with contextlib.closing(sqlite3.connect(next((tmp_path / "d").rglob("*.sqlite3")))) as store:
+        store.execute("UPDATE models SET data = x'00'")
+        store.commit()
+    async with harness(tmp_path / "d", None) as here:
+        found = found_by(await tried(here, await ask(here)))
+        config = await config_of(here)
+        assert (rate_of(config), config.schedule) == (found.learning_rate, WSD)
 
 
 async def test_a_decided_run_keeps_what_is_not_of_its_policy(tmp_path: Path, model_file: Path) -> None:

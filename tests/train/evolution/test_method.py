@@ -162,7 +162,7 @@ def test_command_trains(invoke: Invoke, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--population", "6"], "'--population': 2 groups of pairs do not divide 6"),
+        (["--population", "6"], "'--population': must be a multiple of 4, for pairs in 2 groups; is 6"),
         (["--families", "nope"], "'--families': 'nope' is unknown; known: teacher-mlp"),
         (["--epochs", "3"], "No such option"),
         (["--updates", "3", "--minutes", "1"], "'--minutes': and updates cannot both be given"),

@@ -156,8 +156,13 @@ def test_validation_losses_come_now_and_then(problem: Problem) -> None:
     rollout(problem, conditions, shown, Draw(1), "final")
     told = [step for step, one in enumerate(shown.signals) if one is not None and one[0, 6].isfinite()]
     assert told == [10, 20]
+    rows, draw = problem.copies(3), Draw(1)
+    updater = UpdateRule(Optimizer.SGD, rows, momentum=conditions.momentum, weight_decay=0.0)
+    for _ in range(10):
+        batch = problem.train.take(draw.integers(len(problem.train), problem.batch_size))
+        updater.apply(rows, problem.value_and_grad(rows, batch)[1], LRS)
+    torch.testing.assert_close(shown.signals[10][:, 6].float(), problem.evaluate(rows, problem.shown))
     assert problem.shown.stop == problem.judged.start
-    rows = problem.copies(1)
     halves = problem.evaluate(rows, problem.shown) + problem.evaluate(rows, problem.judged)
     torch.testing.assert_close(halves / 2, problem.evaluate(rows))
 

@@ -11,7 +11,10 @@ import torch
 from mlrs_core.config import Optimizer
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.groups import draw_views
+from mlrs_train.evolution.sample import draw_task
+from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.conditions import Conditions
+from mlrs_train.evolution.trainings.families import FAMILIES
 from mlrs_train.evolution.trainings.families.perceptrons import teacher_mlp
 from mlrs_train.evolution.trainings.problem import Problem
 from mlrs_train.evolution.trainings.starts import RATES, _trained, best_start, pretrained
@@ -62,3 +65,20 @@ def test_views_vary() -> None:
     assert 1.0 < torch.tensor(octaves).std() < 1.4
     assert len({(bool(view.signals), bool(view.validations)) for view in views}) == 4
     assert any(math.isnan(view.starts) for view in views)
+
+
+def test_tasks_vary_in_how_they_start() -> None:
+    """Some tasks start with a last layer of zeros, some from trained biases; scales may differ in a task."""
+    settings = EvolutionSettings(min_horizon=4, max_horizon=6)
+    tasks = [draw_task(Draw(3, number), FAMILIES["teacher-mlp"], settings)[0] for number in range(120)]
+    zeros = [
+        not [value for name, value in task.params.items() if name.endswith("weight")][-1].any()
+        for task in tasks
+    ]
+    trained = [
+        any(value.any() for name, value in task.params.items() if name.endswith("bias")) for task in tasks
+    ]
+    spread = [len(set(task.scales.values())) > 1 for task in tasks]
+    assert 2 < sum(zeros) < 30
+    assert 2 < sum(trained) < 30
+    assert 40 < sum(spread) < 110

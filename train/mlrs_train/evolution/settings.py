@@ -77,10 +77,8 @@ class EvolutionSettings:
         check_ranges(self)
         check_whole("max_horizon", self.max_horizon, low=self.min_horizon, high=MANY)
         if self.population % (2 * self.groups):
-            raise InvalidFieldError(
-                "population",
-                f"{self.groups} groups of pairs do not divide {self.population}",
-            )
+            multiple = f"a multiple of {2 * self.groups}, for pairs in {self.groups} groups"
+            raise InvalidFieldError("population", f"must be {multiple}; is {self.population}")
         if self.averaging >= 1:
             raise InvalidFieldError("averaging", f"must be below 1, is {self.averaging}")
         if self.objective not in get_args(Objective):
