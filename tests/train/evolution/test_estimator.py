@@ -9,6 +9,7 @@ from mlrs_train.evolution import sample
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.estimator import EvolutionSearch, antithetic, centered_ranks, gradient
 from mlrs_train.evolution.method import initial_phi
+from mlrs_train.evolution.objective import Outcomes
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.policies import SideBySide
 
@@ -28,7 +29,7 @@ def test_pairs_share_task_weights_and_data(monkeypatch: pytest.MonkeyPatch) -> N
     settings_of: list[object] = []
     rollout = sample.rollout
 
-    def spying(problem: object, conditions: object, policy: SideBySide, *rest: object) -> torch.Tensor:
+    def spying(problem: object, conditions: object, policy: SideBySide, *rest: object) -> Outcomes:
         settings_of.extend([problem, conditions])
         assert policy.size == 5
         return rollout(problem, conditions, policy, *rest)

@@ -91,9 +91,10 @@ def test_member_is_a_single_run(problem: Problem) -> None:
     phi = initial_phi(SETTINGS) + 0.3 * Draw(2).normal(4, len(initial_phi(SETTINGS)))
     spec, nothing = SETTINGS.architecture(), Views.of(1, math.nan, math.nan, signals=False, validations=False)
     views = [Views.of(1, 0.02, 1.0, signals=True, validations=True), nothing, nothing, nothing]
-    together = rollout(problem, conditions, NetworkRates(spec, phi, Views.joined(views)), Draw(7), "final")
+    members = NetworkRates(spec, phi, Views.joined(views))
+    together = rollout(problem, conditions, members, Draw(7), "final").judged
     alone = [
-        rollout(problem, conditions, NetworkRates(spec, row[None], view), Draw(7), "final")
+        rollout(problem, conditions, NetworkRates(spec, row[None], view), Draw(7), "final").judged
         for row, view in zip(phi, views, strict=True)
     ]
     assert together.std() > 1e-4
@@ -193,11 +194,11 @@ def test_divergence_is_capped_and_private(problem: Problem) -> None:
     conditions = Conditions(optimizer=Optimizer.SGD, horizon=60)
     sane = ScheduleRates(["cosine", "wsd"], torch.tensor([0.01, 0.1]))
     mad = ScheduleRates(["linear"], torch.tensor([1e11]))
-    values = rollout(problem, conditions, SideBySide([sane, mad]), Draw(1), "final")
+    values = rollout(problem, conditions, SideBySide([sane, mad]), Draw(1), "final").judged
     initial = problem.evaluate(problem.copies(1), problem.judged)
     assert values.isfinite().all()
     assert values[2] <= CAP * initial[0] * (1 + 1e-6)
-    torch.testing.assert_close(values[:2], rollout(problem, conditions, sane, Draw(1), "final"))
+    torch.testing.assert_close(values[:2], rollout(problem, conditions, sane, Draw(1), "final").judged)
 
 
 def test_cap_takes_any_value() -> None:
@@ -212,7 +213,7 @@ def test_network_survives_divergence(problem: Problem) -> None:
     views = Views.of(1, 100.0, math.nan, signals=True, validations=True)
     policy = NetworkRates(SETTINGS.architecture(), initial_phi(SETTINGS)[None], views)
     hot = dataclasses.replace(problem, losses=lambda params, batch: 1e9 * problem.losses(params, batch))
-    assert rollout(hot, conditions, policy, Draw(1), "area").isfinite().all()
+    assert rollout(hot, conditions, policy, Draw(1), "area").judged.isfinite().all()
     assert policy.advise(40, Shown(conditions.report(torch.tensor([math.nan])))).isfinite().all()
 
 
@@ -222,7 +223,7 @@ def test_scales_move_the_rates(problem: Problem, rule: Optimizer, power: int) ->
     scaled = dataclasses.replace(problem, scales=dict.fromkeys(problem.params, 5.0))
     conditions = Conditions(optimizer=rule, horizon=STEPS)
     plain, other = (
-        rollout(chosen, conditions, ScheduleRates(["cosine"], torch.tensor([rate])), Draw(1), "final")
+        rollout(chosen, conditions, ScheduleRates(["cosine"], torch.tensor([rate])), Draw(1), "final").judged
         for chosen, rate in ((problem, 0.01), (scaled, 0.01 * 5.0**-power))
     )
     torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-5)

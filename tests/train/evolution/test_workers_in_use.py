@@ -142,7 +142,7 @@ def test_a_failing_task_is_named(invoke: Invoke, tmp_path: Path, monkeypatch: py
         raise TrainError("the task is broken")
 
     monkeypatch.setattr("mlrs_train.evolution.method.draw_sample", broken)
-    result = invoke(*FAST, "--out", tmp_path)
+    result = invoke(*FAST, "--lesson-updates", "0", "--out", tmp_path)
     assert result.exit_code == 1
     assert "Task 0 of update 0 (counted from 0) failed" in result.output
     assert "TrainError: the task is broken" in result.output

@@ -6,7 +6,7 @@ trainings/      the trainings that networks are judged on, many copies at once
 objective.py    a number for how a training went, capped
 sample.py       one task's fitness of a population
 estimator.py    perturbations, ranks, Adam and averaging of phi
-cloning/        the warm start: learning from schedules
+lessons/        the warm start: what a network learns by gradient from trainings at known rates
 yardsticks.py   held-out tasks, and the schedules that the network is compared with
 engines/        where tasks are computed: in this process, in workers, on a Ray cluster
 method.py       the algorithm

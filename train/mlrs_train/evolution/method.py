@@ -1,11 +1,11 @@
-"""The algorithm: phi moves by what populations around it reach on random tasks."""
+"""The algorithm: phi learns from lessons, then moves by what populations around it reach on random tasks."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,16 +15,18 @@ from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.engines.engine import Job, JobEngine
 from mlrs_train.evolution.engines.in_process import InThisProcess
 from mlrs_train.evolution.estimator import EvolutionSearch
-from mlrs_train.evolution.sample import START, draw_sample, unpack
+from mlrs_train.evolution.lessons.lesson import give_lesson
+from mlrs_train.evolution.lessons.study import Study
+from mlrs_train.evolution.sample import START, STUDY, draw_sample, unpack
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.families import choose_families
 from mlrs_train.evolution.yardsticks import Yardsticks
 from mlrs_train.method import LogRecord
 
-T = TypeVar("T")
-
-INITIAL_SCALE = 0.03
-"""The standard deviation of the first weights."""
+INITIAL_SCALE, INITIAL_HEAD = 0.1, 0.01
+"""The standard deviations of the first weights: of the cell's, and of those of the head's first number."""
+LAST_LESSON_LR = 0.05
+"""The last learning rate on lessons, over the first."""
 
 
 class Evolution:
@@ -41,10 +43,12 @@ class Evolution:
         self.settings = settings
         self.engine: JobEngine = InThisProcess()
         self.search = EvolutionSearch(initial_phi(settings), averaging=settings.averaging)
+        self.study: Study | None = None
         self.yardsticks = Yardsticks(settings)
         self.steps_done = 0
         self.elapsed_s = 0.0
         self._log_ratios: list[float] = []
+        self._costs: list[float] = []
 
     @property
     def steps_total(self) -> int:
@@ -56,10 +60,15 @@ class Evolution:
 
     @property
     def _share(self) -> float:
-        """The share of the training that is over."""
+        """The share of evolution that is over; below 0 during lessons."""
         if self.settings.minutes is not None:
             return self.elapsed_s / (60 * self.settings.minutes)
-        return self.steps_done / (self.settings.updates or 1)
+        updates = (self.settings.updates or 1) - self._lesson_updates
+        return (self.steps_done - self._lesson_updates) / max(updates, 1)
+
+    @property
+    def _lesson_updates(self) -> int:
+        return self.settings.lesson_updates or 0
 
     def advance(self) -> LogRecord | None:
         """Make one update of phi; return a record when one is due.
@@ -68,25 +77,59 @@ class Evolution:
             EngineError: a task failed, or no worker survived it.
         """
         began, lr = time.monotonic(), self.meta_lr()
-        samples = self._compute(draw_sample, self.search.phi)
-        self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
-        self._log_ratios += [sample.log_ratio for sample in samples]
+        if self.steps_done < self._lesson_updates:
+            self._learn(lr)
+        else:
+            self._evolve(lr)
         self.steps_done += 1
         self.elapsed_s += time.monotonic() - began
         return self._record(lr)
 
-    def _compute(self, function: Callable[..., T], phi: Tensor) -> list[T]:
-        """Return what each task of this update says about phi."""
-        update, arguments = self.steps_done, (self.settings, phi, self.steps_done)
-        return self.engine.compute(
+    def _learn(self, lr: float) -> None:
+        """Take new lessons, and make some steps on all of them.
+
+        A study is not part of a checkpoint: lessons are pure functions of their number, and those of before
+        are taken again.
+        """
+        if self.study is None:
+            self.study = Study(self.settings.architecture())
+        count = self.settings.lessons_per_update * (self.steps_done + 1)
+        jobs = [
+            Job(f"Lesson {number}", give_lesson, (self.settings, number))
+            for number in range(self.study.count, count)
+        ]
+        self.study.add(self.engine.compute(jobs))
+        draw = Draw(STUDY, self.settings.seed, self.steps_done)
+        for _ in range(self.settings.lesson_steps):
+            gradient, cost = self.study.gradient(self.search.phi, draw)
+            self.search.step(gradient, lr)
+            self._costs.append(cost)
+        if self.steps_done + 1 == self._lesson_updates:
+            self.study = None
+            self.search = EvolutionSearch(self.search.average, averaging=self.settings.averaging)
+
+    def _evolve(self, lr: float) -> None:
+        """Train populations on new tasks, and make a step by what they reach."""
+        update = self.steps_done
+        samples = self.engine.compute(
             [
-                Job(f"Task {index} of update {update} (counted from 0)", function, (*arguments, index))
+                Job(
+                    f"Task {index} of update {update} (counted from 0)",
+                    draw_sample,
+                    (self.settings, self.search.phi, update, index),
+                )
                 for index in range(self.tasks_now())
             ]
         )
+        self.search.step(torch.stack([sample.estimate for sample in samples]).mean(0), lr)
+        self._log_ratios += [sample.log_ratio for sample in samples]
 
     def meta_lr(self) -> float:
-        """Return Adam's learning rate on phi: down along a line."""
+        """Return Adam's learning rate on phi: down along a line on lessons, along another in evolution."""
+        if self.steps_done < self._lesson_updates:
+            return self.settings.lesson_lr * (
+                1 - (1 - LAST_LESSON_LR) * self.steps_done / self._lesson_updates
+            )
         share = min(self._share, 1.0)
         return self.settings.meta_lr + share * (self.settings.final_meta_lr - self.settings.meta_lr)
 
@@ -101,8 +144,12 @@ class Evolution:
         validates = self.steps_done == self.steps_total or self.steps_done % self.settings.validate_every == 0
         if not (validates or self.steps_done % self.settings.log_every == 0):
             return None
-        ratios, self._log_ratios = torch.tensor(self._log_ratios), []
-        values = {"to_search": float(ratios.median()), "meta_lr": lr}
+        values = {"meta_lr": lr}
+        if self._log_ratios:
+            values["to_search"] = float(torch.tensor(self._log_ratios).median())
+        if self._costs:
+            values["lesson_cost"] = math.fsum(self._costs) / len(self._costs)
+        self._log_ratios, self._costs = [], []
         if validates:
             began = time.monotonic()
             values |= self.yardsticks.compare(self.search.average, self.engine)
@@ -117,6 +164,7 @@ class Evolution:
             "steps_done": self.steps_done,
             "elapsed_s": self.elapsed_s,
             "log_ratios": list(self._log_ratios),
+            "costs": list(self._costs),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -126,6 +174,7 @@ class Evolution:
         self.steps_done = state["steps_done"]
         self.elapsed_s = state["elapsed_s"]
         self._log_ratios = list(state["log_ratios"])
+        self._costs = list(state["costs"])
 
     def model(self, provenance: Mapping[str, Any]) -> Model:
         """Return the model of the averaged weights, with what the method adds to its provenance."""
@@ -140,11 +189,15 @@ class Evolution:
 
 
 def initial_phi(settings: EvolutionSettings) -> Tensor:
-    """Return the first weights: small and random, biases 0, so that the network hardly corrects anything."""
-    shapes = settings.architecture().weight_shapes()
-    draw = Draw(START, settings.seed)
-    parts = [
-        torch.zeros(shape) if name.endswith("bias") else INITIAL_SCALE * draw.normal(*shape)
-        for name, shape in shapes.items()
-    ]
-    return torch.cat([part.flatten() for part in parts])
+    """Return the first weights: small and random, biases 0, so that the network hardly corrects anything.
+
+    The head's second number is 0 until evolution finds a use for it; lessons leave it alone.
+    """
+    draw, spec = Draw(START, settings.seed), settings.architecture()
+    weights = {
+        name: torch.zeros(shape) if name.endswith("bias") else draw.normal(*shape)
+        for name, shape in spec.weight_shapes().items()
+    }
+    weights["cell.weight"] *= INITIAL_SCALE
+    weights["head.weight"] *= torch.tensor([[INITIAL_HEAD], [0.0]])
+    return torch.cat([weight.flatten() for weight in weights.values()])

@@ -6,6 +6,8 @@ and no worse: one that explodes to 1e30 says nothing more. NaN counts as the cap
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,26 @@ WINDOW_POINTS = 5
 """Where the validation loss is taken in the last tenth of a training."""
 AREA_POINTS = 16
 """Where it is taken in a whole training."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How some copies of a base model ended, each (n,), finite; less is better."""
+
+    judged: Tensor
+    """What the objective makes of each, on examples that none was trained on."""
+    trained: Tensor
+    """The training loss after the last step."""
+
+    def fitness(self, *, validated: bool) -> Tensor:
+        """Return what networks are to minimise, (n,): `validated`, if they are shown validation losses.
+
+        Nothing else shows overfitting. Without them it is the geometric mean of both losses, or the network
+        would take every rate for too high, since some tasks overfit and none gains by too low a rate.
+        """
+        if validated:
+            return self.judged
+        return torch.sqrt(self.judged.clamp(min=0) * self.trained.clamp(min=0))
 
 
 def evaluation_steps(objective: Objective, horizon: int) -> frozenset[int]:

@@ -22,7 +22,7 @@ from mlrs_train.evolution.trainings.rollout import rollout
 from mlrs_train.evolution.trainings.starts import best_start, pretrained
 from mlrs_train.tasks import Params
 
-TRAINING, START, HELD_OUT = range(3)
+TRAINING, START, HELD_OUT, LESSON, STUDY = range(5)
 """What random numbers are for: the first number of their key."""
 PRETRAINED = 0.08
 """How often a training starts from weights that were trained before."""
@@ -68,11 +68,13 @@ def draw_sample(settings: EvolutionSettings, phi: Tensor, update: int, index: in
         settings.architecture(), phi + settings.sigma * torch.cat(perturbations), Views.joined(views)
     )
     plain = ScheduleRates(["wsd"], torch.tensor([best]))
-    values = rollout(problem, conditions, SideBySide([members, plain]), draw, settings.objective)
-    fitness = values[: members.size]
-    parts = torch.split(fitness, 2 * pairs)
-    estimates = [gradient(part, moved) for part, moved in zip(parts, perturbations, strict=True)]
-    return Sample(torch.stack(estimates).mean(0), fitness, float(values[-1]))
+    outcomes = rollout(problem, conditions, SideBySide([members, plain]), draw, settings.objective)
+    estimates = []
+    for group, (view, moved) in enumerate(zip(views, perturbations, strict=True)):
+        fitness = outcomes.fitness(validated=bool(view.validations.any()))
+        estimates.append(gradient(fitness[2 * pairs * group :][: 2 * pairs], moved))
+    judged = outcomes.judged
+    return Sample(torch.stack(estimates).mean(0), judged[: members.size], float(judged[-1]))
 
 
 def draw_task(draw: Draw, family: Family, settings: EvolutionSettings) -> tuple[Problem, Conditions]:

@@ -28,9 +28,18 @@ class EvolutionSettings:
     checkpoint_every: ClassVar[int] = 10
 
     updates: Annotated[int | None, Whole(1)] = None
-    """Updates of the network. Default: as many as `minutes` allow, else 1000."""
+    """Updates of the network. Default: as many as `minutes` allow, else 600."""
     minutes: Annotated[float | None, Real(above=0.0)] = None
     """Train for this long instead; the result then depends on the machine's speed."""
+    lesson_updates: Annotated[int | None, Whole(0)] = None
+    """How many of the updates, the first ones, follow the gradient of lessons. Default: 60, but at most a
+    quarter of `updates`; none with `minutes`."""
+    lessons_per_update: Annotated[int, Whole(1)] = 25
+    """New lessons, a task each, in each of these."""
+    lesson_steps: Annotated[int, Whole(1)] = 12
+    """Steps of Adam in each of these, over all lessons so far."""
+    lesson_lr: Annotated[float, Real(above=0.0)] = 0.004
+    """Adam's first learning rate on lessons; it falls linearly to a twentieth."""
     families: Sequence[str] = ()
     """The families that tasks are drawn from, by name. None named: all."""
     population: Annotated[int, Whole(2, 10**6)] = 32
@@ -54,9 +63,9 @@ class EvolutionSettings:
     """The network's hidden units."""
     sigma: Annotated[float, Real(above=0.0)] = 0.05
     """The standard deviation of a perturbation."""
-    meta_lr: Annotated[float, Real(above=0.0)] = 0.02
-    """Adam's first learning rate on the network; it falls linearly to `final_meta_lr`."""
-    final_meta_lr: Annotated[float, Real(least=0.0)] = 0.001
+    meta_lr: Annotated[float, Real(above=0.0)] = 0.005
+    """Adam's first learning rate on the network in evolution; it falls linearly to `final_meta_lr`."""
+    final_meta_lr: Annotated[float, Real(least=0.0)] = 0.0005
     """Adam's last learning rate on the network."""
     averaging: Annotated[float, Real(least=0.0)] = 0.98
     """What the average network, which becomes the model, keeps of itself at each step; below 1."""
@@ -72,9 +81,14 @@ class EvolutionSettings:
             raise InvalidFieldError("minutes", "and updates cannot both be given")
         if self.updates is None and self.minutes is None:
             object.__setattr__(self, "updates", DEFAULT_UPDATES)
+        if self.lesson_updates is None:
+            most = 0 if self.updates is None else min(LESSON_UPDATES, self.updates // 4)
+            object.__setattr__(self, "lesson_updates", most)
         if self.first_tasks_per_update is None:
             object.__setattr__(self, "first_tasks_per_update", max(1, round(0.375 * self.tasks_per_update)))
         check_ranges(self)
+        if self.updates is not None:
+            check_whole("lesson_updates", self.lesson_updates, low=0, high=self.updates)
         check_whole("max_horizon", self.max_horizon, low=self.min_horizon, high=MANY)
         if self.population % (2 * self.groups):
             multiple = f"a multiple of {2 * self.groups}, for pairs in {self.groups} groups"
@@ -95,5 +109,7 @@ class EvolutionSettings:
         return {**asdict(self), "families": list(self.families)}
 
 
-DEFAULT_UPDATES = 1000
+DEFAULT_UPDATES = 600
 """Updates of a training that is given neither updates nor minutes."""
+LESSON_UPDATES = 60
+"""The most updates on lessons, unless told otherwise."""

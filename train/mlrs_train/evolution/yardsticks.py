@@ -119,4 +119,4 @@ def held_out(settings: EvolutionSettings, number: int, phi: Tensor | None) -> Te
             for searched, signals, validations in VIEWS.values()
         ]
         policy = NetworkRates(settings.architecture(), phi[None], Views.joined(views))
-    return rollout(problem, conditions, policy, Draw(HELD_OUT, number, 1), settings.objective)
+    return rollout(problem, conditions, policy, Draw(HELD_OUT, number, 1), settings.objective).judged

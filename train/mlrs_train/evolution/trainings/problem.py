@@ -21,6 +21,10 @@ Losses = Callable[[Params, Batch], Tensor]
 No copy's loss may depend on another's parameters."""
 
 
+COMPARED_ON = 512
+"""The most training examples that the training loss is taken on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """A base model, its initial weights and its data."""
@@ -92,6 +96,12 @@ class Problem:
         """Return the losses of some copies, (n,), on the examples that are not trained on, or a part."""
         with torch.no_grad():
             return self.losses(self.unpack(rows), (self.valid.inputs[part], self.valid.targets[part]))
+
+    def training_losses(self, rows: Tensor) -> Tensor:
+        """Return the losses of some copies, (n,), on the first `COMPARED_ON` examples that are trained on."""
+        with torch.no_grad():
+            examples = self.train.inputs[:COMPARED_ON], self.train.targets[:COMPARED_ON]
+            return self.losses(self.unpack(rows), examples)
 
     @property
     def shown(self) -> slice:

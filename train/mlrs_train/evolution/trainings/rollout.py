@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mlrs_core.policy import COLUMNS
 from mlrs_train.evolution.draw import Draw
-from mlrs_train.evolution.objective import capped, evaluation_steps
+from mlrs_train.evolution.objective import Outcomes, capped, evaluation_steps
 from mlrs_train.evolution.settings import Objective
 from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
@@ -19,15 +19,12 @@ from mlrs_train.evolution.trainings.signals import SignalMeter
 @torch.no_grad()
 def rollout(
     problem: Problem, conditions: Conditions, policy: RatePolicy, draw: Draw, objective: Objective
-) -> Tensor:
+) -> Outcomes:
     """Train as many copies as the policy advises, to the horizon.
 
     All copies share initial weights and batches, which come from `draw`. A copy that diverges
     stays what it is, and touches no other. What is validated for the policy is another half of the held-out
     examples than what the result is judged on.
-
-    Returns:
-        What the objective makes of each, (n,), finite; less is better.
     """
     rows = problem.copies(policy.size)
     updater = UpdateRule(
@@ -51,7 +48,10 @@ def rollout(
         signals = None if meter is None else meter.take(step, rows, gradients, updates)
         if step + 1 in points:
             taken.append(problem.evaluate(rows, problem.judged))
-    return capped(torch.stack(taken), initial).mean(0)
+    return Outcomes(
+        judged=capped(torch.stack(taken), initial).mean(0),
+        trained=capped(problem.training_losses(rows), problem.training_losses(problem.copies(policy.size))),
+    )
 
 
 def _with_validation(signals: Tensor | None, losses: Tensor) -> Tensor:

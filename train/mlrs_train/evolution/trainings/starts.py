@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mlrs_train.evolution.draw import Draw
+from mlrs_train.evolution.objective import Outcomes, capped
 from mlrs_train.evolution.trainings.conditions import Conditions
 from mlrs_train.evolution.trainings.optimizers import UpdateRule, clip
 from mlrs_train.evolution.trainings.policies import ScheduleRates, Shown
@@ -16,32 +17,39 @@ from mlrs_train.tasks import Batch
 
 RATES = tuple(10 ** (-1.5 + 0.5 * index) for index in range(10))
 """The learning rates that are tried, in units of the update rule's default one."""
-COMPARED_ON = 512
-"""The most training examples that they are compared on."""
 
 
 def best_start(problem: Problem, conditions: Conditions, draw: Draw) -> float:
     """Return the learning rate from which the schedule ends at the lowest training loss.
 
-    Not the validation loss: no search sees that. The trainings of all rates are made side by side; a parabola
-    through the best three gives the minimum between them.
+    Not the validation loss: no search sees that.
     """
-    rates = conditions.default_lr * torch.tensor(RATES)
-    rows = _trained(problem, conditions, rates, draw)
-    examples = problem.train.inputs[:COMPARED_ON], problem.train.targets[:COMPARED_ON]
-    with torch.no_grad():
-        losses = problem.losses(problem.unpack(rows), examples)
-        start = problem.losses(problem.unpack(problem.copies(1)), examples)
-    most = 4 * start.abs()
-    levels = torch.log(torch.where(losses.isfinite(), losses, most).minimum(most).clamp(min=1e-7))
-    best = int(levels.argmin())
-    offset = 0.0
+    return conditions.default_lr * best_of(tried(problem, conditions, draw).trained)
+
+
+def tried(problem: Problem, conditions: Conditions, draw: Draw) -> Outcomes:
+    """Return how the schedule ends from each of the rates, (rates,). The trainings are made side by side."""
+    rows = _trained(problem, conditions, conditions.default_lr * torch.tensor(RATES), draw)
+    first = problem.copies(len(RATES))
+    return Outcomes(
+        judged=capped(problem.evaluate(rows, problem.judged), problem.evaluate(first, problem.judged)),
+        trained=capped(problem.training_losses(rows), problem.training_losses(first)),
+    )
+
+
+def best_of(losses: Tensor) -> float:
+    """Return the best learning rate, in units of the default one, from the losses after each, (rates,).
+
+    A parabola through the best three log-losses gives the minimum between them.
+    """
+    levels = torch.log(losses.clamp(min=1e-7))
+    best, offset = int(levels.argmin()), 0.0
     if 0 < best < len(RATES) - 1:
         low, middle, high = levels[best - 1 : best + 2].tolist()
         if (bend := low - 2 * middle + high) > 0:
             offset = max(-0.5, min(0.5, 0.5 * (low - high) / bend))
     spacing: float = (RATES[1] / RATES[0]) ** offset
-    return float(rates[best]) * spacing
+    return RATES[best] * spacing
 
 
 def pretrained(problem: Problem, conditions: Conditions, draw: Draw) -> Problem:
