@@ -42,6 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = EvolutionSettings(
+        lesson_updates=0,
         tasks_per_update=options.tasks_per_update,
         first_tasks_per_update=options.tasks_per_update,
         min_horizon=50,

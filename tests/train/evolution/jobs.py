@@ -16,6 +16,9 @@ from mlrs_train.evolution.settings import EvolutionSettings
 
 SMALL = EvolutionSettings(
     updates=4,
+    lesson_updates=1,
+    lessons_per_update=2,
+    lesson_steps=1,
     population=4,
     tasks_per_update=3,
     min_horizon=8,

@@ -27,6 +27,8 @@ from mlrs_train.session import TrainingSession, resume_session, start_session
 FAST = (
     "--updates",
     "4",
+    "--lessons-per-update",
+    "1",
     "--population",
     "4",
     "--tasks-per-update",
@@ -38,6 +40,9 @@ FAST = (
 )
 SMALL = EvolutionSettings(
     updates=5,
+    lesson_updates=2,
+    lessons_per_update=2,
+    lesson_steps=2,
     population=4,
     tasks_per_update=2,
     min_horizon=8,
@@ -97,6 +102,7 @@ def test_evolution_learns(tmp_path: Path) -> None:
     """On quadratics alone, a few updates leave the untrained network behind, on tasks held out."""
     settings = EvolutionSettings(
         updates=16,
+        lesson_updates=0,
         population=16,
         tasks_per_update=2,
         families=("quadratic",),
@@ -113,6 +119,24 @@ def test_evolution_learns(tmp_path: Path) -> None:
     finish(session)
     trained = session.method.yardsticks.compare(session.method.search.average, session.method.engine)
     assert trained["held_out_alone_mean"] < untrained["held_out_alone_mean"] - 0.02
+
+
+def test_lessons_come_first(tmp_path: Path) -> None:
+    """Updates on lessons log what moves cost there, later ones how populations did; both learn."""
+    session = start_session(tmp_path, EvolutionSettings(**{**SMALL.to_json(), "log_every": 1}))
+    finish(session)
+    records = [json.loads(line) for line in session.folder.log.read_text().splitlines()]
+    assert ["lesson_cost" in record for record in records] == [True, True, False, False, False]
+    assert ["to_search" in record for record in records] == [False, False, True, True, True]
+    assert [record["meta_lr"] for record in records[:3]] == pytest.approx([0.004, 0.0021, 0.005], rel=0.2)
+
+
+def test_lessons_are_a_share_of_the_updates() -> None:
+    """Unless told otherwise a quarter of the updates are on lessons, at most 60; none where time decides."""
+    taken = [EvolutionSettings(updates=updates).lesson_updates for updates in (3, 40, 10_000)]
+    assert taken == [0, 10, 60]
+    assert EvolutionSettings(minutes=5.0).lesson_updates == 0
+    assert EvolutionSettings().lesson_updates == 60
 
 
 def test_model_says_how_it_was_made(tmp_path: Path) -> None:
@@ -134,7 +158,13 @@ def test_minutes_end_the_training(
     """Given a time, it makes as many updates as fit into it, and says so from the first on."""
     clock = itertools.count(step=0.5)  # it is read as an update begins and as it ends
     monkeypatch.setattr(method, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    fields = {"updates": None, "minutes": minutes, "validate_every": 1000, "hidden_size": 1}
+    fields = {
+        "updates": None,
+        "lesson_updates": 0,
+        "minutes": minutes,
+        "validate_every": 1000,
+        "hidden_size": 1,
+    }
     session = start_session(tmp_path, EvolutionSettings(**{**SMALL.to_json(), **fields}))
     advance, said = Evolution.advance, []
 
@@ -166,6 +196,7 @@ def test_command_trains(invoke: Invoke, tmp_path: Path) -> None:
         (["--families", "nope"], "'--families': 'nope' is unknown; known: teacher-mlp"),
         (["--epochs", "3"], "No such option"),
         (["--updates", "3", "--minutes", "1"], "'--minutes': and updates cannot both be given"),
+        (["--updates", "3", "--lesson-updates", "4"], "'--lesson-updates': must be 0 to 3"),
         (["--max-horizon", "50"], "'--max-horizon': must be 100 to"),
         (["--objective", "best"], "'--objective'"),
         (["--averaging", "1"], "'--averaging': must be below 1"),

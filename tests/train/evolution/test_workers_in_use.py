@@ -20,7 +20,17 @@ from tests.train.evolution.jobs import Meeting
 
 ROOT = Path(__file__).parents[3]
 TRAIN = [sys.executable, "-c", "from mlrs_cli.train import train; train()"]
-SETTINGS = ("evolution", "--updates", "30", "--tasks-per-update", "3", "--population", "4")
+SETTINGS = (
+    "evolution",
+    "--updates",
+    "30",
+    "--tasks-per-update",
+    "3",
+    "--population",
+    "4",
+    "--lesson-updates",
+    "0",
+)
 TASKS = ("--families", "teacher-mlp,quadratic", "--min-horizon", "8", "--max-horizon", "12")
 FAST = (*SETTINGS, *TASKS, "--log-every", "1", "--validate-every", "100")
 HOLD = """
@@ -142,7 +152,7 @@ def test_a_failing_task_is_named(invoke: Invoke, tmp_path: Path, monkeypatch: py
         raise TrainError("the task is broken")
 
     monkeypatch.setattr("mlrs_train.evolution.method.draw_sample", broken)
-    result = invoke(*FAST, "--lesson-updates", "0", "--out", tmp_path)
+    result = invoke(*FAST, "--out", tmp_path)
     assert result.exit_code == 1
     assert "Task 0 of update 0 (counted from 0) failed" in result.output
     assert "TrainError: the task is broken" in result.output
