@@ -3,8 +3,9 @@
 A chunk of n steps is n losses and n learning rates, float64, and n reasons, uint8, all little-endian, then
 the version of the format, a byte, and the checksum. Version 0 has no such byte, and another checksum.
 
-A chunk of steps of which m > 0 came with extras is of version 2. Between the reasons and the version it has
-the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32.
+A chunk of steps of which m > 0 came with extras is of version 3. Between the reasons and the version it has
+the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. Rows of version 2
+lack the column that says whether a state was restored.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ import numpy as np
 
 from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Steps
-from mlrs_server.domain.extras import NO_EXTRAS, WIDTH, SparseExtras
+from mlrs_server.domain.extras import NO_EXTRAS, RESTORED, WIDTH, SparseExtras
 from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.sealing import CHECKSUM_BYTES, Offsets, Raw, damaged, is_sealed, seal_all
 
 BYTES_PER_STEP = 8 + 8 + 1
-BYTES_PER_EXTRAS = 4 + 8 * WIDTH
 COUNT_BYTES = 4
 """The size of m."""
 PLAIN = 1
 """The format of chunks without extras."""
-VERSION = 2
+VERSION = 3
 """The newest format."""
+WIDTHS = {2: WIDTH - 1, VERSION: WIDTH}
+"""The columns of extras in each format that has some."""
 VERSION_SEED = 0x6D6C7274
 """Where the checksum of a chunk with a version starts; that of version 0 starts at `sealing.SEED`."""
 NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
@@ -49,7 +51,7 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     """
     edges = np.searchsorted(record.extras.positions, bounds)
     counts = np.diff(edges)
-    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(counts, BYTES_PER_EXTRAS * counts + COUNT_BYTES, 0)
+    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(counts, (4 + 8 * WIDTH) * counts + COUNT_BYTES, 0)
     starts = np.concatenate([[0], np.cumsum(sizes + 1 + CHECKSUM_BYTES)])
     out = np.full(starts[-1], PLAIN, np.uint8)
     losses, lrs = (
@@ -105,7 +107,7 @@ def unpack_chunk(data: bytes, run_id: str) -> Observations:
                 f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs",
             )
         raise damaged(run_id)
-    n, _ = lengths
+    n = lengths.steps
     return Observations(
         np.frombuffer(data, "<f8", n).astype(np.float64),
         np.frombuffer(data, "<f8", n, offset=8 * n).astype(np.float64),
@@ -126,32 +128,38 @@ class Lengths(NamedTuple):
     steps: int
     extras: int
     """How many of the steps came with extras."""
+    width: int = WIDTH
+    """The columns of these."""
 
 
 def lengths_of(data: bytes) -> Lengths | None:
     """Return how long the parts of a chunk are; `None` if it is damaged, or of a newer format."""
-    size, extras = len(data) - CHECKSUM_BYTES, 0
+    size, extras, width = len(data) - CHECKSUM_BYTES, 0, WIDTH
     if size > 0 and is_sealed(data, VERSION_SEED):
         size -= 1
         if data[size] > VERSION:
             return None
         if data[size] > PLAIN:
+            width = WIDTHS[data[size]]
             size -= COUNT_BYTES
             extras = int.from_bytes(data[size : size + COUNT_BYTES], "little")
-            size -= BYTES_PER_EXTRAS * extras
+            size -= (4 + 8 * width) * extras
     elif not is_sealed(data):
         return None
-    return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras)
+    return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras, width)
 
 
 def _extras_of(data: bytes, lengths: Lengths) -> SparseExtras:
     """Return the extras in a chunk."""
-    steps, m = lengths
+    steps, m, width = lengths
     if not m:
         return NO_EXTRAS
     positions = np.frombuffer(data, "<u4", m, offset=BYTES_PER_STEP * steps)
-    values = np.frombuffer(data, "<f8", WIDTH * m, offset=BYTES_PER_STEP * steps + 4 * m)
-    return SparseExtras(positions.astype(np.int64), values.astype(np.float64).reshape(m, WIDTH))
+    values = np.frombuffer(data, "<f8", width * m, offset=BYTES_PER_STEP * steps + 4 * m)
+    values = values.astype(np.float64).reshape(m, width)
+    if width < WIDTH:
+        values = np.insert(values, RESTORED, np.nan, axis=1)
+    return SparseExtras(positions.astype(np.int64), values)
 
 
 def unpack_consecutive(chunks: Iterable[tuple[int, bytes]], step: int, run_id: str) -> Observations:

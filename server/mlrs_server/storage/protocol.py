@@ -28,7 +28,7 @@ class Observations:
     losses: Floats
     lrs: Floats
     reasons: Bytes
-    """The `AdviceReason` of each step: fresh or held."""
+    """The `AdviceReason` of each step, fresh or held, with the flag `RESTORE` beside it."""
     updates: Sequence[MetaUpdate] = ()
     """Meta updates that are read together with the steps, in order."""
     extras: SparseExtras = NO_EXTRAS
