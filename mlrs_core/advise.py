@@ -26,9 +26,9 @@ from mlrs_core.policy import (
 def bounded(loss: float, lr: float, last_lr: float, factor: float, min_lr: float, max_lr: float) -> float:
     """Return the learning rate that a loop is advised.
 
-    The policy's times the run's factor, within its bounds. Where the loss is not finite the run is held: its state has not
-    moved, and its learning rate is the last one. Before any finite loss there is none, and `min_lr` (0
-    where not given) stands in: the gradient of such a loss must not move the weights.
+    It is the policy's times the run's factor, within its bounds. Where the loss is not finite the run is
+    held: its state has not moved, and its learning rate is the last one. Before any finite loss there is
+    none, and `min_lr` (0 where not given) stands in: the gradient of such a loss must not move the weights.
 
     Args:
         loss: any value.

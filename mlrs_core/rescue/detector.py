@@ -1,22 +1,23 @@
 """What tells from its losses that a training blew up, compiled: a few floats a run, moved once a step.
 
-Losses may have any sign and scale. So each is taken as a level, asinh(loss / scale), with the geometric mean of
-the first losses as the scale: near 0 a level is the loss in that unit, further out its logarithm. A fast and a
-slow moving average follow the levels, and the usual deviation from the slow one. Lengths are shares of the
-horizon; an unknown horizon counts as `UNKNOWN_HORIZON` steps, or as the steps so far once these are more.
+Losses may have any sign and scale. So each is taken as a level, asinh(loss / scale), with the geometric
+mean of the first losses as the scale: near 0 a level is the loss in that unit, further out its logarithm. A
+fast and a slow moving average follow the levels, and the usual deviation from the slow one. Lengths are
+shares of the horizon; an unknown horizon counts as `UNKNOWN_HORIZON` steps, or as the steps so far once
+these are more.
 
 An alarm is raised by
 
 * a loss that is not finite;
-* a jump: for `STAY` in a row, levels were above the slow average by `FAR` and by `DEVIATIONS` usual deviations.
-  Both stand still meanwhile. A training that has gained nothing yet must jump by `FAR_AT_FIRST`: at a high rate
-  some rise a hundredfold at first, stay there, and end well;
+* a jump: for `STAY` in a row, levels were above the slow average by `FAR` and by `DEVIATIONS` usual
+  deviations. Both stand still meanwhile. A training that has gained nothing yet must jump by
+  `FAR_AT_FIRST`: at a high rate some rise a hundredfold at first, stay there, and end well;
 * a dead network: for `DIES` in a row, the fast average had lost nine tenths of what the slow one had ever
   gained on the first losses.
 
-After an alarm the run is waited for: for `PATIENCE` nothing is an alarm, and the slow average stands still. It
-goes on where it was once the training says that it has restored a saved state; otherwise it begins anew at the
-level of then. A run raises at most `MOST` alarms.
+After an alarm the run is waited for: for `PATIENCE` nothing is an alarm, and the slow average stands still.
+It goes on where it was once the training says that it has restored a saved state; otherwise it begins anew
+at the level of then. A run raises at most `MOST` alarms.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from mlrs_core.policy import States
 MOST = 3
 """The most alarms of a run."""
 STAY, DIES, PATIENCE, MEMORY = 0.01, 0.2, 0.1, 0.05
-"""Shares of the horizon: how long a jump stays, how long a network is dead, how long a run is waited for after
-an alarm, and the span of the slow average. The span of the fast one is that of `STAY`."""
+"""Shares of the horizon: how long a jump stays, how long a network is dead, how long a run is waited for
+after an alarm, and the span of the slow average. The span of the fast one is that of `STAY`."""
 LEAST_STAY, LEAST_LONG = 5.0, 50.0
 """The least steps of `STAY`, and of the other three (of `MEMORY` half of it)."""
 LONGEST = 100_000.0
@@ -40,8 +41,8 @@ FAR, FAR_AT_FIRST = 1.5, 8.0
 DEVIATIONS = 6.0
 """How high a jump is at least, in usual deviations."""
 GAINED = 0.1
-"""A training has gained if its slow average fell by this much from the first losses, in levels, and by a usual
-deviation."""
+"""A training has gained if its slow average fell by this much from the first losses, in levels, and by a
+usual deviation."""
 LOST = 0.9
 """The share of its gain that a dead network has lost."""
 UNKNOWN_HORIZON = 1000
@@ -51,8 +52,8 @@ SIZE = 11
 """Floats of a run."""
 RESCUES, WAIT, SEEN, SCALE, FIRST, LOWEST, FAST, SLOW, DEVIATION, ABOVE, DEAD = range(SIZE)
 """What the floats are: alarms so far; steps that are still waited; finite losses so far; the scale, and its
-logarithm until it is known; the first level; the lowest slow average; both averages; the usual deviation; and for
-how many steps in a row the level was far above, and the network was dead."""
+logarithm until it is known; the first level; the lowest slow average; both averages; the usual deviation; and
+for how many steps in a row the level was far above, and the network was dead."""
 
 
 @compiled

@@ -84,20 +84,19 @@ class RescuingPolicy:
         lrs: Floats,
     ) -> None:
         """Advance the other policy, whose kernels want states of their own width in one piece."""
-        size, first = self.inner.state_size, int(rows[0])
-        if len(rows) == 1 or (rows == first).all():  # one row is in one piece as it is
-            one = slice(first, first + 1)
-            here = np.zeros(len(rows), np.int64)
-            own, network, run = states[one, :size], networks[one], table[one]
-            self.inner.advance(own, network, run, here, steps, losses, signals, lrs)
+        size = self.inner.state_size
+        if len(rows) == 1 or (len(rows) and (rows == rows[0]).all()):  # one row is in one piece as it is
+            one = slice(rows[0], rows[0] + 1)
+            own, here = states[one, :size], np.zeros(len(rows), np.int64)
+            self.inner.advance(own, networks[one], table[one], here, steps, losses, signals, lrs)
             return
         distinct, where = np.unique(rows, return_inverse=True)
         if self.network_size:  # networks are large, and those never written to take no memory: no copies
             for row in distinct:
                 which = np.flatnonzero(rows == row)
                 told, rates = signals[which] if len(signals) else signals, lrs[which]
-                run = (states, networks, table, rows[which], steps[which], losses[which], told, rates)
-                self._advance_inner(*run)
+                entries = (rows[which], steps[which], losses[which], told, rates)
+                self._advance_inner(states, networks, table, *entries)
                 lrs[which] = rates
             return
         own = states[distinct, :size]

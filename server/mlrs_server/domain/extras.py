@@ -21,7 +21,8 @@ LOSS, STEP = EXTRAS.index("validation_loss"), EXTRAS.index("validation_step")
 """The columns of the validation loss and of its step. The step is NaN where no validation loss was sent; a
 step is at most 2**53, which a double holds exactly."""
 RESTORED = EXTRAS.index("restored")
-"""The column that is 1 where the training has restored a saved state since the observation before, else NaN."""
+"""The column that is 1 where the training has restored a saved state since the observation before; NaN
+elsewhere."""
 Extras = Floats
 """What came with n observations, (n, WIDTH), as it was sent; NaN: not sent."""
 

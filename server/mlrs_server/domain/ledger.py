@@ -47,7 +47,7 @@ WITH_EXTRAS = 0x40
 """A flag in a record's `last_reason`: the newest step came with extras (`extras.py`). If it is sent again,
 the store or the log of extras tells whether it comes with the same ones."""
 RESTORE = 0x20
-"""A flag beside an answer's reason, also where it is stored: the training is asked to restore a saved state."""
+"""A flag beside an answer's reason, also where it is stored: the training is to restore a saved state."""
 REASON = 0x1F
 """The bits of a record's `last_reason`, and of a stored reason, that are the `AdviceReason`."""
 
@@ -189,8 +189,8 @@ def settle(
         records: of the group; changed in place.
         table: the configs of its runs.
         entries: (n,) of `ENTRY` as `admit` filled it, with the policy's `lr` where the entry is fresh and its
-            loss finite, and `RESTORE` as the `reason` of fresh entries that raise an alarm; `lr`, `reason` and
-            `durable_step` are filled.
+            loss finite, and `RESTORE` as the `reason` of fresh entries that raise an alarm; `lr`, `reason`
+            and `durable_step` are filled.
         answered: of `ANSWERED`; the fresh answers are written to it from index `count` on.
         count: the number of answers in `answered` already.
         generation: the group's current generation.

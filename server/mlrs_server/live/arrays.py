@@ -290,16 +290,18 @@ class RunGroup:
 
         Where the step's loss was not finite, no weight changes.
         """
-        policy, record, run = adaptive(self.policy), self.records[row], self.table[row]
+        policy, record = adaptive(self.policy), self.records[row]
         step, lr = int(record["next_step"]) - 1, float(record["last_lr"])
         outcome, log_change = MetaOutcome.IDLE, 0.0
         if int(record["last_reason"]) & REASON != AdviceReason.HELD:
-            states = self.states[:, : policy.state_size]
-            adapted = policy.adapt(states, self.networks, self.table, row, step, alignment)
+            one = slice(row, row + 1)
+            states, run = self.states[one, : policy.state_size], self.table[one].copy()
+            if isinstance(self.policy, RescuingPolicy):
+                run["factor"] *= share_of(self.states[row])
+            adapted = policy.adapt(states, self.networks[one], run, 0, step, alignment)
             outcome, log_change = adapted.outcome, adapted.log_change
             if not math.isnan(adapted.lr):
-                share = share_of(self.states[row]) if isinstance(self.policy, RescuingPolicy) else 1.0
-                lr = clip(adapted.lr * share * run["factor"], run["min_lr"], run["max_lr"])
+                lr = clip(adapted.lr * run["factor"][0], run["min_lr"][0], run["max_lr"][0])
                 self.records["last_lr"][row] = lr
         self.records["last_reason"][row] |= ADAPTED
         self.records["durable_step"][row] = min(int(record["durable_step"]), step - 1)

@@ -34,7 +34,9 @@ def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
     """
     if run.config.schedule is not None:
         return _served(schedule_policy(run.config.schedule), run.config)
-    return _served(_of_model(catalog.by_digest(run.model_digest, run.model_name), run.config.meta), run.config)
+    return _served(
+        _of_model(catalog.by_digest(run.model_digest, run.model_name), run.config.meta), run.config
+    )
 
 
 def adaptive_policy_of(run: NewRun, catalog: ModelCatalog) -> AdaptivePolicy:
@@ -142,8 +144,6 @@ def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, models: M
         raise config_mismatch(stored, "model", model_ref(stored), found.ref)
     if asked.meta is not None and stored.config.meta is None:  # its state would be another
         raise config_mismatch(stored, "config.meta", None, "meta mode")
-    if asked.rescue and not stored.config.rescue:
-        raise config_mismatch(stored, "config.rescue", stored.config.rescue, asked.rescue)
     if asked.schedule is not None and has is None:
         wants = f"the schedule {asked.schedule.kind.spelling}"
         raise config_mismatch(stored, "config.schedule", f"the model {model_ref(stored)}", wants)

@@ -45,7 +45,9 @@ class Recaller:
             same = same_losses(given["loss"], entries.losses) & agree(extras, sent)
             right = (given["reason"] != 0) & (is_reduced | same)
             answer.entries.lrs[positions[right]] = given["lr"][right]
-            answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED | (given["reason"][right] & RESTORE)
+            answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED | (
+                given["reason"][right] & RESTORE
+            )
             for index in np.flatnonzero(~right).tolist():
                 problem = await self._problem(
                     group, entries.table[index], given[index], extras[index], sent[index]

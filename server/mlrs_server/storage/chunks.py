@@ -4,8 +4,8 @@ A chunk of n steps is n losses and n learning rates, float64, and n reasons, uin
 the version of the format, a byte, and the checksum. Version 0 has no such byte, and another checksum.
 
 A chunk of steps of which m > 0 came with extras is of version 3. Between the reasons and the version it has
-the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. Rows of version 2
-lack the column that says whether a state was restored.
+the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. Rows of
+version 2 lack the column that says whether a state was restored.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.sealing import CHECKSUM_BYTES, Offsets, Raw, damaged, is_sealed, seal_all
 
 BYTES_PER_STEP = 8 + 8 + 1
-COUNT_BYTES = 4
-"""The size of m."""
+POSITION_BYTES, COUNT_BYTES = 4, 4
+"""The sizes of a position, and of m."""
 PLAIN = 1
 """The format of chunks without extras."""
 VERSION = 3
@@ -51,7 +51,9 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     """
     edges = np.searchsorted(record.extras.positions, bounds)
     counts = np.diff(edges)
-    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(counts, (4 + 8 * WIDTH) * counts + COUNT_BYTES, 0)
+    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(
+        counts, _extras_bytes(WIDTH) * counts + COUNT_BYTES, 0
+    )
     starts = np.concatenate([[0], np.cumsum(sizes + 1 + CHECKSUM_BYTES)])
     out = np.full(starts[-1], PLAIN, np.uint8)
     losses, lrs = (
@@ -143,10 +145,15 @@ def lengths_of(data: bytes) -> Lengths | None:
             width = WIDTHS[data[size]]
             size -= COUNT_BYTES
             extras = int.from_bytes(data[size : size + COUNT_BYTES], "little")
-            size -= (4 + 8 * width) * extras
+            size -= _extras_bytes(width) * extras
     elif not is_sealed(data):
         return None
     return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras, width)
+
+
+def _extras_bytes(width: int) -> int:
+    """Return the size of a step's extras of so many columns, with their position."""
+    return POSITION_BYTES + 8 * width
 
 
 def _extras_of(data: bytes, lengths: Lengths) -> SparseExtras:

@@ -263,8 +263,8 @@ class Store(Protocol):
         """
         ...
 
-    def complete(self, run: StoredRun, config: RunConfig) -> None:
-        """Replace the config of a run that has no observation yet."""
+    def complete(self, run: StoredRun) -> None:
+        """Replace the config, and the state, of a run that has no observation yet."""
         ...
 
     def resize(self, run: StoredRun, world_size: int) -> None:
