@@ -42,7 +42,7 @@ def test_records(counts: list[int], data: st.DataObject) -> None:
             m = len(part.extras)
             steps += struct.pack(f"<{m}I{m * WIDTH}d", *part.extras.positions, *part.extras.values.flat)
             steps += struct.pack("<I", m)
-        version = b"\x02" if len(part.extras) else b"\x01"
+        version = b"\x03" if len(part.extras) else b"\x01"
         assert chunk == sealed(steps + version, 0x6D6C7274)
         assert chunk == pack_chunk(part)
 

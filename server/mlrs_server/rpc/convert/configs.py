@@ -82,7 +82,7 @@ def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
         meta=_meta_to_proto(config.meta),
         ranks=_ranks_to_proto(config.ranks),
         found=_found_to_proto(config.found),
-        rescue=config.rescue,
+        rescue=config.rescue or None,
         **{name: getattr(config, name) for name in _OPTIONAL},
     )
 
