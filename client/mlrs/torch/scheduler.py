@@ -106,9 +106,8 @@ class AdvisedLR(LRScheduler):
         self._is_searching = False
         self._sent_step: int | None = None  # whose loss was the last one sent
         self._then = Then.NOTHING  # what the advice of the present step says to do besides
-        self._is_updated = False  # whether the present step has made its update
-        self._restores_late = False  # whether the copy is put back after the next update
-        self._restored_before: int | None = None  # the step before which that was done
+        self._restores_again = False  # whether the copy is put back after the next update, too
+        self._restored_before: int | None = None  # the step before which a copy was put back
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
@@ -185,10 +184,9 @@ class AdvisedLR(LRScheduler):
         self._apply()  # not done yet if a GradScaler skipped the optimizer's step
         self._keep_if_due()
         if self._then == Then.RESTORE:
-            self._restores_late = loss is not None and not self._is_updated  # its update is still to come
-            if not self._restores_late:
-                self._restore(before=self.last_epoch + 1)
-        self._then, self._is_updated = Then.NOTHING, False
+            self._restore(before=self.last_epoch + 1)
+            self._restores_again = loss is not None  # the update of this step may be still to come
+        self._then = Then.NOTHING
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
@@ -327,7 +325,7 @@ class AdvisedLR(LRScheduler):
         self._unread.clear()
         self._sent_step = self._restored_before = None
         self._then, self._health = Then.NOTHING, Health(self.last_epoch)
-        self._is_updated = self._restores_late = False
+        self._restores_again = False
         self._rescue.forget()
         self._signals.forget()
         self.base_lrs[: len(base_lrs)] = base_lrs
@@ -554,12 +552,9 @@ class AdvisedLR(LRScheduler):
 
     def _after_update(self) -> None:
         self._signals.after()
-        if self._is_searching:
-            return
-        self._is_updated = True
-        if self._restores_late:
+        if self._restores_again and not self._is_searching:
             self._restore(before=self.last_epoch)
-            self._restores_late = False
+            self._restores_again = False
 
     def _progress(self) -> Progress:
         """Return how far this step has come, for the hook."""
