@@ -4,14 +4,14 @@ A chunk of n steps is n losses and n learning rates, float64, and n reasons, uin
 the version of the format, a byte, and the checksum. Version 0 has no such byte, and another checksum.
 
 A chunk of steps of which m > 0 came with extras is of version 3. Between the reasons and the version it has
-the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. Rows of
-version 2 lack the column that says whether a state was restored.
+the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. If none of
+these says that a state was restored, the rows lack that column, and the version is 2, as before there was one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,8 +51,9 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     """
     edges = np.searchsorted(record.extras.positions, bounds)
     counts = np.diff(edges)
+    widths = _widths_of(record.extras, counts)
     sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(
-        counts, _extras_bytes(WIDTH) * counts + COUNT_BYTES, 0
+        counts, _extras_bytes(widths) * counts + COUNT_BYTES, 0
     )
     starts = np.concatenate([[0], np.cumsum(sizes + 1 + CHECKSUM_BYTES)])
     out = np.full(starts[-1], PLAIN, np.uint8)
@@ -61,7 +62,7 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     )
     _lay_out(losses, lrs, record.reasons.astype(np.uint8), bounds, starts, out)
     if len(record.extras):
-        _lay_out_extras(record.extras, edges, bounds, starts, out)
+        _lay_out_extras(record.extras, edges, widths, bounds, starts, out)
     return seal_all(out, starts, VERSION_SEED)
 
 
@@ -79,19 +80,43 @@ def _lay_out(losses: Raw, lrs: Raw, reasons: Raw, bounds: Offsets, starts: Offse
             out[reason_offset + step] = reasons[first + step]
 
 
-def _lay_out_extras(extras: SparseExtras, edges: Offsets, bounds: Offsets, starts: Offsets, out: Raw) -> None:
-    """Write the extras of each run behind its reasons; `edges`, (k + 1,), are where each run's begin."""
+def _widths_of(extras: SparseExtras, counts: Offsets) -> Offsets:
+    """Return how many columns the extras of each run take, (k,), given how many steps with some each has."""
+    has = ~np.isnan(extras.values[:, RESTORED])
+    runs = np.repeat(np.arange(len(counts)), counts)[has]
+    return np.where(np.bincount(runs, minlength=len(counts)), WIDTH, WIDTH - 1)
+
+
+def _lay_out_extras(
+    extras: SparseExtras, edges: Offsets, widths: Offsets, bounds: Offsets, starts: Offsets, out: Raw
+) -> None:
+    """Write the extras of each run behind its reasons.
+
+    Args:
+        extras: of all runs.
+        edges: where each run's begin, (k + 1,).
+        widths: how many columns each run's take, (k,).
+        bounds: see `pack_chunks`.
+        starts: where the chunk of each run begins, (k + 1,).
+        out: written to.
+    """
     counts = np.diff(edges)
     run = np.repeat(np.arange(len(counts)), counts)
     index = np.arange(len(extras)) - edges[run]
     begins = starts[run] + BYTES_PER_STEP * np.diff(bounds)[run]
     positions = (extras.positions - bounds[run]).astype("<u4").view(np.uint8).reshape(-1, 4)
     out[(begins + 4 * index)[:, None] + np.arange(4)] = positions
-    values = np.ascontiguousarray(extras.values, "<f8").view(np.uint8).reshape(-1, 8 * WIDTH)
-    out[(begins + 4 * counts[run] + 8 * WIDTH * index)[:, None] + np.arange(8 * WIDTH)] = values
+    for width in WIDTHS.values():
+        which = np.flatnonzero(widths[run] == width)
+        values = extras.values[which]
+        if width < WIDTH:
+            values = np.delete(values, RESTORED, axis=1)
+        at = begins[which] + POSITION_BYTES * counts[run[which]] + 8 * width * index[which]
+        columns = np.ascontiguousarray(values, "<f8").view(np.uint8).reshape(-1, 8 * width)
+        out[at[:, None] + np.arange(8 * width)] = columns
     some = np.flatnonzero(counts)
     versions = starts[some + 1] - CHECKSUM_BYTES - 1
-    out[versions] = VERSION
+    out[versions] = np.where(widths[some] == WIDTH, VERSION, VERSION - 1)
     sizes = counts[some].astype("<u4").view(np.uint8).reshape(-1, COUNT_BYTES)
     out[(versions - COUNT_BYTES)[:, None] + np.arange(COUNT_BYTES)] = sizes
 
@@ -151,8 +176,8 @@ def lengths_of(data: bytes) -> Lengths | None:
     return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras, width)
 
 
-def _extras_bytes(width: int) -> int:
-    """Return the size of a step's extras of so many columns, with their position."""
+def _extras_bytes(width: Any) -> Any:
+    """Return the size of a step's extras of so many columns, with their position; of several, elementwise."""
     return POSITION_BYTES + 8 * width
 
 

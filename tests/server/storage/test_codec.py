@@ -91,11 +91,13 @@ def stretches(draw: st.DrawFn) -> Observations:
     """Draw a stretch of record."""
     n = draw(SIZES)
     positions = np.flatnonzero(draw(arrays(np.bool_, n)))
+    values = draw(arrays(np.float64, (len(positions), WIDTH), elements=DOUBLES))
+    values[:, RESTORED] = np.where(values[:, RESTORED] > 0.0, 1.0, math.nan)
     return Observations(
         draw(arrays(np.float64, n, elements=DOUBLES)),
         draw(arrays(np.float64, n, elements=DOUBLES)),
         draw(arrays(np.uint8, n)),
-        extras=SparseExtras(positions, draw(arrays(np.float64, (len(positions), WIDTH), elements=DOUBLES))),
+        extras=SparseExtras(positions, values),
     )
 
 
