@@ -23,7 +23,7 @@ UNKNOWN = 1000
 """The steps after which it is replaced where the horizon is not known."""
 RISE, DEVIATIONS = 0.1, 2.0
 """A training is healthy while its average loss is above the lowest one by at most this share of it, or by so
-many usual deviations."""
+many deviations, as usual when it was lowest."""
 LAST_RISE, LAST_DEVIATIONS = 1.0, 4.0
 """The same for the newest loss alone."""
 
@@ -52,7 +52,7 @@ class Health:
         self._since = -math.inf if step == 0 else step
         self._decided: tuple[int, Then] = (-1, Then.NOTHING)
         self._seen = 0
-        self._last = self._average = self._deviation = self._lowest = math.nan
+        self._last = self._average = self._deviation = self._lowest = self._usual = math.nan
 
     def note(self, loss: float) -> None:
         """Take in the loss of a step."""
@@ -61,12 +61,14 @@ class Health:
             return
         self._seen += 1
         if self._seen == 1:
-            self._average, self._deviation, self._lowest = loss, 0.0, loss
+            self._average = self._lowest = loss
+            self._deviation = self._usual = 0.0
             return
         short, long = (max(min(self._seen, span), 1.0) for span in (self._period / 10, self._period))
         self._deviation += (abs(loss - self._average) - self._deviation) / long
         self._average += (loss - self._average) / short
-        self._lowest = min(self._lowest, self._average)
+        if self._average <= self._lowest:
+            self._lowest, self._usual = self._average, self._deviation
 
     def then(self, step: int, *, restore: bool, horizon: int | None) -> Then:
         """Return what is done at a step; asked again, the same.
@@ -93,9 +95,9 @@ class Health:
     def _is_low(self) -> bool:
         """Return whether neither the average loss nor the newest one is far above the lowest average."""
         size = abs(self._lowest)
-        return self._average - self._lowest <= max(
-            RISE * size, DEVIATIONS * self._deviation
-        ) and self._last - self._lowest <= max(LAST_RISE * size, LAST_DEVIATIONS * self._deviation)
+        above = max(RISE * size, DEVIATIONS * self._usual)
+        last_above = max(LAST_RISE * size, LAST_DEVIATIONS * self._usual)
+        return self._average - self._lowest <= above and self._last - self._lowest <= last_above
 
 
 class Rescue:

@@ -5,7 +5,8 @@ the version of the format, a byte, and the checksum. Version 0 has no such byte,
 
 A chunk of steps of which m > 0 came with extras is of version 3. Between the reasons and the version it has
 the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. If none of
-these says that a state was restored, the rows lack that column, and the version is 2, as before there was one.
+these says that a state was restored, the rows lack that column, and the version is 2, as before there was
+one.
 """
 
 from __future__ import annotations

@@ -221,6 +221,13 @@ def test_a_sick_training_is_not_copied(worse: float) -> None:
     assert list(decided(losses)) == [0, 20, 40]
 
 
+def test_a_training_that_dies_in_a_storm_is_not_copied() -> None:
+    """Losses that vary widely before the training is dead do not make it pass for healthy."""
+    storm = [40.0 if step % 3 == 0 else 2.4 for step in range(20)]
+    losses = [*np.linspace(2.3, 0.7, 30).tolist(), *storm, *[2.34] * 100]
+    assert list(decided(losses)) == [0, 20]
+
+
 def test_a_training_that_continues_is_copied_after_a_healthy_tenth() -> None:
     """A process that begins later than at step 0 does not know whether it begins healthy."""
     assert list(decided([1.0] * 50, first=70)) == [90, 110]
