@@ -194,7 +194,7 @@ class RunConfig:
     @property
     def factor(self) -> float:
         """What every learning rate is multiplied by, before its bounds."""
-        return 2.0 ** (self.lr_offset or 0.0)
+        return float(2.0 ** (self.lr_offset or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
