@@ -15,7 +15,7 @@ from mlrs_core.networks.tail.constants import FEATURES
 from mlrs_core.networks.tail.kernel import advance_each
 from mlrs_core.networks.tail.spec import TailSpec
 from mlrs_core.networks.tail.table import constants_table
-from mlrs_core.policy import COLUMNS, NO_SIGNALS
+from mlrs_core.policy import COLUMNS, NO_SIGNALS, SIGNALS
 from mlrs_train.evolution.trainings.conditions import Conditions
 
 VALIDATION = COLUMNS.index("validation_loss")
@@ -99,7 +99,7 @@ class NetworkRates:
         self._constants = constants_table(spec.constants)
         self._weights = np.ascontiguousarray(_packed(spec, rows).expand(self.size, -1).float().numpy())
         columns = torch.zeros(self.size, len(COLUMNS), dtype=torch.bool)
-        columns[:, :VALIDATION], columns[:, VALIDATION] = views.signals[:, None], views.validations
+        columns[:, : len(SIGNALS)], columns[:, VALIDATION] = views.signals[:, None], views.validations
         self._columns = columns
 
     def begin(self, conditions: Conditions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlrs_core.policy import COLUMNS
 from mlrs_train.evolution.trainings.problem import Problem
 
 DENSE_STEPS, EVERY = 100, 8
@@ -39,13 +40,15 @@ class SignalMeter:
         tensors = self._tensors.to(rows.dtype)
         sizes, moves = (rows * rows) @ tensors, (updates * updates) @ tensors
         relative = 0.5 * (torch.log(moves + 1e-24) - torch.log(sizes + 1e-24)).mean(1)
-        columns = [
-            updates.square().sum(1),
-            rows.square().sum(1),
-            gradients.square().sum(1),
-            (gradients * updates).sum(1),
-            (gradients * before).sum(1),
-            relative,
-            torch.full_like(relative, torch.nan),  # no validation loss
-        ]
-        return torch.stack(columns, dim=1).double()
+        numbers = {
+            "update_norm2": updates.square().sum(1),
+            "param_norm2": rows.square().sum(1),
+            "grad_norm2": gradients.square().sum(1),
+            "grad_dot_update": (gradients * updates).sum(1),
+            "grad_dot_previous_update": (gradients * before).sum(1),
+            "log_relative_update": relative,
+        }
+        taken = torch.full((len(rows), len(COLUMNS)), torch.nan, dtype=torch.float64)
+        for name, values in numbers.items():
+            taken[:, COLUMNS.index(name)] = values
+        return taken
