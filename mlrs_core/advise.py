@@ -23,30 +23,31 @@ from mlrs_core.policy import (
 
 
 @compiled
-def bounded(loss: float, lr: float, last_lr: float, min_lr: float, max_lr: float) -> float:
+def bounded(loss: float, lr: float, last_lr: float, factor: float, min_lr: float, max_lr: float) -> float:
     """Return the learning rate that a loop is advised.
 
-    The policy's, within the run's bounds. Where the loss is not finite the run is held: its state has not
-    moved, and its learning rate is the last one. Before any finite loss there is none, and `min_lr` (0
-    where not given) stands in: the gradient of such a loss must not move the weights.
+    It is the policy's times the run's factor, within its bounds. Where the loss is not finite the run is
+    held: its state has not moved, and its learning rate is the last one. Before any finite loss there is
+    none, and `min_lr` (0 where not given) stands in: the gradient of such a loss must not move the weights.
 
     Args:
         loss: any value.
         lr: the policy's learning rate, if the loss is finite.
         last_lr: the run's last learning rate; NaN if it has none.
+        factor: what the policy's learning rate is multiplied by.
         min_lr: the lower bound.
         max_lr: the upper bound.
     """
     if math.isfinite(loss):
-        return clip(lr, min_lr, max_lr)
+        return clip(lr * factor, min_lr, max_lr)
     return min_lr if math.isnan(last_lr) else last_lr
 
 
 @compiled
 def _bound(table: RunTable, rows: Rows, losses: Floats, last_lrs: Floats, lrs: Floats) -> None:
     for entry in range(len(rows)):
-        row = rows[entry]
-        lr = bounded(losses[entry], lrs[entry], last_lrs[row], table[row].min_lr, table[row].max_lr)
+        row, run = rows[entry], table[rows[entry]]
+        lr = bounded(losses[entry], lrs[entry], last_lrs[row], run.factor, run.min_lr, run.max_lr)
         last_lrs[row] = lrs[entry] = lr
 
 

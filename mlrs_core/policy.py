@@ -37,8 +37,9 @@ SIGNALS = (
 that the optimizer made, w the weights after it and g the gradients as the optimizer saw them, |u|^2, |w|^2,
 |g|^2, <g, u>, <g, u of the step before>, and ln(|u| / |w|), the mean over tensors of two and more dimensions.
 """
-COLUMNS = (*SIGNALS, "validation_loss")
-"""What may come with an observation besides its loss: signals, and the newest validation loss."""
+COLUMNS = (*SIGNALS, "validation_loss", "restored")
+"""What may come with an observation besides its loss: signals, the newest validation loss, and 1 where the
+training has restored a saved state since the observation before."""
 Signals = npt.NDArray[np.float64]
 """What came with n observations, (n, len(COLUMNS)); NaN: not sent. (0, len(COLUMNS)): nothing was sent."""
 NO_SIGNALS: Signals = np.empty((0, len(COLUMNS)))
@@ -73,6 +74,8 @@ class RunColumns:
     """Steps of the schedule's warmup; 0 where none was given."""
     octaves: Floats
     """How far off the learning rate may be that a search found, in octaves; NaN: there was no search."""
+    factor: Floats
+    """What the policy's learning rate is multiplied by; 1 where no offset was given."""
 
     def __len__(self) -> int:
         """Return the number of runs."""
@@ -104,6 +107,7 @@ COLUMN_TYPES: dict[str, type[np.int64 | np.float64]] = {
     "base_lr": np.float64,
     "warmup": np.int64,
     "octaves": np.float64,
+    "factor": np.float64,
 }
 """The columns of `RunColumns` in order, with their element types."""
 
@@ -146,6 +150,7 @@ def put(table: RunTable, row: int, config: RunConfig) -> None:
         math.nan if spec is None or spec.base_lr is None else spec.base_lr,
         0 if spec is None or spec.warmup is None else spec.warmup,
         math.nan if found is None else found.octaves,
+        2.0 ** (config.lr_offset or 0.0),
     )
 
 

@@ -122,6 +122,7 @@ class AdaptiveKernel:
         scalars[UPDATES] += 1
         scalars[ADAPTED], scalars[CHANGE] = 1.0, 0.0
         trace, snapshot, lr = self._learner.find(state, network, table, row)
+        lr *= table[row]["factor"]
         inside = table[row]["min_lr"] <= lr <= table[row]["max_lr"]
         if trace < 0 or not inside or alignment == 0:
             return Adapted(MetaOutcome.IDLE, math.nan, 0.0)

@@ -15,13 +15,14 @@ It imports nothing of the core but `errors.py`, and `compiled.py` in `default_ra
 from mlrs_core.config.found import FoundRate
 from mlrs_core.config.meta import DEFAULT_META, AdaptScope, MetaConfig, MetaOrder
 from mlrs_core.config.ranks import DEFAULT_RANKS, MAX_WORLD_SIZE, RankReduction, RanksConfig
-from mlrs_core.config.run import MAX_HORIZON, Optimizer, RunConfig
+from mlrs_core.config.run import MAX_HORIZON, MAX_OFFSET, Optimizer, RunConfig
 from mlrs_core.config.schedule import ScheduleKind, ScheduleSpec
 
 __all__ = [
     "DEFAULT_META",
     "DEFAULT_RANKS",
     "MAX_HORIZON",
+    "MAX_OFFSET",
     "MAX_WORLD_SIZE",
     "AdaptScope",
     "FoundRate",

@@ -20,6 +20,10 @@ MAX_HORIZON = 2**53
 """The largest horizon, in steps: the last integer that a double counts up to without gaps."""
 
 
+MAX_OFFSET = 20.0
+"""The largest offset of a learning rate, in octaves: a factor of a million."""
+
+
 class Optimizer(enum.IntEnum):
     """The update rule that a learning rate is advised for. The numbers are those of the contract."""
 
@@ -70,6 +74,10 @@ class RunConfig(OptionalFields):
     """How the ranks of a distributed job share the run. `None`: there is one."""
     found: FoundRate | None = None
     """What a search before the first step has found; the daemon sets it. `None`: there was none."""
+    rescue: bool = False
+    """Whether the losses are watched for a blow-up (`mlrs_core.rescue`)."""
+    lr_offset: float | None = None
+    """Octaves: every learning rate is times 2**lr_offset, before its bounds; -20 to 20. `None`: 0."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -88,6 +96,13 @@ class RunConfig(OptionalFields):
         check_type("found", self.found, FoundRate, "a FoundRate")
         if self.meta is not None and self.schedule is not None:
             raise InvalidFieldError("meta", "a schedule has no weights to train; leave one of them out")
+        if type(self.rescue) is not bool:
+            raise InvalidFieldError("rescue", f"must be true or false, is {self.rescue!r:.100}")
+        check_type("lr_offset", self.lr_offset, Real, "a number")
+        if self.lr_offset is not None and not abs(self.lr_offset) <= MAX_OFFSET:
+            raise InvalidFieldError(
+                "lr_offset", f"must be {-MAX_OFFSET:g} to {MAX_OFFSET:g} octaves, is {self.lr_offset}"
+            )
         check_type("momentum", self.momentum, Real, "a number")
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise InvalidFieldError("momentum", f"must be in [0, 1), is {self.momentum}")

@@ -105,6 +105,7 @@ class Extras(NamedTuple):
 
     signals: Mapping[str, float]
     validation: tuple[int, float] | None
+    restored: bool = False
 
 
 def extras_of(asked: pb.Observations) -> dict[int, Extras]:
@@ -116,7 +117,8 @@ def extras_of(asked: pb.Observations) -> dict[int, Extras]:
     told = asked.validations
     validations = {entry: (told.steps[index], told.losses[index]) for index, entry in enumerate(told.entries)}
     return {
-        entry: Extras(signals.get(entry, {}), validations.get(entry)) for entry in {*signals, *validations}
+        entry: Extras(signals.get(entry, {}), validations.get(entry), entry in asked.restored)
+        for entry in {*signals, *validations, *asked.restored}
     }
 
 
@@ -501,6 +503,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
                     losses=[record.losses[step]],
                     learning_rates=[lrs[step]],
                     reasons=[pb.ADVICE_REASON_FRESH],
+                    restores=[0] * _blew_up(record, record.losses[step]),
                     **self._shown(record.extras.get(step)),
                 )
             step = max(step, len(lrs))
@@ -516,7 +519,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         if extras.validation is not None:
             step, loss = extras.validation
             shown["validations"] = pb.ValidationColumns(entries=[0], steps=[step], losses=[loss])
-        return shown
+        return shown | {"restored": [0] * extras.restored}
 
     def StreamAdvice(self, requests: Any, context: grpc.ServicerContext) -> Any:
         """Answer observations; a thread reads them, so that `tell` can speak between."""
@@ -570,6 +573,8 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             columns.learning_rates.append(lr)
             columns.reasons.append(reason)
             columns.durable_steps.append(durable)
+            if error is None and _blew_up(self._of(handle), loss):
+                columns.restores.append(index)
         return pb.StreamAdviceResponse(advice=columns)
 
     def _results(self, updates: Sequence[pb.MetaUpdate]) -> pb.MetaResults:
@@ -641,7 +646,8 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         same_signals = all(
             math.isnan(value) or had.signals.get(name) == value for name, value in told.signals.items()
         )
-        if not same_loss or not same_signals or told.validation not in (None, had.validation):
+        other_validation = told.validation not in (None, had.validation)
+        if not same_loss or not same_signals or other_validation or told.restored > had.restored:
             return _refused(pb.ERROR_REASON_STALE_STEP, len(record.losses))
         return None
 
@@ -663,6 +669,11 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         if run_id not in self.runs:
             _fail(context, grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_RUN_NOT_FOUND, f"no run {run_id!r}")
         return self.runs[run_id]
+
+
+def _blew_up(record: Record, loss: float) -> bool:
+    """Return whether a loss is a blow-up: any that is not finite, of a run with rescue."""
+    return record.config.rescue and not math.isfinite(loss)
 
 
 def _merge(record: Record, config: pb.RunConfig, context: grpc.ServicerContext) -> None:

@@ -158,3 +158,25 @@ def test_step_changes_nothing() -> None:
     _, moved = step_of(policy, *arguments, runs)
     assert [argument.tobytes() for argument in arguments] == before
     assert not np.shares_memory(moved, arguments[0])
+
+
+@pytest.mark.parametrize("policy", EVERY_POLICY)
+@settings(max_examples=20)
+@given(offset=st.floats(-20, 20), losses=st.lists(st.floats(0.1, 10), min_size=1, max_size=9))
+def test_an_offset_multiplies_every_rate(policy: Policy, offset: float, losses: list[float]) -> None:
+    """A run's offset, in octaves, multiplies what the policy says, and moves no bit of its state."""
+    plain, moved = (Runs(policy, [RunConfig(horizon=9, lr_offset=octaves)]) for octaves in (None, offset))
+    for step, loss in enumerate(losses):
+        assert moved.advise(step, [loss]) == plain.advise(step, [loss]) * 2.0**offset
+    assert moved.states.tobytes() == plain.states.tobytes()
+
+
+def test_bounds_come_after_the_offset() -> None:
+    """What an offset makes of a learning rate stays within the run's bounds."""
+    policy = schedule_policy(ScheduleSpec(kind=ScheduleKind.CONSTANT))
+    spec = ScheduleSpec(kind=ScheduleKind.CONSTANT, base_lr=0.1)
+    offsets = [-3.0, None, 3.0]
+    runs = Runs(
+        policy, [RunConfig(schedule=spec, lr_offset=octaves, min_lr=0.05, max_lr=0.2) for octaves in offsets]
+    )
+    assert runs.advise(0, [1.0] * 3).tolist() == [0.05, 0.1, 0.2]

@@ -19,6 +19,7 @@ FULL = RunConfig(
     min_lr=1e-4,
     max_lr=0.3,
     schedule=ScheduleSpec(ScheduleKind.COSINE, base_lr=0.2, warmup=7),
+    lr_offset=-1.5,
 )
 
 
@@ -41,15 +42,15 @@ def test_config_becomes_a_row() -> None:
     """A full config is written value by value, the class count as its logarithm."""
     found = FoundRate(learning_rate=0.04, octaves=1.5, steps=30, charged=True)
     assert rows(RunColumns.of([FULL, dataclasses.replace(FULL, found=found)])) == [
-        (90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3, 0.2, 7, None),
-        (60, math.log(10), 0.5, 0, 5, 0.9, 0.04, 1e-4, 0.3, 0.04, 7, 1.5),
+        (90, math.log(10), 0.5, 0, 5, 0.9, 0.02, 1e-4, 0.3, 0.2, 7, None, 2**-1.5),
+        (60, math.log(10), 0.5, 0, 5, 0.9, 0.04, 1e-4, 0.3, 0.04, 7, 1.5, 2**-1.5),
     ]
 
 
 def test_unset_fields_have_their_stand_ins() -> None:
     """An empty config is written as -1 or NaN, and as bounds that bound nothing."""
     assert rows(RunColumns.of([RunConfig()])) == [
-        (-1, None, None, -1, 0, None, None, 0.0, math.inf, None, 0, None)
+        (-1, None, None, -1, 0, None, None, 0.0, math.inf, None, 0, None, 1.0)
     ]
 
 

@@ -149,6 +149,11 @@ def meta_step(connect: Connect) -> Names:
     }
 
 
+def rescue(_: Connect) -> Names:
+    """The page about rescue: a whole script, and the first lines of another."""
+    return training()
+
+
 def search(_: Connect) -> Names:
     """The page about searches: whole scripts, but for models, batches and steps."""
     here = training()
@@ -203,6 +208,7 @@ PAGES: dict[str, Callable[[Connect], Names]] = {
     "docs/distributed.md": distributed,
     "docs/meta-mode.md": meta_mode,
     "docs/meta-training.md": meta_training,
+    "docs/rescue.md": rescue,
     "docs/schedules.md": schedules,
     "docs/search.md": search,
     "client/mlrs/api/suggesting.py": suggesting,

@@ -10,7 +10,7 @@ import pytest
 
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.policy import COLUMNS, Floats, Networks, Rows, RunTable, Signals, States, Steps
-from mlrs_server.domain.extras import LOSS, STEP, WIDTH, Extras, none_sent
+from mlrs_server.domain.extras import LOSS, RESTORED, STEP, WIDTH, Extras, none_sent
 from mlrs_server.live import policies
 
 SENSING = RunConfig(horizon=1000, schedule=ScheduleSpec(ScheduleKind.CONSTANT, base_lr=1.0))
@@ -60,9 +60,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def extras_at(step: int) -> Extras:
-    """Return what comes with the observation of a step, (WIDTH,): signals often, a validation loss rarely.
+    """Return what comes with the observation of a step, (WIDTH,).
 
-    Steps 0, 3, 6 and so on come with nothing.
+    Signals come often, a validation loss and that a state was restored rarely. Steps 0, 3, 6 and so on come
+    with nothing, or with a validation loss.
     """
     extras = none_sent(1)[0]
     if step % 3:
@@ -70,6 +71,8 @@ def extras_at(step: int) -> Extras:
         extras[step % LOSS] = (np.nan, np.inf, -0.0)[step % 3]
     if step % 7 == 5:
         extras[LOSS], extras[STEP] = (math.inf if step % 2 else 1.0 / step), step - 1
+    if step % 6 == 4:
+        extras[RESTORED] = 1.0
     return extras
 
 

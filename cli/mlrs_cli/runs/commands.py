@@ -159,7 +159,8 @@ def export(run_id: str, output: IO[str], format_: str, from_step: int, daemon: D
 
     There is one row for each step: the step, its loss, the learning rate that was advised, and the reason of
     the advice: `fresh`, or `held` where the loss was not finite and the learning rate stayed as it was. JSON
-    lines also have the `signals` and the `validation` loss of the steps that came with some.
+    lines also have the `signals` and the `validation` loss of the steps that came with some, `restore` where
+    the advice asked to restore a saved state, and `restored` where the training has restored one before.
 
     \b
       mlrs runs export my-run > my-run.csv
@@ -281,7 +282,7 @@ def _rows(chunk: mlrs.types.RecordChunk) -> Iterator[tuple[int, float, float, st
 
 
 def _extras(chunk: mlrs.types.RecordChunk) -> dict[int, dict[str, Any]]:
-    """Return what came with observations besides their losses, by step, for those that have any."""
+    """Return what came with observations, and with their advice, besides numbers, by step, if any did."""
     found: dict[int, dict[str, Any]] = {}
     for signals in chunk.signals:
         known = {name: value for name, value in asdict(signals.signals).items() if not math.isnan(value)}
@@ -289,6 +290,9 @@ def _extras(chunk: mlrs.types.RecordChunk) -> dict[int, dict[str, Any]]:
     for told in chunk.validations:
         validation = {"step": told.step, "loss": told.loss}
         found.setdefault(told.observed_step, {})["validation"] = plain(validation)
+    for name, steps in (("restore", chunk.restores), ("restored", chunk.restored)):
+        for step in steps:
+            found.setdefault(step, {})[name] = True
     return found
 
 

@@ -83,10 +83,11 @@ class Run(RunView[Connection], AsyncWithBlock):
         *,
         samples: float | None = None,
         signals: Signals | None = None,
+        restored: bool = False,
         lagged: bool = False,
     ) -> Pending:
         """Send the loss of a step and return at once; not to be awaited itself. See `mlrs.Run`."""
-        sent = self._observe(step, loss, samples, signals, lagged=lagged)
+        sent = self._observe(step, loss, samples, signals, restored=restored, lagged=lagged)
         return Pending(self._connection, self._ledger, *sent)
 
     async def next_lr(
@@ -96,11 +97,12 @@ class Run(RunView[Connection], AsyncWithBlock):
         *,
         samples: float | None = None,
         signals: Signals | None = None,
+        restored: bool = False,
         lagged: bool = False,
         timeout_s: float | None = None,
     ) -> float:
         """Return the learning rate for the update of a step. See `mlrs.Run.next_lr`."""
-        pending = self.observe(step, loss, samples=samples, signals=signals, lagged=lagged)
+        pending = self.observe(step, loss, samples=samples, signals=signals, restored=restored, lagged=lagged)
         return await pending.lr(timeout_s=timeout_s)
 
     async def adapt(

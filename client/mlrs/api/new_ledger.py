@@ -179,7 +179,7 @@ def read_off(ledger: Ledger[Entry], default_lr: float | None, **config: Any) -> 
     """
     ledger.start.read_off = check.config(**config)
     if ledger.standby.may_start_alone:
-        ledger.standby.start_alone(ledger.start.configs[0].initial_lr or default_lr)
+        ledger.standby.start_alone(_moved(ledger.start.configs[0], default_lr))
     return ledger.start.lacking(ledger.config, ledger.next_step) if ledger.is_open else None
 
 
@@ -191,14 +191,20 @@ def _start_alone(ledger: Ledger[Entry], config: RunConfig) -> None:
             " on_unavailable='error'",
             field="on_unavailable",
         )
-    begins_with = config.initial_lr or (config.schedule.base_lr if config.schedule else None)
-    ledger.standby.start_alone(begins_with or _default_rate(config))
+    base_lr = config.schedule.base_lr if config.schedule else None
+    ledger.standby.start_alone(_moved(config, base_lr or _default_rate(config)))
     if not ledger.can_stand_in():
         raise InvalidArgumentError(
             "on_unavailable: the fallback has no learning rate to begin with; give initial_lr=, or the"
             " optimizer=, or a schedule as fallback=",
             field="on_unavailable",
         )
+
+
+def _moved(config: RunConfig, default_lr: float | None) -> float | None:
+    """Return the learning rate that a config begins with, by default another, with the config's offset."""
+    rate = config.initial_lr or default_lr
+    return None if rate is None else rate * config.factor
 
 
 def _default_rate(config: RunConfig) -> float | None:

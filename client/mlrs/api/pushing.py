@@ -153,9 +153,10 @@ class Push:
         for step in range(begin - 1, min(end, unsent.first_step + len(unsent.losses))):
             if step >= begin:
                 losses = self._read_losses(unsent.losses[step - unsent.first_step], self.ledger.size)
-                if step in self._signals or step in self._validations:
-                    signals, validation = self._signals.get(step), self._validations.get(step)
-                    losses = Observation(losses, signals=signals, validation=validation)
+                signals, validation = self._signals.get(step), self._validations.get(step)
+                restored = step in unsent.restored
+                if signals or validation or restored:
+                    losses = Observation(losses, signals=signals, validation=validation, restored=restored)
                 self._entries.append(observe(self.ledger, step, losses)[0])
             if (update := updates.get(step)) is not None and (step >= begin or step == unsent.first_step - 1):
                 adapt(self.ledger, step, update.alignments, update.validation_losses)

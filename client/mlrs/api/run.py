@@ -62,7 +62,7 @@ class Run(RunView[Connection], WithBlock):
 
         Args:
             default_lr: the learning rate to begin with then, if there is no other.
-            config: `optimizer` and `momentum`, as for `Advisor.run`.
+            config: `optimizer`, `momentum` and `rescue`, as for `Advisor.run`.
 
         Raises:
             ConfigMismatchError: the run is open, and was begun with another optimizer.
@@ -116,6 +116,7 @@ class Run(RunView[Connection], WithBlock):
         *,
         samples: float | None = None,
         signals: Signals | None = None,
+        restored: bool = False,
         lagged: bool = False,
     ) -> Pending:
         """Send the loss of a step and return at once.
@@ -129,6 +130,8 @@ class Run(RunView[Connection], WithBlock):
             signals: measures of the optimizer's step before this one (`mlrs.types.Signals`), which models may
                 read besides the loss. Where several ranks report, those of the lowest rank that has signals
                 count, normally rank 0.
+            restored: whether the loop has put a saved state back in place since the observation before, as
+                `Advice.restore` asked. Where several ranks report, that of one rank is enough.
             lagged: `Pending.lr` returns the newest learning rate of the earlier steps, normally that of the
                 step before, without waiting. Only the first step of a run waits.
 
@@ -139,7 +142,7 @@ class Run(RunView[Connection], WithBlock):
             ClosedError, ForkedError: see `Advisor`.
             MlrsError: with `lagged`: the daemon refused an earlier step.
         """
-        sent = self._observe(step, loss, samples, signals, lagged=lagged)
+        sent = self._observe(step, loss, samples, signals, restored=restored, lagged=lagged)
         return Pending(self._connection, self._ledger, *sent)
 
     def next_lr(
@@ -149,6 +152,7 @@ class Run(RunView[Connection], WithBlock):
         *,
         samples: float | None = None,
         signals: Signals | None = None,
+        restored: bool = False,
         lagged: bool = False,
         timeout_s: float | None = None,
     ) -> float:
@@ -159,6 +163,7 @@ class Run(RunView[Connection], WithBlock):
             loss: as for `observe`.
             samples: as for `observe`.
             signals: as for `observe`.
+            restored: as for `observe`, whose advice also says when to do it.
             lagged: return the newest learning rate of the earlier steps without waiting; as for `observe`.
             timeout_s: the deadline, in seconds. Default: the advisor's; where several ranks report, ten
                 minutes, because the answer waits for the other ranks.
@@ -167,10 +172,12 @@ class Run(RunView[Connection], WithBlock):
             MlrsError: as `observe` and `Pending.lr`.
         """
         if lagged:
-            pending = self.observe(step, loss, samples=samples, signals=signals, lagged=True)
+            pending = self.observe(
+                step, loss, samples=samples, signals=signals, restored=restored, lagged=True
+            )
             return pending.lr(timeout_s=timeout_s)
         self._check_attached()
-        step, observed = check.step(step), self._observed(loss, samples, signals)
+        step, observed = check.step(step), self._observed(loss, samples, signals, restored)
         deadline = self._connection.deadline_of(self._ledger, timeout_s)
         return self._connection.exchange(self._ledger, step, observed, deadline).lr()
 

@@ -24,6 +24,7 @@ from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.joining import completed
 from mlrs.protocol.waiting import Action, Awaited, Perform, Waiting, answered, opened
 from mlrs.values import arguments as check
+from mlrs.values.checks import flag
 from mlrs.values.options import RunOptions, SweepOptions
 from mlrs.values.search_types import SearchResult
 from mlrs.values.signals import Signals
@@ -208,6 +209,16 @@ class RunView(RunsView[C, Entry]):
         """
         return self._lag.newest(check.step(before, "before"))
 
+    def newest_restore(self, before: int) -> bool:
+        """Return whether advice of the steps before one, observed with `lagged`, asks to restore a state.
+
+        For adapters. Advice counts once: in the first call after it arrived. Does not wait.
+
+        Raises:
+            MlrsError: as `newest_lr`.
+        """
+        return self._lag.restore(check.step(before, "before"))
+
     @property
     def rank(self) -> int | None:
         """The rank of this process; `None`: the run has no ranks."""
@@ -267,14 +278,21 @@ class RunView(RunsView[C, Entry]):
         )
 
     def _observe(
-        self, step: int, loss: float, samples: float | None, signals: Signals | None, *, lagged: bool
+        self,
+        step: int,
+        loss: float,
+        samples: float | None,
+        signals: Signals | None,
+        *,
+        restored: bool,
+        lagged: bool,
     ) -> tuple[Entry, bool, float | None]:
         """Send an observation; return its entry, whether it is new and, if `lagged`, the newest LR."""
         self._check_attached()
         connection, step, observed = (
             self._connection,
             check.step(step),
-            self._observed(loss, samples, signals),
+            self._observed(loss, samples, signals, restored),
         )
         if not lagged:
             return *connection.observe(self._ledger, step, observed), None
@@ -286,12 +304,17 @@ class RunView(RunsView[C, Entry]):
             lr = connection.lagging(self._ledger, entry, lr, self._lag.late_s())
         return entry, is_new, lr
 
-    def _observed(self, loss: object, samples: object, signals: object) -> float | Observation:
-        """Return a checked loss, with signals if any; for a rank, with the number of its samples."""
+    def _observed(
+        self, loss: object, samples: object, signals: object, restored: object
+    ) -> float | Observation:
+        """Return a checked loss, with what comes with it; for a rank, with the number of its samples."""
         checked, count, told = check.loss(loss), check.samples(samples), check.signals(signals)
+        back = flag("restored", restored)
         if self._ledger.rank is None:
-            return checked if told is None else Observation(checked, signals=told)
-        return Observation(checked, count, told)
+            count = 1.0
+            if told is None and not back:
+                return checked
+        return Observation(checked, count, told, restored=back)
 
     def _adapt(self, step: int, alignment: float, validation_loss: float | None) -> Update:
         self._check_attached()
@@ -308,6 +331,7 @@ class Lag:
         self._lock = threading.Lock()
         self._sent: deque[Entry] = deque()
         self._newest: float | None = None
+        self._restore = False  # whether an advice asks for it since it was read last
         self._since: float | None = None  # when the wait for the answer to `_oldest` began
         self._oldest = -1  # the oldest step without an answer
 
@@ -319,7 +343,15 @@ class Lag:
                 if entry.error is not None:  # it covers the steps refused with it
                     self._sent = deque(other for other in self._sent if other.error is None)
                 self._newest = entry.lr()
+                self._restore |= entry.restore
             return self._newest
+
+    def restore(self, before: int) -> bool:
+        """Return whether an advice of the steps before one asks to restore; each counts in one call only."""
+        self.newest(before)
+        with self._lock:
+            asked, self._restore = self._restore, False
+        return asked
 
     def add(self, entry: Entry) -> None:
         """Add a step that was sent; it replaces earlier entries of this step and of later ones."""

@@ -55,6 +55,8 @@ class Advised:
     """Converts a reason."""
     refusals: Sequence[Refusal] = ()
     """The entries that have no answer."""
+    restores: Sequence[int] = ()
+    """The indexes of the entries whose advice asks to restore a saved state."""
 
     def fits(self, count: int) -> bool:
         """Return whether it answers so many entries."""

@@ -24,6 +24,8 @@ class Observation(NamedTuple):
     """Measures of the optimizer's step before, if there are any."""
     validation: Validation | None = None
     """The validation loss that comes with it, if it is known already."""
+    restored: bool = False
+    """Whether the training restored a saved state before it."""
 
 
 class Observed(Protocol):
@@ -66,14 +68,22 @@ class Observed(Protocol):
     def validation(self) -> Validation | None:
         """The validation loss that comes with it, if there is one; none for sweeps."""
 
+    @property
+    def restored(self) -> bool:
+        """Whether the training restored a saved state before it; never for sweeps."""
+
+    @property
+    def has_extras(self) -> bool:
+        """Whether anything comes with it besides its loss."""
+
     def observed(self) -> Any:
         """Return the loss with what came with it, or the losses."""
 
     def other(self, loss: Any) -> str:
         """Return in what it differs from this loss, or these losses; "" if they are the same. NaN equals NaN.
 
-        Signals that are left out are not compared, nor is a validation loss: a call that observes the step
-        again does not tell it again.
+        What is left out is not compared, nor is a validation loss: a call that observes the step again does
+        not tell it again.
         """
 
     def fill(self, columns: Advised, index: int) -> Any:
@@ -110,6 +120,10 @@ class Entry:
     """Measures of the optimizer's step before, if there are any."""
     validation: Validation | None = None
     """The validation loss that comes with it, if there is one."""
+    restored: bool = False
+    """Whether the training restored a saved state before it."""
+    restore: bool = False
+    """Whether the answer asks to restore one."""
 
     @classmethod
     def of(cls, step: int, observed: float | Observation) -> Entry:
@@ -122,7 +136,13 @@ class Entry:
             samples=observed.samples,
             signals=observed.signals,
             validation=observed.validation,
+            restored=observed.restored,
         )
+
+    @property
+    def has_extras(self) -> bool:
+        """Whether anything comes with it besides its loss."""
+        return self.signals is not None or self.validation is not None or self.restored
 
     @property
     def done(self) -> bool:
@@ -156,9 +176,11 @@ class Entry:
 
     def observed(self) -> float | Observation:
         """Return the loss, with what came with it. Observations of ranks are not kept."""
-        if self.signals is None and self.validation is None:
+        if not self.has_extras:
             return self.loss
-        return Observation(self.loss, signals=self.signals, validation=self.validation)
+        return Observation(
+            self.loss, signals=self.signals, validation=self.validation, restored=self.restored
+        )
 
     def other(self, loss: float | Observation) -> str:
         """Return in what it differs from this observation; "" if it is the same."""
@@ -167,6 +189,8 @@ class Entry:
             return f"another loss than {told.loss!r}"
         if self.samples != told.samples:
             return f"another number of samples than {told.samples:g}"
+        if told.restored and not self.restored:
+            return "no restored state"
         return "" if repeats(self.signals, told.signals) else f"other signals than {told.signals}"
 
     def fill(self, columns: Advised, index: int) -> float:
@@ -177,6 +201,7 @@ class Entry:
             reasons, reported = columns.reasons, columns.ranks_reported
             self.ranks_reported = (reported[index] or None) if reported else None
             self.reason = columns.read_reason(reasons[index]) if reasons else AdviceReason.FRESH
+            self.restore = bool(columns.restores) and index in columns.restores
             self.learning_rate = learning_rate  # the last: now it is done
         return learning_rate
 
@@ -200,4 +225,4 @@ class Entry:
 
     def result(self) -> Advice:
         """Return the advice of an entry that is done; raises as `lr`."""
-        return Advice(self.step, self.lr(), self.reason, self.durable, self.ranks_reported)
+        return Advice(self.step, self.lr(), self.reason, self.durable, self.ranks_reported, self.restore)

@@ -70,7 +70,7 @@ def wrong_rate(value: Any) -> InvalidArgumentError:
 
 
 def _rate(schedule: Schedule | None, config: RunConfig) -> Callable[[int], float]:
-    """Return a schedule as a function of the step, within the bounds of a config."""
+    """Return a schedule as a function of the step, with the offset and the bounds of a config."""
     assert schedule is not None  # noqa: S101 # for the type checker: it was given
     function = getattr(schedules, ScheduleKind(str(schedule.kind)).value.replace("-", "_"), None)
     if function is None:
@@ -97,7 +97,7 @@ def _rate(schedule: Schedule | None, config: RunConfig) -> Callable[[int], float
     least, most = config.min_lr or 0.0, math.inf if config.max_lr is None else config.max_lr
 
     def rate(step: int) -> float:
-        return min(max(float(function(step, **given)), least), most)
+        return min(max(float(function(step, **given)) * config.factor, least), most)
 
     rate(0)  # raises for wrong parameters
     return rate

@@ -85,4 +85,5 @@ class Opened:
 
 def _first_rate(config: RunConfig) -> float | None:
     """Return the learning rate that a run was told to begin with, if it was."""
-    return config.initial_lr if config.found is None else config.found.learning_rate
+    rate = config.initial_lr if config.found is None else config.found.learning_rate
+    return None if rate is None else rate * config.factor

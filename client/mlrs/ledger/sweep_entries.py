@@ -70,6 +70,16 @@ class Row:
         """None: sweeps send no validation losses."""
         return None
 
+    @property
+    def restored(self) -> bool:
+        """False: sweeps restore no state."""
+        return False
+
+    @property
+    def has_extras(self) -> bool:
+        """False: nothing comes with the losses of a sweep."""
+        return False
+
     def observed(self) -> Floats:
         """Return the losses."""
         return self.values

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Final, Never, TypeVar
+from typing import Final, NamedTuple, Never, TypeVar
 
 import torch
 from torch import distributed as dist
@@ -19,7 +19,17 @@ from mlrs import Run, UnavailableError
 from mlrs.errors import InvalidArgumentError, UsageError
 
 T = TypeVar("T")
-Asked = Callable[[], float] | BaseException | None
+
+
+class Told(NamedTuple):
+    """What a step is told."""
+
+    learning_rate: float
+    then: int
+    """What is done besides its update; a small number that the caller understands."""
+
+
+Asked = Callable[[], Told] | BaseException | None
 """What waits for advice, or why nothing does, on the first rank."""
 ADVISED, VOID = 1.0, 2.0
 """The first rank broadcasts these with a learning rate, or without an observed loss; 0: another error."""
@@ -33,8 +43,8 @@ FLAGS: Final = 52
 class Together:
     """The ranks of a process group; all of them make it and call its methods in the same order.
 
-    The collective calls `begin`, `agree_to_sum`, `ask`, `raise_on_all` and `load` raise this rank's error, if
-    it failed, or else an `UnavailableError` that names the ranks which failed.
+    The collective calls `begin`, `agree`, `agree_to_sum`, `ask`, `raise_on_all` and `load` raise this rank's
+    error, if it failed, or else an `UnavailableError` that names the ranks which failed.
 
     Attributes:
         summed: how many numbers besides the loss `ask` sums over the ranks.
@@ -62,13 +72,12 @@ class Together:
 
     def agree_to_sum(self, count: int) -> None:
         """Have `ask` sum so many numbers besides the loss, if all ranks want to; none otherwise."""
-        (wanting,) = self.meet(lambda: [float(count > 0)], 1)
-        self.summed = count if wanting == len(self._ranks) else 0
+        self.summed = count if self.agree(is_able=count > 0) else 0
 
     def ask(
         self,
         find: Callable[[], tuple[float, float, Sequence[float]]],
-        ask: Callable[[float, list[float]], Callable[[], float]],
+        ask: Callable[[float, list[float]], Callable[[], Told]],
     ) -> Asked:
         """Let the first rank ask for advice on the mean of all losses; return the argument of `Shared`.
 
@@ -97,6 +106,11 @@ class Together:
             return ask(total / count if count else math.nan, [one / len(self._ranks) for one in sums])
         except BaseException as error:  # noqa: BLE001  # an interrupt, too: the others raise in `Shared`
             return error
+
+    def agree(self, *, is_able: bool) -> bool:
+        """Return whether all ranks are able to do something. One all-reduce."""
+        (able,) = self.meet(lambda: [float(is_able)], 1)
+        return able == len(self._ranks)
 
     def raise_on_all(self, error: BaseException) -> Never:
         """Raise an error here, and let the others raise when they next observe a loss."""
@@ -174,7 +188,7 @@ class Together:
 
 
 class Shared:
-    """A step's learning rate on all ranks: the first rank's advice, bit for bit.
+    """What a step is told on all ranks: the first rank's advice, bit for bit.
 
     Attributes:
         is_void: whether there will be none, because no loss was observed.
@@ -183,11 +197,11 @@ class Shared:
     def __init__(self, together: Together, asked: Asked | Future[Asked]) -> None:
         """`asked`: the result of `Together.ask`, or its future in another thread."""
         self._together, self._asked = together, asked
-        self._known: float | None = None
+        self._known: Told | None = None
         self.is_void = False
 
-    def __call__(self) -> float:
-        """Return the learning rate; waits for it.
+    def __call__(self) -> Told:
+        """Return the advice; waits for it.
 
         Raises:
             BaseException: the first rank's error, on that rank; or an interrupt, on any rank. No other rank
@@ -212,26 +226,28 @@ class Shared:
             raise met if failure is None else failure from met
         return read.result() if failure is None else _raising(failure)
 
-    def _share(self, advised: Asked) -> float:
-        word = torch.zeros(2, dtype=torch.float64)
+    def _share(self, advised: Asked) -> Told:
+        word = torch.zeros(3, dtype=torch.float64)
         failure: BaseException | None = None
         if isinstance(advised, BaseException):
             word[1], failure = VOID, advised
         elif advised is not None:
             try:
-                word[0], word[1] = advised(), ADVISED
+                told = advised()
+                word[0], word[1], word[2] = told.learning_rate, ADVISED, told.then
             except BaseException as error:  # noqa: BLE001  # an interrupt, too, must not block the others
                 failure = error
         try:
             _done(lambda: self._together.share(word), failure)
         finally:
-            lr, status = word.tolist()
+            lr, status, then = word.tolist()
+            told = Told(lr, int(then))
             self.is_void = status == VOID
             if status == ADVISED:
-                self._known = lr  # also if this rank raises now: the others use it
+                self._known = told  # also if this rank raises now: the others use it
         if status != ADVISED:
             raise self._together.first_failed()
-        return float(lr)
+        return told
 
 
 def together_of(run: object, group: dist.ProcessGroup | None, *, distributed: bool) -> Together | None:

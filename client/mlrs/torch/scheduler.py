@@ -19,12 +19,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from mlrs import Run, SearchResult
 from mlrs.adapters import RunState, TrialLoop, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
+from mlrs.torch.copies import SaveTo
 from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
 from mlrs.torch.optimizers import describe, set_rates
-from mlrs.torch.ranks import Asked, Shared, Together, own_run, together_of
+from mlrs.torch.ranks import Asked, Shared, Together, Told, own_run, together_of
+from mlrs.torch.rescue import Health, Rescue, Then
 from mlrs.torch.search import loop as searching
-from mlrs.torch.search.saved_state import SaveTo
 from mlrs.torch.signals.recorder import Recorder
 from mlrs.torch.signals.sums import NUMBERS, Measured, numbers_of, signals_of
 from mlrs.types import Signals
@@ -58,6 +59,13 @@ class AdvisedLR(LRScheduler):
         signals: whether to send measures of the optimizer's steps with the losses: the first 100 steps, then
             every eighth (`mlrs.types.Signals`). They are computed on the device, from copies of a
             sample of the weights. What cannot be measured is not sent.
+        rescue: whether to ask for rescue, if the run has not begun, and to keep one copy of the optimizer's
+            weights and state in host memory: made before the first update, and replaced after each healthy
+            tenth of the horizon. When the advice of a step says that the training blew up, the copy is put
+            back in place after its update, and learning rates are lower from there on. Where each rank opens
+            the run with a `rank`, nothing is asked, and no copy is kept.
+        model: the model, if it has buffers, as BatchNorm's averages, or parameters of other optimizers, that
+            are to be put back, too.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
@@ -78,6 +86,8 @@ class AdvisedLR(LRScheduler):
         distributed: bool = True,
         process_group: ProcessGroup | None = None,
         signals: bool = True,
+        rescue: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
         self._together = together_of(run, process_group, distributed=distributed)
         self._run: Run | None = None
@@ -87,22 +97,29 @@ class AdvisedLR(LRScheduler):
         self._losses: list[
             tuple[Loss, float]
         ] = []  # and samples, of the micro-batches since the last observation was sent
-        self._pending: Callable[[], float] | None = None  # returns the advice of the present step
+        self._pending: Callable[[], Told] | None = None  # returns the advice of the present step
         self._reader: ThreadPoolExecutor | None = None  # reads losses off a device
-        self._unread: deque[Future[Callable[[], float]]] = deque()  # of a lagged loop: losses being read
+        self._unread: deque[Future[Callable[[], Told]]] = deque()  # of a lagged loop: losses being read
         self._applied = False  # whether its advice is set in the optimizer
         self._advised_lr: float | None = None
         self._loads = 0  # loaded states; losses from before are dropped
         self._is_searching = False
         self._sent_step: int | None = None  # whose loss was the last one sent
+        self._then = Then.NOTHING  # what the advice of the present step says to do besides
+        self._restores_again = False  # whether the copy is put back after the next update, too
+        self._restored_before: int | None = None  # the step before which a copy was put back
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
             self._run = own_run(run, self._together)
             self._accumulation_steps = whole("accumulation_steps", accumulation_steps, low=1)
-            return self._begin(unwrapped(optimizer))
+            has_copy = bool(rescue) and not (self._run is not None and self._run.rank is not None)
+            inner = unwrapped(optimizer)
+            self._rescue = Rescue(inner, model, self._together, is_on=has_copy)
+            return self._begin(inner, rescue=has_copy)
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
+        self._health = Health(self.last_epoch)
         self._signals = self._recorder(is_on=bool(signals))
         self._hook = Hook(self.optimizer, self._before_update, self._progress, self._after_update)
 
@@ -165,6 +182,11 @@ class AdvisedLR(LRScheduler):
             )
             self._raise_deferred()  # the others are about to observe theirs
         self._apply()  # not done yet if a GradScaler skipped the optimizer's step
+        self._keep_if_due()
+        if self._then == Then.RESTORE:
+            self._restore(before=self.last_epoch + 1)
+            self._restores_again = loss is not None  # the update of this step may be still to come
+        self._then = Then.NOTHING
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
@@ -252,6 +274,7 @@ class AdvisedLR(LRScheduler):
         """
         self._hook.remove("detach() was called")
         self._signals.stop()
+        self._rescue.forget()
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rates of the parameter groups, as `get_last_lr` does."""
@@ -260,7 +283,8 @@ class AdvisedLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the run's id, the next step, the last advice and the initial LRs, as plain values.
 
-        Call it after `step()`: losses of micro-batches that were not sent are not included.
+        Call it after `step()`: losses of micro-batches that were not sent are not included, nor is the copy
+        that rescue keeps.
         """
         state = RunState(self._run_id, self.last_epoch, self._advised_lr)
         return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs]}
@@ -269,7 +293,8 @@ class AdvisedLR(LRScheduler):
         """Continue from a state: with its run, which goes back to its step.
 
         May be called before or after the optimizer's `load_state_dict`. In a distributed job, call it on
-        every rank, between two steps.
+        every rank, between two steps. A copy that rescue kept is dropped: nothing can be restored until the
+        next one is made, after a healthy tenth of the horizon.
 
         Raises:
             InvalidArgumentError: it is no state of this class, or the run has not reached its step.
@@ -298,7 +323,10 @@ class AdvisedLR(LRScheduler):
             self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
-        self._sent_step = None
+        self._sent_step = self._restored_before = None
+        self._then, self._health = Then.NOTHING, Health(self.last_epoch)
+        self._restores_again = False
+        self._rescue.forget()
         self._signals.forget()
         self.base_lrs[: len(base_lrs)] = base_lrs
         self._advised_lr = state.last_lr
@@ -387,7 +415,7 @@ class AdvisedLR(LRScheduler):
                 raise wrong
             return *mean_of(losses), numbers_of(measured)[: together.summed]
 
-        def ask_daemon(mean: float, sums: list[float]) -> Callable[[], float]:
+        def ask_daemon(mean: float, sums: list[float]) -> Callable[[], Told]:
             return self._observe(step, mean, 1.0, signals_of(sums or numbers_of(measured)))
 
         def ask() -> Asked:
@@ -404,14 +432,14 @@ class AdvisedLR(LRScheduler):
 
     def _ask(
         self, step: int, losses: Sequence[tuple[Loss, float]], measured: Measured | None
-    ) -> Callable[[], float]:
+    ) -> Callable[[], Told]:
         """Observe the mean of some losses; return a function that waits for the advice."""
         mean, samples = mean_of(losses)
         return self._observe(step, mean, samples, signals_of(numbers_of(measured)))
 
     def _ask_later(
         self, step: int, losses: Sequence[tuple[Loss, float]], measured: Measured | None, loads: int
-    ) -> Callable[[], float]:
+    ) -> Callable[[], Told]:
         """Do what `_ask` does in another thread; raise `CancelledError` after `load_state_dict` or `detach`.
 
         Args:
@@ -427,23 +455,37 @@ class AdvisedLR(LRScheduler):
                 raise CancelledError
             return self._observe(step, mean, samples, signals_of(numbers))
 
-    def _observe(
-        self, step: int, mean: float, samples: float, signals: Signals | None
-    ) -> Callable[[], float]:
+    def _observe(self, step: int, mean: float, samples: float, signals: Signals | None) -> Callable[[], Told]:
         """Send a loss, and the signals of the step before; return a function that waits for the advice."""
-        run = self._own_run()
-        return run.observe(step, mean, samples=samples, lagged=self._lagged, signals=signals).lr
+        run, health, is_lagged = self._own_run(), self._health, self._lagged
+        pending = run.observe(
+            step,
+            mean,
+            samples=samples,
+            signals=signals,
+            restored=step == self._restored_before,
+            lagged=is_lagged,
+        )
+        health.note(mean)
+
+        def told() -> Told:  # without `self`: a scheduler that is dropped lets go at once
+            if is_lagged:
+                return _told(run, health, step, pending.lr(), restore=run.newest_restore(before=step))
+            advice = pending.advice()
+            return _told(run, health, step, advice.learning_rate, restore=advice.restore)
+
+        return told
 
     def _own_run(self) -> Run:
         if self._run is None:
             raise AssertionError("only the first rank talks to the daemon")
         return self._run
 
-    def _begin(self, optimizer: Optimizer) -> tuple[str, int]:
+    def _begin(self, optimizer: Optimizer, *, rescue: bool) -> tuple[str, int]:
         """Begin to schedule an optimizer; return the run's id and next step, where this process has it."""
         if self._run is not None:
             largest = max(float(group["lr"]) for group in optimizer.param_groups)
-            self._run.describe(default_lr=largest, **describe(optimizer))
+            self._run.describe(default_lr=largest, rescue=rescue or None, **describe(optimizer))
         super().__init__(optimizer)
         self._ratios()
         if self._run is None:
@@ -463,12 +505,15 @@ class AdvisedLR(LRScheduler):
             recorder.stop()
         return recorder
 
-    def _newest(self) -> float:
+    def _newest(self) -> Told:
         """Return the newest advice of a lagged loop; waits for the first."""
         while len(self._unread) > 1 and self._unread[0].done():
             self._unread.popleft().result()  # which raises if it could not be sent
-        lr = self._own_run().newest_lr(before=self.last_epoch)
-        return self._unread[0].result()() if lr is None else lr
+        run, step = self._own_run(), self.last_epoch
+        lr = run.newest_lr(before=step)
+        if lr is None:
+            return self._unread[0].result()()
+        return _told(run, self._health, step, lr, restore=run.newest_restore(before=step))
 
     def _apply(self) -> None:
         """Wait for the advice of this step, if one was observed, and put it into the optimizer."""
@@ -476,13 +521,25 @@ class AdvisedLR(LRScheduler):
             self._send()
         if self._pending is not None and not self._applied:
             try:
-                self._advised_lr = self._pending()
+                self._advised_lr, then = self._pending()
             except BaseException:
                 if isinstance(self._pending, Shared) and self._pending.is_void:
                     self._pending = None
                 raise
             self._fill(self._advised_lr)
-            self._applied = True
+            self._then, self._applied = Then(then), True
+
+    def _keep_if_due(self) -> None:
+        """Copy the training if the advice of this step says so, before its update if that is possible."""
+        if self._then == Then.KEEP:
+            self._rescue.keep()
+            self._then = Then.NOTHING
+
+    def _restore(self, *, before: int) -> None:
+        """Put the copy back before a step's loss, whose observation will say so."""
+        if self._rescue.restore():
+            self._restored_before = before
+            self._signals.forget()
 
     def _before_update(self) -> None:
         """Set the advice of this step before an update, and let the signals follow the update."""
@@ -491,9 +548,13 @@ class AdvisedLR(LRScheduler):
         if self._sent_step is not None and not self._is_searching:
             self._signals.before(self._sent_step)  # while the advice is on its way
         self._apply()
+        self._keep_if_due()
 
     def _after_update(self) -> None:
         self._signals.after()
+        if self._restores_again and not self._is_searching:
+            self._restore(before=self.last_epoch)
+            self._restores_again = False
 
     def _progress(self) -> Progress:
         """Return how far this step has come, for the hook."""
@@ -519,6 +580,13 @@ class AdvisedLR(LRScheduler):
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
+
+
+def _told(run: Run, health: Health, step: int, learning_rate: float, *, restore: bool) -> Told:
+    """Return what a step is told: the learning rate, and what is done besides."""
+    if not run.is_open or not run.config.rescue:
+        return Told(learning_rate, Then.NOTHING)
+    return Told(learning_rate, health.then(step, restore=restore, horizon=run.config.horizon))
 
 
 def _base_lrs_of(saved: Mapping[str, Any], groups: int) -> list[float]:

@@ -24,6 +24,8 @@ MAX_COUNT = 2**31 - 1
 """The largest number of classes, and of a snapshot."""
 MAX_STEPS = 2**53
 """The largest horizon and step: the last integer that a double counts up to without gaps."""
+MAX_OFFSET = 20.0
+"""The largest offset of a learning rate, in octaves."""
 MAX_MILESTONES = 64
 """The most milestones of a schedule."""
 
@@ -75,6 +77,13 @@ def string(name: str, value: object) -> str:
     """Return a string of 1 to `MAX_NAME` characters."""
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
         raise wrong(name, f"must be a string of 1 to {MAX_NAME} characters", value)
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Return a boolean; numbers are none."""
+    if not isinstance(value, bool):
+        raise wrong(name, "must be True or False", value)
     return value
 
 

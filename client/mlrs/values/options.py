@@ -41,6 +41,8 @@ class RunOptions(TypedDict, total=False):
     initial_lr: float | None
     min_lr: float | None
     max_lr: float | None
+    rescue: bool | None
+    lr_offset: float | None
     meta: Meta | bool | None
     rank: int | None
     world_size: int | None
@@ -74,6 +76,8 @@ class SweepOptions(TypedDict, total=False):
     initial_lr: float | Sequence[float] | None
     min_lr: float | Sequence[float] | None
     max_lr: float | Sequence[float] | None
+    rescue: bool | Sequence[bool] | None
+    lr_offset: float | Sequence[float] | None
     meta: Meta | bool | Sequence[Meta | bool] | None
     on_existing: OnExisting
     resume_from: int | None

@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from mlrs.values.checks import MAX_COUNT, MAX_STEPS, member, option, real, rising, string, whole
+from mlrs.values.checks import (
+    MAX_COUNT,
+    MAX_OFFSET,
+    MAX_STEPS,
+    flag,
+    member,
+    option,
+    real,
+    rising,
+    string,
+    whole,
+)
 from mlrs.values.meta_types import Meta, MetaRecord, MetaStatus
 from mlrs.values.search_types import FoundRate
 from mlrs.values.signals import SignalRecord, ValidationRecord
@@ -166,6 +177,11 @@ class RunConfig:
     """No advice is below this; finite and >= 0."""
     max_lr: float | None = option(real, above=0.0)
     """No advice is above this; finite, > 0 and >= `min_lr`."""
+    rescue: bool | None = option(flag)
+    """Whether the losses are watched for a blow-up: advice then asks to restore a saved state, and learning
+    rates are halved from there on, at most three times. In a daemon's report `True` or `None`."""
+    lr_offset: float | None = option(real, least=-MAX_OFFSET, most=MAX_OFFSET)
+    """Every learning rate is times 2**lr_offset, before `min_lr` and `max_lr`; -20 to 20 octaves."""
     schedule: Schedule | None = None
     """The schedule that the run follows instead of a model; in a daemon's report, with its defaults."""
     meta: Meta | None = None
@@ -174,6 +190,11 @@ class RunConfig:
     """How the ranks of a distributed job share the run. `None`: the run has no ranks."""
     found: FoundRate | None = None
     """What a search before the first step has found, in a daemon's report. `None`: there was no search."""
+
+    @property
+    def factor(self) -> float:
+        """What every learning rate is multiplied by, before its bounds."""
+        return float(2.0 ** (self.lr_offset or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +212,9 @@ class Advice:
     ranks_reported: int | None = None
     """The number of ranks whose losses were reduced. `None`: the run has no ranks, or this is a replay, for
     which the number is not stored."""
+    restore: bool = False
+    """Whether the training has blown up, in a run with `rescue`: after this update, put a saved state back in
+    place, if there is one, and pass `restored=True` with the next observation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +265,10 @@ class RecordChunk:
     """The signals that came with these steps, in order; most steps have none."""
     validations: tuple[ValidationRecord, ...] = field(default=(), repr=False)
     """The validation losses that came with these steps, in order."""
+    restores: tuple[int, ...] = field(default=(), repr=False)
+    """Those of these steps whose advice asked to restore a saved state."""
+    restored: tuple[int, ...] = field(default=(), repr=False)
+    """Those of these steps before which the training restored one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,14 +53,24 @@ _REDUCTIONS: dict[pb.RankReduction.ValueType, RankReduction] = {
 }
 _OPTIMIZERS_TO_PROTO = {value: number for number, value in _OPTIMIZERS.items()}
 _STATUSES_TO_PROTO = {value: number for number, value in _STATUSES.items()}
-_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
+_OPTIONAL = (
+    "horizon",
+    "num_classes",
+    "scale",
+    "snapshot",
+    "momentum",
+    "initial_lr",
+    "min_lr",
+    "max_lr",
+    "lr_offset",
+)
 """The fields of a config that the contract marks as optional."""
 
 
 def config_to_proto(config: RunConfig) -> pb.RunConfig:
     """Return the message of a config; what is `None` stays unset."""
     given = {name: value for name in _OPTIONAL if (value := getattr(config, name)) is not None}
-    message = pb.RunConfig(model=config.model, **given)
+    message = pb.RunConfig(model=config.model, rescue=config.rescue, **given)
     if config.optimizer is not None:
         message.optimizer = _OPTIMIZERS_TO_PROTO[config.optimizer]
     if (schedule := config.schedule) is not None:
@@ -104,6 +114,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         meta=meta.config_from_proto(message.meta) if message.HasField("meta") else None,
         ranks=_ranks_from_proto(message.ranks) if message.HasField("ranks") else None,
         found=found_from_proto(message.found) if message.HasField("found") else None,
+        rescue=message.rescue or None,
         **given,
     )
 
@@ -171,6 +182,8 @@ def chunk_from_proto(message: pb.WatchRunResponse) -> RecordChunk:
         updates=tuple(map(meta.record_from_proto, message.updates)),
         signals=signals_from_proto(message.signals, message.first_step),
         validations=validations_from_proto(message.validations, message.first_step),
+        restores=tuple(message.first_step + entry for entry in message.restores),
+        restored=tuple(message.first_step + entry for entry in message.restored),
     )
 
 

@@ -1,4 +1,4 @@
-"""Conversion of signals and validation losses, which few observations have, to columns and back."""
+"""Conversion of what few observations have, signals, validation losses and so on, to columns and back."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def add_extras(message: pb.Observations, entries: Sequence[Observed]) -> None:
             message.validations.entries.append(index)
             message.validations.steps.append(told.step)
             message.validations.losses.append(told.loss)
+        if entry.restored:
+            message.restored.append(index)
 
 
 def signals_from_proto(message: pb.SignalColumns, first_step: int) -> tuple[SignalRecord, ...]:

@@ -35,12 +35,12 @@ def batch_to_proto(batch: Batch) -> pb.StreamAdviceRequest:
         observations.run_handles.extend(handles)
         observations.steps.extend(entry.steps)
         observations.losses.extend(entry.losses)
-        has_extras = entry.signals is not None or entry.validation is not None
+        has_extras = entry.has_extras
     else:
         observations.run_handles.extend(handles * len(entries))
         observations.steps.extend(chain.from_iterable(entry.steps for entry in entries))
         observations.losses.extend(chain.from_iterable(entry.losses for entry in entries))
-        has_extras = any(entry.signals is not None or entry.validation is not None for entry in entries)
+        has_extras = any(entry.has_extras for entry in entries)
     if has_extras:
         add_extras(observations, entries)
     if batch.ledger.rank is not None:
@@ -62,6 +62,7 @@ def answer_from_proto(message: pb.StreamAdviceResponse) -> Answer | None:
             columns.ranks_reported,
             reason_from_proto,
             _refusals(columns.errors) if columns.errors else (),
+            columns.restores,
         )
     if kind == "meta_results":
         results = message.meta_results

@@ -2,7 +2,8 @@
 
 The file is JSON. Losses, alignments, signals and validation losses, which must not change in any bit, are
 base64 of little-endian float64: step by step, one loss of a run or the losses of all runs of a sweep. A file
-without signals and validation losses is of version 2, which older clients read.
+without restored states is of version 3, and one that also lacks signals and validation losses of version 2:
+older clients read these.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from mlrs.values.types import RunConfig
 from mlrs.wire import convert
 from mlrs_proto import v1 as pb
 
-FORMAT, VERSION = "mlrs-unsent", 3
+FORMAT, VERSION = "mlrs-unsent", 4
 """The name and the newest version of the format."""
-PLAIN = 2
-"""The version of files without signals and validation losses."""
+PLAIN, WITH_SIGNALS = 2, 3
+"""The versions of files without signals and validation losses, and of those without restored states."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ class Unsent:
     """What came with the observations of these steps."""
     validations: tuple[ValidationRecord, ...] = ()
     """The validation losses that came with observations."""
+    restored: tuple[int, ...] = ()
+    """The steps before which the training restored a saved state."""
 
     def said(self) -> str:
         """Return a description for messages."""
@@ -108,6 +111,7 @@ def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
             for entry in entries
             if entry.validation
         ),
+        restored=tuple(entry.step for entry in entries if entry.restored),
     )
 
 
@@ -200,14 +204,16 @@ def dumped(unsent: Unsent) -> str:
         update["validation_losses"] = [
             None if one is None else one.hex() for one in update["validation_losses"]
         ]
-    del facts["signals"], facts["validations"]
+    del facts["signals"], facts["validations"], facts["restored"]
     version = PLAIN
-    if unsent.signals or unsent.validations:
-        version = VERSION
+    if unsent.signals or unsent.validations or unsent.restored:
+        version = WITH_SIGNALS
         facts["signals"] = [[one.step, _packed(dataclasses.astuple(one.signals))] for one in unsent.signals]
         facts["validations"] = [
             [one.observed_step, one.step, _packed([one.loss])] for one in unsent.validations
         ]
+    if unsent.restored:
+        version, facts["restored"] = VERSION, list(unsent.restored)
     return json.dumps({"format": FORMAT, "version": version} | facts, indent=1)
 
 
@@ -240,6 +246,7 @@ def loaded(text: str) -> Unsent:
         facts["updates"] = tuple(_update(update, len(run_ids)) for update in facts["updates"])
         facts["signals"] = tuple(_signals(*one) for one in facts.get("signals", ()))
         facts["validations"] = tuple(_validation(*one) for one in facts.get("validations", ()))
+        facts["restored"] = tuple(facts.get("restored", ()))
         return Unsent(**facts)
     except InvalidArgumentError:
         raise

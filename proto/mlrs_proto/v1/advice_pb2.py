@@ -26,37 +26,37 @@ from mlrs_proto.v1 import errors_pb2 as mlrs__proto_dot_v1_dot_errors__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/advice.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/errors.proto\x1a\x18mlrs_proto/v1/meta.proto\"\x87\x01\n\rAdviseRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12!\n\x07signals\x18\x05 \x01(\x0b\x32\x10.mlrs.v1.Signals\x12\'\n\nvalidation\x18\x06 \x01(\x0b\x32\x13.mlrs.v1.Validation\"\xb7\x02\n\x07Signals\x12\x19\n\x0cupdate_norm2\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bparam_norm2\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ngrad_norm2\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fgrad_dot_update\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12%\n\x18grad_dot_previous_update\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13log_relative_update\x18\x06 \x01(\x01H\x05\x88\x01\x01\x42\x0f\n\r_update_norm2B\x0e\n\x0c_param_norm2B\r\n\x0b_grad_norm2B\x12\n\x10_grad_dot_updateB\x1b\n\x19_grad_dot_previous_updateB\x16\n\x14_log_relative_update\"(\n\nValidation\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\x88\x01\n\x0e\x41\x64viseResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.mlrs.v1.AdviceReason\x12\x19\n\x0c\x64urable_step\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x0f\n\r_durable_step\"z\n\x13StreamAdviceRequest\x12-\n\x0cobservations\x18\x01 \x01(\x0b\x32\x15.mlrs.v1.ObservationsH\x00\x12,\n\x0cmeta_updates\x18\x02 \x01(\x0b\x32\x14.mlrs.v1.MetaUpdatesH\x00\x42\x06\n\x04kind\"\xc8\x01\n\x0cObservations\x12\x13\n\x0brun_handles\x18\x01 \x03(\x06\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12*\n\x0crank_columns\x18\x04 \x01(\x0b\x32\x14.mlrs.v1.RankColumns\x12\'\n\x07signals\x18\x05 \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\x06 \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumns\"\xb7\x01\n\rSignalColumns\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\r\x12\x14\n\x0cupdate_norm2\x18\x02 \x03(\x01\x12\x13\n\x0bparam_norm2\x18\x03 \x03(\x01\x12\x12\n\ngrad_norm2\x18\x04 \x03(\x01\x12\x17\n\x0fgrad_dot_update\x18\x05 \x03(\x01\x12 \n\x18grad_dot_previous_update\x18\x06 \x03(\x01\x12\x1b\n\x13log_relative_update\x18\x07 \x03(\x01\"C\n\x11ValidationColumns\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\r\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\"3\n\x0bRankColumns\x12\r\n\x05ranks\x18\x01 \x03(\r\x12\x15\n\rsample_counts\x18\x02 \x03(\x01\"\x97\x01\n\x14StreamAdviceResponse\x12(\n\x06\x61\x64vice\x18\x01 \x01(\x0b\x32\x16.mlrs.v1.AdviceColumnsH\x00\x12,\n\x0cmeta_results\x18\x02 \x01(\x0b\x32\x14.mlrs.v1.MetaResultsH\x00\x12\x1f\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x0e.mlrs.v1.DrainH\x00\x42\x06\n\x04kind\"\xa3\x01\n\rAdviceColumns\x12\x16\n\x0elearning_rates\x18\x01 \x03(\x01\x12&\n\x07reasons\x18\x02 \x03(\x0e\x32\x15.mlrs.v1.AdviceReason\x12\x15\n\rdurable_steps\x18\x03 \x03(\x12\x12#\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x13.mlrs.v1.EntryError\x12\x16\n\x0eranks_reported\x18\x05 \x03(\r\"\x18\n\x05\x44rain\x12\x0f\n\x07message\x18\x01 \x01(\t*z\n\x0c\x41\x64viceReason\x12\x1d\n\x19\x41\x44VICE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x44VICE_REASON_FRESH\x10\x01\x12\x1a\n\x16\x41\x44VICE_REASON_REPLAYED\x10\x02\x12\x16\n\x12\x41\x44VICE_REASON_HELD\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/advice.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/errors.proto\x1a\x18mlrs_proto/v1/meta.proto\"\x99\x01\n\rAdviseRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12!\n\x07signals\x18\x05 \x01(\x0b\x32\x10.mlrs.v1.Signals\x12\'\n\nvalidation\x18\x06 \x01(\x0b\x32\x13.mlrs.v1.Validation\x12\x10\n\x08restored\x18\x07 \x01(\x08\"\xb7\x02\n\x07Signals\x12\x19\n\x0cupdate_norm2\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bparam_norm2\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ngrad_norm2\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fgrad_dot_update\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12%\n\x18grad_dot_previous_update\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13log_relative_update\x18\x06 \x01(\x01H\x05\x88\x01\x01\x42\x0f\n\r_update_norm2B\x0e\n\x0c_param_norm2B\r\n\x0b_grad_norm2B\x12\n\x10_grad_dot_updateB\x1b\n\x19_grad_dot_previous_updateB\x16\n\x14_log_relative_update\"(\n\nValidation\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\x99\x01\n\x0e\x41\x64viseResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.mlrs.v1.AdviceReason\x12\x19\n\x0c\x64urable_step\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07restore\x18\x05 \x01(\x08\x42\x0f\n\r_durable_step\"z\n\x13StreamAdviceRequest\x12-\n\x0cobservations\x18\x01 \x01(\x0b\x32\x15.mlrs.v1.ObservationsH\x00\x12,\n\x0cmeta_updates\x18\x02 \x01(\x0b\x32\x14.mlrs.v1.MetaUpdatesH\x00\x42\x06\n\x04kind\"\xda\x01\n\x0cObservations\x12\x13\n\x0brun_handles\x18\x01 \x03(\x06\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12*\n\x0crank_columns\x18\x04 \x01(\x0b\x32\x14.mlrs.v1.RankColumns\x12\'\n\x07signals\x18\x05 \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\x06 \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumns\x12\x10\n\x08restored\x18\x07 \x03(\r\"\xb7\x01\n\rSignalColumns\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\r\x12\x14\n\x0cupdate_norm2\x18\x02 \x03(\x01\x12\x13\n\x0bparam_norm2\x18\x03 \x03(\x01\x12\x12\n\ngrad_norm2\x18\x04 \x03(\x01\x12\x17\n\x0fgrad_dot_update\x18\x05 \x03(\x01\x12 \n\x18grad_dot_previous_update\x18\x06 \x03(\x01\x12\x1b\n\x13log_relative_update\x18\x07 \x03(\x01\"C\n\x11ValidationColumns\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\r\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\"3\n\x0bRankColumns\x12\r\n\x05ranks\x18\x01 \x03(\r\x12\x15\n\rsample_counts\x18\x02 \x03(\x01\"\x97\x01\n\x14StreamAdviceResponse\x12(\n\x06\x61\x64vice\x18\x01 \x01(\x0b\x32\x16.mlrs.v1.AdviceColumnsH\x00\x12,\n\x0cmeta_results\x18\x02 \x01(\x0b\x32\x14.mlrs.v1.MetaResultsH\x00\x12\x1f\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x0e.mlrs.v1.DrainH\x00\x42\x06\n\x04kind\"\xb5\x01\n\rAdviceColumns\x12\x16\n\x0elearning_rates\x18\x01 \x03(\x01\x12&\n\x07reasons\x18\x02 \x03(\x0e\x32\x15.mlrs.v1.AdviceReason\x12\x15\n\rdurable_steps\x18\x03 \x03(\x12\x12#\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x13.mlrs.v1.EntryError\x12\x16\n\x0eranks_reported\x18\x05 \x03(\r\x12\x10\n\x08restores\x18\x06 \x03(\r\"\x18\n\x05\x44rain\x12\x0f\n\x07message\x18\x01 \x01(\t*z\n\x0c\x41\x64viceReason\x12\x1d\n\x19\x41\x44VICE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x44VICE_REASON_FRESH\x10\x01\x12\x1a\n\x16\x41\x44VICE_REASON_REPLAYED\x10\x02\x12\x16\n\x12\x41\x44VICE_REASON_HELD\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlrs_proto.v1.advice_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ADVICEREASON']._serialized_start=1707
-  _globals['_ADVICEREASON']._serialized_end=1829
+  _globals['_ADVICEREASON']._serialized_start=1778
+  _globals['_ADVICEREASON']._serialized_end=1900
   _globals['_ADVISEREQUEST']._serialized_start=94
-  _globals['_ADVISEREQUEST']._serialized_end=229
-  _globals['_SIGNALS']._serialized_start=232
-  _globals['_SIGNALS']._serialized_end=543
-  _globals['_VALIDATION']._serialized_start=545
-  _globals['_VALIDATION']._serialized_end=585
-  _globals['_ADVISERESPONSE']._serialized_start=588
-  _globals['_ADVISERESPONSE']._serialized_end=724
-  _globals['_STREAMADVICEREQUEST']._serialized_start=726
-  _globals['_STREAMADVICEREQUEST']._serialized_end=848
-  _globals['_OBSERVATIONS']._serialized_start=851
-  _globals['_OBSERVATIONS']._serialized_end=1051
-  _globals['_SIGNALCOLUMNS']._serialized_start=1054
-  _globals['_SIGNALCOLUMNS']._serialized_end=1237
-  _globals['_VALIDATIONCOLUMNS']._serialized_start=1239
-  _globals['_VALIDATIONCOLUMNS']._serialized_end=1306
-  _globals['_RANKCOLUMNS']._serialized_start=1308
-  _globals['_RANKCOLUMNS']._serialized_end=1359
-  _globals['_STREAMADVICERESPONSE']._serialized_start=1362
-  _globals['_STREAMADVICERESPONSE']._serialized_end=1513
-  _globals['_ADVICECOLUMNS']._serialized_start=1516
-  _globals['_ADVICECOLUMNS']._serialized_end=1679
-  _globals['_DRAIN']._serialized_start=1681
-  _globals['_DRAIN']._serialized_end=1705
+  _globals['_ADVISEREQUEST']._serialized_end=247
+  _globals['_SIGNALS']._serialized_start=250
+  _globals['_SIGNALS']._serialized_end=561
+  _globals['_VALIDATION']._serialized_start=563
+  _globals['_VALIDATION']._serialized_end=603
+  _globals['_ADVISERESPONSE']._serialized_start=606
+  _globals['_ADVISERESPONSE']._serialized_end=759
+  _globals['_STREAMADVICEREQUEST']._serialized_start=761
+  _globals['_STREAMADVICEREQUEST']._serialized_end=883
+  _globals['_OBSERVATIONS']._serialized_start=886
+  _globals['_OBSERVATIONS']._serialized_end=1104
+  _globals['_SIGNALCOLUMNS']._serialized_start=1107
+  _globals['_SIGNALCOLUMNS']._serialized_end=1290
+  _globals['_VALIDATIONCOLUMNS']._serialized_start=1292
+  _globals['_VALIDATIONCOLUMNS']._serialized_end=1359
+  _globals['_RANKCOLUMNS']._serialized_start=1361
+  _globals['_RANKCOLUMNS']._serialized_end=1412
+  _globals['_STREAMADVICERESPONSE']._serialized_start=1415
+  _globals['_STREAMADVICERESPONSE']._serialized_end=1566
+  _globals['_ADVICECOLUMNS']._serialized_start=1569
+  _globals['_ADVICECOLUMNS']._serialized_end=1750
+  _globals['_DRAIN']._serialized_start=1752
+  _globals['_DRAIN']._serialized_end=1776
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,7 @@ class AdviseRequest(google.protobuf.message.Message):
     LOSS_FIELD_NUMBER: builtins.int
     SIGNALS_FIELD_NUMBER: builtins.int
     VALIDATION_FIELD_NUMBER: builtins.int
+    RESTORED_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
     step: builtins.int
@@ -72,15 +73,17 @@ class AdviseRequest(google.protobuf.message.Message):
     """
     loss: builtins.float
     """The training loss at that step. Any double, NaN and infinities included."""
+    restored: builtins.bool
+    """Whether the training loop has restored a saved state since the observation before, as an advice asked it to.
+    8 to 12 are kept free for more about an observation, with the same numbers as in Observations.
+    """
     @property
     def signals(self) -> global___Signals:
         """What the training loop tells of the step before. Unset: nothing."""
 
     @property
     def validation(self) -> global___Validation:
-        """A validation loss that is new since the observation before. Unset: there is none.
-        7 to 12 are kept free for more about an observation, with the same numbers as in Observations.
-        """
+        """A validation loss that is new since the observation before. Unset: there is none."""
 
     def __init__(
         self,
@@ -90,9 +93,10 @@ class AdviseRequest(google.protobuf.message.Message):
         loss: builtins.float = ...,
         signals: global___Signals | None = ...,
         validation: global___Validation | None = ...,
+        restored: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["signals", b"signals", "validation", b"validation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["loss", b"loss", "run_id", b"run_id", "signals", b"signals", "step", b"step", "validation", b"validation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loss", b"loss", "restored", b"restored", "run_id", b"run_id", "signals", b"signals", "step", b"step", "validation", b"validation"]) -> None: ...
 
 global___AdviseRequest = AdviseRequest
 
@@ -186,6 +190,7 @@ class AdviseResponse(google.protobuf.message.Message):
     LEARNING_RATE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     DURABLE_STEP_FIELD_NUMBER: builtins.int
+    RESTORE_FIELD_NUMBER: builtins.int
     step: builtins.int
     """The step it answers."""
     learning_rate: builtins.float
@@ -195,7 +200,11 @@ class AdviseResponse(google.protobuf.message.Message):
     durable_step: builtins.int
     """Observations up to and including this step survive a crash. Unset: none does yet. The client keeps later ones
     to send them again. Meta updates of earlier steps survive, too; that of this step may not.
-    5 is kept free for a flag that asks the training loop to restore a saved state.
+    """
+    restore: builtins.bool
+    """Whether the training has blown up, in a run with `config.rescue`: after this update, put a saved state back in
+    place, if there is one, and say so with the next observation. The learning rates are lower from here on. The
+    same for a repeated observation.
     """
     def __init__(
         self,
@@ -204,9 +213,10 @@ class AdviseResponse(google.protobuf.message.Message):
         learning_rate: builtins.float = ...,
         reason: global___AdviceReason.ValueType = ...,
         durable_step: builtins.int | None = ...,
+        restore: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "durable_step", b"durable_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "durable_step", b"durable_step", "learning_rate", b"learning_rate", "reason", b"reason", "step", b"step"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "durable_step", b"durable_step", "learning_rate", b"learning_rate", "reason", b"reason", "restore", b"restore", "step", b"step"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_durable_step", b"_durable_step"]) -> typing.Literal["durable_step"] | None: ...
 
 global___AdviseResponse = AdviseResponse
@@ -253,6 +263,7 @@ class Observations(google.protobuf.message.Message):
     RANK_COLUMNS_FIELD_NUMBER: builtins.int
     SIGNALS_FIELD_NUMBER: builtins.int
     VALIDATIONS_FIELD_NUMBER: builtins.int
+    RESTORED_FIELD_NUMBER: builtins.int
     @property
     def run_handles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Handles from OpenRun."""
@@ -279,7 +290,13 @@ class Observations(google.protobuf.message.Message):
     def validations(self) -> global___ValidationColumns:
         """New validation losses, of the entries that have one. Of a run whose ranks all report, the lowest rank that has one
         counts.
-        7 to 12 are kept free for further columns, such as the learning rate that was used.
+        """
+
+    @property
+    def restored(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The indexes of the entries before which the training loop has restored a saved state, each at most once. It is
+        part of the observation, as the signals are. Of a run whose ranks all report, one rank is enough.
+        8 to 12 are kept free for further columns, such as the learning rate that was used.
         """
 
     def __init__(
@@ -291,9 +308,10 @@ class Observations(google.protobuf.message.Message):
         rank_columns: global___RankColumns | None = ...,
         signals: global___SignalColumns | None = ...,
         validations: global___ValidationColumns | None = ...,
+        restored: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rank_columns", b"rank_columns", "signals", b"signals", "validations", b"validations"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["losses", b"losses", "rank_columns", b"rank_columns", "run_handles", b"run_handles", "signals", b"signals", "steps", b"steps", "validations", b"validations"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["losses", b"losses", "rank_columns", b"rank_columns", "restored", b"restored", "run_handles", b"run_handles", "signals", b"signals", "steps", b"steps", "validations", b"validations"]) -> None: ...
 
 global___Observations = Observations
 
@@ -463,6 +481,7 @@ class AdviceColumns(google.protobuf.message.Message):
     DURABLE_STEPS_FIELD_NUMBER: builtins.int
     ERRORS_FIELD_NUMBER: builtins.int
     RANKS_REPORTED_FIELD_NUMBER: builtins.int
+    RESTORES_FIELD_NUMBER: builtins.int
     @property
     def learning_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Learning rates."""
@@ -483,9 +502,11 @@ class AdviceColumns(google.protobuf.message.Message):
 
     @property
     def ranks_reported(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """How many ranks' losses each answer was made from. Empty: all ranks', or the runs have one rank each.
-        6 is kept free for flags that ask the training loop to restore a saved state.
-        """
+        """How many ranks' losses each answer was made from. Empty: all ranks', or the runs have one rank each."""
+
+    @property
+    def restores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The indexes of the entries whose advice asks to restore a saved state, as in AdviseResponse. Usually empty."""
 
     def __init__(
         self,
@@ -495,8 +516,9 @@ class AdviceColumns(google.protobuf.message.Message):
         durable_steps: collections.abc.Iterable[builtins.int] | None = ...,
         errors: collections.abc.Iterable[mlrs_proto.v1.errors_pb2.EntryError] | None = ...,
         ranks_reported: collections.abc.Iterable[builtins.int] | None = ...,
+        restores: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["durable_steps", b"durable_steps", "errors", b"errors", "learning_rates", b"learning_rates", "ranks_reported", b"ranks_reported", "reasons", b"reasons"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["durable_steps", b"durable_steps", "errors", b"errors", "learning_rates", b"learning_rates", "ranks_reported", b"ranks_reported", "reasons", b"reasons", "restores", b"restores"]) -> None: ...
 
 global___AdviceColumns = AdviceColumns
 

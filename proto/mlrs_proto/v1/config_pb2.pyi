@@ -163,6 +163,8 @@ class RunConfig(google.protobuf.message.Message):
     META_FIELD_NUMBER: builtins.int
     RANKS_FIELD_NUMBER: builtins.int
     FOUND_FIELD_NUMBER: builtins.int
+    RESCUE_FIELD_NUMBER: builtins.int
+    LR_OFFSET_FIELD_NUMBER: builtins.int
     model: builtins.str
     """A model's name, alias, or `name@digest` (a digest prefix of at least 8 digits). Unset: the
     alias `default`, or the `schedule`. Stored as `name@digest`, so a run never changes its model.
@@ -191,6 +193,13 @@ class RunConfig(google.protobuf.message.Message):
     """The learning rate to start from, for models that take one (`drift`, whose first advice is a fifth of
     it: a warmup); finite and > 0. Unset: the default one of the optimizer's family.
     """
+    rescue: builtins.bool
+    """Whether the losses are watched for a blow-up: advice then asks to restore a saved state, and learning rates are
+    halved from there on, at most three times. A run that has begun without it goes on without it, also if a request
+    to resume it sets this. Unset: false.
+    """
+    lr_offset: builtins.float
+    """Every learning rate is multiplied by 2**lr_offset, before `min_lr` and `max_lr`; -20 to 20 octaves. Unset: 0."""
     @property
     def schedule(self) -> mlrs_proto.v1.schedule_pb2.Schedule:
         """The schedule that the run follows in place of a model; excludes `model`. What only models take
@@ -229,15 +238,19 @@ class RunConfig(google.protobuf.message.Message):
         meta: global___Meta | None = ...,
         ranks: global___Ranks | None = ...,
         found: mlrs_proto.v1.search_pb2.FoundRate | None = ...,
+        rescue: builtins.bool | None = ...,
+        lr_offset: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_lr_offset", b"_lr_offset", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_rescue", b"_rescue", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "lr_offset", b"lr_offset", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "rescue", b"rescue", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_lr_offset", b"_lr_offset", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_rescue", b"_rescue", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "lr_offset", b"lr_offset", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "rescue", b"rescue", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_found", b"_found"]) -> typing.Literal["found"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_horizon", b"_horizon"]) -> typing.Literal["horizon"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_initial_lr", b"_initial_lr"]) -> typing.Literal["initial_lr"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_lr_offset", b"_lr_offset"]) -> typing.Literal["lr_offset"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_lr", b"_max_lr"]) -> typing.Literal["max_lr"] | None: ...
     @typing.overload
@@ -252,6 +265,8 @@ class RunConfig(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_num_classes", b"_num_classes"]) -> typing.Literal["num_classes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ranks", b"_ranks"]) -> typing.Literal["ranks"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rescue", b"_rescue"]) -> typing.Literal["rescue"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_scale", b"_scale"]) -> typing.Literal["scale"] | None: ...
     @typing.overload

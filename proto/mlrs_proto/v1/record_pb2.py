@@ -27,7 +27,7 @@ from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 from mlrs_proto.v1 import run_pb2 as mlrs__proto_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/record.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/advice.proto\x1a\x18mlrs_proto/v1/meta.proto\x1a\x17mlrs_proto/v1/run.proto\"D\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\x91\x02\n\x10WatchRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x04 \x03(\x01\x12&\n\x07reasons\x18\x05 \x03(\x0e\x32\x15.mlrs.v1.AdviceReason\x12$\n\x07updates\x18\x06 \x03(\x0b\x32\x13.mlrs.v1.MetaRecord\x12\'\n\x07signals\x18\x07 \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\x08 \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumnsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/record.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/advice.proto\x1a\x18mlrs_proto/v1/meta.proto\x1a\x17mlrs_proto/v1/run.proto\"D\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xb5\x02\n\x10WatchRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x04 \x03(\x01\x12&\n\x07reasons\x18\x05 \x03(\x0e\x32\x15.mlrs.v1.AdviceReason\x12$\n\x07updates\x18\x06 \x03(\x0b\x32\x13.mlrs.v1.MetaRecord\x12\'\n\x07signals\x18\x07 \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\x08 \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumns\x12\x10\n\x08restores\x18\x10 \x03(\r\x12\x10\n\x08restored\x18\x11 \x03(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHRUNREQUEST']._serialized_start=118
   _globals['_WATCHRUNREQUEST']._serialized_end=186
   _globals['_WATCHRUNRESPONSE']._serialized_start=189
-  _globals['_WATCHRUNRESPONSE']._serialized_end=462
+  _globals['_WATCHRUNRESPONSE']._serialized_end=498
 # @@protoc_insertion_point(module_scope)

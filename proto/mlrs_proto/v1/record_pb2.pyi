@@ -57,6 +57,8 @@ class WatchRunResponse(google.protobuf.message.Message):
     UPDATES_FIELD_NUMBER: builtins.int
     SIGNALS_FIELD_NUMBER: builtins.int
     VALIDATIONS_FIELD_NUMBER: builtins.int
+    RESTORES_FIELD_NUMBER: builtins.int
+    RESTORED_FIELD_NUMBER: builtins.int
     first_step: builtins.int
     """The step of the first entry. Each further entry is of the next step."""
     @property
@@ -87,9 +89,17 @@ class WatchRunResponse(google.protobuf.message.Message):
 
     @property
     def validations(self) -> mlrs_proto.v1.advice_pb2.ValidationColumns:
-        """The validation losses of these steps; entry i came with the observation of step `first_step + i`.
-        9 to 15 are kept free for columns of buckets and for learning rates that were used.
+        """The validation losses of these steps; entry i came with the observation of step `first_step + i`."""
+
+    @property
+    def restores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """9 to 15 are kept free for columns of buckets and for learning rates that were used.
+        The steps whose advice asked to restore a saved state; i is step `first_step + i`.
         """
+
+    @property
+    def restored(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The steps whose observation said that one was restored; i is step `first_step + i`."""
 
     def __init__(
         self,
@@ -102,8 +112,10 @@ class WatchRunResponse(google.protobuf.message.Message):
         updates: collections.abc.Iterable[mlrs_proto.v1.meta_pb2.MetaRecord] | None = ...,
         signals: mlrs_proto.v1.advice_pb2.SignalColumns | None = ...,
         validations: mlrs_proto.v1.advice_pb2.ValidationColumns | None = ...,
+        restores: collections.abc.Iterable[builtins.int] | None = ...,
+        restored: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["run", b"run", "signals", b"signals", "validations", b"validations"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "learning_rates", b"learning_rates", "losses", b"losses", "reasons", b"reasons", "run", b"run", "signals", b"signals", "updates", b"updates", "validations", b"validations"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "learning_rates", b"learning_rates", "losses", b"losses", "reasons", b"reasons", "restored", b"restored", "restores", b"restores", "run", b"run", "signals", b"signals", "updates", b"updates", "validations", b"validations"]) -> None: ...
 
 global___WatchRunResponse = WatchRunResponse

@@ -1,4 +1,4 @@
-"""What comes with observations besides their losses: signals, and validation losses.
+"""What comes with observations besides their losses: signals, validation losses, that a state was restored.
 
 Most observations come without any, so a record holds them sparsely, and a message that has none has no array
 of them at all.
@@ -20,11 +20,14 @@ WIDTH = len(EXTRAS)
 LOSS, STEP = EXTRAS.index("validation_loss"), EXTRAS.index("validation_step")
 """The columns of the validation loss and of its step. The step is NaN where no validation loss was sent; a
 step is at most 2**53, which a double holds exactly."""
+RESTORED = EXTRAS.index("restored")
+"""The column that is 1 where the training has restored a saved state since the observation before; NaN
+elsewhere."""
 Extras = Floats
 """What came with n observations, (n, WIDTH), as it was sent; NaN: not sent."""
 
 SENT = np.dtype([("row", np.int64), ("step", np.int64), ("extras", np.float64, (WIDTH,))])
-"""The extras of an answered observation of a group, to be stored: 80 bytes."""
+"""The extras of an answered observation of a group, to be stored: 88 bytes."""
 
 
 def none_sent(n: int) -> Extras:
@@ -63,19 +66,21 @@ def difference(recorded: Extras, sent: Extras) -> str:
 
 
 def _said(name: str, value: float) -> str:
+    if name == EXTRAS[RESTORED]:
+        return "no restored state" if np.isnan(value) else "a restored state"
     if np.isnan(value):
         return f"no {name}"
     return f"the {name} {int(value) if name == EXTRAS[STEP] else repr(value)}"
 
 
 def first_sent(reports: Sequence[Extras]) -> Extras:
-    """Return the signals and the validation loss of the first observations that have them, (WIDTH,).
+    """Return the signals, the validation loss and so on of the first observations that have them, (WIDTH,).
 
     Args:
         reports: the extras of one step, each (WIDTH,).
     """
     first: Extras = np.full(WIDTH, np.nan)
-    for columns in (slice(0, len(SIGNALS)), slice(len(SIGNALS), WIDTH)):
+    for columns in (list(range(len(SIGNALS))), [LOSS, STEP], [RESTORED]):
         for report in reports:
             if not np.isnan(report[columns]).all():
                 first[columns] = report[columns]

@@ -46,8 +46,10 @@ record's learning rate, so the store is asked for the one that was advised."""
 WITH_EXTRAS = 0x40
 """A flag in a record's `last_reason`: the newest step came with extras (`extras.py`). If it is sent again,
 the store or the log of extras tells whether it comes with the same ones."""
-REASON = 0x3F
-"""The bits of a record's `last_reason` that are the `AdviceReason`."""
+RESTORE = 0x20
+"""A flag beside an answer's reason, also where it is stored: the training is to restore a saved state."""
+REASON = 0x1F
+"""The bits of a record's `last_reason`, and of a stored reason, that are the `AdviceReason`."""
 
 
 class Verdict(enum.IntEnum):
@@ -179,13 +181,16 @@ def undo(records: Records, entries: Table) -> None:
 def settle(
     records: Records, table: RunTable, entries: Table, answered: Table, count: int, generation: int
 ) -> int:
-    """Fill in the learning rates, log the fresh answers; return the number of fresh ones that are not held.
+    """Fill in the learning rates, log the fresh answers; return the number of fresh ones without a remark.
+
+    They are neither held nor ask to restore a saved state.
 
     Args:
         records: of the group; changed in place.
         table: the configs of its runs.
         entries: (n,) of `ENTRY` as `admit` filled it, with the policy's `lr` where the entry is fresh and its
-            loss finite; `lr`, `reason` and `durable_step` are filled.
+            loss finite, and `RESTORE` as the `reason` of fresh entries that raise an alarm; `lr`, `reason`
+            and `durable_step` are filled.
         answered: of `ANSWERED`; the fresh answers are written to it from index `count` on.
         count: the number of answers in `answered` already.
         generation: the group's current generation.
@@ -193,6 +198,7 @@ def settle(
     plain = 0
     for index in range(len(entries)):
         entry = entries[index]
+        restore = entry.reason & RESTORE
         entry.reason = 0
         if entry.verdict == _STALE:
             entry.lr, entry.durable_step = math.nan, -1
@@ -202,10 +208,10 @@ def settle(
         record.seen = generation
         if entry.verdict == _FRESH:
             held = not math.isfinite(entry.loss)
-            entry.lr = bounded(entry.loss, entry.lr, record.last_lr, run.min_lr, run.max_lr)
-            entry.reason = _IS_HELD if held else _IS_FRESH
+            entry.lr = bounded(entry.loss, entry.lr, record.last_lr, run.factor, run.min_lr, run.max_lr)
+            entry.reason = (_IS_HELD if held else _IS_FRESH) | restore
             record.last_lr, record.last_reason = entry.lr, entry.reason
-            plain += not held
+            plain += entry.reason == _IS_FRESH
             record.bad_losses = record.bad_losses + 1 if held else 0
             record.status = _DIVERGED if record.bad_losses >= DIVERGED_AFTER else _ACTIVE
             answer = answered[count]
@@ -213,7 +219,7 @@ def settle(
             answer.lr, answer.reason = entry.lr, entry.reason
             count += 1
         elif entry.verdict == _REPLAY:
-            entry.lr, entry.reason = record.last_lr, _IS_REPLAYED
+            entry.lr, entry.reason = record.last_lr, _IS_REPLAYED | (record.last_reason & RESTORE)
         else:
             entry.lr = math.nan
     return plain

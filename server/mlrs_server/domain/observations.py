@@ -182,7 +182,7 @@ class Entries:
 
     @property
     def reasons(self) -> Bytes:
-        """The `AdviceReason` of each entry; 0 where nothing is advised."""
+        """The `AdviceReason` of each entry, with `RESTORE` beside it; 0 where nothing is advised."""
         return self.table["reason"]
 
     @property

@@ -34,7 +34,7 @@ class Answer:
     recalls: list[Recall] = field(default_factory=list)
     """The entries whose answers are recorded."""
     plain: int = 0
-    """The number of entries that are new and have a finite loss."""
+    """The number of entries that are new, neither held nor with the flag `RESTORE`."""
     reports: list[int] = field(default_factory=list)
     """The indexes of entries that are reports of ranks."""
     ranks_reported: dict[int, int] = field(default_factory=dict)

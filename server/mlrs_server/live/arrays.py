@@ -25,12 +25,14 @@ from mlrs_core.policy import (
     no_networks,
     put,
 )
+from mlrs_core.rescue import RescuingPolicy, share_of
 from mlrs_server.domain.extras import inputs_of, is_sent
 from mlrs_server.domain.handles import MAX_ROWS, make_handle
 from mlrs_server.domain.ledger import (
     ADAPTED,
     REASON,
     RECORD,
+    RESTORE,
     WITH_EXTRAS,
     AdviceReason,
     Records,
@@ -57,7 +59,7 @@ class Pass(NamedTuple):
     fresh: int
     """The number of entries that are the next step of their run."""
     plain: int
-    """The number of fresh entries with a finite loss."""
+    """The number of fresh entries that are neither held nor have the flag `RESTORE`."""
 
 
 class RunGroup:
@@ -240,7 +242,7 @@ class RunGroup:
                 which = entries.verdicts == Verdict.FRESH
                 some = entries.part(which)
                 self._advance(some)
-                entries.lrs[which] = some.lrs
+                entries.lrs[which], entries.reasons[which] = some.lrs, some.reasons
         except Exception:
             undo(self.records, entries.table)
             raise
@@ -273,7 +275,13 @@ class RunGroup:
             rows, steps = np.ascontiguousarray(rows), np.ascontiguousarray(steps)
             losses, lrs = np.ascontiguousarray(losses), np.empty_like(losses)
         signals = NO_SIGNALS if entries.extras is None else inputs_of(entries.extras)
-        self.policy.advance(self.states, self.networks, self.table, rows, steps, losses, signals, lrs)
+        inputs = (self.states, self.networks, self.table, rows, steps, losses, signals, lrs)
+        if isinstance(self.policy, RescuingPolicy):
+            alarms = np.zeros(len(rows), np.uint8)
+            self.policy.advance(*inputs, alarms)
+            entries.reasons[:] = alarms * np.uint8(RESTORE)
+        else:
+            self.policy.advance(*inputs)
         if not whole:
             entries.lrs[:] = lrs
 
@@ -286,10 +294,14 @@ class RunGroup:
         step, lr = int(record["next_step"]) - 1, float(record["last_lr"])
         outcome, log_change = MetaOutcome.IDLE, 0.0
         if int(record["last_reason"]) & REASON != AdviceReason.HELD:
-            adapted = policy.adapt(self.states, self.networks, self.table, row, step, alignment)
+            one = slice(row, row + 1)
+            states, run = self.states[one, : policy.state_size], self.table[one].copy()
+            if isinstance(self.policy, RescuingPolicy):
+                run["factor"] *= share_of(self.states[row])
+            adapted = policy.adapt(states, self.networks[one], run, 0, step, alignment)
             outcome, log_change = adapted.outcome, adapted.log_change
             if not math.isnan(adapted.lr):
-                lr = clip(adapted.lr, self.table["min_lr"][row], self.table["max_lr"][row])
+                lr = clip(adapted.lr * run["factor"][0], run["min_lr"][0], run["max_lr"][0])
                 self.records["last_lr"][row] = lr
         self.records["last_reason"][row] |= ADAPTED
         self.records["durable_step"][row] = min(int(record["durable_step"]), step - 1)
@@ -322,7 +334,12 @@ class RunGroup:
 
 
 def adaptive(policy: Policy) -> AdaptivePolicy:
-    """Return the policy of a group of runs in meta mode, typed as one that adapts."""
+    """Return the policy of a group of runs in meta mode, typed as one that adapts.
+
+    A state of theirs begins with that of this policy: with rescue, it is longer.
+    """
+    if isinstance(policy, RescuingPolicy):
+        policy = policy.inner
     if not isinstance(policy, AdaptiveKernel):
         raise TypeError(f"{policy!r} does not adapt")
     return policy

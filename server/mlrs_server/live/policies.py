@@ -14,6 +14,7 @@ from mlrs_core.config import MetaConfig, Optimizer, RunConfig, ScheduleKind
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.models.model import Model
 from mlrs_core.policy import Policy
+from mlrs_core.rescue import RescuingPolicy
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.domain.shards import shard_of
@@ -32,8 +33,10 @@ def policy_of(run: NewRun, catalog: ModelCatalog) -> Policy:
         AdvisorError: its model's file is damaged or gone.
     """
     if run.config.schedule is not None:
-        return schedule_policy(run.config.schedule)
-    return _of_model(catalog.by_digest(run.model_digest, run.model_name), run.config.meta)
+        return _served(schedule_policy(run.config.schedule), run.config)
+    return _served(
+        _of_model(catalog.by_digest(run.model_digest, run.model_name), run.config.meta), run.config
+    )
 
 
 def adaptive_policy_of(run: NewRun, catalog: ModelCatalog) -> AdaptivePolicy:
@@ -47,7 +50,14 @@ def adaptive_policy_of(run: NewRun, catalog: ModelCatalog) -> AdaptivePolicy:
 
 def policy_key(run: NewRun) -> str:
     """Return what runs that one policy serves have in common."""
-    return run.model_digest if run.config.meta is None else f"{run.model_digest} {run.config.meta.rules()}"
+    config = run.config
+    rules = "" if config.meta is None else f" {config.meta.rules()}"
+    return f"{run.model_digest}{rules}{' rescue' * bool(config.rescue)}"
+
+
+def _served(policy: Policy, config: RunConfig) -> Policy:
+    """Return a policy as it serves runs of a config."""
+    return RescuingPolicy(policy) if config.rescue else policy
 
 
 def _of_model(model: CatalogModel, meta: MetaConfig | None) -> Policy:
@@ -80,6 +90,7 @@ def new_run(
             raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
         spec = asked.schedule
         name, digest, policy = spec.kind.spelling, spec.digest(), schedule_policy(spec)
+    policy = _served(policy, asked)
     new = NewRun(
         run_id=run_id,
         shard=shard_of(group or run_id),

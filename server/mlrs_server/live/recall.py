@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlrs_core.policy import Rows, Steps
 from mlrs_server.domain.extras import Extras, agree, difference, find_sent, none_sent
-from mlrs_server.domain.ledger import AdviceReason
+from mlrs_server.domain.ledger import RESTORE, AdviceReason
 from mlrs_server.domain.observations import ANSWERED, Entries, Table, find_answers
 from mlrs_server.errors import AdvisorError, other_extras, record_lacking, stale_handle, stale_step
 from mlrs_server.live.answers import Answer, same_losses
@@ -45,7 +45,9 @@ class Recaller:
             same = same_losses(given["loss"], entries.losses) & agree(extras, sent)
             right = (given["reason"] != 0) & (is_reduced | same)
             answer.entries.lrs[positions[right]] = given["lr"][right]
-            answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED
+            answer.entries.reasons[positions[right]] = AdviceReason.REPLAYED | (
+                given["reason"][right] & RESTORE
+            )
             for index in np.flatnonzero(~right).tolist():
                 problem = await self._problem(
                     group, entries.table[index], given[index], extras[index], sent[index]

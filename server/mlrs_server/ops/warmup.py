@@ -18,6 +18,7 @@ from mlrs_core.config import MetaConfig, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.networks import ARCHITECTURES, Architecture, Weights
 from mlrs_core.networks.serving import adaptive_policy_of, policy_of
 from mlrs_core.policy import NO_SIGNALS, Policy, RunColumns, no_networks, table_of
+from mlrs_core.rescue import RescuingPolicy
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_server.domain.ledger import common_group
 from mlrs_server.domain.observations import ANSWERED, ENTRY, count_rows, find_answers, sort_by_row
@@ -35,6 +36,7 @@ def warm_up() -> None:
     for policy in _policies():
         step(policy, policy.init_state(1), np.zeros(1, np.int64), np.ones(1), RunColumns.of([RunConfig()]))
         Replay(policy, RunConfig()).feed(np.ones(1))
+        Replay(RescuingPolicy(policy), RunConfig(rescue=True)).feed(np.ones(1))
     for adaptive in _adaptive_policies():
         _adapt(adaptive)
         Replay(adaptive, RunConfig()).feed(np.ones(1))

@@ -197,14 +197,18 @@ def must_rewind(stored: StoredRun, request: OpenRequest, live: LiveRuns) -> bool
 
 
 def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
-    """Check the fields asked for against the run's; return its config with those it lacked."""
+    """Check the fields asked for against the run's; return its config with those it lacked.
+
+    A run that has begun without rescue goes on without it.
+    """
     begun = live.next_step(stored) > 0 and request.resume_from != 0
     has = stored.config.values()
-    for name, want in request.asked.values().items():
+    asked = replace(request.asked, rescue=False) if begun else request.asked
+    for name, want in asked.values().items():
         if (have := has.get(name)) != want and (begun or name in has):
             raise config_mismatch(stored, f"config.{name}", have, want)
     try:
-        config = stored.config.completed_by(request.asked)
+        config = stored.config.completed_by(asked)
     except InvalidFieldError as error:  # the values are valid one by one, but not together
         raise invalid_field(f"config.{error.field}", error.problem) from error
     if config.ranks is not None:

@@ -15,11 +15,12 @@ import structlog
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import put
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.domain.shards import shard_of
 from mlrs_server.errors import AdvisorError, about
 from mlrs_server.failpoints import reach
 from mlrs_server.live.live_runs import LiveRuns
-from mlrs_server.live.policies import models_of
+from mlrs_server.live.policies import models_of, policy_key, policy_of
 from mlrs_server.live.replay import ReplayedRun
 from mlrs_server.live.stored_runs import StoredRuns, required
 from mlrs_server.live.views import view_of
@@ -282,13 +283,23 @@ class RunOpener:
 
     async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
         """Replace the config of a run that has no observation yet; it takes none meanwhile."""
-        live, size = self._live.load(stored), max(stored.world_size, 1)
-        with self._live.closed(stored.run_id):
-            with self._live.dropped_if_ambiguous(stored.run_id):
-                await self._stored.in_store(lambda store: store.complete(stored, config))
+        size = max(stored.world_size, 1)
+        run = replace(stored, config=config, world_size=size if config.ranks else 0)
+        if policy_key(run) != policy_key(stored):  # with rescue, it has another state
+            run = replace(run, snapshot=first_snapshot(policy_of(run, self._catalog)))
+            with self._live.reserved_new(run) as slot:
+                with self._live.dropped_if_ambiguous(run.run_id):
+                    await self._stored.in_store(lambda store: store.complete(run))
+                self._live.drop(run.run_id)
+                self._live.put(slot, run)
+            return run
+        live = self._live.load(stored)
+        with self._live.closed(run.run_id):
+            with self._live.dropped_if_ambiguous(run.run_id):
+                await self._stored.in_store(lambda store: store.complete(run))
             put(live.group.table, live.row, config)
             live.group.share(live.row, config.ranks, size)
-        return replace(stored, config=config, world_size=size if config.ranks else 0)
+        return run
 
     async def _regrouped(self, stored: StoredRun, request: OpenRequest) -> StoredRun:
         """Set the world size of a run, if a request gives one, from its next step on."""

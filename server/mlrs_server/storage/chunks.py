@@ -3,32 +3,35 @@
 A chunk of n steps is n losses and n learning rates, float64, and n reasons, uint8, all little-endian, then
 the version of the format, a byte, and the checksum. Version 0 has no such byte, and another checksum.
 
-A chunk of steps of which m > 0 came with extras is of version 2. Between the reasons and the version it has
-the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32.
+A chunk of steps of which m > 0 came with extras is of version 3. Between the reasons and the version it has
+the positions of these m steps, uint32, their extras, m rows of `WIDTH` float64, and m, uint32. If none of
+these says that a state was restored, the rows lack that column, and the version is 2, as before there was
+one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlrs_core.compiled import compiled_background
 from mlrs_core.policy import Steps
-from mlrs_server.domain.extras import NO_EXTRAS, WIDTH, SparseExtras
+from mlrs_server.domain.extras import NO_EXTRAS, RESTORED, WIDTH, SparseExtras
 from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.sealing import CHECKSUM_BYTES, Offsets, Raw, damaged, is_sealed, seal_all
 
 BYTES_PER_STEP = 8 + 8 + 1
-BYTES_PER_EXTRAS = 4 + 8 * WIDTH
-COUNT_BYTES = 4
-"""The size of m."""
+POSITION_BYTES, COUNT_BYTES = 4, 4
+"""The sizes of a position, and of m."""
 PLAIN = 1
 """The format of chunks without extras."""
-VERSION = 2
+VERSION = 3
 """The newest format."""
+WIDTHS = {2: WIDTH - 1, VERSION: WIDTH}
+"""The columns of extras in each format that has some."""
 VERSION_SEED = 0x6D6C7274
 """Where the checksum of a chunk with a version starts; that of version 0 starts at `sealing.SEED`."""
 NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
@@ -49,7 +52,10 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     """
     edges = np.searchsorted(record.extras.positions, bounds)
     counts = np.diff(edges)
-    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(counts, BYTES_PER_EXTRAS * counts + COUNT_BYTES, 0)
+    widths = _widths_of(record.extras, counts)
+    sizes = BYTES_PER_STEP * np.diff(bounds) + np.where(
+        counts, _extras_bytes(widths) * counts + COUNT_BYTES, 0
+    )
     starts = np.concatenate([[0], np.cumsum(sizes + 1 + CHECKSUM_BYTES)])
     out = np.full(starts[-1], PLAIN, np.uint8)
     losses, lrs = (
@@ -57,7 +63,7 @@ def pack_chunks(record: Observations, bounds: Offsets) -> list[bytes]:
     )
     _lay_out(losses, lrs, record.reasons.astype(np.uint8), bounds, starts, out)
     if len(record.extras):
-        _lay_out_extras(record.extras, edges, bounds, starts, out)
+        _lay_out_extras(record.extras, edges, widths, bounds, starts, out)
     return seal_all(out, starts, VERSION_SEED)
 
 
@@ -75,19 +81,43 @@ def _lay_out(losses: Raw, lrs: Raw, reasons: Raw, bounds: Offsets, starts: Offse
             out[reason_offset + step] = reasons[first + step]
 
 
-def _lay_out_extras(extras: SparseExtras, edges: Offsets, bounds: Offsets, starts: Offsets, out: Raw) -> None:
-    """Write the extras of each run behind its reasons; `edges`, (k + 1,), are where each run's begin."""
+def _widths_of(extras: SparseExtras, counts: Offsets) -> Offsets:
+    """Return how many columns the extras of each run take, (k,), given how many steps with some each has."""
+    has = ~np.isnan(extras.values[:, RESTORED])
+    runs = np.repeat(np.arange(len(counts)), counts)[has]
+    return np.where(np.bincount(runs, minlength=len(counts)), WIDTH, WIDTH - 1)
+
+
+def _lay_out_extras(
+    extras: SparseExtras, edges: Offsets, widths: Offsets, bounds: Offsets, starts: Offsets, out: Raw
+) -> None:
+    """Write the extras of each run behind its reasons.
+
+    Args:
+        extras: of all runs.
+        edges: where each run's begin, (k + 1,).
+        widths: how many columns each run's take, (k,).
+        bounds: see `pack_chunks`.
+        starts: where the chunk of each run begins, (k + 1,).
+        out: written to.
+    """
     counts = np.diff(edges)
     run = np.repeat(np.arange(len(counts)), counts)
     index = np.arange(len(extras)) - edges[run]
     begins = starts[run] + BYTES_PER_STEP * np.diff(bounds)[run]
     positions = (extras.positions - bounds[run]).astype("<u4").view(np.uint8).reshape(-1, 4)
     out[(begins + 4 * index)[:, None] + np.arange(4)] = positions
-    values = np.ascontiguousarray(extras.values, "<f8").view(np.uint8).reshape(-1, 8 * WIDTH)
-    out[(begins + 4 * counts[run] + 8 * WIDTH * index)[:, None] + np.arange(8 * WIDTH)] = values
+    for width in WIDTHS.values():
+        which = np.flatnonzero(widths[run] == width)
+        values = extras.values[which]
+        if width < WIDTH:
+            values = np.delete(values, RESTORED, axis=1)
+        at = begins[which] + POSITION_BYTES * counts[run[which]] + 8 * width * index[which]
+        columns = np.ascontiguousarray(values, "<f8").view(np.uint8).reshape(-1, 8 * width)
+        out[at[:, None] + np.arange(8 * width)] = columns
     some = np.flatnonzero(counts)
     versions = starts[some + 1] - CHECKSUM_BYTES - 1
-    out[versions] = VERSION
+    out[versions] = np.where(widths[some] == WIDTH, VERSION, VERSION - 1)
     sizes = counts[some].astype("<u4").view(np.uint8).reshape(-1, COUNT_BYTES)
     out[(versions - COUNT_BYTES)[:, None] + np.arange(COUNT_BYTES)] = sizes
 
@@ -105,7 +135,7 @@ def unpack_chunk(data: bytes, run_id: str) -> Observations:
                 f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs",
             )
         raise damaged(run_id)
-    n, _ = lengths
+    n = lengths.steps
     return Observations(
         np.frombuffer(data, "<f8", n).astype(np.float64),
         np.frombuffer(data, "<f8", n, offset=8 * n).astype(np.float64),
@@ -126,32 +156,43 @@ class Lengths(NamedTuple):
     steps: int
     extras: int
     """How many of the steps came with extras."""
+    width: int = WIDTH
+    """The columns of these."""
 
 
 def lengths_of(data: bytes) -> Lengths | None:
     """Return how long the parts of a chunk are; `None` if it is damaged, or of a newer format."""
-    size, extras = len(data) - CHECKSUM_BYTES, 0
+    size, extras, width = len(data) - CHECKSUM_BYTES, 0, WIDTH
     if size > 0 and is_sealed(data, VERSION_SEED):
         size -= 1
         if data[size] > VERSION:
             return None
         if data[size] > PLAIN:
+            width = WIDTHS[data[size]]
             size -= COUNT_BYTES
             extras = int.from_bytes(data[size : size + COUNT_BYTES], "little")
-            size -= BYTES_PER_EXTRAS * extras
+            size -= _extras_bytes(width) * extras
     elif not is_sealed(data):
         return None
-    return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras)
+    return None if size < 0 or size % BYTES_PER_STEP else Lengths(size // BYTES_PER_STEP, extras, width)
+
+
+def _extras_bytes(width: Any) -> Any:
+    """Return the size of a step's extras of so many columns, with their position; of several, elementwise."""
+    return POSITION_BYTES + 8 * width
 
 
 def _extras_of(data: bytes, lengths: Lengths) -> SparseExtras:
     """Return the extras in a chunk."""
-    steps, m = lengths
+    steps, m, width = lengths
     if not m:
         return NO_EXTRAS
     positions = np.frombuffer(data, "<u4", m, offset=BYTES_PER_STEP * steps)
-    values = np.frombuffer(data, "<f8", WIDTH * m, offset=BYTES_PER_STEP * steps + 4 * m)
-    return SparseExtras(positions.astype(np.int64), values.astype(np.float64).reshape(m, WIDTH))
+    values = np.frombuffer(data, "<f8", width * m, offset=BYTES_PER_STEP * steps + 4 * m)
+    values = values.astype(np.float64).reshape(m, width)
+    if width < WIDTH:
+        values = np.insert(values, RESTORED, np.nan, axis=1)
+    return SparseExtras(positions.astype(np.int64), values)
 
 
 def unpack_consecutive(chunks: Iterable[tuple[int, bytes]], step: int, run_id: str) -> Observations:

@@ -28,7 +28,7 @@ class Observations:
     losses: Floats
     lrs: Floats
     reasons: Bytes
-    """The `AdviceReason` of each step: fresh or held."""
+    """The `AdviceReason` of each step, fresh or held, with the flag `RESTORE` beside it."""
     updates: Sequence[MetaUpdate] = ()
     """Meta updates that are read together with the steps, in order."""
     extras: SparseExtras = NO_EXTRAS
@@ -263,8 +263,8 @@ class Store(Protocol):
         """
         ...
 
-    def complete(self, run: StoredRun, config: RunConfig) -> None:
-        """Replace the config of a run that has no observation yet."""
+    def complete(self, run: StoredRun) -> None:
+        """Replace the config, and the state, of a run that has no observation yet."""
         ...
 
     def resize(self, run: StoredRun, world_size: int) -> None:

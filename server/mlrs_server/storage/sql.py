@@ -14,7 +14,6 @@ import numpy.typing as npt
 import sqlalchemy as sa
 import structlog
 
-from mlrs_core.config import RunConfig
 from mlrs_core.policy import Steps
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.model_index import Index
@@ -281,11 +280,10 @@ class SqlStore:
                 )
             reach("store.search")
 
-    def complete(self, run: StoredRun, config: RunConfig) -> None:
-        """Replace the config of a run that has no observation yet."""
+    def complete(self, run: StoredRun) -> None:
+        """Replace the config, and the state, of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
-            packed = codec.pack_config(config, run.counters_at)
-            connection.execute(runs.update().where(runs.c.key == run.key).values(config=packed))
+            connection.execute(runs.update().where(runs.c.key == run.key).values(**settled_values(run)))
 
     def resize(self, run: StoredRun, world_size: int) -> None:
         """Set the number of a run's ranks."""

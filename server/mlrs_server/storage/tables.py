@@ -203,7 +203,7 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
 
 
 def settled_values(run: NewRun) -> dict[str, Any]:
-    """Return the columns that change when a search gives a run its config."""
+    """Return the columns that change when a run without observations is given another config."""
     return {
         "config": codec.pack_config(run.config, run.counters_at),
         "model_name": run.model_name,

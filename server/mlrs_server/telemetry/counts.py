@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from mlrs_core.adapting import MetaOutcome
-from mlrs_server.domain.ledger import AdviceReason
+from mlrs_server.domain.ledger import REASON, AdviceReason
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import Reason
 from mlrs_server.live.answers import Answer
@@ -37,7 +37,7 @@ class AdviceCounts:
         if answer.plain == len(answer.entries):
             self.plain += answer.plain
             return
-        numbers = np.bincount(answer.entries.reasons, minlength=max(AdviceReason) + 1)
+        numbers = np.bincount(answer.entries.reasons & REASON, minlength=max(AdviceReason) + 1)
         for reason in AdviceReason:
             self.others[reason] += int(numbers[reason])
         for error in answer.errors.values():

@@ -19,7 +19,17 @@ import mlrs
 from mlrs import Meta
 from mlrs.errors import InvalidArgumentError, RunExistsError, RunNotFoundError, StaleStepError
 from mlrs.types import RunConfig, SignalRecord, Signals, ValidationRecord
-from mlrs.wire.unsent import PLAIN, VERSION, Unsent, UnsentUpdate, default_folder, dumped, load, loaded
+from mlrs.wire.unsent import (
+    PLAIN,
+    VERSION,
+    WITH_SIGNALS,
+    Unsent,
+    UnsentUpdate,
+    default_folder,
+    dumped,
+    load,
+    loaded,
+)
 from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon
 
@@ -495,6 +505,7 @@ unsent = st.builds(
     finish=st.booleans(),
     signals=st.lists(signals, max_size=3).map(tuple),
     validations=st.lists(validations, max_size=3).map(tuple),
+    restored=st.lists(st.integers(0, 9), max_size=2).map(tuple),
 )
 
 
@@ -518,11 +529,13 @@ def test_damaged_files_are_told(one: Unsent, data: st.DataObject) -> None:
 
 
 @given(unsent)
-def test_files_without_signals_are_as_older_clients_read_them(one: Unsent) -> None:
-    """Only a file that has signals or validation losses is of the newest version."""
+def test_files_are_as_older_clients_read_them(one: Unsent) -> None:
+    """Only a file that has what older clients do not know is of a newer version."""
     facts = json.loads(dumped(one))
-    assert facts["version"] == (VERSION if one.signals or one.validations else PLAIN)
-    assert ("signals" in facts) is bool(one.signals or one.validations)
+    has_extras = bool(one.signals or one.validations or one.restored)
+    assert facts["version"] == (VERSION if one.restored else WITH_SIGNALS if has_extras else PLAIN)
+    assert ("signals" in facts) is has_extras
+    assert ("restored" in facts) is bool(one.restored)
 
 
 async def test_files_that_are_none(connect: Any, daemon: FakeDaemon, tmp_path: Path) -> None:

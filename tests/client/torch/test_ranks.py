@@ -80,7 +80,42 @@ def _mismatched(rank: int, address: str) -> list[Any]:
     return []
 
 
-CASES = {"weighted": _weighted, "refused": _refused, "mismatched": _mismatched}
+def _rescued(rank: int, address: str, *, able: bool = True) -> list[Any]:
+    """Take steps of a data-parallel training, one of which has a bad loss on rank 1."""
+    torch.manual_seed(0)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with mlrs.connect(address) as advisor:
+        run = advisor.run("task", id="job", horizon=100, policy="constant") if rank == 0 else None
+        scheduler = AdvisedLR(optimizer, run, model=model, rescue=able or rank == 0)
+        weights = []
+        for step in range(8):
+            optimizer.zero_grad()
+            loss = model(torch.randn(4, 3)).square().mean() * (math.nan if (step, rank) == (5, 1) else 1.0)
+            scheduler.observe(loss)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            weights.append([one.tolist() for one in model.parameters()])
+        chunks = list(advisor.watch("job")) if rank == 0 else []
+        told = [[*chunk.restores, *chunk.restored] for chunk in chunks if chunk.losses]
+        torch.manual_seed(0)
+        first = torch.nn.Linear(3, 1)
+        return [weights, [one.tolist() for one in first.parameters()], scheduler.get_last_lr(), told]
+
+
+def _half_able(rank: int, address: str) -> list[Any]:
+    """Do the same where rank 1 keeps no copy."""
+    return _rescued(rank, address, able=False)
+
+
+CASES = {
+    "weighted": _weighted,
+    "refused": _refused,
+    "mismatched": _mismatched,
+    "rescued": _rescued,
+    "half able": _half_able,
+}
 
 
 def _launched(tmp_path: Path, case: str) -> list[Any]:
@@ -118,6 +153,27 @@ def test_what_befalls_rank_0_is_told_to_all(tmp_path: Path, case: str, error: st
     assert first[0] == error
     assert second[0] == "UnavailableError"
     assert "rank 0" in second[1]
+
+
+@pytest.mark.timeout(180)
+def test_all_ranks_are_put_back(tmp_path: Path) -> None:
+    """After a bad loss of one rank, all have the weights of the copy, and they stay the same."""
+    (weights, first, lrs, told), (others, _, other_lrs, _) = _launched(tmp_path, "rescued")
+    assert weights == others
+    assert weights[5] == first
+    assert weights[6] != weights[4]
+    assert lrs == other_lrs == [pytest.approx(0.005)]  # half of the default with momentum
+    assert told == [[5, 6]]
+
+
+@pytest.mark.timeout(180)
+def test_no_rank_is_put_back_unless_all_are(tmp_path: Path) -> None:
+    """Where one rank keeps no copy, none puts its own back, and the learning rate alone is lowered."""
+    (weights, _, lrs, told), (others, _, _, _) = _launched(tmp_path, "half able")
+    assert repr(weights) == repr(others)  # NaN
+    assert math.isnan(weights[5][1][0])
+    assert lrs == [pytest.approx(0.01)]  # held, as all losses are bad from then on
+    assert told == [[5]]
 
 
 def test_a_process_by_itself_needs_a_run() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_core.config import MAX_HORIZON, Optimizer, RunConfig
+from mlrs_core.config import MAX_HORIZON, MAX_OFFSET, Optimizer, RunConfig
 from mlrs_core.errors import CoreError, InvalidFieldError
 
 
@@ -38,6 +38,10 @@ from mlrs_core.errors import CoreError, InvalidFieldError
         ("max_lr", -1.0),
         ("max_lr", math.nan),
         ("max_lr", math.inf),
+        ("lr_offset", MAX_OFFSET + 1e-9),
+        ("lr_offset", -MAX_OFFSET - 1e-9),
+        ("lr_offset", math.nan),
+        ("lr_offset", math.inf),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(field: str, value: float) -> None:
@@ -64,6 +68,10 @@ def test_value_out_of_range_is_refused_by_name(field: str, value: float) -> None
         {"min_lr": 0.0},
         {"max_lr": 5e-324},
         {"min_lr": 0.1, "max_lr": 0.1},
+        {"rescue": True},
+        {"lr_offset": MAX_OFFSET},
+        {"lr_offset": -MAX_OFFSET},
+        {"lr_offset": 0.0},
     ],
 )
 def test_value_at_the_edge_is_taken(fields: dict[str, float]) -> None:
@@ -83,6 +91,10 @@ def test_value_at_the_edge_is_taken(fields: dict[str, float]) -> None:
         ("horizon", True),
         ("scale", "1"),
         ("min_lr", False),
+        ("rescue", None),
+        ("rescue", 1),
+        ("lr_offset", "1"),
+        ("lr_offset", True),
     ],
 )
 def test_value_of_a_wrong_type_is_refused_by_name(field: str, value: Any) -> None:
@@ -108,6 +120,8 @@ CONFIGS = st.builds(
     momentum=st.none() | st.floats(0, 0.9),
     min_lr=st.none() | st.floats(0, 0.1),
     max_lr=st.none() | st.floats(0.1, 1),
+    rescue=st.booleans(),
+    lr_offset=st.none() | st.floats(-20, 20),
 )
 
 

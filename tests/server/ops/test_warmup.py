@@ -19,6 +19,7 @@ from mlrs_core.networks.drift import kernel as drift, learner as drift_learner
 from mlrs_core.networks.paper import kernel as paper, learner as paper_learner
 from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
+from mlrs_core.rescue import RescuingPolicy, policy as rescue
 from mlrs_core.schedules import base
 from mlrs_server.domain import ledger, observations, run_snapshot
 from mlrs_server.domain.extras import WIDTH
@@ -32,7 +33,7 @@ from mlrs_server.ops.warmup import _adaptive_policies, _policies, warm_up
 functions = [ledger.common_group, ledger.admit, ledger.settle]
 functions += [observations.count_rows, observations.sort_by_row, observations.find_answers]
 functions += [chunks._lay_out, chunks._pick]
-functions += [drift._advance, paper._advance, base._default_lrs]
+functions += [drift._advance, paper._advance, base._default_lrs, rescue._watch]
 functions += [each._advance_background for each in (drift, paper, drift_learner, paper_learner)]
 learning = [guard_rails.begin_trial, guard_rails.clipped, adam.direction, adam.put]
 learning += [getattr(drift_learner, name) for name in ("_advance", "_find", "_slope", "_levels", "_again")]
@@ -42,7 +43,7 @@ assert not any(function.signatures for function in functions)
 warm_up()
 made = [list(function.signatures) for function in functions]
 assert all(len(signatures) == 1 for signatures in made), made
-for policy in _policies():
+for policy in [*_policies(), *map(RescuingPolicy, _policies())]:
     group = arrays.RunGroup(3, "", policy)
     rows = [group.reserve() for _ in range(20)]
     for row in rows:

@@ -16,10 +16,15 @@ from hypothesis import strategies as st
 
 from mlrs_core.policy import SIGNALS
 from mlrs_proto import v1 as pb
-from mlrs_server.domain.extras import SparseExtras, agree, is_sent
+from mlrs_server.domain.extras import SparseExtras, agree, is_sent, none_sent
 from mlrs_server.errors import Reason
 from mlrs_server.rpc.convert import entries_from_proto
-from mlrs_server.rpc.convert.extras import extras_of_one, signals_to_proto, validations_to_proto
+from mlrs_server.rpc.convert.extras import (
+    extras_of_one,
+    restored_to_proto,
+    signals_to_proto,
+    validations_to_proto,
+)
 from tests.server.sensing import extras_at, extras_of
 from tests.server.support import create, raises, refused, service
 
@@ -44,6 +49,7 @@ def message(steps: range, handle: int = 1, *, has_extras: bool = True) -> pb.Obs
         losses=[1.0 + step for step in steps],
         signals=signals_to_proto(sparse) if has_extras else None,
         validations=validations_to_proto(sparse) if has_extras else None,
+        restored=restored_to_proto(sparse) if has_extras else None,
     )
 
 
@@ -59,11 +65,12 @@ def test_extras_come_back_from_their_columns(start: int, count: int) -> None:
 
 def test_columns_that_no_entry_has_are_left_out() -> None:
     """A message with one validation loss has no columns of signals, and the other way round."""
-    extras = np.full((1, 8), np.nan)
+    extras = none_sent(1)
     extras[0, 2] = 0.5
     sparse = SparseExtras(np.array([3]), extras)
     assert signals_to_proto(sparse) == pb.SignalColumns(entries=[3], grad_norm2=[0.5])
     assert validations_to_proto(sparse) is None
+    assert restored_to_proto(sparse) == []
 
 
 def test_messages_without_extras_have_no_array_of_them() -> None:
@@ -74,6 +81,12 @@ def test_messages_without_extras_have_no_array_of_them() -> None:
 
 
 WRONG: dict[str, tuple[pb.Observations, str, str]] = {
+    "restored out of range": (
+        pb.Observations(restored=[0, 2]),
+        "restored",
+        "must be below the number of entries, 2; one is 2",
+    ),
+    "restored twice": (pb.Observations(restored=[1, 1]), "restored", "at most once"),
     "entry out of range": (
         pb.Observations(signals=pb.SignalColumns(entries=[2], grad_norm2=[1.0])),
         "signals.entries",
@@ -186,6 +199,7 @@ async def test_a_record_shows_extras_from_any_step_on(stub: Any) -> None:
             losses=record.losses,
             signals=record.signals,
             validations=record.validations,
+            restored=record.restored,
         )
         found = entries_from_proto(again).extras
         assert found is not None

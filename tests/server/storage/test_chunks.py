@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrs_server.domain.extras import WIDTH, SparseExtras
+from mlrs_server.domain.extras import RESTORED, WIDTH, SparseExtras
 from mlrs_server.domain.ledger import RECORD
 from mlrs_server.domain.run_snapshot import snapshot_of
 from mlrs_server.storage import Observations
@@ -32,17 +33,21 @@ def test_records(counts: list[int], data: st.DataObject) -> None:
     losses, lrs = (np.array(data.draw(st.lists(ANY, min_size=n, max_size=n))) for _ in range(2))
     reasons = np.array(data.draw(st.lists(st.integers(0, 255), min_size=n, max_size=n)), np.uint8)
     with_extras = np.flatnonzero(np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n))))
-    extras = SparseExtras(with_extras, np.arange(len(with_extras) * WIDTH, dtype=float).reshape(-1, WIDTH))
+    values = np.arange(len(with_extras) * WIDTH, dtype=float).reshape(-1, WIDTH)
+    values[:, RESTORED] = [1.0 if data.draw(st.booleans()) else math.nan for _ in values]
+    extras = SparseExtras(with_extras, values)
     record = Observations(losses, lrs, reasons, extras=extras)
     packed = pack_chunks(record, bounds)
     for chunk, start, count in zip(packed, bounds.tolist(), counts, strict=False):
         part = record.cut(start, count)
         steps = struct.pack(f"<{2 * count}d{count}B", *part.losses, *part.lrs, *part.reasons)
+        version = b"\x01"
         if len(part.extras):
-            m = len(part.extras)
-            steps += struct.pack(f"<{m}I{m * WIDTH}d", *part.extras.positions, *part.extras.values.flat)
+            m, width, rows, version = len(part.extras), WIDTH, part.extras.values, b"\x03"
+            if np.isnan(rows[:, RESTORED]).all():  # as before there was such a column
+                width, rows, version = WIDTH - 1, np.delete(rows, RESTORED, axis=1), b"\x02"
+            steps += struct.pack(f"<{m}I{m * width}d", *part.extras.positions, *rows.flat)
             steps += struct.pack("<I", m)
-        version = b"\x02" if len(part.extras) else b"\x01"
         assert chunk == sealed(steps + version, 0x6D6C7274)
         assert chunk == pack_chunk(part)
 

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from mlrs_core.config import MAX_HORIZON, FoundRate, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.schedules.kernel import schedule_policy
 from mlrs_core.search import SearchSetup, TrialResult
-from mlrs_server.domain.extras import NO_EXTRAS, WIDTH, SparseExtras
+from mlrs_server.domain.extras import NO_EXTRAS, RESTORED, WIDTH, SparseExtras
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.run_snapshot import RunSnapshot, first_snapshot
 from mlrs_server.domain.searches import RecordedSearch
@@ -48,6 +48,8 @@ CONFIGS = st.builds(
     momentum=st.none() | st.floats(0, 1, exclude_max=True),
     min_lr=st.none() | st.floats(0, 1),
     max_lr=st.none() | st.floats(1, 10),
+    rescue=st.booleans(),
+    lr_offset=st.none() | st.floats(-20, 20),
     found=st.none()
     | st.builds(
         FoundRate,
@@ -89,11 +91,13 @@ def stretches(draw: st.DrawFn) -> Observations:
     """Draw a stretch of record."""
     n = draw(SIZES)
     positions = np.flatnonzero(draw(arrays(np.bool_, n)))
+    values = draw(arrays(np.float64, (len(positions), WIDTH), elements=DOUBLES))
+    values[:, RESTORED] = np.where(values[:, RESTORED] > 0.0, 1.0, math.nan)
     return Observations(
         draw(arrays(np.float64, n, elements=DOUBLES)),
         draw(arrays(np.float64, n, elements=DOUBLES)),
         draw(arrays(np.uint8, n)),
-        extras=SparseExtras(positions, draw(arrays(np.float64, (len(positions), WIDTH), elements=DOUBLES))),
+        extras=SparseExtras(positions, values),
     )
 
 
@@ -116,7 +120,19 @@ def test_records_from_before_versions_are_read(observations: Observations) -> No
     packed = chunks.pack_chunk(observations)
     again = chunks.unpack_chunk(seal(packed[:-5]), "a")
     assert chunks.pack_chunk(again) == packed
-    assert chunks.lengths_of(seal(packed[:-5])) == (len(observations), 0)
+    assert chunks.lengths_of(seal(packed[:-5])) == chunks.Lengths(len(observations), 0)
+
+
+@given(stretches())
+def test_records_from_before_restored_states_are_read(observations: Observations) -> None:
+    """Extras that were stored without the column of restored states are read, and none was restored."""
+    extras, reasons = observations.extras, observations.reasons
+    kept = np.delete(extras.values, RESTORED, axis=1).astype("<f8").tobytes()
+    body = observations.losses.tobytes() + observations.lrs.tobytes() + reasons.tobytes()
+    positions, count = extras.positions.astype("<u4").tobytes(), len(extras).to_bytes(4, "little")
+    again = chunks.unpack_chunk(seal(body + positions + kept + count + b"\2", chunks.VERSION_SEED), "a")
+    extras.values[:, RESTORED] = math.nan
+    assert same(again, observations)
 
 
 def test_a_record_of_a_newer_version_says_so() -> None:

@@ -367,8 +367,9 @@ def test_losses_that_are_not_finite_survive(store: Store) -> None:
 def test_a_config_is_completed(store: Store) -> None:
     """A completed config replaces the one before and leaves the rest alone."""
     run = create(store, "a", RunConfig(scale=0.5))
-    store.complete(run, CONFIG)
-    assert facts(got(store, "a")) == facts(replace(run, config=CONFIG))
+    completed = replace(run, config=CONFIG)
+    store.complete(completed)
+    assert facts(got(store, "a")) == facts(completed)
 
 
 def test_runs_are_replaced(store: Store) -> None:
@@ -659,7 +660,7 @@ def test_a_fence_stops_every_write(store: SqlStore) -> None:
         lambda: store.create([new_run("other too")]),
         lambda: store.append([update(mine, 2, 4), update(other, 2, 4)]),
         lambda: store.append([updates([(run, 2, stretch(2, 4), snapshot_at(4)) for run in (mine, other)])]),
-        lambda: store.complete(other, CONFIG),
+        lambda: store.complete(replace(other, config=CONFIG)),
         lambda: store.create([replace(new_run("other"), shard=mine.shard)], [other]),
         lambda: store.set_feeder([mine, other], "feeder"),
         lambda: store.set_status([mine, other], RunStatus.FINISHED),

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 from mlrs import SearchResult
 from mlrs.adapters import TrialLoop, number
 from mlrs.errors import InvalidArgumentError, UsageError
+from mlrs.torch.copies import SaveTo
 from mlrs.torch.ranks import Together
 from mlrs.torch.search.batches import JUDGED_BY, Batches, generators_of, sums, tensors_of
-from mlrs.torch.search.saved_state import SavedState, SaveTo
+from mlrs.torch.search.saved_state import SavedState
 from mlrs.torch.search.shared_loop import SharedLoop, named
 from mlrs.torch.shards import local, mesh_of
 

@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 import mlrs
 from mlrs.adapters import TrialLoop
+from mlrs.torch.copies import SaveTo
 from mlrs.torch.hook import unwrapped
 from mlrs.torch.optimizers import describe, set_rates
 from mlrs.torch.ranks import together_of
 from mlrs.torch.search.loop import LossFunction, StepFunction, TorchLoop, search
-from mlrs.torch.search.saved_state import SaveTo
 
 
 def suggest(

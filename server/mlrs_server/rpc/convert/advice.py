@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlrs_proto import v1 as pb
+from mlrs_server.domain.ledger import REASON, RESTORE
 from mlrs_server.domain.observations import Entries
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.live.answers import Answer
@@ -34,7 +35,7 @@ def entries_from_proto(message: pb.Observations) -> Entries:
             f"{len(handles)}, {n} and {len(losses)}",
         )
     ranks = _ranks_from_proto(message.rank_columns, n) if message.HasField("rank_columns") else ()
-    has_extras = message.HasField("signals") or message.HasField("validations")
+    has_extras = message.HasField("signals") or message.HasField("validations") or bool(message.restored)
     if n == 1:
         step = step_from_proto(steps[0], "steps")
         extras = extras_from_proto(message, np.array([step])) if has_extras else None
@@ -67,7 +68,8 @@ def columns_to_proto(answer: Answer, tenant: str = "") -> pb.StreamAdviceRespons
     advice.learning_rates.extend(entries.lrs.tolist())
     advice.durable_steps.extend(entries.durable_steps.tolist())
     if answer.plain < len(entries):
-        advice.reasons.extend(entries.reasons.tolist())
+        advice.reasons.extend((entries.reasons & REASON).tolist())
+        advice.restores.extend(np.flatnonzero(entries.reasons & RESTORE).tolist())
     if answer.ranks_reported:
         advice.ranks_reported.extend([answer.ranks_reported.get(index, 0) for index in range(len(entries))])
     for index, error in sorted(answer.errors.items()):
@@ -88,10 +90,11 @@ def entry_error(index: int, error: AdvisorError, tenant: str) -> pb.EntryError:
 
 def advice_to_proto(step: int, answer: Answer) -> pb.AdviseResponse:
     """Return the only advice of an answer as a message."""
-    durable_step = int(answer.entries.durable_steps[0])
+    durable_step, reason = int(answer.entries.durable_steps[0]), int(answer.entries.reasons[0])
     return pb.AdviseResponse(
         step=step,
         learning_rate=float(answer.entries.lrs[0]),
-        reason=pb.AdviceReason.ValueType(int(answer.entries.reasons[0])),
+        reason=pb.AdviceReason.ValueType(reason & REASON),
         durable_step=durable_step if durable_step >= 0 else None,
+        restore=bool(reason & RESTORE),
     )

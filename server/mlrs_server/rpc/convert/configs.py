@@ -27,7 +27,17 @@ from mlrs_proto import v1 as pb
 from mlrs_server.errors import invalid_field
 
 _OPTIMIZERS: frozenset[int] = frozenset(Optimizer)
-_OPTIONAL = ("horizon", "num_classes", "scale", "snapshot", "momentum", "initial_lr", "min_lr", "max_lr")
+_OPTIONAL = (
+    "horizon",
+    "num_classes",
+    "scale",
+    "snapshot",
+    "momentum",
+    "initial_lr",
+    "min_lr",
+    "max_lr",
+    "lr_offset",
+)
 _OF_META = ("every", "learning_rate", "weight_decay", "max_change", "clip", "blow_up")
 _OF_EVERY_SCHEDULE = ("base_lr", "warmup")
 Choice = TypeVar("Choice", bound=IntEnum)
@@ -51,7 +61,14 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         meta = _meta_from_proto(message.meta) if message.HasField("meta") else None
         ranks = _ranks_from_proto(message.ranks) if message.HasField("ranks") else None
         optimizer = Optimizer(message.optimizer)
-        return RunConfig(**values, optimizer=optimizer, schedule=schedule, meta=meta, ranks=ranks)
+        return RunConfig(
+            **values,
+            optimizer=optimizer,
+            schedule=schedule,
+            meta=meta,
+            ranks=ranks,
+            rescue=message.rescue,
+        )
     except InvalidFieldError as error:
         raise invalid_field(f"config.{error.field}", error.problem) from error
 
@@ -65,6 +82,7 @@ def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
         meta=_meta_to_proto(config.meta),
         ranks=_ranks_to_proto(config.ranks),
         found=_found_to_proto(config.found),
+        rescue=config.rescue or None,
         **{name: getattr(config, name) for name in _OPTIONAL},
     )
 

@@ -1,4 +1,4 @@
-"""Conversion of what comes with observations besides their losses: signals and validation losses."""
+"""Conversion of what comes with observations besides losses: signals, validation losses, restored states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlrs_core.policy import SIGNALS, Steps
 from mlrs_proto import v1 as pb
-from mlrs_server.domain.extras import LOSS, STEP, Extras, SparseExtras, none_sent
+from mlrs_server.domain.extras import LOSS, RESTORED, STEP, Extras, SparseExtras, none_sent
 from mlrs_server.errors import invalid_field
 from mlrs_server.rpc.convert.runs import step_from_proto
 
@@ -42,6 +42,7 @@ def extras_from_proto(message: pb.Observations, steps: Steps) -> Extras:
         for entry, step in zip(entries.tolist(), told, strict=True):
             _check_told(step, int(steps[entry]), "validations.steps")
         extras[entries, STEP], extras[entries, LOSS] = told, losses
+    extras[_entries_from_proto("restored", message.restored, len(steps)), RESTORED] = 1.0
     return extras
 
 
@@ -51,7 +52,7 @@ def extras_of_one(request: pb.AdviseRequest, step: int) -> Extras | None:
     Raises:
         AdvisorError: the validation loss is of a later step.
     """
-    if not (request.HasField("signals") or request.HasField("validation")):
+    if not (request.HasField("signals") or request.HasField("validation") or request.restored):
         return None
     extras = none_sent(1)
     signals: Any = request.signals
@@ -61,6 +62,8 @@ def extras_of_one(request: pb.AdviseRequest, step: int) -> Extras | None:
     if request.HasField("validation"):
         _check_told(request.validation.step, step, "validation.step")
         extras[0, STEP], extras[0, LOSS] = request.validation.step, request.validation.loss
+    if request.restored:
+        extras[0, RESTORED] = 1.0
     return extras
 
 
@@ -112,3 +115,9 @@ def validations_to_proto(extras: SparseExtras) -> pb.ValidationColumns | None:
         steps=extras.values[has, STEP].astype(np.int64).tolist(),
         losses=extras.values[has, LOSS].tolist(),
     )
+
+
+def restored_to_proto(extras: SparseExtras) -> list[int]:
+    """Return which of consecutive steps came after a restored state."""
+    restored: list[int] = extras.positions[~np.isnan(extras.values[:, RESTORED])].tolist()
+    return restored
