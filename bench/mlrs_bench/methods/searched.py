@@ -44,7 +44,10 @@ def searched(
 
 
 class Searched:
-    """A training that begins with a search; the adapter of PyTorch does all that concerns learning rates."""
+    """A training that begins with a search; the adapter of PyTorch does all that concerns learning rates.
+
+    Without rescue: a result is what the learning rates are worth by themselves.
+    """
 
     def __init__(
         self, training: Training, *, signals: bool, validations: bool, charged: bool, **settings: Any
@@ -54,7 +57,7 @@ class Searched:
             training.network.parameters(), training.rule.default_lr, training.weight_decay
         )
         self._run = opened(training, **settings)
-        self._scheduler = AdvisedLR(self._optimizer, self._run, signals=signals)
+        self._scheduler = AdvisedLR(self._optimizer, self._run, signals=signals, rescue=False)
         measure = training.task.loss
 
         def loss_fn(network: Any, batch: Any) -> torch.Tensor:
