@@ -12,7 +12,7 @@ from torch import Tensor
 from mlrs_core.config import Optimizer
 from mlrs_train.evolution.draw import Draw
 from mlrs_train.evolution.method import initial_phi
-from mlrs_train.evolution.objective import CAP, capped, evaluation_steps
+from mlrs_train.evolution.objective import CAP, Outcomes, capped, evaluation_steps
 from mlrs_train.evolution.settings import EvolutionSettings
 from mlrs_train.evolution.trainings.conditions import Conditions, draw_conditions
 from mlrs_train.evolution.trainings.families.perceptrons import teacher_mlp
@@ -205,6 +205,23 @@ def test_cap_takes_any_value() -> None:
     """NaN and infinity count as the cap, and less than it as itself."""
     losses = torch.tensor([0.5, 9.0, math.nan, math.inf, -math.inf])
     assert capped(losses, torch.ones(5)).tolist() == [0.5, CAP, CAP, CAP, CAP]
+
+
+def test_networks_are_judged_by_what_they_can_see() -> None:
+    """Shown validation losses, the judged loss counts; without them overfitting is half forgiven."""
+    outcomes = Outcomes(judged=torch.tensor([0.4, 0.9]), trained=torch.tensor([0.4, 0.1]))
+    assert outcomes.fitness(validated=True).tolist() == outcomes.judged.tolist()
+    assert outcomes.fitness(validated=False).tolist() == pytest.approx([0.4, 0.3])
+
+
+def test_the_training_loss_is_that_of_the_weights_at_the_end(problem: Problem) -> None:
+    """After a training from a good rate both losses have fallen; after one at rate 0 neither has."""
+    policy = ScheduleRates(["cosine", "cosine"], torch.tensor([0.0, 0.05]))
+    outcomes = rollout(problem, Conditions(optimizer=Optimizer.ADAM, horizon=60), policy, Draw(1), "final")
+    first = problem.training_losses(problem.copies(1))
+    assert float(outcomes.trained[0]) == pytest.approx(float(first), rel=1e-5)
+    assert outcomes.trained[1] < 0.9 * outcomes.trained[0]
+    assert outcomes.judged[1] < outcomes.judged[0]
 
 
 def test_network_survives_divergence(problem: Problem) -> None:
