@@ -35,8 +35,9 @@ HOPE = 0.25
 larger networks, trained longer, stand that much more. Chosen on the development rows of the benchmark."""
 COOLING = 0.7
 """From where on a choice counts less, as a share of the horizon that is left: little of it is to come."""
-EFFORT = 1e-3
-"""The price of the head's first number, squared."""
+EFFORT = 0.04
+"""The price of the head's first number, squared: a move has to be worth it. Near the best rate none is, and a
+network that moves there nevertheless loses to the schedule that it corrects."""
 MAX_NORM = 1.0
 """A gradient counts with at most this norm."""
 
