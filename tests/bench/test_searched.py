@@ -96,13 +96,14 @@ def test_what_follows_a_search(watch_long: Watch, name: str, quarter: float, end
 def test_what_the_daemon_is_told(
     watch_long: Watch, monkeypatch: pytest.MonkeyPatch, name: str, *, signals: bool, validations: bool
 ) -> None:
-    """Signals are sent if the method says so; validation losses are told before their steps."""
+    """Signals are sent if the method says so, validation losses told before their steps; without rescue."""
     sent, told = [], []
     validate = mlrs.Run.validate
 
-    def advised(optimizer: torch.optim.Optimizer, run: mlrs.Run, *, signals: bool) -> AdvisedLR:
+    def advised(optimizer: torch.optim.Optimizer, run: mlrs.Run, *, signals: bool, rescue: bool) -> AdvisedLR:
         sent.append(signals)
-        return AdvisedLR(optimizer, run, signals=signals)
+        assert not rescue
+        return AdvisedLR(optimizer, run, signals=signals, rescue=rescue)
 
     def tell(run: mlrs.Run, step: int, loss: float) -> None:
         assert step == run.next_step
