@@ -75,3 +75,28 @@ def test_a_network_is_shown_less_now_and_then(lessons: list[Lesson]) -> None:
     rows = unpack(SETTINGS.architecture(), gradient[None])["cell.weight"][0]
     moved = rows[:, :FEATURES].abs().sum(0) > 0
     assert moved[[0, 34, 42]].all()
+
+
+def test_what_is_hidden_plays_no_part() -> None:
+    """Other signals change what moves cost only where they are shown, and so do other validation losses."""
+    spec, phi = SETTINGS.architecture(), 3 * initial_phi(SETTINGS)
+    study = Study(spec)
+    study.add([give_lesson(SETTINGS, 0)])
+    examples = study._examples[:8]
+
+    def cost(*, signals: bool, validations: bool) -> float:
+        shown = [torch.full((len(examples),), value) for value in (signals, validations)]
+        return float(study._cost(phi, examples, *shown).detach())
+
+    before = {(a, b): cost(signals=a, validations=b) for a in (False, True) for b in (False, True)}
+    for example in examples:
+        example.seen.features[:, 34:42] += 1.0
+    changed = {
+        views for views, value in before.items() if cost(signals=views[0], validations=views[1]) != value
+    }
+    assert changed == {(True, False), (True, True)}
+    for example in examples:
+        example.seen.features[:, 34:42] -= 1.0
+        example.seen.features[:, 42:] += 1.0
+    assert cost(signals=False, validations=False) == before[False, False]
+    assert cost(signals=False, validations=True) != before[False, True]
