@@ -155,6 +155,11 @@ class Rescue:
         copies.restore()
         return True
 
+    def restore_again(self) -> None:
+        """Put the copy back that `restore` has put back, on this rank alone."""
+        if self._copies is not None:
+            self._copies.restore()
+
     def forget(self) -> None:
         """Drop the copy."""
         self._copies = None

@@ -184,8 +184,8 @@ class AdvisedLR(LRScheduler):
         self._apply()  # not done yet if a GradScaler skipped the optimizer's step
         self._keep_if_due()
         if self._then == Then.RESTORE:
-            self._restore(before=self.last_epoch + 1)
-            self._restores_again = loss is not None  # the update of this step may be still to come
+            is_restored = self._restore(before=self.last_epoch + 1)
+            self._restores_again = is_restored and loss is not None  # its update may be still to come
         self._then = Then.NOTHING
         self._pending, self._applied = None, False
         self.last_epoch += 1
@@ -535,11 +535,13 @@ class AdvisedLR(LRScheduler):
             self._rescue.keep()
             self._then = Then.NOTHING
 
-    def _restore(self, *, before: int) -> None:
-        """Put the copy back before a step's loss, whose observation will say so."""
-        if self._rescue.restore():
-            self._restored_before = before
-            self._signals.forget()
+    def _restore(self, *, before: int) -> bool:
+        """Put the copy back before a step's loss, whose observation will say so; return whether it was."""
+        if not self._rescue.restore():
+            return False
+        self._restored_before = before
+        self._signals.forget()
+        return True
 
     def _before_update(self) -> None:
         """Set the advice of this step before an update, and let the signals follow the update."""
@@ -552,9 +554,11 @@ class AdvisedLR(LRScheduler):
 
     def _after_update(self) -> None:
         self._signals.after()
-        if self._restores_again and not self._is_searching:
-            self._restore(before=self.last_epoch)
+        if self._restores_again and not self._is_searching:  # the ranks have voted; no collective here
             self._restores_again = False
+            self._rescue.restore_again()
+            self._restored_before = self.last_epoch
+            self._signals.forget()
 
     def _progress(self) -> Progress:
         """Return how far this step has come, for the hook."""
