@@ -147,18 +147,26 @@ class Rescue:
 
         One all-reduce of the ranks.
         """
-        copies = self._copies
-        if self._together is not None and not self._together.agree(is_able=copies is not None):
-            return False
-        if copies is None:
-            return False
-        copies.restore()
-        return True
+        has_copy = self._copies is not None
+        if self._together is not None:
+            has_copy = self._together.agree(is_able=has_copy)
+        if has_copy and self.restore_again():
+            _logger.warning("the training blew up: weights and optimizer state are back at the last copy")
+            return True
+        _logger.warning("the training blew up, and no copy was put back: learning rates alone are lowered")
+        return False
 
-    def restore_again(self) -> None:
-        """Put the copy back that `restore` has put back, on this rank alone."""
-        if self._copies is not None:
+    def restore_again(self) -> bool:
+        """Put the copy back on this rank alone; return whether. If that fails, say so, and drop the copy."""
+        if self._copies is None:
+            return False
+        try:
             self._copies.restore()
+        except Exception as error:  # noqa: BLE001  # training must not fail for want of a rescue
+            _logger.warning("the copy of this training could not be put back: %r", error)
+            self.forget()
+            return False
+        return True
 
     def forget(self) -> None:
         """Drop the copy."""

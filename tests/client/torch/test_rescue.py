@@ -164,10 +164,10 @@ def test_a_copy_that_fails_ends_no_training(
     )
     rescue.keep()
     rescue.keep()
-    assert not rescue.restore()
     assert [record.message for record in caplog.records] == [
         "this training keeps no copy to restore from now on: MemoryError('full')"
     ]
+    assert not rescue.restore()
 
 
 def test_the_model_must_be_one() -> None:
@@ -372,3 +372,27 @@ def test_ranks_that_each_report_keep_no_copy(advisor: mlrs.Advisor, daemon: Fake
     training.train(scheduler, 3, bad=[1])
     assert restored(daemon) == []
     assert not daemon.runs["a"].config.rescue
+
+
+def test_a_copy_that_does_not_fit_any_more_ends_no_training(
+    advisor: mlrs.Advisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a tensor has another shape than when it was copied, a warning says so, and training goes on."""
+    training = Training()
+    scheduler = AdvisedLR(training.optimizer, open_run(advisor, "a", horizon=HORIZON), model=training.model)
+    training.train(scheduler, 3)
+    weight = next(iter(training.model.parameters()))
+    with torch.no_grad():
+        weight.set_(torch.zeros(7))
+    assert not scheduler._rescue.restore()
+    assert "could not be put back" in caplog.text
+    assert "learning rates alone are lowered" in caplog.text
+
+
+def test_a_rescue_is_told_to_the_user(advisor: mlrs.Advisor, caplog: pytest.LogCaptureFixture) -> None:
+    """When a copy is put back, the log says that the training blew up."""
+    training = Training()
+    scheduler = AdvisedLR(training.optimizer, open_run(advisor, "a", horizon=HORIZON), model=training.model)
+    training.train(scheduler, 3)
+    assert scheduler._rescue.restore()
+    assert "the training blew up: weights and optimizer state are back" in caplog.text
