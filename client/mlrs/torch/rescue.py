@@ -8,13 +8,18 @@ from __future__ import annotations
 import enum
 import logging
 import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from mlrs.errors import InvalidArgumentError
 from mlrs.torch.copies import Copies
 from mlrs.torch.ranks import Together
+from mlrs.torch.shards import local
 
 _logger = logging.getLogger("mlrs")
 SHARE = 0.1
@@ -26,6 +31,24 @@ RISE, DEVIATIONS = 0.1, 2.0
 many deviations, as usual when it was lowest."""
 LAST_RISE, LAST_DEVIATIONS = 1.0, 4.0
 """The same for the newest loss alone."""
+
+
+MOST_OF_FREE = 0.5
+"""The share of a host's free memory that copies may take."""
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this host, or this process's control group, has free; `None` if unknown."""
+    found: list[int] = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(limit - used)
+    except (OSError, ValueError):  # another system, or no limit ("max")
+        pass
+    return min(found, default=None)
 
 
 class Then(enum.IntEnum):
@@ -133,6 +156,7 @@ class Rescue:
         self._copies = None  # before the next: host memory holds one
         copies = Copies("cpu", with_gradients=False)
         try:
+            self._check_room()
             copies.optimizer(self._optimizer)
             if self._model is not None:
                 copies.module(self._model)
@@ -141,6 +165,33 @@ class Rescue:
             _logger.warning("this training keeps no copy to restore from now on: %r", error)
             return
         self._copies = copies
+
+    def _check_room(self) -> None:
+        """Raise `MemoryError` if the copies of this host's processes would take much of its free memory.
+
+        Nothing could catch the kill of a process for want of memory.
+        """
+        state: list[object] = [self._optimizer.state]
+        size, seen = 0, set[int]()
+        state += [group["params"] for group in self._optimizer.param_groups]
+        if self._model is not None:
+            state += [list(self._model.parameters()), list(self._model.buffers())]
+        while state:
+            one = state.pop()
+            if isinstance(one, torch.Tensor) and id(one) not in seen:
+                seen.add(id(one))
+                size += local(one).nbytes
+            elif isinstance(one, Mapping):
+                state += one.values()
+            elif isinstance(one, list | tuple):
+                state += one
+        size *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        free = free_memory()
+        if free is not None and size > MOST_OF_FREE * free:
+            raise MemoryError(
+                f"the copies of this host's processes would take {size / 2**30:.1f} GiB, and"
+                f" {free / 2**30:.1f} GiB are free"
+            )
 
     def restore(self) -> bool:
         """Put the copy back into the tensors that it was made of, if every rank has one; return whether.

@@ -14,7 +14,7 @@ from torch import nn
 import mlrs
 from mlrs.errors import InvalidArgumentError
 from mlrs.torch import AdvisedLR
-from mlrs.torch.rescue import Health, Rescue, Then
+from mlrs.torch.rescue import Health, Rescue, Then, free_memory
 from tests.client.fake_daemon import FakeDaemon
 from tests.support.runs import open_run
 
@@ -396,3 +396,44 @@ def test_a_rescue_is_told_to_the_user(advisor: mlrs.Advisor, caplog: pytest.LogC
     training.train(scheduler, 3)
     assert scheduler._rescue.restore()
     assert "the training blew up: weights and optimizer state are back" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("free", "processes", "has_copy"), [(10**9, 1, True), (10, 1, False), (None, 1, True)]
+)
+def test_no_copy_is_made_that_the_host_has_no_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int | None,
+    processes: int,
+    *,
+    has_copy: bool,
+) -> None:
+    """A copy is compared with the memory that is free; where that is unknown, it is made."""
+    training = Training()
+    monkeypatch.setattr("mlrs.torch.rescue.free_memory", lambda: free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    rescue = Rescue(training.optimizer, training.model, None, is_on=True)
+    rescue.keep()
+    assert ("GiB are free" in caplog.text) != has_copy
+    assert rescue.restore() == has_copy
+
+
+def test_copies_of_all_processes_of_a_host_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits once does not fit as often as a host has processes."""
+    training = Training()
+    size = sum(weight.nbytes for weight in training.model.parameters())
+    monkeypatch.setattr("mlrs.torch.rescue.free_memory", lambda: 8 * size)
+    kept = []
+    for processes in ("1", "64"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        rescue = Rescue(training.optimizer, None, None, is_on=True)
+        rescue.keep()
+        kept.append(rescue.restore())
+    assert kept == [True, False]
+
+
+def test_free_memory_is_known_on_linux() -> None:
+    """It is a number of bytes, or unknown."""
+    free = free_memory()
+    assert free is None or free > 2**20
