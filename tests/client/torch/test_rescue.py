@@ -398,21 +398,17 @@ def test_a_rescue_is_told_to_the_user(advisor: mlrs.Advisor, caplog: pytest.LogC
     assert "the training blew up: weights and optimizer state are back" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("free", "processes", "has_copy"), [(10**9, 1, True), (10, 1, False), (None, 1, True)]
-)
+@pytest.mark.parametrize(("free", "has_copy"), [(10**9, True), (10, False), (None, True)])
 def test_no_copy_is_made_that_the_host_has_no_room_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     free: int | None,
-    processes: int,
     *,
     has_copy: bool,
 ) -> None:
     """A copy is compared with the memory that is free; where that is unknown, it is made."""
     training = Training()
     monkeypatch.setattr("mlrs.torch.rescue.free_memory", lambda: free)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     rescue = Rescue(training.optimizer, training.model, None, is_on=True)
     rescue.keep()
     assert ("GiB are free" in caplog.text) != has_copy
