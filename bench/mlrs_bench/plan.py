@@ -2,7 +2,7 @@
 
 A tuned method is trained at each base LR of the grid, on seeds that are used for nothing else. The base
 LR with the least validation loss wins; while that is at the edge of those tried, one more is tried
-beyond it. Only then is it known which trainings to evaluate.
+beyond it, unless the task names the base LRs. Only then is it known which trainings to evaluate.
 """
 
 from __future__ import annotations
@@ -62,16 +62,22 @@ class Plan:
     seeds: int
     """Trainings of each kind that are evaluated."""
 
+    @property
+    def rows(self) -> list[tuple[Task, str]]:
+        """The rows: each a task with an optimizer."""
+        pairs = product(self.tasks, self.optimizers)
+        return [(task, optimizer) for task, optimizer in pairs if optimizer in (task.tuned_at or RULES)]
+
     def stage(self, find: Find) -> Stage:
         """Return what the table needs, given the cells there are."""
         stage = Stage()
-        for task, optimizer, method in product(self.tasks, self.optimizers, self.methods):
+        for (task, optimizer), method in product(self.rows, self.methods):
             if optimizer not in method.optimizers or task.horizon < method.least_horizon:
                 continue
             if not method.tuned:
                 stage.evaluate += self._evaluations(task, optimizer, method, method.base_lrs.get(optimizer))
                 continue
-            search = search_base_lr(task.name, optimizer, method.name, find)
+            search = search_base_lr(task, optimizer, method.name, find)
             stage.tune += search.keys
             if search.best is not None and search.at_edge:
                 stage.edges.append(Edge(task.name, optimizer, method.name, search.best))
@@ -105,19 +111,19 @@ class Search:
     """Whether that is the highest or lowest it tried, and the grid has grown as far as it may."""
 
 
-def search_base_lr(task: str, optimizer: str, method: str, find: Find) -> Search:
+def search_base_lr(task: Task, optimizer: str, method: str, find: Find) -> Search:
     """Return where the search for a method's base LR on a row stands."""
-    grid = RULES[optimizer].grid
+    grid = task.tuned_at.get(optimizer) or RULES[optimizer].grid
     base_lrs = list(grid)
     while True:
-        keys = list(_tunings(task, optimizer, method, base_lrs))
+        keys = list(_tunings(task.name, optimizer, method, base_lrs))
         cells = [cell for key in keys if (cell := find(key)) is not None]
         if len(cells) < len(keys):
             return Search(keys, None)
         best = best_base_lr(cells)
         beyond = _beyond(best, base_lrs)
-        if beyond is None:
-            return Search(keys, best)
+        if beyond is None or task.tuned_at:
+            return Search(keys, best, at_edge=beyond is not None)
         # All extensions are at one end: at the other, the loss is not the least, and stays so.
         if len(base_lrs) == len(grid) + MAX_EXTENSIONS:
             return Search(keys, best, at_edge=True)

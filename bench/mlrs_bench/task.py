@@ -92,6 +92,9 @@ class Task:
     """(outputs, targets) to a scalar in [0, 1], where there is such a thing."""
     weight_decay: Mapping[str, float] = field(default_factory=default_weight_decay)
     """By optimizer."""
+    tuned_at: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The base LRs, ascending, that tuning tries, and no others, by optimizer; the task has rows of these
+    optimizers only. Empty: it has rows of all, each with the optimizer's grid, which grows."""
     version: str = "1"
     """Changed when results of before count no longer, for reasons that `fingerprint` does not see."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,16 @@ def test_the_grid_does_not_grow_forever(plan: Plan) -> None:
     assert len({key.base_lr for key in stage.tune}) == len(RULES["sgd"].grid) + MAX_EXTENSIONS
     assert stage.edges == [Edge("tiny", "sgd", "tuned-cosine", 1e-6)]
     assert tuned(stage) == {1e-6}
+
+
+def test_a_task_may_name_what_tuning_tries(plan: Plan) -> None:
+    """Its rows are of the named optimizers, and no other base LR is tried, even if the best is at an end."""
+    task = replace(plan.tasks[0], tuned_at={"sgd": (0.01, 0.1)})
+    named = replace(plan, tasks=[task], optimizers=["sgd", "adamw"])
+    stage = finish(named, lambda lr: -lr)
+    assert named.rows == [(task, "sgd")]
+    assert {(key.optimizer, key.base_lr) for key in stage.tune} == {("sgd", 0.01), ("sgd", 0.1)}
+    assert stage.edges == [Edge("tiny", "sgd", "tuned-cosine", 0.1)]
 
 
 def test_evaluation_waits_for_its_tuning_only(plan: Plan) -> None:

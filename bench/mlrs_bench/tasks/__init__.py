@@ -50,7 +50,7 @@ CIFAR10_TASKS: dict[str, Callable[[Path, Path], Task]] = {
 }
 """The tasks that need the file of CIFAR-10; they take it, and a folder for decoded images."""
 LARGE_TASKS: dict[str, Callable[[], Task]] = {"text-transformer-5m": text_transformer_5m}
-"""Tasks whose training takes 20 minutes: they are run when they are named only."""
+"""Tasks whose training takes minutes: they are run when they are named only."""
 LARGE_CIFAR10_TASKS: dict[str, Callable[[Path, Path], Task]] = {"cifar10-resnet18": cifar10_resnet18}
 """The same, for those that need the file of CIFAR-10."""
 

@@ -278,7 +278,7 @@ def _write(table: Cells, options: dict[str, Any]) -> None:
     if (out := options["out"]) is not None:
         from mlrs_bench.report import benchmark_scope, write_report
 
-        asked = [(task.name, optimizer) for task in table.plan.tasks for optimizer in table.plan.optimizers]
+        asked = [(task.name, optimizer) for task, optimizer in table.plan.rows]
         write_report(
             cells,
             scope=benchmark_scope(asked if options["task_file"] is not None else None),
