@@ -67,6 +67,9 @@ class Health:
     The first step of a run is copied before its update. A copy is replaced after a healthy tenth of the
     horizon: no loss in it was NaN or infinite, no advice asked to restore, and at its end neither the average
     loss nor the newest one is far above the lowest average so far.
+
+    The loss of a step is that of the weights before its update, which a copy at this step would hold. So a
+    step is copied only once its own loss was noted. Losses may be noted by another thread, in order.
     """
 
     def __init__(self, step: int) -> None:
@@ -74,14 +77,20 @@ class Health:
         self._period = UNKNOWN
         self._since = -math.inf if step == 0 else step
         self._decided: tuple[int, Then] = (-1, Then.NOTHING)
-        self._seen = 0
+        self._seen, self._noted = 0, -1
         self._last = self._average = self._deviation = self._lowest = self._usual = math.nan
 
-    def note(self, loss: float) -> None:
+    def note(self, step: int, loss: float) -> None:
         """Take in the loss of a step."""
+        if math.isfinite(loss):
+            self._follow(loss)
+        else:
+            self._since = max(self._since, step + 1)
+        self._noted = step
+
+    def _follow(self, loss: float) -> None:
+        """Move the averages by a finite loss."""
         self._last = loss
-        if not math.isfinite(loss):
-            return
         self._seen += 1
         if self._seen == 1:
             self._average = self._lowest = loss
@@ -93,11 +102,15 @@ class Health:
         if self._average <= self._lowest:
             self._lowest, self._usual = self._average, self._deviation
 
+    def may_keep(self, step: int) -> bool:
+        """Return whether a step will be copied if its loss, when it is noted, is healthy, too."""
+        return step - self._since >= self._period and (self._seen == 0 or self._is_low())
+
     def then(self, step: int, *, restore: bool, horizon: int | None) -> Then:
         """Return what is done at a step; asked again, the same.
 
         Args:
-            step: the step, whose loss was noted unless it is not known yet.
+            step: the step. If its loss was not noted yet, it is not copied.
             restore: whether its advice asks to restore the copy.
             horizon: the run's, in steps, if it is known.
         """
@@ -107,10 +120,10 @@ class Health:
         return self._decided[1]
 
     def _decide(self, step: int, *, restore: bool) -> Then:
-        if restore or not math.isfinite(self._last):
-            self._since = step + 1
-            return Then.RESTORE if restore else Then.NOTHING
-        if step - self._since < self._period or not self._is_low():
+        if restore:
+            self._since = max(self._since, step + 1)
+            return Then.RESTORE
+        if self._noted != step or not self.may_keep(step):
             return Then.NOTHING
         self._since = step
         return Then.KEEP

@@ -6,7 +6,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
@@ -53,7 +53,7 @@ class AdvisedLR(LRScheduler):
         accumulation_steps: the number of `observe` calls, one for each micro-batch, in a step; the mean of
             their losses is sent. An earlier `optimizer.step()` sends the mean of the losses so far.
         lagged: never wait: update with the newest advice of the earlier steps, normally that of the step
-            before. Only the first step waits.
+            before. Only the first step waits, and, with `rescue`, the loss of a step that is to be copied.
         distributed: whether the ranks of a distributed job share the run.
         process_group: the ranks that share it. Default: all processes of the job.
         signals: whether to send measures of the optimizer's steps with the losses: the first 100 steps, then
@@ -466,7 +466,7 @@ class AdvisedLR(LRScheduler):
             restored=step == self._restored_before,
             lagged=is_lagged,
         )
-        health.note(mean)
+        health.note(step, mean)
 
         def told() -> Told:  # without `self`: a scheduler that is dropped lets go at once
             if is_lagged:
@@ -513,6 +513,8 @@ class AdvisedLR(LRScheduler):
         lr = run.newest_lr(before=step)
         if lr is None:
             return self._unread[0].result()()
+        if _has_rescue(run) and self._health.may_keep(step):
+            wait([self._unread[-1]])  # for the loss of this step; a copy would wait for the device anyway
         return _told(run, self._health, step, lr, restore=run.newest_restore(before=step))
 
     def _apply(self) -> None:
@@ -588,9 +590,14 @@ class AdvisedLR(LRScheduler):
 
 def _told(run: Run, health: Health, step: int, learning_rate: float, *, restore: bool) -> Told:
     """Return what a step is told: the learning rate, and what is done besides."""
-    if not run.is_open or not run.config.rescue:
+    if not _has_rescue(run):
         return Told(learning_rate, Then.NOTHING)
     return Told(learning_rate, health.then(step, restore=restore, horizon=run.config.horizon))
+
+
+def _has_rescue(run: Run) -> bool:
+    """Return whether a run has rescue, as far as is known without waiting."""
+    return run.is_open and bool(run.config.rescue)
 
 
 def _base_lrs_of(saved: Mapping[str, Any], groups: int) -> list[float]:

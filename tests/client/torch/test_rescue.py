@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 import mlrs
 from mlrs.errors import InvalidArgumentError
 from mlrs.torch import AdvisedLR
+from mlrs.torch.loss import Loss
 from mlrs.torch.rescue import Health, Rescue, Then, free_memory
 from tests.client.fake_daemon import FakeDaemon
 from tests.support.runs import open_run
@@ -184,7 +186,7 @@ def decided(losses: Sequence[float], *, restores: Sequence[int] = (), first: int
     """Return what is done at the steps of a run where that is something."""
     health, done = Health(first), {}
     for step, loss in enumerate(losses, first):
-        health.note(loss)
+        health.note(step, loss)
         then = health.then(step, restore=step in restores, horizon=HORIZON)
         assert then == health.then(step, restore=False, horizon=HORIZON)
         if then != Then.NOTHING:
@@ -226,6 +228,29 @@ def test_a_training_that_dies_in_a_storm_is_not_copied() -> None:
     storm = [40.0 if step % 3 == 0 else 2.4 for step in range(20)]
     losses = [*np.linspace(2.3, 0.7, 30).tolist(), *storm, *[2.34] * 100]
     assert list(decided(losses)) == [0, 20]
+
+
+def test_a_step_whose_loss_is_not_known_is_not_copied() -> None:
+    """Where losses are noted late, a copy that is due waits for a step whose own loss was noted."""
+    health, kept = Health(0), list[int]()
+    for step in range(60):
+        if step < 15 or step == 33:
+            health.note(step, 1.0)
+        if health.then(step, restore=False, horizon=HORIZON) == Then.KEEP:
+            kept.append(step)
+    assert kept == [0, 33]
+
+
+def test_a_bad_loss_that_is_noted_late_delays_the_next_copy() -> None:
+    """A loss that is not finite counts at its own step, also if another was noted before anybody asked."""
+    health, kept = Health(0), list[int]()
+    for step in range(60):
+        if step != 15:
+            for noted in (15, 16) if step == 16 else (step,):
+                health.note(noted, math.nan if noted == 15 else 1.0)
+        if health.then(step, restore=False, horizon=HORIZON) == Then.KEEP:
+            kept.append(step)
+    assert kept == [0, 36, 56]
 
 
 def test_a_training_that_continues_is_copied_after_a_healthy_tenth() -> None:
@@ -313,6 +338,36 @@ def test_a_lagged_loop_is_put_back_a_step_later(advisor: mlrs.Advisor, daemon: F
         training.optimizer.step()
         scheduler.step()
     assert restored(daemon) == [5, 6]
+    assert training.is_finite()
+
+
+def test_a_lagged_loop_copies_no_weights_that_have_blown_up(
+    advisor: mlrs.Advisor, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step whose copy is due has bad weights, whose loss is still read: the copy before it stays."""
+    ended, value = threading.Event(), Loss.value
+
+    def read(loss: Loss) -> float:
+        ended.wait(0.1 if len(daemon.runs["a"].losses) == 20 else 0.0)
+        return value(loss)
+
+    monkeypatch.setattr("mlrs.torch.loss._is_on_host", lambda _: False)
+    monkeypatch.setattr(Loss, "value", read)
+    training = Training()
+    run = open_run(advisor, "a", horizon=HORIZON)
+    scheduler = AdvisedLR(training.optimizer, run, lagged=True, model=training.model)
+    for step in range(23):
+        if step == 20:
+            with torch.no_grad():
+                next(iter(training.model.parameters())).fill_(math.nan)
+        scheduler.observe(training.loss())
+        training.optimizer.step()
+        scheduler.step()
+        ended.set() if step == 20 else ended.clear()
+        while len(daemon.runs["a"].losses) <= step:
+            pass
+        run.observe(step, daemon.runs["a"].losses[step]).lr()
+    assert restored(daemon)
     assert training.is_finite()
 
 
