@@ -182,13 +182,19 @@ def test_the_model_must_be_one() -> None:
 # ------------------------------------------------------------------------------ when it is made
 
 
-def decided(losses: Sequence[float], *, restores: Sequence[int] = (), first: int = 0) -> dict[int, Then]:
+def decided(
+    losses: Sequence[float],
+    *,
+    restores: Sequence[int] = (),
+    first: int = 0,
+    horizon: int | None = HORIZON,
+) -> dict[int, Then]:
     """Return what is done at the steps of a run where that is something."""
     health, done = Health(first), {}
     for step, loss in enumerate(losses, first):
         health.note(step, loss)
-        then = health.then(step, restore=step in restores, horizon=HORIZON)
-        assert then == health.then(step, restore=False, horizon=HORIZON)
+        then = health.then(step, restore=step in restores, horizon=horizon)
+        assert then == health.then(step, restore=False, horizon=horizon)
         if then != Then.NOTHING:
             done[step] = then
     return done
@@ -218,16 +224,46 @@ def test_bad_losses_and_alarms_delay_the_next_copy() -> None:
 
 @pytest.mark.parametrize("worse", [2.3, 30.0])
 def test_a_sick_training_is_not_copied(worse: float) -> None:
-    """What has lost what it had gained is never copied, though its losses are steady."""
-    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[worse] * 150]
+    """What has lost what it had gained is not copied while the daemon may still tell, though it is steady."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[worse] * 89]
     assert list(decided(losses)) == [0, 20, 40]
 
 
 def test_a_training_that_dies_in_a_storm_is_not_copied() -> None:
     """Losses that vary widely before the training is dead do not make it pass for healthy."""
     storm = [40.0 if step % 3 == 0 else 2.4 for step in range(20)]
-    losses = [*np.linspace(2.3, 0.7, 30).tolist(), *storm, *[2.34] * 100]
+    losses = [*np.linspace(2.3, 0.7, 30).tolist(), *storm, *[2.34] * 69]
     assert list(decided(losses)) == [0, 20]
+
+
+def test_an_old_copy_is_replaced_though_losses_have_risen() -> None:
+    """After half of the horizon that nobody complained about, losses that rose are the usual ones."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 150]
+    assert list(decided(losses)) == [0, 20, 40, 140, 160, 180]
+
+
+def test_an_old_copy_is_not_replaced_at_a_spike_or_right_after_a_bad_loss() -> None:
+    """A loss far above those of now, and one that is not finite, delay also the copy that is overdue."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 150]
+    losses[140] = 20.0
+    assert list(decided(losses))[:4] == [0, 20, 40, 142]
+    losses[140] = math.inf
+    assert list(decided(losses))[:4] == [0, 20, 40, 161]
+
+
+def test_a_copy_that_was_to_be_put_back_is_not_old() -> None:
+    """After an advice to restore, another half of the horizon must pass."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 350]
+    assert list(decided(losses, restores=[120])) == [0, 20, 40, 120, *range(220, 400, 20)]
+
+
+def test_where_the_horizon_is_not_known_a_copy_is_replaced_after_1000_steps() -> None:
+    """It is old after 5,000 steps, and later in the run after half of the steps so far."""
+    healthy = [1.0] * 3001
+    assert list(decided(healthy, horizon=None)) == [0, 1000, 2000, 3000]
+    assert list(decided([*healthy, *[2.0] * 6000], horizon=None))[3:] == [3000, 8000, 9000]
+    risen = [*[1.0] * 8001, *[2.0] * 10_000]
+    assert list(decided(risen, horizon=None))[8:] == [8000, 16_001, 17_001]
 
 
 def test_a_step_whose_loss_is_not_known_is_not_copied() -> None:
