@@ -283,11 +283,13 @@ class AdvisedLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the run's id, the next step, the last advice and the initial LRs, as plain values.
 
-        Call it after `step()`: losses of micro-batches that were not sent are not included, nor is the copy
-        that rescue keeps.
+        Also whether a copy was put back since the last observation, which the next one says. Call it after
+        `step()`: losses of micro-batches that were not sent are not included, nor is the copy that rescue
+        keeps.
         """
         state = RunState(self._run_id, self.last_epoch, self._advised_lr)
-        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs]}
+        restored = self._restored_before == self.last_epoch
+        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs], "restored": restored}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a state: with its run, which goes back to its step.
@@ -323,7 +325,8 @@ class AdvisedLR(LRScheduler):
             self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
-        self._sent_step = self._restored_before = None
+        self._sent_step = None
+        self._restored_before = self.last_epoch if state_dict.get("restored") else None
         self._then, self._health = Then.NOTHING, Health(self.last_epoch)
         self._restores_again = False
         self._rescue.forget()

@@ -414,7 +414,7 @@ def test_checkpoints_hold_no_copy(advisor: mlrs.Advisor, daemon: FakeDaemon) -> 
     scheduler = AdvisedLR(training.optimizer, run, model=training.model)
     training.train(scheduler, 5)
     state = scheduler.state_dict()
-    assert set(state) == {"run_id", "step", "last_lr", "base_lrs"}
+    assert set(state) == {"run_id", "step", "last_lr", "base_lrs", "restored"}
     for same in (True, False):
         continued = scheduler if same else AdvisedLR(training.optimizer, run, model=training.model)
         continued.load_state_dict(state)
@@ -430,6 +430,40 @@ def test_checkpoints_hold_no_copy(advisor: mlrs.Advisor, daemon: FakeDaemon) -> 
         assert restored(daemon) == [27]
         daemon.runs["a"].extras.clear()
         continued.load_state_dict(state)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_checkpoint_right_after_a_restore_says_so(
+    advisor: mlrs.Advisor, daemon: FakeDaemon, *, same: bool
+) -> None:
+    """The first observation after it was loaded says that a copy was put back, and no other does."""
+    training = Training()
+    run = open_run(advisor, "a", horizon=HORIZON)
+    scheduler = AdvisedLR(training.optimizer, run, model=training.model)
+    training.train(scheduler, 3, bad=[2])
+    state = scheduler.state_dict()
+    training.train(scheduler, 2)
+    later = scheduler.state_dict()
+    for saved, expected in ((later, [3]), (state, [3]), ({**state, "restored": False}, [])):
+        continued = scheduler if same else AdvisedLR(training.optimizer, run, model=training.model)
+        continued.load_state_dict(saved)
+        training.train(continued, 2)
+        assert restored(daemon) == expected
+        scheduler = continued
+
+
+def test_a_checkpoint_of_before_restores_were_in_it_is_loaded(
+    advisor: mlrs.Advisor, daemon: FakeDaemon
+) -> None:
+    """A state without the word on a restore is one of a run that restored nothing."""
+    training = Training()
+    scheduler = AdvisedLR(training.optimizer, open_run(advisor, "a", horizon=HORIZON))
+    training.train(scheduler, 2)
+    state = scheduler.state_dict()
+    del state["restored"]
+    scheduler.load_state_dict(state)
+    training.train(scheduler, 1)
+    assert restored(daemon) == []
 
 
 def test_rescue_can_be_left_out(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
