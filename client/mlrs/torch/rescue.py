@@ -191,7 +191,7 @@ class Rescue:
         if not self._can_copy:
             return
         self._copies = None  # before the next: host memory holds one
-        copies = Copies("cpu", with_gradients=False)
+        copies = Copies("cpu", with_gradients=False, is_weak=True)
         try:
             self._check_room()
             copies.optimizer(self._optimizer)

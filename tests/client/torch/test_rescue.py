@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -69,6 +71,17 @@ class Training:
         with torch.no_grad():
             return repr(_plain(facts))
 
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Return which tensors the model has, and the optimizer's state beside them, and where in memory.
+
+        Without the history of LBFGS, which has other tensors after each step.
+        """
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        if not isinstance(self.optimizer, torch.optim.LBFGS):
+            for number, state in enumerate(self.optimizer.state.values()):
+                tensors |= {f"{number}.{name}": part for name, part in state.items() if part is not None}
+        return {name: (id(tensor), tensor.data_ptr()) for name, tensor in tensors.items()}
+
     def is_finite(self) -> bool:
         """Return whether every number of the model is finite."""
         return all(bool(one.isfinite().all()) for one in self.model.state_dict().values())
@@ -106,8 +119,7 @@ def test_a_copy_is_put_back_in_place(kind: str, before: int) -> None:
     take(before)
     rescue = Rescue(training.optimizer, training.model, None, is_on=True)
     rescue.keep()
-    expected, tensors = training.state(), [id(one) for one in training.model.state_dict().values()]
-    places = [one.data_ptr() for one in training.model.parameters()]
+    expected, places = training.state(), training.places()
     for _ in range(2):
         take(3)
         training.loss(is_bad=True)
@@ -116,10 +128,31 @@ def test_a_copy_is_put_back_in_place(kind: str, before: int) -> None:
         assert training.state() != expected
         assert rescue.restore()
         assert training.state() == expected
-    assert [one.data_ptr() for one in training.model.parameters()] == places
-    assert len(tensors) == len(training.model.state_dict())
+    now = training.places()
+    assert {name: now[name] for name in places} == places
     take(1)
     assert training.is_finite()
+
+
+def test_a_copy_keeps_nothing_that_the_optimizer_has_dropped() -> None:
+    """What left an optimizer's history takes no memory on the device, and is made anew if it is put back."""
+    training = Training("lbfgs")
+    (weights,) = (group["params"] for group in training.optimizer.param_groups)
+    training.optimizer = torch.optim.LBFGS(weights, lr=0.1, max_iter=3, history_size=2)
+    training.optimizer.step(training.loss)
+    rescue = Rescue(training.optimizer, training.model, None, is_on=True)
+    rescue.keep()
+    expected, (state,) = training.state(), training.optimizer.state.values()
+    history = [weakref.ref(one) for one in state["old_dirs"]]
+    assert history
+    for _ in range(2):
+        training.optimizer.step(training.loss)
+        training.optimizer.step(training.loss)
+        gc.collect()
+        assert [one() for one in history] == [None] * len(history)
+        assert rescue.restore()
+        assert training.state() == expected
+        history = [weakref.ref(one) for one in state["old_dirs"]]
 
 
 def test_only_what_the_optimizer_has_is_copied_without_a_model() -> None:
