@@ -178,6 +178,23 @@ async def test_every_rank_is_told(tmp_path: Path) -> None:
             assert answer.entries.lrs.tolist() == [EXPECTED[step]] * 2
 
 
+async def test_updates_of_meta_mode_know_of_halved_rates(tmp_path: Path, model_file: Path) -> None:
+    """After an alarm, the learning rate that an update gives is near the halved one, within its bounds."""
+    meta = MetaConfig(every=1, learning_rate=0.01, max_change=0.1)
+    config = RunConfig(horizon=400, num_classes=10, rescue=True, meta=meta)
+    async with harness(tmp_path, model_file) as here:
+        await here.open("run", config)
+        live, moved = here.live.find("run"), 0
+        assert live is not None
+        for step in range(30):
+            loss = LOSSES[step] if math.isfinite(OBSERVED[step]) else math.nan
+            asked = await here.ask(live.handle, step, loss, extras_at(step))
+            update = live.group.adapt(live.row, alignment_of(step))
+            assert abs(math.log(update.lr / float(asked.lrs[0]))) < 0.2
+            moved += step > BAD[1] and update.lr != float(asked.lrs[0])
+        assert moved
+
+
 async def test_meta_mode_goes_on_bit_for_bit(tmp_path: Path, model_file: Path) -> None:
     """A run in meta mode with rescue gets the same learning rates after restarts and rewinds."""
     config = RunConfig(horizon=400, num_classes=10, rescue=True, meta=MetaConfig(every=1, learning_rate=0.01))
