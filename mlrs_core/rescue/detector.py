@@ -8,7 +8,8 @@ these are more.
 
 An alarm is raised by
 
-* a loss that is not finite;
+* two losses in a row that are not finite. Each counts as half of the steps of a jump. One alone may be that
+  of a step that a mixed-precision training skipped, and whose weights are fine;
 * a jump: for `STAY` in a row, levels were above the slow average by `FAR` and by `DEVIATIONS` usual
   deviations. Both stand still meanwhile. A training that has gained nothing yet must jump by
   `FAR_AT_FIRST`: at a high rate some rise a hundredfold at first, stay there, and end well;
@@ -53,7 +54,7 @@ SIZE = 11
 RESCUES, WAIT, SEEN, SCALE, FIRST, LOWEST, FAST, SLOW, DEVIATION, ABOVE, DEAD = range(SIZE)
 """What the floats are: alarms so far; steps that are still waited; finite losses so far; the scale, and its
 logarithm until it is known; the first level; the lowest slow average; both averages; the usual deviation; and
-for how many steps in a row the level was far above, and the network was dead."""
+for how many steps in a row the level was far above or not finite, and the network was dead."""
 
 
 @compiled
@@ -71,9 +72,13 @@ def take_in(memory: States, loss: float, restored: bool, step: int, horizon: int
     if restored:
         memory[WAIT], memory[ABOVE], memory[DEAD] = 0.0, 0.0, 0.0
         memory[FAST] = memory[SLOW]
-    waits, alarm = memory[WAIT] > 0.0, True
+    waits = memory[WAIT] > 0.0
     if math.isfinite(loss):
         alarm = _moved(memory, loss, total, waits)
+    else:
+        stay = _length(STAY, total, LEAST_STAY)
+        memory[ABOVE] += math.ceil(0.5 * stay)
+        alarm = memory[ABOVE] >= stay
     if waits:
         memory[WAIT] -= 1.0
         if memory[WAIT] == 0.0:
@@ -93,6 +98,7 @@ def _moved(memory: States, loss: float, horizon: int, waits: bool) -> bool:  # n
     seen = min(wide(memory[SEEN]) + 1.0, 2.0 * LONGEST)
     memory[SEEN] = seen
     if seen <= stay:
+        memory[ABOVE] = 0.0
         memory[SCALE] += (math.log(clip(abs(loss), 1e-30, 1e30)) - memory[SCALE]) / seen
         if seen == stay:
             memory[SCALE] = math.exp(wide(memory[SCALE]))

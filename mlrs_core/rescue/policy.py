@@ -69,39 +69,22 @@ class RescuingPolicy:
 
         A loss that is not finite may raise an alarm, too, and moves nothing of the other policy.
         """
-        self._advance_inner(states, networks, table, rows, steps, losses, signals, lrs)
-        _watch(states, table, rows, steps, losses, signals, lrs, alarms)
-
-    def _advance_inner(
-        self,
-        states: States,
-        networks: Networks,
-        table: RunTable,
-        rows: Rows,
-        steps: Steps,
-        losses: Floats,
-        signals: Signals,
-        lrs: Floats,
-    ) -> None:
-        """Advance the other policy, whose kernels want states of their own width in one piece."""
-        size = self.inner.state_size
-        if len(rows) == 1 or (len(rows) and (rows == rows[0]).all()):  # one row is in one piece as it is
-            one = slice(rows[0], rows[0] + 1)
-            own, here = states[one, :size], np.zeros(len(rows), np.int64)
-            self.inner.advance(own, networks[one], table[one], here, steps, losses, signals, lrs)
-            return
-        distinct, where = np.unique(rows, return_inverse=True)
-        if self.network_size:  # networks are large, and those never written to take no memory: no copies
+        size = self.inner.state_size  # its kernels want states of this width in one piece
+        distinct = rows[:1] if len(rows) <= 1 or (rows == rows[0]).all() else np.unique(rows)
+        if len(distinct) > 1 and not self.network_size:
+            own, where = states[distinct, :size], np.searchsorted(distinct, rows)
+            inputs = (where, steps, losses, signals, lrs)
+            self.inner.advance(own, networks[distinct], table[distinct], *inputs)
+            states[distinct, :size] = own
+        else:  # a row is in one piece as it is; networks are large, and those never written to take no memory
             for row in distinct:
-                which = np.flatnonzero(rows == row)
-                told, rates = signals[which] if len(signals) else signals, lrs[which]
-                entries = (rows[which], steps[which], losses[which], told, rates)
-                self._advance_inner(states, networks, table, *entries)
+                which = slice(None) if len(distinct) == 1 else np.flatnonzero(rows == row)
+                one, rates = slice(row, row + 1), lrs[which]
+                told = signals[which] if len(signals) else signals
+                inputs = (np.zeros(len(rates), np.int64), steps[which], losses[which], told, rates)
+                self.inner.advance(states[one, :size], networks[one], table[one], *inputs)
                 lrs[which] = rates
-            return
-        own = states[distinct, :size]
-        self.inner.advance(own, networks[distinct], table[distinct], where, steps, losses, signals, lrs)
-        states[distinct, :size] = own
+        _watch(states, table, rows, steps, losses, signals, lrs, alarms)
 
 
 def share_of(state: States) -> float:

@@ -156,13 +156,13 @@ def test_export_as_json_lines_has_restored_states(daemon: Daemon) -> None:
     """Lines say where the advice asked to restore a saved state, and where the training did."""
     with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         run = open_run(advisor, "rescue", rescue=True)
-        for step, loss in enumerate((1.0, math.nan, 1.0)):
-            run.next_lr(step, loss, restored=step == 2)
+        for step, loss in enumerate((1.0, math.nan, math.nan, 1.0)):
+            run.next_lr(step, loss, restored=step == 3)
     result = _run(daemon, "export", "rescue", "--format", "jsonl")
     assert result.exit_code == 0, result.output
     lines = list(map(json.loads, result.output.splitlines()))
-    assert [line.get("restore") for line in lines] == [None, True, None]
-    assert [line.get("restored") for line in lines] == [None, None, True]
+    assert [line.get("restore") for line in lines] == [None, None, True, None]
+    assert [line.get("restored") for line in lines] == [None, None, None, True]
 
 
 def test_watch_ends_when_the_run_is_finished(daemon: Daemon) -> None:

@@ -6,7 +6,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
@@ -24,7 +24,7 @@ from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
 from mlrs.torch.optimizers import describe, set_rates
 from mlrs.torch.ranks import Asked, Shared, Together, Told, own_run, together_of
-from mlrs.torch.rescue import Health, Rescue, Then
+from mlrs.torch.rescue.rescue import Rescue, has_rescue, told
 from mlrs.torch.search import loop as searching
 from mlrs.torch.signals.recorder import Recorder
 from mlrs.torch.signals.sums import NUMBERS, Measured, numbers_of, signals_of
@@ -53,7 +53,7 @@ class AdvisedLR(LRScheduler):
         accumulation_steps: the number of `observe` calls, one for each micro-batch, in a step; the mean of
             their losses is sent. An earlier `optimizer.step()` sends the mean of the losses so far.
         lagged: never wait: update with the newest advice of the earlier steps, normally that of the step
-            before. Only the first step waits.
+            before. Only the first step waits, and, with `rescue`, the loss of a step that is to be copied.
         distributed: whether the ranks of a distributed job share the run.
         process_group: the ranks that share it. Default: all processes of the job.
         signals: whether to send measures of the optimizer's steps with the losses: the first 100 steps, then
@@ -105,9 +105,6 @@ class AdvisedLR(LRScheduler):
         self._loads = 0  # loaded states; losses from before are dropped
         self._is_searching = False
         self._sent_step: int | None = None  # whose loss was the last one sent
-        self._then = Then.NOTHING  # what the advice of the present step says to do besides
-        self._restores_again = False  # whether the copy is put back after the next update, too
-        self._restored_before: int | None = None  # the step before which a copy was put back
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
@@ -119,7 +116,7 @@ class AdvisedLR(LRScheduler):
             return self._begin(inner, rescue=has_copy)
 
         self._run_id, self.last_epoch = begin() if self._together is None else self._together.begin(begin)
-        self._health = Health(self.last_epoch)
+        self._rescue.begin(self.last_epoch)
         self._signals = self._recorder(is_on=bool(signals))
         self._hook = Hook(self.optimizer, self._before_update, self._progress, self._after_update)
 
@@ -182,11 +179,8 @@ class AdvisedLR(LRScheduler):
             )
             self._raise_deferred()  # the others are about to observe theirs
         self._apply()  # not done yet if a GradScaler skipped the optimizer's step
-        self._keep_if_due()
-        if self._then == Then.RESTORE:
-            is_restored = self._restore(before=self.last_epoch + 1)
-            self._restores_again = is_restored and loss is not None  # its update may be still to come
-        self._then = Then.NOTHING
+        if self._rescue.end(self.last_epoch, is_told=loss is not None):
+            self._signals.forget()
         self._pending, self._applied = None, False
         self.last_epoch += 1
         self._step_count += 1
@@ -274,7 +268,7 @@ class AdvisedLR(LRScheduler):
         """
         self._hook.remove("detach() was called")
         self._signals.stop()
-        self._rescue.forget()
+        self._rescue.stop()
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rates of the parameter groups, as `get_last_lr` does."""
@@ -283,11 +277,13 @@ class AdvisedLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the run's id, the next step, the last advice and the initial LRs, as plain values.
 
-        Call it after `step()`: losses of micro-batches that were not sent are not included, nor is the copy
-        that rescue keeps.
+        Also whether a copy was put back since the last observation, which the next one says. Call it after
+        `step()`: losses of micro-batches that were not sent are not included, nor is the copy that rescue
+        keeps.
         """
         state = RunState(self._run_id, self.last_epoch, self._advised_lr)
-        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs]}
+        restored = self._rescue.is_restored(self.last_epoch)
+        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs], "restored": restored}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a state: with its run, which goes back to its step.
@@ -323,10 +319,8 @@ class AdvisedLR(LRScheduler):
             self._loads += 1
         self._losses, self._pending, self._applied, self._wrong = [], None, False, None
         self._unread.clear()
-        self._sent_step = self._restored_before = None
-        self._then, self._health = Then.NOTHING, Health(self.last_epoch)
-        self._restores_again = False
-        self._rescue.forget()
+        self._sent_step = None
+        self._rescue.begin(self.last_epoch, is_restored=bool(state_dict.get("restored")))
         self._signals.forget()
         self.base_lrs[: len(base_lrs)] = base_lrs
         self._advised_lr = state.last_lr
@@ -376,6 +370,7 @@ class AdvisedLR(LRScheduler):
     def _send(self) -> None:
         """Send the mean of the losses, in another thread if they have to be read from a device."""
         losses, step = self._losses, self.last_epoch
+        self._rescue.observed()
         is_here = all(loss.is_here for loss, _ in losses)
         measured = self._signals.take(step, is_late=not is_here)
         self._sent_step = step
@@ -457,24 +452,24 @@ class AdvisedLR(LRScheduler):
 
     def _observe(self, step: int, mean: float, samples: float, signals: Signals | None) -> Callable[[], Told]:
         """Send a loss, and the signals of the step before; return a function that waits for the advice."""
-        run, health, is_lagged = self._own_run(), self._health, self._lagged
+        run, health, is_lagged = self._own_run(), self._rescue.health, self._lagged
         pending = run.observe(
             step,
             mean,
             samples=samples,
             signals=signals,
-            restored=step == self._restored_before,
+            restored=self._rescue.is_restored(step),
             lagged=is_lagged,
         )
-        health.note(mean)
+        health.note(step, mean)
 
-        def told() -> Told:  # without `self`: a scheduler that is dropped lets go at once
+        def advised() -> Told:  # without `self`: a scheduler that is dropped lets go at once
             if is_lagged:
-                return _told(run, health, step, pending.lr(), restore=run.newest_restore(before=step))
+                return told(run, health, step, pending.lr())
             advice = pending.advice()
-            return _told(run, health, step, advice.learning_rate, restore=advice.restore)
+            return told(run, health, step, advice.learning_rate, restore=advice.restore)
 
-        return told
+        return advised
 
     def _own_run(self) -> Run:
         if self._run is None:
@@ -509,11 +504,13 @@ class AdvisedLR(LRScheduler):
         """Return the newest advice of a lagged loop; waits for the first."""
         while len(self._unread) > 1 and self._unread[0].done():
             self._unread.popleft().result()  # which raises if it could not be sent
-        run, step = self._own_run(), self.last_epoch
+        run, health, step = self._own_run(), self._rescue.health, self.last_epoch
         lr = run.newest_lr(before=step)
         if lr is None:
             return self._unread[0].result()()
-        return _told(run, self._health, step, lr, restore=run.newest_restore(before=step))
+        if has_rescue(run) and health.may_keep(step):
+            wait([self._unread[-1]])  # for the loss of this step; a copy would wait for the device anyway
+        return told(run, health, step, lr)
 
     def _apply(self) -> None:
         """Wait for the advice of this step, if one was observed, and put it into the optimizer."""
@@ -527,21 +524,8 @@ class AdvisedLR(LRScheduler):
                     self._pending = None
                 raise
             self._fill(self._advised_lr)
-            self._then, self._applied = Then(then), True
-
-    def _keep_if_due(self) -> None:
-        """Copy the training if the advice of this step says so, before its update if that is possible."""
-        if self._then == Then.KEEP:
-            self._rescue.keep()
-            self._then = Then.NOTHING
-
-    def _restore(self, *, before: int) -> bool:
-        """Put the copy back before a step's loss, whose observation will say so; return whether it was."""
-        if not self._rescue.restore():
-            return False
-        self._restored_before = before
-        self._signals.forget()
-        return True
+            self._rescue.advised(then)
+            self._applied = True
 
     def _before_update(self) -> None:
         """Set the advice of this step before an update, and let the signals follow the update."""
@@ -550,14 +534,11 @@ class AdvisedLR(LRScheduler):
         if self._sent_step is not None and not self._is_searching:
             self._signals.before(self._sent_step)  # while the advice is on its way
         self._apply()
-        self._keep_if_due()
+        self._rescue.before_update()
 
     def _after_update(self) -> None:
         self._signals.after()
-        if self._restores_again and not self._is_searching:  # the ranks have voted; no collective here
-            self._restores_again = False
-            self._rescue.restore_again()
-            self._restored_before = self.last_epoch
+        if not self._is_searching and self._rescue.after_update(in_step=self._pending is not None):
             self._signals.forget()
 
     def _progress(self) -> Progress:
@@ -584,13 +565,6 @@ class AdvisedLR(LRScheduler):
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._last_lr = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
-
-
-def _told(run: Run, health: Health, step: int, learning_rate: float, *, restore: bool) -> Told:
-    """Return what a step is told: the learning rate, and what is done besides."""
-    if not run.is_open or not run.config.rescue:
-        return Told(learning_rate, Then.NOTHING)
-    return Told(learning_rate, health.then(step, restore=restore, horizon=run.config.horizon))
 
 
 def _base_lrs_of(saved: Mapping[str, Any], groups: int) -> list[float]:

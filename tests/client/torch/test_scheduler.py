@@ -334,6 +334,7 @@ def test_state_is_plain(run: mlrs.Run) -> None:
         "step": 1,
         "last_lr": lr_sequence([1.0])[0],
         "base_lrs": [0.5],
+        "restored": False,
     }
 
 

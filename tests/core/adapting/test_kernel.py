@@ -155,6 +155,37 @@ def test_idle_updates_move_nothing(spec: Architecture) -> None:
         assert runs.states[row, : policy._learner.frozen_size].tobytes() == before
 
 
+def test_bounds_hold_the_rate_that_is_advised() -> None:
+    """A learning rate moved by an offset is compared with the bounds, not what the network says alone."""
+    policy = adaptive(random_model(PaperSpec(hidden_size=8), 5))
+    plain = Runs(policy, [HORIZON])
+    (lr,) = plain.advise(0, [2.0])
+    above = RunConfig(horizon=60, num_classes=10, lr_offset=-3.0, max_lr=lr / 2)
+    below = RunConfig(horizon=60, num_classes=10, lr_offset=-3.0, min_lr=lr / 2)
+    runs = Runs(policy, [above, below])
+    assert runs.advise(0, [2.0, 2.0]).tolist() == [lr / 8, lr / 2]
+    outcomes = [adapt(runs, row, 0, 1.0).outcome for row in range(2)]
+    assert outcomes[0] in MOVED
+    assert outcomes[1] is MetaOutcome.IDLE
+
+
+@pytest.mark.parametrize("spec", SMALL, ids=label)
+def test_the_gradient_is_that_of_the_rate_that_is_advised(spec: Architecture) -> None:
+    """Where the factor of a run is halved between updates, twice the alignment gives the same weights."""
+    policy = adaptive(random_model(spec, 5), learning_rate=0.01, clip=1e6)
+    runs, rng, moved = Runs(policy, [HORIZON, HORIZON]), np.random.default_rng(0), 0
+    for step in range(40):
+        runs.table["factor"][1] = 0.5 if step >= 20 else 1.0
+        alignment = float(rng.normal())
+        runs.advise(step, [float(2 * np.exp(rng.normal(0, 0.2) - step / 30))] * 2)
+        first = adapt(runs, 0, step, alignment)
+        second = adapt(runs, 1, step, alignment / float(runs.table["factor"][1]))
+        assert first == second or math.isnan(first.lr)
+        moved += step >= 20 and first.outcome in MOVED
+        assert runs.networks[0].tobytes() == runs.networks[1].tobytes()
+    assert moved
+
+
 def test_the_way_up_is_idle() -> None:
     """The drift network's learning rate does not depend on its weights before it reaches an aim."""
     policy = adaptive(random_model(DriftSpec(hidden_size=24), 5))

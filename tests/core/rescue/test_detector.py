@@ -38,11 +38,36 @@ def falling(n: int, noise: float = 0.05, seed: int = 0, to: float = 0.1) -> Floa
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("step", [0, 3, 500])
-def test_a_loss_that_is_not_finite_raises_an_alarm(loss: float, step: int) -> None:
+def test_two_losses_in_a_row_that_are_not_finite_raise_an_alarm(loss: float, step: int) -> None:
     """At any step, and once: afterwards the run is waited for."""
     losses = falling(HORIZON)
     losses[step : step + 20] = loss
-    assert alarms_of(losses) == [step]
+    assert alarms_of(losses) == [step + 1]
+
+
+@pytest.mark.parametrize("horizon", [HORIZON, 1350, -1])
+def test_two_losses_in_a_row_are_enough_at_any_length(horizon: int) -> None:
+    """Also where a jump stays for an odd number of steps, or for more and more while no horizon is known."""
+    for step in range(995, 1205):
+        losses = falling(1300)
+        losses[step : step + 2] = math.inf
+        assert alarms_of(losses, horizon) == [step + 1]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_single_losses_that_are_not_finite_are_no_alarm(loss: float) -> None:
+    """A step that mixed precision skipped is no blow-up, nor are many with others between them."""
+    losses = falling(HORIZON)
+    losses[::2] = loss
+    assert alarms_of(losses) == []
+
+
+def test_a_jump_that_ends_in_a_loss_that_is_not_finite_is_told_sooner() -> None:
+    """Half of the steps of a jump and one such loss are enough."""
+    losses = falling(HORIZON)
+    losses[500:505] *= 30
+    losses[505:510] = math.inf
+    assert alarms_of(losses) == [505]
 
 
 def test_a_jump_that_stays_raises_an_alarm() -> None:
@@ -104,9 +129,9 @@ def test_noise_is_no_alarm(seed: int, noise: float, to: float, horizon: int) -> 
 def test_a_restored_state_ends_the_wait() -> None:
     """A run that said it restored a saved state may raise the next alarm at once, others after the wait."""
     losses = falling(HORIZON)
-    losses[[500, 502]] = math.nan
-    assert alarms_of(losses) == [500]
-    assert alarms_of(losses, restored={501}) == [500, 502]
+    losses[[500, 501, 503, 504]] = math.nan
+    assert alarms_of(losses) == [501]
+    assert alarms_of(losses, restored={502}) == [501, 504]
 
 
 def test_a_run_that_restores_nothing_begins_anew() -> None:
@@ -121,7 +146,7 @@ def test_a_run_raises_three_alarms_at_most() -> None:
     """The fourth blow-up is told nobody."""
     losses = np.full(HORIZON, math.nan)
     losses[0] = 1.0
-    assert alarms_of(losses) == [1, 1 + WAITS + 1, 1 + 2 * (WAITS + 1)]
+    assert alarms_of(losses) == [2, 2 + WAITS + 2, 2 + 2 * (WAITS + 2)]
     assert MOST == 3
 
 

@@ -75,7 +75,7 @@ def test_each_alarm_halves_the_rate(spec: Architecture | ScheduleSpec) -> None:
     """From an alarm on, learning rates are half of what they would be, and after the third an eighth."""
     inner = policy_of(spec)
     losses = np.random.default_rng(1).uniform(1.0, 2.0, 200)
-    losses[[20, 80, 140, 195]] = math.nan
+    losses[[19, 20, 79, 80, 139, 140, 194, 195]] = math.nan
     lrs, alarms = followed(RescuingPolicy(inner), losses)
     plain, finite = Runs(inner, [RunConfig(horizon=200, num_classes=10)]), np.isfinite(losses)
     whole = np.array([plain.advise(step, [loss])[0] for step, loss in enumerate(losses)])
@@ -87,7 +87,7 @@ def test_each_alarm_halves_the_rate(spec: Architecture | ScheduleSpec) -> None:
 def test_a_restored_state_is_read_from_the_signals() -> None:
     """The column `restored` of an observation ends the wait after an alarm."""
     losses, signals = np.ones(50), np.full((50, len(COLUMNS)), np.nan)
-    losses[[20, 30]] = math.nan
+    losses[[19, 20, 29, 30]] = math.nan
     policy = RescuingPolicy(policy_of(COSINE))
     assert np.flatnonzero(followed(policy, losses)[1]).tolist() == [20]
     signals[21, COLUMNS.index("restored")] = 1.0
@@ -122,7 +122,7 @@ def test_several_steps_of_several_runs_in_one_call(spec: Architecture | Schedule
     policy, rng = RescuingPolicy(policy_of(spec)), np.random.default_rng(3)
     configs = [RunConfig(horizon=50, num_classes=10)] * 4
     losses = rng.uniform(1.0, 2.0, (10, 4))
-    losses[5, 2] = math.nan
+    losses[5:7, 2] = math.nan
     one, all_at_once = Runs(policy, configs), Runs(policy, configs)
     singly = np.array(
         [
@@ -143,7 +143,8 @@ def test_the_twin_for_other_threads_gives_the_same_bits(spec: Architecture | Sch
     """A policy for long work on another thread gives the learning rates and the alarms of the first."""
     policy = RescuingPolicy(policy_of(spec))
     losses = np.random.default_rng(2).uniform(1.0, 2.0, 100)
-    losses[50] = math.inf
+    losses[49:51] = math.inf
+    assert np.flatnonzero(followed(policy, losses)[1]).tolist() == [50]
     for mine, theirs in zip(followed(policy, losses), followed(policy.background(), losses), strict=True):
         assert mine.tobytes() == theirs.tobytes()
 
@@ -154,4 +155,6 @@ def test_the_share_of_a_state() -> None:
     runs = Runs(policy, [RunConfig(horizon=200)])
     assert share_of(runs.states[0]) == 1.0
     runs.advise(0, [math.nan])
+    assert share_of(runs.states[0]) == 1.0
+    runs.advise(1, [math.nan])
     assert share_of(runs.states[0]) == 0.5

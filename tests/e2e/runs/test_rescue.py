@@ -19,9 +19,10 @@ from tests.support.runs import open_run
 
 STEPS, WARMUP = 400, 150
 BAD = (30, 60, 90)
-"""The steps of a run whose losses are not finite."""
+"""The steps of a run whose losses are not finite, like those of the steps before them."""
 KILLS = {30, 31, 61, 110}
-"""The steps before which the daemon is killed: at an alarm, right after two, and later."""
+"""The steps before which the daemon is killed: between two losses that are not finite, right after two
+alarms, and later."""
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def observe(run: mlrs.Run, daemon: Daemon | None) -> list[tuple[float, bool]]:
         if daemon is not None and step in KILLS:
             daemon.kill()
             daemon.start()
-        loss = math.nan if step in BAD else 2.0 / (1 + step)
+        loss = math.nan if {step, step + 1} & set(BAD) else 2.0 / (1 + step)
         advice = run.observe(step, loss, restored=bool(told and told[-1][1])).advice()
         told.append((advice.learning_rate, advice.restore))
     return told

@@ -26,9 +26,11 @@ SPEC = ScheduleSpec(ScheduleKind.COSINE, base_lr=0.3)
 CONFIG = RunConfig(horizon=200, schedule=SPEC, rescue=True)
 STEPS = 200
 BAD = (20, 24, 90)
-"""The steps whose losses are not finite; the training restores a saved state after each."""
+"""The steps whose losses are not finite, like those of the steps before them; the training restores a saved
+state after each."""
 OBSERVED: Floats = np.random.default_rng(5).uniform(1.0, 2.0, STEPS)
-OBSERVED[list(BAD)] = (math.nan, math.inf, -math.inf)
+for bad, loss in zip(BAD, (math.nan, math.inf, -math.inf), strict=True):
+    OBSERVED[bad - 1 : bad + 1] = loss
 
 
 def extras_at(step: int) -> Extras:
@@ -46,7 +48,7 @@ def undisturbed() -> tuple[Floats, Alarms]:
     lrs, alarms = np.full(STEPS, np.nan), np.zeros(STEPS, np.uint8)
     states, networks, rows = policy.init_state(1), no_networks(policy, 1), np.zeros(STEPS, np.int64)
     policy.advance(states, networks, table, rows, np.arange(STEPS), OBSERVED, signals, lrs, alarms)
-    for step in BAD:
+    for step in np.flatnonzero(~np.isfinite(OBSERVED)):
         lrs[step] = lrs[step - 1]
     return lrs, alarms
 
@@ -77,7 +79,7 @@ async def check_replays(here: Harness, handle: int, end: int) -> None:
 
 
 def test_the_run_is_told_thrice() -> None:
-    """The account that other tests go by has three alarms, at the losses that are not finite."""
+    """The account that other tests go by has three alarms, each at a second loss that is not finite."""
     assert np.flatnonzero(ALARMS).tolist() == list(BAD)
 
 
@@ -147,7 +149,8 @@ async def test_a_run_may_ask_for_rescue_until_it_begins(tmp_path: Path, model_fi
         await here.ask(begun, 0, 1.0)
         opened = await here.open("begun", CONFIG)
         assert not opened.view.config.rescue
-        assert not (await here.ask(begun, 1, math.nan)).reasons[0] & RESTORE
+        for step in (1, 2):
+            assert not (await here.ask(begun, step, math.nan)).reasons[0] & RESTORE
         await check(here, handle, 0, 30)
         await here.open("stored", plain)
         await here.open("net", RunConfig(horizon=200))
@@ -155,7 +158,8 @@ async def test_a_run_may_ask_for_rescue_until_it_begins(tmp_path: Path, model_fi
         for name, config in (("stored", CONFIG), ("net", RunConfig(rescue=True))):
             opened = await here.open(name, config)
             assert opened.view.config.rescue
-            assert (await here.ask(opened.handle, 0, math.nan)).reasons[0] & RESTORE
+            await here.ask(opened.handle, 0, math.nan)
+            assert (await here.ask(opened.handle, 1, math.nan)).reasons[0] & RESTORE
         opened = await here.open("run")
         assert opened.view.config.rescue
         await check(here, opened.handle, 30, 60)
@@ -174,6 +178,23 @@ async def test_every_rank_is_told(tmp_path: Path) -> None:
             assert answer.entries.lrs.tolist() == [EXPECTED[step]] * 2
 
 
+async def test_updates_of_meta_mode_know_of_halved_rates(tmp_path: Path, model_file: Path) -> None:
+    """After an alarm, the learning rate that an update gives is near the halved one, within its bounds."""
+    meta = MetaConfig(every=1, learning_rate=0.01, max_change=0.1)
+    config = RunConfig(horizon=400, num_classes=10, rescue=True, meta=meta)
+    async with harness(tmp_path, model_file) as here:
+        await here.open("run", config)
+        live, moved = here.live.find("run"), 0
+        assert live is not None
+        for step in range(30):
+            loss = LOSSES[step] if math.isfinite(OBSERVED[step]) else math.nan
+            asked = await here.ask(live.handle, step, loss, extras_at(step))
+            update = live.group.adapt(live.row, alignment_of(step))
+            assert abs(math.log(update.lr / float(asked.lrs[0]))) < 0.2
+            moved += step > BAD[1] and update.lr != float(asked.lrs[0])
+        assert moved
+
+
 async def test_meta_mode_goes_on_bit_for_bit(tmp_path: Path, model_file: Path) -> None:
     """A run in meta mode with rescue gets the same learning rates after restarts and rewinds."""
     config = RunConfig(horizon=400, num_classes=10, rescue=True, meta=MetaConfig(every=1, learning_rate=0.01))
@@ -182,7 +203,7 @@ async def test_meta_mode_goes_on_bit_for_bit(tmp_path: Path, model_file: Path) -
         live, lrs = here.live.find("run"), list[float]()
         assert live is not None
         for step in range(start, end):
-            loss = math.nan if step in BAD else LOSSES[step]
+            loss = LOSSES[step] if math.isfinite(OBSERVED[step]) else math.nan
             asked = await here.ask(live.handle, step, loss, extras_at(step))
             assert not asked.errors, asked.errors
             assert bool(asked.reasons[0] & RESTORE) == (step in BAD)

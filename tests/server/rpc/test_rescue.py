@@ -41,23 +41,24 @@ def test_a_wrong_offset_is_named() -> None:
 async def test_a_plain_call_tells_and_takes_it(stub: Any) -> None:
     """`Advise` answers with the flag, also a repeated observation, and records a restored state."""
     await create(stub, "a", schedule=CONSTANT, rescue=True)
-    losses, answers = [1.0, math.nan, 1.0, math.inf, 1.0], []
+    losses, answers = [1.0, math.nan, math.nan, 1.0, math.inf, -math.inf, 1.0], []
     for step, loss in enumerate(losses):
-        request = pb.AdviseRequest(run_id="a", step=step, loss=loss, restored=step == 2)
+        request = pb.AdviseRequest(run_id="a", step=step, loss=loss, restored=step == 3)
         answers.append(await stub.Advise(request, timeout=TIMEOUT))
         again = await stub.Advise(request, timeout=TIMEOUT)
         assert again.reason == pb.ADVICE_REASON_REPLAYED
         assert (again.learning_rate, again.restore) == (answers[-1].learning_rate, answers[-1].restore)
-    assert [answer.restore for answer in answers] == [False, True, False, True, False]
-    assert [answer.learning_rate for answer in answers] == [0.5, 0.5, 0.25, 0.25, 0.125]
+    assert [answer.restore for answer in answers] == [step in (2, 5) for step in range(7)]
+    assert [answer.learning_rate for answer in answers] == [0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
     fresh, held = pb.ADVICE_REASON_FRESH, pb.ADVICE_REASON_HELD
-    assert [answer.reason for answer in answers] == [fresh, held, fresh, held, fresh]
-    for start in (0, 2):
+    reasons = [fresh, held, held, fresh, held, held, fresh]
+    assert [answer.reason for answer in answers] == reasons
+    for start in (0, 3):
         request = pb.WatchRunRequest(run_id="a", from_step=start)
         record = [part async for part in stub.WatchRun(request, timeout=TIMEOUT)][-1]
-        assert list(record.restores) == [step - start for step in (1, 3) if step >= start]
-        assert list(record.restored) == [2 - start]
-        assert list(record.reasons) == [fresh, held, fresh, held, fresh][start:]
+        assert list(record.restores) == [step - start for step in (2, 5) if step >= start]
+        assert list(record.restored) == [3 - start]
+        assert list(record.reasons) == reasons[start:]
 
 
 async def test_a_stream_tells_and_takes_it(stub: Any) -> None:
@@ -71,7 +72,9 @@ async def test_a_stream_tells_and_takes_it(stub: Any) -> None:
     for steps, losses, restored in (
         ([0, 0, 0], [1.0, 1.0, 1.0], []),
         ([1, 1, 1], [math.nan, math.nan, 1.0], []),
-        ([2, 2, 2], [math.nan, 1.0, math.nan], [0]),
+        ([2, 2, 2], [math.nan, math.nan, math.nan], []),
+        ([3, 3, 3], [math.nan, 1.0, math.nan], [0]),
+        ([4, 4, 4], [math.nan, math.nan, 1.0], []),
     ):
         message = pb.Observations(run_handles=handles, steps=steps, losses=losses, restored=restored)
         await call.write(pb.StreamAdviceRequest(observations=message))
@@ -79,7 +82,8 @@ async def test_a_stream_tells_and_takes_it(stub: Any) -> None:
         assert not advice.errors
         got.append((list(advice.restores), list(advice.learning_rates)))
     call.cancel()
-    assert got == [([], [0.5] * 3), ([0], [0.5] * 3), ([0, 2], [0.5] * 3)]
+    halved = [0.5, 0.5, 0.25]
+    assert got == [([], [0.5] * 3)] * 2 + [([0], [0.5] * 3), ([2], [0.5] * 3), ([0], halved)]
     request = pb.WatchRunRequest(run_id="a")
     record = [part async for part in stub.WatchRun(request, timeout=TIMEOUT)][-1]
-    assert (list(record.restores), list(record.restored)) == ([1, 2], [2])
+    assert (list(record.restores), list(record.restored)) == ([2, 4], [3])

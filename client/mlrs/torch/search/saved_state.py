@@ -75,7 +75,7 @@ class SavedState:
             for group, setting in zip(optimizer.param_groups, settings, strict=True):
                 for name in group.keys() - setting.keys() - {"params"}:
                     del group[name]
-                group.update({name: again() for name, again in setting.items()})
+                group.update({name: again(group.get(name)) for name, again in setting.items()})
 
         self._copies.then(restore)
 

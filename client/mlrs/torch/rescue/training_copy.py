@@ -1,16 +1,10 @@
-"""Rescue in a PyTorch training: one copy in host memory, when it is made, and how it is put back.
-
-The process that talks to the daemon decides (`Health`), and all ranks do the same (`Rescue`).
-"""
+"""The copy of a training in host memory."""
 
 from __future__ import annotations
 
-import enum
 import logging
-import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,111 +13,15 @@ from torch.optim import Optimizer
 from mlrs.errors import InvalidArgumentError
 from mlrs.torch.copies import Copies
 from mlrs.torch.ranks import Together
+from mlrs.torch.rescue.memory import free_memory
 from mlrs.torch.shards import local
 
 _logger = logging.getLogger("mlrs")
-SHARE = 0.1
-"""The share of the horizon after which a copy is replaced."""
-UNKNOWN = 1000
-"""The steps after which it is replaced where the horizon is not known."""
-RISE, DEVIATIONS = 0.1, 2.0
-"""A training is healthy while its average loss is above the lowest one by at most this share of it, or by so
-many deviations, as usual when it was lowest."""
-LAST_RISE, LAST_DEVIATIONS = 1.0, 4.0
-"""The same for the newest loss alone."""
-
-
 MOST_OF_FREE = 0.5
 """The share of a host's free memory that copies may take."""
 
 
-def free_memory() -> int | None:
-    """Return the bytes that this host, or this process's control group, has free; `None` if unknown."""
-    found: list[int] = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        found.append(limit - used)
-    except (OSError, ValueError):  # another system, or no limit ("max")
-        pass
-    return min(found, default=None)
-
-
-class Then(enum.IntEnum):
-    """What is done at a step besides its update; the numbers are broadcast to the ranks."""
-
-    NOTHING = 0
-    KEEP = 1
-    """Before the update, copy the training."""
-    RESTORE = 2
-    """After the update, put the copy back."""
-
-
-class Health:
-    """Decides at each step, from the losses and its advice, what is done besides its update.
-
-    The first step of a run is copied before its update. A copy is replaced after a healthy tenth of the
-    horizon: no loss in it was NaN or infinite, no advice asked to restore, and at its end neither the average
-    loss nor the newest one is far above the lowest average so far.
-    """
-
-    def __init__(self, step: int) -> None:
-        """Begin before a step of a run; a copy is made at once only if it is the first."""
-        self._period = UNKNOWN
-        self._since = -math.inf if step == 0 else step
-        self._decided: tuple[int, Then] = (-1, Then.NOTHING)
-        self._seen = 0
-        self._last = self._average = self._deviation = self._lowest = self._usual = math.nan
-
-    def note(self, loss: float) -> None:
-        """Take in the loss of a step."""
-        self._last = loss
-        if not math.isfinite(loss):
-            return
-        self._seen += 1
-        if self._seen == 1:
-            self._average = self._lowest = loss
-            self._deviation = self._usual = 0.0
-            return
-        short, long = (max(min(self._seen, span), 1.0) for span in (self._period / 10, self._period))
-        self._deviation += (abs(loss - self._average) - self._deviation) / long
-        self._average += (loss - self._average) / short
-        if self._average <= self._lowest:
-            self._lowest, self._usual = self._average, self._deviation
-
-    def then(self, step: int, *, restore: bool, horizon: int | None) -> Then:
-        """Return what is done at a step; asked again, the same.
-
-        Args:
-            step: the step, whose loss was noted unless it is not known yet.
-            restore: whether its advice asks to restore the copy.
-            horizon: the run's, in steps, if it is known.
-        """
-        if self._decided[0] != step:
-            self._period = UNKNOWN if horizon is None else max(math.ceil(SHARE * horizon), 1)
-            self._decided = step, self._decide(step, restore=restore)
-        return self._decided[1]
-
-    def _decide(self, step: int, *, restore: bool) -> Then:
-        if restore or not math.isfinite(self._last):
-            self._since = step + 1
-            return Then.RESTORE if restore else Then.NOTHING
-        if step - self._since < self._period or not self._is_low():
-            return Then.NOTHING
-        self._since = step
-        return Then.KEEP
-
-    def _is_low(self) -> bool:
-        """Return whether neither the average loss nor the newest one is far above the lowest average."""
-        size = abs(self._lowest)
-        above = max(RISE * size, DEVIATIONS * self._usual)
-        last_above = max(LAST_RISE * size, LAST_DEVIATIONS * self._usual)
-        return self._average - self._lowest <= above and self._last - self._lowest <= last_above
-
-
-class Rescue:
+class TrainingCopy:
     """The copy of a training in host memory, on each rank.
 
     It holds the weights and the state of an optimizer, and the buffers and other parameters of a model if one
@@ -154,7 +52,7 @@ class Rescue:
         if not self._can_copy:
             return
         self._copies = None  # before the next: host memory holds one
-        copies = Copies("cpu", with_gradients=False)
+        copies = Copies("cpu", with_gradients=False, is_weak=True)
         try:
             self._check_room()
             copies.optimizer(self._optimizer)

@@ -1,0 +1,124 @@
+"""When a PyTorch training is copied, by its losses and its advice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from mlrs.torch.rescue.health import Health, Then
+from tests.client.torch.rescue.trainings import HORIZON
+
+
+def decided(
+    losses: Sequence[float],
+    *,
+    restores: Sequence[int] = (),
+    first: int = 0,
+    horizon: int | None = HORIZON,
+) -> dict[int, Then]:
+    """Return what is done at the steps of a run where that is something."""
+    health, done = Health(first), {}
+    for step, loss in enumerate(losses, first):
+        health.note(step, loss)
+        then = health.then(step, restore=step in restores, horizon=horizon)
+        assert then == health.then(step, restore=False, horizon=horizon)
+        if then != Then.NOTHING:
+            done[step] = then
+    return done
+
+
+def test_a_copy_is_replaced_after_each_healthy_tenth() -> None:
+    """The first step is copied, and then one of each twenty."""
+    assert list(decided([2.0 - 0.005 * step for step in range(HORIZON)])) == list(range(0, HORIZON, 20))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_delays_no_copy_for_long(seed: int) -> None:
+    """Under losses that vary by a third, copies come nearly as often."""
+    noise = np.exp(0.3 * np.random.default_rng(seed).normal(size=HORIZON))
+    kept = list(decided((noise * np.linspace(2.0, 0.5, HORIZON)).tolist()))
+    assert len(kept) >= 6
+    assert max(np.diff([*kept, HORIZON])) < 60
+
+
+def test_bad_losses_and_alarms_delay_the_next_copy() -> None:
+    """After a loss that is not finite, and after an advice to restore, a whole healthy tenth must pass."""
+    losses = [1.0] * 100
+    losses[30] = math.nan
+    done = decided(losses, restores=[60])
+    assert done == dict.fromkeys((0, 20, 51), Then.KEEP) | {60: Then.RESTORE} | {81: Then.KEEP}
+
+
+@pytest.mark.parametrize("worse", [2.3, 30.0])
+def test_a_sick_training_is_not_copied(worse: float) -> None:
+    """What has lost what it had gained is not copied while the daemon may still tell, though it is steady."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[worse] * 89]
+    assert list(decided(losses)) == [0, 20, 40]
+
+
+def test_a_training_that_dies_in_a_storm_is_not_copied() -> None:
+    """Losses that vary widely before the training is dead do not make it pass for healthy."""
+    storm = [40.0 if step % 3 == 0 else 2.4 for step in range(20)]
+    losses = [*np.linspace(2.3, 0.7, 30).tolist(), *storm, *[2.34] * 69]
+    assert list(decided(losses)) == [0, 20]
+
+
+def test_an_old_copy_is_replaced_though_losses_have_risen() -> None:
+    """After half of the horizon that nobody complained about, losses that rose are the usual ones."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 150]
+    assert list(decided(losses)) == [0, 20, 40, 140, 160, 180]
+
+
+def test_an_old_copy_is_not_replaced_at_a_spike_or_right_after_a_bad_loss() -> None:
+    """A loss far above those of now, and one that is not finite, delay also the copy that is overdue."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 150]
+    losses[140] = 20.0
+    assert list(decided(losses))[:4] == [0, 20, 40, 142]
+    losses[140] = math.inf
+    assert list(decided(losses))[:4] == [0, 20, 40, 161]
+
+
+def test_a_copy_that_was_to_be_put_back_is_not_old() -> None:
+    """After an advice to restore, another half of the horizon must pass."""
+    losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 350]
+    assert list(decided(losses, restores=[120])) == [0, 20, 40, 120, *range(220, 400, 20)]
+
+
+def test_where_the_horizon_is_not_known_a_copy_is_replaced_after_1000_steps() -> None:
+    """It is old after 5,000 steps, and later in the run after half of the steps so far."""
+    healthy = [1.0] * 3001
+    assert list(decided(healthy, horizon=None)) == [0, 1000, 2000, 3000]
+    assert list(decided([*healthy, *[2.0] * 6000], horizon=None))[3:] == [3000, 8000, 9000]
+    risen = [*[1.0] * 8001, *[2.0] * 10_000]
+    assert list(decided(risen, horizon=None))[8:] == [8000, 16_001, 17_001]
+
+
+def test_a_step_whose_loss_is_not_known_is_not_copied() -> None:
+    """Where losses are noted late, a copy that is due waits for a step whose own loss was noted."""
+    health, kept = Health(0), list[int]()
+    for step in range(60):
+        if step < 15 or step == 33:
+            health.note(step, 1.0)
+        if health.then(step, restore=False, horizon=HORIZON) == Then.KEEP:
+            kept.append(step)
+    assert kept == [0, 33]
+
+
+def test_a_bad_loss_that_is_noted_late_delays_the_next_copy() -> None:
+    """A loss that is not finite counts at its own step, also if another was noted before anybody asked."""
+    health, kept = Health(0), list[int]()
+    for step in range(60):
+        if step != 15:
+            for noted in (15, 16) if step == 16 else (step,):
+                health.note(noted, math.nan if noted == 15 else 1.0)
+        if health.then(step, restore=False, horizon=HORIZON) == Then.KEEP:
+            kept.append(step)
+    assert kept == [0, 36, 56]
+
+
+def test_a_training_that_continues_is_copied_after_a_healthy_tenth() -> None:
+    """A process that begins later than at step 0 does not know whether it begins healthy."""
+    assert list(decided([1.0] * 50, first=70)) == [90, 110]
