@@ -4,6 +4,10 @@ Numba's own cache trusts its files. An empty one, as a power cut leaves it, ends
 bytes is unpickled, and run; a full disk is an `OSError` in the middle of a call. And a disk that fills up
 between a function's index and its machine code leaves the old machine code under the new source's name. So
 machine code carries a checksum and says what it is of, and every failure is a miss.
+
+Numba also takes machine code for that of the present source as long as the function's own file is the same.
+But compiled functions hold those that they call, of other files. So what counts are all sources that they
+may call: those of `mlrs_core`, and of the function's own package.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _logger = logging.getLogger("mlrs_core")
+_CORE = Path(__file__).parent
 _CHECKSUM_BYTES = 32
 _logged: list[Exception] = []
 
@@ -32,7 +38,8 @@ class KernelCache(FunctionCache):
             RuntimeError: there is none that can be written to.
         """
         super().__init__(function)
-        self._files = self._cache_file = _KernelFiles(self._cache_file)
+        sources = _digest_of(_CORE) + _digest_of(_package_of(Path(function.__code__.co_filename)))
+        self._files = self._cache_file = _KernelFiles(self._cache_file, sources)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code for a signature; `None` if there is none, or if it cannot be used."""
@@ -67,9 +74,10 @@ class KernelCache(FunctionCache):
 class _KernelFiles(IndexDataCacheFile):
     """The index and the machine code of a function, which are checked as they are read."""
 
-    def __init__(self, found: IndexDataCacheFile) -> None:
-        """Use the same files as Numba would."""
+    def __init__(self, found: IndexDataCacheFile, sources: str) -> None:
+        """Use the same files as Numba would, if the sources are still the same."""
         self.__dict__.update(found.__dict__)
+        self._source_stamp = self._source_stamp, sources
 
     def discard(self) -> None:
         """Remove the index: with it goes all that it names."""
@@ -101,3 +109,20 @@ class _KernelFiles(IndexDataCacheFile):
         if hashlib.sha256(data[:-_CHECKSUM_BYTES]).digest() != data[-_CHECKSUM_BYTES:]:
             raise ValueError(f"{name} is damaged")
         return super()._load_data(name)
+
+
+def _package_of(file: Path) -> Path:
+    """Return the folder of the outermost package that a file is in, or the file if it is in none."""
+    found = file
+    while (found.parent / "__init__.py").exists():
+        found = found.parent
+    return found
+
+
+@cache
+def _digest_of(path: Path) -> str:
+    """Return a digest of the Python files of a folder, or of a file: of when they were changed, and sizes."""
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    stats = [(str(file), file.stat()) for file in files]
+    state = repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
+    return hashlib.sha256(state.encode()).hexdigest()

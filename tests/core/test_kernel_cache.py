@@ -16,12 +16,24 @@ import pytest
 
 from tests.support.mounts import filled, small_disk
 
-SOURCE = """
+INNER = """
 from mlrs_core.compiled import compiled
 
 @compiled
 def inner(x):
     return {factor} * x
+"""
+SOURCE = (
+    INNER
+    + """
+@compiled
+def outer(x):
+    return inner(x) + 1.0
+"""
+)
+OUTER = """
+from mlrs_core.compiled import compiled
+from kernels.inner import inner
 
 @compiled
 def outer(x):
@@ -54,6 +66,11 @@ def run(folder: Path, cache: Path, *, factor: float = 2.0) -> Run:
     file = folder / "kernels.py"
     if not file.exists() or file.read_text(encoding="utf-8") != source:
         file.write_text(source, encoding="utf-8")
+    return called(folder, cache)
+
+
+def called(folder: Path, cache: Path) -> Run:
+    """Call the functions of the sources in a folder, in a fresh process."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CHILD],
@@ -138,3 +155,14 @@ def test_machine_code_of_another_source_is_not_taken(tmp_path: Path) -> None:
     for path in files(new, "nbi"):
         shutil.copy(path, old / path.relative_to(new))
     assert run(tmp_path, old, factor=30.0).value == 91.0
+
+
+def test_machine_code_is_made_again_when_a_function_that_it_calls_has_changed(tmp_path: Path) -> None:
+    """Also where that is in another file of the package: a kept function holds those that it calls."""
+    package, cache = tmp_path / "kernels", tmp_path / "cache"
+    package.mkdir()
+    (package / "__init__.py").write_text(OUTER, encoding="utf-8")
+    for factor, value in ((2.0, 7.0), (30.0, 91.0)):
+        (package / "inner.py").write_text(INNER.format(factor=factor), encoding="utf-8")
+        assert called(tmp_path, cache).value == value
+        assert called(tmp_path, cache) == Run(value, 1, "")
