@@ -1,7 +1,8 @@
 """How fast advised SGD converges where that can be known: rates against the schedules of theory.
 
 Three problems whose smoothness, minimum and noise are known exactly; horizons from 10^2 to 10^5; each
-learning rate policy on the same samples, several seeds side by side. The table shows, for each policy,
+learning rate policy on the same samples, several seeds side by side. The steps of a search are charged. The
+table shows, for each policy,
 the exponent p of a fit of suboptimality ~ T^-p over all horizons, and what was reached at each.
 
     python -m performance.training.convergence [--model FILE] [--seeds N] [--json FILE] [--plot FILE]
@@ -13,7 +14,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from scipy.optimize import minimize
 
 import mlrs_core
 from mlrs_core.advise import step as step_of
-from mlrs_core.config import Optimizer, RunConfig
+from mlrs_core.config import FoundRate, Optimizer, RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Policy, RunColumns
+from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_core.search import Found, SearchSetup, TrialResult, what_next
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt  # after the choice of a backend
@@ -161,7 +164,13 @@ class StepDecay:
 
 
 SCHEDULES = {"1/sqrt(t) from 1/L": InverseRoot, "step decay from 1/L": StepDecay}
-ADVISED = "advised"
+SEARCHED = {"a search, then wsd": ScheduleKind.WSD, "a search, then linear": ScheduleKind.LINEAR}
+NAMES = (*SEARCHED, "mlr-snet", *SCHEDULES)
+"""The ways of choosing learning rates, in the order of the copies."""
+COMPARED_ON = 4
+"""Batches that the trials of a search are compared on."""
+WARMUP = 0.05
+"""The warmup of a schedule after a search, as a share of the horizon."""
 
 
 def train(problem: KnownProblem, policy: Policy, horizon: int, seeds: int) -> dict[str, float]:
@@ -169,17 +178,56 @@ def train(problem: KnownProblem, policy: Policy, horizon: int, seeds: int) -> di
     schedules: list[Any] = [kind(problem.smoothness, horizon) for kind in SCHEDULES.values()]
     config = RunConfig(horizon=horizon, optimizer=Optimizer.SGD, num_classes=problem.num_classes)
     runs, states = RunColumns.of([config] * seeds), policy.init_state(seeds)
-    weights = np.zeros(((1 + len(schedules)) * seeds, SIZE))
+    found = [search(problem, horizon, np.random.default_rng([2, seed])) for seed in range(seeds)]
+    searched = [_Searched(kind, config, found) for kind in SEARCHED.values()]
+    weights = np.zeros((len(NAMES) * seeds, SIZE))
     draws = np.random.default_rng(1)
     for step in range(horizon):
-        rows = np.tile(draws.integers(ROWS, size=(seeds, BATCH)), (1 + len(schedules), 1))
+        rows = np.tile(draws.integers(ROWS, size=(seeds, BATCH)), (len(NAMES), 1))
         losses, gradients = problem.sample(weights, rows)
-        advised, states = step_of(policy, states, np.full(seeds, step), losses[:seeds], runs)
+        steps = np.full(seeds, step)
+        own = losses[len(searched) * seeds :][:seeds]
+        advised, states = step_of(policy, states, steps, own, runs)
         fixed = [np.full(seeds, schedule.rate(step)) for schedule in schedules]
-        weights -= np.concatenate([advised, *fixed])[:, None] * gradients
+        rates = [one.rates(step) for one in searched]
+        weights -= np.concatenate([*rates, advised, *fixed])[:, None] * gradients
     reached = [_suboptimality(problem, row) for row in weights]
     means = np.array(reached).reshape(-1, seeds).mean(1)
-    return dict(zip([ADVISED, *SCHEDULES], means.tolist(), strict=True))
+    return dict(zip(NAMES, means.tolist(), strict=True))
+
+
+class _Searched:
+    """A schedule from the learning rates that searches have found, which took the last steps."""
+
+    def __init__(self, kind: ScheduleKind, config: RunConfig, found: list[FoundRate]) -> None:
+        horizon = config.horizon or 1
+        spec = ScheduleSpec(kind, warmup=min(math.ceil(WARMUP * horizon), horizon - 1))
+        configs = [replace(config, num_classes=None, schedule=spec, found=one) for one in found]
+        self._policy, self._runs = schedule_policy(spec), RunColumns.of(configs)
+        self._states = self._policy.init_state(len(found))
+
+    def rates(self, step: int) -> Floats:
+        """Return the learning rates of a step, one for each search."""
+        steps = np.full(len(self._runs), step)
+        rates, self._states = step_of(self._policy, self._states, steps, np.ones(len(steps)), self._runs)
+        return np.where(steps < self._runs.horizon, rates, 0.0)
+
+
+def search(problem: KnownProblem, horizon: int, draws: np.random.Generator) -> FoundRate:
+    """Return what a search finds whose trials are made on batches of their own."""
+    setup, results = SearchSetup(horizon=horizon, optimizer=Optimizer.SGD), list[TrialResult]()
+    compared = draws.integers(ROWS, size=(COMPARED_ON, BATCH))
+    batches = draws.integers(ROWS, size=(setup.steps, BATCH))
+    while not isinstance(trial := what_next(setup, results), Found):
+        weights = np.zeros((1, SIZE))
+        for update, rows in enumerate(batches[: trial.steps]):
+            share = 1 - update / trial.steps
+            weights -= trial.learning_rate * share * problem.sample(weights, rows[None])[1]
+        loss = float(problem.sample(np.tile(weights, (COMPARED_ON, 1)), compared)[0].mean())
+        results.append(TrialResult(learning_rate=trial.learning_rate, steps=trial.steps, loss=loss))
+    return FoundRate(
+        learning_rate=trial.learning_rate, octaves=trial.octaves, steps=trial.steps, charged=True
+    )
 
 
 def _suboptimality(problem: KnownProblem, weights: Floats) -> float:
@@ -219,7 +267,7 @@ def measure(policy: Policy, horizons: list[int], seeds: int) -> dict[str, dict[s
         problem = make(np.random.default_rng(0))
         reached = [train(problem, policy, horizon, seeds) for horizon in track(horizons, problem.name)]
         results[f"{problem.name} ({problem.measure})"] = {
-            name: [row[name] for row in reached] for name in (ADVISED, *SCHEDULES)
+            name: [row[name] for row in reached] for name in NAMES
         }
     return results
 
@@ -237,7 +285,7 @@ def plot(results: Mapping[str, Mapping[str, list[float]]], horizons: list[int], 
     """Draw what was reached against the horizon, a panel a problem."""
     figure, panels = plt.subplots(1, len(results), figsize=(12, 3.8), layout="constrained")
     for panel, (problem, curves) in zip(panels, results.items(), strict=True):
-        for (name, reached), marker in zip(curves.items(), "os^", strict=True):
+        for (name, reached), marker in zip(curves.items(), "DPos^", strict=True):
             panel.loglog(
                 horizons, reached, marker=marker, label=f"{name}: p = {exponent(horizons, reached):.2f}"
             )
