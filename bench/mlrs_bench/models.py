@@ -21,8 +21,10 @@ OFFICIAL = "official"
 """The method of the authors' snapshots."""
 ADVISED_META, PAPER_META = f"{ADVISED}-meta", f"{PAPER}-meta"
 """The methods of meta mode: the network in question, and the paper's from random weights, as in the paper."""
-META = (ADVISED_META, PAPER_META)
-"""Both methods of meta mode."""
+ADVISED_META_RESCUE = f"{ADVISED_META}-rescue"
+"""The network in question in meta mode, with rescue and told validation losses."""
+META = (ADVISED_META, PAPER_META, ADVISED_META_RESCUE)
+"""The methods of meta mode."""
 OPTIONAL = {ADVISED: "--model FILE", OFFICIAL: "--official FOLDER"}
 """The methods that are there only if their file is, and the option that gives it."""
 RANDOM_SEED = 0
@@ -71,7 +73,8 @@ def find_models(
         found.append(
             _read(ADVISED, f"the network in question: {model or ADVISED}", _locate(model or ADVISED))
         )
-    found += [replace(each, method=ADVISED_META, about=_IN_META) for each in found if each.method == ADVISED]
+    for name, about in ((ADVISED_META, _IN_META), (ADVISED_META_RESCUE, f"{_IN_META}, with rescue")):
+        found += [replace(each, method=name, about=about) for each in found if each.method == ADVISED]
     found.append(_read(PAPER, "the shipped network that was meta-trained as in the paper", shipped()[PAPER]))
     about = "the paper's network in meta mode from random weights: all that it knows, it learns in the run"
     found.append(_read(PAPER_META, about, _random(scratch)))

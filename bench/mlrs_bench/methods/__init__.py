@@ -16,13 +16,13 @@ To add one, write its control and enter it in `all_methods`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
 from mlrs_bench.errors import NotGivenError, UnknownNameError
-from mlrs_bench.methods.adapting import adapted
+from mlrs_bench.methods.adapting import adapted, rescued
 from mlrs_bench.methods.finders import finder_methods
 from mlrs_bench.methods.hypergradient import HypergradientDescent
 from mlrs_bench.methods.l4 import L4
@@ -31,7 +31,16 @@ from mlrs_bench.methods.packaged import packaged_methods
 from mlrs_bench.methods.searched import searched
 from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
-from mlrs_bench.models import ADVISED, META, OFFICIAL, OPTIONAL, PAPER, PAPER_META, ModelFile
+from mlrs_bench.models import (
+    ADVISED,
+    ADVISED_META_RESCUE,
+    META,
+    OFFICIAL,
+    OPTIONAL,
+    PAPER,
+    PAPER_META,
+    ModelFile,
+)
 from mlrs_bench.rules import RULES
 from mlrs_bench.sources import digest_of_files
 from mlrs_core.config import ScheduleKind, ScheduleSpec
@@ -107,12 +116,15 @@ def choose_methods(methods: Sequence[Method], names: Sequence[str]) -> list[Meth
 
 
 def _network(model: ModelFile) -> Method:
+    control: Callable[[Training], Control] = modelled(model.served_name)
+    if model.method in META:
+        control = rescued(model) if model.method == ADVISED_META_RESCUE else adapted(model)
     return Method(
         name=model.method,
         about=model.about,
-        control=adapted(model) if model.method in META else modelled(model.served_name),
+        control=control,
         identity=f"model {model.digest}",
-        files=("adapting.py", "served.py") if model.method in META else ("served.py",),
+        files=("adapting.py", "served.py", "validating.py") if model.method in META else ("served.py",),
         core_files=("**/*.py",),
         optimizers=SGD_ONLY if model.method in {PAPER, PAPER_META, OFFICIAL} else OPTIMIZERS,
         starts=STARTS if model.method == ADVISED else (1.0,),

@@ -32,7 +32,7 @@ TUNED = ("tuned-cosine", "tuned-linear", "tuned-wsd")
 """Schedules whose base learning rate was tuned on each row, by validation losses."""
 OTHER_TUNED = ("tuned-schedule-free",)
 """Methods that were tuned in the same way, but are no schedules, and so no yardsticks."""
-META = ("mlr-snet-meta", "paper-meta")
+META = ("mlr-snet-meta", "paper-meta", "mlr-snet-meta-rescue")
 """Networks in meta mode, which see validation losses, as tuning does. `meta.md` is about them."""
 BEST_TUNED = "best tuned"
 """Not a method that ran: on each row, the tuned method with the least loss. Gap closed is 1 here."""
