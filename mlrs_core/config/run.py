@@ -75,7 +75,7 @@ class RunConfig(OptionalFields):
     found: FoundRate | None = None
     """What a search before the first step has found; the daemon sets it. `None`: there was none."""
     rescue: bool = False
-    """Whether the losses are watched for a blow-up (`mlrs_core.rescue`)."""
+    """Whether losses are watched for a blow-up and for overfitting (`mlrs_core.rescue`)."""
     lr_offset: float | None = None
     """Octaves: every learning rate is times 2**lr_offset, before its bounds; -20 to 20. `None`: 0."""
 

@@ -1,4 +1,4 @@
-"""Any policy with the detector around it: its runs raise alarms, and their rates are halved at each."""
+"""Any policy with the two detectors around it: its runs raise alarms, and their rates are lowered at each."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ import numpy.typing as npt
 
 from mlrs_core.compiled import compiled
 from mlrs_core.policy import COLUMNS, Floats, Networks, Policy, Rows, RunTable, Signals, States, Steps
-from mlrs_core.rescue.detector import RESCUES, SIZE, take_in
+from mlrs_core.rescue import overfitting
+from mlrs_core.rescue.detector import RESCUES, take_in
+from mlrs_core.rescue.detector import SIZE as BLOW_UP_SIZE
+
+SIZE = BLOW_UP_SIZE + overfitting.SIZE
+"""Floats of a run behind the other policy's: of the detector of blow-ups, then of that of overfitting."""
 
 Alarms = npt.NDArray[np.uint8]
 """Whether entries raise an alarm, (n,): 1 or 0."""
 NO_ALARMS: Alarms = np.empty(0, np.uint8)
 """For callers that do not ask."""
 _RESTORED = COLUMNS.index("restored")
+_VALIDATION = COLUMNS.index("validation_loss")
 
 
 @final
 class RescuingPolicy:
-    """`Policy` of another policy, whose learning rates are times 2**-k after k alarms.
+    """`Policy` of another policy, whose learning rates are lowered after alarms.
 
-    A state is the other policy's, and the `SIZE` floats of the detector. Without an alarm, learning rates are
-    those of the other policy to the bit.
+    They are times 2**-k after k alarms of the detector of blow-ups, and times what `overfitting.share` says.
+    A state is the other policy's, and the `SIZE` floats of the detectors. Without a blow-up and without
+    validation losses, learning rates are those of the other policy to the bit.
 
     Attributes:
         inner: the other policy; it may be one of meta mode.
@@ -49,7 +56,7 @@ class RescuingPolicy:
     def background(self) -> RescuingPolicy:
         """Return the same policy for long work on another thread; see `Policy.background`.
 
-        The detector holds other threads back, for a tenth of a microsecond a step.
+        The detectors hold other threads back, for a fraction of a microsecond a step.
         """
         return RescuingPolicy(self.inner.background())
 
@@ -87,9 +94,17 @@ class RescuingPolicy:
         _watch(states, table, rows, steps, losses, signals, lrs, alarms)
 
 
-def share_of(state: States) -> float:
-    """Return what the learning rates of a run with this state, (state_size,), are multiplied by."""
-    return float(2.0 ** -int(state[RESCUES - SIZE]))
+def share_of(state: States, step: int, horizon: int) -> float:
+    """Return what the learning rates of a run are multiplied by at a step.
+
+    Args:
+        state: of the run, (state_size,).
+        step: from 0.
+        horizon: the run's; -1: unknown.
+    """
+    memory = state[len(state) - SIZE :]
+    halved = 2.0 ** -int(memory[RESCUES])
+    return float(halved * overfitting.share(memory[BLOW_UP_SIZE:], step, horizon))
 
 
 @compiled
@@ -104,10 +119,15 @@ def _watch(
     alarms: Alarms,
 ) -> None:
     for entry in range(len(rows)):
-        row = rows[entry]
-        memory = states[row, states.shape[1] - SIZE :]
+        row, loss, step, lr = rows[entry], losses[entry], steps[entry], lrs[entry]
+        horizon = table[row].horizon
+        own = states[row, states.shape[1] - SIZE :]
+        memory, other = own[:BLOW_UP_SIZE], own[BLOW_UP_SIZE:]
         restored = len(signals) > 0 and signals[entry, _RESTORED] > 0.0
-        alarm = take_in(memory, losses[entry], restored, steps[entry], table[row].horizon)
+        alarm = take_in(memory, loss, restored, step, horizon)
+        overfitting.note(other, loss, lr)
+        if len(signals) > 0 and overfitting.validated(other, signals[entry, _VALIDATION], lr, step, horizon):
+            alarm = True
         if len(alarms) > 0:
             alarms[entry] = alarm
-        lrs[entry] *= 2.0 ** -memory[RESCUES]
+        lrs[entry] = lr * (2.0 ** -memory[RESCUES] * overfitting.share(other, step, horizon))

@@ -27,13 +27,14 @@ def searched(
         signals: whether the daemon is sent measures of the optimizer's steps.
         validations: whether it is told validation losses, which are not charged.
         charged: whether the steps of the trials count, so that the training has so many fewer.
-        policy: the schedule that follows. Default: what the daemon chooses.
+        policy: the schedule that follows, without rescue. Default: what the daemon chooses, with it.
     """
 
     def control(training: Training) -> Searched:
         settings: dict[str, Any] = {}
         if policy:
             settings["policy"] = policy
+            settings["rescue"] = False
         if policy in DECAYING:
             settings["warmup"] = math.ceil(WARMUP_SHARE * training.task.horizon)
         if training.start != 1.0:
@@ -44,20 +45,26 @@ def searched(
 
 
 class Searched:
-    """A training that begins with a search; the adapter of PyTorch does all that concerns learning rates.
-
-    Without rescue: a result is what the learning rates are worth by themselves.
-    """
+    """A training that begins with a search; the adapter of PyTorch does all that concerns learning rates."""
 
     def __init__(
-        self, training: Training, *, signals: bool, validations: bool, charged: bool, **settings: Any
+        self,
+        training: Training,
+        *,
+        signals: bool,
+        validations: bool,
+        charged: bool,
+        rescue: bool = True,
+        **settings: Any,
     ) -> None:
         self._training = training
         self._optimizer = training.rule.build(
             training.network.parameters(), training.rule.default_lr, training.weight_decay
         )
         self._run = opened(training, **settings)
-        self._scheduler = AdvisedLR(self._optimizer, self._run, signals=signals, rescue=False)
+        self._scheduler = AdvisedLR(
+            self._optimizer, self._run, signals=signals, rescue=rescue, model=training.network
+        )
         measure = training.task.loss
 
         def loss_fn(network: Any, batch: Any) -> torch.Tensor:

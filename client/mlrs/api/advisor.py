@@ -104,9 +104,10 @@ class Advisor(AdvisorView[Connection]):
                 learning rate of the optimizer's family. `mlr-snet` begins with a fifth of it, as a warmup.
             min_lr: the lower bound of every advice.
             max_lr: the upper bound of every advice.
-            rescue: whether to watch the losses for a blow-up. Advice then has the flag `restore`, and
-                learning rates are halved from there on, at most three times; the loop may put a saved state
-                back in place, and says so with `restored` at the next observation. `AdvisedLR` does all that.
+            rescue: whether to watch the losses for a blow-up, and validation losses for overfitting. Advice
+                then has the flag `restore`, and learning rates are halved or quartered from there on; the
+                loop may put a saved state back in place, and says so with `restored` at the next observation.
+                `AdvisedLR` does all that.
             lr_offset: octaves: every advice is times 2**lr_offset, before its bounds; -20 to 20.
             rank: the rank of this process in a distributed job, from 0, where all ranks share the run's one
                 schedule: each rank observes its own loss of every step, the daemon reduces the losses to one,

@@ -426,6 +426,12 @@ class PendingView(SentView[C, Entry]):
         """The loss that was observed."""
         return self._entry.loss
 
+    @property
+    def validation_loss(self) -> float | None:
+        """The newest validation loss, if one travels with the observation."""
+        told = self._entry.validation
+        return None if told is None else told.loss
+
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return self._connection.deadline_of(self._ledger, timeout_s)
 

@@ -61,9 +61,10 @@ class AdvisedLR(LRScheduler):
             sample of the weights. What cannot be measured is not sent.
         rescue: whether to ask for rescue, if the run has not begun, and to keep one copy of the optimizer's
             weights and state in host memory: made before the first update, and replaced after each healthy
-            tenth of the horizon. When the advice of a step says that the training blew up, the copy is put
-            back in place after its update, and learning rates are lower from there on. Where each rank opens
-            the run with a `rank`, nothing is asked, and no copy is kept.
+            tenth of the horizon, or at each lowest validation loss that `run.validate` tells. When the advice
+            of a step says that the training blew up or overfits, the copy is put back in place after its
+            update, and learning rates are lower from there on. Where each rank opens the run with a `rank`,
+            nothing is asked, and no copy is kept.
         model: the model, if it has buffers, as BatchNorm's averages, or parameters of other optimizers, that
             are to be put back, too.
 
@@ -461,7 +462,7 @@ class AdvisedLR(LRScheduler):
             restored=self._rescue.is_restored(step),
             lagged=is_lagged,
         )
-        health.note(step, mean)
+        health.note(step, mean, pending.validation_loss)
 
         def advised() -> Told:  # without `self`: a scheduler that is dropped lets go at once
             if is_lagged:

@@ -178,8 +178,9 @@ class RunConfig:
     max_lr: float | None = option(real, above=0.0)
     """No advice is above this; finite, > 0 and >= `min_lr`."""
     rescue: bool | None = option(flag)
-    """Whether the losses are watched for a blow-up: advice then asks to restore a saved state, and learning
-    rates are halved from there on, at most three times. In a daemon's report `True` or `None`."""
+    """Whether the losses are watched for a blow-up, and validation losses for overfitting: advice then asks
+    to restore a saved state, and learning rates are halved or quartered from there on. In a daemon's report
+    `True` or `None`."""
     lr_offset: float | None = option(real, least=-MAX_OFFSET, most=MAX_OFFSET)
     """Every learning rate is times 2**lr_offset, before `min_lr` and `max_lr`; -20 to 20 octaves."""
     schedule: Schedule | None = None
@@ -213,8 +214,8 @@ class Advice:
     """The number of ranks whose losses were reduced. `None`: the run has no ranks, or this is a replay, for
     which the number is not stored."""
     restore: bool = False
-    """Whether the training has blown up, in a run with `rescue`: after this update, put a saved state back in
-    place, if there is one, and pass `restored=True` with the next observation."""
+    """Whether the training has blown up or overfits, in a run with `rescue`: after this update, put a saved
+    state back in place, if there is one, and pass `restored=True` with the next observation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,7 +297,7 @@ class RunGroup:
             one = slice(row, row + 1)
             states, run = self.states[one, : policy.state_size], self.table[one].copy()
             if isinstance(self.policy, RescuingPolicy):
-                run["factor"] *= share_of(self.states[row])
+                run["factor"] *= share_of(self.states[row], step, int(run["horizon"][0]))
             adapted = policy.adapt(states, self.networks[one], run, 0, step, alignment)
             outcome, log_change = adapted.outcome, adapted.log_change
             if not math.isnan(adapted.lr):

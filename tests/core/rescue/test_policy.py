@@ -1,4 +1,4 @@
-"""A policy with the detector around it."""
+"""A policy with the detectors around it."""
 
 from __future__ import annotations
 
@@ -149,12 +149,53 @@ def test_the_twin_for_other_threads_gives_the_same_bits(spec: Architecture | Sch
         assert mine.tobytes() == theirs.tobytes()
 
 
+def overfitted(n: int) -> Signals:
+    """Return the signals of a run of 200 steps, validated every 10, that overfits from step 50 to 100."""
+    signals = np.full((n, len(COLUMNS)), np.nan)
+    steps = np.arange(10, n, 10)
+    signals[steps, COLUMNS.index("validation_loss")] = np.where(
+        steps <= 100, 1.0 + np.abs(steps - 50) / 100, 1.0
+    )
+    return signals
+
+
+def test_overfitting_raises_an_alarm_and_quarters_the_rate() -> None:
+    """Rates fall while a rise of validation losses is checked, and are a quarter from the alarm on."""
+    policy, losses = RescuingPolicy(policy_of(COSINE)), np.linspace(2.0, 1.0, 200)
+    plain, _ = followed(policy, losses)
+    lrs, alarms = followed(policy, losses, overfitted(200))
+    assert np.flatnonzero(alarms).tolist() == [100]
+    shares = lrs / plain
+    assert (shares[:80] == 1.0).all()
+    assert (np.diff(shares[80:91]) < 0.0).all()
+    assert shares[99] == pytest.approx(0.1)
+    assert (shares[100:] == 0.25).all()
+
+
+def test_blow_ups_and_overfitting_lower_the_rate_together() -> None:
+    """A run that does both is at an eighth, and its state tells so at each step, also in a check."""
+    policy, losses = RescuingPolicy(policy_of(COSINE)), np.linspace(2.0, 1.0, 200)
+    losses[19:21] = math.nan
+    signals = overfitted(200)
+    lrs, alarms = followed(policy, losses, signals)
+    plain, _ = followed(policy, np.linspace(2.0, 1.0, 200))
+    assert np.flatnonzero(alarms).tolist() == [20, 100]
+    runs = Runs(policy, [RunConfig(horizon=200, num_classes=10)])
+    for step in range(200):
+        told, lr = signals[step : step + 1], np.empty(1)
+        one = (np.zeros(1, np.int64), np.array([step]), losses[step : step + 1], told, lr)
+        policy.advance(runs.states, runs.networks, runs.table, *one)
+        if math.isfinite(losses[step]):
+            assert lr[0] == lrs[step] == pytest.approx(plain[step] * share_of(runs.states[0], step, 200))
+    assert share_of(runs.states[0], 199, 200) == 0.125
+
+
 def test_the_share_of_a_state() -> None:
     """A state tells what its run's learning rates are multiplied by."""
     policy = RescuingPolicy(policy_of(COSINE))
     runs = Runs(policy, [RunConfig(horizon=200)])
-    assert share_of(runs.states[0]) == 1.0
+    assert share_of(runs.states[0], 0, 200) == 1.0
     runs.advise(0, [math.nan])
-    assert share_of(runs.states[0]) == 1.0
+    assert share_of(runs.states[0], 1, 200) == 1.0
     runs.advise(1, [math.nan])
-    assert share_of(runs.states[0]) == 0.5
+    assert share_of(runs.states[0], 2, 200) == 0.5

@@ -14,6 +14,8 @@ RISE, DEVIATIONS = 0.1, 2.0
 many deviations, as usual when it was lowest."""
 LAST_RISE, LAST_DEVIATIONS = 1.0, 4.0
 """The same for the newest loss alone."""
+RARE = 3.0
+"""Validation losses decide until so many shares `SHARE` of the horizon have passed without a new one."""
 OLD, LEAST_OLD = 0.5, 100
 """The share of the horizon, and the least steps, after which a copy is old. The daemon tells of a dead
 network after a fifth of the horizon, 50 steps at least: long before the last healthy copy is old."""
@@ -40,6 +42,10 @@ class Health:
     horizon without a new one and without an advice to restore. Then the losses of now are the usual ones:
     the next tenth without a loss that is NaN or infinite replaces it.
 
+    Validation losses that the training tells decide in place of its losses: the step of the lowest one so far
+    is copied, and no other, as long as they come. So an advice to restore leads
+    back to the weights that generalized best.
+
     The loss of a step is that of the weights before its update, which a copy at this step would hold. So a
     step is copied only once its own loss was noted. Losses may be noted by another thread, in order.
     """
@@ -54,9 +60,18 @@ class Health:
         self._seen, self._noted = 0, -1
         self._last = self._average = self._slow = self._deviation = math.nan
         self._lowest = self._usual = math.nan  # the lowest average, and the usual deviation then
+        self._validated, self._best = (
+            -math.inf,
+            math.inf,
+        )  # the step of the newest validation; the lowest loss
+        self._is_best = False  # whether the newest validation loss is the lowest, and not copied yet
 
-    def note(self, step: int, loss: float) -> None:
-        """Take in the loss of a step."""
+    def note(self, step: int, loss: float, validation_loss: float | None = None) -> None:
+        """Take in the loss of a step, and the validation loss that was told with it, if one was."""
+        if validation_loss is not None and math.isfinite(validation_loss):
+            self._validated = step
+            self._is_best = validation_loss < self._best
+            self._best = min(self._best, validation_loss)
         if math.isfinite(loss):
             self._follow(loss)
         else:
@@ -80,6 +95,8 @@ class Health:
 
     def may_keep(self, step: int) -> bool:
         """Return whether a step will be copied if its loss, when it is noted, is healthy, too."""
+        if step - self._validated <= RARE * self._period:
+            return self._is_best
         if step - self._since < self._period:
             return False
         if self._seen == 0 or self._is_low(self._lowest, self._usual):
@@ -107,11 +124,13 @@ class Health:
 
     def _decide(self, step: int, *, restore: bool) -> Then:
         if restore:
+            self._is_best = False
             self._since = max(self._since, step + 1)
             self._young = step
             return Then.RESTORE
         if self._noted != step or not self.may_keep(step):
             return Then.NOTHING
+        self._is_best = False
         if not self._is_low(self._lowest, self._usual):
             self._lowest, self._usual = self._slow, self._deviation
         self._since = self._young = step

@@ -100,9 +100,13 @@ class TrainingCopy:
         if self._together is not None:
             has_copy = self._together.agree(is_able=has_copy)
         if has_copy and self.restore_again():
-            _logger.warning("the training blew up: weights and optimizer state are back at the last copy")
+            _logger.warning(
+                "the training blew up or overfits: weights and optimizer state are back at the last copy"
+            )
             return True
-        _logger.warning("the training blew up, and no copy was put back: learning rates alone are lowered")
+        _logger.warning(
+            "the training blew up or overfits, and no copy was put back: learning rates alone are lowered"
+        )
         return False
 
     def restore_again(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -18,11 +18,12 @@ def decided(
     restores: Sequence[int] = (),
     first: int = 0,
     horizon: int | None = HORIZON,
+    validations: Mapping[int, float] | None = None,
 ) -> dict[int, Then]:
     """Return what is done at the steps of a run where that is something."""
     health, done = Health(first), {}
     for step, loss in enumerate(losses, first):
-        health.note(step, loss)
+        health.note(step, loss, (validations or {}).get(step))
         then = health.then(step, restore=step in restores, horizon=horizon)
         assert then == health.then(step, restore=False, horizon=horizon)
         if then != Then.NOTHING:
@@ -85,6 +86,26 @@ def test_a_copy_that_was_to_be_put_back_is_not_old() -> None:
     """After an advice to restore, another half of the horizon must pass."""
     losses = [*np.linspace(2.3, 1.5, 50).tolist(), *[2.0] * 350]
     assert list(decided(losses, restores=[120])) == [0, 20, 40, 120, *range(220, 400, 20)]
+
+
+def test_the_step_of_the_lowest_validation_loss_is_copied_and_no_other() -> None:
+    """Where validation losses are told, a copy is what generalized best, however healthy later steps are."""
+    validations = {10: 2.0, 30: 1.0, 50: 1.5, 70: 0.8, 90: 0.8, 110: math.nan, 130: 0.9}
+    losses = [2.0 - 0.005 * step for step in range(150)]
+    assert list(decided(losses, validations=validations)) == [0, 10, 30, 70]
+
+
+def test_without_further_validation_losses_losses_decide_again() -> None:
+    """After three tenths of the horizon without one, copies are replaced after healthy tenths."""
+    losses = [2.0 - 0.005 * step for step in range(HORIZON)]
+    assert list(decided(losses, validations={10: 2.0})) == [0, 10, *range(71, HORIZON, 20)]
+
+
+def test_no_copy_replaces_the_one_that_is_put_back() -> None:
+    """Advice to restore leads back to the lowest validation loss, also later, until there is a lower one."""
+    losses = [2.0 - 0.005 * step for step in range(150)]
+    done = decided(losses, validations={10: 3.0, 30: 1.0, 60: 1.2, 90: 1.1, 120: 0.9}, restores=[60])
+    assert done == dict.fromkeys((0, 10, 30, 120), Then.KEEP) | {60: Then.RESTORE}
 
 
 def test_where_the_horizon_is_not_known_a_copy_is_replaced_after_1000_steps() -> None:

@@ -1,0 +1,170 @@
+"""What tells a training that overfits from its validation losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlrs_core.rescue.overfitting import ALARMS, COOL, LOWERED, SIZE, note, share, validated
+
+HORIZON = 2000
+EVERY = 100
+"""Steps from one validation to the next."""
+
+
+class Told(NamedTuple):
+    """What a run was told."""
+
+    alarms: list[int]
+    """The steps of its alarms."""
+    shares: list[float]
+    """What its learning rates were multiplied by at each step."""
+
+    @property
+    def lowest(self) -> float:
+        """The lowest share."""
+        return min(self.shares)
+
+
+def falling(step: int, _share: float) -> float:
+    """Return a training loss that falls in a straight line."""
+    return 2.0 - step / HORIZON
+
+
+def told(
+    validation: Callable[[int, float], float],
+    loss: Callable[[int, float], float] = falling,
+    *,
+    rate: Callable[[int], float] = lambda _step: 0.1,
+    every: int = EVERY,
+    horizon: int = HORIZON,
+) -> Told:
+    """Return what a run is told whose losses are functions of the step and of the share before."""
+    memory, alarms, shares = np.zeros(SIZE, np.float32), list[int](), [1.0]
+    for step in range(HORIZON):
+        now = validation(step, shares[-1]) if step and step % every == 0 else math.nan
+        note(memory, loss(step, shares[-1]), rate(step))
+        if validated(memory, now, rate(step), step, horizon):
+            alarms.append(step)
+        shares.append(share(memory, step, horizon))
+    return Told(alarms, shares[1:])
+
+
+def overfits(step: int, _share: float) -> float:
+    """Return a validation loss that is lowest at step 500, and rises afterwards whatever the rate."""
+    return 1.0 + abs(step - 500) / 1000
+
+
+def noisy(step: int, share: float) -> float:
+    """Return one that is above 0.5 by noise of the learning rate alone, which was small at step 500."""
+    return 0.5 + (0.0 if step == 500 else 0.3 * share) - 0.05 * step / HORIZON
+
+
+def test_a_rise_that_stays_at_lower_rates_raises_an_alarm() -> None:
+    """The rate falls to a tenth for two validations; then the run is told, and goes on at a quarter."""
+    of_run = told(overfits)
+    assert of_run.alarms == [1000]
+    assert of_run.shares[799] == 1.0
+    assert of_run.shares[800:901] == sorted(of_run.shares[800:901], reverse=True)
+    assert of_run.shares[901:1000] == pytest.approx([COOL] * 99)
+    assert set(of_run.shares[1000:]) == {LOWERED}
+
+
+def test_a_rise_that_goes_with_the_rate_raises_none() -> None:
+    """Noise of a high learning rate ends a check without an alarm, and the rate is what it was."""
+    of_run = told(noisy)
+    assert of_run.alarms == []
+    assert of_run.lowest == pytest.approx(COOL)
+    assert of_run.shares[-1] == 1.0
+    assert of_run.shares.count(1.0) > 0.7 * HORIZON
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        lambda step, _: 2.0 - step / HORIZON,
+        lambda step, _: 1.0 + 0.04 * (step > 500),
+        lambda step, _: 1.0 if step == EVERY else math.inf,
+        lambda _step, _share: math.nan,
+    ],
+    ids=["falls", "rises by less than is checked", "is infinite", "is not told"],
+)
+def test_others_are_left_alone(validation: Callable[[int, float], float]) -> None:
+    """Without a rise that counts, learning rates are the policy's own."""
+    of_run = told(validation)
+    assert (of_run.alarms, of_run.lowest) == ([], 1.0)
+
+
+def test_a_training_whose_own_loss_rises_does_not_overfit() -> None:
+    """What worsens on both sides is another matter, as harder data or too high a rate."""
+    assert told(overfits, lambda step, _: 1.0 + step / HORIZON).lowest == 1.0
+
+
+def test_a_run_without_a_horizon_is_left_alone() -> None:
+    """Lengths are shares of the horizon."""
+    assert told(overfits, horizon=-1) == Told([], [1.0] * HORIZON)
+
+
+@pytest.mark.parametrize("falls", [True, False])
+def test_late_in_a_training_the_fallen_rate_is_check_enough(falls: bool) -> None:  # noqa: FBT001
+    """Then one alarm is raised at once; not where the policy's rates are as high as ever."""
+
+    def validation(step: int, _share: float) -> float:
+        return 1.0 if step < 1500 else 1.3
+
+    of_run = told(validation, rate=lambda step: 0.1 * (1 - step / HORIZON) if falls else 0.1)
+    assert of_run.alarms == ([1800] if falls else [])
+    assert of_run.shares[-1] == (LOWERED if falls else 1.0)
+
+
+def test_a_check_without_validations_lapses() -> None:
+    """If no validation loss comes after a check began, rates are after a while what they were."""
+
+    def validation(step: int, share: float) -> float:
+        return overfits(step, share) if step <= 800 else math.nan
+
+    of_run = told(validation)
+    assert of_run.alarms == []
+    assert of_run.lowest == pytest.approx(COOL)
+    assert of_run.shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("every", [2, 25, 100, 160])
+def test_alarms_come_at_the_same_time_however_often_is_validated(every: int) -> None:
+    """Lengths are shares of the horizon, not numbers of validations."""
+    assert 850 <= told(overfits, every=every).alarms[0] <= 1000 + 2 * every
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-6, 1.0, 1e6]), shift=st.floats(-2.0, 2.0))
+def test_alarms_and_shares_are_bounded(seed: int, scale: float, shift: float) -> None:
+    """Whatever the losses, at most `ALARMS` alarms are raised, each lowers the rate, and no check lasts."""
+    chance = np.random.default_rng(seed)
+
+    def validation(_step: int, _share: float) -> float:
+        return scale * (shift + float(chance.normal()))
+
+    of_run = told(
+        validation, lambda _step, _share: float(chance.normal()), every=int(chance.integers(1, 200))
+    )
+    assert len(of_run.alarms) <= ALARMS
+    assert of_run.lowest >= 0.999 * COOL * LOWERED**ALARMS
+    assert of_run.shares[-1] == LOWERED ** len(of_run.alarms)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([2.0**-20, 0.5, 2.0**20]))
+def test_the_scale_of_losses_plays_no_part(seed: int, scale: float) -> None:
+    """Losses in another unit raise the same alarms."""
+    noise = np.random.default_rng(seed).normal(size=HORIZON)
+
+    def validation(step: int, share: float) -> float:
+        return overfits(step, share) * math.exp(0.1 * noise[step])
+
+    assert told(lambda *at: scale * validation(*at), lambda *at: scale * falling(*at)) == told(validation)
