@@ -144,7 +144,7 @@ def share(memory: States, step: int, horizon: int) -> float:
         step: from 0.
         horizon: the run's; -1: unknown.
     """
-    lowered = LOWERED ** wide(memory[LOWERINGS])
+    lowered: float = LOWERED ** wide(memory[LOWERINGS])
     if memory[BEGAN] == 0.0:
         return lowered
     since = step / horizon - (wide(memory[BEGAN]) - 1.0)
@@ -206,4 +206,4 @@ def _checked(memory: States, loss: float, at: float) -> bool:
 def _is_above(memory: States, loss: float, lowest: float, rise: float) -> bool:
     """Return whether a validation loss is above another one by a share of it, or of what was gained."""
     gained = wide(memory[FIRST]) - memory[LOWEST]
-    return loss > lowest + rise * max(abs(lowest), GAINED * gained)
+    return bool(loss > lowest + rise * max(abs(lowest), GAINED * gained))

@@ -202,8 +202,8 @@ class AdviseResponse(google.protobuf.message.Message):
     to send them again. Meta updates of earlier steps survive, too; that of this step may not.
     """
     restore: builtins.bool
-    """Whether the training has blown up, in a run with `config.rescue`: after this update, put a saved state back in
-    place, if there is one, and say so with the next observation. The learning rates are lower from here on. The
+    """Whether the training has blown up or overfits, in a run with `config.rescue`: after this update, put a saved state
+    back in place, if there is one, and say so with the next observation. The learning rates are lower from here on. The
     same for a repeated observation.
     """
     def __init__(

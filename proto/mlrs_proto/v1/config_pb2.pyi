@@ -194,9 +194,9 @@ class RunConfig(google.protobuf.message.Message):
     it: a warmup); finite and > 0. Unset: the default one of the optimizer's family.
     """
     rescue: builtins.bool
-    """Whether the losses are watched for a blow-up: advice then asks to restore a saved state, and learning rates are
-    halved from there on, at most three times. A run that has begun without it goes on without it, also if a request
-    to resume it sets this. Unset: false.
+    """Whether the losses are watched for a blow-up, and validation losses for overfitting: advice then asks to restore
+    a saved state, and learning rates are halved or quartered from there on, at most three and four times. A run that
+    has begun without it goes on without it, also if a request to resume it sets this. Unset: false.
     """
     lr_offset: builtins.float
     """Every learning rate is multiplied by 2**lr_offset, before `min_lr` and `max_lr`; -20 to 20 octaves. Unset: 0."""

@@ -141,7 +141,7 @@ def test_a_lagged_loop_copies_no_weights_that_have_blown_up(
     training = Training()
     run = open_run(advisor, "a", horizon=HORIZON)
     scheduler = AdvisedLR(training.optimizer, run, lagged=True, model=training.model)
-    for step in range(23):
+    for step in range(26):
         if step == 20:
             with torch.no_grad():
                 next(iter(training.model.parameters())).fill_(math.nan)
