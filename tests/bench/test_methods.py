@@ -36,6 +36,7 @@ Train = Callable[..., Cell]
 UNTUNED = [
     "mlr-snet",
     "mlr-snet-meta",
+    "mlr-snet-meta-rescue",
     "paper",
     "paper-meta",
     "cosine",

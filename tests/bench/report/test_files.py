@@ -54,6 +54,29 @@ def lines(text: str, title: str) -> list[list[str]]:
     return [[each.strip() for each in line.strip("|").split("|")] for line in found[0].splitlines()]
 
 
+def test_it_begins_with_what_the_advice_is_worth(text: str, summary: Summary) -> None:
+    """The first lines have the gap closed, the rows won and lost with their size, and what tuning costs."""
+    beginning = text[: text.index("## Targets")]
+    advised = summary.comparisons[EVERY, "search"]
+    assert f"closes {interval(advised.gap)} of the gap" in beginning
+    assert "6 rows, the most on" in beginning
+    assert len(re.findall(r"task-. / \w+ \(-[56] %\)", beginning)) == 5
+    assert "**Where it loses**: 0 rows." in beginning
+    assert "Tuning took 3 trainings a row." in beginning
+
+
+def test_rows_that_it_loses_are_named(tmp_path: Path) -> None:
+    """By how much, too."""
+    cells = [
+        *row({"search": [2.0, 2.1], "tuned-cosine": [1.0, 1.1], "constant": [3.0, 3.1]}),
+        *row({"search": [1.0, 1.1], "tuned-cosine": [1.0, 1.1], "constant": [3.0, 3.1]}, task="other"),
+    ]
+    write_report(cells, scope=scope_of(cells), metrics={}, out=tmp_path, words=WORDS)
+    text = (tmp_path / "quality.md").read_text(encoding="utf-8")
+    assert "**Where it loses**: 1 rows, digits / sgd (+95 %)." in text
+    assert "It ties on 1 rows." in text
+
+
 def test_header_names_the_command(text: str) -> None:
     """The report begins with what made it and of how many trainings it speaks."""
     assert text.startswith("# Quality\n\nMade by `mlrs bench quality --out 'my folder'`: 6 rows")

@@ -47,7 +47,7 @@ def test_verdicts(factor: float, verdict: str) -> None:
 
 def test_a_report_of_nothing_is_refused() -> None:
     """Cells without meta mode make no report, and the error says what to run."""
-    with pytest.raises(ValueError, match="mlr-snet-meta or paper-meta; run them"):
+    with pytest.raises(ValueError, match="mlr-snet-meta, paper-meta, mlr-snet-meta-rescue; run them"):
         meta_report(row({"mlr-snet": FROZEN}), [], command="")
 
 

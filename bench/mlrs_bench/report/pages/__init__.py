@@ -1,8 +1,8 @@
 """The numbers as text and pictures.
 
-wording.py        figures as text
 tables.py         the summary's parts as Markdown tables
 markdown.py       `quality.md`
+in_short.py       its first lines: what the advice is worth, where it wins and loses
 meta.py           `meta.md`: meta mode against the frozen network
 panels.py         grids of learning curves and of learning rates
 verdicts.py       the forest plot, and wins, ties and losses as a heat map

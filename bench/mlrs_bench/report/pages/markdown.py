@@ -9,6 +9,7 @@ from mlrs_bench.report.figures.provenance import Machine
 from mlrs_bench.report.figures.summary import DEVELOPMENT, UNTOUCHED, Summary
 from mlrs_bench.report.figures.targets import EVERY
 from mlrs_bench.report.pages import tables
+from mlrs_bench.report.pages.in_short import in_short
 
 READING = """\
 - A *row* is a task under one optimizer. L is the mean final test loss over evaluation seeds; on a seed, \
@@ -65,7 +66,7 @@ def report(summary: Summary, metrics: Mapping[str, str], *, command: str, machin
         command: what made the report, for its header.
         machine: where it was made.
     """
-    parts = [_header(summary, command), _missing(summary.missing)]
+    parts = [_header(summary, command), in_short(summary), _missing(summary.missing)]
     parts.append(_section("Targets", tables.target_table(summary)))
     if summary.rows:
         parts.append(_section("What each part of the advice is worth", tables.ablation_table(summary)))

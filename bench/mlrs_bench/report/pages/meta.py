@@ -86,7 +86,7 @@ def meta_report(cells: Iterable[Cell], yardsticks: Iterable[Cell], *, command: s
         row for row in rows_of([*ran, *_frozen(ran, known), *others]) if (row.task, row.optimizer) in keys
     ]
     if not rows:
-        raise ValueError(f"cells: none are of {' or '.join(META)}; run them with `mlrs bench quality`")
+        raise ValueError(f"cells: none are of {', '.join(META)}; run them with `mlrs bench quality`")
     parts = [f"# Meta mode\n\nMade by `{command}`: {len(rows)} rows, {len(ran)} trainings.\n"]
     parts += ["## Does it help?\n", _groups(rows), "## Rows\n", _rows(rows, ran)]
     return "\n".join([*parts, _lost(rows), _diverged(ran), "## How to read this\n", READING])
