@@ -42,9 +42,10 @@ class Health:
     horizon without a new one and without an advice to restore. Then the losses of now are the usual ones:
     the next tenth without a loss that is NaN or infinite replaces it.
 
-    Validation losses that the training tells decide in place of its losses: the step of the lowest one so far
-    is copied, and no other, as long as they come. So an advice to restore leads
-    back to the weights that generalized best.
+    Validation losses that the training tells decide in place of a tenth of the horizon, as long as they come:
+    the step of the lowest one so far is copied, or the next healthy one. So an advice to restore leads back to
+    the weights that generalized best. The first validation loss is the lowest so far also of a training that
+    blew up before it, so such weights must be healthy, too.
 
     The loss of a step is that of the weights before its update, which a copy at this step would hold. So a
     step is copied only once its own loss was noted. Losses may be noted by another thread, in order.
@@ -95,9 +96,8 @@ class Health:
 
     def may_keep(self, step: int) -> bool:
         """Return whether a step will be copied if its loss, when it is noted, is healthy, too."""
-        if step - self._validated <= RARE * self._period:
-            return self._is_best
-        if step - self._since < self._period:
+        are_told = step - self._validated <= RARE * self._period
+        if not (self._is_best if are_told else step - self._since >= self._period):
             return False
         if self._seen == 0 or self._is_low(self._lowest, self._usual):
             return True

@@ -95,6 +95,15 @@ def test_the_step_of_the_lowest_validation_loss_is_copied_and_no_other() -> None
     assert list(decided(losses, validations=validations)) == [0, 10, 30, 70]
 
 
+def test_weights_that_blew_up_are_not_copied_for_their_validation_loss() -> None:
+    """The first validation loss is the lowest so far also of a dead network: the copy of before stays."""
+    losses = [*np.linspace(2.3, 1.5, 8).tolist(), *[2.4] * 42, *np.linspace(2.4, 1.0, 50).tolist()]
+    done = list(decided(losses, validations={20: 2.4, 30: 2.3, 40: 2.35, 90: 1.2}))
+    assert done[0] == 0
+    assert len(done) > 1
+    assert all(step >= 80 for step in done[1:])
+
+
 def test_without_further_validation_losses_losses_decide_again() -> None:
     """After three tenths of the horizon without one, copies are replaced after healthy tenths."""
     losses = [2.0 - 0.005 * step for step in range(HORIZON)]
