@@ -167,8 +167,8 @@ def test_a_flood_of_streams(scene: Scene, many: bool) -> None:  # noqa: FBT001  
 def test_oversize_messages(scene: Scene, many: bool) -> None:  # noqa: FBT001  # pytest calls it
     """A message beyond the limit is refused, even where it is small until it is unpacked; gradients, too.
 
-    Each of gRPC's threads that has unpacked one may keep the memory for the next; there are a few of them, and
-    many messages.
+    Each of gRPC's threads that has unpacked one may keep the memory for the next; these are few, and the
+    messages many.
     """
     size = 64 * MIB
 

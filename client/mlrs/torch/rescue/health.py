@@ -42,10 +42,10 @@ class Health:
     horizon without a new one and without an advice to restore. Then the losses of now are the usual ones:
     the next tenth without a loss that is NaN or infinite replaces it.
 
-    Validation losses that the training tells decide in place of a tenth of the horizon, as long as they come:
-    the step of the lowest one so far is copied, or the next healthy one. So an advice to restore leads back to
-    the weights that generalized best. The first validation loss is the lowest so far also of a training that
-    blew up before it, so such weights must be healthy, too.
+    Validation losses that the training tells decide in place of a tenth of the horizon, as long as they
+    come: the step of the lowest one so far is copied, or the next healthy one. So an advice to restore leads
+    back to the weights that generalized best. The first validation loss is the lowest so far also of a
+    training that blew up before it, so such weights must be healthy, too.
 
     The loss of a step is that of the weights before its update, which a copy at this step would hold. So a
     step is copied only once its own loss was noted. Losses may be noted by another thread, in order.
