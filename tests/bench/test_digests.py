@@ -60,7 +60,8 @@ def digests(copy: Path, methods: dict[str, Method]) -> Digests:
     [
         ("mlrs_bench/methods/finders.py", set(FINDERS)),
         ("mlrs_bench/methods/searched.py", SEARCHING),
-        ("mlrs_bench/methods/validating.py", SEARCHING),
+        ("mlrs_bench/methods/validating.py", SEARCHING | {"mlr-snet-meta-rescue"}),
+        ("mlrs_bench/methods/rescued.py", {"mlr-snet-meta-rescue"}),
         ("mlrs_bench/methods/adapting.py", set(META)),
         ("mlrs_bench/methods/hypergradient.py", {"hypergradient"}),
         ("mlrs_bench/methods/l4.py", {"l4"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_an_uncharged_search_costs_the_training_nothing(watch_long: Watch) -> No
 @pytest.mark.parametrize(
     ("name", "quarter", "end"),
     [
-        (ADVISED, 1.0, 0.03),
+        ("search-signals", 1.0, 0.03),
         ("search-schedule", 1.0, 0.03),
         ("search-linear", 0.75, 0.03),
         ("search-cosine", 0.857, 0.001),
@@ -84,26 +85,31 @@ def test_what_follows_a_search(watch_long: Watch, name: str, quarter: float, end
 
 
 @pytest.mark.parametrize(
-    ("name", "signals", "validations"),
+    ("name", "signals", "validations", "rescue"),
     [
-        (ADVISED, True, True),
-        ("search-uncharged", True, True),
-        ("search-signals", True, False),
-        ("search-losses", False, False),
-        ("search-schedule", False, False),
+        (ADVISED, True, True, True),
+        ("search-uncharged", True, True, True),
+        ("search-signals", True, False, True),
+        ("search-losses", False, False, True),
+        ("search-schedule", False, False, False),
     ],
 )
 def test_what_the_daemon_is_told(
-    watch_long: Watch, monkeypatch: pytest.MonkeyPatch, name: str, *, signals: bool, validations: bool
+    watch_long: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    *,
+    signals: bool,
+    validations: bool,
+    rescue: bool,
 ) -> None:
-    """Signals are sent if the method says so, validation losses told before their steps; without rescue."""
+    """Signals are sent if the method says so, validation losses told before their steps; some have rescue."""
     sent, told = [], []
     validate = mlrs.Run.validate
 
-    def advised(optimizer: torch.optim.Optimizer, run: mlrs.Run, *, signals: bool, rescue: bool) -> AdvisedLR:
-        sent.append(signals)
-        assert not rescue
-        return AdvisedLR(optimizer, run, signals=signals, rescue=rescue)
+    def advised(optimizer: torch.optim.Optimizer, run: mlrs.Run, **options: Any) -> AdvisedLR:
+        sent.append((options["signals"], options["rescue"], isinstance(options["model"], torch.nn.Module)))
+        return AdvisedLR(optimizer, run, **options)
 
     def tell(run: mlrs.Run, step: int, loss: float) -> None:
         assert step == run.next_step
@@ -113,13 +119,13 @@ def test_what_the_daemon_is_told(
     monkeypatch.setattr(import_module("mlrs_bench.methods.searched"), "AdvisedLR", advised)
     monkeypatch.setattr(mlrs.Run, "validate", tell)
     watched = watch_long(name)
-    assert sent == [signals]
+    assert sent == [(signals, rescue, True)]
     assert told == (sorted(validation_steps(HORIZON - watched.spent)) if validations else [])
 
 
-def test_telling_changes_no_training(watch_long: Watch) -> None:
-    """Where nothing reads signals and validation losses, they leave the training as it is, bit for bit."""
-    every, losses = watch_long(ADVISED), watch_long("search-losses")
+def test_signals_change_no_training(watch_long: Watch) -> None:
+    """Where nothing reads signals, they leave the training as it is, bit for bit."""
+    every, losses = watch_long("search-signals"), watch_long("search-losses")
     assert (every.losses, every.lrs, every.cell.test_loss) == (
         losses.losses,
         losses.lrs,

@@ -3,6 +3,7 @@
     method.py           the interface: Method, Training, Control
     served.py           schedules and networks, served by a daemon
     adapting.py         networks of the daemon's that go on learning
+    rescued.py          the same with rescue
     searched.py         a search for the LR to begin with, through the adapter of PyTorch
     validating.py       the validation losses that some of them tell
     finders.py          LR finders of other packages
@@ -22,12 +23,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mlrs_bench.errors import NotGivenError, UnknownNameError
-from mlrs_bench.methods.adapting import adapted, rescued
+from mlrs_bench.methods.adapting import adapted
 from mlrs_bench.methods.finders import finder_methods
 from mlrs_bench.methods.hypergradient import HypergradientDescent
 from mlrs_bench.methods.l4 import L4
 from mlrs_bench.methods.method import OPTIMIZERS, Control, Method, Training
 from mlrs_bench.methods.packaged import packaged_methods
+from mlrs_bench.methods.rescued import rescued
 from mlrs_bench.methods.searched import searched
 from mlrs_bench.methods.served import modelled, scheduled
 from mlrs_bench.methods.three_step import ThreeStep
@@ -117,14 +119,17 @@ def choose_methods(methods: Sequence[Method], names: Sequence[str]) -> list[Meth
 
 def _network(model: ModelFile) -> Method:
     control: Callable[[Training], Control] = modelled(model.served_name)
-    if model.method in META:
-        control = rescued(model) if model.method == ADVISED_META_RESCUE else adapted(model)
+    files: tuple[str, ...] = ("served.py",)
+    if model.method == ADVISED_META_RESCUE:
+        control, files = rescued(model), ("rescued.py", "adapting.py", "served.py", "validating.py")
+    elif model.method in META:
+        control, files = adapted(model), ("adapting.py", "served.py")
     return Method(
         name=model.method,
         about=model.about,
         control=control,
         identity=f"model {model.digest}",
-        files=("adapting.py", "served.py", "validating.py") if model.method in META else ("served.py",),
+        files=files,
         core_files=("**/*.py",),
         optimizers=SGD_ONLY if model.method in {PAPER, PAPER_META, OFFICIAL} else OPTIMIZERS,
         starts=STARTS if model.method == ADVISED else (1.0,),
