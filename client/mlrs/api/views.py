@@ -179,14 +179,16 @@ class RunView(RunsView[C, Entry]):
     def validate(self, step: int, loss: float) -> None:
         """Tell a validation loss. It travels with the next observation, and is not answered; does not wait.
 
-        It is part of that observation: recorded with it, and read by models that know validation losses. If
-        several are told between two observations, only the newest one travels. One that no observation
-        follows is not sent.
+        It is part of that observation: recorded with it, and read by rescue, which finds by it that a
+        training overfits, and by models that know validation losses. Lower must be better: an accuracy would
+        be taken for a loss that rises. Tell the same loss on the same examples throughout. If several are
+        told between two observations, only the newest one travels. One that no observation follows is not
+        sent.
 
         Args:
             step: the step before whose update the loss was measured: at most the step to observe next.
             loss: any real number, or an array or tensor of one element. NaN and infinities are recorded, and
-                no model reads them.
+                nothing reads them.
 
         Raises:
             InvalidArgumentError: the step or the loss is invalid, or the step is beyond the next one.
