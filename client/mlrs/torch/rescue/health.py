@@ -96,6 +96,8 @@ class Health:
 
     def may_keep(self, step: int) -> bool:
         """Return whether a step will be copied if its loss, when it is noted, is healthy, too."""
+        if self._since > step:  # the loss of this step is not finite
+            return False
         are_told = step - self._validated <= RARE * self._period
         if not (self._is_best if are_told else step - self._since >= self._period):
             return False

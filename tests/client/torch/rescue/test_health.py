@@ -104,6 +104,14 @@ def test_weights_that_blew_up_are_not_copied_for_their_validation_loss() -> None
     assert all(step >= 80 for step in done[1:])
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_step_whose_loss_is_not_finite_is_not_copied_for_its_validation_loss(loss: float) -> None:
+    """As where the validated weights are averages, or those of an earlier step."""
+    losses = [2.0 - 0.005 * step for step in range(60)]
+    losses[50:] = [loss] * 10
+    assert list(decided(losses, validations={10: 2.0, 50: 1.0})) == [0, 10]
+
+
 def test_without_further_validation_losses_losses_decide_again() -> None:
     """After three tenths of the horizon without one, copies are replaced after healthy tenths."""
     losses = [2.0 - 0.005 * step for step in range(HORIZON)]
