@@ -135,6 +135,55 @@ def test_a_check_without_validations_lapses() -> None:
     assert of_run.shares[-1] == 1.0
 
 
+@pytest.mark.parametrize("rise", [0.1, 0.2])
+def test_late_in_a_training_a_small_rise_is_none(rise: float) -> None:
+    """A validation loss that is 10 % above the lowest one leaves the training as it is; 20 % do not."""
+    of_run = told(lambda step, _: 1.0 + rise * (step >= 1700), rate=lambda step: 0.1 * (1 - step / HORIZON))
+    assert of_run.alarms == ([] if rise < 0.15 else [1800])
+
+
+def test_a_rate_that_has_not_halved_is_no_late_one() -> None:
+    """Late in a training that is still at most of its rate, noise of the rate may be what is seen."""
+    of_run = told(lambda step, _: 1.0 + 0.3 * (step >= 1700), rate=lambda step: 0.1 - 0.04 * step / HORIZON)
+    assert of_run.alarms == []
+
+
+def test_a_run_has_two_checks_that_end_well() -> None:
+    """What was noise twice is taken for noise from then on."""
+    of_run = told(lambda step, share: 0.5 + (0.0 if step == 100 else 0.2 * share), every=20)
+    began = [step for step in range(1, HORIZON) if of_run.shares[step] < 1.0 == of_run.shares[step - 1]]
+    assert (of_run.alarms, len(began)) == ([], 2)
+
+
+def test_noise_of_a_loss_near_zero_is_no_rise() -> None:
+    """A loss that has fallen to nearly nothing may double: what counts is a share of what was gained."""
+    of_run = told(lambda step, _: 2.0 if step == EVERY else 1e-5 * (1.0 + (step > 300)))
+    assert (of_run.alarms, of_run.lowest) == ([], 1.0)
+
+
+def test_a_training_that_was_sent_back_may_overfit_again() -> None:
+    """Its loss, which rose as it went back, is compared with that of the weights that it went back to."""
+    of_run = told(
+        lambda step, _: 1.0 + abs(step - 200) / 1000,
+        lambda step, share: falling(step, share) if step < 700 else 1.85,
+    )
+    assert of_run.alarms[:2] == [700, 1200]
+
+
+def test_the_training_loss_since_the_last_validation_counts() -> None:
+    """One that has risen is no sign of overfitting, though its mean over the whole training still falls."""
+    assert told(overfits, lambda step, _: 2.0 - step / 1000 if step < 500 else 1.7).lowest == 1.0
+
+
+def test_a_check_compares_with_the_lowest_loss_before_it() -> None:
+    """A low value within a check is good news, and not what its end is held against."""
+    of_run = told(
+        lambda step, _: {500: 1.0, 800: 0.9, 950: 1.0}.get(step, 1.2 if step < 900 else 1.0), every=50
+    )
+    assert of_run.alarms == []
+    assert of_run.lowest == pytest.approx(COOL)
+
+
 @pytest.mark.parametrize("every", [2, 25, 100, 160])
 def test_alarms_come_at_the_same_time_however_often_is_validated(every: int) -> None:
     """Lengths are shares of the horizon, not numbers of validations."""
