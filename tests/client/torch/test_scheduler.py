@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,15 +16,6 @@ from mlrs.torch import AdvisedLR, describe
 from mlrs.torch import loss as _torch_loss
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.support.runs import open_run
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Let torch's threads not spin on the cores that the daemon needs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

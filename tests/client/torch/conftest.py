@@ -1,4 +1,4 @@
-"""For all tests of rescue in a PyTorch training."""
+"""For all tests of the PyTorch adapter."""
 
 from __future__ import annotations
 
