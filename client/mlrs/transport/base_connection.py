@@ -18,7 +18,7 @@ from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.session import Host, Session, check_process
 from mlrs.protocol.waiting import lagging
 from mlrs.transport.access import Access
-from mlrs.transport.forks import keep_in_children
+from mlrs.transport.forks import prepare_for_forks
 from mlrs.transport.links import Links
 from mlrs.values import arguments as check
 from mlrs.wire import calls
@@ -50,7 +50,7 @@ class BaseConnection(Host):
         open_secure: Callable[..., Any],
     ) -> None:
         """`lock`: held during every call of the session; the last two open channels, see `Links`."""
-        keep_in_children()
+        prepare_for_forks()
         self.addresses = Addresses(addresses)
         self.timeout_s = timeout_s
         self.session = Session(self.addresses, timeout_s, self, calls)

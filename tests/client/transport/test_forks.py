@@ -39,3 +39,32 @@ def test_children_do_not_free_connections_that_their_parent_has_dropped(daemon: 
         timeout=120,
     )
     assert ran.stdout.split() == ["0"] * 5, ran.stderr
+
+
+CLOSING = """
+import os, signal, sys
+import mlrs
+
+for _ in range(40):
+    with mlrs.connect(sys.argv[1], timeout_s=10.0) as advisor:
+        advisor.run("task", horizon=100).next_lr(0, 1.0)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        with mlrs.connect(sys.argv[1], timeout_s=10.0) as advisor:
+            advisor.run("task", horizon=100).next_lr(0, 1.0)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_a_process_may_fork_right_after_it_has_closed_its_last_advisor(daemon: FakeDaemon) -> None:
+    """The fork does not wait for gRPC to end, which it would do forever, and a child may connect again."""
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", CLOSING, daemon.target],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.stdout.split() == ["0"] * 40, ran.stderr
