@@ -182,16 +182,18 @@ class RunView(RunsView[C, Entry]):
         It is part of that observation: recorded with it, and read by rescue, which finds by it that a
         training overfits, and by models that know validation losses. Lower must be better: an accuracy would
         be taken for a loss that rises. Tell the same loss on the same examples throughout. If several are
-        told between two observations, only the newest one travels. One that no observation follows is not
-        sent.
+        told between two observations, only the newest one travels. One that no observation of its step or a
+        later one follows is not sent.
 
         Args:
-            step: the step before whose update the loss was measured: at most the step to observe next.
+            step: the step before whose update the loss was measured. It may be some steps ahead of the
+                observations; the loss then waits for its step.
             loss: any real number, or an array or tensor of one element. NaN and infinities are recorded, and
                 nothing reads them.
 
         Raises:
-            InvalidArgumentError: the step or the loss is invalid, or the step is beyond the next one.
+            InvalidArgumentError: the step or the loss is invalid, or the step is more than 100 beyond the
+                one to observe next.
             ClosedError, ForkedError: see `Advisor`.
         """
         self._check_attached()

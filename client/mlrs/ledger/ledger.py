@@ -38,8 +38,7 @@ from mlrs.ledger.outage import StorageStall
 from mlrs.ledger.remarks import Remarks
 from mlrs.ledger.standby import Standby, each_of
 from mlrs.ledger.updates import Update
-from mlrs.ledger.validations import Validations
-from mlrs.values.checks import wrong
+from mlrs.ledger.validations import Validations, check_not_ahead
 from mlrs.values.meta_types import Adaptation, MetaOrder
 from mlrs.values.signals import Validation
 from mlrs.values.types import RunConfig
@@ -176,14 +175,16 @@ class Ledger(Generic[E]):
         return entry, True
 
     def validate(self, step: int, loss: float) -> None:
-        """Enter a validation loss, which travels with the next observation; the newest one counts.
+        """Enter a validation loss, which travels with the first new observation of its step or a later one.
+
+        The newest one counts. It may be ahead of the observations, as those of an adapter whose losses are
+        still being read from a device.
 
         Raises:
-            InvalidArgumentError: the step is beyond the next one.
+            InvalidArgumentError: the step is beyond the next one by more than `AHEAD`.
         """
-        is_known = self.is_open or self.first_step is not None
-        if is_known and step > self.next_step:
-            raise wrong("step", f"must be at most the step to observe next, {self.next_step}", step)
+        if self.is_open or self.first_step is not None:
+            check_not_ahead(step, self.next_step)
         self.validations.tell(Validation(step, loss))
 
     def adapt(

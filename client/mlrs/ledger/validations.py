@@ -8,8 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlrs.errors import InvalidArgumentError
 from mlrs.values.checks import wrong
 from mlrs.values.signals import Validation, same_validation
+
+AHEAD = 100
+"""How many steps a validation loss may be ahead of the observations. A step beyond is a mistake, such as a
+number of samples, and its loss would never be sent."""
+
+
+def check_not_ahead(step: int, next_step: int) -> None:
+    """Raise `InvalidArgumentError` if a step that was validated is far beyond the next one to be observed."""
+    if step > next_step + AHEAD:
+        what = f"must be at most {AHEAD} beyond the step to observe next, {next_step}"
+        raise wrong("step", what, step)
 
 
 class Validations:
@@ -24,12 +36,13 @@ class Validations:
         self._waiting = told
 
     def begin(self, step: int) -> None:
-        """Enter the first step of the run; raises `InvalidArgumentError` if a later one was validated."""
-        told = self._waiting
-        if told is not None and told.step > step:
-            self._waiting = None
-            what = f"must be at most the first step that is observed, {step}, where a validation loss is told"
-            raise wrong("step", what, told.step)
+        """Enter the first step of the run; raises `InvalidArgumentError` if one far ahead was validated."""
+        if (told := self._waiting) is not None:
+            try:
+                check_not_ahead(told.step, step)
+            except InvalidArgumentError:
+                self._waiting = None
+                raise
 
     def join(self, entry: Any, *, is_new: bool) -> None:
         """Give an entry the validation loss that it had before; a new step may take the one that waits."""

@@ -79,7 +79,7 @@ async def test_a_validation_loss_travels_with_the_next_observation(either: Any, 
         (lambda run: run.validate(0, "low"), "loss"),
         (lambda run: run.validate(-1, 1.0), "step"),
         (lambda run: run.validate(2.5, 1.0), "step"),
-        (lambda run: run.validate(4, 1.0), "step"),
+        (lambda run: run.validate(104, 1.0), "step"),
     ],
 )
 async def test_wrong_arguments_are_named(either: Any, daemon: FakeDaemon, call: Any, field: str) -> None:
@@ -202,14 +202,14 @@ async def test_a_record_has_signals_and_validation_losses(either: Any) -> None:
     assert repr(found) == repr(SignalRecord(step=1, signals=SIGNALS))
 
 
-async def test_a_validation_loss_of_a_later_step_than_the_first(either: Any, daemon: FakeDaemon) -> None:
-    """Where the first step is not known yet, the first observation says that the validated step is later."""
+async def test_a_validation_loss_of_a_step_far_beyond_the_first(either: Any, daemon: FakeDaemon) -> None:
+    """Where the first step is not known yet, the first observation says that the validated step is none."""
     run = either.run("task", id="a")
     run = run if isinstance(run, mlrs.Run) else await run
     if run.is_open:  # asyncio opens a run that is awaited
         return
-    run.validate(7, 1.0)
-    with pytest.raises(InvalidArgumentError, match="at most the first step that is observed, 0"):
+    run.validate(101, 1.0)
+    with pytest.raises(InvalidArgumentError, match="at most 100 beyond the step to observe next, 0"):
         run.observe(0, 1.0)
     await done(run.next_lr(0, 1.0))
     assert recorded(daemon) == {}

@@ -79,14 +79,21 @@ def test_after_a_refusal_it_waits_again() -> None:
     assert carried(ledger, 1) is None
 
 
-def test_one_of_a_later_step_is_refused() -> None:
-    """A step beyond the next one cannot be validated, and what waited still does."""
+def test_one_of_a_later_step_waits_for_it() -> None:
+    """A loop whose losses are read late may validate a step before the steps before it are observed."""
+    ledger = ledger_at(3)
+    ledger.validate(5, 0.5)
+    assert [carried(ledger, step) for step in (3, 4, 5, 6)] == [None, None, (5, 0.5), None]
+
+
+def test_one_of_a_step_far_ahead_is_refused() -> None:
+    """A number that cannot be a step, as one of samples, is refused, and what waited still does."""
     ledger = ledger_at(3)
     ledger.validate(3, 0.5)
     with pytest.raises(
-        InvalidArgumentError, match="step must be at most the step to observe next, 3"
+        InvalidArgumentError, match="at most 100 beyond the step to observe next, 3"
     ) as caught:
-        ledger.validate(4, 0.25)
+        ledger.validate(104, 0.25)
     assert caught.value.field == "step"
     assert carried(ledger, 3) == (3, 0.5)
 
