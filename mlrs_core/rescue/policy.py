@@ -125,8 +125,10 @@ def _watch(
         memory, other = own[:BLOW_UP_SIZE], own[BLOW_UP_SIZE:]
         restored = len(signals) > 0 and signals[entry, _RESTORED] > 0.0
         alarm = take_in(memory, loss, restored, step, horizon)
-        overfitting.note(other, loss, lr)
-        if len(signals) > 0 and overfitting.validated(other, signals[entry, _VALIDATION], lr, step, horizon):
+        if restored:
+            overfitting.went_back(other, step, horizon)
+        overfitting.note(other, loss)
+        if len(signals) > 0 and overfitting.validated(other, signals[entry, _VALIDATION], step, horizon):
             alarm = True
         if len(alarms) > 0:
             alarms[entry] = alarm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from copy import copy
 
 SHARE = 0.1
 """The share of the horizon after which a copy is replaced."""
@@ -16,6 +17,8 @@ LAST_RISE, LAST_DEVIATIONS = 1.0, 4.0
 """The same for the newest loss alone."""
 RARE = 3.0
 """Validation losses decide until so many shares `SHARE` of the horizon have passed without a new one."""
+APART = 0.1
+"""The share of a tenth of the horizon that lies between two copies for validation losses at least."""
 OLD, LEAST_OLD = 0.5, 100
 """The share of the horizon, and the least steps, after which a copy is old. The daemon tells of a dead
 network after a fifth of the horizon, 50 steps at least: long before the last healthy copy is old."""
@@ -31,6 +34,51 @@ class Then(enum.IntEnum):
     """After the update, put the copy back."""
 
 
+class Losses:
+    """The losses of a training so far: the newest one, and moving averages, all NaN before the first loss.
+
+    Attributes:
+        lowest: the lowest average so far.
+        usual: the usual deviation from the average when that was lowest.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._newest = self._average = self._slow = self._deviation = self.lowest = self.usual = math.nan
+
+    def follow(self, loss: float, period: int) -> None:
+        """Move the averages, over a tenth of a number of steps, and over all of it, by a finite loss."""
+        self._newest = loss
+        self._seen += 1
+        if self._seen == 1:
+            self._average = self._slow = self.lowest = loss
+            self._deviation = self.usual = 0.0
+            return
+        short, long = (max(min(self._seen, span), 1.0) for span in (period / 10, period))
+        self._deviation += (abs(loss - self._average) - self._deviation) / long
+        self._average += (loss - self._average) / short
+        self._slow += (loss - self._slow) / long
+        if self._average <= self.lowest:
+            self.lowest, self.usual = self._average, self._deviation
+
+    def are_low(self) -> bool:
+        """Return whether neither the average nor the newest loss is far above the lowest average."""
+        return self._seen == 0 or self._are_near(self.lowest, self.usual)
+
+    def are_steady(self) -> bool:
+        """Return whether neither of them is far above the average over the longer span."""
+        return self._seen == 0 or self._are_near(self._slow, self._deviation)
+
+    def begin_again(self) -> None:
+        """Take losses as they usually are now for the lowest ones."""
+        self.lowest, self.usual = self._slow, self._deviation
+
+    def _are_near(self, level: float, usual: float) -> bool:
+        above = max(RISE * abs(level), DEVIATIONS * usual)
+        newest_above = max(LAST_RISE * abs(level), LAST_DEVIATIONS * usual)
+        return self._average - level <= above and self._newest - level <= newest_above
+
+
 class Health:
     """Decides at each step, from the losses and its advice, what is done besides its update.
 
@@ -43,9 +91,13 @@ class Health:
     the next tenth without a loss that is NaN or infinite replaces it.
 
     Validation losses that the training tells decide in place of a tenth of the horizon, as long as they
-    come: the step of the lowest one so far is copied, or the next healthy one. So an advice to restore leads
-    back to the weights that generalized best. The first validation loss is the lowest so far also of a
-    training that blew up before it, so such weights must be healthy, too.
+    come: the step of one below that of the copy is copied, or the next healthy one, a hundredth of the
+    horizon after the last copy at least. So an advice to restore leads back to the weights that generalized
+    best. The first validation loss is the lowest so far also of a training that blew up before it, so such
+    weights must be healthy, too.
+
+    A copy that is put back brings its losses with it: lower ones, as of a stretch that overfitted, are
+    forgotten.
 
     The loss of a step is that of the weights before its update, which a copy at this step would hold. So a
     step is copied only once its own loss was noted. Losses may be noted by another thread, in order.
@@ -58,52 +110,32 @@ class Health:
         self._young = step  # since when the copy gets old
         self._old = math.inf  # at how many steps it is
         self._decided: tuple[int, Then] = (-1, Then.NOTHING)
-        self._seen, self._noted = 0, -1
-        self._last = self._average = self._slow = self._deviation = math.nan
-        self._lowest = self._usual = math.nan  # the lowest average, and the usual deviation then
-        self._validated, self._best = (
-            -math.inf,
-            math.inf,
-        )  # the step of the newest validation; the lowest loss
-        self._is_best = False  # whether the newest validation loss is the lowest, and not copied yet
+        self._noted = -1
+        self._losses = Losses()
+        self._copied: Losses | None = None  # as they were at the copy
+        self._validated = -math.inf  # the step of the newest validation loss
+        self._validation = self._best = math.inf  # the newest validation loss, and that of the copy
 
     def note(self, step: int, loss: float, validation_loss: float | None = None) -> None:
         """Take in the loss of a step, and the validation loss that was told with it, if one was."""
         if validation_loss is not None and math.isfinite(validation_loss):
-            self._validated = step
-            self._is_best = validation_loss < self._best
-            self._best = min(self._best, validation_loss)
+            self._validated, self._validation = step, validation_loss
         if math.isfinite(loss):
-            self._follow(loss)
+            self._losses.follow(loss, self._period)
         else:
             self._since = max(self._since, step + 1)
         self._noted = step
 
-    def _follow(self, loss: float) -> None:
-        """Move the averages by a finite loss."""
-        self._last = loss
-        self._seen += 1
-        if self._seen == 1:
-            self._average = self._slow = self._lowest = loss
-            self._deviation = self._usual = 0.0
-            return
-        short, long = (max(min(self._seen, span), 1.0) for span in (self._period / 10, self._period))
-        self._deviation += (abs(loss - self._average) - self._deviation) / long
-        self._average += (loss - self._average) / short
-        self._slow += (loss - self._slow) / long
-        if self._average <= self._lowest:
-            self._lowest, self._usual = self._average, self._deviation
-
     def may_keep(self, step: int) -> bool:
         """Return whether a step will be copied if its loss, when it is noted, is healthy, too."""
-        if self._since > step:  # the loss of this step is not finite
+        waited = step - self._since
+        if self._are_told(step):
+            is_due = self._validation < self._best and waited >= APART * self._period
+        else:
+            is_due = waited >= self._period
+        if not is_due:
             return False
-        are_told = step - self._validated <= RARE * self._period
-        if not (self._is_best if are_told else step - self._since >= self._period):
-            return False
-        if self._seen == 0 or self._is_low(self._lowest, self._usual):
-            return True
-        return step - self._young >= self._old and self._is_low(self._slow, self._deviation)
+        return self._losses.are_low() or (step - self._young >= self._old and self._losses.are_steady())
 
     def then(self, step: int, *, restore: bool, horizon: int | None) -> Then:
         """Return what is done at a step; asked again, the same.
@@ -118,6 +150,10 @@ class Health:
             self._decided = step, self._decide(step, restore=restore)
         return self._decided[1]
 
+    def _are_told(self, step: int) -> bool:
+        """Return whether validation losses come."""
+        return step - self._validated <= RARE * self._period
+
     def _measure(self, step: int, horizon: int | None) -> None:
         """Set how many steps a copy must wait for, and how many make it old."""
         total = max(step + 1, UNKNOWN / SHARE) if horizon is None else horizon
@@ -126,23 +162,17 @@ class Health:
 
     def _decide(self, step: int, *, restore: bool) -> Then:
         if restore:
-            self._is_best = False
+            if self._copied is not None:
+                self._losses = copy(self._copied)
+            self._validation = math.inf
             self._since = max(self._since, step + 1)
             self._young = step
             return Then.RESTORE
         if self._noted != step or not self.may_keep(step):
             return Then.NOTHING
-        self._is_best = False
-        if not self._is_low(self._lowest, self._usual):
-            self._lowest, self._usual = self._slow, self._deviation
+        if not self._losses.are_low():
+            self._losses.begin_again()
+        self._copied = copy(self._losses)
+        self._best = self._validation if self._are_told(step) else math.inf
         self._since = self._young = step
         return Then.KEEP
-
-    def _is_low(self, lowest: float, usual: float) -> bool:
-        """Return whether neither the average loss nor the newest one is far above an average.
-
-        `lowest`: that average; `usual`: the usual deviation from it.
-        """
-        above = max(RISE * abs(lowest), DEVIATIONS * usual)
-        last_above = max(LAST_RISE * abs(lowest), LAST_DEVIATIONS * usual)
-        return self._average - lowest <= above and self._last - lowest <= last_above

@@ -101,7 +101,7 @@ def test_weights_that_blew_up_are_not_copied_for_their_validation_loss() -> None
     done = list(decided(losses, validations={20: 2.4, 30: 2.3, 40: 2.35, 90: 1.2}))
     assert done[0] == 0
     assert len(done) > 1
-    assert all(step >= 80 for step in done[1:])
+    assert all(step >= 60 for step in done[1:])
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -123,6 +123,35 @@ def test_no_copy_replaces_the_one_that_is_put_back() -> None:
     losses = [2.0 - 0.005 * step for step in range(150)]
     done = decided(losses, validations={10: 3.0, 30: 1.0, 60: 1.2, 90: 1.1, 120: 0.9}, restores=[60])
     assert done == dict.fromkeys((0, 10, 30, 120), Then.KEEP) | {60: Then.RESTORE}
+
+
+def test_after_a_restore_lower_validation_losses_are_copied_again() -> None:
+    """The lower training losses of the stretch that overfitted went with it: those of the copy count."""
+    fitted = [*np.linspace(2.0, 0.8, 40), *np.linspace(0.8, 0.1, 40)]
+    again = np.linspace(0.8, 0.6, 120)
+    told = {10: 2.0, 30: 1.2, 40: 1.0, 60: 1.2, 79: 1.4, 100: 0.95, 120: 1.1, 140: 0.9}
+    done = decided([*fitted, *again], validations=told, restores=[79])
+    assert done == dict.fromkeys((0, 10, 30, 40, 100, 140), Then.KEEP) | {79: Then.RESTORE}
+
+
+def test_weights_that_were_given_up_are_not_copied_for_their_validation_loss() -> None:
+    """A validation loss that waited for a healthy step is forgotten when a copy is put back."""
+    losses = [*np.linspace(2.0, 1.0, 40), *[5.0] * 10, *np.linspace(1.0, 0.9, 50)]
+    assert list(decided(losses, validations={30: 1.0, 41: 0.5, 60: 0.8}, restores=[50]))[3:] == [50, 60]
+    assert list(decided(losses, validations={30: 1.0, 41: 0.5}))[3] < 60
+
+
+def test_without_a_copy_a_restore_forgets_no_losses() -> None:
+    """A process that resumed a run has nothing to put back, and does not take a dead network for healthy."""
+    losses = [*np.linspace(2.0, 1.0, 15), *[3.0] * 60]
+    assert decided(losses, first=70, restores=[90]) == {90: Then.RESTORE}
+
+
+def test_copies_for_validation_losses_are_a_hundredth_of_the_horizon_apart() -> None:
+    """A loop that validates at each step copies at some of them."""
+    losses = [2.0 - 0.0005 * step for step in range(2000)]
+    told = {step: 3.0 - 0.001 * step for step in range(1, 2000)}
+    assert list(decided(losses, validations=told, horizon=2000)) == list(range(0, 2000, 20))
 
 
 def test_where_the_horizon_is_not_known_a_copy_is_replaced_after_1000_steps() -> None:
