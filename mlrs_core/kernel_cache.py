@@ -35,7 +35,7 @@ class KernelCache(FunctionCache):
         """Find a folder for a function.
 
         Raises:
-            RuntimeError: there is none that can be written to.
+            RuntimeError: there is none that can be written to, or the sources cannot be read.
         """
         super().__init__(function)
         sources = _digest_of(_CORE) + _digest_of(_package_of(Path(function.__code__.co_filename)))
@@ -74,7 +74,7 @@ class KernelCache(FunctionCache):
 class _KernelFiles(IndexDataCacheFile):
     """The index and the machine code of a function, which are checked as they are read."""
 
-    def __init__(self, found: IndexDataCacheFile, sources: str) -> None:
+    def __init__(self, found: IndexDataCacheFile, sources: bytes) -> None:
         """Use the same files as Numba would, if the sources are still the same."""
         self.__dict__.update(found.__dict__)
         self._source_stamp = self._source_stamp, sources
@@ -120,9 +120,16 @@ def _package_of(file: Path) -> Path:
 
 
 @cache
-def _digest_of(path: Path) -> str:
-    """Return a digest of the Python files of a folder, or of a file: of when they were changed, and sizes."""
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    stats = [(str(file), file.stat()) for file in files]
-    state = repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
-    return hashlib.sha256(state.encode()).hexdigest()
+def _digest_of(path: Path) -> bytes:
+    """Return a digest of the contents of a file, or of the Python files of a folder and their names.
+
+    Raises:
+        RuntimeError: one cannot be read, as in an archive.
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(repr((str(file.relative_to(path)), file.read_bytes())).encode())
+    except OSError as error:
+        raise RuntimeError(f"{path} cannot be read: {error}") from error
+    return digest.digest()

@@ -139,7 +139,7 @@ def _network(model: ModelFile) -> Method:
 def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
     """Return the methods that begin with a search; their steps are charged, but for one."""
     every = "what the daemon chooses, told losses, signals and validation losses"
-    signals = f"signals {_signals_digest()}"
+    signals, rescue = _adapter_digest("signals"), _adapter_digest("rescue")
     advised = {
         SEARCH: (searched(signals=True, validations=True), every, signals),
         f"{SEARCH}-signals": (searched(signals=True), "the same, told no validation losses", signals),
@@ -156,7 +156,7 @@ def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
             name=name,
             about=f"a search, then {about}",
             control=control,
-            identity=" ".join(filter(None, ("search 2", model, measured))),
+            identity=" ".join(filter(None, ("search 2", model, measured, rescue))),
             files=SEARCH_FILES,
             core_files=("**/*.py",),
             model=ADVISED,
@@ -170,7 +170,7 @@ def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
             name=f"{SEARCH}-{name}",
             about=f"a search, then {SCHEDULES[policy]}",
             control=searched(policy=policy),
-            identity="search 2",
+            identity=f"search 2 {rescue}",
             files=SEARCH_FILES,
             core_files=(*SCHEDULE_FILES, "search/*.py"),
         )
@@ -179,10 +179,10 @@ def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
     return [*networks, *schedules]
 
 
-def _signals_digest() -> str:
-    """Return a digest of the client's code that measures an optimizer's steps."""
-    folder = Path(str(resources.files("mlrs") / "torch" / "signals"))
-    return digest_of_files(folder, ["*.py"])[:16]
+def _adapter_digest(part: str) -> str:
+    """Return the name and a digest of a part of the adapter of PyTorch: signals or rescue."""
+    folder = Path(str(resources.files("mlrs") / "torch" / part))
+    return f"{part} {digest_of_files(folder, ['*.py'])[:16]}"
 
 
 def _schedules() -> list[Method]:
