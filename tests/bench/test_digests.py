@@ -132,7 +132,7 @@ def imported(file: str) -> set[str]:
 def test_results_depend_on_the_parts_of_the_adapter_that_act_by_themselves(
     methods: dict[str, Method], part: str
 ) -> None:
-    """How steps are measured identifies a method that sends signals; how copies are made, each with a search."""
+    """How steps are measured identifies a method that sends signals; how copies are made, any search."""
     folder = Path(mlrs.torch.__file__).parent / part
     digest = digest_of_files(folder, ["*.py"])
     assert digest != digest_of_files(folder, [])
