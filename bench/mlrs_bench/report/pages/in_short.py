@@ -53,9 +53,10 @@ def _named(rows: Sequence[Row], outcome: Outcome) -> str:
     known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     ranked = sorted(known, key=lambda name: -abs(known[name]))
     named = ", ".join(f"{name} ({100 * math.expm1(known[name]):+.0f} %)" for name in ranked[:MOST_NAMED])
+    count = "1 row" if len(ratios) == 1 else f"{len(ratios)} rows"
     if not named:
-        return f"{len(ratios)} rows"
-    return f"{len(ratios)} rows, {'the most on ' if len(ratios) > MOST_NAMED else ''}{named}"
+        return count
+    return f"{count}, {'the most on ' if len(ratios) > MOST_NAMED else ''}{named}"
 
 
 def _trainings(summary: Summary) -> str:
