@@ -7,7 +7,8 @@ machine code carries a checksum and says what it is of, and every failure is a m
 
 Numba also takes machine code for that of the present source as long as the function's own file is the same.
 But compiled functions hold those that they call, of other files. So what counts are all sources that they
-may call: those of `mlrs_core`, and of the function's own package.
+may call: the contents of `mlrs_core`, and of the function's own package. (Numba still looks at the time of
+the function's own file, too, so one that was only touched is compiled again.)
 """
 
 from __future__ import annotations

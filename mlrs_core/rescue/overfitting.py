@@ -12,8 +12,8 @@ not watched, nor is one that tells no validation losses.
   lowest one of before by less than `NOISE`, all is well, and learning rates are what they were. If it is also
   above it by `TURNS` times the usual turn (how far successive validation losses go up and down), the training
   overfits, and an alarm is raised: it is to go back to the weights of the lowest validation loss. Learning
-  rates are a quarter from there on. In between, the next validation loss decides, as noise may also be of the
-  validation: of examples that are drawn anew each time. Where none has decided in `LAPSE`, all is well.
+  rates are a quarter from there on. In between, the mean with the next one decides, as noise may also be of
+  the validation: of examples that are drawn anew each time. Where none has decided in `LAPSE`, all is well.
 
 Rises are shares of the lowest loss, or of a hundredth of what the validation loss has fallen by since the
 first one, if that is more.
@@ -21,16 +21,14 @@ first one, if that is more.
 
 from __future__ import annotations
 
-import math
-
 from mlrs_core.compiled import compiled, wide
 from mlrs_core.policy import States
 
 RISE, NOISE = 0.05, 0.05
 """How far validation losses are above the lowest one: to be checked, and to be overfitting after a check."""
 TURNS = 8.0
-"""How many usual turns they are above it, to be overfitting. Of noise that is the same at any learning rate,
-the lowest of 100 is 4.5 turns below the mean, and the lowest of ten 2.8."""
+"""How many usual turns they are above it, to be overfitting. Of Gaussian noise that is the same at any
+learning rate, the lowest of 100 is 4.5 turns below the mean, and the lowest of ten 2.8."""
 SPAN, LEAST = 0.12, 3
 """How long after the lowest validation loss a check begins at the earliest: a share of the horizon, and a
 number of validation losses."""
@@ -49,7 +47,7 @@ AVERAGED = 0.14
 GAINED = 0.01
 """The share of what the validation loss has fallen by that rises are relative to at least."""
 LARGEST = 1e30
-"""A validation loss beyond it counts for nothing, as float32 could not hold sums of some."""
+"""A loss beyond it counts for nothing, as float32 could not hold sums of some."""
 
 SIZE = 19
 """Floats of a run."""
@@ -99,9 +97,9 @@ def note(memory: States, loss: float) -> None:
 
     Args:
         memory: (SIZE,), moved.
-        loss: of the step; one that is not finite counts for nothing.
+        loss: of the step; one that is not finite, or beyond `LARGEST`, counts for nothing.
     """
-    if math.isfinite(loss):
+    if abs(loss) <= LARGEST:
         memory[LOSSES] += 1.0
         memory[LOSS] += (loss - memory[LOSS]) / memory[LOSSES]
 

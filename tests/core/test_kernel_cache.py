@@ -171,4 +171,6 @@ def test_machine_code_is_made_again_when_a_function_that_it_calls_has_changed(
         if is_dated:
             os.utime(source, (0, 0))
         assert called(tmp_path, cache).value == value
-        assert called(tmp_path, cache).loaded >= 1
+        again = called(tmp_path, cache)
+        assert (again.value, again.log) == (value, "")
+        assert again.loaded >= 1

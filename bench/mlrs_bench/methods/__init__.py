@@ -120,15 +120,17 @@ def choose_methods(methods: Sequence[Method], names: Sequence[str]) -> list[Meth
 def _network(model: ModelFile) -> Method:
     control: Callable[[Training], Control] = modelled(model.served_name)
     files: tuple[str, ...] = ("served.py",)
+    rescue = ""
     if model.method == ADVISED_META_RESCUE:
         control, files = rescued(model), ("rescued.py", "adapting.py", "served.py", "validating.py")
+        rescue = f" {_adapter_digest('rescue')}"
     elif model.method in META:
         control, files = adapted(model), ("adapting.py", "served.py")
     return Method(
         name=model.method,
         about=model.about,
         control=control,
-        identity=f"model {model.digest}",
+        identity=f"model {model.digest}{rescue}",
         files=files,
         core_files=("**/*.py",),
         optimizers=SGD_ONLY if model.method in {PAPER, PAPER_META, OFFICIAL} else OPTIMIZERS,
@@ -170,7 +172,7 @@ def _searches(models: Mapping[str, ModelFile]) -> list[Method]:
             name=f"{SEARCH}-{name}",
             about=f"a search, then {SCHEDULES[policy]}",
             control=searched(policy=policy),
-            identity=f"search 2 {rescue}",
+            identity="search 2",
             files=SEARCH_FILES,
             core_files=(*SCHEDULE_FILES, "search/*.py"),
         )

@@ -177,13 +177,13 @@ class RunView(RunsView[C, Entry]):
         return RunState(self.id, ledger.next_step, ledger.standby.last_lr)
 
     def validate(self, step: int, loss: float) -> None:
-        """Tell a validation loss. It travels with the next observation, and is not answered; does not wait.
+        """Tell a validation loss. It travels with an observation, and is not answered; does not wait.
 
-        It is part of that observation: recorded with it, and read by rescue, which finds by it that a
-        training overfits, and by models that know validation losses. Lower must be better: an accuracy would
-        be taken for a loss that rises. Tell the same loss on the same examples throughout. If several are
-        told between two observations, only the newest one travels. One that no observation of its step or a
-        later one follows is not sent.
+        That is the first new observation of its step or a later one. It is part of that observation: recorded
+        with it, and read by rescue, which finds by it that a training overfits, and by models that know
+        validation losses. Lower must be better: an accuracy would be taken for a loss that rises. Tell the
+        same loss on the same examples throughout. If several are told between two observations, only the
+        newest one travels. One that no observation of its step or a later one follows is not sent.
 
         Args:
             step: the step before whose update the loss was measured. It may be some steps ahead of the

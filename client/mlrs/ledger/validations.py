@@ -1,4 +1,4 @@
-"""The validation losses of a run, each of which travels with the first observation after it was told.
+"""The validation losses of a run. Each travels with the first new observation of its step or a later one.
 
 Ctrl-C may interrupt an observation between any two lines, and the call is then repeated: the repeated
 observation must get the same validation loss.
@@ -25,45 +25,45 @@ def check_not_ahead(step: int, next_step: int) -> None:
 
 
 class Validations:
-    """The validation loss that waits for the next observation, and the one that travelled last."""
+    """The validation losses that wait for observations, and the one that travelled last."""
 
     def __init__(self) -> None:
-        self._waiting: Validation | None = None
+        self._waiting: list[Validation] = []  # by step, each told after those before it
         self._sent: tuple[int, Validation] | None = None  # the step of the observation that it went with
 
     def tell(self, told: Validation) -> None:
-        """Let a validation loss wait for the next observation, instead of one that waits already."""
-        self._waiting = told
+        """Let a validation loss wait for its step, instead of those of the same or later steps."""
+        self._waiting = [*(one for one in self._waiting if one.step < told.step), told][-AHEAD - 1 :]
 
     def begin(self, step: int) -> None:
         """Enter the first step of the run; raises `InvalidArgumentError` if one far ahead was validated."""
-        if (told := self._waiting) is not None:
+        for told in self._waiting:
             try:
                 check_not_ahead(told.step, step)
             except InvalidArgumentError:
-                self._waiting = None
+                self._waiting = [one for one in self._waiting if one.step < told.step]
                 raise
 
     def join(self, entry: Any, *, is_new: bool) -> None:
-        """Give an entry the validation loss that it had before; a new step may take the one that waits."""
+        """Give an entry the validation loss that it had before; a new step takes the newest of its time."""
         if entry.validation is not None:
             return
         if self._sent is not None and self._sent[0] == entry.step:
             entry.validation = self._sent[1]
-        elif is_new and self._waiting is not None and self._waiting.step <= entry.step:
-            entry.validation = self._waiting
+        elif is_new and (due := [one for one in self._waiting if one.step <= entry.step]):
+            entry.validation = due[-1]
 
     def entered(self, entry: Any) -> None:
         """Enter that an entry will be sent, or was entered before; what it has waits no more."""
         if entry.validation is not None:
             self._sent = (entry.step, entry.validation)
-            if same_validation(entry.validation, self._waiting):
-                self._waiting = None
+            if any(same_validation(entry.validation, one) for one in self._waiting):
+                self._waiting = [one for one in self._waiting if one.step > entry.validation.step]
 
     def refused(self, entry: Any) -> None:
-        """Enter that an entry was refused: what it had waits again, unless a newer one does."""
+        """Enter that an entry was refused: what it had waits again, unless a newer one of its time does."""
         if entry.validation is not None:
             if self._sent is not None and self._sent[0] == entry.step:
                 self._sent = None
-            if self._waiting is None:
-                self._waiting = entry.validation
+            if not any(one.step <= entry.step for one in self._waiting):
+                self._waiting = [entry.validation, *self._waiting]

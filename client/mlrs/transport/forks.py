@@ -17,7 +17,10 @@ import grpc
 
 @functools.cache
 def prepare_for_forks() -> grpc.Channel:
-    """Let this process, which is about to have connections, fork safely; return what has to stay for it."""
+    """Let this process, which is about to have connections, fork safely; return what has to stay for it.
+
+    It is made once, and the cache of this function keeps it.
+    """
     if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
         os.register_at_fork(after_in_child=gc.freeze)
     return grpc.insecure_channel("localhost:1")

@@ -86,6 +86,18 @@ def test_one_of_a_later_step_waits_for_it() -> None:
     assert [carried(ledger, step) for step in (3, 4, 5, 6)] == [None, None, (5, 0.5), None]
 
 
+@pytest.mark.parametrize("lag", [1, 2, 3])
+def test_each_of_several_that_are_ahead_waits_for_its_own_step(lag: int) -> None:
+    """A loop that validates every step, and whose losses are read some steps later, loses none of them."""
+    ledger = ledger_at()
+    carries = []
+    for step in range(20):
+        ledger.validate(step, float(step))
+        if step >= lag:
+            carries.append(carried(ledger, step - lag))
+    assert carries == [(step, float(step)) for step in range(20 - lag)]
+
+
 def test_one_of_a_step_far_ahead_is_refused() -> None:
     """A number that cannot be a step, as one of samples, is refused, and what waited still does."""
     ledger = ledger_at(3)

@@ -156,9 +156,13 @@ def test_a_run_that_goes_not_back_is_compared_with_what_it_was_told_at() -> None
     assert told(lambda step, _: math.exp(abs(step - 300) / 1000), goes_back=False).alarms == [800, 1300]
 
 
-@pytest.mark.parametrize("every", [20, 100])
-@pytest.mark.parametrize("noise", [0.03, 0.05, 0.1])
-def test_noise_of_the_validation_itself_is_rarely_taken_for_overfitting(noise: float, every: int) -> None:
+@pytest.mark.parametrize(
+    ("noise", "every", "most"),
+    [(0.03, 20, 0), (0.05, 20, 0), (0.1, 20, 0), (0.03, 100, 0), (0.05, 100, 0), (0.1, 100, 3)],
+)
+def test_noise_of_the_validation_itself_is_rarely_taken_for_overfitting(
+    noise: float, every: int, most: int
+) -> None:
     """Examples that are drawn anew each time make losses vary at any rate: the lowest one is luck."""
     runs = 0
     for seed in range(20):
@@ -168,7 +172,7 @@ def test_noise_of_the_validation_itself_is_rarely_taken_for_overfitting(noise: f
             return (0.8 + 0.2 * math.exp(-6.0 * step / HORIZON)) * math.exp(noise * chance.normal())
 
         runs += bool(told(validation, every=every).alarms)
-    assert runs <= 4
+    assert runs <= most
 
 
 def test_overfitting_is_told_through_noise_of_the_validation() -> None:

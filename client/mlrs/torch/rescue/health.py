@@ -91,13 +91,13 @@ class Health:
     the next tenth without a loss that is NaN or infinite replaces it.
 
     Validation losses that the training tells decide in place of a tenth of the horizon, as long as they
-    come: the step of one below that of the copy is copied, or the next healthy one, a hundredth of the
-    horizon after the last copy at least. So an advice to restore leads back to the weights that generalized
-    best. The first validation loss is the lowest so far also of a training that blew up before it, so such
-    weights must be healthy, too.
+    come: the step of one below that of the copy is copied, or the next healthy one, if the newest is still
+    below then. A hundredth of the horizon lies between copies, as after a start or a bad loss. So an advice
+    to restore leads back to the weights that generalized best. The first validation loss is the lowest so far
+    also of a training that blew up before it, so such weights must be healthy, too.
 
     A copy that is put back brings its losses with it: lower ones, as of a stretch that overfitted, are
-    forgotten.
+    forgotten. So are those of the steps up to then that are noted afterwards.
 
     The loss of a step is that of the weights before its update, which a copy at this step would hold. So a
     step is copied only once its own loss was noted. Losses may be noted by another thread, in order.
@@ -113,18 +113,21 @@ class Health:
         self._noted = -1
         self._losses = Losses()
         self._copied: Losses | None = None  # as they were at the copy
+        self._given_up = -1  # the step at which a copy was put back
         self._validated = -math.inf  # the step of the newest validation loss
         self._validation = self._best = math.inf  # the newest validation loss, and that of the copy
 
     def note(self, step: int, loss: float, validation_loss: float | None = None) -> None:
         """Take in the loss of a step, and the validation loss that was told with it, if one was."""
+        self._noted = step
+        if not math.isfinite(loss):
+            self._since = max(self._since, step + 1)
+        if step <= self._given_up:
+            return
         if validation_loss is not None and math.isfinite(validation_loss):
             self._validated, self._validation = step, validation_loss
         if math.isfinite(loss):
             self._losses.follow(loss, self._period)
-        else:
-            self._since = max(self._since, step + 1)
-        self._noted = step
 
     def may_keep(self, step: int) -> bool:
         """Return whether a step will be copied if its loss, when it is noted, is healthy, too."""
@@ -162,6 +165,7 @@ class Health:
 
     def _decide(self, step: int, *, restore: bool) -> Then:
         if restore:
+            self._given_up = step
             if self._copied is not None:
                 self._losses = copy(self._copied)
             self._validation = math.inf
