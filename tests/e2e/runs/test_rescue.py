@@ -20,9 +20,9 @@ from tests.support.runs import open_run
 STEPS, WARMUP = 400, 150
 BAD = (30, 60, 90)
 """The steps of a run whose losses are not finite, like those of the steps before them."""
-OVERFITS = 100
+OVERFITS = 140
 """The step of that run at which it is found to overfit."""
-KILLS = {30, 31, 61, 85, 101}
+KILLS = {30, 31, 61, 125, 141}
 """The steps before which the daemon is killed: between two losses that are not finite, right after two alarms
 for them, while a rise of the validation losses is checked, and right after the alarm for that."""
 
