@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -94,3 +95,33 @@ def test_the_readme_claims_what_the_table_says() -> None:
     assert f"best tuned one on {near} of the rows" in claim
     assert f"({row.replace(' / adamw', ' under AdamW')}) it is {worst} above the worst tuned one's" in claim
     assert f"Of its {trainings} trainings, {lost} ended above their first test loss" in claim
+
+
+def test_the_two_large_rows_are_those_of_the_trainings() -> None:
+    """The table of the large rows has the final losses that are kept, and each seed's."""
+    packed = (ROOT / "docs" / "quality" / "large-cells.jsonl.gz").read_bytes()
+    cells = [json.loads(line)["cell"] for line in gzip.decompress(packed).splitlines()]
+    page = (ROOT / "docs" / "quality-tasks.md").read_text(encoding="utf-8")
+    for task, optimizer in (("text-transformer-5m", "adamw"), ("cifar10-resnet18", "sgd")):
+        (line,) = [line for line in page.split("\n") if line.startswith(f"| {task} / {optimizer} |")]
+        tuned, rate, search, rates, difference = (cell.strip() for cell in line.split("|")[2:-1])
+        of = {
+            method: sorted(
+                (
+                    cell
+                    for cell in cells
+                    if (cell["task"], cell["method"], cell["purpose"]) == (task, method, "eval")
+                ),
+                key=lambda cell: cell["seed"],
+            )
+            for method in ("tuned-wsd", "search")
+        }
+        assert tuned == ", ".join(f"{cell['test_loss']:.3f}" for cell in of["tuned-wsd"])
+        assert search == ", ".join(f"{cell['test_loss']:.3f}" for cell in of["search"])
+        assert {cell["base_lr"] for cell in of["tuned-wsd"]} == {float(rate)}
+        highest = (max(lr for _, lr in cell["lr_curve"]) for cell in of["search"])
+        assert rates == ", ".join(f"{lr:.4f}" for lr in highest)
+        one, other = (
+            a["test_loss"] - b["test_loss"] for a, b in zip(of["search"], of["tuned-wsd"], strict=True)
+        )
+        assert difference == f"{(one + other) / 2:+.3f} \u00b1 {abs(one - other):.3f}"
