@@ -73,7 +73,7 @@ def test_rows_that_it_loses_are_named(tmp_path: Path) -> None:
     ]
     write_report(cells, scope=scope_of(cells), metrics={}, out=tmp_path, words=WORDS)
     text = (tmp_path / "quality.md").read_text(encoding="utf-8")
-    assert "**Where it loses**: 1 rows, digits / sgd (+95 %)." in text
+    assert "**Where it loses**: 1 row, digits / sgd (+95 %)." in text
     assert "It ties on 1 rows." in text
 
 
