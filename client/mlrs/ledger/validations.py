@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlrs.errors import InvalidArgumentError
 from mlrs.values.checks import wrong
 from mlrs.values.signals import Validation, same_validation
 
@@ -37,12 +36,10 @@ class Validations:
 
     def begin(self, step: int) -> None:
         """Enter the first step of the run; raises `InvalidArgumentError` if one far ahead was validated."""
-        for told in self._waiting:
-            try:
-                check_not_ahead(told.step, step)
-            except InvalidArgumentError:
-                self._waiting = [one for one in self._waiting if one.step < told.step]
-                raise
+        told = self._waiting
+        self._waiting = [one for one in told if one.step <= step + AHEAD]
+        if told:
+            check_not_ahead(told[-1].step, step)
 
     def join(self, entry: Any, *, is_new: bool) -> None:
         """Give an entry the validation loss that it had before; a new step takes the newest of its time."""

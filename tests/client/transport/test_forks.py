@@ -29,16 +29,21 @@ for _ in range(5):
 """
 
 
-def test_children_do_not_free_connections_that_their_parent_has_dropped(daemon: FakeDaemon) -> None:
-    """The garbage collector of a child leaves a closed advisor alone: gRPC would hang, or crash."""
+def check_children(script: str, daemon: FakeDaemon, count: int) -> None:
+    """Run a script that forks so many children, and prints how each ended: all must end well."""
     ran = subprocess.run(  # our own interpreter
-        [sys.executable, "-c", COLLECTING, daemon.target],
+        [sys.executable, "-c", script, daemon.target],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    assert ran.stdout.split() == ["0"] * 5, ran.stderr
+    assert ran.stdout.split() == ["0"] * count, ran.stderr
+
+
+def test_children_do_not_free_connections_that_their_parent_has_dropped(daemon: FakeDaemon) -> None:
+    """The garbage collector of a child leaves a closed advisor alone: gRPC would hang, or crash."""
+    check_children(COLLECTING, daemon, 5)
 
 
 CLOSING = """
@@ -60,11 +65,4 @@ for _ in range(40):
 
 def test_a_process_may_fork_right_after_it_has_closed_its_last_advisor(daemon: FakeDaemon) -> None:
     """The fork does not wait for gRPC to end, which it would do forever, and a child may connect again."""
-    ran = subprocess.run(  # our own interpreter
-        [sys.executable, "-c", CLOSING, daemon.target],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ran.stdout.split() == ["0"] * 40, ran.stderr
+    check_children(CLOSING, daemon, 40)

@@ -191,6 +191,12 @@ def test_noise_of_losses_that_cross_zero_is_no_overfitting() -> None:
     )
 
 
+def test_a_huge_training_loss_counts_for_nothing() -> None:
+    """One beyond what float32 can hold leaves the mean of the others as it is."""
+    of_run = told(overfits, lambda step, share: 1e39 if step == 450 else falling(step, share))
+    assert of_run.alarms == told(overfits).alarms
+
+
 def test_a_huge_validation_loss_counts_for_nothing() -> None:
     """One beyond what float32 can hold does not end the watch."""
     assert told(lambda step, share: 1e39 if step == 300 else overfits(step, share)) == told(

@@ -35,43 +35,39 @@ class Then(enum.IntEnum):
 
 
 class Losses:
-    """The losses of a training so far: the newest one, and moving averages, all NaN before the first loss.
-
-    Attributes:
-        lowest: the lowest average so far.
-        usual: the usual deviation from the average when that was lowest.
-    """
+    """The losses of a training so far: the newest one, and moving averages, all NaN before the first loss."""
 
     def __init__(self) -> None:
         self._seen = 0
-        self._newest = self._average = self._slow = self._deviation = self.lowest = self.usual = math.nan
+        self._newest = self._average = self._slow = self._deviation = math.nan
+        self._lowest = self._usual = math.nan  # the lowest average, and the usual deviation then
 
     def follow(self, loss: float, period: int) -> None:
         """Move the averages, over a tenth of a number of steps, and over all of it, by a finite loss."""
         self._newest = loss
         self._seen += 1
         if self._seen == 1:
-            self._average = self._slow = self.lowest = loss
-            self._deviation = self.usual = 0.0
+            self._average = self._slow = self._lowest = loss
+            self._deviation = self._usual = 0.0
             return
         short, long = (max(min(self._seen, span), 1.0) for span in (period / 10, period))
         self._deviation += (abs(loss - self._average) - self._deviation) / long
         self._average += (loss - self._average) / short
         self._slow += (loss - self._slow) / long
-        if self._average <= self.lowest:
-            self.lowest, self.usual = self._average, self._deviation
+        if self._average <= self._lowest:
+            self._lowest, self._usual = self._average, self._deviation
 
     def are_low(self) -> bool:
         """Return whether neither the average nor the newest loss is far above the lowest average."""
-        return self._seen == 0 or self._are_near(self.lowest, self.usual)
+        return self._seen == 0 or self._are_near(self._lowest, self._usual)
 
     def are_steady(self) -> bool:
         """Return whether neither of them is far above the average over the longer span."""
-        return self._seen == 0 or self._are_near(self._slow, self._deviation)
+        return self._are_near(self._slow, self._deviation)
 
     def begin_again(self) -> None:
         """Take losses as they usually are now for the lowest ones."""
-        self.lowest, self.usual = self._slow, self._deviation
+        self._lowest, self._usual = self._slow, self._deviation
 
     def _are_near(self, level: float, usual: float) -> bool:
         above = max(RISE * abs(level), DEVIATIONS * usual)
