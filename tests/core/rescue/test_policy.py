@@ -172,6 +172,17 @@ def test_overfitting_raises_an_alarm_and_quarters_the_rate() -> None:
     assert (shares[100:] == 0.25).all()
 
 
+def test_a_restored_state_ends_a_check() -> None:
+    """Validation losses are compared anew from there on, and learning rates are the policy's again."""
+    policy, losses = RescuingPolicy(policy_of(COSINE)), np.linspace(2.0, 1.0, 200)
+    signals = overfitted(200)
+    signals[91, COLUMNS.index("restored")] = 1.0
+    lrs, alarms = followed(policy, losses, signals)
+    plain, _ = followed(policy, losses)
+    assert not alarms.any()
+    assert (lrs[90] / plain[90], lrs[91]) == (pytest.approx(0.1), plain[91])
+
+
 def test_blow_ups_and_overfitting_lower_the_rate_together() -> None:
     """A run that does both is at an eighth, and its state tells so at each step, also in a check."""
     policy, losses = RescuingPolicy(policy_of(COSINE)), np.linspace(2.0, 1.0, 200)
