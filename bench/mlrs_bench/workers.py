@@ -12,13 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import mlrs
 from mlrs_bench.cell import Cell, CellKey
 from mlrs_bench.daemon import Address
 from mlrs_bench.errors import BenchError, TrainingError
 from mlrs_bench.models import ModelFile
+
+if TYPE_CHECKING:  # torch is for the workers
+    from mlrs_bench.task import Splits, Task
 
 CONNECT_S = 60.0
 """How long a call of the daemon may take: machines that train may be busy."""
@@ -35,6 +38,26 @@ class Workshop:
     daemon: Address
 
 
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Job(Protocol[R_co]):
+    """Work for a worker, which comes to an `R_co`."""
+
+    @property
+    def digest(self) -> str:
+        """Under which the result is kept."""
+        ...
+
+    def label(self) -> str:
+        """Return what messages call it."""
+        ...
+
+    def done_by(self, trainer: Trainer) -> R_co:
+        """Do it; in a worker's process."""
+        ...
+
+
 @dataclass(frozen=True)
 class CellJob:
     """A training to do."""
@@ -42,6 +65,18 @@ class CellJob:
     key: CellKey
     digest: str
     """Under which its cell is kept."""
+
+    def label(self) -> str:
+        """Return what messages call it."""
+        key = self.key
+        return f"{key.task} / {key.optimizer}, {key.method}, seed {key.seed}"
+
+    def done_by(self, trainer: Trainer) -> Cell:
+        """Train."""
+        return trainer.train(self.key, self.digest)
+
+
+R = TypeVar("R")
 
 
 class Workers:
@@ -57,16 +92,16 @@ class Workers:
             initargs=(workshop,),
         )
 
-    def run(self, jobs: Sequence[CellJob], keep: Callable[[str, Cell], None]) -> None:
-        """Do these trainings, and hand each result on as it comes.
+    def run(self, jobs: Sequence[Job[R]], keep: Callable[[str, R], None]) -> None:
+        """Do these jobs, and hand each result on as it comes.
 
-        On an interrupt or an error, trainings under way are finished and handed on, others not begun.
+        On an interrupt or an error, jobs under way are finished and handed on, others not begun.
 
         Raises:
             TrainingError: one failed by a defect; after that.
             KeyboardInterrupt: after that.
         """
-        running: dict[Future[Cell], CellJob] = {}
+        running: dict[Future[R], Job[R]] = {}
         try:
             for job in jobs:
                 if len(running) == self._count:
@@ -91,7 +126,7 @@ class Workers:
 
 
 def _collect(
-    running: dict[Future[Cell], CellJob], done: Iterable[Future[Cell]], keep: Callable[[str, Cell], None]
+    running: dict[Future[R], Job[R]], done: Iterable[Future[R]], keep: Callable[[str, R], None]
 ) -> None:
     """Hand on what these came to.
 
@@ -102,54 +137,56 @@ def _collect(
     for future in done:
         job = running.pop(future)
         try:
-            cell = future.result()
+            result = future.result()
         except TrainingError as error:
             failed = error
         except Exception as error:  # noqa: BLE001  # the process ended, or its answer cannot be read
             failed = _failure(job, error)
         else:
-            keep(job.digest, cell)
+            keep(job.digest, result)
     if failed is not None:
         raise failed
 
 
-def _failure(job: CellJob, error: Exception) -> TrainingError:
-    key = job.key
-    where = f"{key.task} / {key.optimizer}, {key.method}, seed {key.seed}"
-    return TrainingError(f"{where}: {type(error).__name__}: {error}")
+def _failure(job: Job[object], error: Exception) -> TrainingError:
+    return TrainingError(f"{job.label()}: {type(error).__name__}: {error}")
 
 
 # What follows runs in the workers' processes.
 
-_trainer: list[_Trainer | Exception] = []
+_trainer: list[Trainer | Exception] = []
 """The one of this process, or why there is none."""
 
 
-class _Trainer:
+class Trainer:
     """What a worker keeps between trainings: the tasks' data, and the connection to the daemon."""
 
     def __init__(self, workshop: Workshop) -> None:
         import torch
 
         from mlrs_bench.methods import all_methods
-        from mlrs_bench.task import Splits
         from mlrs_bench.tasks import collect_tasks
 
         torch.set_num_threads(1)
         tasks = collect_tasks(cache=workshop.cache, cifar10=workshop.cifar10, task_file=workshop.task_file)
-        self._tasks = {task.name: task for task in tasks}
+        self.tasks = {task.name: task for task in tasks}
+        """The tasks, by name."""
         self._methods = {method.name: method for method in all_methods(workshop.models)}
-        self._advisor = mlrs.connect(workshop.daemon.target, timeout_s=CONNECT_S)
+        self.advisor = mlrs.connect(workshop.daemon.target, timeout_s=CONNECT_S)
         self._splits: dict[str, Splits] = {}
 
-    def train(self, job: CellJob) -> Cell:
+    def train(self, key: CellKey, run_id: str) -> Cell:
+        """Train with one of the benchmark's methods."""
         from mlrs_bench.training import train
 
-        task = self._tasks[job.key.task]
+        task = self.tasks[key.task]
+        return train(key, task, self.splits(task), self._methods[key.method], self.advisor, run_id)
+
+    def splits(self, task: Task) -> Splits:
+        """Return the data of a task, kept until another task's is wanted."""
         if task.name not in self._splits:
             self._splits = {task.name: task.load()}
-        method = self._methods[job.key.method]
-        return train(job.key, task, self._splits[task.name], method, self._advisor, job.digest)
+        return self._splits[task.name]
 
 
 def _begin(workshop: Workshop) -> None:
@@ -159,7 +196,7 @@ def _begin(workshop: Workshop) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["MLRS_QUIET"] = "1"  # the table says how each training ended
     try:
-        _trainer.append(_Trainer(workshop))
+        _trainer.append(Trainer(workshop))
     except Exception as error:  # noqa: BLE001  # raised by the first training: from here, none would read it
         _trainer.append(error)
 
@@ -171,8 +208,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: CellJob) -> Cell:
-    """Train.
+def _work(job: Job[R]) -> R:
+    """Do a job.
 
     Raises:
         TrainingError: it failed; as text, since not every exception can travel between processes.
@@ -181,6 +218,6 @@ def _work(job: CellJob) -> Cell:
     try:
         if isinstance(trainer, Exception):
             raise trainer
-        return trainer.train(job)
+        return job.done_by(trainer)
     except Exception as error:
         raise _failure(job, error) from error

@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS = {
     "serve": "mlrs_cli.daemon.serve",
     "runs": "mlrs_cli.runs.commands",
+    "tasks": "mlrs_cli.tasks.commands",
     "models": "mlrs_cli.models.commands",
     "health": "mlrs_cli.daemon.health",
     "store": "mlrs_cli.daemon.store",

@@ -35,10 +35,13 @@ from mlrs.values.options import (
     SweepOptions,
 )
 from mlrs.values.search_types import Search
+from mlrs.values.task_memory import TaskMemory
+from mlrs.values.task_types import TaskInfo
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.search_calls import get_search
+from mlrs.wire.task_calls import forget_task, get_task, list_tasks
 from mlrs.wire.unsent import default_folder
 
 if TYPE_CHECKING:
@@ -128,6 +131,24 @@ class Advisor(AdvisorView[Connection]):
     async def get_search(self, id: str) -> Search:  # noqa: A002 # what users call it
         """Return the search of a run."""
         return await self._invoke(get_search(id))
+
+    async def tasks(self) -> AsyncIterator[TaskInfo]:
+        """Iterate over the tasks of which something is remembered, by name."""
+        token = ""
+        while True:
+            page = await self._invoke(list_tasks(token))
+            for task in page.items:
+                yield task
+            if not (token := page.next_token):
+                return
+
+    async def task(self, name: str) -> TaskMemory:
+        """Return what is remembered of a task."""
+        return await self._invoke(get_task(name))
+
+    async def forget_task(self, name: str) -> int:
+        """Forget how the runs of a task ended. See `mlrs.Advisor.forget_task`."""
+        return await self._invoke(forget_task(name))
 
     async def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record."""

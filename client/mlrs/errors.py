@@ -15,6 +15,7 @@ MlrsError
 ├── RunTakenError           another process has opened the run since and now sends its observations
 ├── RunBegunError           the run has observations, and a search comes before the first step
 ├── NoSearchError           the run had no search
+├── TaskNotFoundError       nothing is remembered of the task
 ├── ConfigMismatchError     the run exists with another config
 ├── ModelNotFoundError      no model has this name, alias or digest
 ├── ModelExistsError        the name is another model's
@@ -65,6 +66,7 @@ __all__ = [
     "StepAheadError",
     "StepError",
     "StoreNewerError",
+    "TaskNotFoundError",
     "TenantLimitError",
     "UnauthenticatedError",
     "UnavailableError",
@@ -156,6 +158,10 @@ class RunBegunError(MlrsError):
 
 class NoSearchError(MlrsError):
     """The run had no search."""
+
+
+class TaskNotFoundError(MlrsError):
+    """Nothing is remembered of the task."""
 
 
 class ConfigMismatchError(MlrsError):

@@ -1,4 +1,4 @@
-"""What the daemon reports of runs and models, signals, and the enumerations of options and reports.
+"""What the daemon reports of runs, models and tasks, signals, and the enumerations of options and reports.
 
 The values of the enumerations are strings, and every option also takes the string.
 """
@@ -6,6 +6,8 @@ The values of the enumerations are strings, and every option also takes the stri
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
 from mlrs.values.signals import SignalRecord, Signals, ValidationRecord
+from mlrs.values.task_memory import TaskMemory
+from mlrs.values.task_types import Ending, Expected, Measure, PastRun, Recalled, TaskInfo
 from mlrs.values.types import (
     ModelInfo,
     RankReduction,
@@ -18,15 +20,20 @@ from mlrs.values.types import (
 
 __all__ = [
     "Adaptation",
+    "Ending",
+    "Expected",
     "FinishedTrial",
     "FoundRate",
+    "Measure",
     "MetaOrder",
     "MetaOutcome",
     "MetaRecord",
     "MetaScope",
     "MetaStatus",
     "ModelInfo",
+    "PastRun",
     "RankReduction",
+    "Recalled",
     "RecordChunk",
     "RunConfig",
     "RunInfo",
@@ -35,6 +42,8 @@ __all__ = [
     "Search",
     "SignalRecord",
     "Signals",
+    "TaskInfo",
+    "TaskMemory",
     "Trial",
     "ValidationRecord",
 ]

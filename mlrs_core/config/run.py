@@ -13,6 +13,7 @@ from mlrs_core.config.found import FoundRate
 from mlrs_core.config.meta import MetaConfig, MetaOrder
 from mlrs_core.config.ranges import check_real, check_type, check_whole
 from mlrs_core.config.ranks import RanksConfig
+from mlrs_core.config.recalled import Recalled
 from mlrs_core.config.schedule import ScheduleSpec
 from mlrs_core.errors import InvalidFieldError
 
@@ -78,6 +79,10 @@ class RunConfig(OptionalFields):
     """Whether losses are watched for a blow-up and for overfitting (`mlrs_core.rescue`)."""
     lr_offset: float | None = None
     """Octaves: every learning rate is times 2**lr_offset, before its bounds; -20 to 20. `None`: 0."""
+    batch_size: int | None = None
+    """The examples that a step trains on, over all ranks; 1 to 2**53."""
+    recalled: Recalled | None = None
+    """What the memory of the task has decided; the daemon sets it. `None`: the run takes no part in it."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -94,6 +99,8 @@ class RunConfig(OptionalFields):
         check_type("meta", self.meta, MetaConfig, "a MetaConfig")
         check_type("ranks", self.ranks, RanksConfig, "a RanksConfig")
         check_type("found", self.found, FoundRate, "a FoundRate")
+        check_whole("batch_size", self.batch_size, low=1, high=MAX_HORIZON, unit="examples")
+        check_type("recalled", self.recalled, Recalled, "a Recalled")
         if self.meta is not None and self.schedule is not None:
             raise InvalidFieldError("meta", "a schedule has no weights to train; leave one of them out")
         if type(self.rescue) is not bool:

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2
+from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2, task_service_pb2
 from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.auth.quota import RunQuota
 from mlrs_server.auth.token_store import TokenStore
@@ -27,11 +27,13 @@ from mlrs_server.rpc.meta_service import MetaService
 from mlrs_server.rpc.model_service import ModelService
 from mlrs_server.rpc.service import AdvisorService
 from mlrs_server.rpc.status import StatusInterceptor
+from mlrs_server.rpc.task_service import TaskService
 from mlrs_server.runs.changes import RunChanges
 from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.remembering import TaskMemory
 from mlrs_server.runs.searching import RunSearches
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore
@@ -41,7 +43,7 @@ from mlrs_server.telemetry.metrics import DaemonCollector
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
-    for file in (advisor_service_pb2, model_service_pb2)
+    for file in (advisor_service_pb2, model_service_pb2, task_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 """The full names of the contract's services."""
@@ -57,6 +59,7 @@ class Daemon:
     changes: RunChanges
     advisor: AdvisorService
     models: ModelService
+    tasks: TaskService
     status: StatusInterceptor
     health: StoreHealth
     collector: DaemonCollector
@@ -83,7 +86,10 @@ def assembled(
     stored = StoredRuns(store, executor, catalog, live, shared.ownership if shared else None)
     quota = RunQuota(config.limits_of, stored.count_unfinished)
     feeders = Feeders()
-    opener = RunOpener(live, stored, watchers, catalog, changes, quota=quota.reserved, feeders=feeders)
+    memory = TaskMemory(stored, catalog, abandoned_after_s=config.abandoned_after_s)
+    opener = RunOpener(
+        live, stored, watchers, catalog, changes, memory=memory, quota=quota.reserved, feeders=feeders
+    )
     ending = RunEnding(live, stored, watchers, changes)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
     recaller = Recaller(stored)
@@ -100,7 +106,8 @@ def assembled(
     health = StoreHealth()
     journal.on_health = health.reporter("flushes")
     collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
-    return Daemon(watchers, live, stored, changes, advisor, models, status, health, collector)
+    tasks = TaskService(memory)
+    return Daemon(watchers, live, stored, changes, advisor, models, tasks, status, health, collector)
 
 
 def housekeeping(

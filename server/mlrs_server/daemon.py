@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1.advisor_service_pb2_grpc import add_AdvisorServiceServicer_to_server
 from mlrs_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from mlrs_proto.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from mlrs_server.assembly import SERVICES, Daemon, assembled, housekeeping
 from mlrs_server.auth.exposure import check_exposure, is_local
 from mlrs_server.auth.tls import server_credentials
@@ -239,6 +240,7 @@ def _build_server(daemon: Daemon, config: ServerConfig) -> tuple[grpc.aio.Server
     )
     add_AdvisorServiceServicer_to_server(daemon.advisor, server)
     add_ModelServiceServicer_to_server(daemon.models, server)
+    add_TaskServiceServicer_to_server(daemon.tasks, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if config.reflection != "off":

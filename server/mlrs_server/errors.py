@@ -38,6 +38,7 @@ class Reason(enum.IntEnum):
     MODEL_EXISTS = 23
     RUN_BEGUN = 24
     NO_SEARCH = 25
+    NO_TASK = 26
 
 
 class AdvisorError(Exception):
@@ -128,6 +129,15 @@ def other_feeder(run_id: str) -> AdvisorError:
         f"run_id: another process has opened run {run_id!r} since, is connected, and sends its observations; "
         "stop one of the two: give each an id of its own, or open the run again to take it over",
         field="run_id",
+    )
+
+
+def no_task(task: str) -> AdvisorError:
+    """Return the error for a task of which nothing is remembered."""
+    return AdvisorError(
+        Reason.NO_TASK,
+        f"task: nothing is remembered of {task[:SHOWN]!r}; `mlrs tasks list` names the tasks",
+        field="task",
     )
 
 

@@ -27,6 +27,8 @@ from mlrs.values.signals import SIGNAL_NAMES
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1 import advisor_service_pb2_grpc as advisor_rpc
 from mlrs_proto.v1 import model_service_pb2_grpc as model_rpc
+from mlrs_proto.v1 import task_service_pb2_grpc as task_rpc
+from tests.client.fake_memory import FakeMemory
 
 CUT, FULL = "cut", "full"
 """In a stream's answers: end it as if the connection was lost."""
@@ -171,7 +173,7 @@ class Records:
 
 
 class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServicer):
-    """Both services; `target` is its address.
+    """All services; `target` is its address, and `memory` what it remembers of tasks.
 
     Args:
         records: its records; those of replicas are shared.
@@ -188,6 +190,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
     ) -> None:
         self.records = records or Records()
         self.runs = self.records.runs
+        self.memory = FakeMemory()
         self.token, self._credentials = token, credentials
         self.opened = 0  # how many calls opened one run
         self.slow_s = 0.0  # how long opening a run takes
@@ -227,6 +230,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         )
         advisor_rpc.add_AdvisorServiceServicer_to_server(self, self._server)
         model_rpc.add_ModelServiceServicer_to_server(self, self._server)
+        task_rpc.add_TaskServiceServicer_to_server(self.memory, self._server)
         address = f"127.0.0.1:{self.port}"
         if self._credentials is None:
             self.port = self._server.add_insecure_port(address)
@@ -336,6 +340,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
                 _fail(context, code, reason, f"the run has {len(record.losses)} steps", "resume_from")
             self.records.groups.setdefault(request.run_id, request.group)
             _merge(record, request.config, context)
+            self.memory.opened(request, record.task, record.config, is_new=not record.losses)
             if request.HasField("resume_from"):
                 made = {
                     step: number for step, number in record.alignments.items() if step < request.resume_from
@@ -382,8 +387,10 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         self, request: pb.BatchFinishRunsRequest, context: grpc.ServicerContext
     ) -> pb.BatchFinishRunsResponse:
         """Finish runs, one by one."""
-        ids = [pb.FinishRunRequest(run_id=run_id) for run_id in request.run_ids]
-        return pb.BatchFinishRunsResponse(runs=[self.FinishRun(one, context).run for one in ids])
+        ones = [pb.FinishRunRequest(run_id=run_id) for run_id in request.run_ids]
+        for one, metric in zip(ones, request.metrics, strict=bool(request.metrics)):
+            one.metric, one.higher_is_better = metric, request.higher_is_better
+        return pb.BatchFinishRunsResponse(runs=[self.FinishRun(one, context).run for one in ones])
 
     def GetRun(self, request: pb.GetRunRequest, context: grpc.ServicerContext) -> pb.GetRunResponse:
         """Read a run."""
@@ -412,6 +419,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
             code, reason = grpc.StatusCode.FAILED_PRECONDITION, pb.ERROR_REASON_STEP_AHEAD
             _fail(context, code, reason, f"the run expects step {len(record.losses)}", "next_step")
         record.finished, record.durable_step = True, len(record.losses) - 1
+        self.memory.ends[request.run_id] = request
         return pb.FinishRunResponse(run=record.message())
 
     def Adapt(self, request: pb.AdaptRequest, context: grpc.ServicerContext) -> pb.AdaptResponse:

@@ -42,15 +42,20 @@ NAMES = {
     ],
     mlrs.types: [
         "Adaptation",
+        "Ending",
+        "Expected",
         "FinishedTrial",
         "FoundRate",
+        "Measure",
         "MetaOrder",
         "MetaOutcome",
         "MetaRecord",
         "MetaScope",
         "MetaStatus",
         "ModelInfo",
+        "PastRun",
         "RankReduction",
+        "Recalled",
         "RecordChunk",
         "RunConfig",
         "RunInfo",
@@ -59,6 +64,8 @@ NAMES = {
         "Search",
         "SignalRecord",
         "Signals",
+        "TaskInfo",
+        "TaskMemory",
         "Trial",
         "ValidationRecord",
     ],
@@ -93,6 +100,7 @@ NAMES = {
         "StepAheadError",
         "StepError",
         "StoreNewerError",
+        "TaskNotFoundError",
         "TenantLimitError",
         "UnauthenticatedError",
         "UnavailableError",
@@ -148,7 +156,7 @@ def test_asyncio_mirrors_threads() -> None:
 def test_asyncio_waits_by_await() -> None:
     """What waits for the daemon in the threaded client is awaited, or iterated over, in the other."""
     waiting = {
-        "Advisor": ("close", "delete_run", "get_run", "get_search", "model"),
+        "Advisor": ("close", "delete_run", "forget_task", "get_run", "get_search", "model", "task"),
         "Run": ("adapt", "finish", "next_lr", "search"),
         "Sweep": ("adapt", "finish", "next_lrs"),
         "Pending": ("advice", "lr"),
@@ -160,7 +168,7 @@ def test_asyncio_waits_by_await() -> None:
         for method in methods:
             assert not inspect.iscoroutinefunction(threaded[method])
             assert inspect.iscoroutinefunction(asynchronous[method]), f"{name}.{method}"
-    for method in ("models", "runs"):
+    for method in ("models", "runs", "tasks"):
         assert inspect.isasyncgenfunction(members(pairs["Advisor"][1])[method])
 
 
@@ -192,4 +200,5 @@ def test_every_option_is_explained() -> None:
     for name in _options.RunOptions.__annotations__:
         assert re.search(rf"^ +{name}: ", explained, re.MULTILINE), name
     assert set(CONFIG_OPTIONS) <= _options.SweepOptions.__annotations__.keys()
-    assert _options.SweepOptions.__annotations__.keys() <= _options.RunOptions.__annotations__.keys()
+    of_runs = {"task", *_options.RunOptions.__annotations__}
+    assert _options.SweepOptions.__annotations__.keys() <= of_runs

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import grpc
 
-from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2
+from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2, task_service_pb2
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
+from mlrs_proto.v1.task_service_pb2_grpc import TaskServiceStub
 
 ADVISOR = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
 MODELS = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
-METHODS = {method.name: method for service in (ADVISOR, MODELS) for method in service.methods}
+TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
+METHODS = {method.name: method for service in (ADVISOR, MODELS, TASKS) for method in service.methods}
 """The methods of the contract, by name."""
 
 
-class Stub(AdvisorServiceStub, ModelServiceStub):
-    """The calls of both services."""
+class Stub(AdvisorServiceStub, ModelServiceStub, TaskServiceStub):
+    """The calls of all services."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
         AdvisorServiceStub.__init__(self, channel)
         ModelServiceStub.__init__(self, channel)
+        TaskServiceStub.__init__(self, channel)

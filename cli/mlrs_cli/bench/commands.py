@@ -7,8 +7,6 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlrs_cli.bench.memory import memory
 from mlrs_cli.bench.meta import meta
+from mlrs_cli.bench.options import FILE, FOLDER, INTERRUPTED, OUTPUT, explained, names
 from mlrs_cli.root import print_table
 
 if TYPE_CHECKING:  # it needs the extra `bench`, which the command's help does not
     from mlrs_bench.bench import Table as Cells
     from mlrs_bench.bench import TableProgress
     from mlrs_bench.cell import Cell
-
-INTERRUPTED = 130
-"""The exit status of a benchmark that was interrupted."""
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-OUTPUT = click.Path(file_okay=False, writable=True, path_type=Path)
-
-
-def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the names in a list with commas, each once."""
-    names = tuple(dict.fromkeys(word.strip() for word in (value or "").split(",") if word.strip()))
-    if value is not None and not names:
-        raise click.BadParameter("must give names, separated by commas")
-    return names
 
 
 @click.group()
@@ -47,14 +33,15 @@ def bench() -> None:
 
 
 bench.add_command(meta)
+bench.add_command(memory)
 
 
 @bench.command()
-@click.option("--tasks", callback=_names, metavar="NAMES", help="What to train. Default: all.")
-@click.option("--optimizers", callback=_names, metavar="NAMES", help="With what: sgd, adamw. Default: both.")
+@click.option("--tasks", callback=names, metavar="NAMES", help="What to train. Default: all.")
+@click.option("--optimizers", callback=names, metavar="NAMES", help="With what: sgd, adamw. Default: both.")
 @click.option(
     "--methods",
-    callback=_names,
+    callback=names,
     metavar="NAMES",
     help="What sets the learning rate. Default: all; --list shows them.",
 )
@@ -132,7 +119,7 @@ def quality(context: click.Context, /, **options: Any) -> None:
       mlrs bench quality --task-file my_tasks.py                           tasks of your own
     """
     _check_outputs(options)
-    with _explained():
+    with explained():
         table = _open(options)
         if options["list_only"]:
             _list(table)
@@ -159,30 +146,6 @@ def _check_folder(option: str, folder: Path) -> None:
     except OSError as error:
         reason = f"{folder}: {error.strerror}; give a folder that is there and can be written to"
         raise click.BadParameter(reason, param_hint=f"'{option}'") from error
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what can go wrong into errors that name the option."""
-    try:
-        from mlrs_bench.errors import BenchError, NotGivenError, UnknownNameError
-    except ImportError as error:
-        raise _missing(error) from error
-    try:
-        yield
-    except (NotGivenError, UnknownNameError) as error:
-        raise click.BadParameter(str(error), param_hint=f"'--{error.field}'") from error
-    except BenchError as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        where = "" if error.filename is None else f"cannot use {error.filename}: "
-        raise click.ClickException(f"{where}{error.strerror or error}") from error
-    except ImportError as error:
-        raise _missing(error) from error
-
-
-def _missing(error: ImportError) -> click.ClickException:
-    return click.ClickException(f"{error.name} is missing: pip install 'mlrs[bench]'")
 
 
 def _open(options: dict[str, Any]) -> Cells:

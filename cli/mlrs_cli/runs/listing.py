@@ -99,7 +99,7 @@ def _cells(run: mlrs.types.RunInfo) -> tuple[str, ...]:
         or_dash(run.last_loss, ".4g"),
         or_dash(run.last_learning_rate, ".4g"),
         _policy(run.config),
-        _age(run.update_time),
+        ago(run.update_time),
     )
 
 
@@ -124,7 +124,7 @@ def _policy(config: mlrs.types.RunConfig) -> str:
     return str(config.schedule.kind) if config.schedule else (config.model or "").partition("@")[0]
 
 
-def _age(time: dt.datetime) -> str:
+def ago(time: dt.datetime) -> str:
     """Return how long ago a time was, in its largest unit."""
     seconds = max(0.0, (dt.datetime.now(dt.UTC) - time).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -39,10 +39,11 @@ def read(connection: C, ledger: Ledger[Any]) -> Action[tuple[RunInfo, ...]]:
 def marked_finished(connection: C, ledger: Ledger[Any], deadline: Deadline) -> Action[tuple[RunInfo, ...]]:
     """Mark runs as finished; the daemon refuses if it lacks a step."""
     home = connection.session.home_of(ledger)
-    infos: tuple[RunInfo, ...] = ()
-    for call in calls.finishing(ledger.run_ids, ledger.next_step):
-        infos += yield from asked(connection, call, deadline.left_s(), home)
-    return infos
+    infos: dict[str, RunInfo] = {}
+    for call in calls.finishing(ledger.run_ids, ledger.next_step, ledger.outcome):
+        marked = yield from asked(connection, call, deadline.left_s(), home)
+        infos |= {info.id: info for info in marked}
+    return tuple(infos[run_id] for run_id in ledger.run_ids)
 
 
 def finished(

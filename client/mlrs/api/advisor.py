@@ -24,10 +24,13 @@ from mlrs.values.options import (
     SweepOptions,
 )
 from mlrs.values.search_types import Search
+from mlrs.values.task_memory import TaskMemory
+from mlrs.values.task_types import TaskInfo
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.search_calls import get_search
+from mlrs.wire.task_calls import forget_task, get_task, list_tasks
 from mlrs.wire.unsent import default_folder
 
 if TYPE_CHECKING:
@@ -109,6 +112,15 @@ class Advisor(AdvisorView[Connection]):
                 loop may put a saved state back in place, and says so with `restored` at the next observation.
                 `AdvisedLR` does all that.
             lr_offset: octaves: every advice is times 2**lr_offset, before its bounds; -20 to 20.
+            batch_size: the number of examples that a step trains on, over all ranks. Runs with other batch
+                sizes get other learning rates from the memory of the task.
+            memory: whether the run takes part in the memory of its task: it begins with what earlier runs of
+                the task have shown, how it ends is remembered, and `run.why` says why it begins as it does. A
+                run that is given `model`, `policy`, `meta`, `initial_lr`, `lr_offset`, `scale` or `snapshot`
+                takes no part.
+            explore: what a new run takes from the memory: `careful`, the best known learning rate, or one
+                that is expected to end hardly worse and from which more is learned; `full`, whatever is most
+                likely to improve on the best known; or `False`, the best known, for the run that counts.
             rank: the rank of this process in a distributed job, from 0, where all ranks share the run's one
                 schedule: each rank observes its own loss of every step, the daemon reduces the losses to one,
                 and all ranks get the same learning rate.
@@ -161,6 +173,9 @@ class Advisor(AdvisorView[Connection]):
 
         Args:
             ids: the runs' ids, 1 to 65,536, all different.
+            task: the name of what all the runs train. Default: each run is a task of its own.
+            memory: as for `run`, for every run. Default: on if `task` is given.
+            explore: as for `run`, for every run.
             on_existing: as for `run`, for every run. A sweep is opened at once.
             resume_from: as for `run`, for every run.
             fallback: as for `run`; a function may return an array of one learning rate for each run.
@@ -240,6 +255,26 @@ class Advisor(AdvisorView[Connection]):
     def get_search(self, id: str) -> Search:  # noqa: A002 # what users call it
         """Return a run's search: its trials, and what it found. Raises `NoSearchError` if it had none."""
         return self._invoke(get_search(id))
+
+    def tasks(self) -> Iterator[TaskInfo]:
+        """Iterate over the tasks of which something is remembered, by name."""
+        token = ""
+        while True:
+            page = self._invoke(list_tasks(token))
+            yield from page.items
+            if not (token := page.next_token):
+                return
+
+    def task(self, name: str) -> TaskMemory:
+        """Return what is remembered of a task. Raises `TaskNotFoundError` if nothing is."""
+        return self._invoke(get_task(name))
+
+    def forget_task(self, name: str) -> int:
+        """Forget how the runs of a task ended; return how many were remembered. The runs stay.
+
+        Its next run begins as the first one did. Raises `TaskNotFoundError` if nothing is remembered.
+        """
+        return self._invoke(forget_task(name))
 
     def delete_run(self, id: str) -> None:  # noqa: A002 # what users call it
         """Delete a run and its record. Raises `RunNotFoundError` if there is none.

@@ -13,6 +13,7 @@ from mlrs.ledger.entries import Entry
 from mlrs.ledger.ledger import Ledger
 from mlrs.ledger.updates import Update
 from mlrs.transport.aio_connection import Connection
+from mlrs.values import arguments as check
 from mlrs.values.meta_types import Adaptation
 from mlrs.values.search_types import SearchResult
 from mlrs.values.signals import Signals
@@ -124,10 +125,14 @@ class Run(RunView[Connection], AsyncWithBlock):
         update = self._adapt(step, alignment, validation_loss)
         return PendingAdaptation(self._connection, self._ledger, update)
 
-    async def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
+    async def finish(
+        self, *, metric: float | None = None, higher_is_better: bool = False, timeout_s: float | None = None
+    ) -> RunInfo | None:
         """Mark the run as finished. See `mlrs.Run.finish`."""
         self._check_attached()
-        infos = await self._connection.act(self._finished(timeout_s))
+        metrics = check.metric(metric)
+        action = self._finished(metrics, timeout_s, higher_is_better=higher_is_better)
+        infos = await self._connection.act(action)
         return None if infos is None else infos[0]
 
 

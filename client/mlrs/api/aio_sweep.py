@@ -7,7 +7,7 @@ from typing import Any
 
 from mlrs.api.sweep import SweepView
 from mlrs.api.views import AsyncWithBlock, SentView
-from mlrs.ledger.sweep_entries import Floats, Row
+from mlrs.ledger.sweep_entries import Floats, Row, metrics_of
 from mlrs.protocol.waiting import answered
 from mlrs.transport.aio_connection import Connection
 from mlrs.values.meta_types import Adaptation
@@ -41,9 +41,13 @@ class Sweep(SweepView[Connection], AsyncWithBlock):
             await self._connection.wait(answered(self._connection.session, self._ledger, update, deadline))
         return update.adaptations()
 
-    async def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...] | None:
+    async def finish(
+        self, *, metrics: Any = None, higher_is_better: bool = False, timeout_s: float | None = None
+    ) -> tuple[RunInfo, ...] | None:
         """Mark the runs as finished. See the threaded client's."""
-        return await self._connection.act(self._finished(timeout_s))
+        checked = () if metrics is None else metrics_of(metrics, len(self))
+        action = self._finished(checked, timeout_s, higher_is_better=higher_is_better)
+        return await self._connection.act(action)
 
 
 class PendingSweep(SentView[Connection, Row]):

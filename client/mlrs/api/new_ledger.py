@@ -10,9 +10,9 @@ from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import fallback_of
 from mlrs.ledger.ledger import Ledger, Wakeable
-from mlrs.ledger.open_request import Start
+from mlrs.ledger.open_request import Explored, Start
 from mlrs.values import arguments as check
-from mlrs.values.checks import one_of, wrong
+from mlrs.values.checks import flag, one_of, wrong
 from mlrs.values.names import LONGEST_TASK, new_run_id
 from mlrs.values.options import RECORD_TIMEOUT_S, OnExisting, OnUnavailable
 from mlrs.values.types import Optimizer, RunConfig
@@ -24,6 +24,8 @@ def run_ledger(
     default_timeout_s: float,
     task: object,
     *,
+    memory: object = True,
+    explore: object = "careful",
     rank: object = None,
     world_size: object = None,
     rank_reduction: object = None,
@@ -45,9 +47,7 @@ def run_ledger(
     if (shared := check.ranks(rank, world_size, rank_reduction, straggler_timeout_s, quorum)) is not None:
         ranks, own_rank, size = shared
         asked = dataclasses.replace(asked, ranks=ranks)
-    name = check.run_id(task, "task")
-    if len(name) > LONGEST_TASK:
-        raise wrong("task", f"must have at most {LONGEST_TASK} characters", task)
+    name = _task(task)
     goes_on, step = _goes_on(on_existing, resume_from)
     _check_identity(id, goes_on, step, own_rank)
     start = Start(
@@ -61,6 +61,7 @@ def run_ledger(
         resume_from=step,
         is_ranked=own_rank is not None,
         world_size=size,
+        explore=_explored(memory, explore),
     )
     ledger = Ledger(start, changed, Entry.of, fallback_of(fallback, [asked]), own_rank)
     choice: OnUnavailable = one_of("on_unavailable", on_unavailable, get_args(OnUnavailable))
@@ -74,6 +75,9 @@ def sweep_ledger(
     changed: Wakeable,
     ids: Any,
     *,
+    task: object = None,
+    memory: object = None,
+    explore: object = "careful",
     on_existing: object = "error",
     resume_from: object = None,
     fallback: Any = "last",
@@ -82,18 +86,38 @@ def sweep_ledger(
 ) -> Ledger[Any]:
     """Return the ledger of a sweep with the options of `Advisor.sweep`. The rest is as for `run_ledger`."""
     row, _ = import_rows()
+    name = "" if task is None else _task(task)
     run_ids, configs = check.sweep(ids, config)
     goes_on, step = _goes_on(on_existing, resume_from)
     a_call_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
     start = Start(
         run_ids=run_ids,
         configs=configs,
-        task="",
+        task=name,
         timeout_s=a_call_s * -(-len(run_ids) // MAX_BATCH),
         on_existing=goes_on,
         resume_from=step,
+        explore=_explored(bool(name) if memory is None else memory, explore),
     )
     return Ledger(start, changed, row, fallback_of(fallback, configs))
+
+
+def _task(task: object) -> str:
+    """Return the checked name of a task."""
+    name = check.run_id(task, "task")
+    if len(name) > LONGEST_TASK:
+        raise wrong("task", f"must have at most {LONGEST_TASK} characters", task)
+    return name
+
+
+def _explored(memory: object, explore: object) -> Explored | None:
+    """Return what new runs take from the memory of their task; `None`: they take no part in it."""
+    is_on = flag("memory", memory)
+    if explore is False:
+        return "none" if is_on else None
+    if explore == "careful" or explore == "full":  # noqa: PLR1714 # mypy reads this one
+        return explore if is_on else None
+    raise wrong("explore", "must be 'careful', 'full', or False for the best known", explore)
 
 
 def _goes_on(on_existing: object, resume_from: object) -> tuple[OnExisting, int | None]:

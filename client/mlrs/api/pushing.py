@@ -31,6 +31,7 @@ from mlrs.values.options import RECORD_TIMEOUT_S
 from mlrs.values.signals import Validation
 from mlrs.values.types import RunInfo
 from mlrs.wire.unsent import load, save
+from mlrs.wire.unsent_format import NO_OUTCOME
 
 
 def pushed(
@@ -61,6 +62,9 @@ def pushed(
         infos = yield from read(connection, ledger)
         if not all(map(push.is_done, infos)):
             raise
+        if push.tells_outcome:
+            ledger.next_step = push.end
+            infos = yield from marked_finished(connection, ledger, deadline)
     except MlrsError as error:
         raise push.explained(error) from error
     finally:
@@ -132,7 +136,18 @@ class Push:
         self.finishes = unsent.finish
         self.ledger = Ledger(start, changed, entry)
         self.ledger.first_step = self.ledger.next_step = unsent.first_step
+        self.ledger.outcome = unsent.outcome
         self._entries: list[Any] = []
+
+    @property
+    def end(self) -> int:
+        """The step after the last one of the file."""
+        return self._unsent.first_step + len(self._unsent.losses)
+
+    @property
+    def tells_outcome(self) -> bool:
+        """Whether the file says how good the runs came out, which finished runs take, too."""
+        return self._unsent.outcome != NO_OUTCOME
 
     def opened(self) -> int:
         """Take in that the daemon has opened the runs; return the step that they expect."""
@@ -172,7 +187,7 @@ class Push:
         """Return whether a run that is finished has everything of the file."""
         unsent = self._unsent
         is_it = unsent.created_at in (None, info.create_time.timestamp())
-        return self.finishes and is_it and info.next_step == unsent.first_step + len(unsent.losses)
+        return self.finishes and is_it and info.next_step == self.end
 
     def explained(self, error: MlrsError) -> MlrsError:
         """Return why it could not be sent, with the way out."""

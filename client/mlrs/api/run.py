@@ -91,16 +91,17 @@ class Run(RunView[Connection], WithBlock):
             start: the name of what the trials begin from and are made on, or a function that returns it once
                 the loop was saved: 1 to 64 letters, digits and hyphens. After a crash, a search with the same
                 name continues, and needs no trial again. Default: a new name.
-            always: search even if the horizon is not known or below 200 steps, or if the run was given
-                `initial_lr`, a model or a policy; `initial_lr` is then where trials begin.
+            always: search even if the horizon is not known or below 200 steps, if the run was given
+                `initial_lr`, a model or a policy (`initial_lr` is then where trials begin), or if the memory
+                of the task has decided the learning rate.
             charge_steps: whether the trials' steps are part of the horizon, so that the schedule ends so many
                 steps earlier.
             timeout_s: the deadline of opening the run, in seconds. Default: that of `Advisor.run`.
 
         Returns:
             The learning rate, and the trials. No search is made, and the result says why, where it would not
-            pay, where the run has begun, where each rank has a run of its own (`rank`), and where no daemon
-            answers and the run has a fallback.
+            pay, where the memory of the task has decided the learning rate, where the run has begun, where
+            each rank has a run of its own (`rank`), and where no daemon answers and the run has a fallback.
 
         Raises:
             InvalidArgumentError: a method of the loop returned no number.
@@ -223,24 +224,36 @@ class Run(RunView[Connection], WithBlock):
         update = self._adapt(step, alignment, validation_loss)
         return PendingAdaptation(self._connection, self._ledger, update)
 
-    def finish(self, *, timeout_s: float | None = None) -> RunInfo | None:
+    def finish(
+        self, *, metric: float | None = None, higher_is_better: bool = False, timeout_s: float | None = None
+    ) -> RunInfo | None:
         """Mark the run as finished: it takes no more observations, and all of its record is durable.
 
         A missing daemon is no error here if the run has a fallback, since training is over: observations that
         the daemon lacks are written to a file (`connect(unsent_dir=)`) for `mlrs runs push`, and a warning
         names the file.
 
+        Args:
+            metric: how good the run came out by your own measure, such as a test accuracy: a finite number,
+                or an array or tensor of one element. The memory of the task compares its runs by it.
+                Default: the newest validation loss counts, or else the training loss at the end.
+            higher_is_better: whether a higher `metric` is better.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
         Returns:
             The run; `None` where no daemon answered.
 
         Raises:
+            InvalidArgumentError: the metric is not a finite number.
             RunFinishedError: somebody else finished it before it had every observation.
             DeadlineExceededError, UnavailableError: no daemon answered in time, and the run has no fallback.
                 Call it again.
             MlrsError: the daemon refused the run.
         """
         self._check_attached()
-        infos = self._connection.act(self._finished(timeout_s))
+        metrics = check.metric(metric)
+        action = self._finished(metrics, timeout_s, higher_is_better=higher_is_better)
+        infos = self._connection.act(action)
         return None if infos is None else infos[0]
 
     def _opened(self) -> Ledger[Entry]:

@@ -30,6 +30,8 @@ RETRY_S = 20.0
 """How long a search waits for a daemon that went away, in seconds."""
 RANKED = "the run has ranks, each of which would search by itself"
 """Why runs whose ranks report by themselves make no search."""
+DECIDED = "the memory of the task has decided the learning rate"
+"""Why runs whose learning rate and schedule the memory of their task decided make no search."""
 BLOWN_UP = 3.0
 """A trial has diverged when its loss rises above its first by so many times the first's magnitude."""
 
@@ -55,10 +57,9 @@ def searched(
     if not always and (reason := _why_not(config)):
         return _told(ledger, SearchResult(learning_rate=None, why_not=f"{reason}; always=True makes one"))
     yield opened(connection.session, ledger, connection.deadline_of(ledger, timeout_s))
-    if not ledger.is_open:
-        return _told(ledger, SearchResult(learning_rate=None, why_not="no daemon answers"))
-    if ledger.next_step > 0:
-        return _told(ledger, _of_begun(ledger))
+    if reason := _why_not_now(ledger, always=always):
+        result = SearchResult(learning_rate=None, why_not=reason)
+        return _decided(connection, ledger, result) if reason.startswith(DECIDED) else _told(ledger, result)
     keep_policy = config.model is not None or config.schedule is not None
 
     def report(own: str, result: FinishedTrial | None = None, trial: int = 0) -> Action[Search]:
@@ -97,12 +98,24 @@ def _why_not(config: RunConfig) -> str:
     return ""
 
 
-def _of_begun(ledger: Ledger[Any]) -> SearchResult:
-    """Return the result for a run that has observations already."""
+def _why_not_now(ledger: Ledger[Any], *, always: bool) -> str:
+    """Return why a run that was opened, or could not be, makes no search; "" if it makes one."""
+    if not ledger.is_open:
+        return "no daemon answers"
+    if ledger.next_step > 0:
+        return _begun(ledger)
+    recalled = ledger.config.recalled
+    if always or recalled is None or not recalled.decided or ledger.config.schedule is None:
+        return ""  # also where an offset of a model's learning rates was decided
+    return f"{DECIDED}: {recalled.why}"
+
+
+def _begun(ledger: Ledger[Any]) -> str:
+    """Return why a run that has observations makes no search."""
     why = f"the run is at step {ledger.next_step}"
     if (found := ledger.config.found) is not None:
         why += f", and began at a learning rate of {found.learning_rate:.3g}, which a search found"
-    return SearchResult(learning_rate=None, why_not=why)
+    return why
 
 
 def _insisted(connection: C, ledger: Ledger[Any], call: Call[Search]) -> Action[Search]:
@@ -173,6 +186,12 @@ def _begun_at(connection: C, ledger: Ledger[Any], found: FoundRate) -> Action[No
 def _told(ledger: Ledger[Any], result: SearchResult) -> SearchResult:
     """Print the result in one line."""
     announce(f"mlrs: {ledger.label} {result}")
+    return result
+
+
+def _decided(connection: C, ledger: Ledger[Any], result: SearchResult) -> SearchResult:
+    """Print that there is no search, after the reason, which is printed when the run is opened."""
+    connection.announce(f"mlrs: {ledger.label} no search: {DECIDED}")
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlrs.api.actions import C
 from mlrs.api.views import RunsView, SentView, WithBlock
-from mlrs.ledger.sweep_entries import Floats, Row, losses_of
+from mlrs.ledger.sweep_entries import Floats, Row, losses_of, metrics_of
 from mlrs.ledger.updates import Update
 from mlrs.protocol.waiting import answered
 from mlrs.transport.connection import Connection
@@ -110,15 +110,26 @@ class Sweep(SweepView[Connection], WithBlock):
             self._connection.wait(answered(self._connection.session, self._ledger, update, deadline))
         return update.adaptations()
 
-    def finish(self, *, timeout_s: float | None = None) -> tuple[RunInfo, ...] | None:
+    def finish(
+        self, *, metrics: Any = None, higher_is_better: bool = False, timeout_s: float | None = None
+    ) -> tuple[RunInfo, ...] | None:
         """Mark the runs as finished: they take no more observations, and all of their records are durable.
 
         If no daemon answers, it returns `None`, as `Run.finish` does, after a warning that names a file.
 
+        Args:
+            metrics: (runs,), an array, list or tensor in the order of `ids`: how good each run came out by
+                your own measure, as for `Run.finish`. NaN: the run has no metric.
+            higher_is_better: whether higher `metrics` are better.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
         Raises:
+            InvalidArgumentError: the metrics are not one number for each run, or one is infinite.
             MlrsError: as `Run.finish`.
         """
-        return self._connection.act(self._finished(timeout_s))
+        checked = () if metrics is None else metrics_of(metrics, len(self))
+        action = self._finished(checked, timeout_s, higher_is_better=higher_is_better)
+        return self._connection.act(action)
 
 
 class PendingSweep(SentView[Connection, Row]):

@@ -125,7 +125,11 @@ class RunsView(Generic[C, E]):
         """Return the call that opens it again, for messages."""
         raise NotImplementedError
 
-    def _finished(self, timeout_s: float | None) -> Action[tuple[RunInfo, ...] | None]:
+    def _finished(
+        self, metrics: Sequence[float], timeout_s: float | None, *, higher_is_better: bool
+    ) -> Action[tuple[RunInfo, ...] | None]:
+        flag("higher_is_better", higher_is_better)
+        self._connection.locked(lambda: self._ledger.end(metrics, higher_is_better=higher_is_better))
         return finished(self._connection, self._ledger, timeout_s)
 
 
@@ -157,6 +161,15 @@ class RunView(RunsView[C, Entry]):
         return self._opened().config
 
     @property
+    def why(self) -> str:
+        """Why the run begins as it does, by the memory of its task, in a sentence. Opens the run."""
+        ledger = self._opened()
+        if not ledger.is_open:
+            return "no daemon has answered yet"
+        recalled = ledger.config.recalled
+        return "the run takes no part in the memory of its task" if recalled is None else recalled.why
+
+    @property
     def created(self) -> bool:
         """Whether opening the run created it; otherwise it existed before. Opens the run."""
         return self._opened().created
@@ -183,7 +196,8 @@ class RunView(RunsView[C, Entry]):
         with it, and read by rescue, which finds by it that a training overfits, and by models that know
         validation losses. Lower must be better: an accuracy would be taken for a loss that rises. Tell the
         same loss on the same examples throughout. If several are told between two observations, only the
-        newest one travels. One that no observation of its step or a later one follows is not sent.
+        newest one travels. One that no observation of its step or a later one follows is sent when the run is
+        finished, for the memory of its task.
 
         Args:
             step: the step before whose update the loss was measured. It may be some steps ahead of the
@@ -264,8 +278,9 @@ class RunView(RunsView[C, Entry]):
     def _describe(self, default_lr: float | None, config: dict[str, Any]) -> Action[None]:
         self._check_attached()
         if (lacking := read_off(self._ledger, default_lr, **config)) is not None:
-            session = self._connection.session
-            yield Perform(completed(session, self._ledger, lacking), session.timeout_s)
+            session, ledger = self._connection.session, self._ledger
+            is_new = ledger.next_step == 0 and ledger.config.found is None
+            yield Perform(completed(session, ledger, lacking, is_new=is_new), session.timeout_s)
 
     def _search(
         self,

@@ -8,6 +8,7 @@ change the ledger in an order that allows to repeat an interrupted call. What ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol
 
@@ -35,6 +36,7 @@ from mlrs.ledger.fallback import Fallback
 from mlrs.ledger.open_request import Start
 from mlrs.ledger.open_result import Opened
 from mlrs.ledger.outage import StorageStall
+from mlrs.ledger.outcome import Outcome
 from mlrs.ledger.remarks import Remarks
 from mlrs.ledger.standby import Standby, each_of
 from mlrs.ledger.updates import Update
@@ -84,6 +86,7 @@ class Ledger(Generic[E]):
         standby: answers while no daemon can be reached.
         remarks: the warnings about its observations.
         validations: the validation losses of a run that travel with observations.
+        outcome: how good the runs came out, as the caller told when finishing them.
         saved_as: the file with the observations that the daemon lacks; empty: there is none.
         saved_at: the next step when that file was written.
     """
@@ -116,9 +119,11 @@ class Ledger(Generic[E]):
         self.standby = Standby(fallback)
         self.remarks = Remarks(self.label, start.run_ids, start.configs)
         self.validations = Validations()
+        self.outcome = Outcome()
         self.saved_as = ""
         self.saved_at = -1
         self._stall = StorageStall(self.label)
+        self._told_why = ""  # what the memory decided, as it was announced
         self._late_refusal: MlrsError | None = None  # of a step that the fallback had answered
         self._is_replaced = False  # whether the late refusal is raised at every call
         self._keeps_losses = False  # whether losses are kept though the run is lost
@@ -288,6 +293,23 @@ class Ledger(Generic[E]):
     def store_news(self) -> str | None:
         """Return what to log about whether the daemon stores its answers, each message once."""
         return self._stall.news(self.backlog.durable_step, self.standby.last_step)
+
+    def memory_news(self) -> str:
+        """Return what to announce about the memory's decision for a run that was created here, once."""
+        recalled = self.config.recalled
+        if recalled is None or not self.created or self.size > 1 or recalled.why == self._told_why:
+            return ""
+        self._told_why = recalled.why
+        return str(recalled)
+
+    def end(self, metrics: Sequence[float], *, higher_is_better: bool) -> None:
+        """Enter how good the runs came out by the caller's measure: one number for each run, or none."""
+        told = self.validations.newest_waiting
+        self.outcome = Outcome(
+            metrics=tuple(metrics),
+            higher_is_better=higher_is_better,
+            validation_loss=told.loss if told is not None and math.isfinite(told.loss) else None,
+        )
 
     def unsent(self) -> list[E]:
         """Return the observations that the daemon may lack, in order and without gaps up to the last.

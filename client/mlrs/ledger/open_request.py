@@ -19,6 +19,10 @@ from mlrs.values.types import RunConfig
 
 Mode = Literal["open", "create", "resume", "begin", "restart"]
 """The contract's ways to open a run."""
+Explored = Literal["careful", "full", "none"]
+"""What a new run takes from the memory of its task; `none`: the best known."""
+STATED = ("model", "schedule", "meta", "initial_lr", "lr_offset", "scale", "snapshot")
+"""The fields of a config that decide what the memory would: a run that is given one leaves it out."""
 
 
 class Way(NamedTuple):
@@ -56,6 +60,8 @@ class Start:
     """The number of ranks, if that was given."""
     read_off: RunConfig = dataclasses.field(default_factory=RunConfig)
     """What an adapter read from the training loop. The caller's options take precedence."""
+    explore: Explored | None = None
+    """What new runs take from the memory of their task; `None`: they take no part in it."""
 
     def limit_s(self, first_step: int | None) -> float:
         """Return the deadline of opening the runs, whose first step is `first_step`, in seconds."""
@@ -85,6 +91,12 @@ class Start:
         if way.mode in ("open", "resume"):
             return self.configs
         return [completed(config, self.read_off) for config in self.configs]
+
+    def explored(self, index: int) -> Explored | None:
+        """Return what a run takes from the memory of its task when it is created; `None`: no part in it."""
+        config = self.configs[index]
+        is_stated = any(getattr(config, name) is not None for name in STATED)
+        return None if is_stated else self.explore
 
     def lacking(self, config: RunConfig, next_step: int) -> RunConfig | None:
         """Return the fields read by an adapter that the config of an opened run lacks; `None`: nothing.

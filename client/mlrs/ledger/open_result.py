@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from mlrs.values.types import RunConfig, RunInfo
@@ -60,7 +61,7 @@ class Opened:
 
     @property
     def last_learning_rates(self) -> list[float | None]:
-        """The last learning rate of each run, or else what a search found, or its `initial_lr`."""
+        """The last learning rate of each run, or else what it was told to begin with, if that is known."""
         infos = [run.info for run in self.runs]
         return [
             _first_rate(info.config) if info.last_learning_rate is None else info.last_learning_rate
@@ -73,6 +74,11 @@ class Opened:
         return min(run.info.next_step for run in self.runs)
 
     @property
+    def is_new(self) -> bool:
+        """Whether the runs have no observation, and no search has found what to begin with."""
+        return self.furthest_step == 0 and self.config.found is None
+
+    @property
     def furthest_step(self) -> int:
         """The largest next step of all runs."""
         return max(run.info.next_step for run in self.runs)
@@ -82,8 +88,17 @@ class Opened:
         """Observations of all runs up to and including this step survive a crash; -1: none yet."""
         return min(run.info.durable_step for run in self.runs)
 
+    def completed(self, run: OpenedRun) -> Opened:
+        """Return the answer for a single run after its config was completed."""
+        (first,) = self.runs
+        return Opened((dataclasses.replace(run, created=first.created, took_over=first.took_over),))
+
 
 def _first_rate(config: RunConfig) -> float | None:
     """Return the learning rate that a run was told to begin with, if it was."""
-    rate = config.initial_lr if config.found is None else config.found.learning_rate
+    rate = config.initial_lr
+    if config.found is not None:
+        rate = config.found.learning_rate
+    elif config.recalled is not None and config.recalled.decided and config.schedule is not None:
+        rate = config.schedule.base_lr
     return None if rate is None else rate * config.factor

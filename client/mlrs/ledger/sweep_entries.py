@@ -126,20 +126,35 @@ class Row:
 
 def losses_of(value: Any, count: int) -> Floats:
     """Return the losses of a sweep's runs, (count,) float64; a copy."""
+    return _column_of("losses", value, count)
+
+
+def metrics_of(value: Any, count: int) -> list[float]:
+    """Return how good a sweep's runs came out, one number for each; NaN: the run has no metric."""
+    column = _column_of("metrics", value, count)
+    if np.isinf(column).any():
+        raise InvalidArgumentError(
+            f"metrics must be finite, is {column[np.isinf(column)][0]} for the run at index"
+            f" {int(np.isinf(column).argmax())}; NaN stands for a run that has none",
+            field="metrics",
+        )
+    metrics: list[float] = column.tolist()
+    return metrics
+
+
+def _column_of(name: str, value: Any, count: int) -> Floats:
     if hasattr(value, "detach"):  # a tensor of PyTorch, on whatever device it is
         value = value.detach().cpu()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidArgumentError(f"losses cannot be read as an array: {error}", field="losses") from error
+        raise InvalidArgumentError(f"{name} cannot be read as an array: {error}", field=name) from error
     if array.shape != (count,):
         raise InvalidArgumentError(
-            f"losses must be one number for each of the {count} runs, is of shape {array.shape}",
-            field="losses",
+            f"{name} must be one number for each of the {count} runs, is of shape {array.shape}", field=name
         )
     if array.dtype.kind not in "fiu":
         raise InvalidArgumentError(
-            f"losses must be real numbers, are {array.dtype}; NaN stands for a run that has none",
-            field="losses",
+            f"{name} must be real numbers, are {array.dtype}; NaN stands for a run that has none", field=name
         )
     return array.astype(np.float64)

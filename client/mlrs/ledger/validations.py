@@ -57,6 +57,11 @@ class Validations:
             if any(same_validation(entry.validation, one) for one in self._waiting):
                 self._waiting = [one for one in self._waiting if one.step > entry.validation.step]
 
+    @property
+    def newest_waiting(self) -> Validation | None:
+        """The newest validation loss that no observation has carried, if there is one."""
+        return self._waiting[-1] if self._waiting else None
+
     def refused(self, entry: Any) -> None:
         """Enter that an entry was refused: what it had waits again, unless a newer one of its time does."""
         if entry.validation is not None:

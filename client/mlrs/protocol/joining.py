@@ -38,11 +38,14 @@ def deleted(session: Session, run_id: str, timeout_s: float) -> Procedure[None]:
         raise
 
 
-def completed(session: Session, ledger: Ledger[Any], config: RunConfig) -> Procedure[None]:
-    """Add to a run's config what it lacks."""
-    call = session.requests.completing(ledger.start, config, session.feeder)
+def completed(
+    session: Session, ledger: Ledger[Any], config: RunConfig, *, is_new: bool = False
+) -> Procedure[None]:
+    """Add to a run's config what it lacks. If it `is_new`, the memory of its task may then decide."""
+    call = session.requests.completing(ledger.start, config, session.feeder, is_new=is_new)
     (run,) = yield from called(session, call, session.timeout_s, session.home_of(ledger))
     ledger.config = run.info.config
+    session.recalled(ledger)
 
 
 def stored(session: Session, ledger: Ledger[Any], timeout_s: float) -> Procedure[bool]:
@@ -119,6 +122,8 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
     address, runs = session.reopened.get(ledger, ("", []))
     route = Route(session.addresses, deadline, address or session.home_of(ledger))
     way = None if ledger.is_open else start.way(first_step)
+    if ledger.standby.steps:  # it trained on its fallback, which the memory must not take for its own advice
+        start.explore = None
     while len(runs) < ledger.size:
         if way is None:
             call = requests.reopening(start, feeder, len(runs))
@@ -141,8 +146,8 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
         ledger.rejoin(opened)
     else:
         if lacking := start.lacking(opened.config, opened.next_step):
-            (run,) = yield from routed(requests.completing(start, lacking, feeder), route)
-            opened = Opened((run,))
+            call = requests.completing(start, lacking, feeder, is_new=opened.is_new)
+            opened = opened.completed(*(yield from routed(call, route)))
         ledger.open(opened)
         session.opened(ledger, opened.took_over, address)
     if session.needs_joining(ledger):

@@ -94,8 +94,10 @@ class Requests(Protocol):
     def reopening(self, start: Start, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
         """Open runs again that were opened before, as many as one call may, from index `first` on."""
 
-    def completing(self, start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
-        """Add to the config of a run that was opened before."""
+    def completing(
+        self, start: Start, config: RunConfig, feeder: str, *, is_new: bool = False
+    ) -> Call[tuple[OpenedRun, ...]]:
+        """Add to the config of a run that was opened before; `is_new`: it has no observation."""
 
     def get_run(self, run_id: object) -> Call[RunInfo]:
         """Read a run."""
@@ -340,12 +342,18 @@ class Session:
                     other.changed.notify_all()
         if not ledger.start.is_named:
             self.host.announce(f"mlrs: run {ledger.run_ids[0]} at {address}")
+        self.recalled(ledger)
         if took_over:
             self.host.say(
                 f"{ledger.label}: another process that is still connected sent its observations"
                 f"{'' if ledger.size == 1 else f' (of {len(took_over)} of its runs)'}; from here on they are"
                 " refused there and taken from this process. If both are to train, give each a run of its own"
             )
+
+    def recalled(self, ledger: Ledger[Any]) -> None:
+        """Announce, once, what the memory of its task decided for a run that was created here."""
+        if news := ledger.memory_news():
+            self.host.announce(f"mlrs: run {ledger.run_ids[0]}: {news}")
 
     def send_if_joined(self, ledger: Ledger[Any]) -> None:
         """Send what a run has to send, if it is on a stream."""

@@ -10,7 +10,10 @@ from mlrs.transport.access import Access
 from mlrs.transport.channel import options_of
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
+from mlrs_proto.v1.task_service_pb2_grpc import TaskServiceStub
 
+SERVICES: tuple[Callable[[Any], Any], ...] = (AdvisorServiceStub, ModelServiceStub, TaskServiceStub)
+"""The stubs of the services, whose methods all have different names."""
 FEEDER_KEY = "mlrs-feeder"
 """The metadata by which a daemon knows that a process is still connected."""
 
@@ -37,7 +40,7 @@ class Links:
             if address not in self._links:
                 self._access.check_redirect(address)
                 channel = self._open(address)
-                self._links[address] = channel, (AdvisorServiceStub(channel), ModelServiceStub(channel))
+                self._links[address] = channel, tuple(service(channel) for service in SERVICES)
         return next(getattr(stub, name) for stub in self._links[address][1] if hasattr(stub, name))
 
     @property

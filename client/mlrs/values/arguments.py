@@ -90,6 +90,11 @@ def loss(value: Any) -> float:
     return number("loss", value)
 
 
+def metric(value: object) -> tuple[float, ...]:
+    """Return how good a run came out, a finite number, in a tuple; `None`: an empty one."""
+    return () if value is None else (real("metric", value),)
+
+
 def samples(value: object) -> float:
     """Return a checked number of samples that a loss is the mean of; `None` is one."""
     return 1.0 if value is None else real("samples", value, above=0.0)

@@ -127,11 +127,12 @@ def real(
     checked = number(name, value)
     if math.isfinite(checked) and above < checked < below and least <= checked <= most:
         return checked
-    bounds = [f"> {above:g}"] if above > -math.inf else []
+    bounds = ["finite"]
+    bounds += [f"> {above:g}"] if above > -math.inf else []
     bounds += [f">= {least:g}"] if least > -math.inf else []
     bounds += [f"< {below:g}"] if below < math.inf else []
     bounds += [f"<= {most:g}"] if most < math.inf else []
-    raise wrong(name, f"must be finite and {' and '.join(bounds)}", value)
+    raise wrong(name, f"must be {' and '.join(bounds)}", value)
 
 
 def wrong(name: str, what: str, value: object) -> InvalidArgumentError:

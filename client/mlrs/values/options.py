@@ -17,6 +17,9 @@ UPLOAD_TIMEOUT_S = 60.0
 OnExisting = Literal["error", "restart", "resume"]
 """What to do where the run with the given id has steps already: refuse to begin, drop its record and begin
 again, or continue at its next step."""
+Explore: TypeAlias = Literal["careful", "full", False]
+"""What a new run takes from the memory of its task: the best known or what is close to it, whatever is most
+likely to improve on it, or (`False`) the best known."""
 OnUnavailable = Literal["auto", "error", "fallback"]
 """What a run does if no daemon answers when it is opened: raise, or begin with its fallback. `auto`: raise,
 unless an adapter uses the run."""
@@ -43,7 +46,10 @@ class RunOptions(TypedDict, total=False):
     max_lr: float | None
     rescue: bool | None
     lr_offset: float | None
+    batch_size: int | None
     meta: Meta | bool | None
+    memory: bool
+    explore: Explore
     rank: int | None
     world_size: int | None
     rank_reduction: RankReduction | str | None
@@ -78,7 +84,11 @@ class SweepOptions(TypedDict, total=False):
     max_lr: float | Sequence[float] | None
     rescue: bool | Sequence[bool] | None
     lr_offset: float | Sequence[float] | None
+    batch_size: int | Sequence[int] | None
     meta: Meta | bool | Sequence[Meta | bool] | None
+    task: str | None
+    memory: bool | None
+    explore: Explore
     on_existing: OnExisting
     resume_from: int | None
     fallback: FallbackLike

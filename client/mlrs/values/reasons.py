@@ -25,6 +25,7 @@ from mlrs.errors import (
     StaleStepError,
     StepAheadError,
     StoreNewerError,
+    TaskNotFoundError,
     TenantLimitError,
     UnauthenticatedError,
     UnavailableError,
@@ -55,6 +56,7 @@ _BY_REASON: dict[str, type[MlrsError]] = {
     "MODEL_EXISTS": ModelExistsError,
     "RUN_BEGUN": RunBegunError,
     "NO_SEARCH": NoSearchError,
+    "NO_TASK": TaskNotFoundError,
 }
 PASSING_REASONS = frozenset(
     {"STALE_HANDLE", "QUEUE_FULL", "STORE", "DRAINING", "NOT_OWNER", "MEMORY_FULL", "TENANT_LIMIT"}

@@ -23,6 +23,7 @@ from mlrs.values.checks import (
 from mlrs.values.meta_types import Meta, MetaRecord, MetaStatus
 from mlrs.values.search_types import FoundRate
 from mlrs.values.signals import SignalRecord, ValidationRecord
+from mlrs.values.task_types import Recalled
 
 
 class Optimizer(enum.StrEnum):
@@ -183,6 +184,8 @@ class RunConfig:
     `True` or `None`."""
     lr_offset: float | None = option(real, least=-MAX_OFFSET, most=MAX_OFFSET)
     """Every learning rate is times 2**lr_offset, before `min_lr` and `max_lr`; -20 to 20 octaves."""
+    batch_size: int | None = option(whole, low=1, high=MAX_STEPS)
+    """The number of examples that a step trains on, over all ranks, 1 to 2**53."""
     schedule: Schedule | None = None
     """The schedule that the run follows instead of a model; in a daemon's report, with its defaults."""
     meta: Meta | None = None
@@ -191,6 +194,9 @@ class RunConfig:
     """How the ranks of a distributed job share the run. `None`: the run has no ranks."""
     found: FoundRate | None = None
     """What a search before the first step has found, in a daemon's report. `None`: there was no search."""
+    recalled: Recalled | None = None
+    """What the memory of the task decided when the run was created, in a daemon's report. `None`: the run
+    takes no part in the memory."""
 
     @property
     def factor(self) -> float:

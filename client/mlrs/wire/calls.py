@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mlrs.ledger.open_request import Mode, Start, Way
+from mlrs.ledger.open_request import Explored, Mode, Start, Way
 from mlrs.ledger.open_result import OpenedRun
+from mlrs.ledger.outcome import Outcome
 from mlrs.protocol.routing import Call
 from mlrs.values import arguments as check
 from mlrs.values.types import ModelInfo, RunConfig, RunInfo
 from mlrs.wire import convert
+from mlrs.wire.memory_convert import explored_to_proto
 from mlrs_proto import v1 as pb
 
 T = TypeVar("T")
@@ -45,16 +47,14 @@ class Page(Generic[T]):
 
 def opening(start: Start, way: Way, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
     """Open runs of a ledger, as many as one call may, from index `first` on."""
-    configs = start.asked(way)
-    if len(start.run_ids) == 1:
-        request = _opening(start, 0, configs[0], way, feeder)
-        return Call("OpenRun", request, lambda response: (_opened(response),))
     indexes = range(first, min(first + MAX_BATCH, len(start.run_ids)))
+    configs, explores = start.asked(way), way.mode != "resume"
+    requests = [_opening(start, each, configs[each], way, feeder, explores=explores) for each in indexes]
+    if len(start.run_ids) == 1:
+        return _opening_one(requests[0])
     return Call(
         "BatchOpenRuns",
-        pb.BatchOpenRunsRequest(
-            requests=[_opening(start, each, configs[each], way, feeder) for each in indexes]
-        ),
+        pb.BatchOpenRunsRequest(requests=requests),
         lambda response: tuple(map(_opened, response.responses)),
     )
 
@@ -64,20 +64,36 @@ def reopening(start: Start, feeder: str, first: int = 0) -> Call[tuple[OpenedRun
     return opening(_bare(start, RunConfig()), AGAIN, feeder, first)
 
 
-def completing(start: Start, config: RunConfig, feeder: str) -> Call[tuple[OpenedRun, ...]]:
-    """Add to the config of a run that was opened before."""
-    return opening(_bare(start, config), AGAIN, feeder)
+def completing(
+    start: Start, config: RunConfig, feeder: str, *, is_new: bool = False
+) -> Call[tuple[OpenedRun, ...]]:
+    """Add to the config of a run that was opened before.
+
+    If it `is_new`, without an observation, what is added may let the memory of its task decide.
+    """
+    bare = _bare(start, config, start.explored(0))
+    return _opening_one(_opening(bare, 0, config, AGAIN, feeder, explores=is_new))
 
 
-def _bare(start: Start, config: RunConfig) -> Start:
+def _bare(start: Start, config: RunConfig, explore: Explored | None = None) -> Start:
     """Return the options of runs that were opened before."""
-    configs = [config] * len(start.run_ids)
     return Start(
-        run_ids=start.run_ids, configs=configs, task="", timeout_s=start.timeout_s, is_ranked=start.is_ranked
+        run_ids=start.run_ids,
+        configs=[config] * len(start.run_ids),
+        task="",
+        timeout_s=start.timeout_s,
+        is_ranked=start.is_ranked,
+        explore=explore,
     )
 
 
-def _opening(start: Start, index: int, config: RunConfig, way: Way, feeder: str) -> pb.OpenRunRequest:
+def _opening_one(request: pb.OpenRunRequest) -> Call[tuple[OpenedRun, ...]]:
+    return Call("OpenRun", request, lambda response: (_opened(response),))
+
+
+def _opening(
+    start: Start, index: int, config: RunConfig, way: Way, feeder: str, *, explores: bool
+) -> pb.OpenRunRequest:
     """Return the request that opens one run; those of a sweep have one owner."""
     return pb.OpenRunRequest(
         run_id=start.run_ids[index],
@@ -88,6 +104,7 @@ def _opening(start: Start, index: int, config: RunConfig, way: Way, feeder: str)
         world_size=start.world_size,
         task=start.task or None,
         feeder=None if start.is_ranked else feeder,
+        explore=explored_to_proto(start.explored(index) if explores else None),
     )
 
 
@@ -102,21 +119,44 @@ def get_run(run_id: object) -> Call[RunInfo]:
     return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _run)
 
 
-def finishing(run_ids: Sequence[str], next_step: int | None = None) -> Iterator[Call[tuple[RunInfo, ...]]]:
-    """Mark runs with this next step (`None`: any) as finished, in as few calls as the contract allows."""
+def finishing(
+    run_ids: Sequence[str], next_step: int, outcome: Outcome
+) -> Iterator[Call[tuple[RunInfo, ...]]]:
+    """Mark runs with this next step as finished, in as few calls as the contract allows.
+
+    Runs of a sweep that have a metric come first, since one call has a metric for each run or none.
+    """
     if len(run_ids) == 1:
-        request = pb.FinishRunRequest(run_id=run_ids[0], next_step=next_step)
+        request = pb.FinishRunRequest(
+            run_id=run_ids[0],
+            next_step=next_step,
+            metric=outcome.metrics[0] if outcome.metrics else None,
+            higher_is_better=outcome.higher_is_better,
+            validation_loss=outcome.validation_loss,
+        )
         yield Call("FinishRun", request, lambda response: (_run(response),))
         return
-    for start in range(0, len(run_ids), MAX_BATCH):
-        part = run_ids[start : start + MAX_BATCH]
-        yield Call(
-            "BatchFinishRuns",
-            pb.BatchFinishRunsRequest(
-                run_ids=part, next_steps=[] if next_step is None else [next_step] * len(part)
-            ),
-            lambda response: tuple(map(convert.run_from_proto, response.runs)),
-        )
+    known, unknown = outcome.of(run_ids)
+    for start in range(0, len(known), MAX_BATCH):
+        part = known[start : start + MAX_BATCH]
+        yield _finishing([run_id for run_id, _ in part], next_step, [metric for _, metric in part], outcome)
+    for start in range(0, len(unknown), MAX_BATCH):
+        yield _finishing(unknown[start : start + MAX_BATCH], next_step, (), outcome)
+
+
+def _finishing(
+    run_ids: Sequence[str], next_step: int, metrics: Sequence[float], outcome: Outcome
+) -> Call[tuple[RunInfo, ...]]:
+    return Call(
+        "BatchFinishRuns",
+        pb.BatchFinishRunsRequest(
+            run_ids=run_ids,
+            next_steps=[next_step] * len(run_ids),
+            metrics=metrics,
+            higher_is_better=outcome.higher_is_better,
+        ),
+        lambda response: tuple(map(convert.run_from_proto, response.runs)),
+    )
 
 
 def delete_run(run_id: object) -> Call[None]:

@@ -26,6 +26,7 @@ from mlrs.values.types import (
 )
 from mlrs.wire import meta_convert as meta
 from mlrs.wire.extras import signals_from_proto, validations_from_proto
+from mlrs.wire.memory_convert import recalled_from_proto
 from mlrs.wire.search_calls import found_from_proto
 from mlrs_proto import v1 as pb
 
@@ -63,6 +64,7 @@ _OPTIONAL = (
     "min_lr",
     "max_lr",
     "lr_offset",
+    "batch_size",
 )
 """The fields of a config that the contract marks as optional."""
 
@@ -114,6 +116,7 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         meta=meta.config_from_proto(message.meta) if message.HasField("meta") else None,
         ranks=_ranks_from_proto(message.ranks) if message.HasField("ranks") else None,
         found=found_from_proto(message.found) if message.HasField("found") else None,
+        recalled=recalled_from_proto(message.recalled) if message.HasField("recalled") else None,
         rescue=message.rescue or None,
         **given,
     )

@@ -8,6 +8,7 @@ import google.protobuf.descriptor
 import google.protobuf.duration_pb2
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import mlrs_proto.v1.memory_pb2
 import mlrs_proto.v1.schedule_pb2
 import mlrs_proto.v1.search_pb2
 import sys
@@ -162,6 +163,8 @@ class RunConfig(google.protobuf.message.Message):
     SCHEDULE_FIELD_NUMBER: builtins.int
     META_FIELD_NUMBER: builtins.int
     RANKS_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    RECALLED_FIELD_NUMBER: builtins.int
     FOUND_FIELD_NUMBER: builtins.int
     RESCUE_FIELD_NUMBER: builtins.int
     LR_OFFSET_FIELD_NUMBER: builtins.int
@@ -193,6 +196,10 @@ class RunConfig(google.protobuf.message.Message):
     """The learning rate to start from, for models that take one (`drift`, whose first advice is a fifth of
     it: a warmup); finite and > 0. Unset: the default one of the optimizer's family.
     """
+    batch_size: builtins.int
+    """The number of examples that a step trains on, over all ranks; 1 to 2**53. Runs of a task with other batch sizes
+    get other learning rates from its memory.
+    """
     rescue: builtins.bool
     """Whether the losses are watched for a blow-up, and validation losses for overfitting: advice then asks to restore
     a saved state, and learning rates are halved or quartered from there on, at most three and four times. A run that
@@ -215,9 +222,14 @@ class RunConfig(google.protobuf.message.Message):
         """How the ranks of a distributed job share the run. Unset: it has one."""
 
     @property
+    def recalled(self) -> mlrs_proto.v1.memory_pb2.Recalled:
+        """What the memory of the task has decided when the run was created (`OpenRunRequest.explore`). Set by the daemon;
+        a request must leave it unset. Unset: the run takes no part in the memory of its task.
+        """
+
+    @property
     def found(self) -> mlrs_proto.v1.search_pb2.FoundRate:
-        """14 and 15 are kept free for the batch size, and for the arm of an experiment that the run belongs to.
-        What a search before the first step has found, which counts in place of `initial_lr` and of the schedule's
+        """What a search before the first step has found, which counts in place of `initial_lr` and of the schedule's
         `base_lr`. Set by the daemon (SearchTrial); a request must leave it unset.
         """
 
@@ -237,12 +249,16 @@ class RunConfig(google.protobuf.message.Message):
         schedule: mlrs_proto.v1.schedule_pb2.Schedule | None = ...,
         meta: global___Meta | None = ...,
         ranks: global___Ranks | None = ...,
+        batch_size: builtins.int | None = ...,
+        recalled: mlrs_proto.v1.memory_pb2.Recalled | None = ...,
         found: mlrs_proto.v1.search_pb2.FoundRate | None = ...,
         rescue: builtins.bool | None = ...,
         lr_offset: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_lr_offset", b"_lr_offset", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_rescue", b"_rescue", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "lr_offset", b"lr_offset", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "rescue", b"rescue", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_lr_offset", b"_lr_offset", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_rescue", b"_rescue", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "lr_offset", b"lr_offset", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "rescue", b"rescue", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_lr_offset", b"_lr_offset", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_recalled", b"_recalled", "_rescue", b"_rescue", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "batch_size", b"batch_size", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "lr_offset", b"lr_offset", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "ranks", b"ranks", "recalled", b"recalled", "rescue", b"rescue", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_found", b"_found", "_horizon", b"_horizon", "_initial_lr", b"_initial_lr", "_lr_offset", b"_lr_offset", "_max_lr", b"_max_lr", "_meta", b"_meta", "_min_lr", b"_min_lr", "_model", b"_model", "_momentum", b"_momentum", "_num_classes", b"_num_classes", "_ranks", b"_ranks", "_recalled", b"_recalled", "_rescue", b"_rescue", "_scale", b"_scale", "_schedule", b"_schedule", "_snapshot", b"_snapshot", "batch_size", b"batch_size", "found", b"found", "horizon", b"horizon", "initial_lr", b"initial_lr", "lr_offset", b"lr_offset", "max_lr", b"max_lr", "meta", b"meta", "min_lr", b"min_lr", "model", b"model", "momentum", b"momentum", "num_classes", b"num_classes", "optimizer", b"optimizer", "ranks", b"ranks", "recalled", b"recalled", "rescue", b"rescue", "scale", b"scale", "schedule", b"schedule", "snapshot", b"snapshot"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_batch_size", b"_batch_size"]) -> typing.Literal["batch_size"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_found", b"_found"]) -> typing.Literal["found"] | None: ...
     @typing.overload
@@ -265,6 +281,8 @@ class RunConfig(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_num_classes", b"_num_classes"]) -> typing.Literal["num_classes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ranks", b"_ranks"]) -> typing.Literal["ranks"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_recalled", b"_recalled"]) -> typing.Literal["recalled"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_rescue", b"_rescue"]) -> typing.Literal["rescue"] | None: ...
     @typing.overload

@@ -79,6 +79,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The run has begun, and a search comes before the first step. FAILED_PRECONDITION."""
     ERROR_REASON_NO_SEARCH: _ErrorReason.ValueType  # 25
     """The run had no search. NOT_FOUND."""
+    ERROR_REASON_NO_TASK: _ErrorReason.ValueType  # 26
+    """Nothing is remembered of the task. NOT_FOUND."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason of an error, for programs."""
@@ -139,6 +141,8 @@ ERROR_REASON_RUN_BEGUN: ErrorReason.ValueType  # 24
 """The run has begun, and a search comes before the first step. FAILED_PRECONDITION."""
 ERROR_REASON_NO_SEARCH: ErrorReason.ValueType  # 25
 """The run had no search. NOT_FOUND."""
+ERROR_REASON_NO_TASK: ErrorReason.ValueType  # 26
+"""Nothing is remembered of the task. NOT_FOUND."""
 global___ErrorReason = ErrorReason
 
 @typing.final

@@ -11,6 +11,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import mlrs_proto.v1.config_pb2
+import mlrs_proto.v1.memory_pb2
 import mlrs_proto.v1.meta_pb2
 import sys
 import typing
@@ -195,6 +196,7 @@ class OpenRunRequest(google.protobuf.message.Message):
     WORLD_SIZE_FIELD_NUMBER: builtins.int
     TASK_FIELD_NUMBER: builtins.int
     FEEDER_FIELD_NUMBER: builtins.int
+    EXPLORE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """1 to 256 characters: letters, digits and any of `._-/:+=@`, beginning with a letter or digit."""
     mode: global___OpenMode.ValueType
@@ -220,7 +222,11 @@ class OpenRunRequest(google.protobuf.message.Message):
     The process also sends it as metadata `mlrs-feeder` with StreamAdvice. A run has one feeder. Opening the run
     takes it over from the feeder before, whose handles become stale, except in OPEN_MODE_RESUME while that one is
     connected. Unset: the caller shares the run with any other, as shell scripts and the ranks of a job do.
-    9 and 10 are kept free for tags.
+    """
+    explore: mlrs_proto.v1.memory_pb2.Explore.ValueType
+    """9 and 10 are kept free for tags.
+    What a new run takes from the memory of its task. Unset: nothing, and how it ends is not remembered. It has no
+    effect on a run that is given a model, a schedule, meta mode, `initial_lr` or `lr_offset`.
     """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
@@ -237,9 +243,10 @@ class OpenRunRequest(google.protobuf.message.Message):
         world_size: builtins.int | None = ...,
         task: builtins.str | None = ...,
         feeder: builtins.str | None = ...,
+        explore: mlrs_proto.v1.memory_pb2.Explore.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "resume_from", b"resume_from", "task", b"task", "world_size", b"world_size"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "task", b"task", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "explore", b"explore", "feeder", b"feeder", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "task", b"task", "world_size", b"world_size"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_feeder", b"_feeder"]) -> typing.Literal["feeder"] | None: ...
     @typing.overload
@@ -437,21 +444,40 @@ class FinishRunRequest(google.protobuf.message.Message):
 
     RUN_ID_FIELD_NUMBER: builtins.int
     NEXT_STEP_FIELD_NUMBER: builtins.int
+    METRIC_FIELD_NUMBER: builtins.int
+    HIGHER_IS_BETTER_FIELD_NUMBER: builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
     next_step: builtins.int
     """Finish the run only if its next step is this one. FAILED_PRECONDITION, ERROR_REASON_STEP_AHEAD: the run lacks
     steps, since a daemon may have lost steps that were not stored; send them again first. Unset: not checked.
     """
+    metric: builtins.float
+    """How good the run came out, by the caller's own measure, for the memory of its task; finite. Unset: the newest
+    validation loss counts, or else the mean training loss of the last twentieth. A finished run takes it, too.
+    """
+    higher_is_better: builtins.bool
+    """Whether a higher `metric` is better."""
+    validation_loss: builtins.float
+    """The newest validation loss, where no observation has carried it."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         next_step: builtins.int | None = ...,
+        metric: builtins.float | None = ...,
+        higher_is_better: builtins.bool = ...,
+        validation_loss: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_next_step", b"_next_step", "next_step", b"next_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_next_step", b"_next_step", "next_step", b"next_step", "run_id", b"run_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_metric", b"_metric", "_next_step", b"_next_step", "_validation_loss", b"_validation_loss", "metric", b"metric", "next_step", b"next_step", "validation_loss", b"validation_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_metric", b"_metric", "_next_step", b"_next_step", "_validation_loss", b"_validation_loss", "higher_is_better", b"higher_is_better", "metric", b"metric", "next_step", b"next_step", "run_id", b"run_id", "validation_loss", b"validation_loss"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_metric", b"_metric"]) -> typing.Literal["metric"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_next_step", b"_next_step"]) -> typing.Literal["next_step"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_validation_loss", b"_validation_loss"]) -> typing.Literal["validation_loss"] | None: ...
 
 global___FinishRunRequest = FinishRunRequest
 
@@ -484,6 +510,10 @@ class BatchFinishRunsRequest(google.protobuf.message.Message):
 
     RUN_IDS_FIELD_NUMBER: builtins.int
     NEXT_STEPS_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    HIGHER_IS_BETTER_FIELD_NUMBER: builtins.int
+    higher_is_better: builtins.bool
+    """Whether higher `metrics` are better."""
     @property
     def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The runs' ids: 1 to 1000, all different."""
@@ -492,13 +522,19 @@ class BatchFinishRunsRequest(google.protobuf.message.Message):
     def next_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The next steps of the runs, as in FinishRunRequest: one for each run, or none."""
 
+    @property
+    def metrics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """How good the runs came out, as in FinishRunRequest: one for each run, or none."""
+
     def __init__(
         self,
         *,
         run_ids: collections.abc.Iterable[builtins.str] | None = ...,
         next_steps: collections.abc.Iterable[builtins.int] | None = ...,
+        metrics: collections.abc.Iterable[builtins.float] | None = ...,
+        higher_is_better: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["next_steps", b"next_steps", "run_ids", b"run_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["higher_is_better", b"higher_is_better", "metrics", b"metrics", "next_steps", b"next_steps", "run_ids", b"run_ids"]) -> None: ...
 
 global___BatchFinishRunsRequest = BatchFinishRunsRequest
 

@@ -9,7 +9,7 @@ class Role(enum.IntEnum):
     """The role of a token; each role includes the ones before it."""
 
     ADVISE = 1
-    """Open, observe, follow, finish and delete the tenant's runs; read models."""
+    """Open, observe, follow, finish and delete the tenant's runs; read and forget its tasks; read models."""
     ADAPT = 2
     """Meta updates too."""
     ADMIN = 3
@@ -43,5 +43,8 @@ ROLE_OF: dict[str, Role] = {
     "PromoteModel": Role.ADMIN,
     "RollbackAlias": Role.ADMIN,
     "ListAliasChanges": Role.ADVISE,
+    "ListTasks": Role.ADVISE,
+    "GetTask": Role.ADVISE,
+    "ForgetTask": Role.ADVISE,
 }
 """The role that each RPC needs. An RPC that is missing here cannot be called."""

@@ -149,7 +149,7 @@ def check_same_policy(stored: StoredRun, asked: RunConfig, model: str, models: M
         raise config_mismatch(stored, "config.schedule", f"the model {model_ref(stored)}", wants)
 
 
-def model_ref(stored: StoredRun) -> str:
+def model_ref(stored: NewRun) -> str:
     """Return the reference of a run's model, `name@digest`; "" for a run that follows a schedule."""
     if stored.config.schedule is not None:
         return ""

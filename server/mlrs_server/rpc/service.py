@@ -22,6 +22,7 @@ from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.open_request import check_batch_size
 from mlrs_server.runs.opener import RunOpener
+from mlrs_server.runs.past import Outcome
 from mlrs_server.runs.records import RunRecords
 from mlrs_server.runs.searching import RunSearches
 from mlrs_server.system.cooperative import cooperatively
@@ -112,7 +113,8 @@ class AdvisorService(AdvisorServiceServicer):
         steps = (
             [convert.step_from_proto(request.next_step, "next_step")] if request.HasField("next_step") else []
         )
-        (view,) = await self._ending.finish_many([current_caller().full(request.run_id)], steps)
+        outcome = convert.outcome_from_proto(request)
+        (view,) = await self._ending.finish_many([current_caller().full(request.run_id)], steps, [outcome])
         return pb.FinishRunResponse(run=convert.run_to_proto(view))
 
     async def BatchFinishRuns(
@@ -122,7 +124,14 @@ class AdvisorService(AdvisorServiceServicer):
         caller = current_caller()
         check_batch_size("run_ids", len(request.run_ids))
         steps = [convert.step_from_proto(step, "next_steps") for step in request.next_steps]
-        views = await self._ending.finish_many([caller.full(run_id) for run_id in request.run_ids], steps)
+        outcomes = [
+            Outcome(
+                metric=convert.metric_from_proto(metric, "metrics"), higher_is_better=request.higher_is_better
+            )
+            for metric in request.metrics
+        ]
+        run_ids = [caller.full(run_id) for run_id in request.run_ids]
+        views = await self._ending.finish_many(run_ids, steps, outcomes)
         return pb.BatchFinishRunsResponse(
             runs=[convert.run_to_proto(view) async for view in cooperatively(views)]
         )

@@ -60,6 +60,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.MODEL_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Reason.RUN_BEGUN: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.NO_SEARCH: grpc.StatusCode.NOT_FOUND,
+    Reason.NO_TASK: grpc.StatusCode.NOT_FOUND,
 }
 """The status code of each reason."""
 

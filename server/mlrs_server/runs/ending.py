@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
+from mlrs_core.memory import PastRun
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import AdvisorError, Reason, invalid_field
 from mlrs_server.failpoints import reach
@@ -14,8 +17,9 @@ from mlrs_server.live.stored_runs import StoredRuns, required
 from mlrs_server.live.views import RunView
 from mlrs_server.runs.changes import RunChanges, log_runs
 from mlrs_server.runs.open_request import check_batch
+from mlrs_server.runs.past import NOTHING_SAID, Outcome, ended
 from mlrs_server.runs.watchers import Watchers
-from mlrs_server.storage import StoredRun
+from mlrs_server.storage import Store, StoredRun
 
 log = structlog.get_logger()
 
@@ -30,25 +34,35 @@ class RunEnding:
         self._watchers = watchers
         self._changes = changes
 
-    async def finish_many(self, run_ids: Sequence[str], next_steps: Sequence[int] = ()) -> list[RunView]:
+    async def finish_many(
+        self, run_ids: Sequence[str], next_steps: Sequence[int] = (), outcomes: Sequence[Outcome] = ()
+    ) -> list[RunView]:
         """Mark runs as finished, all or none, and store all of them; return them in the order of the ids.
+
+        How they ended is stored with it, for the memory of their tasks. A run that is finished already takes
+        a metric that it lacks, or another one.
 
         Args:
             run_ids: the ids of the runs.
             next_steps: the step that each run must have reached at least; empty for no such check.
+            outcomes: what the caller says of how each run ended; empty: nothing.
 
         Raises:
             AdvisorError: there is no run of one of the ids, an id is given twice, a run lacks steps, or the
                 store fails.
         """
         check_batch("run_ids", run_ids)
-        if next_steps and len(next_steps) != len(run_ids):
-            raise invalid_field(
-                "next_steps", f"must be one for each run or none, are {len(next_steps)} for {len(run_ids)}"
-            )
-        return await self._changes.to_the_end(self._finish(run_ids, next_steps))
+        for field, given in (("next_steps", next_steps), ("metrics", outcomes)):
+            if given and len(given) != len(run_ids):
+                raise invalid_field(
+                    field, f"must be one for each run or none, are {len(given)} for {len(run_ids)}"
+                )
+        told = dict(zip(run_ids, outcomes or [NOTHING_SAID] * len(run_ids), strict=True))
+        return await self._changes.to_the_end(self._finish(run_ids, next_steps, told))
 
-    async def _finish(self, run_ids: Sequence[str], next_steps: Sequence[int]) -> list[RunView]:
+    async def _finish(
+        self, run_ids: Sequence[str], next_steps: Sequence[int], told: Mapping[str, Outcome]
+    ) -> list[RunView]:
         async with self._live.locked(run_ids), self._stored.acquired(run_ids) as found:
             runs = [required(found, run_id) for run_id in run_ids]
             going = [run for run in runs if self._live.status(run) != RunStatus.FINISHED]
@@ -56,20 +70,22 @@ class RunEnding:
                 if run in going:
                     check_reached(run.run_id, self._live.next_step(run), step)
             if going:
-                await self._end(going)
-                runs = await self._stored.get_all(run_ids)
-            return await self._stored.views(runs)
+                await self._end(going, told)
+            late = [run for run in runs if run not in going and told[run.run_id].metric is not None]
+            if late:
+                await self._stored.in_store(lambda store: _measure_late(store, late, told))
+            return await self._stored.views(await self._stored.get_all(run_ids) if going else runs)
 
-    async def _end(self, going: Sequence[StoredRun]) -> None:
+    async def _end(self, going: Sequence[StoredRun], told: Mapping[str, Outcome]) -> None:
         """Finish runs that are not finished; they take no observation from now on."""
         live = {run.run_id: slot for run in going if (slot := self._live.find(run.run_id))}
-        before = {run_id: slot.status for run_id, slot in live.items()}
+        before = {run.run_id: self._live.status(run) for run in going}
         for slot in live.values():
             slot.status = RunStatus.FINISHED
         try:
             await self._live.flush(live)
             reach("lifecycle.finish")
-            await self._stored.in_store(lambda store: store.set_status(going, RunStatus.FINISHED))
+            await self._stored.in_store(lambda store: _finish(store, going, before, told))
             reach("lifecycle.finished")
         except BaseException:
             for run_id, slot in live.items():
@@ -99,6 +115,33 @@ class RunEnding:
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
+
+
+def _finish(
+    store: Store,
+    going: Sequence[StoredRun],
+    before: Mapping[str, RunStatus],
+    told: Mapping[str, Outcome],
+) -> None:
+    """Mark runs as finished in the store, whose records it has, with how they ended."""
+    remembered = {run.run_id for run in going if run.config.recalled is not None}
+    flushed = store.get(sorted(remembered)) if remembered else {}
+    past = [
+        (run, ended(store, run, before[run.run_id], told[run.run_id], at=time.time()))
+        for run in flushed.values()
+    ]
+    store.finish(going, past)
+
+
+def _measure_late(store: Store, runs: Sequence[StoredRun], told: Mapping[str, Outcome]) -> None:
+    """Store the metrics of runs that were finished before."""
+    measured = list[tuple[StoredRun, PastRun]]()
+    for run in runs:
+        if (past := store.past_run(run)) is not None:
+            said = told[run.run_id]
+            better = replace(past, metric=said.metric, higher_is_better=said.higher_is_better)
+            measured.append((run, better))
+    store.finish([], measured)
 
 
 def check_reached(run_id: str, at: int, step: int) -> None:

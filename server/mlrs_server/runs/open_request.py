@@ -8,6 +8,7 @@ from typing import Literal
 
 from mlrs_core.config import MAX_WORLD_SIZE, RunConfig
 from mlrs_core.errors import InvalidFieldError
+from mlrs_core.memory import Explore
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, finished_run, invalid_field, run_not_found
 from mlrs_server.live.live_runs import LiveRuns
@@ -51,6 +52,8 @@ class OpenRequest:
     """The name of a new run's task, as the tenant gives it; "" is the run's id."""
     feeder: str = ""
     """The id of the process that asks and will send the run's observations; "" if it gave none."""
+    explore: Explore | None = None
+    """What a new run takes from the memory of its task; `None`: nothing."""
 
     def __post_init__(self) -> None:
         """Check the ids, the world size and the step."""

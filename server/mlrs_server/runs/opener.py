@@ -37,6 +37,7 @@ from mlrs_server.runs.open_request import (
     request_to_resume,
     run_to_create,
 )
+from mlrs_server.runs.remembering import TaskMemory, begun_again
 from mlrs_server.runs.takeovers import Takeovers
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import NewRun, RunKey, StoredRun
@@ -61,6 +62,7 @@ class RunOpener:
         catalog: ModelCatalog,
         changes: RunChanges,
         *,
+        memory: TaskMemory | None = None,
         quota: Callable[[Sequence[str]], AbstractAsyncContextManager[None]] = _no_quota,
         feeders: Feeders | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class RunOpener:
         self._watchers = watchers
         self._catalog = catalog
         self._changes = changes
+        self._memory = memory or TaskMemory(stored, catalog)
         self._quota = quota
         self._takeovers = Takeovers(live, stored, feeders or Feeders())
 
@@ -108,7 +111,10 @@ class RunOpener:
         to_drop = {request.run_id for request in requests if request.mode == "restart"}
         async with self._live.locked(shards):
             unstored = {run_id for run_id in shards if self._live.is_unstored(run_id)}
-            async with self._stored.acquired_to_open(shards, to_drop) as found:
+            async with (
+                self._stored.acquired_to_open(shards, to_drop) as found,
+                self._memory.deciding(requests),
+            ):
                 return await self._open_acquired(requests, found, unstored)
 
     async def _open_acquired(
@@ -130,7 +136,8 @@ class RunOpener:
         models = await self._models(requests, runs)
         replayed = await self._stored.replay_unloaded(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
-        new = await self._checked(requests, runs, replayed, models, unstored)
+        asked = await self._checked(requests, runs, replayed, models, unstored)
+        new = await self._remembered(asked, [run.run_id for run in dropped], models)
         new = [replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in new]
         async with self._quota(self._begun_by(new, found, existing)):
             created = await self._create(new, dropped, among=len(requests))
@@ -191,13 +198,13 @@ class RunOpener:
         replayed: Mapping[str, ReplayedRun],
         models: ModelsNow,
         unstored: Collection[str],
-    ) -> list[NewRun]:
+    ) -> list[tuple[OpenRequest, NewRun]]:
         """Check all requests, and load the runs that exist into memory; return the runs to create."""
         new = []
         async for request in cooperatively(requests):
             with about(request.run_id, among=len(requests)):
                 if (stored := runs.get(request.run_id)) is None:
-                    new.append(run_to_create(request, models))
+                    new.append((request, run_to_create(request, models)))
                     continue
                 self._takeovers.check(request, stored)
                 asked = request_to_resume(stored, request, self._live, unstored=stored.run_id in unstored)
@@ -205,6 +212,19 @@ class RunOpener:
                 if not must_rewind(stored, asked, self._live):  # a rewound run is loaded with another state
                     self._live.load(stored, replayed.get(stored.run_id))
         return new
+
+    async def _remembered(
+        self, new: Sequence[tuple[OpenRequest, NewRun]], dropped: Sequence[str], models: ModelsNow
+    ) -> list[NewRun]:
+        """Return new runs with what the memory decides for them: for one that is begun again, what it did."""
+        asking = [request.run_id for request, _ in new if request.explore is not None]
+        kept = await self._memory.kept([run_id for run_id in dropped if run_id in asking]) if dropped else {}
+        others = [one for one in new if one[0].run_id not in kept]
+        decided = {run.run_id: run for run in await self._memory.recalled(others, models)}
+        for request, run in new:
+            if run.run_id in kept:
+                decided[run.run_id] = begun_again(request, run, kept[run.run_id], models)
+        return [decided[run.run_id] for _, run in new]
 
     # ----------------------------------------------------------------------------- changing
 
@@ -260,7 +280,8 @@ class RunOpener:
                     if request.resume_from is not None and must_rewind(stored, request, self._live):
                         run = await self._rewind(stored, request.resume_from)
                         rewound.append(run)
-                    run = run if config == run.config else await self._complete(run, config)
+                    if config != run.config:
+                        run = await self._complete(run, await self._completed(run, request, config, models))
                     resumed.append(await self._regrouped(run, request))
         finally:
             if rewound:
@@ -281,10 +302,20 @@ class RunOpener:
         self._watchers.rewound(stored.run_id, step)
         return rewound
 
-    async def _complete(self, stored: StoredRun, config: RunConfig) -> StoredRun:
-        """Replace the config of a run that has no observation yet; it takes none meanwhile."""
+    async def _completed(
+        self, stored: StoredRun, request: OpenRequest, config: RunConfig, models: ModelsNow
+    ) -> StoredRun:
+        """Return a run with a more complete config, with which the memory may decide more for it."""
         size = max(stored.world_size, 1)
         run = replace(stored, config=config, world_size=size if config.ranks else 0)
+        if config.recalled is not None and config.recalled.decided:
+            return run
+        (decided,) = await self._memory.recalled([(request, run)], models)
+        changed = ("config", "model_name", "model_digest", "snapshot")
+        return replace(run, **{name: getattr(decided, name) for name in changed})
+
+    async def _complete(self, stored: StoredRun, run: StoredRun) -> StoredRun:
+        """Replace the config of a run that has no observation yet; it takes none meanwhile."""
         if policy_key(run) != policy_key(stored):  # with rescue, it has another state
             run = replace(run, snapshot=first_snapshot(policy_of(run, self._catalog)))
             with self._live.reserved_new(run) as slot:
@@ -297,8 +328,8 @@ class RunOpener:
         with self._live.closed(run.run_id):
             with self._live.dropped_if_ambiguous(run.run_id):
                 await self._stored.in_store(lambda store: store.complete(run))
-            put(live.group.table, live.row, config)
-            live.group.share(live.row, config.ranks, size)
+            put(live.group.table, live.row, run.config)
+            live.group.share(live.row, run.config.ranks, max(run.world_size, 1))
         return run
 
     async def _regrouped(self, stored: StoredRun, request: OpenRequest) -> StoredRun:

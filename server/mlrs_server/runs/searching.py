@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass, replace
 
 import structlog
 
-from mlrs_core.config import FoundRate, RunConfig, ScheduleKind, ScheduleSpec
+from mlrs_core.config import FoundRate, RunConfig, ScheduleKind
 from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
 from mlrs_core.search import Found, SearchSetup, Trial
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.searches import VERSION, RecordedSearch, check_start
+from mlrs_server.domain.tails import tail
 from mlrs_server.errors import AdvisorError, finished_run, invalid_field, no_search, run_begun
 from mlrs_server.failpoints import reach
 from mlrs_server.live.live_runs import LiveRuns
@@ -24,8 +24,9 @@ from mlrs_server.storage import NewRun, Store, StoredRun
 
 log = structlog.get_logger()
 
-WARMUP_SHARE = 0.05
-"""The share of the horizon in which `_after_search` warms up."""
+AFTER_SEARCH = ScheduleKind.WSD
+"""What a run follows after a search instead of a model that would go to a rate of its own: the schedule that
+ends best there. ADR 0024 has the measurements."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,11 @@ class RunSearches:
         if keeps_policy:
             own = {name: getattr(run, name) for name in NewRun.__dataclass_fields__}
             return NewRun(**{**own, "config": config})
-        config = replace(config, schedule=_after_search(config.after_search().horizon or 1))
+        config = replace(
+            config,
+            schedule=tail(AFTER_SEARCH, config.after_search().horizon or 1),
+            lr_offset=_own_offset(config),
+        )
         new = new_run(run.run_id, config, "", ModelsNow(self._catalog, self._catalog.names), task=run.task)
         return replace(new, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
 
@@ -197,12 +202,9 @@ class RunSearches:
         return model.architecture.begins_at_start
 
 
-def _after_search(horizon: int) -> ScheduleSpec:
-    """Return what a run follows after a search instead of a model that would go to a rate of its own.
-
-    ADR 0024 has the measurements that chose it.
-    """
-    return ScheduleSpec(ScheduleKind.WSD, warmup=min(math.ceil(WARMUP_SHARE * horizon), horizon - 1))
+def _own_offset(config: RunConfig) -> float | None:
+    """Return the offset that the caller gave, without one that the memory decided for a model."""
+    return None if config.recalled is not None else config.lr_offset
 
 
 def _keeps_policy(config: RunConfig, search: RecordedSearch) -> bool:

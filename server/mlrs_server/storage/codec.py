@@ -17,11 +17,13 @@ import numpy.typing as npt
 from mlrs_core.config import (
     AdaptScope,
     FoundRate,
+    Measure,
     MetaConfig,
     MetaOrder,
     Optimizer,
     RankReduction,
     RanksConfig,
+    Recalled,
     RunConfig,
     ScheduleKind,
     ScheduleSpec,
@@ -212,4 +214,6 @@ def _config_of(values: dict[str, Any]) -> RunConfig:
         values["ranks"] = RanksConfig(reduction=RankReduction(ranks.pop("reduction")), **ranks)
     if (found := values.get("found")) is not None:
         values["found"] = FoundRate(**found)
+    if (recalled := values.get("recalled")) is not None:
+        values["recalled"] = Recalled(measure=Measure(recalled.pop("measure")), **recalled)
     return RunConfig(**values)

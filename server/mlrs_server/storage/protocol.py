@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.config import RunConfig
+from mlrs_core.memory import PastRun
 from mlrs_core.policy import Floats, States, Steps
 from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.domain.ledger import Records, RunStatus
@@ -171,6 +172,18 @@ class StoredNetwork:
     """The weights, for `codec.unpack_network`."""
 
 
+@dataclass(frozen=True)
+class RememberedTask:
+    """A task of which something is remembered."""
+
+    name: str
+    """Its name, as the tenant gave it."""
+    runs: int
+    """The number of its runs, those under way included."""
+    time: float
+    """When the last of them ended or was created, in seconds since the epoch, UTC."""
+
+
 class Store(Protocol):
     """Runs and their records. Every method is one transaction.
 
@@ -275,8 +288,34 @@ class Store(Protocol):
         """Set the feeder of some runs, all or none."""
         ...
 
-    def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
-        """Set the status of some runs, all or none."""
+    def finish(self, going: Sequence[StoredRun], ended: Sequence[tuple[StoredRun, PastRun]] = ()) -> None:
+        """Mark some runs as finished, all or none, and store how runs ended, for the memory of their tasks.
+
+        What was forgotten meanwhile stays forgotten.
+        """
+        ...
+
+    def past_run(self, run: StoredRun) -> PastRun | None:
+        """Return how a run ended, if that is remembered."""
+        ...
+
+    def past_runs(self, task: str, limit: int) -> Sequence[PastRun | StoredRun]:
+        """Return the runs of a task by its full name, the newest first; those under way as they are stored.
+
+        Runs of which nothing can be read are left out.
+        """
+        ...
+
+    def tasks(self, tenant: str, *, after: str, limit: int) -> Sequence[RememberedTask]:
+        """Return a tenant's tasks of which something is remembered, by name, from beyond `after` on."""
+        ...
+
+    def task(self, task: str) -> RememberedTask | None:
+        """Return a task by its full name, if anything is remembered of it."""
+        ...
+
+    def forget(self, task: str) -> int:
+        """Forget the runs of a task by its full name, also those under way; return how many there were."""
         ...
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 import structlog
 
+from mlrs_core.memory import PastRun
 from mlrs_core.policy import Steps
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.model_index import Index
@@ -22,7 +23,7 @@ from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
-from mlrs_server.storage import adapted, codec, naming, observation_log, searches
+from mlrs_server.storage import adapted, codec, naming, observation_log, past_runs, searches
 from mlrs_server.storage.chunks import pack_chunks
 from mlrs_server.storage.engines.dialect import READS, Dialect, Row
 from mlrs_server.storage.fence import Fence
@@ -30,6 +31,7 @@ from mlrs_server.storage.protocol import (
     NewRun,
     Observations,
     Recency,
+    RememberedTask,
     RunKey,
     RunUpdates,
     StoredNetwork,
@@ -173,6 +175,7 @@ class SqlStore:
             if self._dialect.insert(connection, [row_of(run) for run in stored]) < len(stored):
                 taken = _first_taken(connection, stored)
                 raise AdvisorError(Reason.RUN_EXISTS, f"run_id: {taken!r} is taken", field="run_id")
+            past_runs.begin(connection, stored)
             reach("store.create")
         return stored
 
@@ -284,6 +287,7 @@ class SqlStore:
         """Replace the config, and the state, of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
             connection.execute(runs.update().where(runs.c.key == run.key).values(**settled_values(run)))
+            past_runs.begin(connection, [run])
 
     def resize(self, run: StoredRun, world_size: int) -> None:
         """Set the number of a run's ranks."""
@@ -292,17 +296,40 @@ class SqlStore:
 
     def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
         """Set the feeder of some runs, all or none."""
-        self._set(taken, feeder=feeder)
+        with self._writing({run.shard for run in taken}) as connection:
+            _set(connection, taken, feeder=feeder)
 
-    def set_status(self, going: Sequence[StoredRun], status: RunStatus) -> None:
-        """Set the status of some runs, all or none."""
-        self._set(going, status=int(status))
+    def finish(self, going: Sequence[StoredRun], ended: Sequence[tuple[StoredRun, PastRun]] = ()) -> None:
+        """Mark some runs as finished, all or none, and store how runs ended."""
+        shards = {run.shard for run in going} | {run.shard for run, _ in ended}
+        with self._writing(shards) as connection:
+            _set(connection, going, status=int(RunStatus.FINISHED))
+            past_runs.end(connection, ended)
 
-    def _set(self, going: Sequence[StoredRun], **values: object) -> None:
-        """Set columns of some runs, all or none."""
-        with self._writing({run.shard for run in going}) as connection:
-            for keys in _parts([run.key for run in going]):
-                connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
+    def past_run(self, run: StoredRun) -> PastRun | None:
+        """Return how a run ended, if that is remembered."""
+        with self.reading() as connection:
+            return past_runs.of_run(connection, run)
+
+    def past_runs(self, task: str, limit: int) -> Sequence[PastRun | StoredRun]:
+        """Return the runs of a task, the newest first; those under way as they are stored."""
+        with self.reading() as connection:
+            return past_runs.of_task(connection, task, limit)
+
+    def tasks(self, tenant: str, *, after: str, limit: int) -> Sequence[RememberedTask]:
+        """Return a tenant's tasks of which something is remembered, by name."""
+        with self.reading() as connection:
+            return past_runs.tasks(connection, tenant, after, limit)
+
+    def task(self, task: str) -> RememberedTask | None:
+        """Return a task by its full name, if anything is remembered of it."""
+        with self.reading() as connection:
+            return past_runs.count(connection, task)
+
+    def forget(self, task: str) -> int:
+        """Forget the runs of a task, and return how many there were."""
+        with self.transaction() as connection:
+            return past_runs.forget(connection, task)
 
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
         """Rewind a run to a snapshot: drop what is recorded from `snapshot.next_step` on."""
@@ -357,11 +384,18 @@ class SqlStore:
         self._engine.dispose()
 
 
+def _set(connection: sa.Connection, some: Sequence[StoredRun], **values: object) -> None:
+    """Set columns of some runs."""
+    for keys in _parts([run.key for run in some]):
+        connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
+
+
 def _delete(connection: sa.Connection, run: RunKey) -> None:
     """Delete a run and its record."""
     connection.execute(observations.delete().where(observations.c.run_key == run.key))
     adapted.drop(connection, run.key)
     searches.drop(connection, run.key)
+    past_runs.drop(connection, run.key)
     connection.execute(runs.delete().where(runs.c.key == run.key))
 
 

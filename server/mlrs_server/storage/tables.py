@@ -87,6 +87,18 @@ searches = sa.Table(
 )
 """The searches that runs began before their first step, each with its trials so far; the newest counts."""
 
+past_runs = sa.Table(
+    "past_runs",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("task", TEXT, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("record", sa.LargeBinary),
+    sa.Index("past_runs_of_task", "task", "run_key"),
+)
+"""How the runs of a task ended, by the task's full name; no `record`: the run is under way. `time` is when it
+ended, or was created."""
+
 replicas = sa.Table(
     "replicas",
     metadata,
@@ -172,6 +184,11 @@ PUT_SEARCH = sa.text(
     "ON CONFLICT (run_key, attempt) DO UPDATE SET record = excluded.record"
 ).bindparams(sa.bindparam("record", type_=sa.LargeBinary))
 """Stores a search with its trials so far. It may be there already, as a meta update."""
+BEGIN_PAST_RUN = sa.text(
+    "INSERT INTO past_runs (run_key, task, time) VALUES (:run_key, :task, :time) "
+    "ON CONFLICT (run_key) DO NOTHING"
+)
+"""Notes that a run is under way, unless it is noted already."""
 FIND = sa.select(runs).where(runs.c.run_id.in_(sa.bindparam("run_ids", expanding=True)))
 """Finds runs by their ids."""
 MOVE = (
@@ -240,12 +257,14 @@ def run_of(row: Any) -> StoredRun:
     )
 
 
-def of_tenant(tenant: str, prefix: str = "") -> sa.ColumnElement[bool]:
-    """Return the condition for a tenant's runs whose ids begin with a prefix."""
+def of_tenant(
+    tenant: str, prefix: str = "", *, column: sa.ColumnElement[str] = runs.c.run_id
+) -> sa.ColumnElement[bool]:
+    """Return the condition for a tenant's full names in a column, by default of runs, that begin so."""
     first = full_name(tenant, prefix)
-    name = runs.c.run_id
+    name = column
     those = sa.and_(name >= first, name < first + "\x7f") if first else sa.true()
-    return those if tenant else sa.and_(those, ~runs.c.run_id.contains(SEPARATOR))
+    return those if tenant else sa.and_(those, ~name.contains(SEPARATOR))
 
 
 def moved_to(key: int, snapshot: RunSnapshot) -> dict[str, Any]:

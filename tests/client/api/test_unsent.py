@@ -18,16 +18,18 @@ from hypothesis import strategies as st
 import mlrs
 from mlrs import Meta
 from mlrs.errors import InvalidArgumentError, RunExistsError, RunNotFoundError, StaleStepError
+from mlrs.ledger.outcome import Outcome
 from mlrs.types import RunConfig, SignalRecord, Signals, ValidationRecord
-from mlrs.wire.unsent import (
+from mlrs.wire.unsent import default_folder, load
+from mlrs.wire.unsent_format import (
+    NO_OUTCOME,
     PLAIN,
     VERSION,
+    WITH_RESTORED,
     WITH_SIGNALS,
     Unsent,
     UnsentUpdate,
-    default_folder,
     dumped,
-    load,
     loaded,
 )
 from tests.client.conftest import done, until
@@ -492,6 +494,12 @@ signals = st.builds(
 validations = st.builds(
     ValidationRecord, step=st.integers(0, 2**53), loss=floats, observed_step=st.integers(0, 9)
 )
+outcomes = st.builds(
+    Outcome,
+    metrics=st.just(()) | st.tuples(floats, floats),
+    higher_is_better=st.booleans(),
+    validation_loss=st.none() | floats,
+)
 unsent = st.builds(
     Unsent,
     target=st.just("localhost:50051"),
@@ -506,6 +514,7 @@ unsent = st.builds(
     signals=st.lists(signals, max_size=3).map(tuple),
     validations=st.lists(validations, max_size=3).map(tuple),
     restored=st.lists(st.integers(0, 9), max_size=2).map(tuple),
+    outcome=st.just(NO_OUTCOME) | outcomes,
 )
 
 
@@ -533,9 +542,12 @@ def test_files_are_as_older_clients_read_them(one: Unsent) -> None:
     """Only a file that has what older clients do not know is of a newer version."""
     facts = json.loads(dumped(one))
     has_extras = bool(one.signals or one.validations or one.restored)
-    assert facts["version"] == (VERSION if one.restored else WITH_SIGNALS if has_extras else PLAIN)
+    is_remembered = one.outcome != NO_OUTCOME
+    oldest = WITH_RESTORED if one.restored else WITH_SIGNALS if has_extras else PLAIN
+    assert facts["version"] == (VERSION if is_remembered else oldest)
     assert ("signals" in facts) is has_extras
     assert ("restored" in facts) is bool(one.restored)
+    assert ("outcome" in facts) is is_remembered
 
 
 async def test_files_that_are_none(connect: Any, daemon: FakeDaemon, tmp_path: Path) -> None:

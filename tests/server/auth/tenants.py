@@ -53,9 +53,9 @@ class Caller:
             return refusal_of(error)
         raise AssertionError(f"{rpc} was answered: {responses}")
 
-    async def create(self, run_id: str, **config: Any) -> int:
+    async def create(self, run_id: str, *, explore: pb.Explore.ValueType = 0, **config: Any) -> int:
         """Open a run; return its handle."""
-        request = pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(**config))
+        request = pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(**config), explore=explore)
         (opened,) = await self.call("OpenRun", request)
         return int(opened.run_handle)
 
@@ -103,6 +103,9 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "PromoteModel": [pb.PromoteModelRequest(model=model)],
         "RollbackAlias": [pb.RollbackAliasRequest(alias="mine")],
         "ListAliasChanges": [pb.ListAliasChangesRequest(alias="mine")],
+        "ListTasks": [pb.ListTasksRequest()],
+        "GetTask": [pb.GetTaskRequest(task=run_id)],
+        "ForgetTask": [pb.ForgetTaskRequest(task=run_id)],
     }[rpc]
 
 

@@ -67,7 +67,7 @@ async def both(home: Tenants) -> tuple[Caller, Caller]:
     """The owner of the run `theirs` and the model `secret`, and a caller of another tenant."""
     owner, stranger = home.caller("acme"), home.caller("evil")
     await home.known(owner, stranger)
-    await owner.create("theirs", horizon=9)
+    await owner.create("theirs", explore=pb.EXPLORE_CAREFUL, horizon=9)
     await owner.call("Advise", pb.AdviseRequest(run_id="theirs", step=0, loss=1.0))
     data = write_random_model(home.file.path.parent / "secret.safetensors", seed=5).read_bytes()
     await owner.import_model(data, "secret")

@@ -241,7 +241,7 @@ async def test_a_batch_is_stored_at_once(tmp_path: Path, model_file: Path) -> No
             assert not asked.errors
             here.store.calls.clear()
             views = await here.ending.finish_many(names)
-        assert here.store.calls == ["append", "get", "set_status", "get"]
+        assert here.store.calls == ["append", "get", "finish", "get"]
         assert [view.run_id for view in views] == names
         assert {(view.snapshot.status, view.durable_step) for view in views} == {(RunStatus.FINISHED, 0)}
         assert [(line["event"], line["count"]) for line in lines] == [
@@ -369,7 +369,7 @@ async def test_runs_are_finished_together(tmp_path: Path, model_file: Path) -> N
         assert len(await here.records.list(prefix="", status=RunStatus.FINISHED, after="", limit=9)) == 4
 
 
-@pytest.mark.parametrize("fault", ["a missing run", "append", "set_status"])
+@pytest.mark.parametrize("fault", ["a missing run", "append", "finish"])
 async def test_runs_are_finished_all_or_none(tmp_path: Path, model_file: Path, fault: str) -> None:
     """One id without a run, or a store that fails: none is finished, and all continue with their handles."""
     async with harness(tmp_path / "d", model_file) as here:

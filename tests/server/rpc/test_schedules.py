@@ -207,7 +207,7 @@ async def test_a_run_that_a_call_is_about_stays(
     async with harness(tmp_path / "d", model_file) as here:
         opened = await here.open("a", config_of(ScheduleKind.COSINE))
         here.store.unblocked.clear()
-        here.store.failing = {"set_status"}
+        here.store.failing = {"finish"}
         finishing = asyncio.create_task(here.finish("a"))
         other = asyncio.create_task(here.open("b", config_of(ScheduleKind.LINEAR)))
         await asyncio.sleep(0)

@@ -301,7 +301,7 @@ async def test_finishing_stores_everything_and_may_be_repeated(tmp_path: Path, m
         assert (await here.finish("a")).snapshot.status == RunStatus.FINISHED
 
 
-@pytest.mark.parametrize("method", ["append", "set_status"])
+@pytest.mark.parametrize("method", ["append", "finish"])
 async def test_finishing_that_fails_may_be_tried_again(tmp_path: Path, model_file: Path, method: str) -> None:
     """When the store fails, the run goes on as if nobody had asked, and can be finished later."""
     async with harness(tmp_path / "d", model_file) as here:
@@ -324,7 +324,7 @@ async def test_what_was_stored_as_finished_stays_finished(tmp_path: Path, model_
         get = here.store._store.get
 
         def fails_after_the_change(run_ids: Sequence[str]) -> Any:
-            if "set_status" in here.store.calls:
+            if "finish" in here.store.calls:
                 raise AdvisorError(Reason.STORE, "the disk is gone")
             return get(run_ids)
 
@@ -373,7 +373,7 @@ CHANGES: dict[str, Callable[[Harness], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("until", ["append", "get", "read", "rewind", "delete", "set_status", "create"])
+@pytest.mark.parametrize("until", ["append", "get", "read", "rewind", "delete", "finish", "create"])
 async def test_a_change_ends_though_its_caller_goes_away(
     tmp_path: Path, model_file: Path, change: str, until: str
 ) -> None:

@@ -112,7 +112,7 @@ def test_nothing_is_asked_of_no_runs(store: Store) -> None:
     run = create(store, "a")
     assert store.create([]) == []
     assert store.get([]) == {}
-    store.set_status([], RunStatus.FINISHED)
+    store.finish([])
     assert facts(got(store, "a")) == facts(run)
 
 
@@ -187,7 +187,7 @@ def test_runs_are_listed_by_recency(store: Store) -> None:
     fill(store, got(store, "c"), 2)
     store.create([new_run(name) for name in ("same-b", "same-a")])
     fill(store, got(store, "a"), 2)
-    store.set_status([got(store, "b")], RunStatus.FINISHED)
+    store.finish([got(store, "b")])
     for limit in (1, 2, 3, 9):
         listed, after = list[str](), Recency()
         while page := recent(store, after, limit):
@@ -262,7 +262,7 @@ def test_runs_are_listed_by_status(store: Store) -> None:
     """Runs of another status are left out."""
     for name in ("a", "b", "c"):
         create(store, name)
-    store.set_status([got(store, "b")], RunStatus.FINISHED)
+    store.finish([got(store, "b")])
     finished = store.list(prefix="", status=RunStatus.FINISHED, after="", limit=10)
     assert [run.run_id for run in finished] == ["b"]
     active = store.list(prefix="", status=RunStatus.ACTIVE, after="a", limit=10)
@@ -411,7 +411,7 @@ def test_a_task_and_a_feeder_are_kept(store: Store) -> None:
     store.set_feeder([run], "second")
     assert facts(got(store, "a")) == facts(replace(run, feeder="second"))
     assert facts(got(store, "b")) == facts(other)
-    store.set_status([run], RunStatus.FINISHED)
+    store.finish([run])
     found = store.find(["a", "b"])
     assert [found[name].feeder for name in "ab"] == ["second", "first"]
     assert [found[name].status for name in "ab"] == [RunStatus.FINISHED, RunStatus.ACTIVE]
@@ -421,7 +421,7 @@ def test_a_status_is_set(store: Store) -> None:
     """A status is kept, and overrides that of the last observation."""
     run = create(store, "a")
     fill(store, run, 2)
-    store.set_status([run], RunStatus.FINISHED)
+    store.finish([run])
     assert got(store, "a").snapshot.status == RunStatus.FINISHED
     assert got(store, "a").snapshot.next_step == 2
 
@@ -429,7 +429,7 @@ def test_a_status_is_set(store: Store) -> None:
 def test_a_status_is_set_of_many(store: Store) -> None:
     """Any number of runs get a status at once, and the others keep theirs."""
     created = store.create([new_run(f"run-{index:04}") for index in range(2 * AT_ONCE + 2)])
-    store.set_status(created[1:], RunStatus.FINISHED)
+    store.finish(created[1:])
     active = store.list(prefix="", status=RunStatus.ACTIVE, after="", limit=9)
     assert [run.run_id for run in active] == ["run-0000"]
 
@@ -440,7 +440,7 @@ def test_a_run_is_rewound_to_any_step(store: Store, step: int) -> None:
     run, other = create(store, "a"), create(store, "b")
     fill(store, run, 1, 4, 5, 9)
     fill(store, other, 9)
-    store.set_status([run], RunStatus.FINISHED)
+    store.finish([run])
     store.rewind(run, snapshot_at(step))
     assert same(store.read(run.key, 0, 20), stretch(0, step))
     assert got(store, "a").snapshot.next_step == step
@@ -620,7 +620,7 @@ def test_runs_that_rest_are_found(store: SqlStore) -> None:
     run, ended, small = create(store, "a"), create(store, "b"), create(store, "c")
     for one, ends in ((run, range(1, 5)), (ended, range(1, 6)), (small, range(1, 3))):
         fill(store, one, *ends)
-    store.set_status([ended, small], RunStatus.FINISHED)
+    store.finish([ended, small])
 
     def found(**changed: Any) -> list[str]:
         asked = {"at_least": 4, "before": 0.0, "shards": None, "limit": 9, **changed}
@@ -663,7 +663,7 @@ def test_a_fence_stops_every_write(store: SqlStore) -> None:
         lambda: store.complete(replace(other, config=CONFIG)),
         lambda: store.create([replace(new_run("other"), shard=mine.shard)], [other]),
         lambda: store.set_feeder([mine, other], "feeder"),
-        lambda: store.set_status([mine, other], RunStatus.FINISHED),
+        lambda: store.finish([mine, other]),
         lambda: store.rewind(other, snapshot_at(1)),
         lambda: store.merge(other),
         lambda: store.put_search(other, 1, SEARCH),

@@ -29,8 +29,10 @@ from mlrs_server.rpc.convert.records import record_to_proto
 from mlrs_server.rpc.convert.runs import (
     feeder_from_metadata,
     list_position_from_proto,
+    metric_from_proto,
     opened_to_proto,
     opening_from_proto,
+    outcome_from_proto,
     page_size_from_proto,
     page_token_to_proto,
     run_to_proto,
@@ -38,6 +40,7 @@ from mlrs_server.rpc.convert.runs import (
     step_from_proto,
 )
 from mlrs_server.rpc.convert.searches import report_from_proto, search_to_proto
+from mlrs_server.rpc.convert.tasks import task_to_proto, view_to_proto
 
 __all__ = [
     "advice_to_proto",
@@ -54,9 +57,11 @@ __all__ = [
     "gradients_header_from_proto",
     "import_header_from_proto",
     "list_position_from_proto",
+    "metric_from_proto",
     "model_to_proto",
     "opened_to_proto",
     "opening_from_proto",
+    "outcome_from_proto",
     "page_size_from_proto",
     "page_token_to_proto",
     "pieces_from_proto",
@@ -69,5 +74,7 @@ __all__ = [
     "search_to_proto",
     "status_from_proto",
     "step_from_proto",
+    "task_to_proto",
     "update_from_proto",
+    "view_to_proto",
 ]

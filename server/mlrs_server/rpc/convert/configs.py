@@ -17,6 +17,7 @@ from mlrs_core.config import (
     Optimizer,
     RankReduction,
     RanksConfig,
+    Recalled,
     RunConfig,
     ScheduleKind,
     ScheduleSpec,
@@ -37,6 +38,7 @@ _OPTIONAL = (
     "min_lr",
     "max_lr",
     "lr_offset",
+    "batch_size",
 )
 _OF_META = ("every", "learning_rate", "weight_decay", "max_change", "clip", "blow_up")
 _OF_EVERY_SCHEDULE = ("base_lr", "warmup")
@@ -56,6 +58,10 @@ def config_from_proto(message: pb.RunConfig) -> RunConfig:
         raise invalid_field("config.schedule", "a run has a model or a schedule; leave one of them out")
     if message.HasField("found"):
         raise invalid_field("config.found", "must be left out: a search (SearchTrial) sets it")
+    if message.HasField("recalled"):
+        raise invalid_field(
+            "config.recalled", "must be left out: the daemon sets it (OpenRunRequest.explore)"
+        )
     try:
         schedule = _schedule_from_proto(message.schedule) if message.HasField("schedule") else None
         meta = _meta_from_proto(message.meta) if message.HasField("meta") else None
@@ -82,6 +88,7 @@ def config_to_proto(config: RunConfig, model_ref: str) -> pb.RunConfig:
         meta=_meta_to_proto(config.meta),
         ranks=_ranks_to_proto(config.ranks),
         found=_found_to_proto(config.found),
+        recalled=recalled_to_proto(config.recalled),
         rescue=config.rescue or None,
         **{name: getattr(config, name) for name in _OPTIONAL},
     )
@@ -162,6 +169,19 @@ def _found_to_proto(found: FoundRate | None) -> pb.FoundRate | None:
         return None
     return pb.FoundRate(
         learning_rate=found.learning_rate, octaves=found.octaves, steps=found.steps, charged=found.charged
+    )
+
+
+def recalled_to_proto(recalled: Recalled | None) -> pb.Recalled | None:
+    """Return what the memory of a task has decided as a message."""
+    if recalled is None:
+        return None
+    return pb.Recalled(
+        why=recalled.why,
+        decided=recalled.decided,
+        measure=pb.Measure.ValueType(recalled.measure),
+        expected_low=recalled.expected_low,
+        expected_high=recalled.expected_high,
     )
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON
+from mlrs_core.memory import Explore
 from mlrs_proto import v1 as pb
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
 from mlrs_server.live.views import RunView
 from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
 from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
+from mlrs_server.runs.past import Outcome
 from mlrs_server.storage import Recency
 from mlrs_server.tenancy import bare, check_feeder, check_run_id, full_name
 
@@ -62,7 +64,45 @@ def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 
             world_size=message.world_size if resizes else None,
             task=message.task,
             feeder=message.feeder,
+            explore=explore_from_proto(message.explore),
         )
+
+
+def explore_from_proto(value: int) -> Explore | None:
+    """Return what a new run takes from the memory of its task; `None`: nothing.
+
+    Raises:
+        AdvisorError: the value is unknown.
+    """
+    if value == pb.EXPLORE_UNSPECIFIED:
+        return None
+    if value not in tuple(Explore):
+        raise invalid_field("explore", f"must be one of the contract's Explore, is {value}")
+    return Explore(value)
+
+
+def outcome_from_proto(message: pb.FinishRunRequest) -> Outcome:
+    """Return what a caller says of how a run ended.
+
+    Raises:
+        AdvisorError: the metric is not finite.
+    """
+    return Outcome(
+        metric=metric_from_proto(message.metric, "metric") if message.HasField("metric") else None,
+        higher_is_better=message.higher_is_better,
+        validation_loss=message.validation_loss if message.HasField("validation_loss") else None,
+    )
+
+
+def metric_from_proto(value: float, field: str) -> float:
+    """Return a metric.
+
+    Raises:
+        AdvisorError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise invalid_field(field, f"must be finite, is {value}; leave it out if there is none")
+    return value
 
 
 def feeder_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:

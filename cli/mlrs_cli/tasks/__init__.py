@@ -1,0 +1,1 @@
+"""`mlrs tasks`: what is remembered of tasks, listed, shown and forgotten."""

@@ -1,0 +1,159 @@
+"""What past runs of a task say about the next one: which of them count, by which measure, and as what.
+
+Runs of another optimizer family say nothing: their learning rates are of another kind. A task may change
+under its name, and then runs end outside of what was expected of them. One such run asks for a search again;
+two in a row, and the runs before them count no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mlrs_core.config.recalled import Measure
+from mlrs_core.memory.carrying import Setting, octave
+from mlrs_core.memory.past_run import Ending, PastRun
+from mlrs_core.memory.scores import Scale
+from mlrs_core.memory.surface import WORST, Points
+from mlrs_core.policy import Floats
+
+TAILS = ("wsd", "linear")
+"""The schedules that the memory chooses among."""
+MOST = 32
+"""The number of newest runs that count."""
+HALF_LIFE = 16.0
+"""A run counts half as much as one that came so many runs later."""
+CARRIED = 0.25
+"""How much a run of another horizon or batch size counts."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of a task that count for a run of one setting."""
+
+    setting: Setting
+    network: str
+    """The reference of the model that a run follows if nothing else is decided."""
+    runs: tuple[PastRun, ...]
+    """Those that ended with a score, or diverged, the oldest first."""
+    under_way: tuple[PastRun, ...]
+    measure: Measure
+    """What the scores are of; unspecified: no run has any."""
+    scale: Scale
+    surprise: PastRun | None
+    """The newest run, if it ended outside of what was expected."""
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether there is a run with a score."""
+        return self.measure is not Measure.UNSPECIFIED
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether a run of this very setting has a score."""
+        return any(run.setting == self.setting and self._score(run) is not None for run in self.runs)
+
+    def points(self, runs: Sequence[PastRun]) -> Points:
+        """Return what runs were advised under."""
+        levels: dict[Setting, int] = {self.setting: 0}
+        rows = []
+        for run in runs:
+            of = run.setting
+            line, at = self.arm_of(run)
+            rows.append((at, line, self.shape(line), levels.setdefault(of, len(levels))))
+        return Points.of(rows)
+
+    def arm_of(self, run: PastRun) -> tuple[int, float]:
+        """Return the line of a run, and its octave from the common learning rate."""
+        if run.learning_rate is None:
+            return len(TAILS), run.lr_offset
+        return TAILS.index(run.policy), octave(run.learning_rate, run.setting, self.setting) - self.centre
+
+    @staticmethod
+    def shape(line: int) -> int:
+        """Return the curve that a line shares with others."""
+        return int(line == len(TAILS))
+
+    @property
+    def centre(self) -> float:
+        """The octave that others are counted from: that of the newest run that a search began."""
+        rates = [run for run in (*self.runs, *self.under_way) if run.learning_rate is not None]
+        if not rates:
+            return 0.0
+        searched = [run for run in rates if run.searched]
+        run = searched[-1] if searched else rates[0]
+        assert run.learning_rate is not None  # noqa: S101  # as chosen above
+        return octave(run.learning_rate, run.setting, self.setting)
+
+    def scores(self) -> Floats:
+        """Return how much higher than the best of its setting each run ended, (n,), 0 to `WORST`."""
+        best = self.lowest()
+        found = []
+        for run in self.runs:
+            score = self._score(run)
+            found.append(WORST if score is None else min(score - best[run.setting], WORST))
+        return np.array(found)
+
+    def lowest(self) -> dict[Setting, float]:
+        """Return the lowest score of each setting."""
+        lowest: dict[Setting, float] = {}
+        for run in self.runs:
+            if (score := self._score(run)) is not None:
+                of = run.setting
+                lowest[of] = min(score, lowest.get(of, score))
+        return lowest
+
+    def weights(self) -> Floats:
+        """Return how much each run counts, (n,)."""
+        ages = np.arange(len(self.runs))[::-1]
+        carried = np.array([1.0 if run.setting == self.setting else CARRIED for run in self.runs])
+        return np.asarray(carried * 0.5 ** (ages / HALF_LIFE))
+
+    def _score(self, run: PastRun) -> float | None:
+        value = run.measured(self.measure)
+        return None if value is None else self.scale.score(value)
+
+
+def evidence_of(past: Sequence[PastRun], setting: Setting, network: str) -> Evidence:
+    """Return what past runs, the newest first, say about a run of a setting."""
+    known = {*TAILS, network}
+    family = [
+        run for run in reversed(past[:MOST]) if run.setting.family == setting.family and run.policy in known
+    ]
+    ended = _since_change([run for run in family if run.ending in (Ending.REACHED, Ending.DIVERGED)])
+    newest = next((run for run in reversed(ended) if run.best_measure is not Measure.UNSPECIFIED), None)
+    measure = Measure.UNSPECIFIED if newest is None else newest.best_measure
+    higher = newest is not None and measure is Measure.METRIC and newest.higher_is_better
+    counting = [run for run in ended if _counts(run, measure, higher=higher)]
+    values = [value for run in counting if (value := run.measured(measure)) is not None]
+    return Evidence(
+        setting=setting,
+        network=network,
+        runs=tuple(counting),
+        under_way=tuple(run for run in family if run.ending is Ending.UNDER_WAY),
+        measure=measure,
+        scale=Scale.of(values, higher_is_better=higher),
+        surprise=ended[-1] if ended and ended[-1].is_surprise and not _is_change(ended) else None,
+    )
+
+
+def _counts(run: PastRun, measure: Measure, *, higher: bool) -> bool:
+    """Return whether a run can be compared by a measure."""
+    if run.ending is Ending.DIVERGED:
+        return True
+    is_same = measure is not Measure.METRIC or run.higher_is_better == higher
+    return is_same and run.measured(measure) is not None
+
+
+def _since_change(ended: Sequence[PastRun]) -> list[PastRun]:
+    """Return the runs since the task changed, the oldest first: from the last two surprises in a row on."""
+    starts = [index for index, pair in enumerate(pairwise(ended)) if all(run.is_surprise for run in pair)]
+    return list(ended[starts[-1] :]) if starts else list(ended)
+
+
+def _is_change(since: Sequence[PastRun]) -> bool:
+    """Return whether runs since a change are those two by which it was seen."""
+    return len(since) == 2 and all(run.is_surprise for run in since)

@@ -1,0 +1,306 @@
+"""What the next run of a task begins with: the best known arm, or one that is worth trying.
+
+An arm is what a run is advised under: a learning rate and the tail of its schedule, or an offset on the
+learning rates of a network. The decision is a pure function of the past runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from mlrs_core.config.recalled import Recalled
+from mlrs_core.memory.carrying import Setting, rate
+from mlrs_core.memory.evidence import TAILS, Evidence, evidence_of
+from mlrs_core.memory.past_run import PastRun
+from mlrs_core.memory.surface import Points, Surface, fitted
+from mlrs_core.policy import Floats
+
+Chosen = npt.NDArray[np.bool_]
+
+GRID = 0.25
+"""Arms are so many octaves apart."""
+CAUTION = 0.5
+"""The best known arm has the lowest expected score plus so many of its standard deviations."""
+SURE, MARGIN = 0.8, 0.02
+"""A careful run ends, with this probability, no higher than this above the score of the best known arm."""
+CAREFUL_REACH, FULL_REACH = 1.0, 2.0
+"""How far beyond what was tried a careful run may go, and how far from the best a full one, in octaves."""
+WORTH = 0.001
+"""An arm that improves the score by less, as is expected, is not worth trying."""
+EXPECTED_WITHIN, LEAST_SURPRISE = 4.0, 0.25
+"""A run that ends further from what was expected, in standard deviations and in its score, is a surprise."""
+
+
+MOST_CARRIED = 1.0
+"""A run with another horizon or batch size whose score is worse by more is a surprise."""
+
+
+class Explore(enum.IntEnum):
+    """What a run may be used for. The numbers are those of the contract."""
+
+    CAREFUL = 1
+    FULL = 2
+    NONE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What a run is advised under."""
+
+    policy: str
+    """The kind of a schedule, or the reference of a model."""
+    learning_rate: float | None = None
+    """The base LR of the schedule; `None` for a model."""
+    lr_offset: float = 0.0
+    """The octaves by which a model's learning rates are multiplied."""
+
+    def __str__(self) -> str:
+        """Return the arm in words."""
+        if self.learning_rate is None:
+            offset = f" with its learning rates times 2**{self.lr_offset:g}" if self.lr_offset else ""
+            return f"the model{offset}"
+        return f"a learning rate of {self.learning_rate:.3g} ({self.policy} schedule)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """How a run under an arm is expected to end, by the task's measure."""
+
+    arm: Arm
+    value: float
+    low: float
+    """The value one standard deviation below, without the noise of a single run."""
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a run begins with."""
+
+    recalled: Recalled
+    arm: Arm | None = None
+    """`None`: nothing is decided, and the run begins as one without memory."""
+    expected: Expected | None = None
+    """How a run under the arm is expected to end."""
+
+
+def recall(
+    past: Sequence[PastRun],
+    setting: Setting,
+    explore: Explore,
+    *,
+    network: str = "",
+    bounds: tuple[float, float] = (0.0, math.inf),
+) -> Decision:
+    """Return what the next run of a task begins with.
+
+    Args:
+        past: the task's runs, the newest first.
+        setting: the run's.
+        explore: what it may be used for.
+        network: the reference of the model that it follows if nothing is decided.
+        bounds: the learning rates that it may begin with.
+    """
+    evidence = evidence_of(past, setting, network)
+    if not evidence.has_scores:
+        return Decision(recalled=Recalled(why=_nothing_known(past)))
+    fit = Fit(evidence, bounds)
+    if evidence.surprise is not None:
+        why = f"run {evidence.surprise.run_id} ended far from what was expected: begins as a first run does"
+        return Decision(recalled=fit.expectation(fit.best, why, decided=False))
+    if not evidence.is_at_home:
+        why = f"{fit.arm(fit.best)}, carried over from another horizon or batch size"
+        return fit.decided(fit.best, why)
+    index = fit.best if explore is Explore.NONE else fit.worth_trying(explore)
+    count = len(evidence.runs)
+    after = f"after {count} {'run' if count == 1 else 'runs'}"
+    if index == fit.best:
+        return fit.decided(index, f"{fit.arm(index)}, the best known {after}")
+    return fit.decided(index, f"tries {fit.arm(index)}; the best known {after} is {fit.arm(fit.best)}")
+
+
+def _nothing_known(past: Sequence[PastRun]) -> str:
+    """Return why nothing is decided for a run of a task with these past runs."""
+    if not past:
+        return "the first run of its task"
+    return "no run of the task with this kind of optimizer has reached its end: begins as a first run does"
+
+
+class Fit:
+    """The surface of a task's runs at the arms that can be chosen; `evidence` has scores."""
+
+    def __init__(self, evidence: Evidence, bounds: tuple[float, float] = (0.0, math.inf)) -> None:
+        """Fit the runs."""
+        self.evidence = evidence
+        self._bounds = bounds
+        self._runs = evidence.points(evidence.runs)
+        self._tried = self._ranges()
+        self.points = self._candidates()
+        """The arms that can be chosen, as points."""
+        self._within = self._is_tried()
+
+    @cached_property
+    def surface(self) -> Surface:
+        """The scores of the candidates, each run under way taken for one that ends as expected."""
+        evidence = self.evidence
+        scores, weights = evidence.scores(), evidence.weights()
+        if not evidence.under_way:
+            return fitted(self._runs, scores, weights, self.points)
+        going = evidence.points(evidence.under_way)
+        believed = fitted(self._runs, scores, weights, going).mean
+        both = evidence.points((*evidence.runs, *evidence.under_way))
+        return fitted(
+            both,
+            np.concatenate([scores, believed]),
+            np.concatenate([weights, np.ones(len(believed))]),
+            self.points,
+        )
+
+    @cached_property
+    def best(self) -> int:
+        """The best known arm: of those between the ones that were tried."""
+        surface = self.surface
+        values = surface.mean + CAUTION * surface.deviation
+        return int(np.argmin(np.where(self._within, values, np.inf)))
+
+    def worth_trying(self, explore: Explore) -> int:
+        """Return the arm that is expected to improve most on the best known; that one, if none is worth it.
+
+        Expected improvement as of Jones et al. 1998, equation 15, over the best known arm's own score.
+        """
+        means, deviations = self.surface.against(self.best)
+        ratios = -means / deviations
+        gains = deviations * (ratios * _below(ratios) + np.exp(-0.5 * ratios**2) / math.sqrt(2 * math.pi))
+        gain = self.surface.shares @ gains
+        allowed = self._within_reach(explore)
+        if explore is Explore.CAREFUL:
+            allowed &= self.surface.shares @ _below((MARGIN - means) / deviations) >= SURE
+        gain = np.where(allowed, gain, 0.0)
+        gain[self.best] = 0.0
+        index = int(np.argmax(gain))
+        return index if gain[index] >= WORTH else self.best
+
+    def arm(self, index: int) -> Arm:
+        """Return a candidate as an arm."""
+        line, at = int(self.points.lines[index]), float(self.points.octaves[index])
+        if line == len(TAILS):
+            return Arm(policy=self.evidence.network, lr_offset=at)
+        return Arm(policy=TAILS[line], learning_rate=self._rate(at))
+
+    def decided(self, index: int, why: str) -> Decision:
+        """Return the decision for a candidate."""
+        recalled = self.expectation(index, why, decided=True)
+        return Decision(recalled=recalled, arm=self.arm(index), expected=self.expected(index))
+
+    def expectation(self, index: int, why: str, *, decided: bool) -> Recalled:
+        """Return what is expected of a run under a candidate: nothing, if no arm near it was tried.
+
+        Nobody knows how much better a run with another horizon or batch size ends, only that it is not far
+        worse.
+        """
+        if not self._is_near_tried(index):
+            return Recalled(why=why, decided=decided)
+        lowest, surface = self.evidence.lowest(), self.surface
+        spread = EXPECTED_WITHIN * math.hypot(float(surface.deviation[index]), surface.noise)
+        worst, best = max(spread, LEAST_SURPRISE), -max(spread, LEAST_SURPRISE)
+        if (least := lowest.get(self.evidence.setting)) is None:
+            least, worst, best = max(lowest.values()), MOST_CARRIED, -math.inf
+        middle = least + float(surface.mean[index])
+        low, high = sorted(map(self.evidence.scale.value, (middle + best, middle + worst)))
+        return Recalled(
+            why=why,
+            decided=decided,
+            measure=self.evidence.measure,
+            expected_low=low if math.isfinite(low) else None,
+            expected_high=high if math.isfinite(high) else None,
+        )
+
+    def curve(self) -> list[Expected]:
+        """Return what is expected of every candidate that is no further than a careful run may go."""
+        return [
+            self.expected(index) for index in np.flatnonzero(self._within_reach(Explore.CAREFUL)).tolist()
+        ]
+
+    def expected(self, index: int) -> Expected:
+        """Return what is expected of a candidate; by the newest run's setting where this one has no run."""
+        lowest, value = self.evidence.lowest(), self.evidence.scale.value
+        least = lowest.get(self.evidence.setting, next(reversed(lowest.values())))
+        middle, spread = least + float(self.surface.mean[index]), float(self.surface.deviation[index])
+        low, high = sorted((value(middle - spread), value(middle + spread)))
+        return Expected(arm=self.arm(index), value=value(middle), low=low, high=high)
+
+    # -------------------------------------------------------------------------- candidates
+
+    def _ranges(self) -> dict[int, tuple[float, float]]:
+        """Return the lowest and the highest octave that was tried, by shape; diverged runs included."""
+        ranges = {}
+        for shape in sorted(set(self._runs.shapes.tolist())):
+            octaves = self._runs.octaves[self._runs.shapes == shape]
+            ranges[shape] = float(octaves.min()), float(octaves.max())
+        return ranges
+
+    def _candidates(self) -> Points:
+        """Return the arms on the grid that are in reach of what was tried."""
+        rows = []
+        for line in range(len(TAILS) + 1):
+            shape = self.evidence.shape(line)
+            if shape in self._tried:
+                low, high = self._tried[shape]
+                first, last = math.ceil((low - FULL_REACH) / GRID), math.floor((high + FULL_REACH) / GRID)
+                octaves = [GRID * k for k in range(first, last + 1)]
+                rows += [(at, line, shape, 0) for at in self._bounded(line, octaves)]
+        return Points.of(rows)
+
+    def _bounded(self, line: int, octaves: list[float]) -> list[float]:
+        """Return the octaves whose learning rates are within bounds; if none is, the nearest."""
+        if line == len(TAILS):
+            return octaves
+        low, high = self._bounds
+        within = [at for at in octaves if low <= self._rate(at) <= high]
+        return within or octaves[-1 if self._rate(octaves[-1]) < low else 0 :][:1]
+
+    def _rate(self, at: float) -> float:
+        return rate(at + self.evidence.centre, self.evidence.setting)
+
+    def _is_tried(self) -> Chosen:
+        """Return which candidates lie between those that were tried, or are the nearest to them, (m,)."""
+        outside = self._outside(0.0)
+        return np.asarray(outside <= max(float(outside.min()), GRID / 2), np.bool_)
+
+    def _is_near_tried(self, index: int) -> bool:
+        """Return whether an arm of a candidate's line that is next to it on the grid was tried."""
+        mine = self._runs.octaves[self._runs.lines == self.points.lines[index]]
+        return bool(np.any(np.abs(mine - self.points.octaves[index]) <= GRID))
+
+    def _outside(self, reach: float) -> Floats:
+        """Return how far beyond what was tried, and `reach`, the candidates are, in octaves, (m,)."""
+        low, high = np.array([self._tried[shape] for shape in self.points.shapes.tolist()]).T
+        beyond = np.maximum(low - self.points.octaves, self.points.octaves - high)
+        return np.asarray(np.maximum(beyond - reach, 0.0))
+
+    def _within_reach(self, explore: Explore) -> Chosen:
+        """Return which candidates a run may try, (m,)."""
+        if explore is Explore.CAREFUL:
+            return np.asarray(self._outside(CAREFUL_REACH) == 0.0, np.bool_)
+        scores = self.evidence.scores()
+        centres = np.zeros(2)
+        for shape in self._tried:
+            mine = self._runs.shapes == shape
+            centres[shape] = self._runs.octaves[mine][np.argmin(scores[mine])]
+        return np.asarray(np.abs(self.points.octaves - centres[self.points.shapes]) <= FULL_REACH, np.bool_)
+
+
+_NORMAL = np.vectorize(NormalDist().cdf, otypes=[np.float64])
+
+
+def _below(values: Floats) -> Floats:
+    """Return the probability that a standard normal number is below values."""
+    return np.asarray(_NORMAL(values))

@@ -1,0 +1,55 @@
+"""Measures of how runs ended as scores, which are lower where a run is better, and differ by shares.
+
+A score that is 0.02 higher is a loss that is 2 % higher, whatever the loss is of. So is the error of an
+accuracy, 1 minus it. Other measures, which may be negative, are taken in units of their own spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+LEAST = 1e-9
+"""Losses and errors below this count as this: a loss of 0 has no logarithm."""
+MOST = 700.0
+"""No score is taken for higher: a double holds no loss beyond it."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values of one measure become scores."""
+
+    kind: Literal["loss", "accuracy", "plain"]
+    sign: float = 1.0
+    """-1 where a higher value is better."""
+    unit: float = 1.0
+    """Of a plain scale: the difference that counts as a factor of e."""
+
+    @classmethod
+    def of(cls, values: Sequence[float], *, higher_is_better: bool) -> Self:
+        """Return the scale for some values, all finite."""
+        if higher_is_better and all(0.0 <= value <= 1.0 for value in values):
+            return cls("accuracy")
+        if not higher_is_better and all(value >= 0.0 for value in values):
+            return cls("loss")
+        spread = max(values) - min(values) if values else 0.0
+        unit = max(spread, max(map(abs, values), default=0.0) / 4) or 1.0
+        return cls("plain", -1.0 if higher_is_better else 1.0, unit)
+
+    def score(self, value: float) -> float:
+        """Return the score of a value."""
+        if self.kind == "accuracy":
+            return math.log(max(1.0 - value, LEAST))
+        if self.kind == "loss":
+            return math.log(max(value, LEAST))
+        return self.sign * value / self.unit
+
+    def value(self, score: float) -> float:
+        """Return the value of a score."""
+        if self.kind == "accuracy":
+            return 1.0 - math.exp(min(score, MOST))
+        if self.kind == "loss":
+            return math.exp(min(score, MOST))
+        return self.sign * score * self.unit

@@ -1,0 +1,231 @@
+"""The memory of tasks: what a new run begins with because of how runs before it ended.
+
+What is decided becomes part of the new run's config, so no run depends on another once it is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
+
+import structlog
+
+from mlrs_core.config import RunConfig, ScheduleKind
+from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
+from mlrs_core.memory import MOST, Arm, Decision, Ending, Expected, Explore, Fit, PastRun, evidence_of, recall
+from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.tails import tail
+from mlrs_server.errors import AdvisorError, no_task
+from mlrs_server.live.policies import new_run
+from mlrs_server.live.stored_runs import StoredRuns
+from mlrs_server.models.catalog import ModelCatalog, ModelsNow
+from mlrs_server.models.files import reference
+from mlrs_server.runs.open_request import OpenRequest
+from mlrs_server.runs.past import past_run_of
+from mlrs_server.storage import NewRun, RememberedTask, Store, StoredRun
+from mlrs_server.storage.past_runs import task_of
+from mlrs_server.tenancy import bare, full_name, tenant_of
+
+log = structlog.get_logger()
+
+ABANDONED_AFTER_S = 86_400.0
+"""A run that has not been heard of for so long, in seconds, is no longer under way."""
+SHOWN = 100
+"""The number of past runs that a reader gets."""
+DECIDED_BY_CALLER = ("schedule", "meta", "initial_lr", "lr_offset", "scale", "snapshot")
+"""The fields of a config that leave no choice to the memory, as a model does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskView:
+    """What is remembered of a task."""
+
+    task: RememberedTask
+    runs: Sequence[PastRun]
+    """The newest, the newest first; at most `SHOWN`."""
+    fit: Fit | None
+    """What was fitted to them, for a run like the newest one; `None`: too little is known."""
+    curve: Sequence[Expected]
+    next: Decision
+    """What a run like the newest one would begin with."""
+
+
+class TaskMemory:
+    """The memory of tasks. Used from one event loop."""
+
+    def __init__(
+        self, stored: StoredRuns, catalog: ModelCatalog, *, abandoned_after_s: float = ABANDONED_AFTER_S
+    ) -> None:
+        """Remember what `stored` has; `catalog` has the models of runs."""
+        self._stored = stored
+        self._catalog = catalog
+        self._abandoned_after_s = abandoned_after_s
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
+
+    # ------------------------------------------------------------------------------ deciding
+
+    @asynccontextmanager
+    async def deciding(self, requests: Sequence[OpenRequest]) -> AsyncIterator[None]:
+        """Hold the tasks of requests while their runs are decided on and created, so that these differ."""
+        async with AsyncExitStack() as held:
+            for task in sorted({_task_of(request) for request in requests if request.explore is not None}):
+                await held.enter_async_context(self._locks.setdefault(task, asyncio.Lock()))
+            yield
+
+    async def recalled(self, new: Sequence[tuple[OpenRequest, NewRun]], models: ModelsNow) -> list[NewRun]:
+        """Return new runs with what the memory of their tasks decides, if they take part in it."""
+        past = dict[str, list[PastRun]]()
+        for request, run in new:
+            if takes_part(request, run.config) and (task := task_of(run)) not in past:
+                own = {bare(each.run_id) for _, each in new}  # one that is completed is under way itself
+                past[task] = [
+                    each
+                    for each in await self._past(task, MOST)
+                    if each.ending is not Ending.UNDER_WAY or each.run_id not in own
+                ]
+        if not past:
+            return [run for _, run in new]
+        return await asyncio.to_thread(_decide_all, new, past, models)
+
+    async def kept(self, run_ids: Sequence[str]) -> dict[str, RunConfig]:
+        """Return the configs of runs that took part in the memory, for the runs that replace them."""
+        runs = await self._stored.in_store(lambda store: _readable(store, run_ids))
+        return {run.run_id: run.config for run in runs if run.config.recalled is not None}
+
+    # ------------------------------------------------------------------------------- reading
+
+    async def tasks(self, tenant: str, *, after: str, limit: int) -> Sequence[RememberedTask]:
+        """Return a tenant's tasks by name, from the first beyond `after`."""
+        return await self._stored.in_store(lambda store: store.tasks(tenant, after=after, limit=limit))
+
+    async def task(self, tenant: str, name: str) -> TaskView:
+        """Return what is remembered of a task.
+
+        Raises:
+            AdvisorError: nothing is.
+        """
+        full = full_name(tenant, name)
+        task = await self._stored.in_store(lambda store: store.task(full))
+        past = await self._past(full, SHOWN)
+        if task is None or not past:
+            raise no_task(name)
+        names = await self._stored.in_store(self._catalog.names_in)
+        digest, model = names.meaning("", tenant)
+        return await asyncio.to_thread(_view, task, past, reference(model, digest))
+
+    async def forget(self, tenant: str, name: str) -> int:
+        """Forget a task; return how many runs were remembered.
+
+        Raises:
+            AdvisorError: nothing is remembered of it.
+        """
+        full = full_name(tenant, name)
+        if not (count := await self._stored.in_store(lambda store: store.forget(full))):
+            raise no_task(name)
+        log.info("task_forgotten", task=full, runs=count)
+        return count
+
+    async def _past(self, task: str, limit: int) -> list[PastRun]:
+        """Return the runs of a task, the newest first."""
+        found = await self._stored.in_store(lambda store: store.past_runs(task, limit))
+        return [one if isinstance(one, PastRun) else self._not_ended(one) for one in found]
+
+    def _not_ended(self, run: StoredRun) -> PastRun:
+        """Return a run that is not finished as the memory takes it."""
+        if run.snapshot.status == RunStatus.DIVERGED:
+            ending = Ending.DIVERGED
+        elif time.time() - run.update_time > self._abandoned_after_s:
+            ending = Ending.STOPPED
+        else:
+            ending = Ending.UNDER_WAY
+        return past_run_of(run, ending, at=run.update_time)
+
+
+def takes_part(request: OpenRequest, config: RunConfig) -> bool:
+    """Return whether a new run takes part in the memory of its task."""
+    decided = request.model or any(getattr(config, name) is not None for name in DECIDED_BY_CALLER)
+    return request.explore is not None and config.horizon is not None and not decided
+
+
+def _task_of(request: OpenRequest) -> str:
+    return full_name(tenant_of(request.run_id), request.task or bare(request.run_id))
+
+
+def _readable(store: Store, run_ids: Sequence[str]) -> list[StoredRun]:
+    """Return the runs of some ids that exist and can be read."""
+    found = list[StoredRun]()
+    for run_id in run_ids:
+        try:
+            found += store.get([run_id]).values()
+        except AdvisorError as error:
+            log.warning("run_unreadable", run_id=run_id, problem=str(error))
+    return found
+
+
+def _decide_all(
+    new: Sequence[tuple[OpenRequest, NewRun]], past: dict[str, list[PastRun]], models: ModelsNow
+) -> list[NewRun]:
+    """Decide on runs one after the other, each knowing those before it; on any thread."""
+    decided = []
+    for request, run in new:
+        if takes_part(request, run.config):
+            assert request.explore is not None  # noqa: S101  # as `takes_part` says
+            known = past[task_of(run)]
+            run = with_decision(run, _decision(run, known, request.explore), models)  # noqa: PLW2901
+            known.insert(0, past_run_of(run, Ending.UNDER_WAY))
+        decided.append(run)
+    return decided
+
+
+def _decision(run: NewRun, past: Sequence[PastRun], explore: Explore) -> Decision:
+    """Return what the memory decides for a run."""
+    config = run.config
+    low = MIN_BASE_LR if config.min_lr is None else max(config.min_lr, MIN_BASE_LR)
+    high = MAX_BASE_LR if config.max_lr is None else min(config.max_lr, MAX_BASE_LR)
+    own = past_run_of(run, Ending.UNDER_WAY)
+    return recall(past, own.setting, explore, network=own.policy, bounds=(low, high))
+
+
+def with_decision(run: NewRun, decision: Decision, models: ModelsNow) -> NewRun:
+    """Return a new run as the memory has decided."""
+    arm, config = decision.arm, replace(run.config, recalled=decision.recalled)
+    if arm is None:
+        return replace(run, config=config)
+    if arm.learning_rate is None:
+        return replace(run, config=replace(config, lr_offset=arm.lr_offset or None))
+    assert config.horizon is not None  # noqa: S101  # as `takes_part` says
+    schedule = tail(ScheduleKind[arm.policy.upper()], config.horizon, arm.learning_rate)
+    made = new_run(run.run_id, replace(config, schedule=schedule), "", models, task=run.task)
+    return replace(made, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
+
+
+def begun_again(request: OpenRequest, run: NewRun, before: RunConfig, models: ModelsNow) -> NewRun:
+    """Return a run that replaces one of its id, with what the memory had decided for that one."""
+    if not takes_part(request, run.config) or before.recalled is None:
+        return run
+    arm = None
+    if before.recalled.decided:
+        schedule = before.schedule
+        arm = Arm(
+            policy="" if schedule is None else schedule.kind.spelling,
+            learning_rate=None if schedule is None else schedule.base_lr,
+            lr_offset=before.lr_offset or 0.0,
+        )
+    return with_decision(run, Decision(recalled=before.recalled, arm=arm), models)
+
+
+def _view(task: RememberedTask, past: Sequence[PastRun], network: str) -> TaskView:
+    setting = past[0].setting
+    evidence = evidence_of(past[:MOST], setting, network)
+    fit = Fit(evidence) if evidence.has_scores else None
+    return TaskView(
+        task=task,
+        runs=past,
+        fit=fit,
+        curve=fit.curve() if fit else (),
+        next=recall(past, setting, Explore.CAREFUL, network=network),
+    )
