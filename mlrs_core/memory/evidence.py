@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,7 @@ from mlrs_core.policy import Floats
 
 TAILS = ("wsd", "linear")
 """The schedules that the memory chooses among."""
-MOST = 32
+MOST = 24
 """The number of newest runs that count."""
 HALF_LIFE = 16.0
 """A run counts half as much as one that came so many runs later."""
@@ -54,7 +55,7 @@ class Evidence:
     @property
     def is_at_home(self) -> bool:
         """Whether a run of this very setting has a score."""
-        return any(run.setting == self.setting and self._score(run) is not None for run in self.runs)
+        return self.setting in self.lowest
 
     def points(self, runs: Sequence[PastRun]) -> Points:
         """Return what runs were advised under."""
@@ -62,22 +63,20 @@ class Evidence:
         rows = []
         for run in runs:
             of = run.setting
-            line, at = self.arm_of(run)
-            rows.append((at, line, self.shape(line), levels.setdefault(of, len(levels))))
+            level = levels.setdefault(of, len(levels))
+            if run.learning_rate is None:
+                rows.append((run.lr_offset, len(TAILS), 1, level))
+            else:
+                at = octave(run.learning_rate, of, self.setting) - self.centre
+                rows.append((at, TAILS.index(run.policy), 0, level))
         return Points.of(rows)
-
-    def arm_of(self, run: PastRun) -> tuple[int, float]:
-        """Return the line of a run, and its octave from the common learning rate."""
-        if run.learning_rate is None:
-            return len(TAILS), run.lr_offset
-        return TAILS.index(run.policy), octave(run.learning_rate, run.setting, self.setting) - self.centre
 
     @staticmethod
     def shape(line: int) -> int:
         """Return the curve that a line shares with others."""
         return int(line == len(TAILS))
 
-    @property
+    @cached_property
     def centre(self) -> float:
         """The octave that others are counted from: that of the newest run that a search began."""
         rates = [run for run in (*self.runs, *self.under_way) if run.learning_rate is not None]
@@ -88,33 +87,33 @@ class Evidence:
         assert run.learning_rate is not None  # noqa: S101  # as chosen above
         return octave(run.learning_rate, run.setting, self.setting)
 
+    @cached_property
     def scores(self) -> Floats:
-        """Return how much higher than the best of its setting each run ended, (n,), 0 to `WORST`."""
-        best = self.lowest()
-        found = []
-        for run in self.runs:
-            score = self._score(run)
-            found.append(WORST if score is None else min(score - best[run.setting], WORST))
-        return np.array(found)
+        """How much higher than the best of its setting each run ended, (n,), 0 to `WORST`."""
+        best, scored = self.lowest, self._scored
+        return np.array([WORST if score is None else min(score - best[of], WORST) for of, score in scored])
 
+    @cached_property
     def lowest(self) -> dict[Setting, float]:
-        """Return the lowest score of each setting."""
+        """The lowest score of each setting."""
         lowest: dict[Setting, float] = {}
-        for run in self.runs:
-            if (score := self._score(run)) is not None:
-                of = run.setting
+        for of, score in self._scored:
+            if score is not None:
                 lowest[of] = min(score, lowest.get(of, score))
         return lowest
+
+    @cached_property
+    def _scored(self) -> list[tuple[Setting, float | None]]:
+        """The setting and the score of each run; `None`: it diverged."""
+        values = [run.measured(self.measure) for run in self.runs]
+        scores = [None if value is None else self.scale.score(value) for value in values]
+        return list(zip([run.setting for run in self.runs], scores, strict=True))
 
     def weights(self) -> Floats:
         """Return how much each run counts, (n,)."""
         ages = np.arange(len(self.runs))[::-1]
-        carried = np.array([1.0 if run.setting == self.setting else CARRIED for run in self.runs])
+        carried = np.array([1.0 if of == self.setting else CARRIED for of, _ in self._scored])
         return np.asarray(carried * 0.5 ** (ages / HALF_LIFE))
-
-    def _score(self, run: PastRun) -> float | None:
-        value = run.measured(self.measure)
-        return None if value is None else self.scale.score(value)
 
 
 def evidence_of(past: Sequence[PastRun], setting: Setting, network: str) -> Evidence:

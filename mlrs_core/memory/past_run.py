@@ -67,11 +67,15 @@ class PastRun:
         """Return how well it ended by a measure; `None`: not known."""
         if self.ending is not Ending.REACHED:
             return None
-        return {
-            Measure.METRIC: self.metric,
-            Measure.VALIDATION_LOSS: self.validation_loss,
-            Measure.TRAINING_LOSS: self.training_loss,
-        }.get(measure)
+        match measure:
+            case Measure.METRIC:
+                return self.metric
+            case Measure.VALIDATION_LOSS:
+                return self.validation_loss
+            case Measure.TRAINING_LOSS:
+                return self.training_loss
+            case Measure.UNSPECIFIED:
+                return None
 
     @property
     def best_measure(self) -> Measure:

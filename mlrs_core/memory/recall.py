@@ -11,13 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from mlrs_core.config.recalled import Recalled
-from mlrs_core.memory.carrying import Setting, rate
+from mlrs_core.memory.carrying import Setting, octave, rate
 from mlrs_core.memory.evidence import TAILS, Evidence, evidence_of
 from mlrs_core.memory.past_run import PastRun
 from mlrs_core.memory.surface import Points, Surface, fitted
@@ -151,7 +150,7 @@ class Fit:
     def surface(self) -> Surface:
         """The scores of the candidates, each run under way taken for one that ends as expected."""
         evidence = self.evidence
-        scores, weights = evidence.scores(), evidence.weights()
+        scores, weights = evidence.scores, evidence.weights()
         if not evidence.under_way:
             return fitted(self._runs, scores, weights, self.points)
         going = evidence.points(evidence.under_way)
@@ -208,7 +207,7 @@ class Fit:
         """
         if not self._is_near_tried(index):
             return Recalled(why=why, decided=decided)
-        lowest, surface = self.evidence.lowest(), self.surface
+        lowest, surface = self.evidence.lowest, self.surface
         spread = EXPECTED_WITHIN * math.hypot(float(surface.deviation[index]), surface.noise)
         worst, best = max(spread, LEAST_SURPRISE), -max(spread, LEAST_SURPRISE)
         if (least := lowest.get(self.evidence.setting)) is None:
@@ -231,7 +230,7 @@ class Fit:
 
     def expected(self, index: int) -> Expected:
         """Return what is expected of a candidate; by the newest run's setting where this one has no run."""
-        lowest, value = self.evidence.lowest(), self.evidence.scale.value
+        lowest, value = self.evidence.lowest, self.evidence.scale.value
         least = lowest.get(self.evidence.setting, next(reversed(lowest.values())))
         middle, spread = least + float(self.surface.mean[index]), float(self.surface.deviation[index])
         low, high = sorted((value(middle - spread), value(middle + spread)))
@@ -263,9 +262,15 @@ class Fit:
         """Return the octaves whose learning rates are within bounds; if none is, the nearest."""
         if line == len(TAILS):
             return octaves
-        low, high = self._bounds
-        within = [at for at in octaves if low <= self._rate(at) <= high]
-        return within or octaves[-1 if self._rate(octaves[-1]) < low else 0 :][:1]
+        low, high = (self._octave(bound) for bound in self._bounds)
+        within = [at for at in octaves if low <= at <= high]
+        return within or octaves[-1 if octaves[-1] < low else 0 :][:1]
+
+    def _octave(self, bound: float) -> float:
+        """Return the octave of a bound of the learning rate, from the common one."""
+        if bound in (0.0, math.inf):
+            return -math.inf if bound == 0.0 else math.inf
+        return octave(bound, self.evidence.setting, self.evidence.setting) - self.evidence.centre
 
     def _rate(self, at: float) -> float:
         return rate(at + self.evidence.centre, self.evidence.setting)
@@ -290,7 +295,7 @@ class Fit:
         """Return which candidates a run may try, (m,)."""
         if explore is Explore.CAREFUL:
             return np.asarray(self._outside(CAREFUL_REACH) == 0.0, np.bool_)
-        scores = self.evidence.scores()
+        scores = self.evidence.scores
         centres = np.zeros(2)
         for shape in self._tried:
             mine = self._runs.shapes == shape
@@ -298,9 +303,13 @@ class Fit:
         return np.asarray(np.abs(self.points.octaves - centres[self.points.shapes]) <= FULL_REACH, np.bool_)
 
 
-_NORMAL = np.vectorize(NormalDist().cdf, otypes=[np.float64])
-
-
 def _below(values: Floats) -> Floats:
-    """Return the probability that a standard normal number is below values."""
-    return np.asarray(_NORMAL(values))
+    """Return the probability that a standard normal number is below values, within 7.5e-8.
+
+    Abramowitz and Stegun 1964, equation 26.2.17.
+    """
+    size = np.abs(values)
+    t = 1.0 / (1.0 + 0.2316419 * size)
+    series = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
+    tail = np.exp(-0.5 * size**2) / math.sqrt(2 * math.pi) * series
+    return np.where(values > 0.0, 1.0 - tail, tail)

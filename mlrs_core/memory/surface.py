@@ -43,6 +43,10 @@ WORST = 0.5
 """A score that is higher than the best by more counts as this much higher; so does a run that diverged."""
 
 
+LEAST_SHARE = 1e-6
+"""A combination of scales that is less probable, given the runs, does not count."""
+
+
 @dataclass(frozen=True)
 class Points:
     """What n runs are, or could be, advised under. All are (n,)."""
@@ -111,7 +115,7 @@ class Surface:
 
 
 def fitted(runs: Points, scores: Floats, weights: Floats, at: Points) -> Surface:
-    """Return the surface at some points.
+    """Return the surface at some points, by the combinations of scales that are not improbable.
 
     Args:
         runs: what n runs were advised under, at least one.
@@ -124,18 +128,18 @@ def fitted(runs: Points, scores: Floats, weights: Floats, at: Points) -> Surface
     noise = noises[:, None, None] ** 2 * np.diag(1.0 / weights)
     factors = np.linalg.cholesky(_kernel(runs, runs, scales) + noise)
     above = scores - _bent(runs, scales)
-    right = np.concatenate([above[:, :, None], _kernel(runs, at, scales)], axis=2)
-    solved = np.linalg.solve(factors, right)
-    residuals, solved = solved[:, :, 0], solved[:, :, 1:]
+    residuals = np.linalg.solve(factors, above[:, :, None])[:, :, 0]
     determinants = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
     logs = priors - (residuals**2).sum(axis=1) / 2 - determinants
     shares = np.exp(logs - logs.max())
-    means = _bent(at, scales) + np.einsum("hnm,hn->hm", solved, residuals)
+    shares /= shares.sum()
+    kept = shares >= LEAST_SHARE
+    shares, scales, noises = shares[kept] / shares[kept].sum(), scales[kept], noises[kept]
+    solved = np.linalg.solve(factors[kept], _kernel(runs, at, scales))
+    means = _bent(at, scales) + np.einsum("hnm,hn->hm", solved, residuals[kept])
     own = LEVEL**2 + scales[:, None] ** 2 * (1.0 + SLOPE**2 * at.octaves**2 + OWN**2)
-    variances = own - (solved**2).sum(axis=1)
-    return Surface(
-        shares / shares.sum(), means, np.sqrt(np.maximum(variances, 1e-14)), noises, solved, scales, at
-    )
+    variances = own - np.einsum("hnm,hnm->hm", solved, solved)
+    return Surface(shares, means, np.sqrt(np.maximum(variances, 1e-14)), noises, solved, scales, at)
 
 
 def _kernel(left: Points, right: Points, scales: Floats) -> Floats:

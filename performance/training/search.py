@@ -84,7 +84,7 @@ def main() -> None:
     with daemon() as server, mlrs.connect(server.address) as advisor:
 
         def searched() -> float:
-            run = advisor.run("search", horizon=HORIZON, num_classes=10)
+            run = advisor.run("search", horizon=HORIZON, num_classes=10, memory=False)
             scheduler = AdvisedLR(optimizer, run)
             before = tensor_bytes()
             since = time.perf_counter()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
@@ -78,18 +79,36 @@ class TaskMemory:
 
     async def recalled(self, new: Sequence[tuple[OpenRequest, NewRun]], models: ModelsNow) -> list[NewRun]:
         """Return new runs with what the memory of their tasks decides, if they take part in it."""
-        past = dict[str, list[PastRun]]()
+        decided, known = list[NewRun](), dict[str, list[PastRun]]()
+        own = {bare(run.run_id) for _, run in new}  # one that is completed is under way itself
         for request, run in new:
-            if takes_part(request, run.config) and (task := task_of(run)) not in past:
-                own = {bare(each.run_id) for _, each in new}  # one that is completed is under way itself
-                past[task] = [
-                    each
-                    for each in await self._past(task, MOST)
-                    if each.ending is not Ending.UNDER_WAY or each.run_id not in own
-                ]
-        if not past:
-            return [run for _, run in new]
-        return await asyncio.to_thread(_decide_all, new, past, models)
+            if not takes_part(request, run.config):
+                decided.append(run)
+                continue
+            # One at a time on the store's thread, which between them does what others wait for.
+            decided.append(
+                await self._stored.in_store(partial(self._decided, request, run, known, own, models))
+            )
+        return decided
+
+    def _decided(
+        self,
+        request: OpenRequest,
+        run: NewRun,
+        known: dict[str, list[PastRun]],
+        own: Collection[str],
+        models: ModelsNow,
+        store: Store,
+    ) -> NewRun:
+        """Return a run as the memory decides, after those before it in its call; on the store's thread."""
+        assert request.explore is not None  # noqa: S101  # as `takes_part` says
+        task = task_of(run)
+        if task not in known:
+            past = self._past(store, task, MOST)
+            known[task] = [one for one in past if one.ending is not Ending.UNDER_WAY or one.run_id not in own]
+        decided = with_decision(run, _decision(run, known[task], request.explore), models)
+        known[task].insert(0, past_run_of(decided, Ending.UNDER_WAY))
+        return decided
 
     async def kept(self, run_ids: Sequence[str]) -> dict[str, RunConfig]:
         """Return the configs of runs that took part in the memory, for the runs that replace them."""
@@ -110,7 +129,7 @@ class TaskMemory:
         """
         full = full_name(tenant, name)
         task = await self._stored.in_store(lambda store: store.task(full))
-        past = await self._past(full, SHOWN)
+        past = await self._stored.in_store(lambda store: self._past(store, full, SHOWN))
         if task is None or not past:
             raise no_task(name)
         names = await self._stored.in_store(self._catalog.names_in)
@@ -129,9 +148,9 @@ class TaskMemory:
         log.info("task_forgotten", task=full, runs=count)
         return count
 
-    async def _past(self, task: str, limit: int) -> list[PastRun]:
-        """Return the runs of a task, the newest first."""
-        found = await self._stored.in_store(lambda store: store.past_runs(task, limit))
+    def _past(self, store: Store, task: str, limit: int) -> list[PastRun]:
+        """Return the runs of a task, the newest first; on the store's thread."""
+        found = store.past_runs(task, limit)
         return [one if isinstance(one, PastRun) else self._not_ended(one) for one in found]
 
     def _not_ended(self, run: StoredRun) -> PastRun:
@@ -164,21 +183,6 @@ def _readable(store: Store, run_ids: Sequence[str]) -> list[StoredRun]:
         except AdvisorError as error:
             log.warning("run_unreadable", run_id=run_id, problem=str(error))
     return found
-
-
-def _decide_all(
-    new: Sequence[tuple[OpenRequest, NewRun]], past: dict[str, list[PastRun]], models: ModelsNow
-) -> list[NewRun]:
-    """Decide on runs one after the other, each knowing those before it; on any thread."""
-    decided = []
-    for request, run in new:
-        if takes_part(request, run.config):
-            assert request.explore is not None  # noqa: S101  # as `takes_part` says
-            known = past[task_of(run)]
-            run = with_decision(run, _decision(run, known, request.explore), models)  # noqa: PLW2901
-            known.insert(0, past_run_of(run, Ending.UNDER_WAY))
-        decided.append(run)
-    return decided
 
 
 def _decision(run: NewRun, past: Sequence[PastRun], explore: Explore) -> Decision:
