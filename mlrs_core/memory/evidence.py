@@ -45,7 +45,7 @@ class Evidence:
     """What the scores are of; unspecified: no run has any."""
     scale: Scale
     surprise: PastRun | None
-    """The newest run, if it ended outside of what was expected."""
+    """The newest run, if it ended far from what was expected and had not itself begun as a first run does."""
 
     @property
     def has_scores(self) -> bool:
@@ -135,7 +135,7 @@ def evidence_of(past: Sequence[PastRun], setting: Setting, network: str) -> Evid
         under_way=tuple(run for run in family if run.ending is Ending.UNDER_WAY),
         measure=measure,
         scale=Scale.of(values, higher_is_better=higher),
-        surprise=ended[-1] if ended and ended[-1].is_surprise and not _is_change(ended) else None,
+        surprise=ended[-1] if ended and _asks_for_search(ended[-1]) else None,
     )
 
 
@@ -153,6 +153,6 @@ def _since_change(ended: Sequence[PastRun]) -> list[PastRun]:
     return list(ended[starts[-1] :]) if starts else list(ended)
 
 
-def _is_change(since: Sequence[PastRun]) -> bool:
-    """Return whether runs since a change are those two by which it was seen."""
-    return len(since) == 2 and all(run.is_surprise for run in since)
+def _asks_for_search(newest: PastRun) -> bool:
+    """Return whether the newest run that ended makes the next one begin as a first run: not, if it did so."""
+    return newest.is_surprise and newest.recalled is not None and newest.recalled.decided

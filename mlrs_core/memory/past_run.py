@@ -89,9 +89,9 @@ class PastRun:
         expected = self.recalled
         if expected is None or expected.measure is Measure.UNSPECIFIED:
             return False
-        if self.ending is Ending.DIVERGED:
-            return True
-        value = self.measured(expected.measure)
         low = -math.inf if expected.expected_low is None else expected.expected_low
         high = math.inf if expected.expected_high is None else expected.expected_high
+        if self.ending is Ending.DIVERGED:
+            return math.isfinite(low if self.higher_is_better else high)
+        value = self.measured(expected.measure)
         return value is not None and not low <= value <= high

@@ -38,8 +38,8 @@ EXPECTED_WITHIN, LEAST_SURPRISE = 4.0, 0.25
 """A run that ends further from what was expected, in standard deviations and in its score, is a surprise."""
 
 
-MOST_CARRIED = 1.0
-"""A run with another horizon or batch size whose score is worse by more is a surprise."""
+FAR_OFF = 1.5
+"""The same for a run far from those that were tried, or with another horizon or batch size, in its score."""
 
 
 class Explore(enum.IntEnum):
@@ -170,6 +170,13 @@ class Fit:
         values = surface.mean + CAUTION * surface.deviation
         return int(np.argmin(np.where(self._within, values, np.inf)))
 
+    @cached_property
+    def _is_safe(self) -> Chosen:
+        """Which candidates end, as good as surely, no worse than the best known, (m,)."""
+        means, deviations = self.surface.against(self.best)
+        sure = self.surface.shares @ _below((MARGIN - means) / deviations)
+        return np.asarray(sure >= SURE, np.bool_)
+
     def worth_trying(self, explore: Explore) -> int:
         """Return the arm that is expected to improve most on the best known; that one, if none is worth it.
 
@@ -181,7 +188,7 @@ class Fit:
         gain = self.surface.shares @ gains
         allowed = self._within_reach(explore)
         if explore is Explore.CAREFUL:
-            allowed &= self.surface.shares @ _below((MARGIN - means) / deviations) >= SURE
+            allowed &= self._is_safe
         gain = np.where(allowed, gain, 0.0)
         gain[self.best] = 0.0
         index = int(np.argmax(gain))
@@ -200,18 +207,21 @@ class Fit:
         return Decision(recalled=recalled, arm=self.arm(index), expected=self.expected(index))
 
     def expectation(self, index: int, why: str, *, decided: bool) -> Recalled:
-        """Return what is expected of a run under a candidate: nothing, if no arm near it was tried.
+        """Return what is expected of a run under a candidate.
 
-        Nobody knows how much better a run with another horizon or batch size ends, only that it is not far
-        worse.
+        Nobody knows how much better than expected a run may end whose arm is far from those that were tried,
+        or whose horizon or batch size is another; only that it is not far worse, if it is a careful one.
         """
-        if not self._is_near_tried(index):
-            return Recalled(why=why, decided=decided)
         lowest, surface = self.evidence.lowest, self.surface
-        spread = EXPECTED_WITHIN * math.hypot(float(surface.deviation[index]), surface.noise)
-        worst, best = max(spread, LEAST_SURPRISE), -max(spread, LEAST_SURPRISE)
+        spread = max(
+            EXPECTED_WITHIN * math.hypot(float(surface.deviation[index]), surface.noise), LEAST_SURPRISE
+        )
+        worst, best = spread, -spread
+        if not self._is_near_tried(index):
+            is_careful = self._is_safe[index] and self._within_reach(Explore.CAREFUL)[index]
+            worst, best = FAR_OFF if is_careful else math.inf, -math.inf
         if (least := lowest.get(self.evidence.setting)) is None:
-            least, worst, best = max(lowest.values()), MOST_CARRIED, -math.inf
+            least, worst, best = max(lowest.values()), FAR_OFF, -math.inf
         middle = least + float(surface.mean[index])
         low, high = sorted(map(self.evidence.scale.value, (middle + best, middle + worst)))
         return Recalled(

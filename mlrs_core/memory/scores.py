@@ -1,7 +1,8 @@
 """Measures of how runs ended as scores, which are lower where a run is better, and differ by shares.
 
-A score that is 0.02 higher is a loss that is 2 % higher, whatever the loss is of. So is the error of an
-accuracy, 1 minus it. Other measures, which may be negative, are taken in units of their own spread.
+A score that is 0.02 higher is a loss that is 2 % higher, whatever the loss is of. An accuracy counts by its
+error, 1 minus it, and 2 % more: errors that are much smaller are a few examples. Other measures, which may be
+negative, are taken in units of their own spread.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 LEAST = 1e-9
-"""Losses and errors below this count as this: a loss of 0 has no logarithm."""
+"""Losses below this count as this: a loss of 0 has no logarithm."""
+FEW = 0.02
+"""What is added to the error of an accuracy."""
 MOST = 700.0
-"""No score is taken for higher: a double holds no loss beyond it."""
+"""The logarithm of about the largest double."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Scale:
     def score(self, value: float) -> float:
         """Return the score of a value."""
         if self.kind == "accuracy":
-            return math.log(max(1.0 - value, LEAST))
+            return math.log(1.0 - value + FEW)
         if self.kind == "loss":
             return math.log(max(value, LEAST))
         return self.sign * value / self.unit
@@ -49,7 +52,11 @@ class Scale:
     def value(self, score: float) -> float:
         """Return the value of a score."""
         if self.kind == "accuracy":
-            return 1.0 - math.exp(min(score, MOST))
+            return 1.0 + FEW - _exp(score)
         if self.kind == "loss":
-            return math.exp(min(score, MOST))
+            return _exp(score)
         return self.sign * score * self.unit
+
+
+def _exp(score: float) -> float:
+    return math.exp(score) if score < MOST else math.inf

@@ -23,6 +23,7 @@ from tests.docs.blocks import ROOT
 from tests.support.stubs import METHODS
 
 PARSED = {
+    "bench memory": "takes hours; tests/bench/memory runs a small part",
     "bench quality": "takes minutes; with --list it runs",
     "models diff": "needs a model that was promoted; tests/cli/test_versions.py runs it",
     "models history": "as `models diff`",

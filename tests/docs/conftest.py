@@ -18,7 +18,8 @@ class Stage:
     """The addresses and folders that stand for those of the pages."""
 
     address: str
-    """The address of a daemon with the finished run `my-run` and the default models."""
+    """The address of a daemon with the finished run `my-run`, a run of the task `sine` that is remembered, and the
+    default models."""
     secure: str
     """The address of a daemon with TLS, whose certificate is for the name `mlrs`."""
     folder: Path
@@ -57,4 +58,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             for step in range(10):
                 run.next_lr(step, 2.3 / (1 + step))
             run.finish()
+            sine = advisor.run("sine", id="sine/first", optimizer="adam", horizon=10)
+            for step in range(10):
+                sine.next_lr(step, 2.3 / (1 + step))
+            sine.finish(metric=0.2)
         yield Stage(daemon.address, secure.address, folder)

@@ -42,6 +42,7 @@ class MemoryRequest:
     optimizers: tuple[str, ...] = ()
     repetitions: int = REPETITIONS
     cifar10: Path | None = None
+    task_file: Path | None = None
 
 
 class MemoryBench:
@@ -62,7 +63,7 @@ class MemoryBench:
                 raise UnknownNameError(field, unknown[0], known)
         self._request = request
         request.cache.mkdir(parents=True, exist_ok=True)
-        available = collect_tasks(cache=request.cache, cifar10=request.cifar10)
+        available = collect_tasks(cache=request.cache, cifar10=request.cifar10, task_file=request.task_file)
         self._tasks = {task.name: task for task in choose_tasks(available, request.tasks)}
         self._fingerprints = {task.name: task.fingerprint(task.load()) for task in self._tasks.values()}
         self._done = read_lineages(request.file) if request.file.exists() else {}
@@ -120,7 +121,7 @@ class MemoryBench:
             workshop = Workshop(
                 cache=self._request.cache,
                 cifar10=self._request.cifar10,
-                task_file=None,
+                task_file=self._request.task_file,
                 models=models,
                 daemon=daemon,
             )

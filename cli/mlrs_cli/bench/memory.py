@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # it needs the extra `bench`, which the command's help does n
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."
 )
 @click.option("--cifar10", type=FILE, help="CIFAR-10 as JPEG in an .npz, for the tasks of that name.")
+@click.option("--task-file", type=FILE, help="A Python file with tasks of your own. It is run.")
 @click.option(
     "--lineages",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -81,7 +82,7 @@ def memory(context: click.Context, /, **options: Any) -> None:
     with explained():
         from mlrs_bench.memory.bench import MemoryBench, MemoryRequest
 
-        asked = ("tasks", "optimizers", "scenarios", "repetitions", "cifar10")
+        asked = ("tasks", "optimizers", "scenarios", "repetitions", "cifar10", "task_file")
         bench = MemoryBench(
             MemoryRequest(
                 file=options["lineages"],
@@ -132,9 +133,8 @@ def _described(lineage: Lineage) -> str:
 
 def _report(bench: MemoryBench, cells: Path, out: Path) -> None:
     """Write the report."""
-    from mlrs_bench.memory.page import write_page
-
     from mlrs_bench.cache import read_cells
+    from mlrs_bench.memory.page import write_page
 
     write_page(bench.lineages(), list(read_cells(cells).values()), out=out, words=sys.argv)
     click.echo(f"{out / 'memory.md'}: the table and the picture")

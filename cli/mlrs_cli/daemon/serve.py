@@ -60,6 +60,12 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     help="How long a run stays in memory unobserved; it comes back when it is asked for. [default: 3600]",
 )
 @click.option(
+    "--abandoned-after-s",
+    type=float,
+    help="How long a run may be silent before the memory of its task no longer waits for its end. "
+    "[default: 86400]",
+)
+@click.option(
     "--max-unflushed",
     type=int,
     help="The most answers that wait to be stored, 40 bytes each; beyond it observations are refused. "

@@ -6,14 +6,18 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import structlog
 
 from mlrs_core.memory import Ending, PastRun
 from mlrs_server.domain.extras import LOSS
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.errors import DamagedError
 from mlrs_server.live.policies import model_ref
 from mlrs_server.live.replay import PAGE
 from mlrs_server.storage import NewRun, Store, StoredRun
 from mlrs_server.tenancy import bare
+
+log = structlog.get_logger()
 
 TRAINING_SHARE = 1 / 20
 """The share of a run whose mean training loss says how it ended."""
@@ -72,11 +76,17 @@ def ended(store: Store, run: StoredRun, status: RunStatus, outcome: Outcome, *, 
         outcome: what the caller says of it.
         at: the time, in seconds since the epoch.
 
+    A damaged record says nothing of how well the run ended.
+
     Raises:
-        AdvisorError: its record cannot be read.
+        AdvisorError: the store fails.
     """
     steps, config = run.snapshot.next_step, run.config.after_search()
-    training, validation = _measured(store, run.key, steps)
+    try:
+        training, validation = _measured(store, run.key, steps)
+    except DamagedError as error:
+        log.warning("run_unreadable", run_id=run.run_id, problem=str(error))
+        training, validation = None, None
     if status == RunStatus.DIVERGED or (steps and not math.isfinite(run.snapshot.last_loss)):
         ending = Ending.DIVERGED
     elif steps >= (config.horizon or 0):
@@ -106,4 +116,4 @@ def _measured(store: Store, key: int, steps: int) -> tuple[float | None, float |
         step += len(record)
     finite = np.concatenate(losses) if losses else np.empty(0)
     finite = finite[np.isfinite(finite)]
-    return (float(finite.mean()) if len(finite) else None), validation
+    return (float((finite / len(finite)).sum()) if len(finite) else None), validation  # the sum may overflow

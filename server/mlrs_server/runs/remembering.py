@@ -6,6 +6,7 @@ What is decided becomes part of the new run's config, so no run depends on anoth
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +27,7 @@ from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.models.catalog import ModelCatalog, ModelsNow
 from mlrs_server.models.files import reference
 from mlrs_server.runs.open_request import OpenRequest
-from mlrs_server.runs.past import past_run_of
+from mlrs_server.runs.past import NOTHING_SAID, ended, past_run_of
 from mlrs_server.storage import NewRun, RememberedTask, Store, StoredRun
 from mlrs_server.storage.past_runs import task_of
 from mlrs_server.tenancy import bare, full_name, tenant_of
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 
 ABANDONED_AFTER_S = 86_400.0
 """A run that has not been heard of for so long, in seconds, is no longer under way."""
+KEPT = 1024
+"""The number of runs at their horizon whose ends are kept in memory, as nobody has finished them."""
 SHOWN = 100
 """The number of past runs that a reader gets."""
 DECIDED_BY_CALLER = ("schedule", "meta", "initial_lr", "lr_offset", "scale", "snapshot")
@@ -66,6 +69,7 @@ class TaskMemory:
         self._catalog = catalog
         self._abandoned_after_s = abandoned_after_s
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
+        self._ended = dict[tuple[int, int], PastRun]()  # of runs at their horizon, by key and step
 
     # ------------------------------------------------------------------------------ deciding
 
@@ -151,10 +155,12 @@ class TaskMemory:
     def _past(self, store: Store, task: str, limit: int) -> list[PastRun]:
         """Return the runs of a task, the newest first; on the store's thread."""
         found = store.past_runs(task, limit)
-        return [one if isinstance(one, PastRun) else self._not_ended(one) for one in found]
+        return [one if isinstance(one, PastRun) else self._not_finished(store, one) for one in found]
 
-    def _not_ended(self, run: StoredRun) -> PastRun:
-        """Return a run that is not finished as the memory takes it."""
+    def _not_finished(self, store: Store, run: StoredRun) -> PastRun:
+        """Return a run that is not finished as the memory takes it; many loops leave theirs at its end."""
+        if run.snapshot.next_step >= (run.config.after_search().horizon or math.inf):
+            return self._reached(store, run)
         if run.snapshot.status == RunStatus.DIVERGED:
             ending = Ending.DIVERGED
         elif time.time() - run.update_time > self._abandoned_after_s:
@@ -162,6 +168,15 @@ class TaskMemory:
         else:
             ending = Ending.UNDER_WAY
         return past_run_of(run, ending, at=run.update_time)
+
+    def _reached(self, store: Store, run: StoredRun) -> PastRun:
+        """Return how a run ended that is at its horizon, read once for each of its steps."""
+        at = run.key, run.snapshot.next_step
+        if at not in self._ended:
+            if len(self._ended) >= KEPT:
+                self._ended.clear()
+            self._ended[at] = ended(store, run, run.snapshot.status, NOTHING_SAID, at=run.update_time)
+        return self._ended[at]
 
 
 def takes_part(request: OpenRequest, config: RunConfig) -> bool:
