@@ -24,7 +24,11 @@ from mlrs_core.policy import Floats
 TAILS = ("wsd", "linear")
 """The schedules that the memory chooses among."""
 MOST = 24
-"""The number of newest runs that count."""
+"""The number of newest runs that count, of those that ended."""
+MOST_UNDER_WAY = 16
+"""The number of newest runs that count, of those under way."""
+SAYING = 4
+"""The measure that counts is the best one that any of so many newest runs has."""
 HALF_LIFE = 16.0
 """A run counts half as much as one that came so many runs later."""
 CARRIED = 0.25
@@ -57,19 +61,29 @@ class Evidence:
         """Whether a run of this very setting has a score."""
         return self.setting in self.lowest
 
+    @property
+    def is_under_way_at_home(self) -> bool:
+        """Whether a run of this very setting is under way."""
+        return any(run.setting == self.setting for run in self.under_way)
+
     def points(self, runs: Sequence[PastRun]) -> Points:
         """Return what runs were advised under."""
-        levels: dict[Setting, int] = {self.setting: 0}
         rows = []
         for run in runs:
             of = run.setting
-            level = levels.setdefault(of, len(levels))
+            level = self._levels[of]
             if run.learning_rate is None:
                 rows.append((run.lr_offset, len(TAILS), 1, level))
             else:
                 at = octave(run.learning_rate, of, self.setting) - self.centre
                 rows.append((at, TAILS.index(run.policy), 0, level))
         return Points.of(rows)
+
+    @cached_property
+    def _levels(self) -> dict[Setting, int]:
+        """The number of the level of each setting: 0 is that of the run's own."""
+        settings = dict.fromkeys([self.setting, *(run.setting for run in (*self.runs, *self.under_way))])
+        return {of: number for number, of in enumerate(settings)}
 
     @staticmethod
     def shape(line: int) -> int:
@@ -119,24 +133,31 @@ class Evidence:
 def evidence_of(past: Sequence[PastRun], setting: Setting, network: str) -> Evidence:
     """Return what past runs, the newest first, say about a run of a setting."""
     known = {*TAILS, network}
-    family = [
-        run for run in reversed(past[:MOST]) if run.setting.family == setting.family and run.policy in known
-    ]
-    ended = _since_change([run for run in family if run.ending in (Ending.REACHED, Ending.DIVERGED)])
-    newest = next((run for run in reversed(ended) if run.best_measure is not Measure.UNSPECIFIED), None)
-    measure = Measure.UNSPECIFIED if newest is None else newest.best_measure
-    higher = newest is not None and measure is Measure.METRIC and newest.higher_is_better
+    family = [run for run in past if run.setting.family == setting.family and run.policy in known]
+    newest = [run for run in family if run.ending in (Ending.REACHED, Ending.DIVERGED)][:MOST]
+    under_way = [run for run in family if run.ending is Ending.UNDER_WAY][:MOST_UNDER_WAY]
+    ended = _since_change(newest[::-1])
+    measure, higher = _measure(ended)
     counting = [run for run in ended if _counts(run, measure, higher=higher)]
     values = [value for run in counting if (value := run.measured(measure)) is not None]
     return Evidence(
         setting=setting,
         network=network,
         runs=tuple(counting),
-        under_way=tuple(run for run in family if run.ending is Ending.UNDER_WAY),
+        under_way=tuple(under_way[::-1]),
         measure=measure,
         scale=Scale.of(values, higher_is_better=higher),
         surprise=ended[-1] if ended and _asks_for_search(ended[-1]) else None,
     )
+
+
+def _measure(ended: Sequence[PastRun]) -> tuple[Measure, bool]:
+    """Return the measure that counts, and whether higher is better; the oldest runs come first."""
+    saying = [run for run in reversed(ended) if run.best_measure is not Measure.UNSPECIFIED][:SAYING]
+    if not saying:
+        return Measure.UNSPECIFIED, False
+    newest = min(saying, key=lambda run: run.best_measure)  # the first of several
+    return newest.best_measure, newest.best_measure is Measure.METRIC and newest.higher_is_better
 
 
 def _counts(run: PastRun, measure: Measure, *, higher: bool) -> bool:

@@ -92,6 +92,6 @@ class PastRun:
         low = -math.inf if expected.expected_low is None else expected.expected_low
         high = math.inf if expected.expected_high is None else expected.expected_high
         if self.ending is Ending.DIVERGED:
-            return math.isfinite(low if self.higher_is_better else high)
+            return math.isfinite(low) or math.isfinite(high)
         value = self.measured(expected.measure)
         return value is not None and not low <= value <= high

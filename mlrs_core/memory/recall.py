@@ -112,18 +112,18 @@ def recall(
     if not evidence.has_scores:
         return Decision(recalled=Recalled(why=_nothing_known(past)))
     fit = Fit(evidence, bounds)
-    if evidence.surprise is not None:
+    if evidence.surprise is not None and explore is not Explore.NONE:
         why = f"run {evidence.surprise.run_id} ended far from what was expected: begins as a first run does"
         return Decision(recalled=fit.expectation(fit.best, why, decided=False))
-    if not evidence.is_at_home:
-        why = f"{fit.arm(fit.best)}, carried over from another horizon or batch size"
-        return fit.decided(fit.best, why)
-    index = fit.best if explore is Explore.NONE else fit.worth_trying(explore)
+    is_first = not evidence.is_at_home and not evidence.is_under_way_at_home
+    index = fit.best if is_first or explore is Explore.NONE else fit.worth_trying(explore)
     count = len(evidence.runs)
-    after = f"after {count} {'run' if count == 1 else 'runs'}"
+    known = f"the best known after {count} {'run' if count == 1 else 'runs'}"
+    if not evidence.is_at_home:
+        known += " with another horizon, batch size or optimizer"
     if index == fit.best:
-        return fit.decided(index, f"{fit.arm(index)}, the best known {after}")
-    return fit.decided(index, f"tries {fit.arm(index)}; the best known {after} is {fit.arm(fit.best)}")
+        return fit.decided(index, f"{fit.arm(index)}, {known}")
+    return fit.decided(index, f"tries {fit.arm(index)}; {known} is {fit.arm(fit.best)}")
 
 
 def _nothing_known(past: Sequence[PastRun]) -> str:
@@ -180,7 +180,8 @@ class Fit:
     def worth_trying(self, explore: Explore) -> int:
         """Return the arm that is expected to improve most on the best known; that one, if none is worth it.
 
-        Expected improvement as of Jones et al. 1998, equation 15, over the best known arm's own score.
+        An arm that a run under way has is left to it, if there is another. Expected improvement as of Jones
+        et al. 1998, equation 15, over the best known arm's own score.
         """
         means, deviations = self.surface.against(self.best)
         ratios = -means / deviations
@@ -189,10 +190,12 @@ class Fit:
         allowed = self._within_reach(explore)
         if explore is Explore.CAREFUL:
             allowed &= self._is_safe
-        gain = np.where(allowed, gain, 0.0)
-        gain[self.best] = 0.0
-        index = int(np.argmax(gain))
-        return index if gain[index] >= WORTH else self.best
+        taken = self._is_taken()
+        is_best_taken = taken[self.best]
+        taken[self.best] = True
+        free = np.where(allowed & ~taken, gain, -1.0)
+        index = int(np.argmax(free))
+        return index if free[index] >= (0.0 if is_best_taken else WORTH) else self.best
 
     def arm(self, index: int) -> Arm:
         """Return a candidate as an arm."""
@@ -222,14 +225,15 @@ class Fit:
             worst, best = FAR_OFF if is_careful else math.inf, -math.inf
         if (least := lowest.get(self.evidence.setting)) is None:
             least, worst, best = max(lowest.values()), FAR_OFF, -math.inf
-        middle = least + float(surface.mean[index])
-        low, high = sorted(map(self.evidence.scale.value, (middle + best, middle + worst)))
+        middle, scale = least + float(surface.mean[index]), self.evidence.scale
+        ends = [None if math.isinf(off) else scale.value(middle + off) for off in (best, worst)]
+        low, high = reversed(ends) if scale.falls else ends
         return Recalled(
             why=why,
             decided=decided,
             measure=self.evidence.measure,
-            expected_low=low if math.isfinite(low) else None,
-            expected_high=high if math.isfinite(high) else None,
+            expected_low=low,
+            expected_high=high,
         )
 
     def curve(self) -> list[Expected]:
@@ -239,9 +243,9 @@ class Fit:
         ]
 
     def expected(self, index: int) -> Expected:
-        """Return what is expected of a candidate; by the newest run's setting where this one has no run."""
+        """Return what is expected of a candidate; where its setting has no run, at the level of another's."""
         lowest, value = self.evidence.lowest, self.evidence.scale.value
-        least = lowest.get(self.evidence.setting, next(reversed(lowest.values())))
+        least = lowest.get(self.evidence.setting, max(lowest.values()))
         middle, spread = least + float(self.surface.mean[index]), float(self.surface.deviation[index])
         low, high = sorted((value(middle - spread), value(middle + spread)))
         return Expected(arm=self.arm(index), value=value(middle), low=low, high=high)
@@ -274,7 +278,10 @@ class Fit:
             return octaves
         low, high = (self._octave(bound) for bound in self._bounds)
         within = [at for at in octaves if low <= at <= high]
-        return within or octaves[-1 if octaves[-1] < low else 0 :][:1]
+        if within:
+            return within
+        nearest = min(octaves, key=lambda at: max(low - at, at - high))
+        return [min(max(nearest, low), high)]
 
     def _octave(self, bound: float) -> float:
         """Return the octave of a bound of the learning rate, from the common one."""
@@ -295,6 +302,13 @@ class Fit:
         mine = self._runs.octaves[self._runs.lines == self.points.lines[index]]
         return bool(np.any(np.abs(mine - self.points.octaves[index]) <= GRID))
 
+    def _is_taken(self) -> Chosen:
+        """Return which candidates a run under way has, (m,)."""
+        going = self.evidence.points(self.evidence.under_way)
+        near = np.abs(going.octaves[:, None] - self.points.octaves[None, :]) < GRID / 2
+        same = (going.lines[:, None] == self.points.lines[None, :]) & (going.levels[:, None] == 0)
+        return np.asarray((near & same).any(axis=0), np.bool_)
+
     def _outside(self, reach: float) -> Floats:
         """Return how far beyond what was tried, and `reach`, the candidates are, in octaves, (m,)."""
         low, high = np.array([self._tried[shape] for shape in self.points.shapes.tolist()]).T
@@ -305,7 +319,8 @@ class Fit:
         """Return which candidates a run may try, (m,)."""
         if explore is Explore.CAREFUL:
             return np.asarray(self._outside(CAREFUL_REACH) == 0.0, np.bool_)
-        scores = self.evidence.scores
+        carried = np.where(self._runs.levels == 0, 0.0, math.inf)  # their best says less
+        scores = self.evidence.scores + (carried if np.isfinite(carried).any() else 0.0)
         centres = np.zeros(2)
         for shape in self._tried:
             mine = self._runs.shapes == shape

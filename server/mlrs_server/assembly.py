@@ -60,6 +60,7 @@ class Daemon:
     advisor: AdvisorService
     models: ModelService
     tasks: TaskService
+    memory: TaskMemory
     status: StatusInterceptor
     health: StoreHealth
     collector: DaemonCollector
@@ -90,7 +91,7 @@ def assembled(
     opener = RunOpener(
         live, stored, watchers, catalog, changes, memory=memory, quota=quota.reserved, feeders=feeders
     )
-    ending = RunEnding(live, stored, watchers, changes)
+    ending = RunEnding(live, stored, watchers, changes, memory)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
     recaller = Recaller(stored)
     searches = RunSearches(live, stored, catalog, changes)
@@ -107,7 +108,7 @@ def assembled(
     journal.on_health = health.reporter("flushes")
     collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
     tasks = TaskService(memory)
-    return Daemon(watchers, live, stored, changes, advisor, models, tasks, status, health, collector)
+    return Daemon(watchers, live, stored, changes, advisor, models, tasks, memory, status, health, collector)
 
 
 def housekeeping(
@@ -118,5 +119,6 @@ def housekeeping(
     return [
         asyncio.create_task(drop_idle_runs(live, config.idle_after_s)),
         asyncio.create_task(compact_resting_runs(live, stored, config.idle_after_s, held_shards=held)),
+        asyncio.create_task(daemon.memory.keep_settled(held_shards=held)),
         asyncio.create_task(tokens.keep_fresh()),
     ]

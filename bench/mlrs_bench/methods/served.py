@@ -49,6 +49,7 @@ def opened(training: Training, **settings: Any) -> mlrs.Run:
         num_classes=training.task.num_classes,
         optimizer=training.rule.kind,
         momentum=training.rule.momentum,
+        memory=False,  # every training is a first one
         fallback=None,  # a training that was not advised throughout is no result
         timeout_s=TIMEOUT_S,
         **{"horizon": training.task.horizon, **settings},

@@ -234,9 +234,10 @@ class Run(RunView[Connection], WithBlock):
         names the file.
 
         Args:
-            metric: how good the run came out by your own measure, such as a test accuracy: a finite number,
-                or an array or tensor of one element. The memory of the task compares its runs by it.
-                Default: the newest validation loss counts, or else the training loss at the end.
+            metric: how good the run came out by your own measure, such as a test accuracy: a number, or an
+                array or tensor of one element. The memory of the task compares its runs by it. Default, and
+                where it is NaN or infinite: the newest validation loss counts, or else the training loss at
+                the end.
             higher_is_better: whether a higher `metric` is better.
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
@@ -244,7 +245,7 @@ class Run(RunView[Connection], WithBlock):
             The run; `None` where no daemon answered.
 
         Raises:
-            InvalidArgumentError: the metric is not a finite number.
+            InvalidArgumentError: the metric is no number.
             RunFinishedError: somebody else finished it before it had every observation.
             DeadlineExceededError, UnavailableError: no daemon answered in time, and the run has no fallback.
                 Call it again.

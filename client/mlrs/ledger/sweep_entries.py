@@ -132,13 +132,7 @@ def losses_of(value: Any, count: int) -> Floats:
 def metrics_of(value: Any, count: int) -> list[float]:
     """Return how good a sweep's runs came out, one number for each; NaN: the run has no metric."""
     column = _column_of("metrics", value, count)
-    if np.isinf(column).any():
-        raise InvalidArgumentError(
-            f"metrics must be finite, is {column[np.isinf(column)][0]} for the run at index"
-            f" {int(np.isinf(column).argmax())}; NaN stands for a run that has none",
-            field="metrics",
-        )
-    metrics: list[float] = column.tolist()
+    metrics: list[float] = np.where(np.isfinite(column), column, np.nan).tolist()
     return metrics
 
 

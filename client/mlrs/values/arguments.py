@@ -91,8 +91,9 @@ def loss(value: Any) -> float:
 
 
 def metric(value: object) -> tuple[float, ...]:
-    """Return how good a run came out, a finite number, in a tuple; `None`: an empty one."""
-    return () if value is None else (real("metric", value),)
+    """Return how good a run came out, in a tuple: an empty one for `None`, and where it is not finite."""
+    told = math.nan if value is None else number("metric", value)
+    return (told,) if math.isfinite(told) else ()
 
 
 def samples(value: object) -> float:

@@ -47,17 +47,20 @@ class Recalled:
     measure: Measure | None = None
     """What `expected_low` and `expected_high` measure. `None`: nothing can be expected."""
     expected_low: float | None = None
-    """The lower end of how the run is expected to end; `None`: nothing can be expected."""
+    """The run is expected to end at this or above; `None`: there is no such bound."""
     expected_high: float | None = None
-    """The upper end."""
+    """The run is expected to end at this or below; `None`: there is no such bound."""
 
     def __str__(self) -> str:
         """Return the reason, and what is expected of the run, in one line."""
-        if self.measure is None or self.expected_low is None or self.expected_high is None:
+        low, high = self.expected_low, self.expected_high
+        if self.measure is None or (low is None and high is None):
             return self.why
-        return (
-            f"{self.why}; expected {self.measure.words} {self.expected_low:.4g} to {self.expected_high:.4g}"
-        )
+        if high is None:
+            range_ = f"at least {low:.4g}"
+        else:
+            range_ = f"at most {high:.4g}" if low is None else f"{low:.4g} to {high:.4g}"
+        return f"{self.why}; expected {self.measure.words} {range_}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +70,9 @@ class TaskInfo:
     name: str
     """Its name."""
     runs: int
-    """How many of its runs are remembered."""
+    """How many of its runs are remembered, those under way included."""
     update_time: dt.datetime
-    """When the last of them ended, in UTC."""
+    """When the last of them ended, or was created, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)

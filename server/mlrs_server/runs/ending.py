@@ -18,6 +18,7 @@ from mlrs_server.live.views import RunView
 from mlrs_server.runs.changes import RunChanges, log_runs
 from mlrs_server.runs.open_request import check_batch
 from mlrs_server.runs.past import NOTHING_SAID, Outcome, ended
+from mlrs_server.runs.remembering import TaskMemory
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import Store, StoredRun
 
@@ -27,12 +28,20 @@ log = structlog.get_logger()
 class RunEnding:
     """Finishes and deletes runs. Used from one event loop."""
 
-    def __init__(self, live: LiveRuns, stored: StoredRuns, watchers: Watchers, changes: RunChanges) -> None:
-        """End runs of `live` and `stored`, and notify `watchers`."""
+    def __init__(
+        self,
+        live: LiveRuns,
+        stored: StoredRuns,
+        watchers: Watchers,
+        changes: RunChanges,
+        memory: TaskMemory,
+    ) -> None:
+        """End runs of `live` and `stored`, and notify `watchers`; `memory` keeps how they ended."""
         self._live = live
         self._stored = stored
         self._watchers = watchers
         self._changes = changes
+        self._memory = memory
 
     async def finish_many(
         self, run_ids: Sequence[str], next_steps: Sequence[int] = (), outcomes: Sequence[Outcome] = ()
@@ -85,7 +94,12 @@ class RunEnding:
         try:
             await self._live.flush(live)
             reach("lifecycle.finish")
-            await self._stored.in_store(lambda store: _finish(store, going, before, told))
+            past = [
+                (run, await self._ended(run, before[run.run_id], told[run.run_id]))
+                for run in going
+                if run.config.recalled is not None
+            ]
+            await self._stored.in_store(lambda store: store.finish(going, past))
             reach("lifecycle.finished")
         except BaseException:
             for run_id, slot in live.items():
@@ -95,6 +109,15 @@ class RunEnding:
         self._live.on_ranks(0, False)
         self._watchers.wake([run.run_id for run in going])
         log_runs("run_finished", "runs_finished", going, steps=self._live.next_step(going[0]))
+
+    async def _ended(self, run: StoredRun, status: RunStatus, told: Outcome) -> PastRun:
+        """Return how a run ended, whose answers are all stored; one at a time: others wait for the store."""
+
+        def read(store: Store) -> PastRun:
+            stored = store.get([run.run_id])[run.run_id]
+            return ended(store, stored, status, told, at=time.time())
+
+        return await self._stored.in_store(read)
 
     async def delete(self, run_id: str) -> None:
         """Delete a run and its record, damaged or not.
@@ -109,28 +132,13 @@ class RunEnding:
             key = required(keys, run_id)
             with self._live.closed(run_id):
                 await self._live.flush([run_id])
+                past = await self._memory.ending_of(run_id)
                 with self._live.dropped_if_ambiguous(run_id):
-                    await self._stored.in_store(lambda store: store.delete(key))
+                    await self._stored.in_store(lambda store: store.delete(key, past))
                     reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)
             log.info("run_deleted", run_id=run_id)
-
-
-def _finish(
-    store: Store,
-    going: Sequence[StoredRun],
-    before: Mapping[str, RunStatus],
-    told: Mapping[str, Outcome],
-) -> None:
-    """Mark runs as finished in the store, whose records it has, with how they ended."""
-    remembered = {run.run_id for run in going if run.config.recalled is not None}
-    flushed = store.get(sorted(remembered)) if remembered else {}
-    past = [
-        (run, ended(store, run, before[run.run_id], told[run.run_id], at=time.time()))
-        for run in flushed.values()
-    ]
-    store.finish(going, past)
 
 
 def _measure_late(store: Store, runs: Sequence[StoredRun], told: Mapping[str, Outcome]) -> None:

@@ -202,11 +202,12 @@ def must_rewind(stored: StoredRun, request: OpenRequest, live: LiveRuns) -> bool
 def _reconciled(stored: StoredRun, request: OpenRequest, live: LiveRuns, models: ModelsNow) -> RunConfig:
     """Check the fields asked for against the run's; return its config with those it lacked.
 
-    A run that has begun without rescue goes on without it.
+    A run that has begun without rescue goes on without it. Its batch size stays what it was: advice does not
+    depend on it, and over all ranks it may change with their number.
     """
     begun = live.next_step(stored) > 0 and request.resume_from != 0
     has = stored.config.values()
-    asked = replace(request.asked, rescue=False) if begun else request.asked
+    asked = replace(request.asked, rescue=False, batch_size=None) if begun else request.asked
     for name, want in asked.values().items():
         if (have := has.get(name)) != want and (begun or name in has):
             raise config_mismatch(stored, f"config.{name}", have, want)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import structlog
 
 from mlrs_core.config import RunConfig
+from mlrs_core.memory import PastRun
 from mlrs_core.policy import put
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.run_snapshot import first_snapshot
@@ -37,7 +38,7 @@ from mlrs_server.runs.open_request import (
     request_to_resume,
     run_to_create,
 )
-from mlrs_server.runs.remembering import TaskMemory, begun_again
+from mlrs_server.runs.remembering import TaskMemory, begun_again, keeps_decision
 from mlrs_server.runs.takeovers import Takeovers
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import NewRun, RunKey, StoredRun
@@ -113,7 +114,7 @@ class RunOpener:
             unstored = {run_id for run_id in shards if self._live.is_unstored(run_id)}
             async with (
                 self._stored.acquired_to_open(shards, to_drop) as found,
-                self._memory.deciding(requests),
+                self._memory.deciding(requests, found),
             ):
                 return await self._open_acquired(requests, found, unstored)
 
@@ -137,10 +138,12 @@ class RunOpener:
         replayed = await self._stored.replay_unloaded(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
         asked = await self._checked(requests, runs, replayed, models, unstored)
-        new = await self._remembered(asked, [run.run_id for run in dropped], models)
+        replaced = await self._memory.readable({run.run_id for run in dropped})
+        new = await self._remembered(asked, replaced, models)
         new = [replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in new]
         async with self._quota(self._begun_by(new, found, existing)):
-            created = await self._create(new, dropped, among=len(requests))
+            ended = await self._memory.endings_of(replaced.values())
+            created = await self._create(new, dropped, ended, among=len(requests))
             resumed = await self._resume(existing, models, unstored, among=len(requests))
             runs |= {run.run_id: run for run in (*created, *resumed)}
             await self._takeovers.take([(request, runs[run.run_id]) for request, run in existing])
@@ -214,24 +217,33 @@ class RunOpener:
         return new
 
     async def _remembered(
-        self, new: Sequence[tuple[OpenRequest, NewRun]], dropped: Sequence[str], models: ModelsNow
+        self,
+        new: Sequence[tuple[OpenRequest, NewRun]],
+        replaced: Mapping[str, StoredRun],
+        models: ModelsNow,
     ) -> list[NewRun]:
         """Return new runs with what the memory decides for them: for one that is begun again, what it did."""
-        asking = [request.run_id for request, _ in new if request.explore is not None]
-        kept = await self._memory.kept([run_id for run_id in dropped if run_id in asking]) if dropped else {}
-        others = [one for one in new if one[0].run_id not in kept]
-        decided = {run.run_id: run for run in await self._memory.recalled(others, models)}
+        decided, others = dict[str, NewRun](), list[tuple[OpenRequest, NewRun]]()
         for request, run in new:
-            if run.run_id in kept:
-                decided[run.run_id] = begun_again(request, run, kept[run.run_id], models)
+            before = replaced.get(run.run_id)
+            if before is not None and keeps_decision(request, run, before):
+                decided[run.run_id] = begun_again(run, before, models)
+            else:
+                others.append((request, run))
+        decided |= {run.run_id: run for run in await self._memory.recalled(others, models)}
         return [decided[run.run_id] for _, run in new]
 
     # ----------------------------------------------------------------------------- changing
 
     async def _create(
-        self, new: Sequence[NewRun], dropped: Sequence[RunKey], *, among: int
+        self,
+        new: Sequence[NewRun],
+        dropped: Sequence[RunKey],
+        ended: Sequence[tuple[RunKey, PastRun]],
+        *,
+        among: int,
     ) -> list[StoredRun]:
-        """Create runs that replace those dropped, all or none, with a slot in memory for each."""
+        """Create runs that replace those dropped, which `ended`, all or none, with a slot for each."""
         if not new:
             return []
         with ExitStack() as reserved:
@@ -247,7 +259,7 @@ class RunOpener:
                 if not self._catalog.is_stored(digest):
                     model = self._catalog.by_digest(digest, name)
                     await asyncio.to_thread(self._catalog.store_shipped, model)
-            created = await self._stored.in_store(lambda store: store.create(new, dropped))
+            created = await self._stored.in_store(lambda store: store.create(new, dropped, ended))
             for old in dropped:
                 self._live.drop(old.run_id)
                 self._watchers.rewound(old.run_id, 0)
@@ -281,7 +293,9 @@ class RunOpener:
                         run = await self._rewind(stored, request.resume_from)
                         rewound.append(run)
                     if config != run.config:
-                        run = await self._complete(run, await self._completed(run, request, config, models))
+                        run = await self._completed(run, request, config, models)
+                        config_to_resume(stored, request, self._live, models)  # it may have begun meanwhile
+                        run = await self._complete(stored, run)
                     resumed.append(await self._regrouped(run, request))
         finally:
             if rewound:
@@ -308,7 +322,7 @@ class RunOpener:
         """Return a run with a more complete config, with which the memory may decide more for it."""
         size = max(stored.world_size, 1)
         run = replace(stored, config=config, world_size=size if config.ranks else 0)
-        if config.recalled is not None and config.recalled.decided:
+        if config.recalled is None or config.recalled.decided:  # it takes no part, or all is decided
             return run
         (decided,) = await self._memory.recalled([(request, run)], models)
         changed = ("config", "model_name", "model_digest", "snapshot")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import structlog
 
+from mlrs_core.config import RunConfig
 from mlrs_core.memory import Ending, PastRun
 from mlrs_server.domain.extras import LOSS
 from mlrs_server.domain.ledger import RunStatus
-from mlrs_server.errors import DamagedError
+from mlrs_server.errors import DamagedError, record_lacking
 from mlrs_server.live.policies import model_ref
 from mlrs_server.live.replay import PAGE
 from mlrs_server.storage import NewRun, Store, StoredRun
@@ -54,7 +55,7 @@ def past_run_of(run: NewRun, ending: Ending, *, at: float = 0.0) -> PastRun:
         run_id=bare(run.run_id),
         ending=ending,
         policy=model_ref(run) if schedule is None else schedule.kind.spelling,
-        learning_rate=None if schedule is None else schedule.base_lr,
+        learning_rate=None if schedule is None else _bounded(schedule.base_lr, config),
         lr_offset=config.lr_offset or 0.0,
         searched=run.config.found is not None,
         optimizer=config.optimizer,
@@ -83,11 +84,12 @@ def ended(store: Store, run: StoredRun, status: RunStatus, outcome: Outcome, *, 
     """
     steps, config = run.snapshot.next_step, run.config.after_search()
     try:
-        training, validation = _measured(store, run.key, steps)
+        training, validation = _measured(store, run, steps)
     except DamagedError as error:
         log.warning("run_unreadable", run_id=run.run_id, problem=str(error))
         training, validation = None, None
-    if status == RunStatus.DIVERGED or (steps and not math.isfinite(run.snapshot.last_loss)):
+    is_bad = bool(steps) and not math.isfinite(run.snapshot.last_loss) and outcome.metric is None
+    if status == RunStatus.DIVERGED or is_bad:
         ending = Ending.DIVERGED
     elif steps >= (config.horizon or 0):
         ending = Ending.REACHED
@@ -103,12 +105,20 @@ def ended(store: Store, run: StoredRun, status: RunStatus, outcome: Outcome, *, 
     )
 
 
-def _measured(store: Store, key: int, steps: int) -> tuple[float | None, float | None]:
+def _bounded(learning_rate: float | None, config: RunConfig) -> float | None:
+    """Return a learning rate as it was advised."""
+    if learning_rate is None:
+        return None
+    return min(max(learning_rate, config.min_lr or 0.0), math.inf if config.max_lr is None else config.max_lr)
+
+
+def _measured(store: Store, run: StoredRun, steps: int) -> tuple[float | None, float | None]:
     """Return the mean training loss at the end of a record, and its newest validation loss near the end."""
     last = steps - max(math.ceil(steps * TRAINING_SHARE), 1)
     step, losses, validation = steps - math.ceil(steps * VALIDATION_SHARE), list[np.ndarray](), None
     while step < steps:
-        record = store.read(key, step, min(PAGE, steps - step))
+        if not len(record := store.read(run.key, step, min(PAGE, steps - step))):
+            raise record_lacking(run.run_id, step)  # or another replica has rewound or deleted it
         losses.append(record.losses[max(last - step, 0) :])
         told = record.extras.values[:, LOSS]
         told = told[np.isfinite(told)]

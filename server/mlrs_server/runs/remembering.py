@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from mlrs_server.models.catalog import ModelCatalog, ModelsNow
 from mlrs_server.models.files import reference
 from mlrs_server.runs.open_request import OpenRequest
 from mlrs_server.runs.past import NOTHING_SAID, ended, past_run_of
-from mlrs_server.storage import NewRun, RememberedTask, Store, StoredRun
+from mlrs_server.storage import NewRun, RememberedTask, RunKey, Store, StoredRun
 from mlrs_server.storage.past_runs import task_of
 from mlrs_server.tenancy import bare, full_name, tenant_of
 
@@ -36,6 +36,10 @@ log = structlog.get_logger()
 
 ABANDONED_AFTER_S = 86_400.0
 """A run that has not been heard of for so long, in seconds, is no longer under way."""
+ROUND_S = 300.0
+"""The interval between rounds in which the ends of silent runs are stored, in seconds."""
+AT_ONCE = 64
+"""The number of runs of a round."""
 KEPT = 1024
 """The number of runs at their horizon whose ends are kept in memory, as nobody has finished them."""
 SHOWN = 100
@@ -69,15 +73,21 @@ class TaskMemory:
         self._catalog = catalog
         self._abandoned_after_s = abandoned_after_s
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
-        self._ended = dict[tuple[int, int], PastRun]()  # of runs at their horizon, by key and step
+        self._ended = dict[tuple[int, int, float], PastRun]()  # of runs at their horizon
 
     # ------------------------------------------------------------------------------ deciding
 
     @asynccontextmanager
-    async def deciding(self, requests: Sequence[OpenRequest]) -> AsyncIterator[None]:
-        """Hold the tasks of requests while their runs are decided on and created, so that these differ."""
+    async def deciding(
+        self, requests: Sequence[OpenRequest], found: Mapping[str, StoredRun | RunKey]
+    ) -> AsyncIterator[None]:
+        """Hold the tasks of requests while their runs are decided on and created, so that these differ.
+
+        `found` are the runs that exist, by id.
+        """
+        asking = [request for request in requests if request.explore is not None]
         async with AsyncExitStack() as held:
-            for task in sorted({_task_of(request) for request in requests if request.explore is not None}):
+            for task in sorted({_task_of(request, found.get(request.run_id)) for request in asking}):
                 await held.enter_async_context(self._locks.setdefault(task, asyncio.Lock()))
             yield
 
@@ -108,16 +118,62 @@ class TaskMemory:
         assert request.explore is not None  # noqa: S101  # as `takes_part` says
         task = task_of(run)
         if task not in known:
-            past = self._past(store, task, MOST)
+            past = self._past(store, task, MOST, past_run_of(run, Ending.UNDER_WAY).setting.family)
             known[task] = [one for one in past if one.ending is not Ending.UNDER_WAY or one.run_id not in own]
         decided = with_decision(run, _decision(run, known[task], request.explore), models)
         known[task].insert(0, past_run_of(decided, Ending.UNDER_WAY))
         return decided
 
-    async def kept(self, run_ids: Sequence[str]) -> dict[str, RunConfig]:
-        """Return the configs of runs that took part in the memory, for the runs that replace them."""
+    # -------------------------------------------------------------------------------- ending
+
+    async def readable(self, run_ids: Collection[str]) -> dict[str, StoredRun]:
+        """Return the runs of some ids, by id, that take part in the memory and can be read."""
+        if not run_ids:
+            return {}
         runs = await self._stored.in_store(lambda store: _readable(store, run_ids))
-        return {run.run_id: run.config for run in runs if run.config.recalled is not None}
+        return {run.run_id: run for run in runs if run.config.recalled is not None}
+
+    async def endings_of(self, runs: Iterable[StoredRun]) -> list[tuple[StoredRun, PastRun]]:
+        """Return how those runs ended that nobody has finished, and that have ended all the same."""
+        found = list[tuple[StoredRun, PastRun]]()
+        for run in runs:
+            if run.snapshot.status != RunStatus.FINISHED:
+                past = await self._stored.in_store(partial(self._not_finished, run))
+                if past.ending in (Ending.REACHED, Ending.DIVERGED):
+                    found.append((run, past))
+        return found
+
+    async def ending_of(self, run_id: str) -> PastRun | None:
+        """Return how a run ended that is about to be deleted, if nobody has finished it and it has ended."""
+        ended = await self.endings_of((await self.readable([run_id])).values())
+        return ended[0][1] if ended else None
+
+    async def keep_settled(
+        self, *, held_shards: Callable[[], Collection[int]] | None = None, round_s: float = ROUND_S
+    ) -> None:
+        """Store how runs ended that have not been heard of for `abandoned_after_s`; until cancelled.
+
+        `held_shards` returns the shards whose runs may be written; `None`: all.
+        """
+        while True:
+            await asyncio.sleep(round_s)
+            try:
+                await self.settle(held_shards and held_shards())
+            except AdvisorError as error:  # the journal logs the failing store as an error
+                log.warning("memory_waits", problem=str(error))
+            except Exception as error:  # a defect: the next round may succeed
+                log.error("memory_failed", exc_info=error)
+
+    async def settle(self, shards: Collection[int] | None = None) -> int:
+        """Store how silent runs of some shards, or of any, ended; return their number."""
+        before = time.time() - self._abandoned_after_s
+        silent = await self._stored.in_store(
+            lambda store: store.silent(before=before, shards=shards, limit=AT_ONCE)
+        )
+        for run in silent:
+            past = await self._stored.in_store(partial(self._not_finished, run))
+            await self._stored.in_store(partial(_store_ending, run, past))
+        return len(silent)
 
     # ------------------------------------------------------------------------------- reading
 
@@ -152,12 +208,12 @@ class TaskMemory:
         log.info("task_forgotten", task=full, runs=count)
         return count
 
-    def _past(self, store: Store, task: str, limit: int) -> list[PastRun]:
+    def _past(self, store: Store, task: str, limit: int, family: str | None = None) -> list[PastRun]:
         """Return the runs of a task, the newest first; on the store's thread."""
-        found = store.past_runs(task, limit)
-        return [one if isinstance(one, PastRun) else self._not_finished(store, one) for one in found]
+        found = store.past_runs(task, limit, family)
+        return [one if isinstance(one, PastRun) else self._not_finished(one, store) for one in found]
 
-    def _not_finished(self, store: Store, run: StoredRun) -> PastRun:
+    def _not_finished(self, run: StoredRun, store: Store) -> PastRun:
         """Return a run that is not finished as the memory takes it; many loops leave theirs at its end."""
         if run.snapshot.next_step >= (run.config.after_search().horizon or math.inf):
             return self._reached(store, run)
@@ -170,8 +226,8 @@ class TaskMemory:
         return past_run_of(run, ending, at=run.update_time)
 
     def _reached(self, store: Store, run: StoredRun) -> PastRun:
-        """Return how a run ended that is at its horizon, read once for each of its steps."""
-        at = run.key, run.snapshot.next_step
+        """Return how a run ended that is at its horizon; its record is read once."""
+        at = run.key, run.snapshot.next_step, run.update_time  # it may have been rewound
         if at not in self._ended:
             if len(self._ended) >= KEPT:
                 self._ended.clear()
@@ -185,11 +241,18 @@ def takes_part(request: OpenRequest, config: RunConfig) -> bool:
     return request.explore is not None and config.horizon is not None and not decided
 
 
-def _task_of(request: OpenRequest) -> str:
+def _task_of(request: OpenRequest, run: StoredRun | RunKey | None) -> str:
+    """Return the full name of the task of a request, whose run may exist."""
+    if isinstance(run, StoredRun):
+        return task_of(run)
     return full_name(tenant_of(request.run_id), request.task or bare(request.run_id))
 
 
-def _readable(store: Store, run_ids: Sequence[str]) -> list[StoredRun]:
+def _store_ending(run: StoredRun, past: PastRun, store: Store) -> None:
+    store.finish([], [(run, past)])
+
+
+def _readable(store: Store, run_ids: Iterable[str]) -> list[StoredRun]:
     """Return the runs of some ids that exist and can be read."""
     found = list[StoredRun]()
     for run_id in run_ids:
@@ -222,10 +285,22 @@ def with_decision(run: NewRun, decision: Decision, models: ModelsNow) -> NewRun:
     return replace(made, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
 
 
-def begun_again(request: OpenRequest, run: NewRun, before: RunConfig, models: ModelsNow) -> NewRun:
+def keeps_decision(request: OpenRequest, run: NewRun, before: StoredRun) -> bool:
+    """Return whether a run that replaces one of its id keeps what was decided for that one.
+
+    It does if both are of the same kind, and that one has not diverged.
+    """
+    if not takes_part(request, run.config) or before.snapshot.status == RunStatus.DIVERGED:
+        return False
+    mine, theirs = (past_run_of(one, Ending.UNDER_WAY).setting for one in (run, before))
+    bounds = [(one.config.min_lr, one.config.max_lr) for one in (run, before)]
+    return mine == theirs and bounds[0] == bounds[1]
+
+
+def begun_again(run: NewRun, replaced: StoredRun, models: ModelsNow) -> NewRun:
     """Return a run that replaces one of its id, with what the memory had decided for that one."""
-    if not takes_part(request, run.config) or before.recalled is None:
-        return run
+    before = replaced.config
+    assert before.recalled is not None  # noqa: S101  # as `TaskMemory.readable` returns it
     arm = None
     if before.recalled.decided:
         schedule = before.schedule

@@ -196,8 +196,9 @@ def _copy(source: SqlStore, target: SqlStore, progress: Progress, *, replace: bo
                 writing.execute(table.insert(), [dict(row) for row in rows])
                 progress(len(rows))
         _copy_models(reading, writing)
-        last = writing.execute(sa.select(sa.func.max(runs.c.key))).scalar()
-        if last is not None:
+        columns = (runs.c.key, past_runs.c.run_key)  # a run that is remembered may be gone
+        given = [writing.execute(sa.select(sa.func.max(column))).scalar() for column in columns]
+        if last := max(key or 0 for key in given):
             target.give_keys_after(writing, last)
 
 

@@ -7,7 +7,8 @@ ends. The row stays when the run is deleted afterwards. A row that was forgotten
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,8 +16,8 @@ import structlog
 
 from mlrs_core.config import Measure, Optimizer, Recalled
 from mlrs_core.memory import Ending, PastRun
-from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.storage.protocol import NewRun, RememberedTask, StoredRun
+from mlrs_server.errors import AdvisorError, DamagedError, Reason
+from mlrs_server.storage.protocol import NewRun, RememberedTask, RunKey, StoredRun
 from mlrs_server.storage.sealing import seal, unseal
 from mlrs_server.storage.tables import BEGIN_PAST_RUN, of_tenant, past_runs, run_of, runs
 from mlrs_server.tenancy import bare, full_name, tenant_of
@@ -24,6 +25,10 @@ from mlrs_server.tenancy import bare, full_name, tenant_of
 log = structlog.get_logger()
 
 _JSON = json.JSONEncoder(default=vars)
+KEPT = 256
+"""The number of newest runs of a task that are kept of those that ended."""
+GOING = 64
+"""The number of newest runs of a task that are read of those that have not."""
 
 
 def task_of(run: NewRun) -> str:
@@ -42,12 +47,26 @@ def begin(connection: sa.Connection, new: Sequence[StoredRun]) -> None:
         connection.execute(BEGIN_PAST_RUN, rows)
 
 
-def end(connection: sa.Connection, ended: Sequence[tuple[StoredRun, PastRun]]) -> None:
-    """Note how runs ended, of those that were not forgotten meanwhile."""
+def end(connection: sa.Connection, ended: Sequence[tuple[RunKey, PastRun]]) -> None:
+    """Note how runs ended, of those that were not forgotten meanwhile; only the newest of a task are kept."""
     for run, past in ended:
-        connection.execute(
-            past_runs.update().where(past_runs.c.run_key == run.key).values(record=pack(past), time=past.time)
-        )
+        values = {"record": pack(past), "time": past.time, "family": family_of(past)}
+        connection.execute(past_runs.update().where(past_runs.c.run_key == run.key).values(**values))
+        _prune(connection, run)
+
+
+def _prune(connection: sa.Connection, run: RunKey) -> None:
+    """Drop the oldest runs of a run's task that ended, beyond `KEPT`."""
+    task = sa.select(past_runs.c.task).where(past_runs.c.run_key == run.key).scalar_subquery()
+    those = sa.and_(past_runs.c.task == task, past_runs.c.record.is_not(None))
+    oldest = sa.select(past_runs.c.run_key).where(those).order_by(past_runs.c.run_key.desc()).offset(KEPT)
+    if (last := connection.execute(oldest.limit(1)).scalar()) is not None:
+        connection.execute(past_runs.delete().where(those, past_runs.c.run_key <= last))
+
+
+def reopen(connection: sa.Connection, key: int) -> None:
+    """Note that a run which had ended is under way again."""
+    connection.execute(past_runs.update().where(past_runs.c.run_key == key).values(record=None, family=None))
 
 
 def drop(connection: sa.Connection, key: int) -> None:
@@ -56,41 +75,83 @@ def drop(connection: sa.Connection, key: int) -> None:
 
 
 def of_run(connection: sa.Connection, run: StoredRun) -> PastRun | None:
-    """Return how a run ended, if that is remembered."""
-    query = sa.select(past_runs.c.record).where(
-        past_runs.c.run_key == run.key, past_runs.c.record.is_not(None)
-    )
-    record = connection.execute(query).scalar_one_or_none()
-    return None if record is None else unpack(record, run.run_id)
+    """Return how a run ended, if that is remembered and can be read."""
+    record = connection.execute(
+        sa.select(past_runs.c.record).where(past_runs.c.run_key == run.key)
+    ).scalar_one_or_none()
+    try:
+        return None if record is None else unpack(record, run.run_id)
+    except DamagedError:
+        return None
 
 
-def of_task(connection: sa.Connection, task: str, limit: int) -> list[PastRun | StoredRun]:
+def of_task(
+    connection: sa.Connection, task: str, limit: int, family: str | None = None
+) -> list[PastRun | StoredRun]:
     """Return the runs of a task, the newest first, those under way as they are stored.
 
     Runs whose rows are damaged, or of a newer version, are left out.
+
+    Args:
+        connection: where.
+        task: the full name.
+        limit: at most so many that ended, and `GOING` that have not.
+        family: the kind of optimizer that those which ended must say something about; `None`: all.
     """
+    query = sa.select(past_runs.c.run_key, past_runs.c.record).where(past_runs.c.task == task)
+    chosen = past_runs.c.record.is_not(None) if family is None else past_runs.c.family == family
+    newest = past_runs.c.run_key.desc()
+    rows = [*connection.execute(query.where(chosen).order_by(newest).limit(limit))]
+    going = sa.and_(past_runs.c.task == task, past_runs.c.family.is_(None))
+    runs_going = (
+        sa.select(runs)
+        .join_from(past_runs, runs, runs.c.key == past_runs.c.run_key)
+        .where(going)
+        .order_by(newest)
+        .limit(GOING)
+    )
+    found: list[tuple[int, PastRun | StoredRun]] = []
+    for row in rows:
+        with _readable(task):
+            found.append((row.run_key, unpack(row.record, task)))
+    for row in connection.execute(runs_going):
+        with _readable(task):
+            found.append((row.key, run_of(row)))
+    return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def silent(
+    connection: sa.Connection, before: float, shards: Collection[int] | None, limit: int
+) -> list[StoredRun]:
+    """Return runs that have not ended and were last observed before a time; see `Store.silent`."""
     query = (
-        sa.select(past_runs.c.record.label("past"), runs)
-        .join_from(
-            past_runs,
-            runs,
-            sa.and_(runs.c.key == past_runs.c.run_key, past_runs.c.record.is_(None)),
-            isouter=True,
-        )
-        .where(past_runs.c.task == task)
-        .order_by(past_runs.c.run_key.desc())
+        sa.select(runs)
+        .join_from(past_runs, runs, runs.c.key == past_runs.c.run_key)
+        .where(past_runs.c.record.is_(None), runs.c.update_time < before)
+        .order_by(runs.c.update_time)
         .limit(limit)
     )
-    found: list[PastRun | StoredRun] = []
+    if shards is not None:
+        query = query.where(runs.c.shard.in_(shards))
+    found = list[StoredRun]()
     for row in connection.execute(query):
-        try:
-            if row.past is not None:
-                found.append(unpack(row.past, task))
-            elif row.key is not None:
-                found.append(run_of(row))
-        except AdvisorError as error:
-            log.warning("past_run_unreadable", task=task, problem=str(error))
+        with _readable(row.run_id):
+            found.append(run_of(row))
     return found
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Log a row that cannot be read, and go on without it."""
+    try:
+        yield
+    except AdvisorError as error:
+        log.warning("past_run_unreadable", of=name, problem=str(error))
+
+
+def family_of(past: PastRun) -> str:
+    """Return the kind of optimizer that a run's end says something about; "": it says nothing."""
+    return past.setting.family if past.ending in (Ending.REACHED, Ending.DIVERGED) else ""
 
 
 def tasks(connection: sa.Connection, tenant: str, after: str, limit: int) -> list[RememberedTask]:

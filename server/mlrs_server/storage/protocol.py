@@ -192,10 +192,16 @@ class Store(Protocol):
             holds of a run is damaged; with `Reason.STORE_NEWER`, a newer version of mlrs wrote it.
     """
 
-    def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
+    def create(
+        self,
+        new: Sequence[NewRun],
+        dropped: Sequence[RunKey] = (),
+        ended: Sequence[tuple[RunKey, PastRun]] = (),
+    ) -> list[StoredRun]:
         """Store new runs, all or none, and return them in their order.
 
-        With them, runs are deleted whose ids new ones have. The ids of the new runs must differ and not be
+        With them, runs are deleted whose ids new ones have; `ended` says how those of them ended that are
+        remembered. The ids of the new runs must differ and not be
         taken by others: `Reason.RUN_EXISTS`, which names the first that is.
         """
         ...
@@ -299,10 +305,18 @@ class Store(Protocol):
         """Return how a run ended, if that is remembered."""
         ...
 
-    def past_runs(self, task: str, limit: int) -> Sequence[PastRun | StoredRun]:
+    def past_runs(self, task: str, limit: int, family: str | None = None) -> Sequence[PastRun | StoredRun]:
         """Return the runs of a task by its full name, the newest first; those under way as they are stored.
 
-        Runs of which nothing can be read are left out.
+        At most `limit` of those that ended: with a family, of those that say something about this kind of
+        optimizer. Runs of which nothing can be read are left out.
+        """
+        ...
+
+    def silent(self, *, before: float, shards: Collection[int] | None, limit: int) -> Sequence[StoredRun]:
+        """Return runs that tasks wait for and that were last observed before a time, the least recent first.
+
+        They are of the given shards, or of any.
         """
         ...
 
@@ -321,7 +335,7 @@ class Store(Protocol):
     def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
         """Rewind a run to a snapshot: drop its record and its meta updates from `snapshot.next_step` on.
 
-        A checkpoint of its adapted weights that is newer is dropped, too.
+        A checkpoint of its adapted weights that is newer is dropped, too, and how it ended.
         """
         ...
 
@@ -342,8 +356,8 @@ class Store(Protocol):
         """
         ...
 
-    def delete(self, run: RunKey) -> None:
-        """Delete a run and its record."""
+    def delete(self, run: RunKey, ended: PastRun | None = None) -> None:
+        """Delete a run and its record; `ended` says how it ended, if that is remembered."""
         ...
 
     def model_index(self, known: Index) -> Index:

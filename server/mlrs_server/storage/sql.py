@@ -159,12 +159,18 @@ class SqlStore:
                 self._engine.dispose()  # the next transaction connects anew
             raise
 
-    def create(self, new: Sequence[NewRun], dropped: Sequence[RunKey] = ()) -> list[StoredRun]:
+    def create(
+        self,
+        new: Sequence[NewRun],
+        dropped: Sequence[RunKey] = (),
+        ended: Sequence[tuple[RunKey, PastRun]] = (),
+    ) -> list[StoredRun]:
         """Store new runs and delete those they replace, all or none; return the new runs in order."""
         if not new:
             return []
         now = time.time()
         with self._writing({run.shard for run in new} | {old.shard for old in dropped}) as connection:
+            past_runs.end(connection, ended)
             for old in dropped:
                 _delete(connection, old)
             # Keys are chosen here, since an insert of many rows does not return those it gave.
@@ -287,7 +293,6 @@ class SqlStore:
         """Replace the config, and the state, of a run that has no observation yet."""
         with self._writing({run.shard}) as connection:
             connection.execute(runs.update().where(runs.c.key == run.key).values(**settled_values(run)))
-            past_runs.begin(connection, [run])
 
     def resize(self, run: StoredRun, world_size: int) -> None:
         """Set the number of a run's ranks."""
@@ -311,10 +316,15 @@ class SqlStore:
         with self.reading() as connection:
             return past_runs.of_run(connection, run)
 
-    def past_runs(self, task: str, limit: int) -> Sequence[PastRun | StoredRun]:
+    def past_runs(self, task: str, limit: int, family: str | None = None) -> Sequence[PastRun | StoredRun]:
         """Return the runs of a task, the newest first; those under way as they are stored."""
         with self.reading() as connection:
-            return past_runs.of_task(connection, task, limit)
+            return past_runs.of_task(connection, task, limit, family)
+
+    def silent(self, *, before: float, shards: Collection[int] | None, limit: int) -> Sequence[StoredRun]:
+        """Return runs that tasks wait for and that were last observed before a time."""
+        with self.reading() as connection:
+            return past_runs.silent(connection, before, shards, limit)
 
     def tasks(self, tenant: str, *, after: str, limit: int) -> Sequence[RememberedTask]:
         """Return a tenant's tasks of which something is remembered, by name."""
@@ -336,6 +346,7 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             observation_log.cut(connection, run.key, snapshot.next_step)
             adapted.drop(connection, run.key, snapshot.next_step)
+            past_runs.reopen(connection, run.key)
             connection.execute(MOVE, [moved_to(run.key, snapshot)])
 
     def loose(
@@ -354,9 +365,10 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             return observation_log.merge(connection, run.key, run.run_id, first_step)
 
-    def delete(self, run: RunKey) -> None:
-        """Delete a run and its record."""
+    def delete(self, run: RunKey, ended: PastRun | None = None) -> None:
+        """Delete a run and its record; `ended` says how it ended, if that is remembered."""
         with self._writing({run.shard}) as connection:
+            past_runs.end(connection, [] if ended is None else [(run, ended)])
             _delete(connection, run)
 
     def model_index(self, known: Index) -> Index:

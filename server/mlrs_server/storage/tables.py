@@ -93,11 +93,12 @@ past_runs = sa.Table(
     sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
     sa.Column("task", TEXT, nullable=False),
     sa.Column("time", sa.Float, nullable=False),
+    sa.Column("family", sa.String),
     sa.Column("record", sa.LargeBinary),
-    sa.Index("past_runs_of_task", "task", "run_key"),
+    sa.Index("past_runs_of_task", "task", "family", "run_key"),
 )
 """How the runs of a task ended, by the task's full name; no `record`: the run is under way. `time` is when it
-ended, or was created."""
+ended, or was created. `family` is the kind of optimizer that it says something about; "": it says nothing."""
 
 replicas = sa.Table(
     "replicas",

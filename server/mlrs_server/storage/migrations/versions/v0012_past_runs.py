@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("run_key", _WHOLE, primary_key=True, autoincrement=False),
         sa.Column("task", _TEXT, nullable=False),
         sa.Column("time", sa.Float, nullable=False),
+        sa.Column("family", sa.String),
         sa.Column("record", sa.LargeBinary),
     )
-    op.create_index("past_runs_of_task", "past_runs", ["task", "run_key"])
+    op.create_index("past_runs_of_task", "past_runs", ["task", "family", "run_key"])
