@@ -226,7 +226,8 @@ class OpenRunRequest(google.protobuf.message.Message):
     explore: mlrs_proto.v1.memory_pb2.Explore.ValueType
     """9 and 10 are kept free for tags.
     What a new run takes from the memory of its task. Unset: nothing, and how it ends is not remembered. It has no
-    effect on a run that is given a model, a schedule, meta mode, `initial_lr` or `lr_offset`.
+    effect on a run without a horizon, or that is given a model, a schedule, meta mode, `initial_lr`, `lr_offset`,
+    `scale` or `snapshot`.
     """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
