@@ -129,7 +129,7 @@ def recall(
 def _nothing_known(past: Sequence[PastRun]) -> str:
     """Return why nothing is decided for a run of a task with these past runs."""
     if not past:
-        return "the first run of its task"
+        return "the first run of its task with this kind of optimizer"
     return "no run of the task with this kind of optimizer has reached its end: begins as a first run does"
 
 

@@ -1,8 +1,9 @@
 """How the best learning rate depends on the horizon: tuned at a quarter of the steps, and at all of them.
 
 Every built-in row of the quality benchmark with 800 steps or more is tuned under `wsd` at a quarter of its
-horizon, as the benchmark tunes it at the whole. The best rate of each is the minimum of a parabola through the
-best point and its neighbours, in the logarithms of rate and validation loss. With rate ~ horizon**e, e follows:
+horizon, as the benchmark tunes it at the whole. The best rate of each is the minimum of a parabola through
+the best point and its neighbours, in the logarithms of rate and validation loss. With rate ~ horizon**e, e
+follows:
 
 python -m performance.training.horizon_exponent --cells docs/quality/cells.jsonl.gz --cache FOLDER
 """
@@ -81,9 +82,8 @@ def main() -> None:
         exponents.append((longer - at) / math.log2(FACTOR))
         print(f"{task:32} {optimizer:6} 2**{at:+.2f} -> 2**{longer:+.2f}: {exponents[-1]:+.2f}")
     error = np.std(exponents, ddof=1) / math.sqrt(len(exponents))
-    print(
-        f"mean {np.mean(exponents):+.2f} ± {2 * error:.2f} (two standard errors), median {np.median(exponents):+.2f}"
-    )
+    mean, median = np.mean(exponents), np.median(exponents)
+    print(f"mean {mean:+.2f} ± {2 * error:.2f} (two standard errors), median {median:+.2f}")
 
 
 def _names(file: Path) -> list[str]:

@@ -68,7 +68,7 @@ def test_show_has_the_runs_and_the_next_one(daemon: Daemon) -> None:
     )
     recalled = _memory(daemon).next
     assert recalled is not None
-    assert f"next run: {recalled.why}" in shown.output
+    assert f"next run like the newest one: {recalled.why}" in shown.output
 
 
 def test_show_as_json(daemon: Daemon) -> None:

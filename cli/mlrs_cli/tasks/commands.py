@@ -67,8 +67,9 @@ def show(name: str, daemon: DaemonAddress, *, as_json: bool, plot: Path | None) 
         if plot is not None:
             try:
                 memory.plot(plot)
-            except OSError as error:
-                raise click.ClickException(f"--plot: {error}") from error
+            except (OSError, ValueError) as error:  # ValueError: a suffix of no format
+                raise click.ClickException(f"--plot: {plot}: {error}") from error
+            click.echo(f"{plot}: the picture")
     if as_json:
         click.echo(json.dumps(plain(memory), indent=2))
         return

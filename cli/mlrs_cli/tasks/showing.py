@@ -40,7 +40,7 @@ def facts_lines(memory: TaskMemory) -> Iterator[str]:
     if memory.best is not None:
         yield f"best known: {clean(expected_text(memory.best))}"
     if memory.next is not None:
-        yield f"next run: {clean(str(memory.next))}"
+        yield f"next run like the newest one: {clean(str(memory.next))}"
 
 
 def expected_text(expected: Expected) -> str:

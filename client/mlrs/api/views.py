@@ -166,8 +166,13 @@ class RunView(RunsView[C, Entry]):
         ledger = self._opened()
         if not ledger.is_open:
             return "no daemon has answered yet"
-        recalled = ledger.config.recalled
-        return "the run takes no part in the memory of its task" if recalled is None else recalled.why
+        if (recalled := ledger.config.recalled) is not None:
+            return recalled.why
+        if stated := ledger.start.stated(0):
+            cause = f": it was given {stated}="
+        else:
+            cause = ": it has no horizon" if ledger.config.horizon is None else ""
+        return f"the run takes no part in the memory of its task{cause}"
 
     @property
     def created(self) -> bool:

@@ -94,9 +94,13 @@ class Start:
 
     def explored(self, index: int) -> Explored | None:
         """Return what a run takes from the memory of its task when it is created; `None`: no part in it."""
+        return None if self.stated(index) else self.explore
+
+    def stated(self, index: int) -> str:
+        """Return the option of a run that decides what the memory would; "" if none does."""
         config = self.configs[index]
-        is_stated = any(getattr(config, name) is not None for name in STATED)
-        return None if is_stated else self.explore
+        name = next((name for name in STATED if getattr(config, name) is not None), "")
+        return "policy" if name == "schedule" else name
 
     def lacking(self, config: RunConfig, next_step: int) -> RunConfig | None:
         """Return the fields read by an adapter that the config of an opened run lacks; `None`: nothing.

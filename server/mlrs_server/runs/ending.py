@@ -132,9 +132,10 @@ class RunEnding:
             key = required(keys, run_id)
             with self._live.closed(run_id):
                 await self._live.flush([run_id])
-                past = await self._memory.ending_of(run_id)
+                leaving = await self._memory.leaving([run_id])
+                past = [one for each in leaving.values() for _, one in each.ended]
                 with self._live.dropped_if_ambiguous(run_id):
-                    await self._stored.in_store(lambda store: store.delete(key, past))
+                    await self._stored.in_store(lambda store: store.delete(key, *past))
                     reach("lifecycle.deleted")
                 self._live.drop(run_id)
             self._watchers.deleted(run_id)

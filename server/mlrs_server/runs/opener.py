@@ -38,7 +38,7 @@ from mlrs_server.runs.open_request import (
     request_to_resume,
     run_to_create,
 )
-from mlrs_server.runs.remembering import TaskMemory, begun_again, keeps_decision
+from mlrs_server.runs.remembering import Leaving, TaskMemory, begun_again, keeps_decision
 from mlrs_server.runs.takeovers import Takeovers
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import NewRun, RunKey, StoredRun
@@ -138,11 +138,11 @@ class RunOpener:
         replayed = await self._stored.replay_unloaded(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
         asked = await self._checked(requests, runs, replayed, models, unstored)
-        replaced = await self._memory.readable({run.run_id for run in dropped})
+        replaced = await self._memory.leaving({run.run_id for run in dropped})
         new = await self._remembered(asked, replaced, models)
         new = [replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in new]
         async with self._quota(self._begun_by(new, found, existing)):
-            ended = await self._memory.endings_of(replaced.values())
+            ended = [one for leaving in replaced.values() for one in leaving.ended]
             created = await self._create(new, dropped, ended, among=len(requests))
             resumed = await self._resume(existing, models, unstored, among=len(requests))
             runs |= {run.run_id: run for run in (*created, *resumed)}
@@ -219,7 +219,7 @@ class RunOpener:
     async def _remembered(
         self,
         new: Sequence[tuple[OpenRequest, NewRun]],
-        replaced: Mapping[str, StoredRun],
+        replaced: Mapping[str, Leaving],
         models: ModelsNow,
     ) -> list[NewRun]:
         """Return new runs with what the memory decides for them: for one that is begun again, what it did."""
@@ -227,7 +227,7 @@ class RunOpener:
         for request, run in new:
             before = replaced.get(run.run_id)
             if before is not None and keeps_decision(request, run, before):
-                decided[run.run_id] = begun_again(run, before, models)
+                decided[run.run_id] = begun_again(run, before.run, models)
             else:
                 others.append((request, run))
         decided |= {run.run_id: run for run in await self._memory.recalled(others, models)}

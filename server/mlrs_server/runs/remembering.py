@@ -62,6 +62,22 @@ class TaskView:
     """What a run like the newest one would begin with."""
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """A run that is about to be deleted or replaced."""
+
+    run: StoredRun
+    past: PastRun | None
+    """How it ended, as far as that is known."""
+    is_stored: bool
+    """Whether there is nothing to store of that: it is stored, or the run has not ended."""
+
+    @property
+    def ended(self) -> list[tuple[RunKey, PastRun]]:
+        """How it ended, if that is to be stored."""
+        return [] if self.is_stored or self.past is None else [(self.run, self.past)]
+
+
 class TaskMemory:
     """The memory of tasks. Used from one event loop."""
 
@@ -126,27 +142,21 @@ class TaskMemory:
 
     # -------------------------------------------------------------------------------- ending
 
-    async def readable(self, run_ids: Collection[str]) -> dict[str, StoredRun]:
-        """Return the runs of some ids, by id, that take part in the memory and can be read."""
+    async def leaving(self, run_ids: Collection[str]) -> dict[str, Leaving]:
+        """Return runs, by id, that are about to go, of those that take part in the memory and can be read."""
+        found = dict[str, Leaving]()
         if not run_ids:
-            return {}
-        runs = await self._stored.in_store(lambda store: _readable(store, run_ids))
-        return {run.run_id: run for run in runs if run.config.recalled is not None}
-
-    async def endings_of(self, runs: Iterable[StoredRun]) -> list[tuple[StoredRun, PastRun]]:
-        """Return how those runs ended that nobody has finished, and that have ended all the same."""
-        found = list[tuple[StoredRun, PastRun]]()
-        for run in runs:
-            if run.snapshot.status != RunStatus.FINISHED:
-                past = await self._stored.in_store(partial(self._not_finished, run))
-                if past.ending in (Ending.REACHED, Ending.DIVERGED):
-                    found.append((run, past))
+            return found
+        for run in await self._stored.in_store(lambda store: _readable(store, run_ids)):
+            if run.config.recalled is not None:
+                found[run.run_id] = await self._stored.in_store(partial(self._leaving, run))
         return found
 
-    async def ending_of(self, run_id: str) -> PastRun | None:
-        """Return how a run ended that is about to be deleted, if nobody has finished it and it has ended."""
-        ended = await self.endings_of((await self.readable([run_id])).values())
-        return ended[0][1] if ended else None
+    def _leaving(self, run: StoredRun, store: Store) -> Leaving:
+        if run.snapshot.status == RunStatus.FINISHED:
+            return Leaving(run, store.past_run(run), is_stored=True)
+        past = self._not_finished(run, store)
+        return Leaving(run, past, is_stored=past.ending not in (Ending.REACHED, Ending.DIVERGED))
 
     async def keep_settled(
         self, *, held_shards: Callable[[], Collection[int]] | None = None, round_s: float = ROUND_S
@@ -249,7 +259,9 @@ def _task_of(request: OpenRequest, run: StoredRun | RunKey | None) -> str:
 
 
 def _store_ending(run: StoredRun, past: PastRun, store: Store) -> None:
-    store.finish([], [(run, past)])
+    """Store how a silent run ended, unless it was finished meanwhile."""
+    if store.past_run(run) is None:
+        store.finish([], [(run, past)])
 
 
 def _readable(store: Store, run_ids: Iterable[str]) -> list[StoredRun]:
@@ -285,15 +297,16 @@ def with_decision(run: NewRun, decision: Decision, models: ModelsNow) -> NewRun:
     return replace(made, shard=run.shard, world_size=run.world_size, feeder=run.feeder)
 
 
-def keeps_decision(request: OpenRequest, run: NewRun, before: StoredRun) -> bool:
+def keeps_decision(request: OpenRequest, run: NewRun, before: Leaving) -> bool:
     """Return whether a run that replaces one of its id keeps what was decided for that one.
 
     It does if both are of the same kind, and that one has not diverged.
     """
-    if not takes_part(request, run.config) or before.snapshot.status == RunStatus.DIVERGED:
+    has_diverged = before.past is not None and before.past.ending is Ending.DIVERGED
+    if not takes_part(request, run.config) or has_diverged:
         return False
-    mine, theirs = (past_run_of(one, Ending.UNDER_WAY).setting for one in (run, before))
-    bounds = [(one.config.min_lr, one.config.max_lr) for one in (run, before)]
+    mine, theirs = (past_run_of(one, Ending.UNDER_WAY).setting for one in (run, before.run))
+    bounds = [(one.config.min_lr, one.config.max_lr) for one in (run, before.run)]
     return mine == theirs and bounds[0] == bounds[1]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from mlrs_core.config import FoundRate, RunConfig, ScheduleKind
+from mlrs_core.config import FoundRate, Recalled, RunConfig, ScheduleKind
 from mlrs_core.config.schedule import MAX_BASE_LR, MIN_BASE_LR
 from mlrs_core.search import Found, SearchSetup, Trial
 from mlrs_server.domain.ledger import RunStatus
@@ -27,6 +27,10 @@ log = structlog.get_logger()
 AFTER_SEARCH = ScheduleKind.WSD
 """What a run follows after a search instead of a model that would go to a rate of its own: the schedule that
 ends best there. ADR 0024 has the measurements."""
+
+
+SEARCHED = "a search has found the learning rate, in place of what is remembered"
+"""What a run says of the memory after a search that was made although that had decided."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ class RunSearches:
                 charged=search.charge_steps,
             ),
         )
+        if config.recalled is not None and config.recalled.decided:  # the search was asked for all the same
+            config = replace(config, recalled=Recalled(why=SEARCHED))
         if keeps_policy:
             own = {name: getattr(run, name) for name in NewRun.__dataclass_fields__}
             return NewRun(**{**own, "config": config})

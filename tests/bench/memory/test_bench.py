@@ -28,7 +28,7 @@ def test_runs_of_a_task_are_remembered_through_daemon_and_adapter(tmp_path: Path
     assert result.exit_code == 0, result.output
     ((digest, lineage),) = read_lineages(file).items()
     first, second, *others = lineage.ended
-    assert first.why == "the first run of its task"
+    assert first.why == "the first run of its task with this kind of optimizer"
     assert second.why.endswith("the best known after 1 run")
     assert len(others) == 7
     assert all("a learning rate of" in one.why or "far from" in one.why for one in others)

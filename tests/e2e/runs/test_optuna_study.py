@@ -24,7 +24,7 @@ def test_trials_learn_from_each_other(tmp_path: Path) -> None:
         with mlrs.connect(daemon.address, timeout_s=30) as advisor:
             memory = advisor.task("study")
     trials = [line for line in lines if "trial" in line]
-    assert trials[0]["why"] == "the first run of its task"
+    assert trials[0]["why"] == "the first run of its task with this kind of optimizer"
     newest_first = [run.metric for run in memory.runs]
     assert newest_first == [trial["accuracy"] for trial in reversed(trials)]
     assert [run.searched for run in memory.runs][-1]
