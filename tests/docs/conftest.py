@@ -18,8 +18,8 @@ class Stage:
     """The addresses and folders that stand for those of the pages."""
 
     address: str
-    """The address of a daemon with the finished run `my-run`, a remembered run of the task `sine`, and the default
-    models."""
+    """The address of a daemon with the default models, the finished run `my-run`, and a remembered run of the
+    task `sine`."""
     secure: str
     """The address of a daemon with TLS, whose certificate is for the name `mlrs`."""
     folder: Path
