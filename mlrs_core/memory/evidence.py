@@ -54,7 +54,7 @@ class Evidence:
     @property
     def has_scores(self) -> bool:
         """Whether there is a run with a score."""
-        return self.measure is not Measure.UNSPECIFIED
+        return bool(self.lowest)
 
     @property
     def is_at_home(self) -> bool:
@@ -136,9 +136,8 @@ def evidence_of(past: Sequence[PastRun], setting: Setting, network: str) -> Evid
     family = [run for run in past if run.setting.family == setting.family and run.policy in known]
     newest = [run for run in family if run.ending in (Ending.REACHED, Ending.DIVERGED)][:MOST]
     under_way = [run for run in family if run.ending is Ending.UNDER_WAY][:MOST_UNDER_WAY]
-    ended = _since_change(newest[::-1])
-    measure, higher = _measure(ended)
-    counting = [run for run in ended if _counts(run, measure, higher=higher)]
+    measure, higher = _measure(newest)
+    counting = _since_change([run for run in reversed(newest) if _counts(run, measure, higher=higher)])
     values = [value for run in counting if (value := run.measured(measure)) is not None]
     return Evidence(
         setting=setting,
@@ -147,16 +146,16 @@ def evidence_of(past: Sequence[PastRun], setting: Setting, network: str) -> Evid
         under_way=tuple(under_way[::-1]),
         measure=measure,
         scale=Scale.of(values, higher_is_better=higher),
-        surprise=ended[-1] if ended and _asks_for_search(ended[-1]) else None,
+        surprise=counting[-1] if counting and _asks_for_search(counting[-1]) else None,
     )
 
 
 def _measure(ended: Sequence[PastRun]) -> tuple[Measure, bool]:
-    """Return the measure that counts, and whether higher is better; the oldest runs come first."""
-    saying = [run for run in reversed(ended) if run.best_measure is not Measure.UNSPECIFIED][:SAYING]
+    """Return the measure that counts, and whether higher is better; the newest runs come first."""
+    saying = [run for run in ended if run.best_measure is not Measure.UNSPECIFIED][:SAYING]
     if not saying:
         return Measure.UNSPECIFIED, False
-    newest = min(saying, key=lambda run: run.best_measure)  # the first of several
+    newest = min(saying, key=lambda run: run.best_measure)  # the newest of several
     return newest.best_measure, newest.best_measure is Measure.METRIC and newest.higher_is_better
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from mlrs_core.config import MAX_OFFSET
 from mlrs_core.config.recalled import Recalled
 from mlrs_core.memory.carrying import Setting, octave, rate
 from mlrs_core.memory.evidence import TAILS, Evidence, evidence_of
@@ -226,8 +227,8 @@ class Fit:
         if (least := lowest.get(self.evidence.setting)) is None:
             least, worst, best = max(lowest.values()), FAR_OFF, -math.inf
         middle, scale = least + float(surface.mean[index]), self.evidence.scale
-        ends = [None if math.isinf(off) else scale.value(middle + off) for off in (best, worst)]
-        low, high = reversed(ends) if scale.falls else ends
+        ends = [scale.value(middle + off) if math.isfinite(off) else math.inf for off in (best, worst)]
+        low, high = (one if math.isfinite(one) else None for one in (ends[::-1] if scale.falls else ends))
         return Recalled(
             why=why,
             decided=decided,
@@ -275,7 +276,7 @@ class Fit:
     def _bounded(self, line: int, octaves: list[float]) -> list[float]:
         """Return the octaves whose learning rates are within bounds; if none is, the nearest."""
         if line == len(TAILS):
-            return octaves
+            return [at for at in octaves if abs(at) <= MAX_OFFSET]
         low, high = (self._octave(bound) for bound in self._bounds)
         within = [at for at in octaves if low <= at <= high]
         if within:

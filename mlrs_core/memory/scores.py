@@ -8,6 +8,7 @@ negative, are taken in units of their own spread.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -42,7 +43,7 @@ class Scale:
             return cls("loss", offset=min(above, default=1.0) if len(above) < len(values) else 0.0)
         spread = max(values) - min(values) if values else 0.0
         unit = max(spread, max(map(abs, values), default=0.0) / 4) or 1.0
-        return cls("plain", -1.0 if higher_is_better else 1.0, unit)
+        return cls("plain", -1.0 if higher_is_better else 1.0, unit=min(unit, sys.float_info.max))
 
     @property
     def falls(self) -> bool:

@@ -40,6 +40,7 @@ from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
 from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.records import RunRecords
+from mlrs_server.runs.remembering import ABANDONED_AFTER_S, TaskMemory
 from mlrs_server.runs.searching import RunSearches
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import Observations, Store, open_store
@@ -113,6 +114,7 @@ class Harness:
     catalog: ModelCatalog
     store: FailingStore
     rank_reducer: RankReducer
+    memory: TaskMemory
 
     async def open(
         self,
@@ -200,6 +202,7 @@ def harness_of(
     flush_interval_s: float,
     max_unflushed: int = MAX_UNFLUSHED,
     ownership: Ownership | None = None,
+    abandoned_after_s: float = ABANDONED_AFTER_S,
 ) -> Harness:
     """Put together what answers calls over a store."""
     journal = Journal(
@@ -211,8 +214,9 @@ def harness_of(
     )
     live, changes = LiveRuns(catalog, journal), RunChanges(journal)
     stored = StoredRuns(store, executor, catalog, live, ownership)
-    opener = RunOpener(live, stored, watchers, catalog, changes)
-    ending = RunEnding(live, stored, watchers, changes)
+    memory = TaskMemory(stored, catalog, abandoned_after_s=abandoned_after_s)
+    opener = RunOpener(live, stored, watchers, catalog, changes, memory=memory)
+    ending = RunEnding(live, stored, watchers, changes, memory)
     engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
     searches = RunSearches(live, stored, catalog, changes)
     recaller = Recaller(stored)
@@ -230,6 +234,7 @@ def harness_of(
         catalog,
         store,
         rank_reducer,
+        memory,
     )
 
 
@@ -241,6 +246,7 @@ async def harness(
     flush_interval_s: float = 30.0,
     max_unflushed: int = MAX_UNFLUSHED,
     store: str | None = None,
+    abandoned_after_s: float = ABANDONED_AFTER_S,
 ) -> AsyncIterator[Harness]:
     """Open the runs of a folder, or of a store's URL, as a daemon would; close it without a word to callers.
 
@@ -260,6 +266,7 @@ async def harness(
                 Watchers(),
                 flush_interval_s=flush_interval_s,
                 max_unflushed=max_unflushed,
+                abandoned_after_s=abandoned_after_s,
             )
             yield made
             failing.unblocked.set()

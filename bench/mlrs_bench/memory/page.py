@@ -29,8 +29,8 @@ READING = f"""\
 name of its own in the daemon, and goes through the daemon and the adapter of PyTorch. Run 1 begins with a \
 search, whose steps are charged; every run ends by telling its validation loss as its metric.
 - *Run n* of a sequence is compared: after n - 1 runs that explored, one with `explore=False` on a seed of \
-`mlrs bench quality`, which is deleted afterwards, so that it teaches nothing. Runs that explore have other \
-seeds. The first run is itself compared.
+`mlrs bench quality`, which is deleted afterwards and tells no metric, so that it teaches nothing (unless it \
+diverges). Runs that explore have other seeds. The first run is itself compared.
 - *Gap closed*, *best tuned* and the intervals are those of quality.md, on the seeds that the methods share. \
 Best tuned is chosen after the fact among three schedules, each tuned at half-decade steps on each row by \
 validation losses, in 18 to 28 trainings.

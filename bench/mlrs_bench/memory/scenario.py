@@ -72,7 +72,8 @@ def steps(scenario: Scenario, task: str, repetition: int) -> Iterator[Step]:
     """Yield the runs of a sequence, in order.
 
     Runs that are compared have the seeds of the benchmark's evaluations. Where the task stays, one before
-    each number of `compared_at` is made with the best known arm and deleted, so that it leaves no trace.
+    each number of `compared_at` is made with the best known arm and tells no metric, so that it teaches
+    nothing.
     """
     fresh = FIRST_SEED + repetition
     exploring = FIRST_EXPLORING_SEED + 100 * repetition

@@ -217,7 +217,9 @@ def _trained_through(cluster: Cluster, rounds: int, count: int) -> int:
             while not (steps and done.is_set()):
                 run_id = f"{name}-{steps}"
                 lrs, reasons = list[str](), set[mlrs.AdviceReason]()
-                with advisor.run("task", id=run_id, on_existing="resume", **settings_of(run_id)) as run:
+                with advisor.run(
+                    "task", id=run_id, on_existing="resume", memory=False, **settings_of(run_id)
+                ) as run:
                     for step in range(steps_of(run_id)):
                         loss = loss_of(run_id, step)
                         advice = run.observe(step, loss).advice()

@@ -79,7 +79,7 @@ class Scene:
     def searched(self, run_id: str) -> Expected:
         """Search for a run, and train its first steps; return what they were told."""
         with mlrs.connect(self.daemon.address, timeout_s=TIMEOUT_S) as advisor:
-            run = advisor.run("task", id=run_id, **CONFIG)
+            run = advisor.run("task", id=run_id, memory=False, **CONFIG)
             loop = Valley()
             before = list(loop.weights)
             found = run.search(loop, start=START)

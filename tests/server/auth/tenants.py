@@ -53,9 +53,16 @@ class Caller:
             return refusal_of(error)
         raise AssertionError(f"{rpc} was answered: {responses}")
 
-    async def create(self, run_id: str, *, explore: pb.Explore.ValueType = 0, **config: Any) -> int:
+    async def create(
+        self,
+        run_id: str,
+        *,
+        explore: pb.Explore.ValueType = pb.EXPLORE_UNSPECIFIED,
+        task: str = "",
+        **config: Any,
+    ) -> int:
         """Open a run; return its handle."""
-        request = pb.OpenRunRequest(run_id=run_id, config=pb.RunConfig(**config), explore=explore)
+        request = pb.OpenRunRequest(run_id=run_id, task=task, config=pb.RunConfig(**config), explore=explore)
         (opened,) = await self.call("OpenRun", request)
         return int(opened.run_handle)
 

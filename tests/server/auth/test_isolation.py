@@ -87,12 +87,18 @@ def test_every_rpc_has_a_role() -> None:
 async def test_anothers_ids_are_as_ids_of_nothing(both: tuple[Caller, Caller], rpc: str) -> None:
     """A call with another tenant's ids gets the same error as one with unknown ids, except for the id."""
     owner, stranger = both
-    before = await owner.call("GetRun", pb.GetRunRequest(run_id="theirs"))
+    before = await _seen(owner)
     theirs = await _outcome(stranger, rpc, run_id="theirs", model="secret")
     nothing = await _outcome(stranger, rpc, run_id="nobody", model="nobody")
     assert theirs.replace("theirs", "nobody").replace("secret", "nobody") == nothing
     assert "acme" not in theirs
-    assert await owner.call("GetRun", pb.GetRunRequest(run_id="theirs")) == before
+    assert await _seen(owner) == before
+
+
+async def _seen(owner: Caller) -> list[Any]:
+    """Return the owner's run, and its task."""
+    run = await owner.call("GetRun", pb.GetRunRequest(run_id="theirs"))
+    return run + await owner.call("GetTask", pb.GetTaskRequest(task="theirs"))
 
 
 async def _outcome(caller: Caller, rpc: str, **about: Any) -> str:
@@ -179,6 +185,32 @@ async def test_tenants_may_use_the_same_ids(home: Tenants) -> None:
         assert ids(await caller.call("ListRuns", rest)) == ["x"]
     await callers[1].call("DeleteRun", pb.DeleteRunRequest(run_id="x"))
     assert ids(await callers[2].call("ListRuns", pb.ListRunsRequest())) == ["only/2", "x"]
+
+
+async def test_tenants_may_use_the_same_tasks(home: Tenants) -> None:
+    """A task of a name is another one for each tenant, with its own runs and decisions."""
+    owner, stranger = home.caller("acme"), home.caller("evil")
+    await home.known(owner, stranger)
+    for caller, run_id, runs in ((owner, "a", 2), (stranger, "b", 1)):
+        for index in range(runs):
+            await caller.create(f"{run_id}{index}", explore=pb.EXPLORE_CAREFUL, task="task", horizon=1)
+            await caller.call("Advise", pb.AdviseRequest(run_id=f"{run_id}{index}", step=0, loss=1.0))
+            (done,) = await caller.call("FinishRun", pb.FinishRunRequest(run_id=f"{run_id}{index}"))
+            assert done.run.config.recalled.decided == (index > 0)
+    for caller, names in ((owner, ["a1", "a0"]), (stranger, ["b0"])):
+        (listed,) = await caller.call("ListTasks", pb.ListTasksRequest())
+        assert [(task.name, task.runs) for task in listed.tasks] == [("task", len(names))]
+        (got,) = await caller.call("GetTask", pb.GetTaskRequest(task="task"))
+        assert [run.run_id for run in got.runs] == names
+        assert "!" not in f"{got}"
+    (forgotten,) = await stranger.call("ForgetTask", pb.ForgetTaskRequest(task="task"))
+    assert forgotten.runs == 1
+    (got,) = await owner.call("GetTask", pb.GetTaskRequest(task="task"))
+    assert len(got.runs) == 2
+    for name in ("acme!task", "!task"):
+        for rpc in ("GetTask", "ForgetTask"):
+            refusal = await stranger.refused(rpc, *messages_of(rpc, run_id=name))
+            assert (refusal.code, refusal.field) == (Code.INVALID_ARGUMENT, "task")
 
 
 async def test_errors_have_a_tenants_bare_names(both: tuple[Caller, Caller]) -> None:

@@ -41,7 +41,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for run_id in IDS
     ]
     stored = opened.create(new)
-    opened.set_status([run for run in stored if run.run_id.endswith("a=1")], RunStatus.FINISHED)
+    opened.finish([run for run in stored if run.run_id.endswith("a=1")])
     yield opened
     opened.close()
 

@@ -111,7 +111,7 @@ class Searcher:
     def _follow(self, advisor: mlrs.Advisor, run_id: str) -> None:
         """Search for a run, and train it to its end."""
         loop = Valley(self._update)
-        run = advisor.run("task", id=run_id, on_existing="resume", **CONFIG)
+        run = advisor.run("task", id=run_id, on_existing="resume", memory=False, **CONFIG)
         self.note("searching", run_id)
         try:
             found = self._insist(lambda: run.search(loop, start=self._start))
