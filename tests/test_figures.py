@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mlrs_bench.cache import read_cells
+from mlrs_bench.memory.bench import read_lineages
+from mlrs_bench.memory.page import write_page
 from tests.support import reliability
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +98,23 @@ def test_the_readme_claims_what_the_table_says() -> None:
     assert f"best tuned one on {near} of the rows" in claim
     assert f"({row.replace(' / adamw', ' under AdamW')}) it is {worst} above the worst tuned one's" in claim
     assert f"Of its {trainings} trainings, {lost} ended above their first test loss" in claim
+
+
+def test_the_page_about_memory_is_what_its_sequences_make(tmp_path: Path) -> None:
+    """The committed page has the tables that the kept sequences give, and the README claims what it says."""
+    kept = ROOT / "docs" / "quality"
+    lineages = list(read_lineages(kept / "memory-lineages.jsonl.gz").values())
+    write_page(lineages, list(read_cells(kept / "cells.jsonl.gz").values()), out=tmp_path, words=["mlrs"])
+    made, page = ((folder / "memory.md").read_text(encoding="utf-8") for folder in (tmp_path, kept))
+    tables = made.split("## Targets")[1]
+    assert tables == page.split("## Targets")[1]
+    lines = [
+        [cell.strip() for cell in line.split("|")] for line in tables.split("\n") if line.startswith("|")
+    ]
+    gaps = {line[1]: line[3] for line in lines if len(line) == 8}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"closes **{gaps['careful run 8']}** of the gap without a search" in readme
+    assert f"that explored fully, {gaps['full run 6']}." in readme
 
 
 def test_the_two_large_rows_are_those_of_the_trainings() -> None:

@@ -1,8 +1,9 @@
 """What the memory of a task is worth: `mlrs bench memory`.
 
-scenario.py   what is tried: the runs of a task, one after the other
-lineage.py    one such sequence of trainings, and what it came to
-bench.py      all of them: which are there, and how to make the rest
-figures.py    the numbers
-page.py       the report and its picture
+    scenario.py   what is tried: the runs of a task, one after the other
+    lineage.py    one such sequence of trainings, and what it came to
+    bench.py      all of them: which are there, and how to make the rest
+    figures.py    the numbers
+    targets.py    what it was to reach, and whether it does
+    page.py       the report and its picture
 """

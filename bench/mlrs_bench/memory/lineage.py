@@ -114,7 +114,7 @@ def _trained(trainer: Trainer, key: LineageKey, step: Step, run_id: str) -> tupl
     cell_key = CellKey(task=key.task, optimizer=key.optimizer, method=METHOD, seed=step.seed)
     named = dataclasses.replace(task, name=key.name)
     cell = train(cell_key, named, trainer.splits(trainer.tasks[step.task]), method, trainer.advisor, run_id)
-    return cell, said[0]
+    return dataclasses.replace(cell, train_curve=()), said[0]  # which no figure is of
 
 
 def shrunk(task: Task, how: Scenario | None) -> Task:

@@ -10,6 +10,7 @@ from mlrs_bench.cell import Cell
 from mlrs_bench.memory.figures import Figures, by_row, compared_at, figures, method
 from mlrs_bench.memory.lineage import Lineage
 from mlrs_bench.memory.scenario import FACTOR, RUNS, Scenario
+from mlrs_bench.memory.targets import targets
 from mlrs_bench.report.figures.bootstrap import Estimate
 from mlrs_bench.report.figures.methods import ADVISED, BEST_TUNED
 from mlrs_bench.report.figures.provenance import command_line, this_machine
@@ -69,6 +70,8 @@ def _report(found: Figures, command: str) -> str:
         ),
         f"Written on {machine.platform}, {machine.cpu}, with {packages}.\n",
         f"![Gap closed by the number of runs]({PICTURE})\n",
+        "## Targets\n",
+        _targets(found),
         "## Over rows\n",
         _standings(found),
         "## What exploring costs\n",
@@ -81,6 +84,11 @@ def _report(found: Figures, command: str) -> str:
         READING,
     ]
     return "\n".join(parts)
+
+
+def _targets(found: Figures) -> str:
+    lines = [(one.name, one.goal, one.measured, "met" if one.is_met else "missed") for one in targets(found)]
+    return table(("of", "target", "measured", "verdict"), lines)
 
 
 def _standings(found: Figures) -> str:

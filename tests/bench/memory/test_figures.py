@@ -13,6 +13,7 @@ from mlrs_bench.memory.figures import figures, method
 from mlrs_bench.memory.lineage import Ended, Lineage
 from mlrs_bench.memory.page import write_page
 from mlrs_bench.memory.scenario import Scenario, steps
+from mlrs_bench.memory.targets import targets
 from tests.bench.report.cells import cell
 
 TUNED, CONSTANT, SEARCH = 1.0, 3.0, 1.5
@@ -75,6 +76,18 @@ def test_changes_are_compared_with_a_search() -> None:
     assert change.ratio is not None
     assert change.ratio.point == pytest.approx(math.log(1.2 / SEARCH), abs=0.002)
     assert change.wins.wins == 1
+
+
+def test_targets_are_judged_by_the_figures() -> None:
+    """A gap of 1 misses its target, runs that explore and end lower than the first meet theirs."""
+    found = figures([lineage(Scenario.CAREFUL, one, later=1.0) for one in range(3)], yardsticks())
+    judged = {(one.name, one.goal): one.is_met for one in targets(found)}
+    assert judged == {
+        ("careful run 8", "gap closed >= 1.05"): False,
+        ("careful run 8", "within 2 % of the best tuned on >= 75 % of rows"): True,
+        ("careful runs against run 1", "mean loss no worse"): True,
+        ("careful runs lost that run 1 did not lose", "none"): True,
+    }
 
 
 def test_the_report_has_every_table_and_the_picture(tmp_path: Path) -> None:
