@@ -73,16 +73,16 @@ class RunConfig(OptionalFields):
     """How the network goes on learning. `None`: its weights stay."""
     ranks: RanksConfig | None = None
     """How the ranks of a distributed job share the run. `None`: there is one."""
+    batch_size: int | None = None
+    """The examples that a step trains on, over all ranks; 1 to 2**53."""
+    recalled: Recalled | None = None
+    """What the memory of the task has decided; the daemon sets it. `None`: the run takes no part in it."""
     found: FoundRate | None = None
     """What a search before the first step has found; the daemon sets it. `None`: there was none."""
     rescue: bool = False
     """Whether losses are watched for a blow-up and for overfitting (`mlrs_core.rescue`)."""
     lr_offset: float | None = None
     """Octaves: every learning rate is times 2**lr_offset, before its bounds; -20 to 20. `None`: 0."""
-    batch_size: int | None = None
-    """The examples that a step trains on, over all ranks; 1 to 2**53."""
-    recalled: Recalled | None = None
-    """What the memory of the task has decided; the daemon sets it. `None`: the run takes no part in it."""
 
     def __post_init__(self) -> None:
         """Check every field."""

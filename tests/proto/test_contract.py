@@ -15,7 +15,8 @@ from mlrs_core.config import Optimizer, RunConfig
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceServicer
-from tests.support.stubs import ADVISOR, METHODS, MODELS
+from mlrs_proto.v1.task_service_pb2_grpc import TaskServiceServicer
+from tests.support.stubs import ADVISOR, METHODS, MODELS, TASKS
 
 PROTO = Path(__file__).parents[2] / "proto"
 ENUMS = {
@@ -51,10 +52,20 @@ MODEL_RPCS = {
     "RollbackAlias": UNARY,
     "ListAliasChanges": UNARY,
 }
+TASK_RPCS = {"ListTasks": UNARY, "GetTask": UNARY, "ForgetTask": UNARY}
 """The calls of the services."""
 
+SERVICERS = {
+    "AdvisorService": AdvisorServiceServicer,
+    "ModelService": ModelServiceServicer,
+    "TaskService": TaskServiceServicer,
+}
+"""The generated base class of each service."""
 
-@pytest.mark.parametrize(("service", "rpcs"), [(ADVISOR, ADVISOR_RPCS), (MODELS, MODEL_RPCS)])
+
+@pytest.mark.parametrize(
+    ("service", "rpcs"), [(ADVISOR, ADVISOR_RPCS), (MODELS, MODEL_RPCS), (TASKS, TASK_RPCS)]
+)
 def test_services_have_their_calls(service: Any, rpcs: Any) -> None:
     """Each service has the calls of the design, streaming on the sides that it should."""
     assert {
@@ -72,14 +83,15 @@ def test_messages_are_named_after_their_call(method: MethodDescriptor) -> None:
 def test_wire_name_is_not_the_import_path() -> None:
     """On the wire the package is `mlrs.v1`, though its stubs are imported from `mlrs_proto.v1`."""
     assert {message.file.package for message in MESSAGES.values()} == {"mlrs.v1"}
-    assert (ADVISOR.full_name, MODELS.full_name) == ("mlrs.v1.AdvisorService", "mlrs.v1.ModelService")
+    services = [service.full_name for service in (ADVISOR, MODELS, TASKS)]
+    assert services == [f"mlrs.v1.{name}" for name in SERVICERS]
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_servicer_and_stub_have_the_calls(method: MethodDescriptor) -> None:
     """The generated base class has each call, and each is routed by its wire name."""
     service = method.containing_service
-    servicer = AdvisorServiceServicer if service is ADVISOR else ModelServiceServicer
+    servicer = SERVICERS[service.name]
     assert callable(getattr(servicer, method.name))
     stem = Path(service.file.name).stem
     calls = (PROTO / "mlrs_proto" / "v1" / f"{stem}_pb2_grpc.py").read_text()

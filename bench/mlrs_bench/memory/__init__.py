@@ -6,4 +6,6 @@
     figures.py    the numbers
     targets.py    what it was to reach, and whether it does
     page.py       the report and its picture
+
+What it has made is kept, training by training: a stopped bench goes on where it was.
 """
