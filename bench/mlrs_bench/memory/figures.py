@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +84,8 @@ class Figures:
     standings: tuple[Standing, ...]
     exploring: tuple[Exploring, ...]
     changes: tuple[Change, ...]
-    repetitions: int
+    repetitions: tuple[int, int]
+    """Of the sequence with the fewest, and of the one with the most: a part of them may be missing."""
     trainings: int
 
 
@@ -127,9 +128,14 @@ def figures(lineages: Sequence[Lineage], yardsticks: Iterable[Cell]) -> Figures:
             if any(one.scenario is scenario for one in lineages)
         ),
         changes=tuple(change for scenario in CHANGES if (change := _change(rows, scenario)) is not None),
-        repetitions=len({lineage.repetition for lineage in lineages}),
+        repetitions=_repetitions(lineages),
         trainings=sum(len(lineage.ended) for lineage in lineages),
     )
+
+
+def _repetitions(lineages: Sequence[Lineage]) -> tuple[int, int]:
+    counts = Counter((one.scenario, one.task, one.optimizer) for one in lineages).values()
+    return min(counts, default=0), max(counts, default=0)
 
 
 def _renamed(lineage: Lineage, number: int, cell: Cell) -> Cell:

@@ -65,7 +65,8 @@ def _report(found: Figures, command: str) -> str:
     parts = [
         "# Memory across runs\n",
         (
-            f"Made by `{command}`: {len(found.rows)} rows, {found.repetitions} repetitions, "
+            f"Made by `{command}`: {len(found.rows)} rows, "
+            f"{' to '.join(map(str, sorted(set(found.repetitions))))} repetitions, "
             f"{found.trainings:,} trainings.\n"
         ),
         f"Written on {machine.platform}, {machine.cpu}, with {packages}.\n",

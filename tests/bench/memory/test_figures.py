@@ -51,8 +51,15 @@ def test_gap_closed_by_number_of_runs() -> None:
     assert last is not None
     assert first.point == pytest.approx(0.75, abs=0.002)
     assert last.point == pytest.approx(1.0, abs=0.002)
-    assert found.repetitions == 3
+    assert found.repetitions == (3, 3)
     assert found.trainings == 3 * 12
+
+
+def test_repetitions_that_are_missing_show() -> None:
+    """Where some sequences were repeated less often than others, both numbers are given."""
+    counts = {Scenario.FULL: 1, Scenario.CAREFUL: 3}
+    made = [lineage(one, n, later=1.0) for one, count in counts.items() for n in range(count)]
+    assert figures(made, yardsticks()).repetitions == (1, 3)
 
 
 def test_what_exploring_costs() -> None:
