@@ -20,6 +20,7 @@ def bench(name: str, *arguments: object) -> Result:
     return CliRunner().invoke(command, ["bench", name, *map(str, arguments)])
 
 
+@pytest.mark.timeout(600)  # eighteen trainings, and three daemons
 def test_runs_of_a_task_are_remembered_through_daemon_and_adapter(tmp_path: Path) -> None:
     """The first run searches, later ones are decided on; what was made is not made again, and reported."""
     file = tmp_path / "lineages.jsonl.gz"
@@ -34,20 +35,17 @@ def test_runs_of_a_task_are_remembered_through_daemon_and_adapter(tmp_path: Path
     assert all("a learning rate of" in one.why or "far from" in one.why for one in others)
     assert [one.cell.seed for one in lineage.ended if one.compared] == [100] * 4
 
-    result = bench("memory", *asked, "--repetitions", 2, "--workers", 2)
-    assert result.exit_code == 0, result.output
-    both = read_lineages(file)
-    assert both[digest] == lineage
-    assert len(both) == 2
-
     cells, out = tmp_path / "cells.gz", tmp_path / "out"
     tuned = bench(
         "quality", *LONG, "--methods", "constant,cosine", "--seeds", 2, "--cache", tmp_path, "--save", cells
     )
     assert tuned.exit_code == 0, tuned.output
     assert read_cells(cells)
-    result = bench("memory", *asked, "--repetitions", 2, "--cells", cells, "--out", out)
+    result = bench("memory", *asked, "--repetitions", 2, "--workers", 2, "--cells", cells, "--out", out)
     assert result.exit_code == 0, result.output
+    both = read_lineages(file)
+    assert both[digest] == lineage
+    assert len(both) == 2
     assert "full run 6" in (out / "memory.md").read_text(encoding="utf-8")
 
 
