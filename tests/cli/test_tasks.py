@@ -93,6 +93,12 @@ def test_show_draws_a_figure(daemon: Daemon, tmp_path: Path) -> None:
     assert "--plot" in wrong.output
 
 
+def test_a_figure_beside_json_leaves_the_json_alone(daemon: Daemon, tmp_path: Path) -> None:
+    """With `--json`, nothing but JSON goes to the standard output, also where a figure is drawn."""
+    shown = _run(daemon, "show", TASK, "--json", "--plot", str(tmp_path / "task.png"))
+    assert json.loads(shown.stdout)["task"]["name"] == TASK
+
+
 @pytest.mark.parametrize("arguments", [("show",), ("forget", "--yes")], ids=str)
 def test_an_unknown_task_is_a_clear_error(daemon: Daemon, arguments: tuple[str, ...]) -> None:
     """Naming a task of which nothing is remembered says so, with status 1 and no traceback."""

@@ -69,7 +69,7 @@ def show(name: str, daemon: DaemonAddress, *, as_json: bool, plot: Path | None) 
                 memory.plot(plot)
             except (OSError, ValueError) as error:  # ValueError: a suffix of no format
                 raise click.ClickException(f"--plot: {plot}: {error}") from error
-            click.echo(f"{plot}: the picture")
+            click.echo(f"{plot}: the picture", err=as_json)
     if as_json:
         click.echo(json.dumps(plain(memory), indent=2))
         return
