@@ -57,9 +57,12 @@ def searched(
     if not always and (reason := _why_not(config)):
         return _told(ledger, SearchResult(learning_rate=None, why_not=f"{reason}; always=True makes one"))
     yield opened(connection.session, ledger, connection.deadline_of(ledger, timeout_s))
-    if reason := _why_not_now(ledger, always=always):
-        result = SearchResult(learning_rate=None, why_not=reason)
-        return _decided(connection, ledger, result) if reason.startswith(DECIDED) else _told(ledger, result)
+    if reason := _why_not_now(ledger):
+        return _told(ledger, SearchResult(learning_rate=None, why_not=reason))
+    if not always and (cause := _why_decided(ledger.config)):
+        # The cause itself is printed when the run is opened.
+        connection.announce(f"mlrs: {ledger.label} no search: {DECIDED}")
+        return SearchResult(learning_rate=None, why_not=f"{DECIDED}: {cause}")
     keep_policy = config.model is not None or config.schedule is not None
 
     def report(own: str, result: FinishedTrial | None = None, trial: int = 0) -> Action[Search]:
@@ -98,16 +101,19 @@ def _why_not(config: RunConfig) -> str:
     return ""
 
 
-def _why_not_now(ledger: Ledger[Any], *, always: bool) -> str:
-    """Return why a run that was opened, or could not be, makes no search; "" if it makes one."""
+def _why_not_now(ledger: Ledger[Any]) -> str:
+    """Return why a run that was opened, or could not be, can make no search; "" if it can."""
     if not ledger.is_open:
         return "no daemon answers"
-    if ledger.next_step > 0:
-        return _begun(ledger)
-    recalled = ledger.config.recalled
-    if always or recalled is None or not recalled.decided or ledger.config.schedule is None:
+    return _begun(ledger) if ledger.next_step > 0 else ""
+
+
+def _why_decided(config: RunConfig) -> str:
+    """Return why the memory of its task decided a run's learning rate and schedule; "" if it did not."""
+    recalled = config.recalled
+    if recalled is None or not recalled.decided or config.schedule is None:
         return ""  # also where an offset of a model's learning rates was decided
-    return f"{DECIDED}: {recalled.why}"
+    return recalled.why
 
 
 def _begun(ledger: Ledger[Any]) -> str:
@@ -186,12 +192,6 @@ def _begun_at(connection: C, ledger: Ledger[Any], found: FoundRate) -> Action[No
 def _told(ledger: Ledger[Any], result: SearchResult) -> SearchResult:
     """Print the result in one line."""
     announce(f"mlrs: {ledger.label} {result}")
-    return result
-
-
-def _decided(connection: C, ledger: Ledger[Any], result: SearchResult) -> SearchResult:
-    """Print that there is no search, after the reason, which is printed when the run is opened."""
-    connection.announce(f"mlrs: {ledger.label} no search: {DECIDED}")
     return result
 
 
