@@ -2,7 +2,7 @@
 
 All trials of the study are runs of one task. Optuna chooses the width, the dropout and the weight decay. The
 first trial searches for a learning rate, and the memory of the task chooses that of each later one, from how
-the trials before it ended:
+the trials before it ended.
 
 pip install optuna
 mlrs serve &
@@ -38,10 +38,8 @@ class Digits:
     def train(self, trial: optuna.Trial) -> float:
         """Train with the hyperparameters of a trial; return the accuracy on held-out digits."""
         torch.manual_seed(trial.number)
-        width, dropout = (
-            trial.suggest_int("width", 16, 256, log=True),
-            trial.suggest_float("dropout", 0.0, 0.5),
-        )
+        width = trial.suggest_int("width", 16, 256, log=True)
+        dropout = trial.suggest_float("dropout", 0.0, 0.5)
         decay = trial.suggest_float("weight_decay", 1e-5, 1e-1, log=True)
         model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 10))
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=decay)
