@@ -119,12 +119,12 @@ class Sweep(SweepView[Connection], WithBlock):
 
         Args:
             metrics: (runs,), an array, list or tensor in the order of `ids`: how good each run came out by
-                your own measure, as for `Run.finish`. NaN: the run has no metric.
+                your own measure, as for `Run.finish`. NaN or infinite: the run has no metric.
             higher_is_better: whether higher `metrics` are better.
             timeout_s: the deadline, in seconds. Default: the advisor's.
 
         Raises:
-            InvalidArgumentError: the metrics are not one number for each run, or one is infinite.
+            InvalidArgumentError: the metrics are not one number for each run.
             MlrsError: as `Run.finish`.
         """
         checked = () if metrics is None else metrics_of(metrics, len(self))

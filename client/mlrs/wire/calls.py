@@ -126,17 +126,17 @@ def finishing(
 
     Runs of a sweep that have a metric come first, since one call has a metric for each run or none.
     """
+    known, unknown = outcome.of(run_ids)
     if len(run_ids) == 1:
         request = pb.FinishRunRequest(
             run_id=run_ids[0],
             next_step=next_step,
-            metric=outcome.metrics[0] if outcome.metrics else None,
+            metric=known[0][1] if known else None,
             higher_is_better=outcome.higher_is_better,
             validation_loss=outcome.validation_loss,
         )
         yield Call("FinishRun", request, lambda response: (_run(response),))
         return
-    known, unknown = outcome.of(run_ids)
     for start in range(0, len(known), MAX_BATCH):
         part = known[start : start + MAX_BATCH]
         yield _finishing([run_id for run_id, _ in part], next_step, [metric for _, metric in part], outcome)

@@ -107,6 +107,16 @@ def test_a_sweep_of_a_task_is_remembered(advisor: mlrs.Advisor) -> None:
     assert {remembered[run_id].ending for run_id in ids} == {Ending.STOPPED}
 
 
+@pytest.mark.parametrize("metric", [float("nan"), float("inf")])
+def test_a_sweep_of_one_run_may_lack_its_metric(advisor: mlrs.Advisor, metric: float) -> None:
+    """The only run of a sweep is finished like those of larger ones where its metric is no finite number."""
+    sweep = advisor.sweep([f"lone-{metric}"], task=f"lone-{metric}", horizon=STEPS, optimizer="adam")
+    sweep.next_lrs(0, [1.0])
+    sweep.finish(metrics=[metric])
+    (remembered,) = advisor.task(f"lone-{metric}").runs
+    assert (remembered.metric, remembered.ending) == (None, Ending.STOPPED)
+
+
 def test_the_end_reaches_a_daemon_that_was_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A metric that no daemon could be told is in the file, and a push tells it."""
     caplog.set_level(logging.ERROR)
