@@ -3,13 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
+ADAPTERS_BIN := .venv-adapters/bin
+ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax tests/client/transformers
 # Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
 TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 MEASURED := advice.latency advice.kernels meta.adapting training.signals advice.load advice.columns \
 	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint audit format performance proto clean
+.PHONY: help demo test test-slow test-adapters lint audit format performance proto clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +28,11 @@ help: ## List the targets.
 	$(PROTO_BIN)/pip install --quiet --disable-pip-version-check --requirement proto/requirements.txt
 	touch $@
 
+.venv-adapters/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv-adapters
+	$(ADAPTERS_BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[adapters]'
+	touch $@
+
 demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table and draw a picture.
 	$(BIN)/python examples/demo.py
 
@@ -34,6 +41,10 @@ test: lint ## Run lint, then every test that is not slow, in three processes for
 
 test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow
+
+test-adapters: .venv-adapters/.ready ## Run the tests of the adapters with the real frameworks, in an environment of their own.
+	MLRS_REQUIRED_FRAMEWORKS="lightning transformers keras jax optax" \
+		$(ADAPTERS_BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(ADAPTER_TESTS)
 
 lint: .venv/.ready .venv-proto/.ready ## Check style, types, import layers, security, the contract and its stubs.
 	$(BIN)/ruff check
@@ -64,5 +75,5 @@ proto: .venv/.ready .venv-proto/.ready ## Generate the Python stubs of the contr
 	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb
 
 clean: ## Remove everything that can be made again.
-	rm -rf .venv .venv-proto performance/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-adapters .venv-matrix .venv-proto performance/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

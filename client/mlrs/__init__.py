@@ -30,6 +30,7 @@ from mlrs.transport import grpc_log  # noqa: F401 # before anything that imports
 from mlrs import errors, types
 from mlrs.api.advisor import Advisor, connect
 from mlrs.api.run import Pending, PendingAdaptation, Run
+from mlrs.api.shared import run
 from mlrs.api.suggesting import suggest
 from mlrs.errors import MlrsError, UnavailableError
 from mlrs.transport.access import TLS
@@ -54,6 +55,7 @@ __all__ = [
     "UnavailableError",
     "connect",
     "errors",
+    "run",
     "suggest",
     "types",
 ]

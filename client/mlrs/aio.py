@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs.api.aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs.api.pushing import pushed
 from mlrs.api.views import AdvisorView
+from mlrs.local.target import default_target
 from mlrs.protocol.joining import deleted
 from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
@@ -53,7 +54,7 @@ T = TypeVar("T")
 
 
 def connect(
-    target: str | Sequence[str],
+    target: str | Sequence[str] | None = None,
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     token: str | None = None,
@@ -65,7 +66,7 @@ def connect(
 
     See `mlrs.connect`.
     """
-    addresses = check.targets(target)
+    addresses = check.targets(default_target() if target is None else target)
     access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
     folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))

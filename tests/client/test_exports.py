@@ -37,6 +37,7 @@ NAMES = {
         "UnavailableError",
         "connect",
         "errors",
+        "run",
         "suggest",
         "types",
     ],

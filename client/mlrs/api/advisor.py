@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs.api.pushing import pushed
 from mlrs.api.run import Run
 from mlrs.api.views import AdvisorView
+from mlrs.local.target import default_target
 from mlrs.protocol.joining import deleted
 from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 
 def connect(
-    target: str | Sequence[str],
+    target: str | Sequence[str] | None = None,
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     token: str | None = None,
@@ -52,7 +53,8 @@ def connect(
 
     Args:
         target: `host:port`, `[ipv6]:port` or `unix:path`. Several, as a list or separated by commas, are
-            replicas over one database. Other replicas that these name are found automatically.
+            replicas over one database. Other replicas that these name are found automatically. Default: the
+            environment variable `MLRS_TARGET`.
         timeout_s: the deadline of calls that are given none, in seconds.
         token: authenticates the caller, where the daemon requires that. Default: the environment variable
             `MLRS_TOKEN`.
@@ -67,7 +69,7 @@ def connect(
         InvalidArgumentError: an address names no port, the deadline is not positive, a file of `tls` cannot
             be read, or the token would be sent unencrypted.
     """
-    addresses = check.targets(target)
+    addresses = check.targets(default_target() if target is None else target)
     access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
     folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
     return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))

@@ -1,0 +1,1 @@
+"""Which daemon a training job talks to when it names none."""
