@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlrs_proto.v1 import advisor_service_pb2, model_service_pb2, task_service_pb2
+from mlrs_proto.v1 import advisor_service_pb2, daemon_service_pb2, model_service_pb2, task_service_pb2
 from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.auth.quota import RunQuota
 from mlrs_server.auth.token_store import TokenStore
@@ -23,6 +23,7 @@ from mlrs_server.meta.promotion import Promotion
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.ops.compaction import compact_resting_runs
 from mlrs_server.ranks.reports import RankReducer
+from mlrs_server.rpc.daemon_service import DaemonService
 from mlrs_server.rpc.meta_service import MetaService
 from mlrs_server.rpc.model_service import ModelService
 from mlrs_server.rpc.service import AdvisorService
@@ -43,7 +44,7 @@ from mlrs_server.telemetry.metrics import DaemonCollector
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
-    for file in (advisor_service_pb2, model_service_pb2, task_service_pb2)
+    for file in (advisor_service_pb2, model_service_pb2, task_service_pb2, daemon_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 """The full names of the contract's services."""
@@ -60,6 +61,7 @@ class Daemon:
     advisor: AdvisorService
     models: ModelService
     tasks: TaskService
+    daemon: DaemonService
     memory: TaskMemory
     status: StatusInterceptor
     health: StoreHealth
@@ -107,8 +109,20 @@ def assembled(
     health = StoreHealth()
     journal.on_health = health.reporter("flushes")
     collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
-    tasks = TaskService(memory)
-    return Daemon(watchers, live, stored, changes, advisor, models, tasks, memory, status, health, collector)
+    return Daemon(
+        watchers,
+        live,
+        stored,
+        changes,
+        advisor,
+        models,
+        TaskService(memory),
+        DaemonService(config.exit_after_idle_s),
+        memory,
+        status,
+        health,
+        collector,
+    )
 
 
 def housekeeping(

@@ -74,6 +74,8 @@ class ServerConfig(BaseSettings):
     """How long an unobserved run stays in memory; it is loaded again when it is used."""
     abandoned_after_s: Annotated[float, Field(gt=0, le=1e9)] = 86_400.0
     """How long a run may not be observed before the memory of its task no longer waits for its end."""
+    exit_after_idle_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """How long the daemon may be without a call or a stream before it ends by itself; never if unset."""
     max_unflushed: Annotated[int, Field(ge=1, le=2**30)] = MAX_UNFLUSHED
     """The most answers that wait to be stored, 40 bytes each; beyond that, observations are refused."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 10.0

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import grpc
 import structlog
@@ -18,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mlrs_proto.v1.advisor_service_pb2_grpc import add_AdvisorServiceServicer_to_server
+from mlrs_proto.v1.daemon_service_pb2_grpc import add_DaemonServiceServicer_to_server
 from mlrs_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from mlrs_proto.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from mlrs_server.assembly import SERVICES, Daemon, assembled, housekeeping
@@ -33,6 +35,7 @@ from mlrs_server.failpoints import ARMED, reach
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
 from mlrs_server.models.legacy_folder import bring_models_over
+from mlrs_server.ops.idle_exit import unused
 from mlrs_server.ops.warmup import warm_up
 from mlrs_server.rpc.listening import UNIX, claimed
 from mlrs_server.storage import SqlStore, open_store
@@ -73,7 +76,7 @@ async def _serve_until_stopped(config: ServerConfig) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as running:
-        starting = asyncio.create_task(running.enter_async_context(running_daemon(config)))
+        starting = asyncio.create_task(running.enter_async_context(running_daemon(config, stop)))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():  # no call was answered yet, so nothing is lost
@@ -91,8 +94,12 @@ async def _serve_until_stopped(config: ServerConfig) -> bool:
 
 
 @asynccontextmanager
-async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
+async def running_daemon(config: ServerConfig, stop: asyncio.Event | None = None) -> AsyncIterator[str]:
     """Run a daemon for the length of the block; yield its address, HOST:PORT. Drain it at the end.
+
+    Args:
+        config: its settings.
+        stop: is set when nobody has used the daemon for as long as `exit_after_idle_s` says.
 
     Raises:
         AdvisorError: as for `serve`.
@@ -118,12 +125,26 @@ async def running_daemon(config: ServerConfig) -> AsyncIterator[str]:
         default = catalog.by_digest(*catalog.names.meaning("", "")).ref
         log.info("listening", address=address, data_dir=str(config.data_dir), model=default)
         tasks = housekeeping(daemon, config, tokens, shared)
+        if stop is not None and config.exit_after_idle_s is not None:
+            tasks.append(
+                asyncio.create_task(_stop_when_unused(daemon, config.exit_after_idle_s, config.listen, stop))
+            )
         try:
             yield address
         finally:
             for task in tasks:
                 task.cancel()
             await _drain(daemon, server, checks, replica, timeout_s=config.drain_timeout_s)
+
+
+async def _stop_when_unused(daemon: Daemon, after_s: float, listen: str, stop: asyncio.Event) -> None:
+    socket = Path(listen.removeprefix(UNIX))
+
+    def is_reachable() -> bool:
+        return not listen.startswith(UNIX) or socket.exists()
+
+    await unused(daemon.status, after_s=after_s, is_reachable=is_reachable)
+    stop.set()
 
 
 async def _opened_store(
@@ -241,6 +262,7 @@ def _build_server(daemon: Daemon, config: ServerConfig) -> tuple[grpc.aio.Server
     add_AdvisorServiceServicer_to_server(daemon.advisor, server)
     add_ModelServiceServicer_to_server(daemon.models, server)
     add_TaskServiceServicer_to_server(daemon.tasks, server)
+    add_DaemonServiceServicer_to_server(daemon.daemon, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if config.reflection != "off":

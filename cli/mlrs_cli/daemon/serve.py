@@ -66,6 +66,11 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     "[default: 86400]",
 )
 @click.option(
+    "--exit-after-idle-s",
+    type=float,
+    help="End by itself after so long without a call or a stream. [default: never; with --local 600]",
+)
+@click.option(
     "--max-unflushed",
     type=int,
     help="The most answers that wait to be stored, 40 bytes each; beyond it observations are refused. "

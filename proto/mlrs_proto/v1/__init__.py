@@ -170,6 +170,10 @@ from mlrs_proto.v1.record_pb2 import (
     WatchRunRequest,
     WatchRunResponse,
 )
+from mlrs_proto.v1.daemon_service_pb2 import (
+    GetDaemonRequest,
+    GetDaemonResponse,
+)
 from mlrs_proto.v1.model_service_pb2 import (
     AliasChange,
     Contribution,
@@ -280,6 +284,8 @@ __all__ = [
     "ForgetTaskRequest",
     "ForgetTaskResponse",
     "FoundRate",
+    "GetDaemonRequest",
+    "GetDaemonResponse",
     "GetModelRequest",
     "GetModelResponse",
     "GetRunRequest",

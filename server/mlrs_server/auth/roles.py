@@ -46,5 +46,6 @@ ROLE_OF: dict[str, Role] = {
     "ListTasks": Role.ADVISE,
     "GetTask": Role.ADVISE,
     "ForgetTask": Role.ADVISE,
+    "GetDaemon": Role.ADVISE,
 }
 """The role that each RPC needs. An RPC that is missing here cannot be called."""

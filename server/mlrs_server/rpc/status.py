@@ -141,6 +141,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._authenticator = authenticator
         self._calls = 0
+        self.begun = 0
+        """The number of calls of the contract that have begun."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._log = RefusalLog()
@@ -250,6 +252,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self._calls += 1
+        self.begun += 1
         self._idle.clear()
         try:
             yield
